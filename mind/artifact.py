@@ -1,0 +1,255 @@
+"""The artifact: a trained model as one directory of plain data, named by its content.
+
+    <model_save_path>/<model_version>/
+        manifest.json       format version, hyper-parameters, sha256 of every file, data fingerprint, metrics
+        model.safetensors   item ids, embeddings, popularity, routing weights, golden histories
+
+Nothing in it can execute: no pickle, no code. Knows nothing of Paddle; loading needs NumPy alone.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as dump_tensors
+
+from mind.config import HyperParameters, explain
+from mind.errors import ArtifactError
+from mind.sequences import Int64
+from mind.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+TENSORS = "model.safetensors"
+VERSION_LENGTH = 12
+
+Float32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Everything a model has learnt, and a few worked examples to hold an encoder to. All arrays are read-only."""
+
+    item_id: Int64
+    """[N] int64, strictly ascending: external ids; `item_id[i]` has row `i + 1` of the table."""
+    item_embedding: Float32
+    """[N + 1, D] float32; row 0 is padding and zero."""
+    popularity: Int64
+    """[N] int64: how often each item occurs in the training data."""
+    bilinear: Float32
+    """[D, D] float32: the shared map from behaviour to interest capsules."""
+    routing_logits: Float32
+    """[K, L] float32: where routing starts from; fixed, not learnt."""
+    golden_hist_index: Int64
+    """[G, L] int64, 0-padded on the right: rows of example histories."""
+    golden_seq_len: Int64
+    """[G] int64."""
+    golden_interest_vectors: Float32
+    """[G, K, D] float32: what the trained Paddle network gave for them."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A model, loaded and checked."""
+
+    model_version: str
+    hyper_parameters: HyperParameters
+    weights: Weights
+    data: dict[str, Any] = field(default_factory=dict)
+    """Fingerprint of the training data: files, their sha256, users, items, interactions."""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    """Validation metrics of the epoch that was kept, as fractions."""
+    created_at: str = ""
+    """ISO 8601, UTC."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The items the model knows."""
+        return Vocabulary(self.weights.item_id)
+
+
+def write_artifact(
+    directory: Path,
+    hyper_parameters: HyperParameters,
+    weights: Weights,
+    data: dict[str, Any],
+    metrics: dict[str, Any],
+) -> Path:
+    """Write a model under `directory` and return its own directory, `<directory>/<model_version>`.
+
+    It appears there whole or not at all, and models already there are never touched.
+
+    Raises:
+        ArtifactError: the weights do not fit the hyper-parameters, or the disk refused them.
+    """
+    _check_shapes(hyper_parameters, weights, directory)
+    tensors = dump_tensors({f.name: np.ascontiguousarray(getattr(weights, f.name)) for f in fields(Weights)})
+    manifest: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "hyper_parameters": hyper_parameters.model_dump(mode="json", by_alias=True),
+        "files": {TENSORS: hashlib.sha256(tensors).hexdigest()},
+        "data": data,
+        "metrics": metrics,
+    }
+    version = _content_version(manifest)
+    manifest |= {"model_version": version, "created_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    target = directory / version
+    staging: Path | None = None
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if target.exists():
+            return target
+        staging = Path(tempfile.mkdtemp(prefix=".incomplete-", dir=directory))
+        _write_synced(staging / TENSORS, tensors)
+        _write_synced(staging / MANIFEST, json.dumps(manifest, indent=2).encode())
+        staging.chmod(0o755)
+        staging.rename(target)
+    except OSError as error:
+        raise ArtifactError(
+            f"{target}: cannot be written: {error.strerror}; it needs {len(tensors) / 1e6:.1f} MB; "
+            "other models in that directory are untouched"
+        ) from error
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def load_artifact(path: Path) -> Artifact:
+    """Load a model and check all of it: format, version, hashes, shapes.
+
+    Raises:
+        ArtifactError: what is wrong, with the file, what was found and what was expected.
+    """
+    manifest = _read_manifest(path)
+    version = manifest.get("model_version")
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path / MANIFEST}: format_version is {manifest.get('format_version')!r}, this release reads "
+            f"{FORMAT_VERSION}; upgrade the software or train again"
+        )
+    if version != _content_version(manifest):
+        raise ArtifactError(
+            f"{path / MANIFEST}: changed since it was written: it calls itself model_version {version!r}, "
+            f"its content is {_content_version(manifest)!r}"
+        )
+    try:
+        hyper_parameters = HyperParameters.model_validate(manifest["hyper_parameters"])
+        expected = manifest["files"][TENSORS]
+    except ValidationError as error:
+        raise ArtifactError(f"{path / MANIFEST}: hyper_parameters: {explain(error)}") from error
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path / MANIFEST}: misses {error}") from error
+    weights = _load_weights(path / TENSORS, expected)
+    _check_shapes(hyper_parameters, weights, path)
+    return Artifact(
+        model_version=version,
+        hyper_parameters=hyper_parameters,
+        weights=weights,
+        data=manifest.get("data", {}),
+        metrics=manifest.get("metrics", {}),
+        created_at=manifest.get("created_at", ""),
+    )
+
+
+def newest_artifact(directory: Path) -> Path:
+    """The model in `directory` that was written last; `directory` itself if it is a model.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    if (directory / MANIFEST).is_file():
+        return directory
+    manifests = directory.glob(f"*/{MANIFEST}")
+    found = [(_read_manifest(path.parent).get("created_at", ""), path.parent) for path in manifests]
+    if not found:
+        raise ArtifactError(f"{directory}: holds no model; `python -m mind.train` writes one")
+    return max(found)[1]
+
+
+def _content_version(manifest: dict[str, Any]) -> str:
+    content = {key: value for key, value in manifest.items() if key not in ("model_version", "created_at")}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:VERSION_LENGTH]
+
+
+def _write_synced(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ArtifactError(f"{file}: not JSON: {error}") from error
+    if not isinstance(manifest, dict):
+        raise ArtifactError(f"{file}: expected a JSON object, found {type(manifest).__name__}")
+    return manifest
+
+
+def _load_weights(file: Path, expected: str) -> Weights:
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise ArtifactError(f"{file}: damaged or incomplete: sha256 is {found}, {MANIFEST} says {expected}")
+    try:
+        tensors = load_tensors(content)
+    except SafetensorError as error:
+        raise ArtifactError(f"{file}: not safetensors: {error}") from error
+    names = {f.name for f in fields(Weights)}
+    if set(tensors) != names:
+        raise ArtifactError(f"{file}: tensors are {sorted(tensors)}, expected {sorted(names)}")
+    for tensor in tensors.values():
+        tensor.setflags(write=False)
+    return Weights(**tensors)
+
+
+def _check_shapes(hyper_parameters: HyperParameters, weights: Weights, path: Path) -> None:
+    items, golden = len(weights.item_id), len(weights.golden_seq_len)
+    dim, interests, maxlen = (
+        hyper_parameters.embedding_dim,
+        hyper_parameters.num_interests,
+        hyper_parameters.maxlen,
+    )
+    expected: dict[str, tuple[tuple[int, ...], type[np.generic]]] = {
+        "item_id": ((items,), np.int64),
+        "item_embedding": ((items + 1, dim), np.float32),
+        "popularity": ((items,), np.int64),
+        "bilinear": ((dim, dim), np.float32),
+        "routing_logits": ((interests, maxlen), np.float32),
+        "golden_hist_index": ((golden, maxlen), np.int64),
+        "golden_seq_len": ((golden,), np.int64),
+        "golden_interest_vectors": ((golden, interests, dim), np.float32),
+    }
+    for name, (shape, dtype) in expected.items():
+        tensor = getattr(weights, name)
+        if tensor.shape != shape or tensor.dtype != dtype:
+            raise ArtifactError(
+                f"{path}: {name} is {tensor.dtype}{list(tensor.shape)}, "
+                f"the hyper-parameters say {np.dtype(dtype).name}{list(shape)}"
+            )
+        if tensor.dtype == np.float32 and not np.isfinite(tensor).all():
+            raise ArtifactError(f"{path}: {name} has NaN or infinite values")
+    if items == 0 or golden == 0 or not (np.diff(weights.item_id) > 0).all():
+        raise ArtifactError(f"{path}: item_id must be strictly ascending and, like the golden histories, not empty")
+    if weights.golden_hist_index.min() < 0 or weights.golden_hist_index.max() > items:
+        raise ArtifactError(f"{path}: golden_hist_index names rows outside 0 to {items}")

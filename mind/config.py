@@ -1,0 +1,147 @@
+"""The training configuration: a YAML file in PaddleRec's terms, checked key by key.
+
+Knows nothing of training itself. The hyper-parameters travel inside the artifact and are checked again on load.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mind.errors import ConfigError
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Optimizer(_Section):
+    """`hyper_parameters.optimizer`."""
+
+    class_: Literal["Adam"] = Field(default="Adam", alias="class")
+    """Adam, with moments updated only for the rows of the item table that a batch touches (lazy mode)."""
+    learning_rate: float = Field(default=0.005, gt=0)
+    """Step size."""
+
+
+class HyperParameters(_Section):
+    """`hyper_parameters`: what defines the model; kept inside the artifact."""
+
+    optimizer: Optimizer = Optimizer()
+    """How the weights are learnt."""
+    item_count: int | None = Field(default=None, gt=0)
+    """Items the model knows. Left out, it is counted from the training data; given, it must agree with them."""
+    embedding_dim: int = Field(default=64, gt=0, le=4096)
+    """Length of an item embedding."""
+    hidden_size: int = Field(default=64, gt=0, le=4096)
+    """Length of an interest vector. Items are found by inner product, so it equals embedding_dim."""
+    neg_samples: int = Field(default=1280, ge=0)
+    """Negatives of the sampled softmax that all rows of a batch share, drawn by item frequency, besides the batch's
+    own targets."""
+    maxlen: int = Field(default=20, gt=0, le=10_000)
+    """History items that the model looks at, the newest ones."""
+    pow_p: float = Field(default=1.0, gt=0)
+    """Power of the label-aware attention: 0 would average the interests, large values pick the best one."""
+    num_interests: int = Field(default=4, gt=0, le=64)
+    """Interest capsules (K)."""
+    routing_iterations: int = Field(default=3, gt=0, le=20)
+    """Rounds of dynamic routing."""
+
+    @model_validator(mode="after")
+    def _same_space(self) -> "HyperParameters":
+        if self.hidden_size != self.embedding_dim:
+            raise ValueError(
+                f"hidden_size is {self.hidden_size} and embedding_dim {self.embedding_dim}: interests and items "
+                "are compared by inner product and need the same length"
+            )
+        return self
+
+
+class Runner(_Section):
+    """`runner`: where data lies and how long to train."""
+
+    train_data_dir: Path = Path("data/movielens-100k/train")
+    """Directory of training files, `uid,item_id,time` a line."""
+    valid_data_dir: Path | None = Path("data/movielens-100k/valid")
+    """Directory of evaluation files that choose the best epoch; null trains all epochs and keeps the last."""
+    test_data_dir: Path = Path("data/movielens-100k/test")
+    """Directory of evaluation files that `mind.infer` reports on."""
+    model_save_path: Path = Path("artifacts")
+    """Directory that receives one artifact directory per model version."""
+    train_batch_size: int = Field(default=128, gt=0)
+    """Training examples per step."""
+    infer_batch_size: int = Field(default=256, gt=0)
+    """Users per evaluation batch."""
+    epochs: int = Field(default=10, gt=0)
+    """Passes over all training examples, at most."""
+    patience: int = Field(default=3, gt=0)
+    """Epochs without a better validation metric after which training stops."""
+    print_interval: int = Field(default=50, gt=0)
+    """Steps between updates of the loss on the progress bar."""
+    use_gpu: bool = False
+    """Train on the GPU; needs the paddlepaddle-gpu build."""
+    seed: int = Field(default=2024, ge=0, lt=2**31)
+    """Seed of everything random; the same seed, data and machine give the same artifact."""
+
+
+class Config(_Section):
+    """One training run."""
+
+    runner: Runner = Runner()
+    """Where data lies and how long to train."""
+    hyper_parameters: HyperParameters = HyperParameters()
+    """What defines the model."""
+
+
+def load_config(path: Path, overrides: list[str] | None = None) -> Config:
+    """Read a YAML file and apply `section.key=value` overrides, values in YAML syntax.
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping, or a key is unknown, or a value has a wrong type or
+            breaks a limit. The message names every faulty key.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {error}") from error
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected sections `runner` and `hyper_parameters`, found {type(tree).__name__}")
+    for override in overrides or []:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """The faults that pydantic found, one line each: key, what is wrong, the value."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        key = ".".join(str(part) for part in fault["loc"]) or "configuration"
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{key}: unknown key")
+        else:
+            lines.append(f"{key}: {fault['msg'].removeprefix('Value error, ')} (value: {fault['input']!r})")
+    return "\n".join(lines)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"override {override!r}: expected section.key=value, such as runner.epochs=3")
+    *sections, leaf = key.split(".")
+    node = tree
+    for section in sections:
+        child = node.setdefault(section, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"override {override!r}: {section} is a value, not a section")
+        node = child
+    try:
+        node[leaf] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"override {override!r}: the value is not YAML: {error}") from error

@@ -1,0 +1,90 @@
+"""Histories to interest vectors without Paddle: what a CPU server runs.
+
+`NumpyEncoder` computes what `mind.network.MIND.interest_vectors` computes; both are held to the golden vectors of the
+artifact. `mind.paddle_encoder` is the other implementation of `Encoder`, the network itself.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from mind.artifact import Artifact, Float32, Weights
+from mind.errors import ArtifactError
+from mind.sequences import Int64
+
+GOLDEN_TOLERANCE = 1e-4
+"""Largest relative error of an interest vector against the golden one."""
+
+
+class Encoder(Protocol):
+    """Turns histories into interest vectors. Implementations need not be thread-safe."""
+
+    name: str
+    """Shown by GetServerInfo."""
+
+    def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
+        """Encode a batch.
+
+        Args:
+            hist_index: [B, L] int64 rows of the item table, oldest first, 0-padded on the right; L <= maxlen.
+            seq_len: [B] int64; rows at and after it are padding.
+
+        Returns:
+            [B, K, D] float32. A history without items gives zeros.
+        """
+        ...
+
+
+class NumpyEncoder:
+    """Dynamic routing (arXiv 1904.08030, algorithm 1) in NumPy; releases the GIL in every matrix product."""
+
+    name = "numpy"
+
+    def __init__(self, weights: Weights, routing_iterations: int) -> None:
+        """Project the whole item table once: what a request then needs is a lookup and the routing."""
+        self._behaviour = weights.item_embedding @ weights.bilinear  # [N + 1, D]
+        self._routing_logits = weights.routing_logits
+        self._iterations = routing_iterations
+
+    def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
+        """See `Encoder.encode`. Padding needs no mask: row 0 is zero, and the softmax runs over the interests."""
+        behaviour = self._behaviour[hist_index]  # [B, L, D]
+        transposed = behaviour.transpose(0, 2, 1)
+        logits: Float32 = self._routing_logits[None, :, : hist_index.shape[1]]  # [1, K, L]
+        capsule = squash(_softmax_over_interests(logits) @ behaviour)  # [B, K, D]
+        for _ in range(self._iterations - 1):
+            logits = logits + capsule @ transposed
+            capsule = squash(_softmax_over_interests(logits) @ behaviour)
+        return capsule
+
+
+def squash(capsule: Float32) -> Float32:
+    """Shrink vectors to a length below 1, keeping their direction (arXiv 1904.08030, equation 4).
+
+    |s|^2 / (1 + |s|^2) * s / |s|, written as s * |s| / (1 + |s|^2), which needs no guard against zero.
+    """
+    square = np.einsum("...d,...d->...", capsule, capsule)[..., None]
+    return capsule * (np.sqrt(square) / (1 + square))
+
+
+def check_golden(encoder: Encoder, artifact: Artifact) -> None:
+    """Refuse an encoder that does not reproduce the vectors the trained network gave.
+
+    Raises:
+        ArtifactError: the relative error of some vector is `GOLDEN_TOLERANCE` or more.
+    """
+    weights = artifact.weights
+    found = encoder.encode(weights.golden_hist_index, weights.golden_seq_len)
+    expected = weights.golden_interest_vectors
+    length = np.maximum(np.linalg.norm(expected, axis=-1), 1e-12)
+    error = float(np.max(np.linalg.norm(found - expected, axis=-1) / length))
+    if not error < GOLDEN_TOLERANCE:
+        raise ArtifactError(
+            f"model {artifact.model_version}: the {encoder.name} encoder is off by a relative {error:.1e} on the golden "
+            f"histories, the limit is {GOLDEN_TOLERANCE:.0e}"
+        )
+
+
+def _softmax_over_interests(logits: Float32) -> Float32:
+    weight: Float32 = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weight / weight.sum(axis=1, keepdims=True)

@@ -1,0 +1,70 @@
+"""Users' item sequences in columns: the form in which data files, sampler and evaluation hand histories on."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The item sequences of U users, oldest item first, one after the other.
+
+    `user_id`: [U] int64. `offsets`: [U + 1] int64; user u's items are `item_id[offsets[u]:offsets[u + 1]]`.
+    `item_id`: [offsets[U]] int64, external ids.
+    """
+
+    user_id: Int64
+    offsets: Int64
+    item_id: Int64
+
+    def __len__(self) -> int:
+        """Number of users."""
+        return len(self.user_id)
+
+    def __getitem__(self, user: int) -> Int64:
+        """Items of the user at position `user`, [n] int64."""
+        return self.item_id[self.offsets[user] : self.offsets[user + 1]]
+
+    @property
+    def lengths(self) -> Int64:
+        """Items of each user, [U] int64."""
+        return np.diff(self.offsets)
+
+
+@dataclass(frozen=True)
+class EvalCases:
+    """Held-out users: what they clicked first, and what they clicked afterwards.
+
+    `history` and `target` have the same users in the same order; a target sequence is never empty.
+    """
+
+    history: Sequences
+    target: Sequences
+
+    def __len__(self) -> int:
+        """Number of users."""
+        return len(self.history)
+
+
+def pad_last(values: Int64, offsets: Int64, maxlen: int) -> tuple[Int64, Int64]:
+    """Keep the newest `maxlen` values of every row.
+
+    Args:
+        values: [N] int64, the rows one after the other.
+        offsets: [B + 1] int64, where each row starts.
+        maxlen: L.
+
+    Returns:
+        rows: [B, L] int64, oldest first from the left, 0-padded on the right.
+        seq_len: [B] int64, values in each row.
+    """
+    end = offsets[1:, None]
+    seq_len = np.minimum(np.diff(offsets), maxlen)
+    position = end - seq_len[:, None] + np.arange(maxlen)
+    valid = position < end
+    if not len(values):
+        return np.zeros(valid.shape, np.int64), seq_len
+    return np.where(valid, values[np.where(valid, position, 0)], 0), seq_len

@@ -1,0 +1,243 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class MergeStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MERGE_STRATEGY_UNSPECIFIED: _ClassVar[MergeStrategy]
+    MERGE_STRATEGY_BEST_SCORE: _ClassVar[MergeStrategy]
+    MERGE_STRATEGY_ROUND_ROBIN: _ClassVar[MergeStrategy]
+
+class UserStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    USER_STATUS_UNSPECIFIED: _ClassVar[UserStatus]
+    USER_STATUS_OK: _ClassVar[UserStatus]
+    USER_STATUS_EMPTY_HISTORY: _ClassVar[UserStatus]
+    USER_STATUS_ALL_UNKNOWN: _ClassVar[UserStatus]
+    USER_STATUS_INVALID: _ClassVar[UserStatus]
+
+class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DROP_REASON_UNSPECIFIED: _ClassVar[DropReason]
+    DROP_REASON_DUPLICATE: _ClassVar[DropReason]
+    DROP_REASON_HISTORY: _ClassVar[DropReason]
+    DROP_REASON_EXCLUDED: _ClassVar[DropReason]
+    DROP_REASON_BELOW_TOP_K: _ClassVar[DropReason]
+MERGE_STRATEGY_UNSPECIFIED: MergeStrategy
+MERGE_STRATEGY_BEST_SCORE: MergeStrategy
+MERGE_STRATEGY_ROUND_ROBIN: MergeStrategy
+USER_STATUS_UNSPECIFIED: UserStatus
+USER_STATUS_OK: UserStatus
+USER_STATUS_EMPTY_HISTORY: UserStatus
+USER_STATUS_ALL_UNKNOWN: UserStatus
+USER_STATUS_INVALID: UserStatus
+DROP_REASON_UNSPECIFIED: DropReason
+DROP_REASON_DUPLICATE: DropReason
+DROP_REASON_HISTORY: DropReason
+DROP_REASON_EXCLUDED: DropReason
+DROP_REASON_BELOW_TOP_K: DropReason
+
+class User(_message.Message):
+    __slots__ = ("hist_item", "exclude_item_ids")
+    HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    hist_item: _containers.RepeatedScalarFieldContainer[int]
+    exclude_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, hist_item: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class RecallRequest(_message.Message):
+    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy")
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    MERGE_STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    users: _containers.RepeatedCompositeFieldContainer[User]
+    top_k: int
+    filter: str
+    exclude_history: bool
+    merge_strategy: MergeStrategy
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ...) -> None: ...
+
+class UserCandidates(_message.Message):
+    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail")
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    INTEREST_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    FALLBACK_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_COUNT_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    item_ids: _containers.RepeatedScalarFieldContainer[int]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    interest: _containers.RepeatedScalarFieldContainer[int]
+    status: UserStatus
+    fallback: bool
+    unknown_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    unknown_count: int
+    detail: str
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class StageTimings(_message.Message):
+    __slots__ = ("queue_ms", "encode_ms", "search_ms", "merge_ms", "total_ms")
+    QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
+    ENCODE_MS_FIELD_NUMBER: _ClassVar[int]
+    SEARCH_MS_FIELD_NUMBER: _ClassVar[int]
+    MERGE_MS_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_MS_FIELD_NUMBER: _ClassVar[int]
+    queue_ms: float
+    encode_ms: float
+    search_ms: float
+    merge_ms: float
+    total_ms: float
+    def __init__(self, queue_ms: _Optional[float] = ..., encode_ms: _Optional[float] = ..., search_ms: _Optional[float] = ..., merge_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
+
+class RecallResponse(_message.Message):
+    __slots__ = ("results", "model_version", "collection", "timings")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[UserCandidates]
+    model_version: str
+    collection: str
+    timings: StageTimings
+    def __init__(self, results: _Optional[_Iterable[_Union[UserCandidates, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ...) -> None: ...
+
+class CountItemsRequest(_message.Message):
+    __slots__ = ("filter",)
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    filter: str
+    def __init__(self, filter: _Optional[str] = ...) -> None: ...
+
+class CountItemsResponse(_message.Message):
+    __slots__ = ("count", "model_version", "collection")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    model_version: str
+    collection: str
+    def __init__(self, count: _Optional[int] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ...) -> None: ...
+
+class GetServerInfoRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Limits(_message.Message):
+    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests")
+    MAX_USERS_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
+    MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    MAX_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    MAX_EXCLUDE_FIELD_NUMBER: _ClassVar[int]
+    MAX_FILTER_CHARS_FIELD_NUMBER: _ClassVar[int]
+    MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONCURRENT_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    max_users: int
+    max_top_k: int
+    max_candidates: int
+    max_history: int
+    max_exclude: int
+    max_filter_chars: int
+    max_request_bytes: int
+    max_concurrent_requests: int
+    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ...) -> None: ...
+
+class Attribute(_message.Message):
+    __slots__ = ("name", "type")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: str
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
+
+class GetServerInfoResponse(_message.Message):
+    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release")
+    SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    EMBEDDING_DIM_FIELD_NUMBER: _ClassVar[int]
+    NUM_INTERESTS_FIELD_NUMBER: _ClassVar[int]
+    MAXLEN_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    ADMIN_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_RELEASE_FIELD_NUMBER: _ClassVar[int]
+    server_version: str
+    model_version: str
+    collection: str
+    item_count: int
+    embedding_dim: int
+    num_interests: int
+    maxlen: int
+    metric: str
+    encoder: str
+    attributes: _containers.RepeatedCompositeFieldContainer[Attribute]
+    limits: Limits
+    admin_enabled: bool
+    refused_release: str
+    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy")
+    USER_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    MERGE_STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    user: User
+    top_k: int
+    filter: str
+    exclude_history: bool
+    merge_strategy: MergeStrategy
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ...) -> None: ...
+
+class Interest(_message.Message):
+    __slots__ = ("vector", "item_ids", "scores")
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    vector: _containers.RepeatedScalarFieldContainer[float]
+    item_ids: _containers.RepeatedScalarFieldContainer[int]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class DroppedHit(_message.Message):
+    __slots__ = ("item_id", "interest", "score", "reason")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    INTEREST_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    item_id: int
+    interest: int
+    score: float
+    reason: DropReason
+    def __init__(self, item_id: _Optional[int] = ..., interest: _Optional[int] = ..., score: _Optional[float] = ..., reason: _Optional[_Union[DropReason, str]] = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings")
+    USED_HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
+    INTERESTS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    used_hist_item: _containers.RepeatedScalarFieldContainer[int]
+    interests: _containers.RepeatedCompositeFieldContainer[Interest]
+    candidates: UserCandidates
+    dropped: _containers.RepeatedCompositeFieldContainer[DroppedHit]
+    model_version: str
+    collection: str
+    timings: StageTimings
+    def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,42 @@
+"""Small seeded models for tests that need an artifact and not its training."""
+
+from pathlib import Path
+
+import numpy as np
+
+from mind.artifact import Weights, write_artifact
+from mind.config import HyperParameters
+from mind.encoder import NumpyEncoder
+
+
+def make_weights(items: int = 200, dim: int = 16, interests: int = 4, maxlen: int = 8, seed: int = 0) -> Weights:
+    """Random weights over the item ids 1000, 1007, 1014, ...; earlier ids are more popular."""
+    rng = np.random.default_rng(seed)
+    embedding = rng.normal(size=(items + 1, dim)).astype(np.float32)
+    embedding[0] = 0
+    seq_len = np.arange(1, 9).clip(max=maxlen)
+    hist_index = rng.integers(1, items + 1, (8, maxlen)) * (np.arange(maxlen) < seq_len[:, None])
+    weights = Weights(
+        item_id=np.arange(items) * 7 + 1000,
+        item_embedding=embedding,
+        popularity=np.arange(items, 0, -1),
+        bilinear=(np.eye(dim) + rng.normal(size=(dim, dim)) * 0.1).astype(np.float32),
+        routing_logits=rng.normal(size=(interests, maxlen)).astype(np.float32),
+        golden_hist_index=hist_index,
+        golden_seq_len=seq_len,
+        golden_interest_vectors=np.zeros((8, interests, dim), np.float32),
+    )
+    vectors = NumpyEncoder(weights, 3).encode(hist_index, seq_len)
+    weights.golden_interest_vectors[:] = vectors
+    return weights
+
+
+def make_artifact(directory: Path, **shape: int) -> Path:
+    """Write a random model under `directory`; returns the directory of the artifact itself."""
+    weights = make_weights(**shape)
+    interests, maxlen = weights.routing_logits.shape
+    dim = weights.bilinear.shape[0]
+    hyper_parameters = HyperParameters(
+        item_count=len(weights.item_id), embedding_dim=dim, hidden_size=dim, num_interests=interests, maxlen=maxlen
+    )
+    return write_artifact(directory, hyper_parameters, weights, {}, {})
