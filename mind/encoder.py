@@ -64,7 +64,8 @@ def squash(capsule: Float32) -> Float32:
     |s|^2 / (1 + |s|^2) * s / |s|, written as s * |s| / (1 + |s|^2), which needs no guard against zero.
     """
     square = np.einsum("...d,...d->...", capsule, capsule)[..., None]
-    return capsule * (np.sqrt(square) / (1 + square))
+    short: Float32 = capsule * (np.sqrt(square) / (1 + square))
+    return short
 
 
 def check_golden(encoder: Encoder, artifact: Artifact) -> None:
@@ -80,11 +81,12 @@ def check_golden(encoder: Encoder, artifact: Artifact) -> None:
     error = float(np.max(np.linalg.norm(found - expected, axis=-1) / length))
     if not error < GOLDEN_TOLERANCE:
         raise ArtifactError(
-            f"model {artifact.model_version}: the {encoder.name} encoder is off by a relative {error:.1e} on the golden "
-            f"histories, the limit is {GOLDEN_TOLERANCE:.0e}"
+            f"model {artifact.model_version}: the {encoder.name} encoder is off by a relative {error:.1e} on the "
+            f"golden histories, the limit is {GOLDEN_TOLERANCE:.0e}"
         )
 
 
 def _softmax_over_interests(logits: Float32) -> Float32:
     weight: Float32 = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return weight / weight.sum(axis=1, keepdims=True)
+    weight /= weight.sum(axis=1, keepdims=True)
+    return weight
