@@ -21,7 +21,7 @@ class Optimizer(_Section):
 
     class_: Literal["Adam"] = Field(default="Adam", alias="class")
     """Adam, with moments updated only for the rows of the item table that a batch touches (lazy mode)."""
-    learning_rate: float = Field(default=0.005, gt=0)
+    learning_rate: float = Field(default=0.002, gt=0)
     """Step size."""
 
 

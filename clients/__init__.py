@@ -1,0 +1,31 @@
+"""Python clients of the recall service. Needs grpcio and protobuf, nothing else.
+
+The command line in this package needs the extra `cli`; importing the package does not.
+"""
+
+from clients.aio_client import AsyncRecallClient
+from clients.core import RecallResult, channel_options
+from clients.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    RecallError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from clients.sync_client import RecallClient
+
+__all__ = [
+    "AsyncRecallClient",
+    "DeadlineExceededError",
+    "InvalidRequestError",
+    "NotReadyError",
+    "OverloadedError",
+    "RecallClient",
+    "RecallError",
+    "RecallResult",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "channel_options",
+]

@@ -1,0 +1,124 @@
+"""The asyncio client."""
+
+# The generated stubs have no types.
+# mypy: disable-error-code="no-any-return"
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import grpc
+import grpc.aio
+
+from clients.core import (
+    HEALTH_REQUEST,
+    HEALTH_SERVING,
+    ClientCore,
+    Deadline,
+    History,
+    MergeStrategyName,
+    RecallResult,
+    join_responses,
+)
+from clients.errors import from_rpc_error
+from protos.recall.v1 import admin_pb2, recall_pb2
+
+_MAX_CONCURRENT_REQUESTS = 4
+
+
+class AsyncRecallClient(ClientCore):
+    """RecallClient for asyncio: the same methods, to be awaited. Make it inside the running loop.
+
+    The requests of a split batch run side by side, four at a time.
+
+        async with AsyncRecallClient("recall:50051", timeout_s=0.2) as client:
+            (await client.recall([[43, 23, 65]], top_k=50)).results[0].item_ids
+    """
+
+    _transport: ClassVar[Any] = grpc.aio
+
+    async def recall(
+        self,
+        histories: Sequence[History],
+        *,
+        top_k: int,
+        filter: str = "",  # noqa: A002
+        exclude_history: bool = False,
+        exclude_item_ids: Sequence[Sequence[int]] | None = None,
+        merge_strategy: MergeStrategyName = "best_score",
+        timeout_s: float | None = None,
+    ) -> RecallResult:
+        """Up to `top_k` candidates for every history, in order; see RecallClient.recall."""
+        deadline = self._deadline(timeout_s)
+        requests = self._recall_requests(histories, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
+        slots = asyncio.Semaphore(_MAX_CONCURRENT_REQUESTS)
+
+        async def call(request: recall_pb2.RecallRequest) -> recall_pb2.RecallResponse:
+            async with slots:
+                return await self._call(self._recall.Recall, request, deadline)
+
+        calls = [asyncio.create_task(call(request)) for request in requests]
+        try:
+            return join_responses(await asyncio.gather(*calls))
+        finally:
+            for task in calls:  # one failed: the others are of no use
+                task.cancel()
+
+    async def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
+        """The number of released items, all of them or those that match a filter."""
+        request = recall_pb2.CountItemsRequest(filter=filter)
+        return await self._call(self._recall.CountItems, request, self._deadline(timeout_s))
+
+    async def get_server_info(self, *, timeout_s: float | None = None) -> recall_pb2.GetServerInfoResponse:
+        """What is being served and which limits hold."""
+        request = recall_pb2.GetServerInfoRequest()
+        return await self._call(self._recall.GetServerInfo, request, self._deadline(timeout_s))
+
+    async def explain(
+        self,
+        history: History,
+        *,
+        top_k: int,
+        filter: str = "",  # noqa: A002
+        exclude_history: bool = False,
+        exclude_item_ids: Sequence[int] = (),
+        merge_strategy: MergeStrategyName = "best_score",
+        timeout_s: float | None = None,
+    ) -> recall_pb2.ExplainResponse:
+        """Every step of one user's recall; the arguments mean what they mean in `recall`."""
+        request = self._explain_request(history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
+        return await self._call(self._recall.Explain, request, self._deadline(timeout_s))
+
+    async def drop_items(
+        self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None
+    ) -> admin_pb2.DropItemsResponse:
+        """Drops an item collection, rows and index; needs the admin token."""
+        request = admin_pb2.DropItemsRequest(collection=collection, allow_live=allow_live)
+        return await self._call(self._admin.DropItems, request, self._deadline(timeout_s))
+
+    async def reload(self, *, timeout_s: float | None = None) -> admin_pb2.ReloadResponse:
+        """Makes the server look for a new release now; needs the admin token."""
+        return await self._call(self._admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
+
+    async def is_serving(self, *, timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
+        """Whether the server calls itself ready (grpc.health.v1); `wait_for_ready` keeps trying to connect."""
+        deadline = self._deadline(timeout_s)
+        health = await self._call(self._health_check, HEALTH_REQUEST, deadline, wait_for_ready=wait_for_ready)
+        return health == HEALTH_SERVING
+
+    async def close(self) -> None:
+        """Closes the channel, unless the caller brought it."""
+        if self._owns_channel:
+            await self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    async def _call(self, method: Any, request: Any, deadline: Deadline, **options: bool) -> Any:
+        try:
+            return await method(request, timeout=deadline.remaining_s(), metadata=self._metadata, **options)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error

@@ -1,0 +1,305 @@
+"""The command line: one command for each call, answers as tables or JSON, failures as one line."""
+
+import functools
+import inspect
+import itertools
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TextIO, cast
+
+import typer
+from google.protobuf.message import Message
+from rich.console import Console, RenderableType
+from rich.progress import Progress
+
+from clients.core import MergeStrategyName, RecallResult
+from clients.errors import DeadlineExceededError, RecallError, UnavailableError
+from clients.plain import to_plain
+from clients.sync_client import RecallClient
+from clients.tables import candidates_view, explain_view, info_view, origin_line, status_words
+from clients.user_files import FileError, is_int64, read_titles, read_users
+from protos.recall.v1 import recall_pb2
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Ask a recall server for candidates.")
+admin = typer.Typer(no_args_is_help=True, help="Administer a server; needs --token-file.")
+app.add_typer(admin, name="admin")
+
+_USERS_PER_CALL = 256
+
+
+class Merge(StrEnum):
+    """Spellings of --merge."""
+
+    BEST_SCORE = "best-score"
+    ROUND_ROBIN = "round-robin"
+
+
+class Format(StrEnum):
+    """Spellings of --format."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def _file(*names: str, help: str, panel: str | None = None) -> Any:  # noqa: A002
+    return typer.Option(*names, exists=True, dir_okay=False, help=help, rich_help_panel=panel)
+
+
+_hist_item = typer.Option(
+    "--hist-item", metavar="ID,ID,...", help="Ids of the items that the user clicked, oldest first."
+)
+HistItem = Annotated[str, _hist_item]
+TopK = Annotated[int, typer.Option(min=1, help="Candidates per user.")]
+Filter = Annotated[str, typer.Option(metavar="EXPR", help="Milvus expression over attributes that `info` lists.")]
+ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Leave out what is in the history.")]
+Exclude = Annotated[str, typer.Option(metavar="ID,ID,...", help="Ids that must not come back.")]
+MergeOption = Annotated[Merge, typer.Option("--merge", help="Best score first, or the interests take turns.")]
+Titles = Annotated[Path | None, _file("--titles", help="CSV file of item_id,title rows, to show titles in tables.")]
+FormatOption = Annotated[Format, typer.Option("--format", help="A table for people or one JSON document.")]
+
+
+def _connect(
+    server: Annotated[
+        str, typer.Option(envvar="RECALL_SERVER", help="host:port of the server.", rich_help_panel="Connection")
+    ] = "localhost:50051",
+    timeout_ms: Annotated[
+        int, typer.Option(min=1, help="Deadline of a call, retries included.", rich_help_panel="Connection")
+    ] = 2000,
+    token_file: Annotated[
+        Path | None, _file("--token-file", help="File with the bearer token to send.", panel="Connection")
+    ] = None,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Use TLS and trust the system's authorities.", rich_help_panel="Connection")
+    ] = False,
+    ca: Annotated[
+        Path | None, _file("--ca", help="Use TLS and trust the authorities in this PEM file.", panel="Connection")
+    ] = None,
+) -> RecallClient:
+    token = token_file.read_text(encoding="utf-8").strip() if token_file else None
+    return RecallClient(server, timeout_s=timeout_ms / 1000, tls=ca or tls, token=token)
+
+
+def _with_client(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options of `_connect` to a command and passes it the client; ends a failure with one line."""
+    connection = inspect.signature(_connect).parameters
+    own = list(inspect.signature(command).parameters.values())[1:]
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        try:
+            with _connect(**{name: values.pop(name) for name in connection}) as client:
+                command(client, **values)
+        except (OSError, RecallError, ValueError) as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            # A server behind a silent network is a deadline, not a refused connection.
+            unreachable = isinstance(error, DeadlineExceededError | UnavailableError)
+            raise typer.Exit(3 if unreachable else 1) from error
+
+    parameters = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in (*own, *connection.values())]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+@app.command(
+    epilog="Example: recall-client recall --hist-item 43,23,65 --top-k 50 --filter 'year >= 1990' --titles items.csv"
+    "\n\nExample: recall-client recall --input test.txt --output candidates.jsonl"
+)
+@_with_client
+def recall(
+    client: RecallClient,
+    hist_item: Annotated[str | None, _hist_item] = None,
+    input: Annotated[  # noqa: A002
+        Path | None,
+        _file(
+            "--input",
+            help="File of many users instead, answered in JSON lines. It has PaddleRec lines "
+            '(user_id:7 hist_item:43 hist_item:23 ...) or JSON lines ({"user_id": 7, "hist_item": [43, 23]}).',
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Where the JSON lines for --input go; standard output if not given."),
+    ] = None,
+    top_k: TopK = 50,
+    filter: Filter = "",  # noqa: A002
+    exclude_history: ExcludeHistory = False,
+    exclude: Exclude = "",
+    merge: MergeOption = Merge.BEST_SCORE,
+    titles: Titles = None,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """Candidates for one user, or for a file of users."""
+    if (hist_item is None) == (input is None):
+        raise typer.BadParameter("give either --hist-item or --input")
+    excluded = _ids(exclude, "--exclude")
+    ask = functools.partial(
+        client.recall,
+        top_k=top_k,
+        filter=filter,
+        exclude_history=exclude_history,
+        merge_strategy=_merge_strategy(merge),
+    )
+    if input is not None:
+        with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
+            _recall_file(lambda users: ask(users, exclude_item_ids=[excluded] * len(users)), input, lines)
+        return
+    result = ask([_ids(hist_item or "", "--hist-item")], exclude_item_ids=[excluded])
+    response = recall_pb2.RecallResponse(
+        results=result.results,
+        model_version=result.model_versions[0],
+        collection=result.collections[0],
+        timings=result.timings[0],
+    )
+    view = candidates_view(result.results[0], read_titles(titles) if titles else {})
+    _show(format, response, view, origin_line(response))
+
+
+@app.command(epilog="Example: recall-client explain --hist-item 43,23,65 --top-k 10 --titles items.csv")
+@_with_client
+def explain(
+    client: RecallClient,
+    hist_item: HistItem,
+    top_k: TopK = 10,
+    filter: Filter = "",  # noqa: A002
+    exclude_history: ExcludeHistory = False,
+    exclude: Exclude = "",
+    merge: MergeOption = Merge.BEST_SCORE,
+    titles: Titles = None,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """One user's recall step by step: what each interest found, and why hits were dropped."""
+    response = client.explain(
+        _ids(hist_item, "--hist-item"),
+        top_k=top_k,
+        filter=filter,
+        exclude_history=exclude_history,
+        exclude_item_ids=_ids(exclude, "--exclude"),
+        merge_strategy=_merge_strategy(merge),
+    )
+    view = explain_view(response, read_titles(titles) if titles else {})
+    _show(format, response, view, origin_line(response))
+
+
+@app.command(epilog="Example: recall-client count --filter 'year >= 1990'")
+@_with_client
+def count(
+    client: RecallClient,
+    filter: Filter = "",  # noqa: A002
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """The number of released items, all of them or those that match a filter."""
+    response = client.count_items(filter)
+    _show(format, response, f"{response.count:,} items in {response.collection} (model {response.model_version})")
+
+
+@app.command(epilog="Example: recall-client info --server recall:50051 --format json")
+@_with_client
+def info(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # noqa: A002
+    """What is being served and which limits hold."""
+    response = client.get_server_info()
+    _show(format, response, info_view(response))
+
+
+@app.command(epilog="Example: recall-client health --wait 60")
+@_with_client
+def health(
+    client: RecallClient,
+    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Wait this long for it to be ready.")] = 0,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """Whether the server is ready: exit code 0 if it is, 1 if it is not, 3 if there is none."""
+    end = time.monotonic() + wait
+    serving = client.is_serving(timeout_s=wait or None, wait_for_ready=wait > 0)
+    while not serving and (left_s := end - time.monotonic()) > 0:
+        time.sleep(min(0.2, left_s))
+        serving = client.is_serving(timeout_s=wait, wait_for_ready=True)
+    status = "SERVING" if serving else "NOT_SERVING"
+    typer.echo(json.dumps({"status": status}) if format is Format.JSON else status)
+    raise typer.Exit(0 if serving else 1)
+
+
+@admin.command(epilog="Example: recall-client admin drop-items items_3f2a --yes --token-file token.txt")
+@_with_client
+def drop_items(
+    client: RecallClient,
+    collection: Annotated[str, typer.Argument(help="Name of the collection.")],
+    allow_live: Annotated[
+        bool, typer.Option("--allow-live", help="Drop it even if it is released; recall then fails.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """Drop an item collection from Milvus, rows and index."""
+    if not yes:
+        typer.confirm(f"Drop {collection}?", abort=True, err=True)
+    response = client.drop_items(collection, allow_live=allow_live)
+    _show(format, response, f"dropped {response.collection}, {response.dropped_count:,} items")
+
+
+@admin.command(epilog="Example: recall-client admin reload --token-file token.txt")
+@_with_client
+def reload(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # noqa: A002
+    """Look for a new release now."""
+    response = client.reload()
+    moved = response.model_version != response.previous_model_version
+    before = f"before: {response.previous_model_version or 'none'}" if moved else "as before"
+    _show(format, response, f"serving {response.model_version} from {response.collection} ({before})")
+
+
+def _recall_file(ask: Callable[[list[list[int]]], RecallResult], path: Path, output: TextIO) -> None:
+    """Writes a JSON line for every user of the file; progress and summary go to standard error."""
+    console = Console(stderr=True, highlight=False)
+    statuses: Counter[str] = Counter()
+    model_versions: dict[str, None] = {}
+    started = time.monotonic()
+    progress = Progress(console=console, transient=True)
+    with progress, progress.open(path, "rb", description=path.name) as lines:
+        users = read_users(lines, str(path))
+        while batch := list(itertools.islice(users, _USERS_PER_CALL)):
+            result = ask([hist_item for _, hist_item in batch])
+            for (user_id, _), candidates in zip(batch, result.results, strict=True):
+                output.write(json.dumps({"user_id": user_id} | _output_fields(candidates)) + "\n")
+                statuses[status_words(candidates.status)] += 1
+            model_versions |= dict.fromkeys(result.model_versions)
+    total = statuses.total()
+    if not total:
+        raise FileError(f"{path} has no users")
+    elapsed_s = time.monotonic() - started
+    parts = ", ".join(f"{number:,} {words}" for words, number in statuses.most_common())
+    console.print(f"{total:,} users in {elapsed_s:.1f} s ({total / elapsed_s:,.0f} users/s): {parts}")
+    console.print(f"model {', '.join(model_versions)}")
+    if len(model_versions) > 1:
+        console.print("a release happened meanwhile: scores of different users do not compare", style="yellow")
+
+
+def _output_fields(candidates: recall_pb2.UserCandidates) -> dict[str, Any]:
+    plain = to_plain(candidates)
+    return {name: plain[name] for name in ("item_ids", "scores", "interest", "status", "fallback")}
+
+
+def _show(format: Format, response: Message, *views: RenderableType) -> None:  # noqa: A002
+    if format is Format.JSON:
+        typer.echo(json.dumps(to_plain(response), indent=2))
+    else:
+        Console(highlight=False).print(*views, sep="\n")
+
+
+def _ids(text: str, option: str) -> list[int]:
+    try:
+        ids = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        ids = [-(2**64)]
+    if not all(map(is_int64, ids)):
+        raise typer.BadParameter(f"{text!r} is not a list of 64-bit integers like 43,23,65", param_hint=option)
+    return ids
+
+
+def _merge_strategy(merge: Merge) -> MergeStrategyName:
+    return cast(MergeStrategyName, merge.value.replace("-", "_"))

@@ -1,0 +1,31 @@
+"""Protobuf messages as plain data for JSON; unlike `json_format`, 64-bit ids stay numbers and nothing is left out."""
+
+import struct
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+
+def to_plain(message: Message) -> dict[str, Any]:
+    """Every field under its protobuf name; enums by name."""
+    return {field.name: _plain_value(field, getattr(message, field.name)) for field in message.DESCRIPTOR.fields}
+
+
+def _plain_value(field: Any, value: Any) -> Any:
+    if isinstance(value, Message):
+        return to_plain(value)
+    if not isinstance(value, bool | int | float | str):
+        return [_plain_value(field, item) for item in value]
+    if isinstance(value, float):
+        return _short_float(value) if field.type == FieldDescriptor.TYPE_FLOAT else value
+    if field.enum_type:
+        known = field.enum_type.values_by_number.get(value)
+        return known.name if known else value  # a newer server may know more
+    return value
+
+
+def _short_float(value: float) -> float:
+    """The float32 as people write it, 0.1 and not 0.10000000149011612, that reads back as the same float32."""
+    short = float(f"{value:.7g}")
+    return short if struct.pack("f", short) == struct.pack("f", value) else float(f"{value:.9g}")

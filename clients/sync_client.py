@@ -1,0 +1,119 @@
+"""The blocking client."""
+
+# The generated stubs have no types.
+# mypy: disable-error-code="no-any-return"
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import grpc
+
+from clients.core import (
+    HEALTH_REQUEST,
+    HEALTH_SERVING,
+    ClientCore,
+    Deadline,
+    History,
+    MergeStrategyName,
+    RecallResult,
+    join_responses,
+)
+from clients.errors import from_rpc_error
+from protos.recall.v1 import admin_pb2, recall_pb2
+
+
+class RecallClient(ClientCore):
+    """Calls the recall service and waits for the answers; one client serves all threads of a process.
+
+    Make it after a fork, not before: gRPC's threads do not follow into the child. A failed call raises RecallError.
+
+        with RecallClient("recall:50051", timeout_s=0.2) as client:
+            client.recall([[43, 23, 65]], top_k=50).results[0].item_ids
+    """
+
+    _transport: ClassVar[Any] = grpc
+
+    def recall(
+        self,
+        histories: Sequence[History],
+        *,
+        top_k: int,
+        filter: str = "",  # noqa: A002
+        exclude_history: bool = False,
+        exclude_item_ids: Sequence[Sequence[int]] | None = None,
+        merge_strategy: MergeStrategyName = "best_score",
+        timeout_s: float | None = None,
+    ) -> RecallResult:
+        """Up to `top_k` candidates for every history, in order; a large batch becomes several requests.
+
+        Args:
+            histories: for each user, item ids, oldest first, or a ready `User`.
+            top_k: candidates per user.
+            filter: Milvus boolean expression over item attributes.
+            exclude_history: leave out what is in the user's own history.
+            exclude_item_ids: for each user, ids that must not come back.
+            merge_strategy: how the interests become one list.
+            timeout_s: for the whole batch.
+        """
+        deadline = self._deadline(timeout_s)
+        requests = self._recall_requests(histories, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
+        return join_responses([self._call(self._recall.Recall, request, deadline) for request in requests])
+
+    def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
+        """The number of released items, all of them or those that match a filter."""
+        request = recall_pb2.CountItemsRequest(filter=filter)
+        return self._call(self._recall.CountItems, request, self._deadline(timeout_s))
+
+    def get_server_info(self, *, timeout_s: float | None = None) -> recall_pb2.GetServerInfoResponse:
+        """What is being served and which limits hold."""
+        request = recall_pb2.GetServerInfoRequest()
+        return self._call(self._recall.GetServerInfo, request, self._deadline(timeout_s))
+
+    def explain(
+        self,
+        history: History,
+        *,
+        top_k: int,
+        filter: str = "",  # noqa: A002
+        exclude_history: bool = False,
+        exclude_item_ids: Sequence[int] = (),
+        merge_strategy: MergeStrategyName = "best_score",
+        timeout_s: float | None = None,
+    ) -> recall_pb2.ExplainResponse:
+        """Every step of one user's recall; the arguments mean what they mean in `recall`."""
+        request = self._explain_request(history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
+        return self._call(self._recall.Explain, request, self._deadline(timeout_s))
+
+    def drop_items(
+        self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None
+    ) -> admin_pb2.DropItemsResponse:
+        """Drops an item collection, rows and index; needs the admin token."""
+        request = admin_pb2.DropItemsRequest(collection=collection, allow_live=allow_live)
+        return self._call(self._admin.DropItems, request, self._deadline(timeout_s))
+
+    def reload(self, *, timeout_s: float | None = None) -> admin_pb2.ReloadResponse:
+        """Makes the server look for a new release now; needs the admin token."""
+        return self._call(self._admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
+
+    def is_serving(self, *, timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
+        """Whether the server calls itself ready (grpc.health.v1); `wait_for_ready` keeps trying to connect."""
+        deadline = self._deadline(timeout_s)
+        health = self._call(self._health_check, HEALTH_REQUEST, deadline, wait_for_ready=wait_for_ready)
+        return health == HEALTH_SERVING
+
+    def close(self) -> None:
+        """Closes the channel, unless the caller brought it."""
+        if self._owns_channel:
+            self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def _call(self, method: Any, request: Any, deadline: Deadline, **options: bool) -> Any:
+        try:
+            return method(request, timeout=deadline.remaining_s(), metadata=self._metadata, **options)
+        except grpc.RpcError as error:
+            raise from_rpc_error(error) from error

@@ -1,0 +1,140 @@
+"""Answers of the service laid out for a terminal. Prints nothing itself."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from protos.recall.v1 import recall_pb2
+
+_INTEREST_COLORS = ("cyan", "magenta", "yellow", "green")
+Titles = Mapping[int, str]
+
+
+def candidates_view(candidates: recall_pb2.UserCandidates, titles: Titles) -> RenderableType:
+    """One user's candidates, best first, with what the reader must know about them."""
+    table = _table()
+    table.add_column("", justify="right", style="dim", no_wrap=True)
+    table.add_column("item", justify="right", no_wrap=True)
+    if titles:
+        table.add_column("title", max_width=50)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("interest", no_wrap=True)
+    rows = zip(candidates.item_ids, candidates.scores, candidates.interest, strict=True)
+    for rank, (item_id, score, interest) in enumerate(rows, start=1):
+        title = [_one_line(titles.get(item_id, ""))] if titles else []
+        shown_score = f"{score:.3%}" if candidates.fallback else f"{score:.4f}"
+        table.add_row(str(rank), str(item_id), *title, shown_score, _interest(interest))
+    return Group(*_remarks(candidates), table if candidates.item_ids else Text("no candidates", style="yellow"))
+
+
+def origin_line(response: recall_pb2.RecallResponse | recall_pb2.ExplainResponse) -> RenderableType:
+    """Which release answered, and where the time went."""
+    timings = response.timings
+    return Text(
+        f"model {response.model_version} · {response.collection} · {timings.total_ms:.1f} ms in the server "
+        f"(queue {timings.queue_ms:.1f}, encode {timings.encode_ms:.1f}, search {timings.search_ms:.1f}, "
+        f"merge {timings.merge_ms:.1f})",
+        style="dim",
+    )
+
+
+def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> RenderableType:
+    """What each interest found, where its hits went, and the candidates that came of it."""
+    used = ", ".join(_named(item_id, titles) for item_id in response.used_hist_item)
+    reasons = sorted({hit.reason for hit in response.dropped})
+    table = _table()
+    table.add_column("interest", no_wrap=True)
+    for heading in ("hits", "best", "kept", *(_words(recall_pb2.DropReason, reason) for reason in reasons)):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("nearest")
+    kept = Counter(response.candidates.interest)
+    dropped = Counter((hit.interest, hit.reason) for hit in response.dropped)
+    for number, interest in enumerate(response.interests):
+        table.add_row(
+            _interest(number),
+            str(len(interest.item_ids)),
+            f"{interest.scores[0]:.4f}" if interest.scores else "",
+            str(kept[number]),
+            *(str(dropped[number, reason]) for reason in reasons),
+            _one_line(", ".join(_named(item_id, titles) for item_id in interest.item_ids[:3])),
+        )
+    return Group(
+        Text.assemble(("history  ", "bold"), used or "nothing the model knows"),
+        *([table] if response.interests else []),
+        candidates_view(response.candidates, titles),
+    )
+
+
+def info_view(info: recall_pb2.GetServerInfoResponse) -> RenderableType:
+    """What is being served, and the limits."""
+    limits = info.limits
+    rows = {
+        "server": info.server_version,
+        "model": f"{info.model_version}, {info.num_interests} interests x {info.embedding_dim}, "
+        f"newest {info.maxlen} known items of a history",
+        "encoder": info.encoder,
+        "collection": f"{info.collection}, {info.item_count:,} items, metric {info.metric}",
+        "attributes": ", ".join(f"{attribute.name} {attribute.type}" for attribute in info.attributes) or "none",
+        "limits": f"{limits.max_users:,} users, top_k {limits.max_top_k:,}, {limits.max_candidates:,} candidates, "
+        f"{limits.max_request_bytes:,} bytes in a request; {limits.max_concurrent_requests:,} requests at once",
+        "per user": f"{limits.max_history:,} history items, {limits.max_exclude:,} exclusions; "
+        f"filter {limits.max_filter_chars:,} characters",
+        "admin": "enabled" if info.admin_enabled else "disabled",
+    }
+    grid = Table.grid(padding=(0, 2))
+    for heading, value in rows.items():
+        grid.add_row(Text(heading, style="bold"), Text(value))
+    if info.refused_release:
+        grid.add_row(Text("refused", style="bold red"), Text(info.refused_release, style="red"))
+    return grid
+
+
+def status_words(status: int) -> str:
+    """`USER_STATUS_EMPTY_HISTORY` as `empty history`."""
+    return _words(recall_pb2.UserStatus, status)
+
+
+def _remarks(candidates: recall_pb2.UserCandidates) -> list[Text]:
+    remarks = []
+    if candidates.status != recall_pb2.USER_STATUS_OK:
+        popular = ": popular items instead" if candidates.fallback else ""
+        remarks.append(Text(status_words(candidates.status) + popular, style="bold yellow"))
+    if candidates.detail:
+        remarks.append(Text(candidates.detail, style="yellow"))
+    if candidates.unknown_count:
+        listed = ", ".join(map(str, candidates.unknown_item_ids))
+        remarks.append(
+            Text(f"{candidates.unknown_count} of the history unknown to the model: {listed}", style="yellow")
+        )
+    return remarks
+
+
+def _interest(number: int) -> Text:
+    if number < 0:
+        return Text("popular", style="dim")
+    return Text(f"● {number}", style=_INTEREST_COLORS[number % len(_INTEREST_COLORS)])
+
+
+def _named(item_id: int, titles: Titles) -> str:
+    return f"{item_id} {titles[item_id]}" if item_id in titles else str(item_id)
+
+
+def _one_line(text: str) -> Text:
+    """Text that is cut where its column ends; the column itself stays the one that gives way in a narrow terminal."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
+def _words(enum: Any, value: int) -> str:
+    known = enum.DESCRIPTOR.values_by_number.get(value)
+    if not known:
+        return str(value)  # a newer server may know more
+    return str(known.name).removeprefix("USER_STATUS_").removeprefix("DROP_REASON_").replace("_", " ").lower()
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False)

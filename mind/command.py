@@ -1,0 +1,31 @@
+"""What the commands of this package share: the configuration options, and errors as one line."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mind.errors import MindError
+
+ConfigFile = Annotated[
+    Path, typer.Option("-m", "--config", help="YAML configuration in PaddleRec's terms, such as mind/config.yaml.")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-o", "--override", metavar="KEY=VALUE", help="Override any key, such as runner.epochs=3. Repeatable."
+    ),
+]
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line; errors that a user can mend are one line on stderr and exit code 1, Ctrl-C is 130."""
+    try:
+        app()
+    except MindError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(130)

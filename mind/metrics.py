@@ -1,0 +1,61 @@
+"""Recall, NDCG and hit rate of ranked lists: pure functions, as ComiRec defines them (arXiv 2005.09347, 4.1.3)."""
+
+import numpy as np
+import numpy.typing as npt
+
+from mind.sequences import Int64, Sequences
+
+Hits = npt.NDArray[np.bool_]
+
+
+def hits(candidates: Int64, targets: Sequences) -> Hits:
+    """Which candidates the user clicked afterwards.
+
+    Args:
+        candidates: [U, N] int64 item ids, best first, -1 where the list is shorter; no repeats within a row.
+        targets: the U users' held-out items, in the same order.
+
+    Returns:
+        [U, N] bool.
+    """
+    known, target = np.unique(targets.item_id, return_inverse=True)
+    users = np.arange(len(targets))
+    wanted = np.repeat(users, targets.lengths) * len(known) + target
+    position = np.minimum(np.searchsorted(known, candidates), len(known) - 1)
+    asked = users[:, None] * len(known) + position
+    found: Hits = (known[position] == candidates) & np.isin(asked, wanted)
+    return found
+
+
+def distinct_targets(targets: Sequences) -> Int64:
+    """Different items each user clicked afterwards, [U] int64: repeats count once."""
+    pairs = np.unique(np.stack([np.repeat(np.arange(len(targets)), targets.lengths), targets.item_id]), axis=1)
+    return np.bincount(pairs[0], minlength=len(targets))
+
+
+def recall(hit: Hits, wanted: Int64) -> float:
+    """Mean over users of hits / wanted. hit: [U, N] bool; wanted: [U] int64, positive."""
+    return float(np.mean(hit.sum(axis=1) / wanted))
+
+
+def ndcg(hit: Hits, wanted: Int64) -> float:
+    """Mean over users of DCG / ideal DCG, gain 1 / log2(rank + 1), ideal over min(N, wanted) places."""
+    gain = 1 / np.log2(np.arange(hit.shape[1]) + 2)
+    ideal = np.cumsum(gain)[np.minimum(wanted, hit.shape[1]) - 1]
+    return float(np.mean(hit @ gain / ideal))
+
+
+def hit_rate(hit: Hits) -> float:
+    """Share of users with at least one hit."""
+    return float(np.mean(hit.any(axis=1)))
+
+
+def report(candidates: Int64, targets: Sequences, cutoffs: tuple[int, ...]) -> dict[str, float]:
+    """`recall@n`, `ndcg@n` and `hit_rate@n` for every cutoff n, as fractions. Arguments as for `hits`."""
+    hit, wanted = hits(candidates, targets), distinct_targets(targets)
+    result = {}
+    for n in cutoffs:
+        result[f"recall@{n}"] = recall(hit[:, :n], wanted)
+        result[f"ndcg@{n}"] = ndcg(hit[:, :n], wanted)
+        result[f"hit_rate@{n}"] = hit_rate(hit[:, :n])
+    return result

@@ -1,0 +1,114 @@
+"""The MIND network in PaddlePaddle (Li et al., "Multi-Interest Network with Dynamic Routing", arXiv 1904.08030).
+
+Knows rows of the item table, never external ids; nothing of files, training loops or serving.
+Shapes: B users, L history items, K interests, D dimensions, C candidates of the softmax.
+"""
+
+import numpy as np
+
+from mind.artifact import Float32
+from mind.config import HyperParameters
+from mind.paddle_runtime import paddle
+
+functional = paddle.nn.functional
+
+
+class MIND(paddle.nn.Layer):  # type: ignore[misc]
+    """Item table, shared bilinear map and routing; everything else of the network has no weights."""
+
+    def __init__(self, items: int, hyper_parameters: HyperParameters, routing_logits: Float32) -> None:
+        """Make a network with fresh weights.
+
+        Args:
+            items: N; the table gets N + 1 rows, row 0 being padding and zero.
+            hyper_parameters: sizes, routing iterations, attention power.
+            routing_logits: [K, maxlen] float32, where routing starts from. Drawn once from N(0, 1) and then fixed
+                (section 4.2.2 of the paper): equal logits would make all interests the same.
+        """
+        super().__init__()
+        dim = hyper_parameters.embedding_dim
+        self.iterations = hyper_parameters.routing_iterations
+        self.pow_p = hyper_parameters.pow_p
+        table = paddle.nn.initializer.Normal(std=dim**-0.5)
+        self.item_embedding = paddle.nn.Embedding(items + 1, dim, padding_idx=0, sparse=True, weight_attr=table)
+        identity = paddle.nn.initializer.Assign(np.eye(dim, dtype=np.float32))
+        self.bilinear = self.create_parameter([dim, dim], default_initializer=identity)
+        self.register_buffer("routing_logits", paddle.to_tensor(routing_logits))
+
+    def interest_vectors(self, hist_index: paddle.Tensor, seq_len: paddle.Tensor) -> paddle.Tensor:
+        """Behaviour-to-interest dynamic routing (algorithm 1).
+
+        The coupling of behaviour and interest is found without gradients; only the last round is learnt through, as
+        in the capsule network it comes from (Sabour et al., arXiv 1710.09829).
+
+        Args:
+            hist_index: [B, L] int64 rows, oldest first, 0-padded on the right; L <= maxlen.
+            seq_len: [B] int64.
+
+        Returns:
+            [B, K, D] float32.
+        """
+        length = hist_index.shape[1]
+        valid = (paddle.arange(length).unsqueeze(0) < seq_len.unsqueeze(1)).astype("float32").unsqueeze(1)  # [B, 1, L]
+        behaviour = self.item_embedding(hist_index) @ self.bilinear  # [B, L, D]
+        fixed = behaviour.detach()
+        logits = self.routing_logits[:, :length].unsqueeze(0)  # [1, K, L]
+        for _ in range(self.iterations - 1):
+            capsule = squash(functional.softmax(logits, axis=1) * valid @ fixed)  # [B, K, D]
+            logits = logits + capsule @ fixed.transpose([0, 2, 1])
+        return squash(functional.softmax(logits, axis=1) * valid @ behaviour)
+
+    def label_aware_attention(self, interest_vectors: paddle.Tensor, target: paddle.Tensor) -> paddle.Tensor:
+        """The interests as one vector, each weighted by softmax((v . e) ^ p), equation 5; the power keeps the sign.
+
+        Args:
+            interest_vectors: [B, K, D].
+            target: [B, D] embeddings of the target items.
+
+        Returns:
+            [B, D].
+        """
+        score = (interest_vectors @ target.unsqueeze(2)).squeeze(2)  # [B, K]
+        if self.pow_p != 1.0:
+            score = score.sign() * score.abs().pow(self.pow_p)
+        return (functional.softmax(score, axis=1).unsqueeze(1) @ interest_vectors).squeeze(1)
+
+    def loss(
+        self,
+        hist_index: paddle.Tensor,
+        seq_len: paddle.Tensor,
+        candidates: paddle.Tensor,
+        log_frequency: paddle.Tensor,
+    ) -> paddle.Tensor:
+        """Sampled softmax: each row's target against all candidates of the batch.
+
+        Candidates are drawn in proportion to item frequency; subtracting the log of it makes the sampled softmax
+        estimate the full one (Bengio and Senecal 2008; Yi et al., RecSys 2019). A candidate that happens to be the
+        row's own target is masked.
+
+        Args:
+            hist_index, seq_len: as for `interest_vectors`.
+            candidates: [C] int64 rows, C >= B; the first B are the targets of the B rows.
+            log_frequency: [C] float32, log of each candidate's share of all interactions.
+
+        Returns:
+            Scalar, mean cross entropy in nats.
+        """
+        batch = hist_index.shape[0]
+        embedding = self.item_embedding(candidates)  # [C, D]
+        target = candidates[:batch]
+        interests = self.interest_vectors(hist_index, seq_len)
+        user = self.label_aware_attention(interests, embedding[:batch])  # [B, D]
+        logits = user @ embedding.t() - log_frequency  # [B, C]
+        same = (target.unsqueeze(1) == candidates.unsqueeze(0)).astype("float32")
+        own = paddle.eye(batch, candidates.shape[0])
+        return functional.cross_entropy(logits - 1e9 * (same - own), paddle.arange(batch))
+
+
+def squash(capsule: paddle.Tensor) -> paddle.Tensor:
+    """Shrink vectors to a length below 1, keeping their direction (equation 4); the same form as `encoder.squash`.
+
+    The tiny constant keeps the gradient of the square root finite at zero.
+    """
+    square = capsule.square().sum(axis=-1, keepdim=True)
+    return capsule * ((square + 1e-18).sqrt() / (1 + square))

@@ -1,0 +1,192 @@
+"""PaddleRec's file formats for sequential recommendation (its AmazonBook data), read and written.
+
+    training      uid,item_id,time
+    evaluation    user_id:U target_item:0 hist_item:I hist_item:I ... eval_item:J ...
+
+Machines write these files, so a line that breaks the format is an error, not something to skip.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from mind.columns import shorten
+from mind.errors import DataError
+from mind.interactions import Interactions
+from mind.sequences import EvalCases, Int64, Sequences
+
+_TRAIN_COLUMNS = ["uid", "item_id", "time"]
+_EVAL_LINE = re.compile(
+    r"user_id:(-?\d{1,19}) target_item:-?\d{1,19}((?: hist_item:-?\d{1,19})*)((?: eval_item:-?\d{1,19})+)", re.ASCII
+)
+_INTEGER = re.compile(r"-?\d{1,19}", re.ASCII)
+_MAY_FOLLOW = {
+    "": ("user_id",),
+    "user_id": ("target_item",),
+    "target_item": ("hist_item", "eval_item"),
+    "hist_item": ("hist_item", "eval_item"),
+    "eval_item": ("eval_item",),
+}
+
+
+def data_files(path: Path) -> list[Path]:
+    """The files that make up a data set: those of a directory by name, hidden ones left out, or the one file itself.
+
+    Raises:
+        DataError: there is none.
+    """
+    if path.is_file():
+        return [path]
+    try:
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}; `python -m mind.prepare` writes such data"
+        ) from error
+    if not files:
+        raise DataError(f"{path}: the directory holds no files")
+    return files
+
+
+def read_train(path: Path) -> Sequences:
+    """Read training lines of one file or all files of a directory; users ascend, their items are sorted by time.
+
+    Raises:
+        DataError: a line is no `uid,item_id,time` of three integers of 64 bits, or there is no line.
+    """
+    table = pa.concat_tables([_read_train_file(file) for file in data_files(path)])
+    if not len(table):
+        raise DataError(f"{path}: no interactions")
+    return Interactions(*(column.to_numpy() for column in table.columns)).sort().sequences()
+
+
+def read_eval(path: Path) -> EvalCases:
+    """Read evaluation lines of one file or all files of a directory, in their order.
+
+    Raises:
+        DataError: a line breaks the format, or there is none.
+    """
+    rows = [row for file in data_files(path) for row in _read_eval_file(file)]
+    if not rows:
+        raise DataError(f"{path}: no users")
+    user_id, history, target = zip(*rows, strict=True)
+    users = np.concatenate(user_id)
+    return EvalCases(_sequences(users, history), _sequences(users, target))
+
+
+def write_train(path: Path, sequences: Sequences) -> None:
+    """Write sequences as training lines; the time is the position in the sequence.
+
+    Raises:
+        DataError: the disk refused it; a file that was there before is unharmed.
+    """
+    user_id = np.repeat(sequences.user_id, sequences.lengths)
+    time = np.arange(len(user_id)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
+    table = pa.table([user_id, sequences.item_id, time], _TRAIN_COLUMNS)
+    with replacing(path) as file:
+        pa_csv.write_csv(table, file, pa_csv.WriteOptions(include_header=False))
+
+
+def write_eval(path: Path, cases: EvalCases) -> None:
+    """Write held-out users as evaluation lines.
+
+    Raises:
+        DataError: the disk refused it; a file that was there before is unharmed.
+    """
+    with replacing(path) as file, file.open("w", encoding="ascii", newline="\n") as lines:
+        for user, user_id in enumerate(cases.history.user_id.tolist()):
+            history = "".join(f" hist_item:{item_id}" for item_id in cases.history[user].tolist())
+            target = "".join(f" eval_item:{item_id}" for item_id in cases.target[user].tolist())
+            lines.write(f"user_id:{user_id} target_item:0{history}{target}\n")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place once it is written whole; makes the directory.
+
+    Raises:
+        DataError: the disk refused it.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _read_train_file(file: Path) -> pa.Table:
+    try:
+        return pa_csv.read_csv(
+            file,
+            pa_csv.ReadOptions(column_names=_TRAIN_COLUMNS),
+            pa_csv.ParseOptions(quote_char=False),
+            pa_csv.ConvertOptions(column_types=dict.fromkeys(_TRAIN_COLUMNS, pa.int64()), null_values=[]),
+        )
+    except pa.ArrowInvalid as error:
+        for number, line in _lines(file):
+            fields = line.split(",")
+            if len(fields) != len(_TRAIN_COLUMNS):
+                raise DataError(f"{file}: line {number}: expected uid,item_id,time, found {shorten(line)}") from error
+            for name, field in zip(_TRAIN_COLUMNS, fields, strict=True):
+                if not _is_int64(field.strip()):
+                    raise DataError(
+                        f"{file}: line {number}: {name} is {shorten(field)}, not an integer of 64 bits"
+                    ) from error
+        raise DataError(f"{file}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+def _read_eval_file(file: Path) -> Iterator[tuple[Int64, Int64, Int64]]:
+    """User [1], history [H] and target [T] of each line, int64."""
+    for number, line in _lines(file):
+        match = _EVAL_LINE.fullmatch(line)
+        try:
+            if not match:
+                raise ValueError("not an evaluation line")
+            user_id, history, target = (np.array(_INTEGER.findall(part), np.int64) for part in match.groups())
+        except (ValueError, OverflowError) as error:
+            raise DataError(f"{file}: line {number}: {_eval_fault(line)}") from error
+        yield user_id, history, target
+
+
+def _eval_fault(line: str) -> str:
+    previous = ""
+    for token in line.split(" "):
+        name, _, value = token.partition(":")
+        if name not in _MAY_FOLLOW[previous] or not _is_int64(value):
+            expected = " or ".join(f"{name}:<integer of 64 bits>" for name in _MAY_FOLLOW[previous])
+            return f"expected {expected}, found {shorten(token)}"
+        previous = name
+    return f"expected eval_item:<integer of 64 bits> at the end, found {shorten(token)}"
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    """Lines that are not blank, with their numbers from 1."""
+    try:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, 1):
+                if line := line.strip():
+                    yield number, line
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+
+
+def _is_int64(text: str) -> bool:
+    return _INTEGER.fullmatch(text) is not None and -(2**63) <= int(text) < 2**63
+
+
+def _sequences(user_id: Int64, items: tuple[Int64, ...]) -> Sequences:
+    offsets = np.append(0, np.cumsum([len(row) for row in items]))
+    return Sequences(user_id, offsets, np.concatenate(items))

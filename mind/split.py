@@ -1,0 +1,70 @@
+"""Interactions to training and evaluation data, by the protocol of ComiRec (Cen et al., arXiv 2005.09347).
+
+Users are held out, not interactions: the model meets the test users' histories for the first time when it is tested.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mind.errors import ConfigError, DataError
+from mind.interactions import Interactions
+from mind.sequences import EvalCases, Int64, Sequences
+
+
+@dataclass(frozen=True)
+class Split:
+    """Every user is in one part only, ascending within it. Items of held-out users need not occur in `train`."""
+
+    train: Sequences
+    valid: EvalCases
+    test: EvalCases
+    dropped_users: int
+    """Users with too few interactions, left out of all parts."""
+
+
+def split(interactions: Interactions, *, seed: int = 2024, min_interactions: int = 5) -> Split:
+    """Shuffle the users and split them 8:1:1; the first 80 % of a held-out user's items are history, the rest targets.
+
+    Args:
+        interactions: sorted by user and time. Repeated clicks stay.
+        seed: of the shuffle; the same seed and users give the same split.
+        min_interactions: users with fewer are dropped.
+
+    Raises:
+        ConfigError: `min_interactions` is below 2, too few for a history and a target.
+        DataError: fewer than three users are left, one for each part.
+    """
+    if min_interactions < 2:
+        raise ConfigError(f"min_interactions is {min_interactions}, a history and a target need at least 2")
+    sequences = interactions.sequences()
+    users = np.flatnonzero(sequences.lengths >= min_interactions)
+    if len(users) < 3:
+        raise DataError(
+            f"{len(users)} of {len(sequences)} users have {min_interactions} interactions or more (the most is "
+            f"{sequences.lengths.max(initial=0)}); train, valid and test need at least 3 users"
+        )
+    test_start = len(users) * 9 // 10
+    valid_start = min(len(users) * 8 // 10, test_start - 1)
+    shuffled = np.random.default_rng(seed).permutation(users)
+    train, valid, test = (np.sort(part) for part in np.split(shuffled, [valid_start, test_start]))
+    return Split(
+        train=_cut(sequences, train, sequences.offsets[train], sequences.offsets[train + 1]),
+        valid=_hold_out(sequences, valid),
+        test=_hold_out(sequences, test),
+        dropped_users=len(sequences) - len(users),
+    )
+
+
+def _hold_out(sequences: Sequences, users: Int64) -> EvalCases:
+    start, end = sequences.offsets[users], sequences.offsets[users + 1]
+    middle = start + (end - start) * 4 // 5
+    return EvalCases(history=_cut(sequences, users, start, middle), target=_cut(sequences, users, middle, end))
+
+
+def _cut(sequences: Sequences, users: Int64, start: Int64, end: Int64) -> Sequences:
+    """Items `start[i]` to `end[i]` of each user; all arrays [U] int64."""
+    lengths = end - start
+    offsets = np.append(0, np.cumsum(lengths))
+    rows = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
+    return Sequences(sequences.user_id[users], offsets, sequences.item_id[rows])

@@ -1,0 +1,155 @@
+"""The training loop: epochs over the sampler, validation by exact search, the best epoch kept.
+
+Knows nothing of the command line or of files; `mind.train` is the command.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mind import metrics
+from mind.artifact import Float32, Weights
+from mind.config import Config
+from mind.errors import DataError
+from mind.network import MIND
+from mind.paddle_encoder import PaddleEncoder
+from mind.paddle_runtime import paddle
+from mind.retrieval import encode_histories, item_ids, nearest_items
+from mind.sampler import TrainingSampler, log_frequency
+from mind.sequences import EvalCases, Sequences
+from mind.vocabulary import Vocabulary
+
+CUTOFFS = (20, 50)
+SELECTED_BY = "recall@50"
+GOLDEN_HISTORIES = 32
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """How one epoch went."""
+
+    number: int
+    """From 1."""
+    loss: float
+    """Mean cross entropy, nats."""
+    examples_per_s: float
+    """Training examples a second, validation not counted."""
+    metrics: dict[str, float]
+    """Validation metrics as fractions; empty without validation data."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The result of a run: the weights of its best epoch."""
+
+    weights: Weights
+    epochs: list[Epoch]
+    best: Epoch
+    """The epoch whose weights these are."""
+
+
+def train(
+    config: Config,
+    sequences: Sequences,
+    valid: EvalCases | None,
+    on_step: Callable[[int, int, int, float], None],
+    on_epoch: Callable[[Epoch], None],
+) -> Trained:
+    """Train MIND.
+
+    Args:
+        config: sizes, seed, epochs, patience.
+        sequences: the training users.
+        valid: held-out users that choose the best epoch by `SELECTED_BY`; None keeps the last epoch.
+        on_step: called every `print_interval` steps with epoch, step, steps of an epoch and the mean loss since the last call.
+        on_epoch: called after every epoch.
+
+    Raises:
+        DataError: nothing to predict, or `item_count` disagrees with the data.
+    """
+    hyper, runner = config.hyper_parameters, config.runner
+    item_id, popularity = np.unique(sequences.item_id, return_counts=True)
+    if hyper.item_count not in (None, len(item_id)):
+        raise DataError(
+            f"hyper_parameters.item_count is {hyper.item_count}, the training data have {len(item_id)} items"
+        )
+    vocabulary = Vocabulary(item_id)
+    sampler = TrainingSampler(
+        sequences, vocabulary, hyper.maxlen, runner.train_batch_size, hyper.neg_samples, runner.seed
+    )
+    paddle.set_device("gpu" if runner.use_gpu else "cpu")
+    paddle.seed(runner.seed)
+    rng = np.random.default_rng(runner.seed)
+    routing_logits = rng.normal(size=(hyper.num_interests, hyper.maxlen)).astype(np.float32)
+    golden = sampler.batch(rng.integers(0, sampler.examples, GOLDEN_HISTORIES))
+    network = MIND(len(item_id), hyper, routing_logits)
+    optimizer = paddle.optimizer.Adam(hyper.optimizer.learning_rate, parameters=network.parameters(), lazy_mode=True)
+    frequency = log_frequency(popularity)
+
+    def snapshot() -> Weights:
+        return Weights(
+            item_id=item_id,
+            item_embedding=network.item_embedding.weight.numpy().copy(),
+            popularity=popularity,
+            bilinear=network.bilinear.numpy().copy(),
+            routing_logits=routing_logits,
+            golden_hist_index=golden.hist_index,
+            golden_seq_len=golden.seq_len,
+            golden_interest_vectors=PaddleEncoder(network).encode(golden.hist_index, golden.seq_len),
+        )
+
+    epochs: list[Epoch] = []
+    best, weights = None, None
+    for number in range(1, runner.epochs + 1):
+        started = time.perf_counter()
+        loss = _run_epoch(network, optimizer, sampler, frequency, runner.print_interval, number, on_step)
+        speed = sampler.examples / (time.perf_counter() - started)
+        scores = validate(network, vocabulary, valid, hyper.maxlen, runner.infer_batch_size) if valid else {}
+        epoch = Epoch(number, loss, speed, scores)
+        epochs.append(epoch)
+        on_epoch(epoch)
+        if best is None or not valid or epoch.metrics[SELECTED_BY] > best.metrics[SELECTED_BY]:
+            best, weights = epoch, snapshot()
+        elif number - best.number >= runner.patience:
+            break
+    assert best is not None and weights is not None  # noqa: S101 - epochs is at least 1
+    return Trained(weights, epochs, best)
+
+
+def validate(network: MIND, vocabulary: Vocabulary, cases: EvalCases, maxlen: int, batch_size: int) -> dict[str, float]:
+    """Metrics at `CUTOFFS` of a network on held-out users, by exact search over all items."""
+    vectors = encode_histories(PaddleEncoder(network), vocabulary, cases.history, maxlen, batch_size)
+    table = network.item_embedding.weight.numpy()
+    rows = nearest_items(vectors, table, max(CUTOFFS), batch_size)
+    return metrics.report(item_ids(vocabulary, rows), cases.target, CUTOFFS)
+
+
+def _run_epoch(
+    network: MIND,
+    optimizer: paddle.optimizer.Optimizer,
+    sampler: TrainingSampler,
+    frequency: Float32,
+    interval: int,
+    number: int,
+    on_step: Callable[[int, int, int, float], None],
+) -> float:
+    network.train()
+    total, recent = 0.0, 0.0
+    for step, batch in enumerate(sampler.epoch(), 1):
+        loss = network.loss(
+            paddle.to_tensor(batch.hist_index),
+            paddle.to_tensor(batch.seq_len),
+            paddle.to_tensor(batch.candidates),
+            paddle.to_tensor(frequency[batch.candidates]),
+        )
+        loss.backward()
+        optimizer.step()
+        optimizer.clear_grad()
+        recent += loss.item()
+        if step % interval == 0 or step == sampler.steps:
+            on_step(number, step, sampler.steps, recent / ((step - 1) % interval + 1))
+            total, recent = total + recent, 0.0
+    network.eval()
+    return total / sampler.steps

@@ -1,0 +1,40 @@
+"""`python -m server`: options, logging, event loop."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+
+from mind.errors import ConfigError
+from server.settings import load_settings
+
+
+def main() -> int:
+    """Serve; the exit code is 0 after a stop, 1 for options that cannot work, 2 for unknown ones."""
+    try:
+        settings = load_settings(sys.argv[1:])
+        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs every failed call with a traceback
+        for chatty in ("faiss", "milvus_lite"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)
+        from server.app import serve  # after --help, which should not wait for pymilvus
+
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve(settings))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return None
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return loop_factory
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""`recall.v1.AdminService`: registered only when an admin token is given, and every call needs it."""
+
+import hmac
+import logging
+from typing import Any
+
+import grpc
+
+from mind.collection import is_item_collection
+from protos.recall.v1 import admin_pb2, admin_pb2_grpc
+from server.errors import InvalidRequestError, RefusedError, UnauthenticatedError
+from server.release import Releases
+from server.store import ItemStore
+
+logger = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """Dropping collections and reloading."""
+
+    def __init__(self, token: str, releases: Releases, store: ItemStore) -> None:
+        """`token`: what callers must send as `authorization: Bearer <token>`."""
+        self._token = token
+        self._releases = releases
+        self._store = store
+
+    async def DropItems(self, request: admin_pb2.DropItemsRequest, context: Context) -> admin_pb2.DropItemsResponse:  # noqa: N802
+        """Drop a collection; the released one only if asked twice."""
+        self._authenticate(context)
+        name = request.collection
+        if not is_item_collection(name):
+            raise InvalidRequestError("collection", f"{name!r} is no item collection's name", "UNKNOWN_COLLECTION")
+        if name == await self._store.live_collection() and not request.allow_live:
+            raise RefusedError(f"collection {name} is the released one; set allow_live to drop it all the same")
+        count = await self._store.count(name)
+        await self._store.drop(name)
+        logger.warning("dropped collection %s with %d items", name, count)
+        return admin_pb2.DropItemsResponse(collection=name, dropped_count=count)
+
+    async def Reload(self, request: admin_pb2.ReloadRequest, context: Context) -> admin_pb2.ReloadResponse:  # noqa: N802
+        """Follow the alias now."""
+        self._authenticate(context)
+        before, release = await self._releases.check()
+        return admin_pb2.ReloadResponse(
+            model_version=release.model_version,
+            collection=release.collection,
+            previous_model_version=before.model_version if before else "",
+        )
+
+    def _authenticate(self, context: Context) -> None:
+        sent = dict(context.invocation_metadata() or ()).get("authorization", "")
+        if not sent:
+            raise UnauthenticatedError("metadata authorization: missing; send `authorization: Bearer <token>`")
+        if not hmac.compare_digest(str(sent).encode(), f"Bearer {self._token}".encode()):
+            raise UnauthenticatedError("metadata authorization: not the server's admin token")

@@ -1,0 +1,144 @@
+"""Puts the server together and runs it until it is told to stop."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from mind.artifact import Artifact
+from mind.encoder import Encoder, NumpyEncoder
+from mind.errors import ConfigError
+from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
+from server.admin import AdminService
+from server.errors import StoreUnavailableError
+from server.interceptor import ErrorBoundary
+from server.pipeline import CandidatePipeline
+from server.release import Releases, watch
+from server.service import RecallService
+from server.settings import Settings
+from server.store import ItemStore, MilvusStore
+
+logger = logging.getLogger(__name__)
+
+RECALL = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+
+
+class RecallServer:
+    """A gRPC server around a store; start it, stop it."""
+
+    def __init__(self, settings: Settings, store: ItemStore) -> None:
+        """Raises ConfigError if the address is taken or the token file cannot be used."""
+        self._settings = settings
+        self._store = store
+        self._encode_on = ThreadPoolExecutor(1, "encode")
+        self._health = health.aio.HealthServicer()
+        self.releases = Releases(store, settings.artifacts, _encoder_maker(settings.encoder))
+        pipeline = CandidatePipeline(store, self._encode_on, settings.search_timeout_ms, settings.max_overfetch)
+        self._server = grpc.aio.server(
+            interceptors=[ErrorBoundary(settings.max_concurrent_requests)],
+            options=[
+                ("grpc.max_receive_message_length", settings.max_request_bytes),
+                ("grpc.so_reuseport", 0),  # or a second server on this port would silently take half the callers
+            ],
+        )
+        recall_pb2_grpc.add_RecallServiceServicer_to_server(
+            RecallService(settings, self.releases, pipeline, store), self._server
+        )
+        if settings.admin_token_file:
+            token = _read_token(settings)
+            admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(token, self.releases, store), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if settings.reflection:
+            names = [RECALL, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            reflection.enable_server_reflection([*names, *([ADMIN] if settings.admin_token_file else [])], self._server)
+        try:
+            self.port = self._server.add_insecure_port(settings.listen)
+        except RuntimeError as error:
+            raise ConfigError(f"--listen {settings.listen}: the address cannot be used, or is taken") from error
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen, NOT_SERVING until the first release is loaded, and follow releases from then on."""
+        await self._set_health(False)
+        await self._server.start()
+        self._watching = asyncio.create_task(watch(self.releases, self._settings.watch_interval_s, self._set_health))
+
+    async def stop(self, drain_s: float) -> None:
+        """Say NOT_SERVING, let calls in progress finish for at most `drain_s` seconds, and go."""
+        if self._watching:
+            self._watching.cancel()
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(drain_s)
+        await self._store.close()
+        self._encode_on.shutdown()
+
+    async def _set_health(self, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for name in ("", RECALL):
+            await self._health.set(name, status)
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises ConfigError for options that cannot work."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    connecting = asyncio.create_task(_connect(settings))
+    await asyncio.wait([connecting, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
+    if not connecting.done():
+        connecting.cancel()
+        return
+    server = RecallServer(settings, connecting.result())
+    await server.start()
+    logger.info("listening on %s", settings.listen.rpartition(":")[0] + f":{server.port}")
+    await stopping.wait()
+    logger.info("stopping: calls in progress get %g s", settings.drain_timeout_s)
+    await server.stop(settings.drain_timeout_s)
+    logger.info("stopped")
+
+
+async def _connect(settings: Settings) -> ItemStore:
+    """Try until Milvus answers: a server that starts before its database is normal in a cluster."""
+    told = ""
+    while True:
+        try:
+            return await MilvusStore.connect(
+                settings.milvus_uri,
+                settings.milvus_token.get_secret_value(),
+                settings.milvus_ca,
+                settings.search_timeout_ms / 1000,
+            )
+        except StoreUnavailableError as error:
+            if told != str(error):
+                logger.warning("%s; trying again every %g s", error, settings.watch_interval_s)
+            told = str(error)
+        await asyncio.sleep(settings.watch_interval_s)
+
+
+def _encoder_maker(name: str) -> Callable[[Artifact], Encoder]:
+    def numpy_encoder(artifact: Artifact) -> Encoder:
+        return NumpyEncoder(artifact.weights, artifact.hyper_parameters.routing_iterations)
+
+    def paddle_encoder(artifact: Artifact) -> Encoder:
+        from mind.paddle_encoder import PaddleEncoder  # only then is Paddle needed
+
+        return PaddleEncoder.from_artifact(artifact)
+
+    return paddle_encoder if name == "paddle" else numpy_encoder
+
+
+def _read_token(settings: Settings) -> str:
+    file = settings.admin_token_file
+    try:
+        token = file.read_text(encoding="utf-8").strip() if file else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--admin-token-file {file}: cannot be read: {error}") from error
+    if len(token) < 16:
+        raise ConfigError(f"--admin-token-file {file}: the token has {len(token)} characters, the least is 16")
+    return token

@@ -1,0 +1,89 @@
+"""What can go wrong while serving. Only `server.interceptor` knows which gRPC status each becomes.
+
+ServerError
+├── InvalidRequestError        the request breaks a limit or its filter cannot be used
+├── OverloadedError            too much is in progress; come back later
+├── DeadlineExceededError      the caller's time ran out
+├── UnauthenticatedError       an admin call without the right token
+├── RefusedError               an admin call that would take the released collection away
+├── NotReadyError              no release has been loaded yet
+├── ReleaseRefusedError        a release fails a check; the one before it keeps serving
+└── StoreError                 Milvus
+    ├── StoreUnavailableError  cannot be reached, or does not answer in time
+    └── CollectionGoneError    the collection is missing or not loaded
+"""
+
+
+class ServerError(Exception):
+    """`str()` is for the caller; `reason` is stable and for programs (google.rpc.ErrorInfo)."""
+
+    reason = "INTERNAL"
+
+
+class InvalidRequestError(ServerError):
+    """The request breaks a limit or its filter cannot be used."""
+
+    def __init__(self, field: str, message: str, reason: str) -> None:
+        """`field`: path in the request, such as `users[3].hist_item`; the message names value and limit."""
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.reason = reason
+
+
+class OverloadedError(ServerError):
+    """Too much is in progress; come back later."""
+
+    reason = "OVERLOADED"
+
+    def __init__(self, message: str, retry_after_ms: int) -> None:
+        """`retry_after_ms`: when a retry is likely to be accepted."""
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
+
+
+class DeadlineExceededError(ServerError):
+    """The caller's time ran out."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class UnauthenticatedError(ServerError):
+    """An admin call without the right token."""
+
+    reason = "ADMIN_TOKEN"
+
+
+class RefusedError(ServerError):
+    """An admin call that would take the released collection away."""
+
+    reason = "COLLECTION_IS_LIVE"
+
+
+class NotReadyError(ServerError):
+    """No release has been loaded yet."""
+
+    reason = "NOT_READY"
+
+
+class ReleaseRefusedError(ServerError):
+    """A release fails a check; the one before it keeps serving."""
+
+    reason = "RELEASE_REFUSED"
+
+
+class StoreError(ServerError):
+    """Milvus answered with something that is none of the cases below."""
+
+    reason = "STORE_FAILED"
+
+
+class StoreUnavailableError(StoreError):
+    """Milvus cannot be reached, or does not answer in time."""
+
+    reason = "STORE_UNAVAILABLE"
+
+
+class CollectionGoneError(StoreError):
+    """The collection is missing or not loaded."""
+
+    reason = "COLLECTION_GONE"

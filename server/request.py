@@ -1,0 +1,100 @@
+"""From protobuf to arrays: what a caller may ask for, checked against the limits before anything is queued."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mind.sequences import Int64
+from protos.recall.v1 import recall_pb2
+from server.errors import InvalidRequestError
+from server.merge import Strategy
+from server.settings import Settings
+
+_STRATEGIES = {
+    recall_pb2.MERGE_STRATEGY_UNSPECIFIED: Strategy.BEST_SCORE,
+    recall_pb2.MERGE_STRATEGY_BEST_SCORE: Strategy.BEST_SCORE,
+    recall_pb2.MERGE_STRATEGY_ROUND_ROBIN: Strategy.ROUND_ROBIN,
+}
+
+
+@dataclass(frozen=True)
+class UserQuery:
+    """One user of a batch."""
+
+    hist_item: Int64
+    """[n] int64 external ids, oldest first."""
+    exclude: Int64
+    """[m] int64 external ids."""
+    invalid: str = ""
+    """Which limit this user's data breaks; such a user is left alone."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A valid request."""
+
+    users: list[UserQuery]
+    top_k: int
+    filter: str
+    exclude_history: bool
+    strategy: Strategy
+
+
+def read_recall(request: recall_pb2.RecallRequest, limits: Settings) -> Query:
+    """Check a Recall. Raises InvalidRequestError with the field, the value and the limit."""
+    users = len(request.users)
+    if users == 0:
+        raise InvalidRequestError("users", "is empty; a request has 1 user or more", "EMPTY_BATCH")
+    if users > limits.max_users:
+        raise InvalidRequestError("users", f"has {users} users, the limit is {limits.max_users}", "TOO_MANY_USERS")
+    if users * request.top_k > limits.max_candidates:
+        raise InvalidRequestError(
+            "top_k",
+            f"{users} users times {request.top_k} candidates is {users * request.top_k}, the limit is "
+            f"{limits.max_candidates}; send fewer users at once",
+            "TOO_MANY_CANDIDATES",
+        )
+    return _query(list(request.users), request, limits)
+
+
+def read_explain(request: recall_pb2.ExplainRequest, limits: Settings) -> Query:
+    """Check an Explain. Raises InvalidRequestError with the field, the value and the limit."""
+    return _query([request.user], request, limits)
+
+
+def read_filter(filter_: str, limits: Settings) -> str:
+    """Check a filter's length; Milvus checks the rest. Raises InvalidRequestError."""
+    if len(filter_) > limits.max_filter_chars:
+        raise InvalidRequestError(
+            "filter", f"has {len(filter_)} characters, the limit is {limits.max_filter_chars}", "FILTER_TOO_LONG"
+        )
+    return filter_.strip()
+
+
+def _query(
+    users: list[recall_pb2.User], request: recall_pb2.RecallRequest | recall_pb2.ExplainRequest, limits: Settings
+) -> Query:
+    if not 1 <= request.top_k <= limits.max_top_k:
+        raise InvalidRequestError("top_k", f"is {request.top_k}, must be 1 to {limits.max_top_k}", "TOP_K_OUT_OF_RANGE")
+    if request.merge_strategy not in _STRATEGIES:
+        raise InvalidRequestError(
+            "merge_strategy", f"is {request.merge_strategy}, must be 0 to {max(_STRATEGIES)}", "UNKNOWN_MERGE_STRATEGY"
+        )
+    return Query(
+        users=[_user(user, limits) for user in users],
+        top_k=request.top_k,
+        filter=read_filter(request.filter, limits),
+        exclude_history=request.exclude_history,
+        strategy=_STRATEGIES[request.merge_strategy],
+    )
+
+
+def _user(user: recall_pb2.User, limits: Settings) -> UserQuery:
+    for field, found, limit in (
+        ("hist_item", len(user.hist_item), limits.max_history),
+        ("exclude_item_ids", len(user.exclude_item_ids), limits.max_exclude),
+    ):
+        if found > limit:
+            nothing = np.zeros(0, np.int64)
+            return UserQuery(nothing, nothing, invalid=f"{field} has {found} ids, the limit is {limit}")
+    return UserQuery(np.array(user.hist_item, np.int64), np.array(user.exclude_item_ids, np.int64))

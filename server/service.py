@@ -1,0 +1,131 @@
+"""`recall.v1.RecallService`: decode, call, encode. Everything else happens in the modules it calls."""
+
+from importlib.metadata import version
+from typing import Any
+
+import grpc
+import numpy as np
+
+from protos.recall.v1 import recall_pb2, recall_pb2_grpc
+from server.merge import Fate
+from server.pipeline import UNKNOWN_LISTED, CandidatePipeline, Outcome, Trace, UserResult
+from server.release import Release, Releases
+from server.request import read_explain, read_filter, read_recall
+from server.settings import Settings
+from server.store import ItemStore
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RecallService(recall_pb2_grpc.RecallServiceServicer):
+    """The four methods that ranking services and people use."""
+
+    def __init__(self, settings: Settings, releases: Releases, pipeline: CandidatePipeline, store: ItemStore) -> None:
+        """`settings` holds the limits."""
+        self._settings = settings
+        self._releases = releases
+        self._pipeline = pipeline
+        self._store = store
+
+    async def Recall(self, request: recall_pb2.RecallRequest, context: Context) -> recall_pb2.RecallResponse:  # noqa: N802
+        """Candidates for a batch of users."""
+        query = read_recall(request, self._settings)
+        release = self._releases.current
+        outcome = await self._pipeline.run(release, query, context.time_remaining())
+        return recall_pb2.RecallResponse(
+            results=[_candidates(result) for result in outcome.results], **_provenance(release, outcome)
+        )
+
+    async def CountItems(  # noqa: N802
+        self, request: recall_pb2.CountItemsRequest, context: Context
+    ) -> recall_pb2.CountItemsResponse:
+        """Items of the released collection."""
+        filter_ = read_filter(request.filter, self._settings)
+        release = self._releases.current
+        count = await self._store.count(release.collection, filter_)
+        return recall_pb2.CountItemsResponse(
+            count=count, model_version=release.model_version, collection=release.collection
+        )
+
+    async def GetServerInfo(  # noqa: N802
+        self, request: recall_pb2.GetServerInfoRequest, context: Context
+    ) -> recall_pb2.GetServerInfoResponse:
+        """What is being served, and the limits."""
+        release, settings = self._releases.current, self._settings
+        attributes = [recall_pb2.Attribute(name=n, type=t) for n, t in release.fingerprint.attributes.items()]
+        names = [field.name for field in recall_pb2.Limits.DESCRIPTOR.fields]
+        return recall_pb2.GetServerInfoResponse(
+            server_version=version("mind-recall"),
+            model_version=release.model_version,
+            collection=release.collection,
+            item_count=release.fingerprint.count,
+            embedding_dim=release.fingerprint.dim,
+            num_interests=release.hyper_parameters.num_interests,
+            maxlen=release.hyper_parameters.maxlen,
+            metric=release.fingerprint.metric,
+            encoder=release.encoder.name,
+            attributes=attributes,
+            limits=recall_pb2.Limits(**{name: getattr(settings, name) for name in names}),
+            admin_enabled=settings.admin_token_file is not None,
+            refused_release=self._releases.refused,
+        )
+
+    async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
+        """One user's recall, step by step."""
+        query = read_explain(request, self._settings)
+        release = self._releases.current
+        outcome = await self._pipeline.run(release, query, context.time_remaining())
+        return recall_pb2.ExplainResponse(
+            used_hist_item=outcome.trace.used_hist_item.tolist(),
+            interests=_interests(outcome.trace, release.hyper_parameters.num_interests),
+            candidates=_candidates(outcome.results[0]),
+            dropped=_dropped(outcome.trace),
+            **_provenance(release, outcome),
+        )
+
+
+def _provenance(release: Release, outcome: Outcome) -> dict[str, Any]:
+    timings = recall_pb2.StageTimings(**vars(outcome.timings), total_ms=outcome.timings.total_ms)
+    return {"model_version": release.model_version, "collection": release.collection, "timings": timings}
+
+
+def _candidates(result: UserResult) -> recall_pb2.UserCandidates:
+    unknown = list(dict.fromkeys(result.unknown.tolist())) if len(result.unknown) else []
+    return recall_pb2.UserCandidates(
+        item_ids=result.item_ids.tolist(),
+        scores=result.scores.tolist(),
+        interest=result.interest.tolist(),
+        status=int(result.status),  # type: ignore[arg-type]
+        fallback=result.fallback,
+        unknown_item_ids=unknown[:UNKNOWN_LISTED],
+        unknown_count=len(result.unknown),
+        detail=result.detail,
+    )
+
+
+def _interests(trace: Trace, num_interests: int) -> list[recall_pb2.Interest]:
+    if not len(trace.interest):
+        return []
+    interests = [recall_pb2.Interest() for _ in range(num_interests)]
+    ends = np.cumsum(trace.hits.lengths)
+    for number, vector, end, length in zip(
+        trace.interest, trace.interest_vectors, ends, trace.hits.lengths, strict=True
+    ):
+        found = slice(end - length, end)
+        interests[number].vector.extend(vector.tolist())
+        interests[number].item_ids.extend(trace.hits.item_ids[found].tolist())
+        interests[number].scores.extend(trace.hits.scores[found].tolist())
+    return interests
+
+
+def _dropped(trace: Trace) -> list[recall_pb2.DroppedHit]:
+    interest = np.repeat(trace.interest, trace.hits.lengths)
+    return [
+        recall_pb2.DroppedHit(
+            item_id=int(trace.hits.item_ids[hit]),
+            interest=int(interest[hit]),
+            score=float(trace.hits.scores[hit]),
+            reason=int(trace.fate[hit]),  # type: ignore[arg-type]
+        )
+        for hit in np.flatnonzero(trace.fate != Fate.KEPT)
+    ]

@@ -1,0 +1,194 @@
+"""The item collection in Milvus, as the server sees it. The only file that knows pymilvus; its errors end here.
+
+Searches go through the stub that pymilvus generates: decoding the columns of an answer takes 0.05 ms where the public
+client spends 14 to 46 ms on 256 queries of 50 hits. The stub is not documented, hence the cap on pymilvus' version.
+"""
+
+import json
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import numpy as np
+from pymilvus import AsyncMilvusClient, MilvusException
+from pymilvus.client.prepare import Prepare
+from pymilvus.client.types import LoadState
+
+from mind.artifact import Float32
+from mind.collection import ALIAS, EMBEDDING, FINGERPRINT, ITEM_ID, METRIC, Fingerprint
+from mind.sequences import Int64
+from server.errors import CollectionGoneError, InvalidRequestError, StoreError, StoreUnavailableError
+
+_NO_COLLECTION, _NO_ALIAS, _NOT_LOADED, _BAD_PARAMETER = 100, 1600, 101, 1100
+_LITE_BAD_FILTER = 6
+_BOUNDED = 2  # consistency level
+_LONGEST_REASON = 300
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a search found, in columns: the hits of query 0, then those of query 1, ..."""
+
+    item_ids: Int64
+    """[H] int64, nearest first within a query."""
+    scores: Float32
+    """[H] float32, inner products."""
+    lengths: Int64
+    """[Q] int64, hits of each query."""
+
+
+class ItemStore(Protocol):
+    """What serving needs of a vector database. Every method raises StoreError or a child of it."""
+
+    async def live_collection(self) -> str | None:
+        """The collection that the release alias names; None without a release."""
+
+    async def fingerprint(self, collection: str) -> Fingerprint | None:
+        """What the collection was built from; None for an unfinished build."""
+
+    async def load(self, collection: str) -> None:
+        """Bring the collection into memory, if it is not there."""
+
+    async def count(self, collection: str, filter_: str = "") -> int:
+        """Items that match, exactly. Raises InvalidRequestError for a filter that cannot be used."""
+
+    async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
+        """Stored embeddings of the given items, [D] float32 each; missing ones are absent."""
+
+    async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
+        """Those of the given items that match. Raises InvalidRequestError for a filter that cannot be used."""
+
+    async def search(
+        self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
+    ) -> Hits:
+        """The `limit` items nearest to each of the [Q, D] vectors. Raises InvalidRequestError for a bad filter."""
+
+    async def drop(self, collection: str) -> None:
+        """Drop a collection, and the release alias if it names it."""
+
+    async def close(self) -> None:
+        """Give the connection back."""
+
+
+class MilvusStore:
+    """`ItemStore` on Milvus Lite, Standalone or Distributed."""
+
+    def __init__(self, client: AsyncMilvusClient, timeout_s: float) -> None:
+        """`timeout_s`: longest wait for anything but loading a collection."""
+        self._client = client
+        self._timeout_s = timeout_s
+
+    @classmethod
+    async def connect(cls, uri: str, token: str, ca: Path | None, timeout_s: float) -> "MilvusStore":
+        """Connect, and make sure somebody answers. Raises StoreUnavailableError."""
+        tls = {"secure": True, "ca_pem_path": str(ca)} if ca else {}
+        try:
+            client = AsyncMilvusClient(uri, token=token, timeout=timeout_s, **tls)
+            store = cls(client, timeout_s)
+            await store._call(client.list_collections(timeout=timeout_s))
+        except MilvusException as error:
+            raise StoreUnavailableError(f"Milvus at {uri}: {_shorten(error.message)}") from error
+        return store
+
+    async def live_collection(self) -> str | None:
+        """See `ItemStore`."""
+        try:
+            alias = await self._call(self._client.describe_alias(ALIAS, timeout=self._timeout_s))
+        except CollectionGoneError:
+            return None
+        return str(alias["collection_name"])
+
+    async def fingerprint(self, collection: str) -> Fingerprint | None:
+        """See `ItemStore`."""
+        found = await self._call(self._client.describe_collection(collection, timeout=self._timeout_s))
+        return Fingerprint.from_json((found.get("properties") or {}).get(FINGERPRINT, ""))
+
+    async def load(self, collection: str) -> None:
+        """See `ItemStore`."""
+        state = await self._call(self._client.get_load_state(collection, timeout=self._timeout_s))
+        if state["state"] != LoadState.Loaded:
+            await self._call(self._client.load_collection(collection, timeout=10 * 60))
+
+    async def count(self, collection: str, filter_: str = "") -> int:
+        """See `ItemStore`."""
+        rows = await self._query(collection, filter_, ["count(*)"], consistency_level="Strong")
+        return int(rows[0]["count(*)"])
+
+    async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
+        """See `ItemStore`."""
+        rows = await self._query(collection, f"{ITEM_ID} in {json.dumps(item_ids)}", [ITEM_ID, EMBEDDING])
+        return {row[ITEM_ID]: np.asarray(row[EMBEDDING], np.float32) for row in rows}
+
+    async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
+        """See `ItemStore`."""
+        both = f"({filter_}) and {ITEM_ID} in {json.dumps(item_ids)}"
+        return {row[ITEM_ID] for row in await self._query(collection, both, [ITEM_ID])}
+
+    async def search(
+        self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
+    ) -> Hits:
+        """See `ItemStore`."""
+        if "ef" in params:  # HNSW refuses an ef below the limit
+            params = params | {"ef": max(int(params["ef"]), limit)}
+        request = Prepare.search_requests_with_expr(
+            collection,
+            anns_field=EMBEDDING,
+            param={"metric_type": METRIC, "params": params},
+            limit=limit,
+            data=vectors,
+            expr=filter_,
+            consistency_level=_BOUNDED,
+        )
+        connection = await self._client._get_connection()
+        answer = await self._call(connection._async_stub.Search(request, timeout=timeout_s), filter_)
+        if answer.status.code or answer.status.error_code:
+            raise _translate(answer.status.code or answer.status.error_code, answer.status.reason, filter_)
+        found = answer.results
+        return Hits(
+            np.array(found.ids.int_id.data, np.int64),
+            np.array(found.scores, np.float32),
+            np.array(found.topks, np.int64),
+        )
+
+    async def drop(self, collection: str) -> None:
+        """See `ItemStore`."""
+        if await self.live_collection() == collection:
+            await self._call(self._client.drop_alias(ALIAS, timeout=self._timeout_s))
+        await self._call(self._client.drop_collection(collection, timeout=self._timeout_s))
+
+    async def close(self) -> None:
+        """See `ItemStore`."""
+        await self._client.close()
+
+    async def _query(self, collection: str, filter_: str, fields: list[str], **options: Any) -> list[dict[str, Any]]:
+        query = self._client.query(collection, filter=filter_, output_fields=fields, timeout=self._timeout_s, **options)
+        return list(await self._call(query, filter_))
+
+    async def _call(self, call: Awaitable[T], filter_: str = "") -> T:
+        try:
+            return await call
+        except MilvusException as error:
+            raise _translate(error.code, error.message, filter_) from error
+        except grpc.RpcError as error:
+            details = _shorten(error.details() or error.code().name)
+            raise StoreUnavailableError(f"Milvus does not answer: {details}") from error
+
+
+def _translate(code: Any, message: str, filter_: str) -> StoreError | InvalidRequestError:
+    reason = _shorten(message)
+    if filter_ and (code in (_LITE_BAD_FILTER, _BAD_PARAMETER) or "expression" in message):
+        return InvalidRequestError("filter", f"Milvus cannot use {filter_[:100]!r}: {reason}", "FILTER_INVALID")
+    if code in (_NO_COLLECTION, _NO_ALIAS, _NOT_LOADED):
+        return CollectionGoneError(f"Milvus: {reason}")
+    if isinstance(code, grpc.StatusCode) or code in (1, 2, 503) or "unavailable" in message.lower():
+        return StoreUnavailableError(f"Milvus does not answer: {reason}")
+    return StoreError(f"Milvus (code {code}): {reason}")
+
+
+def _shorten(message: str) -> str:
+    line = " ".join(message.split())
+    return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…"

@@ -1,0 +1,164 @@
+"""A recall server with canned answers, for tests of the clients."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from typing import Any
+
+import grpc
+
+from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
+
+TIMINGS = recall_pb2.StageTimings(queue_ms=0.1, encode_ms=0.4, search_ms=2.5, merge_ms=0.2, total_ms=3.25)
+INFO = recall_pb2.GetServerInfoResponse(
+    server_version="0.1.0",
+    model_version="ab12",
+    collection="items_ab12",
+    item_count=3706,
+    embedding_dim=64,
+    num_interests=4,
+    maxlen=50,
+    metric="IP",
+    encoder="numpy",
+    attributes=[recall_pb2.Attribute(name="genres", type="ARRAY<VARCHAR>")],
+    limits=recall_pb2.Limits(max_users=256, max_top_k=1000, max_candidates=200_000),
+)
+
+
+def candidates(user: recall_pb2.User, top_k: int) -> recall_pb2.UserCandidates:
+    """The newest history item plus 1, 2, 3, ..., found by the interests in turn; popular items for no history."""
+    if not user.hist_item:
+        return recall_pb2.UserCandidates(
+            item_ids=[7], scores=[0.125], interest=[-1], status=recall_pb2.USER_STATUS_EMPTY_HISTORY, fallback=True
+        )
+    return recall_pb2.UserCandidates(
+        item_ids=[user.hist_item[-1] + rank for rank in range(1, top_k + 1)],
+        scores=[1 - rank / 10 for rank in range(top_k)],
+        interest=[rank % 4 for rank in range(top_k)],
+        status=recall_pb2.USER_STATUS_OK,
+        unknown_item_ids=[item_id for item_id in user.hist_item if item_id >= 1000],
+        unknown_count=sum(item_id >= 1000 for item_id in user.hist_item),
+    )
+
+
+class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminServiceServicer):
+    """Answers at once, unless `failures` has something for the next call.
+
+    `calls` records, for each method name, (request, metadata, arrival in seconds).
+    """
+
+    def __init__(self) -> None:
+        self.failures: list[tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]] = []
+        self.model_versions = ["ab12"]
+        self.delay_s = 0.0
+        self.serving = [True]
+        self.calls: dict[str, list[tuple[Any, dict[str, str], float]]] = defaultdict(list)
+        self.most_at_once = 0
+        self._at_once = 0
+        self._lock = threading.Lock()
+
+    def _enter(self, method: str, request: Any, context: grpc.ServicerContext) -> None:
+        with self._lock:
+            self.calls[method].append((request, dict(context.invocation_metadata()), time.monotonic()))
+            failure = self.failures.pop(0) if self.failures else None
+        if failure:
+            code, message, metadata = failure
+            context.set_trailing_metadata(metadata)
+            context.abort(code, message)
+
+    def Recall(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.RecallResponse:  # noqa: N802
+        """One canned list per user; the last of `model_versions` stays."""
+        with self._lock:
+            self._at_once += 1
+            self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            self._enter("Recall", request, context)
+            time.sleep(self.delay_s)
+        finally:
+            with self._lock:
+                self._at_once -= 1
+        with self._lock:
+            version = self.model_versions.pop(0) if len(self.model_versions) > 1 else self.model_versions[0]
+        return recall_pb2.RecallResponse(
+            results=[candidates(user, request.top_k) for user in request.users],
+            model_version=version,
+            collection=f"items_{version}",
+            timings=TIMINGS,
+        )
+
+    def CountItems(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.CountItemsResponse:  # noqa: N802
+        """3706 items, 12 with a filter."""
+        self._enter("CountItems", request, context)
+        count = 12 if request.filter else 3706
+        return recall_pb2.CountItemsResponse(count=count, model_version="ab12", collection="items_ab12")
+
+    def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.GetServerInfoResponse:  # noqa: N802
+        """INFO."""
+        self._enter("GetServerInfo", request, context)
+        return INFO
+
+    def Explain(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.ExplainResponse:  # noqa: N802
+        """Each interest found one candidate and one item that was dropped."""
+        self._enter("Explain", request, context)
+        chosen = candidates(request.user, 4)
+        return recall_pb2.ExplainResponse(
+            used_hist_item=request.user.hist_item,
+            interests=[
+                recall_pb2.Interest(vector=[0.5] * 8, item_ids=[item_id, 99], scores=[score, 0.25])
+                for item_id, score in zip(chosen.item_ids, chosen.scores, strict=True)
+            ],
+            candidates=chosen,
+            dropped=[
+                recall_pb2.DroppedHit(item_id=99, interest=0, score=0.25, reason=recall_pb2.DROP_REASON_BELOW_TOP_K),
+                *(
+                    recall_pb2.DroppedHit(item_id=99, interest=i, score=0.25, reason=recall_pb2.DROP_REASON_DUPLICATE)
+                    for i in (1, 2, 3)
+                ),
+            ],
+            model_version="ab12",
+            collection="items_ab12",
+            timings=TIMINGS,
+        )
+
+    def DropItems(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.DropItemsResponse:  # noqa: N802
+        """Drops nothing, says 3706."""
+        self._enter("DropItems", request, context)
+        return admin_pb2.DropItemsResponse(collection=request.collection, dropped_count=3706)
+
+    def Reload(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.ReloadResponse:  # noqa: N802
+        """From aa11 to ab12."""
+        self._enter("Reload", request, context)
+        return admin_pb2.ReloadResponse(model_version="ab12", collection="items_ab12", previous_model_version="aa11")
+
+    def health_handler(self) -> grpc.GenericRpcHandler:
+        """grpc.health.v1.Health/Check over the values of `serving`, the last of which stays."""
+
+        def check(request: bytes, context: grpc.ServicerContext) -> bytes:
+            serving = self.serving.pop(0) if len(self.serving) > 1 else self.serving[0]
+            return b"\x08\x01" if serving else b"\x08\x02"
+
+        return grpc.method_handlers_generic_handler(
+            "grpc.health.v1.Health", {"Check": grpc.unary_unary_rpc_method_handler(check)}
+        )
+
+    def add_to(self, server: Any) -> int:
+        """Registers everything on a grpc or grpc.aio server; returns the port."""
+        recall_pb2_grpc.add_RecallServiceServicer_to_server(self, server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(self, server)
+        server.add_generic_rpc_handlers((self.health_handler(),))
+        return server.add_insecure_port("127.0.0.1:0")
+
+
+@contextmanager
+def running(servicer: CannedRecall) -> Iterator[str]:
+    """Serves from threads; the target to connect to."""
+    server = grpc.server(futures.ThreadPoolExecutor(8))
+    port = servicer.add_to(server)
+    server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        server.stop(None).wait()

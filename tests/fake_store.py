@@ -1,0 +1,131 @@
+"""An exact item store in memory, with faults on demand, for tests of the server that are not about Milvus."""
+
+import asyncio
+import operator
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mind.artifact import Artifact, Float32
+from mind.collection import Fingerprint
+from mind.sequences import Int64
+from server.errors import CollectionGoneError, InvalidRequestError, ServerError
+from server.store import Hits
+
+_OPERATORS = {"<": operator.lt, ">": operator.gt, "==": operator.eq}
+
+
+@dataclass
+class FakeCollection:
+    """Rows of one collection, in ascending order of id."""
+
+    fingerprint: Fingerprint | None
+    item_ids: Int64
+    vectors: Float32
+    loaded: bool = True
+
+
+@dataclass
+class FakeStore:
+    """`server.store.ItemStore`; set `fault` or `delay_s` to break or slow every call."""
+
+    collections: dict[str, FakeCollection] = field(default_factory=dict)
+    alias: str | None = None
+    fault: ServerError | None = None
+    delay_s: float = 0
+    searches: list[tuple[int, int]] = field(default_factory=list)
+    """(queries, limit) of every search."""
+
+    def publish(self, artifact: Artifact) -> str:
+        """Add the collection of a model and point the alias at it; returns its name."""
+        fingerprint = fingerprint_of(artifact)
+        weights = artifact.weights
+        self.collections[fingerprint.collection] = FakeCollection(
+            fingerprint, weights.item_id, weights.item_embedding[1:].copy()
+        )
+        self.alias = fingerprint.collection
+        return self.alias
+
+    async def _find(self, name: str) -> FakeCollection:
+        if self.delay_s:
+            await asyncio.sleep(self.delay_s)
+        if self.fault:
+            raise self.fault
+        if name not in self.collections:
+            raise CollectionGoneError(f"Milvus: no collection {name}")
+        return self.collections[name]
+
+    async def live_collection(self) -> str | None:
+        if self.fault:
+            raise self.fault
+        return self.alias
+
+    async def fingerprint(self, collection: str) -> Fingerprint | None:
+        return (await self._find(collection)).fingerprint
+
+    async def load(self, collection: str) -> None:
+        (await self._find(collection)).loaded = True
+
+    async def count(self, collection: str, filter_: str = "") -> int:
+        return int(_passes((await self._find(collection)).item_ids, filter_).sum())
+
+    async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
+        found = await self._find(collection)
+        return {
+            int(item): vector
+            for item, vector in zip(found.item_ids, found.vectors, strict=True)
+            if int(item) in set(item_ids)
+        }
+
+    async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
+        await self._find(collection)
+        asked = np.array(item_ids, np.int64)
+        return set(asked[_passes(asked, filter_)].tolist())
+
+    async def search(
+        self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
+    ) -> Hits:
+        found = await self._find(collection)
+        if not found.loaded:
+            raise CollectionGoneError(f"Milvus: collection {collection} is not loaded")
+        self.searches.append((len(vectors), limit))
+        keep = _passes(found.item_ids, filter_)
+        scores = vectors @ found.vectors[keep].T
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :limit]
+        lengths = np.full(len(vectors), order.shape[1], np.int64)
+        return Hits(found.item_ids[keep][order].ravel(), np.take_along_axis(scores, order, 1).ravel(), lengths)
+
+    async def drop(self, collection: str) -> None:
+        await self._find(collection)
+        del self.collections[collection]
+        self.alias = None if self.alias == collection else self.alias
+
+    async def close(self) -> None:
+        pass
+
+
+def fingerprint_of(artifact: Artifact) -> Fingerprint:
+    """What the indexer would write for a model without attributes and an exact index."""
+    return Fingerprint(
+        model_version=artifact.model_version,
+        dim=artifact.hyper_parameters.embedding_dim,
+        metric="IP",
+        count=len(artifact.weights.item_id),
+        attributes={},
+        attributes_digest="",
+        index_type="FLAT",
+        index_params={},
+        search_params={},
+    )
+
+
+def _passes(item_ids: Int64, filter_: str) -> np.ndarray:  # type: ignore[type-arg]
+    if not filter_:
+        return np.ones(len(item_ids), bool)
+    matched = re.fullmatch(r"item_id ([<>]|==) (-?\d+)", filter_)
+    if not matched:
+        raise InvalidRequestError("filter", f"Milvus cannot use {filter_!r}", "FILTER_INVALID")
+    passing: np.ndarray = _OPERATORS[matched[1]](item_ids, int(matched[2]))  # type: ignore[type-arg]
+    return passing

@@ -1,0 +1,227 @@
+import json
+import subprocess
+import sys
+
+import grpc
+import pytest
+from typer.testing import CliRunner
+
+from clients.cli import app
+from tests.canned_recall import CannedRecall, running
+
+
+@pytest.fixture
+def servicer():
+    return CannedRecall()
+
+
+@pytest.fixture
+def run(servicer):
+    """Runs the command line against the canned server; 100 columns, no colours."""
+    with running(servicer) as target:
+        env = {"RECALL_SERVER": target, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+        yield lambda *arguments, **kwargs: CliRunner().invoke(app, arguments, env=env, **kwargs)
+
+
+@pytest.fixture
+def titles(tmp_path):
+    path = tmp_path / "items.csv"
+    path.write_text('item_id,title\n66,"Heat [1995], uncut"\n43,Casino\n')
+    return path
+
+
+def words(output: str) -> list[list[str]]:
+    return [line.split() for line in output.splitlines()]
+
+
+def test_recall_shows_a_table(run, servicer, titles):
+    result = run("recall", "--hist-item", "43,1001,65", "--top-k", "2", "--titles", str(titles))
+    assert result.exit_code == 0
+    assert "1 of the history unknown to the model: 1001" in result.output
+    rows = words(result.output)
+    assert ["item", "title", "score", "interest"] in rows
+    assert ["1", "66", "Heat", "[1995],", "uncut", "1.0000", "●", "0"] in rows
+    assert ["2", "67", "0.9000", "●", "1"] in rows
+    assert "model ab12 · items_ab12 · 3.2 ms in the server" in result.output
+
+
+def test_recall_passes_every_option(run, servicer, tmp_path):
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    options = ["--filter", "year > 1990", "--exclude-history", "--exclude", "1, 2", "--merge", "round-robin"]
+    assert run("recall", "--hist-item", "43", *options, "--token-file", str(token)).exit_code == 0
+    request, metadata, _ = servicer.calls["Recall"][0]
+    assert (request.top_k, request.filter, request.exclude_history) == (50, "year > 1990", True)
+    assert (list(request.users[0].exclude_item_ids), request.merge_strategy) == ([1, 2], 2)
+    assert metadata["authorization"] == "Bearer secret"
+
+
+def test_the_popular_fallback_is_labelled(run):
+    result = run("recall", "--hist-item", "")
+    assert "empty history: popular items instead" in result.output
+    assert ["1", "7", "12.500%", "popular"] in words(result.output)
+
+
+def test_json_has_protobuf_names_and_numbers(run):
+    response = json.loads(run("recall", "--hist-item", "43", "--top-k", "1", "--format", "json").output)
+    assert response["results"][0]["item_ids"] == [44]
+    assert response["results"][0]["status"] == "USER_STATUS_OK"
+    assert (response["model_version"], response["collection"]) == ("ab12", "items_ab12")
+    assert response["timings"]["encode_ms"] == 0.4
+
+
+def test_a_file_of_users_becomes_json_lines(run, servicer, tmp_path):
+    servicer.model_versions = ["aa11", "ab12"]
+    users = tmp_path / "test.txt"
+    lines = [f"user_id:{user} target_item:0 hist_item:{user} hist_item:{user + 1} eval_item:5" for user in range(299)]
+    users.write_text("\n".join([*lines, "", '{"user_id": "anna", "hist_item": []}']))
+    output = tmp_path / "candidates.jsonl"
+    result = run("recall", "--input", str(users), "--output", str(output), "--top-k", "2", "--exclude", "5")
+    assert result.exit_code == 0
+    records = [json.loads(line) for line in output.read_text().splitlines()]
+    assert len(records) == 300
+    assert records[7] == {
+        "user_id": 7,
+        "item_ids": [9, 10],
+        "scores": [1, 0.9],
+        "interest": [0, 1],
+        "status": "USER_STATUS_OK",
+        "fallback": False,
+    }
+    assert (records[299]["user_id"], records[299]["fallback"]) == ("anna", True)
+    assert [len(request.users) for request, _, _ in servicer.calls["Recall"]] == [256, 44]
+    assert all(list(user.exclude_item_ids) == [5] for user in servicer.calls["Recall"][1][0].users)
+    assert "300 users in" in result.stderr
+    assert "299 ok, 1 empty history" in result.stderr
+    assert "model aa11, ab12" in result.stderr
+    assert "a release happened meanwhile" in result.stderr
+
+
+def test_json_lines_go_to_standard_output_unless_told(run, tmp_path):
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"user_id": 7, "hist_item": [43]}\n')
+    assert json.loads(run("recall", "--input", str(users)).stdout)["user_id"] == 7
+
+
+def test_explain_accounts_for_every_hit(run, titles):
+    rows = words(run("explain", "--hist-item", "43,65", "--titles", str(titles)).output)
+    assert ["history", "43", "Casino,", "65"] in rows
+    assert ["interest", "hits", "best", "kept", "duplicate", "below", "top", "k", "nearest"] in rows
+    # hits, best, kept, duplicate, below top_k, nearest
+    assert ["●", "0", "2", "1.0000", "1", "0", "1", "66", "Heat", "[1995],", "uncut,", "99"] in rows
+    assert ["●", "1", "2", "0.9000", "1", "1", "0", "67,", "99"] in rows
+    assert ["1", "66", "Heat", "[1995],", "uncut", "1.0000", "●", "0"] in rows
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "field"),
+    [
+        (["count"], "3,706 items in items_ab12 (model ab12)", ("count", 3706)),
+        (["count", "--filter", "year > 1990"], "12 items in items_ab12", ("count", 12)),
+        (["info"], "items_ab12, 3,706 items, metric IP", ("item_count", 3706)),
+        (["health"], "SERVING", ("status", "SERVING")),
+        (["admin", "reload"], "serving ab12 from items_ab12 (before: aa11)", ("previous_model_version", "aa11")),
+        (["admin", "drop-items", "items_aa11", "--yes"], "dropped items_aa11, 3,706 items", ("dropped_count", 3706)),
+    ],
+)
+def test_the_small_commands(run, arguments, text, field):
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert text in result.output
+    assert json.loads(run(*arguments, "--format", "json").stdout)[field[0]] == field[1]
+
+
+def test_dropping_asks_first(run, servicer):
+    assert run("admin", "drop-items", "items_aa11", input="n\n").exit_code == 1
+    assert servicer.calls["DropItems"] == []
+    assert run("admin", "drop-items", "items_aa11", input="y\n").exit_code == 0
+
+
+def test_health_waits_until_the_server_is_ready(run, servicer):
+    servicer.serving = [False]
+    assert run("health").exit_code == 1
+    servicer.serving = [False, False, True]
+    assert run("health", "--wait", "5").exit_code == 0
+
+
+def test_a_refused_request_is_one_line(run, servicer):
+    metadata = (("error-reason", "INVALID_FILTER"),)
+    servicer.failures = [(grpc.StatusCode.INVALID_ARGUMENT, "filter: no attribute 'yeer'\nin 'yeer > 3'", metadata)]
+    result = run("count", "--filter", "yeer > 3")
+    assert result.exit_code == 1
+    assert result.stderr == "error: filter: no attribute 'yeer' in 'yeer > 3' [INVALID_FILTER]\n"
+    assert result.stdout == ""
+
+
+def test_no_server_is_exit_code_3(run):
+    with running(CannedRecall()) as gone:
+        pass
+    for arguments in (["count"], ["health"], ["health", "--wait", "0.3"]):
+        result = run(*arguments, "--server", gone)
+        assert result.exit_code == 3
+        assert result.stderr.startswith("error: ")
+        assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["recall"], "give either --hist-item or --input"),
+        (["recall", "--hist-item", "43,x"], "'43,x' is not a list of 64-bit integers"),
+        (["recall", "--hist-item", str(2**63)], "is not a list of 64-bit integers"),
+        (["recall", "--hist-item", "43", "--top-k", "0"], "--top-k"),
+        (["recall", "--input", "/no/such/file"], "does not exist"),
+        (["count", "--timeout-ms", "0"], "--timeout-ms"),
+    ],
+)
+def test_a_usage_error_is_exit_code_2(run, arguments, message):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("1,2,3", 'users.txt:2: neither "user_id:U hist_item:I ..." nor {"user_id": U, "hist_item": [I, ...]}'),
+        ('{"user_id": 1}', "users.txt:2: neither"),
+        ("user_id:1 hist_item:x", "users.txt:2: neither"),
+        ('{"user_id": 1, "hist_item": ["43"]}', "users.txt:2: hist_item has '43', must be a 64-bit integer"),
+        (f"user_id:1 hist_item:{2**63}", "must be a 64-bit integer"),
+    ],
+)
+def test_a_bad_line_is_named(run, tmp_path, line, message):
+    users = tmp_path / "users.txt"
+    users.write_text(f"user_id:7 hist_item:43\n{line}\n")
+    result = run("recall", "--input", str(users))
+    assert result.exit_code == 1
+    assert message in result.stderr
+
+
+def test_an_empty_file_is_a_mistake(run, tmp_path):
+    users = tmp_path / "users.txt"
+    users.write_text("\n")
+    result = run("recall", "--input", str(users))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "users.txt has no users" in result.stderr
+
+
+def test_a_bad_title_is_named(run, titles):
+    titles.write_text(titles.read_text() + "x,Ran\n")
+    result = run("recall", "--hist-item", "43", "--titles", str(titles))
+    assert result.exit_code == 1
+    assert "items.csv:4: must be item_id,title; is 'x,Ran'" in result.stderr
+
+
+def test_the_client_needs_no_extras_and_the_command_line_says_which():
+    code = """
+import sys
+for name in ("google.rpc", "grpc_status", "numpy", "rich", "typer"):
+    sys.modules[name] = None
+from clients import RecallClient
+from clients.__main__ import main
+main()
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == "error: the command line needs rich and typer: pip install 'mind-recall[cli]'\n"

@@ -1,0 +1,178 @@
+import json
+import re
+import time
+
+import grpc
+import pytest
+
+from clients.core import ClientCore, Deadline, channel_options, join_responses
+from clients.errors import (
+    DeadlineExceededError,
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    RecallError,
+    UnauthenticatedError,
+    UnavailableError,
+    from_rpc_error,
+)
+from clients.plain import to_plain
+from clients.sync_client import RecallClient
+from protos.recall.v1 import recall_pb2
+
+
+class FakeRpcError(grpc.RpcError):
+    def __init__(self, code: grpc.StatusCode, details: str = "", **metadata: str) -> None:
+        self._code, self._details, self._metadata = code, details, metadata
+
+    def code(self) -> grpc.StatusCode:
+        return self._code
+
+    def details(self) -> str:
+        return self._details
+
+    def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
+        return tuple((key.replace("_", "-"), value) for key, value in self._metadata.items())
+
+
+@pytest.fixture
+def client():
+    # Opens no connection: that happens on the first call.
+    with RecallClient(max_users=3, max_candidates=100) as client:
+        yield client
+
+
+def split(client: ClientCore, histories, top_k, **options) -> list[recall_pb2.RecallRequest]:
+    defaults = {"filter": "", "exclude_history": False, "exclude_item_ids": None, "merge_strategy": "best_score"}
+    return client._recall_requests(histories, top_k, **(defaults | options))
+
+
+@pytest.mark.parametrize(
+    ("users", "top_k", "sizes"),
+    [
+        (3, 10, [3]),
+        (7, 10, [3, 3, 1]),  # max_users
+        (7, 50, [2, 2, 2, 1]),  # 2 x 50 = max_candidates
+        (2, 101, [1, 1]),  # even one user is too many: the server says so
+        (2, 0, [2]),  # likewise for top_k
+        (0, 10, [0]),  # likewise for no users
+    ],
+)
+def test_a_batch_is_split_at_both_limits(client, users, top_k, sizes):
+    requests = split(client, [[user] for user in range(users)], top_k)
+    assert [len(request.users) for request in requests] == sizes
+    assert [user.hist_item[0] for request in requests for user in request.users] == list(range(users))
+
+
+def test_every_part_of_a_split_batch_carries_all_options(client):
+    requests = split(
+        client,
+        [[1, 2], [3], [], recall_pb2.User(hist_item=[4], exclude_item_ids=[9])],
+        top_k=20,
+        filter="year > 1990",
+        exclude_history=True,
+        exclude_item_ids=[[5], [], [6, 7], []],
+        merge_strategy="round_robin",
+    )
+    assert len(requests) == 2
+    for request in requests:
+        assert (request.top_k, request.filter, request.exclude_history) == (20, "year > 1990", True)
+        assert request.merge_strategy == recall_pb2.MERGE_STRATEGY_ROUND_ROBIN
+    assert [list(user.exclude_item_ids) for request in requests for user in request.users] == [[5], [], [6, 7], [9]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"exclude_item_ids": [[1]]}, "exclude_item_ids has 1 lists for 2 histories"),
+        ({"exclude_item_ids": [[], [1]]}, "a User message carries its own"),
+        ({"merge_strategy": "best"}, "merge_strategy is 'best', must be one of best_score, round_robin"),
+    ],
+)
+def test_a_contradictory_request_is_refused_before_it_is_sent(client, options, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        split(client, [[1], recall_pb2.User(hist_item=[2])], 10, **options)
+
+
+def test_a_release_between_two_requests_of_a_batch_shows():
+    def response(item_id: int, version: str) -> recall_pb2.RecallResponse:
+        results = [recall_pb2.UserCandidates(item_ids=[item_id])]
+        return recall_pb2.RecallResponse(results=results, model_version=version, collection=f"items_{version}")
+
+    result = join_responses([response(1, "old"), response(2, "old"), response(3, "new")])
+    assert [list(candidates.item_ids) for candidates in result.results] == [[1], [2], [3]]
+    assert result.model_versions == ("old", "new")
+    assert result.collections == ("items_old", "items_new")
+    assert len(result.timings) == 3
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1.5, float("nan"), float("inf")])
+def test_a_deadline_must_be_positive(client, timeout_s):
+    for call in (lambda: RecallClient(timeout_s=timeout_s), lambda: client.count_items(timeout_s=timeout_s)):
+        with pytest.raises(ValueError, match=f"timeout_s is {timeout_s}, must be a positive number of seconds"):
+            call()
+
+
+def test_a_deadline_is_required(client):
+    with pytest.raises(TypeError, match="timeout_s is required"):
+        client.count_items()
+
+
+def test_a_deadline_that_passed_leaves_nothing():
+    assert 9 < Deadline.after(10).remaining_s() <= 10
+    assert Deadline(time.monotonic() - 1).remaining_s() == 0
+
+
+def test_only_calls_that_read_are_tried_again():
+    config = json.loads(dict(channel_options())["grpc.service_config"])
+    assert config["loadBalancingConfig"] == [{"round_robin": {}}]
+    [method] = config["methodConfig"]
+    assert method["name"] == [{"service": recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name}]
+    assert method["retryPolicy"]["maxAttempts"] == 4
+    assert method["retryPolicy"]["initialBackoff"] == "0.05s"
+    assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequestError),
+        (grpc.StatusCode.UNAUTHENTICATED, UnauthenticatedError),
+        (grpc.StatusCode.PERMISSION_DENIED, UnauthenticatedError),
+        (grpc.StatusCode.FAILED_PRECONDITION, NotReadyError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError),
+        (grpc.StatusCode.UNAVAILABLE, UnavailableError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, OverloadedError),
+        (grpc.StatusCode.INTERNAL, RecallError),
+    ],
+)
+def test_each_status_has_its_exception(code, expected):
+    error = from_rpc_error(FakeRpcError(code, "top_k is 0, must be 1 to 1000", error_reason="INVALID_TOP_K"))
+    assert type(error) is expected
+    assert (error.code, error.message, error.reason) == (code, "top_k is 0, must be 1 to 1000", "INVALID_TOP_K")
+    assert error.retry_after_s is None
+    assert str(error) == "top_k is 0, must be 1 to 1000 [INVALID_TOP_K]"
+
+
+@pytest.mark.parametrize(("pushback", "retry_after_s"), [("250", 0.25), ("0", 0), ("-1", None), ("soon", None)])
+def test_the_server_s_pushback_is_in_the_exception(pushback, retry_after_s):
+    error = from_rpc_error(FakeRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, grpc_retry_pushback_ms=pushback))
+    assert isinstance(error, UnavailableError)  # whoever handles one handles the other
+    assert error.retry_after_s == retry_after_s
+
+
+def test_an_error_that_no_server_sent_shows_its_code():
+    assert str(from_rpc_error(FakeRpcError(grpc.StatusCode.UNAVAILABLE, "no route"))) == "no route [UNAVAILABLE]"
+
+
+def test_plain_data_keeps_ids_as_numbers_and_floats_short():
+    response = recall_pb2.RecallResponse(
+        results=[recall_pb2.UserCandidates(item_ids=[2**62 + 1], scores=[0.1, 1 / 3], status=recall_pb2.USER_STATUS_OK)]
+    )
+    plain = to_plain(response)
+    [candidates] = plain["results"]
+    assert candidates["item_ids"] == [2**62 + 1]
+    assert candidates["scores"] == [0.1, 0.333333343]  # the second float32 needs nine digits to read back
+    assert candidates["status"] == "USER_STATUS_OK"
+    assert candidates["fallback"] is False
+    assert plain["timings"]["total_ms"] == 0

@@ -1,0 +1,165 @@
+"""The serving path on an exact store: what each user of a batch gets, and why."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mind.artifact import Artifact, load_artifact
+from mind.encoder import NumpyEncoder
+from mind.retrieval import nearest_items
+from server.errors import DeadlineExceededError, StoreUnavailableError
+from server.merge import Fate, Strategy
+from server.pipeline import CandidatePipeline, Outcome, Status
+from server.release import Release, Releases
+from server.request import Query, UserQuery
+from tests.artifacts import make_artifact
+from tests.fake_store import FakeStore
+
+ITEMS = 200  # ids 1000, 1007, ..., 2393; the lowest ids are the most popular
+A, B, C = 1000, 1007, 1014
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    return load_artifact(make_artifact(tmp_path, items=ITEMS))
+
+
+@pytest.fixture
+def store(artifact: Artifact) -> FakeStore:
+    store = FakeStore()
+    store.publish(artifact)
+    return store
+
+
+@pytest.fixture
+async def release(store: FakeStore, tmp_path: Path) -> Release:
+    releases = Releases(store, tmp_path, lambda artifact: NumpyEncoder(artifact.weights, 3))
+    await releases.check()
+    store.searches.clear()
+    return releases.current
+
+
+def ask(*histories: list[int], top_k: int = 5, exclude: list[int] | None = None, **options: object) -> Query:
+    users = [UserQuery(np.array(h, np.int64), np.array(exclude or [], np.int64)) for h in histories]
+    settings = {"filter": "", "exclude_history": False, "strategy": Strategy.BEST_SCORE} | options
+    return Query(users=users, top_k=top_k, **settings)  # type: ignore[arg-type]
+
+
+async def run(store: FakeStore, release: Release, query: Query, remaining_s: float | None = None) -> Outcome:
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on, search_timeout_ms=1000, max_overfetch=10)
+        return await pipeline.run(release, query, remaining_s)
+
+
+def exact(artifact: Artifact, history: list[int], top_k: int) -> list[int]:
+    rows = artifact.vocabulary.item_index(np.array([history], np.int64))
+    encoder = NumpyEncoder(artifact.weights, 3)
+    vectors = encoder.encode(rows, np.array([len(history)]))
+    return artifact.weights.item_id[nearest_items(vectors, artifact.weights.item_embedding, top_k)[0] - 1].tolist()
+
+
+async def test_candidates_are_the_exact_nearest_items(store: FakeStore, release: Release, artifact: Artifact) -> None:
+    outcome = await run(store, release, ask([A, B], [C], top_k=20))
+    assert [result.item_ids.tolist() for result in outcome.results] == [
+        exact(artifact, [A, B], 20),
+        exact(artifact, [C], 20),
+    ]
+    assert all(np.all(np.diff(result.scores) <= 0) for result in outcome.results)
+    assert all(set(result.interest.tolist()) <= {0, 1, 2, 3} for result in outcome.results)
+
+
+async def test_one_search_for_the_whole_batch(store: FakeStore, release: Release) -> None:
+    await run(store, release, ask([A], [B], [], [C]))
+    assert store.searches == [(3 * 4, 5)]  # three users with a history, four interests, top_k
+
+
+async def test_the_answer_does_not_depend_on_the_batch(store: FakeStore, release: Release) -> None:
+    histories = [[A, B, C], [C], [], [1021, A], [5, 6], [1028] * 30]
+    together = await run(store, release, ask(*histories, top_k=30))
+    for history, batched in zip(histories, together.results, strict=True):
+        (alone,) = (await run(store, release, ask(history, top_k=30))).results
+        assert batched.item_ids.tolist() == alone.item_ids.tolist()
+        assert batched.status == alone.status
+
+
+async def test_only_the_newest_known_items_count(store: FakeStore, release: Release, artifact: Artifact) -> None:
+    newest = [1000 + 7 * i for i in range(8)]  # maxlen is 8
+    outcome = await run(store, release, ask([1105, 1112, *newest[:4], 5, *newest[4:]]))
+    assert outcome.trace.used_hist_item.tolist() == newest
+    assert outcome.results[0].item_ids.tolist() == exact(artifact, newest, 5)
+    assert outcome.results[0].unknown.tolist() == [5]
+
+
+@pytest.mark.parametrize(("history", "status"), [([], Status.EMPTY_HISTORY), ([5, -1, 0, 2**62], Status.ALL_UNKNOWN)])
+async def test_without_a_usable_history_the_popular_list(
+    store: FakeStore, release: Release, history: list[int], status: Status
+) -> None:
+    outcome = await run(store, release, ask(history, top_k=3, exclude=[A]))
+    (result,) = outcome.results
+    assert result.status is status
+    assert result.fallback
+    assert result.item_ids.tolist() == [1007, 1014, 1021]
+    assert result.scores[0] == pytest.approx(199 / (200 * 201 / 2))  # share of all clicks
+    assert result.interest.tolist() == [-1, -1, -1]
+    assert store.searches == []
+
+
+async def test_the_popular_list_obeys_the_filter(store: FakeStore, release: Release) -> None:
+    outcome = await run(store, release, ask([], top_k=2, filter="item_id > 1100"))
+    assert outcome.results[0].item_ids.tolist() == [1105, 1112]
+
+
+async def test_an_invalid_user_leaves_the_neighbours_alone(store: FakeStore, release: Release) -> None:
+    nothing = np.zeros(0, np.int64)
+    query = ask([A])
+    query.users.append(UserQuery(nothing, nothing, invalid="hist_item has 9 ids, the limit is 8"))
+    first, second = (await run(store, release, query)).results
+    assert first.status is Status.OK and len(first.item_ids) == 5
+    assert second.status is Status.INVALID and len(second.item_ids) == 0 and "limit is 8" in second.detail
+
+
+async def test_exclusions_are_made_up_for(store: FakeStore, release: Release, artifact: Artifact) -> None:
+    best = exact(artifact, [A, B], 7)
+    outcome = await run(store, release, ask([A, B], exclude=[best[0], best[2], 2**61]))
+    assert outcome.results[0].item_ids.tolist() == [best[1], *best[3:7]]
+    assert store.searches[-1][1] == 5 + 3
+
+
+async def test_history_is_left_out_on_request(store: FakeStore, release: Release) -> None:
+    with_history = await run(store, release, ask([A, B], top_k=200))
+    without = await run(store, release, ask([A, B], top_k=200, exclude_history=True, exclude=[B, C]))
+    left_out = set(with_history.results[0].item_ids.tolist()) - set(without.results[0].item_ids.tolist())
+    assert left_out == {A, B, C}
+    reasons = dict(zip(without.trace.hits.item_ids.tolist(), without.trace.fate.tolist(), strict=True))
+    assert [reasons[item] for item in (A, B, C)] == [Fate.HISTORY, Fate.HISTORY, Fate.EXCLUDED]
+
+
+async def test_overfetch_is_bounded_and_said(store: FakeStore, release: Release, artifact: Artifact) -> None:
+    excluded = exact(artifact, [A], 150)
+    outcome = await run(store, release, ask([A], exclude=excluded))
+    assert store.searches[-1][1] == 5 + 10
+    assert "of 5: filter and exclusions leave no more" in outcome.results[0].detail
+
+
+async def test_a_passed_deadline_does_no_search(store: FakeStore, release: Release) -> None:
+    with pytest.raises(DeadlineExceededError, match="passed before the search"):
+        await run(store, release, ask([A]), remaining_s=0.0)
+    assert store.searches == []
+
+
+async def test_a_failing_store_is_told_apart_from_a_short_deadline(store: FakeStore, release: Release) -> None:
+    store.fault = StoreUnavailableError("Milvus does not answer: gone")
+    with pytest.raises(StoreUnavailableError):
+        await run(store, release, ask([A]))
+    store.delay_s = 0.05
+    with pytest.raises(DeadlineExceededError, match="passed in the search"):
+        await run(store, release, ask([A]), remaining_s=0.02)
+
+
+async def test_concurrent_batches_do_not_mix(store: FakeStore, release: Release, artifact: Artifact) -> None:
+    histories = [[1000 + 7 * i] for i in range(50)]
+    outcomes = await asyncio.gather(*(run(store, release, ask(history)) for history in histories))
+    assert [o.results[0].item_ids.tolist() for o in outcomes] == [exact(artifact, h, 5) for h in histories]
