@@ -188,8 +188,8 @@ def _prepare(release: Release, query: Query) -> _Batch:
     status = [_status(user, int(length)) for user, length in zip(query.users, seq_len, strict=True)]
     unknown = [hist_item[start:end][~known[start:end]] for start, end in pairwise(offsets)]
     active = np.flatnonzero(seq_len)
-    longest = int(seq_len.max())
-    return _Batch(status, active, hist_index[active, :longest], seq_len[active], unknown)
+    # Always maxlen wide: a narrower batch would round differently, and an answer must not depend on its neighbours.
+    return _Batch(status, active, hist_index[active], seq_len[active], unknown)
 
 
 def _status(user: UserQuery, known: int) -> Status:

@@ -1,0 +1,133 @@
+"""The artifact survives the disk, names itself by its content, and shows every kind of damage."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from mind import artifact as artifact_module
+from mind.artifact import load_artifact, newest_artifact, write_artifact
+from mind.config import HyperParameters
+from mind.errors import ArtifactError
+from tests.artifacts import make_artifact, make_weights
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    weights = make_weights()
+    hyper = HyperParameters(embedding_dim=16, hidden_size=16, maxlen=8)
+    path = write_artifact(tmp_path, hyper, weights, {"users": 3}, {"recall@50": 0.2})
+    loaded = load_artifact(path)
+    assert path.name == loaded.model_version
+    assert loaded.hyper_parameters == hyper
+    assert (loaded.data, loaded.metrics) == ({"users": 3}, {"recall@50": 0.2})
+    for name, array in vars(weights).items():
+        np.testing.assert_array_equal(getattr(loaded.weights, name), array)
+    with pytest.raises(ValueError, match="read-only"):
+        loaded.weights.item_embedding[0] = 1
+
+
+def test_the_version_is_the_content(tmp_path: Path) -> None:
+    first = make_artifact(tmp_path / "a")
+    assert make_artifact(tmp_path / "b").name == first.name
+    assert make_artifact(tmp_path / "b", seed=1).name != first.name
+    before = (first / "manifest.json").stat().st_mtime_ns
+    assert make_artifact(tmp_path / "a") == first  # already there: left alone
+    assert (first / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_only_plain_data_is_written(tmp_path: Path) -> None:
+    path = make_artifact(tmp_path)
+    assert sorted(file.name for file in path.iterdir()) == ["manifest.json", "model.safetensors"]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArtifactError, match=r"holds no model; `python -m mind\.train` writes one"):
+        newest_artifact(tmp_path)
+    old = make_artifact(tmp_path)
+    manifest = json.loads((old / "manifest.json").read_text()) | {"created_at": "2020-01-01T00:00:00+00:00"}
+    (old / "manifest.json").write_text(json.dumps(manifest))
+    new = make_artifact(tmp_path, seed=1)
+    assert newest_artifact(tmp_path) == new
+    assert newest_artifact(old) == old
+
+
+def _flip_byte(path: Path) -> None:
+    content = bytearray((path / "model.safetensors").read_bytes())
+    content[-100] ^= 1
+    (path / "model.safetensors").write_bytes(content)
+
+
+def _truncate(path: Path) -> None:
+    os.truncate(path / "model.safetensors", 1_000)
+
+
+def _edit(path: Path, **changes: object) -> None:
+    manifest = json.loads((path / "manifest.json").read_text()) | changes
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _other_dimension(path: Path) -> None:
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["hyper_parameters"] |= {"embedding_dim": 32, "hidden_size": 32}
+    manifest["model_version"] = artifact_module._content_version(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _swap_tensors(path: Path) -> None:
+    content = save({"item_id": np.arange(3)})
+    (path / "model.safetensors").write_bytes(content)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["model.safetensors"] = artifact_module.hashlib.sha256(content).hexdigest()
+    manifest["model_version"] = artifact_module._content_version(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_flip_byte, r"model\.safetensors: damaged or incomplete: sha256 is \w+, manifest\.json says \w+"),
+        (_truncate, "damaged or incomplete"),
+        (lambda path: (path / "model.safetensors").unlink(), r"model\.safetensors: cannot be read: No such file"),
+        (lambda path: (path / "manifest.json").unlink(), r"manifest\.json: cannot be read: No such file"),
+        (lambda path: (path / "manifest.json").write_text("{"), r"manifest\.json: not JSON"),
+        (lambda path: (path / "manifest.json").write_text("[]"), "expected a JSON object, found list"),
+        (lambda path: _edit(path, format_version=2), "format_version is 2, this release reads 1"),
+        (lambda path: _edit(path, hyper_parameters={"maxlen": 9}), "changed since it was written"),
+        (lambda path: _edit(path, model_version="0" * 12), "calls itself model_version '000000000000'"),
+        (_other_dimension, r"item_embedding is float32\[201, 16\], the hyper-parameters say float32\[201, 32\]"),
+        (_swap_tensors, r"tensors are \['item_id'\], expected \['bilinear', "),
+    ],
+)
+def test_damage_is_named(tmp_path: Path, damage, says: str) -> None:  # type: ignore[no-untyped-def]
+    path = make_artifact(tmp_path)
+    damage(path)
+    with pytest.raises(ArtifactError, match=says):
+        load_artifact(path)
+
+
+def test_nan_is_refused(tmp_path: Path) -> None:
+    weights = make_weights()
+    weights.item_embedding[5, 3] = np.nan
+    hyper = HyperParameters(embedding_dim=16, hidden_size=16, maxlen=8)
+    with pytest.raises(ArtifactError, match="item_embedding has NaN"):
+        write_artifact(tmp_path, hyper, weights, {}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = make_artifact(tmp_path)
+
+    def full(path: Path, content: bytes) -> None:
+        path.write_bytes(content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(artifact_module, "_write_synced", full)
+    with pytest.raises(ArtifactError, match=r"cannot be written: No space left on device; it needs 0\.0 MB"):
+        make_artifact(tmp_path, seed=1)
+    assert [path.name for path in tmp_path.iterdir()] == [old.name]
+    load_artifact(old)

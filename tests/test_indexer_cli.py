@@ -1,0 +1,160 @@
+"""The command line of the indexer: what people and schedulers see."""
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from indexer.__main__ import app
+from indexer.store import Connection, Store
+from tests.artifacts import make_artifact
+from tests.conftest import release_lite
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "indexer", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def silent_port() -> Iterator[socket.socket]:
+    """A socket that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def lite(tmp_path: Path) -> Iterator[str]:
+    """Path of a fresh Milvus Lite file."""
+    path = str(tmp_path / "milvus.db")
+    yield path
+    release_lite(path)
+
+
+def test_the_life_of_two_releases(lite: str, tmp_path: Path) -> None:
+    make_artifact(tmp_path / "a", items=120)
+    make_artifact(tmp_path / "b", items=130, seed=1)
+    (tmp_path / "items.csv").write_text("item_id,year,tags\n1000,1999,a|b\n1007,2001,\n5,2000,\n")
+    runner = CliRunner(env={"RECALL_MILVUS_URI": lite})
+
+    def invoke(*arguments: object) -> str:
+        result = runner.invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert "holds no item collection" in invoke("status")
+    attributes = ["--attributes", tmp_path / "items.csv", "--multi-valued", "tags", "--type", "year=DOUBLE"]
+    output = invoke("build", "--artifact", tmp_path / "a", *attributes)
+    assert "year DOUBLE, 2 of 120 items" in output
+    assert "tags ARRAY<VARCHAR>, 1 of 120 items" in output
+    assert "118 items have no row in the file" in output
+    assert "recall@50 1.000 over 32 interest vectors" in output
+    first = json.loads(invoke("status", "--format", "json"))[0]["collection"]
+    assert f"python -m indexer publish {first}" in output
+    assert f"live       {first}" in invoke("publish")
+    assert "was live already" in invoke("build", "--artifact", tmp_path / "a", *attributes, "--publish")
+    assert f"before: {first}" in invoke("build", "--artifact", tmp_path / "b", "--publish")
+    assert (invoke("count"), invoke("count", first)) == ("130\n", "120\n")
+
+    listed = json.loads(invoke("status", "--format", "json"))
+    assert [(row["state"], row["fingerprint"]["count"]) for row in listed] == [("live", 130), ("published", 120)]
+    second = listed[0]["collection"]
+    lines = invoke("status").splitlines()
+    assert lines[0].split() == ["collection", "items", "index", "state", "since", "(UTC)"]
+    assert lines[1].split()[:4] == [second, "130", "FLAT", "live"]
+    assert max(map(len, lines)) <= 80
+
+    assert f"live       {first}" in invoke("rollback")
+    assert invoke("prune", "--keep", 0) == f"dropped    {second}\n"
+    refused = runner.invoke(app, ["drop", first], input="n\n")
+    assert (refused.exit_code, "not dropped" in refused.stderr) == (1, True)
+    assert "is live; publish another one first" in runner.invoke(app, ["drop", first, "--yes"]).stderr
+    assert invoke("drop", first, "--yes", "--allow-live") == f"dropped    {first}\n"
+    assert runner.invoke(app, ["count"]).stderr == "error: nothing is live; name the collection to count\n"
+
+
+def test_help_names_the_commands() -> None:
+    result = run("--help")
+    assert result.returncode == 0
+    for word in ("build", "publish", "status", "count", "rollback", "prune", "drop", "Examples", "Exit code"):
+        assert word in result.stdout
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = run("status", "--milvus", f"http://user:secret@127.0.0.1:{port}", "--timeout-s", 2)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: http://127.0.0.1:{port}: cannot connect: Milvus cannot be reached: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_server_that_hangs(silent_port: socket.socket) -> None:
+    started = time.monotonic()
+    address = f"http://127.0.0.1:{silent_port.getsockname()[1]}"
+    result = run("status", "--milvus", address, "--timeout-s", 1)
+    assert time.monotonic() - started < 10
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"error: {address}: cannot connect: Milvus did not answer within 1 s (--timeout-s)\n",
+    )
+
+
+def test_an_interrupt_is_one_line(silent_port: socket.socket) -> None:
+    address = f"http://127.0.0.1:{silent_port.getsockname()[1]}"
+    command = [sys.executable, "-m", "indexer", "status", "--milvus", address, "--timeout-s", "30"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        connection, _ = silent_port.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (130, "interrupted\n")
+
+
+def test_a_lite_file_in_use_by_another_process(lite: str, tmp_path: Path) -> None:
+    with Store(Connection(lite)):
+        result = run("status", "--milvus", lite)
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stderr.startswith(f"error: {lite}: another process holds this Milvus Lite file; stop it, or")
+    assert f"milvus-lite server --host 127.0.0.1 --data-dir {lite}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["status", "--milvus", "{tmp}/missing/milvus.db"], 1, "missing not exists"),
+        (["status", "--milvus", "{tmp}/file.db"], 1, "file.db: cannot be opened as a Milvus Lite file: "),
+        (["status", "--milvus", "milvus"], 1, "uri: milvus is illegal"),
+        (["status", "--milvus", "http://h", "--ca-cert", "ca.pem"], 1, "TLS options need an https:// address"),
+        (["status", "--milvus", "https://h", "--client-key", "k"], 1, "mutual TLS needs all of --client-cert"),
+        (["status", "--milvus", "https://h", "--ca-cert", "{tmp}/ca.pem"], 1, "ca.pem: cannot be read: No such file"),
+        (["status", "--token-file", "{tmp}/token"], 1, "token: --token-file cannot be read"),
+        (["build", "--artifact", "{tmp}"], 1, "holds no model"),
+        (["build", "--artifact", "{tmp}/a", "--search-param", "ef=9", "--index-type", "HNSW"], 1, "ef=9: the check"),
+        (["build", "--artifact", "{tmp}/a", "--attributes", "{tmp}/x.csv"], 1, "x.csv: cannot be read: No such file"),
+        (["build", "--artifact", "{tmp}/a", "--index-param", "M"], 2, "'M': expected NAME=VALUE"),
+        (["build", "--artifact", "{tmp}/a", "--type", "year=INT64"], 2, "are about the columns of"),
+        (["build"], 2, "--artifact"),
+        (["publsh"], 2, "publsh"),
+    ],
+)
+def test_faults_are_one_line_and_an_exit_code(
+    tmp_path: Path, arguments: list[str], exit_code: int, message: str
+) -> None:
+    make_artifact(tmp_path / "a", items=60)
+    (tmp_path / "file.db").write_text("not Milvus")
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    result = CliRunner().invoke(app, arguments, env={"RECALL_MILVUS_URI": str(tmp_path / "milvus.db")})
+    assert result.exit_code == exit_code, result.output
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    if exit_code == 1:
+        assert result.stderr.startswith("error: ")
+        assert len(result.stderr.splitlines()) == 1

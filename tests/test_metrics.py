@@ -1,0 +1,84 @@
+"""Metrics, exact search and baselines on cases a reader can check by eye."""
+
+import math
+
+import numpy as np
+import pytest
+
+from mind import metrics
+from mind.baselines import co_occurrence, most_popular
+from mind.encoder import NumpyEncoder
+from mind.retrieval import encode_histories, nearest_items, top_rows
+from mind.sequences import Sequences, pad_last
+from mind.vocabulary import Vocabulary
+from tests.artifacts import make_weights
+
+
+def sequences(*rows: list[int]) -> Sequences:
+    offsets = np.cumsum([0, *(len(row) for row in rows)])
+    return Sequences(np.arange(len(rows)), offsets, np.array([item for row in rows for item in row], np.int64))
+
+
+def test_metrics_by_hand() -> None:
+    candidates = np.array([[7, 8, 9], [7, 8, -1]])
+    targets = sequences([9, 7, 4, 4], [5])
+    scores = metrics.report(candidates, targets, (1, 3))
+    # user 0 wants 3 different items and finds two, at ranks 1 and 3; user 1 finds nothing
+    assert scores["recall@1"] == pytest.approx((1 / 3 + 0) / 2)
+    assert scores["recall@3"] == pytest.approx((2 / 3 + 0) / 2)
+    assert scores["hit_rate@3"] == 0.5
+    gained = 1 / math.log2(2) + 1 / math.log2(4)
+    ideal = 1 / math.log2(2) + 1 / math.log2(3) + 1 / math.log2(4)
+    assert scores["ndcg@3"] == pytest.approx(gained / ideal / 2)
+    assert scores["ndcg@1"] == pytest.approx(1 / 2)
+
+
+def test_a_target_of_one_user_is_no_hit_for_another() -> None:
+    assert metrics.hits(np.array([[1], [2]]), sequences([2], [1])).tolist() == [[False], [False]]
+
+
+def test_pad_last_keeps_the_newest_from_the_left() -> None:
+    rows, seq_len = pad_last(np.array([1, 2, 3, 4, 5]), np.array([0, 4, 4, 5]), 3)
+    assert rows.tolist() == [[2, 3, 4], [0, 0, 0], [5, 0, 0]]
+    assert seq_len.tolist() == [3, 0, 1]
+
+
+def test_vocabulary_of_any_int64() -> None:
+    vocabulary = Vocabulary(np.array([-(2**63), -5, 0, 2**62 + 1, 2**63 - 1]))
+    asked = np.array([2**63 - 1, 0, 1, -(2**63), 2**62])
+    assert vocabulary.item_index(asked).tolist() == [5, 3, 0, 1, 0]
+
+
+def test_top_rows_order_ties_by_row_and_pad() -> None:
+    scores = np.array([[1.0, 3.0, 3.0, 0.0]], np.float32)
+    assert top_rows(scores, 3).tolist() == [[2, 3, 1]]
+    assert top_rows(scores, 6).tolist() == [[2, 3, 1, 4, 0, 0]]
+
+
+def test_exact_search_takes_the_best_interest_of_each_item() -> None:
+    items = np.array([[0, 0], [1, 0], [0, 1], [0.6, 0.6]], np.float32)
+    interests = np.array([[[2, 0], [0, 1]]], np.float32)  # scores 2, 1, 1.2
+    assert nearest_items(interests, items, 3).tolist() == [[1, 3, 2]]
+
+
+def test_batched_encoding_drops_unknown_items_and_keeps_the_newest() -> None:
+    weights = make_weights(maxlen=8)
+    histories = sequences([1000, 5, 1007], [], [1000 + 7 * i for i in range(20)])
+    encoder = NumpyEncoder(weights, 3)
+    vectors = encode_histories(encoder, Vocabulary(weights.item_id), histories, 8, batch_size=2)
+    np.testing.assert_allclose(vectors[0], encoder.encode(np.array([[1, 2]]), np.array([2]))[0], rtol=1e-5, atol=1e-7)
+    assert not vectors[1].any()
+    np.testing.assert_allclose(vectors[2], encoder.encode(np.arange(13, 21)[None], np.array([8]))[0], rtol=1e-5, atol=1e-7)
+
+
+def test_popular_is_the_same_for_everyone() -> None:
+    ranked = most_popular(Vocabulary(np.array([10, 20, 30])), np.array([1, 5, 5]), sequences([10], []), 2)
+    assert ranked.tolist() == [[20, 30], [20, 30]]
+
+
+def test_co_occurrence_counts_users_and_prefers_new_history() -> None:
+    train = sequences([10, 20], [10, 20, 20], [10, 30], [40, 30])
+    vocabulary = Vocabulary(np.array([10, 20, 30, 40]))
+    ranked = co_occurrence(vocabulary, train, sequences([10], [10, 40], [99]), 2)
+    # with 10: 20 twice, 30 once; with 10 then 40: 20 gets 0.8 * 2, 30 gets 0.8 * 1 + 1
+    assert ranked.tolist()[:2] == [[20, 30], [30, 20]]

@@ -1,0 +1,381 @@
+"""The server through real gRPC, on an exact store in memory: answers, every status it can return, health, stopping."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status import rpc_status
+
+from mind.artifact import load_artifact
+from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
+from server.app import RecallServer
+from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
+from server.settings import Settings
+from tests.artifacts import make_artifact
+from tests.fake_store import FakeStore
+
+TOKEN = "correct horse battery"
+USER = recall_pb2.User(hist_item=[1000, 1007])
+
+
+@dataclass
+class Running:
+    """A started server and stubs that talk to it."""
+
+    server: RecallServer
+    store: FakeStore
+    recall: Any
+    admin: Any
+    health: Any
+    collection: str
+
+
+Start = Callable[..., Awaitable[Running]]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    running: list[tuple[RecallServer, grpc.aio.Channel]] = []
+
+    async def start(published: bool = True, **options: Any) -> Running:
+        token_file = tmp_path / "token"
+        token_file.write_text(TOKEN + "\n")
+        settings = Settings(
+            listen="127.0.0.1:0",
+            artifacts=tmp_path / "artifacts",
+            **({"watch_interval_s": 0.05, "admin_token_file": token_file} | options),
+        )
+        store = FakeStore()
+        artifact = load_artifact(make_artifact(tmp_path / "artifacts"))
+        collection = store.publish(artifact)
+        store.alias = collection if published else None
+        server = RecallServer(settings, store)
+        await server.start()
+        channel = grpc.aio.insecure_channel(f"127.0.0.1:{server.port}")
+        running.append((server, channel))
+        health = health_pb2_grpc.HealthStub(channel)
+        if published:
+            await until_health(health, health_pb2.HealthCheckResponse.SERVING)
+        return Running(
+            server,
+            store,
+            recall_pb2_grpc.RecallServiceStub(channel),
+            admin_pb2_grpc.AdminServiceStub(channel),
+            health,
+            collection,
+        )
+
+    yield start
+    for server, channel in running:
+        await channel.close()
+        await server.stop(0)
+
+
+async def until_health(health: Any, wanted: int) -> None:
+    for _ in range(100):
+        if (await health.Check(health_pb2.HealthCheckRequest())).status == wanted:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"health never became {wanted}")
+
+
+def bearer(token: str) -> dict[str, Any]:
+    return {"metadata": (("authorization", f"Bearer {token}"),)}
+
+
+async def failure(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str, str, list[Any]]:
+    """Code, reason, message and the google.rpc details of a call that must fail."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    error = caught.value
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    details = []
+    for packed in status.details if status else []:
+        for kind in (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo):
+            if packed.Is(kind.DESCRIPTOR):
+                details.append(kind())
+                packed.Unpack(details[-1])
+    reasons = [value for key, value in error.trailing_metadata() or () if key == "error-reason"]
+    return error.code(), str(reasons[0]) if reasons else "", error.details() or "", details
+
+
+async def test_recall_answers_in_request_order_and_says_what_answered(start: Start) -> None:
+    running = await start()
+    users = [USER, recall_pb2.User(), recall_pb2.User(hist_item=[5, 5, 6, 1014])]
+    answer = await running.recall.Recall(recall_pb2.RecallRequest(users=users, top_k=7))
+    assert [result.status for result in answer.results] == [
+        recall_pb2.USER_STATUS_OK,
+        recall_pb2.USER_STATUS_EMPTY_HISTORY,
+        recall_pb2.USER_STATUS_OK,
+    ]
+    assert [len(result.item_ids) for result in answer.results] == [7, 7, 7]
+    assert all(len(r.item_ids) == len(r.scores) == len(r.interest) for r in answer.results)
+    assert list(answer.results[2].unknown_item_ids) == [5, 6]
+    assert answer.results[2].unknown_count == 3
+    assert answer.collection == running.collection
+    assert answer.model_version in running.collection
+    assert answer.timings.total_ms >= answer.timings.search_ms > 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "reason", "field", "says"),
+    [
+        (recall_pb2.RecallRequest(top_k=5), "EMPTY_BATCH", "users", "1 user or more"),
+        (recall_pb2.RecallRequest(users=[USER] * 5, top_k=5), "TOO_MANY_USERS", "users", "has 5 users, the limit is 4"),
+        (recall_pb2.RecallRequest(users=[USER]), "TOP_K_OUT_OF_RANGE", "top_k", "is 0, must be 1 to 50"),
+        (recall_pb2.RecallRequest(users=[USER], top_k=-3), "TOP_K_OUT_OF_RANGE", "top_k", "is -3, must be 1 to 50"),
+        (recall_pb2.RecallRequest(users=[USER], top_k=51), "TOP_K_OUT_OF_RANGE", "top_k", "is 51, must be 1 to 50"),
+        (
+            recall_pb2.RecallRequest(users=[USER] * 4, top_k=50),
+            "TOO_MANY_CANDIDATES",
+            "top_k",
+            "is 200, the limit is 100",
+        ),
+        (
+            recall_pb2.RecallRequest(users=[USER], top_k=5, filter="x" * 41),
+            "FILTER_TOO_LONG",
+            "filter",
+            "has 41 characters, the limit is 40",
+        ),
+        (recall_pb2.RecallRequest(users=[USER], top_k=5, filter="year >="), "FILTER_INVALID", "filter", "'year >='"),
+        (
+            recall_pb2.RecallRequest(users=[USER], top_k=5, merge_strategy=9),  # type: ignore[arg-type]
+            "UNKNOWN_MERGE_STRATEGY",
+            "merge_strategy",
+            "is 9, must be 0 to 2",
+        ),
+    ],
+)
+async def test_bad_requests_name_field_value_and_limit(
+    start: Start, request_: recall_pb2.RecallRequest, reason: str, field: str, says: str
+) -> None:
+    running = await start(max_users=4, max_top_k=50, max_candidates=100, max_filter_chars=40)
+    code, found, message, details = await failure(running.recall.Recall(request_))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert found == reason
+    assert says in message
+    info, bad_request = details
+    assert (info.reason, info.domain) == (reason, "recall.v1")
+    assert bad_request.field_violations[0].field == field
+
+
+@pytest.mark.parametrize(
+    ("user", "detail"),
+    [
+        (recall_pb2.User(hist_item=[1000] * 100_000), "hist_item has 100000 ids, the limit is 10000"),
+        (
+            recall_pb2.User(hist_item=[1000], exclude_item_ids=range(1_001)),
+            "exclude_item_ids has 1001 ids, the limit is 1000",
+        ),
+    ],
+)
+async def test_one_user_over_a_limit_is_that_users_status(start: Start, user: recall_pb2.User, detail: str) -> None:
+    running = await start()
+    answer = await running.recall.Recall(recall_pb2.RecallRequest(users=[USER, user], top_k=5))
+    assert answer.results[0].status == recall_pb2.USER_STATUS_OK
+    assert answer.results[1].status == recall_pb2.USER_STATUS_INVALID
+    assert answer.results[1].detail == detail
+    assert not answer.results[1].item_ids
+
+
+async def test_odd_ids_are_unknown_or_repeat(start: Start) -> None:
+    running = await start()
+    odd = recall_pb2.User(hist_item=[0, -1, 2**63 - 1, -(2**63), 1000, 1000, 1000])
+    answer = await running.recall.Recall(recall_pb2.RecallRequest(users=[odd], top_k=5))
+    assert answer.results[0].status == recall_pb2.USER_STATUS_OK
+    assert list(answer.results[0].unknown_item_ids) == [0, -1, 2**63 - 1, -(2**63)]
+
+
+async def test_an_over_long_message_is_refused_by_grpc(start: Start) -> None:
+    running = await start(max_request_bytes=1_000)
+    request = recall_pb2.RecallRequest(users=[recall_pb2.User(hist_item=[2**40] * 500)], top_k=5)
+    code, _, message, _ = await failure(running.recall.Recall(request))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "1000" in message
+
+
+async def test_overload_turns_callers_away_and_says_when_to_come_back(start: Start) -> None:
+    running = await start(max_concurrent_requests=2)
+    running.store.delay_s = 0.3
+    request = recall_pb2.RecallRequest(users=[USER], top_k=5)
+    accepted = [asyncio.ensure_future(running.recall.Recall(request)) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    code, reason, message, details = await failure(running.recall.Recall(request))
+    assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
+    assert "2 requests are in progress" in message
+    assert details[1].retry_delay.ToMilliseconds() == 50
+    assert all(len(answer.results) == 1 for answer in await asyncio.gather(*accepted))
+    running.store.delay_s = 0
+    assert (await running.recall.Recall(request)).results  # room again
+
+
+async def test_the_callers_deadline_is_kept(start: Start) -> None:
+    running = await start()
+    running.store.delay_s = 1
+    request = recall_pb2.RecallRequest(users=[USER], top_k=5)
+    code, *_ = await failure(running.recall.Recall(request, timeout=0.1))
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "reason"),
+    [
+        (StoreUnavailableError("Milvus does not answer"), grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE"),
+        (CollectionGoneError("Milvus: not loaded"), grpc.StatusCode.FAILED_PRECONDITION, "COLLECTION_GONE"),
+        (StoreError("Milvus (code 65535): odd"), grpc.StatusCode.INTERNAL, "STORE_FAILED"),
+    ],
+)
+async def test_faults_of_milvus(start: Start, fault: StoreError, code: grpc.StatusCode, reason: str) -> None:
+    running = await start(watch_interval_s=60)
+    running.store.fault = fault
+    found, found_reason, message, _ = await failure(
+        running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5))
+    )
+    assert (found, found_reason, message) == (code, reason, str(fault))
+
+
+async def test_a_defect_is_internal_and_says_nothing_of_the_inside(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    running = await start(watch_interval_s=60)
+    running.store.fault = ZeroDivisionError("secret path")  # type: ignore[assignment]
+    code, reason, message, _ = await failure(running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5)))
+    assert (code, reason, message) == (grpc.StatusCode.INTERNAL, "INTERNAL", "internal error")
+    assert "secret path" in caplog.text  # the traceback is in the log
+    assert "1007" not in caplog.text  # the history is not
+
+
+async def test_before_the_first_release_everything_says_why(start: Start) -> None:
+    running = await start(published=False)
+    await asyncio.sleep(0.1)
+    for call in (
+        running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5)),
+        running.recall.CountItems(recall_pb2.CountItemsRequest()),
+        running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest()),
+        running.recall.Explain(recall_pb2.ExplainRequest(user=USER, top_k=5)),
+    ):
+        code, reason, message, _ = await failure(call)
+        assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "NOT_READY")
+        assert "no alias 'live'" in message
+    status = (await running.health.Check(health_pb2.HealthCheckRequest(service="recall.v1.RecallService"))).status
+    assert status == health_pb2.HealthCheckResponse.NOT_SERVING
+    running.store.alias = running.collection
+    await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
+
+
+async def test_health_follows_milvus(start: Start) -> None:
+    running = await start()
+    running.store.fault = StoreUnavailableError("Milvus does not answer")
+    await until_health(running.health, health_pb2.HealthCheckResponse.NOT_SERVING)
+    running.store.fault = None
+    await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
+
+
+async def test_count_and_info(start: Start) -> None:
+    running = await start()
+    counted = await running.recall.CountItems(recall_pb2.CountItemsRequest(filter="item_id < 1070"))
+    assert (counted.count, counted.collection) == (10, running.collection)
+    info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
+    assert (info.item_count, info.embedding_dim, info.num_interests, info.maxlen) == (200, 16, 4, 8)
+    assert (info.metric, info.encoder, info.admin_enabled, info.refused_release) == ("IP", "numpy", True, "")
+    assert info.limits.max_users == 256 and info.limits.max_candidates == 200_000
+
+
+async def test_explain_shows_what_recall_does(start: Start) -> None:
+    running = await start()
+    ask = {"top_k": 5, "exclude_history": True}
+    explained = await running.recall.Explain(recall_pb2.ExplainRequest(user=USER, **ask))
+    recalled = await running.recall.Recall(recall_pb2.RecallRequest(users=[USER], **ask))
+    assert explained.candidates == recalled.results[0]
+    assert list(explained.used_hist_item) == [1000, 1007]
+    assert [len(interest.vector) for interest in explained.interests] == [16] * 4
+    hits = sum(len(interest.item_ids) for interest in explained.interests)
+    assert len(explained.dropped) == hits - 5
+    history = {drop.item_id for drop in explained.dropped if drop.reason == recall_pb2.DROP_REASON_HISTORY}
+    assert history <= {1000, 1007} and history
+
+
+async def test_explain_without_a_history_has_no_interests(start: Start) -> None:
+    running = await start()
+    explained = await running.recall.Explain(recall_pb2.ExplainRequest(user=recall_pb2.User(), top_k=5))
+    assert not explained.interests and explained.candidates.fallback
+
+
+async def test_admin_is_absent_unless_enabled(start: Start) -> None:
+    running = await start(admin_token_file=None)
+    code, *_ = await failure(running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN)))
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("sent", [{}, bearer("wrong"), bearer("")])
+async def test_admin_needs_the_token(start: Start, sent: dict[str, Any]) -> None:
+    running = await start()
+    request = admin_pb2.DropItemsRequest(collection=running.collection, allow_live=True)
+    code, reason, _, _ = await failure(running.admin.DropItems(request, **sent))
+    assert (code, reason) == (grpc.StatusCode.UNAUTHENTICATED, "ADMIN_TOKEN")
+    assert running.collection in running.store.collections
+
+
+async def test_dropping_the_released_collection_is_asked_twice(start: Start) -> None:
+    running = await start(watch_interval_s=60)
+    request = admin_pb2.DropItemsRequest(collection=running.collection)
+    code, reason, _, _ = await failure(running.admin.DropItems(request, **bearer(TOKEN)))
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "COLLECTION_IS_LIVE")
+    request.allow_live = True
+    dropped = await running.admin.DropItems(request, **bearer(TOKEN))
+    assert (dropped.collection, dropped.dropped_count) == (running.collection, 200)
+    code, reason, _, _ = await failure(running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5)))
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "COLLECTION_GONE")
+
+
+async def test_drop_takes_item_collections_only(start: Start) -> None:
+    running = await start()
+    request = admin_pb2.DropItemsRequest(collection="somebody_elses")
+    code, reason, _, _ = await failure(running.admin.DropItems(request, **bearer(TOKEN)))
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNKNOWN_COLLECTION")
+
+
+async def test_reload_takes_a_release_over_at_once(start: Start, tmp_path: Path) -> None:
+    running = await start(watch_interval_s=60)
+    artifact = load_artifact(make_artifact(tmp_path / "artifacts", seed=1))
+    name = running.store.publish(artifact)
+    reloaded = await running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN))
+    assert (reloaded.collection, reloaded.model_version) == (name, artifact.model_version)
+    assert reloaded.previous_model_version in running.collection
+    answer = await running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5))
+    assert (answer.collection, answer.model_version) == (name, artifact.model_version)
+
+
+async def test_a_refused_release_leaves_the_old_one_serving(start: Start, tmp_path: Path) -> None:
+    running = await start(watch_interval_s=60)
+    artifact = load_artifact(make_artifact(tmp_path / "artifacts", seed=1))
+    name = running.store.publish(artifact)
+    running.store.collections[name].vectors[0] += 1
+    code, reason, message, _ = await failure(running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN)))
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "RELEASE_REFUSED")
+    assert "the vector of item 1000 is not that of model" in message
+    info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
+    assert (info.collection, info.refused_release) == (running.collection, message)
+    answer = await running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5))
+    assert answer.collection == running.collection
+
+
+async def test_stopping_lets_calls_in_progress_finish(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR)
+    running = await start()
+    running.store.delay_s = 0.3
+    calls = [
+        asyncio.ensure_future(running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5))) for _ in range(10)
+    ]
+    await asyncio.sleep(0.1)
+    await running.server.stop(5)
+    answers = await asyncio.gather(*calls)
+    assert all(len(answer.results[0].item_ids) == 5 for answer in answers)
+    assert caplog.text == ""

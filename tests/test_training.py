@@ -1,0 +1,119 @@
+"""Training learns what there is to learn, keeps the best epoch, and gives the same model for the same seed."""
+
+import numpy as np
+import pytest
+
+from mind.artifact import Artifact
+from mind.config import Config
+from mind.encoder import NumpyEncoder, check_golden
+from mind.errors import DataError
+from mind.sampler import TrainingSampler, log_frequency
+from mind.sequences import EvalCases, Sequences
+from mind.training import Epoch, Trained, train
+from mind.vocabulary import Vocabulary
+from tests.test_metrics import sequences
+
+GROUPS, PER_GROUP = 10, 20
+
+
+def clustered(users: int, seed: int) -> list[list[int]]:
+    """Every user clicks within one or two of ten groups of items; ids are far apart and not ordered by group."""
+    rng = np.random.default_rng(seed)
+    item_id = np.random.default_rng(99).permutation(GROUPS * PER_GROUP).reshape(GROUPS, PER_GROUP) * 1_000 + 10**12
+    return [
+        item_id[rng.choice(rng.choice(GROUPS, 2), 12), rng.integers(0, PER_GROUP, 12)].tolist() for _ in range(users)
+    ]
+
+
+def held_out(users: int, seed: int) -> EvalCases:
+    rows = clustered(users, seed)
+    return EvalCases(sequences(*(row[:8] for row in rows)), sequences(*(row[8:] for row in rows)))
+
+
+def config(**changes: object) -> Config:
+    hyper = {"embedding_dim": 16, "hidden_size": 16, "maxlen": 8, "neg_samples": 100} | {
+        key: value for key, value in changes.items() if key in ("item_count", "num_interests")
+    }
+    runner = {"epochs": 4, "train_batch_size": 64, "seed": 7} | {
+        key: value for key, value in changes.items() if key in ("epochs", "patience", "seed")
+    }
+    hyper["optimizer"] = {"learning_rate": 0.02}
+    return Config.model_validate({"runner": runner, "hyper_parameters": hyper})
+
+
+Step = tuple[int, int, int, float]
+
+
+def run(settings: Config, valid: EvalCases | None = None) -> tuple[Trained, list[Epoch], list[Step]]:
+    epochs: list[Epoch] = []
+    steps: list[Step] = []
+    trained = train(settings, sequences(*clustered(300, 1)), valid, lambda *step: steps.append(step), epochs.append)
+    return trained, epochs, steps
+
+
+def test_it_learns_the_groups_and_keeps_the_best_epoch() -> None:
+    trained, epochs, steps = run(config(), held_out(100, 2))
+    assert trained.best.metrics["recall@50"] > 0.7  # 50 of 200 items at random would be 0.25
+    assert trained.best.metrics["recall@50"] == max(epoch.metrics["recall@50"] for epoch in epochs)
+    assert epochs[-1].loss < epochs[0].loss
+    last_step = -(-300 * 11 // 64)
+    assert steps[-1][:3] == (len(epochs), last_step, last_step)
+    hyper = config().hyper_parameters
+    check_golden(NumpyEncoder(trained.weights, 3), Artifact("test", hyper, trained.weights))
+    assert len(trained.weights.golden_seq_len) == 32
+    assert trained.weights.popularity.sum() == 300 * 12
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    one, other, third = (run(config(epochs=1, seed=seed))[0].weights for seed in (7, 7, 8))
+    np.testing.assert_array_equal(one.item_embedding, other.item_embedding)
+    assert (one.item_embedding != third.item_embedding).any()
+
+
+def test_it_stops_when_patience_runs_out() -> None:
+    _, epochs, _ = run(config(epochs=40, patience=1), held_out(30, 2))
+    assert len(epochs) < 40
+    assert epochs[-1].metrics["recall@50"] <= epochs[-2].metrics["recall@50"]
+
+
+def test_without_validation_the_last_epoch_is_kept() -> None:
+    trained, epochs, _ = run(config(epochs=2))
+    assert trained.best is epochs[-1] and trained.best.metrics == {}
+
+
+def test_item_count_is_checked() -> None:
+    with pytest.raises(DataError, match="item_count is 7, the training data have 200 items"):
+        run(config(item_count=7))
+
+
+def sampler(rows: Sequences, **sizes: int) -> TrainingSampler:
+    settings = {"maxlen": 3, "batch_size": 2, "neg_samples": 0, "seed": 0} | sizes
+    return TrainingSampler(rows, Vocabulary(np.unique(rows.item_id)), **settings)
+
+
+def test_every_position_but_the_first_is_a_target_with_what_came_before() -> None:
+    examples = sampler(sequences([10, 20, 30, 40, 50], [20, 10]))
+    batch = examples.batch(np.arange(examples.examples))
+    assert batch.candidates.tolist() == [2, 3, 4, 5, 1]
+    assert batch.hist_index.tolist() == [[1, 0, 0], [1, 2, 0], [1, 2, 3], [2, 3, 4], [2, 0, 0]]
+    assert batch.seq_len.tolist() == [1, 2, 3, 3, 1]
+
+
+def test_an_epoch_is_every_example_once_in_a_new_order() -> None:
+    examples = sampler(sequences(list(range(40))), batch_size=7)
+    first, second = ([t for batch in examples.epoch() for t in batch.candidates] for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(2, 41))
+    assert first != second
+    assert examples.steps == len(list(examples.epoch())) == 6
+
+
+def test_negatives_come_by_item_frequency() -> None:
+    examples = sampler(sequences([10] * 90 + [20] * 10), neg_samples=20_000)
+    drawn = examples.batch(np.array([0])).candidates[1:]
+    assert np.mean(drawn == 1) == pytest.approx(0.9, abs=0.01)
+    np.testing.assert_allclose(np.exp(log_frequency(np.array([90, 10]))[1:]), [0.9, 0.1], rtol=1e-6)
+
+
+def test_nothing_to_predict() -> None:
+    with pytest.raises(DataError, match="no user has two items or more"):
+        sampler(sequences([10], [20]))
