@@ -28,8 +28,9 @@ DELIMITERS = ",\t;|"
 
 _INTEGER = r"^-?[0-9]{1,19}$"
 _NUMBER = r"^-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
-_HOUR_MINUTE = r"([01][0-9]|2[0-3]):?[0-5][0-9]"
-_DATE = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]{_HOUR_MINUTE}(:[0-5][0-9](\.[0-9]+)?)?(Z|[+-]{_HOUR_MINUTE})?)?$"
+_HOUR = "([01][0-9]|2[0-3])"
+_ZONE = rf"(Z| ?UTC|[+-]{_HOUR}(:?[0-5][0-9])?)"
+_DATE = rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]{_HOUR}:[0-5][0-9](:[0-5][0-9](\.[0-9]+)?)?{_ZONE}?)?$"
 _ZONED = r":.*[Z+-]"
 
 
@@ -68,7 +69,7 @@ def read_columns(
             is_parquet = path.suffix == ".parquet" or file.read(4) == b"PAR1"
         return _read_parquet(path, names) if is_parquet else _read_csv(path, names, delimiter, header)
     except pa.ArrowException as error:
-        raise DataError(f"{path}: not {'Parquet' if is_parquet else 'CSV'}, or damaged: {error}") from error
+        raise DataError(f"{path}: cannot be read as {'Parquet' if is_parquet else 'CSV'}: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -92,6 +93,8 @@ def parse_ids(column: pa.ChunkedArray) -> tuple[Int64, Mask]:
 
 def parse_times(column: pa.ChunkedArray) -> tuple[Int64 | Float64, Mask]:
     """Integers, else floats, else ISO 8601 in microseconds since 1970 (UTC where no zone is given).
+
+    What most values are decides which of them are valid.
 
     Returns:
         values: [N] int64 if all are integers or dates, or float64; 0 where the value is null or no time.
@@ -120,6 +123,7 @@ def _parse_dates(text: pa.ChunkedArray, matches: pa.ChunkedArray) -> tuple[Int64
     day = pc.utf8_slice_codeunits(text, 0, 10)
     in_calendar = [value for value in pc.unique(pc.filter(day, matches)).to_pylist() if _is_date(value)]
     valid = pc.and_(matches, pc.is_in(day, pa.array(in_calendar, pa.string())))
+    text = pc.replace_substring_regex(text, " ?UTC$", "Z")
     zoned = pc.match_substring_regex(text, _ZONED).fill_null(False)
     text = pc.replace_substring_regex(text, r"(\.[0-9]{6})[0-9]+", r"\1")
     with_zone = pc.if_else(pc.and_(valid, zoned), text, None).cast(pa.timestamp("us", "UTC"))

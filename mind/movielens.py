@@ -4,6 +4,7 @@ Knows nothing of splits. Every rating counts as an interaction, whatever its val
 """
 
 import hashlib
+import http.client
 import logging
 import subprocess
 import sys
@@ -65,7 +66,7 @@ class Source:
     location: str
     """A URL, or a requirement that pip downloads."""
     download: Callable[["Source", Path], None]
-    """Puts `file_name` into a directory or raises OSError."""
+    """Puts `file_name` into a directory; raises OSError or HTTPException."""
 
 
 def download_with_pip(source: Source, directory: Path) -> None:
@@ -133,7 +134,7 @@ def fetch(cache_dir: Path, sources: Sequence[Source] = SOURCES) -> Path:
                 if not _is_intact(archive, source):
                     raise OSError(f"what came is not the file with {source.digest}")
                 return archive.replace(cache_dir / source.file_name)
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             failures.append(f"\n  {source.file_name} from {source.location}: {error}")
     raise DataError(
         f"{NAME}: not in {cache_dir} and cannot be downloaded; put one of these files there by hand:{''.join(failures)}"
@@ -146,14 +147,18 @@ def read_archive(path: Path) -> MovieLens:
     Raises:
         DataError: it is neither, or damaged.
     """
+    layouts = (
+        ("recbole/dataset_example/ml-100k", ("ml-100k.inter", "ml-100k.item"), _read_recbole),
+        ("ml-100k", ("u.data", "u.item"), _read_grouplens),
+    )
     try:
         with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as directory:
-            for folder, names, read in _LAYOUTS:
+            for folder, names, read in layouts:
                 members = [f"{folder}/{name}" for name in names]
                 if set(members) <= set(archive.namelist()):
                     archive.extractall(directory, members)
                     return read(Path(directory) / folder)
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     raise DataError(f"{path}: holds no MovieLens-100K; expected {SOURCES[0].file_name} or {SOURCES[1].file_name}")
 
@@ -187,12 +192,5 @@ def _items(item_id: pa.ChunkedArray, full_title: pa.ChunkedArray, genres: pa.Chu
     parts = pc.extract_regex(full_title, r"^(?P<title>.*) \((?P<year>[0-9]{4})\)")
     title = pc.coalesce(pc.struct_field(parts, "title"), full_title)
     year = pc.struct_field(parts, "year").cast(pa.int64())
-    return pa.table({"item_id": item_id.cast(pa.int64()), "title": title, "year": year, "genres": genres}).sort_by(
-        "item_id"
-    )
-
-
-_LAYOUTS = (
-    ("recbole/dataset_example/ml-100k", ("ml-100k.inter", "ml-100k.item"), _read_recbole),
-    ("ml-100k", ("u.data", "u.item"), _read_grouplens),
-)
+    items = pa.table({"item_id": item_id.cast(pa.int64()), "title": title, "year": year, "genres": genres})
+    return items.sort_by("item_id")

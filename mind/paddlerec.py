@@ -134,18 +134,20 @@ def _read_train_file(file: Path) -> pa.Table:
             pa_csv.ConvertOptions(column_types=dict.fromkeys(_TRAIN_COLUMNS, pa.int64()), null_values=[]),
         )
     except pa.ArrowInvalid as error:
-        for number, line in _lines(file):
-            fields = line.split(",")
-            if len(fields) != len(_TRAIN_COLUMNS):
-                raise DataError(f"{file}: line {number}: expected uid,item_id,time, found {shorten(line)}") from error
-            for name, field in zip(_TRAIN_COLUMNS, fields, strict=True):
-                if not _is_int64(field.strip()):
-                    raise DataError(
-                        f"{file}: line {number}: {name} is {shorten(field)}, not an integer of 64 bits"
-                    ) from error
-        raise DataError(f"{file}: {error}") from error
+        raise DataError(f"{file}: {_train_fault(file) or error}") from error
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+
+
+def _train_fault(file: Path) -> str | None:
+    for number, line in _lines(file):
+        fields = line.split(",")
+        if len(fields) != len(_TRAIN_COLUMNS):
+            return f"line {number}: expected uid,item_id,time, found {shorten(line)}"
+        for name, field in zip(_TRAIN_COLUMNS, fields, strict=True):
+            if not _is_int64(field.strip()):
+                return f"line {number}: {name} is {shorten(field)}, not an integer of 64 bits"
+    return None
 
 
 def _read_eval_file(file: Path) -> Iterator[tuple[Int64, Int64, Int64]]:

@@ -93,9 +93,9 @@ def main(
         with replacing(output / "items.parquet") as file:
             pq.write_table(items, file)
     if parts.dropped_users:
-        console.print(f"{parts.dropped_users:,} users dropped: fewer than {min_interactions} interactions")
+        console.print(f"users dropped, fewer than {min_interactions} interactions: {parts.dropped_users:,}")
     console.print(_summary(parts))
-    console.print(f"written to {output}", soft_wrap=True)
+    console.print(f"written to {output}", markup=False, soft_wrap=True)
 
 
 def _summary(parts: Split) -> Table:

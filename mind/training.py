@@ -63,7 +63,7 @@ def train(
         config: sizes, seed, epochs, patience.
         sequences: the training users.
         valid: held-out users that choose the best epoch by `SELECTED_BY`; None keeps the last epoch.
-        on_step: called every `print_interval` steps with epoch, step, steps of an epoch and the mean loss since the last call.
+        on_step: called every `print_interval` steps with epoch, step, steps of an epoch and the mean loss since then.
         on_epoch: called after every epoch.
 
     Raises:

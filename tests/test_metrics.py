@@ -68,7 +68,9 @@ def test_batched_encoding_drops_unknown_items_and_keeps_the_newest() -> None:
     vectors = encode_histories(encoder, Vocabulary(weights.item_id), histories, 8, batch_size=2)
     np.testing.assert_allclose(vectors[0], encoder.encode(np.array([[1, 2]]), np.array([2]))[0], rtol=1e-5, atol=1e-7)
     assert not vectors[1].any()
-    np.testing.assert_allclose(vectors[2], encoder.encode(np.arange(13, 21)[None], np.array([8]))[0], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(
+        vectors[2], encoder.encode(np.arange(13, 21)[None], np.array([8]))[0], rtol=1e-5, atol=1e-7
+    )
 
 
 def test_popular_is_the_same_for_everyone() -> None:

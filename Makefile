@@ -1,0 +1,42 @@
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: help install demo test check protos bench lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: .venv/installed  ## Create .venv with everything, versions and hashes from requirements.lock
+
+.venv/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -e .
+	@touch $@
+
+demo: install  ## Real data, train, index, serve, evaluate, call: a few minutes
+	@$(BIN)/python -m tests.demo
+
+test: install  ## All tests, against Milvus Lite and a real Milvus server
+	$(BIN)/pytest
+
+check: install  ## ruff, mypy --strict, buf lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+
+protos: install  ## Generate protos/**/*_pb2*.py anew
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/recall/v1/*.proto
+
+bench: install  ## Benchmarks, with the machine and a baseline beside every figure
+	$(BIN)/python -m tests.bench.serve
+
+lock: install  ## Resolve requirements.lock anew
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-annotate --no-header --upgrade -q -o requirements.lock
+
+clean:  ## Remove what the demo and the tests made
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache

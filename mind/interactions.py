@@ -1,0 +1,194 @@
+"""Users' interactions with items from any CSV or Parquet file, cleaned, counted and sorted.
+
+Knows nothing of splits or of PaddleRec's formats. Works on whole columns: no Python code runs per row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mind.columns import Columns, Float64, Mask, parse_ids, parse_times, read_columns, shorten
+from mind.errors import DataError
+from mind.sequences import Int64, Sequences
+
+EXAMPLES = 5
+"""How many lines a `Finding` names."""
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """N interactions in columns.
+
+    `user_id`, `item_id`: [N] int64. `timestamp`: [N] int64 or float64; only its order matters.
+    """
+
+    user_id: Int64
+    item_id: Int64
+    timestamp: Int64 | Float64
+
+    def __len__(self) -> int:
+        """Number of interactions."""
+        return len(self.user_id)
+
+    def take(self, rows: Int64 | Mask) -> "Interactions":
+        """Interactions at these positions, or where a mask is true."""
+        return Interactions(self.user_id[rows], self.item_id[rows], self.timestamp[rows])
+
+    def sort(self) -> "Interactions":
+        """By user, then time; interactions of one user at one time keep their order."""
+        return self.take(np.lexsort((self.timestamp, self.user_id)))
+
+    def sequences(self) -> Sequences:
+        """The item sequences of the users, ascending; the interactions must be sorted."""
+        user_id, start = np.unique(self.user_id, return_index=True)
+        return Sequences(user_id, np.append(start, len(self)), self.item_id)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of problem in a file."""
+
+    count: int
+    """Rows that have it."""
+    lines: tuple[int, ...]
+    """The first few of them."""
+    texts: tuple[str, ...] = ()
+    """What each of `lines` says, where that helps."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found in a file, and what became of it."""
+
+    rows: int
+    """Rows in the file, without header and blank lines."""
+    unit: str
+    """What `Finding.lines` count, from 1: "line" (a header is line 1), or "row" in Parquet."""
+    malformed: Finding
+    """Skipped: a wrong number of columns, an id that is no int64, a time that is none."""
+    missing: Finding
+    """Skipped: a value is empty."""
+    duplicates: Finding
+    """Skipped: user, item and time of an earlier row."""
+    unsorted: Finding
+    """Moved: the time is before that of the user's previous row."""
+
+    def __str__(self) -> str:
+        """One line for the file and one for each kind of problem in it."""
+        skipped = self.malformed.count + self.missing.count + self.duplicates.count
+        lines = [f"{self.rows - skipped:,} interactions in {self.rows:,} rows"]
+        for label, finding in (
+            ("malformed, skipped", self.malformed),
+            ("missing values, skipped", self.missing),
+            ("duplicates, skipped", self.duplicates),
+            ("unsorted, put in order", self.unsorted),
+        ):
+            if finding.count:
+                lines.append(f"  {label}: {finding.count:,} ({self._examples(finding)})")
+        return "\n".join(lines)
+
+    def _examples(self, finding: Finding) -> str:
+        more = ["..."] * (finding.count > len(finding.lines))
+        if not finding.texts:
+            return f"{self.unit} {', '.join([*map(str, finding.lines), *more])}"
+        pairs = zip(finding.lines, finding.texts, strict=True)
+        return "; ".join([f"{self.unit} {line}: {text}" for line, text in pairs] + more)
+
+
+def read_interactions(
+    path: Path,
+    user: str = "user_id",
+    item: str = "item_id",
+    time: str = "timestamp",
+    *,
+    delimiter: str | None = None,
+    header: Sequence[str] | None = None,
+    max_malformed: float = 0.01,
+) -> tuple[Interactions, Report]:
+    """Read a CSV (plain or compressed) or Parquet file.
+
+    Ids are integers of 64 bits. Times are integers, floats, or ISO 8601, which becomes microseconds since 1970 (UTC
+    where no zone is given).
+
+    Args:
+        path: a Parquet file, or text in UTF-8.
+        user: name of the column of user ids; a header may add a type to it, as in `user_id:token`.
+        item: name of the column of item ids.
+        time: name of the column of times.
+        delimiter: one character; detected if None.
+        header: names of all columns of a CSV file that does not name them itself.
+        max_malformed: largest share of rows, 0 to 1, that may be malformed or lack a value.
+
+    Returns:
+        The interactions, sorted by user and time, without duplicates, and what was found.
+
+    Raises:
+        DataError: the file or a column is missing, the format is another, or too few rows are usable.
+    """
+    found = read_columns(path, (user, item, time), delimiter, header)
+    user_id, user_valid = parse_ids(found.table.column(0))
+    item_id, item_valid = parse_ids(found.table.column(1))
+    timestamp, time_valid = parse_times(found.table.column(2))
+    valid = (user_valid, item_valid, time_valid)
+    usable = np.all(valid, axis=0)
+    present = np.all([column.is_valid().to_numpy() for column in found.table.columns], axis=0)
+    rows = len(usable) + len(found.misfits)
+    malformed = _malformed(found, valid, np.flatnonzero(present & ~usable))
+    missing = _finding(found.lines[~present])
+    interactions = Interactions(user_id, item_id, timestamp).take(usable)
+    duplicate = _duplicates(interactions)
+    interactions, lines = interactions.take(~duplicate), found.lines[usable]
+    unsorted = lines[~duplicate][_earlier_than_before(interactions)]
+    report = Report(rows, found.unit, malformed, missing, _finding(lines[duplicate]), _finding(unsorted))
+    _check_share(path, report, max_malformed)
+    return interactions.sort(), report
+
+
+def _finding(lines: Int64) -> Finding:
+    return Finding(len(lines), tuple(lines[:EXAMPLES].tolist()))
+
+
+def _malformed(found: Columns, valid: tuple[Mask, ...], rows: Int64) -> Finding:
+    faults = list(found.misfits)
+    for row in rows[:EXAMPLES].tolist():
+        column = next(index for index, mask in enumerate(valid) if not mask[row])
+        expected = "a time" if column == 2 else "an integer of 64 bits"
+        name, value = found.table.column_names[column], found.table.column(column)[row].as_py()
+        faults.append((int(found.lines[row]), f"{name} is {shorten(value)}, not {expected}"))
+    faults = sorted(faults)[:EXAMPLES]
+    return Finding(
+        len(found.misfits) + len(rows), tuple(line for line, _ in faults), tuple(fault for _, fault in faults)
+    )
+
+
+def _check_share(path: Path, report: Report, limit: float) -> None:
+    unusable = report.malformed.count + report.missing.count
+    if not report.rows:
+        raise DataError(f"{path}: no interactions")
+    if unusable == report.rows or unusable > limit * report.rows:
+        worst = max(report.malformed, report.missing, key=lambda finding: finding.count)
+        text = f": {worst.texts[0]}" if worst.texts else ": a value is missing"
+        raise DataError(
+            f"{path}: {unusable:,} of {report.rows:,} rows are unusable ({unusable / report.rows:.1%}), the limit is "
+            f"{limit:.1%}; {report.unit} {worst.lines[0]}{text}"
+        )
+
+
+def _duplicates(interactions: Interactions) -> Mask:
+    """Rows that say what an earlier row says, [N] bool."""
+    columns = (interactions.item_id, interactions.timestamp, interactions.user_id)
+    order = np.lexsort(columns)
+    repeats = np.all([column[order[1:]] == column[order[:-1]] for column in columns], axis=0)
+    duplicate = np.zeros(len(order), np.bool_)
+    duplicate[order[1:][repeats]] = True
+    return duplicate
+
+
+def _earlier_than_before(interactions: Interactions) -> Int64:
+    """Rows whose time is before that of the same user's previous row, ascending."""
+    by_user = np.argsort(interactions.user_id, kind="stable")
+    user_id, timestamp = interactions.user_id[by_user], interactions.timestamp[by_user]
+    earlier = (user_id[1:] == user_id[:-1]) & (timestamp[1:] < timestamp[:-1])
+    return np.sort(by_user[1:][earlier])

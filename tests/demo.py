@@ -1,0 +1,176 @@
+"""`make demo`: the whole path on real data, by the same commands a user types. `python -m tests.demo --help`.
+
+It lives with the tests because it may use every package, and because a test runs it.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from clients import RecallClient
+from mind.paddlerec import read_eval
+from protos.recall.v1 import recall_pb2
+
+ROOT = Path(__file__).parent.parent
+DATA = Path("data/movielens-100k")
+DEMO = Path("build/demo")
+MILVUS = DEMO / "milvus.db"
+ARTIFACTS = DEMO / "artifacts"
+SERVED = DEMO / "MIND served by gRPC and Milvus.jsonl"
+COLOURS = ("cyan", "magenta", "yellow", "green")
+SHOWN_USERS, SHOWN_CANDIDATES, SHOWN_HISTORY = 3, 8, 8
+
+console = Console(highlight=False)
+
+
+class StepError(Exception):
+    """A step failed; what it printed says why."""
+
+
+def main(
+    override: Annotated[
+        list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Passed to mind.train, such as runner.epochs=1.")
+    ] = None,
+) -> None:
+    """Real data, train, index, serve, evaluate, call: MIND on MovieLens-100K in a few minutes."""
+    os.chdir(ROOT)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        _demo(override or [])
+    except StepError as error:
+        console.print(f"[red]the demo stopped:[/] {error}")
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.print("interrupted; everything the demo started has been stopped")
+        raise typer.Exit(130) from None
+
+
+def _demo(override: list[str]) -> None:
+    started = time.monotonic()
+    model_path = f"runner.model_save_path={ARTIFACTS}"
+    overrides = [word for key in [model_path, *override] for word in ("-o", key)]
+    _heading(1, "Real people's histories: MovieLens-100K, split by users 8:1:1")
+    _run("-m", "mind.prepare", "movielens-100k", "--output", str(DATA))
+    _heading(2, "Train MIND on the CPU")
+    _run("-m", "mind.train", "-m", "mind/config.yaml", *overrides)
+    _heading(3, "Index: build, verify and publish the item collection in Milvus Lite")
+    _run(
+        "-m", "indexer", "build", "--milvus-uri", str(MILVUS), "--artifact", str(ARTIFACTS),
+        "--attributes", str(DATA / "items.parquet"), "--publish",
+    )  # fmt: skip
+    _heading(4, "Serve, and wait for the health check")
+    with _server() as address:
+        _heading(5, "Evaluate through the service, beside two baselines")
+        _run(
+            "-m", "clients", "recall", "--server", address, "--input", str(DATA / "test" / "test.txt"),
+            "--top-k", "50", "--output", str(SERVED),
+        )  # fmt: skip
+        _run("-m", "mind.infer", "-m", "mind/config.yaml", "-o", model_path, "--candidates", str(SERVED))
+        _heading(6, "Call Recall for a few test users")
+        _show_users(address)
+        _heading(7, "Stop")
+    console.print(f"everything the demo started has been stopped; it took {time.monotonic() - started:.0f} s")
+    _next_steps()
+
+
+def _heading(number: int, text: str) -> None:
+    console.print()
+    console.rule(f"[bold]{number}  {text}", align="left", style="dim")
+
+
+def _run(*arguments: str) -> None:
+    """Run one of our own commands where the user sees it."""
+    shown = " ".join(f"'{word}'" if " " in word else word for word in arguments)
+    console.print(f"[dim]$ python {shown}", soft_wrap=True)
+    if subprocess.run([sys.executable, *arguments], check=False).returncode:
+        raise StepError(f"`python {shown}` failed, see above")
+
+
+@contextmanager
+def _server() -> Iterator[str]:
+    """A server on a free port, healthy when this yields its address, stopped with SIGTERM."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    command = ["-m", "server", "--listen", address, "--artifacts", str(ARTIFACTS), "--milvus-uri", str(MILVUS)]
+    console.print(f"[dim]$ python {' '.join(command)} &", soft_wrap=True)
+    process = subprocess.Popen([sys.executable, *command])
+    try:
+        _run("-m", "clients", "health", "--server", address, "--wait", "60")
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _show_users(address: str) -> None:
+    items = pq.read_table(DATA / "items.parquet").to_pydict()
+    titles = dict(zip(items["item_id"], items["title"], strict=True))
+    cases = read_eval(DATA / "test")
+    with RecallClient(address, timeout_s=10) as client:
+        histories = [cases.history[user].tolist() for user in range(SHOWN_USERS)]
+        answer = client.recall(histories, top_k=SHOWN_CANDIDATES)
+        for user, (history, result) in enumerate(zip(histories, answer.results, strict=True)):
+            clicked = set(cases.target[user].tolist())
+            console.print(_table(f"user {cases.history.user_id[user]}", history, result, titles, clicked))
+        first = histories[0]
+        wanted = 'year >= 1995 and array_contains(genres, "Drama")'
+        filtered = client.recall([first], top_k=SHOWN_CANDIDATES, filter=wanted)
+        console.print(_table(f"the first user again, filter {wanted}", first, filtered.results[0], titles, set()))
+        fresh = client.recall([first], top_k=SHOWN_CANDIDATES, exclude_history=True)
+        console.print(_table("the first user again, exclude_history", first, fresh.results[0], titles, set()))
+    console.print("[bold]●[/] the interest that found it   [bold]✓[/] the user did watch it afterwards")
+
+
+def _table(
+    title: str, history: list[int], result: recall_pb2.UserCandidates, titles: dict[int, str], clicked: set[int]
+) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", min_width=100)
+    table.add_column(f"history, newest first ({len(history)} in all)", style="dim", ratio=4)
+    table.add_column("candidate", ratio=5)
+    table.add_column("score", justify="right")
+    table.add_column("interest")
+    table.add_column("", width=1)
+    newest = history[::-1][:SHOWN_HISTORY]
+    for row in range(max(len(newest), len(result.item_ids))):
+        left = titles.get(newest[row], str(newest[row])) if row < len(newest) else ""
+        if row < len(result.item_ids):
+            item, interest = result.item_ids[row], result.interest[row]
+            mark = "✓" if item in clicked else ""
+            colour = COLOURS[interest % len(COLOURS)]
+            table.add_row(left, titles[item], f"{result.scores[row]:.3f}", f"[{colour}]● {interest}[/]", mark)
+        else:
+            table.add_row(left)
+    return table
+
+
+def _next_steps() -> None:
+    console.print("\n[bold]Go on with[/]")
+    for what, command in (
+        ("serve", f".venv/bin/python -m server --artifacts {ARTIFACTS} --milvus-uri {MILVUS}"),
+        ("call", ".venv/bin/recall-client recall --hist-item 50,181,174 --top-k 10"),
+        ("your own data", ".venv/bin/python -m mind.prepare clicks.csv --output data/mine  # and on as in README"),
+    ):
+        console.print(f"  {what:<14} {command}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app = typer.Typer(add_completion=False)
+    app.command()(main)
+    app()
