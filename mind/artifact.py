@@ -249,7 +249,7 @@ def _check_shapes(hyper_parameters: HyperParameters, weights: Weights, path: Pat
             )
         if tensor.dtype == np.float32 and not np.isfinite(tensor).all():
             raise ArtifactError(f"{path}: {name} has NaN or infinite values")
-    if items == 0 or golden == 0 or not (np.diff(weights.item_id) > 0).all():
+    if items == 0 or golden == 0 or not (weights.item_id[1:] > weights.item_id[:-1]).all():
         raise ArtifactError(f"{path}: item_id must be strictly ascending and, like the golden histories, not empty")
     if weights.golden_hist_index.min() < 0 or weights.golden_hist_index.max() > items:
         raise ArtifactError(f"{path}: golden_hist_index names rows outside 0 to {items}")

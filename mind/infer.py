@@ -63,11 +63,11 @@ def main(
     cases = read_eval(settings.runner.test_data_dir)
     model = load_artifact(newest_artifact(artifact or settings.runner.model_save_path))
     lists = _baselines(settings, model, cases, cutoffs[-1])
-    lists[f"MIND {model.model_version}, exact search"] = _exact(settings, model, encoder, cases, cutoffs[-1])
+    lists["MIND, exact search"] = _exact(settings, model, encoder, cases, cutoffs[-1])
     for file in candidates or []:
         lists[file.stem] = read_candidates(file, cases, cutoffs[-1])
     scores = {name: metrics.report(ranked, cases.target, cutoffs) for name, ranked in lists.items()}
-    console.print(_table(scores, cutoffs, f"{len(cases):,} test users"))
+    console.print(_table(scores, cutoffs, f"model {model.model_version} on {len(cases):,} test users, per cent"))
     if output:
         output.write_text(json.dumps({"model_version": model.model_version, "metrics": scores}, indent=2))
 
@@ -122,10 +122,10 @@ def _exact(settings: Config, model: Artifact, name: EncoderName, cases: EvalCase
 
 def _table(scores: dict[str, dict[str, float]], cutoffs: tuple[int, ...], title: str) -> Table:
     table = Table(title=title, title_justify="left")
-    table.add_column("per cent")
+    table.add_column("")
     for n in cutoffs:
         for name in ("Recall", "NDCG", "HitRate"):
-            table.add_column(f"{name}@{n}", justify="right")
+            table.add_column(f"{name}\n@{n}", justify="right")
     best = {key: max(row[key] for row in scores.values()) for key in next(iter(scores.values()))}
     for name, row in scores.items():
         cells = [f"{100 * value:.2f}" for value in row.values()]

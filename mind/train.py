@@ -13,7 +13,7 @@ from mind.artifact import write_artifact
 from mind.command import ConfigFile, Overrides, run
 from mind.config import Config, load_config
 from mind.paddlerec import data_files, read_eval, read_train
-from mind.sequences import Sequences
+from mind.sequences import EvalCases, Sequences
 from mind.training import SELECTED_BY, Epoch, Trained, train
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -36,6 +36,7 @@ def main(config: ConfigFile, override: Overrides = None) -> None:
         f"{len(sequences):,} users, {len(sequences.item_id):,} interactions to train on; "
         + (f"{len(valid):,} users choose the best epoch by {SELECTED_BY}" if valid else "the last epoch is kept")
     )
+    console.print(_heading(valid is not None), style="bold")
     started = time.perf_counter()
     trained = _train(settings, sequences, valid)
     hyper = settings.hyper_parameters.model_copy(update={"item_count": len(trained.weights.item_id)})
@@ -53,7 +54,7 @@ def main(config: ConfigFile, override: Overrides = None) -> None:
     )
 
 
-def _train(settings: Config, sequences: Sequences, valid: Any) -> Trained:
+def _train(settings: Config, sequences: Sequences, valid: EvalCases | None) -> Trained:
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(bar_width=30),
@@ -73,10 +74,17 @@ def _train(settings: Config, sequences: Sequences, valid: Any) -> Trained:
         return train(settings, sequences, valid, on_step, on_epoch)
 
 
+SHOWN = {"recall@20": "R@20", "recall@50": "R@50", "ndcg@50": "NDCG@50", "hit_rate@50": "Hit@50"}
+"""Validation metrics that are printed after every epoch, in per cent, and their headings."""
+
+
+def _heading(validated: bool) -> str:
+    return "epoch    loss  examples/s" + "".join(f"{name + ' %':>11}" for name in SHOWN.values() if validated)
+
+
 def _epoch_line(epoch: Epoch) -> str:
-    line = f"epoch {epoch.number:>2}  loss {epoch.loss:.4f}  {epoch.examples_per_s:>8,.0f} examples/s"
-    shown = ("recall@20", "recall@50", "ndcg@50", "hit_rate@50")
-    return line + "".join(f"  {name} {epoch.metrics[name]:6.2%}" for name in shown if name in epoch.metrics)
+    line = f"{epoch.number:>5}  {epoch.loss:.4f}  {epoch.examples_per_s:>10,.0f}"
+    return line + "".join(f"{100 * epoch.metrics[name]:>11.2f}" for name in SHOWN if name in epoch.metrics)
 
 
 def _data_fingerprint(directory: Path, sequences: Sequences) -> dict[str, Any]:

@@ -14,9 +14,8 @@ def main() -> int:
     try:
         settings = load_settings(sys.argv[1:])
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # it logs every failed call with a traceback
-        for chatty in ("faiss", "milvus_lite"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
+        for name in ("pymilvus", "milvus_lite", "faiss"):  # they log every failed call with a traceback
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         from server.app import serve  # after --help, which should not wait for pymilvus
 
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:

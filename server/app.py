@@ -16,7 +16,7 @@ from mind.errors import ConfigError
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.admin import AdminService
 from server.errors import StoreUnavailableError
-from server.interceptor import ErrorBoundary
+from server.door import Door
 from server.pipeline import CandidatePipeline
 from server.release import Releases, watch
 from server.service import RecallService
@@ -40,8 +40,9 @@ class RecallServer:
         self._health = health.aio.HealthServicer()
         self.releases = Releases(store, settings.artifacts, _encoder_maker(settings.encoder))
         pipeline = CandidatePipeline(store, self._encode_on, settings.search_timeout_ms, settings.max_overfetch)
+        self._door = Door(settings.max_concurrent_requests)
         self._server = grpc.aio.server(
-            interceptors=[ErrorBoundary(settings.max_concurrent_requests)],
+            interceptors=[self._door],
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.so_reuseport", 0),  # or a second server on this port would silently take half the callers
@@ -70,11 +71,12 @@ class RecallServer:
         self._watching = asyncio.create_task(watch(self.releases, self._settings.watch_interval_s, self._set_health))
 
     async def stop(self, drain_s: float) -> None:
-        """Say NOT_SERVING, let calls in progress finish for at most `drain_s` seconds, and go."""
+        """Say NOT_SERVING, let calls in progress finish, `drain_s` seconds at most, and go."""
         if self._watching:
             self._watching.cancel()
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(drain_s)
+        await self._door.close(drain_s)
+        await self._server.stop(0)
         await self._store.close()
         self._encode_on.shutdown()
 
@@ -111,7 +113,8 @@ async def _connect(settings: Settings) -> ItemStore:
             return await MilvusStore.connect(
                 settings.milvus_uri,
                 settings.milvus_token.get_secret_value(),
-                settings.milvus_ca,
+                settings.milvus_db_name,
+                settings.milvus_ca_cert,
                 settings.search_timeout_ms / 1000,
             )
         except StoreUnavailableError as error:

@@ -1,4 +1,4 @@
-"""What can go wrong while serving. Only `server.interceptor` knows which gRPC status each becomes.
+"""What can go wrong while serving. Only `server.door` knows which gRPC status each becomes.
 
 ServerError
 ├── InvalidRequestError        the request breaks a limit or its filter cannot be used
@@ -7,6 +7,7 @@ ServerError
 ├── UnauthenticatedError       an admin call without the right token
 ├── RefusedError               an admin call that would take the released collection away
 ├── NotReadyError              no release has been loaded yet
+├── StoppingError              the server is on its way out
 ├── ReleaseRefusedError        a release fails a check; the one before it keeps serving
 └── StoreError                 Milvus
     ├── StoreUnavailableError  cannot be reached, or does not answer in time
@@ -63,6 +64,12 @@ class NotReadyError(ServerError):
     """No release has been loaded yet."""
 
     reason = "NOT_READY"
+
+
+class StoppingError(ServerError):
+    """The server is on its way out."""
+
+    reason = "STOPPING"
 
 
 class ReleaseRefusedError(ServerError):

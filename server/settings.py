@@ -47,8 +47,10 @@ class Settings(BaseSettings):
     """Milvus: a .db path (Milvus Lite, embedded) or http(s)://host:19530 (Standalone, Distributed)."""
     milvus_token: SecretStr = SecretStr("")
     """Token or user:password for Milvus; prefer the environment, a flag shows in the process list."""
-    milvus_ca: Path | None = None
-    """CA certificate (PEM) that signed the certificate of an https:// Milvus."""
+    milvus_db_name: str = ""
+    """Milvus database; empty is the default one."""
+    milvus_ca_cert: Path | None = None
+    """PEM file that the certificate of an https:// Milvus is checked against; the system's authorities otherwise."""
     encoder: Literal["numpy", "paddle"] = "numpy"
     """What turns histories into interest vectors: numpy (CPU, needs no Paddle) or paddle (the network, CPU or GPU)."""
     watch_interval_s: float = Field(default=5.0, gt=0)

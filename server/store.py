@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 import numpy as np
+from milvus_lite import DataDirLockedError, MilvusLite
 from pymilvus import AsyncMilvusClient, MilvusException
 from pymilvus.client.prepare import Prepare
 from pymilvus.client.types import LoadState
@@ -83,16 +84,19 @@ class MilvusStore:
         self._timeout_s = timeout_s
 
     @classmethod
-    async def connect(cls, uri: str, token: str, ca: Path | None, timeout_s: float) -> "MilvusStore":
+    async def connect(cls, uri: str, token: str, db_name: str, ca_cert: Path | None, timeout_s: float) -> "MilvusStore":
         """Connect, and make sure somebody answers. Raises StoreUnavailableError."""
-        tls = {"secure": True, "ca_pem_path": str(ca)} if ca else {}
+        tls = {"secure": True, "server_pem_path": str(ca_cert)} if ca_cert else {}
         try:
-            client = AsyncMilvusClient(uri, token=token, timeout=timeout_s, **tls)
-            store = cls(client, timeout_s)
-            await store._call(client.list_collections(timeout=timeout_s))
-        except MilvusException as error:
-            raise StoreUnavailableError(f"Milvus at {uri}: {_shorten(error.message)}") from error
-        return store
+            client = AsyncMilvusClient(uri, token=token, db_name=db_name, timeout=timeout_s, **tls)
+            await client.list_collections(timeout=timeout_s)
+        except (MilvusException, grpc.RpcError) as error:
+            reason = error.message if isinstance(error, MilvusException) else error.details()
+            if uri.endswith(".db") and _held_by_another(uri):
+                reason = "another process holds this Milvus Lite file; stop it, or serve the file to all with "
+                reason += "`milvus-lite server` and give its http:// address"
+            raise StoreUnavailableError(f"Milvus at {uri}: {_shorten(str(reason))}") from error
+        return cls(client, timeout_s)
 
     async def live_collection(self) -> str | None:
         """See `ItemStore`."""
@@ -176,6 +180,17 @@ class MilvusStore:
         except grpc.RpcError as error:
             details = _shorten(error.details() or error.code().name)
             raise StoreUnavailableError(f"Milvus does not answer: {details}") from error
+
+
+def _held_by_another(path: str) -> bool:
+    """Lite only logs why a file did not open: open it once more to hear it."""
+    try:
+        MilvusLite(str(Path(path).absolute())).close()
+    except DataDirLockedError:
+        return True
+    except Exception:
+        return False
+    return False
 
 
 def _translate(code: Any, message: str, filter_: str) -> StoreError | InvalidRequestError:

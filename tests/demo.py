@@ -28,7 +28,7 @@ DATA = Path("data/movielens-100k")
 DEMO = Path("build/demo")
 MILVUS = DEMO / "milvus.db"
 ARTIFACTS = DEMO / "artifacts"
-SERVED = DEMO / "MIND served by gRPC and Milvus.jsonl"
+SERVED = DEMO / "MIND, served.jsonl"
 COLOURS = ("cyan", "magenta", "yellow", "green")
 SHOWN_USERS, SHOWN_CANDIDATES, SHOWN_HISTORY = 3, 8, 8
 

@@ -1,10 +1,12 @@
-"""The error boundary: the one place where our exceptions become gRPC statuses with google.rpc details.
+"""The door: where callers are turned away, and the one place where our exceptions become gRPC statuses.
 
-It also turns callers away when too much is in progress. grpc.aio's own maximum_concurrent_rpcs is unreliable.
+Callers are turned away when too much is in progress (grpc.aio's own maximum_concurrent_rpcs is unreliable), and while
+the server stops: what gRPC has received and not yet handed over when it shuts down is answered with a bare CANCELLED.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,6 +24,7 @@ from server.errors import (
     RefusedError,
     ReleaseRefusedError,
     ServerError,
+    StoppingError,
     StoreUnavailableError,
     UnauthenticatedError,
 )
@@ -34,6 +37,8 @@ REASON_KEY = "error-reason"
 """Trailing metadata key that repeats ErrorInfo.reason for callers without google.rpc types."""
 RETRY_AFTER_MS = 50
 """When a caller that was turned away should come back."""
+CLOSING_S = 0.25
+"""Shortest time that a stopping server still says so to callers."""
 
 _CODES: dict[type[ServerError], int] = {
     InvalidRequestError: code_pb2.INVALID_ARGUMENT,
@@ -44,6 +49,7 @@ _CODES: dict[type[ServerError], int] = {
     ReleaseRefusedError: code_pb2.FAILED_PRECONDITION,
     CollectionGoneError: code_pb2.FAILED_PRECONDITION,
     NotReadyError: code_pb2.UNAVAILABLE,
+    StoppingError: code_pb2.UNAVAILABLE,
     StoreUnavailableError: code_pb2.UNAVAILABLE,
 }
 
@@ -51,13 +57,22 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[Any]]
 
 
-class ErrorBoundary(grpc.aio.ServerInterceptor):
+class Door(grpc.aio.ServerInterceptor):
     """Wraps every unary call of our own services."""
 
     def __init__(self, max_concurrent_requests: int) -> None:
         """`max_concurrent_requests`: RecallService calls in progress at once."""
         self._limit = max_concurrent_requests
         self._in_progress = 0
+        self._closing = False
+
+    async def close(self, drain_s: float) -> None:
+        """Turn new calls away, and wait for those in progress, `drain_s` seconds at most."""
+        self._closing = True
+        deadline = time.monotonic() + drain_s
+        await asyncio.sleep(min(drain_s, CLOSING_S))  # callers that come now are told to go elsewhere
+        while self._in_progress and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         """See grpc.aio.ServerInterceptor."""
@@ -75,6 +90,8 @@ class ErrorBoundary(grpc.aio.ServerInterceptor):
 
         async def guarded(request: Any, context: Context) -> Any:
             try:
+                if self._closing:
+                    raise StoppingError("the server is stopping; another one will answer")
                 if counted and self._in_progress >= self._limit:
                     raise OverloadedError(f"{self._limit} requests are in progress, the limit", RETRY_AFTER_MS)
                 self._in_progress += counted

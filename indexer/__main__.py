@@ -1,0 +1,438 @@
+"""Command line: `python -m indexer build | publish | status | count | rollback | prune | drop`."""
+
+import functools
+import inspect
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from indexer import release
+from indexer.attributes import TYPES, Attributes, read_attributes
+from indexer.build import Built, build, choose_index
+from indexer.catalogue import ItemCollection, item_collections
+from indexer.errors import IndexerError, NothingToDoError, RefusedError
+from indexer.store import Connection, Store
+from mind.artifact import Artifact, load_artifact, newest_artifact
+from mind.collection import ITEM_ID, Fingerprint
+from mind.errors import MindError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="""Turn a trained model into a searchable item collection in Milvus, and choose which one is live.
+
+[bold]Examples[/bold]
+
+Build the newest model under artifacts/ in a local file, and release it:
+
+    python -m indexer build --artifact artifacts --publish
+
+The same on a Milvus server, with attributes to filter on:
+
+    python -m indexer build --artifact artifacts --publish
+        --attributes items.csv --multi-valued genres
+        --milvus http://127.0.0.1:19530
+
+Go back to the release before, and clean up:
+
+    python -m indexer rollback
+    python -m indexer prune --keep 2
+
+A build never touches what is live. The same model, attributes and index
+give the same collection, so building again is safe.
+
+Exit code: 0 done; 1 failed, one line says why; 2 wrong usage; 130 interrupted.
+""",
+)
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(highlight=False, soft_wrap=True, stderr=True)
+
+_MILVUS = "Milvus"
+
+
+class Format(StrEnum):
+    """How `status` answers."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+def _connection(
+    milvus: Annotated[
+        str,
+        typer.Option(
+            envvar="RECALL_MILVUS_URI",
+            rich_help_panel=_MILVUS,
+            help="http://host:port, https://host:port, or a path that ends in .db: Milvus Lite in that file.",
+        ),
+    ] = "milvus.db",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=_MILVUS,
+            help="File that holds user:password or an API key. Without it, RECALL_MILVUS_TOKEN holds the token itself.",
+        ),
+    ] = None,
+    db_name: Annotated[str, typer.Option(rich_help_panel=_MILVUS, help="Milvus database.")] = "",
+    ca_cert: Annotated[
+        Path | None, typer.Option(rich_help_panel=_MILVUS, help="PEM file of the authority to trust, for https://.")
+    ] = None,
+    client_cert: Annotated[
+        Path | None, typer.Option(rich_help_panel=_MILVUS, help="PEM file for mutual TLS; needs the two other files.")
+    ] = None,
+    client_key: Annotated[
+        Path | None, typer.Option(rich_help_panel=_MILVUS, help="Private key of the client certificate.")
+    ] = None,
+    tls_server_name: Annotated[
+        str, typer.Option(rich_help_panel=_MILVUS, help="Name in the server's certificate, if not the host.")
+    ] = "",
+    timeout_s: Annotated[
+        float, typer.Option(rich_help_panel=_MILVUS, min=0.1, help="Longest that one call may take, in seconds.")
+    ] = 30,
+    wait_s: Annotated[
+        float,
+        typer.Option(rich_help_panel=_MILVUS, min=1, help="Longest that flush, index build or load may take, each."),
+    ] = 3600,
+) -> Connection:
+    token = os.environ.get("RECALL_MILVUS_TOKEN", "")
+    if token_file is not None:
+        try:
+            token = token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RefusedError(f"{token_file}: --token-file cannot be read: {error}") from error
+    return Connection(
+        uri=milvus,
+        token=token,
+        db_name=db_name,
+        ca_cert=ca_cert,
+        client_cert=client_cert,
+        client_key=client_key,
+        server_name=tls_server_name,
+        timeout_s=timeout_s,
+        wait_s=wait_s,
+    )
+
+
+def _connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `_connection`, and turn what goes wrong into one line and an exit code."""
+    shared = inspect.signature(_connection).parameters
+    own = {name: option for name, option in inspect.signature(command).parameters.items() if name != "connection"}
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        try:
+            connection = _connection(**{name: options.pop(name) for name in shared})
+            command(connection=connection, **options)
+        except (IndexerError, MindError) as error:
+            _err.print("[bold red]error:[/]", end=" ")
+            _err.print(str(error), markup=False)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            _err.print("interrupted")
+            raise typer.Exit(130) from error
+
+    parameters = [*own.values(), *shared.values()]
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
+    )
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+@app.command("build")
+@_connected
+def build_command(
+    connection: Connection,
+    artifact: Annotated[Path, typer.Option(help="A model's directory, or a directory of them: then the newest.")],
+    attributes: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet file of item attributes; all its columns are taken.")
+    ] = None,
+    id_column: Annotated[str, typer.Option(help="Column of --attributes that holds the item id.")] = ITEM_ID,
+    multi_valued: Annotated[
+        list[str] | None, typer.Option(help="Text column to split at '|', such as genres. Repeatable.")
+    ] = None,
+    column_type: Annotated[
+        list[str] | None,
+        typer.Option("--type", help=f"Type of a column, such as year=INT64: {', '.join(TYPES)}. Repeatable."),
+    ] = None,
+    index_type: Annotated[
+        str | None,
+        typer.Option(help="HNSW, IVF_FLAT, ... (HNSW on a server, FLAT on Milvus Lite).", show_default=False),
+    ] = None,
+    index_param: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as M=32, efConstruction=200 (the defaults of HNSW) or nlist=1024. Repeatable."),
+    ] = None,
+    search_param: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as ef=128 (the default of HNSW) or nprobe=32; servers search with it. Repeatable."),
+    ] = None,
+    min_recall: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of the exact best 50 that the index must find.")
+    ] = 0.95,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Most rows in one insert.")] = 20_000,
+    publish: Annotated[bool, typer.Option("--publish", help="Make it live afterwards.")] = False,
+) -> None:
+    """Build and verify the collection of a model.
+
+    Inserts the item embeddings and attributes, indexes and loads them, then
+    counts, compares stored vectors with the model's, and measures what the
+    index finds against an exact search. If the collection is there already,
+    it is only looked over. What an interrupted build left is replaced, so
+    never run two builds of the same model at once.
+    """
+    started = time.monotonic()
+    model = load_artifact(newest_artifact(artifact))
+    if attributes is None and (multi_valued or column_type):
+        raise typer.BadParameter("--multi-valued and --type are about the columns of --attributes")
+    index = choose_index(connection.is_lite, index_type, _pairs(index_param), _pairs(search_param))
+    _show_model(model)
+    loaded = Attributes()
+    if attributes is not None:
+        types = {name: str(kind) for name, kind in _pairs(column_type).items()}
+        loaded = read_attributes(attributes, model.weights.item_id, id_column, multi_valued or [], types)
+        _show_attributes(loaded, len(model.weights.item_id))
+    with Store(connection) as store:
+        with _progress() as on_progress:
+            built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
+        _show_built(built, time.monotonic() - started)
+        if publish:
+            _show_release(release.publish(store, built.collection))
+        else:
+            _line("next", f"python -m indexer publish {built.collection}")
+
+
+@app.command("publish")
+@_connected
+def publish_command(
+    connection: Connection,
+    collection: Annotated[
+        str | None, typer.Argument(help="The one that was finished last if left out.", show_default=False)
+    ] = None,
+) -> None:
+    """Make a finished collection the live one. It is counted again before the alias moves."""
+    with Store(connection) as store:
+        _show_release(release.publish(store, collection))
+
+
+@app.command("status")
+@_connected
+def status_command(
+    connection: Connection,
+    form: Annotated[Format, typer.Option("--format", help="For people or for programs.")] = Format.TABLE,
+) -> None:
+    """List the item collections: live, published before, built, incomplete."""
+    with Store(connection) as store:
+        collections = item_collections(store)
+    if form is Format.JSON:
+        print(json.dumps([_plain(collection) for collection in collections], indent=2))
+    elif collections:
+        _out.print(_table(collections))
+    else:
+        _out.print(f"{connection.shown} holds no item collection; `python -m indexer build` makes one")
+
+
+@app.command("count")
+@_connected
+def count_command(
+    connection: Connection,
+    collection: Annotated[str | None, typer.Argument(help="The live one if left out.", show_default=False)] = None,
+) -> None:
+    """Count the items in a collection, exactly; loads it if it is not."""
+    with Store(connection) as store:
+        if collection is None:
+            collection = store.alias()
+        if collection is None:
+            raise NothingToDoError("nothing is live; name the collection to count")
+        release.find(item_collections(store), collection)
+        store.load(collection)
+        print(store.count(collection))
+
+
+@app.command("rollback")
+@_connected
+def rollback_command(
+    connection: Connection,
+    to: Annotated[str | None, typer.Option(help="An earlier release.", show_default="the one before")] = None,
+) -> None:
+    """Return to the release before the live one. Releases after it count as built, no longer as published."""
+    with Store(connection) as store:
+        _show_release(release.rollback(store, to))
+
+
+@app.command("prune")
+@_connected
+def prune_command(
+    connection: Connection,
+    keep: Annotated[int, typer.Option(min=0, help="Collections to keep besides the live one.")] = 2,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="Also drop unfinished builds; make sure that none is running.")
+    ] = False,
+) -> None:
+    """Drop old collections.
+
+    Keeps the live one and, of the others, the --keep that were last
+    published or, if never published, finished.
+    """
+    with Store(connection) as store:
+        release.prune(store, keep, incomplete, lambda name: _line("dropped", name))
+
+
+@app.command("drop")
+@_connected
+def drop_command(
+    connection: Connection,
+    collection: Annotated[str, typer.Argument(help="Its name, as `status` shows it.", show_default=False)],
+    allow_live: Annotated[
+        bool, typer.Option("--allow-live", help="Even if it is live; servers have nothing to follow then.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Drop one collection, for good."""
+    if not yes and not typer.confirm(f"Drop {collection} from {connection.shown}?", err=True):
+        raise RefusedError(f"{collection}: not dropped")
+    with Store(connection) as store:
+        release.drop(store, collection, allow_live)
+    _line("dropped", collection)
+
+
+def _pairs(options: list[str] | None) -> dict[str, int | float | str]:
+    pairs: dict[str, int | float | str] = {}
+    for option in options or []:
+        name, equals, text = option.partition("=")
+        if not (name and equals and text):
+            raise typer.BadParameter(f"{option!r}: expected NAME=VALUE")
+        pairs[name] = _number(text)
+    return pairs
+
+
+def _number(text: str) -> int | float | str:
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], None]]:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description:<9}"),
+        BarColumn(),
+        TextColumn("{task.fields[count]}"),
+        TimeElapsedColumn(),
+    )
+    tasks: dict[str, Any] = {}
+    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as bar:
+
+        def on_progress(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                for task in tasks.values():
+                    bar.remove_task(task)
+                tasks.clear()
+                tasks[stage] = bar.add_task(stage, total=total or None, count="")
+            bar.update(tasks[stage], completed=done, count=f"{done:,} of {total:,}" if total else "")
+
+        yield on_progress
+
+
+def _line(label: str, text: str) -> None:
+    _out.print(f"[bold]{label:<11}[/]{text}")
+
+
+def _show_model(model: Artifact) -> None:
+    items, dim = len(model.weights.item_id), model.hyper_parameters.embedding_dim
+    _line("model", f"{model.model_version}: {items:,} items, {dim} dimensions")
+
+
+def _show_attributes(attributes: Attributes, items: int) -> None:
+    for position, column in enumerate(attributes.columns):
+        _line("" if position else "attributes", f"{column.name} {column.type}, {column.filled:,} of {items:,} items")
+    if attributes.missing:
+        _line("", f'{attributes.missing:,} items have no row in the file: "", 0, false or [] stands for their values')
+    if attributes.unknown:
+        _line("", f"{attributes.unknown:,} rows are of items that the model does not know: left out")
+
+
+def _show_built(built: Built, seconds: float) -> None:
+    fingerprint = built.fingerprint
+    _line("index", _index(fingerprint))
+    facts = f"{fingerprint.count:,} items, {built.sampled:,} vectors equal bit for bit"
+    if built.recall:
+        facts += f", recall@{built.recall.limit} {built.recall.recall:.3f} over {built.recall.queries} interest vectors"
+    _line("verified", facts)
+    _line("built", f"[cyan]{built.collection}[/] " + (f"in {seconds:.1f} s" if built.recall else "was there already"))
+
+
+def _show_release(now: release.Release) -> None:
+    if not now.changed:
+        _line("live", f"[cyan]{now.live}[/] was live already")
+    else:
+        _line("live", f"[cyan]{now.live}[/]" + (f", before: {now.before}" if now.before else ""))
+
+
+def _index(fingerprint: Fingerprint) -> str:
+    build_params = [f"{name}={value}" for name, value in fingerprint.index_params.items()]
+    search_params = [f"{name}={value}" for name, value in fingerprint.search_params.items()]
+    text = " ".join([fingerprint.index_type, *build_params])
+    return text + (f", search {' '.join(search_params)}" if search_params else "")
+
+
+def _table(collections: list[ItemCollection]) -> Table:
+    """Fits 80 columns: the name contains the model version."""
+    colours = {"live": "bold green", "incomplete": "yellow"}
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("collection", no_wrap=True)
+    table.add_column("items", justify="right")
+    table.add_column("index")
+    table.add_column("state")
+    table.add_column("since (UTC)", no_wrap=True)
+    for collection in collections:
+        fingerprint = collection.fingerprint
+        table.add_row(
+            collection.name,
+            f"{fingerprint.count:,}" if fingerprint else "",
+            fingerprint.index_type if fingerprint else "",
+            collection.state,
+            collection.changed_at[:16].replace("T", " "),
+            style=colours.get(collection.state, ""),
+        )
+    return table
+
+
+def _plain(collection: ItemCollection) -> dict[str, Any]:
+    fingerprint = collection.fingerprint
+    return {
+        "collection": collection.name,
+        "state": collection.state,
+        "built_at": collection.built_at or None,
+        "published_at": collection.published_at or None,
+        "fingerprint": fingerprint.model_dump() if fingerprint else None,
+    }
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    for noisy in ("pymilvus", "milvus_lite"):  # they log a traceback for every error they also raise
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    app()
+
+
+if __name__ == "__main__":
+    main()

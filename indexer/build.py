@@ -1,0 +1,153 @@
+"""One model into one verified collection.
+
+The fingerprint is written last: a collection without one is a build that was cut short, and the next build of the same
+replaces it. The released collection is never touched.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from indexer.attributes import Attributes
+from indexer.catalogue import BUILT_AT, describe, now
+from indexer.errors import RefusedError
+from indexer.store import Params, Row, Store
+from indexer.verify import RECALL_AT, Recall, check_contents, check_recall
+from mind.artifact import Artifact
+from mind.collection import EMBEDDING, FINGERPRINT, ITEM_ID, METRIC, Fingerprint
+from mind.encoder import NumpyEncoder, check_golden
+
+MAX_MESSAGE_BYTES = 48 * 2**20
+"""Bytes of one insert; Milvus refuses more than 64 MiB."""
+
+_log = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+"""Told the stage, rows done, rows in all."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """How the embeddings are indexed."""
+
+    type: str
+    build_params: Params
+    search_params: Params
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did."""
+
+    fingerprint: Fingerprint
+    sampled: int
+    """Stored vectors that were compared with the model's."""
+    recall: Recall | None
+    """None if the collection was there already."""
+
+    @property
+    def collection(self) -> str:
+        """Name of the collection."""
+        return self.fingerprint.collection
+
+
+def choose_index(is_lite: bool, index_type: str | None, build_params: Params, search_params: Params) -> Index:
+    """Fill in what the user left open: HNSW on a server, exact search on Milvus Lite, whose HNSW filters badly.
+
+    Raises:
+        RefusedError: the parameters cannot work.
+    """
+    index_type = index_type or ("FLAT" if is_lite else "HNSW")
+    if index_type == "HNSW":
+        build_params = {"M": 32, "efConstruction": 200, **build_params}
+        search_params = {"ef": 128, **search_params}
+        if float(search_params["ef"]) < RECALL_AT:
+            raise RefusedError(
+                f"--search-param ef={search_params['ef']}: the check asks for {RECALL_AT} items, ef must cover them"
+            )
+    return Index(index_type, build_params, search_params)
+
+
+def build(
+    store: Store,
+    artifact: Artifact,
+    attributes: Attributes,
+    index: Index,
+    min_recall: float = 0.95,
+    batch_rows: int = 20_000,
+    on_progress: Progress = lambda stage, done, total: None,
+) -> Built:
+    """Build and verify the collection of a model; if it is there already, only look that it is whole.
+
+    Raises:
+        ArtifactError: the model does not reproduce its own golden vectors.
+        VerificationError: the collection is not what it should be; it stays without a fingerprint.
+        RefusedError: the collection is live although it was never finished.
+    """
+    weights = artifact.weights
+    check_golden(NumpyEncoder(weights, artifact.hyper_parameters.routing_iterations), artifact)
+    fingerprint = _fingerprint(artifact, attributes, index)
+    name = fingerprint.collection
+    if _finished(store, fingerprint):
+        store.load(name)
+        return Built(fingerprint, check_contents(store, name, weights), None)
+    store.create(name, fingerprint.dim, attributes.columns)
+    _insert(store, name, artifact, attributes, batch_rows, on_progress)
+    count = fingerprint.count
+    on_progress("flush", 0, 0)
+    store.flush(name)
+    store.index(name, index.type, index.build_params, count, lambda rows: on_progress("index", rows, count))
+    on_progress("load", 0, 0)
+    store.load(name)
+    on_progress("verify", 0, 0)
+    sampled = check_contents(store, name, weights)
+    recall = check_recall(store, fingerprint, weights, min_recall)
+    store.set_properties(name, {BUILT_AT: now(), FINGERPRINT: fingerprint.to_json()})
+    return Built(fingerprint, sampled, recall)
+
+
+def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fingerprint:
+    return Fingerprint(
+        model_version=artifact.model_version,
+        dim=artifact.hyper_parameters.embedding_dim,
+        metric=METRIC,
+        count=len(artifact.weights.item_id),
+        attributes=attributes.types,
+        attributes_digest=attributes.digest,
+        index_type=index.type,
+        index_params=dict(index.build_params),
+        search_params=dict(index.search_params),
+    )
+
+
+def _finished(store: Store, fingerprint: Fingerprint) -> bool:
+    """Whether the collection is built; what an interrupted build left of it is dropped."""
+    name = fingerprint.collection
+    properties = store.properties(name)
+    if properties is None:
+        return False
+    found = describe(name, properties, store.alias())
+    if found.fingerprint == fingerprint:
+        return True
+    if found.live or found.fingerprint is not None:
+        raise RefusedError(f"{name}: exists, but with another fingerprint or none, and is {found.state}; drop it first")
+    _log.warning("%s: dropping what an interrupted build left", name)
+    store.drop(name)
+    return False
+
+
+def _insert(
+    store: Store, name: str, artifact: Artifact, attributes: Attributes, batch_rows: int, on_progress: Progress
+) -> None:
+    item_id, embedding = artifact.weights.item_id, artifact.weights.item_embedding[1:]
+    row_bytes = 64 + embedding[0].nbytes + sum(16 + column.max_bytes for column in attributes.columns)
+    step = max(1, min(batch_rows, MAX_MESSAGE_BYTES // row_bytes))
+    on_progress("insert", 0, len(item_id))
+    for start in range(0, len(item_id), step):
+        stop = min(start + step, len(item_id))
+        columns: dict[str, Any] = {column.name: column.values(start, stop) for column in attributes.columns}
+        columns |= {ITEM_ID: item_id[start:stop].tolist(), EMBEDDING: embedding[start:stop]}
+        rows: list[Row] = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        store.insert(name, rows)
+        on_progress("insert", stop, len(item_id))

@@ -1,0 +1,43 @@
+"""What can go wrong while indexing, for people to read.
+
+IndexerError
+├── UnreachableError     Milvus does not answer, or answers that it cannot be used
+├── FileInUseError       another process holds the Milvus Lite file
+├── StoreError           Milvus answered and refused a call
+├── AttributesError      an attributes file that cannot be used
+├── VerificationError    a collection does not hold what it was built from
+├── NothingToDoError     there is no collection to publish, count or roll back to
+└── RefusedError         asked for something that would do harm or cannot work
+"""
+
+
+class IndexerError(Exception):
+    """The message names the file, collection or option, the value and the limit; it is all a user needs to see."""
+
+
+class UnreachableError(IndexerError):
+    """Milvus does not answer, or answers that it cannot be used."""
+
+
+class FileInUseError(IndexerError):
+    """Another process holds the Milvus Lite file."""
+
+
+class StoreError(IndexerError):
+    """Milvus answered and refused a call."""
+
+
+class AttributesError(IndexerError):
+    """An attributes file that cannot be used."""
+
+
+class VerificationError(IndexerError):
+    """A collection does not hold what it was built from."""
+
+
+class NothingToDoError(IndexerError):
+    """There is no collection to publish, count or roll back to."""
+
+
+class RefusedError(IndexerError):
+    """Asked for something that would do harm or cannot work."""

@@ -1,0 +1,137 @@
+"""Which collection is live: publish, roll back, prune, drop.
+
+Releases form a line by `mind.collection.PUBLISHED_AT`. Publishing appends to it; rolling back takes the releases after
+the one it returns to off the line, so that the next rollback does not end at a release that was taken back.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from indexer.catalogue import ItemCollection, item_collections, now
+from indexer.errors import NothingToDoError, RefusedError
+from indexer.store import Store
+from indexer.verify import check_count
+from mind.collection import PUBLISHED_AT
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is live now and what was before."""
+
+    live: str
+    before: str | None
+
+    @property
+    def changed(self) -> bool:
+        """Whether the alias moved."""
+        return self.live != self.before
+
+
+def publish(store: Store, name: str | None = None) -> Release:
+    """Make a collection the live one.
+
+    Args:
+        store: Milvus.
+        name: the collection; the one finished last if None.
+
+    Raises:
+        NothingToDoError: no finished collection, or none of that name.
+        RefusedError: its build did not finish.
+        VerificationError: it lost rows since.
+    """
+    collections = item_collections(store)
+    if name is None:
+        finished = [collection for collection in collections if collection.fingerprint]
+        if not finished:
+            raise NothingToDoError("there is no finished collection to publish; `python -m indexer build` makes one")
+        chosen = max(finished, key=lambda collection: collection.built_at)
+    else:
+        chosen = find(collections, name)
+    if chosen.live:
+        return Release(chosen.name, chosen.name)
+    before = store.alias()
+    _check_releasable(store, chosen)
+    store.set_properties(chosen.name, {PUBLISHED_AT: now()})
+    store.point_alias(chosen.name)
+    return Release(chosen.name, before)
+
+
+def rollback(store: Store, to: str | None = None) -> Release:
+    """Return to the release before the live one, or to an earlier one.
+
+    Raises:
+        NothingToDoError: nothing is live, or nothing was published before it.
+        RefusedError: `to` was not published before the live one.
+    """
+    collections = item_collections(store)
+    live = next((collection for collection in collections if collection.live), None)
+    if live is None:
+        raise NothingToDoError("nothing is live, so there is nothing to roll back")
+    earlier = [
+        collection for collection in collections if "" < collection.published_at < live.published_at
+    ]  # newest first
+    if to is not None:
+        chosen = find(collections, to)
+        if chosen not in earlier:
+            raise RefusedError(f"{to}: was not published before {live.name}, which is live; use publish")
+    elif earlier:
+        chosen = earlier[0]
+    else:
+        raise NothingToDoError(f"{live.name} is live, and no release from before it is left")
+    _check_releasable(store, chosen)
+    store.point_alias(chosen.name)
+    for collection in collections:
+        if collection.published_at > chosen.published_at:
+            store.set_properties(collection.name, {PUBLISHED_AT: ""})
+    return Release(chosen.name, live.name)
+
+
+def prune(store: Store, keep: int, incomplete: bool, on_drop: Callable[[str], None]) -> None:
+    """Drop all but the live collection and the `keep` others that were last published or, if never, finished.
+
+    Args:
+        store: Milvus.
+        keep: finished collections to keep besides the live one.
+        incomplete: drop unfinished builds too, running ones included.
+        on_drop: told the name of every collection dropped.
+    """
+    others = [collection for collection in item_collections(store) if not collection.live]
+    finished = [collection for collection in others if collection.fingerprint]
+    unfinished = [collection for collection in others if not collection.fingerprint]
+    for collection in finished[keep:] + (unfinished if incomplete else []):
+        store.drop(collection.name)
+        on_drop(collection.name)
+
+
+def drop(store: Store, name: str, allow_live: bool) -> None:
+    """Drop one collection, and the alias with it if it is the live one.
+
+    Raises:
+        NothingToDoError: there is no such item collection.
+        RefusedError: it is live, and `allow_live` is false.
+    """
+    collection = find(item_collections(store), name)
+    if collection.live:
+        if not allow_live:
+            raise RefusedError(f"{name}: is live; publish another one first, or insist with --allow-live")
+        store.drop_alias()
+    store.drop(name)
+
+
+def find(collections: list[ItemCollection], name: str) -> ItemCollection:
+    """The collection of that name.
+
+    Raises:
+        NothingToDoError: there is none.
+    """
+    for collection in collections:
+        if collection.name == name:
+            return collection
+    raise NothingToDoError(f"{name}: there is no such item collection; `python -m indexer status` lists them")
+
+
+def _check_releasable(store: Store, collection: ItemCollection) -> None:
+    if collection.fingerprint is None:
+        raise RefusedError(f"{collection.name}: its build did not finish; build it again")
+    store.load(collection.name)
+    check_count(store, collection.name, collection.fingerprint.count)

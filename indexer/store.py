@@ -1,0 +1,297 @@
+"""The few verbs that indexing needs from Milvus; the only file that knows pymilvus.
+
+Every call has a timeout, and whatever pymilvus or gRPC raise leaves here as an `IndexerError` with one bounded line.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import numpy as np
+from milvus_lite import DataDirLockedError, MilvusLite
+from pymilvus import DataType, MilvusClient, MilvusException
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
+
+from indexer.attributes import Attribute
+from indexer.errors import FileInUseError, IndexerError, RefusedError, StoreError, UnreachableError
+from mind.artifact import Float32
+from mind.collection import ALIAS, EMBEDDING, ITEM_ID, METRIC
+from mind.sequences import Int64
+
+Params = Mapping[str, int | float | str]
+Row = dict[str, Any]
+
+_DEAD, _NO_COLLECTION, _NO_ALIAS = 2, 100, 1600
+_REASON_LENGTH = 300
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where Milvus is and how to get in."""
+
+    uri: str
+    """`http://host:19530`, `https://...`, or a path that ends in `.db`: Milvus Lite inside this process."""
+    token: str = field(default="", repr=False)
+    """`user:password` or an API key; empty without authentication."""
+    db_name: str = ""
+    """Milvus database; empty is the default one."""
+    ca_cert: Path | None = None
+    """PEM file that the server's certificate is checked against."""
+    client_cert: Path | None = None
+    """PEM file for mutual TLS; needs `client_key` and `ca_cert`."""
+    client_key: Path | None = None
+    """Private key of `client_cert`."""
+    server_name: str = ""
+    """Name in the server's certificate, where it differs from the host."""
+    timeout_s: float = 30
+    """Longest that one call may take."""
+    wait_s: float = 3600
+    """Longest that flush, index build or load may take."""
+
+    def __post_init__(self) -> None:
+        """Refuse what pymilvus would ignore in silence."""
+        if (self.client_cert or self.client_key) and not (self.client_cert and self.client_key and self.ca_cert):
+            raise RefusedError("mutual TLS needs all of --client-cert, --client-key and --ca-cert")
+        if (self.ca_cert or self.server_name) and not self.uri.startswith("https://"):
+            raise RefusedError(f"TLS options need an https:// address, --milvus is {self.shown}")
+
+    @property
+    def is_lite(self) -> bool:
+        """Whether it is a Milvus Lite file."""
+        return self.uri.endswith(".db")
+
+    @property
+    def shown(self) -> str:
+        """The address without credentials."""
+        parts = urlsplit(self.uri)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    def tls(self) -> dict[str, str]:
+        """pymilvus's options; it calls the authority `server_pem_path` unless the client has a certificate too."""
+        authority = "ca_pem_path" if self.client_cert else "server_pem_path"
+        names = (authority, "client_pem_path", "client_key_path", "server_name")
+        values = (self.ca_cert, self.client_cert, self.client_key, self.server_name)
+        return {name: str(value) for name, value in zip(names, values, strict=True) if value}
+
+
+class Store:
+    """A connection to Milvus. Use it as a context manager."""
+
+    def __init__(self, connection: Connection) -> None:
+        """Connect.
+
+        Raises:
+            UnreachableError: nobody answers, the credentials are wrong, or the file cannot be opened.
+            FileInUseError: another process holds the file.
+        """
+        self.connection = connection
+        self._timeout = connection.timeout_s
+        try:
+            with self._speaking("connect"):
+                self._client = MilvusClient(
+                    uri=connection.uri,
+                    token=connection.token,
+                    db_name=connection.db_name,
+                    timeout=connection.timeout_s,
+                    **connection.tls(),
+                )
+        except OSError as error:
+            raise RefusedError(f"{error.filename}: cannot be read: {error.strerror}") from error
+        except IndexerError as error:
+            if connection.is_lite and Path(connection.uri).parent.is_dir():
+                raise _why_lite_failed(connection.uri) from error
+            raise
+
+    def __enter__(self) -> "Store":
+        """The store itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Hang up."""
+        self._client.close()
+
+    def collections(self) -> list[str]:
+        """Names of all collections, ours and others."""
+        with self._speaking("list the collections"):
+            return list(self._client.list_collections(timeout=self._timeout))
+
+    def properties(self, name: str) -> dict[str, str] | None:
+        """Properties of a collection; None if there is no such collection."""
+        with self._speaking(f"describe {name}"):
+            try:
+                return dict(self._client.describe_collection(name, timeout=self._timeout).get("properties") or {})
+            except MilvusException as error:
+                if error.code == _NO_COLLECTION:
+                    return None
+                raise
+
+    def set_properties(self, name: str, properties: Mapping[str, str]) -> None:
+        """Set some properties of a collection, all at once; the others stay."""
+        with self._speaking(f"set properties of {name}"):
+            self._client.alter_collection_properties(name, dict(properties), timeout=self._timeout)
+
+    def create(self, name: str, dim: int, attributes: Sequence[Attribute]) -> None:
+        """Create an empty item collection."""
+        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+        schema.add_field(ITEM_ID, DataType.INT64, is_primary=True)
+        schema.add_field(EMBEDDING, DataType.FLOAT_VECTOR, dim=dim)
+        for attribute in attributes:
+            schema.add_field(attribute.name, **_field_type(attribute))
+        with self._speaking(f"create {name}"):
+            self._client.create_collection(name, schema=schema, timeout=self._timeout)
+
+    def insert(self, name: str, rows: list[Row]) -> None:
+        """Add rows; a message must stay under 64 MiB."""
+        with self._speaking(f"insert into {name}"):
+            self._client.insert(name, rows, timeout=self._timeout)
+
+    def flush(self, name: str) -> None:
+        """Seal what was inserted."""
+        with self._speaking(f"flush {name}", slow=True):
+            self._client.flush(name, timeout=self.connection.wait_s)
+
+    def index(self, name: str, index_type: str, params: Params, count: int, on_progress: Callable[[int], None]) -> None:
+        """Index the embeddings and wait until all `count` rows are in; "Finished" alone comes too early."""
+        indexes = self._client.prepare_index_params()
+        indexes.add_index(
+            EMBEDDING, index_name=EMBEDDING, index_type=index_type, metric_type=METRIC, params=dict(params)
+        )
+        with self._speaking(f"index {name}"):
+            self._client.create_index(name, indexes, timeout=self._timeout, sync=False)
+
+        def indexed() -> bool:
+            with self._speaking(f"describe the index of {name}"):
+                state = self._client.describe_index(name, EMBEDDING, timeout=self._timeout)
+            if state["state"] == "Failed":
+                raise StoreError(f"{self.connection.shown}: {index_type} of {name} failed: Milvus gives no reason here")
+            on_progress(state["indexed_rows"])
+            return bool(state["pending_index_rows"] == 0 and state["indexed_rows"] >= count)
+
+        try:
+            Retrying(
+                retry=retry_if_result(lambda done: not done),
+                wait=wait_exponential(multiplier=0.1, max=2),
+                stop=stop_after_delay(self.connection.wait_s),
+            )(indexed)
+        except RetryError as error:
+            raise StoreError(
+                f"{self.connection.shown}: {index_type} of {name} is not finished after {self.connection.wait_s:g} s "
+                "(--wait-s)"
+            ) from error
+
+    def load(self, name: str) -> None:
+        """Bring a collection into memory; searching and counting need it. Already loaded is fine."""
+        with self._speaking(f"load {name}", slow=True):
+            self._client.load_collection(name, timeout=self.connection.wait_s)
+
+    def count(self, name: str) -> int:
+        """Rows of a loaded collection, exactly."""
+        with self._speaking(f"count {name}"):
+            answer = self._client.query(
+                name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=self._timeout
+            )
+        return int(answer[0]["count(*)"])
+
+    def vectors(self, name: str, item_id: Int64) -> dict[int, Float32]:
+        """Stored embeddings by item id; ids that are not there are left out."""
+        with self._speaking(f"read from {name}"):
+            rows = self._client.query(
+                name, ids=item_id.tolist(), output_fields=[EMBEDDING], consistency_level="Strong", timeout=self._timeout
+            )
+        return {row[ITEM_ID]: np.asarray(row[EMBEDDING], np.float32) for row in rows}
+
+    def search(self, name: str, queries: Float32, limit: int, params: Params) -> list[list[int]]:
+        """Item ids nearest to each query, best first. `queries`: [Q, D] float32."""
+        with self._speaking(f"search {name}"):
+            answer = self._client.search(
+                name,
+                list(queries),
+                limit=limit,
+                anns_field=EMBEDDING,
+                search_params={"metric_type": METRIC, "params": dict(params)},
+                consistency_level="Strong",
+                timeout=self._timeout,
+            )
+        return [list(hits.ids) for hits in answer]
+
+    def alias(self) -> str | None:
+        """The collection that the release alias names; None without one."""
+        with self._speaking(f"look up alias {ALIAS}"):
+            try:
+                return str(self._client.describe_alias(ALIAS, timeout=self._timeout)["collection_name"])
+            except MilvusException as error:
+                if error.code in (_NO_ALIAS, _NO_COLLECTION):
+                    return None
+                raise
+
+    def point_alias(self, name: str) -> None:
+        """Make the release alias name this collection."""
+        exists = self.alias() is not None
+        with self._speaking(f"point alias {ALIAS} to {name}"):
+            point = self._client.alter_alias if exists else self._client.create_alias
+            point(name, ALIAS, timeout=self._timeout)
+
+    def drop_alias(self) -> None:
+        """Remove the release alias."""
+        with self._speaking(f"drop alias {ALIAS}"):
+            self._client.drop_alias(ALIAS, timeout=self._timeout)
+
+    def drop(self, name: str) -> None:
+        """Remove a collection with its rows; the caller makes sure that it is not the released one."""
+        with self._speaking(f"drop {name}"):
+            self._client.drop_collection(name, timeout=self._timeout)
+
+    @contextmanager
+    def _speaking(self, doing: str, slow: bool = False) -> Iterator[None]:
+        limit = f"{self.connection.wait_s:g} s (--wait-s)" if slow else f"{self._timeout:g} s (--timeout-s)"
+        try:
+            yield
+        except (MilvusException, grpc.RpcError) as error:
+            raise _explained(f"{self.connection.shown}: cannot {doing}", error, limit) from error
+
+
+def _explained(attempt: str, error: Any, limit: str) -> IndexerError:
+    rpc = error.__cause__ if isinstance(error.__cause__, grpc.Call) else error
+    if isinstance(rpc, grpc.Call):
+        if rpc.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return UnreachableError(f"{attempt}: Milvus did not answer within {limit}")
+        return UnreachableError(f"{attempt}: {_bounded(rpc.details() or rpc.code().name)}")
+    unreachable = error.code == _DEAD or isinstance(error.code, grpc.StatusCode)
+    return (UnreachableError if unreachable else StoreError)(f"{attempt}: {_bounded(error.message)}")
+
+
+def _bounded(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _REASON_LENGTH else line[:_REASON_LENGTH] + "..."
+
+
+def _why_lite_failed(path: str) -> IndexerError:
+    """Lite only logs why a file did not open: open it once more to hear it."""
+    try:
+        MilvusLite(str(Path(path).absolute())).close()
+    except DataDirLockedError:
+        return FileInUseError(
+            f"{path}: another process holds this Milvus Lite file; stop it, or let one process serve the file to all "
+            f"(milvus-lite server --host 127.0.0.1 --data-dir {path}) and give its address: --milvus http://..."
+        )
+    except Exception as cause:  # whatever Lite meets in a damaged file
+        return UnreachableError(f"{path}: cannot be opened as a Milvus Lite file: {_bounded(str(cause))}")
+    return UnreachableError(f"{path}: could not be opened a moment ago; try again")
+
+
+def _field_type(attribute: Attribute) -> dict[str, Any]:
+    if not attribute.type.startswith("ARRAY<"):
+        text = {"max_length": attribute.max_length} if attribute.type == "VARCHAR" else {}
+        return {"datatype": DataType[attribute.type], **text}
+    element = attribute.type.removeprefix("ARRAY<").removesuffix(">")
+    text = {"max_length": attribute.max_length} if element == "VARCHAR" else {}
+    return {
+        "datatype": DataType.ARRAY,
+        "element_type": DataType[element],
+        "max_capacity": attribute.max_capacity,
+        **text,
+    }

@@ -1,0 +1,106 @@
+"""Holds a loaded collection to the model that it was built from.
+
+Three questions: are all items there, are their vectors the model's bit for bit, and does the index find what an exact
+search would find for real interest vectors.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from indexer.errors import VerificationError
+from indexer.store import Store
+from mind.artifact import Float32, Weights
+from mind.collection import Fingerprint
+from mind.sequences import Int64
+
+RECALL_AT = 50
+"""Candidates per query when the index is measured."""
+SAMPLE = 1000
+"""Stored vectors that are compared."""
+_BREADTH = {"HNSW": "ef", "DISKANN": "search_list", "IVF": "nprobe"}
+
+
+@dataclass(frozen=True)
+class Recall:
+    """How much of the exact result the index finds."""
+
+    recall: float
+    """Mean share of the best `limit` items that were found."""
+    limit: int
+    """Items asked for per query."""
+    queries: int
+    """Interest vectors searched with."""
+
+
+def check_contents(store: Store, name: str, weights: Weights) -> int:
+    """Count a collection and compare a sample of its vectors.
+
+    Returns:
+        The number of vectors compared.
+
+    Raises:
+        VerificationError: a row is missing, doubled or different.
+    """
+    check_count(store, name, len(weights.item_id))
+    rng = np.random.default_rng(0)
+    sample = np.sort(rng.choice(len(weights.item_id), min(SAMPLE, len(weights.item_id)), replace=False))
+    stored = store.vectors(name, weights.item_id[sample])
+    for row in sample.tolist():
+        item_id, expected = int(weights.item_id[row]), weights.item_embedding[row + 1]
+        if item_id not in stored:
+            raise VerificationError(f"{name}: item {item_id} is missing; drop the collection and build again")
+        if not np.array_equal(stored[item_id].view(np.uint32), expected.view(np.uint32)):
+            raise VerificationError(f"{name}: item {item_id} has another vector; drop the collection and build again")
+    return len(sample)
+
+
+def check_count(store: Store, name: str, expected: int) -> None:
+    """Count a loaded collection.
+
+    Raises:
+        VerificationError: it is not what it should be.
+    """
+    found = store.count(name)
+    if found != expected:
+        raise VerificationError(
+            f"{name}: holds {found:,} rows, the model has {expected:,} items; drop the collection and build again"
+        )
+
+
+def check_recall(store: Store, fingerprint: Fingerprint, weights: Weights, min_recall: float) -> Recall:
+    """Search with the golden interest vectors of the model and compare with an exact search.
+
+    Raises:
+        VerificationError: the index finds less than `min_recall` of the exact result.
+    """
+    vectors = weights.golden_interest_vectors.reshape(-1, weights.golden_interest_vectors.shape[-1])
+    queries = vectors[np.any(vectors != 0, axis=1)]  # [Q, D]
+    if not len(queries):
+        raise VerificationError(f"model {fingerprint.model_version}: has no golden interest vector to search with")
+    limit = min(RECALL_AT, len(weights.item_id))
+    found = store.search(fingerprint.collection, queries, limit, fingerprint.search_params)
+    share = [_share(query, hits, limit, weights) for query, hits in zip(queries, found, strict=True)]
+    recall = Recall(float(np.mean(share)), limit, len(queries))
+    if not recall.recall >= min_recall:
+        raise VerificationError(
+            f"{fingerprint.collection}: {fingerprint.index_type} finds {recall.recall:.3f} of the exact best {limit}, "
+            f"the limit is {min_recall:g} (--min-recall); {_remedy(fingerprint)}"
+        )
+    return recall
+
+
+def _share(query: Float32, hits: list[int], limit: int, weights: Weights) -> float:
+    """Hits at least as good as the last one of the exact result, so that equal scores are equally right."""
+    scores = weights.item_embedding[1:] @ query  # [N]
+    last = np.partition(scores, -limit)[-limit]
+    index: Int64 = np.searchsorted(weights.item_id, np.unique(hits))
+    return float((scores[index] >= last).sum()) / limit
+
+
+def _remedy(fingerprint: Fingerprint) -> str:
+    for family, parameter in _BREADTH.items():
+        if fingerprint.index_type.startswith(family):
+            value = fingerprint.search_params.get(parameter)
+            return f"raise --search-param {parameter}=..." + (f" above {value}" if value is not None else "")
+    return "choose another --index-type or raise its --search-param"

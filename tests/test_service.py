@@ -1,0 +1,216 @@
+"""The service as it runs: `python -m server` beside Milvus, called by grpcurl and by the shipped client."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from clients import InvalidRequestError, RecallClient
+from mind.artifact import load_artifact
+from protos.recall.v1 import recall_pb2
+from tests.artifacts import make_artifact
+from tests.test_store import build
+
+ROOT = Path(__file__).parent.parent
+GRPCURL = Path(sys.executable).parent / "grpcurl"
+
+
+class Server:
+    """A server process, its log, and its address once it listens."""
+
+    def __init__(self, *options: str) -> None:
+        command = [sys.executable, "-W", "error", "-m", "server", "--listen", "127.0.0.1:0", *options]
+        self.process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        with self.process.stderr as lines:
+            self.log.extend(iter(lines.readline, ""))
+
+    def wait_for(self, pattern: str, timeout_s: float = 60) -> re.Match[str]:
+        """The first match of `pattern` in the log."""
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            if matched := re.search(pattern, "".join(self.log)):
+                return matched
+            if self.process.poll() is not None and not self._reader.is_alive():
+                break
+            time.sleep(0.05)
+        raise AssertionError(f"{pattern!r} is not in the log:\n{''.join(self.log)}")
+
+    @property
+    def address(self) -> str:
+        """`127.0.0.1:port`."""
+        return self.wait_for(r"listening on (\S+)")[1]
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        try:
+            return self.process.wait(30)
+        finally:
+            self.process.kill()
+            self._reader.join()
+
+
+@contextmanager
+def running(*options: str) -> Iterator[Server]:
+    server = Server(*options)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def released(milvus_uri: str, tmp_path: Path) -> Iterator[Server]:
+    """A server on a released collection of 200 items with a year and genres."""
+    artifact = load_artifact(make_artifact(tmp_path / "artifacts"))
+    item_id = artifact.weights.item_id.tolist()
+    columns = {
+        "item_id": item_id,
+        "title": [f"Title {item}" for item in item_id],
+        "year": [1990 + item % 10 for item in item_id],
+        "genres": [["Drama"] if item % 2 else ["Comedy", "Drama"] for item in item_id],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "items.parquet")
+    build(milvus_uri, tmp_path / "artifacts", "--attributes", str(tmp_path / "items.parquet"))
+    with running("--milvus-uri", milvus_uri, "--artifacts", str(tmp_path / "artifacts")) as server:
+        server.wait_for("serving model")
+        yield server
+
+
+def grpcurl(address: str, *words: str, data: str | None = None, expect: int = 0) -> str:
+    options = ["-d", data] if data else []
+    command = [GRPCURL, "-plaintext", *options, address, *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_grpcurl_and_the_client(released: Server) -> None:
+    address = released.address
+    assert grpcurl(address, "list").split() == [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+        "recall.v1.RecallService",
+    ]
+    assert "rpc Recall ( .recall.v1.RecallRequest )" in grpcurl(address, "describe", "recall.v1.RecallService")
+    assert json.loads(grpcurl(address, "grpc.health.v1.Health/Check")) == {"status": "SERVING"}
+    ask = '{"users": [{"hist_item": [1000, 1007]}, {}], "top_k": 5}'
+    answer = json.loads(grpcurl(address, "recall.v1.RecallService/Recall", data=ask))
+    assert [result["status"] for result in answer["results"]] == ["USER_STATUS_OK", "USER_STATUS_EMPTY_HISTORY"]
+    assert len(answer["results"][0]["item_ids"]) == 5
+    refused = grpcurl(address, "recall.v1.RecallService/Recall", data='{"users": [{}], "top_k": 0}', expect=67)
+    assert "InvalidArgument" in refused and "TOP_K_OUT_OF_RANGE" in refused and "BadRequest" in refused
+
+    with RecallClient(address, timeout_s=10) as client:
+        info = client.get_server_info()
+        types = {attribute.name: attribute.type for attribute in info.attributes}
+        assert types == {"title": "VARCHAR", "year": "INT64", "genres": "ARRAY<VARCHAR>"}
+        everything = client.recall([[1000, 1007]], top_k=200).results[0]
+        assert len(everything.item_ids) == 200
+        wanted = 'year >= 1995 and array_contains(genres, "Comedy")'
+        passing = {item for item in range(1000, 2400, 7) if item % 10 >= 5 and item % 2 == 0}
+        filtered = client.recall([[1000, 1007], []], top_k=200, filter=wanted)
+        assert [set(result.item_ids) for result in filtered.results] == [passing, passing]
+        assert filtered.results[0].item_ids == [item for item in everything.item_ids if item in passing]
+        assert filtered.results[1].fallback
+        assert client.count_items(filter=wanted).count == len(passing)
+        with pytest.raises(InvalidRequestError, match="cannot use 'colour == 1'"):
+            client.recall([[1000]], top_k=5, filter="colour == 1")
+        explained = client.explain([1000, 1007], top_k=5, exclude_history=True)
+        assert {d.item_id for d in explained.dropped if d.reason == recall_pb2.DROP_REASON_HISTORY} == {1000, 1007}
+
+
+def test_sigterm_drains_under_load(released: Server) -> None:
+    answers, errors = [], []
+    stop = threading.Event()
+
+    def call() -> None:
+        with RecallClient(released.address, timeout_s=10) as client:
+            while not stop.is_set():
+                try:
+                    answers.append(len(client.recall([[1000, 1007]], top_k=5).results[0].item_ids))
+                except Exception as error:
+                    errors.append(error)
+                    return
+
+    threads = [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    time.sleep(1)
+    assert not errors and len(answers) > 20
+    assert released.stop() == 0
+    stop.set()
+    for thread in threads:
+        thread.join()
+    # What was accepted was answered; later calls found the door closed, none was cut off half-way.
+    assert set(answers) == {5}
+    assert all(type(error).__name__ == "UnavailableError" for error in errors), errors
+    assert "stopped" in released.log[-1] and not any("ERROR" in line for line in released.log)
+
+
+def test_milvus_that_is_not_there_yet() -> None:
+    options = ("--milvus-uri", "http://127.0.0.1:9", "--watch-interval-s", "0.2", "--search-timeout-ms", "500")
+    with running(*options) as server:
+        server.wait_for(r"Milvus at http://127\.0\.0\.1:9: .*; trying again every 0\.2 s")
+        time.sleep(1)
+        assert sum("trying again" in line for line in server.log) == 1  # said once, not at every try
+        assert server.stop() == 0
+
+
+def test_a_lite_file_in_use(tmp_path: Path) -> None:
+    make_artifact(tmp_path / "artifacts")
+    lite = str(tmp_path / "milvus.db")
+    build(lite, tmp_path / "artifacts")
+    options = ("--milvus-uri", lite, "--artifacts", str(tmp_path / "artifacts"), "--watch-interval-s", "0.5")
+    with running(*options) as first:
+        first.wait_for("serving model")
+        with running(*options) as second:
+            second.wait_for("another process holds this Milvus Lite file")
+            first.stop()
+            second.wait_for("serving model")  # takes over by itself
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "says"),
+    [
+        (["--max-users", "0"], 1, "error: max_users: Input should be greater than 0 (value: '0')"),
+        (["--max-top-k", "500", "--max-candidates", "100"], 1, "max_top_k is 500, more than max_candidates, 100"),
+        (["--config", "/nowhere.yaml"], 1, "error: --config /nowhere.yaml: no such file"),
+        (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
+        (["--encoder", "torch"], 1, "error: encoder: Input should be 'numpy' or 'paddle' (value: 'torch')"),
+    ],
+)
+def test_options_that_cannot_work(options: list[str], code: int, says: str) -> None:
+    command = [sys.executable, "-m", "server", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == code
+    assert says in done.stderr and "Traceback" not in done.stderr
+
+
+def test_flag_over_environment_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from server.settings import load_settings
+
+    file = tmp_path / "server.yaml"
+    file.write_text("max_users: 1\nmax_top_k: 1\nmax_exclude: 1\n")
+    monkeypatch.setenv("RECALL_MAX_USERS", "2")
+    monkeypatch.setenv("RECALL_MAX_TOP_K", "2")
+    settings = load_settings(["--config", str(file), "--max-users", "3"])
+    assert (settings.max_users, settings.max_top_k, settings.max_exclude, settings.max_history) == (3, 2, 1, 10_000)
+    monkeypatch.setenv("RECALL_CONFIG", str(file))
+    assert load_settings([]).max_exclude == 1
