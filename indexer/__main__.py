@@ -6,25 +6,21 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from indexer import release
+from indexer import display, release
 from indexer.attributes import TYPES, Attributes, read_attributes
-from indexer.build import Built, build, choose_index
-from indexer.catalogue import ItemCollection, item_collections
+from indexer.build import build, choose_index
+from indexer.catalogue import item_collections
 from indexer.errors import IndexerError, NothingToDoError, RefusedError
 from indexer.store import Connection, Store
-from mind.artifact import Artifact, load_artifact, newest_artifact
-from mind.collection import ITEM_ID, Fingerprint
+from mind.artifact import load_artifact, newest_artifact
+from mind.collection import ITEM_ID
 from mind.errors import MindError
 
 app = typer.Typer(
@@ -44,7 +40,7 @@ The same on a Milvus server, with attributes to filter on:
 
     python -m indexer build --artifact artifacts --publish
         --attributes items.csv --multi-valued genres
-        --milvus http://127.0.0.1:19530
+        --milvus-uri http://127.0.0.1:19530
 
 Go back to the release before, and clean up:
 
@@ -57,9 +53,6 @@ give the same collection, so building again is safe.
 Exit code: 0 done; 1 failed, one line says why; 2 wrong usage; 130 interrupted.
 """,
 )
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(highlight=False, soft_wrap=True, stderr=True)
-
 _MILVUS = "Milvus"
 
 
@@ -71,7 +64,7 @@ class Format(StrEnum):
 
 
 def _connection(
-    milvus: Annotated[
+    milvus_uri: Annotated[
         str,
         typer.Option(
             envvar="RECALL_MILVUS_URI",
@@ -114,7 +107,7 @@ def _connection(
         except (OSError, UnicodeDecodeError) as error:
             raise RefusedError(f"{token_file}: --token-file cannot be read: {error}") from error
     return Connection(
-        uri=milvus,
+        uri=milvus_uri,
         token=token,
         db_name=db_name,
         ca_cert=ca_cert,
@@ -137,11 +130,11 @@ def _connected(command: Callable[..., None]) -> Callable[..., None]:
             connection = _connection(**{name: options.pop(name) for name in shared})
             command(connection=connection, **options)
         except (IndexerError, MindError) as error:
-            _err.print("[bold red]error:[/]", end=" ")
-            _err.print(str(error), markup=False)
+            display.err.print("[bold red]error:[/]", end=" ")
+            display.err.print(str(error), markup=False)
             raise typer.Exit(1) from error
         except KeyboardInterrupt as error:
-            _err.print("interrupted")
+            display.err.print("interrupted")
             raise typer.Exit(130) from error
 
     parameters = [*own.values(), *shared.values()]
@@ -199,20 +192,20 @@ def build_command(
     if attributes is None and (multi_valued or column_type):
         raise typer.BadParameter("--multi-valued and --type are about the columns of --attributes")
     index = choose_index(connection.is_lite, index_type, _pairs(index_param), _pairs(search_param))
-    _show_model(model)
+    display.show_model(model)
     loaded = Attributes()
     if attributes is not None:
         types = {name: str(kind) for name, kind in _pairs(column_type).items()}
         loaded = read_attributes(attributes, model.weights.item_id, id_column, multi_valued or [], types)
-        _show_attributes(loaded, len(model.weights.item_id))
+        display.show_attributes(loaded, len(model.weights.item_id))
     with Store(connection) as store:
-        with _progress() as on_progress:
+        with display.progress() as on_progress:
             built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
-        _show_built(built, time.monotonic() - started)
+        display.show_built(built, time.monotonic() - started)
         if publish:
-            _show_release(release.publish(store, built.collection))
+            display.show_release(release.publish(store, built.collection))
         else:
-            _line("next", f"python -m indexer publish {built.collection}")
+            display.line("next", f"python -m indexer publish {built.collection}")
 
 
 @app.command("publish")
@@ -225,7 +218,7 @@ def publish_command(
 ) -> None:
     """Make a finished collection the live one. It is counted again before the alias moves."""
     with Store(connection) as store:
-        _show_release(release.publish(store, collection))
+        display.show_release(release.publish(store, collection))
 
 
 @app.command("status")
@@ -238,11 +231,11 @@ def status_command(
     with Store(connection) as store:
         collections = item_collections(store)
     if form is Format.JSON:
-        print(json.dumps([_plain(collection) for collection in collections], indent=2))
+        print(json.dumps([display.plain(collection) for collection in collections], indent=2))
     elif collections:
-        _out.print(_table(collections))
+        display.out.print(display.table(collections))
     else:
-        _out.print(f"{connection.shown} holds no item collection; `python -m indexer build` makes one")
+        display.out.print(f"{connection.shown} holds no item collection; `python -m indexer build` makes one")
 
 
 @app.command("count")
@@ -270,7 +263,7 @@ def rollback_command(
 ) -> None:
     """Return to the release before the live one. Releases after it count as built, no longer as published."""
     with Store(connection) as store:
-        _show_release(release.rollback(store, to))
+        display.show_release(release.rollback(store, to))
 
 
 @app.command("prune")
@@ -288,7 +281,7 @@ def prune_command(
     published or, if never published, finished.
     """
     with Store(connection) as store:
-        release.prune(store, keep, incomplete, lambda name: _line("dropped", name))
+        release.prune(store, keep, incomplete, lambda name: display.line("dropped", name))
 
 
 @app.command("drop")
@@ -306,7 +299,7 @@ def drop_command(
         raise RefusedError(f"{collection}: not dropped")
     with Store(connection) as store:
         release.drop(store, collection, allow_live)
-    _line("dropped", collection)
+    display.line("dropped", collection)
 
 
 def _pairs(options: list[str] | None) -> dict[str, int | float | str]:
@@ -326,104 +319,6 @@ def _number(text: str) -> int | float | str:
         except ValueError:
             continue
     return text
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description:<9}"),
-        BarColumn(),
-        TextColumn("{task.fields[count]}"),
-        TimeElapsedColumn(),
-    )
-    tasks: dict[str, Any] = {}
-    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as bar:
-
-        def on_progress(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                for task in tasks.values():
-                    bar.remove_task(task)
-                tasks.clear()
-                tasks[stage] = bar.add_task(stage, total=total or None, count="")
-            bar.update(tasks[stage], completed=done, count=f"{done:,} of {total:,}" if total else "")
-
-        yield on_progress
-
-
-def _line(label: str, text: str) -> None:
-    _out.print(f"[bold]{label:<11}[/]{text}")
-
-
-def _show_model(model: Artifact) -> None:
-    items, dim = len(model.weights.item_id), model.hyper_parameters.embedding_dim
-    _line("model", f"{model.model_version}: {items:,} items, {dim} dimensions")
-
-
-def _show_attributes(attributes: Attributes, items: int) -> None:
-    for position, column in enumerate(attributes.columns):
-        _line("" if position else "attributes", f"{column.name} {column.type}, {column.filled:,} of {items:,} items")
-    if attributes.missing:
-        _line("", f'{attributes.missing:,} items have no row in the file: "", 0, false or [] stands for their values')
-    if attributes.unknown:
-        _line("", f"{attributes.unknown:,} rows are of items that the model does not know: left out")
-
-
-def _show_built(built: Built, seconds: float) -> None:
-    fingerprint = built.fingerprint
-    _line("index", _index(fingerprint))
-    facts = f"{fingerprint.count:,} items, {built.sampled:,} vectors equal bit for bit"
-    if built.recall:
-        facts += f", recall@{built.recall.limit} {built.recall.recall:.3f} over {built.recall.queries} interest vectors"
-    _line("verified", facts)
-    _line("built", f"[cyan]{built.collection}[/] " + (f"in {seconds:.1f} s" if built.recall else "was there already"))
-
-
-def _show_release(now: release.Release) -> None:
-    if not now.changed:
-        _line("live", f"[cyan]{now.live}[/] was live already")
-    else:
-        _line("live", f"[cyan]{now.live}[/]" + (f", before: {now.before}" if now.before else ""))
-
-
-def _index(fingerprint: Fingerprint) -> str:
-    build_params = [f"{name}={value}" for name, value in fingerprint.index_params.items()]
-    search_params = [f"{name}={value}" for name, value in fingerprint.search_params.items()]
-    text = " ".join([fingerprint.index_type, *build_params])
-    return text + (f", search {' '.join(search_params)}" if search_params else "")
-
-
-def _table(collections: list[ItemCollection]) -> Table:
-    """Fits 80 columns: the name contains the model version."""
-    colours = {"live": "bold green", "incomplete": "yellow"}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("collection", no_wrap=True)
-    table.add_column("items", justify="right")
-    table.add_column("index")
-    table.add_column("state")
-    table.add_column("since (UTC)", no_wrap=True)
-    for collection in collections:
-        fingerprint = collection.fingerprint
-        table.add_row(
-            collection.name,
-            f"{fingerprint.count:,}" if fingerprint else "",
-            fingerprint.index_type if fingerprint else "",
-            collection.state,
-            collection.changed_at[:16].replace("T", " "),
-            style=colours.get(collection.state, ""),
-        )
-    return table
-
-
-def _plain(collection: ItemCollection) -> dict[str, Any]:
-    fingerprint = collection.fingerprint
-    return {
-        "collection": collection.name,
-        "state": collection.state,
-        "built_at": collection.built_at or None,
-        "published_at": collection.published_at or None,
-        "fingerprint": fingerprint.model_dump() if fingerprint else None,
-    }
 
 
 def main() -> None:

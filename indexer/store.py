@@ -57,7 +57,7 @@ class Connection:
         if (self.client_cert or self.client_key) and not (self.client_cert and self.client_key and self.ca_cert):
             raise RefusedError("mutual TLS needs all of --client-cert, --client-key and --ca-cert")
         if (self.ca_cert or self.server_name) and not self.uri.startswith("https://"):
-            raise RefusedError(f"TLS options need an https:// address, --milvus is {self.shown}")
+            raise RefusedError(f"TLS options need an https:// address, --milvus-uri is {self.shown}")
 
     @property
     def is_lite(self) -> bool:
@@ -276,7 +276,7 @@ def _why_lite_failed(path: str) -> IndexerError:
     except DataDirLockedError:
         return FileInUseError(
             f"{path}: another process holds this Milvus Lite file; stop it, or let one process serve the file to all "
-            f"(milvus-lite server --host 127.0.0.1 --data-dir {path}) and give its address: --milvus http://..."
+            f"(milvus-lite server --host 127.0.0.1 --data-dir {path}) and give its address: --milvus-uri http://..."
         )
     except Exception as cause:  # whatever Lite meets in a damaged file
         return UnreachableError(f"{path}: cannot be opened as a Milvus Lite file: {_bounded(str(cause))}")

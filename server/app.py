@@ -15,8 +15,8 @@ from mind.encoder import Encoder, NumpyEncoder
 from mind.errors import ConfigError
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.admin import AdminService
-from server.errors import StoreUnavailableError
 from server.door import Door
+from server.errors import StoreUnavailableError
 from server.pipeline import CandidatePipeline
 from server.release import Releases, watch
 from server.service import RecallService

@@ -3,6 +3,7 @@
 It lives with the tests because it may use every package, and because a test runs it.
 """
 
+import json
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -25,14 +27,32 @@ from protos.recall.v1 import recall_pb2
 
 ROOT = Path(__file__).parent.parent
 DATA = Path("data/movielens-100k")
-DEMO = Path("build/demo")
-MILVUS = DEMO / "milvus.db"
-ARTIFACTS = DEMO / "artifacts"
-SERVED = DEMO / "MIND, served.jsonl"
 COLOURS = ("cyan", "magenta", "yellow", "green")
 SHOWN_USERS, SHOWN_CANDIDATES, SHOWN_HISTORY = 3, 8, 8
 
 console = Console(highlight=False)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What the demo makes."""
+
+    directory: Path
+
+    @property
+    def artifacts(self) -> Path:
+        """Models."""
+        return self.directory / "artifacts"
+
+    @property
+    def milvus(self) -> Path:
+        """Milvus Lite."""
+        return self.directory / "milvus.db"
+
+    @property
+    def served(self) -> Path:
+        """What the service answered for all test users; the name is a row of the evaluation table."""
+        return self.directory / "MIND, served.jsonl"
 
 
 class StepError(Exception):
@@ -40,15 +60,17 @@ class StepError(Exception):
 
 
 def main(
+    directory: Annotated[Path, typer.Option(help="Where models and Milvus Lite go.")] = Path("build/demo"),
     override: Annotated[
         list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Passed to mind.train, such as runner.epochs=1.")
     ] = None,
 ) -> None:
     """Real data, train, index, serve, evaluate, call: MIND on MovieLens-100K in a few minutes."""
     os.chdir(ROOT)
+    directory.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _demo(override or [])
+        _demo(Paths(directory), override or [])
     except StepError as error:
         console.print(f"[red]the demo stopped:[/] {error}")
         raise typer.Exit(1) from None
@@ -57,9 +79,9 @@ def main(
         raise typer.Exit(130) from None
 
 
-def _demo(override: list[str]) -> None:
+def _demo(paths: Paths, override: list[str]) -> None:
     started = time.monotonic()
-    model_path = f"runner.model_save_path={ARTIFACTS}"
+    model_path = f"runner.model_save_path={paths.artifacts}"
     overrides = [word for key in [model_path, *override] for word in ("-o", key)]
     _heading(1, "Real people's histories: MovieLens-100K, split by users 8:1:1")
     _run("-m", "mind.prepare", "movielens-100k", "--output", str(DATA))
@@ -67,22 +89,22 @@ def _demo(override: list[str]) -> None:
     _run("-m", "mind.train", "-m", "mind/config.yaml", *overrides)
     _heading(3, "Index: build, verify and publish the item collection in Milvus Lite")
     _run(
-        "-m", "indexer", "build", "--milvus-uri", str(MILVUS), "--artifact", str(ARTIFACTS),
+        "-m", "indexer", "build", "--milvus-uri", str(paths.milvus), "--artifact", str(paths.artifacts),
         "--attributes", str(DATA / "items.parquet"), "--publish",
     )  # fmt: skip
     _heading(4, "Serve, and wait for the health check")
-    with _server() as address:
+    with _server(paths) as address:
         _heading(5, "Evaluate through the service, beside two baselines")
         _run(
             "-m", "clients", "recall", "--server", address, "--input", str(DATA / "test" / "test.txt"),
-            "--top-k", "50", "--output", str(SERVED),
+            "--top-k", "50", "--output", str(paths.served),
         )  # fmt: skip
-        _run("-m", "mind.infer", "-m", "mind/config.yaml", "-o", model_path, "--candidates", str(SERVED))
-        _heading(6, "Call Recall for a few test users")
-        _show_users(address)
+        _run("-m", "mind.infer", "-m", "mind/config.yaml", "-o", model_path, "--candidates", str(paths.served))
+        _heading(6, f"Call Recall for {SHOWN_USERS} test users, those whose lists draw on the most interests")
+        _show_users(address, _several_interests(paths.served))
         _heading(7, "Stop")
     console.print(f"everything the demo started has been stopped; it took {time.monotonic() - started:.0f} s")
-    _next_steps()
+    _next_steps(paths)
 
 
 def _heading(number: int, text: str) -> None:
@@ -99,12 +121,21 @@ def _run(*arguments: str) -> None:
 
 
 @contextmanager
-def _server() -> Iterator[str]:
+def _server(paths: Paths) -> Iterator[str]:
     """A server on a free port, healthy when this yields its address, stopped with SIGTERM."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = ["-m", "server", "--listen", address, "--artifacts", str(ARTIFACTS), "--milvus-uri", str(MILVUS)]
+    command = [
+        "-m",
+        "server",
+        "--listen",
+        address,
+        "--artifacts",
+        str(paths.artifacts),
+        "--milvus-uri",
+        str(paths.milvus),
+    ]
     console.print(f"[dim]$ python {' '.join(command)} &", soft_wrap=True)
     process = subprocess.Popen([sys.executable, *command])
     try:
@@ -119,14 +150,14 @@ def _server() -> Iterator[str]:
             process.wait()
 
 
-def _show_users(address: str) -> None:
+def _show_users(address: str, users: list[int]) -> None:
     items = pq.read_table(DATA / "items.parquet").to_pydict()
     titles = dict(zip(items["item_id"], items["title"], strict=True))
     cases = read_eval(DATA / "test")
     with RecallClient(address, timeout_s=10) as client:
-        histories = [cases.history[user].tolist() for user in range(SHOWN_USERS)]
+        histories = [cases.history[user].tolist() for user in users]
         answer = client.recall(histories, top_k=SHOWN_CANDIDATES)
-        for user, (history, result) in enumerate(zip(histories, answer.results, strict=True)):
+        for user, history, result in zip(users, histories, answer.results, strict=True):
             clicked = set(cases.target[user].tolist())
             console.print(_table(f"user {cases.history.user_id[user]}", history, result, titles, clicked))
         first = histories[0]
@@ -136,6 +167,13 @@ def _show_users(address: str) -> None:
         fresh = client.recall([first], top_k=SHOWN_CANDIDATES, exclude_history=True)
         console.print(_table("the first user again, exclude_history", first, fresh.results[0], titles, set()))
     console.print("[bold]●[/] the interest that found it   [bold]✓[/] the user did watch it afterwards")
+
+
+def _several_interests(served: Path) -> list[int]:
+    """Positions of the test users whose first candidates come from the most interests."""
+    lines = [json.loads(line) for line in served.read_text(encoding="utf-8").splitlines()]
+    spread = [len(set(line["interest"][:SHOWN_CANDIDATES])) for line in lines]
+    return sorted(range(len(lines)), key=lambda user: -spread[user])[:SHOWN_USERS]
 
 
 def _table(
@@ -160,10 +198,10 @@ def _table(
     return table
 
 
-def _next_steps() -> None:
+def _next_steps(paths: Paths) -> None:
     console.print("\n[bold]Go on with[/]")
     for what, command in (
-        ("serve", f".venv/bin/python -m server --artifacts {ARTIFACTS} --milvus-uri {MILVUS}"),
+        ("serve", f".venv/bin/python -m server --artifacts {paths.artifacts} --milvus-uri {paths.milvus}"),
         ("call", ".venv/bin/recall-client recall --hist-item 50,181,174 --top-k 10"),
         ("your own data", ".venv/bin/python -m mind.prepare clicks.csv --output data/mine  # and on as in README"),
     ):

@@ -130,7 +130,7 @@ def test_only_calls_that_read_are_tried_again():
     assert method["name"] == [{"service": recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name}]
     assert method["retryPolicy"]["maxAttempts"] == 4
     assert method["retryPolicy"]["initialBackoff"] == "0.05s"
-    assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED"]
+    assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"]
 
 
 @pytest.mark.parametrize(

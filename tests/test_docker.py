@@ -37,7 +37,9 @@ from tests.artifacts import make_artifact
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
 PROGRAMS = ["indexer", "server"]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = PYPROJECT["project"]
+PACKAGES = [pattern.removesuffix("*") for pattern in PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
 LOCKED = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
 COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES = COMPOSE["services"]
@@ -71,6 +73,11 @@ def image(program: str) -> dict[str, Any]:
 def of_build(program: str, name: str, text: str = "") -> list[str]:
     """The texts of the instructions called `name` that contain `text`, of all stages."""
     return [found for instruction, found in instructions(program) if instruction == name and text in found]
+
+
+def copied(program: str) -> set[str]:
+    """The files and directories of the repository that go into an image's build."""
+    return {word for text in of_build(program, "COPY") if "--from" not in text for word in text.split()[:-1]}
 
 
 def environment(program: str) -> dict[str, str]:
@@ -121,9 +128,7 @@ def needed(requirements: list[str], extras: set[str]) -> set[str]:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The project as the server's image has it: the wheel of nothing but what the Dockerfile copies."""
     build = tmp_path_factory.mktemp("build")
-    for source in " ".join(
-        text.rpartition(" ")[0] for text in of_build("server", "COPY") if "--from" not in text
-    ).split():
+    for source in copied("server"):
         if (ROOT / source).is_dir():
             for file in filter(Path.is_file, (ROOT / source).rglob("*")):
                 if admitted(file.relative_to(ROOT)):
@@ -140,6 +145,8 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     (wheel,) = (build / "wheels").glob("mind_recall-*.whl")
     with zipfile.ZipFile(wheel) as file:
         file.extractall(build / "installed")
+    for package in PACKAGES:  # one that is missing would be found in the working tree all the same
+        assert (build / "installed" / package / "__init__.py").is_file(), package
     yield build / "installed"
 
 
@@ -205,9 +212,9 @@ def test_build_context_has_what_is_copied_and_little_else(program: str) -> None:
     build = SERVICES[program]["build"]
     assert (DOCKER / build["context"]).resolve() == ROOT
     assert (ROOT / build["dockerfile"]).is_file()
-    sources = {source for text in of_build(program, "COPY") if "--from" not in text for source in text.split()[:-1]}
+    sources = copied(program)
     assert {source for source in sources if not admitted(Path(source))} == set()
-    assert {s for s in sources if not (ROOT / s).exists()} <= {PROJECT["readme"]}
+    assert {source for source in sources if not (ROOT / source).exists()} <= {PROJECT["readme"]}
     for left_out in (".git", ".venv", "artifacts/1/model.safetensors", "tests", "mind/__pycache__/a.pyc", "mind/a.pyc"):
         assert not admitted(Path(left_out)), left_out
 

@@ -91,7 +91,7 @@ def test_help_names_the_commands() -> None:
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    result = run("status", "--milvus", f"http://user:secret@127.0.0.1:{port}", "--timeout-s", 2)
+    result = run("status", "--milvus-uri", f"http://user:secret@127.0.0.1:{port}", "--timeout-s", 2)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.startswith(f"error: http://127.0.0.1:{port}: cannot connect: failed to connect")
     assert len(result.stderr.splitlines()) == 1
@@ -100,7 +100,7 @@ def test_nobody_listens() -> None:
 def test_a_server_that_hangs(silent_port: socket.socket) -> None:
     started = time.monotonic()
     address = f"http://127.0.0.1:{silent_port.getsockname()[1]}"
-    result = run("status", "--milvus", address, "--timeout-s", 1)
+    result = run("status", "--milvus-uri", address, "--timeout-s", 1)
     assert time.monotonic() - started < 10
     assert (result.returncode, result.stderr) == (
         1,
@@ -110,7 +110,7 @@ def test_a_server_that_hangs(silent_port: socket.socket) -> None:
 
 def test_an_interrupt_is_one_line(silent_port: socket.socket) -> None:
     address = f"http://127.0.0.1:{silent_port.getsockname()[1]}"
-    command = [sys.executable, "-m", "indexer", "status", "--milvus", address, "--timeout-s", "30"]
+    command = [sys.executable, "-m", "indexer", "status", "--milvus-uri", address, "--timeout-s", "30"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         connection, _ = silent_port.accept()
         with connection:
@@ -121,7 +121,7 @@ def test_an_interrupt_is_one_line(silent_port: socket.socket) -> None:
 
 def test_a_lite_file_in_use_by_another_process(lite: str, tmp_path: Path) -> None:
     with Store(Connection(lite)):
-        result = run("status", "--milvus", lite)
+        result = run("status", "--milvus-uri", lite)
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
     assert result.stderr.startswith(f"error: {lite}: another process holds this Milvus Lite file; stop it, or")
     assert f"milvus-lite server --host 127.0.0.1 --data-dir {lite}" in result.stderr
@@ -130,12 +130,16 @@ def test_a_lite_file_in_use_by_another_process(lite: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "exit_code", "message"),
     [
-        (["status", "--milvus", "{tmp}/missing/milvus.db"], 1, "missing not exists"),
-        (["status", "--milvus", "{tmp}/file.db"], 1, "file.db: cannot be opened as a Milvus Lite file: "),
-        (["status", "--milvus", "milvus"], 1, "uri: milvus is illegal"),
-        (["status", "--milvus", "http://h", "--ca-cert", "ca.pem"], 1, "TLS options need an https:// address"),
-        (["status", "--milvus", "https://h", "--client-key", "k"], 1, "mutual TLS needs all of --client-cert"),
-        (["status", "--milvus", "https://h", "--ca-cert", "{tmp}/ca.pem"], 1, "ca.pem: cannot be read: No such file"),
+        (["status", "--milvus-uri", "{tmp}/missing/milvus.db"], 1, "missing not exists"),
+        (["status", "--milvus-uri", "{tmp}/file.db"], 1, "file.db: cannot be opened as a Milvus Lite file: "),
+        (["status", "--milvus-uri", "milvus"], 1, "uri: milvus is illegal"),
+        (["status", "--milvus-uri", "http://h", "--ca-cert", "ca.pem"], 1, "TLS options need an https:// address"),
+        (["status", "--milvus-uri", "https://h", "--client-key", "k"], 1, "mutual TLS needs all of --client-cert"),
+        (
+            ["status", "--milvus-uri", "https://h", "--ca-cert", "{tmp}/ca.pem"],
+            1,
+            "ca.pem: cannot be read: No such file",
+        ),
         (["status", "--token-file", "{tmp}/token"], 1, "token: --token-file cannot be read"),
         (["build", "--artifact", "{tmp}"], 1, "holds no model"),
         (["build", "--artifact", "{tmp}/a", "--search-param", "ef=9", "--index-type", "HNSW"], 1, "ef=9: the check"),

@@ -23,7 +23,7 @@ def artifact(tmp_path: Path) -> Artifact:
 
 def build(uri: str, artifacts: Path, *options: str) -> None:
     """Build and publish the newest model with the indexer, in a process of its own."""
-    command = [sys.executable, "-m", "indexer", "build", "--milvus", uri, "--artifact", str(artifacts), "--publish"]
+    command = [sys.executable, "-m", "indexer", "build", "--milvus-uri", uri, "--artifact", str(artifacts), "--publish"]
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
