@@ -32,7 +32,7 @@ protos: install  ## Generate protos/**/*_pb2*.py anew
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/recall/v1/*.proto
 
 bench: install  ## Benchmarks, with the machine and a baseline beside every figure
-	$(BIN)/python -m tests.bench.serve
+	$(BIN)/python -m tests.bench.encode_and_merge
 
 lock: install  ## Resolve requirements.lock anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -1,14 +1,18 @@
 """Paddle, imported once and quietly: `from mind.paddle_runtime import paddle`."""
 
+import logging
 import os
 import warnings
 
 os.environ.setdefault("GLOG_minloglevel", "2")
+_handlers, _level = logging.root.handlers[:], logging.root.level
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it asks for ccache, which only its C++ extension builder needs
     import paddle
 
-paddle.disable_signal_handler()  # or Paddle's handlers replace ours and Python's
+logging.root.handlers[:] = _handlers  # it configures the root logger, which is the application's business
+logging.root.setLevel(_level)
+paddle.disable_signal_handler()  # or its handlers replace ours and Python's
 
 __all__ = ["paddle"]

@@ -12,7 +12,7 @@ import numpy as np
 from mind import metrics
 from mind.artifact import Float32, Weights
 from mind.config import Config
-from mind.errors import DataError
+from mind.errors import ConfigError, DataError
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
@@ -68,6 +68,7 @@ def train(
 
     Raises:
         DataError: nothing to predict, or `item_count` disagrees with the data.
+        ConfigError: a GPU is asked for and there is none.
     """
     hyper, runner = config.hyper_parameters, config.runner
     item_id, popularity = np.unique(sequences.item_id, return_counts=True)
@@ -79,6 +80,8 @@ def train(
     sampler = TrainingSampler(
         sequences, vocabulary, hyper.maxlen, runner.train_batch_size, hyper.neg_samples, runner.seed
     )
+    if runner.use_gpu and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
+        raise ConfigError("runner.use_gpu is true, but this Paddle has no GPU: install paddlepaddle-gpu, or say false")
     paddle.set_device("gpu" if runner.use_gpu else "cpu")
     paddle.seed(runner.seed)
     rng = np.random.default_rng(runner.seed)

@@ -1,0 +1,132 @@
+"""README tells the truth: its option tables are the code's, its commands exist, its grpcurl lines run as printed."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from mind.config import HyperParameters, Optimizer, Runner
+from server.settings import Settings
+from tests.artifacts import make_artifact
+from tests.test_service import Server, running
+from tests.test_store import build
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BIN = Path(sys.executable).parent
+
+
+def option_table(heading: str, rows: list[tuple[str, object, str]]) -> str:
+    """The Markdown table that README must hold for these options."""
+    lines = [f"| {heading} | default | meaning |", "|---|---|---|"]
+    for name, default, meaning in rows:
+        shown = (
+            ""
+            if default in (None, "", PydanticUndefined)
+            else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        )
+        lines.append(f"| `{name}` | {shown} | {' '.join(meaning.split()).replace('|', '/')} |")
+    return "\n".join(lines)
+
+
+def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> list[tuple[str, object, str]]:
+    return [
+        (prefix + (field.alias or name), field.default, field.description or "")
+        for name, field in model.model_fields.items()
+        if name not in skip
+    ]
+
+
+def server_options() -> list[tuple[str, object, str]]:
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = "" if name == "milvus_token" else field.default
+        rows.append((f"--{name.replace('_', '-')}", default, field.description or ""))
+    return rows
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        option_table("option", server_options()),
+        option_table("key", fields(Runner, "runner.")),
+        option_table(
+            "key",
+            fields(Optimizer, "hyper_parameters.optimizer.")
+            + fields(HyperParameters, "hyper_parameters.", skip=("optimizer",)),
+        ),
+    ],
+)
+def test_option_tables_are_the_codes(table: str) -> None:
+    assert table in README, f"README must hold this table:\n{table}"
+
+
+def commands() -> Iterator[list[str]]:
+    """Every command line in README's shell blocks, comments and continuations resolved."""
+    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield words
+
+
+def test_every_option_that_readme_uses_exists() -> None:
+    helps: dict[tuple[str, ...], str] = {}
+    for words in commands():
+        program: tuple[str, ...]
+        if words[:2] == [".venv/bin/python", "-m"]:
+            program = ("-m", words[2], *(words[3:4] if words[2] == "indexer" else ()))
+        elif words[0] == ".venv/bin/recall-client":
+            program = ("-m", "clients", words[1], *(words[2:3] if words[1] == "admin" else ()))
+        else:
+            continue
+        if program not in helps:
+            done = subprocess.run(
+                [sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, check=False,
+                env={"COLUMNS": "200", "PATH": "", "TERM": "dumb"},
+            )  # fmt: skip
+            assert done.returncode == 0, f"{' '.join(words)}:\n{done.stderr}"
+            helps[program] = done.stdout
+        for word in words:
+            if word.startswith("-") and word != "-m" and not word[1:2].isdigit():
+                assert word in helps[program], f"{' '.join(words)}: no option {word}"
+    assert len(helps) >= 10
+
+
+def test_grpcurl_lines_run_as_printed(tmp_path: Path) -> None:
+    make_artifact(tmp_path / "artifacts")
+    lite = str(tmp_path / "milvus.db")
+    attributes = tmp_path / "items.csv"
+    rows = [f"{item},{1980 + item % 40},Drama" for item in range(1000, 2400, 7)]
+    attributes.write_text("\n".join(["item_id,year,genres", *rows]))
+    build(lite, tmp_path / "artifacts", "--attributes", str(attributes), "--multi-valued", "genres")
+    lines = [words for words in commands() if words[0].endswith("grpcurl")]
+    assert len(lines) >= 5
+    with running("--milvus-uri", lite, "--artifacts", str(tmp_path / "artifacts")) as server:
+        server.wait_for("serving model")
+        for words in lines:
+            done = _run(words, server)
+            assert done.returncode == 0, f"{shlex.join(words)}:\n{done.stdout}{done.stderr}"
+
+
+def _run(words: list[str], server: Server) -> subprocess.CompletedProcess[str]:
+    here = [word.replace("localhost:50051", server.address) for word in words[1:]]
+    return subprocess.run([BIN / "grpcurl", *here], capture_output=True, text=True, check=False, timeout=30)
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for words in commands():
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", README):
+        assert (ROOT / target).exists(), target
