@@ -11,6 +11,7 @@ install: .venv/installed  ## Create .venv with everything, versions and hashes f
 
 .venv/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
+	@echo "installing into .venv: about 1.6 GB, once"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -e .
@@ -22,10 +23,11 @@ demo: install  ## Real data, train, index, serve, evaluate, call: a few minutes
 test: install  ## All tests, against Milvus Lite and a real Milvus server
 	$(BIN)/pytest
 
-check: install  ## ruff, mypy --strict, buf lint
+check: install  ## ruff, mypy --strict, import arrows, buf lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pytest tests/test_architecture.py
 	$(BIN)/buf lint
 
 protos: install  ## Generate protos/**/*_pb2*.py anew

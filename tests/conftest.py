@@ -1,6 +1,7 @@
 """Fixtures of the tests that need Milvus: the embedded engine, the real server, and both in turn."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,6 +9,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C, and let child processes heed it: a run in the background starts with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
