@@ -86,7 +86,7 @@ def build(
         RefusedError: the collection is live although it was never finished.
     """
     weights = artifact.weights
-    check_golden(NumpyEncoder(weights, artifact.hyper_parameters.routing_iterations), artifact)
+    check_golden(NumpyEncoder(weights, artifact.hyper_parameters), artifact)
     fingerprint = _fingerprint(artifact, attributes, index)
     name = fingerprint.collection
     if _finished(store, fingerprint):

@@ -51,6 +51,8 @@ class Weights:
     """[D, D] float32: the shared map from behaviour to interest capsules."""
     routing_logits: Float32
     """[K, L] float32: where routing starts from; fixed, not learnt."""
+    recency_logits: Float32
+    """[L] float32: softmax logits of a history item's weight in the residual, by age, 0 being the newest."""
     golden_hist_index: Int64
     """[G, L] int64, 0-padded on the right: rows of example histories."""
     golden_seq_len: Int64
@@ -236,6 +238,7 @@ def _check_shapes(hyper_parameters: HyperParameters, weights: Weights, path: Pat
         "popularity": ((items,), np.int64),
         "bilinear": ((dim, dim), np.float32),
         "routing_logits": ((interests, maxlen), np.float32),
+        "recency_logits": ((maxlen,), np.float32),
         "golden_hist_index": ((golden, maxlen), np.int64),
         "golden_seq_len": ((golden,), np.int64),
         "golden_interest_vectors": ((golden, interests, dim), np.float32),

@@ -21,8 +21,10 @@ class Optimizer(_Section):
 
     class_: Literal["Adam"] = Field(default="Adam", alias="class")
     """Adam, with moments updated only for the rows of the item table that a batch touches (lazy mode)."""
-    learning_rate: float = Field(default=0.002, gt=0)
-    """Step size."""
+    learning_rate: float = Field(default=0.005, gt=0)
+    """Step size at the start."""
+    decay: Literal["linear", "none"] = "linear"
+    """Linear: the step size falls to 0 over runner.epochs, so the last epochs refine instead of overfitting."""
 
 
 class HyperParameters(_Section):
@@ -36,9 +38,18 @@ class HyperParameters(_Section):
     """Length of an item embedding."""
     hidden_size: int = Field(default=64, gt=0, le=4096)
     """Length of an interest vector. Items are found by inner product, so it equals embedding_dim."""
-    neg_samples: int = Field(default=1280, ge=0)
-    """Negatives of the sampled softmax that all rows of a batch share, drawn by item frequency, besides the batch's
-    own targets."""
+    neg_samples: int = Field(default=0, ge=0)
+    """Negatives drawn by item frequency besides the batch's own targets, which are enough for batches of 512."""
+    correct_frequency: bool = True
+    """Subtract log frequency in the softmax; without it popular items, which are drawn more often, are pushed down."""
+    min_history: int = Field(default=1, gt=0)
+    """Clicks before a target; 1 trains on every position but the first, fewer examples teach less."""
+    dropout: float = Field(default=0.3, ge=0, lt=1)
+    """Share of history embedding values dropped in training, against overfitting rare items."""
+    bilinear_init: Literal["identity", "normal"] = "identity"
+    """Start of the bilinear map; the identity begins with items and interests in one space, N(0, 1) must find it."""
+    residual: bool = True
+    """Add the history's mean, weighted by learnt recency, to every interest: routing then learns what differs."""
     maxlen: int = Field(default=20, gt=0, le=10_000)
     """History items that the model looks at, the newest ones."""
     pow_p: float = Field(default=1.0, gt=0)
@@ -69,13 +80,13 @@ class Runner(_Section):
     """Directory of evaluation files that `mind.infer` reports on."""
     model_save_path: Path = Path("artifacts")
     """Directory that receives one artifact directory per model version."""
-    train_batch_size: int = Field(default=128, gt=0)
-    """Training examples per step."""
+    train_batch_size: int = Field(default=512, gt=0)
+    """Training examples per step; the batch's targets are each other's negatives."""
     infer_batch_size: int = Field(default=256, gt=0)
     """Users per evaluation batch."""
     epochs: int = Field(default=10, gt=0)
     """Passes over all training examples, at most."""
-    patience: int = Field(default=3, gt=0)
+    patience: int = Field(default=5, gt=0)
     """Epochs without a better validation metric after which training stops."""
     print_interval: int = Field(default=50, gt=0)
     """Steps between updates of the loss on the progress bar."""

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from mind.artifact import Artifact, Float32, Weights
+from mind.config import HyperParameters
 from mind.errors import ArtifactError
 from mind.sequences import Int64
 
@@ -40,11 +41,12 @@ class NumpyEncoder:
 
     name = "numpy"
 
-    def __init__(self, weights: Weights, routing_iterations: int) -> None:
+    def __init__(self, weights: Weights, hyper_parameters: HyperParameters) -> None:
         """Project the whole item table once: what a request then needs is a lookup and the routing."""
         self._behaviour = weights.item_embedding @ weights.bilinear  # [N + 1, D]
         self._routing_logits = weights.routing_logits
-        self._iterations = routing_iterations
+        self._recency = recency_weights(weights.recency_logits) if hyper_parameters.residual else None
+        self._iterations = hyper_parameters.routing_iterations
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
         """See `Encoder.encode`. Padding needs no mask: row 0 is zero, and the softmax runs over the interests."""
@@ -55,7 +57,22 @@ class NumpyEncoder:
         for _ in range(self._iterations - 1):
             logits = logits + capsule @ transposed
             capsule = squash(_softmax_over_interests(logits) @ behaviour)
+        if self._recency is not None:
+            capsule = capsule + self._recency[seq_len, None, : hist_index.shape[1]] @ behaviour
         return capsule
+
+
+def recency_weights(recency_logits: Float32) -> Float32:
+    """Weights of the residual's mean for every history length: [L + 1, L] float32, row n for histories of n items.
+
+    Row n is the softmax of the n newest ages' logits, oldest item first, then zeros; row 0 is zero.
+    """
+    maxlen = len(recency_logits)
+    weights = np.zeros((maxlen + 1, maxlen), np.float32)
+    for length in range(1, maxlen + 1):
+        weight = np.exp(recency_logits[:length] - recency_logits[:length].max())
+        weights[length, :length] = (weight / weight.sum())[::-1]
+    return weights
 
 
 def squash(capsule: Float32) -> Float32:

@@ -54,7 +54,7 @@ def main(
     ] = None,
     output: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as JSON.")] = None,
 ) -> None:
-    """Evaluate a model on the test users: exact search over all items, beside two baselines.
+    """Evaluate a model on the test users: exact search over all items, beside three baselines.
 
     Recall, NDCG and hit rate are means over users as ComiRec defines them; clicked items are not left out.
     """
@@ -103,6 +103,7 @@ def _baselines(settings: Config, model: Artifact, cases: EvalCases, top_n: int) 
     return {
         "most popular": baselines.most_popular(vocabulary, model.weights.popularity, cases.history, top_n),
         "item co-occurrence": baselines.co_occurrence(vocabulary, train, cases.history, top_n),
+        "item-kNN, cosine": baselines.item_knn(vocabulary, train, cases.history, top_n),
     }
 
 
@@ -113,7 +114,7 @@ def _exact(settings: Config, model: Artifact, name: EncoderName, cases: EvalCase
 
         encoder = PaddleEncoder.from_artifact(model)
     else:
-        encoder = NumpyEncoder(model.weights, model.hyper_parameters.routing_iterations)
+        encoder = NumpyEncoder(model.weights, model.hyper_parameters)
     check_golden(encoder, model)
     batch = settings.runner.infer_batch_size
     vectors = encode_histories(encoder, model.vocabulary, cases.history, model.hyper_parameters.maxlen, batch)

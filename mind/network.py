@@ -12,6 +12,9 @@ from mind.paddle_runtime import paddle
 
 functional = paddle.nn.functional
 
+RECENCY_SLOPE = 0.2
+"""Where the recency logits start: each step into the past weighs exp(-0.2) = 0.82 of the one after it."""
+
 
 class MIND(paddle.nn.Layer):  # type: ignore[misc]
     """Item table, shared bilinear map and routing; everything else of the network has no weights."""
@@ -32,14 +35,20 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         table = paddle.nn.initializer.Normal(std=dim**-0.5)
         self.item_embedding = paddle.nn.Embedding(items + 1, dim, padding_idx=0, sparse=True, weight_attr=table)
         identity = paddle.nn.initializer.Assign(np.eye(dim, dtype=np.float32))
-        self.bilinear = self.create_parameter([dim, dim], default_initializer=identity)
+        start = identity if hyper_parameters.bilinear_init == "identity" else paddle.nn.initializer.Normal()
+        self.bilinear = self.create_parameter([dim, dim], default_initializer=start)
+        fading = paddle.nn.initializer.Assign(-RECENCY_SLOPE * np.arange(routing_logits.shape[1], dtype=np.float32))
+        self.recency_logits = self.create_parameter([routing_logits.shape[1]], default_initializer=fading)
+        self.residual = hyper_parameters.residual
+        self.dropout = paddle.nn.Dropout(hyper_parameters.dropout)
         self.register_buffer("routing_logits", paddle.to_tensor(routing_logits))
 
     def interest_vectors(self, hist_index: paddle.Tensor, seq_len: paddle.Tensor) -> paddle.Tensor:
         """Behaviour-to-interest dynamic routing (algorithm 1).
 
         The coupling of behaviour and interest is found without gradients; only the last round is learnt through, as
-        in the capsule network it comes from (Sabour et al., arXiv 1710.09829).
+        in the capsule network it comes from (Sabour et al., arXiv 1710.09829). With `residual`, the mean of the
+        behaviours, weighted by learnt recency, is added to every interest.
 
         Args:
             hist_index: [B, L] int64 rows, oldest first, 0-padded on the right; L <= maxlen.
@@ -49,14 +58,20 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
             [B, K, D] float32.
         """
         length = hist_index.shape[1]
-        valid = (paddle.arange(length).unsqueeze(0) < seq_len.unsqueeze(1)).astype("float32").unsqueeze(1)  # [B, 1, L]
-        behaviour = self.item_embedding(hist_index) @ self.bilinear  # [B, L, D]
+        position, end = paddle.arange(length).unsqueeze(0), seq_len.unsqueeze(1)
+        valid = (position < end).astype("float32").unsqueeze(1)  # [B, 1, L]
+        behaviour = self.dropout(self.item_embedding(hist_index)) @ self.bilinear  # [B, L, D]
         fixed = behaviour.detach()
         logits = self.routing_logits[:, :length].unsqueeze(0)  # [1, K, L]
         for _ in range(self.iterations - 1):
             capsule = squash(functional.softmax(logits, axis=1) * valid @ fixed)  # [B, K, D]
             logits = logits + capsule @ fixed.transpose([0, 2, 1])
-        return squash(functional.softmax(logits, axis=1) * valid @ behaviour)
+        interests = squash(functional.softmax(logits, axis=1) * valid @ behaviour)
+        if not self.residual:
+            return interests
+        age = (end - 1 - position).clip(min=0)  # 0 is the newest
+        weight = functional.softmax(self.recency_logits[age].unsqueeze(1) - 1e9 * (1 - valid)) * valid  # [B, 1, L]
+        return interests + weight @ behaviour
 
     def label_aware_attention(self, interest_vectors: paddle.Tensor, target: paddle.Tensor) -> paddle.Tensor:
         """The interests as one vector, each weighted by softmax((v . e) ^ p), equation 5; the power keeps the sign.

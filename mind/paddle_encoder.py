@@ -24,6 +24,8 @@ class PaddleEncoder:
         network = MIND(len(weights.item_id), artifact.hyper_parameters, weights.routing_logits)
         network.item_embedding.weight.set_value(weights.item_embedding)
         network.bilinear.set_value(weights.bilinear)
+        network.recency_logits.set_value(weights.recency_logits)
+        network.eval()
         return cls(network)
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:

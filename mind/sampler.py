@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mind.config import HyperParameters
 from mind.errors import DataError
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
@@ -24,21 +25,27 @@ class Batch:
 
 
 class TrainingSampler:
-    """Every position of every sequence but the first is a target once an epoch; what came before is its history."""
+    """Every position with `min_history` clicks before it is a target once an epoch; what came before is its history."""
 
     def __init__(
-        self, sequences: Sequences, vocabulary: Vocabulary, maxlen: int, batch_size: int, neg_samples: int, seed: int
+        self,
+        sequences: Sequences,
+        vocabulary: Vocabulary,
+        hyper_parameters: HyperParameters,
+        batch_size: int,
+        seed: int,
     ) -> None:
-        """Raises DataError if no user has two items."""
+        """Raises DataError if no user has so many items."""
         self._item_index = vocabulary.item_index(sequences.item_id).astype(np.int32)
         start = np.repeat(sequences.offsets[:-1], sequences.lengths)
-        self._targets = np.flatnonzero(np.arange(len(start)) > start)  # positions in item_index
+        least = hyper_parameters.min_history
+        self._targets = np.flatnonzero(np.arange(len(start)) >= start + least)  # positions in item_index
         if not len(self._targets):
-            raise DataError("training data: no user has two items or more, so there is nothing to predict")
+            raise DataError(f"training data: no user has {least + 1} items or more, so there is nothing to predict")
         self._start = start[self._targets]
-        self._maxlen = maxlen
+        self._maxlen = hyper_parameters.maxlen
         self._batch_size = batch_size
-        self._neg_samples = neg_samples
+        self._neg_samples = hyper_parameters.neg_samples
         self._rng = np.random.default_rng(seed)
 
     @property

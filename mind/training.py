@@ -77,9 +77,7 @@ def train(
             f"hyper_parameters.item_count is {hyper.item_count}, the training data have {len(item_id)} items"
         )
     vocabulary = Vocabulary(item_id)
-    sampler = TrainingSampler(
-        sequences, vocabulary, hyper.maxlen, runner.train_batch_size, hyper.neg_samples, runner.seed
-    )
+    sampler = TrainingSampler(sequences, vocabulary, hyper, runner.train_batch_size, runner.seed)
     if runner.use_gpu and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
         raise ConfigError("runner.use_gpu is true, but this Paddle has no GPU: install paddlepaddle-gpu, or say false")
     paddle.set_device("gpu" if runner.use_gpu else "cpu")
@@ -88,8 +86,13 @@ def train(
     routing_logits = rng.normal(size=(hyper.num_interests, hyper.maxlen)).astype(np.float32)
     golden = sampler.batch(rng.integers(0, sampler.examples, GOLDEN_HISTORIES))
     network = MIND(len(item_id), hyper, routing_logits)
-    optimizer = paddle.optimizer.Adam(hyper.optimizer.learning_rate, parameters=network.parameters(), lazy_mode=True)
-    frequency = log_frequency(popularity)
+    steps = sampler.steps * runner.epochs
+    linear = hyper.optimizer.decay == "linear"
+    schedule = paddle.optimizer.lr.LambdaDecay(
+        hyper.optimizer.learning_rate, lambda step: 1 - step / steps if linear else 1.0
+    )
+    optimizer = paddle.optimizer.Adam(schedule, parameters=network.parameters(), lazy_mode=True)
+    frequency = log_frequency(popularity) if hyper.correct_frequency else np.zeros(len(item_id) + 1, np.float32)
 
     def snapshot() -> Weights:
         return Weights(
@@ -98,6 +101,7 @@ def train(
             popularity=popularity,
             bilinear=network.bilinear.numpy().copy(),
             routing_logits=routing_logits,
+            recency_logits=network.recency_logits.numpy().copy(),
             golden_hist_index=golden.hist_index,
             golden_seq_len=golden.seq_len,
             golden_interest_vectors=PaddleEncoder(network).encode(golden.hist_index, golden.seq_len),
@@ -107,7 +111,7 @@ def train(
     best, weights = None, None
     for number in range(1, runner.epochs + 1):
         started = time.perf_counter()
-        loss = _run_epoch(network, optimizer, sampler, frequency, runner.print_interval, number, on_step)
+        loss = _run_epoch(network, optimizer, schedule, sampler, frequency, runner.print_interval, number, on_step)
         speed = sampler.examples / (time.perf_counter() - started)
         scores = validate(network, vocabulary, valid, hyper.maxlen, runner.infer_batch_size) if valid else {}
         epoch = Epoch(number, loss, speed, scores)
@@ -132,6 +136,7 @@ def validate(network: MIND, vocabulary: Vocabulary, cases: EvalCases, maxlen: in
 def _run_epoch(
     network: MIND,
     optimizer: paddle.optimizer.Optimizer,
+    schedule: paddle.optimizer.lr.LRScheduler,
     sampler: TrainingSampler,
     frequency: Float32,
     interval: int,
@@ -150,6 +155,7 @@ def _run_epoch(
         loss.backward()
         optimizer.step()
         optimizer.clear_grad()
+        schedule.step()
         recent += loss.item()
         if step % interval == 0 or step == sampler.steps:
             on_step(number, step, sampler.steps, recent / ((step - 1) % interval + 1))

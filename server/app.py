@@ -126,7 +126,7 @@ async def _connect(settings: Settings) -> ItemStore:
 
 def _encoder_maker(name: str) -> Callable[[Artifact], Encoder]:
     def numpy_encoder(artifact: Artifact) -> Encoder:
-        return NumpyEncoder(artifact.weights, artifact.hyper_parameters.routing_iterations)
+        return NumpyEncoder(artifact.weights, artifact.hyper_parameters)
 
     def paddle_encoder(artifact: Artifact) -> Encoder:
         from mind.paddle_encoder import PaddleEncoder  # only then is Paddle needed

@@ -1,6 +1,7 @@
 """Small seeded models for tests that need an artifact and not its training."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,21 +23,25 @@ def make_weights(items: int = 200, dim: int = 16, interests: int = 4, maxlen: in
         popularity=np.arange(items, 0, -1),
         bilinear=(np.eye(dim) + rng.normal(size=(dim, dim)) * 0.1).astype(np.float32),
         routing_logits=rng.normal(size=(interests, maxlen)).astype(np.float32),
+        recency_logits=-0.3 * np.arange(maxlen, dtype=np.float32),
         golden_hist_index=hist_index,
         golden_seq_len=seq_len,
         golden_interest_vectors=np.zeros((8, interests, dim), np.float32),
     )
-    vectors = NumpyEncoder(weights, 3).encode(hist_index, seq_len)
+    vectors = NumpyEncoder(weights, hyper_parameters_of(weights)).encode(hist_index, seq_len)
     weights.golden_interest_vectors[:] = vectors
     return weights
+
+
+def hyper_parameters_of(weights: Weights, **changes: Any) -> HyperParameters:
+    """Hyper-parameters that fit the weights."""
+    interests, maxlen = weights.routing_logits.shape
+    dim = len(weights.bilinear)
+    sizes = {"embedding_dim": dim, "hidden_size": dim, "num_interests": interests, "maxlen": maxlen}
+    return HyperParameters(item_count=len(weights.item_id), **sizes, **changes)
 
 
 def make_artifact(directory: Path, **shape: int) -> Path:
     """Write a random model under `directory`; returns the directory of the artifact itself."""
     weights = make_weights(**shape)
-    interests, maxlen = weights.routing_logits.shape
-    dim = weights.bilinear.shape[0]
-    hyper_parameters = HyperParameters(
-        item_count=len(weights.item_id), embedding_dim=dim, hidden_size=dim, num_interests=interests, maxlen=maxlen
-    )
-    return write_artifact(directory, hyper_parameters, weights, {}, {})
+    return write_artifact(directory, hyper_parameters_of(weights), weights, {}, {})

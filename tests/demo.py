@@ -94,7 +94,7 @@ def _demo(paths: Paths, override: list[str]) -> None:
     )  # fmt: skip
     _heading(4, "Serve, and wait for the health check")
     with _server(paths) as address:
-        _heading(5, "Evaluate through the service, beside two baselines")
+        _heading(5, "Evaluate through the service, beside three baselines")
         _run(
             "-m", "clients", "recall", "--server", address, "--input", str(DATA / "test" / "test.txt"),
             "--top-k", "50", "--output", str(paths.served),

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from mind import metrics
-from mind.baselines import co_occurrence, most_popular
+from mind.baselines import co_occurrence, item_knn, most_popular
 from mind.encoder import NumpyEncoder
 from mind.retrieval import encode_histories, nearest_items, top_rows
 from mind.sequences import Sequences, pad_last
 from mind.vocabulary import Vocabulary
-from tests.artifacts import make_weights
+from tests.artifacts import hyper_parameters_of, make_weights
 
 
 def sequences(*rows: list[int]) -> Sequences:
@@ -64,7 +64,7 @@ def test_exact_search_takes_the_best_interest_of_each_item() -> None:
 def test_batched_encoding_drops_unknown_items_and_keeps_the_newest() -> None:
     weights = make_weights(maxlen=8)
     histories = sequences([1000, 5, 1007], [], [1000 + 7 * i for i in range(20)])
-    encoder = NumpyEncoder(weights, 3)
+    encoder = NumpyEncoder(weights, hyper_parameters_of(weights))
     vectors = encode_histories(encoder, Vocabulary(weights.item_id), histories, 8, batch_size=2)
     np.testing.assert_allclose(vectors[0], encoder.encode(np.array([[1, 2]]), np.array([2]))[0], rtol=1e-5, atol=1e-7)
     assert not vectors[1].any()
@@ -84,3 +84,11 @@ def test_co_occurrence_counts_users_and_prefers_new_history() -> None:
     ranked = co_occurrence(vocabulary, train, sequences([10], [10, 40], [99]), 2)
     # with 10: 20 twice, 30 once; with 10 then 40: 20 gets 0.8 * 2, 30 gets 0.8 * 1 + 1
     assert ranked.tolist()[:2] == [[20, 30], [30, 20]]
+
+
+def test_item_knn_discounts_items_that_everyone_has() -> None:
+    train = sequences([10, 20, 30], [10, 20], [20], [20], [20])
+    vocabulary = Vocabulary(np.array([10, 20, 30]))
+    # with 10: 20 twice and 30 once, but 20 has five users: 2 / sqrt(2 * 5) = 0.63 and 1 / sqrt(2 * 1) = 0.71
+    assert item_knn(vocabulary, train, sequences([10]), 2).tolist() == [[30, 20]]
+    assert co_occurrence(vocabulary, train, sequences([10]), 2).tolist() == [[20, 30]]

@@ -1,5 +1,7 @@
 """The Paddle network against a plain reference, written as one reads the paper; and the encoders against each other."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,10 +12,10 @@ from mind.errors import ArtifactError
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
-from tests.artifacts import make_weights
+from tests.artifacts import hyper_parameters_of, make_weights
 
 
-def plain_interests(weights: Weights, history: list[int], iterations: int) -> Float32:
+def plain_interests(weights: Weights, history: list[int], iterations: int, residual: bool) -> Float32:
     """Algorithm 1 of arXiv 1904.08030 for one user, one behaviour and one interest at a time."""
     behaviours = [weights.item_embedding[row] @ weights.bilinear for row in history]
     logits = weights.routing_logits[:, : len(history)].astype(np.float64).copy()
@@ -28,31 +30,37 @@ def plain_interests(weights: Weights, history: list[int], iterations: int) -> Fl
             for k, capsule in enumerate(capsules):
                 for i, behaviour in enumerate(behaviours):
                     logits[k, i] += capsule @ behaviour
+    if residual:
+        weight = np.exp(weights.recency_logits[: len(history)])[::-1]  # the newest has age 0 and stands last
+        capsules = [capsule + (weight / weight.sum()) @ np.array(behaviours) for capsule in capsules]
     return np.array(capsules, np.float32)
 
 
-def paddle_encoder(weights: Weights, iterations: int) -> PaddleEncoder:
-    return PaddleEncoder.from_artifact(as_artifact(weights, routing_iterations=iterations))
+def numpy_encoder(weights: Weights, **changes: Any) -> NumpyEncoder:
+    return NumpyEncoder(weights, hyper_parameters_of(weights, **changes))
 
 
-def as_artifact(weights: Weights, **changes: int) -> Artifact:
-    interests, maxlen = weights.routing_logits.shape
-    dim = len(weights.bilinear)
-    hyper = HyperParameters(embedding_dim=dim, hidden_size=dim, num_interests=interests, maxlen=maxlen, **changes)
-    return Artifact("test", hyper, weights)
+def paddle_encoder(weights: Weights, **changes: Any) -> PaddleEncoder:
+    return PaddleEncoder.from_artifact(as_artifact(weights, **changes))
 
 
+def as_artifact(weights: Weights, **changes: Any) -> Artifact:
+    return Artifact("test", hyper_parameters_of(weights, **changes), weights)
+
+
+@pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])
 @pytest.mark.parametrize("history", [[3], [7, 7, 7], [1, 2, 3, 4, 5, 6, 7, 8]])
-def test_both_encoders_are_the_paper(history: list[int], iterations: int) -> None:
+def test_both_encoders_are_the_paper(history: list[int], iterations: int, residual: bool) -> None:
     weights = make_weights()
-    expected = plain_interests(weights, history, iterations)
+    expected = plain_interests(weights, history, iterations, residual)
     hist_index, seq_len = np.array([history]), np.array([len(history)])
-    for encoder in (NumpyEncoder(weights, iterations), paddle_encoder(weights, iterations)):
+    for make in (numpy_encoder, paddle_encoder):
+        encoder = make(weights, routing_iterations=iterations, residual=residual)
         np.testing.assert_allclose(encoder.encode(hist_index, seq_len)[0], expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [lambda w: NumpyEncoder(w, 3), lambda w: paddle_encoder(w, 3)])
+@pytest.mark.parametrize("make", [numpy_encoder, paddle_encoder])
 def test_padding_changes_nothing(make) -> None:  # type: ignore[no-untyped-def]
     encoder = make(make_weights())
     bare = encoder.encode(np.array([[4, 9, 2]]), np.array([3]))
@@ -60,7 +68,7 @@ def test_padding_changes_nothing(make) -> None:  # type: ignore[no-untyped-def]
     np.testing.assert_allclose(padded[0], bare[0], rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("make", [lambda w: NumpyEncoder(w, 3), lambda w: paddle_encoder(w, 3)])
+@pytest.mark.parametrize("make", [numpy_encoder, paddle_encoder])
 def test_an_empty_history_gives_zeros(make) -> None:  # type: ignore[no-untyped-def]
     assert not make(make_weights()).encode(np.zeros((1, 8), np.int64), np.array([0])).any()
 
@@ -70,7 +78,7 @@ def test_encoders_agree_on_random_batches() -> None:
     rng = np.random.default_rng(3)
     seq_len = rng.integers(1, 21, 500)
     hist_index = rng.integers(1, 5_001, (500, 20)) * (np.arange(20) < seq_len[:, None])
-    one, other = NumpyEncoder(weights, 3), paddle_encoder(weights, 3)
+    one, other = numpy_encoder(weights), paddle_encoder(weights)
     np.testing.assert_allclose(one.encode(hist_index, seq_len), other.encode(hist_index, seq_len), rtol=1e-4, atol=1e-5)
 
 
@@ -81,13 +89,13 @@ def test_squash_keeps_direction_and_shortens() -> None:
 
 def test_an_encoder_that_is_off_is_refused() -> None:
     weights = make_weights()
-    check_golden(NumpyEncoder(weights, 3), as_artifact(weights))
+    check_golden(numpy_encoder(weights), as_artifact(weights))
     with pytest.raises(ArtifactError, match=r"the numpy encoder is off by a relative .* the limit is 1e-04"):
-        check_golden(NumpyEncoder(weights, 2), as_artifact(weights))
+        check_golden(numpy_encoder(weights, routing_iterations=2), as_artifact(weights))
 
 
 def test_rows_outside_the_table_are_refused_before_they_reach_a_device() -> None:
-    encoder = paddle_encoder(make_weights(items=200), 3)
+    encoder = paddle_encoder(make_weights(items=200))
     with pytest.raises(ValueError, match="rows 201 to 201, the table has 0 to 200"):
         encoder.encode(np.array([[201]]), np.array([1]))
 
@@ -103,7 +111,7 @@ def test_label_aware_attention_leans_to_the_target_with_its_power() -> None:
 
 def test_the_loss_is_a_corrected_softmax_that_masks_accidental_hits() -> None:
     paddle.seed(5)
-    hyper = HyperParameters(embedding_dim=4, hidden_size=4, maxlen=3)
+    hyper = HyperParameters(embedding_dim=4, hidden_size=4, maxlen=3, dropout=0)
     network = MIND(6, hyper, np.random.default_rng(5).normal(size=(4, 3)).astype(np.float32))
     hist_index, seq_len = np.array([[1, 2, 0], [3, 0, 0]]), np.array([2, 1])
     candidates = np.array([4, 5, 4, 6])  # targets 4 and 5, then negatives; the second 4 is no negative of row 0
@@ -126,13 +134,15 @@ def test_padding_row_stays_zero_and_every_weight_learns() -> None:
     paddle.seed(1)
     hyper = HyperParameters(embedding_dim=8, hidden_size=8, maxlen=4)
     network = MIND(10, hyper, np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32))
-    before = network.item_embedding.weight.numpy().copy(), network.bilinear.numpy().copy()
+    before = [
+        weight.numpy().copy() for weight in (network.item_embedding.weight, network.bilinear, network.recency_logits)
+    ]
     optimizer = paddle.optimizer.Adam(0.1, parameters=network.parameters(), lazy_mode=True)
     batch = np.array([[1, 2, 0, 0], [3, 4, 5, 0]]), np.array([2, 3]), np.array([6, 7, 8]), np.zeros(3, np.float32)
     network.loss(*(paddle.to_tensor(array) for array in batch)).backward()
     optimizer.step()
-    after = network.item_embedding.weight.numpy(), network.bilinear.numpy()
+    after = [weight.numpy() for weight in (network.item_embedding.weight, network.bilinear, network.recency_logits)]
     assert not after[0][0].any()
     changed = np.flatnonzero((after[0] != before[0]).any(axis=1))
     assert changed.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]  # lazy: rows 9 and 10 took no part
-    assert (after[1] != before[1]).any()
+    assert (after[1] != before[1]).any() and (after[2] != before[2]).any()

@@ -36,7 +36,7 @@ def store(artifact: Artifact) -> FakeStore:
 
 @pytest.fixture
 async def release(store: FakeStore, tmp_path: Path) -> Release:
-    releases = Releases(store, tmp_path, lambda artifact: NumpyEncoder(artifact.weights, 3))
+    releases = Releases(store, tmp_path, lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters))
     await releases.check()
     store.searches.clear()
     return releases.current
@@ -56,7 +56,7 @@ async def run(store: FakeStore, release: Release, query: Query, remaining_s: flo
 
 def exact(artifact: Artifact, history: list[int], top_k: int) -> list[int]:
     rows = artifact.vocabulary.item_index(np.array([history], np.int64))
-    encoder = NumpyEncoder(artifact.weights, 3)
+    encoder = NumpyEncoder(artifact.weights, artifact.hyper_parameters)
     vectors = encoder.encode(rows, np.array([len(history)]))
     return artifact.weights.item_id[nearest_items(vectors, artifact.weights.item_embedding, top_k)[0] - 1].tolist()
 

@@ -20,7 +20,7 @@ from tests.test_store import build
 
 
 def numpy_encoder(artifact: Artifact) -> Encoder:
-    return NumpyEncoder(artifact.weights, artifact.hyper_parameters.routing_iterations)
+    return NumpyEncoder(artifact.weights, artifact.hyper_parameters)
 
 
 @dataclass

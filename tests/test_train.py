@@ -66,7 +66,7 @@ def test_train_and_infer(data: Path, tmp_path: Path) -> None:
     infer = command("mind.infer", *overrides(data), "-top_n", "50", "--candidates", str(served), "--json", str(report))
     assert infer.returncode == 0, infer.stderr
     metrics = json.loads(report.read_text())["metrics"]
-    assert list(metrics) == ["most popular", "item co-occurrence", "MIND, exact search", "served"]
+    assert list(metrics) == ["most popular", "item co-occurrence", "item-kNN, cosine", "MIND, exact search", "served"]
     assert metrics["MIND, exact search"]["recall@50"] > 2 * metrics["most popular"]["recall@50"]
     assert metrics["served"]["recall@50"] == 0
     assert all(name in infer.stdout for name in metrics)
@@ -82,8 +82,8 @@ def test_train_and_infer(data: Path, tmp_path: Path) -> None:
         ("1,10,0\n1,garbage,1\n", "train.txt: line 2: item_id is 'garbage'"),
         ("1,10\n", "train.txt: line 1: expected uid,item_id,time"),
         ("", "train"),
-        ("1,10,0\n", "no user has two items or more"),
-        ("1,10,0\n2,20,0\n3,30,0\n", "no user has two items or more"),
+        ("1,10,0\n", "no user has 2 items or more"),
+        ("1,10,0\n2,20,0\n3,30,0\n", "no user has 2 items or more"),
         ("1,99999999999999999999,0\n", "line 1: item_id is"),
     ],
 )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mind.artifact import Artifact
-from mind.config import Config
+from mind.config import Config, HyperParameters
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import DataError
 from mind.sampler import TrainingSampler, log_frequency
@@ -59,7 +59,7 @@ def test_it_learns_the_groups_and_keeps_the_best_epoch() -> None:
     last_step = -(-300 * 11 // 64)
     assert steps[-1][:3] == (len(epochs), last_step, last_step)
     hyper = config().hyper_parameters
-    check_golden(NumpyEncoder(trained.weights, 3), Artifact("test", hyper, trained.weights))
+    check_golden(NumpyEncoder(trained.weights, hyper), Artifact("test", hyper, trained.weights))
     assert len(trained.weights.golden_seq_len) == 32
     assert trained.weights.popularity.sum() == 300 * 12
 
@@ -87,8 +87,9 @@ def test_item_count_is_checked() -> None:
 
 
 def sampler(rows: Sequences, **sizes: int) -> TrainingSampler:
-    settings = {"maxlen": 3, "batch_size": 2, "neg_samples": 0, "seed": 0} | sizes
-    return TrainingSampler(rows, Vocabulary(np.unique(rows.item_id)), **settings)
+    batch_size = sizes.pop("batch_size", 2)
+    hyper = HyperParameters(**({"maxlen": 3} | sizes))  # type: ignore[arg-type]
+    return TrainingSampler(rows, Vocabulary(np.unique(rows.item_id)), hyper, batch_size, seed=0)
 
 
 def test_every_position_but_the_first_is_a_target_with_what_came_before() -> None:
@@ -115,5 +116,5 @@ def test_negatives_come_by_item_frequency() -> None:
 
 
 def test_nothing_to_predict() -> None:
-    with pytest.raises(DataError, match="no user has two items or more"):
+    with pytest.raises(DataError, match="no user has 2 items or more"):
         sampler(sequences([10], [20]))

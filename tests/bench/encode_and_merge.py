@@ -3,12 +3,11 @@
 import numpy as np
 
 from mind.artifact import Artifact
-from mind.config import HyperParameters
 from mind.encoder import NumpyEncoder
 from mind.paddle_encoder import PaddleEncoder
 from server.merge import Exclusions, Strategy, merge
 from server.store import Hits
-from tests.artifacts import make_weights
+from tests.artifacts import hyper_parameters_of, make_weights
 from tests.bench.machine import compare, console, describe
 from tests.test_merge import plain_merge
 
@@ -19,10 +18,10 @@ def encode(users: int, rounds: int) -> None:
     """Paddle in dygraph against NumPy, histories of 1 to 20 items."""
     rng = np.random.default_rng(users)
     weights = make_weights(items=ITEMS, dim=DIM, interests=INTERESTS, maxlen=MAXLEN)
-    hyper = HyperParameters(embedding_dim=DIM, hidden_size=DIM, num_interests=INTERESTS, maxlen=MAXLEN)
+    hyper = hyper_parameters_of(weights)
     seq_len = rng.integers(1, MAXLEN + 1, users)
     hist_index = rng.integers(1, ITEMS + 1, (users, MAXLEN)) * (np.arange(MAXLEN) < seq_len[:, None])
-    paddle, ours = PaddleEncoder.from_artifact(Artifact("bench", hyper, weights)), NumpyEncoder(weights, 3)
+    paddle, ours = PaddleEncoder.from_artifact(Artifact("bench", hyper, weights)), NumpyEncoder(weights, hyper)
 
     def by_paddle() -> object:
         """Paddle network"""

@@ -1,0 +1,92 @@
+"""The command that shows what each choice of the recipe is worth: `python -m mind.ablation -m mind/config.yaml`."""
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+from rich.progress import track
+
+from mind.command import ConfigFile, Overrides, run
+from mind.config import load_config
+from mind.errors import ConfigError
+
+VARIANTS = {
+    "the recipe": [],
+    "one interest": ["hyper_parameters.num_interests=1"],
+    "two interests": ["hyper_parameters.num_interests=2"],
+    "no residual": ["hyper_parameters.residual=false"],
+    "no dropout": ["hyper_parameters.dropout=0"],
+    "no decay of the step size": ["hyper_parameters.optimizer.decay=none"],
+    "bilinear map from N(0, 1)": ["hyper_parameters.bilinear_init=normal"],
+    "no frequency correction": ["hyper_parameters.correct_frequency=false"],
+    "targets from the fifth click on": ["hyper_parameters.min_history=4"],
+    "batches of 128": ["runner.train_batch_size=128"],
+}
+"""Each choice of the recipe removed alone."""
+METRICS = {"recall@20": "Recall@20", "recall@50": "Recall@50", "ndcg@50": "NDCG@50", "hit_rate@50": "HitRate@50"}
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+console = Console(highlight=False)
+
+
+@app.command(epilog="Example: python -m mind.ablation -m mind/config.yaml --seeds 3 --jobs 2 --output ablation.md")
+def main(
+    config: ConfigFile,
+    override: Overrides = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of every variant, with seeds 1, 2, ...")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one core each.")] = 2,
+    output: Annotated[Path | None, typer.Option(help="Write the table here as Markdown.")] = None,
+) -> None:
+    """Train the recipe and every choice of it removed alone; validation metrics, mean and spread over seeds.
+
+    The best epoch of each run is chosen by the same validation users, so compare rows, not with test figures.
+    """
+    if load_config(config, override).runner.valid_data_dir is None:
+        raise ConfigError("runner.valid_data_dir: an ablation needs validation data")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the runs share the cores
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        runs = {
+            pool.submit(_validate, config, [*(override or []), *changes, f"runner.seed={seed}"]): name
+            for seed in range(1, seeds + 1)
+            for name, changes in VARIANTS.items()
+        }
+        for done in track(as_completed(runs), "training", total=len(runs), console=console, transient=True):
+            found[runs[done]].append(done.result())
+    table = _table(found)
+    console.print(Markdown(table))
+    if output:
+        output.write_text(table, encoding="utf-8")
+
+
+def _validate(config: Path, override: list[str]) -> dict[str, float]:
+    """Metrics of the best epoch of one run; in a process of its own."""
+    from mind.paddlerec import read_eval, read_train
+    from mind.training import train
+
+    settings = load_config(config, override)
+    valid_dir = settings.runner.valid_data_dir
+    valid = read_eval(valid_dir) if valid_dir else None
+    sequences = read_train(settings.runner.train_data_dir)
+    return train(settings, sequences, valid, lambda *step: None, lambda epoch: None).best.metrics
+
+
+def _table(found: dict[str, list[dict[str, float]]]) -> str:
+    lines = ["| | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 1) + "|"]
+    for name, runs in found.items():
+        cells = []
+        for metric in METRICS:
+            values = 100 * np.array([scores[metric] for scores in runs])
+            cells.append(f"{values.mean():.2f} ± {values.std():.2f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    run(app)
