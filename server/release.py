@@ -75,8 +75,16 @@ class Releases:
 
     @property
     def loaded(self) -> bool:
-        """Whether there is a release to serve with."""
+        """Whether a release was loaded."""
         return self._current is not None
+
+    async def can_serve(self) -> bool:
+        """Whether the release that was loaded is still in Milvus, whatever the alias says."""
+        try:
+            await self._store.load(self.current.collection)
+        except (NotReadyError, StoreError):
+            return False
+        return True
 
     async def check(self) -> tuple[Release | None, Release]:
         """Look at the alias, take over what it names, and make sure that it is in memory.
@@ -171,12 +179,12 @@ async def watch(releases: Releases, interval_s: float, on_health: Callable[[bool
             await releases.check()
             healthy = True
         except ReleaseRefusedError:
-            healthy = releases.loaded
+            healthy = await releases.can_serve()
         except StoreError:
             healthy = False
         except Exception:
             logger.exception("checking for a release failed")
-            healthy = releases.loaded
+            healthy = False
         await on_health(healthy)
         await asyncio.sleep(interval_s)
 

@@ -199,7 +199,7 @@ def _translate(code: Any, message: str, filter_: str) -> StoreError | InvalidReq
         return InvalidRequestError("filter", f"Milvus cannot use {filter_[:100]!r}: {reason}", "FILTER_INVALID")
     if code in (_NO_COLLECTION, _NO_ALIAS, _NOT_LOADED):
         return CollectionGoneError(f"Milvus: {reason}")
-    if isinstance(code, grpc.StatusCode) or code in (1, 2, 503) or "unavailable" in message.lower():
+    if isinstance(code, grpc.StatusCode) or code in (2, 503) or "unavailable" in message.lower():
         return StoreUnavailableError(f"Milvus does not answer: {reason}")
     return StoreError(f"Milvus (code {code}): {reason}")
 

@@ -335,6 +335,26 @@ async def test_dropping_the_released_collection_is_asked_twice(start: Start) -> 
     assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "COLLECTION_GONE")
 
 
+async def test_health_follows_a_dropped_collection_until_the_next_release(start: Start, tmp_path: Path) -> None:
+    running = await start()
+    request = admin_pb2.DropItemsRequest(collection=running.collection, allow_live=True)
+    await running.admin.DropItems(request, **bearer(TOKEN))
+    await until_health(running.health, health_pb2.HealthCheckResponse.NOT_SERVING)
+    name = running.store.publish(load_artifact(make_artifact(tmp_path / "artifacts", seed=1)))
+    await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
+    answer = await running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5))
+    assert answer.collection == name
+
+
+async def test_a_lost_alias_does_not_stop_serving(start: Start) -> None:
+    running = await start()
+    running.store.alias = None
+    await asyncio.sleep(0.2)
+    await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
+    info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
+    assert "no alias 'live'" in info.refused_release
+
+
 async def test_drop_takes_item_collections_only(start: Start) -> None:
     running = await start()
     request = admin_pb2.DropItemsRequest(collection="somebody_elses")
