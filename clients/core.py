@@ -123,7 +123,7 @@ class ClientCore:
         client_cert: tuple[str | Path, str | Path] | None = None,
         token: str | None = None,
         max_users: int = 256,
-        max_candidates: int = 200_000,
+        max_candidates: int = 150_000,
         channel: Any = None,
     ) -> None:
         """Connects on the first call.

@@ -173,7 +173,7 @@ def newest_artifact(directory: Path) -> Path:
     """
     if (directory / MANIFEST).is_file():
         return directory
-    manifests = directory.glob(f"*/{MANIFEST}")
+    manifests = directory.glob(f"[!.]*/{MANIFEST}")  # what starts with a dot is still being written
     found = [(_read_manifest(path.parent).get("created_at", ""), path.parent) for path in manifests]
     if not found:
         raise ArtifactError(f"{directory}: holds no model; `python -m mind.train` writes one")

@@ -32,8 +32,9 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         name = request.collection
         if not is_item_collection(name):
             raise InvalidRequestError("collection", f"{name!r} is no item collection's name", "UNKNOWN_COLLECTION")
-        if name == await self._store.live_collection() and not request.allow_live:
-            raise RefusedError(f"collection {name} is the released one; set allow_live to drop it all the same")
+        serving = self._releases.current.collection if self._releases.loaded else None
+        if name in (serving, await self._store.live_collection()) and not request.allow_live:
+            raise RefusedError(f"collection {name} is released or being served; set allow_live to drop it all the same")
         count = await self._store.count(name)
         await self._store.drop(name)
         logger.warning("dropped collection %s with %d items", name, count)

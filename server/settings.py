@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Literal, Self
 
+import yaml
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
@@ -63,7 +64,7 @@ class Settings(BaseSettings):
     """Users in one request."""
     max_top_k: int = Field(default=1_000, gt=0, le=10_000)
     """Candidates per user."""
-    max_candidates: int = Field(default=200_000, gt=0)
+    max_candidates: int = Field(default=150_000, gt=0)
     """Users times top_k of one request; the default keeps answers under gRPC's default limit of 4 MB."""
     max_history: int = Field(default=10_000, gt=0)
     """Ids in one user's history. The model looks at the newest few; the rest can only be excluded."""
@@ -124,3 +125,5 @@ def load_settings(argv: list[str]) -> Settings:
         return CliApp.run(FromFile, cli_args=argv)
     except ValidationError as error:
         raise ConfigError(explain(error)) from error
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise ConfigError(f"--config {file}: cannot be used: {error}") from error

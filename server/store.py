@@ -147,8 +147,8 @@ class MilvusStore:
             expr=filter_,
             consistency_level=_BOUNDED,
         )
-        connection = await self._client._get_connection()
-        answer = await self._call(connection._async_stub.Search(request, timeout=timeout_s), filter_)
+        metadata = self._client._generate_call_context().to_grpc_metadata()  # names the Milvus database
+        answer = await self._call(self._raw_search(request, timeout_s, metadata), filter_)
         if answer.status.code or answer.status.error_code:
             raise _translate(answer.status.code or answer.status.error_code, answer.status.reason, filter_)
         found = answer.results
@@ -157,6 +157,10 @@ class MilvusStore:
             np.array(found.scores, np.float32),
             np.array(found.topks, np.int64),
         )
+
+    async def _raw_search(self, request: Any, timeout_s: float, metadata: Any) -> Any:
+        connection = await self._client._get_connection()
+        return await connection._async_stub.Search(request, timeout=timeout_s, metadata=metadata)
 
     async def drop(self, collection: str) -> None:
         """See `ItemStore`."""

@@ -285,7 +285,7 @@ async def test_count_and_info(start: Start) -> None:
     info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
     assert (info.item_count, info.embedding_dim, info.num_interests, info.maxlen) == (200, 16, 4, 8)
     assert (info.metric, info.encoder, info.admin_enabled, info.refused_release) == ("IP", "numpy", True, "")
-    assert info.limits.max_users == 256 and info.limits.max_candidates == 200_000
+    assert info.limits.max_users == 256 and info.limits.max_candidates == 150_000
 
 
 async def test_explain_shows_what_recall_does(start: Start) -> None:
