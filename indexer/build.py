@@ -62,7 +62,7 @@ def choose_index(is_lite: bool, index_type: str | None, build_params: Params, se
     if index_type == "HNSW":
         build_params = {"M": 32, "efConstruction": 200, **build_params}
         search_params = {"ef": 128, **search_params}
-        if float(search_params["ef"]) < RECALL_AT:
+        if not isinstance(search_params["ef"], int | float) or search_params["ef"] < RECALL_AT:
             raise RefusedError(
                 f"--search-param ef={search_params['ef']}: the check asks for {RECALL_AT} items, ef must cover them"
             )

@@ -14,10 +14,11 @@ def main() -> int:
     try:
         settings = load_settings(sys.argv[1:])
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-        for name in ("pymilvus", "milvus_lite", "faiss"):  # they log every failed call with a traceback
-            logging.getLogger(name).setLevel(logging.CRITICAL)
         from server.app import serve  # after --help, which should not wait for pymilvus
 
+        for name in list(logging.root.manager.loggerDict):  # after their import, which sets levels of its own
+            if name.split(".")[0] in ("pymilvus", "milvus_lite", "faiss"):  # a traceback for every failed call
+                logging.getLogger(name).setLevel(logging.CRITICAL)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(serve(settings))
     except ConfigError as error:

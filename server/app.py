@@ -16,7 +16,6 @@ from mind.errors import ConfigError
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.admin import AdminService
 from server.door import Door
-from server.errors import StoreUnavailableError
 from server.pipeline import CandidatePipeline
 from server.release import Releases, watch
 from server.service import RecallService
@@ -91,37 +90,20 @@ async def serve(settings: Settings) -> None:
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    connecting = asyncio.create_task(_connect(settings))
-    await asyncio.wait([connecting, asyncio.create_task(stopping.wait())], return_when=asyncio.FIRST_COMPLETED)
-    if not connecting.done():
-        connecting.cancel()
-        return
-    server = RecallServer(settings, connecting.result())
+    store = MilvusStore(
+        settings.milvus_uri,
+        settings.milvus_token.get_secret_value(),
+        settings.milvus_db_name,
+        settings.milvus_ca_cert,
+        settings.search_timeout_ms / 1000,
+    )
+    server = RecallServer(settings, store)
     await server.start()
     logger.info("listening on %s", settings.listen.rpartition(":")[0] + f":{server.port}")
     await stopping.wait()
     logger.info("stopping: calls in progress get %g s", settings.drain_timeout_s)
     await server.stop(settings.drain_timeout_s)
     logger.info("stopped")
-
-
-async def _connect(settings: Settings) -> ItemStore:
-    """Try until Milvus answers: a server that starts before its database is normal in a cluster."""
-    told = ""
-    while True:
-        try:
-            return await MilvusStore.connect(
-                settings.milvus_uri,
-                settings.milvus_token.get_secret_value(),
-                settings.milvus_db_name,
-                settings.milvus_ca_cert,
-                settings.search_timeout_ms / 1000,
-            )
-        except StoreUnavailableError as error:
-            if told != str(error):
-                logger.warning("%s; trying again every %g s", error, settings.watch_interval_s)
-            told = str(error)
-        await asyncio.sleep(settings.watch_interval_s)
 
 
 def _encoder_maker(name: str) -> Callable[[Artifact], Encoder]:

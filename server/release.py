@@ -19,7 +19,15 @@ from mind.encoder import Encoder, check_golden
 from mind.errors import ArtifactError
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
-from server.errors import CollectionGoneError, NotReadyError, ReleaseRefusedError, ServerError, StoreError
+from server.errors import (
+    CollectionGoneError,
+    InvalidRequestError,
+    NotReadyError,
+    ReleaseRefusedError,
+    ServerError,
+    StoreError,
+    StoreUnavailableError,
+)
 from server.store import ItemStore
 
 logger = logging.getLogger(__name__)
@@ -106,7 +114,7 @@ class Releases:
                     await self._store.load(name)
                     release = before
                 else:
-                    release = await self._load(name)
+                    release = await self._load(name, before is not None)
                     logger.info("serving model %s from collection %s", release.model_version, name)
             except ServerError as error:
                 if self.refused != str(error):
@@ -116,7 +124,18 @@ class Releases:
             self._current, self.refused = release, ""
             return before, release
 
-    async def _load(self, collection: str) -> Release:
+    async def _load(self, collection: str, replacing: bool) -> Release:
+        """Load and check; what fails a check is refused, and with a release to fall back on, what Milvus refuses is."""
+        try:
+            return await self._checked(collection)
+        except StoreUnavailableError:
+            raise
+        except (StoreError, InvalidRequestError) as error:
+            if not replacing:
+                raise
+            raise ReleaseRefusedError(f"collection {collection}: {error}") from error
+
+    async def _checked(self, collection: str) -> Release:
         try:
             fingerprint = await self._store.fingerprint(collection)
         except CollectionGoneError as error:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import Literal, Self
 
@@ -87,6 +88,17 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.milvus_ca_cert and not (self.milvus_ca_cert.is_file() and self.milvus_uri.startswith("https://")):
+            raise ValueError(
+                f"milvus_ca_cert is {self.milvus_ca_cert}: it must be a file and go with an https:// address"
+            )
+        if not re.fullmatch(r".+\.db|https?://.+", self.milvus_uri):
+            raise ValueError(
+                f"milvus_uri is {self.milvus_uri!r}: expected a path that ends in .db, or http(s)://host:port"
+            )
+        host, colon, port = self.listen.rpartition(":")
+        if not (host and colon and port.isdecimal() and int(port) < 65536):
+            raise ValueError(f"listen is {self.listen!r}: expected host:port, port 0 to 65535")
         if self.max_top_k > self.max_candidates:
             raise ValueError(f"max_top_k is {self.max_top_k}, more than max_candidates, {self.max_candidates}")
         return self
@@ -125,5 +137,5 @@ def load_settings(argv: list[str]) -> Settings:
         return CliApp.run(FromFile, cli_args=argv)
     except ValidationError as error:
         raise ConfigError(explain(error)) from error
-    except (yaml.YAMLError, ValueError, OSError) as error:
+    except (yaml.YAMLError, TypeError, ValueError, OSError) as error:
         raise ConfigError(f"--config {file}: cannot be used: {error}") from error

@@ -4,8 +4,10 @@ Searches go through the stub that pymilvus generates: decoding the columns of an
 client spends 14 to 46 ms on 256 queries of 50 hits. The stub is not documented, hence the cap on pymilvus' version.
 """
 
+import asyncio
 import json
-from collections.abc import Awaitable
+import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -26,6 +28,8 @@ _NO_COLLECTION, _NO_ALIAS, _NOT_LOADED, _BAD_PARAMETER = 100, 1600, 101, 1100
 _LITE_BAD_FILTER = 6
 _BOUNDED = 2  # consistency level
 _LONGEST_REASON = 300
+_SILENT = re.compile("unavailable|retry timeout|retry run out", re.IGNORECASE)
+"""How pymilvus says, with a code that means other things too, that nobody answered in time."""
 
 T = TypeVar("T")
 
@@ -78,44 +82,37 @@ class ItemStore(Protocol):
 class MilvusStore:
     """`ItemStore` on Milvus Lite, Standalone or Distributed."""
 
-    def __init__(self, client: AsyncMilvusClient, timeout_s: float) -> None:
-        """`timeout_s`: longest wait for anything but loading a collection."""
-        self._client = client
-        self._timeout_s = timeout_s
+    def __init__(self, uri: str, token: str, db_name: str, ca_cert: Path | None, timeout_s: float) -> None:
+        """Connects on first use, and again when that failed: a server may start before its database.
 
-    @classmethod
-    async def connect(cls, uri: str, token: str, db_name: str, ca_cert: Path | None, timeout_s: float) -> "MilvusStore":
-        """Connect, and make sure somebody answers. Raises StoreUnavailableError."""
-        tls = {"secure": True, "server_pem_path": str(ca_cert)} if ca_cert else {}
-        try:
-            client = AsyncMilvusClient(uri, token=token, db_name=db_name, timeout=timeout_s, **tls)
-            await client.list_collections(timeout=timeout_s)
-        except (MilvusException, grpc.RpcError) as error:
-            reason = error.message if isinstance(error, MilvusException) else error.details()
-            if uri.endswith(".db") and _held_by_another(uri):
-                reason = "another process holds this Milvus Lite file; stop it, or serve the file to all with "
-                reason += "`milvus-lite server` and give its http:// address"
-            raise StoreUnavailableError(f"Milvus at {uri}: {_shorten(str(reason))}") from error
-        return cls(client, timeout_s)
+        `timeout_s`: longest wait for anything but loading a collection.
+        """
+        self._uri = uri
+        self._timeout_s = timeout_s
+        self._options: dict[str, Any] = {"token": token, "db_name": db_name, "timeout": timeout_s}
+        if ca_cert:
+            self._options |= {"secure": True, "server_pem_path": str(ca_cert)}
+        self._client: AsyncMilvusClient | None = None
+        self._connecting = asyncio.Lock()
 
     async def live_collection(self) -> str | None:
         """See `ItemStore`."""
         try:
-            alias = await self._call(self._client.describe_alias(ALIAS, timeout=self._timeout_s))
+            alias = await self._call(lambda milvus: milvus.describe_alias(ALIAS, timeout=self._timeout_s))
         except CollectionGoneError:
             return None
         return str(alias["collection_name"])
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         """See `ItemStore`."""
-        found = await self._call(self._client.describe_collection(collection, timeout=self._timeout_s))
+        found = await self._call(lambda milvus: milvus.describe_collection(collection, timeout=self._timeout_s))
         return Fingerprint.from_json((found.get("properties") or {}).get(FINGERPRINT, ""))
 
     async def load(self, collection: str) -> None:
         """See `ItemStore`."""
-        state = await self._call(self._client.get_load_state(collection, timeout=self._timeout_s))
+        state = await self._call(lambda milvus: milvus.get_load_state(collection, timeout=self._timeout_s))
         if state["state"] != LoadState.Loaded:
-            await self._call(self._client.load_collection(collection, timeout=10 * 60))
+            await self._call(lambda milvus: milvus.load_collection(collection, timeout=10 * 60))
 
     async def count(self, collection: str, filter_: str = "") -> int:
         """See `ItemStore`."""
@@ -129,15 +126,17 @@ class MilvusStore:
 
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
         """See `ItemStore`."""
+        await self._query(collection, filter_, [ITEM_ID], limit=1)  # alone it must be a filter; joined it could escape
         both = f"({filter_}) and {ITEM_ID} in {json.dumps(item_ids)}"
-        return {row[ITEM_ID] for row in await self._query(collection, both, [ITEM_ID])}
+        rows = await self._query(collection, both, [ITEM_ID], limit=len(item_ids))
+        return {row[ITEM_ID] for row in rows}
 
     async def search(
         self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
     ) -> Hits:
         """See `ItemStore`."""
-        if "ef" in params:  # HNSW refuses an ef below the limit
-            params = params | {"ef": max(int(params["ef"]), limit)}
+        for breadth in {"ef", "search_list"} & params.keys():  # HNSW and DISKANN refuse less than the limit
+            params = params | {breadth: max(int(params[breadth]), limit)}
         request = Prepare.search_requests_with_expr(
             collection,
             anns_field=EMBEDDING,
@@ -147,8 +146,13 @@ class MilvusStore:
             expr=filter_,
             consistency_level=_BOUNDED,
         )
-        metadata = self._client._generate_call_context().to_grpc_metadata()  # names the Milvus database
-        answer = await self._call(self._raw_search(request, timeout_s, metadata), filter_)
+
+        async def raw_search(milvus: AsyncMilvusClient) -> Any:
+            connection = await milvus._get_connection()
+            metadata = milvus._generate_call_context().to_grpc_metadata()  # names the Milvus database
+            return await connection._async_stub.Search(request, timeout=timeout_s, metadata=metadata)
+
+        answer = await self._call(raw_search, filter_)
         if answer.status.code or answer.status.error_code:
             raise _translate(answer.status.code or answer.status.error_code, answer.status.reason, filter_)
         found = answer.results
@@ -158,36 +162,50 @@ class MilvusStore:
             np.array(found.topks, np.int64),
         )
 
-    async def _raw_search(self, request: Any, timeout_s: float, metadata: Any) -> Any:
-        connection = await self._client._get_connection()
-        return await connection._async_stub.Search(request, timeout=timeout_s, metadata=metadata)
-
     async def drop(self, collection: str) -> None:
         """See `ItemStore`."""
         if await self.live_collection() == collection:
-            await self._call(self._client.drop_alias(ALIAS, timeout=self._timeout_s))
-        await self._call(self._client.drop_collection(collection, timeout=self._timeout_s))
+            await self._call(lambda milvus: milvus.drop_alias(ALIAS, timeout=self._timeout_s))
+        await self._call(lambda milvus: milvus.drop_collection(collection, timeout=self._timeout_s))
 
     async def close(self) -> None:
         """See `ItemStore`."""
-        await self._client.close()
+        if self._client:
+            await self._client.close()
 
     async def _query(self, collection: str, filter_: str, fields: list[str], **options: Any) -> list[dict[str, Any]]:
-        query = self._client.query(collection, filter=filter_, output_fields=fields, timeout=self._timeout_s, **options)
-        return list(await self._call(query, filter_))
+        query = {"filter": filter_, "output_fields": fields, "timeout": self._timeout_s} | options
+        return list(await self._call(lambda milvus: milvus.query(collection, **query), filter_))
 
-    async def _call(self, call: Awaitable[T], filter_: str = "") -> T:
+    async def _call(self, call: Callable[[AsyncMilvusClient], Awaitable[T]], filter_: str = "") -> T:
+        async with self._connecting:
+            if self._client is None:
+                self._client = await self._connect()
         try:
-            return await call
+            return await call(self._client)
         except MilvusException as error:
             raise _translate(error.code, error.message, filter_) from error
         except grpc.RpcError as error:
             details = _shorten(error.details() or error.code().name)
             raise StoreUnavailableError(f"Milvus does not answer: {details}") from error
 
+    async def _connect(self) -> AsyncMilvusClient:
+        try:
+            client = AsyncMilvusClient(self._uri, **self._options)
+            await client.list_collections(timeout=self._timeout_s)
+        except (MilvusException, grpc.RpcError) as error:
+            reason = error.message if isinstance(error, MilvusException) else error.details()
+            if self._uri.endswith(".db") and _held_by_another(self._uri):
+                reason = "another process holds this Milvus Lite file; stop it, or serve the file to all with "
+                reason += "`milvus-lite server` and give its http:// address"
+            raise StoreUnavailableError(f"Milvus at {self._uri}: {_shorten(str(reason))}") from error
+        return client
+
 
 def _held_by_another(path: str) -> bool:
     """Lite only logs why a file did not open: open it once more to hear it."""
+    if not Path(path).exists():
+        return False  # opening would make it
     try:
         MilvusLite(str(Path(path).absolute())).close()
     except DataDirLockedError:
@@ -203,7 +221,7 @@ def _translate(code: Any, message: str, filter_: str) -> StoreError | InvalidReq
         return InvalidRequestError("filter", f"Milvus cannot use {filter_[:100]!r}: {reason}", "FILTER_INVALID")
     if code in (_NO_COLLECTION, _NO_ALIAS, _NOT_LOADED):
         return CollectionGoneError(f"Milvus: {reason}")
-    if isinstance(code, grpc.StatusCode) or code in (2, 503) or "unavailable" in message.lower():
+    if isinstance(code, grpc.StatusCode) or code in (2, 503) or _SILENT.search(message):
         return StoreUnavailableError(f"Milvus does not answer: {reason}")
     return StoreError(f"Milvus (code {code}): {reason}")
 

@@ -11,7 +11,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32
 from mind.collection import Fingerprint
 from mind.sequences import Int64
-from server.errors import CollectionGoneError, InvalidRequestError, ServerError
+from server.errors import CollectionGoneError, InvalidRequestError, ServerError, StoreError
 from server.store import Hits
 
 _OPERATORS = {"<": operator.lt, ">": operator.gt, "==": operator.eq}
@@ -35,6 +35,8 @@ class FakeStore:
     alias: str | None = None
     fault: ServerError | None = None
     delay_s: float = 0
+    unloadable: str = ""
+    """Name of a collection that does not fit in memory."""
     searches: list[tuple[int, int]] = field(default_factory=list)
     """(queries, limit) of every search."""
 
@@ -66,6 +68,8 @@ class FakeStore:
         return (await self._find(collection)).fingerprint
 
     async def load(self, collection: str) -> None:
+        if collection == self.unloadable:
+            raise StoreError("Milvus (code 65535): out of memory")
         (await self._find(collection)).loaded = True
 
     async def count(self, collection: str, filter_: str = "") -> int:

@@ -387,6 +387,29 @@ async def test_a_refused_release_leaves_the_old_one_serving(start: Start, tmp_pa
     assert answer.collection == running.collection
 
 
+async def test_a_release_that_milvus_cannot_load_leaves_the_old_one_serving(start: Start, tmp_path: Path) -> None:
+    running = await start()
+    name = running.store.publish(load_artifact(make_artifact(tmp_path / "artifacts", seed=1)))
+    running.store.unloadable = name
+    await asyncio.sleep(0.3)
+    await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
+    info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
+    assert info.collection == running.collection and "out of memory" in info.refused_release
+
+
+async def test_a_slot_is_given_back_whatever_happens(start: Start) -> None:
+    running = await start(max_concurrent_requests=1)
+    request = recall_pb2.RecallRequest(users=[USER], top_k=5)
+    await failure(running.recall.Recall(recall_pb2.RecallRequest(top_k=5)))
+    running.store.delay_s = 0.2
+    cancelled = running.recall.Recall(request)
+    await asyncio.sleep(0.1)
+    cancelled.cancel()
+    await asyncio.sleep(0.3)
+    running.store.delay_s = 0
+    assert (await running.recall.Recall(request)).results
+
+
 async def test_stopping_lets_calls_in_progress_finish(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     running = await start()

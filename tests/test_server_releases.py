@@ -47,7 +47,7 @@ async def released(milvus_uri: str, tmp_path: Path) -> AsyncIterator[Released]:
     artifacts = tmp_path / "artifacts"
     make_artifact(artifacts)
     build(milvus_uri, artifacts)
-    store = await MilvusStore.connect(milvus_uri, "", "", None, 20)
+    store = MilvusStore(milvus_uri, "", "", None, 20)
     admin = AsyncMilvusClient(milvus_uri, timeout=20)
     releases = Releases(store, artifacts, numpy_encoder)
     collection = await store.live_collection()

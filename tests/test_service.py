@@ -167,9 +167,13 @@ def test_sigterm_drains_under_load(released: Server) -> None:
 def test_milvus_that_is_not_there_yet() -> None:
     options = ("--milvus-uri", "http://127.0.0.1:9", "--watch-interval-s", "0.2", "--search-timeout-ms", "500")
     with running(*options) as server:
-        server.wait_for(r"Milvus at http://127\.0\.0\.1:9: .*; trying again every 0\.2 s")
+        server.wait_for(r"Milvus at http://127\.0\.0\.1:9: ")
+        health = json.loads(grpcurl(server.address, "grpc.health.v1.Health/Check"))
+        assert health == {"status": "NOT_SERVING"}  # it listens, and says so
+        refused = grpcurl(server.address, "recall.v1.RecallService/GetServerInfo", expect=78)
+        assert "NOT_READY" in refused and "Milvus at http://127.0.0.1:9" in refused
         time.sleep(1)
-        assert sum("trying again" in line for line in server.log) == 1  # said once, not at every try
+        assert sum("Milvus at" in line for line in server.log) == 1  # said once, not at every try
         assert server.stop() == 0
 
 
@@ -192,6 +196,9 @@ def test_a_lite_file_in_use(tmp_path: Path) -> None:
         (["--max-users", "0"], 1, "error: max_users: Input should be greater than 0 (value: '0')"),
         (["--max-top-k", "500", "--max-candidates", "100"], 1, "max_top_k is 500, more than max_candidates, 100"),
         (["--config", "/nowhere.yaml"], 1, "error: --config /nowhere.yaml: no such file"),
+        (["--milvus-uri", "foo"], 1, "milvus_uri is 'foo': expected a path that ends in .db, or http(s)://host:port"),
+        (["--listen", "127.0.0.1:99999"], 1, "listen is '127.0.0.1:99999': expected host:port, port 0 to 65535"),
+        (["--milvus-ca-cert", "/nope"], 1, "milvus_ca_cert is /nope: it must be a file"),
         (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
         (["--encoder", "torch"], 1, "error: encoder: Input should be 'numpy' or 'paddle' (value: 'torch')"),
     ],

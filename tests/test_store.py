@@ -57,6 +57,8 @@ async def contract(store: ItemStore, artifact: Artifact) -> None:
     assert few.lengths.tolist() == [3, 3] and set(few.item_ids.tolist()) == {1000, 1007, 1014}
     none = await store.search(name, queries[:2], 7, "item_id < 0", {}, 10)
     assert len(none.item_ids) == 0 and none.lengths.sum() == 0
+    with pytest.raises(InvalidRequestError, match="filter: Milvus cannot use"):
+        await store.matching(name, [1000], "item_id < 0) or (item_id > 0")  # would be all items, if it were only joined
     for filter_ in ("item_id >=", "nope == 1", "item_id == "):
         with pytest.raises(InvalidRequestError, match="filter: Milvus cannot use"):
             await store.search(name, queries[:1], 7, filter_, {}, 10)
@@ -81,7 +83,7 @@ async def test_the_store_in_memory(artifact: Artifact) -> None:
 
 async def test_milvus(milvus_uri: str, artifact: Artifact, tmp_path: Path) -> None:
     build(milvus_uri, tmp_path / "artifacts")
-    store = await MilvusStore.connect(milvus_uri, "", "", None, 10)
+    store = MilvusStore(milvus_uri, "", "", None, 10)
     try:
         await contract(store, artifact)
     finally:
@@ -90,9 +92,10 @@ async def test_milvus(milvus_uri: str, artifact: Artifact, tmp_path: Path) -> No
 
 async def test_nobody_answers() -> None:
     with pytest.raises(StoreUnavailableError, match=r"Milvus at http://127\.0\.0\.1:9: "):
-        await MilvusStore.connect("http://127.0.0.1:9", "", "", None, 1)
+        await MilvusStore("http://127.0.0.1:9", "", "", None, 1).live_collection()
 
 
 async def test_the_directory_of_a_lite_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="not exists"):
-        await MilvusStore.connect(str(tmp_path / "nowhere" / "milvus.db"), "", "", None, 1)
+        await MilvusStore(str(tmp_path / "nowhere" / "milvus.db"), "", "", None, 1).live_collection()
+    assert not (tmp_path / "nowhere").exists()
