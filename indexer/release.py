@@ -51,6 +51,7 @@ def publish(store: Store, name: str | None = None) -> Release:
         return Release(chosen.name, chosen.name)
     before = store.alias()
     _check_releasable(store, chosen)
+    _forget_after_live(store, collections)
     store.set_properties(chosen.name, {PUBLISHED_AT: now()})
     store.point_alias(chosen.name)
     return Release(chosen.name, before)
@@ -67,6 +68,7 @@ def rollback(store: Store, to: str | None = None) -> Release:
     live = next((collection for collection in collections if collection.live), None)
     if live is None:
         raise NothingToDoError("nothing is live, so there is nothing to roll back")
+    _forget_after_live(store, collections)
     earlier = [
         collection for collection in collections if "" < collection.published_at < live.published_at
     ]  # newest first
@@ -80,9 +82,7 @@ def rollback(store: Store, to: str | None = None) -> Release:
         raise NothingToDoError(f"{live.name} is live, and no release from before it is left")
     _check_releasable(store, chosen)
     store.point_alias(chosen.name)
-    for collection in collections:
-        if collection.published_at > chosen.published_at:
-            store.set_properties(collection.name, {PUBLISHED_AT: ""})
+    _forget_after_live(store, item_collections(store))
     return Release(chosen.name, live.name)
 
 
@@ -128,6 +128,14 @@ def find(collections: list[ItemCollection], name: str) -> ItemCollection:
         if collection.name == name:
             return collection
     raise NothingToDoError(f"{name}: there is no such item collection; `python -m indexer status` lists them")
+
+
+def _forget_after_live(store: Store, collections: list[ItemCollection]) -> None:
+    """Take what was published after the live release off the line: rolled back, or cut short on the way to live."""
+    live_at = next((collection.published_at for collection in collections if collection.live), None)
+    for collection in collections:
+        if live_at is not None and collection.published_at > live_at:
+            store.set_properties(collection.name, {PUBLISHED_AT: ""})
 
 
 def _check_releasable(store: Store, collection: ItemCollection) -> None:

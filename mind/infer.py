@@ -84,10 +84,13 @@ def read_candidates(file: Path, cases: EvalCases, top_n: int) -> Int64:
         for line in file.read_text(encoding="utf-8").splitlines():
             number += 1
             row = json.loads(line)
-            lists[int(row["user_id"])] = [int(item) for item in row["item_ids"][:top_n]]
+            ranked_ids = [int(item) for item in row["item_ids"][:top_n]]
+            if len(set(ranked_ids)) < len(ranked_ids):
+                raise ValueError("item_ids has repeats")
+            lists[int(row["user_id"])] = np.array(ranked_ids, np.int64).tolist()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
         raise DataError(f'{file}: line {number}: expected {{"user_id": 1, "item_ids": [..]}}: {error}') from error
     missing = [user for user in cases.history.user_id.tolist() if user not in lists]
     if missing:

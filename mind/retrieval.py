@@ -53,11 +53,14 @@ def top_rows(scores: Float32, top_n: int) -> Int64:
         [U, top_n] int64, best first, 0 where N is smaller.
     """
     wanted = min(top_n, scores.shape[1])
-    best = np.argpartition(-scores, wanted - 1, axis=1)[:, :wanted]
-    best.sort(axis=1)
-    order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
-    rows = np.take_along_axis(best, order, axis=1) + 1
-    return np.pad(rows, ((0, 0), (0, top_n - wanted)))
+    last = -np.partition(-scores, wanted - 1, axis=1)[:, wanted - 1]  # the lowest score that may be in
+    rows = np.zeros((len(scores), top_n), np.int64)
+    for user, score in enumerate(scores):
+        above = np.flatnonzero(score > last[user])
+        level = np.flatnonzero(score == last[user])[: wanted - len(above)]  # ties at the cut: the lower rows
+        best = np.sort(np.concatenate([above, level]))
+        rows[user, :wanted] = best[np.argsort(-score[best], kind="stable")] + 1
+    return rows
 
 
 def item_ids(vocabulary: Vocabulary, rows: Int64) -> Int64:

@@ -52,6 +52,10 @@ def test_vocabulary_of_any_int64() -> None:
 def test_top_rows_order_ties_by_row_and_pad() -> None:
     scores = np.array([[1.0, 3.0, 3.0, 0.0]], np.float32)
     assert top_rows(scores, 3).tolist() == [[2, 3, 1]]
+    assert (
+        top_rows(np.tile(np.array([0.0, 1.0, 1.0], np.float32), 40)[None], 50).tolist()[0]
+        == [row for row in range(1, 121) if row % 3 != 1][:50]
+    )
     assert top_rows(scores, 6).tolist() == [[2, 3, 1, 4, 0, 0]]
 
 

@@ -132,6 +132,9 @@ def test_grpcurl_and_the_client(released: Server) -> None:
         assert client.count_items(filter=wanted).count == len(passing)
         with pytest.raises(InvalidRequestError, match="cannot use 'colour == 1'"):
             client.recall([[1000]], top_k=5, filter="colour == 1")
+        with pytest.raises(InvalidRequestError, match="cannot use 'item_id in"):
+            client.count_items(filter="item_id in [1000,")
+        assert not any("Traceback" in line or "1000" in line for line in released.log)
         explained = client.explain([1000, 1007], top_k=195, exclude_history=True)  # so that every item is a hit
         assert {d.item_id for d in explained.dropped if d.reason == recall_pb2.DROP_REASON_HISTORY} == {1000, 1007}
 
