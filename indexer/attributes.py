@@ -132,6 +132,8 @@ def read_attributes(
     _check_columns(path, table.column_names, id_column, [*multi_valued, *types])
     names = [name for name in table.column_names if name != id_column]
     found = _item_ids(path, id_column, table.column(id_column).combine_chunks())
+    if not len(found):
+        raise AttributesError(f"{path}: a header and no rows")
     position = np.searchsorted(item_id, found).clip(max=len(item_id) - 1)
     known = item_id[position] == found
     if not known.any():

@@ -136,6 +136,8 @@ def explain(error: ValidationError) -> str:
         key = ".".join(str(part) for part in fault["loc"]) or "configuration"
         if fault["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key")
+        elif isinstance(fault["input"], dict):  # a check across keys: the message names them, and some may be secret
+            lines.append(f"{key}: {fault['msg'].removeprefix('Value error, ')}")
         else:
             lines.append(f"{key}: {fault['msg'].removeprefix('Value error, ')} (value: {fault['input']!r})")
     return "\n".join(lines)

@@ -14,6 +14,7 @@ def main() -> int:
     try:
         settings = load_settings(sys.argv[1:])
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        logging.getLogger("faiss").setLevel(logging.CRITICAL)  # it talks while it is imported
         from server.app import serve  # after --help, which should not wait for pymilvus
 
         for name in list(logging.root.manager.loggerDict):  # after their import, which sets levels of its own

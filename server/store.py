@@ -28,7 +28,7 @@ _NO_COLLECTION, _NO_ALIAS, _NOT_LOADED, _BAD_PARAMETER = 100, 1600, 101, 1100
 _LITE_BAD_FILTER = 6
 _BOUNDED = 2  # consistency level
 _LONGEST_REASON = 300
-_SILENT = re.compile("unavailable|retry timeout|retry run out", re.IGNORECASE)
+_SILENT = re.compile("unavailable|retry timeout|retry run out|context (canceled|deadline|done)", re.IGNORECASE)
 """How pymilvus says, with a code that means other things too, that nobody answered in time."""
 
 T = TypeVar("T")
@@ -193,8 +193,10 @@ class MilvusStore:
         try:
             client = AsyncMilvusClient(self._uri, **self._options)
             await client.list_collections(timeout=self._timeout_s)
-        except (MilvusException, grpc.RpcError) as error:
-            reason = error.message if isinstance(error, MilvusException) else error.details()
+        except (MilvusException, grpc.RpcError, ValueError, OSError) as error:
+            reason = error.message if isinstance(error, MilvusException) else str(error)
+            if isinstance(error, grpc.RpcError):
+                reason = error.details()
             if self._uri.endswith(".db") and _held_by_another(self._uri):
                 reason = "another process holds this Milvus Lite file; stop it, or serve the file to all with "
                 reason += "`milvus-lite server` and give its http:// address"

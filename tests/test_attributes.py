@@ -157,3 +157,8 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(AttributesError, match=f"{name}: cannot be read: "):
             read_attributes(tmp_path / name, ITEMS)
+
+
+def test_a_header_without_rows(tmp_path: Path) -> None:
+    with pytest.raises(AttributesError, match=r"items\.csv: a header and no rows"):
+        read_attributes(write(tmp_path, "item_id,title\n"), ITEMS)

@@ -213,6 +213,13 @@ def test_options_that_cannot_work(options: list[str], code: int, says: str) -> N
     assert says in done.stderr and "Traceback" not in done.stderr
 
 
+def test_no_error_shows_the_token() -> None:
+    command = [sys.executable, "-m", "server", "--milvus-token", "secret123", "--max-candidates", "10"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 1 and "max_top_k is 1000, more than max_candidates, 10" in done.stderr
+    assert "secret123" not in done.stdout + done.stderr
+
+
 def test_flag_over_environment_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from server.settings import load_settings
 
