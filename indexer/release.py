@@ -132,9 +132,9 @@ def find(collections: list[ItemCollection], name: str) -> ItemCollection:
 
 def _forget_after_live(store: Store, collections: list[ItemCollection]) -> None:
     """Take what was published after the live release off the line: rolled back, or cut short on the way to live."""
-    live_at = next((collection.published_at for collection in collections if collection.live), None)
+    live_at = next((collection.published_at for collection in collections if collection.live), "")
     for collection in collections:
-        if live_at is not None and collection.published_at > live_at:
+        if live_at and collection.published_at > live_at:
             store.set_properties(collection.name, {PUBLISHED_AT: ""})
 
 

@@ -157,6 +157,9 @@ def _run_epoch(
         optimizer.clear_grad()
         schedule.step()
         recent += loss.item()
+        if not np.isfinite(recent):
+            rate = schedule.base_lr
+            raise ConfigError(f"the loss became {recent} in step {step}: optimizer.learning_rate is {rate}, try less")
         if step % interval == 0 or step == sampler.steps:
             on_step(number, step, sampler.steps, recent / ((step - 1) % interval + 1))
             total, recent = total + recent, 0.0

@@ -87,9 +87,6 @@ class RecallServer:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigError for options that cannot work."""
-    stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     store = MilvusStore(
         settings.milvus_uri,
         settings.milvus_token.get_secret_value(),
@@ -98,6 +95,9 @@ async def serve(settings: Settings) -> None:
         settings.search_timeout_ms / 1000,
     )
     server = RecallServer(settings, store)
+    stopping = asyncio.Event()  # after Paddle, whose import resets signal handlers
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await server.start()
     logger.info("listening on %s", settings.listen.rpartition(":")[0] + f":{server.port}")
     await stopping.wait()
@@ -107,15 +107,13 @@ async def serve(settings: Settings) -> None:
 
 
 def _encoder_maker(name: str) -> Callable[[Artifact], Encoder]:
-    def numpy_encoder(artifact: Artifact) -> Encoder:
-        return NumpyEncoder(artifact.weights, artifact.hyper_parameters)
-
-    def paddle_encoder(artifact: Artifact) -> Encoder:
-        from mind.paddle_encoder import PaddleEncoder  # only then is Paddle needed
-
-        return PaddleEncoder.from_artifact(artifact)
-
-    return paddle_encoder if name == "paddle" else numpy_encoder
+    if name == "numpy":
+        return lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
+    try:
+        from mind.paddle_encoder import PaddleEncoder  # only now is Paddle needed
+    except ModuleNotFoundError as error:
+        raise ConfigError("--encoder paddle: PaddlePaddle is not installed; it is the extra cpu or gpu") from error
+    return PaddleEncoder.from_artifact
 
 
 def _read_token(settings: Settings) -> str:

@@ -162,7 +162,7 @@ class CandidatePipeline:
         try:
             return await self._store.search(release.collection, vectors, limit, filter_, params, left)
         except StoreUnavailableError as error:
-            if left < self._search_timeout_s and time.perf_counter() - arrived >= left:
+            if remaining_s is not None and time.perf_counter() - arrived >= remaining_s:
                 raise DeadlineExceededError(f"the deadline passed in the search, after {left * 1000:.0f} ms") from error
             raise
 

@@ -7,6 +7,7 @@ serving.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +22,10 @@ from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 from server.errors import (
     CollectionGoneError,
-    InvalidRequestError,
     NotReadyError,
     ReleaseRefusedError,
     ServerError,
     StoreError,
-    StoreUnavailableError,
 )
 from server.store import ItemStore
 
@@ -114,28 +113,17 @@ class Releases:
                     await self._store.load(name)
                     release = before
                 else:
-                    release = await self._load(name, before is not None)
+                    release = await self._load(name)
                     logger.info("serving model %s from collection %s", release.model_version, name)
             except ServerError as error:
                 if self.refused != str(error):
-                    logger.warning("%s%s", error, f"; model {before.model_version} keeps serving" if before else "")
+                    logger.warning("%s%s", error, f"; model {before.model_version} stays" if before else "")
                 self.refused = str(error)
                 raise
             self._current, self.refused = release, ""
             return before, release
 
-    async def _load(self, collection: str, replacing: bool) -> Release:
-        """Load and check; what fails a check is refused, and with a release to fall back on, what Milvus refuses is."""
-        try:
-            return await self._checked(collection)
-        except StoreUnavailableError:
-            raise
-        except (StoreError, InvalidRequestError) as error:
-            if not replacing:
-                raise
-            raise ReleaseRefusedError(f"collection {collection}: {error}") from error
-
-    async def _checked(self, collection: str) -> Release:
+    async def _load(self, collection: str) -> Release:
         try:
             fingerprint = await self._store.fingerprint(collection)
         except CollectionGoneError as error:
@@ -195,12 +183,9 @@ async def watch(releases: Releases, interval_s: float, on_health: Callable[[bool
     """Check for ever, `interval_s` apart; tell after every check whether requests can be answered."""
     while True:
         try:
-            await releases.check()
-            healthy = True
-        except ReleaseRefusedError:
+            with suppress(ServerError):  # check has logged it
+                await releases.check()
             healthy = await releases.can_serve()
-        except StoreError:
-            healthy = False
         except Exception:
             logger.exception("checking for a release failed")
             healthy = False

@@ -1,5 +1,6 @@
 """From protobuf to arrays: what a caller may ask for, checked against the limits before anything is queued."""
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,10 @@ _STRATEGIES = {
     recall_pb2.MERGE_STRATEGY_BEST_SCORE: Strategy.BEST_SCORE,
     recall_pb2.MERGE_STRATEGY_ROUND_ROBIN: Strategy.ROUND_ROBIN,
 }
+
+
+_BY_ZERO = re.compile(r"[/%]\s*[+-]?\s*\(*\s*0*\.?0+(?![\d.xX])")
+"""Division by a literal zero ends the process of Milvus 2.3.5."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ def read_filter(filter_: str, limits: Settings) -> str:
         raise InvalidRequestError(
             "filter", f"has {len(filter_)} characters, the limit is {limits.max_filter_chars}", "FILTER_TOO_LONG"
         )
+    if _BY_ZERO.search(filter_):
+        raise InvalidRequestError("filter", f"{filter_[:100]!r} divides by zero", "FILTER_INVALID")
     return filter_.strip()
 
 

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from mind.artifact import load_artifact
+from mind.artifact import Float32, load_artifact
+from mind.encoder import NumpyEncoder
+from mind.sequences import Int64
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
-from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
+from server.errors import CollectionGoneError, ReleaseRefusedError, StoreError, StoreUnavailableError
+from server.release import Releases
 from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
@@ -145,6 +149,12 @@ async def test_recall_answers_in_request_order_and_says_what_answered(start: Sta
             "has 41 characters, the limit is 40",
         ),
         (recall_pb2.RecallRequest(users=[USER], top_k=5, filter="year >="), "FILTER_INVALID", "filter", "'year >='"),
+        (
+            recall_pb2.RecallRequest(users=[USER], top_k=5, filter="year / 0 == 1"),
+            "FILTER_INVALID",
+            "filter",
+            "by zero",
+        ),
         (
             recall_pb2.RecallRequest(users=[USER], top_k=5, merge_strategy=9),  # type: ignore[arg-type]
             "UNKNOWN_MERGE_STRATEGY",
@@ -408,6 +418,19 @@ async def test_a_slot_is_given_back_whatever_happens(start: Start) -> None:
     await asyncio.sleep(0.3)
     running.store.delay_s = 0
     assert (await running.recall.Recall(request)).results
+
+
+async def test_an_encoder_that_is_off_never_serves(tmp_path: Path) -> None:
+    class Off(NumpyEncoder):
+        def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
+            return super().encode(hist_index, seq_len) * np.float32(1.001)
+
+    store = FakeStore()
+    store.publish(load_artifact(make_artifact(tmp_path)))
+    releases = Releases(store, tmp_path, lambda artifact: Off(artifact.weights, artifact.hyper_parameters))
+    with pytest.raises(ReleaseRefusedError, match="encoder is off by a relative"):
+        await releases.check()
+    assert not releases.loaded
 
 
 async def test_stopping_lets_calls_in_progress_finish(start: Start, caplog: pytest.LogCaptureFixture) -> None:

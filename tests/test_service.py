@@ -167,6 +167,20 @@ def test_sigterm_drains_under_load(released: Server) -> None:
     assert "stopped" in released.log[-1] and not any("ERROR" in line for line in released.log)
 
 
+def test_the_paddle_encoder_serves_and_stops_as_the_other_does(tmp_path: Path) -> None:
+    make_artifact(tmp_path / "artifacts")
+    lite = str(tmp_path / "milvus.db")
+    build(lite, tmp_path / "artifacts")
+    options = ("--milvus-uri", lite, "--artifacts", str(tmp_path / "artifacts"), "--encoder", "paddle")
+    with running(*options) as server:
+        server.wait_for("serving model")
+        with RecallClient(server.address, timeout_s=10) as client:
+            assert client.get_server_info().encoder == "paddle"
+            assert len(client.recall([[1000, 1007]], top_k=5).results[0].item_ids) == 5
+        assert server.stop() == 0
+        assert "stopped" in server.log[-1]
+
+
 def test_milvus_that_is_not_there_yet() -> None:
     options = ("--milvus-uri", "http://127.0.0.1:9", "--watch-interval-s", "0.2", "--search-timeout-ms", "500")
     with running(*options) as server:
