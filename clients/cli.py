@@ -219,7 +219,7 @@ def health(
     serving = client.is_serving(timeout_s=wait or None, wait_for_ready=wait > 0)
     while not serving and (left_s := end - time.monotonic()) > 0:
         time.sleep(min(0.2, left_s))
-        serving = client.is_serving(timeout_s=wait, wait_for_ready=True)
+        serving = client.is_serving(timeout_s=left_s, wait_for_ready=True)
     status = "SERVING" if serving else "NOT_SERVING"
     typer.echo(json.dumps({"status": status}) if format is Format.JSON else status)
     raise typer.Exit(0 if serving else 1)

@@ -43,7 +43,7 @@ class UnauthenticatedError(RecallError):
 
 
 class NotReadyError(RecallError):
-    """The server has no release to serve, or is in the wrong state for the call."""
+    """The server is in the wrong state for the call; somebody must act."""
 
 
 class DeadlineExceededError(RecallError):
@@ -51,7 +51,7 @@ class DeadlineExceededError(RecallError):
 
 
 class UnavailableError(RecallError):
-    """No server reached."""
+    """No server reached, or none that can answer now: try again."""
 
 
 class OverloadedError(UnavailableError):
@@ -73,9 +73,13 @@ def from_rpc_error(error: grpc.RpcError) -> RecallError:
     """Our exception for a `grpc.RpcError` of either API; `grpc.aio.AioRpcError` is one too."""
     trailing: Any = error.trailing_metadata() or ()
     metadata = dict(iter(trailing))  # grpc.aio's Metadata looks like a mapping, but dict() of it fails on grpcio 1.75
-    return _ERROR_OF_CODE.get(error.code(), RecallError)(
+    kind = _ERROR_OF_CODE.get(error.code(), RecallError)
+    details = error.details() or ""
+    if kind is OverloadedError and "larger than max" in details:
+        kind = InvalidRequestError  # gRPC's own word for a message over the size limit: no retry will help
+    return kind(
         error.code(),
-        error.details() or "",
+        details,
         metadata.get("error-reason", ""),
         _pushback_s(metadata.get("grpc-retry-pushback-ms", "")),
     )

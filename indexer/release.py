@@ -99,8 +99,9 @@ def prune(store: Store, keep: int, incomplete: bool, on_drop: Callable[[str], No
     finished = [collection for collection in others if collection.fingerprint]
     unfinished = [collection for collection in others if not collection.fingerprint]
     for collection in finished[keep:] + (unfinished if incomplete else []):
-        store.drop(collection.name)
-        on_drop(collection.name)
+        if store.alias() != collection.name:  # published since it was listed
+            store.drop(collection.name)
+            on_drop(collection.name)
 
 
 def drop(store: Store, name: str, allow_live: bool) -> None:

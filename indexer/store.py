@@ -222,7 +222,8 @@ class Store:
         """The collection that the release alias names; None without one."""
         with self._speaking(f"look up alias {ALIAS}"):
             try:
-                return str(self._client.describe_alias(ALIAS, timeout=self._timeout)["collection_name"])
+                # DescribeAlias of 2.3.5 looks in the default database only
+                return str(self._client.describe_collection(ALIAS, timeout=self._timeout)["collection_name"])
             except MilvusException as error:
                 if error.code in (_NO_ALIAS, _NO_COLLECTION):
                     return None

@@ -81,6 +81,15 @@ class Artifact:
         return Vocabulary(self.weights.item_id)
 
 
+def check_writable(directory: Path) -> None:
+    """Make sure, before hours of training, that models can be written under `directory`. Raises ArtifactError."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryDirectory(prefix=".incomplete-", dir=directory).cleanup()
+    except OSError as error:
+        raise ArtifactError(f"{directory}: models cannot be written there: {error.strerror}") from error
+
+
 def write_artifact(
     directory: Path,
     hyper_parameters: HyperParameters,

@@ -26,7 +26,7 @@ def co_occurrence(
     score(j) = sum over history items i of RECENCY^age(i) * |users with both i and j|, age 0 being the newest.
 
     Returns:
-        [U, top_n] int64 item ids, best first, -1 where there are fewer.
+        [U, top_n] int64 item ids, best first, -1 where no further item was ever seen with the history.
     """
     return _by_neighbours(vocabulary, _together(vocabulary, train), histories, top_n, batch_size)
 
@@ -64,9 +64,12 @@ def _by_neighbours(
 ) -> Int64:
     age = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.item_id))
     recent = _matrix(vocabulary, histories, (RECENCY**age).astype(np.float32))
-    rows = [
-        top_rows((recent[i : i + batch_size] @ together).toarray(), top_n) for i in range(0, len(histories), batch_size)
-    ]
+    rows = []
+    for start in range(0, len(histories), batch_size):
+        scores = (recent[start : start + batch_size] @ together).toarray()
+        best = top_rows(scores, top_n)
+        found = np.take_along_axis(scores, np.maximum(best, 1) - 1, axis=1) > 0
+        rows.append(np.where(found, best, 0))
     return item_ids(vocabulary, np.concatenate(rows))
 
 

@@ -20,12 +20,9 @@ Overrides = Annotated[
 
 
 def run(app: typer.Typer) -> None:
-    """Run a command line; errors that a user can mend are one line on stderr and exit code 1, Ctrl-C is 130."""
+    """Run a command line; errors that a user can mend are one line on stderr and exit code 1."""
     try:
         app()
     except MindError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(130)

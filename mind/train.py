@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mind.artifact import write_artifact
+from mind.artifact import check_writable, write_artifact
 from mind.command import ConfigFile, Overrides, run
 from mind.config import Config, load_config
 from mind.paddlerec import data_files, read_eval, read_train
@@ -30,6 +30,7 @@ def main(config: ConfigFile, override: Overrides = None) -> None:
     """
     settings = load_config(config, override)
     runner = settings.runner
+    check_writable(runner.model_save_path)
     sequences = read_train(runner.train_data_dir)
     valid = read_eval(runner.valid_data_dir) if runner.valid_data_dir else None
     console.print(

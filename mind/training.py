@@ -11,14 +11,14 @@ import numpy as np
 
 from mind import metrics
 from mind.artifact import Float32, Weights
-from mind.config import Config
+from mind.config import Config, HyperParameters, Runner
 from mind.errors import ConfigError, DataError
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
 from mind.retrieval import encode_histories, item_ids, nearest_items
-from mind.sampler import TrainingSampler, log_frequency
-from mind.sequences import EvalCases, Sequences
+from mind.sampler import Batch, TrainingSampler, log_frequency
+from mind.sequences import EvalCases, Int64, Sequences
 from mind.vocabulary import Vocabulary
 
 CUTOFFS = (20, 50)
@@ -78,34 +78,13 @@ def train(
         )
     vocabulary = Vocabulary(item_id)
     sampler = TrainingSampler(sequences, vocabulary, hyper, runner.train_batch_size, runner.seed)
-    if runner.use_gpu and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
-        raise ConfigError("runner.use_gpu is true, but this Paddle has no GPU: install paddlepaddle-gpu, or say false")
-    paddle.set_device("gpu" if runner.use_gpu else "cpu")
-    paddle.seed(runner.seed)
+    _use_device(runner)
     rng = np.random.default_rng(runner.seed)
     routing_logits = rng.normal(size=(hyper.num_interests, hyper.maxlen)).astype(np.float32)
     golden = sampler.batch(rng.integers(0, sampler.examples, GOLDEN_HISTORIES))
     network = MIND(len(item_id), hyper, routing_logits)
-    steps = sampler.steps * runner.epochs
-    linear = hyper.optimizer.decay == "linear"
-    schedule = paddle.optimizer.lr.LambdaDecay(
-        hyper.optimizer.learning_rate, lambda step: 1 - step / steps if linear else 1.0
-    )
-    optimizer = paddle.optimizer.Adam(schedule, parameters=network.parameters(), lazy_mode=True)
+    optimizer, schedule = _make_optimizer(network, hyper, sampler.steps * runner.epochs)
     frequency = log_frequency(popularity) if hyper.correct_frequency else np.zeros(len(item_id) + 1, np.float32)
-
-    def snapshot() -> Weights:
-        return Weights(
-            item_id=item_id,
-            item_embedding=network.item_embedding.weight.numpy().copy(),
-            popularity=popularity,
-            bilinear=network.bilinear.numpy().copy(),
-            routing_logits=routing_logits,
-            recency_logits=network.recency_logits.numpy().copy(),
-            golden_hist_index=golden.hist_index,
-            golden_seq_len=golden.seq_len,
-            golden_interest_vectors=PaddleEncoder(network).encode(golden.hist_index, golden.seq_len),
-        )
 
     epochs: list[Epoch] = []
     best, weights = None, None
@@ -118,11 +97,44 @@ def train(
         epochs.append(epoch)
         on_epoch(epoch)
         if best is None or not valid or epoch.metrics[SELECTED_BY] > best.metrics[SELECTED_BY]:
-            best, weights = epoch, snapshot()
+            best, weights = epoch, _snapshot(network, item_id, popularity, golden)
         elif number - best.number >= runner.patience:
             break
     assert best is not None and weights is not None  # noqa: S101 - epochs is at least 1
     return Trained(weights, epochs, best)
+
+
+def _use_device(runner: Runner) -> None:
+    if runner.use_gpu and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
+        raise ConfigError("runner.use_gpu is true, but this Paddle has no GPU: install paddlepaddle-gpu, or say false")
+    paddle.set_device("gpu" if runner.use_gpu else "cpu")
+    paddle.seed(runner.seed)
+
+
+def _make_optimizer(
+    network: MIND, hyper: HyperParameters, steps: int
+) -> tuple[paddle.optimizer.Optimizer, paddle.optimizer.lr.LRScheduler]:
+    """Adam and the schedule of its step size, which falls to 0 in `steps` steps unless the decay is off."""
+    linear = hyper.optimizer.decay == "linear"
+    schedule = paddle.optimizer.lr.LambdaDecay(
+        hyper.optimizer.learning_rate, lambda step: 1 - step / steps if linear else 1.0
+    )
+    return paddle.optimizer.Adam(schedule, parameters=network.parameters(), lazy_mode=True), schedule
+
+
+def _snapshot(network: MIND, item_id: Int64, popularity: Int64, golden: Batch) -> Weights:
+    """The weights as they are now; `golden` gives the histories to hold encoders to."""
+    return Weights(
+        item_id=item_id,
+        item_embedding=network.item_embedding.weight.numpy().copy(),
+        popularity=popularity,
+        bilinear=network.bilinear.numpy().copy(),
+        routing_logits=network.routing_logits.numpy().copy(),
+        recency_logits=network.recency_logits.numpy().copy(),
+        golden_hist_index=golden.hist_index,
+        golden_seq_len=golden.seq_len,
+        golden_interest_vectors=PaddleEncoder(network).encode(golden.hist_index, golden.seq_len),
+    )
 
 
 def validate(network: MIND, vocabulary: Vocabulary, cases: EvalCases, maxlen: int, batch_size: int) -> dict[str, float]:

@@ -35,7 +35,8 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         serving = self._releases.current.collection if self._releases.loaded else None
         if name in (serving, await self._store.live_collection()) and not request.allow_live:
             raise RefusedError(f"collection {name} is released or being served; set allow_live to drop it all the same")
-        count = await self._store.count(name)
+        fingerprint = await self._store.fingerprint(name)  # counting would need it in memory
+        count = fingerprint.count if fingerprint else 0
         await self._store.drop(name)
         logger.warning("dropped collection %s with %d items", name, count)
         return admin_pb2.DropItemsResponse(collection=name, dropped_count=count)

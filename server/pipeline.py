@@ -140,7 +140,9 @@ class CandidatePipeline:
         limit = query.top_k + min(self._max_overfetch, int(np.bincount(excluded.user, minlength=1).max()))
         hits = await self._search(release, vectors[user, interest], limit, query.filter, remaining_s, arrived)
         searched = time.perf_counter()
-        merged = merge(hits, user, interest, len(batch.active), query.top_k, query.strategy, excluded)
+        merged = await asyncio.to_thread(  # a large one would hold up everybody else's calls
+            merge, hits, user, interest, len(batch.active), query.top_k, query.strategy, excluded
+        )
         popular = await self._popular(release, query, batch)
         results = _results(query, batch, merged, popular)
         used = release.vocabulary.item_id[batch.hist_index[batch.hist_index > 0] - 1]

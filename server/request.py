@@ -52,6 +52,7 @@ def read_recall(request: recall_pb2.RecallRequest, limits: Settings) -> Query:
         raise InvalidRequestError("users", "is empty; a request has 1 user or more", "EMPTY_BATCH")
     if users > limits.max_users:
         raise InvalidRequestError("users", f"has {users} users, the limit is {limits.max_users}", "TOO_MANY_USERS")
+    _check_top_k(request.top_k, limits)
     if users * request.top_k > limits.max_candidates:
         raise InvalidRequestError(
             "top_k",
@@ -64,6 +65,7 @@ def read_recall(request: recall_pb2.RecallRequest, limits: Settings) -> Query:
 
 def read_explain(request: recall_pb2.ExplainRequest, limits: Settings) -> Query:
     """Check an Explain. Raises InvalidRequestError with the field, the value and the limit."""
+    _check_top_k(request.top_k, limits)
     return _query([request.user], request, limits)
 
 
@@ -78,11 +80,14 @@ def read_filter(filter_: str, limits: Settings) -> str:
     return filter_.strip()
 
 
+def _check_top_k(top_k: int, limits: Settings) -> None:
+    if not 1 <= top_k <= limits.max_top_k:
+        raise InvalidRequestError("top_k", f"is {top_k}, must be 1 to {limits.max_top_k}", "TOP_K_OUT_OF_RANGE")
+
+
 def _query(
     users: list[recall_pb2.User], request: recall_pb2.RecallRequest | recall_pb2.ExplainRequest, limits: Settings
 ) -> Query:
-    if not 1 <= request.top_k <= limits.max_top_k:
-        raise InvalidRequestError("top_k", f"is {request.top_k}, must be 1 to {limits.max_top_k}", "TOP_K_OUT_OF_RANGE")
     if request.merge_strategy not in _STRATEGIES:
         raise InvalidRequestError(
             "merge_strategy", f"is {request.merge_strategy}, must be 0 to {max(_STRATEGIES)}", "UNKNOWN_MERGE_STRATEGY"

@@ -98,10 +98,10 @@ class MilvusStore:
     async def live_collection(self) -> str | None:
         """See `ItemStore`."""
         try:
-            alias = await self._call(lambda milvus: milvus.describe_alias(ALIAS, timeout=self._timeout_s))
+            found = await self._call(lambda milvus: milvus.describe_collection(ALIAS, timeout=self._timeout_s))
         except CollectionGoneError:
             return None
-        return str(alias["collection_name"])
+        return str(found["collection_name"])  # DescribeAlias of 2.3.5 looks in the default database only
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         """See `ItemStore`."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,13 +65,18 @@ def remove_item_collections(uri: str) -> None:
     """Remove what the test before left on a server."""
     from pymilvus import MilvusClient
 
+    client = MilvusClient(uri, timeout=30)
+    remove_item_collections_of(client)
+    client.close()
+
+
+def remove_item_collections_of(client: Any) -> None:
+    """Remove the item collections and the release alias from the database that a client uses."""
     from mind.collection import ALIAS, is_item_collection
 
-    client = MilvusClient(uri, timeout=30)
     client.drop_alias(ALIAS, timeout=30)
     for name in filter(is_item_collection, client.list_collections(timeout=30)):
         client.drop_collection(name, timeout=30)
-    client.close()
 
 
 def release_lite(path: str) -> None:

@@ -84,9 +84,8 @@ class FakeStore:
         }
 
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
-        await self._find(collection)
-        asked = np.array(item_ids, np.int64)
-        return set(asked[_passes(asked, filter_)].tolist())
+        there = (await self._find(collection)).item_ids
+        return set(there[_passes(there, filter_) & np.isin(there, item_ids)].tolist())
 
     async def search(
         self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float

@@ -161,6 +161,11 @@ def test_the_server_s_pushback_is_in_the_exception(pushback, retry_after_s):
     assert error.retry_after_s == retry_after_s
 
 
+def test_a_message_over_the_size_limit_is_the_caller_s_fault():
+    too_long = "Received message larger than max (5000000 vs. 4194304)"
+    assert type(from_rpc_error(FakeRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, too_long))) is InvalidRequestError
+
+
 def test_an_error_that_no_server_sent_shows_its_code():
     assert str(from_rpc_error(FakeRpcError(grpc.StatusCode.UNAVAILABLE, "no route"))) == "no route [UNAVAILABLE]"
 

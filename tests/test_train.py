@@ -113,6 +113,7 @@ def test_ids_beyond_2_to_the_62(tmp_path: Path, data: Path) -> None:
         ("mind.train", ["-o", "runner.epochs=many"], "runner.epochs: Input should be a valid integer"),
         ("mind.train", ["-o", "runner.train_data_dir=/nowhere"], "/nowhere: cannot be read: No such file"),
         ("mind.train", ["-o", "hyper_parameters.optimizer.learning_rate=1e30"], "optimizer.learning_rate is 1e+30"),
+        ("mind.train", ["-o", "runner.model_save_path=/proc/models"], "/proc/models: models cannot be written there"),
         ("mind.train", ["-o", "runner.use_gpu=true"], "runner.use_gpu is true, but this Paddle has no GPU"),
         ("mind.infer", ["-o", "runner.model_save_path=/nowhere"], "/nowhere: holds no model"),
         ("mind.infer", ["--candidates", "/nowhere"], "/nowhere: cannot be read: No such file"),
