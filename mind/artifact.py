@@ -59,6 +59,12 @@ class Weights:
     """[G] int64."""
     golden_interest_vectors: Float32
     """[G, K, D] float32: what the trained Paddle network gave for them."""
+    projection: Float32 | None = None
+    """[D + 1, D] float32: the linear layer before the ReLU, its bias last; None without `projection: relu`."""
+
+    def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
+        """All arrays by name, those that are not None."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,7 @@ def write_artifact(
         ArtifactError: the weights do not fit the hyper-parameters, or the disk refused them.
     """
     _check_shapes(hyper_parameters, weights, directory)
-    tensors = dump_tensors({f.name: np.ascontiguousarray(getattr(weights, f.name)) for f in fields(Weights)})
+    tensors = dump_tensors({name: np.ascontiguousarray(tensor) for name, tensor in weights.tensors().items()})
     manifest: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "hyper_parameters": hyper_parameters.model_dump(mode="json", by_alias=True),
@@ -227,7 +233,7 @@ def _load_weights(file: Path, expected: str) -> Weights:
     except SafetensorError as error:
         raise ArtifactError(f"{file}: not safetensors: {error}") from error
     names = {f.name for f in fields(Weights)}
-    if set(tensors) != names:
+    if set(tensors) | {"projection"} != names:
         raise ArtifactError(f"{file}: tensors are {sorted(tensors)}, expected {sorted(names)}")
     for tensor in tensors.values():
         tensor.setflags(write=False)
@@ -252,8 +258,13 @@ def _check_shapes(hyper_parameters: HyperParameters, weights: Weights, path: Pat
         "golden_seq_len": ((golden,), np.int64),
         "golden_interest_vectors": ((golden, interests, dim), np.float32),
     }
+    if hyper_parameters.projection == "relu":
+        expected["projection"] = ((dim + 1, dim), np.float32)
+    tensors = weights.tensors()
+    if set(tensors) != set(expected):
+        raise ArtifactError(f"{path}: tensors are {sorted(tensors)}, the hyper-parameters say {sorted(expected)}")
     for name, (shape, dtype) in expected.items():
-        tensor = getattr(weights, name)
+        tensor = tensors[name]
         if tensor.shape != shape or tensor.dtype != dtype:
             raise ArtifactError(
                 f"{path}: {name} is {tensor.dtype}{list(tensor.shape)}, "

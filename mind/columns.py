@@ -39,7 +39,7 @@ class Columns:
     """Columns as they stand in a file."""
 
     table: pa.Table
-    """N rows under the wanted names: signed integers, or text, trimmed; null where a value is missing."""
+    """N rows under the wanted names: signed integers, lists of text, or text, trimmed; null where a value is missing."""
     lines: Int64
     """[N] int64: where each row stands in the file, from 1."""
     unit: str
@@ -75,7 +75,7 @@ def read_columns(
 
 
 def parse_ids(column: pa.ChunkedArray) -> tuple[Int64, Mask]:
-    """Integers of 64 bits.
+    """Integers of 64 bits; no list is one.
 
     Returns:
         values: [N] int64; 0 where the value is null or no such integer.
@@ -83,6 +83,8 @@ def parse_ids(column: pa.ChunkedArray) -> tuple[Int64, Mask]:
     """
     if pa.types.is_signed_integer(column.type):
         return column.fill_null(0).cast(pa.int64()).to_numpy(), column.is_valid().to_numpy()
+    if pa.types.is_list(column.type):
+        return np.zeros(len(column), np.int64), np.zeros(len(column), np.bool_)
     matches = pc.match_substring_regex(column, _INTEGER).fill_null(False)
     # 19 digits always fit into 64 bits without a sign, so this cast cannot fail.
     magnitude = pc.if_else(matches, pc.utf8_ltrim(column, "-"), "0").cast(pa.uint64()).to_numpy()
@@ -101,7 +103,7 @@ def parse_times(column: pa.ChunkedArray) -> tuple[Int64 | Float64, Mask]:
         valid: [N] bool.
     """
     values, valid = parse_ids(column)
-    if len(valid) - valid.sum() == column.null_count:
+    if pa.types.is_list(column.type) or len(valid) - valid.sum() == column.null_count:
         return values, valid
     numbers = pc.match_substring_regex(column, _NUMBER).fill_null(False)
     dates = pc.match_substring_regex(column, _DATE).fill_null(False)
@@ -191,9 +193,11 @@ def _positions(path: Path, names: Sequence[str], found: list[str]) -> list[int]:
 
 
 def _tidy(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Signed integers as they are, anything else as text; null where a value is missing."""
+    """Signed integers as they are, lists as lists of text, anything else as text; null where a value is missing."""
     if pa.types.is_signed_integer(column.type):
         return column
+    if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        return column.cast(pa.list_(pa.string()))
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
     text = pc.utf8_trim_whitespace(column.cast(pa.string()))

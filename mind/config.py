@@ -58,6 +58,16 @@ class HyperParameters(_Section):
     """Interest capsules (K)."""
     routing_iterations: int = Field(default=3, gt=0, le=20)
     """Rounds of dynamic routing."""
+    routing_softmax: Literal["interests", "history", "history_then_interests"] = "interests"
+    """What a routing softmax sums to 1 over: interests as in the paper; the others are PaddleRec's, and weaker."""
+    bounded_update: bool = False
+    """Divide a round's agreement by its length if that is above 1, as PaddleRec's later network does."""
+    projection: Literal["none", "relu"] = "none"
+    """Linear layer and ReLU after the capsules, as PaddleRec's first network has it; costs a point or two."""
+    item_features: tuple[str, ...] = ()
+    """Columns of runner.item_features_file whose values' embeddings are averaged with the id's, such as genres."""
+    id_dropout: float = Field(default=0.1, ge=0, lt=1)
+    """With item_features: chance that training hides an item's id, so that features alone make a usable vector."""
 
     @model_validator(mode="after")
     def _same_space(self) -> "HyperParameters":
@@ -78,6 +88,8 @@ class Runner(_Section):
     """Directory of evaluation files that choose the best epoch; null trains all epochs and keeps the last."""
     test_data_dir: Path = Path("data/movielens-100k/test")
     """Directory of evaluation files that `mind.infer` reports on."""
+    item_features_file: Path | None = None
+    """CSV or Parquet with item_id and the columns that hyper_parameters.item_features names."""
     model_save_path: Path = Path("artifacts")
     """Directory that receives one artifact directory per model version."""
     train_batch_size: int = Field(default=512, gt=0)
@@ -90,10 +102,20 @@ class Runner(_Section):
     """Epochs without a better validation metric after which training stops."""
     print_interval: int = Field(default=50, gt=0)
     """Steps between updates of the loss on the progress bar."""
+    checkpoint_interval_s: float = Field(default=600, ge=0)
+    """Seconds between checkpoints, besides one after every epoch; a killed run goes on from the last. 0 writes none."""
     use_gpu: bool = False
     """Train on the GPU; needs the paddlepaddle-gpu build."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of matrix products; weights stay float32. bfloat16 needs use_gpu and a GPU since Ampere."""
     seed: int = Field(default=2024, ge=0, lt=2**31)
     """Seed of everything random; the same seed, data and machine give the same artifact."""
+
+    @model_validator(mode="after")
+    def _bfloat16_needs_a_gpu(self) -> "Runner":
+        if self.precision == "bfloat16" and not self.use_gpu:
+            raise ValueError("precision is bfloat16 and use_gpu false: Paddle mixes precisions on GPUs alone")
+        return self
 
 
 class Config(_Section):
@@ -103,6 +125,12 @@ class Config(_Section):
     """Where data lies and how long to train."""
     hyper_parameters: HyperParameters = HyperParameters()
     """What defines the model."""
+
+    @model_validator(mode="after")
+    def _features_have_a_file(self) -> "Config":
+        if self.hyper_parameters.item_features and self.runner.item_features_file is None:
+            raise ValueError("hyper_parameters.item_features names features, runner.item_features_file no file")
+        return self
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:

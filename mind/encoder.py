@@ -46,19 +46,31 @@ class NumpyEncoder:
         self._behaviour = weights.item_embedding @ weights.bilinear  # [N + 1, D]
         self._routing_logits = weights.routing_logits
         self._recency = recency_weights(weights.recency_logits) if hyper_parameters.residual else None
-        self._iterations = hyper_parameters.routing_iterations
+        self._projection = weights.projection
+        self._bounded = hyper_parameters.bounded_update
+        rounds = hyper_parameters.routing_iterations
+        over = hyper_parameters.routing_softmax
+        first = "interests" if over == "interests" else "history"
+        last = "history" if over == "history" else "interests"
+        self._couplings = [_COUPLINGS[first]] * (rounds - 1) + [_COUPLINGS[last]]
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
-        """See `Encoder.encode`. Padding needs no mask: row 0 is zero, and the softmax runs over the interests."""
+        """See `Encoder.encode`. A softmax over the interests needs no mask: the row of padding is zero."""
+        length = hist_index.shape[1]
         behaviour = self._behaviour[hist_index]  # [B, L, D]
         transposed = behaviour.transpose(0, 2, 1)
-        logits: Float32 = self._routing_logits[None, :, : hist_index.shape[1]]  # [1, K, L]
-        capsule = squash(_softmax_over_interests(logits) @ behaviour)  # [B, K, D]
-        for _ in range(self._iterations - 1):
-            logits = logits + capsule @ transposed
-            capsule = squash(_softmax_over_interests(logits) @ behaviour)
+        logits: Float32 = self._routing_logits[None, :, :length]  # [1, K, L]
+        capsule = squash(self._couplings[0](logits, seq_len) @ behaviour)  # [B, K, D]
+        for coupling in self._couplings[1:]:
+            agreement = capsule @ transposed  # [B, K, L]
+            if self._bounded:
+                agreement = agreement / np.maximum(np.linalg.norm(agreement, axis=2, keepdims=True), 1)
+            logits = logits + agreement
+            capsule = squash(coupling(logits, seq_len) @ behaviour)
         if self._recency is not None:
-            capsule = capsule + self._recency[seq_len, None, : hist_index.shape[1]] @ behaviour
+            capsule = capsule + self._recency[seq_len, None, :length] @ behaviour
+        if self._projection is not None:
+            capsule = np.maximum(capsule @ self._projection[:-1] + self._projection[-1], 0)
         return capsule
 
 
@@ -103,7 +115,17 @@ def check_golden(encoder: Encoder, artifact: Artifact) -> None:
         )
 
 
-def _softmax_over_interests(logits: Float32) -> Float32:
+def _softmax_over_interests(logits: Float32, seq_len: Int64) -> Float32:
     weight: Float32 = np.exp(logits - logits.max(axis=1, keepdims=True))
     weight /= weight.sum(axis=1, keepdims=True)
     return weight
+
+
+def _softmax_over_history(logits: Float32, seq_len: Int64) -> Float32:
+    valid = np.arange(logits.shape[2]) < seq_len[:, None, None]
+    weight: Float32 = np.exp(logits - logits.max(axis=2, keepdims=True, where=valid, initial=-1e30)) * valid
+    weight /= np.maximum(weight.sum(axis=2, keepdims=True), 1e-30)
+    return weight
+
+
+_COUPLINGS = {"interests": _softmax_over_interests, "history": _softmax_over_history}

@@ -50,12 +50,15 @@ def hit_rate(hit: Hits) -> float:
     return float(np.mean(hit.any(axis=1)))
 
 
+def names(cutoffs: tuple[int, ...]) -> list[str]:
+    """The keys of `report`, in its order."""
+    return [f"{name}@{n}" for n in cutoffs for name in ("recall", "ndcg", "hit_rate")]
+
+
 def report(candidates: Int64, targets: Sequences, cutoffs: tuple[int, ...]) -> dict[str, float]:
     """`recall@n`, `ndcg@n` and `hit_rate@n` for every cutoff n, as fractions. Arguments as for `hits`."""
     hit, wanted = hits(candidates, targets), distinct_targets(targets)
-    result = {}
-    for n in cutoffs:
-        result[f"recall@{n}"] = recall(hit[:, :n], wanted)
-        result[f"ndcg@{n}"] = ndcg(hit[:, :n], wanted)
-        result[f"hit_rate@{n}"] = hit_rate(hit[:, :n])
-    return result
+    values = [
+        f(hit[:, :n]) for n in cutoffs for f in (lambda h: recall(h, wanted), lambda h: ndcg(h, wanted), hit_rate)
+    ]
+    return dict(zip(names(cutoffs), values, strict=True))

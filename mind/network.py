@@ -8,6 +8,8 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.config import HyperParameters
+from mind.features import ItemFeatures
+from mind.item_table import ItemTable
 from mind.paddle_runtime import paddle
 
 functional = paddle.nn.functional
@@ -17,9 +19,15 @@ RECENCY_SLOPE = 0.2
 
 
 class MIND(paddle.nn.Layer):  # type: ignore[misc]
-    """Item table, shared bilinear map and routing; everything else of the network has no weights."""
+    """Item table, shared bilinear map and routing, and what the options add; called, it gives the training loss."""
 
-    def __init__(self, items: int, hyper_parameters: HyperParameters, routing_logits: Float32) -> None:
+    def __init__(
+        self,
+        items: int,
+        hyper_parameters: HyperParameters,
+        routing_logits: Float32,
+        features: ItemFeatures | None = None,
+    ) -> None:
         """Make a network with fresh weights.
 
         Args:
@@ -27,20 +35,19 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
             hyper_parameters: sizes, routing iterations, attention power.
             routing_logits: [K, maxlen] float32, where routing starts from. Drawn once from N(0, 1) and then fixed
                 (section 4.2.2 of the paper): equal logits would make all interests the same.
+            features: of the items, pooled into their vectors; None without.
         """
         super().__init__()
         dim = hyper_parameters.embedding_dim
-        self.iterations = hyper_parameters.routing_iterations
-        self.pow_p = hyper_parameters.pow_p
-        table = paddle.nn.initializer.Normal(std=dim**-0.5)
-        self.item_embedding = paddle.nn.Embedding(items + 1, dim, padding_idx=0, sparse=True, weight_attr=table)
+        self.hyper_parameters = hyper_parameters
+        self.items = ItemTable(items, dim, features, hyper_parameters.id_dropout)
         identity = paddle.nn.initializer.Assign(np.eye(dim, dtype=np.float32))
         start = identity if hyper_parameters.bilinear_init == "identity" else paddle.nn.initializer.Normal()
         self.bilinear = self.create_parameter([dim, dim], default_initializer=start)
         fading = paddle.nn.initializer.Assign(-RECENCY_SLOPE * np.arange(routing_logits.shape[1], dtype=np.float32))
         self.recency_logits = self.create_parameter([routing_logits.shape[1]], default_initializer=fading)
-        self.residual = hyper_parameters.residual
         self.dropout = paddle.nn.Dropout(hyper_parameters.dropout)
+        self.projection = paddle.nn.Linear(dim, dim) if hyper_parameters.projection == "relu" else None
         self.register_buffer("routing_logits", paddle.to_tensor(routing_logits))
 
     def interest_vectors(self, hist_index: paddle.Tensor, seq_len: paddle.Tensor) -> paddle.Tensor:
@@ -60,18 +67,26 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         length = hist_index.shape[1]
         position, end = paddle.arange(length).unsqueeze(0), seq_len.unsqueeze(1)
         valid = (position < end).astype("float32").unsqueeze(1)  # [B, 1, L]
-        behaviour = self.dropout(self.item_embedding(hist_index)) @ self.bilinear  # [B, L, D]
+        behaviour = self.dropout(self.items(hist_index)) @ self.bilinear  # [B, L, D]
+        interests = self._route(behaviour, valid)
+        if self.hyper_parameters.residual:
+            age = (end - 1 - position).clip(min=0)  # 0 is the newest
+            weight = _masked_softmax(self.recency_logits[age].unsqueeze(1), valid)  # [B, 1, L]
+            interests = interests + weight @ behaviour
+        return interests if self.projection is None else functional.relu(self.projection(interests))
+
+    def _route(self, behaviour: paddle.Tensor, valid: paddle.Tensor) -> paddle.Tensor:
+        """Capsules [B, K, D] of behaviours [B, L, D], valid [B, 1, L] being 1 where there is one and 0 at padding."""
+        hyper = self.hyper_parameters
         fixed = behaviour.detach()
-        logits = self.routing_logits[:, :length].unsqueeze(0)  # [1, K, L]
-        for _ in range(self.iterations - 1):
-            capsule = squash(functional.softmax(logits, axis=1) * valid @ fixed)  # [B, K, D]
-            logits = logits + capsule @ fixed.transpose([0, 2, 1])
-        interests = squash(functional.softmax(logits, axis=1) * valid @ behaviour)
-        if not self.residual:
-            return interests
-        age = (end - 1 - position).clip(min=0)  # 0 is the newest
-        weight = functional.softmax(self.recency_logits[age].unsqueeze(1) - 1e9 * (1 - valid)) * valid  # [B, 1, L]
-        return interests + weight @ behaviour
+        logits = self.routing_logits[:, : behaviour.shape[1]].unsqueeze(0)  # [1, K, L]
+        for _ in range(hyper.routing_iterations - 1):
+            capsule = squash(_coupling(logits, valid, hyper.routing_softmax == "interests") @ fixed)  # [B, K, D]
+            agreement = capsule @ fixed.transpose([0, 2, 1])
+            if hyper.bounded_update:
+                agreement = agreement / agreement.norm(axis=2, keepdim=True).clip(min=1)
+            logits = logits + agreement
+        return squash(_coupling(logits, valid, hyper.routing_softmax != "history") @ behaviour)
 
     def label_aware_attention(self, interest_vectors: paddle.Tensor, target: paddle.Tensor) -> paddle.Tensor:
         """The interests as one vector, each weighted by softmax((v . e) ^ p), equation 5; the power keeps the sign.
@@ -84,11 +99,12 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
             [B, D].
         """
         score = (interest_vectors @ target.unsqueeze(2)).squeeze(2)  # [B, K]
-        if self.pow_p != 1.0:
-            score = score.sign() * score.abs().pow(self.pow_p)
+        power = self.hyper_parameters.pow_p
+        if power != 1.0:
+            score = score.sign() * score.abs().pow(power)
         return (functional.softmax(score, axis=1).unsqueeze(1) @ interest_vectors).squeeze(1)
 
-    def loss(
+    def forward(
         self,
         hist_index: paddle.Tensor,
         seq_len: paddle.Tensor,
@@ -110,7 +126,7 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
             Scalar, mean cross entropy in nats.
         """
         batch = hist_index.shape[0]
-        embedding = self.item_embedding(candidates)  # [C, D]
+        embedding = self.items(candidates)  # [C, D]
         target = candidates[:batch]
         interests = self.interest_vectors(hist_index, seq_len)
         user = self.label_aware_attention(interests, embedding[:batch])  # [B, D]
@@ -127,3 +143,12 @@ def squash(capsule: paddle.Tensor) -> paddle.Tensor:
     """
     square = capsule.square().sum(axis=-1, keepdim=True)
     return capsule * ((square + 1e-18).sqrt() / (1 + square))
+
+
+def _coupling(logits: paddle.Tensor, valid: paddle.Tensor, over_interests: bool) -> paddle.Tensor:
+    """How much of each behaviour goes to each interest: [B, K, L] from [B or 1, K, L], zero at padding."""
+    return functional.softmax(logits, axis=1) * valid if over_interests else _masked_softmax(logits, valid)
+
+
+def _masked_softmax(logits: paddle.Tensor, valid: paddle.Tensor) -> paddle.Tensor:
+    return functional.softmax(logits - 1e9 * (1 - valid)) * valid

@@ -22,9 +22,12 @@ class PaddleEncoder:
         """The network with an artifact's weights, on Paddle's current device."""
         weights = artifact.weights
         network = MIND(len(weights.item_id), artifact.hyper_parameters, weights.routing_logits)
-        network.item_embedding.weight.set_value(weights.item_embedding)
+        network.items.embedding.weight.set_value(weights.item_embedding)
         network.bilinear.set_value(weights.bilinear)
         network.recency_logits.set_value(weights.recency_logits)
+        if network.projection is not None and weights.projection is not None:
+            network.projection.weight.set_value(weights.projection[:-1])
+            network.projection.bias.set_value(weights.projection[-1])
         network.eval()
         return cls(network)
 
@@ -34,7 +37,7 @@ class PaddleEncoder:
         Raises:
             ValueError: a row is outside the item table; on a GPU that would kill the process instead.
         """
-        rows = self._network.item_embedding.weight.shape[0]
+        rows = self._network.items.embedding.weight.shape[0]
         if hist_index.size and not (hist_index.min() >= 0 and hist_index.max() < rows):
             raise ValueError(
                 f"hist_index has rows {hist_index.min()} to {hist_index.max()}, the table has 0 to {rows - 1}"

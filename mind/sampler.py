@@ -21,7 +21,7 @@ class Batch:
     seq_len: Int64
     """[B] int64."""
     candidates: Int64
-    """[B + neg_samples] int64 rows; the first B are the targets."""
+    """[C] int64 rows: the targets of the B rows, those of the other processes' rows, then drawn negatives."""
 
 
 class TrainingSampler:
@@ -46,7 +46,7 @@ class TrainingSampler:
         self._maxlen = hyper_parameters.maxlen
         self._batch_size = batch_size
         self._neg_samples = hyper_parameters.neg_samples
-        self._rng = np.random.default_rng(seed)
+        self._seed = seed
 
     @property
     def examples(self) -> int:
@@ -58,28 +58,43 @@ class TrainingSampler:
         """Batches an epoch has; the last may be smaller."""
         return -(-len(self._targets) // self._batch_size)
 
-    def epoch(self) -> Iterator[Batch]:
-        """All examples once, in a new random order."""
-        order = self._rng.permutation(len(self._targets))
-        for first in range(0, len(order), self._batch_size):
-            yield self.batch(order[first : first + self._batch_size])
+    def epoch(self, number: int, done: int = 0, ranks: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+        """All examples once, in a random order that depends on the seed and the number of the epoch alone.
 
-    def batch(self, examples: Int64) -> Batch:
-        """The batch of the given example numbers, [B] int64. Negatives are drawn anew at every call."""
+        Args:
+            number: of the epoch, from 1.
+            done: batches to skip: an epoch that was left is taken up where it stood.
+            ranks: rank and number of processes. Each gets its share of every batch, and all get all candidates; what
+                does not divide evenly is left out.
+        """
+        rank, world = ranks
+        order = np.random.default_rng([self._seed, number]).permutation(len(self._targets))
+        for step in range(done, self.steps):
+            examples = order[step * self._batch_size : (step + 1) * self._batch_size]
+            examples = examples[: len(examples) // world * world]
+            if len(examples):
+                yield self.batch(
+                    np.roll(examples.reshape(-1, world), -rank, axis=1).T.ravel(), [self._seed, number, step], world
+                )
+
+    def batch(self, examples: Int64, seed: list[int], world: int = 1) -> Batch:
+        """A batch of the first `1 / world` of the given example numbers, [B * world] int64; the rest are candidates."""
+        rng = np.random.default_rng(seed)
         target = self._targets[examples]
-        start = np.maximum(self._start[examples], target - self._maxlen)
+        drawn = rng.integers(0, len(self._item_index), self._neg_samples)  # a random click: by item frequency
+        candidates = self._item_index[np.concatenate([target, drawn])]
+        mine = slice(len(examples) // world)
+        target, start = target[mine], np.maximum(self._start[examples[mine]], target[mine] - self._maxlen)
         position = start[:, None] + np.arange(self._maxlen)
         hist_index = np.where(position < target[:, None], self._item_index[np.minimum(position, target[:, None])], 0)
-        drawn = self._rng.integers(0, len(self._item_index), self._neg_samples)  # a random click: by item frequency
-        candidates = self._item_index[np.concatenate([target, drawn])]
         return Batch(hist_index.astype(np.int64), target - start, candidates.astype(np.int64))
 
 
 def log_frequency(popularity: Int64) -> npt.NDArray[np.float32]:
-    """Log of each item's share of all interactions, by row: [N + 1] float32 (row 0 is never drawn and gets 0).
+    """Log of each item's share of all interactions, by row: [N + 1] float32, 0 where it is never drawn.
 
     Args:
-        popularity: [N] int64 counts, all positive.
+        popularity: [N] int64 counts.
     """
-    share = np.log(popularity / popularity.sum())
-    return np.concatenate([[0.0], share]).astype(np.float32)
+    share = np.log(np.maximum(popularity, 1) / popularity.sum())
+    return np.concatenate([[0.0], np.where(popularity > 0, share, 0)]).astype(np.float32)

@@ -1,21 +1,26 @@
 """The training loop: epochs over the sampler, validation by exact search, the best epoch kept.
 
-Knows nothing of the command line or of files; `mind.train` is the command.
+Everything random is a function of seed, epoch, step and rank, so a run that is taken up at a checkpoint ends as if it
+had never stopped. Knows nothing of the command line or of data files; `mind.train` is the command.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
 from mind import metrics
-from mind.artifact import Float32, Weights
-from mind.config import Config, HyperParameters, Runner
-from mind.errors import ConfigError, DataError
+from mind.artifact import Weights
+from mind.checkpoint import Arrays, Checkpoint
+from mind.config import Config
+from mind.errors import ArtifactError, ConfigError, DataError
+from mind.features import FeatureTable
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
+from mind.parallel import Ranks
 from mind.retrieval import encode_histories, item_ids, nearest_items
 from mind.sampler import Batch, TrainingSampler, log_frequency
 from mind.sequences import EvalCases, Int64, Sequences
@@ -24,6 +29,8 @@ from mind.vocabulary import Vocabulary
 CUTOFFS = (20, 50)
 SELECTED_BY = "recall@50"
 GOLDEN_HISTORIES = 32
+
+OnStep = Callable[[int, int, int, float], None]
 
 
 @dataclass(frozen=True)
@@ -54,8 +61,12 @@ def train(
     config: Config,
     sequences: Sequences,
     valid: EvalCases | None,
-    on_step: Callable[[int, int, int, float], None],
-    on_epoch: Callable[[Epoch], None],
+    on_step: OnStep = lambda epoch, step, steps, loss: None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    *,
+    features: FeatureTable | None = None,
+    checkpoint: Checkpoint | None = None,
+    ranks: Ranks | None = None,
 ) -> Trained:
     """Train MIND.
 
@@ -64,116 +75,222 @@ def train(
         sequences: the training users.
         valid: held-out users that choose the best epoch by `SELECTED_BY`; None keeps the last epoch.
         on_step: called every `print_interval` steps with epoch, step, steps of an epoch and the mean loss since then.
-        on_epoch: called after every epoch.
+        on_epoch: called after every epoch, also for those that a checkpoint brings along.
+        features: of the items; those that no training user had become items of the model too.
+        checkpoint: where to go on from, and where to note how far training has come; removed at the end.
+        ranks: this process among those that train together; found out if None.
 
     Raises:
         DataError: nothing to predict, or `item_count` disagrees with the data.
-        ConfigError: a GPU is asked for and there is none.
+        ConfigError: a GPU is asked for and there is none, or the loss is no longer finite.
+        ArtifactError: the checkpoint is damaged or cannot be written.
     """
-    hyper, runner = config.hyper_parameters, config.runner
-    item_id, popularity = np.unique(sequences.item_id, return_counts=True)
-    if hyper.item_count not in (None, len(item_id)):
-        raise DataError(
-            f"hyper_parameters.item_count is {hyper.item_count}, the training data have {len(item_id)} items"
+    with paddle.utils.unique_name.guard():  # the optimizer's state goes by names, which must not depend on the past
+        run = _Run(config, sequences, features, ranks or Ranks.join(config.runner.use_gpu))
+        if checkpoint:
+            run.restore(checkpoint)
+        for epoch in run.epochs:
+            on_epoch(epoch)
+        while not run.finished:
+            loss, speed = run.finish_epoch(on_step, checkpoint)
+            epoch = Epoch(len(run.epochs) + 1, loss, speed, run.validate(valid) if valid else {})
+            run.add(epoch)
+            if checkpoint and run.ranks.leads:
+                checkpoint.save(*run.state())
+            on_epoch(epoch)
+    assert run.best is not None  # noqa: S101 - epochs is at least 1
+    if checkpoint and run.ranks.leads:
+        checkpoint.remove()
+    return Trained(run.best, run.epochs, run.best_epoch)
+
+
+@dataclass
+class _Progress:
+    """How far the current epoch has come."""
+
+    step: int = 0
+    loss: float = 0.0
+    """Sum over the steps done."""
+    started: float = field(default_factory=time.perf_counter)
+    examples: int = 0
+    """Seen since `started`."""
+
+
+class _Run:
+    """Everything that changes while training, and how to save and restore it."""
+
+    def __init__(self, config: Config, sequences: Sequences, features: FeatureTable | None, ranks: Ranks) -> None:
+        self.hyper, self.runner, self.ranks = config.hyper_parameters, config.runner, ranks
+        hyper, seed = self.hyper, self.runner.seed
+        self.vocabulary, self.popularity = _vocabulary(sequences, features)
+        items = len(self.vocabulary)
+        if hyper.item_count not in (None, items):
+            raise DataError(f"hyper_parameters.item_count is {hyper.item_count}, the training data have {items} items")
+        self.sampler = TrainingSampler(sequences, self.vocabulary, hyper, self.runner.train_batch_size, seed)
+        rng = np.random.default_rng(seed)
+        routing_logits = rng.normal(size=(hyper.num_interests, hyper.maxlen)).astype(np.float32)
+        self.golden = self.sampler.batch(rng.integers(0, self.sampler.examples, GOLDEN_HISTORIES), [seed])
+        trained = np.append(False, self.popularity > 0)
+        paddle.seed(seed)
+        aligned = features.align(self.vocabulary, trained) if features else None
+        self.network = MIND(items, hyper, routing_logits, aligned)
+        self.parallel = ranks.averaged(self.network)
+        linear, steps = hyper.optimizer.decay == "linear", self.sampler.steps * self.runner.epochs
+        self.schedule = paddle.optimizer.lr.LambdaDecay(
+            hyper.optimizer.learning_rate, lambda step: 1 - step / steps if linear else 1.0
         )
-    vocabulary = Vocabulary(item_id)
-    sampler = TrainingSampler(sequences, vocabulary, hyper, runner.train_batch_size, runner.seed)
-    _use_device(runner)
-    rng = np.random.default_rng(runner.seed)
-    routing_logits = rng.normal(size=(hyper.num_interests, hyper.maxlen)).astype(np.float32)
-    golden = sampler.batch(rng.integers(0, sampler.examples, GOLDEN_HISTORIES))
-    network = MIND(len(item_id), hyper, routing_logits)
-    optimizer, schedule = _make_optimizer(network, hyper, sampler.steps * runner.epochs)
-    frequency = log_frequency(popularity) if hyper.correct_frequency else np.zeros(len(item_id) + 1, np.float32)
+        self.optimizer = paddle.optimizer.Adam(self.schedule, parameters=self.network.parameters(), lazy_mode=True)
+        flat = np.zeros(items + 1, np.float32)
+        self.frequency = log_frequency(self.popularity) if hyper.correct_frequency else flat
+        self.now = _Progress()
+        self.saved_at = time.monotonic()
+        self.epochs: list[Epoch] = []
+        self.best: Weights | None = None
 
-    epochs: list[Epoch] = []
-    best, weights = None, None
-    for number in range(1, runner.epochs + 1):
-        started = time.perf_counter()
-        loss = _run_epoch(network, optimizer, schedule, sampler, frequency, runner.print_interval, number, on_step)
-        speed = sampler.examples / (time.perf_counter() - started)
-        scores = validate(network, vocabulary, valid, hyper.maxlen, runner.infer_batch_size) if valid else {}
-        epoch = Epoch(number, loss, speed, scores)
-        epochs.append(epoch)
-        on_epoch(epoch)
-        if best is None or not valid or epoch.metrics[SELECTED_BY] > best.metrics[SELECTED_BY]:
-            best, weights = epoch, _snapshot(network, item_id, popularity, golden)
-        elif number - best.number >= runner.patience:
-            break
-    assert best is not None and weights is not None  # noqa: S101 - epochs is at least 1
-    return Trained(weights, epochs, best)
+    @property
+    def best_epoch(self) -> Epoch:
+        """The first epoch that no other beats; the last one if nothing was validated."""
+        if not self.epochs[-1].metrics:
+            return self.epochs[-1]
+        return max(self.epochs, key=lambda epoch: epoch.metrics[SELECTED_BY])
 
+    @property
+    def finished(self) -> bool:
+        """All epochs done, or `patience` of them without a better one."""
+        done = len(self.epochs)
+        return done >= self.runner.epochs or (done > 0 and done - self.best_epoch.number >= self.runner.patience)
 
-def _use_device(runner: Runner) -> None:
-    if runner.use_gpu and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
-        raise ConfigError("runner.use_gpu is true, but this Paddle has no GPU: install paddlepaddle-gpu, or say false")
-    paddle.set_device("gpu" if runner.use_gpu else "cpu")
-    paddle.seed(runner.seed)
+    def finish_epoch(self, on_step: OnStep, checkpoint: Checkpoint | None) -> tuple[float, float]:
+        """Do the steps of the epoch that are left; gives its mean loss and the speed in examples a second."""
+        number, steps, now = len(self.epochs) + 1, self.sampler.steps, self.now
+        self.network.train()
+        losses: list[paddle.Tensor] = []
+        for batch in self.sampler.epoch(number, now.step, (self.ranks.rank, self.ranks.world)):
+            losses.append(self._step(batch, number))
+            now.step += 1
+            now.examples += len(batch.seq_len) * self.ranks.world
+            if now.step % self.runner.print_interval and now.step != steps:
+                continue
+            recent = [loss.item() for loss in losses]  # only here does the device have to catch up
+            if not np.isfinite(sum(recent)):
+                raise ConfigError(
+                    f"the loss became {sum(recent)} by step {now.step} of epoch {number}: "
+                    f"optimizer.learning_rate is {self.hyper.optimizer.learning_rate}, try less"
+                )
+            for value in recent:
+                now.loss += value
+            losses.clear()
+            on_step(number, now.step, steps, sum(recent) / len(recent))
+            if checkpoint and self.ranks.leads and now.step != steps:
+                self._save_in_time(checkpoint)
+        self.network.eval()
+        speed = now.examples / (time.perf_counter() - now.started)
+        return self.ranks.mean(now.loss / max(now.step, 1)), speed
 
-
-def _make_optimizer(
-    network: MIND, hyper: HyperParameters, steps: int
-) -> tuple[paddle.optimizer.Optimizer, paddle.optimizer.lr.LRScheduler]:
-    """Adam and the schedule of its step size, which falls to 0 in `steps` steps unless the decay is off."""
-    linear = hyper.optimizer.decay == "linear"
-    schedule = paddle.optimizer.lr.LambdaDecay(
-        hyper.optimizer.learning_rate, lambda step: 1 - step / steps if linear else 1.0
-    )
-    return paddle.optimizer.Adam(schedule, parameters=network.parameters(), lazy_mode=True), schedule
-
-
-def _snapshot(network: MIND, item_id: Int64, popularity: Int64, golden: Batch) -> Weights:
-    """The weights as they are now; `golden` gives the histories to hold encoders to."""
-    return Weights(
-        item_id=item_id,
-        item_embedding=network.item_embedding.weight.numpy().copy(),
-        popularity=popularity,
-        bilinear=network.bilinear.numpy().copy(),
-        routing_logits=network.routing_logits.numpy().copy(),
-        recency_logits=network.recency_logits.numpy().copy(),
-        golden_hist_index=golden.hist_index,
-        golden_seq_len=golden.seq_len,
-        golden_interest_vectors=PaddleEncoder(network).encode(golden.hist_index, golden.seq_len),
-    )
-
-
-def validate(network: MIND, vocabulary: Vocabulary, cases: EvalCases, maxlen: int, batch_size: int) -> dict[str, float]:
-    """Metrics at `CUTOFFS` of a network on held-out users, by exact search over all items."""
-    vectors = encode_histories(PaddleEncoder(network), vocabulary, cases.history, maxlen, batch_size)
-    table = network.item_embedding.weight.numpy()
-    rows = nearest_items(vectors, table, max(CUTOFFS), batch_size)
-    return metrics.report(item_ids(vocabulary, rows), cases.target, CUTOFFS)
-
-
-def _run_epoch(
-    network: MIND,
-    optimizer: paddle.optimizer.Optimizer,
-    schedule: paddle.optimizer.lr.LRScheduler,
-    sampler: TrainingSampler,
-    frequency: Float32,
-    interval: int,
-    number: int,
-    on_step: Callable[[int, int, int, float], None],
-) -> float:
-    network.train()
-    total, recent = 0.0, 0.0
-    for step, batch in enumerate(sampler.epoch(), 1):
-        loss = network.loss(
-            paddle.to_tensor(batch.hist_index),
-            paddle.to_tensor(batch.seq_len),
-            paddle.to_tensor(batch.candidates),
-            paddle.to_tensor(frequency[batch.candidates]),
-        )
+    def _step(self, batch: Batch, number: int) -> paddle.Tensor:
+        """One update; gives the loss, still on the device."""
+        seed = [self.runner.seed, number, self.now.step, self.ranks.rank]
+        paddle.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
+        arrays = (batch.hist_index, batch.seq_len, batch.candidates, self.frequency[batch.candidates])
+        with paddle.amp.auto_cast(self.runner.precision != "float32", dtype="bfloat16"):
+            loss = self.parallel(*map(paddle.to_tensor, arrays))
         loss.backward()
-        optimizer.step()
-        optimizer.clear_grad()
-        schedule.step()
-        recent += loss.item()
-        if not np.isfinite(recent):
-            rate = schedule.base_lr
-            raise ConfigError(f"the loss became {recent} in step {step}: optimizer.learning_rate is {rate}, try less")
-        if step % interval == 0 or step == sampler.steps:
-            on_step(number, step, sampler.steps, recent / ((step - 1) % interval + 1))
-            total, recent = total + recent, 0.0
-    network.eval()
-    return total / sampler.steps
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+        self.schedule.step()
+        return loss.detach()
+
+    def validate(self, cases: EvalCases) -> dict[str, float]:
+        """Metrics at `CUTOFFS` on held-out users, by exact search over all items; rank 0's, so that all ranks agree."""
+        names = metrics.names(CUTOFFS)
+        scores = dict.fromkeys(names, 0.0)
+        if self.ranks.leads:
+            batch = self.runner.infer_batch_size
+            vectors = encode_histories(
+                PaddleEncoder(self.network), self.vocabulary, cases.history, self.hyper.maxlen, batch
+            )
+            rows = nearest_items(vectors, self.network.items.dense(), max(CUTOFFS), batch)
+            scores = metrics.report(item_ids(self.vocabulary, rows), cases.target, CUTOFFS)
+        return dict(zip(names, self.ranks.of_leader(list(scores.values())), strict=True))
+
+    def add(self, epoch: Epoch) -> None:
+        """Note a finished epoch, and its weights if it is the best so far."""
+        self.epochs.append(epoch)
+        self.now = _Progress()
+        if self.best_epoch is epoch:
+            self.best = self._snapshot()
+
+    def _snapshot(self) -> Weights:
+        """The weights as they are now; the golden histories are what encoders will be held to."""
+        network, golden = self.network, self.golden
+        projection = network.projection
+        return Weights(
+            item_id=self.vocabulary.item_id,
+            item_embedding=network.items.dense(),
+            popularity=self.popularity,
+            bilinear=np.array(network.bilinear.numpy()),
+            routing_logits=np.array(network.routing_logits.numpy()),
+            recency_logits=np.array(network.recency_logits.numpy()),
+            golden_hist_index=golden.hist_index,
+            golden_seq_len=golden.seq_len,
+            golden_interest_vectors=PaddleEncoder(network).encode(golden.hist_index, golden.seq_len),
+            projection=np.vstack([projection.weight.numpy(), projection.bias.numpy()]) if projection else None,
+        )
+
+    def _save_in_time(self, checkpoint: Checkpoint) -> None:
+        if time.monotonic() - self.saved_at >= self.runner.checkpoint_interval_s:
+            checkpoint.save(*self.state())
+            self.saved_at = time.monotonic()
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """Where training stands, for a checkpoint."""
+        arrays: Arrays = {f"network/{name}": value.numpy() for name, value in self.network.state_dict().items()}
+        for name, value in self.optimizer.state_dict().items():
+            if isinstance(value, paddle.Tensor):
+                arrays[f"optimizer/{name}"] = value.numpy()
+        if self.best:
+            arrays |= {f"best/{name}": value for name, value in self.best.tensors().items()}
+        epochs = [asdict(epoch) for epoch in self.epochs]
+        return arrays, {"epochs": epochs, "step": self.now.step, "loss": self.now.loss}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on where a checkpoint stands, if there is one.
+
+        Raises:
+            ArtifactError: it is damaged, or processes that train together do not see the same one.
+        """
+        saved = checkpoint.load()
+        if saved:
+            arrays, progress = saved
+            self.network.set_state_dict(_take(arrays, "network/"))
+            self.optimizer.set_state_dict(
+                {name: paddle.to_tensor(value) for name, value in _take(arrays, "optimizer/").items()}
+            )
+            best = _take(arrays, "best/")
+            self.best = Weights(**best) if best else None
+            self.epochs = [Epoch(**epoch) for epoch in progress["epochs"]]
+            self.now = _Progress(progress["step"], progress["loss"])
+            self.schedule.step(len(self.epochs) * self.sampler.steps + self.now.step)
+        stand = [float(len(self.epochs)), float(self.now.step)]
+        if self.ranks.of_leader(stand) != stand:
+            raise ArtifactError(
+                f"{checkpoint.path}: rank {self.ranks.rank} does not see what rank 0 sees; "
+                "runner.model_save_path must be a directory that all machines share"
+            )
+
+
+def _vocabulary(sequences: Sequences, features: FeatureTable | None) -> tuple[Vocabulary, Int64]:
+    """All items, and how often each occurs in the training data, [N] int64."""
+    item_id, counts = np.unique(sequences.item_id, return_counts=True)
+    if features is None:
+        return Vocabulary(item_id), counts
+    vocabulary = Vocabulary(np.union1d(item_id, features.item_id))
+    popularity = np.zeros(len(vocabulary), np.int64)
+    popularity[vocabulary.item_index(item_id) - 1] = counts
+    return vocabulary, popularity
+
+
+def _take(arrays: Arrays, prefix: str) -> Arrays:
+    """Remove the arrays whose name starts so, and return them without it."""
+    names = [name for name in arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): arrays.pop(name) for name in names}

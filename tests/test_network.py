@@ -1,5 +1,6 @@
 """The Paddle network against a plain reference, written as one reads the paper; and the encoders against each other."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -15,24 +16,35 @@ from mind.paddle_runtime import paddle
 from tests.artifacts import hyper_parameters_of, make_weights
 
 
-def plain_interests(weights: Weights, history: list[int], iterations: int, residual: bool) -> Float32:
-    """Algorithm 1 of arXiv 1904.08030 for one user, one behaviour and one interest at a time."""
+def plain_interests(
+    weights: Weights,
+    history: list[int],
+    iterations: int,
+    residual: bool,
+    softmax: str = "interests",
+    bounded: bool = False,
+) -> Float32:
+    """Algorithm 1 of arXiv 1904.08030 for one user, one behaviour and one interest at a time; PaddleRec's choices."""
     behaviours = [weights.item_embedding[row] @ weights.bilinear for row in history]
     logits = weights.routing_logits[:, : len(history)].astype(np.float64).copy()
     for iteration in range(iterations):
-        coupling = np.exp(logits) / np.exp(logits).sum(axis=0)  # over the interests, for each behaviour
+        last = iteration == iterations - 1
+        over_interests = softmax == "interests" or (softmax == "history_then_interests" and last)
+        coupling = np.exp(logits) / np.exp(logits).sum(axis=0 if over_interests else 1, keepdims=True)
         capsules = []
         for k in range(len(logits)):
             s = sum(coupling[k, i] * behaviour for i, behaviour in enumerate(behaviours))
             length = np.linalg.norm(s)
             capsules.append(length**2 / (1 + length**2) * s / length)
-        if iteration < iterations - 1:
+        if not last:
             for k, capsule in enumerate(capsules):
-                for i, behaviour in enumerate(behaviours):
-                    logits[k, i] += capsule @ behaviour
+                agreement = np.array([capsule @ behaviour for behaviour in behaviours])
+                logits[k] += agreement / max(np.linalg.norm(agreement), 1) if bounded else agreement
     if residual:
         weight = np.exp(weights.recency_logits[: len(history)])[::-1]  # the newest has age 0 and stands last
         capsules = [capsule + (weight / weight.sum()) @ np.array(behaviours) for capsule in capsules]
+    if weights.projection is not None:
+        capsules = [np.maximum(np.append(capsule, 1) @ weights.projection, 0) for capsule in capsules]
     return np.array(capsules, np.float32)
 
 
@@ -58,6 +70,24 @@ def test_both_encoders_are_the_paper(history: list[int], iterations: int, residu
     for make in (numpy_encoder, paddle_encoder):
         encoder = make(weights, routing_iterations=iterations, residual=residual)
         np.testing.assert_allclose(encoder.encode(hist_index, seq_len)[0], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("softmax", ["history", "history_then_interests"])
+@pytest.mark.parametrize("bounded", [False, True])
+@pytest.mark.parametrize("projection", ["none", "relu"])
+def test_both_encoders_can_be_paddlerecs(softmax: str, bounded: bool, projection: str) -> None:
+    weights = make_weights()
+    if projection == "relu":
+        linear = np.random.default_rng(4).normal(size=(17, 16)).astype(np.float32)
+        weights = dataclasses.replace(weights, projection=linear)
+    options = {"routing_softmax": softmax, "bounded_update": bounded, "projection": projection, "residual": False}
+    for history in ([3], [7, 7, 7], [1, 2, 3, 4, 5, 6, 7, 8]):
+        expected = plain_interests(weights, history, 3, False, softmax, bounded)
+        hist_index, seq_len = np.zeros((1, 8), np.int64), np.array([len(history)])
+        hist_index[0, : len(history)] = history
+        for make in (numpy_encoder, paddle_encoder):
+            found = make(weights, **options).encode(hist_index, seq_len)[0]
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [numpy_encoder, paddle_encoder])
@@ -116,9 +146,9 @@ def test_the_loss_is_a_corrected_softmax_that_masks_accidental_hits() -> None:
     hist_index, seq_len = np.array([[1, 2, 0], [3, 0, 0]]), np.array([2, 1])
     candidates = np.array([4, 5, 4, 6])  # targets 4 and 5, then negatives; the second 4 is no negative of row 0
     log_frequency = np.log(np.array([0.5, 0.2, 0.5, 0.3], np.float32))
-    loss = network.loss(*(paddle.to_tensor(array) for array in (hist_index, seq_len, candidates, log_frequency)))
+    loss = network(*(paddle.to_tensor(array) for array in (hist_index, seq_len, candidates, log_frequency)))
 
-    table = network.item_embedding.weight.numpy()
+    table = network.items.embedding.weight.numpy()
     vectors = PaddleEncoder(network).encode(hist_index, seq_len)
     expected = []
     for row, target in enumerate((4, 5)):
@@ -135,13 +165,13 @@ def test_padding_row_stays_zero_and_every_weight_learns() -> None:
     hyper = HyperParameters(embedding_dim=8, hidden_size=8, maxlen=4)
     network = MIND(10, hyper, np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32))
     before = [
-        weight.numpy().copy() for weight in (network.item_embedding.weight, network.bilinear, network.recency_logits)
+        weight.numpy().copy() for weight in (network.items.embedding.weight, network.bilinear, network.recency_logits)
     ]
     optimizer = paddle.optimizer.Adam(0.1, parameters=network.parameters(), lazy_mode=True)
     batch = np.array([[1, 2, 0, 0], [3, 4, 5, 0]]), np.array([2, 3]), np.array([6, 7, 8]), np.zeros(3, np.float32)
-    network.loss(*(paddle.to_tensor(array) for array in batch)).backward()
+    network(*(paddle.to_tensor(array) for array in batch)).backward()
     optimizer.step()
-    after = [weight.numpy() for weight in (network.item_embedding.weight, network.bilinear, network.recency_logits)]
+    after = [weight.numpy() for weight in (network.items.embedding.weight, network.bilinear, network.recency_logits)]
     assert not after[0][0].any()
     changed = np.flatnonzero((after[0] != before[0]).any(axis=1))
     assert changed.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]  # lazy: rows 9 and 10 took no part

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mind.artifact import load_artifact
@@ -75,6 +76,40 @@ def test_train_and_infer(data: Path, tmp_path: Path) -> None:
     paddle = tmp_path / "paddle.json"
     command("mind.infer", *overrides(data), "-top_n", "50", "--encoder", "paddle", "--json", str(paddle))
     assert json.loads(paddle.read_text())["metrics"]["MIND, exact search"] == metrics["MIND, exact search"]
+
+
+def models(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir() if path.is_dir()]
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_model(data: Path, tmp_path: Path) -> None:
+    longer = {"runner__epochs": 6, "runner__checkpoint_interval_s": 0.001, "runner__print_interval": 1}
+    whole, killed = (overrides(data, runner__model_save_path=tmp_path / name, **longer) for name in ("whole", "killed"))
+    assert command("mind.train", *whole).returncode == 0
+    words = [sys.executable, "-m", "mind.train", "-m", str(CONFIG), *killed]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("    2 "):  # epoch 2 is done, four are to come
+            assert process.poll() is None
+        process.kill()
+    assert models(tmp_path / "killed") == [] and list((tmp_path / "killed").glob("checkpoint-*.npz"))
+    resumed = command("mind.train", *killed)
+    assert "going on from" in resumed.stdout, resumed.stderr
+    assert models(tmp_path / "killed") == models(tmp_path / "whole")
+    assert not list((tmp_path / "killed").glob("*checkpoint-*"))
+
+
+def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
+    def epochs(name: str, *launcher: str) -> list[float]:
+        keys = overrides(data, runner__model_save_path=tmp_path / name, runner__epochs=3, hyper_parameters__dropout=0)
+        words = [sys.executable, *launcher, "mind/train.py", "-m", str(CONFIG), *keys]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (version,) = models(tmp_path / name)
+        return [epoch["loss"] for epoch in load_artifact(tmp_path / name / version).metrics["epochs"]]
+
+    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log")]
+    np.testing.assert_allclose(epochs("two", *launcher), epochs("one"), rtol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from mind.artifact import Artifact
+from mind.checkpoint import Checkpoint
 from mind.config import Config, HyperParameters
 from mind.encoder import NumpyEncoder, check_golden
-from mind.errors import DataError
+from mind.errors import ArtifactError, ConfigError, DataError
 from mind.sampler import TrainingSampler, log_frequency
 from mind.sequences import EvalCases, Sequences
 from mind.training import Epoch, Trained, train
@@ -76,6 +77,60 @@ def test_it_stops_when_patience_runs_out() -> None:
     assert epochs[-1].metrics["recall@50"] <= epochs[-2].metrics["recall@50"]
 
 
+class StoppedError(Exception):
+    """Somebody pulled the plug."""
+
+
+@pytest.mark.parametrize("stop_at", [(1, 20), (2, 40), (3, 10)])
+def test_a_run_taken_up_at_a_checkpoint_ends_as_if_it_had_not_stopped(tmp_path, stop_at: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]
+    settings, rows, valid = config(epochs=3), sequences(*clustered(300, 1)), held_out(30, 2)
+    settings = settings.model_copy(
+        update={"runner": settings.runner.model_copy(update={"print_interval": 5, "checkpoint_interval_s": 0})}
+    )
+    whole = train(settings, rows, valid)
+
+    def pull_the_plug(epoch: int, step: int, steps: int, loss: float) -> None:
+        if (epoch, step) == stop_at:
+            raise StoppedError
+
+    checkpoint = Checkpoint(tmp_path, "run")
+    with pytest.raises(StoppedError):
+        train(settings, rows, valid, pull_the_plug, checkpoint=checkpoint)
+    steps: list[tuple[int, int]] = []
+    resumed = train(settings, rows, valid, lambda e, s, *_: steps.append((e, s)), checkpoint=checkpoint)
+    assert steps[0] == stop_at  # what came after the last checkpoint is done again, nothing before it
+    assert [(e.number, e.loss, e.metrics) for e in resumed.epochs] == [
+        (e.number, e.loss, e.metrics) for e in whole.epochs
+    ]
+    for name, tensor in whole.weights.tensors().items():
+        np.testing.assert_array_equal(tensor, resumed.weights.tensors()[name])
+    assert list(tmp_path.iterdir()) == []  # the run is done
+
+
+def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    checkpoint = Checkpoint(tmp_path, "run")
+    checkpoint.path.write_bytes(b"not a checkpoint")
+    with pytest.raises(ArtifactError, match=r"checkpoint-run.npz: damaged .* delete it"):
+        train(config(), sequences(*clustered(300, 1)), None, checkpoint=checkpoint)
+    unwanted = Checkpoint(tmp_path, "run", resume=False)
+    assert unwanted.load() is None
+
+
+def test_a_pickle_in_a_checkpoint_is_not_read(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    checkpoint = Checkpoint(tmp_path, "run")
+    np.savez(checkpoint.path, allow_pickle=True, weights=np.array([print], dtype=object))
+    with pytest.raises(ArtifactError, match="allow_pickle=False"):
+        checkpoint.load()
+
+
+def test_a_loss_that_is_no_number_ends_the_run() -> None:
+    settings = config()
+    hyper = settings.hyper_parameters
+    faster = hyper.model_copy(update={"optimizer": hyper.optimizer.model_copy(update={"learning_rate": 1e30})})
+    with pytest.raises(ConfigError, match=r"learning_rate is 1e\+30, try less"):
+        run(settings.model_copy(update={"hyper_parameters": faster}))
+
+
 def test_without_validation_the_last_epoch_is_kept() -> None:
     trained, epochs, _ = run(config(epochs=2))
     assert trained.best is epochs[-1] and trained.best.metrics == {}
@@ -94,7 +149,7 @@ def sampler(rows: Sequences, **sizes: int) -> TrainingSampler:
 
 def test_every_position_but_the_first_is_a_target_with_what_came_before() -> None:
     examples = sampler(sequences([10, 20, 30, 40, 50], [20, 10]))
-    batch = examples.batch(np.arange(examples.examples))
+    batch = examples.batch(np.arange(examples.examples), [0])
     assert batch.candidates.tolist() == [2, 3, 4, 5, 1]
     assert batch.hist_index.tolist() == [[1, 0, 0], [1, 2, 0], [1, 2, 3], [2, 3, 4], [2, 0, 0]]
     assert batch.seq_len.tolist() == [1, 2, 3, 3, 1]
@@ -102,15 +157,38 @@ def test_every_position_but_the_first_is_a_target_with_what_came_before() -> Non
 
 def test_an_epoch_is_every_example_once_in_a_new_order() -> None:
     examples = sampler(sequences(list(range(40))), batch_size=7)
-    first, second = ([t for batch in examples.epoch() for t in batch.candidates] for _ in range(2))
+    first, second = ([t for batch in examples.epoch(number) for t in batch.candidates] for number in (1, 2))
     assert sorted(first) == sorted(second) == list(range(2, 41))
     assert first != second
-    assert examples.steps == len(list(examples.epoch())) == 6
+    assert examples.steps == len(list(examples.epoch(1))) == 6
+
+
+def test_an_epoch_can_be_taken_up_where_it_was_left() -> None:
+    examples = sampler(sequences(list(range(40))), batch_size=7, neg_samples=5)
+    whole, rest = list(examples.epoch(3)), list(examples.epoch(3, done=4))
+    assert [batch.candidates.tolist() for batch in rest] == [batch.candidates.tolist() for batch in whole[4:]]
+
+
+def test_processes_share_the_rows_of_a_batch_and_see_all_its_candidates() -> None:
+    examples = sampler(sequences(list(range(40))), batch_size=8, neg_samples=5)
+    alone = list(examples.epoch(1))
+    shares = [list(examples.epoch(1, ranks=(rank, 2))) for rank in (0, 1)]
+    assert len(shares[0]) == len(shares[1]) == len(alone) == 5  # 39 examples: the last batch has 7
+    for whole, one, other in zip(alone[:4], *(share[:4] for share in shares), strict=True):
+        assert len(one.hist_index) == len(other.hist_index) == 4
+        rows = np.concatenate([one.hist_index, other.hist_index]).tolist()
+        assert sorted(rows) == sorted(whole.hist_index.tolist())
+        assert one.candidates[:4].tolist() == other.candidates[4:8].tolist()
+        for share in (one, other):
+            assert sorted(share.candidates.tolist()) == sorted(whole.candidates.tolist())
+            targets = share.hist_index[np.arange(4), share.seq_len - 1] + 1  # items here ascend one by one
+            assert share.candidates[:4].tolist() == targets.tolist()
+    assert len(shares[0][4].hist_index) == len(shares[1][4].hist_index) == 3  # the seventh is left out
 
 
 def test_negatives_come_by_item_frequency() -> None:
     examples = sampler(sequences([10] * 90 + [20] * 10), neg_samples=20_000)
-    drawn = examples.batch(np.array([0])).candidates[1:]
+    drawn = examples.batch(np.array([0]), [0]).candidates[1:]
     assert np.mean(drawn == 1) == pytest.approx(0.9, abs=0.01)
     np.testing.assert_allclose(np.exp(log_frequency(np.array([90, 10]))[1:]), [0.9, 0.1], rtol=1e-6)
 

@@ -1,0 +1,63 @@
+"""Where a training run stands, in one file of plain arrays: a run that was killed goes on from it.
+
+No pickle: an .npz of arrays, one of which holds JSON. Written beside the old one and moved into its place.
+"""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mind.errors import ArtifactError
+
+Arrays = dict[str, npt.NDArray[Any]]
+_PROGRESS = "progress.json"
+
+
+class Checkpoint:
+    """The checkpoint of one run; the name in the file system says which."""
+
+    def __init__(self, directory: Path, run: str, resume: bool = True) -> None:
+        """`run` identifies configuration and data: another run has another file. Without `resume`, load finds nothing."""
+        self.path = directory / f"checkpoint-{run}.npz"
+        self._resume = resume
+
+    def save(self, arrays: Arrays, progress: dict[str, Any]) -> None:
+        """Replace what was saved before; array by array, so memory stays what it was.
+
+        Raises:
+            ArtifactError: the disk refused it; what was saved before is unharmed.
+        """
+        incomplete = self.path.with_name(f".{self.path.name}.incomplete")
+        text = np.frombuffer(json.dumps(progress).encode(), np.uint8)
+        try:
+            with incomplete.open("wb") as file:
+                np.savez(file, allow_pickle=False, **arrays, **{_PROGRESS: text})
+            incomplete.replace(self.path)
+        except OSError as error:
+            incomplete.unlink(missing_ok=True)
+            raise ArtifactError(f"{self.path}: the checkpoint cannot be written: {error.strerror}") from error
+
+    def load(self) -> tuple[Arrays, dict[str, Any]] | None:
+        """What was saved last, None if nothing was or nothing is wanted.
+
+        Raises:
+            ArtifactError: the file is damaged.
+        """
+        if not self._resume:
+            return None
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                arrays = dict(file)
+            return arrays, json.loads(arrays.pop(_PROGRESS).tobytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ArtifactError(f"{self.path}: damaged ({error}); delete it and training starts anew") from error
+
+    def remove(self) -> None:
+        """Forget it: the run is done."""
+        self.path.unlink(missing_ok=True)

@@ -1,0 +1,110 @@
+"""Categorical features of items, such as genres or brand: read from CSV or Parquet, numbered, lined up with rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mind.columns import Mask, parse_ids, read_columns
+from mind.errors import DataError
+from mind.sequences import Int64
+from mind.vocabulary import Vocabulary
+
+SEPARATOR = "|"
+"""Between several values in one cell of a CSV file; Parquet has lists."""
+MAX_VALUES = 64
+"""Values one item may have of one feature."""
+
+
+@dataclass(frozen=True)
+class FeatureColumn:
+    """One feature of the N items of a vocabulary."""
+
+    name: str
+    values: tuple[str, ...]
+    """Different values, ascending; value `values[i]` has number `i + 1`."""
+    value_index: npt.NDArray[np.int32]
+    """[N + 1, V] int32: numbers of each row's values, 0-padded on the right."""
+
+
+@dataclass(frozen=True)
+class ItemFeatures:
+    """The features of the N items of a vocabulary."""
+
+    columns: tuple[FeatureColumn, ...]
+    trained: Mask
+    """[N + 1] bool: rows that occur in the training data."""
+
+
+@dataclass(frozen=True)
+class FeatureTable:
+    """Features as a file has them, before rows are known."""
+
+    item_id: Int64
+    """[M] int64, ascending, each once."""
+    columns: dict[str, pa.ChunkedArray]
+    """name -> [M] lists of strings."""
+
+    def align(self, vocabulary: Vocabulary, trained: Mask) -> ItemFeatures:
+        """Line the features up with the rows of a vocabulary.
+
+        Args:
+            vocabulary: N items; those that the file lacks have no values.
+            trained: [N + 1] bool, see `ItemFeatures`.
+        """
+        rows = vocabulary.item_index(self.item_id)
+        columns = [_number(name, lists, rows, len(vocabulary)) for name, lists in self.columns.items()]
+        return ItemFeatures(tuple(columns), trained)
+
+
+def read_features(path: Path, names: Sequence[str], item: str = "item_id") -> FeatureTable:
+    """Read features of items.
+
+    Args:
+        path: CSV (plain or compressed; several values in a cell are separated by `|`) or Parquet (lists allowed).
+        names: columns to read.
+        item: column of item ids, integers of 64 bits.
+
+    Raises:
+        DataError: the file or a column is missing, an id is no integer or occurs twice, or an item has more than
+            `MAX_VALUES` values.
+    """
+    table = read_columns(path, [item, *names]).table
+    item_id, valid = parse_ids(table.column(0))
+    if not valid.all():
+        row = int(np.flatnonzero(~valid)[0])
+        raise DataError(f"{path}: row {row + 1}: {item} is {table.column(0)[row].as_py()!r}, not an integer of 64 bits")
+    order = np.argsort(item_id, kind="stable")
+    repeated = np.flatnonzero(item_id[order][1:] == item_id[order][:-1])
+    if len(repeated):
+        raise DataError(f"{path}: {item} {item_id[order[repeated[0]]]} occurs more than once")
+    return FeatureTable(item_id[order], {name: _lists(path, name, table.column(name).take(order)) for name in names})
+
+
+def _lists(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    lists = column if pa.types.is_list(column.type) else pc.split_pattern(column.cast(pa.string()), SEPARATOR)
+    most = pc.max(pc.list_value_length(lists)).as_py() or 0
+    if most > MAX_VALUES:
+        raise DataError(f"{path}: {name}: an item has {most} values, the limit is {MAX_VALUES}")
+    return lists
+
+
+def _number(name: str, lists: pa.ChunkedArray, rows: Int64, items: int) -> FeatureColumn:
+    lists = lists.combine_chunks()  # so that parents are counted over the whole column
+    owner = rows[pc.list_parent_indices(lists).to_numpy()]
+    texts = pc.list_flatten(lists)
+    usable = pc.and_(pc.fill_null(pc.not_equal(pc.utf8_trim_whitespace(texts), ""), False), pa.array(owner > 0))
+    texts, owner = pc.utf8_trim_whitespace(texts.filter(usable)), owner[usable.to_numpy(zero_copy_only=False)]
+    values = np.array(sorted(pc.unique(texts).to_pylist()), dtype=np.str_)
+    number = pc.index_in(texts, pa.array(values.tolist(), pa.string())).to_numpy().astype(np.int64) + 1
+    order = np.argsort(owner, kind="stable")
+    owner, number = owner[order], number[order]
+    count = np.bincount(owner, minlength=items + 1)
+    place = np.arange(len(owner)) - (np.cumsum(count) - count)[owner]
+    value_index = np.zeros((items + 1, max(1, count.max(initial=0))), np.int32)
+    value_index[owner, place] = number
+    return FeatureColumn(name, tuple(values.tolist()), value_index)

@@ -1,0 +1,86 @@
+"""Rows of items to vectors: an embedding of the id, pooled with embeddings of the item's features where it has any.
+
+Serving and index never see the parts: `ItemTable.dense` gives one vector an item, and that is what an artifact holds.
+"""
+
+import numpy as np
+
+from mind.artifact import Float32
+from mind.features import ItemFeatures
+from mind.paddle_runtime import paddle
+
+
+class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
+    """The mean of an item's parts: its id's embedding and, for each feature, the mean of its values' embeddings.
+
+    "Embedding & Pooling Layer" of arXiv 1904.08030 (section 4.1). An item that was never trained has no id part, an
+    item without a value has no part for that feature; what is left is averaged, so features alone make a vector.
+    """
+
+    def __init__(self, items: int, dim: int, features: ItemFeatures | None, id_dropout: float) -> None:
+        """Make a table with fresh weights.
+
+        Args:
+            items: N; the table gets N + 1 rows, row 0 being padding and zero.
+            dim: D.
+            features: of the N items; None leaves the id alone.
+            id_dropout: in training, the chance that an item with features must do without its id's embedding, so
+                that features learn to stand alone (Volkovs et al., "DropoutNet", NIPS 2017).
+        """
+        super().__init__()
+        start = paddle.nn.initializer.Normal(std=dim**-0.5)
+        self.embedding = paddle.nn.Embedding(items + 1, dim, padding_idx=0, sparse=True, weight_attr=start)
+        self.id_dropout = id_dropout
+        self.names = [column.name for column in features.columns] if features else []
+        if features:
+            self.register_buffer("has_id", paddle.to_tensor(features.trained.astype(np.float32)))
+            self.values = paddle.nn.LayerList()
+            for column in features.columns:
+                self.register_buffer(f"value_{column.name}", paddle.to_tensor(column.value_index))
+                self.values.append(
+                    paddle.nn.Embedding(len(column.values) + 1, dim, padding_idx=0, sparse=True, weight_attr=start)
+                )
+
+    def forward(self, item_index: paddle.Tensor) -> paddle.Tensor:
+        """Vectors of rows.
+
+        Args:
+            item_index: [...] int64 rows, 0 being padding.
+
+        Returns:
+            [..., D] float32, zero for padding.
+        """
+        if not self.names:
+            return self.embedding(item_index)
+        rows = item_index.flatten()
+        has_id = self.has_id[rows].unsqueeze(1)  # [R, 1]
+        parts, count = paddle.zeros([rows.shape[0], self.embedding.weight.shape[1]]), paddle.zeros_like(has_id)
+        for name, embedding in zip(self.names, self.values, strict=True):
+            value = getattr(self, f"value_{name}")[rows]  # [R, V]
+            known = (value > 0).astype("float32").sum(axis=1, keepdim=True)
+            parts = parts + embedding(value.astype("int64")).sum(axis=1) / known.clip(min=1)
+            count = count + (known > 0).astype("float32")
+        if self.training and self.id_dropout:
+            dropped = (paddle.rand(has_id.shape) < self.id_dropout).astype("float32") * (count > 0).astype("float32")
+            has_id = has_id * (1 - dropped)
+        pooled = (self.embedding(rows) * has_id + parts) / (count + has_id).clip(min=1)
+        return pooled.reshape([*item_index.shape, -1])
+
+    def dense(self, batch_size: int = 100_000) -> Float32:
+        """One vector an item, [N + 1, D] float32: what the network computes with when it does not train."""
+        if not self.names:
+            return np.array(self.embedding.weight.numpy())
+        training = self.training
+        self.eval()
+        rows = paddle.arange(self.embedding.weight.shape[0])
+        with paddle.no_grad():
+            table = np.concatenate(
+                [self(part).numpy() for part in paddle.split(rows, _sections(len(rows), batch_size))]
+            )
+        if training:
+            self.train()
+        return table
+
+
+def _sections(rows: int, size: int) -> list[int]:
+    return [size] * (rows // size) + [rows % size] * (rows % size > 0)
