@@ -39,7 +39,7 @@ class Columns:
     """Columns as they stand in a file."""
 
     table: pa.Table
-    """N rows under the wanted names: signed integers, lists of text, or text, trimmed; null where a value is missing."""
+    """N rows under the wanted names: signed integers, lists of text, or trimmed text; null where a value is missing."""
     lines: Int64
     """[N] int64: where each row stands in the file, from 1."""
     unit: str

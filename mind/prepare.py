@@ -1,17 +1,22 @@
 """The command that prepares data: `python -m mind.prepare movielens-100k --output data/movielens-100k`."""
 
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from mind import movielens
 from mind.command import run
-from mind.interactions import read_interactions
+from mind.datasets import DATASETS
+from mind.download import fetch
+from mind.errors import DataError
+from mind.interactions import Interactions, Report, read_interactions
 from mind.paddlerec import replacing, write_eval, write_train
 from mind.sequences import EvalCases, Int64
 from mind.split import Split, split
@@ -19,9 +24,13 @@ from mind.split import Split, split
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 console = Console(highlight=False)
 
+FILES, NAMES, SPLIT = "For a file", "For data by name", "For all but amazon-book, which comes split"
+
 EPILOG = """Examples:
 
-python -m mind.prepare movielens-100k --output data/movielens-100k
+python -m mind.prepare movielens-1m --output data/movielens-1m
+
+python -m mind.prepare amazon-book --output data/amazon-book --archive ~/Downloads/AmazonBook.tar.gz
 
 python -m mind.prepare clicks.csv --output data/mine --user uid --item iid --time ts
 
@@ -30,53 +39,88 @@ python -m mind.prepare ratings.tsv --output data/mine --header user_id,item_id,r
 
 @app.command(epilog=EPILOG)
 def main(
+    context: typer.Context,
     source: Annotated[
         str,
         typer.Argument(
-            help="A CSV (plain or compressed) or Parquet file with a row for every interaction, or the name "
-            "movielens-100k, which is downloaded."
+            metavar="FILE|NAME",
+            help="A CSV (plain or compressed) or Parquet file with a row for every interaction, or the name of data "
+            "that are downloaded: movielens-100k, movielens-1m, amazon-book.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Directory that receives train/, valid/ and test/.")],
-    user: Annotated[str, typer.Option(help="Column of user ids, integers of 64 bits.")] = "user_id",
-    item: Annotated[str, typer.Option(help="Column of item ids, integers of 64 bits.")] = "item_id",
-    time: Annotated[str, typer.Option(help="Column of times: integers, floats or ISO 8601.")] = "timestamp",
+    user: Annotated[
+        str, typer.Option(help="Column of user ids, integers of 64 bits.", rich_help_panel=FILES)
+    ] = "user_id",
+    item: Annotated[
+        str, typer.Option(help="Column of item ids, integers of 64 bits.", rich_help_panel=FILES)
+    ] = "item_id",
+    time: Annotated[
+        str, typer.Option(help="Column of times: integers, floats or ISO 8601.", rich_help_panel=FILES)
+    ] = "timestamp",
     delimiter: Annotated[
         str | None,
-        typer.Option(help="What separates the columns of a CSV file, one character or `tab`; detected otherwise."),
+        typer.Option(
+            help="What separates the columns of a CSV file, one character or `tab`; detected otherwise.",
+            rich_help_panel=FILES,
+        ),
     ] = None,
     header: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME,..", help="All columns of a CSV file that has no header.")
+        str | None,
+        typer.Option(
+            metavar="NAME,NAME,..", help="All columns of a CSV file that has no header.", rich_help_panel=FILES
+        ),
     ] = None,
     max_malformed: Annotated[
-        float, typer.Option(min=0, max=1, help="Largest share of rows that may be malformed or lack a value.")
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Largest share of rows that may be malformed or lack a value.",
+            rich_help_panel=FILES,
+        ),
     ] = 0.01,
-    min_interactions: Annotated[int, typer.Option(min=2, help="Users with fewer interactions are dropped.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split of the users.")] = 2024,
-    cache_dir: Annotated[Path, typer.Option(help="Where the download of movielens-100k is kept.")] = Path(
-        "data/downloads"
-    ),
+    cache_dir: Annotated[
+        Path,
+        typer.Option(help="Where downloads are kept; one that was cut continues there.", rich_help_panel=NAMES),
+    ] = Path("data/downloads"),
     archive: Annotated[
         Path | None,
         typer.Option(
-            help="A copy of recbole-1.2.1-py3-none-any.whl or ml-100k.zip, instead of a download of movielens-100k."
+            help="A copy of the archive instead of a download: ml-100k.zip or recbole-1.2.1-py3-none-any.whl, "
+            "ml-1m.zip, AmazonBook.tar.gz.",
+            rich_help_panel=NAMES,
         ),
     ] = None,
+    min_interactions: Annotated[
+        int, typer.Option(min=2, help="Users with fewer interactions are dropped.", rich_help_panel=SPLIT)
+    ] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the split of the users.", rich_help_panel=SPLIT)] = 2024,
 ) -> None:
     """Turn interactions into training and evaluation data.
 
     Users are shuffled and split 8:1:1 into train, valid and test (the protocol of ComiRec). Of a held-out user, the
-    first 80 % of the items are the history and the rest is what the model has to find.
+    first 80 % of the items are the history and the rest is what the model has to find. amazon-book is ComiRec's own
+    split, and keeps it.
 
     Duplicates are dropped, times are put in order, malformed rows are skipped and reported with their lines.
     """
+    dataset = DATASETS.get(source)
     items = None
-    if source == movielens.NAME:
-        data = movielens.read_archive(archive or movielens.fetch(cache_dir))
-        interactions, report, items = data.interactions, data.report, data.items
+    if dataset:
+        _refuse(context, source, [FILES, SPLIT] if dataset.comes_split else [FILES])
+        data = dataset.read(archive or fetch(source, dataset.sources, cache_dir))
+        if isinstance(data, Split):
+            parts = data
+        else:
+            parts, items = _split(data.interactions, data.report, seed, min_interactions), data.items
     else:
+        _refuse(context, "a file", [NAMES])
+        file = Path(source)
+        if not file.suffix and not file.exists():
+            raise DataError(f"{source}: is no file, and data by name are: {', '.join(DATASETS)}")
         interactions, report = read_interactions(
-            Path(source),
+            file,
             user,
             item,
             time,
@@ -84,18 +128,40 @@ def main(
             header=header.split(",") if header else None,
             max_malformed=max_malformed,
         )
-    console.print(str(report), markup=False, soft_wrap=True)
-    parts = split(interactions, seed=seed, min_interactions=min_interactions)
-    write_train(output / "train" / "train.txt", parts.train)
-    write_eval(output / "valid" / "valid.txt", parts.valid)
-    write_eval(output / "test" / "test.txt", parts.test)
-    if items is not None:
-        with replacing(output / "items.parquet") as file:
-            pq.write_table(items, file)
-    if parts.dropped_users:
-        console.print(f"users dropped, fewer than {min_interactions} interactions: {parts.dropped_users:,}")
+        parts = _split(interactions, report, seed, min_interactions)
+    _write(output, parts, items)
     console.print(_summary(parts))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
+
+
+def _refuse(context: typer.Context, source: str, panels: Sequence[str]) -> None:
+    """Options that would be ignored, where they are on the command line."""
+    for option in context.command.params:
+        origin = context.get_parameter_source(option.name or "")
+        given = origin is not None and origin.name == "COMMANDLINE"
+        if given and getattr(option, "rich_help_panel", None) in panels:
+            raise typer.BadParameter(f"does not apply to {source}", param_hint=option.opts[0])
+
+
+def _split(interactions: Interactions, report: Report, seed: int, min_interactions: int) -> Split:
+    console.print(str(report), markup=False, soft_wrap=True)
+    parts = split(interactions, seed=seed, min_interactions=min_interactions)
+    if parts.dropped_users:
+        console.print(f"users dropped, fewer than {min_interactions} interactions: {parts.dropped_users:,}")
+    return parts
+
+
+def _write(output: Path, parts: Split, items: pa.Table | None) -> None:
+    """All files are written before the first one takes its place."""
+    with ExitStack() as files:
+        train, valid, test = (
+            files.enter_context(replacing(output / part / f"{part}.txt")) for part in ("train", "valid", "test")
+        )
+        write_train(train, parts.train)
+        write_eval(valid, parts.valid)
+        write_eval(test, parts.test)
+        if items is not None:
+            pq.write_table(items, files.enter_context(replacing(output / "items.parquet")))
 
 
 def _summary(parts: Split) -> Table:

@@ -50,13 +50,13 @@ def split(interactions: Interactions, *, seed: int = 2024, min_interactions: int
     train, valid, test = (np.sort(part) for part in np.split(shuffled, [valid_start, test_start]))
     return Split(
         train=_cut(sequences, train, sequences.offsets[train], sequences.offsets[train + 1]),
-        valid=_hold_out(sequences, valid),
-        test=_hold_out(sequences, test),
+        valid=hold_out(sequences, valid),
+        test=hold_out(sequences, test),
         dropped_users=len(sequences) - len(users),
     )
 
 
-def _hold_out(sequences: Sequences, users: Int64) -> EvalCases:
+def hold_out(sequences: Sequences, users: Int64) -> EvalCases:
     start, end = sequences.offsets[users], sequences.offsets[users + 1]
     middle = start + (end - start) * 4 // 5
     return EvalCases(history=_cut(sequences, users, start, middle), target=_cut(sequences, users, middle, end))

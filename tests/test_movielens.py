@@ -1,18 +1,17 @@
-"""MovieLens-100K: both archives read alike, downloads are checked, and without a network the user is told what to do.
+"""MovieLens: all archives of a data set read alike, and what is none is refused in one line.
 
-The archives here are tiny ones with the layout of the real ones; nothing leaves the machine.
+The archives here are tiny ones with the layout of the real ones.
 """
 
-import hashlib
 import zipfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from mind import unpack
 from mind.errors import DataError
-from mind.movielens import Source, download_url, download_with_pip, fetch, read_archive
+from mind.movielens import read_movielens_1m, read_movielens_100k
 
 GROUPLENS = {
     "ml-100k/u.data": b"196\t242\t3\t881250949\n186\t1\t3\t891717742\n196\t1\t1\t881250948\n",
@@ -39,6 +38,17 @@ RECBOLE = {
     "recbole-1.2.1.dist-info/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     "recbole-1.2.1.dist-info/RECORD": b"",
 }
+ML_1M = {
+    "ml-1m/README": b"SUMMARY",
+    "ml-1m/ratings.dat": b"196::242::3::881250949\n186::1::3::891717742\n196::1::1::881250948\n",
+    "ml-1m/movies.dat": (
+        b"242::Mis\xe9rables, Les (1995)::Drama|Musical\n"
+        b"1::Toy Story (1995)::Animation|Children's|Comedy\n"
+        b'1412::"Star Wars: Episode IV" (1977)::Sci-Fi\n'
+        b"267::unknown::Drama\n"
+    ),
+    "ml-1m/users.dat": b"1::F::1::10::48067\n",
+}
 WHEEL = "recbole-1.2.1-py3-none-any.whl"
 
 
@@ -49,24 +59,9 @@ def make_archive(path: Path, members: Mapping[str, bytes]) -> Path:
     return path
 
 
-def digest(path: Path, algorithm: str) -> str:
-    return f"{algorithm}:{hashlib.new(algorithm, path.read_bytes()).hexdigest()}"
-
-
-@pytest.fixture
-def grouplens(tmp_path: Path) -> Source:
-    """A source whose URL is a file on disk."""
-    archive = make_archive(tmp_path / "served.zip", GROUPLENS)
-    return Source("ml-100k.zip", digest(archive, "md5"), archive.as_uri(), download_url)
-
-
-def refuse(source: Source, directory: Path) -> None:
-    raise OSError("no network")
-
-
 @pytest.mark.parametrize("members", [GROUPLENS, RECBOLE], ids=["grouplens", "recbole"])
-def test_both_archives_give_the_same(tmp_path: Path, members: Mapping[str, bytes]) -> None:
-    data = read_archive(make_archive(tmp_path / "archive.zip", members))
+def test_both_archives_of_100k_give_the_same(tmp_path: Path, members: Mapping[str, bytes]) -> None:
+    data = read_movielens_100k(make_archive(tmp_path / "archive.zip", members))
     assert data.interactions.user_id.tolist() == [186, 196, 196]
     assert data.interactions.item_id.tolist() == [1, 1, 242]
     assert data.report.unsorted.count == 1
@@ -79,59 +74,65 @@ def test_both_archives_give_the_same(tmp_path: Path, members: Mapping[str, bytes
     assert [str(field.type) for field in data.items.schema] == ["int64", "string", "int64", "list<item: string>"]
 
 
-def test_a_download_is_kept_and_used_again(tmp_path: Path, grouplens: Source) -> None:
-    cache = tmp_path / "downloads"
-    archive = fetch(cache, [grouplens])
-    assert archive == cache / "ml-100k.zip"
-    assert len(read_archive(archive).interactions) == 3
-    assert fetch(cache, [replace(grouplens, download=refuse)]) == archive
-    assert list(cache.iterdir()) == [archive]
-
-
-def test_a_damaged_copy_is_downloaded_again(
-    tmp_path: Path, grouplens: Source, caplog: pytest.LogCaptureFixture
-) -> None:
-    damaged = tmp_path / "ml-100k.zip"
-    damaged.write_bytes(b"cut short")
-    assert fetch(tmp_path, [grouplens]) == damaged
-    assert len(read_archive(damaged).interactions) == 3
-    assert "ml-100k.zip is damaged" in caplog.text
-
-
-def test_the_next_source_is_tried(tmp_path: Path, grouplens: Source) -> None:
-    broken = Source(WHEEL, "sha256:00", "recbole==1.2.1", refuse)
-    assert fetch(tmp_path, [broken, grouplens]).name == "ml-100k.zip"
-
-
-def test_a_wheel_comes_through_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = tmp_path / "index"
-    index.mkdir()
-    wheel = make_archive(index / WHEEL, RECBOLE)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
-    source = Source(WHEEL, digest(wheel, "sha256"), "recbole==1.2.1", download_with_pip)
-    assert len(read_archive(fetch(tmp_path / "cache", [source])).interactions) == 3
-    with pytest.raises(DataError, match=r"recbole-1.2.1-py3-none-any.whl from recbole==1.2.1: .*(HASH|hash)"):
-        fetch(tmp_path / "other", [replace(source, digest="sha256:" + "0" * 64)])
-
-
-def test_without_a_network_the_user_is_told_what_to_do(tmp_path: Path, grouplens: Source) -> None:
-    cache = tmp_path / "downloads"
-    wheel = Source(WHEEL, "sha256:00", "recbole==1.2.1", refuse)
-    wrong = replace(grouplens, digest="md5:00")
-    with pytest.raises(DataError) as error:
-        fetch(cache, [wheel, wrong])
-    assert str(error.value).splitlines() == [
-        f"movielens-100k: not in {cache} and cannot be downloaded; put one of these files there by hand:",
-        f"  {WHEEL} from recbole==1.2.1: no network",
-        f"  ml-100k.zip from {grouplens.location}: what came is not the file with md5:00",
+def test_1m_has_the_columns_of_100k(tmp_path: Path) -> None:
+    data = read_movielens_1m(make_archive(tmp_path / "ml-1m.zip", ML_1M))
+    assert data.interactions.user_id.tolist() == [186, 196, 196]
+    assert data.interactions.item_id.tolist() == [1, 1, 242]
+    assert data.interactions.timestamp.tolist() == [891717742, 881250948, 881250949]
+    assert data.items.to_pylist() == [
+        {"item_id": 1, "title": "Toy Story", "year": 1995, "genres": ["Animation", "Children's", "Comedy"]},
+        {"item_id": 242, "title": "Misérables, Les", "year": 1995, "genres": ["Drama", "Musical"]},
+        {"item_id": 267, "title": "unknown", "year": None, "genres": ["Drama"]},
+        {"item_id": 1412, "title": '"Star Wars: Episode IV"', "year": 1977, "genres": ["Sci-Fi"]},
     ]
-    assert list(cache.iterdir()) == []
+    small = read_movielens_100k(make_archive(tmp_path / "ml-100k.zip", GROUPLENS))
+    assert data.items.schema == small.items.schema
 
 
 def test_another_archive_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"other.zip: holds no MovieLens-100K; expected recbole-.*whl or ml-100k.zip"):
-        read_archive(make_archive(tmp_path / "other.zip", {"ml-1m/ratings.dat": b"1::2::3::4"}))
-    (tmp_path / "text.zip").write_text("no archive")
-    with pytest.raises(DataError, match=r"text.zip: cannot be read: File is not a zip file"):
-        read_archive(tmp_path / "text.zip")
+    large, small = make_archive(tmp_path / "ml-1m.zip", ML_1M), make_archive(tmp_path / "ml-100k.zip", GROUPLENS)
+    with pytest.raises(DataError, match=r"ml-1m.zip: holds no MovieLens-100K; expected recbole-.*whl or ml-100k.zip"):
+        read_movielens_100k(large)
+    with pytest.raises(DataError, match=r"ml-100k.zip: holds no MovieLens-1M; expected ml-1m.zip"):
+        read_movielens_1m(small)
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "fault"),
+    [
+        (
+            "movies.dat",
+            b"1::Toy Story (1995)::Comedy\n2::Jumanji (1995)\n",
+            "movies.dat: line 2: expected 3 columns, f",
+        ),
+        ("movies.dat", b"one::Toy Story (1995)::Comedy\n", "cannot be read: Failed to parse string: 'one'"),
+        ("movies.dat", b"", "movies.dat: line 1: expected 3 columns, found 1: ''"),
+        ("ratings.dat", b"1::2::3::now\n", "ratings.dat: 1 of 1 rows are unusable (100.0%), the limit is 1.0%; line 1"),
+        ("ratings.dat", b"", "ratings.dat: the file is empty"),
+    ],
+)
+def test_a_fault_is_one_line_that_names_the_archive(tmp_path: Path, member: str, content: bytes, fault: str) -> None:
+    archive = make_archive(tmp_path / "ml-1m.zip", ML_1M | {f"ml-1m/{member}": content})
+    with pytest.raises(DataError) as error:
+        read_movielens_1m(archive)
+    assert str(error.value).startswith(f"{archive}: {fault}")
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_whole_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = make_archive(tmp_path / "ml-1m.zip", ML_1M)
+    whole = archive.read_bytes()
+    for content, fault in (
+        (b"text", "is neither a zip nor a tar.gz archive"),
+        (b"", "is neither a zip nor a tar.gz archive"),
+        (whole[:-30], "cannot be unpacked: File is not a zip file"),
+        (whole.replace(b"Toy Story", b"Joy Story"), "cannot be unpacked: Bad CRC-32 for file 'ml-1m/movies.dat'"),
+    ):
+        archive.write_bytes(content)
+        with pytest.raises(DataError) as error:
+            read_movielens_1m(archive)
+        assert str(error.value) == f"{archive}: {fault}"
+    archive.write_bytes(whole)
+    monkeypatch.setattr(unpack, "MAX_MEMBER_BYTES", 60)
+    with pytest.raises(DataError, match=r"ml-1m.zip: ml-1m/ratings.dat has 65 bytes, the limit is 60$"):
+        read_movielens_1m(archive)

@@ -1,15 +1,19 @@
 """`python -m mind.prepare`: files that the trainer reads, a report that a person reads, errors in one line."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from typer.main import get_command
 
+from mind import prepare as command
 from mind.command import run
+from mind.errors import DataError
 from mind.paddlerec import read_eval, read_train
 from mind.prepare import app
-from tests.test_movielens import GROUPLENS, make_archive
+from tests.test_movielens import GROUPLENS, ML_1M, make_archive
+from tests.test_unpack import AMAZON_BOOK, make_tar
 
 Output = pytest.CaptureFixture[str]
 COLUMNS = ("--user", "uid", "--item", "iid", "--time", "ts")
@@ -63,16 +67,66 @@ def test_a_file_without_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert "15 interactions in 15 rows" in capsys.readouterr().out
 
 
-def test_movielens_comes_with_item_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
-    clicks = b"".join(
-        b"%d\t%d\t3\t%d\n" % (user, item, item) for user in range(3) for item in (1, 242, 267, 1412, 1500)
-    )
-    archive = make_archive(tmp_path / "ml-100k.zip", GROUPLENS | {"ml-100k/u.data": clicks})
-    assert prepare(monkeypatch, "movielens-100k", "--output", tmp_path, "--archive", archive) == 0
+@pytest.mark.parametrize(
+    ("name", "members", "ratings", "line"),
+    [
+        ("movielens-100k", GROUPLENS, "ml-100k/u.data", b"%d\t%d\t3\t%d\n"),
+        ("movielens-1m", ML_1M, "ml-1m/ratings.dat", b"%d::%d::3::%d\n"),
+    ],
+)
+def test_movielens_comes_with_item_attributes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    members: Mapping[str, bytes],
+    ratings: str,
+    line: bytes,
+) -> None:
+    clicks = b"".join(line % (user, item, item) for user in range(3) for item in (1, 242, 267, 1412, 1500))
+    archive = make_archive(tmp_path / "archive.zip", members | {ratings: clicks})
+    assert prepare(monkeypatch, name, "--output", tmp_path, "--archive", archive) == 0
     assert len(read_train(tmp_path / "train")) == 1
     items = pq.read_table(tmp_path / "items.parquet")
     assert items.column_names == ["item_id", "title", "year", "genres"]
     assert items.column("item_id").to_pylist() == [1, 242, 267, 1412]
+
+
+def test_amazon_book_keeps_the_split_it_comes_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    archive = make_tar(tmp_path / "AmazonBook.tar.gz", AMAZON_BOOK)
+    assert prepare(monkeypatch, "amazon-book", "--output", tmp_path, "--archive", archive) == 0
+    assert read_train(tmp_path / "train").user_id.tolist() == [0, 1]
+    assert read_eval(tmp_path / "valid").target[0].tolist() == [24, 25]
+    assert read_eval(tmp_path / "test").history.user_id.tolist() == [3, 4]
+    assert "│ test  │     2 │     3 │            3 │" in capsys.readouterr().out
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path, clicks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise DataError("the disk is full")
+
+    assert prepare(monkeypatch, clicks, "--output", tmp_path / "data", *COLUMNS) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    monkeypatch.setattr(command, "write_eval", fail)
+    assert prepare(monkeypatch, clicks, "--output", tmp_path / "data", *COLUMNS, "--seed", "1") == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("movielens-1m", "--user", "uid"), "--user: does not apply to movielens-1m"),
+        (("amazon-book", "--seed", "2024"), "--seed: does not apply to amazon-book"),
+        (("amazon-book", "--min-interactions", "3"), "--min-interactions: does not apply to amazon-book"),
+        (("clicks.csv", "--archive", "ml-1m.zip"), "--archive: does not apply to a file"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, arguments: tuple[str, ...], message: str
+) -> None:
+    assert prepare(monkeypatch, *arguments, "--output", "data") == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -85,7 +139,9 @@ def test_movielens_comes_with_item_attributes(tmp_path: Path, monkeypatch: pytes
             "clicks.csv: 1 of 103 rows are unusable (1.0%), the limit is",
         ),
         (("clicks.csv", *COLUMNS, "--min-interactions", "11"), "0 of 11 users have 11 interactions or more"),
-        (("movielens-100k", "--archive", "clicks.csv"), "clicks.csv: cannot be read: File is not a zip file"),
+        (("movielens-100k", "--archive", "clicks.csv"), "clicks.csv: is neither a zip nor a tar.gz archive"),
+        (("amazon-book", "--archive", "nothing.tar.gz"), "nothing.tar.gz: cannot be unpacked: No such file"),
+        (("movielens-10m",), "movielens-10m: is no file, and data by name are: movielens-100k, movielens-1m, amazon-b"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(

