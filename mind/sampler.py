@@ -36,13 +36,13 @@ class TrainingSampler:
         seed: int,
     ) -> None:
         """Raises DataError if no user has so many items."""
-        self._item_index = vocabulary.item_index(sequences.item_id).astype(np.int32)
-        start = np.repeat(sequences.offsets[:-1], sequences.lengths)
         least = hyper_parameters.min_history
-        self._targets = np.flatnonzero(np.arange(len(start)) >= start + least)  # positions in item_index
-        if not len(self._targets):
+        self._item_index = _rows(vocabulary, sequences.item_id)
+        self._offsets = sequences.offsets
+        self._first_target = sequences.offsets[:-1] + least  # of each user, as a position in item_index
+        self._first_example = np.append(0, np.cumsum(np.maximum(sequences.lengths - least, 0)))
+        if not self.examples:
             raise DataError(f"training data: no user has {least + 1} items or more, so there is nothing to predict")
-        self._start = start[self._targets]
         self._maxlen = hyper_parameters.maxlen
         self._batch_size = batch_size
         self._neg_samples = hyper_parameters.neg_samples
@@ -51,12 +51,12 @@ class TrainingSampler:
     @property
     def examples(self) -> int:
         """Training examples an epoch has."""
-        return len(self._targets)
+        return int(self._first_example[-1])
 
     @property
     def steps(self) -> int:
         """Batches an epoch has; the last may be smaller."""
-        return -(-len(self._targets) // self._batch_size)
+        return -(-self.examples // self._batch_size)
 
     def epoch(self, number: int, done: int = 0, ranks: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
         """All examples once, in a random order that depends on the seed and the number of the epoch alone.
@@ -68,7 +68,7 @@ class TrainingSampler:
                 does not divide evenly is left out.
         """
         rank, world = ranks
-        order = np.random.default_rng([self._seed, number]).permutation(len(self._targets))
+        order = np.random.default_rng([self._seed, number]).permutation(self.examples)
         for step in range(done, self.steps):
             examples = order[step * self._batch_size : (step + 1) * self._batch_size]
             examples = examples[: len(examples) // world * world]
@@ -79,15 +79,22 @@ class TrainingSampler:
 
     def batch(self, examples: Int64, seed: list[int], world: int = 1) -> Batch:
         """A batch of the first `1 / world` of the given example numbers, [B * world] int64; the rest are candidates."""
+        user = np.searchsorted(self._first_example, examples, side="right") - 1
+        target = self._first_target[user] + examples - self._first_example[user]
         rng = np.random.default_rng(seed)
-        target = self._targets[examples]
         drawn = rng.integers(0, len(self._item_index), self._neg_samples)  # a random click: by item frequency
         candidates = self._item_index[np.concatenate([target, drawn])]
         mine = slice(len(examples) // world)
-        target, start = target[mine], np.maximum(self._start[examples[mine]], target[mine] - self._maxlen)
+        target, start = target[mine], np.maximum(self._offsets[user[mine]], target[mine] - self._maxlen)
         position = start[:, None] + np.arange(self._maxlen)
         hist_index = np.where(position < target[:, None], self._item_index[np.minimum(position, target[:, None])], 0)
         return Batch(hist_index.astype(np.int64), target - start, candidates.astype(np.int64))
+
+
+def _rows(vocabulary: Vocabulary, item_id: Int64, size: int = 1 << 22) -> npt.NDArray[np.int32]:
+    """Rows of many items, some at a time: int32, same shape."""
+    parts = [vocabulary.item_index(item_id[i : i + size]).astype(np.int32) for i in range(0, len(item_id), size)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
 
 def log_frequency(popularity: Int64) -> npt.NDArray[np.float32]:

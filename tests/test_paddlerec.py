@@ -158,3 +158,28 @@ def test_a_disk_that_refuses_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "data" / "train.txt"
     with pytest.raises(DataError, match=r"train.txt: cannot be written: (File exists|Not a directory)"):
         write_train(path, sequences({1: [2]}))
+
+
+def test_unsorted_lines_give_what_sorted_ones_give(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    rows = np.stack([rng.integers(0, 50, 2_000), rng.integers(0, 90, 2_000), rng.permutation(2_000)], axis=1)
+    ordered = rows[np.lexsort((rows[:, 2], rows[:, 0]))]
+    for name, lines in (("sorted", ordered), ("shuffled", rows)):
+        for part in range(2):  # the cut goes through a user
+            (tmp_path / name).mkdir(exist_ok=True)
+            half = lines[part * 990 : 990 if part == 0 else None]
+            np.savetxt(tmp_path / name / f"part-{part}", half, fmt="%d", delimiter=",")
+    one, other = read_train(tmp_path / "sorted"), read_train(tmp_path / "shuffled")
+    assert len(one) == 50 and one.lengths.sum() == 2_000
+    for user in range(50):
+        assert one[user].tolist() == other[user].tolist() == ordered[ordered[:, 0] == user][:, 1].tolist()
+
+
+def test_a_long_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [(user, 7 * user + time, time) for user in range(300) for time in range(1 + user % 3)]
+    (tmp_path / "train.txt").write_text("".join(f"{user},{item},{time}\n" for user, item, time in rows))
+    monkeypatch.setattr("mind.paddlerec.BLOCK_BYTES", 64)
+    sequences = read_train(tmp_path)
+    assert sequences.user_id.tolist() == list(range(300))
+    assert sequences.item_id.tolist() == [item for _, item, _ in rows]
+    assert sequences.lengths.tolist() == [1 + user % 3 for user in range(300)]
