@@ -21,7 +21,7 @@ class Checkpoint:
     """The checkpoint of one run; the name in the file system says which."""
 
     def __init__(self, directory: Path, run: str, resume: bool = True) -> None:
-        """`run` identifies configuration and data: another run has another file. Without `resume`, `load` gives None."""
+        """`run` identifies configuration and data: another run has another file. Without `resume` nothing is loaded."""
         self.path = directory / f"checkpoint-{run}.npz"
         self._resume = resume
 

@@ -196,5 +196,5 @@ async def watch(releases: Releases, interval_s: float, on_health: Callable[[bool
 def _popular(artifact: Artifact) -> Popular:
     weights = artifact.weights
     order = np.lexsort((weights.item_id, -weights.popularity))[:POPULAR_LISTED]
-    share = weights.popularity[order] / weights.popularity.sum()
+    share = weights.popularity[order] / max(int(weights.popularity.sum()), 1)  # an imported model may know none
     return Popular(weights.item_id[order], share.astype(np.float32))

@@ -88,6 +88,9 @@ def test_both_encoders_can_be_paddlerecs(softmax: str, bounded: bool, projection
         for make in (numpy_encoder, paddle_encoder):
             found = make(weights, **options).encode(hist_index, seq_len)[0]
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    several = np.array([[1, 2, 3, 4, 5, 6, 7, 8], [3, 0, 0, 0, 0, 0, 0, 0]]), np.array([8, 1])
+    one, other = (make(weights, **options).encode(*several) for make in (numpy_encoder, paddle_encoder))
+    np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("make", [numpy_encoder, paddle_encoder])
