@@ -1,6 +1,8 @@
 """The command that evaluates: `python -m mind.infer -m mind/config.yaml -top_n 50`."""
 
 import json
+import tempfile
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,19 +10,29 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mind import baselines, metrics
-from mind.artifact import Artifact, load_artifact, newest_artifact
+from mind import baselines
+from mind.artifact import Artifact, Float32, load_artifact, newest_artifact
+from mind.candidates import Service, ask_service, describe_service, read_candidates
 from mind.command import ConfigFile, Overrides, run
 from mind.config import Config, load_config
 from mind.encoder import Encoder, NumpyEncoder, check_golden
-from mind.errors import DataError
-from mind.paddlerec import read_eval, read_train
+from mind.errors import DataError, MindError
+from mind.evaluation import EXACT, SERVED, Evaluation, Lists, OnStep, agreement, evaluate, measure
+from mind.paddlerec import read_eval, read_train, replacing
 from mind.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases, Int64
 
-app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+EPILOG = """Examples:
+
+python -m mind.infer -m mind/config.yaml -top_n 20 -top_n 50 --html report.html --titles items.csv
+
+python -m mind.infer -m mind/config.yaml --server localhost:50051 --html report.html --json metrics.json"""
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 console = Console(highlight=False)
 
 
@@ -31,9 +43,7 @@ class EncoderName(StrEnum):
     paddle = "paddle"
 
 
-@app.command(
-    epilog="Example: python -m mind.infer -m mind/config.yaml -top_n 20 -top_n 50 --candidates candidates.jsonl"
-)
+@app.command(epilog=EPILOG)
 def main(
     config: ConfigFile,
     override: Overrides = None,
@@ -45,14 +55,26 @@ def main(
         Path | None, typer.Option(help="Model directory; the newest under runner.model_save_path otherwise.")
     ] = None,
     encoder: Annotated[EncoderName, typer.Option(help="What encodes the histories.")] = EncoderName.numpy,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Also ask this running service, so that figures are of gRPC and Milvus."
+        ),
+    ] = None,
     candidates: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Also evaluate ranked lists that were made elsewhere, by a running server for example: JSON lines of "
+            help="Also evaluate ranked lists that were made elsewhere: JSON lines of "
             '{"user_id": 1, "item_ids": [..]}, as `recall-client recall --input .. --output ..` writes. Repeatable.'
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--json", help="Write the metrics here as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots, one HTML file.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics and the plots' numbers.")
+    ] = None,
+    titles: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV or Parquet with item_id and title, for the report.")
+    ] = None,
 ) -> None:
     """Evaluate a model on the test users: exact search over all items, beside three baselines.
 
@@ -60,57 +82,101 @@ def main(
     """
     settings = load_config(config, override)
     cutoffs = tuple(sorted(set(top_n or [20, 50])))
+    files = check_outputs(html, output)
+    item_titles = _titles(html, titles)
     cases = read_eval(settings.runner.test_data_dir)
     model = load_artifact(newest_artifact(artifact or settings.runner.model_save_path))
-    lists = _baselines(settings, model, cases, cutoffs[-1])
-    lists["MIND, exact search"] = _exact(settings, model, encoder, cases, cutoffs[-1])
-    for file in candidates or []:
-        lists[file.stem] = read_candidates(file, cases, cutoffs[-1])
-    scores = {name: metrics.report(ranked, cases.target, cutoffs) for name, ranked in lists.items()}
+    given = {file: read_candidates(file, cases, cutoffs[-1]) for file in candidates or []}
+    service = describe_service(server, cutoffs[-1]) if server else None
+    with _progress() as progress:
+        on_step = _steps(progress)
+        lists = _lists(settings, model, encoder, service, cases, cutoffs[-1], on_step)
+        for file, ranked in given.items():
+            lists.ranked[file.stem if file.stem not in lists.ranked else str(file)] = ranked
+        measured = {name: measure(ranked, cases) for name, ranked in lists.ranked.items()}
+        scores = {name: found.curves.at(cutoffs) for name, found in measured.items()}
+        seed = settings.runner.seed
+        evaluation = evaluate(model, cases, lists, measured, cutoffs, seed, on_step) if files else None
     console.print(_table(scores, cutoffs, f"model {model.model_version} on {len(cases):,} test users, per cent"))
-    if output:
-        output.write_text(json.dumps({"model_version": model.model_version, "metrics": scores}, indent=2))
+    if lists.service:
+        console.print(_served_line(model, lists, lists.service, cutoffs), soft_wrap=True)
+    if evaluation and output:
+        _write(output, json.dumps(_plain(evaluation), indent=2, allow_nan=False))
+    if evaluation and html:
+        from mind.report import render
+
+        _write(html, render(evaluation, item_titles))
+    if files:
+        console.print(f"written: {', '.join(map(str, files))}", soft_wrap=True, markup=False)
 
 
-def read_candidates(file: Path, cases: EvalCases, top_n: int) -> Int64:
-    """Ranked lists of JSON lines, in the order of `cases`: [U, top_n] int64, -1 where a list is shorter.
+def check_outputs(*paths: Path | None) -> list[Path]:
+    """Those that are not None, after making sure, before hours of evaluation, that they can be written.
 
     Raises:
-        DataError: a line is no such JSON, or a test user has no line.
+        DataError: one cannot, or two are the same file.
     """
-    lists: dict[int, list[int]] = {}
-    number = 0
+    files = [path for path in paths if path is not None]
+    if len({path.absolute() for path in files}) < len(files):
+        raise DataError(f"{files[0]}: given for two outputs")
+    for path in files:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise DataError(f"{path}: cannot be written: it is a directory")
+            tempfile.TemporaryFile(dir=path.parent).close()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+    return files
+
+
+def _titles(html: Path | None, titles: Path | None) -> dict[int, str]:
+    """Titles by item id; imports what the report needs now rather than after the evaluation."""
+    if html is None:
+        if titles is not None:
+            raise MindError(f"--titles {titles}: titles are shown in the report alone, which --html writes")
+        return {}
     try:
-        for line in file.read_text(encoding="utf-8").splitlines():
-            number += 1
-            row = json.loads(line)
-            ranked_ids = [int(item) for item in row["item_ids"][:top_n]]
-            if len(set(ranked_ids)) < len(ranked_ids):
-                raise ValueError("item_ids has repeats")
-            lists[int(row["user_id"])] = np.array(ranked_ids, np.int64).tolist()
-    except OSError as error:
-        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise DataError(f'{file}: line {number}: expected {{"user_id": 1, "item_ids": [..]}}: {error}') from error
-    missing = [user for user in cases.history.user_id.tolist() if user not in lists]
-    if missing:
-        raise DataError(f"{file}: {len(missing)} of {len(cases)} test users have no line, user {missing[0]} for one")
-    ranked = np.full((len(cases), top_n), -1, np.int64)
-    for row_number, user in enumerate(cases.history.user_id.tolist()):
-        ranked[row_number, : len(lists[user])] = lists[user]
+        from mind.report import read_titles
+    except ModuleNotFoundError as error:
+        raise MindError(f"--html needs {error.name}: pip install 'mind-recall[train]'") from error
+    return read_titles(titles) if titles else {}
+
+
+def _lists(
+    settings: Config,
+    model: Artifact,
+    encoder: EncoderName,
+    service: Service | None,
+    cases: EvalCases,
+    top_n: int,
+    on_step: OnStep,
+) -> Lists:
+    ranked = _baselines(settings, model, cases, top_n, on_step)
+    names = tuple(ranked)
+    vectors, ranked[EXACT] = _exact(settings, model, encoder, cases, top_n, on_step)
+    if service:
+        on_step(SERVED, 0, len(cases))
+        ranked[SERVED] = ask_service(service, cases, top_n)
+        on_step(SERVED, len(cases), len(cases))
+    return Lists(ranked, names, vectors, service)
+
+
+def _baselines(settings: Config, model: Artifact, cases: EvalCases, top_n: int, on_step: OnStep) -> dict[str, Int64]:
+    vocabulary, users = model.vocabulary, len(cases)
+    ranked = {"most popular": baselines.most_popular(vocabulary, model.weights.popularity, cases.history, top_n)}
+    train = read_train(settings.runner.train_data_dir)
+    for name, method in (("item co-occurrence", baselines.co_occurrence), ("item-kNN, cosine", baselines.item_knn)):
+        on_step(name, 0, users)
+        ranked[name] = method(vocabulary, train, cases.history, top_n, settings.runner.infer_batch_size)
+        on_step(name, users, users)
     return ranked
 
 
-def _baselines(settings: Config, model: Artifact, cases: EvalCases, top_n: int) -> dict[str, Int64]:
-    vocabulary, train = model.vocabulary, read_train(settings.runner.train_data_dir)
-    return {
-        "most popular": baselines.most_popular(vocabulary, model.weights.popularity, cases.history, top_n),
-        "item co-occurrence": baselines.co_occurrence(vocabulary, train, cases.history, top_n),
-        "item-kNN, cosine": baselines.item_knn(vocabulary, train, cases.history, top_n),
-    }
-
-
-def _exact(settings: Config, model: Artifact, name: EncoderName, cases: EvalCases, top_n: int) -> Int64:
+def _exact(
+    settings: Config, model: Artifact, name: EncoderName, cases: EvalCases, top_n: int, on_step: OnStep
+) -> tuple[Float32, Int64]:
+    """Interest vectors, [U, K, D], and the nearest items to them, [U, top_n] item ids."""
     encoder: Encoder
     if name is EncoderName.paddle:
         from mind.paddle_encoder import PaddleEncoder  # only then is Paddle needed
@@ -119,9 +185,38 @@ def _exact(settings: Config, model: Artifact, name: EncoderName, cases: EvalCase
     else:
         encoder = NumpyEncoder(model.weights, model.hyper_parameters)
     check_golden(encoder, model)
-    batch = settings.runner.infer_batch_size
+    batch, users = settings.runner.infer_batch_size, len(cases)
     vectors = encode_histories(encoder, model.vocabulary, cases.history, model.hyper_parameters.maxlen, batch)
-    return item_ids(model.vocabulary, nearest_items(vectors, model.weights.item_embedding, top_n, batch))
+    rows = np.zeros((users, top_n), np.int64)
+    for start in range(0, users, batch):
+        on_step(EXACT, start, users)
+        some = slice(start, start + batch)
+        rows[some] = nearest_items(vectors[some], model.weights.item_embedding, top_n, batch)
+    on_step(EXACT, users, users)
+    return vectors, item_ids(model.vocabulary, rows)
+
+
+def _progress() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("users"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _steps(progress: Progress) -> OnStep:
+    tasks: dict[str, TaskID] = {}
+
+    def on_step(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = progress.add_task(name, total=None)  # shown as under way
+        if done:
+            progress.update(tasks[name], completed=done, total=total)
+
+    return on_step
 
 
 def _table(scores: dict[str, dict[str, float]], cutoffs: tuple[int, ...], title: str) -> Table:
@@ -134,8 +229,32 @@ def _table(scores: dict[str, dict[str, float]], cutoffs: tuple[int, ...], title:
     for name, row in scores.items():
         cells = [f"{100 * value:.2f}" for value in row.values()]
         bold = [f"[bold]{cell}[/]" if row[key] == best[key] else cell for key, cell in zip(row, cells, strict=True)]
-        table.add_row(name, *bold)
+        table.add_row(escape(name), *bold)
     return table
+
+
+def _served_line(model: Artifact, lists: Lists, service: Service, cutoffs: tuple[int, ...]) -> str:
+    agreed = agreement(model, lists, cutoffs)
+    line = f"{escape(service.address)} serves {service.collection}"
+    if agreed:
+        shares = [f"{100 * share:.2f} % of the exact top {n}" for n, share in agreed.found.items()]
+        line += f"; its lists have {' and '.join(shares)}"
+    if service.model_version != model.model_version:
+        line += (
+            f"\n[yellow]it serves model {service.model_version}, not {model.model_version}: "
+            f"the row {SERVED!r} is of that model[/]"
+        )
+    return line
+
+
+def _plain(evaluation: Evaluation) -> dict[str, object]:
+    """All numbers, for JSON; example users stay out of it."""
+    return {name: value for name, value in asdict(evaluation).items() if name != "examples"}
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write_text(text, encoding="utf-8", errors="replace")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,7 @@ def test_paddle_is_imported_in_one_place() -> None:
     [
         ("server.app", {"paddle", "pyarrow.csv", "typer"}),
         ("indexer.__main__", {"paddle", "server", "clients"}),
-        ("mind.infer", {"paddle", "grpc", "pymilvus"}),
+        ("mind.infer", {"paddle", "grpc", "pymilvus", "matplotlib", "jinja2"}),
         ("clients", {"numpy", "rich", "typer", "google.rpc", "mind", "server"}),
     ],
 )

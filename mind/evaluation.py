@@ -1,0 +1,262 @@
+"""One evaluation from ranked lists to every number that the report shows. Draws nothing and writes nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mind import analysis, metrics
+from mind.analysis import Agreement, Curves, Float64, Interests, LengthBucket, Mean, PopularityBucket, Spread
+from mind.artifact import Artifact, Float32
+from mind.candidates import Service
+from mind.metrics import Hits
+from mind.retrieval import item_ids, nearest_items
+from mind.sequences import EvalCases, Int64, Sequences
+
+OnStep = Callable[[str, int, int], None]
+"""Told what is under way, how many users are done, and of how many."""
+
+EXACT = "MIND, exact search"
+SERVED = "MIND, served"
+SHOWN_ITEMS = 20
+"""Candidates and history items shown of an example user."""
+SAMPLED_USERS = 2000
+"""Users, at most, whose interests are searched for one by one."""
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What is compared: ranked lists by name, [U, N] int64 item ids each, -1 where a list is shorter."""
+
+    ranked: dict[str, Int64]
+    baselines: tuple[str, ...]
+    """Names of those that any model must beat."""
+    interest_vectors: Float32
+    """[U, K, D] float32, the users' interests behind `EXACT`."""
+    service: Service | None = None
+    """Where `SERVED` comes from."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A method's hits and what follows from them."""
+
+    hit: Hits
+    """[U, N] bool."""
+    recall: Float64
+    """[U] float64, of the whole list."""
+    curves: Curves
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place in an example user's list."""
+
+    item_id: int
+    interest: int
+    hit: bool
+    """The user clicked it afterwards."""
+    seen: bool
+    """It is in the user's history."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A user to look at."""
+
+    group: str
+    user_id: int
+    history: list[int]
+    """Newest first, the newest `SHOWN_ITEMS`."""
+    history_items: int
+    """Items in the whole history."""
+    wanted: int
+    """Different items clicked afterwards."""
+    candidates: list[Candidate]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything the report shows. All shares are fractions; N is the largest cutoff."""
+
+    model_version: str
+    created_at: str
+    """Of the model."""
+    users: int
+    items: int
+    """In the catalogue, those the model knows."""
+    targets: int
+    """Different (user, item) pairs to be found."""
+    unknown_targets: int
+    """Those of them whose item is not in the training data: no method here can find them."""
+    users_without_history: int
+    """Users of whose history the model knows no item."""
+    cutoffs: tuple[int, ...]
+    metrics: dict[str, dict[str, float]]
+    baselines: tuple[str, ...]
+    best_baseline: str
+    """By recall@N."""
+    lead: Mean
+    """recall@N of `EXACT` minus that of the best baseline, user by user."""
+    training: dict[str, Any]
+    """The artifact's metrics: the epoch that was kept and, in newer artifacts, the curves."""
+    data: dict[str, Any]
+    """The artifact's fingerprint of the training data."""
+    curves: dict[str, Curves]
+    length_buckets: list[LengthBucket]
+    length_recall: dict[str, list[Mean]]
+    """By method and bucket, recall@N."""
+    popularity_buckets: list[PopularityBucket]
+    popularity_recall: dict[str, list[float | None]]
+    """By method and bucket, share of the targets found in N candidates."""
+    spread: dict[str, Spread]
+    interests: Interests
+    service: Service | None
+    agreement: Agreement | None
+    """Of `SERVED` with `EXACT`, for users with a known history."""
+    examples: list[Example]
+
+
+def measure(ranked: Int64, cases: EvalCases) -> Measured:
+    """Hits of one method's lists, [U, N] int64 item ids, and the metrics that follow."""
+    wanted = metrics.distinct_targets(cases.target)
+    hit = analysis.hit_matrix(ranked, cases.target)
+    return Measured(hit, analysis.user_recall(hit, wanted), analysis.curves(hit, wanted))
+
+
+def evaluate(
+    model: Artifact,
+    cases: EvalCases,
+    lists: Lists,
+    measured: dict[str, Measured],
+    cutoffs: tuple[int, ...],
+    seed: int,
+    on_step: OnStep,
+) -> Evaluation:
+    """Every number of the report.
+
+    Args:
+        model: what is evaluated.
+        cases: the test users.
+        lists: what was found for them.
+        measured: `measure` of each of these lists.
+        cutoffs: list lengths of the metrics, ascending; the last is N.
+        seed: of the samples.
+        on_step: told of progress.
+    """
+    vocabulary, popularity = model.vocabulary, model.weights.popularity
+    rows = {name: vocabulary.item_index(ranked) for name, ranked in lists.ranked.items()}
+    wanted_rows = analysis.distinct_pairs(cases.target, vocabulary.item_index(cases.target.item_id))
+    best = max(lists.baselines, key=lambda name: measured[name].curves.recall[-1])
+    lengths, length_bucket = analysis.length_buckets(cases.history.lengths)
+    item_bucket = analysis.popularity_buckets(popularity)
+    found = analysis.found_by(lists.interest_vectors, model.weights.item_embedding, rows[EXACT])
+    return Evaluation(
+        model_version=model.model_version,
+        created_at=model.created_at,
+        users=len(cases),
+        items=len(vocabulary),
+        targets=len(wanted_rows),
+        unknown_targets=int((wanted_rows == 0).sum()),
+        users_without_history=int((~lists.interest_vectors.any(axis=(1, 2))).sum()),
+        cutoffs=cutoffs,
+        metrics={name: found.curves.at(cutoffs) for name, found in measured.items()},
+        baselines=lists.baselines,
+        best_baseline=best,
+        lead=analysis.mean(measured[EXACT].recall - measured[best].recall),
+        training=model.metrics,
+        data=model.data,
+        curves={name: found.curves for name, found in measured.items()},
+        length_buckets=lengths,
+        length_recall={name: analysis.by_length(found.recall, length_bucket) for name, found in measured.items()},
+        popularity_buckets=_popularity_buckets(item_bucket, wanted_rows),
+        popularity_recall={
+            name: analysis.by_popularity(rows[name], found.hit, wanted_rows, item_bucket)
+            for name, found in measured.items()
+        },
+        spread={
+            name: analysis.spread(rows[name], analysis.hit_matrix(ranked, cases.history), popularity)
+            for name, ranked in lists.ranked.items()
+        },
+        interests=_interests(model, cases, lists, measured[EXACT], found, seed, on_step),
+        service=lists.service,
+        agreement=agreement(model, lists, cutoffs),
+        examples=_examples(cases, lists.ranked[EXACT], measured[EXACT].hit, found, seed),
+    )
+
+
+def agreement(model: Artifact, lists: Lists, cutoffs: tuple[int, ...]) -> Agreement | None:
+    """How far `SERVED` is `EXACT`, for users with a known history; None if nothing was served or nobody has one.
+
+    Without a known history exact search has no vector to search with, and the service gives the popular list.
+    """
+    active = lists.interest_vectors.any(axis=(1, 2))
+    if lists.service is None or not active.any():
+        return None
+    exact, served = (model.vocabulary.item_index(lists.ranked[name][active]) for name in (EXACT, SERVED))
+    return analysis.agreement(exact, served, cutoffs)
+
+
+def _popularity_buckets(item_bucket: Int64, wanted_rows: Int64) -> list[PopularityBucket]:
+    items, targets = np.bincount(item_bucket[1:], minlength=3), np.bincount(item_bucket[wanted_rows], minlength=3)
+    return [
+        PopularityBucket(name, int(items[number]), int(targets[number]))
+        for number, name in enumerate(analysis.POPULARITY_BUCKETS)
+    ]
+
+
+def _interests(
+    model: Artifact, cases: EvalCases, lists: Lists, merged: Measured, found: Int64, seed: int, on_step: OnStep
+) -> Interests:
+    """The nearest items of single interests cost a search each, so they are those of a sample of the users."""
+    vectors, length = lists.interest_vectors, merged.hit.shape[1]
+    active = np.flatnonzero(vectors.any(axis=(1, 2)))
+    size = min(len(active), SAMPLED_USERS)
+    sample = np.sort(np.random.default_rng(seed).choice(active, size, replace=False))
+    targets = _take(cases.target, sample)
+    count = vectors.shape[1]
+    own_rows, own_recall = np.zeros((size, count, length), np.int64), []
+    for interest in range(count if size else 0):
+        on_step("interests, one by one", interest * size // count, size)
+        own = nearest_items(vectors[sample, interest : interest + 1], model.weights.item_embedding, length)
+        own_rows[:, interest] = own
+        hit = analysis.hit_matrix(item_ids(model.vocabulary, own), targets)
+        own_recall.append(float(analysis.user_recall(hit, metrics.distinct_targets(targets)).mean()))
+    on_step("interests, one by one", size, size)
+    together = float(merged.recall[sample].mean()) if size else 0.0
+    return analysis.interests(vectors, found, own_rows, sample, own_recall or [0.0] * count, together)
+
+
+def _examples(cases: EvalCases, ranked: Int64, hit: Hits, found: Int64, seed: int) -> list[Example]:
+    wanted = metrics.distinct_targets(cases.target)
+    hit, ranked = hit[:, :SHOWN_ITEMS], ranked[:, :SHOWN_ITEMS]
+    chosen = analysis.example_users(analysis.user_recall(hit, wanted), seed)
+    examples = []
+    for group, users in chosen.items():
+        for user in users:
+            history = cases.history[user]
+            places = zip(ranked[user], found[user], hit[user], np.isin(ranked[user], history), strict=False)
+            examples.append(
+                Example(
+                    group=group,
+                    user_id=int(cases.history.user_id[user]),
+                    history=history[::-1][:SHOWN_ITEMS].tolist(),
+                    history_items=len(history),
+                    wanted=int(wanted[user]),
+                    candidates=[
+                        Candidate(int(item), int(interest), bool(is_hit), bool(seen))
+                        for item, interest, is_hit, seen in places
+                        if interest >= 0
+                    ],
+                )
+            )
+    return examples
+
+
+def _take(sequences: Sequences, users: Int64) -> Sequences:
+    """Some of the users, in the order of `users`."""
+    lengths = sequences.lengths[users]
+    offsets = np.append(0, np.cumsum(lengths))
+    position = np.arange(offsets[-1]) + np.repeat(sequences.offsets[users] - offsets[:-1], lengths)
+    return Sequences(sequences.user_id[users], offsets, sequences.item_id[position])

@@ -1,0 +1,356 @@
+"""The evaluation as one self-contained HTML page: what each plot shows is said in a sentence made from its numbers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from mind import figures
+from mind.analysis import TOP_SHARE
+from mind.columns import parse_ids, read_columns
+from mind.errors import DataError
+from mind.evaluation import EXACT, SERVED, SHOWN_ITEMS, Evaluation
+from mind.figures import DASHES, Series, Style
+
+INTEREST_COLOURS = (0, 1, 2, 5, 3, 6, 7, 4)
+_BASELINE_STYLES = (Style(4, "2 2"), Style(3, "7 2 2 2"), Style(2, "7 3"))
+_OTHER_COLOURS = (5, 6, 7)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first column names the row, the row `strong` is the one to look at."""
+
+    head: list[str]
+    rows: list[list[str]]
+    strong: str = EXACT
+
+
+@dataclass(frozen=True)
+class Section:
+    """One question, the sentence that answers it, its plots, and their numbers."""
+
+    title: str
+    says: str
+    plots: list[Markup] = field(default_factory=list)
+    table: Table | None = None
+    legend: list[tuple[Style, str]] = field(default_factory=list)
+    note: str = ""
+
+
+def read_titles(path: Path) -> dict[int, str]:
+    """Titles by item id, from the columns item_id and title of a CSV or Parquet file; items without title left out.
+
+    Raises:
+        DataError: the file or a column is missing, or an id is no integer of 64 bits.
+    """
+    columns = read_columns(path, ["item_id", "title"])
+    if columns.misfits:
+        line, fault = columns.misfits[0]
+        raise DataError(f"{path}: {columns.unit} {line}: {fault}")
+    item_id, valid = parse_ids(columns.table.column("item_id"))
+    if not valid.all():
+        row = int(valid.argmin())
+        found = columns.table.column("item_id")[row].as_py()
+        raise DataError(f"{path}: {columns.unit} {columns.lines[row]}: item_id is {found!r}, not an integer of 64 bits")
+    titles = columns.table.column("title").to_pylist()
+    return {item: str(title) for item, title in zip(item_id.tolist(), titles, strict=True) if title is not None}
+
+
+def render(evaluation: Evaluation, titles: dict[int, str]) -> str:
+    """The page. `titles`: by item id; an item without one is shown by its id."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files("mind").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    styles = method_styles(evaluation)
+    interests = [Style(INTEREST_COLOURS[k % len(INTEREST_COLOURS)]) for k in range(len(evaluation.interests.found))]
+    sections = [
+        _accuracy(evaluation, styles),
+        _training(evaluation),
+        _history_length(evaluation, styles),
+        _popularity(evaluation, styles),
+        _spread(evaluation, styles),
+        _interests(evaluation, interests),
+        *_served(evaluation),
+    ]
+    return template.render(
+        evaluation=evaluation,
+        headline=_headline(evaluation),
+        tiles=_tiles(evaluation),
+        sections=sections,
+        interests=interests,
+        groups=list(dict.fromkeys(example.group for example in evaluation.examples)),
+        shown=min(SHOWN_ITEMS, evaluation.cutoffs[-1]),
+        title_of=lambda item: titles.get(item, str(item)),
+    )
+
+
+def method_styles(evaluation: Evaluation) -> dict[str, Style]:
+    """The model in the first colour and a wide line, what was served dashed over it, the baselines thin."""
+    styles = dict(zip(evaluation.baselines, _BASELINE_STYLES, strict=False)) | {EXACT: Style(0, "", 2.4)}
+    if evaluation.service:
+        styles[SERVED] = Style(1, "3 3")
+    for name in evaluation.curves:
+        number = len(styles) - len(evaluation.baselines)
+        styles.setdefault(name, Style(_OTHER_COLOURS[number % len(_OTHER_COLOURS)], DASHES[number % len(DASHES)]))
+    return {name: styles[name] for name in evaluation.curves}
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share for people."""
+    return "–" if share is None else f"{100 * share:.{digits}f}\u00a0%"
+
+
+def _quoted(name: str) -> str:
+    return f"“{name}”"
+
+
+def _headline(evaluation: Evaluation) -> str:
+    n, best = evaluation.cutoffs[-1], evaluation.best_baseline
+    mine, theirs = (evaluation.curves[name].recall[-1] for name in (EXACT, best))
+    return (
+        f"Among {n} candidates MIND has {percent(mine)} of what a user clicked afterwards; "
+        f"the best baseline, {_quoted(best)}, has {percent(theirs)}."
+    )
+
+
+def _tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """Key figures: value and what it is."""
+    n, lead = evaluation.cutoffs[-1], evaluation.lead
+    mine = evaluation.curves[EXACT]
+    return [
+        (percent(mine.recall[-1]), f"Recall@{n}"),
+        (percent(mine.ndcg[-1]), f"NDCG@{n}"),
+        (percent(mine.hit_rate[-1]), f"HitRate@{n}"),
+        (
+            f"{100 * lead.mean:+.1f}{_plus_minus(lead.half_width)}",
+            f"points of Recall@{n} over {evaluation.best_baseline}",
+        ),
+    ]
+
+
+def _plus_minus(half_width: float | None) -> str:
+    return "" if half_width is None else f" ± {100 * half_width:.1f}"
+
+
+def _accuracy(evaluation: Evaluation, styles: dict[str, Style]) -> Section:
+    lead, curves = evaluation.lead, evaluation.curves
+    length = evaluation.cutoffs[-1]
+    names = [("recall", "Recall"), ("ndcg", "NDCG"), ("hit_rate", "HitRate")]
+    plots = []
+    for key, name in names:
+        series = [Series(styles[method], range(1, length + 1), getattr(curves[method], key)) for method in curves]
+        plots.append(figures.lines(f"curve-{key}", f"{name}@k", "k, candidates", series))
+    rivals = [max(curves[name].recall[k] for name in evaluation.baselines) for k in range(length)]
+    ahead = sum(mine > rival for mine, rival in zip(curves[EXACT].recall, rivals, strict=True))
+    sure = lead.half_width is not None and abs(lead.mean) > lead.half_width
+    direction = "more" if lead.mean >= 0 else "fewer"
+    says = (
+        f"MIND's {length} candidates hold {abs(100 * lead.mean):.1f}{_plus_minus(lead.half_width)} points {direction} "
+        f"of a user's later clicks than those of {_quoted(evaluation.best_baseline)}, "
+        f"{'more than chance explains' if sure else 'which may be chance'} (95 % interval, user by user); "
+        f"its recall is the highest at {'every k' if ahead == length else f'{ahead:,} of {length:,} values of k'}."
+    )
+    heads = [f"{name}@{n}" for n in evaluation.cutoffs for _, name in names]
+    rows = [[name, *(percent(value, 2) for value in row.values())] for name, row in evaluation.metrics.items()]
+    return Section("Accuracy", says, plots, Table(["", *heads], rows), _legend(styles))
+
+
+def _training(evaluation: Evaluation) -> Section:
+    epochs: list[dict[str, Any]] = evaluation.training.get("epochs") or []
+    kept = evaluation.training.get("epoch")
+    if not epochs:
+        says = "The model holds no training curves: it was trained before they were kept, or not by mind.train."
+        return Section("Training", says)
+    x = [epoch["epoch"] for epoch in epochs]
+    loss = [epoch["loss"] for epoch in epochs]
+    plots = [figures.lines("training-loss", "Loss", "epoch", [_dotted(0, x, loss)], percent=False, mark=kept)]
+    names = list(epochs[0].get("valid") or {})
+    cutoffs = list(dict.fromkeys(name.partition("@")[2] for name in names))
+    for key, title in (("recall", "Recall"), ("ndcg", "NDCG"), ("hit_rate", "HitRate")):
+        found = [(number, f"{key}@{n}") for number, n in enumerate(cutoffs) if f"{key}@{n}" in names]
+        series = [_dotted(number, x, [epoch["valid"][name] for epoch in epochs]) for number, name in found]
+        if series:
+            plots.append(figures.lines(f"valid-{key}", f"{title}, validation users", "epoch", series, mark=kept))
+    says = f"The loss fell from {loss[0]:.3f} to {loss[-1]:.3f} in {len(x)} epochs"
+    if names:
+        last = next((name for name in reversed(names) if name.startswith("recall")), names[-1])
+        curve = {epoch["epoch"]: epoch["valid"][last] for epoch in epochs}
+        best = max(curve, key=lambda epoch: curve[epoch])
+        after = curve[best] - min(list(curve.values())[list(curve).index(best) :])
+        says += f"; validation {last} was highest, {percent(curve[best])}, in epoch {best}"
+        says += f" and at most {100 * after:.1f} points lower in the epochs after it" if best != x[-1] else ", the last"
+    says += f". Epoch {kept} was kept (the dotted line)."
+    head = ["epoch", "loss", *names]
+    rows = [
+        [str(one["epoch"]), f"{one['loss']:.4f}", *(percent(one["valid"][name], 2) for name in names)] for one in epochs
+    ]
+    legend = [(Style(number, DASHES[number]), f"@{n}") for number, n in enumerate(cutoffs[: len(DASHES)])]
+    return Section("Training", says, plots, Table(head, rows, strong=str(kept)), legend)
+
+
+def _dotted(number: int, x: list[float], y: list[float]) -> Series:
+    return Series(Style(number, DASHES[number % len(DASHES)]), x, y, marker="o")
+
+
+def _history_length(evaluation: Evaluation, styles: dict[str, Style]) -> Section:
+    buckets, recall = evaluation.length_buckets, evaluation.length_recall
+    n, count = evaluation.cutoffs[-1], len(buckets)
+    names = [f"{one.low:,}–{one.high:,}" if one.low < one.high else f"{one.low:,}" for one in buckets]
+    series = [
+        Series(
+            style,
+            range(count),
+            [one.mean for one in recall[name]],
+            [one.half_width or 0 for one in recall[name]] if name == EXACT else None,
+            marker="o",
+        )
+        for name, style in styles.items()
+    ]
+    plot = figures.lines("history-length", f"Recall@{n}", "items in the history", series, x_names=names)
+    mine = [one.mean for one in recall[EXACT]]
+    ahead = sum(mine[b] > max(recall[name][b].mean for name in evaluation.baselines) for b in range(count))
+    best, worst = (choose(range(count), key=lambda b: mine[b]) for choose in (max, min))
+    says = (
+        f"MIND finds most for histories of {names[best]} items ({percent(mine[best])}) and least for {names[worst]} "
+        f"({percent(mine[worst])}); it is ahead of every baseline in {ahead} of {count} groups."
+        if count > 1
+        else f"All histories have about the same length: {names[0]} items."
+    )
+    rows = [
+        [name, *(f"{100 * one.mean:.1f}{_plus_minus(one.half_width)}" for one in means)]
+        for name, means in recall.items()
+    ]
+    rows.append(["users", *(f"{one.users:,}" for one in buckets)])
+    note = "Groups are fifths of the test users; bars, and ± in the table, are 95 % intervals."
+    return Section("By history length", says, [plot], Table(["per cent", *names], rows), _legend(styles), note)
+
+
+def _popularity(evaluation: Evaluation, styles: dict[str, Style]) -> Section:
+    buckets, recall = evaluation.popularity_buckets, evaluation.popularity_recall
+    names = [one.name for one in buckets]
+    series = [(style, [share or 0 for share in recall[name]]) for name, style in styles.items()]
+    plot = figures.bars("popularity", "Share of later clicks found", "popularity of the item", names, series)
+    rivals = {name: [recall[name][b] or 0 for name in evaluation.baselines] for b, name in enumerate(names)}
+    parts = []
+    for number, name in enumerate(names):
+        if (mine := recall[EXACT][number]) is not None:
+            rival = max(range(len(evaluation.baselines)), key=lambda b: rivals[name][b])
+            parts.append(
+                f"{percent(mine)} of the clicks on {name} items "
+                f"({_quoted(evaluation.baselines[rival])}, the best baseline there: {percent(rivals[name][rival])})"
+            )
+    says = f"MIND finds {_list(parts)}."
+    rows = [[name, *map(percent, shares)] for name, shares in recall.items()]
+    rows.append(["items", *(f"{one.items:,}" for one in buckets)])
+    rows.append(["later clicks", *(f"{one.targets:,}" for one in buckets)])
+    note = (
+        "Head, torso and tail have a third of the training interactions each. "
+        f"{evaluation.unknown_targets:,} of {evaluation.targets:,} later clicks are on items that nobody clicked in "
+        "the training data; nothing here can find those."
+    )
+    return Section("By item popularity", says, [plot], Table(["", *names], rows), _legend(styles), note)
+
+
+def _spread(evaluation: Evaluation, styles: dict[str, Style]) -> Section:
+    spread, n = evaluation.spread, evaluation.cutoffs[-1]
+    x = range(1, n + 1)
+    reached = [Series(style, x, spread[name].coverage) for name, style in styles.items()]
+    top = f"{100 * TOP_SHARE:.0f} %"
+    plots = [
+        figures.lines("coverage", "Share of the catalogue in any top k", "k, candidates", reached),
+        figures.single_bars(
+            "concentration",
+            f"Places taken by the {top} most popular",
+            "method, in the order of the legend",
+            [str(number + 1) for number in range(len(styles))],
+            [spread[name].top_share for name in styles],
+            list(styles.values()),
+        ),
+    ]
+    mine, best = spread[EXACT], spread[evaluation.best_baseline]
+    says = (
+        f"MIND's lists of {n} bring {percent(mine.coverage[-1])} of {evaluation.items:,} items to somebody, those of "
+        f"{_quoted(evaluation.best_baseline)} {percent(best.coverage[-1])}; the {top} most popular items take "
+        f"{percent(mine.top_share)} of its places against {percent(best.top_share)}, and {percent(mine.seen)} go to "
+        "items that the user had clicked before."
+    )
+    head = ["", f"catalogue in any top {n}", f"places of the top {top}", "Gini", "places of the user's own history"]
+    rows = [
+        [name, percent(one.coverage[-1]), percent(one.top_share), f"{one.gini:.3f}", percent(one.seen)]
+        for name, one in spread.items()
+    ]
+    note = "Gini: 0 if all items are recommended equally often, near 1 if a few take everything."
+    return Section("Catalogue coverage", says, plots, Table(head, rows), _legend(styles), note)
+
+
+def _interests(evaluation: Evaluation, styles: list[Style]) -> Section:
+    data, n, count = evaluation.interests, evaluation.cutoffs[-1], len(styles)
+    names = [str(number) for number in range(count)]
+    several = [str(number + 1) for number in range(count)]
+    plain = [Style(0)] * count
+    plots = [
+        figures.histogram(
+            "cosine", "Users by cosine of their interests", "mean cosine between two interests", data.histogram_edges,
+            data.histogram_users, Style(0),
+        ),
+        figures.single_bars("found", "Candidates found by each interest", "interest", names, data.found, styles),
+        figures.single_bars(
+            "contributing", "Users by interests in their list", "interests with a candidate", several,
+            data.contributing, plain,
+        ),
+        figures.matrix("overlap", f"Own top {n} in common, %", "interest", data.overlap, Style(0)),
+    ]  # fmt: skip
+    if count == 1 or not data.users:
+        return Section("Interests", "There is one interest to a user." if count == 1 else "No user has a history.")
+    low, median, high = data.cosine_quartiles
+    pairs = [data.overlap[i][j] for i in range(count) for j in range(i)]
+    common = sum(pairs) / len(pairs)
+    alike = "almost the same way" if median > 0.95 else "much the same way" if median > 0.7 else "different ways"
+    says = (
+        f"A user's {count} interests point {alike}: their mean cosine is {median:.3f} at the median, {low:.3f} to "
+        f"{high:.3f} for the middle half of the users, and the nearest {n} items of two interests have "
+        f"{percent(common)} in common. {percent(data.contributing[-1])} of the lists draw on all {count}, and "
+        f"one of them gives {percent(data.largest_part)} of a list on average. Alone, the best interest has a recall "
+        f"of {percent(max(data.own_recall))}, merged they have {percent(data.merged_recall)}."
+    )
+    head = ["interest", "found", f"recall@{n} alone", *(f"cosine with {name}" for name in names)]
+    rows = [
+        [name, percent(data.found[k]), percent(data.own_recall[k]), *(f"{value:.3f}" for value in data.cosine[k])]
+        for k, name in enumerate(names)
+    ]
+    note = (
+        "An interest found a candidate if it scores it highest. Items in common and recall alone are means over "
+        f"{data.sampled_users:,} of {data.users:,} users."
+    )
+    legend = [(style, f"interest {name}") for style, name in zip(styles, names, strict=True)]
+    return Section("Interests", says, plots, Table(head, rows, strong=""), legend, note)
+
+
+def _served(evaluation: Evaluation) -> list[Section]:
+    service, agreement = evaluation.service, evaluation.agreement
+    if service is None or agreement is None:
+        return []
+    n = evaluation.cutoffs[-1]
+    says = (
+        f"{service.address} served {service.collection} through gRPC and Milvus; its lists have "
+        f"{percent(agreement.found[n], 2)} of the exact top {n}, and for {percent(agreement.identical)} of the users "
+        "the whole list is the same, in the same order."
+    )
+    if service.model_version != evaluation.model_version:
+        says += f" It served another model, {service.model_version}: the row “{SERVED}” is of that one."
+    rows = [[f"top {cutoff}", percent(share, 2)] for cutoff, share in agreement.found.items()]
+    return [
+        Section("Served against exact search", says, [], Table(["", "exact items that were served"], rows, strong=""))
+    ]
+
+
+def _legend(styles: dict[str, Style]) -> list[tuple[Style, str]]:
+    return [(style, name) for name, style in styles.items()]
+
+
+def _list(parts: Sequence[str]) -> str:
+    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts) or "nothing to be found"
