@@ -75,9 +75,9 @@ class Artifact:
     hyper_parameters: HyperParameters
     weights: Weights
     data: dict[str, Any] = field(default_factory=dict)
-    """Fingerprint of the training data: files, their sha256, users, items, interactions."""
+    """Fingerprint of the data: sha256 of the training, validation and feature files, users, interactions."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """Validation metrics of the epoch that was kept, as fractions."""
+    """Validation metrics of the epoch that was kept, as fractions; the curves; the runner's keys."""
     created_at: str = ""
     """ISO 8601, UTC."""
 
@@ -119,7 +119,7 @@ def write_artifact(
         "data": data,
         "metrics": metrics,
     }
-    version = _content_version(manifest)
+    version = content_version(manifest)
     manifest |= {"model_version": version, "created_at": datetime.now(UTC).isoformat(timespec="seconds")}
     target = directory / version
     staging: Path | None = None
@@ -149,17 +149,17 @@ def load_artifact(path: Path) -> Artifact:
     Raises:
         ArtifactError: what is wrong, with the file, what was found and what was expected.
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     version = manifest.get("model_version")
     if manifest.get("format_version") != FORMAT_VERSION:
         raise ArtifactError(
             f"{path / MANIFEST}: format_version is {manifest.get('format_version')!r}, this release reads "
             f"{FORMAT_VERSION}; upgrade the software or train again"
         )
-    if version != _content_version(manifest):
+    if version != content_version(manifest):
         raise ArtifactError(
             f"{path / MANIFEST}: changed since it was written: it calls itself model_version {version!r}, "
-            f"its content is {_content_version(manifest)!r}"
+            f"its content is {content_version(manifest)!r}"
         )
     try:
         hyper_parameters = HyperParameters.model_validate(manifest["hyper_parameters"])
@@ -189,13 +189,14 @@ def newest_artifact(directory: Path) -> Path:
     if (directory / MANIFEST).is_file():
         return directory
     manifests = directory.glob(f"[!.]*/{MANIFEST}")  # what starts with a dot is still being written
-    found = [(_read_manifest(path.parent).get("created_at", ""), path.parent) for path in manifests]
+    found = [(read_manifest(path.parent).get("created_at", ""), path.parent) for path in manifests]
     if not found:
         raise ArtifactError(f"{directory}: holds no model; `python -m mind.train` writes one")
     return max(found)[1]
 
 
-def _content_version(manifest: dict[str, Any]) -> str:
+def content_version(manifest: dict[str, Any]) -> str:
+    """The model_version that a manifest should have."""
     content = {key: value for key, value in manifest.items() if key not in ("model_version", "created_at")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:VERSION_LENGTH]
 
@@ -207,7 +208,8 @@ def _write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of the model in directory `path`, unchecked. Raises ArtifactError if it is no JSON object."""
     file = path / MANIFEST
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))

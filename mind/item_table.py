@@ -24,8 +24,8 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
             items: N; the table gets N + 1 rows, row 0 being padding and zero.
             dim: D.
             features: of the N items; None leaves the id alone.
-            id_dropout: in training, the chance that an item with features must do without its id's embedding, so
-                that features learn to stand alone (Volkovs et al., "DropoutNet", NIPS 2017).
+            id_dropout: in training, the chance that an item with features must do without its id's embedding in a
+                batch, so that features learn to stand alone (Volkovs et al., "DropoutNet", NIPS 2017).
         """
         super().__init__()
         start = paddle.nn.initializer.Normal(std=dim**-0.5)
@@ -52,7 +52,7 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
         """
         if not self.names:
             return self.embedding(item_index)
-        rows = item_index.flatten()
+        rows, place = paddle.unique(item_index.flatten(), return_inverse=True)  # many of a batch's items repeat
         has_id = self.has_id[rows].unsqueeze(1)  # [R, 1]
         parts, count = paddle.zeros([rows.shape[0], self.embedding.weight.shape[1]]), paddle.zeros_like(has_id)
         for name, embedding in zip(self.names, self.values, strict=True):
@@ -64,7 +64,7 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
             dropped = (paddle.rand(has_id.shape) < self.id_dropout).astype("float32") * (count > 0).astype("float32")
             has_id = has_id * (1 - dropped)
         pooled = (self.embedding(rows) * has_id + parts) / (count + has_id).clip(min=1)
-        return pooled.reshape([*item_index.shape, -1])
+        return pooled[place].reshape([*item_index.shape, -1])
 
     def dense(self, batch_size: int = 100_000) -> Float32:
         """One vector an item, [N + 1, D] float32: what the network computes with when it does not train."""

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -40,31 +42,24 @@ def main(
     Every key of the configuration is checked; unknown ones are refused by name.
     """
     settings = load_config(config, override)
-    runner, hyper = settings.runner, settings.hyper_parameters
-    ranks = Ranks.join(runner.use_gpu)
+    ranks = Ranks.join(settings.runner.use_gpu)
     console.quiet = not ranks.leads
-    check_writable(runner.model_save_path)
-    sequences = read_train(runner.train_data_dir)
-    valid = read_eval(runner.valid_data_dir) if runner.valid_data_dir else None
-    features = read_features(runner.item_features_file, hyper.item_features) if runner.item_features_file else None
+    check_writable(settings.runner.model_save_path)
+    inputs = read_inputs(settings)
+    sequences, valid = inputs.sequences, inputs.valid
     console.print(
         f"{len(sequences):,} users, {len(sequences.item_id):,} interactions to train on; "
         + (f"{len(valid):,} users choose the best epoch by {SELECTED_BY}" if valid else "the last epoch is kept")
     )
-    data = _data_fingerprint(settings, sequences)
-    checkpoint = _checkpoint(settings, data, resume) if runner.checkpoint_interval_s else None
+    checkpoint = checkpoint_of(settings, inputs, resume)
+    if checkpoint and resume and checkpoint.path.exists():
+        console.print(f"going on from {checkpoint.path}; --no-resume starts anew", soft_wrap=True)
     console.print(_heading(valid is not None), style="bold")
     started = time.perf_counter()
-    trained = _train(settings, sequences, valid, features, checkpoint, ranks)
+    trained = _train(settings, inputs, checkpoint, ranks)
     if not ranks.leads:
         return
-    path = write_artifact(
-        runner.model_save_path,
-        hyper.model_copy(update={"item_count": len(trained.weights.item_id)}),
-        trained.weights,
-        data=data,
-        metrics=_metrics(trained),
-    )
+    path = write_model(settings, inputs, trained)
     console.print(
         f"epoch {trained.best.number} kept after {time.perf_counter() - started:.0f} s; "
         f"model [bold]{path.name}[/] written to {path}",
@@ -72,14 +67,7 @@ def main(
     )
 
 
-def _train(
-    settings: Config,
-    sequences: Sequences,
-    valid: EvalCases | None,
-    features: FeatureTable | None,
-    checkpoint: Checkpoint | None,
-    ranks: Ranks,
-) -> Trained:
+def _train(settings: Config, inputs: "Inputs", checkpoint: Checkpoint | None, ranks: Ranks) -> Trained:
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(bar_width=30),
@@ -97,7 +85,14 @@ def _train(
             console.print(_epoch_line(epoch))
 
         return train(
-            settings, sequences, valid, on_step, on_epoch, features=features, checkpoint=checkpoint, ranks=ranks
+            settings,
+            inputs.sequences,
+            inputs.valid,
+            on_step,
+            on_epoch,
+            features=inputs.features,
+            checkpoint=checkpoint,
+            ranks=ranks,
         )
 
 
@@ -124,33 +119,71 @@ def _epoch_line(epoch: Epoch) -> str:
     return line + "".join(f"{100 * epoch.metrics[name]:>11.2f}" for name in SHOWN if name in epoch.metrics)
 
 
-def _data_fingerprint(settings: Config, sequences: Sequences) -> dict[str, Any]:
-    """What the model was trained on: files by name with their sha256, users, interactions."""
-    files = data_files(settings.runner.train_data_dir)
-    if settings.runner.item_features_file:
-        files.append(settings.runner.item_features_file)
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads before it trains."""
+
+    sequences: Sequences
+    """The training users."""
+    valid: EvalCases | None
+    """The users that choose the best epoch."""
+    features: FeatureTable | None
+    """Of the items."""
+    fingerprint: dict[str, Any]
+    """What all of it was read from; becomes `data` in the manifest."""
+
+
+def read_inputs(settings: Config) -> Inputs:
+    """Read the data of a run. Raises DataError."""
+    runner, hyper = settings.runner, settings.hyper_parameters
+    sequences = read_train(runner.train_data_dir)
+    valid = read_eval(runner.valid_data_dir) if runner.valid_data_dir else None
+    named = runner.item_features_file if hyper.item_features else None
+    features = read_features(named, hyper.item_features) if named else None
+    fingerprint: dict[str, Any] = {"files": _digests(data_files(runner.train_data_dir))}
+    if runner.valid_data_dir:
+        fingerprint["valid"] = _digests(data_files(runner.valid_data_dir))
+    if named:
+        fingerprint["item_features"] = _digests([named])
+    fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
+    return Inputs(sequences, valid, features, fingerprint)
+
+
+def _digests(files: list[Path]) -> dict[str, str]:
+    """Names of files, and their sha256."""
     digests = {}
     for path in files:
         with path.open("rb") as file:
             digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"files": digests, "users": len(sequences), "interactions": len(sequences.item_id)}
+    return digests
 
 
-def _checkpoint(settings: Config, data: dict[str, Any], resume: bool) -> Checkpoint:
-    """The checkpoint of this run: of the same settings and data, wherever they lie."""
+def checkpoint_of(settings: Config, inputs: Inputs, resume: bool = True) -> Checkpoint | None:
+    """The checkpoint of this run, that is of the same settings and data, wherever they lie; None if none is wanted."""
+    if not settings.runner.checkpoint_interval_s:
+        return None
     same = settings.model_dump(mode="json", exclude={"runner": RUN_KEYS_THAT_CHANGE_NOTHING})
-    digest = hashlib.sha256(json.dumps([same, data], sort_keys=True).encode()).hexdigest()
-    checkpoint = Checkpoint(settings.runner.model_save_path, digest[:12], resume)
-    if resume and checkpoint.path.exists():
-        console.print(f"going on from {checkpoint.path}; --no-resume starts anew", soft_wrap=True)
-    return checkpoint
+    digest = hashlib.sha256(json.dumps([same, inputs.fingerprint], sort_keys=True).encode()).hexdigest()
+    return Checkpoint(settings.runner.model_save_path, digest[:12], resume)
 
 
-def _metrics(trained: Trained) -> dict[str, Any]:
-    """What the manifest says about the training: the epoch that was kept, and the curves."""
+def write_model(settings: Config, inputs: Inputs, trained: Trained) -> Path:
+    """Write a trained model under runner.model_save_path; gives its directory. Raises ArtifactError."""
     curves = [{"epoch": epoch.number, "loss": epoch.loss, "valid": epoch.metrics} for epoch in trained.epochs]
     best = trained.best
-    return {"epoch": best.number, "loss": best.loss, "valid": best.metrics, "epochs": curves}
+    return write_artifact(
+        settings.runner.model_save_path,
+        settings.hyper_parameters.model_copy(update={"item_count": len(trained.weights.item_id)}),
+        trained.weights,
+        data=inputs.fingerprint,
+        metrics={
+            "epoch": best.number,
+            "loss": best.loss,
+            "valid": best.metrics,
+            "epochs": curves,
+            "runner": settings.runner.model_dump(mode="json", exclude=RUN_KEYS_THAT_CHANGE_NOTHING),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -50,6 +50,11 @@ class Paths:
         return self.directory / "milvus.db"
 
     @property
+    def report(self) -> Path:
+        """The evaluation as a page."""
+        return self.directory / "report.html"
+
+    @property
     def served(self) -> Path:
         """What the service answered for all test users; the name is a row of the evaluation table."""
         return self.directory / "MIND, served.jsonl"
@@ -99,7 +104,10 @@ def _demo(paths: Paths, override: list[str]) -> None:
             "-m", "clients", "recall", "--server", address, "--input", str(DATA / "test" / "test.txt"),
             "--top-k", "50", "--output", str(paths.served),
         )  # fmt: skip
-        _run("-m", "mind.infer", "-m", "mind/config.yaml", "-o", model_path, "--candidates", str(paths.served))
+        _run(
+            "-m", "mind.infer", "-m", "mind/config.yaml", "-o", model_path, "--candidates", str(paths.served),
+            "--html", str(paths.report), "--titles", str(DATA / "items.parquet"),
+        )  # fmt: skip
         _heading(6, f"Call Recall for {SHOWN_USERS} test users, those whose lists draw on the most interests")
         _show_users(address, _several_interests(paths.served))
         _heading(7, "Stop")
@@ -203,6 +211,7 @@ def _next_steps(paths: Paths) -> None:
     for what, command in (
         ("serve", f".venv/bin/python -m server --artifacts {paths.artifacts} --milvus-uri {paths.milvus}"),
         ("call", ".venv/bin/recall-client recall --hist-item 50,181,174 --top-k 10"),
+        ("look", f"{paths.report} in a browser: curves, groups of users and items, interests, examples"),
         ("your own data", ".venv/bin/python -m mind.prepare clicks.csv --output data/mine  # and on as in README"),
     ):
         console.print(f"  {what:<14} {command}", soft_wrap=True)

@@ -74,7 +74,7 @@ def _edit(path: Path, **changes: object) -> None:
 def _other_dimension(path: Path) -> None:
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["hyper_parameters"] |= {"embedding_dim": 32, "hidden_size": 32}
-    manifest["model_version"] = artifact_module._content_version(manifest)
+    manifest["model_version"] = artifact_module.content_version(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
@@ -83,7 +83,7 @@ def _swap_tensors(path: Path) -> None:
     (path / "model.safetensors").write_bytes(content)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"]["model.safetensors"] = artifact_module.hashlib.sha256(content).hexdigest()
-    manifest["model_version"] = artifact_module._content_version(manifest)
+    manifest["model_version"] = artifact_module.content_version(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 

@@ -1,0 +1,199 @@
+"""Which settings of models differ, how well each does, and which model is the best: pure functions over manifests.
+
+Models that differ in nothing but the seed are one group. Metrics are those of validation, and are compared only where
+training and validation data are the same.
+"""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from mind.errors import ArtifactError
+from mind.manifests import Model
+
+DEFAULT_METRIC = "recall@50"
+SHOWN_METRICS = {"recall@20": "R@20", "recall@50": "R@50", "ndcg@50": "NDCG@50", "hit_rate@50": "Hit@50"}
+"""What tables show, if the models have it, and their headings."""
+NOT_SETTINGS = frozenset({"seed", "infer_batch_size", "use_gpu"})
+"""Keys of the runner that do not make another model of it: models that differ in these are one group."""
+NOT_RECORDED = "not recorded"
+
+
+def settings_of(model: Model) -> dict[str, Any]:
+    """Everything that was chosen for a model, by dotted key; defaults filled in."""
+    manifest = model.manifest
+    hyper = manifest.hyper_parameters.model_dump(mode="json", by_alias=True, exclude={"hidden_size"})
+    settings = _flatten(hyper)  # without hidden_size, which equals embedding_dim
+    files = manifest.data.item_features.items()
+    settings["item_features_file"] = ", ".join(f"{name} {digest[:8]}" for name, digest in files) or "none"
+    runner = manifest.metrics.runner.items()
+    return settings | {f"runner.{key}": value for key, value in runner if key not in NOT_SETTINGS}
+
+
+def defaulted(model: Model) -> set[str]:
+    """Hyper-parameters that the manifest does not state: it is older than they are, and has their default."""
+    hyper = model.manifest.hyper_parameters
+    stated = _flatten(hyper.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    return set(_flatten(hyper.model_dump(mode="json", by_alias=True))) - set(stated)
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+@dataclass(frozen=True)
+class Group:
+    """Models of the same settings and data."""
+
+    models: tuple[Model, ...]
+    """Older ones first, each version once."""
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Of every member."""
+        return settings_of(self.models[0])
+
+    def values(self, metric: str) -> list[float]:
+        """What the members that have it score."""
+        return [model.manifest.metrics.valid[metric] for model in self.models if metric in model.manifest.metrics.valid]
+
+    def mean(self, metric: str) -> float | None:
+        """Mean over the members; None if none was validated."""
+        values = self.values(metric)
+        return statistics.fmean(values) if values else None
+
+    def sd(self, metric: str) -> float | None:
+        """Sample standard deviation over the members (n - 1); None for fewer than two."""
+        values = self.values(metric)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def curves(self, metric: str) -> list[list[float]]:
+        """Per member, the metric after every epoch, as far as the manifest has it; `loss` is a metric too."""
+        return [curve for model in self.models if (curve := _curve(model, metric))]
+
+    def curve(self, metric: str) -> list[float]:
+        """Mean over the members, as far as all of them trained."""
+        return [statistics.fmean(values) for values in zip(*self.curves(metric), strict=False)]
+
+
+def _curve(model: Model, metric: str) -> list[float]:
+    epochs = model.manifest.metrics.epochs
+    if metric == "loss":
+        return [epoch.loss for epoch in epochs]
+    return [epoch.valid[metric] for epoch in epochs if metric in epoch.valid]
+
+
+def by_data(models: Iterable[Model]) -> dict[str, list[Model]]:
+    """Models by the digest of their data."""
+    found: dict[str, list[Model]] = defaultdict(list)
+    for model in models:
+        found[model.manifest.data.digest].append(model)
+    return dict(found)
+
+
+def group(models: Iterable[Model]) -> list[Group]:
+    """Models of the same settings and data together; copies of a model count once."""
+    versions = {model.version: model for model in models}
+    found: dict[str, list[Model]] = defaultdict(list)
+    for model in sorted(versions.values(), key=lambda model: model.age):
+        key = repr((model.manifest.data.digest, sorted(settings_of(model).items())))
+        found[key].append(model)
+    return [Group(tuple(members)) for members in found.values()]
+
+
+def ranked(groups: Iterable[Group], metric: str) -> list[Group]:
+    """The best mean first, older groups before newer ones that tie, those without the metric last."""
+    by_age = sorted(groups, key=lambda one: one.models[0].age)
+    return sorted(by_age, key=lambda one: -1.0 if (mean := one.mean(metric)) is None else mean, reverse=True)
+
+
+def differing(groups: list[Group]) -> list[str]:
+    """The keys in which at least two groups are known to differ, in the order of the configuration."""
+    keys = dict.fromkeys(key for one in groups for key in one.settings)
+    return [key for key in keys if len({repr(one.settings[key]) for one in groups if key in one.settings}) > 1]
+
+
+def shown_value(one: Group, key: str) -> str:
+    """A setting for people; says where the manifest left it to the default, or is too old to tell."""
+    text = plain(one.settings.get(key, NOT_RECORDED))
+    return f"{text} (default)" if all(key in defaulted(model) for model in one.models) else text
+
+
+def labels(count: int) -> list[str]:
+    """A, B, ... Z, A1, B1, ...: short names for rows."""
+    return [chr(65 + i % 26) + (str(i // 26) if i >= 26 else "") for i in range(count)]
+
+
+def spread(one: Group, metric: str) -> str:
+    """`35.40 ± 0.21`, in per cent; without a spread for one model alone."""
+    sd = one.sd(metric)
+    return percent(one.mean(metric)) + ("" if sd is None else f" ± {100 * sd:.2f}")
+
+
+def epochs_kept(one: Group) -> str:
+    """`6` or `6-8`: the epochs whose weights the models have."""
+    epochs = [model.manifest.metrics.epoch for model in one.models if model.manifest.metrics.epoch]
+    if not epochs:
+        return ""
+    return str(epochs[0]) if min(epochs) == max(epochs) else f"{min(epochs)}-{max(epochs)}"
+
+
+def percent(value: float | None) -> str:
+    """`35.40`; nothing for nothing."""
+    return "" if value is None else f"{100 * value:.2f}"
+
+
+def plain(value: object) -> str:
+    """A value of the configuration; of a fraction four digits, which are enough to tell models apart."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(plain, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def metrics_of(models: Iterable[Model]) -> list[str]:
+    """The metrics that at least one model has."""
+    return list(dict.fromkeys(name for model in models for name in model.manifest.metrics.valid))
+
+
+def best_model(models: list[Model], metric: str, data: str | None = None) -> list[Model]:
+    """The models that can be compared, the best by a validation metric first; older ones win ties.
+
+    Args:
+        models: of any data.
+        metric: such as `recall@50`.
+        data: beginning of the digest of the data to choose among; None if there is no choice.
+
+    Raises:
+        ArtifactError: the data differ and none was picked, or no model has the metric.
+    """
+    classes = by_data(models)
+    if data is not None:
+        classes = {digest: members for digest, members in classes.items() if digest.startswith(data)}
+        if not classes:
+            raise ArtifactError(f"--data {data}: no model has such data; there is {_listed(by_data(models))}")
+    if len(classes) > 1:
+        raise ArtifactError(
+            f"the models saw different data, so their metrics cannot be compared; pick with --data: {_listed(classes)}"
+        )
+    ((_, members),) = classes.items()
+    scored = [model for model in members if metric in model.manifest.metrics.valid]
+    if not scored:
+        known = ", ".join(metrics_of(members))
+        raise ArtifactError(f"no model has {metric}; there is {known}" if known else "no model was validated")
+    scored.sort(key=lambda model: model.age)
+    return sorted(scored, key=lambda model: model.manifest.metrics.valid[metric], reverse=True)
+
+
+def _listed(classes: dict[str, list[Model]]) -> str:
+    return "; ".join(
+        f"{digest} ({len(members)} model{'s' * (len(members) > 1)}, {members[0].manifest.data.summary})"
+        for digest, members in classes.items()
+    )

@@ -1,0 +1,182 @@
+"""What the manifests in a directory of models say, read without loading a single tensor.
+
+A model that cannot be used is listed with the reason and never hides the others. Knows nothing of comparing them.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mind.artifact import FORMAT_VERSION, MANIFEST, TENSORS, content_version, read_manifest
+from mind.config import HyperParameters, explain
+from mind.errors import ArtifactError
+
+DIGEST_LENGTH = 8
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class EpochLine(_Part):
+    """One epoch of `metrics.epochs`."""
+
+    epoch: int
+    loss: float
+    valid: dict[str, float] = {}
+
+
+class Metrics(_Part):
+    """`metrics`: how the training went; models of earlier releases lack epochs and runner."""
+
+    epoch: int | None = None
+    loss: float | None = None
+    valid: dict[str, float] = {}
+    epochs: tuple[EpochLine, ...] = ()
+    runner: dict[str, bool | int | float | str | None] = {}
+    """The keys of the runner that training depends on, seed among them."""
+
+
+class Data(_Part):
+    """`data`: what the model was trained and validated on."""
+
+    files: dict[str, str] = {}
+    """Training files by name, with their sha256."""
+    valid: dict[str, str] | None = None
+    """Validation files likewise; None in models of earlier releases and in those that were not validated."""
+    item_features: dict[str, str] = {}
+    """The file of item features; a choice of the model, so no part of `digest`."""
+    users: int | None = None
+    interactions: int | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Short name of the training and validation data: metrics can be compared where it is the same."""
+        content = json.dumps([self.files, self.valid, self.users, self.interactions], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:DIGEST_LENGTH]
+
+    @property
+    def summary(self) -> str:
+        """One line for people, such as `754 users, 79,235 interactions in train.txt; validated on valid.txt`."""
+        if not self.files:
+            return "not recorded"
+        files = next(iter(self.files)) if len(self.files) == 1 else f"{len(self.files)} files"
+        valid = "validation data not recorded" if self.valid is None else f"validated on {', '.join(self.valid)}"
+        return f"{self.users:,} users, {self.interactions:,} interactions in {files}; {valid}"
+
+
+class Manifest(_Part):
+    """`manifest.json`, as far as models are compared by it."""
+
+    model_version: str
+    created_at: str = ""
+    hyper_parameters: HyperParameters
+    data: Data = Data()
+    metrics: Metrics = Metrics()
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on disk, its tensors unread."""
+
+    path: Path
+    manifest: Manifest
+    size_bytes: int
+
+    @property
+    def version(self) -> str:
+        """The content's name."""
+        return self.manifest.model_version
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """Sorts older models first; those of the same second by version."""
+        return self.manifest.created_at, self.version
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A model directory that cannot be used."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The models of a directory, older ones first."""
+
+    directory: Path
+    models: list[Model] = field(default_factory=list)
+    unusable: list[Unusable] = field(default_factory=list)
+
+
+def read_shelf(directory: Path) -> Shelf:
+    """Read every manifest in `directory`; `directory` itself may be one model.
+
+    Raises:
+        ArtifactError: it cannot be read, or holds no model at all.
+    """
+    shelf = Shelf(directory)
+    for path in _model_directories(directory):
+        try:
+            shelf.models.append(_read_model(path))
+        except ArtifactError as error:
+            shelf.unusable.append(Unusable(path, str(error).removeprefix(f"{path}/")))
+    if not shelf.models and not shelf.unusable:
+        raise ArtifactError(f"{directory}: holds no model; `python -m mind.train` writes one")
+    shelf.models.sort(key=lambda model: model.age)
+    return shelf
+
+
+def _model_directories(directory: Path) -> list[Path]:
+    """Those that hold a part of a model; what starts with a dot is still being written."""
+    if (directory / MANIFEST).is_file():
+        return [directory]
+    try:
+        entries = sorted(path for path in directory.iterdir() if not path.name.startswith(".") and path.is_dir())
+    except OSError as error:
+        raise ArtifactError(f"{directory}: cannot be read: {error.strerror}") from error
+    return [path for path in entries if (path / MANIFEST).exists() or (path / TENSORS).exists()]
+
+
+def _read_model(path: Path) -> Model:
+    content = read_manifest(path)
+    if content.get("format_version") != FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path / MANIFEST}: format_version is {content.get('format_version')!r}, this release reads "
+            f"{FORMAT_VERSION}"
+        )
+    if content.get("model_version") != content_version(content):
+        raise ArtifactError(f"{path / MANIFEST}: changed since it was written")
+    try:
+        manifest = Manifest.model_validate(content)
+    except ValidationError as error:
+        raise ArtifactError(f"{path / MANIFEST}: {explain(error)}") from error
+    try:
+        _check_complete(path / TENSORS)
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    except OSError as error:
+        raise ArtifactError(f"{error.filename}: cannot be read: {error.strerror}") from error
+    return Model(path, manifest, size)
+
+
+def _check_complete(file: Path) -> None:
+    """Hold the size of a safetensors file to its header: eight bytes of length, JSON, then the tensors."""
+    size = file.stat().st_size
+    with file.open("rb") as content:
+        header_length = int.from_bytes(content.read(8), "little")
+        header = content.read(header_length) if header_length < size else b""
+    try:
+        tensors: dict[str, Any] = json.loads(header)
+        ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
+        expected = 8 + header_length + max(ends)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+        raise ArtifactError(f"{file}: not safetensors") from error
+    if size != expected:
+        raise ArtifactError(f"{file}: {size:,} bytes, its header says {expected:,}: damaged or incomplete")

@@ -1,0 +1,116 @@
+"""The search: asks the study for settings, has them trained, tells the study how it went. Knows no Paddle."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+
+from optuna.trial import Trial
+
+from mind.config import Config
+from mind.errors import ArtifactError, ConfigError
+from mind.study import Outcome, Study
+from mind.trials import Blocked, EpochDone, Failed, Message, Pruned, Worker, Written
+
+
+@dataclass
+class Running:
+    """A trial in training."""
+
+    worker: Worker
+    trial: Trial
+    epoch: int = 0
+
+
+class Search:
+    """Trials of a study, `jobs` at a time."""
+
+    def __init__(
+        self,
+        study: Study,
+        metric: str,
+        configure: Callable[[dict[str, object]], Config],
+        prune: bool = True,
+        start_worker: Callable[[], Worker] = Worker.start,
+    ) -> None:
+        """`configure` makes a configuration of searched settings, or raises ConfigError if they do not fit together."""
+        self._study, self._metric, self._configure, self._prune = study, metric, configure, prune
+        self._start_worker = start_worker
+        self._idle: list[Worker] = []
+        self.running: dict[Connection, Running] = {}
+
+    def run(
+        self,
+        trials: int,
+        jobs: int,
+        on_epoch: Callable[[Running], None] = lambda running: None,
+        on_end: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
+        """Go on until `trials` of the study have ended.
+
+        Raises:
+            ArtifactError: models cannot be written; the trials in training are for the next process.
+        """
+        try:
+            while True:
+                while len(self.running) < jobs and len(self._study.outcomes()) + len(self.running) < trials:
+                    at_once = self._begin()
+                    if at_once:
+                        on_end(at_once)
+                if not self.running:
+                    return
+                ready = wait(list(self.running))
+                for running in [one for line, one in self.running.items() if line in ready]:
+                    outcome = self._heed(running)
+                    on_epoch(running) if outcome is None else on_end(outcome)
+        finally:
+            self._stop()
+
+    def _begin(self) -> Outcome | None:
+        """Start a trial; gives its outcome if that is known without training."""
+        trial = self._study.ask()
+        before = self._study.earlier(trial)
+        if before:
+            return self._study.end(trial, before.ended, before.value, before.note, before.number)
+        try:
+            settings = self._configure(trial.params)
+        except ConfigError as error:
+            return self._study.end(trial, "failed", None, str(error))
+        worker = self._idle.pop() if self._idle else self._start_worker()
+        self.running[worker.connection] = Running(worker, trial)
+        worker.connection.send(settings)
+        return None
+
+    def _heed(self, running: Running) -> Outcome | None:
+        """Take one message from a worker; gives the trial's outcome if it has ended."""
+        line, trial = running.worker.connection, running.trial
+        try:
+            message: Message = line.recv()
+            if isinstance(message, EpochDone):
+                running.epoch = message.number
+                worse = self._study.report(trial, message.number, message.metrics[self._metric])
+                line.send(worse and self._prune)
+                return None
+        except (EOFError, OSError):
+            del self.running[line]
+            running.worker.stop()
+            return self._study.end(trial, "failed", None, "the process that trained it died, perhaps out of memory")
+        if isinstance(message, Blocked):
+            raise ArtifactError(message.reason)
+        self._idle.append(self.running.pop(line).worker)
+        match message:
+            case Written():
+                return self._study.end(trial, "complete", message.metrics[self._metric], message.model_version)
+            case Pruned():
+                return self._study.end(trial, "pruned", None, f"worse than the median after epoch {running.epoch}")
+            case Failed():
+                return self._study.end(trial, "failed", None, message.reason)
+
+    def _stop(self) -> None:
+        """End all workers; what they were training is for the next process."""
+        for running in self.running.values():
+            running.worker.stop()
+            self._study.interrupt(running.trial.number)
+        for worker in self._idle:
+            worker.stop()
+        self.running.clear()
+        self._idle.clear()

@@ -1,0 +1,175 @@
+"""The settings that a search tries, as written on the command line: `KEY=[a, b, c]` or `KEY=low..high`.
+
+Every key and value is held to the configuration before the first trial. Knows nothing of how values are chosen.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mind.config import Config, load_config
+from mind.errors import ConfigError
+
+FOLLOWERS = {"hyper_parameters.embedding_dim": "hyper_parameters.hidden_size"}
+"""Keys that move with another: items and interests are compared by inner product, so both lengths are one setting."""
+FIXED = {
+    "runner.train_data_dir",
+    "runner.valid_data_dir",
+    "runner.test_data_dir",
+    "runner.item_features_file",
+    "runner.model_save_path",
+    "runner.print_interval",
+    "runner.checkpoint_interval_s",
+    "runner.infer_batch_size",
+    "runner.use_gpu",
+}
+"""Keys that are no setting of the model: data must be the same in all trials, the others change nothing."""
+LOG_FROM = 10.0
+"""A range of fractions whose ends are this many times apart is searched on a logarithmic scale."""
+
+Scalar = bool | int | float | str | None
+"""What a study can keep; lists, such as the names of item features, are kept as JSON."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of several values."""
+
+    values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return json.dumps(list(self.values))
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between two, both included; whole if both are."""
+
+    low: int | float
+    high: int | float
+
+    @property
+    def whole(self) -> bool:
+        """Whether only integers are meant."""
+        return isinstance(self.low, int)
+
+    @property
+    def log(self) -> bool:
+        """Whether 0.001 to 0.01 counts as much as 0.01 to 0.1."""
+        return not self.whole and self.low > 0 and self.high / self.low >= LOG_FROM
+
+    def __str__(self) -> str:
+        return f"{self.low}..{self.high}"
+
+
+Space = dict[str, Choice | Range]
+
+
+def parse_space(specs: list[str]) -> Space:
+    """Read `KEY=[a, b, c]` and `KEY=low..high`.
+
+    Raises:
+        ConfigError: one is neither, is empty, or repeats a key.
+    """
+    space: Space = {}
+    for spec in specs:
+        key, _, text = spec.partition("=")
+        if key in space:
+            raise ConfigError(f"--space {spec}: {key} is given twice")
+        space[key] = _parse_values(spec, text.strip())
+    return space
+
+
+def _parse_values(spec: str, text: str) -> Choice | Range:
+    low, dots, high = text.partition("..")
+    if dots and not text.startswith("["):
+        return _parse_range(spec, low.strip(), high.strip())
+    try:
+        values = yaml.safe_load(text) if text.startswith("[") else None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--space {spec}: the list is not YAML") from error
+    if not isinstance(values, list):
+        raise ConfigError(f"--space {spec}: expected KEY=[a, b, c] or KEY=low..high, such as runner.epochs=5..20")
+    try:
+        different = {json.dumps(value) for value in values}
+    except TypeError as error:
+        raise ConfigError(f"--space {spec}: {error}") from error
+    if not values or len(different) < len(values):
+        raise ConfigError(f"--space {spec}: {'a value is given twice' if values else 'the list is empty'}")
+    return Choice(tuple(values))
+
+
+def _parse_range(spec: str, low: str, high: str) -> Range:
+    if all(re.fullmatch(r"[+-]?\d+", end) for end in (low, high)):
+        found = Range(int(low), int(high))
+    else:
+        try:
+            found = Range(float(low), float(high))
+        except ValueError as error:
+            raise ConfigError(f"--space {spec}: the ends of a range are numbers") from error
+    if not float("-inf") < found.low < found.high < float("inf"):
+        raise ConfigError(f"--space {spec}: a range goes from a number to a larger one")
+    return found
+
+
+def check_space(space: Space, config: Path, overrides: list[str]) -> None:
+    """Hold every key and value to the configuration.
+
+    Raises:
+        ConfigError: a key is unknown, follows another, is overridden as well or cannot be searched, or a value has a
+            wrong type or breaks a limit.
+    """
+    if not space:
+        raise ConfigError("nothing to search: give --space at least once")
+    overridden = {override.partition("=")[0] for override in overrides}
+    for key, values in space.items():
+        if key in FIXED:
+            raise ConfigError(f"--space {key}: is the same in all trials, it is no setting of the model")
+        for leader, follower in FOLLOWERS.items():
+            if key == follower:
+                raise ConfigError(f"--space {key}: always equals {leader}; search that one")
+        if clash := {key, FOLLOWERS.get(key)} & overridden:
+            raise ConfigError(f"--space {key}: {' and '.join(map(str, clash))} is overridden by -o as well")
+        for value in _probes(values):
+            try:
+                load_config(config, [*overrides, *as_overrides({key: value})])
+            except ConfigError as error:
+                raise ConfigError(f"--space {key}={values}: {str(error).removeprefix(f'{config}: ')}") from error
+
+
+def _probes(values: Choice | Range) -> list[Any]:
+    """All of a list; the ends of a range and something between, in case only whole numbers will do."""
+    if isinstance(values, Choice):
+        return list(values.values)
+    inside = [] if values.whole else [values.low + (values.high - values.low) * 0.381966]
+    return [values.low, values.high, *inside]
+
+
+def as_overrides(chosen: dict[str, Any]) -> list[str]:
+    """Chosen values, and those that follow them, as overrides of the configuration."""
+    followed = {FOLLOWERS[key]: value for key, value in chosen.items() if key in FOLLOWERS}
+    return [f"{key}={_yaml(value)}" for key, value in (chosen | followed).items()]
+
+
+def scalar(value: Any) -> Scalar:
+    """A value as a study keeps it."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
+
+
+def _yaml(value: Any) -> str:
+    """A value, or what `scalar` made of it, for an override; no key takes text that begins with a bracket."""
+    return value if isinstance(value, str) and value[:1] in ("[", "{") else json.dumps(value)
+
+
+def unsearched(settings: Config, space: Space) -> dict[str, Any]:
+    """What stays the same in all trials and bears on their results, by dotted key."""
+    searched = space.keys() | {FOLLOWERS[key] for key in space if key in FOLLOWERS}
+    tree = settings.model_dump(mode="json", by_alias=True)
+    flat = {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()}
+    optimizer = flat.pop("hyper_parameters.optimizer")
+    flat |= {f"hyper_parameters.optimizer.{key}": value for key, value in optimizer.items()}
+    return {key: value for key, value in flat.items() if key not in searched and key not in FIXED}

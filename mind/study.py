@@ -1,0 +1,235 @@
+"""A search over settings that outlives its process: Optuna's study in one file of JSON lines.
+
+Which settings come next depends on the seed, the number of the trial and what the trials before it gave, so a search
+that was killed goes on as if it had not been. Knows the settings as plain values and nothing of training.
+"""
+
+import fcntl
+import json
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.importance import get_param_importances
+from optuna.pruners import BasePruner, MedianPruner, NopPruner
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from mind.errors import ConfigError, DataError
+from mind.space import Choice, Range, Space, scalar
+
+NAME = "mind"
+STARTUP_TRIALS = 5
+"""Complete trials before one can be pruned."""
+FIRST_PRUNED_EPOCH = 2
+"""After the first, small steps always look worse."""
+ENOUGH_FOR_IMPORTANCE = 10
+"""Complete trials before the importance of parameters is worth a line."""
+_BEGINNING = b'{"op_code":'
+"""Of every file that Optuna writes; nothing else is touched."""
+Ended = Literal["complete", "pruned", "failed"]
+_STATES: dict[TrialState, Ended] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A trial that has ended."""
+
+    number: int
+    settings: dict[str, Any]
+    """What was searched, by key."""
+    ended: Ended
+    value: float | None
+    """The validation metric; of the last epoch if pruned."""
+    note: str
+    """The model's version, or why there is none."""
+    repeats: int | None
+    """Number of the trial that already had these settings: training is deterministic, so its outcome stands."""
+
+
+class Study:
+    """A search and its file, locked while this object lives."""
+
+    def __init__(self, file: Path, identity: dict[str, Any], space: Space, seed: int) -> None:
+        """Open the study in `file`, or begin one.
+
+        Args:
+            file: JSON lines, written by Optuna.
+            identity: what all trials share, by name: metric, data, settings. Taken up again, it must be the same.
+            space: what to search.
+            seed: of the choice of settings.
+
+        Raises:
+            ConfigError: the study there is of something else, or another process is at it.
+            DataError: the file is damaged or cannot be written.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._seed = seed
+        self._distributions = {key: _distribution(values) for key, values in space.items()}
+        self._lock = _open_locked(file)
+        comparable = "runner.epochs" not in space  # an epoch of 5 and the same of 20 are not the same
+        pruner: BasePruner = MedianPruner(STARTUP_TRIALS, FIRST_PRUNED_EPOCH) if comparable else NopPruner()
+        try:
+            storage = JournalStorage(JournalFileBackend(str(file)))
+            self._study = optuna.create_study(
+                storage=storage, study_name=NAME, direction="maximize", pruner=pruner, load_if_exists=True
+            )
+            _hold_to(self._study, file, identity | {"space": {key: str(values) for key, values in space.items()}})
+            self.interrupted = self._queue_interrupted()
+        except ConfigError:
+            self.close()
+            raise
+        except (ValueError, KeyError, TypeError, AssertionError) as error:  # a line that is not Optuna's
+            self.close()
+            raise DataError(f"{file}: no study: {type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        """Let others have the file."""
+        self._lock.close()
+
+    def _queue_interrupted(self) -> int:
+        """Close the trials that were running when a process was killed, and put their settings first in the queue."""
+        trials = self._study.get_trials(deepcopy=False)
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                self.interrupt(trial.number)
+        settled = [outcome.settings for outcome in self.outcomes()]
+        settled += [trial.system_attrs["fixed_params"] for trial in trials if trial.state == TrialState.WAITING]
+        for number in self._interrupted:
+            settings = trials[number].params
+            if settings.keys() == self._distributions.keys() and settings not in settled:
+                self._study.enqueue_trial(settings)
+                settled.append(settings)
+        return len(self._study.get_trials(deepcopy=False, states=[TrialState.WAITING]))
+
+    @property
+    def _interrupted(self) -> list[int]:
+        """Numbers of the trials that did not end by themselves."""
+        numbers: list[int] = self._study.user_attrs.get("interrupted", [])
+        return numbers
+
+    def outcomes(self) -> list[Outcome]:
+        """All trials that have ended by themselves, in their order."""
+        trials, interrupted = self._study.get_trials(deepcopy=False), set(self._interrupted)
+        return [_outcome(trial) for trial in trials if trial.state.is_finished() and trial.number not in interrupted]
+
+    def ask(self) -> Trial:
+        """Begin a trial; its `params` are the settings to try."""
+        counted = len(self._study.get_trials(deepcopy=False)) - len(self._interrupted)
+        seed = int(np.random.SeedSequence([self._seed, counted]).generate_state(1)[0])
+        self._study.sampler = TPESampler(seed=seed)
+        return self._study.ask(self._distributions)
+
+    def earlier(self, trial: Trial) -> Outcome | None:
+        """A trial that has ended with the same settings."""
+        return next((one for one in self.outcomes() if one.settings == trial.params), None)
+
+    def report(self, trial: Trial, epoch: int, value: float) -> bool:
+        """Note a trial's metric after an epoch; gives whether it is worse than the median and should stop."""
+        trial.report(value, epoch)
+        return trial.should_prune()
+
+    def end(self, trial: Trial, ended: Ended, value: float | None, note: str, repeats: int | None = None) -> Outcome:
+        """Close a trial."""
+        trial.set_user_attr("note", note)
+        if repeats is not None:
+            trial.set_user_attr("repeats", repeats)
+        state = next(state for state, name in _STATES.items() if name == ended)
+        return _outcome(self._study.tell(trial, value if ended == "complete" else None, state=state))
+
+    def interrupt(self, number: int) -> None:
+        """Close a trial that did not end by itself; the next process begins with it."""
+        self._study.set_user_attr("interrupted", [*self._interrupted, number])
+        self._study.tell(number, state=TrialState.FAIL)
+
+    def importance(self) -> dict[str, float]:
+        """Share of each setting in how the metric varies (PED-ANOVA, arXiv 2304.10255); empty for too few trials."""
+        complete = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        if len(complete) < ENOUGH_FOR_IMPORTANCE or len(self._distributions) < 2:
+            return {}
+        return get_param_importances(self._study)
+
+
+def best_of(outcomes: list[Outcome]) -> list[Outcome]:
+    """The complete trials, each setting once, the best first; the earlier one wins a tie."""
+    complete = [one for one in outcomes if one.ended == "complete" and one.repeats is None]
+    return sorted(complete, key=lambda one: -(one.value or 0))
+
+
+def _distribution(values: Choice | Range) -> BaseDistribution:
+    if isinstance(values, Choice):
+        return CategoricalDistribution([scalar(value) for value in values.values])
+    if values.whole:
+        return IntDistribution(int(values.low), int(values.high))
+    return FloatDistribution(values.low, values.high, log=values.log)
+
+
+def _outcome(trial: FrozenTrial) -> Outcome:
+    value = trial.value if trial.state == TrialState.COMPLETE else None
+    if trial.state == TrialState.PRUNED and trial.intermediate_values:
+        value = trial.intermediate_values[max(trial.intermediate_values)]
+    attributes = trial.user_attrs
+    return Outcome(
+        trial.number,
+        dict(trial.params),
+        _STATES[trial.state],
+        value,
+        attributes.get("note", ""),
+        attributes.get("repeats"),
+    )
+
+
+def _open_locked(file: Path) -> BinaryIO:
+    """Open the file and keep others out; mend what a killed process left: half a line, Optuna's own lock."""
+    with ExitStack() as opened:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            handle = opened.enter_context(file.open("a+b"))
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            handle.seek(0)
+            content = handle.read()
+            if not content.startswith(_BEGINNING[: len(content)]):
+                raise DataError(f"{file}: no study, it does not begin with {_BEGINNING.decode()}")
+            handle.truncate(content.rfind(b"\n") + 1)
+            file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
+        except BlockingIOError as error:
+            raise ConfigError(f"{file}: another search is at it") from error
+        except OSError as error:
+            raise DataError(f"{file}: cannot be written: {error.strerror}") from error
+        opened.pop_all()
+    return handle
+
+
+def _hold_to(study: optuna.Study, file: Path, identity: dict[str, Any]) -> None:
+    """Note what a new study is about; refuse to go on with one that is about something else."""
+    identity = json.loads(json.dumps(identity))
+    known = study.user_attrs.get("identity")
+    if known is None:
+        study.set_user_attr("identity", identity)
+        return
+    changes = []
+    for name, now in identity.items():
+        before = known.get(name)
+        if not isinstance(before, dict) or not isinstance(now, dict):
+            before, now = {"": before}, {"": now}
+        for key in before | now:
+            if before.get(key) != now.get(key):
+                changes.append(f"{name} {key}".strip() + f" was {_said(before, key)}, is {_said(now, key)}")
+    if changes:
+        raise ConfigError(
+            f"{file}: is a search over something else: {'; '.join(changes)}; another --study begins a new one"
+        )
+
+
+def _said(tree: dict[str, Any], key: str) -> str:
+    return str(tree[key]) if key in tree else "absent"

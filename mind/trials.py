@@ -1,0 +1,159 @@
+"""Trials of a search, trained in processes of their own: one that crashes or runs out of memory takes no other along.
+
+A worker takes a configuration, tells its parent the metrics after every epoch, is told whether to go on, and ends with
+an artifact or a reason. Knows nothing of how settings are chosen.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+from mind.config import Config
+from mind.errors import ArtifactError, MindError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EpochDone:
+    """An epoch has been validated; the worker waits for True, which stops the trial."""
+
+    number: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Written:
+    """The trial is done and its model on disk."""
+
+    model_version: str
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The trial was stopped."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """These settings give no model."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """No settings would give a model: the disk is full, for one. The search cannot go on."""
+
+    reason: str
+
+
+Message = EpochDone | Written | Pruned | Failed | Blocked
+
+
+class _Stop(Exception):  # noqa: N818 - not an error
+    """The parent said so, or is gone."""
+
+
+@dataclass
+class Worker:
+    """A process that trains, and the line to it."""
+
+    connection: Connection
+    stop: Callable[[], None]
+    """End it at once, whatever it is doing."""
+
+    @classmethod
+    def start(cls) -> "Worker":
+        """Start a process; it imports Paddle once, for all its trials."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_main, args=(theirs, os.getpid()), daemon=True)
+        process.start()
+        theirs.close()
+
+        def stop() -> None:
+            process.terminate()
+            process.join()
+            ours.close()
+
+        return cls(ours, stop)
+
+
+def _main(connection: Connection, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+
+    def on_step() -> None:
+        if os.getppid() != parent:
+            raise _Stop
+
+    serve(connection, on_step)
+
+
+def serve(connection: Connection, on_step: Callable[[], None] = lambda: None) -> None:
+    """Train what comes over the line, until it is closed."""
+    inputs: tuple[Any, Any] = (None, None)
+    while True:
+        try:
+            settings: Config = connection.recv()
+            inputs = _reading(settings, inputs)
+            connection.send(_run(settings, inputs[1], connection, on_step))
+        except MindError as error:
+            connection.send(Blocked(str(error)))
+        except (EOFError, OSError, _Stop):
+            return
+
+
+def _reading(settings: Config, last: tuple[Any, Any]) -> tuple[Any, Any]:
+    """What a run of these settings reads, with what it depends on; read once as long as that stays the same."""
+    from mind.train import read_inputs
+
+    key = settings.hyper_parameters.item_features
+    return last if last[1] is not None and last[0] == key else (key, read_inputs(settings))
+
+
+def _run(settings: Config, inputs: Any, connection: Connection, on_step: Callable[[], None]) -> Message:
+    from mind.train import checkpoint_of, write_model
+    from mind.training import Epoch, train
+
+    def on_epoch(epoch: Epoch) -> None:
+        connection.send(EpochDone(epoch.number, epoch.metrics))
+        if connection.recv():
+            raise _Prune
+
+    checkpoint = checkpoint_of(settings, inputs)
+    try:
+        trained = train(
+            settings,
+            inputs.sequences,
+            inputs.valid,
+            lambda *_: on_step(),
+            on_epoch,
+            features=inputs.features,
+            checkpoint=checkpoint,
+        )
+        return Written(write_model(settings, inputs, trained).name, trained.best.metrics)
+    except _Prune:
+        answer: Message = Pruned()
+    except (_Stop, EOFError, OSError):
+        raise
+    except ArtifactError as error:
+        return Blocked(str(error))
+    except MindError as error:
+        answer = Failed(str(error))
+    except Exception as error:  # whatever Paddle makes of strange settings
+        logger.exception("a trial failed")
+        answer = Failed(f"{type(error).__name__}: {error}")
+    if checkpoint:
+        checkpoint.remove()
+    return answer
+
+
+class _Prune(Exception):  # noqa: N818 - not an error
+    """The parent answered that this trial is not worth going on with."""

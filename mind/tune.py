@@ -1,0 +1,178 @@
+"""The command that searches for settings: `python -m mind.tune -m mind/config.yaml --trials 20 --space ...`."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from mind.artifact import check_writable
+from mind.command import ConfigFile, Overrides, run
+from mind.comparison import DEFAULT_METRIC, percent, plain
+from mind.config import Config, load_config
+from mind.errors import ConfigError
+from mind.manifests import Data
+from mind.search import Running, Search
+from mind.space import as_overrides, check_space, parse_space, unsearched
+from mind.study import Outcome, Study, best_of
+
+METRICS = tuple(f"{name}@{n}" for n in (20, 50) for name in ("recall", "ndcg", "hit_rate"))
+TOP = 10
+EPILOG = """Example:
+
+python -m mind.tune -m mind/config.yaml --trials 20 --space 'hyper_parameters.embedding_dim=[32, 64, 128]'
+--space 'hyper_parameters.optimizer.learning_rate=0.001..0.02'"""
+
+app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
+console = Console(highlight=False)
+
+
+@app.command(epilog=EPILOG)
+def main(
+    config: ConfigFile,
+    space: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUES",
+            help="What to search: KEY=[a, b, c] or KEY=low..high, whole numbers if both ends are, on a logarithmic "
+            "scale if the ends are fractions 10 times apart. hidden_size follows embedding_dim. Repeatable.",
+        ),
+    ] = None,
+    override: Overrides = None,
+    trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of earlier runs included.")] = 20,
+    metric: Annotated[str, typer.Option(metavar="NAME", help="Validation metric to maximise.")] = DEFAULT_METRIC,
+    study: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where the search is kept; study.jsonl beside the models if not given."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, one core each if more than one.")] = 1,
+    prune: Annotated[bool, typer.Option(help="Stop trials that are worse than the median at the same epoch.")] = True,
+) -> None:
+    """Search for settings: every trial trains MIND, the validation users decide, each model becomes an artifact.
+
+    The test users are never read. The same command goes on with a search that was stopped or killed.
+    """
+    overrides = override or []
+    searched = parse_space(space or [])
+    settings = load_config(config, overrides)
+    check_space(searched, config, overrides)
+    runner = settings.runner
+    if runner.valid_data_dir is None:
+        raise ConfigError("runner.valid_data_dir: a search needs validation data")
+    if metric not in METRICS:
+        raise ConfigError(f"--metric {metric}: expected one of {', '.join(METRICS)}")
+    check_writable(runner.model_save_path)
+    if jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the trials share the cores
+    identity = {"metric": metric, "data": _fingerprint(settings), "settings": unsearched(settings, searched)}
+    file = study or runner.model_save_path / "study.jsonl"
+    found = Study(file, identity, searched, runner.seed)
+    _say_resumed(found, file, trials)
+    search = Search(found, metric, partial(_configure, config, overrides), prune)
+    try:
+        _run(search, found, trials, jobs, metric)
+    except KeyboardInterrupt as error:
+        done = len(found.outcomes())
+        console.print(f"stopped; {file} keeps {done} of {trials} trials, the same command goes on", soft_wrap=True)
+        raise typer.Exit(130) from error
+    finally:
+        found.close()
+    _report(found, runner.model_save_path, metric, list(searched))
+
+
+def _fingerprint(settings: Config) -> dict[str, Any]:
+    """Of the data that every trial reads; the digest is the one that `mind.models list` shows."""
+    from mind.train import read_inputs  # not before the options are known to be right: Paddle takes its time
+
+    data = Data.model_validate(read_inputs(settings).fingerprint)
+    return {"digest": data.digest, "features": [digest[:8] for digest in data.item_features.values()]}
+
+
+def _configure(config: Path, overrides: list[str], chosen: dict[str, object]) -> Config:
+    return load_config(config, [*overrides, *as_overrides(chosen)])
+
+
+def _say_resumed(study: Study, file: Path, trials: int) -> None:
+    done = study.outcomes()
+    if not done and not study.interrupted:
+        console.print(f"a new search of {trials} trials in {file}", soft_wrap=True)
+        return
+    line = f"going on with {file}: {len(done)} of {trials} trials are done"
+    if best := best_of(done):
+        line += f", the best #{best[0].number} with {percent(best[0].value)} %"
+    if study.interrupted:
+        line += f"; {study.interrupted} that did not end {'is' if study.interrupted == 1 else 'are'} run again"
+    console.print(line, soft_wrap=True)
+
+
+def _run(search: Search, study: Study, trials: int, jobs: int, metric: str) -> None:
+    columns = (
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[now]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=trials, completed=len(study.outcomes()), now="starting")
+
+        def on_epoch(_: Running) -> None:
+            running = ", ".join(f"#{one.trial.number} epoch {one.epoch}" for one in search.running.values())
+            best = best_of(study.outcomes())
+            progress.update(task, now=running + (f"; best {percent(best[0].value)} %" if best else ""))
+
+        def on_end(outcome: Outcome) -> None:
+            console.print(_line(outcome, metric), soft_wrap=True)
+            progress.update(task, completed=len(study.outcomes()))
+
+        search.run(trials, jobs, on_epoch, on_end)
+
+
+def _line(outcome: Outcome, metric: str) -> Text:
+    """How a trial went."""
+    settings = ", ".join(f"{_short(key)} {plain(value)}" for key, value in outcome.settings.items())
+    if outcome.repeats is not None:
+        how = Text(f"as #{outcome.repeats}", "dim")
+    elif outcome.ended == "complete":
+        how = Text.assemble((f"{metric} {percent(outcome.value)} %", "bold"), f", model {outcome.note}")
+    else:
+        how = Text(f"{outcome.ended}: {outcome.note}", "yellow" if outcome.ended == "failed" else "dim")
+    return Text.assemble(f"#{outcome.number:<3} {settings}: ", how)
+
+
+def _report(study: Study, models: Path, metric: str, keys: list[str]) -> None:
+    outcomes = study.outcomes()
+    best = best_of(outcomes)
+    if not best:
+        raise ConfigError(f"none of {len(outcomes)} trials gave a model; the last: {outcomes[-1].note}")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("trial", f"{metric} %", *map(_short, keys), "model"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    for one in best[:TOP]:
+        settings = (plain(one.settings[key]) for key in keys)
+        table.add_row(f"#{one.number}", percent(one.value), *settings, one.note)
+    console.print()
+    console.print(table)
+    counts = [f"{len(best)} models"]
+    for what in ("pruned", "failed"):
+        if count := sum(one.ended == what and one.repeats is None for one in outcomes):
+            counts.append(f"{count} {what}")
+    if count := sum(one.repeats is not None for one in outcomes):
+        counts.append(f"{count} repeated earlier ones")
+    console.print(f"{len(outcomes)} trials: {', '.join(counts)}")
+    if importance := study.importance():
+        shares = ", ".join(f"{_short(key)} {share:.0%}" for key, share in importance.items())
+        console.print(f"estimated importance: {shares}")
+    console.print(f"best: {models / best[0].note}", soft_wrap=True)
+
+
+def _short(key: str) -> str:
+    return key.rsplit(".", 1)[-1]
+
+
+if __name__ == "__main__":
+    run(app)
