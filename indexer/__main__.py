@@ -5,6 +5,7 @@ import inspect
 import json
 import logging
 import os
+import signal
 import time
 from collections.abc import Callable
 from enum import StrEnum
@@ -322,7 +323,8 @@ def _number(text: str) -> int | float | str:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line. SIGTERM ends it as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for noisy in ("pymilvus", "milvus_lite"):  # they log a traceback for every error they also raise
         logging.getLogger(noisy).setLevel(logging.CRITICAL)

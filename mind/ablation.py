@@ -67,8 +67,8 @@ def main(
 
 def _validate(config: Path, override: list[str]) -> dict[str, float]:
     """Metrics of the best epoch of one run; in a process of its own."""
-    from mind.paddlerec import read_eval, read_train
-    from mind.training import train
+    from mind.data.paddlerec import read_eval, read_train
+    from mind.training.loop import train
 
     settings = load_config(config, override)
     valid_dir = settings.runner.valid_data_dir

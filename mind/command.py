@@ -1,5 +1,6 @@
 """What the commands of this package share: the configuration options, and errors as one line."""
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,11 @@ Overrides = Annotated[
 
 
 def run(app: typer.Typer) -> None:
-    """Run a command line; errors that a user can mend are one line on stderr and exit code 1."""
+    """Run a command line; errors that a user can mend are one line on stderr and exit code 1.
+
+    SIGTERM ends it as Ctrl-C does: what it has begun to write is removed.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         app()
     except MindError as error:

@@ -16,12 +16,12 @@ from rich.console import Console
 from rich.table import Table
 
 from mind.artifact import Artifact, Float32, Weights, check_writable, write_artifact
-from mind.columns import parse_ids, read_columns
 from mind.command import run
 from mind.config import HyperParameters, explain
+from mind.data.columns import parse_ids, read_columns
+from mind.data.paddlerec import read_train
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ConfigError, DataError
-from mind.paddlerec import read_train
 from mind.pdparams import Array, read_pdparams
 from mind.sequences import Int64
 

@@ -14,16 +14,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mind import baselines
 from mind.artifact import Artifact, Float32, load_artifact, newest_artifact
-from mind.candidates import Service, ask_service, describe_service, read_candidates
 from mind.command import ConfigFile, Overrides, run
 from mind.config import Config, load_config
+from mind.data.paddlerec import read_eval, read_train, replacing
 from mind.encoder import Encoder, NumpyEncoder, check_golden
 from mind.errors import DataError, MindError
-from mind.evaluation import EXACT, SERVED, Evaluation, Lists, OnStep, agreement, evaluate, measure
-from mind.paddlerec import read_eval, read_train, replacing
-from mind.retrieval import encode_histories, item_ids, nearest_items
+from mind.evaluation import baselines
+from mind.evaluation.candidates import Service, ask_service, describe_service, read_candidates
+from mind.evaluation.evaluate import EXACT, SERVED, Evaluation, Lists, OnStep, agreement, evaluate, measure
+from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases, Int64
 
 EPILOG = """Examples:
@@ -103,7 +103,7 @@ def main(
     if evaluation and output:
         _write(output, json.dumps(_plain(evaluation), indent=2, allow_nan=False))
     if evaluation and html:
-        from mind.report import render
+        from mind.evaluation.report import render
 
         _write(html, render(evaluation, item_titles))
     if files:
@@ -137,7 +137,7 @@ def _titles(html: Path | None, titles: Path | None) -> dict[int, str]:
             raise MindError(f"--titles {titles}: titles are shown in the report alone, which --html writes")
         return {}
     try:
-        from mind.report import read_titles
+        from mind.evaluation.report import read_titles
     except ModuleNotFoundError as error:
         raise MindError(f"--html needs {error.name}: pip install 'mind-recall[train]'") from error
     return read_titles(titles) if titles else {}

@@ -3,11 +3,15 @@
 Serving and index never see the parts: `ItemTable.dense` gives one vector an item, and that is what an artifact holds.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mind.artifact import Float32
-from mind.features import ItemFeatures
 from mind.paddle_runtime import paddle
+
+if TYPE_CHECKING:
+    from mind.data.features import ItemFeatures  # which reads files, as serving never does
 
 
 class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
@@ -17,7 +21,7 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
     item without a value has no part for that feature; what is left is averaged, so features alone make a vector.
     """
 
-    def __init__(self, items: int, dim: int, features: ItemFeatures | None, id_dropout: float) -> None:
+    def __init__(self, items: int, dim: int, features: "ItemFeatures | None", id_dropout: float) -> None:
         """Make a table with fresh weights.
 
         Args:

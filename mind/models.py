@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mind.artifact import VERSION_LENGTH
-from mind.command import run
-from mind.comparison import (
+from mind.choice.comparison import (
     DEFAULT_METRIC,
     SHOWN_METRICS,
     Group,
@@ -27,8 +26,9 @@ from mind.comparison import (
     shown_value,
     spread,
 )
+from mind.choice.manifests import Model, Shelf, read_shelf
+from mind.command import run
 from mind.errors import ArtifactError
-from mind.manifests import Model, Shelf, read_shelf
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", no_args_is_help=True)
 console = Console(highlight=False)
@@ -97,7 +97,7 @@ def compare(
         console.print(_metrics_table(rows, metric))
     _print_unusable(shelf, stderr)
     if html:
-        from mind.comparison_page import write_page
+        from mind.choice.comparison_page import write_page
 
         write_page(html, shelf, classes, metric)
         stderr.print(f"written to {html}", soft_wrap=True)

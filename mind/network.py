@@ -4,13 +4,17 @@ Knows rows of the item table, never external ids; nothing of files, training loo
 Shapes: B users, L history items, K interests, D dimensions, C candidates of the softmax.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from mind.artifact import Float32
 from mind.config import HyperParameters
-from mind.features import ItemFeatures
 from mind.item_table import ItemTable
 from mind.paddle_runtime import paddle
+
+if TYPE_CHECKING:
+    from mind.data.features import ItemFeatures  # which reads files, as serving never does
 
 functional = paddle.nn.functional
 
@@ -26,7 +30,7 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         items: int,
         hyper_parameters: HyperParameters,
         routing_logits: Float32,
-        features: ItemFeatures | None = None,
+        features: "ItemFeatures | None" = None,
     ) -> None:
         """Make a network with fresh weights.
 

@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mind.command import run
-from mind.datasets import DATASETS
-from mind.download import fetch
+from mind.data.datasets import DATASETS
+from mind.data.download import fetch
+from mind.data.interactions import Interactions, Report, read_interactions
+from mind.data.paddlerec import replacing, write_eval, write_train
+from mind.data.split import Split, split
 from mind.errors import DataError
-from mind.interactions import Interactions, Report, read_interactions
-from mind.paddlerec import replacing, write_eval, write_train
 from mind.sequences import EvalCases, Int64
-from mind.split import Split, split
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 console = Console(highlight=False)

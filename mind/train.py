@@ -12,14 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mind.artifact import check_writable, write_artifact
-from mind.checkpoint import Checkpoint
 from mind.command import ConfigFile, Overrides, run
 from mind.config import Config, load_config
-from mind.features import FeatureTable, read_features
-from mind.paddlerec import data_files, read_eval, read_train
-from mind.parallel import Ranks
+from mind.data.features import FeatureTable, read_features
+from mind.data.paddlerec import data_files, read_eval, read_train
 from mind.sequences import EvalCases, Sequences
-from mind.training import SELECTED_BY, Epoch, Trained, train
+from mind.training.checkpoint import Checkpoint
+from mind.training.loop import SELECTED_BY, Epoch, Trained, train
+from mind.training.parallel import Ranks
 
 EPILOG = """Examples:
 

@@ -12,14 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from mind.artifact import check_writable
+from mind.choice.comparison import DEFAULT_METRIC, percent, plain
+from mind.choice.manifests import Data
+from mind.choice.search import Running, Search
+from mind.choice.space import as_overrides, check_space, parse_space, unsearched
+from mind.choice.study import Outcome, Study, best_of
 from mind.command import ConfigFile, Overrides, run
-from mind.comparison import DEFAULT_METRIC, percent, plain
 from mind.config import Config, load_config
 from mind.errors import ConfigError
-from mind.manifests import Data
-from mind.search import Running, Search
-from mind.space import as_overrides, check_space, parse_space, unsearched
-from mind.study import Outcome, Study, best_of
 
 METRICS = tuple(f"{name}@{n}" for n in (20, 50) for name in ("recall", "ndcg", "hit_rate"))
 TOP = 10

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clients import RecallClient
-from mind.paddlerec import read_eval
+from mind.data.paddlerec import read_eval
 from protos.recall.v1 import recall_pb2
 
 ROOT = Path(__file__).parent.parent
@@ -124,8 +124,24 @@ def _run(*arguments: str) -> None:
     """Run one of our own commands where the user sees it."""
     shown = " ".join(f"'{word}'" if " " in word else word for word in arguments)
     console.print(f"[dim]$ python {shown}", soft_wrap=True)
-    if subprocess.run([sys.executable, *arguments], check=False).returncode:
-        raise StepError(f"`python {shown}` failed, see above")
+    with _started(arguments) as process:
+        if process.wait():
+            raise StepError(f"`python {shown}` failed, see above")
+
+
+@contextmanager
+def _started(arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is gone, with SIGTERM, when this is left. Ctrl-C reaches the demo alone, which then leaves."""
+    process = subprocess.Popen([sys.executable, *arguments], start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 @contextmanager
@@ -134,28 +150,12 @@ def _server(paths: Paths) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
-    command = [
-        "-m",
-        "server",
-        "--listen",
-        address,
-        "--artifacts",
-        str(paths.artifacts),
-        "--milvus-uri",
-        str(paths.milvus),
-    ]
+    options = ["--listen", address, "--artifacts", str(paths.artifacts), "--milvus-uri", str(paths.milvus)]
+    command = ["-m", "server", *options]
     console.print(f"[dim]$ python {' '.join(command)} &", soft_wrap=True)
-    process = subprocess.Popen([sys.executable, *command])
-    try:
+    with _started(command):
         _run("-m", "clients", "health", "--server", address, "--wait", "60")
         yield address
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _show_users(address: str, users: list[int]) -> None:

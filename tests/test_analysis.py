@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mind import analysis, metrics
-from mind.evaluation import measure
-from mind.retrieval import nearest_items
+from mind.evaluation import analysis, metrics
+from mind.evaluation.evaluate import measure
+from mind.evaluation.retrieval import nearest_items
 from mind.sequences import EvalCases
 from tests.test_metrics import sequences
 

@@ -13,8 +13,8 @@ from threading import Thread
 
 import pytest
 
-from mind import download
-from mind.download import Source, download_url, download_with_pip, fetch
+from mind.data import download
+from mind.data.download import Source, download_url, download_with_pip, fetch
 from mind.errors import DataError
 from tests.test_movielens import RECBOLE, WHEEL, make_archive
 

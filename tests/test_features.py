@@ -9,14 +9,14 @@ import pytest
 
 from mind.artifact import Artifact
 from mind.config import Config
+from mind.data.features import FeatureTable, read_features
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ConfigError, DataError
-from mind.features import FeatureTable, read_features
+from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.item_table import ItemTable
 from mind.paddle_runtime import paddle
-from mind.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases
-from mind.training import train
+from mind.training.loop import train
 from mind.vocabulary import Vocabulary
 from tests.test_metrics import sequences
 from tests.test_training import GROUPS, PER_GROUP, clustered

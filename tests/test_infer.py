@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from mind.artifact import load_artifact
+from mind.data.paddlerec import read_eval, write_eval, write_train
 from mind.encoder import NumpyEncoder
 from mind.errors import MindError
+from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.infer import app
-from mind.paddlerec import read_eval, write_eval, write_train
-from mind.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases
 from protos.recall.v1 import recall_pb2
 from tests.artifacts import make_artifact

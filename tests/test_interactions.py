@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mind.data.interactions import Finding, Interactions, Report, read_interactions
 from mind.errors import DataError
-from mind.interactions import Finding, Interactions, Report, read_interactions
 
 HEADER = "user_id,item_id,timestamp\n"
 NOTHING = Finding(0, ())

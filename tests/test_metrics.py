@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 
-from mind import metrics
-from mind.baselines import co_occurrence, item_knn, most_popular
 from mind.encoder import NumpyEncoder
-from mind.retrieval import encode_histories, nearest_items, top_rows
+from mind.evaluation import metrics
+from mind.evaluation.baselines import co_occurrence, item_knn, most_popular
+from mind.evaluation.retrieval import encode_histories, nearest_items, top_rows
 from mind.sequences import Sequences, pad_last
 from mind.vocabulary import Vocabulary
 from tests.artifacts import hyper_parameters_of, make_weights

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mind.artifact import MANIFEST, TENSORS, write_artifact
-from mind.comparison import differing, group, settings_of, shown_value
+from mind.choice.comparison import differing, group, settings_of, shown_value
+from mind.choice.manifests import read_shelf
 from mind.errors import ArtifactError
-from mind.manifests import read_shelf
 from mind.models import app, sparkline
 from tests.artifacts import hyper_parameters_of, make_artifact, make_weights
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mind import unpack
+from mind.data import unpack
+from mind.data.movielens import read_movielens_1m, read_movielens_100k
 from mind.errors import DataError
-from mind.movielens import read_movielens_1m, read_movielens_100k
 
 GROUPLENS = {
     "ml-100k/u.data": b"196\t242\t3\t881250949\n186\t1\t3\t891717742\n196\t1\t1\t881250948\n",

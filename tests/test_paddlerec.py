@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mind.data.paddlerec import data_files, read_eval, read_train, replacing, write_eval, write_train
 from mind.errors import DataError
-from mind.paddlerec import data_files, read_eval, read_train, replacing, write_eval, write_train
 from mind.sequences import EvalCases, Sequences
 
 
@@ -178,7 +178,7 @@ def test_unsorted_lines_give_what_sorted_ones_give(tmp_path: Path) -> None:
 def test_a_long_file_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [(user, 7 * user + time, time) for user in range(300) for time in range(1 + user % 3)]
     (tmp_path / "train.txt").write_text("".join(f"{user},{item},{time}\n" for user, item, time in rows))
-    monkeypatch.setattr("mind.paddlerec.BLOCK_BYTES", 64)
+    monkeypatch.setattr("mind.data.paddlerec.BLOCK_BYTES", 64)
     sequences = read_train(tmp_path)
     assert sequences.user_id.tolist() == list(range(300))
     assert sequences.item_id.tolist() == [item for _, item, _ in rows]

@@ -9,7 +9,7 @@ import pytest
 
 from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
-from mind.retrieval import nearest_items
+from mind.evaluation.retrieval import nearest_items
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.merge import Fate, Strategy
 from server.pipeline import CandidatePipeline, Outcome, Status

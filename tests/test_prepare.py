@@ -9,8 +9,8 @@ from typer.main import get_command
 
 from mind import prepare as command
 from mind.command import run
+from mind.data.paddlerec import read_eval, read_train
 from mind.errors import DataError
-from mind.paddlerec import read_eval, read_train
 from mind.prepare import app
 from tests.test_movielens import GROUPLENS, ML_1M, make_archive
 from tests.test_unpack import AMAZON_BOOK, make_tar

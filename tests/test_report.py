@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from mind.artifact import Artifact
-from mind.candidates import Service
 from mind.encoder import NumpyEncoder
-from mind.evaluation import EXACT, SERVED, Evaluation, Lists, evaluate, measure
-from mind.report import read_titles, render
-from mind.retrieval import encode_histories, item_ids, nearest_items
+from mind.evaluation.candidates import Service
+from mind.evaluation.evaluate import EXACT, SERVED, Evaluation, Lists, evaluate, measure
+from mind.evaluation.report import read_titles, render
+from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases
 from tests.artifacts import hyper_parameters_of, make_weights
 from tests.test_metrics import sequences

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mind.data.interactions import Interactions
+from mind.data.split import split
 from mind.errors import ConfigError, DataError
-from mind.interactions import Interactions
-from mind.split import split
 
 
 def interactions(lengths: list[int]) -> Interactions:

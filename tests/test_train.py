@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mind.artifact import load_artifact
-from mind.paddlerec import write_eval, write_train
+from mind.data.paddlerec import write_eval, write_train
 from tests.test_metrics import sequences
 from tests.test_training import clustered, held_out
 

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from mind.artifact import Artifact
-from mind.checkpoint import Checkpoint
 from mind.config import Config, HyperParameters
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ArtifactError, ConfigError, DataError
-from mind.sampler import TrainingSampler, log_frequency
 from mind.sequences import EvalCases, Sequences
-from mind.training import Epoch, Trained, train
+from mind.training.checkpoint import Checkpoint
+from mind.training.loop import Epoch, Trained, train
+from mind.training.sampler import TrainingSampler, log_frequency
 from mind.vocabulary import Vocabulary
 from tests.test_metrics import sequences
 

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 
 from mind.artifact import load_artifact
+from mind.choice.search import Search
+from mind.choice.space import FIXED, Choice, Range, as_overrides, check_space, parse_space, unsearched
+from mind.choice.study import Outcome, Study, best_of
+from mind.choice.trials import Blocked, EpochDone, Failed, Message, Pruned, Worker, Written, serve
 from mind.config import Config, load_config
+from mind.data.paddlerec import write_eval, write_train
 from mind.errors import ArtifactError, ConfigError, DataError
-from mind.paddlerec import write_eval, write_train
-from mind.search import Search
-from mind.space import FIXED, Choice, Range, as_overrides, check_space, parse_space, unsearched
-from mind.study import Outcome, Study, best_of
-from mind.trials import Blocked, EpochDone, Failed, Message, Pruned, Worker, Written, serve
 from tests.test_metrics import sequences
 from tests.test_train import CONFIG, ROOT
 from tests.test_training import clustered, held_out

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mind import unpack
-from mind.amazon_book import read_amazon_book
+from mind.data import unpack
+from mind.data.amazon_book import read_amazon_book
+from mind.data.unpack import unpacked
 from mind.errors import DataError
-from mind.unpack import unpacked
 
 AMAZON_BOOK = {
     "book_data/book_item_map.txt": b"000100039X,1\n",

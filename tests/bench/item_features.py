@@ -50,9 +50,9 @@ def main(
 def _run(data: Path, config: Path, override: list[str], features: list[str], seed: int) -> list[float]:
     """Metrics with all items; then recall of warm and of cold targets with a tenth of the items kept out."""
     from mind.config import load_config
-    from mind.features import read_features
-    from mind.paddlerec import read_eval, read_train
-    from mind.training import train
+    from mind.data.features import read_features
+    from mind.data.paddlerec import read_eval, read_train
+    from mind.training.loop import train
 
     keys = [f"runner.seed={seed}", f"hyper_parameters.item_features=[{','.join(features)}]"]
     file = data / "items.parquet"
@@ -94,8 +94,8 @@ def _without_cases(cases, items):  # type: ignore[no-untyped-def]
 def _recall_of(weights, settings, valid, cold) -> list[float]:  # type: ignore[no-untyped-def]
     """Recall@50 of the warm targets; recall@20 of the cold ones where the cold items alone compete, and by chance."""
     from mind.encoder import NumpyEncoder
-    from mind.metrics import hits
-    from mind.retrieval import encode_histories, item_ids, nearest_items
+    from mind.evaluation.metrics import hits
+    from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
     from mind.vocabulary import Vocabulary
 
     vocabulary, hyper = Vocabulary(weights.item_id), settings.hyper_parameters

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import track
 
-from mind import metrics
 from mind.artifact import Float32
+from mind.evaluation import metrics
 from mind.sequences import EvalCases, Int64, Sequences
 
 TOPICS, ITEMS_PER_TOPIC = 100, 50
@@ -142,9 +142,9 @@ def train_and_judge(run: Run) -> dict[str, float]:
     """One run; in a process of its own. The held-out users also choose the best epoch, as in `mind.ablation`."""
     from mind.artifact import Artifact
     from mind.config import Config, HyperParameters, Runner
+    from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
     from mind.paddle_encoder import PaddleEncoder
-    from mind.retrieval import encode_histories, item_ids, nearest_items
-    from mind.training import train
+    from mind.training.loop import train
     from mind.vocabulary import Vocabulary
 
     sequences, cases, topics = generate(run.world, run.seed)

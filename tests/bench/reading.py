@@ -70,8 +70,8 @@ def _write(path: Path, lines: int, shuffled: bool) -> None:
 def _read(path: Path) -> tuple[float, float, float]:
     """Seconds to read, seconds to make a sampler and draw an order, peak bytes."""
     from mind.config import HyperParameters
-    from mind.paddlerec import read_train
-    from mind.sampler import TrainingSampler
+    from mind.data.paddlerec import read_train
+    from mind.training.sampler import TrainingSampler
     from mind.vocabulary import Vocabulary
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -20,10 +20,10 @@ import typer
 from rich.table import Table
 
 from mind.config import Config
-from mind.paddlerec import read_train, write_train
-from mind.parallel import Ranks
+from mind.data.paddlerec import read_train, write_train
 from mind.sequences import Int64, Sequences
-from mind.training import _Run, train
+from mind.training.loop import _Run, train
+from mind.training.parallel import Ranks
 from tests.bench.machine import console, describe
 from tests.bench.paddlerec_formulation import NEGATIVES, PaddleRecTraining
 
@@ -88,7 +88,7 @@ class Training(Protocol):
 
 
 class OurTraining:
-    """What `mind.training.train` does at every step. The only place here that knows its inside."""
+    """What `mind.training.loop.train` does at every step. The only place here that knows its inside."""
 
     def __init__(self, sequences: Sequences, batch_size: int, negatives: int = 0) -> None:
         """Train with the default recipe but for batch size and drawn negatives.

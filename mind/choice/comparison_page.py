@@ -7,10 +7,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from mind.comparison import SHOWN_METRICS, Group, differing, epochs_kept, labels, metrics_of, shown_value, spread
+from mind.choice.comparison import SHOWN_METRICS, Group, differing, epochs_kept, labels, metrics_of, shown_value, spread
+from mind.choice.manifests import Model, Shelf
 from mind.errors import ArtifactError
-from mind.figures import COLOURS, DASHES, Series, Style, lines
-from mind.manifests import Model, Shelf
+from mind.evaluation.figures import COLOURS, DASHES, Series, Style, lines
 
 TEMPLATE = Path(__file__).with_name("comparison.html.j2")
 

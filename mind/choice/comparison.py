@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from mind.choice.manifests import Model
 from mind.errors import ArtifactError
-from mind.manifests import Model
 
 DEFAULT_METRIC = "recall@50"
 SHOWN_METRICS = {"recall@20": "R@20", "recall@50": "R@50", "ndcg@50": "NDCG@50", "hit_rate@50": "Hit@50"}

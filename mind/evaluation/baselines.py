@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from mind.artifact import Float32
-from mind.retrieval import item_ids, top_rows
+from mind.evaluation.retrieval import item_ids, top_rows
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 

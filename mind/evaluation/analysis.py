@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mind import metrics
 from mind.artifact import Float32
-from mind.metrics import Hits
+from mind.evaluation import metrics
+from mind.evaluation.metrics import Hits
 from mind.sequences import Int64, Sequences
 
 Float64 = npt.NDArray[np.float64]
@@ -132,7 +132,7 @@ def hit_matrix(ranked: Int64, targets: Sequences) -> Hits:
 
 
 def curves(hit: Hits, wanted: Int64) -> Curves:
-    """Recall, NDCG and hit rate for every list length up to N, means over users as `mind.metrics` defines them.
+    """Recall, NDCG and hit rate for every list length up to N, means over users as `metrics` defines them.
 
     Args:
         hit: [U, N] bool.

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from mind.columns import shorten
+from mind.data.columns import shorten
 from mind.errors import DataError
 from mind.sequences import EvalCases, Int64, Sequences
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mind.amazon_book import read_amazon_book
-from mind.download import Source, download_url, download_with_pip
-from mind.movielens import MovieLens, read_movielens_1m, read_movielens_100k
-from mind.split import Split
+from mind.data.amazon_book import read_amazon_book
+from mind.data.download import Source, download_url, download_with_pip
+from mind.data.movielens import MovieLens, read_movielens_1m, read_movielens_100k
+from mind.data.split import Split
 
 
 @dataclass(frozen=True)

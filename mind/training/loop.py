@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from mind import metrics
 from mind.artifact import Weights
-from mind.checkpoint import Arrays, Checkpoint
 from mind.config import Config
+from mind.data.features import FeatureTable
 from mind.errors import ArtifactError, ConfigError, DataError
-from mind.features import FeatureTable
+from mind.evaluation import metrics
+from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
-from mind.parallel import Ranks
-from mind.retrieval import encode_histories, item_ids, nearest_items
-from mind.sampler import Batch, TrainingSampler, log_frequency
 from mind.sequences import EvalCases, Int64, Sequences
+from mind.training.checkpoint import Arrays, Checkpoint
+from mind.training.parallel import Ranks
+from mind.training.sampler import Batch, TrainingSampler, log_frequency
 from mind.vocabulary import Vocabulary
 
 CUTOFFS = (20, 50)

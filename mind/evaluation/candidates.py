@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from mind.data.paddlerec import write_eval
 from mind.errors import DataError, MindError
-from mind.paddlerec import write_eval
 from mind.sequences import EvalCases, Int64, Sequences
 
 TIMEOUT_MS = 60_000

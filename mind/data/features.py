@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mind.columns import Mask, parse_ids, read_columns
+from mind.data.columns import Mask, parse_ids, read_columns
 from mind.errors import DataError
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary

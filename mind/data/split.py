@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mind.data.interactions import Interactions
 from mind.errors import ConfigError, DataError
-from mind.interactions import Interactions
 from mind.sequences import EvalCases, Int64, Sequences
 
 

@@ -21,8 +21,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from mind.choice.space import Choice, Range, Space, scalar
 from mind.errors import ConfigError, DataError
-from mind.space import Choice, Range, Space, scalar
 
 NAME = "mind"
 STARTUP_TRIALS = 5

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from mind import analysis, metrics
-from mind.analysis import Agreement, Curves, Float64, Interests, LengthBucket, Mean, PopularityBucket, Spread
 from mind.artifact import Artifact, Float32
-from mind.candidates import Service
-from mind.metrics import Hits
-from mind.retrieval import item_ids, nearest_items
+from mind.evaluation import analysis, metrics
+from mind.evaluation.analysis import Agreement, Curves, Float64, Interests, LengthBucket, Mean, PopularityBucket, Spread
+from mind.evaluation.candidates import Service
+from mind.evaluation.metrics import Hits
+from mind.evaluation.retrieval import item_ids, nearest_items
 from mind.sequences import EvalCases, Int64, Sequences
 
 OnStep = Callable[[str, int, int], None]

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from mind.data.paddlerec import read_train
+from mind.data.split import Split, hold_out
+from mind.data.unpack import unpacked
 from mind.errors import DataError
-from mind.paddlerec import read_train
 from mind.sequences import EvalCases, Sequences
-from mind.split import Split, hold_out
-from mind.unpack import unpacked
 
 MEMBERS = ("book_data/book_train.txt", "book_data/book_valid.txt", "book_data/book_test.txt")
 

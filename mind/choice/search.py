@@ -6,10 +6,10 @@ from multiprocessing.connection import Connection, wait
 
 from optuna.trial import Trial
 
+from mind.choice.study import Outcome, Study
+from mind.choice.trials import Blocked, EpochDone, Failed, Message, Pruned, Worker, Written
 from mind.config import Config
 from mind.errors import ArtifactError, ConfigError
-from mind.study import Outcome, Study
-from mind.trials import Blocked, EpochDone, Failed, Message, Pruned, Worker, Written
 
 
 @dataclass

@@ -120,7 +120,7 @@ def _reading(settings: Config, last: tuple[Any, Any]) -> tuple[Any, Any]:
 
 def _run(settings: Config, inputs: Any, connection: Connection, on_step: Callable[[], None]) -> Message:
     from mind.train import checkpoint_of, write_model
-    from mind.training import Epoch, train
+    from mind.training.loop import Epoch, train
 
     def on_epoch(epoch: Epoch) -> None:
         connection.send(EpochDone(epoch.number, epoch.metrics))

@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mind.columns import read_columns, shorten
+from mind.data.columns import read_columns, shorten
+from mind.data.interactions import Interactions, Report, read_interactions
+from mind.data.unpack import unpacked
 from mind.errors import DataError
-from mind.interactions import Interactions, Report, read_interactions
-from mind.unpack import unpacked
 
 _RATINGS = ["user_id", "item_id", "rating", "timestamp"]
 # In the order of the flags in GroupLens' u.item.

@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from mind import figures
-from mind.analysis import TOP_SHARE
-from mind.columns import parse_ids, read_columns
+from mind.data.columns import parse_ids, read_columns
 from mind.errors import DataError
-from mind.evaluation import EXACT, SERVED, SHOWN_ITEMS, Evaluation
-from mind.figures import DASHES, Series, Style
+from mind.evaluation import figures
+from mind.evaluation.analysis import TOP_SHARE
+from mind.evaluation.evaluate import EXACT, SERVED, SHOWN_ITEMS, Evaluation
+from mind.evaluation.figures import DASHES, Series, Style
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 INTEREST_COLOURS = (0, 1, 2, 5, 3, 6, 7, 4)
 _BASELINE_STYLES = (Style(4, "2 2"), Style(3, "7 2 2 2"), Style(2, "7 3"))
@@ -64,7 +65,7 @@ def read_titles(path: Path) -> dict[int, str]:
 def render(evaluation: Evaluation, titles: dict[int, str]) -> str:
     """The page. `titles`: by item id; an item without one is shown by its id."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files("mind").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     styles = method_styles(evaluation)
     interests = [Style(INTEREST_COLOURS[k % len(INTEREST_COLOURS)]) for k in range(len(evaluation.interests.found))]
     sections = [

@@ -1,0 +1,1 @@
+"""Which model to take: manifests compared, settings searched."""

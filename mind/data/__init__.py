@@ -1,0 +1,1 @@
+"""Interactions from files and archives to what training and evaluation read; item features."""

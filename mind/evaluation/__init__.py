@@ -1,0 +1,1 @@
+"""How good a model is: exact search, baselines, metrics, and the report."""
