@@ -21,12 +21,16 @@ VARIANTS = {
     "one interest": ["hyper_parameters.num_interests=1"],
     "two interests": ["hyper_parameters.num_interests=2"],
     "no residual": ["hyper_parameters.residual=false"],
+    "one residual for all interests": ["hyper_parameters.focus=false"],
+    "label-aware readout": ["hyper_parameters.readout=label_aware"],
     "no dropout": ["hyper_parameters.dropout=0"],
     "no decay of the step size": ["hyper_parameters.optimizer.decay=none"],
     "bilinear map from N(0, 1)": ["hyper_parameters.bilinear_init=normal"],
     "no frequency correction": ["hyper_parameters.correct_frequency=false"],
     "targets from the fifth click on": ["hyper_parameters.min_history=4"],
     "batches of 128": ["runner.train_batch_size=128"],
+    "routing softmax over the history": ["hyper_parameters.routing_softmax=history"],
+    "a ReLU projection": ["hyper_parameters.projection=relu"],
 }
 """Each choice of the recipe removed alone."""
 METRICS = {"recall@20": "Recall@20", "recall@50": "Recall@50", "ndcg@50": "NDCG@50", "hit_rate@50": "HitRate@50"}
@@ -43,7 +47,7 @@ def main(
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one core each.")] = 2,
     output: Annotated[Path | None, typer.Option(help="Write the table here as Markdown.")] = None,
 ) -> None:
-    """Train the recipe and every choice of it removed alone; validation metrics, mean and spread over seeds.
+    """Train the recipe and every choice of it removed alone; validation metrics, mean and sample standard deviation.
 
     The best epoch of each run is chosen by the same validation users, so compare rows, not with test figures.
     """
@@ -83,7 +87,7 @@ def _table(found: dict[str, list[dict[str, float]]]) -> str:
         cells = []
         for metric in METRICS:
             values = 100 * np.array([scores[metric] for scores in runs])
-            cells.append(f"{values.mean():.2f} ± {values.std():.2f}")
+            cells.append(f"{values.mean():.2f} ± {values.std(ddof=min(1, len(values) - 1)):.2f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

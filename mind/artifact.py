@@ -29,7 +29,7 @@ from mind.errors import ArtifactError
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 TENSORS = "model.safetensors"
 VERSION_LENGTH = 12
@@ -53,6 +53,8 @@ class Weights:
     """[K, L] float32: where routing starts from; fixed, not learnt."""
     recency_logits: Float32
     """[L] float32: softmax logits of a history item's weight in the residual, by age, 0 being the newest."""
+    focus: Float32
+    """[1] float32: power of an interest's own coupling in the weights of the residual."""
     golden_hist_index: Int64
     """[G, L] int64, 0-padded on the right: rows of example histories."""
     golden_seq_len: Int64
@@ -256,6 +258,7 @@ def _check_shapes(hyper_parameters: HyperParameters, weights: Weights, path: Pat
         "bilinear": ((dim, dim), np.float32),
         "routing_logits": ((interests, maxlen), np.float32),
         "recency_logits": ((maxlen,), np.float32),
+        "focus": ((1,), np.float32),
         "golden_hist_index": ((golden, maxlen), np.int64),
         "golden_seq_len": ((golden,), np.int64),
         "golden_interest_vectors": ((golden, interests, dim), np.float32),

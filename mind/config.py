@@ -49,11 +49,15 @@ class HyperParameters(_Section):
     bilinear_init: Literal["identity", "normal"] = "identity"
     """Start of the bilinear map; the identity begins with items and interests in one space, N(0, 1) must find it."""
     residual: bool = True
-    """Add the history's mean, weighted by learnt recency, to every interest: routing then learns what differs."""
+    """Add a mean of the history, weighted by learnt recency, to every interest: routing then learns what differs."""
+    focus: bool = True
+    """Weigh that mean by the interest's own part of the history too, to a learnt power: 0 where that does not pay."""
+    readout: Literal["logsumexp", "label_aware"] = "logsumexp"
+    """How training scores a candidate: softly by its best interest, as serving does; or by the target's attention."""
     maxlen: int = Field(default=20, gt=0, le=10_000)
     """History items that the model looks at, the newest ones."""
     pow_p: float = Field(default=1.0, gt=0)
-    """Power of the label-aware attention: 0 would average the interests, large values pick the best one."""
+    """Power of the label-aware readout: 0 would average the interests, large values pick the best one."""
     num_interests: int = Field(default=4, gt=0, le=64)
     """Interest capsules (K)."""
     routing_iterations: int = Field(default=3, gt=0, le=20)

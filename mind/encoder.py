@@ -45,7 +45,8 @@ class NumpyEncoder:
         """Project the whole item table once: what a request then needs is a lookup and the routing."""
         self._behaviour = weights.item_embedding @ weights.bilinear  # [N + 1, D]
         self._routing_logits = weights.routing_logits
-        self._recency = recency_weights(weights.recency_logits) if hyper_parameters.residual else None
+        self._recency_logits = weights.recency_logits if hyper_parameters.residual else None
+        self._focus = weights.focus
         self._projection = weights.projection
         self._bounded = hyper_parameters.bounded_update
         rounds = hyper_parameters.routing_iterations
@@ -67,24 +68,14 @@ class NumpyEncoder:
                 agreement = agreement / np.maximum(np.linalg.norm(agreement, axis=2, keepdims=True), 1)
             logits = logits + agreement
             capsule = squash(coupling(logits, seq_len) @ behaviour)
-        if self._recency is not None:
-            capsule = capsule + self._recency[seq_len, None, :length] @ behaviour
+        if self._recency_logits is not None:
+            age = np.maximum(seq_len[:, None] - 1 - np.arange(length), 0)  # [B, L], 0 is the newest
+            own = self._focus * _log_softmax_over_interests(logits)  # [B, K, L]
+            weight = _softmax_over_history(self._recency_logits[age][:, None] + own, seq_len)
+            capsule = capsule + weight @ behaviour
         if self._projection is not None:
             capsule = np.maximum(capsule @ self._projection[:-1] + self._projection[-1], 0)
         return capsule
-
-
-def recency_weights(recency_logits: Float32) -> Float32:
-    """Weights of the residual's mean for every history length: [L + 1, L] float32, row n for histories of n items.
-
-    Row n is the softmax of the n newest ages' logits, oldest item first, then zeros; row 0 is zero.
-    """
-    maxlen = len(recency_logits)
-    weights = np.zeros((maxlen + 1, maxlen), np.float32)
-    for length in range(1, maxlen + 1):
-        weight = np.exp(recency_logits[:length] - recency_logits[:length].max())
-        weights[length, :length] = (weight / weight.sum())[::-1]
-    return weights
 
 
 def squash(capsule: Float32) -> Float32:
@@ -119,6 +110,12 @@ def _softmax_over_interests(logits: Float32, seq_len: Int64) -> Float32:
     weight: Float32 = np.exp(logits - logits.max(axis=1, keepdims=True))
     weight /= weight.sum(axis=1, keepdims=True)
     return weight
+
+
+def _log_softmax_over_interests(logits: Float32) -> Float32:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_weight: Float32 = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    return log_weight
 
 
 def _softmax_over_history(logits: Float32, seq_len: Int64) -> Float32:

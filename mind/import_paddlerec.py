@@ -41,7 +41,7 @@ EARLIER = {"projection": "relu", "routing_softmax": "history_then_interests", "b
 """PaddleRec's first network: a ReLU projection, and the last softmax over the interests."""
 LATER = {"projection": "none", "routing_softmax": "history", "bounded_update": True}
 """PaddleRec's later network: every softmax over the history, a bounded update, no projection."""
-THEIRS = {"residual": False, "dropout": 0.0, "bilinear_init": "normal"}
+THEIRS = {"residual": False, "dropout": 0.0, "bilinear_init": "normal", "readout": "label_aware"}
 """What both have in common."""
 
 NAMES = {
@@ -261,6 +261,7 @@ def make_weights(
         bilinear=checkpoint.bilinear,
         routing_logits=checkpoint.routing_logits,
         recency_logits=np.zeros(hyper.maxlen, np.float32),
+        focus=np.zeros(1, np.float32),
         golden_hist_index=hist_index,
         golden_seq_len=seq_len,
         golden_interest_vectors=np.zeros((0, hyper.num_interests, hyper.embedding_dim), np.float32),

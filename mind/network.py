@@ -4,6 +4,7 @@ Knows rows of the item table, never external ids; nothing of files, training loo
 Shapes: B users, L history items, K interests, D dimensions, C candidates of the softmax.
 """
 
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,8 @@ functional = paddle.nn.functional
 
 RECENCY_SLOPE = 0.2
 """Where the recency logits start: each step into the past weighs exp(-0.2) = 0.82 of the one after it."""
+FOCUS = 0.5
+"""Where the focus starts, between a residual that all interests share (0) and one of each interest's own (1)."""
 
 
 class MIND(paddle.nn.Layer):  # type: ignore[misc]
@@ -50,6 +53,9 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         self.bilinear = self.create_parameter([dim, dim], default_initializer=start)
         fading = paddle.nn.initializer.Assign(-RECENCY_SLOPE * np.arange(routing_logits.shape[1], dtype=np.float32))
         self.recency_logits = self.create_parameter([routing_logits.shape[1]], default_initializer=fading)
+        focus = paddle.nn.initializer.Constant(FOCUS if hyper_parameters.focus else 0.0)
+        self.focus = self.create_parameter([1], default_initializer=focus)
+        self.focus.stop_gradient = not hyper_parameters.focus
         self.dropout = paddle.nn.Dropout(hyper_parameters.dropout)
         self.projection = paddle.nn.Linear(dim, dim) if hyper_parameters.projection == "relu" else None
         self.register_buffer("routing_logits", paddle.to_tensor(routing_logits))
@@ -58,8 +64,8 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         """Behaviour-to-interest dynamic routing (algorithm 1).
 
         The coupling of behaviour and interest is found without gradients; only the last round is learnt through, as
-        in the capsule network it comes from (Sabour et al., arXiv 1710.09829). With `residual`, the mean of the
-        behaviours, weighted by learnt recency, is added to every interest.
+        in the capsule network it comes from (Sabour et al., arXiv 1710.09829). With `residual`, every interest gets a
+        mean of the behaviours on top, weighted by recency and, to the power `focus`, by its own coupling.
 
         Args:
             hist_index: [B, L] int64 rows, oldest first, 0-padded on the right; L <= maxlen.
@@ -71,26 +77,52 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         length = hist_index.shape[1]
         position, end = paddle.arange(length).unsqueeze(0), seq_len.unsqueeze(1)
         valid = (position < end).astype("float32").unsqueeze(1)  # [B, 1, L]
-        behaviour = self.dropout(self.items(hist_index)) @ self.bilinear  # [B, L, D]
-        interests = self._route(behaviour, valid)
+        item = self.dropout(self.items(hist_index))  # [B, L, D]
+        logits = self._route(item.detach(), valid)
+        last = _coupling(logits, valid, self.hyper_parameters.routing_softmax != "history")
+        interests = squash(last @ item @ self.bilinear)  # the map is linear: K rows to multiply by it instead of L
         if self.hyper_parameters.residual:
             age = (end - 1 - position).clip(min=0)  # 0 is the newest
-            weight = _masked_softmax(self.recency_logits[age].unsqueeze(1), valid)  # [B, 1, L]
-            interests = interests + weight @ behaviour
+            own = self.focus * functional.log_softmax(logits, axis=1)  # [B, K, L]
+            weight = _masked_softmax(self.recency_logits[age].unsqueeze(1) + own, valid)
+            interests = interests + weight @ item @ self.bilinear
         return interests if self.projection is None else functional.relu(self.projection(interests))
 
-    def _route(self, behaviour: paddle.Tensor, valid: paddle.Tensor) -> paddle.Tensor:
-        """Capsules [B, K, D] of behaviours [B, L, D], valid [B, 1, L] being 1 where there is one and 0 at padding."""
-        hyper = self.hyper_parameters
-        fixed = behaviour.detach()
-        logits = self.routing_logits[:, : behaviour.shape[1]].unsqueeze(0)  # [1, K, L]
+    def _route(self, item: paddle.Tensor, valid: paddle.Tensor) -> paddle.Tensor:
+        """Routing logits [B, K, L] of items [B, L, D], valid [B, 1, L] being 1 where there is one and 0 at padding."""
+        hyper, bilinear = self.hyper_parameters, self.bilinear.detach()
+        logits = self.routing_logits[:, : item.shape[1]].unsqueeze(0).expand([item.shape[0], -1, -1])
         for _ in range(hyper.routing_iterations - 1):
-            capsule = squash(_coupling(logits, valid, hyper.routing_softmax == "interests") @ fixed)  # [B, K, D]
-            agreement = capsule @ fixed.transpose([0, 2, 1])
+            coupling = _coupling(logits, valid, hyper.routing_softmax == "interests")
+            capsule = squash(coupling @ item @ bilinear)  # [B, K, D]
+            agreement = paddle.matmul(paddle.matmul(capsule, bilinear, transpose_y=True), item, transpose_y=True)
             if hyper.bounded_update:
                 agreement = agreement / agreement.norm(axis=2, keepdim=True).clip(min=1)
             logits = logits + agreement
-        return squash(_coupling(logits, valid, hyper.routing_softmax != "history") @ behaviour)
+        return logits
+
+    def scores(self, interest_vectors: paddle.Tensor, embedding: paddle.Tensor) -> paddle.Tensor:
+        """How well candidates fit users, while training.
+
+        With the readout `logsumexp`, log sum_k exp(v_k . e): softly the best interest, which is what serving takes. In
+        its gradient every candidate is a label that weighs the interests by softmax(v . e), the label-aware attention
+        of equation 5 with p = 1. With `label_aware`, the target alone is the label, as in the paper.
+
+        Args:
+            interest_vectors: [B, K, D].
+            embedding: [C, D] of the candidates, C >= B; the first B are the targets of the B users.
+
+        Returns:
+            [B, C].
+        """
+        items = embedding.t()
+        if self.hyper_parameters.readout == "label_aware":
+            return self.label_aware_attention(interest_vectors, embedding[: interest_vectors.shape[0]]) @ items
+        scores = [interest_vectors[:, k] @ items for k in range(interest_vectors.shape[1])]
+        if len(scores) == 1:
+            return scores[0]
+        best = functools.reduce(paddle.maximum, scores).detach()
+        return best + sum((score - best).exp() for score in scores).log()
 
     def label_aware_attention(self, interest_vectors: paddle.Tensor, target: paddle.Tensor) -> paddle.Tensor:
         """The interests as one vector, each weighted by softmax((v . e) ^ p), equation 5; the power keeps the sign.
@@ -130,11 +162,8 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
             Scalar, mean cross entropy in nats.
         """
         batch = hist_index.shape[0]
-        embedding = self.items(candidates)  # [C, D]
         target = candidates[:batch]
-        interests = self.interest_vectors(hist_index, seq_len)
-        user = self.label_aware_attention(interests, embedding[:batch])  # [B, D]
-        logits = user @ embedding.t() - log_frequency  # [B, C]
+        logits = self.scores(self.interest_vectors(hist_index, seq_len), self.items(candidates)) - log_frequency
         same = (target.unsqueeze(1) == candidates.unsqueeze(0)).astype("float32")
         own = paddle.eye(batch, candidates.shape[0])
         return functional.cross_entropy(logits - 1e9 * (same - own), paddle.arange(batch))

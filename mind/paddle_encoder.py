@@ -25,6 +25,7 @@ class PaddleEncoder:
         network.items.embedding.weight.set_value(weights.item_embedding)
         network.bilinear.set_value(weights.bilinear)
         network.recency_logits.set_value(weights.recency_logits)
+        network.focus.set_value(weights.focus)
         if network.projection is not None and weights.projection is not None:
             network.projection.weight.set_value(weights.projection[:-1])
             network.projection.bias.set_value(weights.projection[-1])

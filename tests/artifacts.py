@@ -24,6 +24,7 @@ def make_weights(items: int = 200, dim: int = 16, interests: int = 4, maxlen: in
         bilinear=(np.eye(dim) + rng.normal(size=(dim, dim)) * 0.1).astype(np.float32),
         routing_logits=rng.normal(size=(interests, maxlen)).astype(np.float32),
         recency_logits=-0.3 * np.arange(maxlen, dtype=np.float32),
+        focus=np.array([0.7], np.float32),
         golden_hist_index=hist_index,
         golden_seq_len=seq_len,
         golden_interest_vectors=np.zeros((8, interests, dim), np.float32),

@@ -41,8 +41,11 @@ def plain_interests(
                 agreement = np.array([capsule @ behaviour for behaviour in behaviours])
                 logits[k] += agreement / max(np.linalg.norm(agreement), 1) if bounded else agreement
     if residual:
-        weight = np.exp(weights.recency_logits[: len(history)])[::-1]  # the newest has age 0 and stands last
-        capsules = [capsule + (weight / weight.sum()) @ np.array(behaviours) for capsule in capsules]
+        recency = np.exp(weights.recency_logits[: len(history)])[::-1]  # the newest has age 0 and stands last
+        own = (np.exp(logits) / np.exp(logits).sum(axis=0)) ** weights.focus  # of each interest in each behaviour
+        for k in range(len(capsules)):
+            weight = recency * own[k]
+            capsules[k] = capsules[k] + (weight / weight.sum()) @ np.array(behaviours)
     if weights.projection is not None:
         capsules = [np.maximum(np.append(capsule, 1) @ weights.projection, 0) for capsule in capsules]
     return np.array(capsules, np.float32)
@@ -142,9 +145,10 @@ def test_label_aware_attention_leans_to_the_target_with_its_power() -> None:
         np.testing.assert_allclose(user, [share, 1 - share], rtol=1e-5)
 
 
-def test_the_loss_is_a_corrected_softmax_that_masks_accidental_hits() -> None:
+@pytest.mark.parametrize("readout", ["label_aware", "logsumexp"])
+def test_the_loss_is_a_corrected_softmax_that_masks_accidental_hits(readout: str) -> None:
     paddle.seed(5)
-    hyper = HyperParameters(embedding_dim=4, hidden_size=4, maxlen=3, dropout=0)
+    hyper = HyperParameters(embedding_dim=4, hidden_size=4, maxlen=3, dropout=0, readout=readout)  # type: ignore[arg-type]
     network = MIND(6, hyper, np.random.default_rng(5).normal(size=(4, 3)).astype(np.float32))
     hist_index, seq_len = np.array([[1, 2, 0], [3, 0, 0]]), np.array([2, 1])
     candidates = np.array([4, 5, 4, 6])  # targets 4 and 5, then negatives; the second 4 is no negative of row 0
@@ -155,9 +159,10 @@ def test_the_loss_is_a_corrected_softmax_that_masks_accidental_hits() -> None:
     vectors = PaddleEncoder(network).encode(hist_index, seq_len)
     expected = []
     for row, target in enumerate((4, 5)):
+        fits = vectors[row] @ table[candidates].T  # [K, C]
         attention = np.exp(vectors[row] @ table[target])
-        user = attention / attention.sum() @ vectors[row]
-        logits = table[candidates] @ user - log_frequency
+        by_target = attention / attention.sum() @ fits
+        logits = (by_target if readout == "label_aware" else np.log(np.exp(fits).sum(axis=0))) - log_frequency
         kept = [c for c in range(4) if c == row or candidates[c] != target]
         expected.append(np.log(np.exp(logits[kept]).sum()) - logits[row])
     assert loss.item() == pytest.approx(np.mean(expected), rel=1e-5)
@@ -167,15 +172,14 @@ def test_padding_row_stays_zero_and_every_weight_learns() -> None:
     paddle.seed(1)
     hyper = HyperParameters(embedding_dim=8, hidden_size=8, maxlen=4)
     network = MIND(10, hyper, np.random.default_rng(1).normal(size=(4, 4)).astype(np.float32))
-    before = [
-        weight.numpy().copy() for weight in (network.items.embedding.weight, network.bilinear, network.recency_logits)
-    ]
+    learnt = (network.items.embedding.weight, network.bilinear, network.recency_logits, network.focus)
+    before = [weight.numpy().copy() for weight in learnt]
     optimizer = paddle.optimizer.Adam(0.1, parameters=network.parameters(), lazy_mode=True)
     batch = np.array([[1, 2, 0, 0], [3, 4, 5, 0]]), np.array([2, 3]), np.array([6, 7, 8]), np.zeros(3, np.float32)
     network(*(paddle.to_tensor(array) for array in batch)).backward()
     optimizer.step()
-    after = [weight.numpy() for weight in (network.items.embedding.weight, network.bilinear, network.recency_logits)]
+    after = [weight.numpy() for weight in learnt]
     assert not after[0][0].any()
     changed = np.flatnonzero((after[0] != before[0]).any(axis=1))
     assert changed.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]  # lazy: rows 9 and 10 took no part
-    assert (after[1] != before[1]).any() and (after[2] != before[2]).any()
+    assert all((new != old).any() for new, old in zip(after[1:], before[1:], strict=True))

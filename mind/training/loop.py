@@ -231,6 +231,7 @@ class _Run:
             bilinear=np.array(network.bilinear.numpy()),
             routing_logits=np.array(network.routing_logits.numpy()),
             recency_logits=np.array(network.recency_logits.numpy()),
+            focus=np.array(network.focus.numpy()),
             golden_hist_index=golden.hist_index,
             golden_seq_len=golden.seq_len,
             golden_interest_vectors=PaddleEncoder(network).encode(golden.hist_index, golden.seq_len),
