@@ -69,7 +69,7 @@ class HyperParameters(_Section):
     projection: Literal["none", "relu"] = "none"
     """Linear layer and ReLU after the capsules, as PaddleRec's first network has it; costs a point or two."""
     item_features: tuple[str, ...] = ()
-    """Columns of runner.item_features_file whose values' embeddings are averaged with the id's, such as genres."""
+    """Columns of runner.item_features_file whose values' embeddings are added to the id's, such as genres."""
     id_dropout: float = Field(default=0.1, ge=0, lt=1)
     """With item_features: chance that training hides an item's id, so that features alone make a usable vector."""
 

@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 
 class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
-    """The mean of an item's parts: its id's embedding and, for each feature, the mean of its values' embeddings.
+    """The sum of an item's parts: its id's embedding and, for each feature, the mean of its values' embeddings.
 
-    "Embedding & Pooling Layer" of arXiv 1904.08030 (section 4.1). An item that was never trained has no id part, an
-    item without a value has no part for that feature; what is left is averaged, so features alone make a vector.
+    The embedding and pooling layer of arXiv 1904.08030 (section 4.1), which averages the parts; on MovieLens the sum
+    was about a point better. An item that was never trained has no id part, an item without a value has no part for
+    that feature, so features alone make a vector.
     """
 
     def __init__(self, items: int, dim: int, features: "ItemFeatures | None", id_dropout: float) -> None:
@@ -57,17 +58,16 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
         if not self.names:
             return self.embedding(item_index)
         rows, place = paddle.unique(item_index.flatten(), return_inverse=True)  # many of a batch's items repeat
-        has_id = self.has_id[rows].unsqueeze(1)  # [R, 1]
-        parts, count = paddle.zeros([rows.shape[0], self.embedding.weight.shape[1]]), paddle.zeros_like(has_id)
+        parts, described = [], paddle.zeros([rows.shape[0], 1])
         for name, embedding in zip(self.names, self.values, strict=True):
             value = getattr(self, f"value_{name}")[rows]  # [R, V]
             known = (value > 0).astype("float32").sum(axis=1, keepdim=True)
-            parts = parts + embedding(value.astype("int64")).sum(axis=1) / known.clip(min=1)
-            count = count + (known > 0).astype("float32")
+            parts.append(embedding(value.astype("int64")).sum(axis=1) / known.clip(min=1))
+            described = paddle.maximum(described, (known > 0).astype("float32"))
+        has_id = self.has_id[rows].unsqueeze(1)  # [R, 1]
         if self.training and self.id_dropout:
-            dropped = (paddle.rand(has_id.shape) < self.id_dropout).astype("float32") * (count > 0).astype("float32")
-            has_id = has_id * (1 - dropped)
-        pooled = (self.embedding(rows) * has_id + parts) / (count + has_id).clip(min=1)
+            has_id = has_id * (1 - (paddle.rand(has_id.shape) < self.id_dropout).astype("float32") * described)
+        pooled = sum(parts, self.embedding(rows) * has_id)
         return pooled[place].reshape([*item_index.shape, -1])
 
     def dense(self, batch_size: int = 100_000) -> Float32:
