@@ -22,6 +22,8 @@ class Encoder(Protocol):
 
     name: str
     """Shown by GetServerInfo."""
+    inline: bool
+    """Whether a batch is encoded so fast that handing it to a thread would cost more."""
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
         """Encode a batch.
@@ -40,6 +42,7 @@ class NumpyEncoder:
     """Dynamic routing (arXiv 1904.08030, algorithm 1) in NumPy; releases the GIL in every matrix product."""
 
     name = "numpy"
+    inline = True
 
     def __init__(self, weights: Weights, hyper_parameters: HyperParameters) -> None:
         """Project the whole item table once: what a request then needs is a lookup and the routing."""

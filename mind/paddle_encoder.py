@@ -12,6 +12,7 @@ class PaddleEncoder:
     """`mind.encoder.Encoder` around a `MIND` network. Not thread-safe: give it one thread of its own."""
 
     name = "paddle"
+    inline = False
 
     def __init__(self, network: MIND) -> None:
         """Encode with a network that may still be training: weights are read at every call."""

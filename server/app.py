@@ -38,7 +38,15 @@ class RecallServer:
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._health = health.aio.HealthServicer()
         self.releases = Releases(store, settings.artifacts, _encoder_maker(settings.encoder))
-        pipeline = CandidatePipeline(store, self._encode_on, settings.search_timeout_ms, settings.max_overfetch)
+        pipeline = CandidatePipeline(
+            store,
+            self._encode_on,
+            search_timeout_ms=settings.search_timeout_ms,
+            max_overfetch=settings.max_overfetch,
+            max_batch_users=settings.max_batch_users,
+            max_queued_users=settings.max_queued_users,
+            workers=settings.search_workers,
+        )
         self._door = Door(settings.max_concurrent_requests)
         self._server = grpc.aio.server(
             interceptors=[self._door],

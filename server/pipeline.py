@@ -1,6 +1,7 @@
 """The serving path: histories -> interest vectors -> nearest items -> one ranked list a user.
 
-One encode and one search for the whole batch, never one per user. Knows neither protobuf nor gRPC nor pymilvus.
+One encode, one search and one merge for a whole batch of requests, never one per user. Knows neither protobuf nor gRPC
+nor pymilvus.
 """
 
 import asyncio
@@ -8,12 +9,13 @@ import time
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 
 from mind.artifact import Float32
 from mind.sequences import Int64, pad_last
+from server.batching import Batcher, Waiting
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.merge import Exclusions, Fate, Merged, merge
 from server.release import Popular, Release
@@ -22,6 +24,8 @@ from server.store import Hits, ItemStore
 
 UNKNOWN_LISTED = 100
 """Unknown ids that an answer lists per user."""
+INLINE_HITS = 20_000
+"""Hits up to which a merge, some 2 ms then, runs where it is: a thread would cost more than it saves."""
 
 
 class Status(IntEnum):
@@ -87,111 +91,177 @@ class Outcome:
 
     results: list[UserResult]
     timings: Timings
-    trace: Trace
+    trace: Trace | None
+    """Of a query that was to be explained."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A query and what to answer it with."""
+
+    release: Release
+    query: Query
+    limit: int
+    """Hits to fetch for each interest."""
+    explain: bool
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """The users of a query that the model can encode ("active"), as arrays."""
+    """The users of a batch that the model can encode ("active"), as arrays."""
 
+    users: list[UserQuery]
+    """All of them."""
     status: list[Status]
-    """Of every user of the query."""
+    """Of every user."""
     active: Int64
-    """[B] positions in the query."""
+    """[B] positions in `users`."""
     hist_index: Int64
     """[B, L]."""
     seq_len: Int64
     """[B]."""
     unknown: list[Int64]
-    """Of every user of the query."""
+    """Of every user."""
 
 
 class CandidatePipeline:
-    """Runs queries against a release. Holds no state of its own between them."""
+    """Runs queries against a release, those that wait at the same time together."""
 
-    def __init__(self, store: ItemStore, encode_on: Executor, search_timeout_ms: int, max_overfetch: int) -> None:
-        """`encode_on` must have one thread: encoders need not be thread-safe."""
+    def __init__(
+        self,
+        store: ItemStore,
+        encode_on: Executor,
+        search_timeout_ms: int = 5_000,
+        max_overfetch: int = 1_000,
+        max_batch_users: int = 64,
+        max_queued_users: int = 4_096,
+        workers: int = 2,
+    ) -> None:
+        """`encode_on` must have one thread: encoders need not be thread-safe. The rest is as in `server.settings`."""
         self._store = store
         self._encode_on = encode_on
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
+        self._batcher = Batcher(self._answer, max_batch_users, max_queued_users, workers)
 
-    async def run(self, release: Release, query: Query, remaining_s: float | None) -> Outcome:
+    async def run(self, release: Release, query: Query, remaining_s: float | None, explain: bool = False) -> Outcome:
         """Answer a query.
 
         Args:
             release: what to encode and search with; used from beginning to end.
             query: a valid request.
             remaining_s: time left to the caller; None without a deadline.
+            explain: keep a trace, for a query of one user; such a query is answered alone.
 
         Raises:
             InvalidRequestError: Milvus cannot use the filter.
+            OverloadedError: more is waiting than can be answered in time.
             DeadlineExceededError: the caller's time ran out on the way.
             StoreError: Milvus failed.
         """
-        arrived = time.perf_counter()
-        batch = _prepare(release, query)
-        vectors, started = await asyncio.get_running_loop().run_in_executor(
-            self._encode_on, _encode, release, batch.hist_index, batch.seq_len
-        )
-        encoded = time.perf_counter()
-        user, interest = np.nonzero(np.any(vectors, axis=2))  # all-zero interests find nothing
-        excluded = _exclusions(query, batch.active)
-        limit = query.top_k + min(self._max_overfetch, int(np.bincount(excluded.user, minlength=1).max()))
-        hits = await self._search(release, vectors[user, interest], limit, query.filter, remaining_s, arrived)
-        searched = time.perf_counter()
-        merged = await asyncio.to_thread(  # a large one would hold up everybody else's calls
-            merge, hits, user, interest, len(batch.active), query.top_k, query.strategy, excluded
-        )
-        popular = await self._popular(release, query, batch)
-        results = _results(query, batch, merged, popular)
-        used = release.vocabulary.item_id[batch.hist_index[batch.hist_index > 0] - 1]
-        trace = Trace(used, vectors[user, interest], interest, hits, merged.fate)
-        stages = np.diff([arrived, started, encoded, searched, time.perf_counter()]) * 1000
-        return Outcome(results, Timings(*stages.tolist()), trace)
+        limit = query.top_k + min(self._max_overfetch, _overfetch(query))
+        job = _Job(release, query, limit, explain)
+        group = (id(job) if explain else 0, id(release), query.filter, limit, query.top_k, query.strategy)
+        return await self._batcher.submit(job, len(query.users), group, remaining_s)
 
-    async def _search(
-        self, release: Release, vectors: Float32, limit: int, filter_: str, remaining_s: float | None, arrived: float
-    ) -> Hits:
+    async def _answer(self, waiting: list[Waiting[_Job, Outcome]]) -> list[Outcome | Exception]:
+        """Answer jobs that differ in nothing but their users."""
+        started = time.perf_counter()
+        job, query = waiting[0].ask, waiting[0].ask.query
+        sizes = [len(each.ask.query.users) for each in waiting]
+        batch = _prepare(job.release, [user for each in waiting for user in each.ask.query.users])
+        vectors = await self._encode(job.release, batch)
+        user, interest = np.nonzero(np.any(vectors, axis=2))  # all-zero interests find nothing
+        encoded = time.perf_counter()
+        left = max(each.deadline for each in waiting) - encoded
+        try:
+            hits = await self._search(job, vectors[user, interest], left)
+            searched = time.perf_counter()
+            excluded = _exclusions(batch, [each.ask.query.exclude_history for each in waiting], sizes)
+            merged = await _merge(hits, user, interest, len(batch.active), query, excluded)
+            popular = await self._popular(job, batch, left)
+        except StoreUnavailableError as error:
+            return [_late(each, error) for each in waiting]
+        results = _results(query, batch, merged, popular)
+        trace = None
+        if job.explain:
+            used = job.release.vocabulary.item_id[batch.hist_index[batch.hist_index > 0] - 1]
+            trace = Trace(used, vectors[user, interest], interest, hits, merged.fate)
+        stages = (np.diff([started, encoded, searched, time.perf_counter()]) * 1000).tolist()
+        return [
+            Outcome(results[start:end], Timings((started - each.arrived) * 1000, *stages), trace)
+            for each, (start, end) in zip(waiting, pairwise(accumulate(sizes, initial=0)), strict=True)
+        ]
+
+    async def _encode(self, release: Release, batch: _Batch) -> Float32:
+        if not len(batch.active):
+            return np.zeros((0, 1, release.hyper_parameters.embedding_dim), np.float32)
+        if release.encoder.inline:
+            return release.encoder.encode(batch.hist_index, batch.seq_len)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._encode_on, release.encoder.encode, batch.hist_index, batch.seq_len
+        )
+
+    async def _search(self, job: _Job, vectors: Float32, left: float) -> Hits:
         if not len(vectors):
             return Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
-        left = self._search_timeout_s
-        if remaining_s is not None:
-            left = min(left, remaining_s - (time.perf_counter() - arrived))
-            if left <= 0:
-                raise DeadlineExceededError(f"the deadline of {remaining_s * 1000:.0f} ms passed before the search")
-        params = dict(release.fingerprint.search_params)
-        try:
-            return await self._store.search(release.collection, vectors, limit, filter_, params, left)
-        except StoreUnavailableError as error:
-            if remaining_s is not None and time.perf_counter() - arrived >= remaining_s:
-                raise DeadlineExceededError(f"the deadline passed in the search, after {left * 1000:.0f} ms") from error
-            raise
+        params = dict(job.release.fingerprint.search_params)
+        timeout_s = max(min(self._search_timeout_s, left), 0.001)
+        return await self._store.search(job.release.collection, vectors, job.limit, job.query.filter, params, timeout_s)
 
-    async def _popular(self, release: Release, query: Query, batch: _Batch) -> Popular:
+    async def _popular(self, job: _Job, batch: _Batch, left: float) -> Popular:
         """What users without a usable history get: the popular items that pass the filter."""
+        popular, filter_ = job.release.popular, job.query.filter
         wanted = any(status in (Status.EMPTY_HISTORY, Status.ALL_UNKNOWN) for status in batch.status)
-        if not query.filter or not wanted:
-            return release.popular
-        passing = await self._store.matching(release.collection, release.popular.item_ids.tolist(), query.filter)
-        keep = np.isin(release.popular.item_ids, list(passing))
-        return Popular(release.popular.item_ids[keep], release.popular.scores[keep])
+        if not filter_ or not wanted:
+            return popular
+        matching = self._store.matching(job.release.collection, popular.item_ids.tolist(), filter_)
+        try:
+            passing = await asyncio.wait_for(matching, min(self._search_timeout_s, left))
+        except TimeoutError as error:
+            raise StoreUnavailableError("Milvus does not answer: the filter of the popular list timed out") from error
+        keep = np.isin(popular.item_ids, list(passing))
+        return Popular(popular.item_ids[keep], popular.scores[keep])
 
 
-def _prepare(release: Release, query: Query) -> _Batch:
+def _late(waiting: Waiting[_Job, Outcome], error: StoreUnavailableError) -> Exception:
+    """What an unanswered search is to one caller: its own deadline, if that has passed, or else Milvus' fault."""
+    if time.perf_counter() < waiting.deadline:
+        return error
+    waited_ms = (waiting.deadline - waiting.arrived) * 1000
+    return DeadlineExceededError(f"the deadline of {waited_ms:.0f} ms passed in the search")
+
+
+async def _merge(hits: Hits, user: Int64, interest: Int64, users: int, query: Query, excluded: Exclusions) -> Merged:
+    arguments = (hits, user, interest, users, query.top_k, query.strategy, excluded)
+    if len(hits.item_ids) <= INLINE_HITS:
+        return merge(*arguments)
+    return await asyncio.to_thread(merge, *arguments)  # or it would hold up everybody else's calls
+
+
+def _overfetch(query: Query) -> int:
+    """Hits that exclusions may take away from an interest, rounded up to a power of two so that requests agree."""
+    most = max(len(user.exclude) + (len(user.hist_item) if query.exclude_history else 0) for user in query.users)
+    return 1 << (most - 1).bit_length() if most else 0
+
+
+def _prepare(release: Release, users: list[UserQuery]) -> _Batch:
     """Look all histories up at once, drop what is unknown, keep the newest `maxlen`."""
-    lengths = [len(user.hist_item) for user in query.users]
+    lengths = [len(user.hist_item) for user in users]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
-    hist_item = np.concatenate([user.hist_item for user in query.users])
+    hist_item = np.concatenate([user.hist_item for user in users])
     item_index = release.vocabulary.item_index(hist_item)
     known = item_index > 0
     known_offsets = np.concatenate([[0], np.cumsum(known)])[offsets]
     hist_index, seq_len = pad_last(item_index[known], known_offsets, release.hyper_parameters.maxlen)
-    status = [_status(user, int(length)) for user, length in zip(query.users, seq_len, strict=True)]
-    unknown = [hist_item[start:end][~known[start:end]] for start, end in pairwise(offsets)]
+    status = [_status(user, length) for user, length in zip(users, seq_len.tolist(), strict=True)]
+    if known.all():
+        unknown = [hist_item[:0]] * len(users)
+    else:
+        unknown = [hist_item[start:end][~known[start:end]] for start, end in pairwise(offsets.tolist())]
     active = np.flatnonzero(seq_len)
     # Always maxlen wide: a narrower batch would round differently, and an answer must not depend on its neighbours.
-    return _Batch(status, active, hist_index[active], seq_len[active], unknown)
+    return _Batch(users, status, active, hist_index[active], seq_len[active], unknown)
 
 
 def _status(user: UserQuery, known: int) -> Status:
@@ -202,21 +272,16 @@ def _status(user: UserQuery, known: int) -> Status:
     return Status.ALL_UNKNOWN if len(user.hist_item) else Status.EMPTY_HISTORY
 
 
-def _encode(release: Release, hist_index: Int64, seq_len: Int64) -> tuple[Float32, float]:
-    started = time.perf_counter()
-    if not len(hist_index):
-        shape = (0, release.hyper_parameters.num_interests, release.hyper_parameters.embedding_dim)
-        return np.zeros(shape, np.float32), started
-    return release.encoder.encode(hist_index, seq_len), started
-
-
-def _exclusions(query: Query, active: Int64) -> Exclusions:
+def _exclusions(batch: _Batch, exclude_history: list[bool], sizes: list[int]) -> Exclusions:
     """What the active users must not get, without repeats; history first, so that it is named as the reason."""
+    without_history = np.repeat(exclude_history, sizes)
     user, item_ids, fate = [], [], []
-    for number, position in enumerate(active):
-        asked = query.users[position]
+    for number, position in enumerate(batch.active.tolist()):
+        asked = batch.users[position]
+        if not len(asked.exclude) and not without_history[position]:
+            continue
         lists = [(Fate.EXCLUDED, asked.exclude)]
-        if query.exclude_history:
+        if without_history[position]:
             lists.insert(0, (Fate.HISTORY, asked.hist_item))
         joined = np.concatenate([ids for _, ids in lists])
         distinct, first = np.unique(joined, return_index=True)
@@ -230,11 +295,11 @@ def _exclusions(query: Query, active: Int64) -> Exclusions:
 
 
 def _results(query: Query, batch: _Batch, merged: Merged, popular: Popular) -> list[UserResult]:
-    place = dict(zip(batch.active.tolist(), range(len(batch.active)), strict=True))
+    own_hits = (slice(start, end) for start, end in pairwise(merged.offsets.tolist()))  # of the active users, in turn
     results = []
-    for position, (user, status, unknown) in enumerate(zip(query.users, batch.status, batch.unknown, strict=True)):
+    for user, status, unknown in zip(batch.users, batch.status, batch.unknown, strict=True):
         if status is Status.OK:
-            own = slice(*merged.offsets[place[position] : place[position] + 2])
+            own = next(own_hits)
             item_ids, scores, interest = merged.item_ids[own], merged.scores[own], merged.interest[own]
         elif status is Status.INVALID:
             item_ids, scores, interest = popular.item_ids[:0], popular.scores[:0], merged.interest[:0]

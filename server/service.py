@@ -74,7 +74,8 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         """One user's recall, step by step."""
         query = read_explain(request, self._settings)
         release = self._releases.current
-        outcome = await self._pipeline.run(release, query, context.time_remaining())
+        outcome = await self._pipeline.run(release, query, context.time_remaining(), explain=True)
+        assert outcome.trace is not None  # noqa: S101 - asked for
         return recall_pb2.ExplainResponse(
             used_hist_item=outcome.trace.used_hist_item.tolist(),
             interests=_interests(outcome.trace, release.hyper_parameters.num_interests),

@@ -77,6 +77,12 @@ class Settings(BaseSettings):
     """Length of a filter."""
     max_request_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
     """Size of a request message."""
+    max_batch_users: int = Field(default=64, gt=0)
+    """Users of different requests that are encoded and searched together, when they wait at the same time."""
+    max_queued_users: int = Field(default=4_096, gt=0)
+    """Users that may wait; more are turned away with RESOURCE_EXHAUSTED and a time to come back."""
+    search_workers: int = Field(default=2, gt=0, le=64)
+    """Batches in progress at once: while one is searched, the next is encoded."""
     max_concurrent_requests: int = Field(default=256, gt=0)
     """Requests in progress at once; more are turned away with RESOURCE_EXHAUSTED and a time to come back."""
     admin_token_file: Path | None = None

@@ -51,7 +51,7 @@ def ask(*histories: list[int], top_k: int = 5, exclude: list[int] | None = None,
 async def run(store: FakeStore, release: Release, query: Query, remaining_s: float | None = None) -> Outcome:
     with ThreadPoolExecutor(1) as encode_on:
         pipeline = CandidatePipeline(store, encode_on, search_timeout_ms=1000, max_overfetch=10)
-        return await pipeline.run(release, query, remaining_s)
+        return await pipeline.run(release, query, remaining_s, explain=True)
 
 
 def exact(artifact: Artifact, history: list[int], top_k: int) -> list[int]:
@@ -125,7 +125,7 @@ async def test_exclusions_are_made_up_for(store: FakeStore, release: Release, ar
     best = exact(artifact, [A, B], 7)
     outcome = await run(store, release, ask([A, B], exclude=[best[0], best[2], 2**61]))
     assert outcome.results[0].item_ids.tolist() == [best[1], *best[3:7]]
-    assert store.searches[-1][1] == 5 + 3
+    assert store.searches[-1][1] == 5 + 4  # three, rounded up to a power of two
 
 
 async def test_history_is_left_out_on_request(store: FakeStore, release: Release) -> None:
@@ -145,7 +145,7 @@ async def test_overfetch_is_bounded_and_said(store: FakeStore, release: Release,
 
 
 async def test_a_passed_deadline_does_no_search(store: FakeStore, release: Release) -> None:
-    with pytest.raises(DeadlineExceededError, match="passed before the search"):
+    with pytest.raises(DeadlineExceededError, match="passed in the queue"):
         await run(store, release, ask([A]), remaining_s=0.0)
     assert store.searches == []
 

@@ -1,0 +1,154 @@
+"""Requests to batches: whatever waits when a worker becomes free is answered together, without a timer.
+
+Alone, a request starts at once; under load, batches grow until encode and search are busy without a pause. What cannot
+be answered in time is turned away at the door, and dropped if it no longer can. Knows nothing of recall.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from server.errors import DeadlineExceededError, OverloadedError
+
+SMOOTHING = 0.1
+"""Weight of the newest batch in what a user is believed to cost."""
+SHORTEST_RETRY_MS, LONGEST_RETRY_MS = 10, 2_000
+"""Bounds of when a caller that was turned away should come back."""
+
+Ask = TypeVar("Ask")
+Answer = TypeVar("Answer")
+
+
+@dataclass
+class Waiting(Generic[Ask, Answer]):
+    """A request in the queue."""
+
+    ask: Ask
+    users: int
+    group: Hashable
+    """Requests of one group can be answered together."""
+    deadline: float
+    """On the clock of `time.perf_counter`; infinite without one."""
+    answer: asyncio.Future[Answer]
+    arrived: float = field(default_factory=time.perf_counter)
+
+    @property
+    def late(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        return self.answer.done() or time.perf_counter() >= self.deadline
+
+
+class Batcher(Generic[Ask, Answer]):
+    """A bounded queue, and workers that take batches from it."""
+
+    def __init__(
+        self,
+        answer: Callable[[list[Waiting[Ask, Answer]]], Awaitable[list[Answer | Exception]]],
+        max_batch_users: int,
+        max_queued_users: int,
+        workers: int,
+    ) -> None:
+        """Make a batcher.
+
+        Args:
+            answer: answers a batch of one group, in order. An exception among the answers is for that request; one
+                that is raised is for all of them.
+            max_batch_users: most users of a batch, unless a single request has more.
+            max_queued_users: most users that wait; a request that finds the queue empty is always taken.
+            workers: batches in progress at once; with two, one is encoded and merged while the other is searched.
+        """
+        self._answer = answer
+        self._max_batch_users = max_batch_users
+        self._max_queued_users = max_queued_users
+        self._idle = self._workers = workers
+        self._queue: deque[Waiting[Ask, Answer]] = deque()
+        self._queued_users = 0
+        self._seconds_per_user = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def submit(self, ask: Ask, users: int, group: Hashable, remaining_s: float | None) -> Answer:
+        """Wait for the answer to a request.
+
+        Args:
+            ask: what is asked.
+            users: how much of a batch it fills.
+            group: see `Waiting.group`.
+            remaining_s: time left to the caller; None without a deadline.
+
+        Raises:
+            OverloadedError: too much is waiting, or more than can be answered in the time left.
+            DeadlineExceededError: the time ran out in the queue.
+        """
+        self._admit(users, remaining_s)
+        deadline = time.perf_counter() + remaining_s if remaining_s is not None else float("inf")
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        waiting = Waiting(ask, users, group, deadline, answer)
+        self._queue.append(waiting)
+        self._queued_users += users
+        if self._idle:
+            self._idle -= 1
+            task = asyncio.create_task(self._work())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        return await answer
+
+    def _admit(self, users: int, remaining_s: float | None) -> None:
+        wait_s = self._queued_users * self._seconds_per_user
+        full = self._queue and self._queued_users + users > self._max_queued_users
+        if full or (remaining_s is not None and wait_s > remaining_s):
+            reason = f"{self._queued_users} users are waiting, about {wait_s * 1000:.0f} ms"
+            limit = f"the limit is {self._max_queued_users}" if full else f"the deadline is in {remaining_s:.3g} s"
+            retry_ms = min(max(int(wait_s * 500), SHORTEST_RETRY_MS), LONGEST_RETRY_MS)
+            raise OverloadedError(f"{reason}; {limit}", retry_ms)
+
+    async def _work(self) -> None:
+        try:
+            while batch := self._next_batch():
+                await self._run(batch)
+        finally:
+            self._idle += 1
+
+    def _next_batch(self) -> list[Waiting[Ask, Answer]]:
+        """The oldest request that somebody still waits for, and others of its group as far as they fit."""
+        batch: list[Waiting[Ask, Answer]] = []
+        users = 0
+        left: deque[Waiting[Ask, Answer]] = deque()
+        while self._queue and users < self._max_batch_users:
+            waiting = self._queue.popleft()
+            if waiting.late:
+                self._queued_users -= waiting.users
+                if not waiting.answer.done():
+                    waiting.answer.set_exception(DeadlineExceededError("the deadline passed in the queue"))
+            elif not batch or (waiting.group == batch[0].group and users + waiting.users <= self._max_batch_users):
+                self._queued_users -= waiting.users
+                batch.append(waiting)
+                users += waiting.users
+            else:
+                left.append(waiting)
+        self._queue.extendleft(reversed(left))
+        return batch
+
+    async def _run(self, batch: list[Waiting[Ask, Answer]]) -> None:
+        started = time.perf_counter()
+        answers: list[Answer | Exception]
+        try:
+            answers = await self._answer(batch)
+        except asyncio.CancelledError:
+            for waiting in batch:
+                waiting.answer.cancel()
+            raise
+        except Exception as error:
+            answers = [error] * len(batch)
+        for waiting, answer in zip(batch, answers, strict=True):
+            if waiting.answer.done():
+                continue  # the caller left
+            if isinstance(answer, Exception):
+                waiting.answer.set_exception(answer)
+            else:
+                waiting.answer.set_result(answer)
+        users = sum(waiting.users for waiting in batch)
+        cost = (time.perf_counter() - started) / users / self._workers
+        self._seconds_per_user += SMOOTHING * (cost - self._seconds_per_user) if self._seconds_per_user else cost

@@ -1,0 +1,139 @@
+"""What is answered together, what is dropped, and what is turned away."""
+
+import asyncio
+from collections.abc import Hashable
+
+import pytest
+
+from server.batching import Batcher, Waiting
+from server.errors import DeadlineExceededError, OverloadedError, StoreError
+
+
+class Worker:
+    """Answers every ask with its double, batch by batch, as soon as it is let go."""
+
+    def __init__(self, hold: bool = True, **limits: int) -> None:
+        self.batches: list[list[int]] = []
+        self.open = asyncio.Event()
+        if not hold:
+            self.open.set()
+        self.batcher = Batcher(self.answer, **({"max_batch_users": 10, "max_queued_users": 100, "workers": 1} | limits))
+
+    async def answer(self, waiting: list[Waiting[int, int]]) -> list[int | Exception]:
+        self.batches.append([each.ask for each in waiting])
+        await self.open.wait()
+        return [StoreError("13 is no number") if each.ask == 13 else 2 * each.ask for each in waiting]
+
+    def ask(
+        self, number: int, users: int = 1, group: Hashable = "", remaining_s: float | None = None
+    ) -> asyncio.Task[int]:
+        return asyncio.create_task(self.batcher.submit(number, users, group, remaining_s))
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_alone_a_request_starts_at_once() -> None:
+    worker = Worker()
+    task = worker.ask(1)
+    await settle()
+    assert worker.batches == [[1]]
+    worker.open.set()
+    assert await task == 2
+
+
+async def test_what_waits_while_a_worker_is_busy_goes_together() -> None:
+    worker = Worker()
+    first = worker.ask(1)
+    await settle()
+    rest = [worker.ask(number) for number in (2, 3, 4)]
+    await settle()
+    worker.open.set()
+    assert await asyncio.gather(first, *rest) == [2, 4, 6, 8]
+    assert worker.batches == [[1], [2, 3, 4]]
+
+
+async def test_two_workers_are_busy_at_once() -> None:
+    worker = Worker(workers=2)
+    tasks = []
+    for number in (1, 2, 3):
+        tasks.append(worker.ask(number))
+        await settle()
+    assert worker.batches == [[1], [2]]
+    worker.open.set()
+    await asyncio.gather(*tasks)
+    assert worker.batches == [[1], [2], [3]]
+
+
+async def test_a_batch_is_bounded_and_of_one_group_and_nobody_is_forgotten() -> None:
+    worker = Worker()
+    first = worker.ask(0)
+    await settle()
+    rest = [worker.ask(1, users=6), worker.ask(2, group="other"), worker.ask(3, users=6), worker.ask(4, users=4)]
+    rest.append(worker.ask(5, users=50))  # larger than a batch: it goes alone
+    await settle()
+    worker.open.set()
+    await asyncio.gather(first, *rest)
+    assert worker.batches == [[0], [1, 4], [2], [3], [5]]
+
+
+async def test_those_whom_nobody_waits_for_are_dropped() -> None:
+    worker = Worker()
+    first = worker.ask(0)
+    await settle()
+    late, left, patient = worker.ask(1, remaining_s=0.01), worker.ask(2), worker.ask(3)
+    await asyncio.sleep(0.02)
+    left.cancel()
+    await settle()
+    worker.open.set()
+    assert await asyncio.gather(first, patient) == [0, 6]
+    with pytest.raises(DeadlineExceededError, match="in the queue"):
+        await late
+    assert worker.batches == [[0], [3]]
+
+
+async def test_a_fault_of_one_is_not_the_fault_of_all() -> None:
+    worker = Worker()
+    first = worker.ask(0)
+    await settle()
+    rest = [worker.ask(number) for number in (13, 4)]
+    await settle()
+    worker.open.set()
+    with pytest.raises(StoreError, match="13 is no number"):
+        await rest[0]
+    assert await rest[1] == 8
+    assert await first == 0
+
+
+async def test_a_full_queue_turns_away_and_takes_again_when_it_is_empty() -> None:
+    worker = Worker(max_queued_users=10)
+    first = worker.ask(0)
+    await settle()
+    waiting = worker.ask(1, users=8)
+    await settle()
+    with pytest.raises(OverloadedError, match=r"8 users are waiting.* the limit is 10") as turned_away:
+        await worker.ask(2, users=3)
+    assert turned_away.value.retry_after_ms >= 10
+    worker.open.set()
+    await asyncio.gather(first, waiting)
+    assert await worker.ask(3, users=50) == 6  # more than the limit, but nobody waits
+
+
+async def test_what_cannot_be_answered_in_time_is_turned_away_at_once() -> None:
+    worker = Worker(max_batch_users=1)
+    first = worker.ask(0)
+    await asyncio.sleep(0.05)  # a user costs 50 ms, it learns
+    worker.open.set()
+    await first
+    worker.open.clear()
+    busy = worker.ask(1)
+    await settle()
+    queue = [worker.ask(number) for number in range(2, 6)]
+    await settle()
+    with pytest.raises(OverloadedError, match=r"4 users are waiting, about 2\d\d ms; the deadline is in 0.1 s"):
+        await worker.ask(9, remaining_s=0.1)
+    patient = worker.ask(10, remaining_s=10)
+    worker.open.set()
+    await asyncio.gather(busy, *queue, patient)
