@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated
 
@@ -55,30 +54,30 @@ def main(
         raise ConfigError("runner.valid_data_dir: an ablation needs validation data")
     found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the runs share the cores
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        runs = {
-            pool.submit(_validate, config, [*(override or []), *changes, f"runner.seed={seed}"]): name
-            for seed in range(1, seeds + 1)
-            for name, changes in VARIANTS.items()
-        }
-        for done in track(as_completed(runs), "training", total=len(runs), console=console, transient=True):
-            found[runs[done]].append(done.result())
+    runs = [
+        (name, config, [*(override or []), *changes, f"runner.seed={seed}"])
+        for seed in range(1, seeds + 1)
+        for name, changes in VARIANTS.items()
+    ]
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:  # left early, it ends the runs in progress
+        done = pool.imap_unordered(_validate, runs)
+        for name, scores in track(done, "training", total=len(runs), console=console, transient=True):
+            found[name].append(scores)
     table = _table(found)
     console.print(Markdown(table))
     if output:
         output.write_text(table, encoding="utf-8")
 
 
-def _validate(config: Path, override: list[str]) -> dict[str, float]:
-    """Metrics of the best epoch of one run; in a process of its own."""
-    from mind.data.paddlerec import read_eval, read_train
+def _validate(run: tuple[str, Path, list[str]]) -> tuple[str, dict[str, float]]:
+    """Name of a variant, and the metrics of the best epoch of one run of it; in a process of its own."""
+    name, config, override = run
+    from mind.train import read_inputs
     from mind.training.loop import train
 
     settings = load_config(config, override)
-    valid_dir = settings.runner.valid_data_dir
-    valid = read_eval(valid_dir) if valid_dir else None
-    sequences = read_train(settings.runner.train_data_dir)
-    return train(settings, sequences, valid, lambda *step: None, lambda epoch: None).best.metrics
+    inputs = read_inputs(settings)
+    return name, train(settings, inputs.sequences, inputs.valid, features=inputs.features).best.metrics
 
 
 def _table(found: dict[str, list[dict[str, float]]]) -> str:
