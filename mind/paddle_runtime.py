@@ -15,4 +15,10 @@ logging.root.handlers[:] = _handlers  # it configures the root logger, which is 
 logging.root.setLevel(_level)
 paddle.disable_signal_handler()  # or its handlers replace ours and Python's
 
-__all__ = ["paddle"]
+
+def has_gpu() -> bool:
+    """Whether this build of Paddle can compute on a GPU, and finds one."""
+    return bool(paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count())
+
+
+__all__ = ["has_gpu", "paddle"]

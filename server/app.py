@@ -37,7 +37,7 @@ class RecallServer:
         self._store = store
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._health = health.aio.HealthServicer()
-        self.releases = Releases(store, settings.artifacts, _encoder_maker(settings.encoder))
+        self.releases = Releases(store, settings.artifacts, _encoder_maker(settings))
         pipeline = CandidatePipeline(
             store,
             self._encode_on,
@@ -114,14 +114,15 @@ async def serve(settings: Settings) -> None:
     logger.info("stopped")
 
 
-def _encoder_maker(name: str) -> Callable[[Artifact], Encoder]:
-    if name == "numpy":
+def _encoder_maker(settings: Settings) -> Callable[[Artifact], Encoder]:
+    if settings.encoder == "numpy":
         return lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
     try:
-        from mind.paddle_encoder import PaddleEncoder  # only now is Paddle needed
+        from mind.paddle_encoder import PaddleEncoder, check_device  # only now is Paddle needed
     except ModuleNotFoundError as error:
         raise ConfigError("--encoder paddle: PaddlePaddle is not installed; it is the extra cpu or gpu") from error
-    return PaddleEncoder.from_artifact
+    check_device(settings.device)
+    return lambda artifact: PaddleEncoder.from_artifact(artifact, settings.device)
 
 
 def _read_token(settings: Settings) -> str:

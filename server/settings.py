@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """PEM file that the certificate of an https:// Milvus is checked against; the system's authorities otherwise."""
     encoder: Literal["numpy", "paddle"] = "numpy"
     """What turns histories into interest vectors: numpy (CPU, needs no Paddle) or paddle (the network, CPU or GPU)."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    """Where the encoder paddle computes; auto takes a GPU if there is one and Paddle's build can use it."""
     watch_interval_s: float = Field(default=5.0, gt=0)
     """Seconds between looks at the release alias."""
     search_timeout_ms: int = Field(default=5_000, gt=0)

@@ -9,10 +9,10 @@ import pytest
 from mind.artifact import Artifact, Float32, Weights
 from mind.config import HyperParameters
 from mind.encoder import NumpyEncoder, check_golden, squash
-from mind.errors import ArtifactError
+from mind.errors import ArtifactError, ConfigError
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
-from mind.paddle_runtime import paddle
+from mind.paddle_runtime import has_gpu, paddle
 from tests.artifacts import hyper_parameters_of, make_weights
 
 
@@ -134,6 +134,27 @@ def test_rows_outside_the_table_are_refused_before_they_reach_a_device() -> None
     encoder = paddle_encoder(make_weights(items=200))
     with pytest.raises(ValueError, match="rows 201 to 201, the table has 0 to 200"):
         encoder.encode(np.array([[201]]), np.array([1]))
+
+
+def test_batches_are_padded_to_the_sizes_a_gpu_is_set_up_for_and_nobody_notices() -> None:
+    weights = make_weights()
+    plain = paddle_encoder(weights)
+    padded = PaddleEncoder(plain._network, batch_sizes=(1, 4))
+    rng = np.random.default_rng(2)
+    for users in (0, 1, 3, 4, 9):
+        seq_len = rng.integers(1, 9, users)
+        hist_index = rng.integers(1, 201, (users, 8)) * (np.arange(8) < seq_len[:, None])
+        expected = plain.encode(hist_index, seq_len)
+        assert expected.shape == (users, 4, 16)
+        np.testing.assert_allclose(padded.encode(hist_index, seq_len), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said_and_auto_does_without() -> None:
+    artifact = as_artifact(make_weights())
+    with pytest.raises(ConfigError, match="device is gpu, but this Paddle has no GPU"):
+        PaddleEncoder.from_artifact(artifact, "gpu")
+    check_golden(PaddleEncoder.from_artifact(artifact, "auto"), artifact)
 
 
 def test_label_aware_attention_leans_to_the_target_with_its_power() -> None:

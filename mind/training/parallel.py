@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mind.errors import ConfigError
-from mind.paddle_runtime import paddle
+from mind.paddle_runtime import has_gpu, paddle
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Ranks:
         Raises:
             ConfigError: a GPU is asked for and there is none.
         """
-        if use_gpu and not (paddle.is_compiled_with_cuda() and paddle.device.cuda.device_count()):
+        if use_gpu and not has_gpu():
             raise ConfigError(
                 "runner.use_gpu is true, but this Paddle has no GPU: install paddlepaddle-gpu, or say false"
             )
