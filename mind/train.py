@@ -60,6 +60,8 @@ def main(
     if not ranks.leads:
         return
     path = write_model(settings, inputs, trained)
+    if checkpoint:
+        checkpoint.remove()  # only now: a full disk must not cost the training
     console.print(
         f"epoch {trained.best.number} kept after {time.perf_counter() - started:.0f} s; "
         f"model [bold]{path.name}[/] written to {path}",

@@ -10,6 +10,8 @@ import pytest
 
 from mind.artifact import load_artifact
 from mind.data.paddlerec import write_eval, write_train
+from mind.errors import ArtifactError
+from mind.train import app
 from tests.test_metrics import sequences
 from tests.test_training import clustered, held_out
 
@@ -97,6 +99,24 @@ def test_a_killed_run_goes_on_and_gives_the_same_model(data: Path, tmp_path: Pat
     assert "going on from" in resumed.stdout, resumed.stderr
     assert models(tmp_path / "killed") == models(tmp_path / "whole")
     assert not list((tmp_path / "killed").glob("*checkpoint-*"))
+
+
+def test_a_model_that_cannot_be_written_does_not_cost_its_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> Path:
+        raise ArtifactError("no space left")
+
+    words = ["-m", str(CONFIG), *overrides(data, runner__model_save_path=tmp_path, runner__epochs=1)]
+    with monkeypatch.context() as disk:
+        disk.setattr("mind.train.write_artifact", full)
+        with pytest.raises(ArtifactError):
+            app(words, standalone_mode=False)
+    assert list(tmp_path.glob("checkpoint-*.npz"))
+    with monkeypatch.context() as nothing_to_do:
+        nothing_to_do.setattr("mind.training.loop._Run.finish_epoch", full)
+        app(words, standalone_mode=False)
+    assert len(models(tmp_path)) == 1 and not list(tmp_path.glob("checkpoint-*"))
 
 
 def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:

@@ -104,7 +104,10 @@ def test_a_run_taken_up_at_a_checkpoint_ends_as_if_it_had_not_stopped(tmp_path, 
     ]
     for name, tensor in whole.weights.tensors().items():
         np.testing.assert_array_equal(tensor, resumed.weights.tensors()[name])
-    assert list(tmp_path.iterdir()) == []  # the run is done
+    again = train(settings, rows, valid, pull_the_plug, checkpoint=checkpoint)  # done, and nothing is trained anew
+    np.testing.assert_array_equal(again.weights.item_embedding, whole.weights.item_embedding)
+    checkpoint.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path) -> None:  # type: ignore[no-untyped-def]

@@ -138,9 +138,9 @@ def _run(settings: Config, inputs: Any, connection: Connection, on_step: Callabl
             features=inputs.features,
             checkpoint=checkpoint,
         )
-        return Written(write_model(settings, inputs, trained).name, trained.best.metrics)
+        answer: Message = Written(write_model(settings, inputs, trained).name, trained.best.metrics)
     except _Prune:
-        answer: Message = Pruned()
+        answer = Pruned()
     except (_Stop, EOFError, OSError):
         raise
     except ArtifactError as error:

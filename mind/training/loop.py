@@ -77,7 +77,8 @@ def train(
         on_step: called every `print_interval` steps with epoch, step, steps of an epoch and the mean loss since then.
         on_epoch: called after every epoch, also for those that a checkpoint brings along.
         features: of the items; those that no training user had become items of the model too.
-        checkpoint: where to go on from, and where to note how far training has come; removed at the end.
+        checkpoint: where to go on from, and where to note how far training has come. It stays until the caller, who
+            has stored the model, removes it: given again, it ends the run at once with the same result.
         ranks: this process among those that train together; found out if None.
 
     Raises:
@@ -99,8 +100,6 @@ def train(
                 checkpoint.save(*run.state())
             on_epoch(epoch)
     assert run.best is not None  # noqa: S101 - epochs is at least 1
-    if checkpoint and run.ranks.leads:
-        checkpoint.remove()
     return Trained(run.best, run.epochs, run.best_epoch)
 
 
