@@ -18,7 +18,7 @@ from rich.table import Table
 from mind.artifact import Artifact, Float32, Weights, check_writable, write_artifact
 from mind.command import run
 from mind.config import HyperParameters, explain
-from mind.data.columns import parse_ids, read_columns
+from mind.data.columns import read_columns, strict_ids
 from mind.data.paddlerec import read_train
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ConfigError, DataError
@@ -198,24 +198,10 @@ def read_item_ids(path: Path, items: int) -> tuple[Int64, Int64]:
         DataError: a value is no integer, a row is outside 1 to N, or rows and ids are not one to one.
     """
     found = read_columns(path, ("row", "item_id"))
-    if found.misfits:
-        line, fault = found.misfits[0]
-        raise DataError(f"{path}: line {line}: {fault}")
-    columns = []
-    for name in found.table.column_names:
-        values, valid = parse_ids(found.table.column(name))
-        if not valid.all():
-            line = found.lines[np.argmin(valid)]
-            raise DataError(f"{path}: {found.unit} {line}: {name} is not an integer of 64 bits")
-        columns.append(values)
-    rows, item_id = columns
+    rows, item_id = (strict_ids(path, found, name, unique=True) for name in ("row", "item_id"))
     outside = rows[(rows < 1) | (rows > items)]
     if len(outside):
         raise DataError(f"{path}: row {outside[0]} is outside 1 to {items}, the rows of the checkpoint; 0 is padding")
-    for name, values in (("row", rows), ("item_id", item_id)):
-        unique, count = np.unique(values, return_counts=True)
-        if len(unique) < len(values):
-            raise DataError(f"{path}: {name} {unique[count > 1][0]} occurs more than once")
     if len(rows) < items:
         lacking = np.setdiff1d(np.arange(1, items + 1), rows)
         raise DataError(f"{path}: {len(lacking)} of {items} rows have no item_id, row {lacking[0]} for one")

@@ -165,10 +165,10 @@ def _lists(
 def _baselines(settings: Config, model: Artifact, cases: EvalCases, top_n: int, on_step: OnStep) -> dict[str, Int64]:
     vocabulary, users = model.vocabulary, len(cases)
     ranked = {"most popular": baselines.most_popular(vocabulary, model.weights.popularity, cases.history, top_n)}
-    train = read_train(settings.runner.train_data_dir)
+    pairs = baselines.Pairs.of(vocabulary, read_train(settings.runner.train_data_dir))
     for name, method in (("item co-occurrence", baselines.co_occurrence), ("item-kNN, cosine", baselines.item_knn)):
         on_step(name, 0, users)
-        ranked[name] = method(vocabulary, train, cases.history, top_n, settings.runner.infer_batch_size)
+        ranked[name] = method(pairs, cases.history, top_n, settings.runner.infer_batch_size)
         on_step(name, users, users)
     return ranked
 

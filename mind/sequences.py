@@ -33,6 +33,20 @@ class Sequences:
         """Items of each user, [U] int64."""
         return np.diff(self.offsets)
 
+    def take(self, users: Int64, start: Int64 | None = None, end: Int64 | None = None) -> "Sequences":
+        """Some of the users, in the order of their positions `users`.
+
+        Args:
+            users: [V] int64.
+            start, end: [V] int64, positions in `item_id` between which each user's items are kept; all of them if None.
+        """
+        start = self.offsets[users] if start is None else start
+        end = self.offsets[users + 1] if end is None else end
+        lengths = end - start
+        offsets = np.append(0, np.cumsum(lengths))
+        rows = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
+        return Sequences(self.user_id[users], offsets, self.item_id[rows])
+
 
 @dataclass(frozen=True)
 class EvalCases:

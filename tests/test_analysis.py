@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mind.evaluation import analysis, metrics
+from mind.evaluation import analysis, interests, metrics
 from mind.evaluation.evaluate import measure
 from mind.evaluation.retrieval import nearest_items
 from mind.sequences import EvalCases
@@ -93,7 +93,7 @@ def test_gini_of_equal_and_of_extreme_counts() -> None:
 def test_cosines_ignore_lengths_and_zero_vectors() -> None:
     vectors = np.array([[[2, 0], [0, 5], [1, 1], [0, 0]]], np.float32)
     half = 0.5**0.5
-    assert analysis.cosines(vectors)[0].tolist() == [
+    assert interests.cosines(vectors)[0].tolist() == [
         pytest.approx(row) for row in ([1, 0, half, 0], [0, 1, half, 0], [half, half, 1, 0], [0, 0, 0, 0])
     ]
 
@@ -105,14 +105,14 @@ def test_which_interest_found_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows.tolist() == [[1, 3, 2, 0], [2, 3, 1, 0]]
     for cells in (analysis.CELLS, 1):
         monkeypatch.setattr(analysis, "CELLS", cells)
-        assert analysis.found_by(vectors, items, rows).tolist() == [[0, 0, 1, -1], [0, 0, 0, -1]]
+        assert interests.found_by(vectors, items, rows).tolist() == [[0, 0, 1, -1], [0, 0, 0, -1]]
 
 
 def test_how_distinct_interests_are() -> None:
     vectors = np.array([[[1, 0], [0, 1]], [[1, 0], [1, 0]], [[0, 0], [0, 0]]], np.float32)
     interest = np.array([[0, 0, 1, 0], [1, 1, 1, -1], [0, 0, 0, 0]])  # the third user has no history and is left out
     own_rows = np.array([[[1, 2, 3], [3, 4, 5]]])
-    found = analysis.interests(vectors, interest, own_rows, np.array([0]), [0.25, 0.5], 0.75)
+    found = interests.interests(vectors, interest, own_rows, np.array([0]), [0.25, 0.5], 0.75)
     assert found.users == 2
     assert found.cosine == [[1, 0.5], [0.5, 1]]
     assert found.cosine_quartiles == [0.25, 0.5, 0.75]

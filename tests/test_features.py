@@ -55,7 +55,9 @@ def test_parquet_with_lists_says_the_same(tmp_path: Path, table: FeatureTable) -
     ("content", "says"),
     [
         ("item_id,brand\n1,A\n", "no column 'genres'; there are: item_id, brand"),
-        ("item_id,genres\nx,A\n", "row 1: item_id is 'x', not an integer of 64 bits"),
+        ("item_id,genres\nx,A\n", "line 2: item_id is 'x', not an integer of 64 bits"),
+        ("item_id,genres\n\n3,A\nx,B\n", "line 4: item_id is 'x', not an integer of 64 bits"),
+        ("item_id,genres\n3,A\n4,A,B\n", "line 3: expected 2 columns, found 3"),
         ("item_id,genres\n3,A\n3,B\n", "item_id 3 occurs more than once"),
         ("item_id,genres\n3," + "|".join(map(str, range(65))) + "\n", "genres: an item has 65 values, the limit is 64"),
     ],

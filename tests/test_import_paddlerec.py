@@ -198,7 +198,7 @@ def test_rows_become_item_ids(tmp_path: Path, suffix: str) -> None:
         (["1,10", "2,11", "4,12"], "row 4 is outside 1 to 3, the rows of the checkpoint; 0 is padding"),
         (["0,9", "1,10", "2,11"], "row 0 is outside 1 to 3"),
         (["1,10", "3,11"], "1 of 3 rows have no item_id, row 2 for one"),
-        (["1,10", "2,B001", "3,11"], "line 3: item_id is not an integer of 64 bits"),
+        (["1,10", "2,B001", "3,11"], "line 3: item_id is 'B001', not an integer of 64 bits"),
         (["1,10", "2,11,5", "3,11"], "line 3: expected 2 columns, found 3"),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from mind.encoder import NumpyEncoder
 from mind.evaluation import metrics
-from mind.evaluation.baselines import co_occurrence, item_knn, most_popular
+from mind.evaluation.baselines import Pairs, co_occurrence, item_knn, most_popular
 from mind.evaluation.retrieval import encode_histories, nearest_items, top_rows
 from mind.sequences import Sequences, pad_last
 from mind.vocabulary import Vocabulary
@@ -85,7 +85,7 @@ def test_popular_is_the_same_for_everyone() -> None:
 def test_co_occurrence_counts_users_and_prefers_new_history() -> None:
     train = sequences([10, 20], [10, 20, 20], [10, 30], [40, 30])
     vocabulary = Vocabulary(np.array([10, 20, 30, 40]))
-    ranked = co_occurrence(vocabulary, train, sequences([10], [10, 40], [99]), 2)
+    ranked = co_occurrence(Pairs.of(vocabulary, train), sequences([10], [10, 40], [99]), 2)
     # with 10: 20 twice, 30 once; with 10 then 40: 20 gets 0.8 * 2, 30 gets 0.8 * 1 + 1
     assert ranked.tolist() == [[20, 30], [30, 20], [-1, -1]]
 
@@ -94,5 +94,5 @@ def test_item_knn_discounts_items_that_everyone_has() -> None:
     train = sequences([10, 20, 30], [10, 20], [20], [20], [20])
     vocabulary = Vocabulary(np.array([10, 20, 30]))
     # with 10: 20 twice and 30 once, but 20 has five users: 2 / sqrt(2 * 5) = 0.63 and 1 / sqrt(2 * 1) = 0.71
-    assert item_knn(vocabulary, train, sequences([10]), 2).tolist() == [[30, 20]]
-    assert co_occurrence(vocabulary, train, sequences([10]), 2).tolist() == [[20, 30]]
+    assert item_knn(Pairs.of(vocabulary, train), sequences([10]), 2).tolist() == [[30, 20]]
+    assert co_occurrence(Pairs.of(vocabulary, train), sequences([10]), 2).tolist() == [[20, 30]]

@@ -93,6 +93,29 @@ def parse_ids(column: pa.ChunkedArray) -> tuple[Int64, Mask]:
     return np.where(valid, np.where(negative, -magnitude, magnitude), 0).view(np.int64), valid
 
 
+def strict_ids(path: Path, found: Columns, name: str, unique: bool = False) -> Int64:
+    """Ids of a file of which every row counts, such as one about items: [N] int64.
+
+    Raises:
+        DataError: a line has too many or too few columns, an id is no integer of 64 bits, or, where they must be
+            `unique`, one occurs twice.
+    """
+    if found.misfits:
+        line, fault = found.misfits[0]
+        raise DataError(f"{path}: line {line}: {fault}")
+    column = found.table.column(name)
+    ids, valid = parse_ids(column)
+    if not valid.all():
+        row = int(valid.argmin())
+        text = shorten(str(column[row].as_py() or ""))
+        raise DataError(f"{path}: {found.unit} {found.lines[row]}: {name} is {text}, not an integer of 64 bits")
+    ordered = np.sort(ids)
+    repeated = np.flatnonzero(ordered[1:] == ordered[:-1])
+    if unique and len(repeated):
+        raise DataError(f"{path}: {name} {ordered[repeated[0]]} occurs more than once")
+    return ids
+
+
 def parse_times(column: pa.ChunkedArray) -> tuple[Int64 | Float64, Mask]:
     """Integers, else floats, else ISO 8601 in microseconds since 1970 (UTC where no zone is given).
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mind.data.columns import Mask, parse_ids, read_columns
+from mind.data.columns import Mask, read_columns, strict_ids
 from mind.errors import DataError
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
@@ -70,19 +70,14 @@ def read_features(path: Path, names: Sequence[str], item: str = "item_id") -> Fe
         item: column of item ids, integers of 64 bits.
 
     Raises:
-        DataError: the file or a column is missing, an id is no integer or occurs twice, or an item has more than
-            `MAX_VALUES` values.
+        DataError: the file or a column is missing, a line is malformed, an id is no integer or occurs twice, or an
+            item has more than `MAX_VALUES` values.
     """
-    table = read_columns(path, [item, *names]).table
-    item_id, valid = parse_ids(table.column(0))
-    if not valid.all():
-        row = int(np.flatnonzero(~valid)[0])
-        raise DataError(f"{path}: row {row + 1}: {item} is {table.column(0)[row].as_py()!r}, not an integer of 64 bits")
-    order = np.argsort(item_id, kind="stable")
-    repeated = np.flatnonzero(item_id[order][1:] == item_id[order][:-1])
-    if len(repeated):
-        raise DataError(f"{path}: {item} {item_id[order[repeated[0]]]} occurs more than once")
-    return FeatureTable(item_id[order], {name: _lists(path, name, table.column(name).take(order)) for name in names})
+    found = read_columns(path, [item, *names])
+    item_id = strict_ids(path, found, item, unique=True)
+    order = np.argsort(item_id)
+    lists = {name: _lists(path, name, found.table.column(name).take(order)) for name in names}
+    return FeatureTable(item_id[order], lists)
 
 
 def _lists(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:

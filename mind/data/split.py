@@ -49,7 +49,7 @@ def split(interactions: Interactions, *, seed: int = 2024, min_interactions: int
     shuffled = np.random.default_rng(seed).permutation(users)
     train, valid, test = (np.sort(part) for part in np.split(shuffled, [valid_start, test_start]))
     return Split(
-        train=_cut(sequences, train, sequences.offsets[train], sequences.offsets[train + 1]),
+        train=sequences.take(train),
         valid=hold_out(sequences, valid),
         test=hold_out(sequences, test),
         dropped_users=len(sequences) - len(users),
@@ -57,14 +57,7 @@ def split(interactions: Interactions, *, seed: int = 2024, min_interactions: int
 
 
 def hold_out(sequences: Sequences, users: Int64) -> EvalCases:
+    """The first 80 % of each user's items as history, the rest as targets. users: [V] int64 positions."""
     start, end = sequences.offsets[users], sequences.offsets[users + 1]
     middle = start + (end - start) * 4 // 5
-    return EvalCases(history=_cut(sequences, users, start, middle), target=_cut(sequences, users, middle, end))
-
-
-def _cut(sequences: Sequences, users: Int64, start: Int64, end: Int64) -> Sequences:
-    """Items `start[i]` to `end[i]` of each user; all arrays [U] int64."""
-    lengths = end - start
-    offsets = np.append(0, np.cumsum(lengths))
-    rows = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
-    return Sequences(sequences.user_id[users], offsets, sequences.item_id[rows])
+    return EvalCases(sequences.take(users, end=middle), sequences.take(users, start=middle))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mind.artifact import Float32
 from mind.evaluation import metrics
 from mind.evaluation.metrics import Hits
 from mind.sequences import Int64, Sequences
@@ -22,8 +21,6 @@ LENGTH_BUCKETS = 5
 """Groups of users by history length."""
 POPULARITY_BUCKETS = ("head", "torso", "tail")
 """Groups of items, each with a third of the interactions in the training data, the most popular items first."""
-HISTOGRAM_BINS = 20
-"""Bins of the cosines between a user's interests, from the lowest one, rounded down to a tenth, to 1."""
 TOP_SHARE = 0.01
 """The most popular items, as a share of the catalogue, whose part in all recommendations is measured."""
 
@@ -83,35 +80,6 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Interests:
-    """How distinct the K interests of the users are. Users without a known item in their history are left out."""
-
-    users: int
-    cosine: list[list[float]]
-    """[K, K]: mean over users of the cosine between two interests."""
-    cosine_quartiles: list[float]
-    """[3]: quartiles over users of a user's mean cosine between different interests."""
-    histogram_edges: list[float]
-    """[B + 1]: bins of that mean cosine."""
-    histogram_users: list[int]
-    """[B]: users in each bin."""
-    found: list[float]
-    """[K]: share of all candidates that each interest found, that is, scored highest."""
-    contributing: list[float]
-    """[K]: share of users whose list draws on exactly 1, 2, ... K interests."""
-    largest_part: float
-    """Mean over users of the part of the list that comes from the interest that found most."""
-    sampled_users: int
-    """Users whose interests were searched for one by one."""
-    overlap: list[list[float]]
-    """[K, K]: mean over sampled users of the share that the N nearest items of two interests have in common."""
-    own_recall: list[float]
-    """[K]: recall@N over sampled users of each interest's N nearest items alone."""
-    merged_recall: float
-    """recall@N over the same users of the merged list."""
-
-
-@dataclass(frozen=True)
 class Agreement:
     """How far served lists are those of exact search."""
 
@@ -124,8 +92,8 @@ class Agreement:
 def hit_matrix(ranked: Int64, targets: Sequences) -> Hits:
     """`metrics.hits` in batches of users: [U, N] bool."""
     hit = np.zeros(ranked.shape, np.bool_)
-    for users in _batches(ranked):
-        part = _users(targets, users)
+    for users in batches(ranked):
+        part = targets.take(np.arange(len(targets))[users])
         if len(part.item_id):
             hit[users] = metrics.hits(ranked[users], part)
     return hit
@@ -142,7 +110,7 @@ def curves(hit: Hits, wanted: Int64) -> Curves:
     gain = 1 / np.log2(np.arange(length) + 2)
     ideal = np.cumsum(gain)
     total = np.zeros((3, length))
-    for users in _batches(hit):
+    for users in batches(hit):
         found, want = np.cumsum(hit[users], axis=1), wanted[users, None]
         best = ideal[np.minimum(np.arange(1, length + 1), want) - 1]
         total[0] += (found / want).sum(axis=0)
@@ -263,85 +231,9 @@ def gini(times: Int64) -> float:
     return float(2 * (np.sort(times) @ np.arange(1, items + 1)) / (items * total) - (items + 1) / items)
 
 
-def cosines(interest_vectors: Float32) -> Float32:
-    """Cosines between all pairs of a user's interests: [U, K, D] to [U, K, K] float32; 0 with a zero vector."""
-    norm = np.linalg.norm(interest_vectors, axis=2, keepdims=True)
-    unit = interest_vectors / np.maximum(norm, 1e-12)
-    cosine: Float32 = unit @ unit.transpose(0, 2, 1)
-    return cosine
-
-
-def found_by(interest_vectors: Float32, item_embedding: Float32, rows: Int64) -> Int64:
-    """The interest that scores each candidate highest, the lower number on ties: [U, N] int64, -1 where row is 0.
-
-    Args:
-        interest_vectors: [U, K, D] float32.
-        item_embedding: [I + 1, D] float32.
-        rows: [U, N] int64.
-    """
-    interest = np.full(rows.shape, -1, np.int64)
-    for users in _batches(rows, width=rows.shape[1] * item_embedding.shape[1]):
-        scores = item_embedding[rows[users]] @ interest_vectors[users].transpose(0, 2, 1)  # [B, N, K]
-        interest[users] = np.where(rows[users] > 0, scores.argmax(axis=2), -1)
-    return interest
-
-
-def interests(
-    interest_vectors: Float32, interest: Int64, own_rows: Int64, sample: Int64, own_recall: list[float], merged: float
-) -> Interests:
-    """How distinct the interests are.
-
-    Args:
-        interest_vectors: [U, K, D] float32.
-        interest: [U, N] int64, see `found_by`.
-        own_rows: [S, K, N] int64, the nearest items of each interest alone, for a sample of the users.
-        sample: [S] int64, these users.
-        own_recall: [K], recall of these lists.
-        merged: recall of the merged lists of the same users.
-    """
-    active = interest_vectors.any(axis=(1, 2))
-    count = interest_vectors.shape[1]
-    cosine = cosines(interest_vectors[active])
-    pairs = max(count * (count - 1), 1)
-    same = np.trace(cosine, axis1=1, axis2=2)
-    distinct = np.clip((cosine.sum(axis=(1, 2), dtype=np.float64) - same) / pairs, -1, 1)
-    lowest = np.floor(10 * distinct.min(initial=0.9)) / 10
-    users, edges = np.histogram(distinct, np.linspace(lowest, 1, HISTOGRAM_BINS + 1))
-    parts = _parts(interest[active], count)
-    contributing = np.bincount((parts > 0).sum(axis=1), minlength=count + 1)[1:]
-    return Interests(
-        users=int(active.sum()),
-        cosine=cosine.mean(axis=0, dtype=np.float64).tolist() if len(cosine) else np.zeros((count, count)).tolist(),
-        cosine_quartiles=np.quantile(distinct, [0.25, 0.5, 0.75]).tolist() if len(distinct) else [0.0] * 3,
-        histogram_edges=edges.tolist(),
-        histogram_users=users.tolist(),
-        found=(parts.sum(axis=0) / max(int(parts.sum()), 1)).tolist(),
-        contributing=(contributing / max(int(contributing.sum()), 1)).tolist(),
-        largest_part=float(np.mean(parts.max(axis=1) / np.maximum(parts.sum(axis=1), 1))) if len(parts) else 0.0,
-        sampled_users=len(sample),
-        overlap=overlap(own_rows),
-        own_recall=own_recall,
-        merged_recall=merged,
-    )
-
-
-def overlap(rows: Int64) -> list[list[float]]:
-    """Mean over users of the share of items that the lists of two interests have in common: [K, K].
-
-    Args:
-        rows: [S, K, N] int64, no repeats within a list, 0 where a list is shorter.
-    """
-    count = rows.shape[1]
-    shared = np.ones((count, count))
-    for i in range(count):
-        for j in range(i):
-            shared[i, j] = shared[j, i] = np.mean(_in_common(rows[:, i], rows[:, j])) if len(rows) else 0
-    return [[float(value) for value in row] for row in shared]
-
-
 def agreement(exact: Int64, served: Int64, cutoffs: tuple[int, ...]) -> Agreement:
     """How far served lists are those of exact search. Both: [U, N] int64 rows, 0 where a list is shorter."""
-    found = {n: float(np.mean(_in_common(exact[:, :n], served[:, :n]))) for n in cutoffs}
+    found = {n: float(np.mean(in_common(exact[:, :n], served[:, :n]))) for n in cutoffs}
     return Agreement(found, float(np.mean((exact == served).all(axis=1))))
 
 
@@ -362,11 +254,11 @@ def example_users(recall: Float64, seed: int, each: int = 4) -> dict[str, list[i
     return {"highest recall": high.tolist(), "nearest to the median": middle.tolist(), "no hit": none.tolist()}
 
 
-def _in_common(first: Int64, second: Int64) -> Float64:
+def in_common(first: Int64, second: Int64) -> Float64:
     """Share of the items of the first list that are in the second, by user: [U] float64; 1 for an empty list."""
     stride = int(max(first.max(initial=0), second.max(initial=0))) + 1
     share = np.ones(len(first))
-    for users in _batches(first):
+    for users in batches(first):
         owner = np.arange(len(first[users]))[:, None] * stride
         there = np.isin(owner + first[users], (owner + second[users])[second[users] > 0]) & (first[users] > 0)
         length = (first[users] > 0).sum(axis=1)
@@ -374,18 +266,7 @@ def _in_common(first: Int64, second: Int64) -> Float64:
     return share
 
 
-def _parts(interest: Int64, count: int) -> Int64:
-    """Candidates that each interest found, by user: [U, N] int64 to [U, K] int64."""
-    owner = np.arange(len(interest))[:, None] * count
-    return np.bincount((owner + interest)[interest >= 0], minlength=len(interest) * count).reshape(-1, count)
-
-
-def _batches(wide: npt.NDArray[np.generic], width: int = 0) -> Iterator[slice]:
+def batches(wide: npt.NDArray[np.generic], width: int = 0) -> Iterator[slice]:
+    """Slices of users of which each has at most `CELLS` values, `width` a user or as many as the array is wide."""
     step = max(1, CELLS // max(width or wide.shape[1], 1))
     return (slice(start, start + step) for start in range(0, len(wide), step))
-
-
-def _users(sequences: Sequences, users: slice) -> Sequences:
-    offsets = sequences.offsets[users.start : users.stop + 1]
-    items = sequences.item_id[offsets[0] : offsets[-1]]
-    return Sequences(sequences.user_id[users], offsets - offsets[0], items)

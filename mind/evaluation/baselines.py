@@ -1,5 +1,7 @@
 """What any model must beat: the popular list, and counting which items are clicked together."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import sparse
 
@@ -18,9 +20,27 @@ def most_popular(vocabulary: Vocabulary, popularity: Int64, histories: Sequences
     return np.repeat(item_ids(vocabulary, rows), len(histories), axis=0)
 
 
-def co_occurrence(
-    vocabulary: Vocabulary, train: Sequences, histories: Sequences, top_n: int, batch_size: int = 256
-) -> Int64:
+@dataclass(frozen=True)
+class Pairs:
+    """Which items users had together, counted once for all that is made of it."""
+
+    vocabulary: Vocabulary
+    together: sparse.csr_array
+    """[N, N]: users with both items of every pair of different items."""
+    users: Float32
+    """[N]: users with each item."""
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary, train: Sequences) -> "Pairs":
+        """Count the pairs of the training users; a repeated click is one user all the same."""
+        had = _matrix(vocabulary, train, np.ones(len(train.item_id), np.float32))
+        had.data[:] = 1
+        together = (had.T @ had).tocsr()
+        together.setdiag(0)
+        return cls(vocabulary, together, np.asarray(had.sum(axis=0), np.float32))
+
+
+def co_occurrence(pairs: Pairs, histories: Sequences, top_n: int, batch_size: int = 256) -> Int64:
     """Items that other users had together with the history, newer history counting more.
 
     score(j) = sum over history items i of RECENCY^age(i) * |users with both i and j|, age 0 being the newest.
@@ -28,35 +48,13 @@ def co_occurrence(
     Returns:
         [U, top_n] int64 item ids, best first, -1 where no further item was ever seen with the history.
     """
-    return _by_neighbours(vocabulary, _together(vocabulary, train), histories, top_n, batch_size)
+    return _by_neighbours(pairs.vocabulary, pairs.together, histories, top_n, batch_size)
 
 
-def item_knn(
-    vocabulary: Vocabulary, train: Sequences, histories: Sequences, top_n: int, batch_size: int = 256
-) -> Int64:
+def item_knn(pairs: Pairs, histories: Sequences, top_n: int, batch_size: int = 256) -> Int64:
     """Like `co_occurrence`, with the cosine |users with i and j| / sqrt(|users with i| |users with j|) as the count."""
-    together = _together(vocabulary, train)
-    scale = sparse.diags_array(1 / np.sqrt(np.maximum(_users(vocabulary, train), 1)).astype(np.float32))
-    return _by_neighbours(vocabulary, (scale @ together @ scale).tocsr(), histories, top_n, batch_size)
-
-
-def _together(vocabulary: Vocabulary, train: Sequences) -> sparse.csr_array:
-    """Users with both items of every pair of different items, [N, N]."""
-    had = _had(vocabulary, train)
-    together = (had.T @ had).tocsr()
-    together.setdiag(0)
-    return together
-
-
-def _users(vocabulary: Vocabulary, train: Sequences) -> Float32:
-    return np.asarray(_had(vocabulary, train).sum(axis=0), np.float32)
-
-
-def _had(vocabulary: Vocabulary, train: Sequences) -> sparse.csr_array:
-    """Whether a user had an item, [U, N]."""
-    had = _matrix(vocabulary, train, np.ones(len(train.item_id), np.float32))
-    had.data[:] = 1  # a repeated click is one user all the same
-    return had
+    scale = sparse.diags_array(1 / np.sqrt(np.maximum(pairs.users, 1)))
+    return _by_neighbours(pairs.vocabulary, (scale @ pairs.together @ scale).tocsr(), histories, top_n, batch_size)
 
 
 def _by_neighbours(

@@ -8,11 +8,12 @@ import numpy as np
 
 from mind.artifact import Artifact, Float32
 from mind.evaluation import analysis, metrics
-from mind.evaluation.analysis import Agreement, Curves, Float64, Interests, LengthBucket, Mean, PopularityBucket, Spread
+from mind.evaluation.analysis import Agreement, Curves, Float64, LengthBucket, Mean, PopularityBucket, Spread
 from mind.evaluation.candidates import Service
+from mind.evaluation.interests import Interests, found_by, interests
 from mind.evaluation.metrics import Hits
 from mind.evaluation.retrieval import item_ids, nearest_items
-from mind.sequences import EvalCases, Int64, Sequences
+from mind.sequences import EvalCases, Int64
 
 OnStep = Callable[[str, int, int], None]
 """Told what is under way, how many users are done, and of how many."""
@@ -151,7 +152,7 @@ def evaluate(
     best = max(lists.baselines, key=lambda name: measured[name].curves.recall[-1])
     lengths, length_bucket = analysis.length_buckets(cases.history.lengths)
     item_bucket = analysis.popularity_buckets(popularity)
-    found = analysis.found_by(lists.interest_vectors, model.weights.item_embedding, rows[EXACT])
+    found = found_by(lists.interest_vectors, model.weights.item_embedding, rows[EXACT])
     return Evaluation(
         model_version=model.model_version,
         created_at=model.created_at,
@@ -214,7 +215,7 @@ def _interests(
     active = np.flatnonzero(vectors.any(axis=(1, 2)))
     size = min(len(active), SAMPLED_USERS)
     sample = np.sort(np.random.default_rng(seed).choice(active, size, replace=False))
-    targets = _take(cases.target, sample)
+    targets = cases.target.take(sample)
     count = vectors.shape[1]
     own_rows, own_recall = np.zeros((size, count, length), np.int64), []
     for interest in range(count if size else 0):
@@ -225,7 +226,7 @@ def _interests(
         own_recall.append(float(analysis.user_recall(hit, metrics.distinct_targets(targets)).mean()))
     on_step("interests, one by one", size, size)
     together = float(merged.recall[sample].mean()) if size else 0.0
-    return analysis.interests(vectors, found, own_rows, sample, own_recall or [0.0] * count, together)
+    return interests(vectors, found, own_rows, sample, own_recall or [0.0] * count, together)
 
 
 def _examples(cases: EvalCases, ranked: Int64, hit: Hits, found: Int64, seed: int) -> list[Example]:
@@ -252,11 +253,3 @@ def _examples(cases: EvalCases, ranked: Int64, hit: Hits, found: Int64, seed: in
                 )
             )
     return examples
-
-
-def _take(sequences: Sequences, users: Int64) -> Sequences:
-    """Some of the users, in the order of `users`."""
-    lengths = sequences.lengths[users]
-    offsets = np.append(0, np.cumsum(lengths))
-    position = np.arange(offsets[-1]) + np.repeat(sequences.offsets[users] - offsets[:-1], lengths)
-    return Sequences(sequences.user_id[users], offsets, sequences.item_id[position])

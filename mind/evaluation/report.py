@@ -8,8 +8,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from mind.data.columns import parse_ids, read_columns
-from mind.errors import DataError
+from mind.data.columns import read_columns, strict_ids
 from mind.evaluation import figures
 from mind.evaluation.analysis import TOP_SHARE
 from mind.evaluation.evaluate import EXACT, SERVED, SHOWN_ITEMS, Evaluation
@@ -47,17 +46,10 @@ def read_titles(path: Path) -> dict[int, str]:
     """Titles by item id, from the columns item_id and title of a CSV or Parquet file; items without title left out.
 
     Raises:
-        DataError: the file or a column is missing, or an id is no integer of 64 bits.
+        DataError: the file or a column is missing, a line is malformed, or an id is no integer of 64 bits.
     """
     columns = read_columns(path, ["item_id", "title"])
-    if columns.misfits:
-        line, fault = columns.misfits[0]
-        raise DataError(f"{path}: {columns.unit} {line}: {fault}")
-    item_id, valid = parse_ids(columns.table.column("item_id"))
-    if not valid.all():
-        row = int(valid.argmin())
-        found = columns.table.column("item_id")[row].as_py()
-        raise DataError(f"{path}: {columns.unit} {columns.lines[row]}: item_id is {found!r}, not an integer of 64 bits")
+    item_id = strict_ids(path, columns, "item_id")
     titles = columns.table.column("title").to_pylist()
     return {item: str(title) for item, title in zip(item_id.tolist(), titles, strict=True) if title is not None}
 

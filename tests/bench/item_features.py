@@ -76,19 +76,11 @@ def _without(sequences, items):  # type: ignore[no-untyped-def]
 
 def _without_cases(cases, items):  # type: ignore[no-untyped-def]
     """The best epoch must not be chosen by the cold items either."""
-    from mind.sequences import EvalCases, Sequences
+    from mind.sequences import EvalCases
 
     target = _without(cases.target, items)
-    kept = np.flatnonzero(target.lengths > 0)
-
-    def pick(rows: Sequences) -> Sequences:
-        return Sequences(
-            rows.user_id[kept],
-            np.append(0, np.cumsum(rows.lengths[kept])),
-            np.concatenate([rows[user] for user in kept]),
-        )
-
-    return EvalCases(pick(_without(cases.history, items)), pick(target))
+    kept = np.flatnonzero(target.lengths)
+    return EvalCases(_without(cases.history, items).take(kept), target.take(kept))
 
 
 def _recall_of(weights, settings, valid, cold) -> list[float]:  # type: ignore[no-untyped-def]

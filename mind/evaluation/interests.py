@@ -1,0 +1,123 @@
+"""How distinct a user's interests are, and what each contributes: pure functions of vectors and ranked lists."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mind.artifact import Float32
+from mind.evaluation.analysis import batches, in_common
+from mind.sequences import Int64
+
+HISTOGRAM_BINS = 20
+"""Bins of the cosines between a user's interests, from the lowest one, rounded down to a tenth, to 1."""
+
+
+@dataclass(frozen=True)
+class Interests:
+    """How distinct the K interests of the users are. Users without a known item in their history are left out."""
+
+    users: int
+    cosine: list[list[float]]
+    """[K, K]: mean over users of the cosine between two interests."""
+    cosine_quartiles: list[float]
+    """[3]: quartiles over users of a user's mean cosine between different interests."""
+    histogram_edges: list[float]
+    """[B + 1]: bins of that mean cosine."""
+    histogram_users: list[int]
+    """[B]: users in each bin."""
+    found: list[float]
+    """[K]: share of all candidates that each interest found, that is, scored highest."""
+    contributing: list[float]
+    """[K]: share of users whose list draws on exactly 1, 2, ... K interests."""
+    largest_part: float
+    """Mean over users of the part of the list that comes from the interest that found most."""
+    sampled_users: int
+    """Users whose interests were searched for one by one."""
+    overlap: list[list[float]]
+    """[K, K]: mean over sampled users of the share that the N nearest items of two interests have in common."""
+    own_recall: list[float]
+    """[K]: recall@N over sampled users of each interest's N nearest items alone."""
+    merged_recall: float
+    """recall@N over the same users of the merged list."""
+
+
+def cosines(interest_vectors: Float32) -> Float32:
+    """Cosines between all pairs of a user's interests: [U, K, D] to [U, K, K] float32; 0 with a zero vector."""
+    norm = np.linalg.norm(interest_vectors, axis=2, keepdims=True)
+    unit = interest_vectors / np.maximum(norm, 1e-12)
+    cosine: Float32 = unit @ unit.transpose(0, 2, 1)
+    return cosine
+
+
+def found_by(interest_vectors: Float32, item_embedding: Float32, rows: Int64) -> Int64:
+    """The interest that scores each candidate highest, the lower number on ties: [U, N] int64, -1 where row is 0.
+
+    Args:
+        interest_vectors: [U, K, D] float32.
+        item_embedding: [I + 1, D] float32.
+        rows: [U, N] int64.
+    """
+    interest = np.full(rows.shape, -1, np.int64)
+    for users in batches(rows, width=rows.shape[1] * item_embedding.shape[1]):
+        scores = item_embedding[rows[users]] @ interest_vectors[users].transpose(0, 2, 1)  # [B, N, K]
+        interest[users] = np.where(rows[users] > 0, scores.argmax(axis=2), -1)
+    return interest
+
+
+def interests(
+    interest_vectors: Float32, interest: Int64, own_rows: Int64, sample: Int64, own_recall: list[float], merged: float
+) -> Interests:
+    """How distinct the interests are.
+
+    Args:
+        interest_vectors: [U, K, D] float32.
+        interest: [U, N] int64, see `found_by`.
+        own_rows: [S, K, N] int64, the nearest items of each interest alone, for a sample of the users.
+        sample: [S] int64, these users.
+        own_recall: [K], recall of these lists.
+        merged: recall of the merged lists of the same users.
+    """
+    active = interest_vectors.any(axis=(1, 2))
+    count = interest_vectors.shape[1]
+    cosine = cosines(interest_vectors[active])
+    pairs = max(count * (count - 1), 1)
+    same = np.trace(cosine, axis1=1, axis2=2)
+    distinct = np.clip((cosine.sum(axis=(1, 2), dtype=np.float64) - same) / pairs, -1, 1)
+    lowest = np.floor(10 * distinct.min(initial=0.9)) / 10
+    users, edges = np.histogram(distinct, np.linspace(lowest, 1, HISTOGRAM_BINS + 1))
+    parts = _parts(interest[active], count)
+    contributing = np.bincount((parts > 0).sum(axis=1), minlength=count + 1)[1:]
+    return Interests(
+        users=int(active.sum()),
+        cosine=cosine.mean(axis=0, dtype=np.float64).tolist() if len(cosine) else np.zeros((count, count)).tolist(),
+        cosine_quartiles=np.quantile(distinct, [0.25, 0.5, 0.75]).tolist() if len(distinct) else [0.0] * 3,
+        histogram_edges=edges.tolist(),
+        histogram_users=users.tolist(),
+        found=(parts.sum(axis=0) / max(int(parts.sum()), 1)).tolist(),
+        contributing=(contributing / max(int(contributing.sum()), 1)).tolist(),
+        largest_part=float(np.mean(parts.max(axis=1) / np.maximum(parts.sum(axis=1), 1))) if len(parts) else 0.0,
+        sampled_users=len(sample),
+        overlap=overlap(own_rows),
+        own_recall=own_recall,
+        merged_recall=merged,
+    )
+
+
+def overlap(rows: Int64) -> list[list[float]]:
+    """Mean over users of the share of items that the lists of two interests have in common: [K, K].
+
+    Args:
+        rows: [S, K, N] int64, no repeats within a list, 0 where a list is shorter.
+    """
+    count = rows.shape[1]
+    shared = np.ones((count, count))
+    for i in range(count):
+        for j in range(i):
+            shared[i, j] = shared[j, i] = np.mean(in_common(rows[:, i], rows[:, j])) if len(rows) else 0
+    return [[float(value) for value in row] for row in shared]
+
+
+def _parts(interest: Int64, count: int) -> Int64:
+    """Candidates that each interest found, by user: [U, N] int64 to [U, K] int64."""
+    owner = np.arange(len(interest))[:, None] * count
+    return np.bincount((owner + interest)[interest >= 0], minlength=len(interest) * count).reshape(-1, count)
