@@ -20,9 +20,9 @@ from mind.command import run
 from mind.config import HyperParameters, explain
 from mind.data.columns import read_columns, strict_ids
 from mind.data.paddlerec import read_train
+from mind.data.pdparams import Array, read_pdparams
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ConfigError, DataError
-from mind.pdparams import Array, read_pdparams
 from mind.sequences import Int64
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
