@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 from server.errors import DeadlineExceededError, OverloadedError
 
 SMOOTHING = 0.1
-"""Weight of the newest batch in what a user is believed to cost."""
+"""Weight of the newest batch in what a batch is believed to take."""
 SHORTEST_RETRY_MS, LONGEST_RETRY_MS = 10, 2_000
 """Bounds of when a caller that was turned away should come back."""
 
@@ -66,7 +66,7 @@ class Batcher(Generic[Ask, Answer]):
         self._idle = self._workers = workers
         self._queue: deque[Waiting[Ask, Answer]] = deque()
         self._queued_users = 0
-        self._seconds_per_user = 0.0
+        self._seconds_per_batch = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, ask: Ask, users: int, group: Hashable, remaining_s: float | None) -> Answer:
@@ -96,7 +96,7 @@ class Batcher(Generic[Ask, Answer]):
         return await answer
 
     def _admit(self, users: int, remaining_s: float | None) -> None:
-        wait_s = self._queued_users * self._seconds_per_user
+        wait_s = self._queued_users / self._max_batch_users * self._seconds_per_batch / self._workers
         full = self._queue and self._queued_users + users > self._max_queued_users
         if full or (remaining_s is not None and wait_s > remaining_s):
             reason = f"{self._queued_users} users are waiting, about {wait_s * 1000:.0f} ms"
@@ -142,6 +142,8 @@ class Batcher(Generic[Ask, Answer]):
             raise
         except Exception as error:
             answers = [error] * len(batch)
+        else:
+            self._learn(sum(waiting.users for waiting in batch), time.perf_counter() - started)
         for waiting, answer in zip(batch, answers, strict=True):
             if waiting.answer.done():
                 continue  # the caller left
@@ -149,6 +151,13 @@ class Batcher(Generic[Ask, Answer]):
                 waiting.answer.set_exception(answer)
             else:
                 waiting.answer.set_result(answer)
-        users = sum(waiting.users for waiting in batch)
-        cost = (time.perf_counter() - started) / users / self._workers
-        self._seconds_per_user += SMOOTHING * (cost - self._seconds_per_user) if self._seconds_per_user else cost
+
+    def _learn(self, users: int, took_s: float) -> None:
+        """Remember how long batches take.
+
+        Small ones are quicker, so the guess is low until they are full: a burst after a quiet time is let in, and only
+        lasting overload is turned away.
+        """
+        took_s /= max(1, users / self._max_batch_users)
+        known = self._seconds_per_batch
+        self._seconds_per_batch = known + SMOOTHING * (took_s - known) if known else took_s

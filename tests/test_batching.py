@@ -137,3 +137,45 @@ async def test_what_cannot_be_answered_in_time_is_turned_away_at_once() -> None:
     patient = worker.ask(10, remaining_s=10)
     worker.open.set()
     await asyncio.gather(busy, *queue, patient)
+
+
+async def learnt(worker: Worker, *, asleep: float) -> None:
+    """Have one batch take so long."""
+    first = worker.ask(0)
+    await asyncio.sleep(asleep)
+    worker.open.set()
+    await first
+    worker.open.clear()
+
+
+async def test_a_burst_after_a_quiet_time_is_taken() -> None:
+    worker = Worker(max_batch_users=64)
+    await learnt(worker, asleep=0.03)
+    busy = worker.ask(1)
+    await settle()
+    burst = [
+        worker.ask(number, remaining_s=0.2) for number in range(20, 84)
+    ]  # one batch, though 64 times as many users
+    await settle()
+    worker.open.set()
+    assert await asyncio.gather(busy, *burst) == [2, *(2 * number for number in range(20, 84))]
+
+
+async def test_a_fault_teaches_nothing_about_how_long_batches_take() -> None:
+    worker = Worker(max_batch_users=1)
+    await learnt(worker, asleep=0.01)
+
+    async def fail(_: list[Waiting[int, int]]) -> list[int | Exception]:
+        await asyncio.sleep(0.3)
+        raise StoreError("no answer")
+
+    worker.batcher._answer = fail
+    with pytest.raises(StoreError):
+        await worker.ask(1)
+    worker.batcher._answer = worker.answer
+    busy = worker.ask(2)
+    await settle()
+    rest = [worker.ask(number, remaining_s=0.1) for number in (3, 4)]
+    await settle()
+    worker.open.set()
+    assert await asyncio.gather(busy, *rest) == [4, 6, 8]

@@ -163,3 +163,29 @@ async def test_concurrent_batches_do_not_mix(store: FakeStore, release: Release,
     histories = [[1000 + 7 * i] for i in range(50)]
     outcomes = await asyncio.gather(*(run(store, release, ask(history)) for history in histories))
     assert [o.results[0].item_ids.tolist() for o in outcomes] == [exact(artifact, h, 5) for h in histories]
+
+
+async def test_requests_that_wait_together_share_a_search_and_get_their_own_answers(
+    store: FakeStore, release: Release, artifact: Artifact
+) -> None:
+    store.delay_s = 0.02  # so that the others wait while the first is searched
+    histories = [[1000 + 7 * i] for i in range(40)]
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on, max_batch_users=16, workers=1)
+        asks = [ask(h, top_k=5 if i % 2 else 9, exclude=[A] if i % 4 == 0 else []) for i, h in enumerate(histories)]
+        outcomes = await asyncio.gather(*(pipeline.run(release, query, 10) for query in asks))
+    assert len(store.searches) <= 6 and sum(queries for queries, _ in store.searches) == 40 * 4
+    for i, (history, outcome) in enumerate(zip(histories, outcomes, strict=True)):
+        best = [item for item in exact(artifact, history, 10) if item != A or i % 4]
+        assert outcome.results[0].item_ids.tolist() == best[: 5 if i % 2 else 9]
+
+
+async def test_a_search_that_fails_is_each_callers_own_deadline_or_the_stores_fault(
+    store: FakeStore, release: Release
+) -> None:
+    store.fault, store.delay_s = StoreUnavailableError("Milvus does not answer: gone"), 0.05
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on, workers=1)
+        asks = (pipeline.run(release, ask([A]), remaining_s) for remaining_s in (0.02, 10))
+        short, patient = await asyncio.gather(*asks, return_exceptions=True)
+    assert isinstance(short, DeadlineExceededError) and isinstance(patient, StoreUnavailableError)
