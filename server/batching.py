@@ -142,7 +142,7 @@ class Batcher(Generic[Ask, Answer]):
             raise
         except Exception as error:
             answers = [error] * len(batch)
-        else:
+        if not all(isinstance(answer, Exception) for answer in answers):
             self._learn(sum(waiting.users for waiting in batch), time.perf_counter() - started)
         for waiting, answer in zip(batch, answers, strict=True):
             if waiting.answer.done():

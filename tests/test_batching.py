@@ -161,13 +161,16 @@ async def test_a_burst_after_a_quiet_time_is_taken() -> None:
     assert await asyncio.gather(busy, *burst) == [2, *(2 * number for number in range(20, 84))]
 
 
-async def test_a_fault_teaches_nothing_about_how_long_batches_take() -> None:
+@pytest.mark.parametrize("raised", [True, False])
+async def test_a_fault_teaches_nothing_about_how_long_batches_take(raised: bool) -> None:
     worker = Worker(max_batch_users=1)
     await learnt(worker, asleep=0.01)
 
     async def fail(_: list[Waiting[int, int]]) -> list[int | Exception]:
         await asyncio.sleep(0.3)
-        raise StoreError("no answer")
+        if raised:
+            raise StoreError("no answer")
+        return [StoreError("no answer")]
 
     worker.batcher._answer = fail
     with pytest.raises(StoreError):
