@@ -26,7 +26,7 @@ from mind.errors import ConfigError, DataError
 from mind.sequences import Int64
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 
 EPILOG = """Examples:
 
@@ -128,7 +128,7 @@ def main(
             "--train-data counts it",
             soft_wrap=True,
         )
-    console.print(f"model [bold]{path.name}[/] written to {path}", soft_wrap=True)
+    console.print(f"model {path.name} written to {path}", soft_wrap=True)
 
 
 def read_checkpoint(path: Path, arrays: dict[str, Array], ignore: list[str]) -> Checkpoint:

@@ -31,8 +31,8 @@ from mind.command import run
 from mind.errors import ArtifactError
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", no_args_is_help=True)
-console = Console(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+console = Console(highlight=False, markup=False)
+stderr = Console(stderr=True, highlight=False, markup=False)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of models, such as artifacts.")]
 Metric = Annotated[str, typer.Option(metavar="NAME", help="Validation metric to rank by.")]
@@ -89,10 +89,10 @@ def compare(
     classes = [(members, ranked(group(members), metric)) for members in by_data(models).values()]
     if len(classes) > 1:
         warning = "the models saw different data; metrics are compared within the same data only"
-        stderr.print(f"[yellow]warning:[/] {warning}", soft_wrap=True)
+        stderr.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     for members, rows in classes:
         manifest = members[0].manifest
-        console.print(f"\n[bold]data {manifest.data.digest}[/]: {manifest.data.summary}", soft_wrap=True)
+        console.print(f"\ndata {manifest.data.digest}: {manifest.data.summary}", style="bold", soft_wrap=True)
         console.print(_settings_table(rows, differing(groups)))
         console.print(_metrics_table(rows, metric))
     _print_unusable(shelf, stderr)

@@ -28,7 +28,7 @@ python -m mind.train -m mind/config.yaml -o runner.epochs=3 -o hyper_parameters.
 python -m paddle.distributed.launch --nproc_per_node 2 mind/train.py -m mind/config.yaml"""
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 
 
 @app.command(epilog=EPILOG)
@@ -64,7 +64,7 @@ def main(
         checkpoint.remove()  # only now: a full disk must not cost the training
     console.print(
         f"epoch {trained.best.number} kept after {time.perf_counter() - started:.0f} s; "
-        f"model [bold]{path.name}[/] written to {path}",
+        f"model {path.name} written to {path}",
         soft_wrap=True,
     )
 

@@ -29,7 +29,7 @@ python -m mind.tune -m mind/config.yaml --trials 20 --space 'hyper_parameters.em
 --space 'hyper_parameters.optimizer.learning_rate=0.001..0.02'"""
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 
 
 @app.command(epilog=EPILOG)

@@ -192,6 +192,13 @@ def test_item_features_are_a_setting_and_not_other_data(tmp_path: Path) -> None:
     assert settings_of(with_features.models[0])["item_features_file"] == "items.csv dddddddd"
 
 
+def test_lists_are_shown_as_they_are(tmp_path: Path) -> None:
+    """Rich would take [genres, year] for markup."""
+    model(tmp_path, 0.3, item_features=("genres", "year"))
+    model(tmp_path, 0.4)
+    assert "[genres, year]" in command("compare", tmp_path)[0]
+
+
 def test_models_without_metrics_come_last(tmp_path: Path) -> None:
     make_artifact(tmp_path, items=20, dim=4, maxlen=4)
     with pytest.raises(ArtifactError, match="no model was validated"):
