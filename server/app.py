@@ -24,8 +24,8 @@ from server.store import ItemStore, MilvusStore
 
 logger = logging.getLogger(__name__)
 
-RECALL = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name
-ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+RECALL = recall_pb2.DESCRIPTOR.services_by_name["RecallService"]
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
 
 class RecallServer:
@@ -49,22 +49,22 @@ class RecallServer:
         )
         self._door = Door(settings.max_concurrent_requests)
         self._server = grpc.aio.server(
-            interceptors=[self._door],
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
                 ("grpc.so_reuseport", 0),  # or a second server on this port would silently take half the callers
             ],
         )
-        recall_pb2_grpc.add_RecallServiceServicer_to_server(
-            RecallService(settings, self.releases, pipeline, store), self._server
-        )
+        recall = self._door.guard(RecallService(settings, self.releases, pipeline, store), RECALL, counted=True)
+        recall_pb2_grpc.add_RecallServiceServicer_to_server(recall, self._server)
         if settings.admin_token_file:
-            token = _read_token(settings)
-            admin_pb2_grpc.add_AdminServiceServicer_to_server(AdminService(token, self.releases, store), self._server)
+            admin = AdminService(_read_token(settings), self.releases, store)
+            admin = self._door.guard(admin, ADMIN, counted=False)
+            admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
-            names = [RECALL, health.SERVICE_NAME, reflection.SERVICE_NAME]
-            reflection.enable_server_reflection([*names, *([ADMIN] if settings.admin_token_file else [])], self._server)
+            names = [RECALL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            names += [ADMIN.full_name] if settings.admin_token_file else []
+            reflection.enable_server_reflection(names, self._server)
         try:
             self.port = self._server.add_insecure_port(settings.listen)
         except RuntimeError as error:
@@ -89,7 +89,7 @@ class RecallServer:
 
     async def _set_health(self, serving: bool) -> None:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", RECALL):
+        for name in ("", RECALL.full_name):
             await self._health.set(name, status)
 
 

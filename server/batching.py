@@ -1,7 +1,8 @@
-"""Requests to batches: whatever waits when a worker becomes free is answered together, without a timer.
+"""Requests to batches: whatever waits when nothing is in progress is answered together, without a timer.
 
-Alone, a request starts at once; under load, batches grow until encode and search are busy without a pause. What cannot
-be answered in time is turned away at the door, and dropped if it no longer can. Knows nothing of recall.
+Alone, a request starts at once. Under load, a second batch starts beside the first once half a full one waits: small
+ones side by side cost more than they win. What cannot be answered in time is turned away at the door, and dropped if it
+no longer can. Knows nothing of recall.
 """
 
 import asyncio
@@ -63,7 +64,8 @@ class Batcher(Generic[Ask, Answer]):
         self._answer = answer
         self._max_batch_users = max_batch_users
         self._max_queued_users = max_queued_users
-        self._idle = self._workers = workers
+        self._workers = workers
+        self._running = 0
         self._queue: deque[Waiting[Ask, Answer]] = deque()
         self._queued_users = 0
         self._seconds_per_batch = 0.0
@@ -88,8 +90,8 @@ class Batcher(Generic[Ask, Answer]):
         waiting = Waiting(ask, users, group, deadline, answer)
         self._queue.append(waiting)
         self._queued_users += users
-        if self._idle:
-            self._idle -= 1
+        if self._worth_a_batch():
+            self._running += 1
             task = asyncio.create_task(self._work())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -104,12 +106,20 @@ class Batcher(Generic[Ask, Answer]):
             retry_ms = min(max(int(wait_s * 500), SHORTEST_RETRY_MS), LONGEST_RETRY_MS)
             raise OverloadedError(f"{reason}; {limit}", retry_ms)
 
+    def _worth_a_batch(self) -> bool:
+        """Whether one more batch should start beside those in progress."""
+        return self._running == 0 or (self._running < self._workers and self._queued_users >= self._max_batch_users / 2)
+
     async def _work(self) -> None:
-        try:
-            while batch := self._next_batch():
-                await self._run(batch)
-        finally:
-            self._idle += 1
+        while True:
+            try:
+                if batch := self._next_batch():
+                    await self._run(batch)
+            finally:
+                self._running -= 1
+            if not (self._queue and self._worth_a_batch()):
+                return
+            self._running += 1
 
     def _next_batch(self) -> list[Waiting[Ask, Answer]]:
         """The oldest request that somebody still waits for, and others of its group as far as they fit."""

@@ -8,10 +8,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -55,16 +56,29 @@ _CODES: dict[type[ServerError], int] = {
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Handler = Callable[[Any, Context], Awaitable[Any]]
+Service = TypeVar("Service")
 
 
-class Door(grpc.aio.ServerInterceptor):
-    """Wraps every unary call of our own services."""
+class Door:
+    """Stands before every method of our own services."""
 
     def __init__(self, max_concurrent_requests: int) -> None:
-        """`max_concurrent_requests`: RecallService calls in progress at once."""
+        """`max_concurrent_requests`: counted calls in progress at once."""
         self._limit = max_concurrent_requests
         self._in_progress = 0
         self._closing = False
+
+    def guard(self, service: Service, methods: ServiceDescriptor, counted: bool) -> Service:
+        """The same servicer with its methods guarded; an interceptor would be asked anew at every call.
+
+        Args:
+            service: the servicer.
+            methods: names them.
+            counted: whether its calls count as in progress: they have a limit, and are waited for at the end.
+        """
+        for method in methods.methods:
+            setattr(service, method.name, self._guard(getattr(service, method.name), method.full_name, counted))
+        return service
 
     async def close(self, drain_s: float) -> None:
         """Turn new calls away, and wait for those in progress, `drain_s` seconds at most."""
@@ -74,20 +88,7 @@ class Door(grpc.aio.ServerInterceptor):
         while self._in_progress and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
-    async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
-        """See grpc.aio.ServerInterceptor."""
-        handler = await continuation(details)
-        if handler is None or handler.unary_unary is None or not details.method.startswith("/recall.v1."):
-            return handler
-        return grpc.unary_unary_rpc_method_handler(
-            self._guard(handler.unary_unary, details.method),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
-
-    def _guard(self, handle: Handler, method: str) -> Handler:
-        counted = method.startswith("/recall.v1.RecallService/")
-
+    def _guard(self, handle: Handler, method: str, counted: bool) -> Handler:
         async def guarded(request: Any, context: Context) -> Any:
             try:
                 if self._closing:

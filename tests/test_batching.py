@@ -55,16 +55,19 @@ async def test_what_waits_while_a_worker_is_busy_goes_together() -> None:
     assert worker.batches == [[1], [2, 3, 4]]
 
 
-async def test_two_workers_are_busy_at_once() -> None:
+async def test_a_second_batch_starts_beside_the_first_once_half_a_full_one_waits() -> None:
     worker = Worker(workers=2)
     tasks = []
-    for number in (1, 2, 3):
+    for number in range(1, 7):
         tasks.append(worker.ask(number))
         await settle()
-    assert worker.batches == [[1], [2]]
+        assert worker.batches == ([[1]] if number < 6 else [[1], [2, 3, 4, 5, 6]])
+    tasks += [worker.ask(number, users=5) for number in (7, 8)]  # both workers are busy
+    await settle()
+    assert len(worker.batches) == 2
     worker.open.set()
     await asyncio.gather(*tasks)
-    assert worker.batches == [[1], [2], [3]]
+    assert worker.batches[2:] == [[7, 8]]
 
 
 async def test_a_batch_is_bounded_and_of_one_group_and_nobody_is_forgotten() -> None:

@@ -1,0 +1,226 @@
+"""What serving costs, beside the article's stack and beside the floor: `python -m tests.bench.serving`.
+
+One real Milvus server, three subjects, one run: they take turns in every cell, so that all meet the same neighbours on
+a shared machine. Prints the tables, writes results.json and latency.svg.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.progress import Progress
+
+from mind.artifact import load_artifact
+from tests.bench.machine import console, describe
+from tests.bench.serving import report, world
+from tests.bench.serving.world import TOP_K, Worker, cpu_seconds
+
+CHECKED_USERS = 512
+USERS, CALLERS = (1, 8, 64), (1, 16, 64)
+OURS, ARTICLE, FLOOR = "ours", "article", "floor"
+LOADS = (0.25, 0.5, 0.8, 0.95)
+"""Open loop: shares of what a subject managed in the closed loop."""
+OVERLOAD, OVERLOAD_USERS, DEADLINE_S = 4, 8, 0.5
+
+app = typer.Typer(add_completion=False)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A subject in a cell: medians over the rounds."""
+
+    subject: str
+    users: int
+    """Of a request."""
+    load: str
+    """Callers of a closed loop, or share of capacity of an open one."""
+    users_per_s: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    service_cpu: float
+    """Seconds of processor time per 1,000 users."""
+    milvus_cpu: float
+    load_cpu: float
+    load_busy: float
+    """Share of one core that the load generator used."""
+    recall: float
+    """Of the exact best 50."""
+    outcomes: dict[str, int]
+    """Calls by status, over all rounds."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Something that answers, and how to ask it."""
+
+    name: str
+    pid: int
+    ask: Callable[..., Any]
+    recall: float
+
+
+class Bench:
+    """The parts that run, and what was measured."""
+
+    def __init__(self, milvus_pid: int, load: Worker, rounds: int, seconds: float) -> None:
+        """`rounds` of `seconds` for every row."""
+        self._milvus_pid = milvus_pid
+        self._load = load
+        self._rounds = rounds
+        self._seconds = seconds
+
+    def compare(self, subjects: list[Subject], users: int, load: str, **questions: dict[str, Any]) -> list[Row]:
+        """Put every subject under load in turn, `rounds` times; `questions` by the subject's name."""
+        found: dict[str, list[dict[str, Any]]] = {subject.name: [] for subject in subjects}
+        for _ in range(self._rounds):
+            for subject in subjects:
+                found[subject.name].append(self._measure(subject, questions[subject.name]))
+        return [_row(subject, users, load, found[subject.name]) for subject in subjects]
+
+    def _measure(self, subject: Subject, question: dict[str, Any]) -> dict[str, Any]:
+        pids = {"service_cpu": subject.pid, "milvus_cpu": self._milvus_pid}
+        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        answer: dict[str, Any] = subject.ask(seconds=self._seconds, **question)
+        served = answer["users_per_s"] * answer["seconds"] / 1000
+        for name, pid in pids.items():
+            answer[name] = (cpu_seconds(pid) - before[name]) / max(served, 1e-9)
+        answer["load_cpu"] = answer.get("cpu_s", 0.0) / max(served, 1e-9)
+        answer["load_busy"] = answer.get("cpu_s", 0.0) / answer["seconds"]
+        return answer
+
+
+def _row(subject: Subject, users: int, load: str, found: list[dict[str, Any]]) -> Row:
+    names = ("users_per_s", "p50_ms", "p95_ms", "p99_ms", "service_cpu", "milvus_cpu", "load_cpu", "load_busy")
+    medians = {name: statistics.median(each[name] for each in found) for name in names}
+    outcomes: dict[str, int] = {}
+    for each in found:
+        for status, calls in each.get("outcomes", {}).items():
+            outcomes[status] = outcomes.get(status, 0) + calls
+    return Row(subject.name, users, load, recall=subject.recall, outcomes=outcomes, **medians)
+
+
+@contextmanager
+def subjects(directory: Path, artifact: Path, options: list[str]) -> Iterator[tuple[Worker, int, list[Subject]]]:
+    """Load generator, Milvus' process id, and the three, each having answered for the same users."""
+    with ExitStack() as stack:
+        uri, milvus_pid = stack.enter_context(world.milvus(directory))
+        collection = world.build_and_publish(artifact, uri)
+        load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
+        floor = stack.enter_context(
+            world.worker("tests.bench.serving.floor", str(directory), str(artifact), uri, collection)
+        )
+        ours, ours_pid = stack.enter_context(world.our_server(directory, uri, *options))
+        article, article_pid = stack.enter_context(world.article_server(directory, artifact, uri))
+        exact = world.exact_candidates(artifact, directory, CHECKED_USERS)
+
+        def at(kind: str, address: str) -> Callable[..., Any]:
+            return lambda **question: load.ask(kind=kind, address=address, **question)
+
+        asked = {OURS: at("grpc", ours), ARTICLE: at("http", article), FLOOR: floor.ask}
+        lists = {name: ask(check=CHECKED_USERS) for name, ask in asked.items()}
+        pids = {OURS: ours_pid, ARTICLE: article_pid, FLOOR: floor.pid}
+        recall = {name: _recall(found, exact) for name, found in lists.items()}
+        same = np.mean([set(a) == set(b) == set(c) for a, b, c in zip(*lists.values(), strict=True)])
+        console.print(f"the same candidates from all three for {same:.1%} of {CHECKED_USERS} users")
+        yield load, milvus_pid, [Subject(name, pids[name], asked[name], recall[name]) for name in asked]
+
+
+def _recall(found: list[list[int]], exact: list[list[int]]) -> float:
+    return float(np.mean([len(set(mine) & set(best)) / len(best) for mine, best in zip(found, exact, strict=True)]))
+
+
+@app.command()
+def main(
+    workdir: Annotated[Path, typer.Option(help="Model, collection and results; used again next time.")] = Path(
+        "build/bench-serve"
+    ),
+    items: Annotated[int, typer.Option(min=1_000, help="Size of the catalogue.")] = 367_982,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each subject in a cell.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 4,
+    only: Annotated[str, typer.Option(help="Parts to run: closed, open, overload.")] = "closed,open,overload",
+    users: Annotated[str, typer.Option(help="Users of a request in the closed loop.")] = "1,8,64",
+    callers: Annotated[str, typer.Option(help="Callers of the closed loop.")] = "1,16,64",
+    server_option: Annotated[list[str] | None, typer.Option(help="Option of our server. Repeatable.")] = None,
+) -> None:
+    """Measure our server, the article's stack and the floor side by side."""
+    directory = workdir / str(items)
+    directory.mkdir(parents=True, exist_ok=True)
+    console.width = max(console.width, report.WIDTH)
+    console.print(describe())
+    artifact = world.write_data(directory, items)
+    dim = load_artifact(artifact).hyper_parameters.embedding_dim
+    console.print(f"{items:,} items of {dim} numbers, top_k {TOP_K}, {rounds} turns of {seconds:g} s each, medians")
+    rows: dict[str, list[Row]] = {}
+    with subjects(directory, artifact, server_option or []) as (load, milvus_pid, three):
+        bench = Bench(milvus_pid, load, rounds, seconds)
+        cells = list(product(_numbers(users), _numbers(callers)))
+        with Progress(console=console, transient=True) as progress:
+            if "closed" in only:
+                rows["closed"] = _closed(bench, three, cells, progress)
+                console.print(report.closed(rows["closed"]))
+            if "open" in only:
+                rows["open"] = _open(bench, three[:2], progress)
+                console.print(report.opened(rows["open"]))
+            if "overload" in only:
+                rows["overload"] = _overload(bench, three[0], progress)
+                console.print(report.overload(rows["overload"], DEADLINE_S))
+    results = {"machine": describe(), "items": items, "rounds": rounds, "seconds": seconds}
+    results |= {part: [asdict(row) for row in found] for part, found in rows.items()}
+    (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    if "open" in rows:
+        report.plot(rows["open"], directory / "latency.svg")
+    console.print(f"results in {directory}")
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+def _closed(bench: Bench, three: list[Subject], cells: list[tuple[int, int]], progress: Progress) -> list[Row]:
+    rows = []
+    for users, callers in progress.track(cells, description="closed loop"):
+        question = {"users": users, "callers": callers}
+        # The floor is as fast as it gets: full batches, two at a time, unless a single caller is all there is.
+        floor = {"users": users, "in_flight": 1} if callers == 1 else {"users": 64, "in_flight": 2}
+        questions = {OURS: question, ARTICLE: question, FLOOR: floor}
+        rows += bench.compare(three, users, f"{callers}", **questions)
+    return rows
+
+
+def _open(bench: Bench, two: list[Subject], progress: Progress) -> list[Row]:
+    """Single-user requests that arrive at random, at shares of what each subject can do."""
+    peak = {
+        row.subject: row for row in bench.compare(two, 1, "64", **{s.name: {"users": 1, "callers": 64} for s in two})
+    }
+    rows = []
+    for turn, share in enumerate(progress.track(LOADS, description="open loop")):
+        questions = {
+            name: {"users": 1, "calls_per_s": share * row.users_per_s, "seed": turn} for name, row in peak.items()
+        }
+        rows += bench.compare(two, 1, f"{share:.0%}", **questions)
+    return rows
+
+
+def _overload(bench: Bench, ours: Subject, progress: Progress) -> list[Row]:
+    """What is still answered in time when four times as much is asked as can be."""
+    rows = []
+    question = {"users": OVERLOAD_USERS, "timeout_s": DEADLINE_S}
+    for load in progress.track(("peak", f"{OVERLOAD}x"), description="overload"):
+        if not rows:
+            asked = question | {"callers": 64}
+        else:
+            asked = question | {"calls_per_s": OVERLOAD * rows[0].users_per_s / OVERLOAD_USERS}
+        rows += bench.compare([ours], OVERLOAD_USERS, load, **{OURS: asked})
+    return rows
+
+
+if __name__ == "__main__":
+    app()

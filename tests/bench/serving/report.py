@@ -1,0 +1,81 @@
+"""What the serving benchmark shows: tables, and latency against load as a picture."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from tests.bench.serving.__main__ import Row
+
+WIDTH = 132
+"""Least width of a console that the tables fit in."""
+
+
+def closed(rows: "list[Row]") -> Table:
+    """Callers that wait for their answer, with both ratios."""
+    table = _table("Closed loop", "callers", "x article", "of floor")
+    cells: dict[tuple[int, str], dict[str, Row]] = {}
+    for row in rows:
+        cells.setdefault((row.users, row.load), {})[row.subject] = row
+    for cell in cells.values():
+        for number, row in enumerate(cell.values()):
+            article, floor = (row.users_per_s / cell[name].users_per_s for name in ("article", "floor"))
+            table.add_row(*_cells(row), f"{article:.2f}", f"{floor:.0%}", end_section=number == len(cell) - 1)
+    return table
+
+
+def opened(rows: "list[Row]") -> Table:
+    """Requests that come at random."""
+    table = _table("Open loop: Poisson arrivals at a share of what the closed loop gave", "load")
+    for number, row in enumerate(rows):
+        table.add_row(*_cells(row), end_section=number % 2 == 1)
+    return table
+
+
+def overload(rows: "list[Row]", deadline_s: float) -> Table:
+    """Goodput when far too much is asked."""
+    title = f"Overload, deadline {deadline_s * 1000:.0f} ms: users/s and latency of what was answered in time"
+    table = _table(title, "load", "of peak")
+    table.add_column("statuses")
+    for row in rows:
+        outcomes = "\n".join(f"{status} {calls:,}" for status, calls in sorted(row.outcomes.items()))
+        table.add_row(*_cells(row), f"{row.users_per_s / rows[0].users_per_s:.0%}", outcomes)
+    return table
+
+
+def _table(title: str, load: str, *ratios: str) -> Table:
+    """CPU is processor time per 1,000 users: of the service, of Milvus, of the load generator."""
+    table = Table(title=f"{title}; CPU in s per 1,000 users", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    numbers = ["users", load, "users/s", "p50 ms", "p95 ms", "p99 ms"]
+    numbers += ["CPU", "Milvus", "load", "busy", "recall", *ratios]
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    return table
+
+
+def _cells(row: "Row") -> list[str]:
+    latency = [f"{value:.1f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms)]
+    cost = [f"{value:.2f}" for value in (row.service_cpu, row.milvus_cpu, row.load_cpu)]
+    rates = [f"{row.users_per_s:,.0f}", *latency, *cost, f"{row.load_busy:.0%}", f"{row.recall:.4f}"]
+    return [row.subject, str(row.users), row.load, *rates]
+
+
+def plot(rows: "list[Row]", file: Path) -> None:
+    """Latency against load: p50 as a line, up to p99 as a band, one colour a subject."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    for colour, subject in zip(("#1f6feb", "#d1622b"), dict.fromkeys(row.subject for row in rows), strict=True):
+        own = [row for row in rows if row.subject == subject]
+        load = [row.users_per_s for row in own]
+        axes.plot(load, [row.p50_ms for row in own], "o-", color=colour, label=f"{subject}: p50, band to p99")
+        axes.fill_between(load, [row.p50_ms for row in own], [row.p99_ms for row in own], color=colour, alpha=0.2, lw=0)
+    axes.set(yscale="log", xlabel="users/s, single-user requests at random", ylabel="latency, ms")
+    axes.set_xlim(left=0)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    figure.savefig(file, metadata={"Date": None})
