@@ -12,7 +12,7 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.sequences import Int64
-from server.store import Hits
+from server.search_wire import Hits
 
 MAX_INTERESTS = 64
 """Of one user, as `mind.config` limits them."""

@@ -20,7 +20,8 @@ from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.merge import Exclusions, Fate, Merged, merge
 from server.release import Popular, Release
 from server.request import Query, UserQuery
-from server.store import Hits, ItemStore
+from server.search_wire import Hits
+from server.store import ItemStore
 
 UNKNOWN_LISTED = 100
 """Unknown ids that an answer lists per user."""

@@ -1,14 +1,13 @@
-"""The item collection in Milvus, as the server sees it. The only file that knows pymilvus; its errors end here.
+"""The item collection in Milvus, as the server sees it. Only this file speaks to pymilvus; its errors end here.
 
-Searches go through the stub that pymilvus generates: decoding the columns of an answer takes 0.05 ms where the public
-client spends 14 to 46 ms on 256 queries of 50 hits. The stub is not documented, hence the cap on pymilvus' version.
+Searches travel over pymilvus' channel as bytes (`server.search_wire`): 0.13 ms of ours for 256 queries of 50 hits; the
+public client spends 14 to 46. The channel is not documented, hence the cap on pymilvus' version.
 """
 
 import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -16,34 +15,21 @@ import grpc
 import numpy as np
 from milvus_lite import DataDirLockedError, MilvusLite
 from pymilvus import AsyncMilvusClient, MilvusException
-from pymilvus.client.prepare import Prepare
 from pymilvus.client.types import LoadState
 
 from mind.artifact import Float32
-from mind.collection import ALIAS, EMBEDDING, FINGERPRINT, ITEM_ID, METRIC, Fingerprint
-from mind.sequences import Int64
+from mind.collection import ALIAS, EMBEDDING, FINGERPRINT, ITEM_ID, Fingerprint
 from server.errors import CollectionGoneError, InvalidRequestError, StoreError, StoreUnavailableError
+from server.search_wire import Hits, read_search, write_search
 
 _NO_COLLECTION, _NO_ALIAS, _NOT_LOADED, _BAD_PARAMETER = 100, 1600, 101, 1100
 _LITE_BAD_FILTER = 6
-_BOUNDED = 2  # consistency level
+_SEARCH = "/milvus.proto.milvus.MilvusService/Search"
 _LONGEST_REASON = 300
 _SILENT = re.compile("unavailable|retry timeout|retry run out|context (canceled|deadline|done)", re.IGNORECASE)
 """How pymilvus says, with a code that means other things too, that nobody answered in time."""
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Hits:
-    """What a search found, in columns: the hits of query 0, then those of query 1, ..."""
-
-    item_ids: Int64
-    """[H] int64, nearest first within a query."""
-    scores: Float32
-    """[H] float32, inner products."""
-    lengths: Int64
-    """[Q] int64, hits of each query."""
 
 
 class ItemStore(Protocol):
@@ -93,6 +79,9 @@ class MilvusStore:
         if ca_cert:
             self._options |= {"secure": True, "server_pem_path": str(ca_cert)}
         self._client: AsyncMilvusClient | None = None
+        self._searching_on: Any = None
+        """The connection that `_search_method` belongs to; pymilvus may make a new one."""
+        self._search_method: Any = None
         self._connecting = asyncio.Lock()
 
     async def live_collection(self) -> str | None:
@@ -137,30 +126,22 @@ class MilvusStore:
         """See `ItemStore`."""
         for breadth in {"ef", "search_list"} & params.keys():  # HNSW and DISKANN refuse less than the limit
             params = params | {breadth: max(int(params[breadth]), limit)}
-        request = Prepare.search_requests_with_expr(
-            collection,
-            anns_field=EMBEDDING,
-            param={"metric_type": METRIC, "params": params},
-            limit=limit,
-            data=vectors,
-            expr=filter_,
-            consistency_level=_BOUNDED,
-        )
+        request = write_search(collection, vectors, limit, filter_, tuple(params.items()))
+        answer = await self._call(lambda milvus: self._search(milvus, request, timeout_s), filter_)
+        try:
+            status, hits = read_search(answer)
+        except ValueError as error:
+            raise StoreError(f"Milvus answered a search with what is no answer: {error}") from error
+        if status.code or status.error_code:
+            raise _translate(status.code or status.error_code, status.reason, filter_)
+        return hits
 
-        async def raw_search(milvus: AsyncMilvusClient) -> Any:
-            connection = await milvus._get_connection()
-            metadata = milvus._generate_call_context().to_grpc_metadata()  # names the Milvus database
-            return await connection._async_stub.Search(request, timeout=timeout_s, metadata=metadata)
-
-        answer = await self._call(raw_search, filter_)
-        if answer.status.code or answer.status.error_code:
-            raise _translate(answer.status.code or answer.status.error_code, answer.status.reason, filter_)
-        found = answer.results
-        return Hits(
-            np.array(found.ids.int_id.data, np.int64),
-            np.array(found.scores, np.float32),
-            np.array(found.topks, np.int64),
-        )
+    async def _search(self, milvus: AsyncMilvusClient, request: bytes, timeout_s: float) -> bytes:
+        connection = await milvus._get_connection()
+        if connection is not self._searching_on:
+            self._searching_on, self._search_method = connection, connection._final_channel.unary_unary(_SEARCH)
+        metadata = milvus._generate_call_context().to_grpc_metadata()  # names the Milvus database
+        return bytes(await self._search_method(request, timeout=timeout_s, metadata=metadata))
 
     async def drop(self, collection: str) -> None:
         """See `ItemStore`."""

@@ -12,7 +12,7 @@ from mind.artifact import Artifact, Float32
 from mind.collection import Fingerprint
 from mind.sequences import Int64
 from server.errors import CollectionGoneError, InvalidRequestError, ServerError, StoreError
-from server.store import Hits
+from server.search_wire import Hits
 
 _OPERATORS = {"<": operator.lt, ">": operator.gt, "==": operator.eq}
 

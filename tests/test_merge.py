@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.merge import Exclusions, Fate, Merged, Strategy, merge
-from server.store import Hits
+from server.search_wire import Hits
 
 
 def as_hits(lists: list[list[tuple[int, float]]]) -> Hits:
