@@ -1,6 +1,7 @@
 """Puts the server together and runs it until it is told to stop."""
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable
@@ -26,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 RECALL = recall_pb2.DESCRIPTOR.services_by_name["RecallService"]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
+
+GC_THRESHOLDS = (20_000, 20, 20)
+"""Of `gc.set_threshold`: objects that requests in progress hold are far fewer, so only a leak reaches them."""
 
 
 class RecallServer:
@@ -107,11 +111,19 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     await server.start()
+    _tame_garbage_collector()
     logger.info("listening on %s", settings.listen.rpartition(":")[0] + f":{server.port}")
     await stopping.wait()
     logger.info("stopping: calls in progress get %g s", settings.drain_timeout_s)
     await server.stop(settings.drain_timeout_s)
     logger.info("stopped")
+
+
+def _tame_garbage_collector() -> None:
+    """Look for cycles seldom, and never among what imports made: it held every caller up, by 20 ms of a p99 of 70."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _encoder_maker(settings: Settings) -> Callable[[Artifact], Encoder]:

@@ -1,6 +1,6 @@
 """The hits of every user's interests as one ranked list a user, for a whole batch at a time.
 
-Items and scores become ranks, small integers, so that a sort by user, item and score is a sort of single integers: four
+Items become ranks and scores whole numbers, so that a sort by user, item and score is a sort of single integers: four
 times as fast as sorting by several keys. One such sort brings repeats and exclusions next to each other; a second puts
 what is left in order. No Python object per hit anywhere.
 """
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+import numpy.typing as npt
 
 from mind.artifact import Float32
 from mind.sequences import Int64
@@ -56,12 +57,19 @@ class Merged:
     """[M] int64."""
     offsets: Int64
     """[B + 1] int64: user b has [offsets[b], offsets[b + 1])."""
-    fate: Int64
-    """[H] int64: the `Fate` of every hit, in the order of the search."""
+    fate: Int64 | None
+    """[H] int64: the `Fate` of every hit, in the order of the search; None unless it was to be explained."""
 
 
 def merge(
-    hits: Hits, user: Int64, interest: Int64, users: int, top_k: int, strategy: Strategy, excluded: Exclusions
+    hits: Hits,
+    user: Int64,
+    interest: Int64,
+    users: int,
+    top_k: int,
+    strategy: Strategy,
+    excluded: Exclusions,
+    explain: bool = False,
 ) -> Merged:
     """Merge the interests of every user.
 
@@ -76,46 +84,54 @@ def merge(
         top_k: most candidates a user gets.
         strategy: by score, or the interests in turn.
         excluded: what users must not get.
+        explain: tell the fate of every hit.
     """
     rows, marks = len(hits.item_ids), len(excluded.user)
     hit_user = np.concatenate([np.repeat(user, hits.lengths), excluded.user])
     hit_interest = np.concatenate([np.repeat(interest, hits.lengths), np.zeros(marks, np.int64)])
     distinct, item = np.unique(np.concatenate([hits.item_ids, excluded.item_ids]), return_inverse=True)
-    rank = np.concatenate([_rank(hits, strategy), np.zeros(marks, np.int64)])  # an exclusion comes before every hit
-
-    # Unique, so that the fastest sort gives one result; 63 bits are enough for 10,000 users with 2 million hits.
     own = hit_user * len(distinct) + item
-    order = np.argsort((own * (rows + 1) + rank) * MAX_INTERESTS + hit_interest)
+    place, places = _places(hits, strategy)
+    if users * len(distinct) * places * MAX_INTERESTS >= 2**63:  # too many for one integer: close ranks
+        place = np.unique(place, return_inverse=True)[1] + 1
+        places = rows + 1
+    place = np.concatenate([place, np.zeros(marks, np.int64)])  # an exclusion comes before every hit
+
+    # Unique, so that the fastest sort gives one result; with ranks, 63 bits do for 10,000 users with 2 million hits.
+    order = np.argsort((own * places + place) * MAX_INTERESTS + hit_interest)
     first = np.ones(rows + marks, bool)
     first[1:] = np.diff(own[order]) != 0
-    leader = order[np.maximum.accumulate(np.where(first, np.arange(rows + marks), 0))]  # of each group, per position
-    fate = np.zeros(rows + marks, np.int64)
-    fate[order] = np.where(leader >= rows, _fate_of(leader, rows, excluded), np.where(first, Fate.KEPT, Fate.DUPLICATE))
-
-    kept = order[first & (leader < rows)]
-    kept = kept[np.argsort((hit_user[kept] * (rows + 1) + rank[kept]) * len(distinct) + item[kept])]
+    kept = order[first]  # of every user and item its exclusion, or else its best hit
+    kept = kept[kept < rows]
+    kept = kept[np.argsort((hit_user[kept] * places + place[kept]) * len(distinct) + item[kept])]
     found = np.bincount(hit_user[kept], minlength=users)
-    place = np.arange(len(kept)) - np.repeat(np.cumsum(found) - found, found)
-    fate[kept[place >= top_k]] = Fate.BELOW_TOP_K
-    kept = kept[place < top_k]
+    number = np.arange(len(kept)) - np.repeat(np.cumsum(found) - found, found)  # 0 for each user's best
+    kept = kept[number < top_k]
     offsets = np.concatenate([[0], np.cumsum(np.minimum(found, top_k))])
-    return Merged(hits.item_ids[kept], hits.scores[kept], hit_interest[kept], offsets, fate[:rows])
+    fate = _fate(order, first, kept, excluded)[:rows] if explain else None
+    return Merged(hits.item_ids[kept], hits.scores[kept], hit_interest[kept], offsets, fate)
 
 
-def _rank(hits: Hits, strategy: Strategy) -> Int64:
-    """The place of every hit among all of the batch, from 1, equal ones alike: [H] int64.
+def _fate(order: Int64, first: npt.NDArray[np.bool_], kept: Int64, excluded: Exclusions) -> Int64:
+    """The `Fate` of every hit and, behind them, of the exclusions themselves."""
+    rows = len(order) - len(excluded.fate)
+    leader = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]  # of each group, per position
+    fate = np.full(len(order), Fate.BELOW_TOP_K)
+    fate[order[~first]] = Fate.DUPLICATE
+    banned = leader >= rows
+    fate[order[banned]] = excluded.fate[leader[banned] - rows]
+    fate[kept] = Fate.KEPT
+    return fate
+
+
+def _places(hits: Hits, strategy: Strategy) -> tuple[Int64, int]:
+    """A number for every hit, from 1, smaller for better ones and equal for equal ones, and one that is above all.
 
     Floats order as their bits do, as integers, once those of negative ones are turned round (IEEE 754).
     """
     bits = (hits.scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
-    falling = np.where(bits < 0, bits & 0x7FFFFFFF, -bits)
-    if strategy is Strategy.ROUND_ROBIN:
-        turn = np.arange(len(falling)) - np.repeat(np.cumsum(hits.lengths) - hits.lengths, hits.lengths)
-        falling = falling + (turn << 33)
-    return np.unique(falling, return_inverse=True)[1] + 1
-
-
-def _fate_of(leader: Int64, rows: int, excluded: Exclusions) -> Int64:
-    if not len(excluded.fate):
-        return np.zeros_like(leader)
-    return excluded.fate[np.maximum(leader - rows, 0)]
+    falling = np.where(bits < 0, bits & 0x7FFFFFFF, -bits) + 2**31
+    if strategy is not Strategy.ROUND_ROBIN:
+        return falling, 2**32
+    turn = np.arange(len(falling)) - np.repeat(np.cumsum(hits.lengths) - hits.lengths, hits.lengths)
+    return falling + (turn << 32), int(hits.lengths.max(initial=0) + 1) << 32

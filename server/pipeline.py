@@ -179,13 +179,13 @@ class CandidatePipeline:
             hits = await self._search(job, vectors[user, interest], left)
             searched = time.perf_counter()
             excluded = _exclusions(batch, [each.ask.query.exclude_history for each in waiting], sizes)
-            merged = await _merge(hits, user, interest, len(batch.active), query, excluded)
+            merged = await _merge(job, hits, user, interest, len(batch.active), excluded)
             popular = await self._popular(job, batch, left)
         except StoreUnavailableError as error:
             return [_late(each, error) for each in waiting]
         results = _results(query, batch, merged, popular)
         trace = None
-        if job.explain:
+        if merged.fate is not None:
             used = job.release.vocabulary.item_id[batch.hist_index[batch.hist_index > 0] - 1]
             trace = Trace(used, vectors[user, interest], interest, hits, merged.fate)
         stages = (np.diff([started, encoded, searched, time.perf_counter()]) * 1000).tolist()
@@ -233,8 +233,8 @@ def _late(waiting: Waiting[_Job, Outcome], error: StoreUnavailableError) -> Exce
     return DeadlineExceededError(f"the deadline of {waited_ms:.0f} ms passed in the search")
 
 
-async def _merge(hits: Hits, user: Int64, interest: Int64, users: int, query: Query, excluded: Exclusions) -> Merged:
-    arguments = (hits, user, interest, users, query.top_k, query.strategy, excluded)
+async def _merge(job: _Job, hits: Hits, user: Int64, interest: Int64, users: int, excluded: Exclusions) -> Merged:
+    arguments = (hits, user, interest, users, job.query.top_k, job.query.strategy, excluded, job.explain)
     if len(hits.item_ids) <= INLINE_HITS:
         return merge(*arguments)
     return await asyncio.to_thread(merge, *arguments)  # or it would hold up everybody else's calls

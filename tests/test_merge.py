@@ -48,7 +48,7 @@ def plain_merge(lists, users, top_k, strategy, excluded):
 
 def test_best_score_first_each_item_once() -> None:
     hits = as_hits([[(7, 3.0), (5, 2.0)], [(5, 2.5), (9, 1.0)]])  # one user, two interests
-    merged = merge(hits, np.array([0, 0]), np.array([0, 2]), 1, 10, Strategy.BEST_SCORE, as_exclusions([]))
+    merged = merge(hits, np.array([0, 0]), np.array([0, 2]), 1, 10, Strategy.BEST_SCORE, as_exclusions([]), True)
     assert per_user(merged) == [[(7, 3.0, 0), (5, 2.5, 2), (9, 1.0, 2)]]
     assert merged.fate.tolist() == [Fate.KEPT, Fate.DUPLICATE, Fate.KEPT, Fate.KEPT]
 
@@ -68,7 +68,7 @@ def test_ties_are_ordered_by_item_and_then_interest() -> None:
 def test_every_drop_has_its_reason() -> None:
     hits = as_hits([[(1, 4.0), (2, 3.0), (3, 2.0), (4, 1.0)]])
     excluded = as_exclusions([(0, 1, Fate.HISTORY), (0, 2, Fate.EXCLUDED), (0, 99, Fate.EXCLUDED)])
-    merged = merge(hits, np.array([0]), np.array([0]), 1, 1, Strategy.BEST_SCORE, excluded)
+    merged = merge(hits, np.array([0]), np.array([0]), 1, 1, Strategy.BEST_SCORE, excluded, explain=True)
     assert per_user(merged) == [[(3, 2.0, 0)]]
     assert merged.fate.tolist() == [Fate.HISTORY, Fate.EXCLUDED, Fate.KEPT, Fate.BELOW_TOP_K]
 
@@ -115,3 +115,19 @@ def test_parity_with_the_plain_merge(strategy: Strategy, data: st.DataObject) ->
         as_exclusions([(user, item, Fate.EXCLUDED) for user, item in marks]),
     )
     assert per_user(merged) == plain_merge(lists, range(users), top_k, strategy, set(marks))
+
+
+@pytest.mark.parametrize("strategy", Strategy)
+def test_a_batch_too_large_for_keys_of_one_integer(strategy: Strategy) -> None:
+    users, interests, found = 400, 4, 50  # users x items x places x interests is more than 63 bits in round robin
+    rng = np.random.default_rng(0)
+    lists: dict[int, dict[int, list[tuple[int, float]]]] = {}
+    for user in range(users):
+        scores = np.sort(rng.normal(size=(interests, found)).astype(np.float32))[:, ::-1]
+        items = [rng.choice(20_000, found, replace=False) for _ in range(interests)]
+        rows = [list(zip(items[i].tolist(), scores[i].tolist(), strict=True)) for i in range(interests)]
+        lists[user] = dict(enumerate(rows))
+    queries = [lists[user][interest] for user in range(users) for interest in range(interests)]
+    user_of, interest_of = np.divmod(np.arange(users * interests), interests)
+    merged = merge(as_hits(queries), user_of, interest_of, users, 60, strategy, as_exclusions([]))
+    assert per_user(merged) == plain_merge(lists, range(users), 60, strategy, set())
