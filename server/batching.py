@@ -16,6 +16,8 @@ from server.errors import DeadlineExceededError, OverloadedError
 
 SMOOTHING = 0.1
 """Weight of the newest batch in what a batch is believed to take."""
+HEADROOM = 2
+"""How many times the wait, as it is guessed, must fit into a deadline: under overload all is slower than it was."""
 SHORTEST_RETRY_MS, LONGEST_RETRY_MS = 10, 2_000
 """Bounds of when a caller that was turned away should come back."""
 
@@ -98,9 +100,12 @@ class Batcher(Generic[Ask, Answer]):
         return await answer
 
     def _admit(self, users: int, remaining_s: float | None) -> None:
-        wait_s = self._queued_users / self._max_batch_users * self._seconds_per_batch / self._workers
-        full = self._queue and self._queued_users + users > self._max_queued_users
-        if full or (remaining_s is not None and wait_s > remaining_s):
+        if not self._queue:
+            return
+        batches = self._queued_users / self._max_batch_users / self._workers + 1  # those before it, and its own
+        wait_s = batches * self._seconds_per_batch
+        full = self._queued_users + users > self._max_queued_users
+        if full or (remaining_s is not None and HEADROOM * wait_s > remaining_s):
             reason = f"{self._queued_users} users are waiting, about {wait_s * 1000:.0f} ms"
             limit = f"the limit is {self._max_queued_users}" if full else f"the deadline is in {remaining_s:.3g} s"
             retry_ms = min(max(int(wait_s * 500), SHORTEST_RETRY_MS), LONGEST_RETRY_MS)

@@ -25,6 +25,8 @@ from server.store import ItemStore
 
 UNKNOWN_LISTED = 100
 """Unknown ids that an answer lists per user."""
+TIMER_S = 0.01
+"""How much too early a timeout may end a call."""
 INLINE_HITS = 20_000
 """Hits up to which a merge, some 2 ms then, runs where it is: a thread would cost more than it saves."""
 
@@ -227,7 +229,7 @@ class CandidatePipeline:
 
 def _late(waiting: Waiting[_Job, Outcome], error: StoreUnavailableError) -> Exception:
     """What an unanswered search is to one caller: its own deadline, if that has passed, or else Milvus' fault."""
-    if time.perf_counter() < waiting.deadline:
+    if time.perf_counter() < waiting.deadline - TIMER_S:
         return error
     waited_ms = (waiting.deadline - waiting.arrived) * 1000
     return DeadlineExceededError(f"the deadline of {waited_ms:.0f} ms passed in the search")

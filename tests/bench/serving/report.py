@@ -39,9 +39,11 @@ def overload(rows: "list[Row]", deadline_s: float) -> Table:
     title = f"Overload, deadline {deadline_s * 1000:.0f} ms: users/s and latency of what was answered in time"
     table = _table(title, "load", "of peak")
     table.add_column("statuses")
-    for row in rows:
-        outcomes = "\n".join(f"{status} {calls:,}" for status, calls in sorted(row.outcomes.items()))
-        table.add_row(*_cells(row), f"{row.users_per_s / rows[0].users_per_s:.0%}", outcomes)
+    for peak, flood in zip(rows[::2], rows[1::2], strict=True):
+        for row in (peak, flood):
+            outcomes = "\n".join(f"{status} {calls:,}" for status, calls in sorted(row.outcomes.items()))
+            share = f"{row.users_per_s / peak.users_per_s:.0%}"
+            table.add_row(*_cells(row), share, outcomes, end_section=row is flood)
     return table
 
 
