@@ -49,6 +49,10 @@ class Fingerprint(BaseModel):
     """Parameters of the index build."""
     search_params: dict[str, int | float | str]
     """Parameters that a search must use, such as ef."""
+    filter_search_params: dict[str, int | float | str] = {}
+    """Those of a search with a filter, which some indexes answer badly otherwise; empty if they are the same."""
+    interest_cosine: float = 1
+    """Interests of a user at least this similar are searched once (`mind.interests`); 1 searches each on its own."""
 
     @property
     def collection(self) -> str:

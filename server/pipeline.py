@@ -14,6 +14,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from mind.artifact import Float32
+from mind.interests import OVERSEARCH, best_of, leading
 from mind.sequences import Int64, pad_last
 from server.batching import Batcher, Waiting
 from server.errors import DeadlineExceededError, StoreUnavailableError
@@ -174,11 +175,10 @@ class CandidatePipeline:
         sizes = [len(each.ask.query.users) for each in waiting]
         batch = _prepare(job.release, [user for each in waiting for user in each.ask.query.users])
         vectors = await self._encode(job.release, batch)
-        user, interest = np.nonzero(np.any(vectors, axis=2))  # all-zero interests find nothing
         encoded = time.perf_counter()
         left = max(each.deadline for each in waiting) - encoded
         try:
-            hits = await self._search(job, vectors[user, interest], left)
+            user, interest, hits = await self._search(job, vectors, left)
             searched = time.perf_counter()
             excluded = _exclusions(batch, [each.ask.query.exclude_history for each in waiting], sizes)
             merged = await _merge(job, hits, user, interest, len(batch.active), excluded)
@@ -205,12 +205,22 @@ class CandidatePipeline:
             self._encode_on, release.encoder.encode, batch.hist_index, batch.seq_len
         )
 
-    async def _search(self, job: _Job, vectors: Float32, left: float) -> Hits:
-        if not len(vectors):
-            return Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
-        params = dict(job.release.fingerprint.search_params)
+    async def _search(self, job: _Job, vectors: Float32, left: float) -> tuple[Int64, Int64, Hits]:
+        """User and number, [Q] each, of the interests that are not zero, and the hits of these."""
+        user, interest = np.nonzero(np.any(vectors, axis=2))
+        fingerprint = job.release.fingerprint
+        searched = np.nonzero(leading(vectors, fingerprint.interest_cosine))
+        if not len(searched[0]):
+            return user, interest, Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
+        params = (job.query.filter and fingerprint.filter_search_params) or fingerprint.search_params
+        limit = job.limit * (1 if fingerprint.interest_cosine >= 1 else OVERSEARCH)
         timeout_s = max(min(self._search_timeout_s, left), 0.001)
-        return await self._store.search(job.release.collection, vectors, job.limit, job.query.filter, params, timeout_s)
+        hits = await self._store.search(
+            job.release.collection, vectors[searched], limit, job.query.filter, dict(params), timeout_s
+        )
+        if fingerprint.interest_cosine >= 1:
+            return user, interest, hits
+        return user, interest, _scored_anew(job, hits, searched[0], vectors)
 
     async def _popular(self, job: _Job, batch: _Batch, left: float) -> Popular:
         """What users without a usable history get: the popular items that pass the filter."""
@@ -240,6 +250,35 @@ async def _merge(job: _Job, hits: Hits, user: Int64, interest: Int64, users: int
     if len(hits.item_ids) <= INLINE_HITS:
         return merge(*arguments)
     return await asyncio.to_thread(merge, *arguments)  # or it would hold up everybody else's calls
+
+
+def _scored_anew(job: _Job, hits: Hits, user: Int64, vectors: Float32) -> Hits:
+    """What each interest of a user would have found among the hits of those that were searched.
+
+    Args:
+        hits: of Q searches.
+        user: [Q] int64, ascending, whose searches they were.
+        vectors: [B, K, D] float32; interests that are zero find nothing.
+    """
+    ends = np.cumsum(hits.lengths)
+    first = np.flatnonzero(np.diff(user, prepend=-1))  # the first search of each user that has any
+    item_ids, scores, lengths = [], [], []
+    for own, start, end in zip(vectors[user[first]], first.tolist(), [*first[1:].tolist(), len(user)], strict=True):
+        interests = own[np.any(own, axis=1)]
+        if len(interests) == end - start:  # nothing was merged
+            for stop, length in zip(ends[start:end].tolist(), hits.lengths[start:end].tolist(), strict=True):
+                found = slice(stop - length, stop - length + min(length, job.limit))
+                item_ids.append(hits.item_ids[found])
+                scores.append(hits.scores[found])
+                lengths.append(len(item_ids[-1]))
+            continue
+        pool = np.unique(hits.item_ids[ends[start] - hits.lengths[start] : ends[end - 1]])
+        rows = job.release.vocabulary.item_index(pool)
+        best, score = best_of(rows[rows > 0], interests, job.release.item_embedding, job.limit)
+        item_ids.append(job.release.vocabulary.item_id[best.ravel() - 1])
+        scores.append(score.ravel())
+        lengths += [best.shape[1]] * len(best)
+    return Hits(np.concatenate(item_ids), np.concatenate(scores), np.array(lengths, np.int64))
 
 
 def _overfetch(query: Query) -> int:

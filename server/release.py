@@ -57,6 +57,8 @@ class Release:
     hyper_parameters: HyperParameters
     vocabulary: Vocabulary
     encoder: Encoder
+    item_embedding: Float32
+    """[N + 1, D] float32, row 0 padding."""
     popular: Popular
 
 
@@ -148,6 +150,7 @@ class Releases:
             hyper_parameters=artifact.hyper_parameters,
             vocabulary=artifact.vocabulary,
             encoder=encoder,
+            item_embedding=artifact.weights.item_embedding,
             popular=_popular(artifact),
         )
 

@@ -2,12 +2,14 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from mind.artifact import Artifact, load_artifact
+from mind.artifact import Artifact, Float32, load_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import nearest_items
 from server.errors import DeadlineExceededError, StoreUnavailableError
@@ -189,3 +191,63 @@ async def test_a_search_that_fails_is_each_callers_own_deadline_or_the_stores_fa
         asks = (pipeline.run(release, ask([A]), remaining_s) for remaining_s in (0.02, 10))
         short, patient = await asyncio.gather(*asks, return_exceptions=True)
     assert isinstance(short, DeadlineExceededError) and isinstance(patient, StoreUnavailableError)
+
+
+async def test_similar_interests_are_searched_once_and_answer_as_if_each_had_been(
+    store: FakeStore, release: Release, artifact: Artifact
+) -> None:
+    query = ask([A, B], [C], [A, B, C, 1021, 1028], [], top_k=20)
+    each = await run(store, release, query)
+    own = sum(int(np.any(vectors, axis=1).sum()) for vectors in _vectors(artifact, query))
+    assert store.searches == [(own, 20)]
+
+    merging = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": -0.99}))
+    once = await run(store, merging, query)
+    assert store.searches[1] == (3, 40)  # one search for each user with a history, twice as deep
+    for alone, together in zip(each.results, once.results, strict=True):
+        # The store is exact: the best are found, and scored alike whichever interest found them.
+        shared = np.isin(together.item_ids, alone.item_ids)
+        assert shared.mean() > 0.5 if len(shared) else alone.fallback == together.fallback
+        known = dict(zip(alone.item_ids.tolist(), zip(alone.scores, alone.interest, strict=True), strict=True))
+        for item_id, score, interest in zip(together.item_ids, together.scores, together.interest, strict=True):
+            if int(item_id) in known:
+                assert (pytest.approx(score, rel=1e-5), interest) == known[int(item_id)]
+        assert (np.diff(together.scores) <= 0).all()
+
+
+async def test_merged_interests_do_not_depend_on_the_neighbours(store: FakeStore, release: Release) -> None:
+    merging = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": 0.3}))
+    histories = [[A, B], [C], [A, 1021, 2000], [1500, 1507, 1514, C]]
+    together = (await run(store, merging, ask(*histories, top_k=10, exclude=[B]))).results
+    for history, result in zip(histories, together, strict=True):
+        (alone,) = (await run(store, merging, ask(history, top_k=10, exclude=[B]))).results
+        assert alone.item_ids.tolist() == result.item_ids.tolist()
+        assert alone.scores.tobytes() == result.scores.tobytes()
+        assert B not in result.item_ids
+
+
+async def test_a_search_with_a_filter_has_parameters_of_its_own(store: FakeStore, release: Release) -> None:
+    tuned = release.fingerprint.model_copy(
+        update={"search_params": {"nprobe": 8}, "filter_search_params": {"nprobe": 99}}
+    )
+    seen = []
+    search = store.search
+
+    async def spy(*arguments: Any) -> Any:
+        seen.append(arguments[3:5])
+        return await search(*arguments)
+
+    store.search = spy  # type: ignore[method-assign]
+    for filter_ in ("", f"item_id > {A}"):
+        await run(store, replace(release, fingerprint=tuned), ask([A], filter=filter_))
+    assert seen == [("", {"nprobe": 8}), (f"item_id > {A}", {"nprobe": 99})]
+
+
+def _vectors(artifact: Artifact, query: Query) -> list[Float32]:
+    encoder = NumpyEncoder(artifact.weights, artifact.hyper_parameters)
+    vectors = []
+    for user in query.users:
+        rows = np.zeros((1, artifact.hyper_parameters.maxlen), np.int64)
+        rows[0, : len(user.hist_item)] = artifact.vocabulary.item_index(user.hist_item)
+        vectors.append(encoder.encode(rows, np.array([len(user.hist_item)]))[0])
+    return vectors

@@ -74,13 +74,21 @@ class Http:
 
     async def __call__(self, body: bytes) -> bytes:
         """See `Call`."""
-        connection = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
         try:
             async with asyncio.timeout(self._timeout_s):
-                status, answer = await self._post(*connection, body)
+                while True:
+                    kept = bool(self._idle)
+                    connection = self._idle.pop() if kept else await asyncio.open_connection(*self._address)
+                    try:
+                        status, answer = await self._post(*connection, body)
+                        break
+                    except (asyncio.IncompleteReadError, ConnectionError):
+                        if not kept:  # one that was kept may have been closed meanwhile
+                            raise
         except TimeoutError as error:
-            connection[1].close()
             raise Refused("DEADLINE_EXCEEDED") from error
+        except (asyncio.IncompleteReadError, ConnectionError) as error:
+            raise Refused("UNAVAILABLE") from error
         self._idle.append(connection)
         if status != 200:
             raise Refused(f"HTTP {status}")
