@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import multiprocessing
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -55,7 +56,8 @@ class RecallServer:
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
-                ("grpc.so_reuseport", 0),  # or a second server on this port would silently take half the callers
+                # or a second server on this port would silently take half the callers
+                ("grpc.so_reuseport", int(settings.processes > 1)),
             ],
         )
         recall = self._door.guard(RecallService(settings, self.releases, pipeline, store), RECALL, counted=True)
@@ -110,6 +112,8 @@ async def serve(settings: Settings) -> None:
     stopping = asyncio.Event()  # after Paddle, whose import resets signal handlers
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    if parent := multiprocessing.parent_process():
+        asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)  # killed, it cannot tell us to stop
     await server.start()
     _tame_garbage_collector()
     logger.info("listening on %s", settings.listen.rpartition(":")[0] + f":{server.port}")

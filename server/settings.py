@@ -84,7 +84,9 @@ class Settings(BaseSettings):
     max_queued_users: int = Field(default=4_096, gt=0)
     """Users that may wait; more are turned away with RESOURCE_EXHAUSTED and a time to come back."""
     search_workers: int = Field(default=2, gt=0, le=64)
-    """Batches in progress at once: while one is searched, the next is encoded."""
+    """Batches in progress at once; a further one starts when half a full one waits."""
+    processes: int = Field(default=1, gt=0, le=256)
+    """Servers behind the one address; more than one needs a Milvus server. Each has a queue and limits of its own."""
     max_concurrent_requests: int = Field(default=256, gt=0)
     """Requests in progress at once; more are turned away with RESOURCE_EXHAUSTED and a time to come back."""
     admin_token_file: Path | None = None
@@ -104,6 +106,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"milvus_uri is {self.milvus_uri!r}: expected a path that ends in .db, or http(s)://host:port"
             )
+        if self.processes > 1 and self.milvus_uri.endswith(".db"):
+            raise ValueError(f"processes is {self.processes}: a Milvus Lite file admits one process alone")
         host, colon, port = self.listen.rpartition(":")
         if not (host and colon and port.isdecimal() and int(port) < 65536):
             raise ValueError(f"listen is {self.listen!r}: expected host:port, port 0 to 65535")

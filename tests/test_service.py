@@ -216,6 +216,7 @@ def test_a_lite_file_in_use(tmp_path: Path) -> None:
         (["--milvus-uri", "foo"], 1, "milvus_uri is 'foo': expected a path that ends in .db, or http(s)://host:port"),
         (["--listen", "127.0.0.1:99999"], 1, "listen is '127.0.0.1:99999': expected host:port, port 0 to 65535"),
         (["--milvus-ca-cert", "/nope"], 1, "milvus_ca_cert is /nope: it must be a file"),
+        (["--processes", "2"], 1, "processes is 2: a Milvus Lite file admits one process alone"),
         (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
         (["--encoder", "torch"], 1, "error: encoder: Input should be 'numpy' or 'paddle' (value: 'torch')"),
     ],

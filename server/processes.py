@@ -1,0 +1,110 @@
+"""A server in this process, with its logging and event loop, or several in processes of their own behind one port.
+
+The kernel spreads the callers' connections over those that listen (SO_REUSEPORT). Each is a whole server with a queue
+and a release of its own; they end together.
+"""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+
+from mind.errors import ConfigError
+from server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> int:
+    """Serve in this process until SIGTERM or SIGINT; the exit code is 0 or, for options that cannot work, 1."""
+    _log(settings)
+    from server.app import serve  # after --help, which should not wait for pymilvus
+
+    for name in list(logging.root.manager.loggerDict):  # after their import, which sets levels of its own
+        if name.split(".")[0] in ("pymilvus", "milvus_lite", "faiss"):  # a traceback for every failed call
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(serve(settings))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run_together(settings: Settings) -> int:
+    """Serve in `settings.processes` others until SIGTERM or SIGINT, or until one of them ends by itself.
+
+    Returns:
+        0 if all stopped as they were told to, or else 1.
+
+    Raises:
+        ConfigError: the address is taken.
+    """
+    _log(settings)
+    context = multiprocessing.get_context("spawn")  # a fork would inherit threads of gRPC
+    with _reserved(settings.listen) as listen:
+        own = Settings.model_construct(**settings.model_dump() | {"listen": listen})  # of a class that can be pickled
+        servers = [context.Process(target=_run, args=(own,), daemon=True) for _ in range(settings.processes)]
+        told = False
+
+        def stop(*_: object) -> None:
+            nonlocal told
+            told = True
+            for server in servers:
+                server.terminate()
+
+        for server in servers:
+            server.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+        wait([server.sentinel for server in servers])
+        if not told:
+            logger.error("a server process ended by itself; the others are stopped")
+            stop()
+        for server in servers:
+            server.join()
+    return int(any(server.exitcode for server in servers))
+
+
+def _run(settings: Settings) -> None:
+    raise SystemExit(run(settings))
+
+
+def _log(settings: Settings) -> None:
+    several = f" [{os.getpid()}]" if settings.processes > 1 else ""
+    logging.basicConfig(level=settings.log_level, format=f"%(asctime)s %(levelname)-7s{several} %(name)s: %(message)s")
+    logging.getLogger("faiss").setLevel(logging.CRITICAL)  # it talks while it is imported
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return None
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return loop_factory
+
+
+@contextmanager
+def _reserved(listen: str) -> Iterator[str]:
+    """The address with a port that is ours, so that nobody else's server can take half of the callers."""
+    host, _, port = listen.rpartition(":")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as alone:  # fails if anybody listens, whatever their options
+            alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            alone.bind((host.strip("[]"), int(port)))
+            port = str(alone.getsockname()[1])
+        with socket.socket(family, socket.SOCK_STREAM) as shared:  # never listens, so it gets no connection
+            shared.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            shared.bind((host.strip("[]"), int(port)))
+            yield f"{host}:{port}"
+    except OSError as error:
+        raise ConfigError(f"--listen {listen}: the address cannot be used, or is taken") from error
