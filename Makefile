@@ -2,10 +2,10 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help install demo test check protos bench lock clean
+.PHONY: help install demo test check protos bench bench-serve lock clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: .venv/installed  ## Create .venv with everything, versions and hashes from requirements.lock
 
@@ -35,6 +35,9 @@ protos: install  ## Generate protos/**/*_pb2*.py anew
 
 bench: install  ## Benchmarks, with the machine and a baseline beside every figure
 	$(BIN)/python -m tests.bench.encode_and_merge
+
+bench-serve: install  ## Our server, the article's stack and bare Milvus side by side: 12 minutes
+	$(BIN)/python -m tests.bench.serving
 
 lock: install  ## Resolve requirements.lock anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from itertools import product
+from math import nan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,6 +28,7 @@ USERS, CALLERS = (1, 8, 64), (1, 16, 64)
 OURS, ARTICLE, FLOOR = "ours", "article", "floor"
 LOADS = (0.25, 0.5, 0.8, 0.95)
 """Open loop: shares of what a subject managed in the closed loop."""
+SWEEP = [{"top_k": value} for value in (10, 50, 200, 1_000)] + [{"history": value} for value in (1, 5, 20)]
 OVERLOAD, OVERLOAD_USERS, DEADLINE_S = 4, (8, 64), 1.0
 
 app = typer.Typer(add_completion=False)
@@ -70,7 +72,7 @@ class Subject:
 class Bench:
     """The parts that run, and what was measured."""
 
-    def __init__(self, milvus_pid: int, load: Worker, rounds: int, seconds: float) -> None:
+    def __init__(self, milvus_pid: int | None, load: Worker, rounds: int, seconds: float) -> None:
         """`rounds` of `seconds` for every row."""
         self._milvus_pid = milvus_pid
         self._load = load
@@ -87,11 +89,11 @@ class Bench:
 
     def _measure(self, subject: Subject, question: dict[str, Any]) -> dict[str, Any]:
         pids = {"service_cpu": subject.pid, "milvus_cpu": self._milvus_pid}
-        before = {name: cpu_seconds(pid) for name, pid in pids.items()}
+        before = {name: cpu_seconds(pid) if pid else nan for name, pid in pids.items()}
         answer: dict[str, Any] = subject.ask(seconds=self._seconds, **question)
         served = answer["users_per_s"] * answer["seconds"] / 1000
         for name, pid in pids.items():
-            answer[name] = (cpu_seconds(pid) - before[name]) / max(served, 1e-9)
+            answer[name] = (cpu_seconds(pid) - before[name]) / max(served, 1e-9) if pid else nan
         answer["load_cpu"] = answer.get("cpu_s", 0.0) / max(served, 1e-9)
         answer["load_busy"] = answer.get("cpu_s", 0.0) / answer["seconds"]
         return answer
@@ -108,10 +110,12 @@ def _row(subject: Subject, users: int, load: str, found: list[dict[str, Any]]) -
 
 
 @contextmanager
-def subjects(directory: Path, artifact: Path, options: list[str]) -> Iterator[tuple[Worker, int, list[Subject]]]:
-    """Load generator, Milvus' process id, and the three, each having answered for the same users."""
+def subjects(
+    directory: Path, artifact: Path, milvus_uri: str, options: list[str]
+) -> Iterator[tuple[Worker, int | None, list[Subject]]]:
+    """Load generator, Milvus' process id if it is ours, and the three, each having answered for the same users."""
     with ExitStack() as stack:
-        uri, milvus_pid = stack.enter_context(world.milvus(directory))
+        uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
         collection = world.build_and_publish(artifact, uri)
         load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
         floor = stack.enter_context(
@@ -145,9 +149,10 @@ def main(
     items: Annotated[int, typer.Option(min=1_000, help="Size of the catalogue.")] = 367_982,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each subject in a cell.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 4,
-    only: Annotated[str, typer.Option(help="Parts to run: closed, open, overload.")] = "closed,open,overload",
+    only: Annotated[str, typer.Option(help="Parts to run.")] = "closed,open,overload,sweep",
     users: Annotated[str, typer.Option(help="Users of a request in the closed loop.")] = "1,8,64",
     callers: Annotated[str, typer.Option(help="Callers of the closed loop.")] = "1,16,64",
+    milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
     server_option: Annotated[list[str] | None, typer.Option(help="Option of our server. Repeatable.")] = None,
 ) -> None:
     """Measure our server, the article's stack and the floor side by side."""
@@ -159,7 +164,7 @@ def main(
     dim = load_artifact(artifact).hyper_parameters.embedding_dim
     console.print(f"{items:,} items of {dim} numbers, top_k {TOP_K}, {rounds} turns of {seconds:g} s each, medians")
     rows: dict[str, list[Row]] = {}
-    with subjects(directory, artifact, server_option or []) as (load, milvus_pid, three):
+    with subjects(directory, artifact, milvus_uri, server_option or []) as (load, milvus_pid, three):
         bench = Bench(milvus_pid, load, rounds, seconds)
         cells = list(product(_numbers(users), _numbers(callers)))
         with Progress(console=console, transient=True) as progress:
@@ -172,6 +177,9 @@ def main(
             if "overload" in only:
                 rows["overload"] = _overload(bench, three[0], progress)
                 console.print(report.overload(rows["overload"], DEADLINE_S))
+            if "sweep" in only:
+                rows["sweep"] = _sweep(bench, three[0], progress)
+                console.print(report.sweep(rows["sweep"]))
     results = {"machine": describe(), "items": items, "rounds": rounds, "seconds": seconds}
     results |= {part: [asdict(row) for row in found] for part, found in rows.items()}
     (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -217,6 +225,15 @@ def _overload(bench: Bench, ours: Subject, progress: Progress) -> list[Row]:
         (peak,) = bench.compare([ours], users, "peak", **{OURS: question | {"callers": 16}})
         flood = question | {"calls_per_s": OVERLOAD * peak.users_per_s / users}
         rows += [peak, *bench.compare([ours], users, f"{OVERLOAD}x", **{OURS: flood})]
+    return rows
+
+
+def _sweep(bench: Bench, ours: Subject, progress: Progress) -> list[Row]:
+    """What more candidates and longer histories cost."""
+    rows = []
+    for change in progress.track(SWEEP, description="sweep"):
+        ((name, value),) = change.items()
+        rows += bench.compare([ours], 1, f"{name} {value}", **{OURS: {"users": 1, "callers": 64} | change})
     return rows
 
 

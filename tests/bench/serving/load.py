@@ -171,14 +171,15 @@ class LoadGenerator:
         """Read the histories."""
         histories = read_histories(directory)
         self._histories = [histories[user].tolist() for user in range(len(histories))]
-        self._bodies: dict[tuple[type, int, int], list[bytes]] = {}
+        self._bodies: dict[tuple[type, int, int, int], list[bytes]] = {}
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
     def answer(self, question: dict[str, Any]) -> Any:
         """Put load on a service, or ask it for candidates.
 
         Args:
-            question: `address`, and `kind`, grpc or http; `users` of a request, `top_k` and `timeout_s` (optional);
+            question: `address`, and `kind`, grpc or http; `users` of a request, `top_k`, `timeout_s` and `history`, the
+                clicks that are sent, 0 for all (optional);
                 with `check`, the number of users whose candidates are wanted, in their order; or else `seconds` and
                 `callers` (closed loop) or `calls_per_s` and `seed` (open loop).
 
@@ -194,6 +195,7 @@ class LoadGenerator:
         kind: str,
         users: int = 1,
         top_k: int = TOP_K,
+        history: int = 0,
         timeout_s: float = 30,
         check: int = 0,
         seconds: float = 0,
@@ -207,9 +209,9 @@ class LoadGenerator:
             if check:
                 parts = [self._histories[start : start + 64] for start in range(0, check, 64)]
                 return [found for part in parts for found in way.item_ids(await call(way.body(part, top_k)))][:check]
-            run = Run(call, self._bodies_of(way, users, top_k))
+            run = Run(call, self._bodies_of(way, users, top_k, history))
             await run.closed(max(callers, 1), min(0.5, seconds))  # connections open, batches find their size
-            run = Run(call, self._bodies_of(way, users, top_k))
+            run = Run(call, self._bodies_of(way, users, top_k, history))
             cpu, started = time.process_time(), time.perf_counter()
             if calls_per_s:
                 await run.open(calls_per_s, seconds, seed)
@@ -230,11 +232,12 @@ class LoadGenerator:
             "outcomes": run.outcomes,
         }
 
-    def _bodies_of(self, way: type[Grpc] | type[Http], users: int, top_k: int) -> list[bytes]:
-        key = way, users, top_k
+    def _bodies_of(self, way: type[Grpc] | type[Http], users: int, top_k: int, history: int) -> list[bytes]:
+        key = way, users, top_k, history
         if key not in self._bodies:
             starts = range(0, len(self._histories) - users + 1, users)[:BODIES]
-            self._bodies[key] = [way.body(self._histories[start : start + users], top_k) for start in starts]
+            kept = [[ids[-history:] for ids in self._histories[start : start + users]] for start in starts]
+            self._bodies[key] = [way.body(histories, top_k) for histories in kept]
         return self._bodies[key]
 
 

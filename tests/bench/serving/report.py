@@ -47,6 +47,14 @@ def overload(rows: "list[Row]", deadline_s: float) -> Table:
     return table
 
 
+def sweep(rows: "list[Row]") -> Table:
+    """What a change of the request costs."""
+    table = _table("Single-user requests, 64 callers", "request")
+    for row in rows:
+        table.add_row(*_cells(row)[:-1], "")  # recall was measured at another top_k
+    return table
+
+
 def _table(title: str, load: str, *ratios: str) -> Table:
     """CPU is processor time per 1,000 users: of the service, of Milvus, of the load generator."""
     table = Table(title=f"{title}; CPU in s per 1,000 users", title_justify="left", box=box.SIMPLE_HEAD)
