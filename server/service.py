@@ -15,6 +15,7 @@ from server.settings import Settings
 from server.store import ItemStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
+_VERSION = version("mind-recall")  # reads a file: too slow for every call
 
 
 class RecallService(recall_pb2_grpc.RecallServiceServicer):
@@ -55,7 +56,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         attributes = [recall_pb2.Attribute(name=n, type=t) for n, t in release.fingerprint.attributes.items()]
         names = [field.name for field in recall_pb2.Limits.DESCRIPTOR.fields]
         return recall_pb2.GetServerInfoResponse(
-            server_version=version("mind-recall"),
+            server_version=_VERSION,
             model_version=release.model_version,
             collection=release.collection,
             item_count=release.fingerprint.count,
