@@ -1,23 +1,26 @@
 """The command line: one command for each call, answers as tables or JSON, failures as one line."""
 
+import asyncio
 import functools
 import inspect
 import itertools
 import json
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Coroutine
+from contextlib import nullcontext, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TextIO, cast
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
 import typer
 from google.protobuf.message import Message
 from rich.console import Console, RenderableType
 from rich.progress import Progress
 
+from clients.bulk_view import print_outcome, user_bar
 from clients.core import MergeStrategyName, RecallResult
 from clients.errors import DeadlineExceededError, RecallError, UnavailableError
 from clients.plain import to_plain
@@ -25,6 +28,9 @@ from clients.sync_client import RecallClient
 from clients.tables import candidates_view, explain_view, info_view, origin_line, status_words
 from clients.user_files import FileError, is_int64, read_titles, read_users
 from protos.recall.v1 import recall_pb2
+
+if TYPE_CHECKING:  # needs pyarrow
+    from clients.bulk import Outcome
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Ask a recall server for candidates.")
 admin = typer.Typer(no_args_is_help=True, help="Administer a server; needs --token-file.")
@@ -64,7 +70,7 @@ Titles = Annotated[Path | None, _file("--titles", help="CSV file of item_id,titl
 FormatOption = Annotated[Format, typer.Option("--format", help="A table for people or one JSON document.")]
 
 
-def _connect(
+def _connection(
     server: Annotated[
         str, typer.Option(envvar="RECALL_SERVER", help="host:port of the server.", rich_help_panel="Connection")
     ] = "localhost:50051",
@@ -80,21 +86,23 @@ def _connect(
     ca: Annotated[
         Path | None, _file("--ca", help="Use TLS and trust the authorities in this PEM file.", panel="Connection")
     ] = None,
-) -> RecallClient:
+) -> dict[str, Any]:
+    """Arguments of either client."""
     token = token_file.read_text(encoding="utf-8").strip() if token_file else None
-    return RecallClient(server, timeout_s=timeout_ms / 1000, tls=ca or tls, token=token)
+    return {"target": server, "timeout_s": timeout_ms / 1000, "tls": ca or tls, "token": token}
 
 
-def _with_client(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the options of `_connect` to a command and passes it the client; ends a failure with one line."""
-    connection = inspect.signature(_connect).parameters
+def _with_connection(command: Callable[..., None], timeout_ms: int | None = None) -> Callable[..., None]:
+    """Adds the options of `_connection` to a command and passes it what they give; ends a failure with one line."""
+    connection = dict(inspect.signature(_connection).parameters)
+    if timeout_ms:
+        connection["timeout_ms"] = connection["timeout_ms"].replace(default=timeout_ms)
     own = list(inspect.signature(command).parameters.values())[1:]
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
         try:
-            with _connect(**{name: values.pop(name) for name in connection}) as client:
-                command(client, **values)
+            command(_connection(**{name: values.pop(name) for name in connection}), **values)
         except (OSError, RecallError, ValueError) as error:
             typer.echo(f"error: {' '.join(str(error).split())}", err=True)
             # A server behind a silent network is a deadline, not a refused connection.
@@ -105,6 +113,17 @@ def _with_client(command: Callable[..., None]) -> Callable[..., None]:
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
+
+
+def _with_client(command: Callable[..., None]) -> Callable[..., None]:
+    """The same with a RecallClient."""
+
+    @functools.wraps(command)
+    def run(connection: dict[str, Any], **values: Any) -> None:
+        with RecallClient(**connection) as client:
+            command(client, **values)
+
+    return _with_connection(run)
 
 
 @app.command(
@@ -159,6 +178,77 @@ def recall(
     )
     view = candidates_view(result.results[0], read_titles(titles) if titles else {})
     _show(format, response, view, origin_line(response))
+
+
+@app.command(
+    epilog="Example: recall-client bulk --input histories.parquet --output candidates.parquet --top-k 100 --overwrite"
+)
+@functools.partial(_with_connection, timeout_ms=10_000)
+def bulk(
+    connection: dict[str, Any],
+    input: Annotated[Path, _file("--input", help="Parquet file with a row for each user.")],  # noqa: A002
+    output: Annotated[
+        Path,
+        typer.Option(
+            dir_okay=False,
+            help="Parquet file to make; until it is whole, finished parts are in OUTPUT.parts.",
+        ),
+    ],
+    user_column: Annotated[str, typer.Option(help="Column of user ids, int64 or string.")] = "user_id",
+    history_column: Annotated[
+        str, typer.Option(help="Column of histories, lists of int64, oldest first; null is an empty one.")
+    ] = "hist_item",
+    exclude_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of ids that must not come back; exclude_item_ids if there is one.", show_default=False
+        ),
+    ] = None,
+    top_k: TopK = 50,
+    filter: Filter = "",  # noqa: A002
+    exclude_history: ExcludeHistory = False,
+    merge: MergeOption = Merge.BEST_SCORE,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Drop the parts of a stopped run.")] = False,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.", rich_help_panel="Pace")] = 8,
+    users_per_request: Annotated[
+        int, typer.Option(min=1, help="Fewer where the server's limits ask for it.", rich_help_panel="Pace")
+    ] = 64,
+    users_per_part: Annotated[
+        int, typer.Option(min=1, help="Users between two savings; a row group of the output.", rich_help_panel="Pace")
+    ] = 20_000,
+    give_up_after_s: Annotated[
+        float, typer.Option(min=0, help="Seconds to try on without any answer.", rich_help_panel="Pace")
+    ] = 300,
+) -> None:
+    """Candidates for all users of a Parquet file. A stopped run goes on when the same command is given again."""
+    try:
+        from clients.bulk import Pace, Question, run
+        from clients.bulk_input import open_histories
+        from clients.bulk_parts import open_parts
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"numpy", "pyarrow"}:
+            raise
+        typer.echo("error: recall-client bulk needs numpy and pyarrow: pip install 'mind-recall[bulk]'", err=True)
+        raise typer.Exit(1) from error
+    histories = open_histories(input, user_column, history_column, exclude_column)
+    question = Question(top_k, filter, exclude_history, _merge_strategy(merge))
+    pace = Pace(concurrency, users_per_request, users_per_part, give_up_after_s)
+    identity = histories.fingerprint() | vars(question)
+    with open_parts(output, identity, restart=restart, overwrite=overwrite) as parts:
+        try:
+            with user_bar(parts.rows, histories.rows) as report:
+                outcome = asyncio.run(_until_sigterm(run(connection, histories, parts, question, pace, report)))
+        except (KeyboardInterrupt, asyncio.CancelledError, OSError, RecallError, ValueError) as stop:
+            asked_to = isinstance(stop, KeyboardInterrupt | asyncio.CancelledError)
+            if asked_to or parts.rows:
+                saved = f"{parts.rows:,} of {histories.rows:,} users saved"
+                same = "the same command without --restart" if restart else "the same command"
+                typer.echo(f"stopped with {saved}; {same} goes on from there", err=True)
+            if not asked_to:
+                raise
+            raise typer.Exit(128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)) from stop
+    print_outcome(outcome, output)
 
 
 @app.command(epilog="Example: recall-client explain --hist-item 43,23,65 --top-k 10 --titles items.csv")
@@ -277,6 +367,14 @@ def _recall_file(ask: Callable[[list[list[int]]], RecallResult], path: Path, out
     console.print(f"model {', '.join(model_versions)}")
     if len(model_versions) > 1:
         console.print("a release happened meanwhile: scores of different users do not compare", style="yellow")
+
+
+async def _until_sigterm(work: Coroutine[Any, Any, "Outcome"]) -> "Outcome":
+    """SIGTERM cancels the work, as Ctrl-C does by itself."""
+    task = asyncio.create_task(work)
+    with suppress(NotImplementedError):  # Windows
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await task
 
 
 def _output_fields(candidates: recall_pb2.UserCandidates) -> dict[str, Any]:

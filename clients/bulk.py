@@ -1,0 +1,293 @@
+"""Candidates for every user of a file: many requests in flight, answers in the order of the file, saved part by part.
+
+Knows nothing of the command line. To keep a server busy from one core, Python touches users, never single hits.
+"""
+
+import asyncio
+import itertools
+import random
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
+
+import grpc
+import numpy as np
+import pyarrow as pa
+
+from clients.aio_client import AsyncRecallClient
+from clients.bulk_input import Histories, Int64
+from clients.bulk_parts import Parts, output_schema
+from clients.core import MergeStrategyName, RecallResult
+from clients.errors import DeadlineExceededError, RecallError, UnavailableError
+from protos.recall.v1 import recall_pb2
+
+Answer = TypeVar("Answer")
+Report = Callable[[str, int], None]
+"""Called with what is going on and how many users are done with that."""
+
+_UNLIMITED = 2**31 - 1
+_REQUESTS_PER_READ = 16
+_HITS_PER_PART = 2_000_000
+"""Bounds memory where `top_k` is large: 16 bytes a hit, and two parts at once."""
+_ID_BYTES = 10
+"""Most that an id takes in a request."""
+_USER_BYTES = 16
+"""Most that a user takes in a request besides ids."""
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked for every user; see RecallClient.recall."""
+
+    top_k: int
+    filter: str = ""
+    exclude_history: bool = False
+    merge_strategy: MergeStrategyName = "best_score"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the asking goes. Changes nothing in the answers."""
+
+    concurrency: int = 8
+    """Requests in flight."""
+    users_per_request: int = 64
+    """Fewer where the server allows fewer, or where histories are long."""
+    users_per_part: int = 20_000
+    """Users between two savings; also a row group of the output."""
+    give_up_after_s: float = 300.0
+    """Seconds without any answer after which a failing request is no longer repeated."""
+
+
+@dataclass
+class Outcome:
+    """What became of the users."""
+
+    users: int = 0
+    """All users of the output."""
+    asked: int = 0
+    """Those that were asked for in this run; parts of an earlier one hold the others."""
+    elapsed_s: float = 0.0
+    statuses: Counter[str] = field(default_factory=Counter)
+    model_versions: Counter[str] = field(default_factory=Counter)
+    """Users that each model answered."""
+
+
+async def run(
+    connection: Mapping[str, Any], histories: Histories, parts: Parts, question: Question, pace: Pace, report: Report
+) -> Outcome:
+    """Answers the users that `parts` does not hold yet, and makes the output of all parts.
+
+    Whatever ends it early, cancellation included, `parts` keeps what was saved, and another call goes on there.
+
+    Args:
+        connection: arguments of AsyncRecallClient.
+        histories: the users.
+        parts: where it goes on and saves.
+        question: the same for all users.
+        pace: bounded by the limits of the server.
+        report: called for every request.
+
+    Raises:
+        RecallError: the server refused a request, or nothing was answered for `give_up_after_s`.
+        FileError: the input is damaged.
+        OSError: the output cannot be written.
+    """
+    started, before = time.monotonic(), parts.rows
+    if before < histories.rows:
+        # No limits of its own: it must not split what was measured to be one request.
+        async with AsyncRecallClient(**connection, max_users=_UNLIMITED, max_candidates=_UNLIMITED) as client:
+            await _Asking(client, histories, parts, question, pace, report).all()
+    outcome = Outcome(asked=parts.rows - before)
+    with closing(parts.join()) as tables:
+        for table in tables:
+            outcome.users += len(table)
+            outcome.statuses.update(_counts(table.column("status")))
+            outcome.model_versions.update(_counts(table.column("model_version")))
+            report("joining the parts", outcome.users)
+            await asyncio.sleep(0)  # where a cancellation arrives
+    outcome.elapsed_s = time.monotonic() - started
+    return outcome
+
+
+class _Asking:
+    """One pass over the users that are not answered yet."""
+
+    def __init__(
+        self,
+        client: AsyncRecallClient,
+        histories: Histories,
+        parts: Parts,
+        question: Question,
+        pace: Pace,
+        report: Report,
+    ) -> None:
+        self._client = client
+        self._histories = histories
+        self._parts = parts
+        self._question = question
+        self._pace = pace
+        self._report = report
+        self._schema = output_schema(histories.user_column, histories.user_type)
+        self._part_rows = max(1, min(pace.users_per_part, _HITS_PER_PART // question.top_k))
+        self._unsaved: list[Any] = []  # record batches
+        self._unsaved_rows = 0
+        self._saving: asyncio.Task[None] | None = None
+        self._done = parts.rows
+        self._answered_at_s = time.monotonic()
+
+    async def all(self) -> None:
+        """Keeps `concurrency` requests in flight; takes the answers in the order of the users."""
+        limits = (await self._patiently(self._client.get_server_info)).limits
+        concurrency = min(self._pace.concurrency, limits.max_concurrent_requests or _UNLIMITED)
+        slots = asyncio.Semaphore(concurrency)
+        # Answers that came before an earlier user's wait here, so the others need not stop at once for a slow one.
+        pending: deque[asyncio.Task[Any]] = deque()
+        try:
+            for user_ids, users in self._requests(limits):
+                await slots.acquire()
+                pending.append(asyncio.create_task(self._ask(user_ids, users, slots)))
+                while pending and (pending[0].done() or len(pending) >= 4 * concurrency):
+                    await self._keep(await pending.popleft())
+            while pending:
+                await self._keep(await pending.popleft())
+            if self._unsaved:
+                await self._save(self._part_rows)
+            if self._saving:
+                await self._saving
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, *([self._saving] if self._saving else []), return_exceptions=True)
+
+    def _requests(self, limits: recall_pb2.Limits) -> Iterator[tuple[Any, list[recall_pb2.User]]]:
+        """User ids and users of each request, the limits kept; a limit of 0 is not known."""
+        size = min(
+            self._pace.users_per_request,
+            limits.max_users or _UNLIMITED,
+            max(1, (limits.max_candidates or _UNLIMITED) // self._question.top_k),
+        )
+        # One more than the limit breaks it just as well, and a boundless history is no boundless request.
+        max_history = (limits.max_history or _UNLIMITED) + 1
+        max_exclude = (limits.max_exclude or _UNLIMITED) + 1
+        with closing(self._histories.read(self._done, size * _REQUESTS_PER_READ)) as batches:
+            for rows in batches:
+                hist_item = rows.hist_item.last(max_history)
+                exclude_item_ids = rows.exclude_item_ids.last(max_exclude)
+                sizes = _USER_BYTES + _ID_BYTES * (hist_item.lengths + exclude_item_ids.lengths)
+                for start, end in _spans(sizes, size, limits.max_request_bytes or _UNLIMITED):
+                    users = [
+                        recall_pb2.User(hist_item=hist_item.of(user), exclude_item_ids=exclude_item_ids.of(user))
+                        for user in range(start, end)
+                    ]
+                    yield rows.user_ids[start:end], users
+
+    async def _ask(self, user_ids: Any, users: list[recall_pb2.User], slots: asyncio.Semaphore) -> Any:
+        """The answer to one request as a record batch."""
+        try:
+            result = await self._patiently(lambda: self._client.recall(users, **asdict(self._question)))
+        finally:
+            slots.release()
+        return _record_batch(self._schema, user_ids, result)
+
+    async def _patiently(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Repeats a call that fails for reasons that pass, with growing pauses."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                answer = await call()
+                self._answered_at_s = time.monotonic()
+                return answer
+            except RecallError as error:
+                silent_s = time.monotonic() - self._answered_at_s
+                if not _passes(error) or silent_s > self._pace.give_up_after_s:
+                    raise
+                least_s = error.retry_after_s or 0.0
+            self._report("waiting for the server", self._done)
+            await asyncio.sleep(max(least_s, pause_s * random.uniform(0.5, 1)))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _keep(self, answer: Any) -> None:
+        """Takes the next answer in order; saves a part as soon as there is one."""
+        self._unsaved.append(answer)
+        self._unsaved_rows += answer.num_rows
+        self._done += answer.num_rows
+        self._report("asking", self._done)
+        while self._unsaved_rows >= self._part_rows:
+            await self._save(self._part_rows)
+
+    async def _save(self, rows: int) -> None:
+        """Writes the first unsaved rows in a thread, after the part before."""
+        table = pa.Table.from_batches(self._unsaved)
+        self._unsaved = table.slice(rows).to_batches()
+        self._unsaved_rows = max(0, self._unsaved_rows - rows)
+        if self._saving:
+            await self._saving
+        self._saving = asyncio.create_task(asyncio.to_thread(self._parts.write, table.slice(0, rows)))
+
+
+def _passes(error: RecallError) -> bool:
+    """Whether the same request may succeed later. CANCELLED comes of a server that is going away."""
+    return isinstance(error, DeadlineExceededError | UnavailableError) or error.code is grpc.StatusCode.CANCELLED
+
+
+def _spans(sizes: Int64, most: int, most_bytes: int) -> Iterator[tuple[int, int]]:
+    """Cuts users into requests of at most `most` users and `most_bytes`, or of one user who is larger.
+
+    Args:
+        sizes: [N] int64, bytes of each user.
+        most: users in a request.
+        most_bytes: bytes in a request.
+
+    Returns:
+        start and end of each request.
+    """
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(sizes):
+        taken = ends[start] - sizes[start]
+        fitting = int(np.searchsorted(ends, taken + most_bytes, side="right"))
+        end = max(start + 1, min(start + most, fitting))
+        yield start, min(end, len(sizes))
+        start = end
+
+
+def _record_batch(schema: Any, user_ids: Any, result: RecallResult) -> Any:
+    """The answer to one request, column by column.
+
+    Args:
+        schema: of the output.
+        user_ids: [N] Arrow array.
+        result: of N users.
+    """
+    found = result.results
+    offsets = np.concatenate([[0], np.cumsum([len(user.item_ids) for user in found])]).astype(np.int32)
+
+    def lists(parts: Iterator[Any], dtype: type[np.generic]) -> Any:
+        values = np.fromiter(itertools.chain.from_iterable(parts), dtype, offsets[-1])
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+
+    columns = [
+        user_ids,
+        lists((user.item_ids for user in found), np.int64),
+        lists((user.scores for user in found), np.float32),
+        lists((user.interest for user in found), np.int32),
+        pa.array([_status_name(user.status) for user in found], pa.string()),
+        pa.DictionaryArray.from_arrays(np.zeros(len(found), np.int32), result.model_versions[:1]),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _status_name(status: int) -> str:
+    """`USER_STATUS_OK` as `OK`."""
+    known = recall_pb2.UserStatus.DESCRIPTOR.values_by_number.get(status)
+    return known.name.removeprefix("USER_STATUS_") if known else str(status)  # a newer server may know more
+
+
+def _counts(column: Any) -> dict[str, int]:
+    return {count["values"]: count["counts"] for count in column.value_counts().to_pylist()}

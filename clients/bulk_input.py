@@ -1,0 +1,184 @@
+"""The input of a bulk run: users and their histories from a Parquet file.
+
+Knows nothing of the service. Has one batch of rows in memory, however large the file is.
+"""
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from clients.user_files import FileError
+
+Int64 = npt.NDArray[np.int64]
+
+EXCLUDE_COLUMN = "exclude_item_ids"
+"""Read where the input has it."""
+
+_LIST = "list<int64>"
+_READ_BUFFER_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class IdLists:
+    """Item ids of N users: those of user i are `values[starts[i]:ends[i]]`."""
+
+    values: Int64
+    """[V] int64."""
+    starts: Int64
+    """[N] int64."""
+    ends: Int64
+    """[N] int64."""
+
+    @classmethod
+    def from_arrow(cls, column: Any) -> Self:
+        """Ids of a list column [N]. A null list is empty, a null in a list is left out."""
+        if pa.types.is_null(column.type):
+            return cls(np.zeros(0, np.int64), *np.zeros((2, len(column)), np.int64))
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+        ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        values = column.flatten().cast(pa.int64())
+        if values.null_count:
+            ends = np.concatenate([[0], np.cumsum(values.is_valid().to_numpy(zero_copy_only=False))])[ends]
+            values = values.drop_null()
+        return cls(values.to_numpy(), ends[:-1], ends[1:])
+
+    @property
+    def lengths(self) -> Int64:
+        """[N] int64."""
+        return self.ends - self.starts
+
+    def last(self, limit: int) -> "IdLists":
+        """At most `limit` ids of each user, the last ones."""
+        return IdLists(self.values, np.maximum(self.starts, self.ends - limit), self.ends)
+
+    def of(self, user: int) -> list[int]:
+        """The ids of one user."""
+        ids: list[int] = self.values[self.starts[user] : self.ends[user]].tolist()
+        return ids
+
+
+@dataclass(frozen=True)
+class UserRows:
+    """Some rows of the input."""
+
+    user_ids: Any
+    """[N] Arrow array, as in the file."""
+    hist_item: IdLists
+    """[N] histories, oldest first."""
+    exclude_item_ids: IdLists
+    """[N] lists, empty ones where the file has no such column."""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """A Parquet file of users, checked by `open_histories`."""
+
+    path: Path
+    user_column: str
+    history_column: str
+    exclude_column: str | None
+    user_type: Any
+    """Arrow type of the user ids."""
+    rows: int
+    """Users in the file."""
+
+    def read(self, start: int, batch_rows: int) -> Generator[UserRows]:
+        """The rows from number `start` on, in order, at most `batch_rows` at a time.
+
+        Raises:
+            FileError: the file is damaged, or its compression is not supported.
+        """
+        columns = [name for name in (self.user_column, self.history_column, self.exclude_column) if name]
+        try:
+            # So pages are read as they are needed, not a row group's columns at once.
+            with pq.ParquetFile(self.path, buffer_size=_READ_BUFFER_BYTES, pre_buffer=False) as file:
+                groups, skip = _groups_from(file.metadata, start)
+                for batch in file.iter_batches(batch_rows, row_groups=groups, columns=columns):
+                    if skip < batch.num_rows:
+                        yield self._rows(batch.slice(skip))
+                    skip = max(0, skip - batch.num_rows)
+        except (pa.ArrowException, OSError) as error:
+            raise FileError(f"{self.path}: cannot be read: {error}") from error
+
+    def _rows(self, batch: Any) -> UserRows:
+        exclude = batch.column(self.exclude_column) if self.exclude_column else pa.nulls(batch.num_rows)
+        return UserRows(
+            user_ids=batch.column(self.user_column),
+            hist_item=IdLists.from_arrow(batch.column(self.history_column)),
+            exclude_item_ids=IdLists.from_arrow(exclude),
+        )
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What tells this input from another one, as plain data."""
+        stat = self.path.stat()
+        return {
+            "input_rows": self.rows,
+            "input_bytes": stat.st_size,
+            "input_modified": datetime.fromtimestamp(stat.st_mtime, UTC).isoformat(),
+            "user_column": self.user_column,
+            "history_column": self.history_column,
+            "exclude_column": self.exclude_column,
+        }
+
+
+def open_histories(path: Path, user_column: str, history_column: str, exclude_column: str | None) -> Histories:
+    """Looks at the columns of a Parquet file.
+
+    Args:
+        path: the file.
+        user_column: int64 or string.
+        history_column: lists of integers, oldest first.
+        exclude_column: lists of integers; None takes `EXCLUDE_COLUMN` if the file has it.
+
+    Raises:
+        FileError: it is no Parquet file, has no rows, or a column is missing or of another type.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            schema, rows = file.schema_arrow, file.metadata.num_rows
+    except pa.ArrowException as error:
+        raise FileError(f"{path}: cannot be read as Parquet: {error}") from error
+    if exclude_column is None and EXCLUDE_COLUMN in schema.names:
+        exclude_column = EXCLUDE_COLUMN
+    _check_column(path, schema, user_column, _is_user_id, "int64 or string")
+    for column in (history_column, exclude_column):
+        if column is not None:
+            _check_column(path, schema, column, _is_id_list, _LIST)
+    if not rows:
+        raise FileError(f"{path} has no users")
+    return Histories(path, user_column, history_column, exclude_column, schema.field(user_column).type, rows)
+
+
+def _groups_from(metadata: Any, start: int) -> tuple[list[int], int]:
+    """The row groups that hold row `start` and what follows, and how many of their rows come before it."""
+    ends = np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
+    first = int(np.searchsorted(ends, start, side="right"))
+    return list(range(first, len(ends))), start - (int(ends[first - 1]) if first else 0)
+
+
+def _check_column(path: Path, schema: Any, name: str, fits: Callable[[Any], bool], expected: str) -> None:
+    if name not in schema.names:
+        raise FileError(f"{path}: no column {name!r}; there are: {', '.join(schema.names)}")
+    found = schema.field(name).type
+    if not fits(found):
+        raise FileError(f"{path}: column {name!r} is {found}, must be {expected}")
+
+
+def _is_user_id(type_: Any) -> bool:
+    return any(check(type_) for check in (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string))
+
+
+def _is_id_list(type_: Any) -> bool:
+    """Lists of signed integers; also what writers make of a column without any value."""
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_):
+        type_ = type_.value_type
+        return bool(pa.types.is_signed_integer(type_) or pa.types.is_null(type_))
+    return bool(pa.types.is_null(type_))

@@ -1,0 +1,171 @@
+"""The output of a bulk run, and the parts of it that a stopped run leaves behind.
+
+Knows nothing of the service. Has one part in memory, however large the output is.
+"""
+
+import json
+import os
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from clients.user_files import FileError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+def output_schema(user_column: str, user_type: Any) -> Any:
+    """Arrow schema of parts and output.
+
+    Raises:
+        FileError: the column of the users is named as another one.
+    """
+    answers = {
+        "item_ids": pa.list_(pa.int64()),
+        "scores": pa.list_(pa.float32()),
+        "interest": pa.list_(pa.int32()),
+        "status": pa.string(),
+        "model_version": pa.dictionary(pa.int32(), pa.string()),
+    }
+    if user_column in answers:
+        raise FileError(f"column {user_column!r} of the users would be in the output twice; rename it")
+    return pa.schema({user_column: user_type} | answers)
+
+
+class Parts:
+    """The directory `<output>.parts`: 00000.parquet, 00001.parquet, ... and run.json, which says what was asked.
+
+    A part gets its name when all of it is on the disk, and one is written after the other: what a killed run leaves is
+    the beginning of the output. Made by `open_parts`.
+    """
+
+    def __init__(self, output: Path) -> None:
+        """Looks at what is there."""
+        self.output = output
+        self.directory = output.with_name(f"{output.name}.parts")
+        self.run_file = self.directory / "run.json"
+        found = [path for path in self.directory.glob("*.parquet") if path.stem.isdecimal()]
+        # Without run.json they are the rest of a run that ended while it removed them.
+        self.paths = sorted(found, key=lambda path: int(path.stem)) if self.run_file.exists() else []
+        self.rows = 0
+
+    def begin(self, run: Mapping[str, Any]) -> None:
+        """Goes on behind the parts that are there, if they answer the same question.
+
+        Raises:
+            FileError: they do not, or one is missing.
+        """
+        if not self.paths:
+            self.clear()
+            with _whole_file(self.run_file, self.directory / "run.tmp") as file:
+                file.write(json.dumps(run, indent=2).encode())
+            return
+        before = json.loads(self.run_file.read_bytes())
+        differences = [
+            f"{name} is {run.get(name)!r}, was {before.get(name)!r}"
+            for name in run | before
+            if run.get(name) != before.get(name)
+        ]
+        for number, path in enumerate(self.paths):
+            if int(path.stem) != number:
+                differences = [f"part {number} is missing"]
+        if differences:
+            raise FileError(f"{self.directory} is of another run: {'; '.join(differences)}; --restart starts anew")
+        self.rows = sum(pq.read_metadata(path).num_rows for path in self.paths)
+
+    def write(self, table: Any) -> None:
+        """Adds a part, a table of `output_schema`."""
+        path = self.directory / f"{len(self.paths):05}.parquet"
+        with _whole_file(path, self.directory / "part.tmp") as file:
+            one_chunk = table.unify_dictionaries().combine_chunks()
+            pq.write_table(one_chunk, file, compression="zstd", row_group_size=len(one_chunk))
+        self.paths.append(path)
+        self.rows += len(table)
+
+    def join(self) -> Generator[Any]:
+        """Makes the output of the parts, one row group each, and gives their tables on the way."""
+        schema = pq.read_schema(self.paths[0])
+        with (
+            _whole_file(self.output, self.directory / "output.tmp") as file,
+            pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        ):
+            for path in self.paths:
+                with pq.ParquetFile(path) as part:
+                    table = part.read()
+                writer.write_table(table, row_group_size=len(table))
+                yield table
+        self.paths = []
+
+    def clear(self) -> None:
+        """Removes the parts; run.json first, so that some of them never look like the beginning of a run."""
+        self.run_file.unlink(missing_ok=True)
+        for path in (*self.directory.glob("[0-9]*.parquet"), *self.directory.glob("*.tmp")):
+            path.unlink()
+        self.paths = []
+
+    def remove(self) -> None:
+        """Removes parts and directory."""
+        self.clear()
+        (self.directory / "lock").unlink(missing_ok=True)
+        with suppress(OSError):  # somebody put a file of theirs there
+            self.directory.rmdir()
+
+
+@contextmanager
+def open_parts(output: Path, run: Mapping[str, Any], *, restart: bool, overwrite: bool) -> Iterator[Parts]:
+    """The parts of one run, for this process alone; without parts the directory is removed at the end.
+
+    Args:
+        output: the file that they become.
+        run: what decides the content, as plain data; parts that are there must have been written under the same.
+        restart: remove the parts that are there.
+        overwrite: the output may exist.
+
+    Raises:
+        FileError: the output exists, the parts are of another run, or another process writes them now.
+    """
+    parts = Parts(output)
+    if output.exists() and not overwrite and (restart or not parts.paths):
+        raise FileError(f"{output} exists; --overwrite replaces it")
+    parts.directory.mkdir(exist_ok=True)
+    with _locked(parts.directory / "lock"):
+        parts = Parts(output)  # as it is now that nobody else writes
+        if restart:
+            parts.clear()
+        parts.begin(run)
+        try:
+            yield parts
+        finally:
+            if not parts.paths:
+                parts.remove()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Ends with the process, however that ends. Windows has no such lock."""
+    if fcntl is None:
+        yield
+        return
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise FileError(f"{path.parent} is being written by another process") from error
+        yield
+
+
+@contextmanager
+def _whole_file(path: Path, temporary: Path) -> Iterator[BinaryIO]:
+    """A file that gets its name when all of it is on the disk."""
+    with temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
