@@ -86,7 +86,7 @@ class Batcher(Generic[Ask, Answer]):
             OverloadedError: too much is waiting, or more than can be answered in the time left.
             DeadlineExceededError: the time ran out in the queue.
         """
-        self._admit(users, remaining_s)
+        self.admit(users, remaining_s)
         deadline = time.perf_counter() + remaining_s if remaining_s is not None else float("inf")
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         waiting = Waiting(ask, users, group, deadline, answer)
@@ -99,7 +99,8 @@ class Batcher(Generic[Ask, Answer]):
             task.add_done_callback(self._tasks.discard)
         return await answer
 
-    def _admit(self, users: int, remaining_s: float | None) -> None:
+    def admit(self, users: int, remaining_s: float | None) -> None:
+        """Raise OverloadedError if a request would be turned away now."""
         if not self._queue:
             return
         batches = self._queued_users / self._max_batch_users / self._workers + 1  # those before it, and its own

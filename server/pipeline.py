@@ -148,6 +148,10 @@ class CandidatePipeline:
         self._max_overfetch = max_overfetch
         self._batcher = Batcher(self._answer, max_batch_users, max_queued_users, workers)
 
+    def admit(self, users: int, remaining_s: float | None) -> None:
+        """Turn a request away before it costs anything. Raises OverloadedError."""
+        self._batcher.admit(users, remaining_s)
+
     async def run(self, release: Release, query: Query, remaining_s: float | None, explain: bool = False) -> Outcome:
         """Answer a query.
 

@@ -30,9 +30,11 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
 
     async def Recall(self, request: recall_pb2.RecallRequest, context: Context) -> recall_pb2.RecallResponse:  # noqa: N802
         """Candidates for a batch of users."""
+        remaining_s = context.time_remaining()
+        self._pipeline.admit(len(request.users), remaining_s)
         query = read_recall(request, self._settings)
         release = self._releases.current
-        outcome = await self._pipeline.run(release, query, context.time_remaining())
+        outcome = await self._pipeline.run(release, query, remaining_s)
         return recall_pb2.RecallResponse(
             results=[_candidates(result) for result in outcome.results], **_provenance(release, outcome)
         )
