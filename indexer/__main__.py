@@ -1,4 +1,4 @@
-"""Command line: `python -m indexer build | publish | status | count | rollback | prune | drop`."""
+"""Command line: `python -m indexer tune | build | publish | status | count | rollback | prune | drop`."""
 
 import functools
 import inspect
@@ -16,10 +16,15 @@ import typer
 
 from indexer import display, release
 from indexer.attributes import TYPES, Attributes, read_attributes
-from indexer.build import build, choose_index
+from indexer.build import Index, build, choose_index
+from indexer.candidates import TYPES as INDEX_TYPES
 from indexer.catalogue import item_collections
 from indexer.errors import IndexerError, NothingToDoError, RefusedError
-from indexer.store import Connection, Store
+from indexer.index_file import read_index, write_index
+from indexer.measure import MIN_USERS, read_histories
+from indexer.store import Connection, Params, Store
+from indexer.tune import refuse_lite, tune
+from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact, newest_artifact
 from mind.collection import ITEM_ID
 from mind.errors import MindError
@@ -42,6 +47,12 @@ The same on a Milvus server, with attributes to filter on:
     python -m indexer build --artifact artifacts --publish
         --attributes items.csv --multi-valued genres
         --milvus-uri http://127.0.0.1:19530
+
+Choose the fastest index that finds enough, and build with it:
+
+    python -m indexer tune --artifact artifacts --histories data/movielens-100k/valid
+        --milvus-uri http://127.0.0.1:19530 --output index.json
+    python -m indexer build --artifact artifacts --index index.json --publish
 
 Go back to the release before, and clean up:
 
@@ -174,9 +185,23 @@ def build_command(
         list[str] | None,
         typer.Option(help="Such as ef=128 (the default of HNSW) or nprobe=32; servers search with it. Repeatable."),
     ] = None,
+    filter_search_param: Annotated[
+        list[str] | None,
+        typer.Option(help="The same for searches with a filter, if they need others. Repeatable."),
+    ] = None,
+    interest_cosine: Annotated[
+        float | None,
+        typer.Option(
+            max=1,
+            help="Search once for interests of a user at least this similar; 1 (the default) for each on its own.",
+        ),
+    ] = None,
+    index_file: Annotated[
+        Path | None, typer.Option("--index", help="File that `tune` wrote, instead of the five options above.")
+    ] = None,
     min_recall: Annotated[
         float, typer.Option(min=0, max=1, help="Least share of the exact best 50 that the index must find.")
-    ] = 0.95,
+    ] = MIN_RECALL,
     batch_rows: Annotated[int, typer.Option(min=1, help="Most rows in one insert.")] = 20_000,
     publish: Annotated[bool, typer.Option("--publish", help="Make it live afterwards.")] = False,
 ) -> None:
@@ -192,7 +217,8 @@ def build_command(
     model = load_artifact(newest_artifact(artifact))
     if attributes is None and (multi_valued or column_type):
         raise typer.BadParameter("--multi-valued and --type are about the columns of --attributes")
-    index = choose_index(connection.is_lite, index_type, _pairs(index_param), _pairs(search_param))
+    given = (_pairs(index_param), _pairs(search_param), _pairs(filter_search_param))
+    index = _index(connection.is_lite, index_file, index_type, *given, interest_cosine)
     display.show_model(model)
     loaded = Attributes()
     if attributes is not None:
@@ -207,6 +233,46 @@ def build_command(
             display.show_release(release.publish(store, built.collection))
         else:
             display.line("next", f"python -m indexer publish {built.collection}")
+
+
+@app.command("tune")
+@_connected
+def tune_command(
+    connection: Connection,
+    artifact: Annotated[Path, typer.Option(help="A model's directory, or a directory of them: then the newest.")],
+    histories: Annotated[
+        Path, typer.Option(help="Evaluation or training lines, a file or a directory: whose users are searched for.")
+    ],
+    min_recall: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of a user's exact merged best 50 that must be found.")
+    ] = 0.99,
+    users: Annotated[int, typer.Option(min=MIN_USERS, help="Most histories to measure with.")] = 512,
+    index_type: Annotated[
+        list[str] | None, typer.Option(help=f"Try only this: {', '.join(INDEX_TYPES)}. Repeatable.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="File to write; `build --index` reads it.")] = Path("index.json"),
+) -> None:
+    """Choose index and search parameters by measuring: the fastest that finds enough.
+
+    Inserts the model's items into a trial collection on a Milvus server,
+    indexes it in many ways, and searches for real users as a server would.
+    The trial collection is dropped afterwards; released collections and the
+    alias are not touched, but share Milvus' time and memory with it.
+    """
+    refuse_lite(connection)
+    if output.is_dir():
+        raise RefusedError(f"{output}: --output is a directory")
+    model = load_artifact(newest_artifact(artifact))
+    sequences = read_histories(histories)
+    display.show_model(model)
+    with Store(connection) as store:
+        version = store.version()
+        with display.progress() as on_progress:
+            tuned = tune(store, model, sequences, min_recall, users, index_type or INDEX_TYPES, on_progress=on_progress)
+    display.show_tuned(tuned)
+    write_index(output, tuned, model.model_version, version)
+    display.line("wrote", str(output))
+    display.line("next", f"python -m indexer build --artifact {artifact} --index {output} --publish")
 
 
 @app.command("publish")
@@ -301,6 +367,25 @@ def drop_command(
     with Store(connection) as store:
         release.drop(store, collection, allow_live)
     display.line("dropped", collection)
+
+
+def _index(
+    is_lite: bool,
+    file: Path | None,
+    index_type: str | None,
+    build_params: Params,
+    search_params: Params,
+    filter_search_params: Params,
+    interest_cosine: float | None,
+) -> Index:
+    if file is None:
+        cosine = 1 if interest_cosine is None else interest_cosine
+        return choose_index(is_lite, index_type, build_params, search_params, filter_search_params, cosine)
+    if index_type or build_params or search_params or filter_search_params or interest_cosine is not None:
+        raise typer.BadParameter("--index holds the index and its parameters; leave the options for them out")
+    found = read_index(file)
+    params = (found.build_params, found.search_params, found.filter_search_params)
+    return choose_index(is_lite, found.type, *params, found.interest_cosine)
 
 
 def _pairs(options: list[str] | None) -> dict[str, int | float | str]:

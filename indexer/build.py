@@ -6,14 +6,14 @@ replaces it. The released collection is never touched.
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from indexer.attributes import Attributes
 from indexer.catalogue import BUILT_AT, describe, now
 from indexer.errors import RefusedError
 from indexer.store import Params, Row, Store
-from indexer.verify import RECALL_AT, Recall, check_contents, check_recall
+from indexer.verify import MIN_RECALL, RECALL_AT, Recall, check_contents, check_recall
 from mind.artifact import Artifact
 from mind.collection import EMBEDDING, FINGERPRINT, ITEM_ID, METRIC, Fingerprint
 from mind.encoder import NumpyEncoder, check_golden
@@ -29,11 +29,13 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Index:
-    """How the embeddings are indexed."""
+    """How the embeddings are indexed, and how servers search them; `Fingerprint` tells what each field does."""
 
     type: str
     build_params: Params
     search_params: Params
+    filter_search_params: Params = field(default_factory=dict)
+    interest_cosine: float = 1
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,14 @@ class Built:
         return self.fingerprint.collection
 
 
-def choose_index(is_lite: bool, index_type: str | None, build_params: Params, search_params: Params) -> Index:
+def choose_index(
+    is_lite: bool,
+    index_type: str | None,
+    build_params: Params,
+    search_params: Params,
+    filter_search_params: Params | None = None,
+    interest_cosine: float = 1,
+) -> Index:
     """Fill in what the user left open: HNSW on a server, exact search on Milvus Lite, whose HNSW filters badly.
 
     Raises:
@@ -62,11 +71,13 @@ def choose_index(is_lite: bool, index_type: str | None, build_params: Params, se
     if index_type == "HNSW":
         build_params = {"M": 32, "efConstruction": 200, **build_params}
         search_params = {"ef": 128, **search_params}
-        if not isinstance(search_params["ef"], int | float) or search_params["ef"] < RECALL_AT:
-            raise RefusedError(
-                f"--search-param ef={search_params['ef']}: the check asks for {RECALL_AT} items, ef must cover them"
-            )
-    return Index(index_type, build_params, search_params)
+        for option, params in (("--search-param", search_params), ("--filter-search-param", filter_search_params)):
+            ef = (params or {}).get("ef", RECALL_AT)
+            if not isinstance(ef, int | float) or ef < RECALL_AT:
+                raise RefusedError(f"{option} ef={ef}: the check asks for {RECALL_AT} items, ef must cover them")
+    if not 0 < interest_cosine <= 1:
+        raise RefusedError(f"--interest-cosine {interest_cosine:g}: above 0 and at most 1 is what it can be")
+    return Index(index_type, build_params, search_params, filter_search_params or {}, interest_cosine)
 
 
 def build(
@@ -74,7 +85,7 @@ def build(
     artifact: Artifact,
     attributes: Attributes,
     index: Index,
-    min_recall: float = 0.95,
+    min_recall: float = MIN_RECALL,
     batch_rows: int = 20_000,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Built:
@@ -93,7 +104,7 @@ def build(
         store.load(name)
         return Built(fingerprint, check_contents(store, name, weights), None)
     store.create(name, fingerprint.dim, attributes.columns)
-    _insert(store, name, artifact, attributes, batch_rows, on_progress)
+    insert(store, name, artifact, attributes, batch_rows, on_progress)
     count = fingerprint.count
     on_progress("flush", 0, 0)
     store.flush(name)
@@ -118,6 +129,8 @@ def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fi
         index_type=index.type,
         index_params=dict(index.build_params),
         search_params=dict(index.search_params),
+        filter_search_params=dict(index.filter_search_params),
+        interest_cosine=index.interest_cosine,
     )
 
 
@@ -137,9 +150,10 @@ def _finished(store: Store, fingerprint: Fingerprint) -> bool:
     return False
 
 
-def _insert(
+def insert(
     store: Store, name: str, artifact: Artifact, attributes: Attributes, batch_rows: int, on_progress: Progress
 ) -> None:
+    """Add all items of a model to an empty collection that was made with the same attributes."""
     item_id, embedding = artifact.weights.item_id, artifact.weights.item_embedding[1:]
     row_bytes = 64 + embedding[0].nbytes + sum(16 + column.max_bytes for column in attributes.columns)
     step = max(1, min(batch_rows, MAX_MESSAGE_BYTES // row_bytes))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -10,10 +11,13 @@ from rich.table import Table
 
 from indexer import release
 from indexer.attributes import Attributes
-from indexer.build import Built
+from indexer.build import Built, Index
 from indexer.catalogue import ItemCollection
+from indexer.measure import FILTERS, Measured
+from indexer.store import Params
+from indexer.tune import Rung, Tuned
+from indexer.verify import RECALL_AT
 from mind.artifact import Artifact
-from mind.collection import Fingerprint
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -62,7 +66,8 @@ def show_attributes(attributes: Attributes, items: int) -> None:
 
 def show_built(built: Built, seconds: float) -> None:
     fingerprint = built.fingerprint
-    line("index", _index(fingerprint))
+    built_with = (fingerprint.index_type, fingerprint.index_params, fingerprint.search_params)
+    line("index", _index(Index(*built_with, fingerprint.filter_search_params, fingerprint.interest_cosine)))
     facts = f"{fingerprint.count:,} items, {built.sampled:,} vectors equal bit for bit"
     if built.recall:
         facts += f", recall@{built.recall.limit} {built.recall.recall:.3f} over {built.recall.queries} interest vectors"
@@ -77,11 +82,73 @@ def show_release(now: release.Release) -> None:
         line("live", f"[cyan]{now.live}[/]" + (f", before: {now.before}" if now.before else ""))
 
 
-def _index(fingerprint: Fingerprint) -> str:
-    build_params = [f"{name}={value}" for name, value in fingerprint.index_params.items()]
-    search_params = [f"{name}={value}" for name, value in fingerprint.search_params.items()]
-    text = " ".join([fingerprint.index_type, *build_params])
-    return text + (f", search {' '.join(search_params)}" if search_params else "")
+def _index(index: Index) -> str:
+    text = f"{index.type} {_params(index.build_params)}".rstrip()
+    if index.search_params:
+        text += f", search {_params(index.search_params)}"
+    if index.filter_search_params:
+        text += f", with a filter {_params(index.filter_search_params)}"
+    return text + (f", interest_cosine {index.interest_cosine:g}" if index.interest_cosine < 1 else "")
+
+
+def _params(params: Params) -> str:
+    return " ".join(f"{name}={value}" for name, value in params.items())
+
+
+def show_tuned(tuned: Tuned) -> None:
+    """Print what was measured and chosen."""
+    out.print(tuned_table(tuned), width=max(out.width, 100))
+    for failed in tuned.failures:
+        line("failed", f"{failed.type} {_params(failed.build_params)}: {failed.reason}")
+    line(
+        "compared",
+        f"{tuned.best.users_per_s:,.0f} users/s, the default {tuned.default.users_per_s:,.0f} in turn with it",
+    )
+    index = tuned.best.index
+    found = ", ".join(f"{recall:.4f} at {FILTERS[name]:.0%} of the items" for name, recall in tuned.filtered.items())
+    line("filters", f"recall@{RECALL_AT} {found}, search {_params(index.filter_search_params or index.search_params)}")
+    if min(tuned.filtered.values()) < tuned.min_recall:
+        other = "; IVF_FLAT could, at its cost" if index.type == "HNSW" else ""
+        text = f"no search parameters of this index reach {tuned.min_recall:g} with a filter, these come closest{other}"
+        line("warning", f"[yellow]{text}[/]")
+    line("chosen", f"[cyan]{_index(index)}[/]")
+    line("", f"recall@{RECALL_AT} {tuned.best.recall:.4f} over {tuned.users} users, {tuned.ratio:.2f} x default")
+
+
+def tuned_table(tuned: Tuned) -> Table:
+    """The default, and the best of each index and interest_cosine; fits 100 columns. * marks the choice."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("", "index", "search"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("interest\ncosine", "searches\n/ user", f"recall\n@{RECALL_AT}", "users/s", "x\ndefault"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    first, *others = tuned.rungs
+    chosen = replace(tuned.best.index, filter_search_params={})
+    shown = {"default": first}
+    for rung in others:
+        index = rung.measured.index
+        key = (
+            f"{index.type} {index.build_params} {index.interest_cosine}" if index != first.measured.index else "default"
+        )
+        shown[key] = max(shown.get(key, rung), rung, key=lambda rung: (rung.measured.index == chosen, *_worth(rung)))
+    for rung in shown.values():
+        measured, picked = rung.measured, rung.measured.index == chosen
+        style = "bold green" if picked else "" if rung.passes else "dim"
+        _add(table, measured, measured.users_per_s / shown["default"].measured.users_per_s, "*" * picked, style)
+    for failed in tuned.failures:
+        table.add_row("", failed.type, "failed", style="red")
+    return table
+
+
+def _worth(rung: Rung) -> tuple[bool, float]:
+    return rung.passes, rung.measured.users_per_s if rung.passes else rung.measured.recall
+
+
+def _add(table: Table, measured: Measured, ratio: float, mark: str, style: str) -> None:
+    index = measured.index
+    kind = " ".join([index.type, *(f"{name}={value}" for name, value in list(index.build_params.items())[:1])])
+    numbers = f"{measured.searches:.2f}", f"{measured.recall:.4f}", f"{measured.users_per_s:,.0f}", f"{ratio:.2f}"
+    table.add_row(mark, kind, _params(index.search_params), f"{index.interest_cosine:g}", *numbers, style=style)
 
 
 def table(collections: list[ItemCollection]) -> Table:

@@ -6,6 +6,7 @@ IndexerError
 ├── StoreError           Milvus answered and refused a call
 ├── AttributesError      an attributes file that cannot be used
 ├── VerificationError    a collection does not hold what it was built from
+├── TuningError          no index reaches what was asked for, or there is nothing to measure with
 ├── NothingToDoError     there is no collection to publish, count or roll back to
 └── RefusedError         asked for something that would do harm or cannot work
 """
@@ -33,6 +34,10 @@ class AttributesError(IndexerError):
 
 class VerificationError(IndexerError):
     """A collection does not hold what it was built from."""
+
+
+class TuningError(IndexerError):
+    """No index reaches what was asked for, or there is nothing to measure with."""
 
 
 class NothingToDoError(IndexerError):

@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 from milvus_lite import DataDirLockedError, MilvusLite
 from pymilvus import DataType, MilvusClient, MilvusException
+from pymilvus.client.prepare import Prepare
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from indexer.attributes import Attribute
@@ -27,6 +28,7 @@ Row = dict[str, Any]
 
 _DEAD, _NO_COLLECTION, _NO_ALIAS = 2, 100, 1600
 _REASON_LENGTH = 300
+_BOUNDED = 2  # consistency level: what servers search with
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,18 @@ class Connection:
         return {name: str(value) for name, value in zip(names, values, strict=True) if value}
 
 
+@dataclass(frozen=True)
+class Hits:
+    """What a search found, in columns: the hits of query 0, then those of query 1, ..."""
+
+    item_id: Int64
+    """[H] int64, nearest first within a query."""
+    scores: Float32
+    """[H] float32, inner products as the index has them."""
+    lengths: Int64
+    """[Q] int64, hits of each query."""
+
+
 class Store:
     """A connection to Milvus. Use it as a context manager."""
 
@@ -113,6 +127,11 @@ class Store:
     def __exit__(self, *_: object) -> None:
         """Hang up."""
         self._client.close()
+
+    def version(self) -> str:
+        """What Milvus calls its version."""
+        with self._speaking("ask for the version"):
+            return str(self._client.get_server_version(timeout=self._timeout))
 
     def collections(self) -> list[str]:
         """Names of all collections, ours and others."""
@@ -188,6 +207,16 @@ class Store:
         with self._speaking(f"load {name}", slow=True):
             self._client.load_collection(name, timeout=self.connection.wait_s)
 
+    def release(self, name: str) -> None:
+        """Take a collection out of memory. Not loaded is fine."""
+        with self._speaking(f"release {name}"):
+            self._client.release_collection(name, timeout=self._timeout)
+
+    def drop_index(self, name: str) -> None:
+        """Remove the index of a collection that is not loaded. None there is fine."""
+        with self._speaking(f"drop the index of {name}"):
+            self._client.drop_index(name, EMBEDDING, timeout=self._timeout)
+
     def count(self, name: str) -> int:
         """Rows of a loaded collection, exactly."""
         with self._speaking(f"count {name}"):
@@ -217,6 +246,34 @@ class Store:
                 timeout=self._timeout,
             )
         return [list(hits.ids) for hits in answer]
+
+    def search_columns(self, name: str, queries: Float32, limit: int, params: Params, filter_: str = "") -> Hits:
+        """What a server would get for a search: past pymilvus' objects, whose making takes longer than searching.
+
+        Safe from several threads. `queries`: [Q, D] float32.
+        """
+        for breadth in {"ef", "search_list", "reorder_k"} & params.keys():  # indexes refuse less than the limit
+            params = {**params, breadth: max(int(params[breadth]), limit)}
+        request = Prepare.search_requests_with_expr(
+            name,
+            anns_field=EMBEDDING,
+            param={"metric_type": METRIC, "params": dict(params)},
+            limit=limit,
+            data=queries,
+            expr=filter_,
+            consistency_level=_BOUNDED,
+        )
+        metadata = self._client._generate_call_context().to_grpc_metadata()  # names the Milvus database
+        with self._speaking(f"search {name}"):
+            stub = self._client._get_connection()._stub
+            answer = stub.Search(request, timeout=self._timeout, metadata=metadata)
+            if answer.status.code or answer.status.error_code:
+                raise MilvusException(answer.status.code or answer.status.error_code, answer.status.reason)
+        return Hits(
+            np.array(answer.results.ids.int_id.data, np.int64),
+            np.array(answer.results.scores, np.float32),
+            np.array(answer.results.topks, np.int64),
+        )
 
     def alias(self) -> str | None:
         """The collection that the release alias names; None without one."""

@@ -124,7 +124,7 @@ class MilvusStore:
         self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
     ) -> Hits:
         """See `ItemStore`."""
-        for breadth in {"ef", "search_list"} & params.keys():  # HNSW and DISKANN refuse less than the limit
+        for breadth in {"ef", "search_list", "reorder_k"} & params.keys():  # none may be less than the limit
             params = params | {breadth: max(int(params[breadth]), limit)}
         request = write_search(collection, vectors, limit, filter_, tuple(params.items()))
         answer = await self._call(lambda milvus: self._search(milvus, request, timeout_s), filter_)
