@@ -97,7 +97,7 @@ def _params(params: Params) -> str:
 
 def show_tuned(tuned: Tuned) -> None:
     """Print what was measured and chosen."""
-    out.print(tuned_table(tuned), width=max(out.width, 100))
+    Console(highlight=False, width=max(out.width, 100)).print(tuned_table(tuned))  # in a log or a pipe it must fit too
     for failed in tuned.failures:
         line("failed", f"{failed.type} {_params(failed.build_params)}: {failed.reason}")
     line(
