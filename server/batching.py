@@ -1,7 +1,7 @@
 """Requests to batches: whatever waits when nothing is in progress is answered together, without a timer.
 
-Alone, a request starts at once. Under load, a second batch starts beside the first once half a full one waits: small
-ones side by side cost more than they win. What cannot be answered in time is turned away at the door, and dropped if it
+Alone, a request starts at once. Under load, a second batch starts beside one of its group once half a full one waits:
+small ones side by side cost more than they win. Those of another group, a slow filter say, hold nobody up. What cannot be answered in time is turned away at the door, and dropped if it
 no longer can. Knows nothing of recall.
 """
 
@@ -67,7 +67,8 @@ class Batcher(Generic[Ask, Answer]):
         self._max_batch_users = max_batch_users
         self._max_queued_users = max_queued_users
         self._workers = workers
-        self._running = 0
+        self._running: list[Hashable] = []
+        """Groups of the batches in progress."""
         self._queue: deque[Waiting[Ask, Answer]] = deque()
         self._queued_users = 0
         self._seconds_per_batch = 0.0
@@ -92,9 +93,9 @@ class Batcher(Generic[Ask, Answer]):
         waiting = Waiting(ask, users, group, deadline, answer)
         self._queue.append(waiting)
         self._queued_users += users
-        if self._worth_a_batch():
-            self._running += 1
-            task = asyncio.create_task(self._work())
+        if (next_group := self._next_group()) is not None:
+            self._running.append(next_group)
+            task = asyncio.create_task(self._work(next_group))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return await answer
@@ -112,23 +113,28 @@ class Batcher(Generic[Ask, Answer]):
             retry_ms = min(max(int(wait_s * 500), SHORTEST_RETRY_MS), LONGEST_RETRY_MS)
             raise OverloadedError(f"{reason}; {limit}", retry_ms)
 
-    def _worth_a_batch(self) -> bool:
-        """Whether one more batch should start beside those in progress."""
-        return self._running == 0 or (self._running < self._workers and self._queued_users >= self._max_batch_users / 2)
+    def _next_group(self) -> Hashable | None:
+        """The group of the batch that should start beside those in progress; None if none should."""
+        if not self._queue or len(self._running) >= self._workers:
+            return None
+        if self._queued_users >= self._max_batch_users / 2:
+            return self._queue[0].group
+        return next((waiting.group for waiting in self._queue if waiting.group not in self._running), None)
 
-    async def _work(self) -> None:
+    async def _work(self, group: Hashable) -> None:
         while True:
             try:
-                if batch := self._next_batch():
+                if batch := self._next_batch(group):
                     await self._run(batch)
             finally:
-                self._running -= 1
-            if not (self._queue and self._worth_a_batch()):
+                self._running.remove(group)
+            if (next_group := self._next_group()) is None:
                 return
-            self._running += 1
+            group = next_group
+            self._running.append(group)
 
-    def _next_batch(self) -> list[Waiting[Ask, Answer]]:
-        """The oldest request that somebody still waits for, and others of its group as far as they fit."""
+    def _next_batch(self, group: Hashable) -> list[Waiting[Ask, Answer]]:
+        """The oldest request of a group that somebody still waits for, and others as far as they fit."""
         batch: list[Waiting[Ask, Answer]] = []
         users = 0
         left: deque[Waiting[Ask, Answer]] = deque()
@@ -138,7 +144,7 @@ class Batcher(Generic[Ask, Answer]):
                 self._queued_users -= waiting.users
                 if not waiting.answer.done():
                     waiting.answer.set_exception(DeadlineExceededError("the deadline passed in the queue"))
-            elif not batch or (waiting.group == batch[0].group and users + waiting.users <= self._max_batch_users):
+            elif waiting.group == group and (not batch or users + waiting.users <= self._max_batch_users):
                 self._queued_users -= waiting.users
                 batch.append(waiting)
                 users += waiting.users

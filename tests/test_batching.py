@@ -70,6 +70,18 @@ async def test_a_second_batch_starts_beside_the_first_once_half_a_full_one_waits
     assert worker.batches[2:] == [[7, 8]]
 
 
+async def test_a_slow_batch_holds_nobody_of_another_group_up() -> None:
+    worker = Worker(workers=2)
+    tasks = []
+    for number, group in ((1, "slow filter"), (2, "slow filter"), (3, ""), (4, "")):
+        tasks.append(worker.ask(number, group=group))
+        await settle()
+    assert worker.batches == [[1], [3]]
+    worker.open.set()
+    await asyncio.gather(*tasks)
+    assert worker.batches == [[1], [3], [2], [4]]
+
+
 async def test_a_batch_is_bounded_and_of_one_group_and_nobody_is_forgotten() -> None:
     worker = Worker()
     first = worker.ask(0)
