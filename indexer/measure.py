@@ -17,12 +17,14 @@ from indexer.errors import TuningError
 from indexer.store import Store
 from indexer.verify import RECALL_AT
 from mind.artifact import Artifact, Float32
+from mind.collection import Hits
 from mind.data.paddlerec import data_files, read_eval, read_train
 from mind.encoder import NumpyEncoder
 from mind.errors import DataError
 from mind.evaluation.retrieval import encode_histories
-from mind.interests import OVERSEARCH, best_of, leading
+from mind.interests import OVERSEARCH, as_if_each_searched, leading
 from mind.sequences import Int64, Sequences
+from mind.vocabulary import Vocabulary
 
 MIN_USERS = 20
 """Fewer say nothing about an index."""
@@ -43,8 +45,8 @@ class Workload:
 
     vectors: Float32
     """[U, K, D] float32; every user has one that is not zero."""
-    item_id: Int64
-    """[N] int64, ascending."""
+    vocabulary: Vocabulary
+    """Of N items."""
     item_embedding: Float32
     """[N + 1, D] float32."""
     nearest: Int64
@@ -126,7 +128,7 @@ def prepare(model: Artifact, histories: Sequences, users: int, on_progress: Prog
         _ROUNDING * np.linalg.norm(vectors, axis=2).max(axis=1) * np.linalg.norm(weights.item_embedding, axis=1).max()
     )
     cut = {f: np.concatenate([block[f] for block in cuts]) - rounding for f in wanted}
-    return Workload(vectors, weights.item_id, weights.item_embedding, np.concatenate(nearest), cut, wanted)
+    return Workload(vectors, model.vocabulary, weights.item_embedding, np.concatenate(nearest), cut, wanted)
 
 
 def buckets(items: int) -> Int64:
@@ -169,18 +171,24 @@ def recall_of(store: Store, name: str, workload: Workload, index: Index, filter_
     Raises:
         StoreError: Milvus refuses the parameters.
     """
-    found = _search_all(store, name, workload, index, filter_)
-    return float(np.mean([workload.share(user, _merged(*hits), filter_) for user, hits in enumerate(found)]))
+    shares = []
+    for users, hits in _search_all(store, name, workload, index, filter_):
+        rows = workload.vocabulary.item_index(hits.item_ids)
+        interests = np.any(workload.vectors[users], axis=2).sum(axis=1)
+        ends = np.append(0, np.cumsum(hits.lengths))[np.append(0, np.cumsum(interests))]  # of each user
+        for user, (start, end) in enumerate(pairwise(ends.tolist()), users.start):
+            shares.append(workload.share(user, _merged(rows[start:end], hits.scores[start:end]), filter_))
+    return float(np.mean(shares))
 
 
-def _search_all(store: Store, name: str, workload: Workload, index: Index, filter_: str) -> list[tuple[Int64, Float32]]:
-    """Rows and scores that each user's interests find, searched in batches, `IN_FLIGHT` at a time."""
+def _search_all(store: Store, name: str, workload: Workload, index: Index, filter_: str) -> list[tuple[slice, Hits]]:
+    """What all interests of the users find, searched in batches of users, `IN_FLIGHT` at a time."""
     ends = [*range(0, len(workload.vectors), BATCH_USERS), len(workload.vectors)]
     batches = [slice(start, end) for start, end in pairwise(ends)]
     pool = ThreadPoolExecutor(IN_FLIGHT)
     try:
-        found = pool.map(lambda batch: _search(store, name, workload, index, batch, filter_), batches)
-        return [hits for batch in found for hits in batch]
+        found = pool.map(lambda batch: _search(store, name, workload, index, workload.vectors[batch], filter_), batches)
+        return list(zip(batches, found, strict=True))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -201,28 +209,15 @@ def _exact(
     return np.stack(nearest, axis=1), cut
 
 
-def _search(
-    store: Store, name: str, workload: Workload, index: Index, batch: slice, filter_: str
-) -> list[tuple[Int64, Float32]]:
-    """Rows and scores of what the interests of each user of a batch find, as a server has them before it merges."""
-    vectors = workload.vectors[batch]
+def _search(store: Store, name: str, workload: Workload, index: Index, vectors: Float32, filter_: str) -> Hits:
+    """What the interests that are not zero, [B, K, D], find: as a server has it before it merges."""
     leads = leading(vectors, index.interest_cosine)
     params = (filter_ and index.filter_search_params) or index.search_params
     hits = store.search_columns(name, vectors[leads], limit_of(index.interest_cosine), params, filter_)
-    rows = np.searchsorted(workload.item_id, hits.item_id) + 1
-    ends = np.append(0, np.cumsum(hits.lengths))
-    searched = np.append(0, np.cumsum(leads.sum(axis=1)))
-    found = []
-    for own, first, last in zip(vectors, searched[:-1].tolist(), searched[1:].tolist(), strict=True):
-        interests = own[np.any(own, axis=1)]
-        if len(interests) == last - first:  # nothing was merged
-            parts = [slice(ends[q], min(ends[q] + RECALL_AT, ends[q + 1])) for q in range(first, last)]
-            found.append((np.concatenate([rows[p] for p in parts]), np.concatenate([hits.scores[p] for p in parts])))
-            continue
-        pool = np.unique(rows[ends[first] : ends[last]])
-        best, scores = best_of(pool, interests, workload.item_embedding, RECALL_AT)
-        found.append((best.ravel(), scores.ravel()))
-    return found
+    if index.interest_cosine >= 1:
+        return hits
+    known = workload.vocabulary, workload.item_embedding
+    return as_if_each_searched(hits, np.nonzero(leads)[0], vectors, *known, RECALL_AT)
 
 
 def _merged(rows: Int64, scores: Float32) -> Int64:

@@ -20,7 +20,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from indexer.attributes import Attribute
 from indexer.errors import FileInUseError, IndexerError, RefusedError, StoreError, UnreachableError
 from mind.artifact import Float32
-from mind.collection import ALIAS, EMBEDDING, ITEM_ID, METRIC
+from mind.collection import ALIAS, EMBEDDING, ITEM_ID, METRIC, Hits, wide_enough
 from mind.sequences import Int64
 
 Params = Mapping[str, int | float | str]
@@ -78,18 +78,6 @@ class Connection:
         names = (authority, "client_pem_path", "client_key_path", "server_name")
         values = (self.ca_cert, self.client_cert, self.client_key, self.server_name)
         return {name: str(value) for name, value in zip(names, values, strict=True) if value}
-
-
-@dataclass(frozen=True)
-class Hits:
-    """What a search found, in columns: the hits of query 0, then those of query 1, ..."""
-
-    item_id: Int64
-    """[H] int64, nearest first within a query."""
-    scores: Float32
-    """[H] float32, inner products as the index has them."""
-    lengths: Int64
-    """[Q] int64, hits of each query."""
 
 
 class Store:
@@ -252,12 +240,10 @@ class Store:
 
         Safe from several threads. `queries`: [Q, D] float32.
         """
-        for breadth in {"ef", "search_list", "reorder_k"} & params.keys():  # indexes refuse less than the limit
-            params = {**params, breadth: max(int(params[breadth]), limit)}
         request = Prepare.search_requests_with_expr(
             name,
             anns_field=EMBEDDING,
-            param={"metric_type": METRIC, "params": dict(params)},
+            param={"metric_type": METRIC, "params": wide_enough(params, limit)},
             limit=limit,
             data=queries,
             expr=filter_,

@@ -181,7 +181,7 @@ class _Tuning:
         cosines = worthwhile_cosines(self.workload, self.min_recall)
         self.trial.build(DEFAULT)
         first = self._measure(DEFAULT).measured
-        for plan in plans(len(self.workload.item_id), self.types):
+        for plan in plans(len(self.workload.vocabulary), self.types):
             try:
                 self.trial.build(plan)
                 for cosine in cosines:

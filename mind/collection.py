@@ -7,8 +7,13 @@ attributes or another index are another collection, and building is idempotent. 
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mind.artifact import Float32
+from mind.sequences import Int64
 
 ALIAS = "live"
 """The release pointer, for model and index together."""
@@ -23,7 +28,25 @@ FINGERPRINT = "recall.fingerprint"
 PUBLISHED_AT = "recall.published_at"
 """Collection property: when the collection was last released, ISO 8601, UTC. Rollback goes back along it."""
 
+_BREADTHS = {"ef", "search_list", "reorder_k"}  # of HNSW, DISKANN and SCANN
 _NAME = re.compile(r"items_[0-9a-f]{12}_[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a search found, in columns: the hits of query 0, then those of query 1, ..."""
+
+    item_ids: Int64
+    """[H] int64, nearest first within a query."""
+    scores: Float32
+    """[H] float32, inner products."""
+    lengths: Int64
+    """[Q] int64, hits of each query."""
+
+
+def wide_enough(params: Mapping[str, int | float | str], limit: int) -> dict[str, int | float | str]:
+    """Search parameters for `limit` hits: Milvus refuses to look at fewer items than it shall give."""
+    return {name: max(int(value), limit) if name in _BREADTHS else value for name, value in params.items()}
 
 
 class Fingerprint(BaseModel):

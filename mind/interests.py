@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from mind.artifact import Float32
+from mind.collection import Hits
 from mind.sequences import Int64
+from mind.vocabulary import Vocabulary
 
 OVERSEARCH = 2
 """Hits fetched for an interest that stands for others, in multiples of what it alone would need."""
@@ -54,3 +56,36 @@ def best_of(pool: Int64, vectors: Float32, item_embedding: Float32, limit: int) 
     scores = vectors @ item_embedding[pool].T  # [K, P]
     best = np.argsort(-scores, axis=1)[:, :limit]
     return pool[best], np.take_along_axis(scores, best, axis=1)
+
+
+def as_if_each_searched(
+    hits: Hits, user: Int64, vectors: Float32, vocabulary: Vocabulary, item_embedding: Float32, limit: int
+) -> Hits:
+    """What each interest of a user would have found among the hits of those that were searched.
+
+    Args:
+        hits: of Q searches, one for each of the `leading` interests; their items are in the vocabulary.
+        user: [Q] int64, ascending, whose searches they were.
+        vectors: [B, K, D] float32; interests that are zero find nothing.
+        vocabulary: of the model.
+        item_embedding: [N + 1, D] float32.
+        limit: most hits of an interest.
+    """
+    ends = np.cumsum(hits.lengths)
+    first = np.flatnonzero(np.diff(user, prepend=-1))  # the first search of each user that has any
+    item_ids, scores, lengths = [], [], []
+    for own, start, end in zip(vectors[user[first]], first.tolist(), [*first[1:].tolist(), len(user)], strict=True):
+        interests = own[np.any(own, axis=1)]
+        if len(interests) == end - start:  # nothing was merged
+            for stop, length in zip(ends[start:end].tolist(), hits.lengths[start:end].tolist(), strict=True):
+                found = slice(stop - length, stop - length + min(length, limit))
+                item_ids.append(hits.item_ids[found])
+                scores.append(hits.scores[found])
+                lengths.append(len(item_ids[-1]))
+            continue
+        rows = vocabulary.item_index(np.unique(hits.item_ids[ends[start] - hits.lengths[start] : ends[end - 1]]))
+        best, score = best_of(rows[rows > 0], interests, item_embedding, limit)
+        item_ids.append(vocabulary.item_id[best.ravel() - 1])
+        scores.append(score.ravel())
+        lengths += [best.shape[1]] * len(best)
+    return Hits(np.concatenate(item_ids), np.concatenate(scores), np.array(lengths, np.int64))

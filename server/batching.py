@@ -1,8 +1,8 @@
 """Requests to batches: whatever waits when nothing is in progress is answered together, without a timer.
 
 Alone, a request starts at once. Under load, a second batch starts beside one of its group once half a full one waits:
-small ones side by side cost more than they win. Those of another group, a slow filter say, hold nobody up. What cannot be answered in time is turned away at the door, and dropped if it
-no longer can. Knows nothing of recall.
+small ones side by side cost more than they win. Those of another group, a slow filter say, hold nobody up. What cannot
+be answered in time is turned away at the door, and dropped if it no longer can. Knows nothing of recall.
 """
 
 import asyncio

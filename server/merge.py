@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mind.artifact import Float32
+from mind.collection import Hits
 from mind.sequences import Int64
-from server.search_wire import Hits
 
 MAX_INTERESTS = 64
 """Of one user, as `mind.config` limits them."""

@@ -14,14 +14,14 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from mind.artifact import Float32
-from mind.interests import OVERSEARCH, best_of, leading
+from mind.collection import Hits
+from mind.interests import OVERSEARCH, as_if_each_searched, leading
 from mind.sequences import Int64, pad_last
 from server.batching import Batcher, Waiting
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.merge import Exclusions, Fate, Merged, merge
 from server.release import Popular, Release
 from server.request import Query, UserQuery
-from server.search_wire import Hits
 from server.store import ItemStore
 
 UNKNOWN_LISTED = 100
@@ -224,7 +224,8 @@ class CandidatePipeline:
         )
         if fingerprint.interest_cosine >= 1:
             return user, interest, hits
-        return user, interest, _scored_anew(job, hits, searched[0], vectors)
+        known = job.release.vocabulary, job.release.item_embedding
+        return user, interest, as_if_each_searched(hits, searched[0], vectors, *known, job.limit)
 
     async def _popular(self, job: _Job, batch: _Batch, left: float) -> Popular:
         """What users without a usable history get: the popular items that pass the filter."""
@@ -254,35 +255,6 @@ async def _merge(job: _Job, hits: Hits, user: Int64, interest: Int64, users: int
     if len(hits.item_ids) <= INLINE_HITS:
         return merge(*arguments)
     return await asyncio.to_thread(merge, *arguments)  # or it would hold up everybody else's calls
-
-
-def _scored_anew(job: _Job, hits: Hits, user: Int64, vectors: Float32) -> Hits:
-    """What each interest of a user would have found among the hits of those that were searched.
-
-    Args:
-        hits: of Q searches.
-        user: [Q] int64, ascending, whose searches they were.
-        vectors: [B, K, D] float32; interests that are zero find nothing.
-    """
-    ends = np.cumsum(hits.lengths)
-    first = np.flatnonzero(np.diff(user, prepend=-1))  # the first search of each user that has any
-    item_ids, scores, lengths = [], [], []
-    for own, start, end in zip(vectors[user[first]], first.tolist(), [*first[1:].tolist(), len(user)], strict=True):
-        interests = own[np.any(own, axis=1)]
-        if len(interests) == end - start:  # nothing was merged
-            for stop, length in zip(ends[start:end].tolist(), hits.lengths[start:end].tolist(), strict=True):
-                found = slice(stop - length, stop - length + min(length, job.limit))
-                item_ids.append(hits.item_ids[found])
-                scores.append(hits.scores[found])
-                lengths.append(len(item_ids[-1]))
-            continue
-        pool = np.unique(hits.item_ids[ends[start] - hits.lengths[start] : ends[end - 1]])
-        rows = job.release.vocabulary.item_index(pool)
-        best, score = best_of(rows[rows > 0], interests, job.release.item_embedding, job.limit)
-        item_ids.append(job.release.vocabulary.item_id[best.ravel() - 1])
-        scores.append(score.ravel())
-        lengths += [best.shape[1]] * len(best)
-    return Hits(np.concatenate(item_ids), np.concatenate(scores), np.array(lengths, np.int64))
 
 
 def _overfetch(query: Query) -> int:

@@ -6,7 +6,6 @@ is told at https://protobuf.dev/programming-guides/encoding/. Knows nothing of c
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +14,7 @@ from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from mind.artifact import Float32
-from mind.collection import EMBEDDING, METRIC
+from mind.collection import EMBEDDING, METRIC, Hits
 from mind.sequences import Int64
 
 _BOUNDED = 2  # consistency level
@@ -25,18 +24,6 @@ _STATUS, _RESULTS = 1, 2  # fields of SearchResults
 _SCORES, _IDS, _TOPKS = 4, 5, 6  # fields of SearchResultData
 _INT_ID, _DATA = 1, 1  # fields of IDs and of LongArray
 _PLACEHOLDER, _FLOAT_VECTOR = b"$0", 101
-
-
-@dataclass(frozen=True)
-class Hits:
-    """What a search found, in columns: the hits of query 0, then those of query 1, ..."""
-
-    item_ids: Int64
-    """[H] int64, nearest first within a query."""
-    scores: Float32
-    """[H] float32, inner products."""
-    lengths: Int64
-    """[Q] int64, hits of each query."""
 
 
 def write_search(

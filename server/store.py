@@ -18,9 +18,9 @@ from pymilvus import AsyncMilvusClient, MilvusException
 from pymilvus.client.types import LoadState
 
 from mind.artifact import Float32
-from mind.collection import ALIAS, EMBEDDING, FINGERPRINT, ITEM_ID, Fingerprint
+from mind.collection import ALIAS, EMBEDDING, FINGERPRINT, ITEM_ID, Fingerprint, Hits, wide_enough
 from server.errors import CollectionGoneError, InvalidRequestError, StoreError, StoreUnavailableError
-from server.search_wire import Hits, read_search, write_search
+from server.search_wire import read_search, write_search
 
 _NO_COLLECTION, _NO_ALIAS, _NOT_LOADED, _BAD_PARAMETER = 100, 1600, 101, 1100
 _LITE_BAD_FILTER = 6
@@ -124,8 +124,7 @@ class MilvusStore:
         self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
     ) -> Hits:
         """See `ItemStore`."""
-        for breadth in {"ef", "search_list", "reorder_k"} & params.keys():  # none may be less than the limit
-            params = params | {breadth: max(int(params[breadth]), limit)}
+        params = wide_enough(params, limit)
         request = write_search(collection, vectors, limit, filter_, tuple(params.items()))
         answer = await self._call(lambda milvus: self._search(milvus, request, timeout_s), filter_)
         try:

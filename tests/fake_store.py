@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from mind.artifact import Artifact, Float32
-from mind.collection import Fingerprint
+from mind.collection import Fingerprint, Hits
 from mind.sequences import Int64
 from server.errors import CollectionGoneError, InvalidRequestError, ServerError, StoreError
-from server.search_wire import Hits
 
 _OPERATORS = {"<": operator.lt, ">": operator.gt, "==": operator.eq}
 

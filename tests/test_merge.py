@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mind.collection import Hits
 from server.merge import Exclusions, Fate, Merged, Strategy, merge
-from server.search_wire import Hits
 
 
 def as_hits(lists: list[list[tuple[int, float]]]) -> Hits:

@@ -3,10 +3,10 @@
 import numpy as np
 
 from mind.artifact import Artifact
+from mind.collection import Hits
 from mind.encoder import NumpyEncoder
 from mind.paddle_encoder import PaddleEncoder
 from server.merge import Exclusions, Strategy, merge
-from server.search_wire import Hits
 from tests.artifacts import hyper_parameters_of, make_weights
 from tests.bench.machine import compare, console, describe
 from tests.test_merge import plain_merge
