@@ -338,8 +338,8 @@ def drop_items(
 def reload(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # noqa: A002
     """Look for a new release now."""
     response = client.reload()
-    moved = response.model_version != response.previous_model_version
-    before = f"before: {response.previous_model_version or 'none'}" if moved else "as before"
+    moved = response.collection != response.previous_collection
+    before = f"before: {response.previous_collection or 'none'}" if moved else "as before"
     _show(format, response, f"serving {response.model_version} from {response.collection} ({before})")
 
 

@@ -79,6 +79,7 @@ def info_view(info: recall_pb2.GetServerInfoResponse) -> RenderableType:
         f"newest {info.maxlen} known items of a history",
         "encoder": info.encoder,
         "collection": f"{info.collection}, {info.item_count:,} items, metric {info.metric}",
+        "before": info.previous_collection or "none",
         "attributes": ", ".join(f"{attribute.name} {attribute.type}" for attribute in info.attributes) or "none",
         "limits": f"{limits.max_users:,} users, top_k {limits.max_top_k:,}, {limits.max_candidates:,} candidates, "
         f"{limits.max_request_bytes:,} bytes in a request; {limits.max_concurrent_requests:,} requests at once",

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,9 +25,13 @@ from indexer.measure import MIN_USERS, read_histories
 from indexer.store import Connection, Params, Store
 from indexer.tune import refuse_lite, tune
 from indexer.verify import MIN_RECALL
-from mind.artifact import load_artifact, newest_artifact
+from mind.artifact import load_artifact
 from mind.collection import ITEM_ID
 from mind.errors import MindError
+from mind.transfer import CACHE, Models
+
+if TYPE_CHECKING:
+    from indexer.servers import Servers
 
 app = typer.Typer(
     add_completion=False,
@@ -65,7 +69,22 @@ give the same collection, so building again is safe.
 Exit code: 0 done; 1 failed, one line says why; 2 wrong usage; 130 interrupted.
 """,
 )
-_MILVUS = "Milvus"
+_MILVUS, _SERVERS = "Milvus", "Servers"
+
+
+Artifact = Annotated[
+    str, typer.Option(help="A model's directory, or a directory or URL (s3://bucket/models) of them: then the newest.")
+]
+ArtifactCache = Annotated[Path, typer.Option(help="Directory that keeps models from a URL.", show_default=False)]
+Wait = Annotated[
+    bool,
+    typer.Option(
+        "--wait", rich_help_panel=_SERVERS, help="Return when every server serves it; fail if one refuses it."
+    ),
+]
+WaitTimeout = Annotated[
+    float, typer.Option(min=0, rich_help_panel=_SERVERS, help="Longest that --wait waits, in seconds.")
+]
 
 
 class Format(StrEnum):
@@ -114,10 +133,7 @@ def _connection(
 ) -> Connection:
     token = os.environ.get("RECALL_MILVUS_TOKEN", "")
     if token_file is not None:
-        try:
-            token = token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise RefusedError(f"{token_file}: --token-file cannot be read: {error}") from error
+        token = _read_secret(token_file, "--token-file")
     return Connection(
         uri=milvus_uri,
         token=token,
@@ -131,16 +147,61 @@ def _connection(
     )
 
 
+def _servers(
+    server: Annotated[
+        list[str] | None,
+        typer.Option(
+            rich_help_panel=_SERVERS, help="host:port of a server, or of all servers of that name. Repeatable."
+        ),
+    ] = None,
+    server_token_file: Annotated[
+        Path | None, typer.Option(rich_help_panel=_SERVERS, help="File that holds the token that they ask for.")
+    ] = None,
+    server_ca_cert: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=_SERVERS, help="PEM file of the authority to trust; without it there is no TLS."),
+    ] = None,
+    server_client_cert: Annotated[
+        Path | None, typer.Option(rich_help_panel=_SERVERS, help="PEM file for mutual TLS.")
+    ] = None,
+    server_client_key: Annotated[
+        Path | None, typer.Option(rich_help_panel=_SERVERS, help="Private key of that certificate.")
+    ] = None,
+) -> "Servers | None":
+    from indexer.servers import Servers  # what most commands do without: gRPC's stubs
+
+    if not server:
+        return None
+    token = _read_secret(server_token_file, "--server-token-file") if server_token_file else ""
+    return Servers(tuple(server), token, server_ca_cert, server_client_cert, server_client_key)
+
+
+def _read_secret(file: Path, option: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RefusedError(f"{file}: {option} cannot be read: {error}") from error
+
+
+_SHARED: dict[str, Callable[..., Any]] = {"connection": _connection, "servers": _servers}
+"""Parameters that a command may have, and the options that each is made from."""
+
+
 def _connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `_connection`, and turn what goes wrong into one line and an exit code."""
-    shared = inspect.signature(_connection).parameters
-    own = {name: option for name, option in inspect.signature(command).parameters.items() if name != "connection"}
+    """Give a command the options of the `_SHARED` parameters it has; failures become one line and an exit code."""
+    own = dict(inspect.signature(command).parameters)
+    shared = {name: inspect.signature(_SHARED[name]).parameters for name in list(own) if name in _SHARED}
+    for name in shared:
+        del own[name]
 
     @functools.wraps(command)
     def run(**options: Any) -> None:
         try:
-            connection = _connection(**{name: options.pop(name) for name in shared})
-            command(connection=connection, **options)
+            made = {
+                name: _SHARED[name](**{option: options.pop(option) for option in parameters})
+                for name, parameters in shared.items()
+            }
+            command(**made, **options)
         except (IndexerError, MindError) as error:
             display.err.print("[bold red]error:[/]", end=" ")
             display.err.print(str(error), markup=False)
@@ -149,7 +210,7 @@ def _connected(command: Callable[..., None]) -> Callable[..., None]:
             display.err.print("interrupted")
             raise typer.Exit(130) from error
 
-    parameters = [*own.values(), *shared.values()]
+    parameters = [*own.values(), *(option for options in shared.values() for option in options.values())]
     run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
     )
@@ -161,7 +222,7 @@ def _connected(command: Callable[..., None]) -> Callable[..., None]:
 @_connected
 def build_command(
     connection: Connection,
-    artifact: Annotated[Path, typer.Option(help="A model's directory, or a directory of them: then the newest.")],
+    artifact: Artifact,
     attributes: Annotated[
         Path | None, typer.Option(help="CSV or Parquet file of item attributes; all its columns are taken.")
     ] = None,
@@ -204,6 +265,7 @@ def build_command(
     ] = MIN_RECALL,
     batch_rows: Annotated[int, typer.Option(min=1, help="Most rows in one insert.")] = 20_000,
     publish: Annotated[bool, typer.Option("--publish", help="Make it live afterwards.")] = False,
+    artifact_cache: ArtifactCache = CACHE,
 ) -> None:
     """Build and verify the collection of a model.
 
@@ -214,7 +276,7 @@ def build_command(
     never run two builds of the same model at once.
     """
     started = time.monotonic()
-    model = load_artifact(newest_artifact(artifact))
+    model = load_artifact(Models(artifact, artifact_cache).newest())
     if attributes is None and (multi_valued or column_type):
         raise typer.BadParameter("--multi-valued and --type are about the columns of --attributes")
     given = (_pairs(index_param), _pairs(search_param), _pairs(filter_search_param))
@@ -239,7 +301,7 @@ def build_command(
 @_connected
 def tune_command(
     connection: Connection,
-    artifact: Annotated[Path, typer.Option(help="A model's directory, or a directory of them: then the newest.")],
+    artifact: Artifact,
     histories: Annotated[
         Path, typer.Option(help="Evaluation or training lines, a file or a directory: whose users are searched for.")
     ],
@@ -251,6 +313,7 @@ def tune_command(
         list[str] | None, typer.Option(help=f"Try only this: {', '.join(INDEX_TYPES)}. Repeatable.")
     ] = None,
     output: Annotated[Path, typer.Option(help="File to write; `build --index` reads it.")] = Path("index.json"),
+    artifact_cache: ArtifactCache = CACHE,
 ) -> None:
     """Choose index and search parameters by measuring: the fastest that finds enough.
 
@@ -262,7 +325,7 @@ def tune_command(
     refuse_lite(connection)
     if output.is_dir():
         raise RefusedError(f"{output}: --output is a directory")
-    model = load_artifact(newest_artifact(artifact))
+    model = load_artifact(Models(artifact, artifact_cache).newest())
     sequences = read_histories(histories)
     display.show_model(model)
     with Store(connection) as store:
@@ -279,13 +342,21 @@ def tune_command(
 @_connected
 def publish_command(
     connection: Connection,
+    servers: "Servers | None",
     collection: Annotated[
         str | None, typer.Argument(help="The one that was finished last if left out.", show_default=False)
     ] = None,
+    wait: Wait = False,
+    wait_timeout_s: WaitTimeout = 120,
 ) -> None:
-    """Make a finished collection the live one. It is counted again before the alias moves."""
+    """Make a finished collection the live one. It is counted again before the alias moves.
+
+    With --wait the command ends well only when every process of every
+    --server serves it; it fails when one refuses it.
+    """
     with Store(connection) as store:
-        display.show_release(release.publish(store, collection))
+        released = release.publish(store, collection)
+    _show_release(released, servers, wait, wait_timeout_s)
 
 
 @app.command("status")
@@ -326,17 +397,22 @@ def count_command(
 @_connected
 def rollback_command(
     connection: Connection,
+    servers: "Servers | None",
     to: Annotated[str | None, typer.Option(help="An earlier release.", show_default="the one before")] = None,
+    wait: Wait = False,
+    wait_timeout_s: WaitTimeout = 120,
 ) -> None:
     """Return to the release before the live one. Releases after it count as built, no longer as published."""
     with Store(connection) as store:
-        display.show_release(release.rollback(store, to))
+        released = release.rollback(store, to)
+    _show_release(released, servers, wait, wait_timeout_s)
 
 
 @app.command("prune")
 @_connected
 def prune_command(
     connection: Connection,
+    servers: "Servers | None",
     keep: Annotated[int, typer.Option(min=0, help="Collections to keep besides the live one.")] = 2,
     incomplete: Annotated[
         bool, typer.Option("--incomplete", help="Also drop unfinished builds; make sure that none is running.")
@@ -345,10 +421,16 @@ def prune_command(
     """Drop old collections.
 
     Keeps the live one and, of the others, the --keep that were last
-    published or, if never published, finished.
+    published or, if never published, finished; and whatever one of the
+    --server still uses. If one of these does not answer, nothing is dropped.
     """
+    in_use: set[str] = set()
+    if servers:
+        from indexer.servers import collections_in_use
+
+        in_use = collections_in_use(servers)
     with Store(connection) as store:
-        release.prune(store, keep, incomplete, lambda name: display.line("dropped", name))
+        release.prune(store, keep, incomplete, in_use, lambda name: display.line("dropped", name))
 
 
 @app.command("drop")
@@ -367,6 +449,22 @@ def drop_command(
     with Store(connection) as store:
         release.drop(store, collection, allow_live)
     display.line("dropped", collection)
+
+
+def _show_release(released: release.Release, servers: "Servers | None", wait: bool, timeout_s: float) -> None:
+    display.show_release(released)
+    if not wait:
+        return
+    if not servers:
+        raise typer.BadParameter("--wait needs a --server")
+    from indexer.servers import wait_until_serving
+
+    started = time.monotonic()
+    with display.progress() as on_progress:
+        processes = wait_until_serving(
+            servers, released.live, timeout_s, lambda done, total: on_progress("servers", done, total)
+        )
+    display.line("serving", f"on {processes} server processes after {time.monotonic() - started:.1f} s")
 
 
 def _index(

@@ -7,6 +7,7 @@ IndexerError
 ├── AttributesError      an attributes file that cannot be used
 ├── VerificationError    a collection does not hold what it was built from
 ├── TuningError          no index reaches what was asked for, or there is nothing to measure with
+├── ServersError         a server cannot be asked, refused a release, or did not take it over in time
 ├── NothingToDoError     there is no collection to publish, count or roll back to
 └── RefusedError         asked for something that would do harm or cannot work
 """
@@ -38,6 +39,10 @@ class VerificationError(IndexerError):
 
 class TuningError(IndexerError):
     """No index reaches what was asked for, or there is nothing to measure with."""
+
+
+class ServersError(IndexerError):
+    """A server cannot be asked, refused a release, or did not take it over in time."""
 
 
 class NothingToDoError(IndexerError):

@@ -4,7 +4,7 @@ Releases form a line by `mind.collection.PUBLISHED_AT`. Publishing appends to it
 the one it returns to off the line, so that the next rollback does not end at a release that was taken back.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 
 from indexer.catalogue import ItemCollection, item_collections, now
@@ -86,20 +86,21 @@ def rollback(store: Store, to: str | None = None) -> Release:
     return Release(chosen.name, live.name)
 
 
-def prune(store: Store, keep: int, incomplete: bool, on_drop: Callable[[str], None]) -> None:
+def prune(store: Store, keep: int, incomplete: bool, in_use: Set[str], on_drop: Callable[[str], None]) -> None:
     """Drop all but the live collection and the `keep` others that were last published or, if never, finished.
 
     Args:
         store: Milvus.
         keep: finished collections to keep besides the live one.
         incomplete: drop unfinished builds too, running ones included.
+        in_use: collections to keep in any case, since servers use them.
         on_drop: told the name of every collection dropped.
     """
     others = [collection for collection in item_collections(store) if not collection.live]
     finished = [collection for collection in others if collection.fingerprint]
     unfinished = [collection for collection in others if not collection.fingerprint]
     for collection in finished[keep:] + (unfinished if incomplete else []):
-        if store.alias() != collection.name:  # published since it was listed
+        if collection.name not in in_use and store.alias() != collection.name:  # published since it was listed
             store.drop(collection.name)
             on_drop(collection.name)
 

@@ -1,4 +1,4 @@
-"""The commands over a directory of models: `python -m mind.models list | compare | best`."""
+"""The commands over a directory of models: `python -m mind.models list | compare | best | push`."""
 
 import json
 from pathlib import Path
@@ -29,6 +29,7 @@ from mind.choice.comparison import (
 from mind.choice.manifests import Model, Shelf, read_shelf
 from mind.command import run
 from mind.errors import ArtifactError
+from mind.transfer import Models
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", no_args_is_help=True)
 console = Console(highlight=False, markup=False)
@@ -125,6 +126,25 @@ def best(
         line += ", a tie that goes to the older one" if second == value else ""
     stderr.print(line, soft_wrap=True)
     typer.echo(first.path)
+
+
+@app.command(epilog='Example: python -m mind.models push "$(python -m mind.models best artifacts)" s3://bucket/models')
+def push(
+    path: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="Directory of one model, such as artifacts/0123456789ab.")
+    ],
+    where: Annotated[
+        str, typer.Argument(metavar="URL", help="Directory or URL of models; servers and indexer read it.")
+    ],
+) -> None:
+    """Bring a model to where servers and indexer load it from.
+
+    The URL is one that fsspec opens: s3:// needs the package s3fs, gs:// gcsfs. The manifest goes last, so nobody loads
+    half a model; a push that was cut off is done by the next.
+    """
+    models = Models(where)
+    done = "pushed to" if models.push(path) else "is already in"
+    stderr.print(f"{path.name} {done} {models}", soft_wrap=True)
 
 
 def _chosen(shelf: Shelf, versions: list[str]) -> list[Model]:

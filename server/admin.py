@@ -44,11 +44,12 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
     async def Reload(self, request: admin_pb2.ReloadRequest, context: Context) -> admin_pb2.ReloadResponse:  # noqa: N802
         """Follow the alias now."""
         self._authenticate(context)
-        before, release = await self._releases.check()
+        before, release = await self._releases.check(insist=True)
         return admin_pb2.ReloadResponse(
             model_version=release.model_version,
             collection=release.collection,
             previous_model_version=before.model_version if before else "",
+            previous_collection=before.collection if before else "",
         )
 
     def _authenticate(self, context: Context) -> None:

@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from mind.artifact import Artifact
 from mind.encoder import Encoder, NumpyEncoder
 from mind.errors import ConfigError
+from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.admin import AdminService
 from server.door import Door
@@ -42,7 +43,8 @@ class RecallServer:
         self._store = store
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._health = health.aio.HealthServicer()
-        self.releases = Releases(store, settings.artifacts, _encoder_maker(settings))
+        models = Models(settings.artifacts, settings.artifact_cache)
+        self.releases = Releases(store, models, _encoder_maker(settings), settings.keep_previous)
         pipeline = CandidatePipeline(
             store,
             self._encode_on,

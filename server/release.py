@@ -1,15 +1,15 @@
 """The released pair of model and collection: found through the alias, checked, warmed up, swapped in one assignment.
 
 The alias in Milvus is the release pointer for both. A release that fails a check is refused and the one before it keeps
-serving.
+serving. The pair before the current one stays in memory, for requests in progress and for an instant rollback.
 """
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from mind.config import HyperParameters
 from mind.encoder import Encoder, check_golden
 from mind.errors import ArtifactError
 from mind.sequences import Int64
+from mind.transfer import Models
 from mind.vocabulary import Vocabulary
 from server.errors import (
     CollectionGoneError,
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 COMPARED_VECTORS = 16
 """Stored vectors that are compared with the artifact."""
+REFUSED_AGAIN_S = (5, 300)
+"""When a refused release is checked anew: after the first refusal, doubled after every other, and at most."""
 POPULAR_LISTED = 2_000
 """Length of the popular list; the fallback cannot give more."""
 
@@ -59,19 +62,38 @@ class Release:
     encoder: Encoder
     item_embedding: Float32
     """[N + 1, D] float32, row 0 padding."""
+    golden_interest_vectors: Float32
+    """[G, K, D] float32, of real histories; for warming up."""
     popular: Popular
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """A release that failed a check."""
+
+    collection: str
+    error: ReleaseRefusedError
+    times: int
+    again_at: float
+    """On the clock of `time.monotonic`."""
 
 
 class Releases:
     """Follows the alias; `current` is what requests use."""
 
-    def __init__(self, store: ItemStore, artifacts: Path, make_encoder: Callable[[Artifact], Encoder]) -> None:
-        """`artifacts`: directory with one directory per model version."""
+    def __init__(
+        self, store: ItemStore, models: Models, make_encoder: Callable[[Artifact], Encoder], keep_previous: bool = True
+    ) -> None:
+        """`keep_previous`: whether the release before the current one stays in memory."""
         self._store = store
-        self._artifacts = artifacts
+        self._models = models
         self._make_encoder = make_encoder
+        self._keep_previous = keep_previous
         self._current: Release | None = None
+        self._refusal: _Refusal | None = None
         self._checking = asyncio.Lock()
+        self.previous: Release | None = None
+        """The release before; None if there was none, or it made room for one that is being loaded."""
         self.refused = ""
         """Why the newest release was not taken over; empty when it was."""
 
@@ -95,8 +117,11 @@ class Releases:
             return False
         return True
 
-    async def check(self) -> tuple[Release | None, Release]:
+    async def check(self, insist: bool = False) -> tuple[Release | None, Release]:
         """Look at the alias, take over what it names, and make sure that it is in memory.
+
+        Args:
+            insist: check a release that was refused at once, not after a pause that grows with every refusal.
 
         Returns:
             The release before and the release now.
@@ -115,17 +140,42 @@ class Releases:
                     await self._store.load(name)
                     release = before
                 else:
-                    release = await self._load(name)
-                    logger.info("serving model %s from collection %s", release.model_version, name)
+                    release = await self._take_over(name, insist)
             except ServerError as error:
                 if self.refused != str(error):
                     logger.warning("%s%s", error, f"; model {before.model_version} stays" if before else "")
                 self.refused = str(error)
                 raise
-            self._current, self.refused = release, ""
+            self.refused, self._refusal = "", None
+            if release is not before:
+                self._current, self.previous = release, before if self._keep_previous else None
+                logger.info("serving model %s from collection %s", release.model_version, name)
             return before, release
 
+    async def _take_over(self, collection: str, insist: bool) -> Release:
+        """Check a release that is not the current one."""
+        refusal = self._refusal if self._refusal and self._refusal.collection == collection else None
+        if refusal and not insist and time.monotonic() < refusal.again_at:
+            raise refusal.error
+        try:
+            if self.previous is not None and self.previous.collection == collection:
+                release = self.previous
+            else:
+                self.previous = None  # or there would be three in memory
+                release = await self._load(collection)
+            await self._store.load(collection)
+            await self._compare(release)
+            await self._warm_up(release)
+        except ReleaseRefusedError as error:
+            times = refusal.times + 1 if refusal else 1
+            first, longest = REFUSED_AGAIN_S
+            pause = min(first * 2 ** (times - 1), longest)
+            self._refusal = _Refusal(collection, error, times, time.monotonic() + pause)
+            raise
+        return release
+
     async def _load(self, collection: str) -> Release:
+        """Load the model of a collection. Raises ReleaseRefusedError."""
         try:
             fingerprint = await self._store.fingerprint(collection)
         except CollectionGoneError as error:
@@ -133,16 +183,16 @@ class Releases:
         if fingerprint is None:
             raise ReleaseRefusedError(f"collection {collection} has no fingerprint: its build has not finished")
         try:
-            artifact = await asyncio.to_thread(load_artifact, self._artifacts / fingerprint.model_version)
-            encoder = await asyncio.to_thread(self._make_encoder, artifact)
-            await asyncio.to_thread(check_golden, encoder, artifact)
+            return await asyncio.to_thread(self._read, collection, fingerprint)
         except ArtifactError as error:
             raise ReleaseRefusedError(
                 f"collection {collection} needs model {fingerprint.model_version}: {error}"
             ) from error
-        await self._store.load(collection)
-        await self._compare(collection, fingerprint, artifact)
-        await self._warm_up(collection, fingerprint, artifact)
+
+    def _read(self, collection: str, fingerprint: Fingerprint) -> Release:
+        artifact = load_artifact(self._models.version(fingerprint.model_version))
+        encoder = self._make_encoder(artifact)
+        check_golden(encoder, artifact)
         return Release(
             model_version=artifact.model_version,
             collection=collection,
@@ -151,49 +201,67 @@ class Releases:
             vocabulary=artifact.vocabulary,
             encoder=encoder,
             item_embedding=artifact.weights.item_embedding,
+            golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=_popular(artifact),
         )
 
-    async def _compare(self, collection: str, fingerprint: Fingerprint, artifact: Artifact) -> None:
-        """Hold the collection against the artifact. Raises ReleaseRefusedError."""
-        weights = artifact.weights
+    async def _compare(self, release: Release) -> None:
+        """Hold the collection against the model. Raises ReleaseRefusedError."""
+        collection, fingerprint, item_id = release.collection, release.fingerprint, release.vocabulary.item_id
         found = (fingerprint.model_version, fingerprint.dim, fingerprint.metric, fingerprint.count)
-        expected = (artifact.model_version, artifact.hyper_parameters.embedding_dim, METRIC, len(weights.item_id))
+        expected = (release.model_version, release.hyper_parameters.embedding_dim, METRIC, len(item_id))
         for name, there, here in zip(("model_version", "dim", "metric", "count"), found, expected, strict=True):
             if there != here:
                 raise ReleaseRefusedError(f"collection {collection}: {name} is {there}, the model says {here}")
         count = await self._store.count(collection)
         if count != fingerprint.count:
             raise ReleaseRefusedError(f"collection {collection} holds {count} items, its build had {fingerprint.count}")
-        sample = np.linspace(0, len(weights.item_id) - 1, min(COMPARED_VECTORS, len(weights.item_id))).astype(int)
-        stored = await self._store.vectors(collection, weights.item_id[sample].tolist())
+        sample = np.linspace(0, len(item_id) - 1, min(COMPARED_VECTORS, len(item_id))).astype(int)
+        stored = await self._store.vectors(collection, item_id[sample].tolist())
         for row in sample.tolist():
-            vector = stored.get(int(weights.item_id[row]))
-            if vector is None or not np.array_equal(vector, weights.item_embedding[row + 1]):
+            vector = stored.get(int(item_id[row]))
+            if vector is None or not np.array_equal(vector, release.item_embedding[row + 1]):
                 raise ReleaseRefusedError(
-                    f"collection {collection}: the vector of item {weights.item_id[row]} is not that of model "
-                    f"{artifact.model_version}"
+                    f"collection {collection}: the vector of item {item_id[row]} is not that of model "
+                    f"{release.model_version}"
                 )
 
-    async def _warm_up(self, collection: str, fingerprint: Fingerprint, artifact: Artifact) -> None:
+    async def _warm_up(self, release: Release) -> None:
         """Search with real interest vectors until caches and connections are warm."""
-        vectors = artifact.weights.golden_interest_vectors.reshape(-1, fingerprint.dim)
+        params = dict(release.fingerprint.search_params)
+        vectors = release.golden_interest_vectors.reshape(-1, release.fingerprint.dim)
         for queries in (1, len(vectors)):
-            await self._store.search(collection, vectors[:queries], 50, "", dict(fingerprint.search_params), 60)
+            await self._store.search(release.collection, vectors[:queries], 50, "", params, 60)
 
 
 async def watch(releases: Releases, interval_s: float, on_health: Callable[[bool], Awaitable[None]]) -> None:
-    """Check for ever, `interval_s` apart; tell after every check whether requests can be answered."""
-    while True:
-        try:
-            with suppress(ServerError):  # check has logged it
-                await releases.check()
-            healthy = await releases.can_serve()
-        except Exception:
-            logger.exception("checking for a release failed")
-            healthy = False
-        await on_health(healthy)
-        await asyncio.sleep(interval_s)
+    """Check for ever, `interval_s` apart; tell after every check whether requests can be answered.
+
+    A check that takes long, of a model that has to be downloaded say, does not keep the news of health back.
+    """
+    checking = asyncio.create_task(_check(releases))
+    try:
+        while True:
+            done, _ = await asyncio.wait([checking], timeout=interval_s)
+            try:
+                healthy = await releases.can_serve()
+            except Exception:
+                logger.exception("asking for the collection being served failed")
+                healthy = False
+            await on_health(healthy)
+            if done:
+                await asyncio.sleep(interval_s)
+                checking = asyncio.create_task(_check(releases))
+    finally:
+        checking.cancel()
+
+
+async def _check(releases: Releases) -> None:
+    try:
+        with suppress(ServerError):  # check has logged it
+            await releases.check()
+    except Exception:
+        logger.exception("checking for a release failed")
 
 
 def _popular(artifact: Artifact) -> Popular:

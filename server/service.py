@@ -1,5 +1,6 @@
 """`recall.v1.RecallService`: decode, call, encode. Everything else happens in the modules it calls."""
 
+import secrets
 from importlib.metadata import version
 from typing import Any
 
@@ -16,6 +17,7 @@ from server.store import ItemStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _VERSION = version("mind-recall")  # reads a file: too slow for every call
+_INSTANCE = secrets.token_hex(8)
 
 
 class RecallService(recall_pb2_grpc.RecallServiceServicer):
@@ -71,6 +73,9 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             limits=recall_pb2.Limits(**{name: getattr(settings, name) for name in names}),
             admin_enabled=settings.admin_token_file is not None,
             refused_release=self._releases.refused,
+            instance=_INSTANCE,
+            processes=settings.processes,
+            previous_collection=self._releases.previous.collection if self._releases.previous else "",
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from mind.config import explain
 from mind.errors import ConfigError
+from mind.transfer import CACHE
 
 
 class Settings(BaseSettings):
@@ -43,8 +44,12 @@ class Settings(BaseSettings):
     """YAML file with any of these options."""
     listen: str = "127.0.0.1:50051"
     """Address to listen on. 0.0.0.0:50051 admits other machines; port 0 takes a free one."""
-    artifacts: Path = Path("artifacts")
-    """Directory of models, one directory per version; the released one is loaded from it."""
+    artifacts: str = "artifacts"
+    """Directory or URL (s3://bucket/models) of models, one directory per version; the released one is loaded."""
+    artifact_cache: Path = CACHE
+    """Directory that keeps models from a URL."""
+    keep_previous: bool = True
+    """Keep the release before the current one in memory, so that rolling back to it takes no loading."""
     milvus_uri: str = "milvus.db"
     """Milvus: a .db path (Milvus Lite, embedded) or http(s)://host:19530 (Standalone, Distributed)."""
     milvus_token: SecretStr = SecretStr("")

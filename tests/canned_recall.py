@@ -131,7 +131,12 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
     def Reload(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.ReloadResponse:  # noqa: N802
         """From aa11 to ab12."""
         self._enter("Reload", request, context)
-        return admin_pb2.ReloadResponse(model_version="ab12", collection="items_ab12", previous_model_version="aa11")
+        return admin_pb2.ReloadResponse(
+            model_version="ab12",
+            collection="items_ab12",
+            previous_model_version="aa11",
+            previous_collection="items_aa11",
+        )
 
     def health_handler(self) -> grpc.GenericRpcHandler:
         """grpc.health.v1.Health/Check over the values of `serving`, the last of which stays."""

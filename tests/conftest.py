@@ -61,6 +61,14 @@ def milvus_uri(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     release_lite(uri)
 
 
+@pytest.fixture
+def lite(tmp_path: Path) -> Iterator[str]:
+    """Path of a fresh Milvus Lite file."""
+    path = str(tmp_path / "milvus.db")
+    yield path
+    release_lite(path)
+
+
 def remove_item_collections(uri: str) -> None:
     """Remove what the test before left on a server."""
     from pymilvus import MilvusClient

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 OURS = {"clients", "indexer", "mind", "protos", "server", "tests"}
 MAY_IMPORT = {
     "clients": {"protos"},
-    "indexer": {"mind"},
+    "indexer": {"mind", "protos"},
     "mind": set(),
     "protos": set(),
     "server": {"mind", "protos"},

@@ -120,7 +120,11 @@ def test_explain_accounts_for_every_hit(run, titles):
         (["count", "--filter", "year > 1990"], "12 items in items_ab12", ("count", 12)),
         (["info"], "items_ab12, 3,706 items, metric IP", ("item_count", 3706)),
         (["health"], "SERVING", ("status", "SERVING")),
-        (["admin", "reload"], "serving ab12 from items_ab12 (before: aa11)", ("previous_model_version", "aa11")),
+        (
+            ["admin", "reload"],
+            "serving ab12 from items_ab12 (before: items_aa11)",
+            ("previous_collection", "items_aa11"),
+        ),
         (["admin", "drop-items", "items_aa11", "--yes"], "dropped items_aa11, 3,706 items", ("dropped_count", 3706)),
     ],
 )

@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from indexer.__main__ import app
 from indexer.store import Connection, Store
 from tests.artifacts import make_artifact
-from tests.conftest import release_lite
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -29,14 +28,6 @@ def silent_port() -> Iterator[socket.socket]:
     """A socket that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
-
-
-@pytest.fixture
-def lite(tmp_path: Path) -> Iterator[str]:
-    """Path of a fresh Milvus Lite file."""
-    path = str(tmp_path / "milvus.db")
-    yield path
-    release_lite(path)
 
 
 def test_the_life_of_two_releases(lite: str, tmp_path: Path) -> None:

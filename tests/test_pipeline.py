@@ -12,6 +12,7 @@ import pytest
 from mind.artifact import Artifact, Float32, load_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import nearest_items
+from mind.transfer import Models
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.merge import Fate, Strategy
 from server.pipeline import CandidatePipeline, Outcome, Status
@@ -38,7 +39,9 @@ def store(artifact: Artifact) -> FakeStore:
 
 @pytest.fixture
 async def release(store: FakeStore, tmp_path: Path) -> Release:
-    releases = Releases(store, tmp_path, lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters))
+    releases = Releases(
+        store, Models(tmp_path), lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
+    )
     await releases.check()
     store.searches.clear()
     return releases.current

@@ -88,10 +88,12 @@ def test_prune_keeps_the_live_one_and_the_newest_others(milvus_uri: str) -> None
         store.create("somebody_elses", 4, ())
         store.point_alias(live)
         dropped: list[str] = []
-        prune(store, keep=2, incomplete=False, on_drop=dropped.append)
+        prune(store, keep=2, incomplete=False, in_use=set(), on_drop=dropped.append)
         assert dropped == [old]
-        prune(store, keep=0, incomplete=True, on_drop=dropped.append)
-        assert dropped == [old, recent, built, unfinished]
+        prune(store, keep=0, incomplete=True, in_use={built}, on_drop=dropped.append)
+        assert dropped == [old, recent, unfinished]
+        prune(store, keep=0, incomplete=True, in_use=set(), on_drop=dropped.append)
+        assert dropped == [old, recent, unfinished, built]
         assert states(store) == {live: "live"}
         assert "somebody_elses" in store.collections()
         store.drop("somebody_elses")

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from grpc_status import rpc_status
 from mind.artifact import Float32, load_artifact
 from mind.encoder import NumpyEncoder
 from mind.sequences import Int64
+from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
 from server.errors import CollectionGoneError, ReleaseRefusedError, StoreError, StoreUnavailableError
@@ -53,7 +55,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
         token_file.write_text(TOKEN + "\n")
         settings = Settings(
             listen="127.0.0.1:0",
-            artifacts=tmp_path / "artifacts",
+            artifacts=str(tmp_path / "artifacts"),
             **({"watch_interval_s": 0.05, "admin_token_file": token_file} | options),
         )
         store = FakeStore()
@@ -397,6 +399,47 @@ async def test_a_refused_release_leaves_the_old_one_serving(start: Start, tmp_pa
     assert answer.collection == running.collection
 
 
+async def test_rolling_back_needs_no_model_from_disk(start: Start, tmp_path: Path) -> None:
+    running = await start(watch_interval_s=60)
+    artifact = load_artifact(make_artifact(tmp_path / "artifacts", seed=1))
+    name = running.store.publish(artifact)
+    await running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN))
+    info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
+    assert (info.collection, info.previous_collection) == (name, running.collection)
+    shutil.rmtree(tmp_path / "artifacts")
+    running.store.alias = running.collection
+    reloaded = await running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN))
+    assert (reloaded.collection, reloaded.previous_collection) == (running.collection, name)
+    answer = await running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5))
+    assert answer.collection == running.collection
+
+
+async def test_the_release_before_is_checked_before_it_serves_again(start: Start, tmp_path: Path) -> None:
+    running = await start(watch_interval_s=60)
+    name = running.store.publish(load_artifact(make_artifact(tmp_path / "artifacts", seed=1)))
+    await running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN))
+    running.store.alias = running.collection
+    running.store.collections[running.collection].vectors[0] += 1
+    _, reason, message, _ = await failure(running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN)))
+    assert reason == "RELEASE_REFUSED" and "the vector of item 1000 is not that of model" in message
+    answer = await running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5))
+    assert answer.collection == name
+
+
+async def test_a_request_in_progress_ends_with_the_release_it_began_with(start: Start, tmp_path: Path) -> None:
+    running = await start(watch_interval_s=60)
+    running.store.delay_s = 0.1
+    call = asyncio.ensure_future(running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5)))
+    while not running.store.searches:  # two are of the warm-up
+        await asyncio.sleep(0.01)
+    name = running.store.publish(load_artifact(make_artifact(tmp_path / "artifacts", seed=1)))
+    running.store.delay_s = 0
+    await running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN))
+    assert (await call).collection == running.collection
+    answer = await running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5))
+    assert answer.collection == name
+
+
 async def test_a_release_that_milvus_cannot_load_leaves_the_old_one_serving(start: Start, tmp_path: Path) -> None:
     running = await start()
     name = running.store.publish(load_artifact(make_artifact(tmp_path / "artifacts", seed=1)))
@@ -427,10 +470,37 @@ async def test_an_encoder_that_is_off_never_serves(tmp_path: Path) -> None:
 
     store = FakeStore()
     store.publish(load_artifact(make_artifact(tmp_path)))
-    releases = Releases(store, tmp_path, lambda artifact: Off(artifact.weights, artifact.hyper_parameters))
+    releases = Releases(store, Models(tmp_path), lambda artifact: Off(artifact.weights, artifact.hyper_parameters))
     with pytest.raises(ReleaseRefusedError, match="encoder is off by a relative"):
         await releases.check()
     assert not releases.loaded
+
+
+async def test_a_refused_release_is_checked_again_ever_more_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("server.release.time.monotonic", lambda: now)
+    store = FakeStore()
+    artifact = load_artifact(make_artifact(tmp_path))
+    name = store.publish(artifact)
+    store.collections[name].vectors[0] += 1
+    loaded = []
+    releases = Releases(
+        store,
+        Models(tmp_path),
+        lambda artifact: loaded.append(now) or NumpyEncoder(artifact.weights, artifact.hyper_parameters),
+    )
+    for _ in range(1200):
+        with pytest.raises(ReleaseRefusedError, match="the vector of item 1000"):
+            await releases.check()
+        now += 1
+    assert loaded == [1000, 1005, 1015, 1035, 1075, 1155, 1315, 1615, 1915]  # 5, 10, 20, ... and 300 s at most
+    with pytest.raises(ReleaseRefusedError):
+        await releases.check(insist=True)
+    store.collections[name].vectors[0] = artifact.weights.item_embedding[1]
+    assert (await releases.check(insist=True))[1].collection == name
+    assert releases.refused == ""
 
 
 async def test_stopping_lets_calls_in_progress_finish(start: Start, caplog: pytest.LogCaptureFixture) -> None:

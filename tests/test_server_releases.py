@@ -13,6 +13,7 @@ from pymilvus import AsyncMilvusClient
 from mind.artifact import Artifact
 from mind.collection import ALIAS, FINGERPRINT
 from mind.encoder import Encoder, NumpyEncoder
+from mind.transfer import Models
 from server.errors import ReleaseRefusedError
 from server.release import Releases
 from server.store import MilvusStore
@@ -50,7 +51,7 @@ async def released(milvus_uri: str, tmp_path: Path) -> AsyncIterator[Released]:
     build(milvus_uri, artifacts)
     store = MilvusStore(milvus_uri, "", "", None, 20)
     admin = AsyncMilvusClient(milvus_uri, timeout=20)
-    releases = Releases(store, artifacts, numpy_encoder)
+    releases = Releases(store, Models(artifacts), numpy_encoder)
     collection = await store.live_collection()
     assert collection
     yield Released(store, releases, admin, collection, artifacts, milvus_uri)

@@ -25,11 +25,13 @@ class ReloadRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ReloadResponse(_message.Message):
-    __slots__ = ("model_version", "collection", "previous_model_version")
+    __slots__ = ("model_version", "collection", "previous_model_version", "previous_collection")
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_COLLECTION_FIELD_NUMBER: _ClassVar[int]
     model_version: str
     collection: str
     previous_model_version: str
-    def __init__(self, model_version: _Optional[str] = ..., collection: _Optional[str] = ..., previous_model_version: _Optional[str] = ...) -> None: ...
+    previous_collection: str
+    def __init__(self, model_version: _Optional[str] = ..., collection: _Optional[str] = ..., previous_model_version: _Optional[str] = ..., previous_collection: _Optional[str] = ...) -> None: ...
