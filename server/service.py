@@ -32,8 +32,8 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         """Candidates for a batch of users."""
         remaining_s = context.time_remaining()
         self._pipeline.admit(len(request.users), remaining_s)
-        query = read_recall(request, self._settings)
         release = self._releases.current
+        query = read_recall(request, self._settings, release.fingerprint.attributes)
         outcome = await self._pipeline.run(release, query, remaining_s)
         return recall_pb2.RecallResponse(
             results=[_candidates(result) for result in outcome.results], **_provenance(release, outcome)
@@ -43,8 +43,8 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         self, request: recall_pb2.CountItemsRequest, context: Context
     ) -> recall_pb2.CountItemsResponse:
         """Items of the released collection."""
-        filter_ = read_filter(request.filter, self._settings)
         release = self._releases.current
+        filter_ = read_filter(request.filter, self._settings, release.fingerprint.attributes)
         count = await self._store.count(release.collection, filter_)
         return recall_pb2.CountItemsResponse(
             count=count, model_version=release.model_version, collection=release.collection
@@ -75,8 +75,8 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
         """One user's recall, step by step."""
-        query = read_explain(request, self._settings)
         release = self._releases.current
+        query = read_explain(request, self._settings, release.fingerprint.attributes)
         outcome = await self._pipeline.run(release, query, context.time_remaining(), explain=True)
         assert outcome.trace is not None  # noqa: S101 - asked for
         return recall_pb2.ExplainResponse(

@@ -77,6 +77,8 @@ class Settings(BaseSettings):
     """Extra hits per interest fetched to make up for exclusions; beyond it a user may get fewer candidates."""
     max_filter_chars: int = Field(default=2_000, gt=0)
     """Length of a filter."""
+    max_filter_depth: int = Field(default=16, gt=0, le=32)
+    """Parentheses, `not` and signs within one another in a filter."""
     max_request_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
     """Size of a request message."""
     max_batch_users: int = Field(default=64, gt=0)

@@ -51,7 +51,11 @@ class ItemStore(Protocol):
         """Stored embeddings of the given items, [D] float32 each; missing ones are absent."""
 
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
-        """Those of the given items that match. Raises InvalidRequestError for a filter that cannot be used."""
+        """Those of the given items that match. Raises InvalidRequestError for a filter that cannot be used.
+
+        `filter_` must be canonical (`server.filter`): it is joined with another condition, which any other text
+        could escape.
+        """
 
     async def search(
         self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
@@ -115,7 +119,6 @@ class MilvusStore:
 
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
         """See `ItemStore`."""
-        await self._query(collection, filter_, [ITEM_ID], limit=1)  # alone it must be a filter; joined it could escape
         both = f"({filter_}) and {ITEM_ID} in {json.dumps(item_ids)}"
         rows = await self._query(collection, both, [ITEM_ID], limit=len(item_ids))
         return {row[ITEM_ID] for row in rows}
