@@ -7,6 +7,7 @@ import grpc
 import numpy as np
 
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
+from server.errors import DisabledError
 from server.merge import Fate
 from server.pipeline import UNKNOWN_LISTED, CandidatePipeline, Outcome, Trace, UserResult
 from server.release import Release, Releases
@@ -74,7 +75,9 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
-        """One user's recall, step by step."""
+        """One user's recall, step by step. Raises DisabledError where it is turned off."""
+        if not self._settings.explain:
+            raise DisabledError("Explain is turned off on this server")
         release = self._releases.current
         query = read_explain(request, self._settings, release.fingerprint.attributes)
         outcome = await self._pipeline.run(release, query, context.time_remaining(), explain=True)
