@@ -53,8 +53,13 @@ class Format(StrEnum):
     JSON = "json"
 
 
-def _file(*names: str, help: str, panel: str | None = None) -> Any:  # noqa: A002
-    return typer.Option(*names, exists=True, dir_okay=False, help=help, rich_help_panel=panel)
+def _file(*names: str, help: str, panel: str | None = None, envvar: str | None = None) -> Any:  # noqa: A002
+    return typer.Option(*names, exists=True, dir_okay=False, help=help, rich_help_panel=panel, envvar=envvar)
+
+
+def _secure(name: str, help: str) -> Any:  # noqa: A002
+    """An option of the connection that names a file; `mind.infer --server` sets it through the environment."""
+    return _file(name, help=help, panel="Connection", envvar=f"RECALL_CLIENT_{name[2:].replace('-', '_').upper()}")
 
 
 _hist_item = typer.Option(
@@ -78,18 +83,40 @@ def _connection(
         int, typer.Option(min=1, help="Deadline of a call, retries included.", rich_help_panel="Connection")
     ] = 2000,
     token_file: Annotated[
-        Path | None, _file("--token-file", help="File with the bearer token to send.", panel="Connection")
+        Path | None, _secure("--token-file", "File whose first line is the bearer token to send.")
     ] = None,
     tls: Annotated[
-        bool, typer.Option("--tls", help="Use TLS and trust the system's authorities.", rich_help_panel="Connection")
+        bool,
+        typer.Option(
+            "--tls",
+            envvar="RECALL_CLIENT_TLS",
+            help="Use TLS and trust the system's authorities.",
+            rich_help_panel="Connection",
+        ),
     ] = False,
-    ca: Annotated[
-        Path | None, _file("--ca", help="Use TLS and trust the authorities in this PEM file.", panel="Connection")
+    ca: Annotated[Path | None, _secure("--ca", "Use TLS and trust the authorities in this PEM file.")] = None,
+    cert: Annotated[
+        Path | None, _secure("--cert", "PEM file of the certificate to show (mutual TLS); needs --key.")
     ] = None,
+    key: Annotated[Path | None, _secure("--key", "PEM file of that certificate's private key.")] = None,
 ) -> dict[str, Any]:
     """Arguments of either client."""
-    token = token_file.read_text(encoding="utf-8").strip() if token_file else None
-    return {"target": server, "timeout_s": timeout_ms / 1000, "tls": ca or tls, "token": token}
+    if (cert is None) != (key is None):
+        raise ValueError("--cert and --key go together")
+    return {
+        "target": server,
+        "timeout_s": timeout_ms / 1000,
+        "tls": ca or tls,
+        "client_cert": (cert, key) if cert else None,
+        "token": _first_line(token_file) if token_file else None,
+    }
+
+
+def _first_line(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").split()
+    if not lines:
+        raise ValueError(f"--token-file {file}: has no token")
+    return lines[0]
 
 
 def _with_connection(command: Callable[..., None], timeout_ms: int | None = None) -> Callable[..., None]:

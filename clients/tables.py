@@ -84,7 +84,7 @@ def info_view(info: recall_pb2.GetServerInfoResponse) -> RenderableType:
         "limits": f"{limits.max_users:,} users, top_k {limits.max_top_k:,}, {limits.max_candidates:,} candidates, "
         f"{limits.max_request_bytes:,} bytes in a request; {limits.max_concurrent_requests:,} requests at once",
         "per user": f"{limits.max_history:,} history items, {limits.max_exclude:,} exclusions; "
-        f"filter {limits.max_filter_chars:,} characters",
+        f"filter {limits.max_filter_chars:,} characters, {limits.max_filter_depth} deep",
         "admin": "enabled" if info.admin_enabled else "disabled",
     }
     grid = Table.grid(padding=(0, 2))

@@ -3,6 +3,7 @@
 Knows nothing of training itself. The hyper-parameters travel inside the artifact and are checked again on load.
 """
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -161,14 +162,14 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
         raise ConfigError(f"{path}: {explain(error)}") from error
 
 
-def explain(error: ValidationError) -> str:
-    """The faults that pydantic found, one line each: key, what is wrong, the value."""
+def explain(error: ValidationError, secret: Collection[str] = ()) -> str:
+    """The faults that pydantic found, one line each: key, what is wrong, the value unless the key is secret."""
     lines = []
     for fault in error.errors(include_url=False):
         key = ".".join(str(part) for part in fault["loc"]) or "configuration"
         if fault["type"] == "extra_forbidden":
             lines.append(f"{key}: unknown key")
-        elif isinstance(fault["input"], dict):  # a check across keys: the message names them, and some may be secret
+        elif isinstance(fault["input"], dict) or key in secret:  # a check across keys has all of them as its input
             lines.append(f"{key}: {fault['msg'].removeprefix('Value error, ')}")
         else:
             lines.append(f"{key}: {fault['msg'].removeprefix('Value error, ')} (value: {fault['input']!r})")

@@ -58,7 +58,9 @@ def main(
     server: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", help="Also ask this running service, so that figures are of gRPC and Milvus."
+            metavar="HOST:PORT",
+            help="Also ask this running service, so that figures are of gRPC and Milvus. For TLS and a token, set "
+            "RECALL_CLIENT_CA (or _TLS), _CERT, _KEY and _TOKEN_FILE, as for recall-client.",
         ),
     ] = None,
     candidates: Annotated[

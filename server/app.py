@@ -24,6 +24,8 @@ from server.release import Releases, watch
 from server.service import RecallService
 from server.settings import Settings
 from server.store import ItemStore, MilvusStore
+from server.tls import server_credentials
+from server.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class RecallServer:
     """A gRPC server around a store; start it, stop it."""
 
     def __init__(self, settings: Settings, store: ItemStore) -> None:
-        """Raises ConfigError if the address is taken or the token file cannot be used."""
+        """Raises ConfigError if the address is taken, or certificates or tokens cannot be used."""
         self._settings = settings
         self._store = store
         self._encode_on = ThreadPoolExecutor(1, "encode")
@@ -62,11 +64,14 @@ class RecallServer:
                 ("grpc.so_reuseport", int(settings.processes > 1)),
             ],
         )
-        recall = self._door.guard(RecallService(settings, self.releases, pipeline, store), RECALL, counted=True)
+        tokens = Tokens(settings.token_file, "--token-file", "TOKEN") if settings.token_file else None
+        recall = RecallService(settings, self.releases, pipeline, store)
+        recall = self._door.guard(recall, RECALL, counted=True, tokens=tokens)
         recall_pb2_grpc.add_RecallServiceServicer_to_server(recall, self._server)
         if settings.admin_token_file:
-            admin = AdminService(_read_token(settings), self.releases, store)
-            admin = self._door.guard(admin, ADMIN, counted=False)
+            admin_tokens = Tokens(settings.admin_token_file, "--admin-token-file", "ADMIN_TOKEN")
+            admin = AdminService(self.releases, store)
+            admin = self._door.guard(admin, ADMIN, counted=False, tokens=admin_tokens)
             admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
@@ -74,7 +79,11 @@ class RecallServer:
             names += [ADMIN.full_name] if settings.admin_token_file else []
             reflection.enable_server_reflection(names, self._server)
         try:
-            self.port = self._server.add_insecure_port(settings.listen)
+            if settings.tls_cert and settings.tls_key:
+                credentials = server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+                self.port = self._server.add_secure_port(settings.listen, credentials)
+            else:
+                self.port = self._server.add_insecure_port(settings.listen)
         except RuntimeError as error:
             raise ConfigError(f"--listen {settings.listen}: the address cannot be used, or is taken") from error
         self._watching: asyncio.Task[None] | None = None
@@ -103,12 +112,15 @@ class RecallServer:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigError for options that cannot work."""
+    client_cert, client_key = settings.milvus_client_cert, settings.milvus_client_key
     store = MilvusStore(
         settings.milvus_uri,
-        settings.milvus_token.get_secret_value(),
+        settings.milvus_secret,
         settings.milvus_db_name,
         settings.milvus_ca_cert,
         settings.search_timeout_ms / 1000,
+        client_cert=(client_cert, client_key) if client_cert and client_key else None,
+        server_name=settings.milvus_server_name,
     )
     server = RecallServer(settings, store)
     stopping = asyncio.Event()  # after Paddle, whose import resets signal handlers
@@ -118,7 +130,8 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)  # killed, it cannot tell us to stop
     await server.start()
     _tame_garbage_collector()
-    logger.info("listening on %s", settings.listen.rpartition(":")[0] + f":{server.port}")
+    address = settings.listen.rpartition(":")[0] + f":{server.port}"
+    logger.info("listening on %s%s", address, " with TLS" if settings.tls_cert else "")
     await stopping.wait()
     logger.info("stopping: calls in progress get %g s", settings.drain_timeout_s)
     await server.stop(settings.drain_timeout_s)
@@ -141,14 +154,3 @@ def _encoder_maker(settings: Settings) -> Callable[[Artifact], Encoder]:
         raise ConfigError("--encoder paddle: PaddlePaddle is not installed; it is the extra cpu or gpu") from error
     check_device(settings.device)
     return lambda artifact: PaddleEncoder.from_artifact(artifact, settings.device)
-
-
-def _read_token(settings: Settings) -> str:
-    file = settings.admin_token_file
-    try:
-        token = file.read_text(encoding="utf-8").strip() if file else ""
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--admin-token-file {file}: cannot be read: {error}") from error
-    if len(token) < 16:
-        raise ConfigError(f"--admin-token-file {file}: the token has {len(token)} characters, the least is 16")
-    return token

@@ -19,6 +19,7 @@ from grpc_status import rpc_status
 from server.errors import (
     CollectionGoneError,
     DeadlineExceededError,
+    DisabledError,
     InvalidRequestError,
     NotReadyError,
     OverloadedError,
@@ -29,6 +30,7 @@ from server.errors import (
     StoreUnavailableError,
     UnauthenticatedError,
 )
+from server.tokens import Tokens
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ _CODES: dict[type[ServerError], int] = {
     OverloadedError: code_pb2.RESOURCE_EXHAUSTED,
     DeadlineExceededError: code_pb2.DEADLINE_EXCEEDED,
     UnauthenticatedError: code_pb2.UNAUTHENTICATED,
+    DisabledError: code_pb2.UNIMPLEMENTED,
     RefusedError: code_pb2.FAILED_PRECONDITION,
     ReleaseRefusedError: code_pb2.FAILED_PRECONDITION,
     CollectionGoneError: code_pb2.FAILED_PRECONDITION,
@@ -68,16 +71,20 @@ class Door:
         self._in_progress = 0
         self._closing = False
 
-    def guard(self, service: Service, methods: ServiceDescriptor, counted: bool) -> Service:
+    def guard(
+        self, service: Service, methods: ServiceDescriptor, counted: bool, tokens: Tokens | None = None
+    ) -> Service:
         """The same servicer with its methods guarded; an interceptor would be asked anew at every call.
 
         Args:
             service: the servicer.
             methods: names them.
             counted: whether its calls count as in progress: they have a limit, and are waited for at the end.
+            tokens: of which callers need one; None admits everybody.
         """
         for method in methods.methods:
-            setattr(service, method.name, self._guard(getattr(service, method.name), method.full_name, counted))
+            handle = getattr(service, method.name)
+            setattr(service, method.name, self._guard(handle, method.full_name, counted, tokens))
         return service
 
     async def close(self, drain_s: float) -> None:
@@ -88,9 +95,11 @@ class Door:
         while self._in_progress and time.monotonic() < deadline:
             await asyncio.sleep(0.01)
 
-    def _guard(self, handle: Handler, method: str, counted: bool) -> Handler:
+    def _guard(self, handle: Handler, method: str, counted: bool, tokens: Tokens | None) -> Handler:
         async def guarded(request: Any, context: Context) -> Any:
             try:
+                if tokens:
+                    tokens.check(context.invocation_metadata() or ())
                 if self._closing:
                     raise StoppingError("the server is stopping; another one will answer")
                 if counted and self._in_progress >= self._limit:

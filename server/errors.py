@@ -4,7 +4,8 @@ ServerError
 ├── InvalidRequestError        the request breaks a limit or its filter cannot be used
 ├── OverloadedError            too much is in progress; come back later
 ├── DeadlineExceededError      the caller's time ran out
-├── UnauthenticatedError       an admin call without the right token
+├── UnauthenticatedError       a call without the right token
+├── DisabledError              a method that is turned off
 ├── RefusedError               an admin call that would take the released collection away
 ├── NotReadyError              no release has been loaded yet
 ├── StoppingError              the server is on its way out
@@ -49,9 +50,18 @@ class DeadlineExceededError(ServerError):
 
 
 class UnauthenticatedError(ServerError):
-    """An admin call without the right token."""
+    """A call without the right token."""
 
-    reason = "ADMIN_TOKEN"
+    def __init__(self, message: str, reason: str) -> None:
+        """`reason`: which token is meant, TOKEN or ADMIN_TOKEN."""
+        super().__init__(message)
+        self.reason = reason
+
+
+class DisabledError(ServerError):
+    """A method that is turned off."""
+
+    reason = "EXPLAIN_OFF"
 
 
 class RefusedError(ServerError):

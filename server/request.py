@@ -1,6 +1,6 @@
 """From protobuf to arrays: what a caller may ask for, checked against the limits before anything is queued."""
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
 from server.errors import InvalidRequestError
+from server.filter import canonical
 from server.merge import Strategy
 from server.settings import Settings
 
@@ -16,10 +17,6 @@ _STRATEGIES = {
     recall_pb2.MERGE_STRATEGY_BEST_SCORE: Strategy.BEST_SCORE,
     recall_pb2.MERGE_STRATEGY_ROUND_ROBIN: Strategy.ROUND_ROBIN,
 }
-
-
-_BY_ZERO = re.compile(r"[/%]\s*[+-]?\s*\(*\s*0*\.?0+(?![\d.xX])")
-"""Division by a literal zero ends the process of Milvus 2.3.5."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +38,16 @@ class Query:
     users: list[UserQuery]
     top_k: int
     filter: str
+    """Canonical (`server.filter`); empty without one."""
     exclude_history: bool
     strategy: Strategy
 
 
-def read_recall(request: recall_pb2.RecallRequest, limits: Settings) -> Query:
-    """Check a Recall. Raises InvalidRequestError with the field, the value and the limit."""
+def read_recall(request: recall_pb2.RecallRequest, limits: Settings, attributes: Mapping[str, str]) -> Query:
+    """Check a Recall. Raises InvalidRequestError with the field, the value and the limit.
+
+    `attributes`: what filters may name, as in `Fingerprint.attributes`.
+    """
     users = len(request.users)
     if users == 0:
         raise InvalidRequestError("users", "is empty; a request has 1 user or more", "EMPTY_BATCH")
@@ -60,24 +61,24 @@ def read_recall(request: recall_pb2.RecallRequest, limits: Settings) -> Query:
             f"{limits.max_candidates}; send fewer users at once",
             "TOO_MANY_CANDIDATES",
         )
-    return _query(list(request.users), request, limits)
+    return _query(list(request.users), request, limits, attributes)
 
 
-def read_explain(request: recall_pb2.ExplainRequest, limits: Settings) -> Query:
-    """Check an Explain. Raises InvalidRequestError with the field, the value and the limit."""
+def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, attributes: Mapping[str, str]) -> Query:
+    """Check an Explain, as `read_recall` does a Recall."""
     _check_top_k(request.top_k, limits)
-    return _query([request.user], request, limits)
+    return _query([request.user], request, limits, attributes)
 
 
-def read_filter(filter_: str, limits: Settings) -> str:
-    """Check a filter's length; Milvus checks the rest. Raises InvalidRequestError."""
+def read_filter(filter_: str, limits: Settings, attributes: Mapping[str, str]) -> str:
+    """Check a filter and put it into the server's own words. Raises InvalidRequestError."""
+    if not filter_:
+        return ""
     if len(filter_) > limits.max_filter_chars:
         raise InvalidRequestError(
             "filter", f"has {len(filter_)} characters, the limit is {limits.max_filter_chars}", "FILTER_TOO_LONG"
         )
-    if _BY_ZERO.search(filter_):
-        raise InvalidRequestError("filter", f"{filter_[:100]!r} divides by zero", "FILTER_INVALID")
-    return filter_.strip()
+    return canonical(filter_, attributes, limits.max_filter_depth)
 
 
 def _check_top_k(top_k: int, limits: Settings) -> None:
@@ -86,7 +87,10 @@ def _check_top_k(top_k: int, limits: Settings) -> None:
 
 
 def _query(
-    users: list[recall_pb2.User], request: recall_pb2.RecallRequest | recall_pb2.ExplainRequest, limits: Settings
+    users: list[recall_pb2.User],
+    request: recall_pb2.RecallRequest | recall_pb2.ExplainRequest,
+    limits: Settings,
+    attributes: Mapping[str, str],
 ) -> Query:
     if request.merge_strategy not in _STRATEGIES:
         raise InvalidRequestError(
@@ -95,7 +99,7 @@ def _query(
     return Query(
         users=[_user(user, limits) for user in users],
         top_k=request.top_k,
-        filter=read_filter(request.filter, limits),
+        filter=read_filter(request.filter, limits, attributes),
         exclude_history=request.exclude_history,
         strategy=_STRATEGIES[request.merge_strategy],
     )

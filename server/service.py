@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
+from server.errors import DisabledError
 from server.merge import Fate
 from server.pipeline import UNKNOWN_LISTED, CandidatePipeline, Outcome, Trace, UserResult
 from server.release import Release, Releases
@@ -34,8 +35,8 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         """Candidates for a batch of users."""
         remaining_s = context.time_remaining()
         self._pipeline.admit(len(request.users), remaining_s)
-        query = read_recall(request, self._settings)
         release = self._releases.current
+        query = read_recall(request, self._settings, release.fingerprint.attributes)
         outcome = await self._pipeline.run(release, query, remaining_s)
         return recall_pb2.RecallResponse(
             results=[_candidates(result) for result in outcome.results], **_provenance(release, outcome)
@@ -45,8 +46,8 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         self, request: recall_pb2.CountItemsRequest, context: Context
     ) -> recall_pb2.CountItemsResponse:
         """Items of the released collection."""
-        filter_ = read_filter(request.filter, self._settings)
         release = self._releases.current
+        filter_ = read_filter(request.filter, self._settings, release.fingerprint.attributes)
         count = await self._store.count(release.collection, filter_)
         return recall_pb2.CountItemsResponse(
             count=count, model_version=release.model_version, collection=release.collection
@@ -79,9 +80,11 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
-        """One user's recall, step by step."""
-        query = read_explain(request, self._settings)
+        """One user's recall, step by step. Raises DisabledError where it is turned off."""
+        if not self._settings.explain:
+            raise DisabledError("Explain is turned off on this server")
         release = self._releases.current
+        query = read_explain(request, self._settings, release.fingerprint.attributes)
         outcome = await self._pipeline.run(release, query, context.time_remaining(), explain=True)
         assert outcome.trace is not None  # noqa: S101 - asked for
         return recall_pb2.ExplainResponse(

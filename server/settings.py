@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     CliApp,
+    CliSuppress,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     YamlConfigSettingsSource,
@@ -19,6 +20,21 @@ from pydantic_settings import (
 from mind.config import explain
 from mind.errors import ConfigError
 from mind.transfer import CACHE
+from server.certificates import Option, read_authorities, read_certificates
+from server.tokens import read_tokens
+
+INT32_MAX = 2**31 - 1
+"""Of integers that GetServerInfo tells; the others need no more either."""
+
+_TOGETHER = (
+    ("tls_cert", "tls_key"),
+    ("tls_key", "tls_cert"),
+    ("tls_client_ca", "tls_cert"),
+    ("milvus_client_cert", "milvus_client_key"),
+    ("milvus_client_key", "milvus_client_cert"),
+    ("milvus_client_cert", "milvus_ca_cert"),
+)
+"""Options that need another one."""
 
 
 class Settings(BaseSettings):
@@ -52,65 +68,88 @@ class Settings(BaseSettings):
     """Keep the release before the current one in memory, so that rolling back to it takes no loading."""
     milvus_uri: str = "milvus.db"
     """Milvus: a .db path (Milvus Lite, embedded) or http(s)://host:19530 (Standalone, Distributed)."""
-    milvus_token: SecretStr = SecretStr("")
-    """Token or user:password for Milvus; prefer the environment, a flag shows in the process list."""
+    milvus_token: CliSuppress[SecretStr] = SecretStr("")
+    """Token or user:password for Milvus. No flag, which would show in the process list."""
+    milvus_token_file: Path | None = None
+    """File with that token, read at start."""
     milvus_db_name: str = ""
     """Milvus database; empty is the default one."""
     milvus_ca_cert: Path | None = None
     """PEM file that the certificate of an https:// Milvus is checked against; the system's authorities otherwise."""
+    milvus_client_cert: Path | None = None
+    """PEM file with the certificate that the server shows to Milvus (mutual TLS); needs key and --milvus-ca-cert."""
+    milvus_client_key: Path | None = None
+    """PEM file with the private key of that certificate."""
+    milvus_server_name: str = ""
+    """Name in the certificate of Milvus, where it is not the host of --milvus-uri."""
     encoder: Literal["numpy", "paddle"] = "numpy"
     """What turns histories into interest vectors: numpy (CPU, needs no Paddle) or paddle (the network, CPU or GPU)."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Where the encoder paddle computes; auto takes a GPU if there is one and Paddle's build can use it."""
     watch_interval_s: float = Field(default=5.0, gt=0)
     """Seconds between looks at the release alias."""
-    search_timeout_ms: int = Field(default=5_000, gt=0)
+    search_timeout_ms: int = Field(default=5_000, gt=0, le=INT32_MAX)
     """Longest wait for Milvus; a caller's shorter deadline wins."""
     drain_timeout_s: float = Field(default=20.0, ge=0)
     """Seconds that calls in progress get to finish after SIGTERM."""
-    max_users: int = Field(default=256, gt=0)
+    max_users: int = Field(default=256, gt=0, le=INT32_MAX)
     """Users in one request."""
     max_top_k: int = Field(default=1_000, gt=0, le=10_000)
     """Candidates per user."""
-    max_candidates: int = Field(default=150_000, gt=0)
+    max_candidates: int = Field(default=150_000, gt=0, le=INT32_MAX)
     """Users times top_k of one request; the default keeps answers under gRPC's default limit of 4 MB."""
-    max_history: int = Field(default=10_000, gt=0)
+    max_history: int = Field(default=10_000, gt=0, le=INT32_MAX)
     """Ids in one user's history. The model looks at the newest few; the rest can only be excluded."""
-    max_exclude: int = Field(default=1_000, ge=0)
+    max_exclude: int = Field(default=1_000, ge=0, le=INT32_MAX)
     """Ids in one user's exclude_item_ids."""
     max_overfetch: int = Field(default=1_000, ge=0, le=6_000)
     """Extra hits per interest fetched to make up for exclusions; beyond it a user may get fewer candidates."""
-    max_filter_chars: int = Field(default=2_000, gt=0)
+    max_filter_chars: int = Field(default=2_000, gt=0, le=INT32_MAX)
     """Length of a filter."""
-    max_request_bytes: int = Field(default=4 * 1024 * 1024, gt=0)
+    max_filter_depth: int = Field(default=16, gt=0, le=32)
+    """Parentheses, `not` and signs within one another in a filter."""
+    max_request_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=INT32_MAX)
     """Size of a request message."""
-    max_batch_users: int = Field(default=64, gt=0)
+    max_batch_users: int = Field(default=64, gt=0, le=INT32_MAX)
     """Users of different requests that are encoded and searched together, when they wait at the same time."""
-    max_queued_users: int = Field(default=4_096, gt=0)
+    max_queued_users: int = Field(default=4_096, gt=0, le=INT32_MAX)
     """Users that may wait; more are turned away with RESOURCE_EXHAUSTED and a time to come back."""
     search_workers: int = Field(default=2, gt=0, le=64)
     """Batches in progress at once; a further one of the same kind starts when half a full one waits."""
     processes: int = Field(default=1, gt=0, le=256)
     """Servers behind the one address; more than one needs a Milvus server. Each has a queue and limits of its own."""
-    max_concurrent_requests: int = Field(default=256, gt=0)
+    max_concurrent_requests: int = Field(default=256, gt=0, le=INT32_MAX)
     """Requests in progress at once; more are turned away with RESOURCE_EXHAUSTED and a time to come back."""
+    tls_cert: Path | None = None
+    """PEM file with the server's certificate chain; callers then need TLS. Read anew when it changes."""
+    tls_key: Path | None = None
+    """PEM file with the private key of that certificate."""
+    tls_client_ca: Path | None = None
+    """PEM file of authorities; callers then need a certificate of one of them (mutual TLS)."""
+    token_file: Path | None = None
+    """File of tokens, one a line, of which RecallService wants one. Read anew when it changes."""
     admin_token_file: Path | None = None
-    """File with the token that enables AdminService and that its callers must send."""
+    """File of tokens, one a line, that enables AdminService, which wants one of them. Read anew when it changes."""
+    explain: bool = True
+    """Answer Explain, which shows interest vectors and what was dropped."""
     reflection: bool = True
-    """Let grpcurl and friends discover the service."""
+    """Let grpcurl and friends discover the service, without a token too."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe messages to log."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.milvus_ca_cert and not (self.milvus_ca_cert.is_file() and self.milvus_uri.startswith("https://")):
-            raise ValueError(
-                f"milvus_ca_cert is {self.milvus_ca_cert}: it must be a file and go with an https:// address"
-            )
+        uri = without_credentials(self.milvus_uri)
         if not re.fullmatch(r".+\.db|https?://.+", self.milvus_uri):
-            raise ValueError(
-                f"milvus_uri is {self.milvus_uri!r}: expected a path that ends in .db, or http(s)://host:port"
-            )
+            raise ValueError(f"milvus_uri is {uri!r}: expected a path that ends in .db, or http(s)://host:port")
+        if self.milvus_token.get_secret_value() and self.milvus_token_file:
+            raise ValueError("milvus_token and milvus_token_file are both given: one is enough")
+        for name in ("milvus_ca_cert", "milvus_client_cert", "milvus_server_name"):
+            if getattr(self, name) and not self.milvus_uri.startswith("https://"):
+                raise ValueError(f"{name} is {getattr(self, name)}: it goes with https://, milvus_uri is {uri!r}")
+        for name, needed in _TOGETHER:
+            if getattr(self, name) and not getattr(self, needed):
+                raise ValueError(f"{name} is {getattr(self, name)}, and {needed} is not given")
         if self.processes > 1 and self.milvus_uri.endswith(".db"):
             raise ValueError(f"processes is {self.processes}: a Milvus Lite file admits one process alone")
         host, colon, port = self.listen.rpartition(":")
@@ -119,6 +158,39 @@ class Settings(BaseSettings):
         if self.max_top_k > self.max_candidates:
             raise ValueError(f"max_top_k is {self.max_top_k}, more than max_candidates, {self.max_candidates}")
         return self
+
+    @model_validator(mode="after")
+    def _usable_files(self) -> Self:
+        """Certificates and tokens are read here once, so that what is wrong is said once, by however many processes."""
+        if self.tls_cert and self.tls_key:
+            authorities = Option("tls_client_ca", self.tls_client_ca) if self.tls_client_ca else None
+            read_certificates(Option("tls_cert", self.tls_cert), Option("tls_key", self.tls_key), authorities)
+        if self.milvus_ca_cert:
+            read_authorities(Option("milvus_ca_cert", self.milvus_ca_cert))
+        if self.milvus_client_cert and self.milvus_client_key:
+            read_certificates(
+                Option("milvus_client_cert", self.milvus_client_cert),
+                Option("milvus_client_key", self.milvus_client_key),
+            )
+        for name in ("token_file", "admin_token_file"):
+            if file := getattr(self, name):
+                read_tokens(file, name)
+        _ = self.milvus_secret
+        return self
+
+    @property
+    def milvus_secret(self) -> str:
+        """The token for Milvus, wherever it is from. Raises ConfigError."""
+        if self.milvus_token_file is None:
+            return self.milvus_token.get_secret_value()
+        try:
+            token = self.milvus_token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise ConfigError(f"milvus_token_file {self.milvus_token_file}: cannot be read: {reason}") from None
+        if not token:
+            raise ConfigError(f"milvus_token_file {self.milvus_token_file}: has no token")
+        return token
 
     @classmethod
     def settings_customise_sources(
@@ -137,9 +209,14 @@ def load_settings(argv: list[str]) -> Settings:
     """Settings from a command line, the environment and the file either names.
 
     Raises:
-        ConfigError: the file cannot be read, or an option has a wrong type or breaks a limit.
+        ConfigError: the file cannot be read, or an option has a wrong type or breaks a limit. Options are called what
+            they are called where they were given.
         SystemExit: an unknown flag (2), or --help (0).
     """
+    if any(word.partition("=")[0] == "--milvus-token" for word in argv):
+        raise ConfigError(
+            "--milvus-token: a flag shows in the process list; give --milvus-token-file, or RECALL_MILVUS_TOKEN"
+        )
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     early.add_argument("--config", type=Path, default=os.environ.get("RECALL_CONFIG"))
     file: Path | None = early.parse_known_args(argv)[0].config
@@ -152,7 +229,32 @@ def load_settings(argv: list[str]) -> Settings:
 
     try:
         return CliApp.run(FromFile, cli_args=argv)
+    except ConfigError as error:
+        raise ConfigError(_as_given(str(error), argv, file)) from None
     except ValidationError as error:
-        raise ConfigError(explain(error)) from error
+        raise ConfigError(_as_given(explain(error, secret=("milvus_token",)), argv, file)) from None
     except (yaml.YAMLError, TypeError, ValueError, OSError) as error:
         raise ConfigError(f"--config {file}: cannot be used: {error}") from error
+
+
+def without_credentials(uri: str) -> str:
+    """An address fit for logs and messages: without user and password."""
+    return re.sub(r"^([A-Za-z]+:/+)?.*@", r"\1", uri)
+
+
+def _as_given(message: str, argv: list[str], file: Path | None) -> str:
+    """The message with options called as they were given: `--max-users`, RECALL_MAX_USERS, or `max_users in FILE`."""
+    flags = {word.partition("=")[0] for word in argv}
+    in_file = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
+
+    def shown(matched: re.Match[str]) -> str:
+        name = matched[0]
+        flag, variable = f"--{name.replace('_', '-')}", f"RECALL_{name.upper()}"
+        if name not in Settings.model_fields or flag in flags:
+            return flag if name in Settings.model_fields else name
+        if variable in os.environ:
+            return variable
+        return f"{name} in {file}" if name in (in_file or {}) else flag
+
+    lines = [line.removeprefix("configuration: ") for line in message.splitlines()]
+    return "\n".join(re.sub(r"^[a-z_]+\b|(?<= )[a-z]+(_[a-z]+)+(?=[ :,]|$)", shown, line) for line in lines)

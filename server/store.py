@@ -21,6 +21,7 @@ from mind.artifact import Float32
 from mind.collection import ALIAS, EMBEDDING, FINGERPRINT, ITEM_ID, Fingerprint, Hits, wide_enough
 from server.errors import CollectionGoneError, InvalidRequestError, StoreError, StoreUnavailableError
 from server.search_wire import read_search, write_search
+from server.settings import without_credentials
 
 _NO_COLLECTION, _NO_ALIAS, _NOT_LOADED, _BAD_PARAMETER = 100, 1600, 101, 1100
 _LITE_BAD_FILTER = 6
@@ -51,7 +52,11 @@ class ItemStore(Protocol):
         """Stored embeddings of the given items, [D] float32 each; missing ones are absent."""
 
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
-        """Those of the given items that match. Raises InvalidRequestError for a filter that cannot be used."""
+        """Those of the given items that match. Raises InvalidRequestError for a filter that cannot be used.
+
+        `filter_` must be canonical (`server.filter`): it is joined with another condition, which any other text
+        could escape.
+        """
 
     async def search(
         self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
@@ -68,16 +73,37 @@ class ItemStore(Protocol):
 class MilvusStore:
     """`ItemStore` on Milvus Lite, Standalone or Distributed."""
 
-    def __init__(self, uri: str, token: str, db_name: str, ca_cert: Path | None, timeout_s: float) -> None:
+    def __init__(
+        self,
+        uri: str,
+        token: str,
+        db_name: str,
+        ca_cert: Path | None,
+        timeout_s: float,
+        *,
+        client_cert: tuple[Path, Path] | None = None,
+        server_name: str = "",
+    ) -> None:
         """Connects on first use, and again when that failed: a server may start before its database.
 
-        `timeout_s`: longest wait for anything but loading a collection.
+        Args:
+            uri: a path that ends in .db, or http(s)://host:port.
+            token: user:password or a token; empty without authentication.
+            db_name: Milvus database; empty is the default one.
+            ca_cert: PEM file that the certificate of an https:// Milvus is checked against.
+            timeout_s: longest wait for anything but loading a collection.
+            client_cert: PEM files of our certificate and its key, for mutual TLS; needs `ca_cert`.
+            server_name: name in Milvus' certificate, where it differs from the host.
         """
         self._uri = uri
         self._timeout_s = timeout_s
         self._options: dict[str, Any] = {"token": token, "db_name": db_name, "timeout": timeout_s}
-        if ca_cert:
-            self._options |= {"secure": True, "server_pem_path": str(ca_cert)}
+        if ca_cert:  # which pymilvus calls otherwise where we have a certificate too
+            self._options |= {"secure": True, "ca_pem_path" if client_cert else "server_pem_path": str(ca_cert)}
+        if client_cert:
+            self._options |= {"client_pem_path": str(client_cert[0]), "client_key_path": str(client_cert[1])}
+        if server_name:
+            self._options["server_name"] = server_name
         self._client: AsyncMilvusClient | None = None
         self._searching_on: Any = None
         """The connection that `_search_method` belongs to; pymilvus may make a new one."""
@@ -115,7 +141,6 @@ class MilvusStore:
 
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
         """See `ItemStore`."""
-        await self._query(collection, filter_, [ITEM_ID], limit=1)  # alone it must be a filter; joined it could escape
         both = f"({filter_}) and {ITEM_ID} in {json.dumps(item_ids)}"
         rows = await self._query(collection, both, [ITEM_ID], limit=len(item_ids))
         return {row[ITEM_ID] for row in rows}
@@ -180,7 +205,9 @@ class MilvusStore:
             if self._uri.endswith(".db") and _held_by_another(self._uri):
                 reason = "another process holds this Milvus Lite file; stop it, or serve the file to all with "
                 reason += "`milvus-lite server` and give its http:// address"
-            raise StoreUnavailableError(f"Milvus at {self._uri}: {_shorten(str(reason))}") from error
+            shown = without_credentials(self._uri)
+            reason = _shorten(str(reason).replace(self._uri, shown))
+            raise StoreUnavailableError(f"Milvus at {shown}: {reason}") from error
         return client
 
 

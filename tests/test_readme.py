@@ -46,8 +46,9 @@ def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> l
 def server_options() -> list[tuple[str, object, str]]:
     rows = []
     for name, field in Settings.model_fields.items():
-        default = "" if name == "milvus_token" else field.default
-        rows.append((f"--{name.replace('_', '-')}", default, field.description or ""))
+        secret = name == "milvus_token"
+        shown = "RECALL_MILVUS_TOKEN" if secret else f"--{name.replace('_', '-')}"
+        rows.append((shown, "" if secret else field.default, field.description or ""))
     return rows
 
 

@@ -152,10 +152,10 @@ async def test_recall_answers_in_request_order_and_says_what_answered(start: Sta
         ),
         (recall_pb2.RecallRequest(users=[USER], top_k=5, filter="year >="), "FILTER_INVALID", "filter", "'year >='"),
         (
-            recall_pb2.RecallRequest(users=[USER], top_k=5, filter="year / 0 == 1"),
+            recall_pb2.RecallRequest(users=[USER], top_k=5, filter="item_id / 0 == 1"),
             "FILTER_INVALID",
             "filter",
-            "by zero",
+            "column 11: divides by 0",
         ),
         (
             recall_pb2.RecallRequest(users=[USER], top_k=5, merge_strategy=9),  # type: ignore[arg-type]
@@ -298,6 +298,7 @@ async def test_count_and_info(start: Start) -> None:
     assert (info.item_count, info.embedding_dim, info.num_interests, info.maxlen) == (200, 16, 4, 8)
     assert (info.metric, info.encoder, info.admin_enabled, info.refused_release) == ("IP", "numpy", True, "")
     assert info.limits.max_users == 256 and info.limits.max_candidates == 150_000
+    assert info.limits.max_filter_depth == 16
 
 
 async def test_explain_shows_what_recall_does(start: Start) -> None:

@@ -131,7 +131,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests")
+    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth")
     MAX_USERS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +140,7 @@ class Limits(_message.Message):
     MAX_FILTER_CHARS_FIELD_NUMBER: _ClassVar[int]
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CONCURRENT_REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_FILTER_DEPTH_FIELD_NUMBER: _ClassVar[int]
     max_users: int
     max_top_k: int
     max_candidates: int
@@ -148,7 +149,8 @@ class Limits(_message.Message):
     max_filter_chars: int
     max_request_bytes: int
     max_concurrent_requests: int
-    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ...) -> None: ...
+    max_filter_depth: int
+    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ...) -> None: ...
 
 class Attribute(_message.Message):
     __slots__ = ("name", "type")

@@ -84,6 +84,7 @@ class RecallServiceServicer(object):
 
     def Explain(self, request, context):
         """Runs Recall for one user and shows every step: interest vectors, hits of each, what was dropped and why.
+        UNIMPLEMENTED where it is turned off.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,82 @@
+"""Certificates in PEM files: read and held against each other. Knows nothing of gRPC."""
+
+import ssl
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from mind.errors import ConfigError
+
+_LABELS = {"certificate": b"-----BEGIN CERTIFICATE-----", "private key": b"PRIVATE KEY-----"}
+
+
+class Option(NamedTuple):
+    """A file, and the option that names it."""
+
+    name: str
+    file: Path
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """Contents of the files, fit to be used together."""
+
+    certificate: bytes
+    """The chain, our own certificate first."""
+    key: bytes = field(repr=False)
+    """The private key of the first certificate."""
+    client_ca: bytes | None
+    """Authorities that a peer's certificate is checked against; None asks for none."""
+
+
+def read_certificates(certificate: Option, key: Option, client_ca: Option | None = None) -> Certificates:
+    """Read certificate, key and authorities.
+
+    Raises:
+        ConfigError: a file cannot be read or is not PEM, or the key is of another certificate; it names option, file
+            and fault.
+    """
+    files = (_read(certificate, "certificate"), _read(key, "private key"))
+    authorities = read_authorities(client_ca) if client_ca else None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_cert_chain(certificate.file, key.file, password=_no_password)
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError(
+                f"{key.name} {key.file}: is not the key of the certificate in {certificate.name} {certificate.file}"
+            ) from None
+        raise ConfigError(
+            f"{certificate.name} {certificate.file}, {key.name} {key.file}: cannot be used: {error.reason or error}"
+        ) from None
+    except PermissionError:
+        raise ConfigError(f"{key.name} {key.file}: is protected by a password") from None
+    except OSError as error:
+        raise ConfigError(f"{key.name} {key.file}: cannot be read: {error.strerror}") from None
+    if files != (_read(certificate, "certificate"), _read(key, "private key")):
+        raise ConfigError(f"{certificate.name} {certificate.file}: changed while it was read")
+    return Certificates(*files, authorities)
+
+
+def read_authorities(option: Option) -> bytes:
+    """Certificates of authorities. Raises ConfigError as `read_certificates` does."""
+    content = _read(option, "certificate")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=content.decode("ascii", "ignore"))
+    except ssl.SSLError as error:
+        raise ConfigError(f"{option.name} {option.file}: cannot be used: {error.reason or error}") from None
+    return content
+
+
+def _read(option: Option, what: Literal["certificate", "private key"]) -> bytes:
+    try:
+        content = option.file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{option.name} {option.file}: cannot be read: {error.strerror}") from None
+    if _LABELS[what] not in content:
+        raise ConfigError(f"{option.name} {option.file}: is not PEM: it has no {what}")
+    return content
+
+
+def _no_password() -> str:
+    raise PermissionError  # or OpenSSL would ask for it at the terminal
