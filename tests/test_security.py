@@ -99,7 +99,7 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     async def start(**options: Any) -> str:
         store = FakeStore()
         store.publish(load_artifact(make_artifact(tmp_path / "artifacts")))
-        settings = Settings(listen="127.0.0.1:0", artifacts=tmp_path / "artifacts", **options)
+        settings = Settings(listen="127.0.0.1:0", artifacts=str(tmp_path / "artifacts"), **options)
         server = RecallServer(settings, store)
         servers.append(server)
         await server.releases.check()
