@@ -11,6 +11,7 @@ ServerError
 ├── ReleaseRefusedError        a release fails a check; the one before it keeps serving
 └── StoreError                 Milvus
     ├── StoreUnavailableError  cannot be reached, or does not answer in time
+    │   └── StoreTimeoutError  was waited for; asking again would only add to its load
     └── CollectionGoneError    the collection is missing or not loaded
 """
 
@@ -88,6 +89,10 @@ class StoreUnavailableError(StoreError):
     """Milvus cannot be reached, or does not answer in time."""
 
     reason = "STORE_UNAVAILABLE"
+
+
+class StoreTimeoutError(StoreUnavailableError):
+    """Milvus was asked and did not answer in time; asking again would only add to its load."""
 
 
 class CollectionGoneError(StoreError):

@@ -71,7 +71,7 @@ class FakeStore:
             raise StoreError("Milvus (code 65535): out of memory")
         (await self._find(collection)).loaded = True
 
-    async def count(self, collection: str, filter_: str = "") -> int:
+    async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
         return int(_passes((await self._find(collection)).item_ids, filter_).sum())
 
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
