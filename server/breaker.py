@@ -52,8 +52,8 @@ class GuardedStore:
         return await self._guarded(lambda: self._store.fingerprint(collection))
 
     async def load(self, collection: str) -> None:
-        """See `ItemStore`; this alone may take minutes."""
-        await self._guarded(lambda: self._store.load(collection))
+        """See `ItemStore`. Not guarded: it takes minutes, and may be what makes searches possible again."""
+        await self._store.load(collection)
 
     async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
         """See `ItemStore`."""

@@ -10,9 +10,9 @@ ServerError
 ├── StoppingError              the server is on its way out
 ├── ReleaseRefusedError        a release fails a check; the one before it keeps serving
 └── StoreError                 Milvus
-    ├── StoreUnavailableError  cannot be reached, or does not answer in time
+    ├── StoreUnavailableError  cannot be reached, does not answer in time, or has yet to load the collection
     │   └── StoreTimeoutError  was waited for; asking again would only add to its load
-    └── CollectionGoneError    the collection is missing or not loaded
+    └── CollectionGoneError    the collection is missing
 """
 
 
@@ -86,7 +86,7 @@ class StoreError(ServerError):
 
 
 class StoreUnavailableError(StoreError):
-    """Milvus cannot be reached, or does not answer in time."""
+    """Milvus cannot be reached, does not answer in time, or has yet to load the collection."""
 
     reason = "STORE_UNAVAILABLE"
 
@@ -96,6 +96,6 @@ class StoreTimeoutError(StoreUnavailableError):
 
 
 class CollectionGoneError(StoreError):
-    """The collection is missing or not loaded."""
+    """The collection is missing."""
 
     reason = "COLLECTION_GONE"

@@ -224,8 +224,10 @@ def _translate(code: Any, message: str, filter_: str) -> StoreError | InvalidReq
     reason = _shorten(message)
     if filter_ and (code in (_LITE_BAD_FILTER, _BAD_PARAMETER) or "expression" in message):
         return InvalidRequestError("filter", f"Milvus cannot use {filter_[:100]!r}: {reason}", "FILTER_INVALID")
-    if code in (_NO_COLLECTION, _NO_ALIAS, _NOT_LOADED):
+    if code in (_NO_COLLECTION, _NO_ALIAS):
         return CollectionGoneError(f"Milvus: {reason}")
+    if code == _NOT_LOADED:  # a Milvus that has just started says so of what it will load by itself
+        return StoreUnavailableError(f"Milvus: {reason}")
     if isinstance(code, grpc.StatusCode) or code in (2, 503) or _SILENT.search(message):
         return StoreUnavailableError(f"Milvus does not answer: {reason}")
     return StoreError(f"Milvus (code {code}): {reason}")

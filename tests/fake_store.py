@@ -11,7 +11,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32
 from mind.collection import Fingerprint, Hits
 from mind.sequences import Int64
-from server.errors import CollectionGoneError, InvalidRequestError, ServerError, StoreError
+from server.errors import CollectionGoneError, InvalidRequestError, ServerError, StoreError, StoreUnavailableError
 
 _OPERATORS = {"<": operator.lt, ">": operator.gt, "==": operator.eq}
 
@@ -91,7 +91,7 @@ class FakeStore:
     ) -> Hits:
         found = await self._find(collection)
         if not found.loaded:
-            raise CollectionGoneError(f"Milvus: collection {collection} is not loaded")
+            raise StoreUnavailableError(f"Milvus: collection {collection} is not loaded")
         self.searches.append((len(vectors), limit))
         keep = _passes(found.item_ids, filter_)
         scores = vectors @ found.vectors[keep].T

@@ -2,13 +2,16 @@
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
+from rich.table import Table
 
 from clients import AsyncRecallClient, UnavailableError
 from indexer.attributes import Attributes
@@ -20,7 +23,7 @@ from tests.artifacts import make_artifact
 from tests.milvus_server import ROOT, Milvus
 from tests.test_service import Server
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=150)
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # a traceback for every call that finds nothing
 _STARTED = time.monotonic()
 ITEMS, DIM = 2_000, 16
@@ -38,6 +41,38 @@ def own_milvus() -> Iterator[tuple[Milvus, Path]]:
         say("start Milvus")
         with Milvus(Path(directory) / "milvus", ROOT / ".pytest_cache" / "d" / "milvus-2.3.5") as milvus:
             yield milvus, Path(directory)
+
+
+@dataclass
+class Findings:
+    """What a drill measured, and what was not as it should be."""
+
+    measured: dict[str, str] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def expect(self, right: bool, what: str) -> None:
+        """Note a fault unless all is right."""
+        if not right:
+            self.faults.append(what)
+            say(f"[bold red]not as it should be:[/] {what}")
+
+    def seconds(self, what: str, seconds: float, most: float = float("inf")) -> None:
+        """Note a time, and a fault if it is longer than `most`."""
+        self.measured[what] = f"{seconds:.1f} s"
+        say(f"{what}: {seconds:.1f} s")
+        self.expect(seconds <= most, f"{what}: {seconds:.1f} s, expected {most:g} s at most")
+
+    def close(self, *tables: Table) -> None:
+        """Print everything; ends a drill that was started by hand with exit code 1 if there are faults."""
+        for table in tables:
+            console.print(table)
+        times = Table(box=None, show_header=False)
+        for what, value in self.measured.items():
+            times.add_row(what, value)
+        console.print(times)
+        console.print("[bold green]all as it should be" if not self.faults else f"[bold red]{len(self.faults)} faults")
+        if self.faults:
+            sys.exit(1)
 
 
 def make_models(directory: Path, models: int, items: int = ITEMS) -> list[Artifact]:
@@ -78,8 +113,8 @@ async def serving(
     try:
         for server in servers:
             await asyncio.to_thread(server.wait_for, "listening on")
-            if wait:
-                await until_health(server.address, True, 60)
+            if wait and await until_health(server.address, True, 60) == float("inf"):
+                raise AssertionError(f"{server.address} does not serve:\n{''.join(server.log)}")
         yield servers
     finally:
         for server in servers:
@@ -87,17 +122,21 @@ async def serving(
 
 
 async def until_health(address: str, serving: bool, timeout_s: float) -> float:
-    """Wait until a server says that it serves, or that it does not; gives the seconds that it took."""
+    """Wait until a server says that it serves, or that it does not.
+
+    Returns:
+        The seconds that it took; infinite if it did not come.
+    """
     started = time.monotonic()
     async with AsyncRecallClient(address, timeout_s=2) as client:
-        while await is_serving(client) != serving:
+        while await _is_serving(client) != serving:
             if time.monotonic() - started > timeout_s:
-                raise AssertionError(f"{address} is still {'not ' * serving}serving after {timeout_s:g} s")
+                return float("inf")
             await asyncio.sleep(0.05)
     return time.monotonic() - started
 
 
-async def is_serving(client: AsyncRecallClient) -> bool:
+async def _is_serving(client: AsyncRecallClient) -> bool:
     """What health says; False if nobody listens."""
     try:
         return await client.is_serving()

@@ -20,6 +20,8 @@ TOLERANCE = 1e-3
 """Of a score, near 30: Milvus sums in another order than we do."""
 LATE_S = 0.25
 """How long after its deadline a call may end on a busy machine."""
+SETTLE_S = 0.5
+"""How long before a fault a phase begins, so that calls of the one before have ended."""
 SHOWN = 5
 """Wrong answers that are printed."""
 
@@ -36,6 +38,11 @@ class Phase:
     wrong: int = 0
     late: int = 0
     """Calls that ended well after their deadline."""
+
+    @property
+    def calls(self) -> int:
+        """How many."""
+        return sum(self.outcomes.values())
 
     def percentile_ms(self, percent: float) -> float:
         """A percentile of the latency of all calls."""
@@ -103,7 +110,7 @@ class Load:
     """Callers in a closed loop, single users; start it, name phases, stop it."""
 
     def __init__(self, addresses: Sequence[str], answers: Answers, callers: int, timeout_s: float) -> None:
-        """`callers` share one shipped client a server; `timeout_s` is the deadline of a call, retries included."""
+        """`callers` share one shipped client a server; `timeout_s` is the deadline of a call, its retries included."""
         self._clients = [AsyncRecallClient(address, timeout_s=timeout_s) for address in addresses]
         self._answers = answers
         self._callers = callers
@@ -111,15 +118,25 @@ class Load:
         self._running: list[asyncio.Task[None]] = []
         self._shown = 0
         self.phases = [Phase("start")]
-        self.last_ok = self.first_ok = 0.0
-        """When the last answer of now, and the first one of this phase, came; `time.monotonic`."""
+        self.first: dict[str, float] = {}
+        """When each outcome was first met in this phase; `time.monotonic`."""
         self.reasons: Counter[str] = Counter()
+        """Messages of the failures."""
 
     def phase(self, name: str) -> Phase:
         """Calls that begin from now on count here."""
         self.phases.append(Phase(name))
-        self.first_ok = 0.0
+        self.first = {}
         return self.phases[-1]
+
+    async def until(self, outcome: str, timeout_s: float) -> float:
+        """Wait for an outcome in this phase; gives the seconds that it took from now. Infinite if it did not come."""
+        started = time.monotonic()
+        while outcome not in self.first:
+            if time.monotonic() - started > timeout_s:
+                return float("inf")
+            await asyncio.sleep(0.02)
+        return max(self.first[outcome] - started, 0.0)
 
     async def __aenter__(self) -> "Load":
         """Begin to call."""
@@ -150,15 +167,15 @@ class Load:
             outcome, fault = error.reason or error.code.name, ""
             phase.failed += 1
             self.reasons[str(error)] += 1
-            await asyncio.sleep(0.01)  # a caller that fails at once must not keep the machine busy
+            await asyncio.sleep(0.02)  # a caller that fails at once must not keep the machine busy
         else:
             (result,) = answer.results
             outcome = recall_pb2.UserStatus.Name(result.status).removeprefix("USER_STATUS_")
             fault = self._answers.fault(user, result, answer.model_versions[0], answer.collections[0])
-            self.last_ok = time.monotonic()
-            self.first_ok = self.first_ok or self.last_ok
         took = time.monotonic() - started
         phase.outcomes[outcome] += 1
+        if phase is self.phases[-1]:
+            self.first.setdefault(outcome, time.monotonic())
         phase.latency_s.append(took)
         phase.late += took > self._timeout_s + LATE_S
         if fault:
@@ -170,13 +187,17 @@ class Load:
     def table(self, title: str) -> Table:
         """All phases but the first, which warms up."""
         table = Table(title=title, title_justify="left")
-        table.add_column("calls that began")
-        for heading in ("calls", "failed", "wrong", "late", "p50 ms", "p99 ms", "slowest ms"):
-            table.add_column(heading, justify="right")
-        table.add_column("outcomes")
+        for heading in ("calls that began", "calls", "failed", "wrong", "late", "p50 ms", "p99 ms", "outcomes"):
+            table.add_column(heading, justify="left" if heading in ("calls that began", "outcomes") else "right")
         for phase in self.phases[1:]:
-            times = [f"{phase.percentile_ms(percent):,.0f}" for percent in (50, 99, 100)]
+            times = [f"{phase.percentile_ms(percent):,.0f}" for percent in (50, 99)]
             outcomes = ", ".join(f"{name} {count:,}" for name, count in phase.outcomes.most_common())
-            calls = f"{sum(phase.outcomes.values()):,}"
-            table.add_row(phase.name, calls, str(phase.failed), str(phase.wrong), str(phase.late), *times, outcomes)
+            counts = (f"{count:,}" for count in (phase.calls, phase.failed, phase.wrong, phase.late))
+            table.add_row(phase.name, *counts, *times, outcomes)
         return table
+
+
+def begin(name: str, *loads: Load) -> None:
+    """Calls of all of them that begin from now on count in a phase of this name."""
+    for load in loads:
+        load.phase(name)
