@@ -5,7 +5,7 @@ import gc
 import logging
 import multiprocessing
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -18,6 +18,7 @@ from mind.errors import ConfigError
 from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.admin import AdminService
+from server.breaker import GuardedStore
 from server.door import Door
 from server.pipeline import CandidatePipeline
 from server.release import Releases, watch
@@ -42,7 +43,9 @@ class RecallServer:
     def __init__(self, settings: Settings, store: ItemStore) -> None:
         """Raises ConfigError if the address is taken, or certificates or tokens cannot be used."""
         self._settings = settings
-        self._store = store
+        self._store = store = GuardedStore(store, self._probe(store), self._tell_health)
+        self._usable = False
+        """Whether a release is loaded and, when Milvus was last asked, in its memory."""
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._health = health.aio.HealthServicer()
         models = Models(settings.artifacts, settings.artifact_cache)
@@ -55,6 +58,7 @@ class RecallServer:
             max_batch_users=settings.max_batch_users,
             max_queued_users=settings.max_queued_users,
             workers=settings.search_workers,
+            degraded=settings.degraded,
         )
         self._door = Door(settings.max_concurrent_requests)
         self._server = grpc.aio.server(
@@ -90,9 +94,9 @@ class RecallServer:
 
     async def start(self) -> None:
         """Listen, NOT_SERVING until the first release is loaded, and follow releases from then on."""
-        await self._set_health(False)
+        await self._tell_health()
         await self._server.start()
-        self._watching = asyncio.create_task(watch(self.releases, self._settings.watch_interval_s, self._set_health))
+        self._watching = asyncio.create_task(watch(self.releases, self._settings.watch_interval_s, self._set_usable))
 
     async def stop(self, drain_s: float) -> None:
         """Say NOT_SERVING, let calls in progress finish, `drain_s` seconds at most, and go."""
@@ -104,7 +108,21 @@ class RecallServer:
         await self._store.close()
         self._encode_on.shutdown()
 
-    async def _set_health(self, serving: bool) -> None:
+    def _probe(self, store: ItemStore) -> Callable[[], Awaitable[None]]:
+        async def probe() -> None:
+            release = self.releases.current
+            params = dict(release.fingerprint.search_params)
+            timeout_s = self._settings.search_timeout_ms / 1000
+            await store.search(release.collection, release.item_embedding[1:2], 1, "", params, timeout_s)
+
+        return probe
+
+    async def _set_usable(self, usable: bool) -> None:
+        self._usable = usable
+        await self._tell_health()
+
+    async def _tell_health(self) -> None:
+        serving = self._usable and (self._settings.degraded or not self._store.open)
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", RECALL.full_name):
             await self._health.set(name, status)

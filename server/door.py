@@ -27,6 +27,7 @@ from server.errors import (
     ReleaseRefusedError,
     ServerError,
     StoppingError,
+    StoreTimeoutError,
     StoreUnavailableError,
     UnauthenticatedError,
 )
@@ -126,6 +127,8 @@ async def abort(context: Context, error: ServerError) -> None:
     metadata = [*status.trailing_metadata, (REASON_KEY, error.reason)]
     if isinstance(error, OverloadedError):
         metadata.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
+    if isinstance(error, StoreTimeoutError):
+        metadata.append(("grpc-retry-pushback-ms", "-1"))  # gRPC's word for: do not retry
     await context.abort(status.code, status.details, tuple(metadata))
 
 

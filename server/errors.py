@@ -11,8 +11,9 @@ ServerError
 ├── StoppingError              the server is on its way out
 ├── ReleaseRefusedError        a release fails a check; the one before it keeps serving
 └── StoreError                 Milvus
-    ├── StoreUnavailableError  cannot be reached, or does not answer in time
-    └── CollectionGoneError    the collection is missing or not loaded
+    ├── StoreUnavailableError  cannot be reached, does not answer in time, or has yet to load the collection
+    │   └── StoreTimeoutError  was waited for; asking again would only add to its load
+    └── CollectionGoneError    the collection is missing
 """
 
 
@@ -95,12 +96,16 @@ class StoreError(ServerError):
 
 
 class StoreUnavailableError(StoreError):
-    """Milvus cannot be reached, or does not answer in time."""
+    """Milvus cannot be reached, does not answer in time, or has yet to load the collection."""
 
     reason = "STORE_UNAVAILABLE"
 
 
+class StoreTimeoutError(StoreUnavailableError):
+    """Milvus was asked and did not answer in time; asking again would only add to its load."""
+
+
 class CollectionGoneError(StoreError):
-    """The collection is missing or not loaded."""
+    """The collection is missing."""
 
     reason = "COLLECTION_GONE"

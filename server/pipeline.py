@@ -26,6 +26,8 @@ from server.store import ItemStore
 
 UNKNOWN_LISTED = 100
 """Unknown ids that an answer lists per user."""
+ANSWER_S = 0.05
+"""Time kept back from a caller's deadline to answer without Milvus."""
 TIMER_S = 0.01
 """How much too early a timeout may end a call."""
 INLINE_HITS = 20_000
@@ -39,6 +41,7 @@ class Status(IntEnum):
     EMPTY_HISTORY = 2
     ALL_UNKNOWN = 3
     INVALID = 4
+    DEGRADED = 5
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class UserResult:
     @property
     def fallback(self) -> bool:
         """Whether the candidates are the popular list."""
-        return self.status in (Status.EMPTY_HISTORY, Status.ALL_UNKNOWN)
+        return self.status in (Status.EMPTY_HISTORY, Status.ALL_UNKNOWN, Status.DEGRADED)
 
 
 @dataclass(frozen=True)
@@ -140,12 +143,14 @@ class CandidatePipeline:
         max_batch_users: int = 64,
         max_queued_users: int = 4_096,
         workers: int = 2,
+        degraded: bool = False,
     ) -> None:
         """`encode_on` must have one thread: encoders need not be thread-safe. The rest is as in `server.settings`."""
         self._store = store
         self._encode_on = encode_on
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
+        self._degraded = degraded
         self._batcher = Batcher(self._answer, max_batch_users, max_queued_users, workers)
 
     def admit(self, users: int, remaining_s: float | None) -> None:
@@ -188,6 +193,8 @@ class CandidatePipeline:
             merged = await _merge(job, hits, user, interest, len(batch.active), excluded)
             popular = await self._popular(job, batch, left)
         except StoreUnavailableError as error:
+            if self._degraded and not job.explain:
+                return _without_milvus(waiting, batch, started, encoded)
             return [_late(each, error) for each in waiting]
         results = _results(query, batch, merged, popular)
         trace = None
@@ -218,6 +225,8 @@ class CandidatePipeline:
             return user, interest, Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
         params = (job.query.filter and fingerprint.filter_search_params) or fingerprint.search_params
         limit = job.limit * (1 if fingerprint.interest_cosine >= 1 else OVERSEARCH)
+        if self._degraded:
+            left -= min(ANSWER_S, left / 2)
         timeout_s = max(min(self._search_timeout_s, left), 0.001)
         hits = await self._store.search(
             job.release.collection, vectors[searched], limit, job.query.filter, dict(params), timeout_s
@@ -240,6 +249,44 @@ class CandidatePipeline:
             raise StoreUnavailableError("Milvus does not answer: the filter of the popular list timed out") from error
         keep = np.isin(popular.item_ids, list(passing))
         return Popular(popular.item_ids[keep], popular.scores[keep])
+
+
+def _without_milvus(
+    waiting: list[Waiting[_Job, Outcome]], batch: _Batch, started: float, encoded: float
+) -> list[Outcome | Exception]:
+    """What can be answered while Milvus does not: the popular list."""
+    encode_ms, search_ms = (encoded - started) * 1000, (time.perf_counter() - encoded) * 1000
+    told = zip(batch.status, batch.unknown, strict=True)
+    return [
+        Outcome(
+            [_degraded(each.ask, user, *next(told)) for user in each.ask.query.users],
+            Timings((started - each.arrived) * 1000, encode_ms, search_ms, 0.0),
+            None,
+        )
+        for each in waiting
+    ]
+
+
+def _degraded(job: _Job, user: UserQuery, status: Status, unknown: Int64) -> UserResult:
+    """One user's share of the popular list; none of it where there is a filter, which only Milvus can check."""
+    query, popular = job.query, job.release.popular
+    excluded = np.concatenate([user.exclude, user.hist_item]) if query.exclude_history else user.exclude
+    rows = np.flatnonzero(~np.isin(popular.item_ids, excluded))[: query.top_k]
+    detail = user.invalid
+    if status is Status.INVALID:
+        rows = rows[:0]
+    elif query.filter:
+        status, rows = Status.DEGRADED, rows[:0]
+        detail = "Milvus does not answer, and only Milvus can check a filter"
+    elif status is Status.OK:
+        status, detail = Status.DEGRADED, "Milvus does not answer"
+    if not detail and len(rows) < query.top_k:
+        detail = _fewer(len(rows), query.top_k)
+    return UserResult(popular.item_ids[rows], popular.scores[rows], np.full(len(rows), -1), status, unknown, detail)
+
+
+def _fewer(found: int, top_k: int) -> str:
+    return f"{found} of {top_k}: filter and exclusions leave no more of the items fetched"
 
 
 def _late(waiting: Waiting[_Job, Outcome], error: StoreUnavailableError) -> Exception:
@@ -326,6 +373,6 @@ def _results(query: Query, batch: _Batch, merged: Merged, popular: Popular) -> l
             item_ids, scores, interest = popular.item_ids[rows], popular.scores[rows], np.full(len(rows), -1)
         detail = user.invalid
         if not detail and len(item_ids) < query.top_k:
-            detail = f"{len(item_ids)} of {query.top_k}: filter and exclusions leave no more of the items fetched"
+            detail = _fewer(len(item_ids), query.top_k)
         results.append(UserResult(item_ids, scores, interest, status, unknown, detail))
     return results

@@ -27,6 +27,7 @@ from server.errors import (
     ReleaseRefusedError,
     ServerError,
     StoreError,
+    StoreUnavailableError,
 )
 from server.store import ItemStore
 
@@ -110,9 +111,14 @@ class Releases:
         return self._current is not None
 
     async def can_serve(self) -> bool:
-        """Whether the release that was loaded is still in Milvus, whatever the alias says."""
+        """Whether the release that was loaded is still in Milvus, whatever the alias says.
+
+        A Milvus that does not answer takes nothing away: how long to bear with it is not decided here.
+        """
         try:
             await self._store.load(self.current.collection)
+        except StoreUnavailableError:
+            return True
         except (NotReadyError, StoreError):
             return False
         return True

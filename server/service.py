@@ -48,7 +48,10 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         """Items of the released collection."""
         release = self._releases.current
         filter_ = read_filter(request.filter, self._settings, release.fingerprint.attributes)
-        count = await self._store.count(release.collection, filter_)
+        limit_s = self._settings.search_timeout_ms / 1000
+        remaining_s = context.time_remaining()
+        timeout_s = limit_s if remaining_s is None else min(remaining_s, limit_s)
+        count = await self._store.count(release.collection, filter_, timeout_s)
         return recall_pb2.CountItemsResponse(
             count=count, model_version=release.model_version, collection=release.collection
         )

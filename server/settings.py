@@ -90,6 +90,8 @@ class Settings(BaseSettings):
     """Seconds between looks at the release alias."""
     search_timeout_ms: int = Field(default=5_000, gt=0, le=INT32_MAX)
     """Longest wait for Milvus; a caller's shorter deadline wins."""
+    degraded: bool = False
+    """While Milvus does not answer, give the popular list, labelled as such, instead of an error."""
     drain_timeout_s: float = Field(default=20.0, ge=0)
     """Seconds that calls in progress get to finish after SIGTERM."""
     max_users: int = Field(default=256, gt=0, le=INT32_MAX)

@@ -19,7 +19,13 @@ from pymilvus.client.types import LoadState
 
 from mind.artifact import Float32
 from mind.collection import ALIAS, EMBEDDING, FINGERPRINT, ITEM_ID, Fingerprint, Hits, wide_enough
-from server.errors import CollectionGoneError, InvalidRequestError, StoreError, StoreUnavailableError
+from server.errors import (
+    CollectionGoneError,
+    InvalidRequestError,
+    StoreError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
 from server.search_wire import read_search, write_search
 from server.settings import without_credentials
 
@@ -27,6 +33,11 @@ _NO_COLLECTION, _NO_ALIAS, _NOT_LOADED, _BAD_PARAMETER = 100, 1600, 101, 1100
 _LITE_BAD_FILTER = 6
 _SEARCH = "/milvus.proto.milvus.MilvusService/Search"
 _LONGEST_REASON = 300
+_LOADING_S = 10 * 60
+_CHANNEL = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1_000}
+"""Or a Milvus that was away for minutes would be noticed up to two minutes after it is back."""
+_ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}
+"""pymilvus tries again until a timeout passes; without one it heeds the number of tries. The time is up to `_call`."""
 _SILENT = re.compile("unavailable|retry timeout|retry run out|context (canceled|deadline|done)", re.IGNORECASE)
 """How pymilvus says, with a code that means other things too, that nobody answered in time."""
 
@@ -45,8 +56,8 @@ class ItemStore(Protocol):
     async def load(self, collection: str) -> None:
         """Bring the collection into memory, if it is not there."""
 
-    async def count(self, collection: str, filter_: str = "") -> int:
-        """Items that match, exactly. Raises InvalidRequestError for a filter that cannot be used."""
+    async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
+        """Items that match, exactly, counted in `timeout_s`. Raises InvalidRequestError for a bad filter."""
 
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
         """Stored embeddings of the given items, [D] float32 each; missing ones are absent."""
@@ -98,6 +109,7 @@ class MilvusStore:
         self._uri = uri
         self._timeout_s = timeout_s
         self._options: dict[str, Any] = {"token": token, "db_name": db_name, "timeout": timeout_s}
+        self._options["grpc_options"] = _CHANNEL
         if ca_cert:  # which pymilvus calls otherwise where we have a certificate too
             self._options |= {"secure": True, "ca_pem_path" if client_cert else "server_pem_path": str(ca_cert)}
         if client_cert:
@@ -106,32 +118,32 @@ class MilvusStore:
             self._options["server_name"] = server_name
         self._client: AsyncMilvusClient | None = None
         self._searching_on: Any = None
-        """The connection that `_search_method` belongs to; pymilvus may make a new one."""
+        """The channel that `_search_method` belongs to; pymilvus makes a new one when a call of its own fails."""
         self._search_method: Any = None
         self._connecting = asyncio.Lock()
 
     async def live_collection(self) -> str | None:
         """See `ItemStore`."""
         try:
-            found = await self._call(lambda milvus: milvus.describe_collection(ALIAS, timeout=self._timeout_s))
+            found = await self._call(lambda milvus: milvus.describe_collection(ALIAS, **_ONCE))
         except CollectionGoneError:
             return None
         return str(found["collection_name"])  # DescribeAlias of 2.3.5 looks in the default database only
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         """See `ItemStore`."""
-        found = await self._call(lambda milvus: milvus.describe_collection(collection, timeout=self._timeout_s))
+        found = await self._call(lambda milvus: milvus.describe_collection(collection, **_ONCE))
         return Fingerprint.from_json((found.get("properties") or {}).get(FINGERPRINT, ""))
 
     async def load(self, collection: str) -> None:
         """See `ItemStore`."""
-        state = await self._call(lambda milvus: milvus.get_load_state(collection, timeout=self._timeout_s))
+        state = await self._call(lambda milvus: milvus.get_load_state(collection, **_ONCE))
         if state["state"] != LoadState.Loaded:
-            await self._call(lambda milvus: milvus.load_collection(collection, timeout=10 * 60))
+            await self._call(lambda milvus: milvus.load_collection(collection, **_ONCE), timeout_s=_LOADING_S)
 
-    async def count(self, collection: str, filter_: str = "") -> int:
+    async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
         """See `ItemStore`."""
-        rows = await self._query(collection, filter_, ["count(*)"], consistency_level="Strong")
+        rows = await self._query(collection, filter_, ["count(*)"], timeout_s, consistency_level="Strong")
         return int(rows[0]["count(*)"])
 
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
@@ -151,7 +163,7 @@ class MilvusStore:
         """See `ItemStore`."""
         params = wide_enough(params, limit)
         request = write_search(collection, vectors, limit, filter_, tuple(params.items()))
-        answer = await self._call(lambda milvus: self._search(milvus, request, timeout_s), filter_)
+        answer = await self._call(lambda milvus: self._search(milvus, request), filter_, timeout_s)
         try:
             status, hits = read_search(answer)
         except ValueError as error:
@@ -160,39 +172,50 @@ class MilvusStore:
             raise _translate(status.code or status.error_code, status.reason, filter_)
         return hits
 
-    async def _search(self, milvus: AsyncMilvusClient, request: bytes, timeout_s: float) -> bytes:
-        connection = await milvus._get_connection()
-        if connection is not self._searching_on:
-            self._searching_on, self._search_method = connection, connection._final_channel.unary_unary(_SEARCH)
+    async def _search(self, milvus: AsyncMilvusClient, request: bytes) -> bytes:
+        channel = (await milvus._get_connection())._final_channel
+        if channel is not self._searching_on:
+            self._searching_on, self._search_method = channel, channel.unary_unary(_SEARCH)
         metadata = milvus._generate_call_context().to_grpc_metadata()  # names the Milvus database
-        return bytes(await self._search_method(request, timeout=timeout_s, metadata=metadata))
+        return bytes(await self._search_method(request, metadata=metadata))
 
     async def drop(self, collection: str) -> None:
         """See `ItemStore`."""
         if await self.live_collection() == collection:
-            await self._call(lambda milvus: milvus.drop_alias(ALIAS, timeout=self._timeout_s))
-        await self._call(lambda milvus: milvus.drop_collection(collection, timeout=self._timeout_s))
+            await self._call(lambda milvus: milvus.drop_alias(ALIAS, **_ONCE))
+        await self._call(lambda milvus: milvus.drop_collection(collection, **_ONCE))
 
     async def close(self) -> None:
         """See `ItemStore`."""
         if self._client:
             await self._client.close()
 
-    async def _query(self, collection: str, filter_: str, fields: list[str], **options: Any) -> list[dict[str, Any]]:
-        query = {"filter": filter_, "output_fields": fields, "timeout": self._timeout_s} | options
-        return list(await self._call(lambda milvus: milvus.query(collection, **query), filter_))
+    async def _query(
+        self, collection: str, filter_: str, fields: list[str], timeout_s: float | None = None, **options: Any
+    ) -> list[dict[str, Any]]:
+        query = {"filter": filter_, "output_fields": fields} | _ONCE | options
+        return list(await self._call(lambda milvus: milvus.query(collection, **query), filter_, timeout_s))
 
-    async def _call(self, call: Callable[[AsyncMilvusClient], Awaitable[T]], filter_: str = "") -> T:
-        async with self._connecting:
-            if self._client is None:
-                self._client = await self._connect()
+    async def _call(
+        self, call: Callable[[AsyncMilvusClient], Awaitable[T]], filter_: str = "", timeout_s: float | None = None
+    ) -> T:
+        """Make one attempt, and give up when `timeout_s`, or the store's own, has passed."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            return await call(self._client)
+            async with asyncio.timeout(timeout_s):
+                async with self._connecting:
+                    if self._client is None:
+                        self._client = await self._connect()
+                return await call(self._client)
+        except TimeoutError as error:
+            raise StoreTimeoutError(f"Milvus does not answer within {timeout_s:.3g} s") from error
         except MilvusException as error:
             raise _translate(error.code, error.message, filter_) from error
         except grpc.RpcError as error:
             details = _shorten(error.details() or error.code().name)
             raise StoreUnavailableError(f"Milvus does not answer: {details}") from error
+        except grpc.aio.UsageError as error:  # pymilvus closed the channel under the call
+            raise StoreUnavailableError("Milvus does not answer: the connection is being made anew") from error
 
     async def _connect(self) -> AsyncMilvusClient:
         try:
@@ -228,8 +251,10 @@ def _translate(code: Any, message: str, filter_: str) -> StoreError | InvalidReq
     reason = _shorten(message)
     if filter_ and (code in (_LITE_BAD_FILTER, _BAD_PARAMETER) or "expression" in message):
         return InvalidRequestError("filter", f"Milvus cannot use {filter_[:100]!r}: {reason}", "FILTER_INVALID")
-    if code in (_NO_COLLECTION, _NO_ALIAS, _NOT_LOADED):
+    if code in (_NO_COLLECTION, _NO_ALIAS):
         return CollectionGoneError(f"Milvus: {reason}")
+    if code == _NOT_LOADED:  # a Milvus that has just started says so of what it will load by itself
+        return StoreUnavailableError(f"Milvus: {reason}")
     if isinstance(code, grpc.StatusCode) or code in (2, 503) or _SILENT.search(message):
         return StoreUnavailableError(f"Milvus does not answer: {reason}")
     return StoreError(f"Milvus (code {code}): {reason}")

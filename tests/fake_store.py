@@ -11,7 +11,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32
 from mind.collection import Fingerprint, Hits
 from mind.sequences import Int64
-from server.errors import CollectionGoneError, InvalidRequestError, ServerError, StoreError
+from server.errors import CollectionGoneError, InvalidRequestError, ServerError, StoreError, StoreUnavailableError
 
 _OPERATORS = {"<": operator.lt, ">": operator.gt, "==": operator.eq}
 
@@ -71,7 +71,7 @@ class FakeStore:
             raise StoreError("Milvus (code 65535): out of memory")
         (await self._find(collection)).loaded = True
 
-    async def count(self, collection: str, filter_: str = "") -> int:
+    async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
         return int(_passes((await self._find(collection)).item_ids, filter_).sum())
 
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
@@ -91,7 +91,7 @@ class FakeStore:
     ) -> Hits:
         found = await self._find(collection)
         if not found.loaded:
-            raise CollectionGoneError(f"Milvus: collection {collection} is not loaded")
+            raise StoreUnavailableError(f"Milvus: collection {collection} is not loaded")
         self.searches.append((len(vectors), limit))
         keep = _passes(found.item_ids, filter_)
         scores = vectors @ found.vectors[keep].T
