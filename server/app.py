@@ -17,12 +17,16 @@ from mind.encoder import Encoder, NumpyEncoder
 from mind.errors import ConfigError
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.admin import AdminService
+from server.calls import Calls
 from server.door import Door
+from server.errors import ServerError, StoreUnavailableError
+from server.listeners import make_telemetry
 from server.pipeline import CandidatePipeline
-from server.release import Releases, watch
+from server.release import Release, Releases, watch
 from server.service import RecallService
 from server.settings import Settings
 from server.store import ItemStore, MilvusStore
+from server.telemetry import SILENT, Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -36,13 +40,15 @@ GC_THRESHOLDS = (20_000, 20, 20)
 class RecallServer:
     """A gRPC server around a store; start it, stop it."""
 
-    def __init__(self, settings: Settings, store: ItemStore) -> None:
+    def __init__(self, settings: Settings, store: ItemStore, telemetry: Telemetry = SILENT) -> None:
         """Raises ConfigError if the address is taken or the token file cannot be used."""
         self._settings = settings
         self._store = store
+        self._telemetry = telemetry
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._health = health.aio.HealthServicer()
-        self.releases = Releases(store, settings.artifacts, _encoder_maker(settings))
+        self._serving = False
+        self.releases = Releases(store, settings.artifacts, _encoder_maker(settings), self._on_check)
         pipeline = CandidatePipeline(
             store,
             self._encode_on,
@@ -51,8 +57,11 @@ class RecallServer:
             max_batch_users=settings.max_batch_users,
             max_queued_users=settings.max_queued_users,
             workers=settings.search_workers,
+            telemetry=telemetry,
         )
-        self._door = Door(settings.max_concurrent_requests)
+        self._door = Door(settings.max_concurrent_requests, Calls(telemetry, settings.access_log))
+        if telemetry.metrics:
+            telemetry.metrics.follow(lambda: self._door.in_progress, lambda: pipeline.queued_users)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
@@ -92,8 +101,23 @@ class RecallServer:
         await self._server.stop(0)
         await self._store.close()
         self._encode_on.shutdown()
+        self._telemetry.close()
+
+    def _on_check(self, release: Release | None, error: ServerError | None) -> None:
+        metrics = self._telemetry.metrics
+        if metrics and release and not error:
+            metrics.set_release(release.model_version, release.collection)
+        elif metrics and not isinstance(error, StoreUnavailableError):  # which says nothing of the release
+            metrics.set_refused(new_reason=str(error) != self.releases.refused)
 
     async def _set_health(self, serving: bool) -> None:
+        if serving and not self._serving:
+            logger.info("health is SERVING")
+        elif self._serving and not serving:
+            logger.warning("health is NOT_SERVING: %s", self.releases.refused or "Milvus lost the collection")
+        self._serving = serving
+        if self._telemetry.metrics:
+            self._telemetry.metrics.set_serving(serving)
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", RECALL.full_name):
             await self._health.set(name, status)
@@ -101,14 +125,16 @@ class RecallServer:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigError for options that cannot work."""
+    telemetry = make_telemetry(settings)
     store = MilvusStore(
         settings.milvus_uri,
         settings.milvus_token.get_secret_value(),
         settings.milvus_db_name,
         settings.milvus_ca_cert,
         settings.search_timeout_ms / 1000,
+        telemetry.count_store_error,
     )
-    server = RecallServer(settings, store)
+    server = RecallServer(settings, store, telemetry)
     stopping = asyncio.Event()  # after Paddle, whose import resets signal handlers
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

@@ -65,8 +65,18 @@ class Release:
 class Releases:
     """Follows the alias; `current` is what requests use."""
 
-    def __init__(self, store: ItemStore, artifacts: Path, make_encoder: Callable[[Artifact], Encoder]) -> None:
-        """`artifacts`: directory with one directory per model version."""
+    def __init__(
+        self,
+        store: ItemStore,
+        artifacts: Path,
+        make_encoder: Callable[[Artifact], Encoder],
+        on_check: Callable[[Release | None, ServerError | None], None] = lambda *_: None,
+    ) -> None:
+        """`artifacts`: directory with one directory per model version.
+
+        `on_check` is told the release after every check, and why the one that the alias names was not taken over.
+        """
+        self._on_check = on_check
         self._store = store
         self._artifacts = artifacts
         self._make_encoder = make_encoder
@@ -120,9 +130,11 @@ class Releases:
             except ServerError as error:
                 if self.refused != str(error):
                     logger.warning("%s%s", error, f"; model {before.model_version} stays" if before else "")
+                self._on_check(before, error)
                 self.refused = str(error)
                 raise
             self._current, self.refused = release, ""
+            self._on_check(release, None)
             return before, release
 
     async def _load(self, collection: str) -> Release:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,6 +27,8 @@ _NO_COLLECTION, _NO_ALIAS, _NOT_LOADED, _BAD_PARAMETER = 100, 1600, 101, 1100
 _LITE_BAD_FILTER = 6
 _SEARCH = "/milvus.proto.milvus.MilvusService/Search"
 _LONGEST_REASON = 300
+SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_METADATA", default=())
+"""gRPC metadata that goes to Milvus with the searches of a task, such as the trace that they belong to."""
 _SILENT = re.compile("unavailable|retry timeout|retry run out|context (canceled|deadline|done)", re.IGNORECASE)
 """How pymilvus says, with a code that means other things too, that nobody answered in time."""
 
@@ -68,12 +71,21 @@ class ItemStore(Protocol):
 class MilvusStore:
     """`ItemStore` on Milvus Lite, Standalone or Distributed."""
 
-    def __init__(self, uri: str, token: str, db_name: str, ca_cert: Path | None, timeout_s: float) -> None:
+    def __init__(
+        self,
+        uri: str,
+        token: str,
+        db_name: str,
+        ca_cert: Path | None,
+        timeout_s: float,
+        on_error: Callable[[StoreError], None] = lambda _: None,
+    ) -> None:
         """Connects on first use, and again when that failed: a server may start before its database.
 
-        `timeout_s`: longest wait for anything but loading a collection.
+        `timeout_s`: longest wait for anything but loading a collection. `on_error` is told what Milvus fails at.
         """
         self._uri = uri
+        self._on_error = on_error
         self._timeout_s = timeout_s
         self._options: dict[str, Any] = {"token": token, "db_name": db_name, "timeout": timeout_s}
         if ca_cert:
@@ -126,7 +138,15 @@ class MilvusStore:
         """See `ItemStore`."""
         params = wide_enough(params, limit)
         request = write_search(collection, vectors, limit, filter_, tuple(params.items()))
-        answer = await self._call(lambda milvus: self._search(milvus, request, timeout_s), filter_)
+        return await self._call(lambda milvus: self._search(milvus, request, filter_, timeout_s), filter_)
+
+    async def _search(self, milvus: AsyncMilvusClient, request: bytes, filter_: str, timeout_s: float) -> Hits:
+        connection = await milvus._get_connection()
+        if connection is not self._searching_on:
+            self._searching_on, self._search_method = connection, connection._final_channel.unary_unary(_SEARCH)
+        metadata = milvus._generate_call_context().to_grpc_metadata()  # names the Milvus database
+        metadata = (*metadata, *SEARCH_METADATA.get())
+        answer = bytes(await self._search_method(request, timeout=timeout_s, metadata=metadata))
         try:
             status, hits = read_search(answer)
         except ValueError as error:
@@ -134,13 +154,6 @@ class MilvusStore:
         if status.code or status.error_code:
             raise _translate(status.code or status.error_code, status.reason, filter_)
         return hits
-
-    async def _search(self, milvus: AsyncMilvusClient, request: bytes, timeout_s: float) -> bytes:
-        connection = await milvus._get_connection()
-        if connection is not self._searching_on:
-            self._searching_on, self._search_method = connection, connection._final_channel.unary_unary(_SEARCH)
-        metadata = milvus._generate_call_context().to_grpc_metadata()  # names the Milvus database
-        return bytes(await self._search_method(request, timeout=timeout_s, metadata=metadata))
 
     async def drop(self, collection: str) -> None:
         """See `ItemStore`."""
@@ -158,6 +171,13 @@ class MilvusStore:
         return list(await self._call(lambda milvus: milvus.query(collection, **query), filter_))
 
     async def _call(self, call: Callable[[AsyncMilvusClient], Awaitable[T]], filter_: str = "") -> T:
+        try:
+            return await self._translated(call, filter_)
+        except StoreError as error:
+            self._on_error(error)
+            raise
+
+    async def _translated(self, call: Callable[[AsyncMilvusClient], Awaitable[T]], filter_: str) -> T:
         async with self._connecting:
             if self._client is None:
                 self._client = await self._connect()
