@@ -55,6 +55,11 @@ class RecallSampling:
         sample = vectors[own], hits.item_ids[found], hits.scores[found], top_k, vocabulary, item_embedding
         self._thread.submit(self._compare, *sample)
 
+    def wait(self) -> None:
+        """Wait for the sample in progress."""
+        with self._busy:
+            pass
+
     def close(self) -> None:
         """Wait for the sample in progress, and take no more."""
         self._busy.acquire()
