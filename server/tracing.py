@@ -50,8 +50,7 @@ class Tracing:
 
     def end_call(self, span: Span, status: str, sizes: Mapping[str, int]) -> None:
         """End a call's span. `status`: gRPC's name of it; `sizes`: users and top_k, where there are any."""
-        for name, value in sizes.items():
-            span.set_attribute(f"recall.{name}", value)
+        span.set_attributes({f"recall.{name}": value for name, value in sizes.items()})
         span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
         if status in SERVERS_FAULT:
             span.set_status(Status(StatusCode.ERROR, status))
@@ -62,11 +61,9 @@ class Tracing:
         sampled = [(call, when) for call, when in zip(calls, arrived, strict=True) if call and call.is_recording()]
         return BatchSpans(self, sampled)
 
-    def start(self, name: str, parent: Span, at: float, links: Sequence[Link] = ()) -> Span:
-        """A child span that started `at`, on the clock of `time.perf_counter`."""
-        return self._tracer.start_span(
-            name, set_span_in_context(parent), links=links, start_time=epoch_ns(at), record_exception=False
-        )
+    def start(self, name: str, parent: Span, start_ns: int, links: Sequence[Link] = ()) -> Span:
+        """A child span."""
+        return self._tracer.start_span(name, set_span_in_context(parent), links=links, start_time=start_ns)
 
     def close(self) -> None:
         """Send what is left, unless that takes too long; a thread that is stuck ends with the process."""
@@ -82,13 +79,14 @@ class BatchSpans:
         """`sampled`: the calls that are traced, and when they came."""
         self._tracing = tracing
         self._sampled = sampled
+        self._zero_ns = time.time_ns() - time.perf_counter_ns()  # once: the spans of a batch follow on one another
         self._search: Span | None = None
 
     def start_search(self, at: float) -> None:
         """Let Milvus see the search that comes now as part of the first sampled trace."""
         carrier: dict[str, str] = {}
         if self._sampled:
-            self._search = self._tracing.start("search", self._sampled[0][0], at)
+            self._search = self._tracing.start("search", self._sampled[0][0], self._epoch_ns(at))
             propagate.inject(carrier, set_span_in_context(self._search))
         SEARCH_METADATA.set(tuple(carrier.items()))
 
@@ -101,22 +99,19 @@ class BatchSpans:
             failed: whether an exception ended it.
         """
         for number, (call, arrived) in enumerate(self._sampled):
-            for name, value in attributes.items():
-                call.set_attribute(name, value)
-            self._tracing.start("queue", call, arrived).end(epoch_ns(laps[0][1]))
+            if call.is_recording():  # or its caller left
+                call.set_attributes(attributes)
+            self._tracing.start("queue", call, self._epoch_ns(arrived)).end(self._epoch_ns(laps[0][1]))
             for stage, start, end in laps:
                 if stage == "search" and self._search and number == 0:
                     span = self._search
                 else:
                     links = [Link(self._search.get_span_context())] if stage == "search" and self._search else []
-                    span = self._tracing.start(stage, call, start, links)
-                for name, value in attributes.items():
-                    span.set_attribute(name, value)
+                    span = self._tracing.start(stage, call, self._epoch_ns(start), links)
+                span.set_attributes(attributes)
                 if failed and stage == laps[-1][0]:
                     span.set_status(Status(StatusCode.ERROR))
-                span.end(epoch_ns(end))
+                span.end(self._epoch_ns(end))
 
-
-def epoch_ns(perf_counter: float) -> int:
-    """A time on the clock of `time.perf_counter` as nanoseconds since 1970."""
-    return time.time_ns() - int((time.perf_counter() - perf_counter) * 1e9)
+    def _epoch_ns(self, at: float) -> int:
+        return self._zero_ns + int(at * 1e9)
