@@ -36,6 +36,7 @@ class Tracing:
         ours = Resource({"service.name": "mind-recall", "service.version": version("mind-recall")})
         self._provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._parent_keys = propagate.get_global_textmap().fields
         self._tracer = self._provider.get_tracer("mind-recall")
 
     def start_call(self, method: str, metadata: Mapping[str, str]) -> Span:
@@ -43,13 +44,15 @@ class Tracing:
         service, _, name = method.rpartition(".")
         return self._tracer.start_span(
             f"{service}/{name}",
-            propagate.extract(metadata),
+            propagate.extract(metadata) if self._parent_keys & metadata.keys() else None,
             SpanKind.SERVER,
             {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
         )
 
     def end_call(self, span: Span, status: str, sizes: Mapping[str, int]) -> None:
         """End a call's span. `status`: gRPC's name of it; `sizes`: users and top_k, where there are any."""
+        if not span.is_recording():
+            return
         span.set_attributes({f"recall.{name}": value for name, value in sizes.items()})
         span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
         if status in SERVERS_FAULT:
