@@ -19,12 +19,16 @@ from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.admin import AdminService
 from server.breaker import GuardedStore
+from server.calls import Calls
 from server.door import Door
+from server.errors import ServerError, StoreUnavailableError
+from server.listeners import make_telemetry
 from server.pipeline import CandidatePipeline
-from server.release import Releases, watch
+from server.release import Release, Releases, watch
 from server.service import RecallService
 from server.settings import Settings
 from server.store import ItemStore, MilvusStore
+from server.telemetry import SILENT, Telemetry
 from server.tls import server_credentials
 from server.tokens import Tokens
 
@@ -40,16 +44,17 @@ GC_THRESHOLDS = (20_000, 20, 20)
 class RecallServer:
     """A gRPC server around a store; start it, stop it."""
 
-    def __init__(self, settings: Settings, store: ItemStore) -> None:
+    def __init__(self, settings: Settings, store: ItemStore, telemetry: Telemetry = SILENT) -> None:
         """Raises ConfigError if the address is taken, or certificates or tokens cannot be used."""
         self._settings = settings
         self._store = store = GuardedStore(store, self._probe(store), self._tell_health)
-        self._usable = False
+        self._telemetry = telemetry
+        self._usable = self._serving = False
         """Whether a release is loaded and, when Milvus was last asked, in its memory."""
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._health = health.aio.HealthServicer()
         models = Models(settings.artifacts, settings.artifact_cache)
-        self.releases = Releases(store, models, _encoder_maker(settings), settings.keep_previous)
+        self.releases = Releases(store, models, _encoder_maker(settings), settings.keep_previous, self._on_check)
         pipeline = CandidatePipeline(
             store,
             self._encode_on,
@@ -59,8 +64,11 @@ class RecallServer:
             max_queued_users=settings.max_queued_users,
             workers=settings.search_workers,
             degraded=settings.degraded,
+            telemetry=telemetry,
         )
-        self._door = Door(settings.max_concurrent_requests)
+        self._door = Door(settings.max_concurrent_requests, Calls(telemetry, settings.access_log))
+        if telemetry.metrics:
+            telemetry.metrics.follow(lambda: self._door.in_progress, lambda: pipeline.queued_users)
         self._server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", settings.max_request_bytes),
@@ -107,6 +115,14 @@ class RecallServer:
         await self._server.stop(0)
         await self._store.close()
         self._encode_on.shutdown()
+        self._telemetry.close()
+
+    def _on_check(self, release: Release | None, error: ServerError | None) -> None:
+        metrics = self._telemetry.metrics
+        if metrics and release and not error:
+            metrics.set_release(release.model_version, release.collection)
+        elif metrics and not isinstance(error, StoreUnavailableError):  # which says nothing of the release
+            metrics.set_refused(new_reason=str(error) != self.releases.refused)
 
     def _probe(self, store: ItemStore) -> Callable[[], Awaitable[None]]:
         async def probe() -> None:
@@ -123,6 +139,14 @@ class RecallServer:
 
     async def _tell_health(self) -> None:
         serving = self._usable and (self._settings.degraded or not self._store.open)
+        if serving and not self._serving:
+            logger.info("health is SERVING")
+        elif self._serving and not serving:
+            silent = "Milvus does not answer" if self._store.open else "Milvus lost the collection"
+            logger.warning("health is NOT_SERVING: %s", self.releases.refused or silent)
+        self._serving = serving
+        if self._telemetry.metrics:
+            self._telemetry.metrics.set_serving(serving)
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", RECALL.full_name):
             await self._health.set(name, status)
@@ -131,6 +155,7 @@ class RecallServer:
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigError for options that cannot work."""
     client_cert, client_key = settings.milvus_client_cert, settings.milvus_client_key
+    telemetry = make_telemetry(settings)
     store = MilvusStore(
         settings.milvus_uri,
         settings.milvus_secret,
@@ -139,8 +164,9 @@ async def serve(settings: Settings) -> None:
         settings.search_timeout_ms / 1000,
         client_cert=(client_cert, client_key) if client_cert and client_key else None,
         server_name=settings.milvus_server_name,
+        on_error=telemetry.count_store_error,
     )
-    server = RecallServer(settings, store)
+    server = RecallServer(settings, store, telemetry)
     stopping = asyncio.Event()  # after Paddle, whose import resets signal handlers
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

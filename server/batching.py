@@ -74,6 +74,11 @@ class Batcher(Generic[Ask, Answer]):
         self._seconds_per_batch = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def queued_users(self) -> int:
+        """Users that wait."""
+        return self._queued_users
+
     async def submit(self, ask: Ask, users: int, group: Hashable, remaining_s: float | None) -> Answer:
         """Wait for the answer to a request.
 

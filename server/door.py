@@ -5,7 +5,6 @@ the server stops: what gRPC has received and not yet handed over when it shuts d
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -16,6 +15,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from server.calls import Calls
 from server.errors import (
     CollectionGoneError,
     DeadlineExceededError,
@@ -32,8 +32,6 @@ from server.errors import (
     UnauthenticatedError,
 )
 from server.tokens import Tokens
-
-logger = logging.getLogger(__name__)
 
 DOMAIN = "recall.v1"
 """google.rpc.ErrorInfo.domain."""
@@ -66,11 +64,17 @@ Service = TypeVar("Service")
 class Door:
     """Stands before every method of our own services."""
 
-    def __init__(self, max_concurrent_requests: int) -> None:
-        """`max_concurrent_requests`: counted calls in progress at once."""
+    def __init__(self, max_concurrent_requests: int, calls: Calls) -> None:
+        """`max_concurrent_requests`: counted calls in progress at once. `calls` follows every call."""
         self._limit = max_concurrent_requests
+        self._calls = calls
         self._in_progress = 0
         self._closing = False
+
+    @property
+    def in_progress(self) -> int:
+        """Counted calls that are being answered."""
+        return self._in_progress
 
     def guard(
         self, service: Service, methods: ServiceDescriptor, counted: bool, tokens: Tokens | None = None
@@ -98,6 +102,7 @@ class Door:
 
     def _guard(self, handle: Handler, method: str, counted: bool, tokens: Tokens | None) -> Handler:
         async def guarded(request: Any, context: Context) -> Any:
+            call = self._calls.begin(method, request, context)
             try:
                 if tokens:
                     tokens.check(context.invocation_metadata() or ())
@@ -107,24 +112,27 @@ class Door:
                     raise OverloadedError(f"{self._limit} requests are in progress, the limit", RETRY_AFTER_MS)
                 self._in_progress += counted
                 try:
-                    return await handle(request, context)
+                    answer = await handle(request, context)
                 finally:
                     self._in_progress -= counted
+                call.done(answer)
+                return answer
             except ServerError as error:
-                await abort(context, error)
+                await abort(context, error, call.failed(error, code_of(error)))
             except (grpc.aio.AbortError, asyncio.CancelledError):
+                call.cancelled()
                 raise
-            except Exception:
-                logger.exception("%s failed", method)
-                await abort(context, ServerError("internal error"))
+            except Exception as cause:
+                defect = ServerError("internal error")
+                await abort(context, defect, call.failed(defect, code_of(defect), cause))
 
         return guarded
 
 
-async def abort(context: Context, error: ServerError) -> None:
-    """End a call with the status of an exception. Always raises."""
+async def abort(context: Context, error: ServerError, also: tuple[tuple[str, str], ...]) -> None:
+    """End a call with the status of an exception, and `also` as metadata. Always raises."""
     status = rpc_status.to_status(to_status(error))
-    metadata = [*status.trailing_metadata, (REASON_KEY, error.reason)]
+    metadata = [*status.trailing_metadata, (REASON_KEY, error.reason), *also]
     if isinstance(error, OverloadedError):
         metadata.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
     if isinstance(error, StoreTimeoutError):
@@ -132,9 +140,15 @@ async def abort(context: Context, error: ServerError) -> None:
     await context.abort(status.code, status.details, tuple(metadata))
 
 
+def code_of(error: ServerError) -> str:
+    """gRPC's name of the status that an exception becomes."""
+    code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), code_pb2.INTERNAL)
+    return str(code_pb2.Code.Name(code))
+
+
 def to_status(error: ServerError) -> status_pb2.Status:
     """google.rpc.Status with ErrorInfo, and BadRequest or RetryInfo where they fit."""
-    code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), code_pb2.INTERNAL)
+    code = code_pb2.Code.Value(code_of(error))
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, InvalidRequestError):
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))

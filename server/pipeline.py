@@ -10,6 +10,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate, pairwise
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from server.merge import Exclusions, Fate, Merged, merge
 from server.release import Popular, Release
 from server.request import Query, UserQuery
 from server.store import ItemStore
+from server.telemetry import CALL_SPAN, SILENT, BatchTelemetry, Telemetry
 
 UNKNOWN_LISTED = 100
 """Unknown ids that an answer lists per user."""
@@ -111,6 +113,8 @@ class _Job:
     limit: int
     """Hits to fetch for each interest."""
     explain: bool
+    span: Any
+    """Of the call, if it is traced."""
 
 
 @dataclass(frozen=True)
@@ -144,14 +148,21 @@ class CandidatePipeline:
         max_queued_users: int = 4_096,
         workers: int = 2,
         degraded: bool = False,
+        telemetry: Telemetry = SILENT,
     ) -> None:
         """`encode_on` must have one thread: encoders need not be thread-safe. The rest is as in `server.settings`."""
+        self._telemetry = telemetry
         self._store = store
         self._encode_on = encode_on
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
         self._degraded = degraded
         self._batcher = Batcher(self._answer, max_batch_users, max_queued_users, workers)
+
+    @property
+    def queued_users(self) -> int:
+        """Users that wait."""
+        return self._batcher.queued_users
 
     def admit(self, users: int, remaining_s: float | None) -> None:
         """Turn a request away before it costs anything. Raises OverloadedError."""
@@ -173,34 +184,49 @@ class CandidatePipeline:
             StoreError: Milvus failed.
         """
         limit = query.top_k + min(self._max_overfetch, _overfetch(query))
-        job = _Job(release, query, limit, explain)
+        job = _Job(release, query, limit, explain, CALL_SPAN.get())
         group = (id(job) if explain else 0, id(release), query.filter, limit, query.top_k, query.strategy)
         return await self._batcher.submit(job, len(query.users), group, remaining_s)
 
     async def _answer(self, waiting: list[Waiting[_Job, Outcome]]) -> list[Outcome | Exception]:
         """Answer jobs that differ in nothing but their users."""
-        started = time.perf_counter()
+        calls, arrived = [each.ask.span for each in waiting], [each.arrived for each in waiting]
+        release, users = waiting[0].ask.release, sum(each.users for each in waiting)
+        with self._telemetry.batch(calls, arrived, users, release.model_version, release.collection) as watched:
+            return await self._answer_watched(waiting, watched)
+
+    async def _answer_watched(
+        self, waiting: list[Waiting[_Job, Outcome]], watched: BatchTelemetry
+    ) -> list[Outcome | Exception]:
+        started = watched.started
         job, query = waiting[0].ask, waiting[0].ask.query
         sizes = [len(each.ask.query.users) for each in waiting]
         batch = _prepare(job.release, [user for each in waiting for user in each.ask.query.users])
         vectors = await self._encode(job.release, batch)
-        encoded = time.perf_counter()
+        encoded = watched.enter("search")
         left = max(each.deadline for each in waiting) - encoded
         try:
             user, interest, hits = await self._search(job, vectors, left)
-            searched = time.perf_counter()
+            searched = watched.enter("merge")
             excluded = _exclusions(batch, [each.ask.query.exclude_history for each in waiting], sizes)
             merged = await _merge(job, hits, user, interest, len(batch.active), excluded)
             popular = await self._popular(job, batch, left)
         except StoreUnavailableError as error:
+            watched.fail()
             if self._degraded and not job.explain:
-                return _without_milvus(waiting, batch, started, encoded)
+                outcomes = _without_milvus(waiting, batch, started, encoded)
+                _tell(watched, batch, [result.status for outcome in outcomes for result in outcome.results])
+                return list(outcomes)
             return [_late(each, error) for each in waiting]
         results = _results(query, batch, merged, popular)
         trace = None
         if merged.fate is not None:
             used = job.release.vocabulary.item_id[batch.hist_index[batch.hist_index > 0] - 1]
             trace = Trace(used, vectors[user, interest], interest, hits, merged.fate)
+        _tell(watched, batch, batch.status)
+        if self._telemetry.sampling and not query.filter:
+            known = job.release.vocabulary, job.release.item_embedding
+            self._telemetry.sampling.offer(vectors[user, interest], user, hits, query.top_k, *known)
         stages = (np.diff([started, encoded, searched, time.perf_counter()]) * 1000).tolist()
         return [
             Outcome(results[start:end], Timings((started - each.arrived) * 1000, *stages), trace)
@@ -251,9 +277,14 @@ class CandidatePipeline:
         return Popular(popular.item_ids[keep], popular.scores[keep])
 
 
+def _tell(watched: BatchTelemetry, batch: _Batch, statuses: list[Status]) -> None:
+    by_status = [(status.name, statuses.count(status)) for status in Status]
+    watched.answered(by_status, [user.hist_item for user in batch.users], batch.unknown)
+
+
 def _without_milvus(
     waiting: list[Waiting[_Job, Outcome]], batch: _Batch, started: float, encoded: float
-) -> list[Outcome | Exception]:
+) -> list[Outcome]:
     """What can be answered while Milvus does not: the popular list."""
     encode_ms, search_ms = (encoded - started) * 1000, (time.perf_counter() - encoded) * 1000
     told = zip(batch.status, batch.unknown, strict=True)

@@ -7,7 +7,6 @@ and a release of its own; they end together.
 import asyncio
 import logging
 import multiprocessing
-import os
 import signal
 import socket
 import sys
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 
 from mind.errors import ConfigError
+from server.logs import formatter
 from server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ def run_together(settings: Settings) -> int:
     _log(settings)
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads of gRPC
     with _reserved(settings.listen) as listen:
-        own = Settings.model_construct(**settings.model_dump() | {"listen": listen})  # of a class that can be pickled
-        servers = [context.Process(target=_run, args=(own,), daemon=True) for _ in range(settings.processes)]
+        every = [_settings_of(number, settings, listen) for number in range(settings.processes)]
+        servers = [context.Process(target=_run, args=(own,), daemon=True) for own in every]
         told = False
 
         def stop(*_: object) -> None:
@@ -73,13 +73,21 @@ def run_together(settings: Settings) -> int:
     return int(any(server.exitcode for server in servers))
 
 
+def _settings_of(number: int, settings: Settings, listen: str) -> Settings:
+    """Those of one server, of a class that can be pickled: the common address, and one of its own for metrics."""
+    host, _, port = settings.metrics_listen.rpartition(":")
+    metrics_listen = f"{host}:{int(port) + number}" if port not in ("", "0") else settings.metrics_listen
+    return Settings.model_construct(**settings.model_dump() | {"listen": listen, "metrics_listen": metrics_listen})
+
+
 def _run(settings: Settings) -> None:
     raise SystemExit(run(settings))
 
 
 def _log(settings: Settings) -> None:
-    several = f" [{os.getpid()}]" if settings.processes > 1 else ""
-    logging.basicConfig(level=settings.log_level, format=f"%(asctime)s %(levelname)-7s{several} %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(settings.log_format, several=settings.processes > 1))
+    logging.basicConfig(level=settings.log_level, handlers=[handler])
     logging.getLogger("faiss").setLevel(logging.CRITICAL)  # it talks while it is imported
 
 

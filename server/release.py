@@ -83,9 +83,23 @@ class Releases:
     """Follows the alias; `current` is what requests use."""
 
     def __init__(
-        self, store: ItemStore, models: Models, make_encoder: Callable[[Artifact], Encoder], keep_previous: bool = True
+        self,
+        store: ItemStore,
+        models: Models,
+        make_encoder: Callable[[Artifact], Encoder],
+        keep_previous: bool = True,
+        on_check: Callable[[Release | None, ServerError | None], None] = lambda *_: None,
     ) -> None:
-        """`keep_previous`: whether the release before the current one stays in memory."""
+        """Make one; nothing is loaded yet.
+
+        Args:
+            store: Milvus.
+            models: where models are loaded from.
+            make_encoder: how a model encodes.
+            keep_previous: whether the release before the current one stays in memory.
+            on_check: told the release after every check, and why the one that the alias names was not taken over.
+        """
+        self._on_check = on_check
         self._store = store
         self._models = models
         self._make_encoder = make_encoder
@@ -150,12 +164,14 @@ class Releases:
             except ServerError as error:
                 if self.refused != str(error):
                     logger.warning("%s%s", error, f"; model {before.model_version} stays" if before else "")
+                self._on_check(before, error)
                 self.refused = str(error)
                 raise
             self.refused, self._refusal = "", None
             if release is not before:
                 self._current, self.previous = release, before if self._keep_previous else None
                 logger.info("serving model %s from collection %s", release.model_version, name)
+            self._on_check(release, None)
             return before, release
 
     async def _take_over(self, collection: str, insist: bool) -> Release:

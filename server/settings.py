@@ -138,6 +138,16 @@ class Settings(BaseSettings):
     """Let grpcurl and friends discover the service, without a token too."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Least severe messages to log."""
+    log_format: Literal["text", "json"] = "text"
+    """Log lines for people, or as JSON objects."""
+    access_log: bool = False
+    """Log every call, not only those that fail."""
+    metrics_listen: str = ""
+    """Address of /metrics for Prometheus, such as 0.0.0.0:9464; empty: none. The next processes take the next ports."""
+    recall_sample_rate: float = Field(default=0.001, ge=0, le=1)
+    """With metrics: share of batches of which one user's candidates are compared with an exact search; 0: none."""
+    otlp_endpoint: str = ""
+    """OpenTelemetry collector (OTLP, gRPC) for traces, such as http://localhost:4317; OTEL_* variables count too."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -157,6 +167,14 @@ class Settings(BaseSettings):
         host, colon, port = self.listen.rpartition(":")
         if not (host and colon and port.isdecimal() and int(port) < 65536):
             raise ValueError(f"listen is {self.listen!r}: expected host:port, port 0 to 65535")
+        host, colon, port = self.metrics_listen.rpartition(":")
+        if self.metrics_listen and not (host and port.isdecimal() and int(port) + self.processes - 1 < 65536):
+            raise ValueError(
+                f"metrics_listen is {self.metrics_listen!r}: expected host:port, a port for each of {self.processes} "
+                "processes, up to 65535"
+            )
+        if self.otlp_endpoint and not re.fullmatch(r"https?://[^/]+/?", self.otlp_endpoint):
+            raise ValueError(f"otlp_endpoint is {self.otlp_endpoint!r}: expected http(s)://host:port")
         if self.max_top_k > self.max_candidates:
             raise ValueError(f"max_top_k is {self.max_top_k}, more than max_candidates, {self.max_candidates}")
         return self

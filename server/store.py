@@ -8,6 +8,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -38,6 +39,8 @@ _CHANNEL = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backof
 """Or a Milvus that was away for minutes would be noticed up to two minutes after it is back."""
 _ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}
 """pymilvus tries again until a timeout passes; without one it heeds the number of tries. The time is up to `_call`."""
+SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_METADATA", default=())
+"""gRPC metadata that goes to Milvus with the searches of a task, such as the trace that they belong to."""
 _SILENT = re.compile("unavailable|retry timeout|retry run out|context (canceled|deadline|done)", re.IGNORECASE)
 """How pymilvus says, with a code that means other things too, that nobody answered in time."""
 
@@ -94,6 +97,7 @@ class MilvusStore:
         *,
         client_cert: tuple[Path, Path] | None = None,
         server_name: str = "",
+        on_error: Callable[[StoreError], None] = lambda _: None,
     ) -> None:
         """Connects on first use, and again when that failed: a server may start before its database.
 
@@ -105,8 +109,10 @@ class MilvusStore:
             timeout_s: longest wait for anything but loading a collection.
             client_cert: PEM files of our certificate and its key, for mutual TLS; needs `ca_cert`.
             server_name: name in Milvus' certificate, where it differs from the host.
+            on_error: told what Milvus fails at.
         """
         self._uri = uri
+        self._on_error = on_error
         self._timeout_s = timeout_s
         self._options: dict[str, Any] = {"token": token, "db_name": db_name, "timeout": timeout_s}
         self._options["grpc_options"] = _CHANNEL
@@ -163,7 +169,14 @@ class MilvusStore:
         """See `ItemStore`."""
         params = wide_enough(params, limit)
         request = write_search(collection, vectors, limit, filter_, tuple(params.items()))
-        answer = await self._call(lambda milvus: self._search(milvus, request), filter_, timeout_s)
+        return await self._call(lambda milvus: self._search(milvus, request, filter_), filter_, timeout_s)
+
+    async def _search(self, milvus: AsyncMilvusClient, request: bytes, filter_: str) -> Hits:
+        channel = (await milvus._get_connection())._final_channel
+        if channel is not self._searching_on:
+            self._searching_on, self._search_method = channel, channel.unary_unary(_SEARCH)
+        metadata = milvus._generate_call_context().to_grpc_metadata()  # names the Milvus database
+        answer = bytes(await self._search_method(request, metadata=(*metadata, *SEARCH_METADATA.get())))
         try:
             status, hits = read_search(answer)
         except ValueError as error:
@@ -171,13 +184,6 @@ class MilvusStore:
         if status.code or status.error_code:
             raise _translate(status.code or status.error_code, status.reason, filter_)
         return hits
-
-    async def _search(self, milvus: AsyncMilvusClient, request: bytes) -> bytes:
-        channel = (await milvus._get_connection())._final_channel
-        if channel is not self._searching_on:
-            self._searching_on, self._search_method = channel, channel.unary_unary(_SEARCH)
-        metadata = milvus._generate_call_context().to_grpc_metadata()  # names the Milvus database
-        return bytes(await self._search_method(request, metadata=metadata))
 
     async def drop(self, collection: str) -> None:
         """See `ItemStore`."""
@@ -200,7 +206,13 @@ class MilvusStore:
         self, call: Callable[[AsyncMilvusClient], Awaitable[T]], filter_: str = "", timeout_s: float | None = None
     ) -> T:
         """Make one attempt, and give up when `timeout_s`, or the store's own, has passed."""
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            return await self._translated(call, filter_, self._timeout_s if timeout_s is None else timeout_s)
+        except StoreError as error:
+            self._on_error(error)
+            raise
+
+    async def _translated(self, call: Callable[[AsyncMilvusClient], Awaitable[T]], filter_: str, timeout_s: float) -> T:
         try:
             async with asyncio.timeout(timeout_s):
                 async with self._connecting:

@@ -60,7 +60,7 @@ def test_paddle_is_imported_in_one_place() -> None:
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("server.app", {"paddle", "pyarrow.csv", "typer"}),
+        ("server.app", {"paddle", "pyarrow.csv", "typer", "opentelemetry", "pythonjsonlogger"}),
         ("indexer.__main__", {"paddle", "server", "clients"}),
         ("mind.infer", {"paddle", "grpc", "pymilvus", "matplotlib", "jinja2"}),
         ("clients", {"numpy", "rich", "typer", "google.rpc", "mind", "server"}),

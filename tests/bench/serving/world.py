@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -203,12 +204,12 @@ def milvus(directory: Path) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def running(*command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A server process, stopped at the end."""
+def running(*command: str, log: Path, variables: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A server process with more environment variables, stopped at the end."""
     with (
         log.open("wb") as file,
         subprocess.Popen(
-            [sys.executable, *command], cwd=ROOT, env=os.environ | _ONE_THREAD, stdout=file, stderr=file
+            [sys.executable, *command], cwd=ROOT, env=os.environ | _ONE_THREAD | variables, stdout=file, stderr=file
         ) as process,
     ):
         try:
@@ -219,11 +220,13 @@ def running(*command: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def our_server(directory: Path, uri: str, *options: str) -> Iterator[tuple[str, int]]:
+def our_server(
+    directory: Path, uri: str, *options: str, variables: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[tuple[str, int]]:
     """`python -m server`: address and process id."""
     address = f"127.0.0.1:{free_port()}"
     command = ["-m", "server", "--listen", address, "--artifacts", str(directory / "artifacts"), "--milvus-uri", uri]
-    with running(*command, *options, log=directory / "server.log") as process:
+    with running(*command, *options, log=directory / "server.log", variables=variables) as process:
         with grpc.insecure_channel(address) as channel:
             health = health_pb2_grpc.HealthStub(channel)
 
@@ -242,7 +245,7 @@ def article_server(directory: Path, artifact: Path, uri: str) -> Iterator[tuple[
     """The article's stack: address and process id."""
     port = free_port()
     command = ["-m", "tests.bench.serving.article", str(artifact), uri, str(port)]
-    with running(*command, log=directory / "article.log") as process:
+    with running(*command, log=directory / "article.log", variables={}) as process:
 
         def listening() -> bool:
             with suppress(OSError):

@@ -1,0 +1,177 @@
+"""Everything that Prometheus is told, in a registry of its own, and the endpoint that tells it.
+
+Whoever measures hands over seconds and counts; this file knows neither gRPC nor Milvus. Series that every call or batch
+touches are looked up once and kept: a look-up by labels costs more than counting.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from wsgiref.simple_server import WSGIServer
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from mind.errors import ConfigError
+
+SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+"""Upper bounds of the buckets of durations."""
+USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Upper bounds of the buckets of batch sizes."""
+RECALL = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1)
+"""Upper bounds of the buckets of recall."""
+
+
+class Metrics:
+    """The metrics of one server process."""
+
+    def __init__(self, user_statuses: Iterable[str], milvus_errors: Iterable[str]) -> None:
+        """Series of the given label values exist from the start: a rate needs a zero to begin with."""
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._release = _ReleaseInfo()
+        self.registry.register(self._release)
+        self._make_request_metrics()
+        self._make_batch_metrics(user_statuses)
+        self._make_state_metrics()
+        errors = self._counter("recall_milvus_errors", "Calls to Milvus that failed, by kind.", ["kind"])
+        self._milvus_errors = {kind: errors.labels(kind) for kind in milvus_errors}
+
+    def _make_request_metrics(self) -> None:
+        duration = self._histogram(
+            "recall_request_duration_seconds",
+            "Time from a request's arrival to its answer, by method and gRPC status.",
+            SECONDS,
+            ["method", "status"],
+        )
+        self._duration: Callable[[str, str], Histogram] = cache(lambda method, status: duration.labels(method, status))
+        self._failures = self._counter(
+            "recall_request_failures",
+            "Requests that were not answered with OK, by method, gRPC status and ErrorInfo.reason.",
+            ["method", "status", "reason"],
+        )
+        self._in_progress = self._gauge("recall_requests_in_progress", "Requests being answered or waiting.")
+        self._queued = self._gauge("recall_queued_users", "Users that wait for a batch.")
+
+    def _make_batch_metrics(self, user_statuses: Iterable[str]) -> None:
+        self._queue = self._histogram("recall_queue_wait_seconds", "Time that a request waited for its batch.", SECONDS)
+        self._batch = self._histogram("recall_batch_users", "Users encoded and searched together.", USERS)
+        self._stages = {
+            "encode": self._histogram("recall_encode_seconds", "Time to encode a batch's histories.", SECONDS),
+            "search": self._histogram("recall_search_seconds", "Time to search Milvus for a batch.", SECONDS),
+            "merge": self._histogram("recall_merge_seconds", "Time to merge a batch's hits into lists.", SECONDS),
+        }
+        users = self._counter("recall_users", "Users answered, by recall.v1.UserStatus.", ["status"])
+        self._users = {status: users.labels(status) for status in user_statuses}
+        self._items = self._counter("recall_history_items", "Ids in the histories of answered users.")
+        self._unknown = self._counter("recall_history_items_unknown", "Those of them that the model does not know.")
+        self._recall = self._histogram(
+            "recall_sampled_recall_ratio",
+            "Share of the exact best top_k items that the search found, for sampled users without a filter.",
+            RECALL,
+        )
+
+    def _make_state_metrics(self) -> None:
+        self._serving = self._gauge("recall_serving", "1 while health checks say SERVING.")
+        self._taken_over = self._gauge(
+            "recall_release_taken_over_timestamp_seconds", "When the release being served was taken over, Unix time."
+        )
+        self._refused = self._gauge(
+            "recall_release_refused", "1 while the newest release is refused; the one before it keeps serving."
+        )
+        self._refusals = self._counter("recall_release_refusals", "Releases refused, and reasons that changed.")
+
+    def follow(self, in_progress: Callable[[], int], queued_users: Callable[[], int]) -> None:
+        """Ask for these whenever Prometheus does."""
+        self._in_progress.set_function(in_progress)
+        self._queued.set_function(queued_users)
+
+    def count_request(self, method: str, status: str, reason: str, seconds: float) -> None:
+        """A request ended. `status` is gRPC's name of it; `reason` is empty if there is none."""
+        self._duration(method, status).observe(seconds)
+        if status != "OK":
+            self._failures.labels(method, status, reason).inc()
+
+    def count_wait(self, seconds: float) -> None:
+        """A request left the queue for a batch."""
+        self._queue.observe(seconds)
+
+    def count_stage(self, stage: str, seconds: float) -> None:
+        """A batch was encoded, searched or merged."""
+        self._stages[stage].observe(seconds)
+
+    def count_batch(self, statuses: Iterable[tuple[str, int]], items: int, unknown_items: int) -> None:
+        """A batch was answered: users by status, ids in their histories and how many of these are unknown."""
+        users = 0
+        for status, found in statuses:
+            users += found
+            if found:
+                self._users[status].inc(found)
+        self._batch.observe(users)
+        self._items.inc(items)
+        self._unknown.inc(unknown_items)
+
+    def count_recall(self, recall: float) -> None:
+        """A sampled user's candidates were compared with an exact search."""
+        self._recall.observe(recall)
+
+    def count_milvus_error(self, kind: str) -> None:
+        """A call to Milvus failed."""
+        self._milvus_errors[kind].inc()
+
+    def set_serving(self, serving: bool) -> None:
+        """What health checks say."""
+        self._serving.set(serving)
+
+    def set_release(self, model_version: str, collection: str) -> None:
+        """The newest release is the one being served."""
+        if self._release.served != (model_version, collection):
+            self._release.served = model_version, collection
+            self._taken_over.set_to_current_time()
+        self._refused.set(0)
+
+    def set_refused(self, new_reason: bool) -> None:
+        """The newest release is refused; `new_reason` if not for what the last check said."""
+        self._refused.set(1)
+        self._refusals.inc(new_reason)
+
+    def serve(self, listen: str) -> tuple[WSGIServer, int]:
+        """Answer Prometheus at `host:port`, /metrics, from a thread. Gives the server and its port.
+
+        Raises:
+            ConfigError: the address cannot be used.
+        """
+        host, _, port = listen.rpartition(":")
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # series that nobody asks for
+        try:
+            server, _ = prometheus_client.start_http_server(int(port), host.strip("[]"), self.registry)
+        except OSError as error:
+            raise ConfigError(f"--metrics-listen {listen}: the address cannot be used, or is taken") from error
+        return server, server.server_port
+
+    def _histogram(self, name: str, says: str, buckets: tuple[float, ...], labels: Iterable[str] = ()) -> Histogram:
+        return Histogram(name, says, labels, buckets=buckets, registry=self.registry)
+
+    def _counter(self, name: str, says: str, labels: Iterable[str] = ()) -> Counter:
+        return Counter(name, says, labels, registry=self.registry)
+
+    def _gauge(self, name: str, says: str) -> Gauge:
+        return Gauge(name, says, registry=self.registry)
+
+
+class _ReleaseInfo(Collector):
+    """One series, replaced as a whole: a scrape between clearing and setting a gauge would see none."""
+
+    def __init__(self) -> None:
+        self.served: tuple[str, str] | None = None
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        info = GaugeMetricFamily(
+            "recall_release_info",
+            "1, for the model and collection being served.",
+            labels=("model_version", "collection"),
+        )
+        if self.served:
+            info.add_metric(self.served, 1)
+        yield info

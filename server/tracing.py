@@ -1,0 +1,120 @@
+"""Spans of calls and of what batches do for them, sent over OTLP. Imported only where traces are wanted.
+
+A batch answers several calls, each with a trace of its own. Every sampled one gets the spans queue, encode, search and
+merge under its own span, so that each trace can be read alone. The search happens once: Milvus sees it as part of the
+first sampled call's trace, and the search spans of the others link to that one. Spans hold counts and versions, never
+ids of users or items.
+"""
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+import grpc
+from opentelemetry import propagate
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, set_span_in_context
+
+from server.store import SEARCH_METADATA
+
+Attributes = Mapping[str, str | int]
+
+SERVERS_FAULT = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+"""Statuses that are errors of the server's span, by OpenTelemetry's conventions for RPC."""
+FLUSH_S = 3.0
+"""Longest wait for the last spans to leave when the server stops."""
+
+
+class Tracing:
+    """Starts the span of each call, and those of batches."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        """Sampling, limits and further attributes come from the OTEL_* variables, as OpenTelemetry defines them."""
+        ours = Resource({"service.name": "mind-recall", "service.version": version("mind-recall")})
+        self._provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._parent_keys = propagate.get_global_textmap().fields
+        self._tracer = self._provider.get_tracer("mind-recall")
+
+    def start_call(self, method: str, metadata: Mapping[str, str]) -> Span:
+        """The span of a call, `recall.v1.RecallService.Recall`, in the trace that its caller began, if it did."""
+        service, _, name = method.rpartition(".")
+        return self._tracer.start_span(
+            f"{service}/{name}",
+            propagate.extract(metadata) if self._parent_keys & metadata.keys() else None,
+            SpanKind.SERVER,
+            {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
+        )
+
+    def end_call(self, span: Span, status: str, sizes: Mapping[str, int]) -> None:
+        """End a call's span. `status`: gRPC's name of it; `sizes`: users and top_k, where there are any."""
+        if not span.is_recording():
+            return
+        span.set_attributes({f"recall.{name}": value for name, value in sizes.items()})
+        span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
+        if status in SERVERS_FAULT:
+            span.set_status(Status(StatusCode.ERROR, status))
+        span.end()
+
+    def start_batch(self, calls: Sequence[Span | None], arrived: Sequence[float]) -> "BatchSpans":
+        """Follow a batch. `arrived`: when each of its calls came, on the clock of `time.perf_counter`."""
+        sampled = [(call, when) for call, when in zip(calls, arrived, strict=True) if call and call.is_recording()]
+        return BatchSpans(self, sampled)
+
+    def start(self, name: str, parent: Span, start_ns: int, links: Sequence[Link] = ()) -> Span:
+        """A child span."""
+        return self._tracer.start_span(name, set_span_in_context(parent), links=links, start_time=start_ns)
+
+    def close(self) -> None:
+        """Send what is left, unless that takes too long; a thread that is stuck ends with the process."""
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(FLUSH_S)
+
+
+class BatchSpans:
+    """The spans of a batch under the spans of its sampled calls."""
+
+    def __init__(self, tracing: Tracing, sampled: list[tuple[Span, float]]) -> None:
+        """`sampled`: the calls that are traced, and when they came."""
+        self._tracing = tracing
+        self._sampled = sampled
+        self._zero_ns = time.time_ns() - time.perf_counter_ns()  # once: the spans of a batch follow on one another
+        self._search: Span | None = None
+
+    def start_search(self, at: float) -> None:
+        """Let Milvus see the search that comes now as part of the first sampled trace."""
+        carrier: dict[str, str] = {}
+        if self._sampled:
+            self._search = self._tracing.start("search", self._sampled[0][0], self._epoch_ns(at))
+            propagate.inject(carrier, set_span_in_context(self._search))
+        SEARCH_METADATA.set(tuple(carrier.items()))
+
+    def finish(self, laps: Sequence[tuple[str, float, float]], attributes: Attributes, failed: bool) -> None:
+        """Make all spans.
+
+        Args:
+            laps: stage, start and end, on the clock of `time.perf_counter`; the last is the one that failed, if so.
+            attributes: of the batch.
+            failed: whether an exception ended it.
+        """
+        for number, (call, arrived) in enumerate(self._sampled):
+            if call.is_recording():  # or its caller left
+                call.set_attributes(attributes)
+            self._tracing.start("queue", call, self._epoch_ns(arrived)).end(self._epoch_ns(laps[0][1]))
+            for stage, start, end in laps:
+                if stage == "search" and self._search and number == 0:
+                    span = self._search
+                else:
+                    links = [Link(self._search.get_span_context())] if stage == "search" and self._search else []
+                    span = self._tracing.start(stage, call, self._epoch_ns(start), links)
+                span.set_attributes(attributes)
+                if failed and stage == laps[-1][0]:
+                    span.set_status(Status(StatusCode.ERROR))
+                span.end(self._epoch_ns(end))
+
+    def _epoch_ns(self, at: float) -> int:
+        return self._zero_ns + int(at * 1e9)
