@@ -122,7 +122,10 @@ async def test_the_queue_as_it_is(metrics: Metrics, tmp_path: Path) -> None:
         assert (value(metrics, "recall_queued_users"), value(metrics, "recall_requests_in_progress")) == (0, 0)
 
 
-async def test_one_release_at_a_time_and_refusals(server: Running, metrics: Metrics, tmp_path: Path) -> None:
+async def test_one_release_at_a_time_and_refusals(
+    server: Running, metrics: Metrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.release.REFUSED_AGAIN_S", (0, 0))
     assert releases(metrics) == [{"model_version": server.collection.split("_")[1], "collection": server.collection}]
     first = value(metrics, "recall_release_taken_over_timestamp_seconds")
     assert value(metrics, "recall_release_refused") == 0
@@ -154,7 +157,7 @@ async def test_health_and_a_milvus_that_is_away_is_no_refusal(server: Running, m
 
 
 async def test_errors_of_milvus_by_kind(metrics: Metrics) -> None:
-    store = MilvusStore("http://127.0.0.1:9", "", "", None, 1, Telemetry(metrics).count_store_error)
+    store = MilvusStore("http://127.0.0.1:9", "", "", None, 1, on_error=Telemetry(metrics).count_store_error)
     with pytest.raises(StoreUnavailableError):
         await store.live_collection()
     assert value(metrics, "recall_milvus_errors_total", kind="STORE_UNAVAILABLE") == 1
@@ -162,7 +165,7 @@ async def test_errors_of_milvus_by_kind(metrics: Metrics) -> None:
 
 
 async def test_errors_of_a_milvus_that_answers(milvus_uri: str, metrics: Metrics) -> None:
-    store = MilvusStore(milvus_uri, "", "", None, 10, Telemetry(metrics).count_store_error)
+    store = MilvusStore(milvus_uri, "", "", None, 10, on_error=Telemetry(metrics).count_store_error)
     with pytest.raises(CollectionGoneError):
         await store.fingerprint("items_000000000000_00000000")
     await store.close()

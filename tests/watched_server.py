@@ -24,7 +24,7 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 async def watched(tmp_path: Path, telemetry: Telemetry, **options: Any) -> AsyncIterator[Running]:
     """A server with a release of 200 items (ids 1000, 1007, ...) that is SERVING."""
     artifacts = tmp_path / "artifacts"
-    settings = Settings(listen="127.0.0.1:0", artifacts=artifacts, **({"watch_interval_s": 0.05} | options))
+    settings = Settings(listen="127.0.0.1:0", artifacts=str(artifacts), **({"watch_interval_s": 0.05} | options))
     store = FakeStore()
     collection = store.publish(load_artifact(make_artifact(artifacts)))
     server = RecallServer(settings, store, telemetry)
