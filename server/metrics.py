@@ -28,6 +28,7 @@ class Metrics:
 
     def __init__(self, user_statuses: Iterable[str], milvus_errors: Iterable[str]) -> None:
         """Series of the given label values exist from the start: a rate needs a zero to begin with."""
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # series that nobody asks for
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._release = _ReleaseInfo()
@@ -143,7 +144,6 @@ class Metrics:
             ConfigError: the address cannot be used.
         """
         host, _, port = listen.rpartition(":")
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # series that nobody asks for
         try:
             server, _ = prometheus_client.start_http_server(int(port), host.strip("[]"), self.registry)
         except OSError as error:
