@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from mind.artifact import Artifact
 from mind.encoder import Encoder, NumpyEncoder
 from mind.errors import ConfigError
-from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
+from protos.recall.v1 import admin_pb2, recall_pb2
 from server.admin import AdminService
 from server.door import Door
 from server.pipeline import CandidatePipeline
@@ -23,6 +23,7 @@ from server.release import Releases, watch
 from server.service import RecallService
 from server.settings import Settings
 from server.store import ItemStore, MilvusStore
+from server.wire import keep_quiet_about_broken_messages, register
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +62,11 @@ class RecallServer:
             ],
         )
         recall = self._door.guard(RecallService(settings, self.releases, pipeline, store), RECALL, counted=True)
-        recall_pb2_grpc.add_RecallServiceServicer_to_server(recall, self._server)
+        register(recall, RECALL, self._server)
         if settings.admin_token_file:
             admin = AdminService(_read_token(settings), self.releases, store)
             admin = self._door.guard(admin, ADMIN, counted=False)
-            admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
+            register(admin, ADMIN, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
             names = [RECALL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME]
@@ -79,6 +80,7 @@ class RecallServer:
 
     async def start(self) -> None:
         """Listen, NOT_SERVING until the first release is loaded, and follow releases from then on."""
+        keep_quiet_about_broken_messages()
         await self._set_health(False)
         await self._server.start()
         self._watching = asyncio.create_task(watch(self.releases, self._settings.watch_interval_s, self._set_health))

@@ -29,6 +29,7 @@ from server.errors import (
     StoreUnavailableError,
     UnauthenticatedError,
 )
+from server.wire import decoding
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,9 @@ class Door:
         self._closing = False
 
     def guard(self, service: Service, methods: ServiceDescriptor, counted: bool) -> Service:
-        """The same servicer with its methods guarded; an interceptor would be asked anew at every call.
+        """The same servicer with its methods guarded and asked in bytes (`server.wire.register`).
+
+        An interceptor would be asked anew at every call.
 
         Args:
             service: the servicer.
@@ -77,7 +80,8 @@ class Door:
             counted: whether its calls count as in progress: they have a limit, and are waited for at the end.
         """
         for method in methods.methods:
-            setattr(service, method.name, self._guard(getattr(service, method.name), method.full_name, counted))
+            handle = decoding(getattr(service, method.name), method)
+            setattr(service, method.name, self._guard(handle, method.full_name, counted))
         return service
 
     async def close(self, drain_s: float) -> None:

@@ -1,0 +1,54 @@
+"""Messages to bytes and back, behind the door: what is turned away is never decoded, and what is no message is refused.
+
+Left to grpc.aio, a broken message would be UNKNOWN with the name of a Python class, and a traceback in the log.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+
+from server.errors import InvalidRequestError
+
+Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+
+def decoding(handle: Handler, method: MethodDescriptor) -> Handler:
+    """The same handler, asked in bytes. It raises InvalidRequestError if they are no message of the method's."""
+    kind: Any = GetMessageClass(method.input_type)
+
+    async def decoded(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        try:
+            message = kind.FromString(request)
+        except DecodeError as error:
+            raise InvalidRequestError(
+                "request", f"{len(request)} bytes that are no {method.input_type.full_name}", "MALFORMED"
+            ) from error
+        return await handle(message, context)
+
+    return decoded
+
+
+def keep_quiet_about_broken_messages() -> None:
+    """Of health and reflection, which are gRPC's own: it would log a traceback for each, at a hostile caller's pace."""
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_a_line)
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], DecodeError))
+
+
+def register(service: Any, methods: ServiceDescriptor, server: grpc.aio.Server) -> None:
+    """What generated code does to add a servicer, but its methods are asked in bytes."""
+    handlers: dict[str, Any] = {
+        method.name: grpc.unary_unary_rpc_method_handler(
+            getattr(service, method.name), response_serializer=GetMessageClass(method.output_type).SerializeToString
+        )
+        for method in methods.methods
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(methods.full_name, handlers),))
+    server.add_registered_method_handlers(methods.full_name, handlers)
