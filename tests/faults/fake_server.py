@@ -49,13 +49,12 @@ def fake_server(directory: Path) -> Iterator[tuple[str, psutil.Popen]]:
     command = [sys.executable, "-m", "tests.faults.fake_server", str(directory)]
     pipe = subprocess.PIPE
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    with (directory / "server.log").open("w") as log:
-        process = psutil.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=log, text=True)
-        try:
-            yield process.stdout.readline().strip(), process
-        finally:
-            process.stdin.close()
-            process.wait(30)
+    with (
+        (directory / "server.log").open("w") as log,
+        psutil.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=log, text=True) as process,
+    ):
+        yield process.stdout.readline().strip(), process
+        process.stdin.close()
 
 
 if __name__ == "__main__":
