@@ -2,14 +2,14 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.milvus_server import Milvus
 
 
 def pytest_configure() -> None:
@@ -18,34 +18,20 @@ def pytest_configure() -> None:
 
 
 @pytest.fixture(scope="session")
-def milvus_server_uri(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[str]:
-    """A real Milvus server: `RECALL_TEST_MILVUS_URI`, or the one of the PyPI package `milvus`, with fresh data."""
-    if given := os.environ.get("RECALL_TEST_MILVUS_URI"):
-        yield given
-        return
+def milvus_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Milvus]:
+    """A real Milvus server that can be broken: the one of the PyPI package `milvus`, with fresh data."""
+    if os.environ.get("RECALL_TEST_MILVUS_URI"):
+        pytest.skip("the Milvus server of RECALL_TEST_MILVUS_URI is not ours to break")
     if find_spec("milvus") is None:
         pytest.skip("the package milvus is not installed: it exists for Linux x86-64 only")
-    data = tmp_path_factory.mktemp("milvus")
-    command = [sys.executable, "-m", "tests.milvus_server", data, pytestconfig.cache.mkdir("milvus-2.3.5")]
-    errors = data / "errors.txt"
-    with (
-        errors.open("w") as stderr,
-        subprocess.Popen(
-            command,
-            cwd=pytestconfig.rootpath,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        ) as server,
-    ):
-        try:
-            uri = server.stdout.readline().strip()
-            assert uri, f"the Milvus server did not start:\n{errors.read_text()}"
-            yield uri
-        finally:
-            server.stdin.close()  # the end of its input is the end of the server
-            server.wait(timeout=30)
+    with Milvus(tmp_path_factory.mktemp("milvus"), pytestconfig.cache.mkdir("milvus-2.3.5")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def milvus_server_uri(request: pytest.FixtureRequest) -> str:
+    """A real Milvus server: `RECALL_TEST_MILVUS_URI`, or the one of `milvus_server`."""
+    return os.environ.get("RECALL_TEST_MILVUS_URI") or request.getfixturevalue("milvus_server").uri
 
 
 @pytest.fixture(params=["lite", "server"])

@@ -2,27 +2,100 @@
 
     python -m tests.milvus_server DATA_DIRECTORY BINARY_CACHE
 
-Prints the URI once the server is healthy. Its embedded etcd needs port 2380, which cannot be moved: runs on one
-machine take turns, by a lock file.
+Prints the URI once the server is healthy, then obeys the lines `kill`, `start`, `pause` and `resume`, and answers each
+with itself; `Milvus` is the other side. Its embedded etcd needs port 2380, which cannot be moved: runs on one machine
+take turns, by a lock file.
 """
 
 import fcntl
 import select
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
-from milvus import MilvusServer, MilvusServerConfig
+import psutil
 
+ROOT = Path(__file__).parent.parent
 START_TIMEOUT_S = 90
 
 
+class Milvus:
+    """A Milvus server in a process of its own that can be killed, paused and started again. A context manager."""
+
+    def __init__(self, data: Path, cache: Path) -> None:
+        """Start it with a new data directory and wait until it is healthy. `cache`: keeps its unpacked binary.
+
+        Raises:
+            RuntimeError: it did not start; says why.
+        """
+        command = [sys.executable, "-m", "tests.milvus_server", str(data.resolve()), str(cache.resolve())]
+        data.mkdir(parents=True, exist_ok=True)
+        errors = data / "errors.txt"
+        pipe = subprocess.PIPE
+        with errors.open("w") as stderr:
+            self._process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=stderr, text=True)
+        self.uri = self._read()
+        if not self.uri:
+            self.stop()
+            raise RuntimeError(f"the Milvus server did not start:\n{errors.read_text()}")
+
+    def kill(self) -> None:
+        """End it with SIGKILL; its data stay."""
+        self._tell("kill")
+
+    def start(self) -> None:
+        """Start it again after `kill`, on the same port and data; does not wait until it answers."""
+        self._tell("start")
+
+    def pause(self) -> None:
+        """Stop it with SIGSTOP: connections stay open, nobody answers."""
+        self._tell("pause")
+
+    def resume(self) -> None:
+        """Let it go on after `pause`."""
+        self._tell("resume")
+
+    def stop(self) -> None:
+        """End it for good."""
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(timeout=30)
+        self._process.stdout.close()
+
+    def __enter__(self) -> Self:
+        """The server itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        self.stop()
+
+    def _tell(self, order: str) -> None:
+        assert self._process.stdin
+        self._process.stdin.write(order + "\n")
+        self._process.stdin.flush()
+        answer = self._read()
+        if answer != order:
+            raise RuntimeError(f"{order!r}: the Milvus server answered {answer!r}")
+
+    def _read(self) -> str:
+        assert self._process.stdout
+        return self._process.stdout.readline().strip()
+
+
 def main(data: Path, cache: Path) -> None:
-    """Start it, say where it is, wait for the parent to go."""
+    """Start it, say where it is, do as the parent says until it goes."""
+    from milvus import MilvusServer, MilvusServerConfig  # not installed everywhere
+
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     cache.mkdir(parents=True, exist_ok=True)
     (data / "bin").symlink_to(cache)  # unpacking the binary takes 10 s: once is enough
@@ -38,10 +111,33 @@ def main(data: Path, cache: Path) -> None:
             if server.listen_port != port:
                 sys.exit(f"asked for port {port}, Milvus listens on {server.listen_port}")
             print(f"http://127.0.0.1:{port}", flush=True)
-            while server.server_proc.poll() is None and not _parent_gone(timeout_s=1):
-                pass
+            _obey(server)
         finally:
+            if server.server_proc.poll() is None:
+                server.server_proc.send_signal(signal.SIGCONT)
             server.stop()
+
+
+def _obey(server: Any) -> None:
+    """Do as told until standard input ends."""
+    process = psutil.Process(server.server_proc.pid)
+    # The wrapper's own start would take other ports while connections to the old ones linger.
+    command, environment, directory = process.cmdline(), process.environ(), process.cwd()
+    while order := sys.stdin.readline().strip():
+        match order:
+            case "kill":
+                server.server_proc.kill()
+                server.server_proc.wait()
+            case "start":
+                logs = {name: server.proc_fds[name] for name in ("stdout", "stderr")}
+                server.server_proc = subprocess.Popen(command, cwd=directory, env=environment, **logs)
+            case "pause":
+                server.server_proc.send_signal(signal.SIGSTOP)
+            case "resume":
+                server.server_proc.send_signal(signal.SIGCONT)
+            case _:
+                sys.exit(f"{order!r}: no such order")
+        print(order, flush=True)
 
 
 def _locked(file: int) -> bool:
@@ -62,7 +158,7 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _wait_until_healthy(server: MilvusServer, data: Path) -> None:
+def _wait_until_healthy(server: Any, data: Path) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while server.server_proc.poll() is None and time.monotonic() < deadline:
         try:

@@ -20,6 +20,7 @@ class UserStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     USER_STATUS_EMPTY_HISTORY: _ClassVar[UserStatus]
     USER_STATUS_ALL_UNKNOWN: _ClassVar[UserStatus]
     USER_STATUS_INVALID: _ClassVar[UserStatus]
+    USER_STATUS_DEGRADED: _ClassVar[UserStatus]
 
 class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -36,6 +37,7 @@ USER_STATUS_OK: UserStatus
 USER_STATUS_EMPTY_HISTORY: UserStatus
 USER_STATUS_ALL_UNKNOWN: UserStatus
 USER_STATUS_INVALID: UserStatus
+USER_STATUS_DEGRADED: UserStatus
 DROP_REASON_UNSPECIFIED: DropReason
 DROP_REASON_DUPLICATE: DropReason
 DROP_REASON_HISTORY: DropReason

@@ -1,0 +1,105 @@
+"""What the drills stand on: a real Milvus, small released models, real server processes."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from clients import AsyncRecallClient, UnavailableError
+from indexer.attributes import Attributes
+from indexer.build import build, choose_index
+from indexer.release import publish, rollback
+from indexer.store import Connection, Store
+from mind.artifact import Artifact, load_artifact
+from tests.artifacts import make_artifact
+from tests.milvus_server import ROOT, Milvus
+from tests.test_service import Server
+
+console = Console(highlight=False)
+logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # a traceback for every call that finds nothing
+_STARTED = time.monotonic()
+ITEMS, DIM = 2_000, 16
+
+
+def say(text: str) -> None:
+    """Print a step, with the seconds since the drill began."""
+    console.print(f"[dim]{time.monotonic() - _STARTED:7.1f} s[/]  {text}", soft_wrap=True)
+
+
+@contextmanager
+def own_milvus() -> Iterator[tuple[Milvus, Path]]:
+    """A Milvus server with fresh data, and an empty directory, for a drill that was started by hand."""
+    with TemporaryDirectory() as directory:
+        say("start Milvus")
+        with Milvus(Path(directory) / "milvus", ROOT / ".pytest_cache" / "d" / "milvus-2.3.5") as milvus:
+            yield milvus, Path(directory)
+
+
+def make_models(directory: Path, models: int, items: int = ITEMS) -> list[Artifact]:
+    """Random models over the same items, so that answers of one are plausible and wrong for another."""
+    return [load_artifact(make_artifact(directory, items=items, dim=DIM, seed=seed)) for seed in range(models)]
+
+
+def release(uri: str, *models: Artifact) -> list[str]:
+    """Build and publish models one after the other, with an exact index; gives their collections."""
+    index = choose_index(False, "FLAT", {}, {})
+    with Store(Connection(uri)) as store:
+        names = [build(store, model, Attributes(), index).collection for model in models]
+        for name in names:
+            publish(store, name)
+    return names
+
+
+def move_alias(uri: str, collection: str | None) -> str:
+    """Publish a collection, or roll back if it is None; gives the one that is live now."""
+    with Store(Connection(uri)) as store:
+        return (publish(store, collection) if collection else rollback(store)).live
+
+
+@asynccontextmanager
+async def serving(
+    uri: str, artifacts: Path, *options: str, processes: int = 1, wait: bool = True
+) -> AsyncIterator[list[Server]]:
+    """Separate servers, `python -m server`, each on a port of its own; SERVING when this yields, unless not waited for.
+
+    Args:
+        uri: of Milvus or a proxy before it.
+        artifacts: directory of the models.
+        options: further options of the server.
+        processes: how many.
+        wait: until all are SERVING.
+    """
+    servers = [Server("--milvus-uri", uri, "--artifacts", str(artifacts), *options) for _ in range(processes)]
+    try:
+        for server in servers:
+            await asyncio.to_thread(server.wait_for, "listening on")
+            if wait:
+                await until_health(server.address, True, 60)
+        yield servers
+    finally:
+        for server in servers:
+            await asyncio.to_thread(server.stop)
+
+
+async def until_health(address: str, serving: bool, timeout_s: float) -> float:
+    """Wait until a server says that it serves, or that it does not; gives the seconds that it took."""
+    started = time.monotonic()
+    async with AsyncRecallClient(address, timeout_s=2) as client:
+        while await is_serving(client) != serving:
+            if time.monotonic() - started > timeout_s:
+                raise AssertionError(f"{address} is still {'not ' * serving}serving after {timeout_s:g} s")
+            await asyncio.sleep(0.05)
+    return time.monotonic() - started
+
+
+async def is_serving(client: AsyncRecallClient) -> bool:
+    """What health says; False if nobody listens."""
+    try:
+        return await client.is_serving()
+    except UnavailableError:
+        return False
