@@ -17,6 +17,7 @@ from multiprocessing.connection import wait
 
 from mind.errors import ConfigError
 from server.settings import Settings
+from server.signals import leave_when_told
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def run_together(settings: Settings) -> int:
             for server in servers:
                 server.terminate()
 
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for us alone until they can heed it
         for server in servers:
             server.start()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -70,10 +72,11 @@ def run_together(settings: Settings) -> int:
             stop()
         for server in servers:
             server.join()
-    return int(any(server.exitcode for server in servers))
+    return int(any(server.exitcode not in (0, -signal.SIGTERM if told else 0) for server in servers))
 
 
 def _run(settings: Settings) -> None:
+    leave_when_told()
     raise SystemExit(run(settings))
 
 
