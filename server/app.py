@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -18,10 +19,12 @@ from mind.errors import ConfigError
 from protos.recall.v1 import admin_pb2, recall_pb2
 from server.admin import AdminService
 from server.door import Door
+from server.health import HealthServicer
 from server.pipeline import CandidatePipeline
 from server.release import Releases, watch
 from server.service import RecallService
 from server.settings import Settings
+from server.signals import leave_when_told
 from server.store import ItemStore, MilvusStore
 from server.wire import keep_quiet_about_broken_messages, register
 
@@ -34,6 +37,10 @@ GC_THRESHOLDS = (20_000, 20, 20)
 """Of `gc.set_threshold`: objects that requests in progress hold are far fewer, so only a leak reaches them."""
 
 
+FIRST_LOOK_S = 10.0
+"""How long a server that starts waits for its first release before it answers, if only to say why it cannot serve."""
+
+
 class RecallServer:
     """A gRPC server around a store; start it, stop it."""
 
@@ -42,7 +49,7 @@ class RecallServer:
         self._settings = settings
         self._store = store
         self._encode_on = ThreadPoolExecutor(1, "encode")
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         self.releases = Releases(store, settings.artifacts, _encoder_maker(settings))
         pipeline = CandidatePipeline(
             store,
@@ -79,19 +86,31 @@ class RecallServer:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen, NOT_SERVING until the first release is loaded, and follow releases from then on."""
+        """Follow releases, and answer calls once the first is loaded or known to be missing, NOT_SERVING until then.
+
+        Callers with several servers would otherwise bring their calls to the one that has nothing to answer with.
+        """
         keep_quiet_about_broken_messages()
+        looked = asyncio.Event()
+
+        async def on_health(serving: bool) -> None:
+            await self._set_health(serving)
+            looked.set()
+
         await self._set_health(False)
+        self._watching = asyncio.create_task(watch(self.releases, self._settings.watch_interval_s, on_health))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(looked.wait(), FIRST_LOOK_S)
         await self._server.start()
-        self._watching = asyncio.create_task(watch(self.releases, self._settings.watch_interval_s, self._set_health))
 
     async def stop(self, drain_s: float) -> None:
         """Say NOT_SERVING, let calls in progress finish, `drain_s` seconds at most, and go."""
         if self._watching:
             self._watching.cancel()
         await self._health.enter_graceful_shutdown()
-        await self._door.close(drain_s)
-        await self._server.stop(0)
+        await self._door.close()
+        self._health.end_streams()
+        await self._server.stop(drain_s)  # hangs up, so that callers with other servers leave; a second stop crashes it
         await self._store.close()
         self._encode_on.shutdown()
 
@@ -111,12 +130,13 @@ async def serve(settings: Settings) -> None:
         settings.search_timeout_ms / 1000,
     )
     server = RecallServer(settings, store)
-    stopping = asyncio.Event()  # after Paddle, whose import resets signal handlers
+    leave_when_told()  # once more: the import of Paddle resets signal handlers
+    await server.start()
+    stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     if parent := multiprocessing.parent_process():
         asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)  # killed, it cannot tell us to stop
-    await server.start()
     _tame_garbage_collector()
     logger.info("listening on %s", settings.listen.rpartition(":")[0] + f":{server.port}")
     await stopping.wait()

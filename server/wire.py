@@ -18,17 +18,20 @@ Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 
 def decoding(handle: Handler, method: MethodDescriptor) -> Handler:
-    """The same handler, asked in bytes. It raises InvalidRequestError if they are no message of the method's."""
+    """The same handler, in bytes. It raises InvalidRequestError if they are no message of the method's.
+
+    The answer is bytes too, so that one that waits for a slow caller is there once, not as message and bytes.
+    """
     kind: Any = GetMessageClass(method.input_type)
 
-    async def decoded(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    async def decoded(request: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
         try:
             message = kind.FromString(request)
         except DecodeError as error:
             raise InvalidRequestError(
                 "request", f"{len(request)} bytes that are no {method.input_type.full_name}", "MALFORMED"
             ) from error
-        return await handle(message, context)
+        return bytes((await handle(message, context)).SerializeToString())
 
     return decoded
 
@@ -43,12 +46,9 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
 
 
 def register(service: Any, methods: ServiceDescriptor, server: grpc.aio.Server) -> None:
-    """What generated code does to add a servicer, but its methods are asked in bytes."""
+    """What generated code does to add a servicer, but its methods take and give bytes."""
     handlers: dict[str, Any] = {
-        method.name: grpc.unary_unary_rpc_method_handler(
-            getattr(service, method.name), response_serializer=GetMessageClass(method.output_type).SerializeToString
-        )
-        for method in methods.methods
+        method.name: grpc.unary_unary_rpc_method_handler(getattr(service, method.name)) for method in methods.methods
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(methods.full_name, handlers),))
     server.add_registered_method_handlers(methods.full_name, handlers)

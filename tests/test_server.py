@@ -301,6 +301,16 @@ async def test_health_follows_milvus(start: Start) -> None:
     await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
 
 
+async def test_who_watches_health_does_not_hold_up_the_end(start: Start) -> None:
+    running = await start()
+    watch = running.health.Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    async with asyncio.timeout(5):
+        await running.server.stop(20)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert await watch.read() is grpc.aio.EOF
+
+
 async def test_count_and_info(start: Start) -> None:
     running = await start()
     counted = await running.recall.CountItems(recall_pb2.CountItemsRequest(filter="item_id < 1070"))

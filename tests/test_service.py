@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -252,6 +253,15 @@ def test_told_to_stop_while_it_imports(number: signal.Signals, module: str, proc
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     assert (process.returncode, "Traceback" in "".join(log)) == (0, False), "".join(log[-20:])
+
+
+def test_told_to_stop_while_milvus_is_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with running("--milvus-uri", uri) as server:
+            with silent.accept()[0]:
+                assert server.stop() == 0
+    assert not any("Traceback" in line or "listening" in line for line in server.log)
 
 
 def test_no_error_shows_the_token() -> None:
