@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 def run(settings: Settings) -> int:
     """Serve in this process until SIGTERM or SIGINT; the exit code is 0 or, for options that cannot work, 1."""
     _log(settings)
+    _admit_many_connections()
     from server.app import serve  # after --help, which should not wait for pymilvus
 
     for name in list(logging.root.manager.loggerDict):  # after their import, which sets levels of its own
@@ -78,6 +79,16 @@ def run_together(settings: Settings) -> int:
 def _run(settings: Settings) -> None:
     leave_when_told()
     raise SystemExit(run(settings))
+
+
+def _admit_many_connections() -> None:
+    """As many descriptors as the system allows; the usual 1,024 would turn the next connection away unheard."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _log(settings: Settings) -> None:

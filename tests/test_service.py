@@ -258,9 +258,8 @@ def test_told_to_stop_while_it_imports(number: signal.Signals, module: str, proc
 def test_told_to_stop_while_milvus_is_silent() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        with running("--milvus-uri", uri) as server:
-            with silent.accept()[0]:
-                assert server.stop() == 0
+        with running("--milvus-uri", uri) as server, silent.accept()[0]:
+            assert server.stop() == 0
     assert not any("Traceback" in line or "listening" in line for line in server.log)
 
 
