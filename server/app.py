@@ -26,7 +26,7 @@ from server.service import RecallService
 from server.settings import Settings
 from server.signals import leave_when_told
 from server.store import ItemStore, MilvusStore
-from server.wire import keep_quiet_about_broken_messages, register
+from server.wire import keep_quiet_about_callers, register
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class RecallServer:
 
         Callers with several servers would otherwise bring their calls to the one that has nothing to answer with.
         """
-        keep_quiet_about_broken_messages()
+        keep_quiet_about_callers()
         looked = asyncio.Event()
 
         async def on_health(serving: bool) -> None:

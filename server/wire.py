@@ -36,13 +36,17 @@ def decoding(handle: Handler, method: MethodDescriptor) -> Handler:
     return decoded
 
 
-def keep_quiet_about_broken_messages() -> None:
-    """Of health and reflection, which are gRPC's own: it would log a traceback for each, at a hostile caller's pace."""
+def keep_quiet_about_callers() -> None:
+    """Broken messages to health and reflection, which are gRPC's own, and callers that leave before their answer.
+
+    For each grpc.aio would log a traceback, at a hostile caller's pace.
+    """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_a_line)
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], DecodeError))
+    error = record.exc_info and record.exc_info[1]
+    return not (isinstance(error, DecodeError) or type(error).__name__ == "ExecuteBatchError")
 
 
 def register(service: Any, methods: ServiceDescriptor, server: grpc.aio.Server) -> None:
