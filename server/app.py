@@ -23,6 +23,8 @@ from server.release import Releases, watch
 from server.service import RecallService
 from server.settings import Settings
 from server.store import ItemStore, MilvusStore
+from server.user_service import UserService
+from server.user_store import MilvusUserStore, UserStore
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +38,11 @@ GC_THRESHOLDS = (20_000, 20, 20)
 class RecallServer:
     """A gRPC server around a store; start it, stop it."""
 
-    def __init__(self, settings: Settings, store: ItemStore) -> None:
-        """Raises ConfigError if the address is taken or the token file cannot be used."""
+    def __init__(self, settings: Settings, store: ItemStore, user_store: UserStore | None = None) -> None:
+        """Raises ConfigError if the address is taken or the token file cannot be used.
+
+        `user_store`: None if users are not remembered.
+        """
         self._settings = settings
         self._store = store
         self._encode_on = ThreadPoolExecutor(1, "encode")
@@ -60,7 +65,9 @@ class RecallServer:
                 ("grpc.so_reuseport", int(settings.processes > 1)),
             ],
         )
-        recall = self._door.guard(RecallService(settings, self.releases, pipeline, store), RECALL, counted=True)
+        self._users = UserService(settings, user_store, self._encode_on)
+        recall = RecallService(settings, self.releases, pipeline, store, self._users)
+        recall = self._door.guard(recall, RECALL, counted=True)
         recall_pb2_grpc.add_RecallServiceServicer_to_server(recall, self._server)
         if settings.admin_token_file:
             admin = AdminService(_read_token(settings), self.releases, store)
@@ -75,18 +82,19 @@ class RecallServer:
             self.port = self._server.add_insecure_port(settings.listen)
         except RuntimeError as error:
             raise ConfigError(f"--listen {settings.listen}: the address cannot be used, or is taken") from error
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Listen, NOT_SERVING until the first release is loaded, and follow releases from then on."""
         await self._set_health(False)
         await self._server.start()
-        self._watching = asyncio.create_task(watch(self.releases, self._settings.watch_interval_s, self._set_health))
+        watching = watch(self.releases, self._settings.watch_interval_s, self._set_health)
+        self._watching = [asyncio.create_task(work) for work in (watching, self._users.follow(self.releases))]
 
     async def stop(self, drain_s: float) -> None:
         """Say NOT_SERVING, let calls in progress finish, `drain_s` seconds at most, and go."""
-        if self._watching:
-            self._watching.cancel()
+        for task in self._watching:
+            task.cancel()
         await self._health.enter_graceful_shutdown()
         await self._door.close(drain_s)
         await self._server.stop(0)
@@ -108,7 +116,9 @@ async def serve(settings: Settings) -> None:
         settings.milvus_ca_cert,
         settings.search_timeout_ms / 1000,
     )
-    server = RecallServer(settings, store)
+    timeout_s = settings.search_timeout_ms / 1000
+    is_lite = settings.milvus_uri.endswith(".db")
+    server = RecallServer(settings, store, MilvusUserStore(store, is_lite, timeout_s) if settings.users else None)
     stopping = asyncio.Event()  # after Paddle, whose import resets signal handlers
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)

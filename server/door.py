@@ -28,6 +28,8 @@ from server.errors import (
     StoppingError,
     StoreUnavailableError,
     UnauthenticatedError,
+    UsersDisabledError,
+    UserVectorsIncompleteError,
 )
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ _CODES: dict[type[ServerError], int] = {
     RefusedError: code_pb2.FAILED_PRECONDITION,
     ReleaseRefusedError: code_pb2.FAILED_PRECONDITION,
     CollectionGoneError: code_pb2.FAILED_PRECONDITION,
+    UserVectorsIncompleteError: code_pb2.FAILED_PRECONDITION,
+    UsersDisabledError: code_pb2.UNIMPLEMENTED,
     NotReadyError: code_pb2.UNAVAILABLE,
     StoppingError: code_pb2.UNAVAILABLE,
     StoreUnavailableError: code_pb2.UNAVAILABLE,

@@ -1,7 +1,7 @@
 """From protobuf to arrays: what a caller may ask for, checked against the limits before anything is queued."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -10,6 +10,7 @@ from protos.recall.v1 import recall_pb2
 from server.errors import InvalidRequestError
 from server.merge import Strategy
 from server.settings import Settings
+from server.user_request import check_user_id
 
 _STRATEGIES = {
     recall_pb2.MERGE_STRATEGY_UNSPECIFIED: Strategy.BEST_SCORE,
@@ -32,6 +33,10 @@ class UserQuery:
     """[m] int64 external ids."""
     invalid: str = ""
     """Which limit this user's data breaks; such a user is left alone."""
+    user_id: str = ""
+    """Of a remembered user whose stored history is wanted; empty if hist_item was given."""
+    unknown: bool = False
+    """Whether nobody of this user_id is remembered."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def read_recall(request: recall_pb2.RecallRequest, limits: Settings) -> Query:
         raise InvalidRequestError("users", "is empty; a request has 1 user or more", "EMPTY_BATCH")
     if users > limits.max_users:
         raise InvalidRequestError("users", f"has {users} users, the limit is {limits.max_users}", "TOO_MANY_USERS")
-    _check_top_k(request.top_k, limits)
+    check_top_k(request.top_k, limits)
     if users * request.top_k > limits.max_candidates:
         raise InvalidRequestError(
             "top_k",
@@ -65,7 +70,7 @@ def read_recall(request: recall_pb2.RecallRequest, limits: Settings) -> Query:
 
 def read_explain(request: recall_pb2.ExplainRequest, limits: Settings) -> Query:
     """Check an Explain. Raises InvalidRequestError with the field, the value and the limit."""
-    _check_top_k(request.top_k, limits)
+    check_top_k(request.top_k, limits)
     return _query([request.user], request, limits)
 
 
@@ -80,7 +85,8 @@ def read_filter(filter_: str, limits: Settings) -> str:
     return filter_.strip()
 
 
-def _check_top_k(top_k: int, limits: Settings) -> None:
+def check_top_k(top_k: int, limits: Settings) -> None:
+    """Check how much is wanted of each user. Raises InvalidRequestError."""
     if not 1 <= top_k <= limits.max_top_k:
         raise InvalidRequestError("top_k", f"is {top_k}, must be 1 to {limits.max_top_k}", "TOP_K_OUT_OF_RANGE")
 
@@ -93,7 +99,7 @@ def _query(
             "merge_strategy", f"is {request.merge_strategy}, must be 0 to {max(_STRATEGIES)}", "UNKNOWN_MERGE_STRATEGY"
         )
     return Query(
-        users=[_user(user, limits) for user in users],
+        users=[read_user(user, limits) for user in users],
         top_k=request.top_k,
         filter=read_filter(request.filter, limits),
         exclude_history=request.exclude_history,
@@ -101,7 +107,8 @@ def _query(
     )
 
 
-def _user(user: recall_pb2.User, limits: Settings) -> UserQuery:
+def read_user(user: recall_pb2.User, limits: Settings) -> UserQuery:
+    """One user; data that break a limit make an `invalid` one."""
     for field, found, limit in (
         ("hist_item", len(user.hist_item), limits.max_history),
         ("exclude_item_ids", len(user.exclude_item_ids), limits.max_exclude),
@@ -109,4 +116,8 @@ def _user(user: recall_pb2.User, limits: Settings) -> UserQuery:
         if found > limit:
             nothing = np.zeros(0, np.int64)
             return UserQuery(nothing, nothing, invalid=f"{field} has {found} ids, the limit is {limit}")
-    return UserQuery(np.array(user.hist_item, np.int64), np.array(user.exclude_item_ids, np.int64))
+    query = UserQuery(np.array(user.hist_item, np.int64), np.array(user.exclude_item_ids, np.int64))
+    if not user.user_id or len(user.hist_item):
+        return query
+    invalid = check_user_id(user.user_id) if limits.users else "user_id needs a server that remembers users (--users)"
+    return replace(query, invalid=invalid, user_id="" if invalid else user.user_id)

@@ -13,20 +13,29 @@ from server.release import Release, Releases
 from server.request import read_explain, read_filter, read_recall
 from server.settings import Settings
 from server.store import ItemStore
+from server.user_service import UserService
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _VERSION = version("mind-recall")  # reads a file: too slow for every call
 
 
 class RecallService(recall_pb2_grpc.RecallServiceServicer):
-    """The four methods that ranking services and people use."""
+    """The methods that ranking services and people use."""
 
-    def __init__(self, settings: Settings, releases: Releases, pipeline: CandidatePipeline, store: ItemStore) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        releases: Releases,
+        pipeline: CandidatePipeline,
+        store: ItemStore,
+        users: UserService,
+    ) -> None:
         """`settings` holds the limits."""
         self._settings = settings
         self._releases = releases
         self._pipeline = pipeline
         self._store = store
+        self._users = users
 
     async def Recall(self, request: recall_pb2.RecallRequest, context: Context) -> recall_pb2.RecallResponse:  # noqa: N802
         """Candidates for a batch of users."""
@@ -34,9 +43,10 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         self._pipeline.admit(len(request.users), remaining_s)
         query = read_recall(request, self._settings)
         release = self._releases.current
-        outcome = await self._pipeline.run(release, query, remaining_s)
+        query, history_ms = await self._users.with_histories(query, context)
+        outcome = await self._pipeline.run(release, query, context.time_remaining())
         return recall_pb2.RecallResponse(
-            results=[_candidates(result) for result in outcome.results], **_provenance(release, outcome)
+            results=[_candidates(result) for result in outcome.results], **_provenance(release, outcome, history_ms)
         )
 
     async def CountItems(  # noqa: N802
@@ -71,12 +81,14 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             limits=recall_pb2.Limits(**{name: getattr(settings, name) for name in names}),
             admin_enabled=settings.admin_token_file is not None,
             refused_release=self._releases.refused,
+            users_enabled=settings.users,
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
         """One user's recall, step by step."""
         query = read_explain(request, self._settings)
         release = self._releases.current
+        query, history_ms = await self._users.with_histories(query, context)
         outcome = await self._pipeline.run(release, query, context.time_remaining(), explain=True)
         assert outcome.trace is not None  # noqa: S101 - asked for
         return recall_pb2.ExplainResponse(
@@ -84,12 +96,32 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             interests=_interests(outcome.trace, release.hyper_parameters.num_interests),
             candidates=_candidates(outcome.results[0]),
             dropped=_dropped(outcome.trace),
-            **_provenance(release, outcome),
+            **_provenance(release, outcome, history_ms),
         )
 
+    async def UpsertUsers(  # noqa: N802
+        self, request: recall_pb2.UpsertUsersRequest, context: Context
+    ) -> recall_pb2.UpsertUsersResponse:
+        """Remember what users clicked."""
+        return await self._users.upsert(self._releases, request, context)
 
-def _provenance(release: Release, outcome: Outcome) -> dict[str, Any]:
-    timings = recall_pb2.StageTimings(**vars(outcome.timings), total_ms=outcome.timings.total_ms)
+    async def FindSimilarUsers(  # noqa: N802
+        self, request: recall_pb2.FindSimilarUsersRequest, context: Context
+    ) -> recall_pb2.FindSimilarUsersResponse:
+        """The remembered users nearest to others."""
+        return await self._users.find_similar(self._releases, request, context)
+
+    async def DeleteUsers(  # noqa: N802
+        self, request: recall_pb2.DeleteUsersRequest, context: Context
+    ) -> recall_pb2.DeleteUsersResponse:
+        """Forget users."""
+        return await self._users.delete(self._releases, request, context)
+
+
+def _provenance(release: Release, outcome: Outcome, history_ms: float) -> dict[str, Any]:
+    timings = recall_pb2.StageTimings(
+        **vars(outcome.timings), history_ms=history_ms, total_ms=outcome.timings.total_ms + history_ms
+    )
     return {"model_version": release.model_version, "collection": release.collection, "timings": timings}
 
 

@@ -18,6 +18,7 @@ from pydantic_settings import (
 
 from mind.config import explain
 from mind.errors import ConfigError
+from mind.users import MAX_CAPACITY
 
 
 class Settings(BaseSettings):
@@ -89,6 +90,12 @@ class Settings(BaseSettings):
     """Servers behind the one address; more than one needs a Milvus server. Each has a queue and limits of its own."""
     max_concurrent_requests: int = Field(default=256, gt=0)
     """Requests in progress at once; more are turned away with RESOURCE_EXHAUSTED and a time to come back."""
+    users: bool = False
+    """Remember users: enables UpsertUsers, FindSimilarUsers, DeleteUsers and user_id in Recall, for every caller."""
+    max_stored_history: int = Field(default=500, gt=0, le=MAX_CAPACITY)
+    """Newest ids that are kept of a remembered user; as many as the model looks at are kept in any case."""
+    max_similar: int = Field(default=20_000, gt=0, le=25_000)
+    """Users times top_k of one FindSimilarUsers; keeps answers under gRPC's default limit of 4 MB."""
     admin_token_file: Path | None = None
     """File with the token that enables AdminService and that its callers must send."""
     reflection: bool = True
