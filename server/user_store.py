@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from pymilvus import AsyncMilvusClient, DataType
+from pymilvus.client.prepare import Prepare
 
 from mind.artifact import Float32
 from mind.collection import EMBEDDING, METRIC, wide_enough
@@ -262,11 +263,20 @@ class MilvusUserStore:
                     name, schema=schema, properties=dict(properties), timeout=self._timeout_s
                 )
             )
-            index = AsyncMilvusClient.prepare_index_params()
-            index.add_index(vector, index_name=vector, index_type=index_type, metric_type=METRIC, params=dict(params))
-            await self._call(lambda milvus: milvus.create_index(name, index, timeout=self._timeout_s))
+            index = {"index_type": index_type, "metric_type": METRIC, "params": dict(params)}
+            await self._call(
+                lambda milvus: self._create_index(milvus, Prepare.create_index_request(name, vector, index))
+            )
         await self._call(lambda milvus: milvus.load_collection(name, timeout=_LOAD_TIMEOUT_S))
         return await self._describe(name)
+
+    async def _create_index(self, milvus: AsyncMilvusClient, request: Any) -> None:
+        """As `create_index`, but without waiting for rows to be indexed, which Milvus Lite has no answer to."""
+        stub = (await milvus._get_connection())._async_stub
+        metadata = milvus._generate_call_context().to_grpc_metadata()
+        status = await stub.CreateIndex(request, timeout=self._timeout_s, metadata=metadata)
+        if status.code or status.error_code:
+            raise _translate(status.code or status.error_code, status.reason, "")
 
     async def _describe(self, name: str) -> dict[str, Any]:
         return dict(await self._call(lambda milvus: milvus.describe_collection(name, timeout=self._timeout_s)))
