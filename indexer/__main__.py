@@ -24,6 +24,7 @@ from indexer.index_file import read_index, write_index
 from indexer.measure import MIN_USERS, read_histories
 from indexer.store import Connection, Params, Store
 from indexer.tune import refuse_lite, tune
+from indexer.users import Encoded, encode_users, forget_models, purge
 from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact, newest_artifact
 from mind.collection import ITEM_ID
@@ -66,6 +67,9 @@ Exit code: 0 done; 1 failed, one line says why; 2 wrong usage; 130 interrupted.
 """,
 )
 _MILVUS = "Milvus"
+_ARTIFACT = typer.Option(
+    help="The model's directory, or a directory of models; needed if users are remembered, to encode them."
+)
 
 
 class Format(StrEnum):
@@ -230,7 +234,7 @@ def build_command(
             built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
         display.show_built(built, time.monotonic() - started)
         if publish:
-            display.show_release(release.publish(store, built.collection))
+            _release(store, artifact, lambda before: release.publish(store, built.collection, before))
         else:
             display.line("next", f"python -m indexer publish {built.collection}")
 
@@ -282,10 +286,16 @@ def publish_command(
     collection: Annotated[
         str | None, typer.Argument(help="The one that was finished last if left out.", show_default=False)
     ] = None,
+    artifact: Annotated[Path | None, _ARTIFACT] = None,
 ) -> None:
-    """Make a finished collection the live one. It is counted again before the alias moves."""
+    """Make a finished collection the live one.
+
+    It is counted again before the alias moves, and remembered users are
+    encoded with its model; published again, the live one gets the users
+    that it lacks.
+    """
     with Store(connection) as store:
-        display.show_release(release.publish(store, collection))
+        _release(store, artifact, lambda before: release.publish(store, collection, before))
 
 
 @app.command("status")
@@ -327,10 +337,11 @@ def count_command(
 def rollback_command(
     connection: Connection,
     to: Annotated[str | None, typer.Option(help="An earlier release.", show_default="the one before")] = None,
+    artifact: Annotated[Path | None, _ARTIFACT] = None,
 ) -> None:
     """Return to the release before the live one. Releases after it count as built, no longer as published."""
     with Store(connection) as store:
-        display.show_release(release.rollback(store, to))
+        _release(store, artifact, lambda before: release.rollback(store, to, before))
 
 
 @app.command("prune")
@@ -349,6 +360,7 @@ def prune_command(
     """
     with Store(connection) as store:
         release.prune(store, keep, incomplete, lambda name: display.line("dropped", name))
+        forget_models(store, lambda name: display.line("dropped", name))
 
 
 @app.command("drop")
@@ -366,7 +378,35 @@ def drop_command(
         raise RefusedError(f"{collection}: not dropped")
     with Store(connection) as store:
         release.drop(store, collection, allow_live)
-    display.line("dropped", collection)
+        display.line("dropped", collection)
+        forget_models(store, lambda name: display.line("dropped", name))
+
+
+@app.command("purge-users")
+@_connected
+def purge_users_command(connection: Connection) -> None:
+    """Have Milvus write the collections of users anew, without deleted users.
+
+    DeleteUsers makes users invisible at once; what Milvus has written to
+    disk stays there until it compacts, which this begins. Run it daily.
+    """
+    with Store(connection) as store:
+        purge(store, lambda name: display.line("compacting", name))
+
+
+def _release(store: Store, artifact: Path | None, switch: Callable[[release.BeforeSwitch], release.Release]) -> None:
+    """Release something, remembered users first."""
+    encoded: Encoded | None = None
+
+    def before_switch(model_version: str) -> None:
+        nonlocal encoded
+        with display.progress() as on_progress:
+            encoded = encode_users(store, model_version, artifact, on_progress)
+
+    released = switch(before_switch)
+    if encoded:
+        display.line("users", f"{encoded.users:,} remembered, {encoded.encoded:,} of them encoded now")
+    display.show_release(released)
 
 
 def _index(

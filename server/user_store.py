@@ -265,7 +265,9 @@ class MilvusUserStore:
             )
             index = {"index_type": index_type, "metric_type": METRIC, "params": dict(params)}
             await self._call(
-                lambda milvus: self._create_index(milvus, Prepare.create_index_request(name, vector, index))
+                lambda milvus: self._create_index(
+                    milvus, Prepare.create_index_request(name, vector, index, index_name=vector)
+                )
             )
         await self._call(lambda milvus: milvus.load_collection(name, timeout=_LOAD_TIMEOUT_S))
         return await self._describe(name)
