@@ -76,12 +76,12 @@ class UserService:
         found = await vectors.similar(release, interests, own, request.top_k, timeout_s)
         results = [
             recall_pb2.SimilarUsers(
-                user_ids=user_ids,
-                scores=scores,
+                user_ids=[user_id for user_id, _ in pairs],
+                scores=[score for _, score in pairs],
                 status=_status(_similar_status(user, bool(interest.any()))),
                 detail=user.invalid,
             )
-            for user, interest, (user_ids, scores) in zip(users, interests, found, strict=True)
+            for user, interest, pairs in zip(users, interests, found, strict=True)
         ]
         collection = (await vectors.open(release)).collection
         return recall_pb2.FindSimilarUsersResponse(

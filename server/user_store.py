@@ -59,8 +59,8 @@ class StoredUser:
 class Neighbours:
     """The interests found by Q searches, in columns: those of search 0, nearest first, then those of search 1, ..."""
 
-    user_ids: list[str]
-    """[H]."""
+    keys: list[str]
+    """[H] interest keys; `user_id_of` tells whose they are."""
     scores: Float32
     """[H] float32, cosines."""
     lengths: Int64
@@ -241,7 +241,7 @@ class MilvusUserStore:
             raise StoreError(f"Milvus answered a search with what is no answer: {error}") from error
         if status.code or status.error_code:
             raise _translate(status.code or status.error_code, status.reason, "")
-        return Neighbours(list(map(user_id_of, keys)), scores, lengths)
+        return Neighbours(keys, scores, lengths)
 
     async def _opened(
         self,

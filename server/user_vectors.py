@@ -14,10 +14,10 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.sequences import Int64
-from mind.users import CLOCK_MARGIN_MS, UserVectors, now_ms, unit_interests, user_key
+from mind.users import CLOCK_MARGIN_MS, UserVectors, now_ms, unit_interests, user_id_of, user_key
 from server.errors import NotReadyError, ServerError, UserVectorsIncompleteError
 from server.release import Release, Releases
-from server.user_store import MAX_HITS, StoredUser, UserStore
+from server.user_store import MAX_HITS, Neighbours, StoredUser, UserStore
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class UserVectorIndex:
 
     async def similar(
         self, release: Release, interests: Float32, own: Sequence[str], top_k: int, timeout_s: float
-    ) -> list[tuple[list[str], list[float]]]:
+    ) -> list[list[tuple[str, float]]]:
         """The remembered users nearest to each of U others, with the best cosine over all pairs of interests.
 
         Args:
@@ -120,19 +120,13 @@ class UserVectorIndex:
             )
         user, _ = searched = np.nonzero(np.any(interests, axis=2))
         if not len(user):
-            return [([], [])] * len(own)
+            return [[] for _ in own]
         limit = min(MAX_HITS, (top_k + 1) * vectors.num_interests)  # even if all interests of a user are hits
         found = await self._store.nearest(vectors, interests[searched], limit, timeout_s)
-        best: list[dict[str, float]] = [{} for _ in own]
-        owner = np.repeat(user, found.lengths).tolist()
-        for number, user_id, score in zip(owner, found.user_ids, found.scores.tolist(), strict=True):
-            if user_id != own[number]:
-                best[number][user_id] = max(score, best[number].get(user_id, -1.0))
-        ranked = [sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:top_k] for scores in best]
+        ranked = await asyncio.to_thread(_ranked, found, user, own, top_k)  # or it would hold up everybody's calls
         # Whoever is not in the collection of histories is deleted, whatever a writer has yet to take away.
         there = await self._store.updated_at({user_id for pairs in ranked for user_id, _ in pairs})
-        kept = [[pair for pair in pairs if pair[0] in there] for pairs in ranked]
-        return [([user_id for user_id, _ in pairs], [score for _, score in pairs]) for pairs in kept]
+        return [[pair for pair in pairs if pair[0] in there] for pairs in ranked]
 
     async def catch_up(self, release: Release) -> None:
         """Encode the users that were written through servers of another release since this one was published."""
@@ -181,3 +175,14 @@ class UserVectorIndex:
             except Exception:
                 logger.exception("catching up with remembered users failed")
             await asyncio.sleep(interval_s)
+
+
+def _ranked(found: Neighbours, user: Int64, own: Sequence[str], top_k: int) -> list[list[tuple[str, float]]]:
+    """Users and scores of each list, best first; `user` [Q] tells whose searches they were."""
+    best: list[dict[str, float]] = [{} for _ in own]
+    owner = np.repeat(user, found.lengths).tolist()
+    for number, key, score in zip(owner, found.keys, found.scores.tolist(), strict=True):
+        user_id = user_id_of(key)
+        if user_id != own[number]:
+            best[number][user_id] = max(score, best[number].get(user_id, -1.0))
+    return [sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:top_k] for scores in best]

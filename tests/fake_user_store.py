@@ -96,4 +96,4 @@ class FakeUserStore:
         order = np.argsort(-scores, axis=1, kind="stable")[:, :limit]
         found = np.take_along_axis(scores, order, 1).ravel()
         lengths = np.full(len(queries), order.shape[1], np.int64)
-        return Neighbours([user_id_of(str(key)) for key in keys[order.ravel()]], found, lengths)
+        return Neighbours([str(key) for key in keys[order.ravel()]], found, lengths)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pymilvus import AsyncMilvusClient, MilvusClient
 
-from mind.users import USERS, UserVectors, is_user_vectors, user_key
+from mind.users import USERS, UserVectors, is_user_vectors, user_id_of, user_key
 from server.errors import StoreError
 from server.store import MilvusStore
 from server.user_store import MilvusUserStore, StoredUser, UserStore
@@ -78,7 +78,8 @@ async def contract(store: UserStore) -> None:
     assert await store.encoded_at(WANTED, ["a", ODD[1], "100%"]) == {"a": 70, ODD[1]: 1}
     found_ = await store.nearest(WANTED, np.array([east, north], np.float32), 3, 10)
     assert found_.lengths.tolist() == [3, 3]
-    assert found_.user_ids[:2] == ["a", ODD[1]] and set(found_.user_ids[3:5]) == {"a", "7"}
+    whose = list(map(user_id_of, found_.keys))
+    assert whose[:2] == ["a", ODD[1]] and set(whose[3:5]) == {"a", "7"}
     np.testing.assert_allclose(found_.scores, [1, 0.6, 0, 1, 1, 0.8], atol=1e-6)
 
     await store.write_vectors(WANTED, ["a"], [72], np.array([[half, nothing]], np.float32))  # one interest fewer
@@ -96,7 +97,7 @@ async def until_nearest(store: UserStore, query: list[int], expected: dict[str, 
     limit = len(expected) or 3
     for _ in range(50):
         found = await store.nearest(WANTED, np.array([query], np.float32), limit, 10)
-        if dict(zip(found.user_ids, found.scores.tolist(), strict=True)) == pytest.approx(expected):
+        if dict(zip(map(user_id_of, found.keys), found.scores.tolist(), strict=True)) == pytest.approx(expected):
             return
         await asyncio.sleep(0.1)
     raise AssertionError(f"{found} instead of {expected}")
