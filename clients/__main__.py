@@ -6,6 +6,7 @@ import sys
 def main() -> None:
     """Runs the command line, or says how to install it."""
     try:
+        import clients.users_cli  # adds its commands  # noqa: F401
         from clients.cli import app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"rich", "typer"}:

@@ -4,7 +4,7 @@
 # mypy: disable-error-code="no-any-return"
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import grpc
@@ -88,6 +88,31 @@ class AsyncRecallClient(ClientCore):
         """Every step of one user's recall; the arguments mean what they mean in `recall`."""
         request = self._explain_request(history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
         return await self._call(self._recall.Explain, request, self._deadline(timeout_s))
+
+    async def upsert_users(
+        self,
+        hist_item: Mapping[str, Sequence[int]] | None = None,
+        *,
+        append_item_ids: Mapping[str, Sequence[int]] | None = None,
+        timeout_s: float | None = None,
+    ) -> recall_pb2.UpsertUsersResponse:
+        """Remembers users; see RecallClient.upsert_users."""
+        request = self._upsert_request(hist_item, append_item_ids)
+        return await self._call(self._recall.UpsertUsers, request, self._deadline(timeout_s))
+
+    async def find_similar_users(
+        self, users: Sequence[History], *, top_k: int, timeout_s: float | None = None
+    ) -> recall_pb2.FindSimilarUsersResponse:
+        """The `top_k` remembered users most similar to each of the users; one request."""
+        request = self._similar_request(users, top_k)
+        return await self._call(self._recall.FindSimilarUsers, request, self._deadline(timeout_s))
+
+    async def delete_users(
+        self, user_ids: Sequence[str], *, timeout_s: float | None = None
+    ) -> recall_pb2.DeleteUsersResponse:
+        """Makes the service forget users, in every release; one request."""
+        request = recall_pb2.DeleteUsersRequest(user_ids=user_ids)
+        return await self._call(self._recall.DeleteUsers, request, self._deadline(timeout_s))
 
     async def drop_items(
         self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None

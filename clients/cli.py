@@ -161,6 +161,7 @@ def _with_client(command: Callable[..., None]) -> Callable[..., None]:
 def recall(
     client: RecallClient,
     hist_item: Annotated[str | None, _hist_item] = None,
+    user_id: Annotated[str | None, typer.Option(help="A user whom the service remembers, instead.")] = None,
     input: Annotated[  # noqa: A002
         Path | None,
         _file(
@@ -182,8 +183,8 @@ def recall(
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Candidates for one user, or for a file of users."""
-    if (hist_item is None) == (input is None):
-        raise typer.BadParameter("give either --hist-item or --input")
+    if [hist_item, user_id, input].count(None) != 2:
+        raise typer.BadParameter("give one of --hist-item, --user-id and --input")
     excluded = _ids(exclude, "--exclude")
     ask = functools.partial(
         client.recall,
@@ -196,7 +197,7 @@ def recall(
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
             _recall_file(lambda users: ask(users, exclude_item_ids=[excluded] * len(users)), input, lines)
         return
-    result = ask([_ids(hist_item or "", "--hist-item")], exclude_item_ids=[excluded])
+    result = ask([user_id or _ids(hist_item or "", "--hist-item")], exclude_item_ids=[excluded])
     response = recall_pb2.RecallResponse(
         results=result.results,
         model_version=result.model_versions[0],

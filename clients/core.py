@@ -6,7 +6,7 @@ Never makes a call and never waits; the two clients differ in nothing else.
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -15,7 +15,8 @@ import grpc
 
 from protos.recall.v1 import admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 
-History = Sequence[int] | recall_pb2.User
+History = Sequence[int] | str | recall_pb2.User
+"""Of a user: item ids, oldest first; or the user_id of one whom the service remembers; or a ready message."""
 MergeStrategyName = Literal["best_score", "round_robin"]
 
 _MERGE_STRATEGIES: dict[str, recall_pb2.MergeStrategy] = {
@@ -23,22 +24,27 @@ _MERGE_STRATEGIES: dict[str, recall_pb2.MergeStrategy] = {
     "round_robin": recall_pb2.MERGE_STRATEGY_ROUND_ROBIN,
 }
 
-# Every call of this service only reads, so a second attempt is harmless; AdminService is left out on purpose.
-# A server that sends grpc-retry-pushback-ms sets the pause itself.
+_BACKOFF: dict[str, Any] = {
+    "maxAttempts": 4,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 2,
+}
+# Calls of this service only read or delete, so a second attempt is harmless. UpsertUsers may append: it is tried again
+# only if the server turned it away before it did anything, or a click might count twice. AdminService is left out on
+# purpose. A server that sends grpc-retry-pushback-ms sets the pause itself.
 SERVICE_CONFIG: dict[str, Any] = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
         {
             "name": [{"service": "recall.v1.RecallService"}],
-            "retryPolicy": {
-                "maxAttempts": 4,
-                "initialBackoff": "0.05s",
-                "maxBackoff": "1s",
-                "backoffMultiplier": 2,
-                # CANCELLED is what gRPC itself answers to a call that reaches a server in its last moment.
-                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"],
-            },
-        }
+            # CANCELLED is what gRPC itself answers to a call that reaches a server in its last moment.
+            "retryPolicy": _BACKOFF | {"retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"]},
+        },
+        {
+            "name": [{"service": "recall.v1.RecallService", "method": "UpsertUsers"}],
+            "retryPolicy": _BACKOFF | {"retryableStatusCodes": ["RESOURCE_EXHAUSTED"]},
+        },
     ],
     # A failure takes one token, an answer gives back a tenth; at half or less nothing is retried, so that a dying
     # server is not stormed.
@@ -220,8 +226,22 @@ class ClientCore:
             merge_strategy=_merge_strategy(merge_strategy),
         )
 
+    @staticmethod
+    def _upsert_request(
+        hist_item: Mapping[str, Sequence[int]] | None, append_item_ids: Mapping[str, Sequence[int]] | None
+    ) -> recall_pb2.UpsertUsersRequest:
+        replaced = [recall_pb2.UserUpdate(user_id=u, hist_item=ids) for u, ids in (hist_item or {}).items()]
+        appended = [recall_pb2.UserUpdate(user_id=u, append_item_ids=ids) for u, ids in (append_item_ids or {}).items()]
+        return recall_pb2.UpsertUsersRequest(users=replaced + appended)
+
+    @staticmethod
+    def _similar_request(users: Sequence[History], top_k: int) -> recall_pb2.FindSimilarUsersRequest:
+        return recall_pb2.FindSimilarUsersRequest(users=[_user(user, ()) for user in users], top_k=top_k)
+
 
 def _user(history: History, exclude_item_ids: Sequence[int]) -> recall_pb2.User:
+    if isinstance(history, str):
+        return recall_pb2.User(user_id=history, exclude_item_ids=exclude_item_ids)
     if not isinstance(history, recall_pb2.User):
         return recall_pb2.User(hist_item=history, exclude_item_ids=exclude_item_ids)
     if len(exclude_item_ids):

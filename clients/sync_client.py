@@ -3,7 +3,7 @@
 # The generated stubs have no types.
 # mypy: disable-error-code="no-any-return"
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import grpc
@@ -47,7 +47,7 @@ class RecallClient(ClientCore):
         """Up to `top_k` candidates for every history, in order; a large batch becomes several requests.
 
         Args:
-            histories: for each user, item ids, oldest first, or a ready `User`.
+            histories: for each user, item ids, oldest first, or the user_id of a remembered one, or a ready `User`.
             top_k: candidates per user.
             filter: Milvus boolean expression over item attributes.
             exclude_history: leave out what is in the user's own history.
@@ -83,6 +83,40 @@ class RecallClient(ClientCore):
         """Every step of one user's recall; the arguments mean what they mean in `recall`."""
         request = self._explain_request(history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
         return self._call(self._recall.Explain, request, self._deadline(timeout_s))
+
+    def upsert_users(
+        self,
+        hist_item: Mapping[str, Sequence[int]] | None = None,
+        *,
+        append_item_ids: Mapping[str, Sequence[int]] | None = None,
+        timeout_s: float | None = None,
+    ) -> recall_pb2.UpsertUsersResponse:
+        """Remembers users, so that `recall` can be asked by their ids; takes 0.2 to 0.6 s, then every server sees it.
+
+        One request, so at most as many users as the server's limit. Only a server that turned it away before it did
+        anything is asked again: an append that fails in another way may have been written.
+
+        Args:
+            hist_item: user_id to the whole history, oldest first, in the place of what is stored.
+            append_item_ids: user_id to new clicks, oldest first, after what is stored.
+            timeout_s: for the call.
+        """
+        request = self._upsert_request(hist_item, append_item_ids)
+        return self._call(self._recall.UpsertUsers, request, self._deadline(timeout_s))
+
+    def find_similar_users(
+        self, users: Sequence[History], *, top_k: int, timeout_s: float | None = None
+    ) -> recall_pb2.FindSimilarUsersResponse:
+        """The `top_k` remembered users most similar to each of the users; one request."""
+        request = self._similar_request(users, top_k)
+        return self._call(self._recall.FindSimilarUsers, request, self._deadline(timeout_s))
+
+    def delete_users(
+        self, user_ids: Sequence[str], *, timeout_s: float | None = None
+    ) -> recall_pb2.DeleteUsersResponse:
+        """Makes the service forget users, in every release; one request."""
+        request = recall_pb2.DeleteUsersRequest(user_ids=user_ids)
+        return self._call(self._recall.DeleteUsers, request, self._deadline(timeout_s))
 
     def drop_items(
         self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None

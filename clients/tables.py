@@ -70,6 +70,20 @@ def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> Render
     )
 
 
+def similar_view(similar: recall_pb2.SimilarUsers) -> RenderableType:
+    """The users most similar to one user, best first."""
+    if not similar.user_ids:
+        words = "nobody" if similar.status == recall_pb2.USER_STATUS_OK else status_words(similar.status)
+        return Text(f"{words}: {similar.detail}" if similar.detail else words, style="yellow")
+    table = _table()
+    table.add_column("", justify="right", style="dim", no_wrap=True)
+    table.add_column("user")
+    table.add_column("cosine", justify="right", no_wrap=True)
+    for rank, (user_id, score) in enumerate(zip(similar.user_ids, similar.scores, strict=True), start=1):
+        table.add_row(str(rank), Text(user_id), f"{score:.4f}")
+    return table
+
+
 def info_view(info: recall_pb2.GetServerInfoResponse) -> RenderableType:
     """What is being served, and the limits."""
     limits = info.limits
@@ -86,6 +100,9 @@ def info_view(info: recall_pb2.GetServerInfoResponse) -> RenderableType:
         "per user": f"{limits.max_history:,} history items, {limits.max_exclude:,} exclusions; "
         f"filter {limits.max_filter_chars:,} characters, {limits.max_filter_depth} deep",
         "admin": "enabled" if info.admin_enabled else "disabled",
+        "users": f"remembered, the newest {limits.max_stored_history:,} items of each"
+        if info.users_enabled
+        else "not remembered",
     }
     grid = Table.grid(padding=(0, 2))
     for heading, value in rows.items():

@@ -37,6 +37,34 @@ def read_users(lines: Iterable[bytes], name: str) -> Iterator[tuple[Any, list[in
         yield user_id, hist_item
 
 
+def read_updates(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, str, list[int]]]:
+    """User id, field and item ids of each line, blank lines skipped.
+
+    Args:
+        lines: JSON objects, `{"user_id": "7", "hist_item": [43, 23]}` or `{"user_id": "7", "append_item_ids": [23]}`;
+            an integer as user_id is taken as its decimal text.
+        name: of the file, for messages.
+
+    Raises:
+        FileError: a line is neither.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            user_id, fields = str(record.pop("user_id")), list(record.items())
+            [(field, item_ids)] = fields
+            if field not in ("hist_item", "append_item_ids") or not all(map(is_int64, item_ids)):
+                raise ValueError(field)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise FileError(
+                f'{name}:{number}: neither {{"user_id": U, "hist_item": [I, ...]}} nor '
+                '{"user_id": U, "append_item_ids": [I, ...]}'
+            ) from error
+        yield user_id, field, item_ids
+
+
 def read_titles(path: Path) -> dict[int, str]:
     """Titles by item id from a CSV file of `item_id,title` rows, with or without a heading.
 

@@ -24,6 +24,7 @@ from indexer.index_file import read_index, write_index
 from indexer.measure import MIN_USERS, read_histories
 from indexer.store import Connection, Params, Store
 from indexer.tune import refuse_lite, tune
+from indexer.users import Encoded, encode_users, forget_models, purge
 from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact
 from mind.collection import ITEM_ID
@@ -70,6 +71,13 @@ Exit code: 0 done; 1 failed, one line says why; 2 wrong usage; 130 interrupted.
 """,
 )
 _MILVUS, _SERVERS = "Milvus", "Servers"
+UsersArtifact = Annotated[
+    str | None,
+    typer.Option(
+        "--artifact",
+        help="The model's directory, or a directory or URL of models; needed if users are remembered, to encode them.",
+    ),
+]
 
 
 Artifact = Annotated[
@@ -292,7 +300,10 @@ def build_command(
             built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
         display.show_built(built, time.monotonic() - started)
         if publish:
-            display.show_release(release.publish(store, built.collection))
+            released = _release(
+                store, artifact, artifact_cache, lambda before: release.publish(store, built.collection, before)
+            )
+            display.show_release(released)
         else:
             display.line("next", f"python -m indexer publish {built.collection}")
 
@@ -346,16 +357,22 @@ def publish_command(
     collection: Annotated[
         str | None, typer.Argument(help="The one that was finished last if left out.", show_default=False)
     ] = None,
+    artifact: UsersArtifact = None,
+    artifact_cache: ArtifactCache = CACHE,
     wait: Wait = False,
     wait_timeout_s: WaitTimeout = 120,
 ) -> None:
-    """Make a finished collection the live one. It is counted again before the alias moves.
+    """Make a finished collection the live one.
+
+    It is counted again before the alias moves, and remembered users are
+    encoded with its model; published again, the live one gets the users
+    that it lacks.
 
     With --wait the command ends well only when every process of every
     --server serves it; it fails when one refuses it.
     """
     with Store(connection) as store:
-        released = release.publish(store, collection)
+        released = _release(store, artifact, artifact_cache, lambda before: release.publish(store, collection, before))
     _show_release(released, servers, wait, wait_timeout_s)
 
 
@@ -399,12 +416,14 @@ def rollback_command(
     connection: Connection,
     servers: "Servers | None",
     to: Annotated[str | None, typer.Option(help="An earlier release.", show_default="the one before")] = None,
+    artifact: UsersArtifact = None,
+    artifact_cache: ArtifactCache = CACHE,
     wait: Wait = False,
     wait_timeout_s: WaitTimeout = 120,
 ) -> None:
     """Return to the release before the live one. Releases after it count as built, no longer as published."""
     with Store(connection) as store:
-        released = release.rollback(store, to)
+        released = _release(store, artifact, artifact_cache, lambda before: release.rollback(store, to, before))
     _show_release(released, servers, wait, wait_timeout_s)
 
 
@@ -431,6 +450,7 @@ def prune_command(
         in_use = collections_in_use(servers)
     with Store(connection) as store:
         release.prune(store, keep, incomplete, in_use, lambda name: display.line("dropped", name))
+        forget_models(store, lambda name: display.line("dropped", name))
 
 
 @app.command("drop")
@@ -448,7 +468,38 @@ def drop_command(
         raise RefusedError(f"{collection}: not dropped")
     with Store(connection) as store:
         release.drop(store, collection, allow_live)
-    display.line("dropped", collection)
+        display.line("dropped", collection)
+        forget_models(store, lambda name: display.line("dropped", name))
+
+
+@app.command("purge-users")
+@_connected
+def purge_users_command(connection: Connection) -> None:
+    """Have Milvus write the collections of users anew, without deleted users.
+
+    DeleteUsers makes users invisible at once; what Milvus has written to
+    disk stays there until it compacts, which this begins. Run it daily.
+    """
+    with Store(connection) as store:
+        purge(store, lambda name: display.line("compacting", name))
+
+
+def _release(
+    store: Store, artifact: str | None, cache: Path, switch: Callable[[release.BeforeSwitch], release.Release]
+) -> release.Release:
+    """Release something, remembered users first."""
+    encoded: Encoded | None = None
+
+    def before_switch(model_version: str) -> None:
+        nonlocal encoded
+        with display.progress() as on_progress:
+            models = Models(artifact, cache) if artifact else None
+            encoded = encode_users(store, model_version, models, on_progress)
+
+    released = switch(before_switch)
+    if encoded:
+        display.line("users", f"{encoded.users:,} remembered, {encoded.encoded:,} of them encoded now")
+    return released
 
 
 def _show_release(released: release.Release, servers: "Servers | None", wait: bool, timeout_s: float) -> None:

@@ -27,12 +27,17 @@ class Release:
         return self.live != self.before
 
 
-def publish(store: Store, name: str | None = None) -> Release:
+BeforeSwitch = Callable[[str], None]
+"""Told the version of the model that comes next, when all is checked and before servers learn of it."""
+
+
+def publish(store: Store, name: str | None = None, before_switch: BeforeSwitch = lambda version: None) -> Release:
     """Make a collection the live one.
 
     Args:
         store: Milvus.
         name: the collection; the one finished last if None.
+        before_switch: what else must be ready; told of the live one too, if that is to be published again.
 
     Raises:
         NothingToDoError: no finished collection, or none of that name.
@@ -48,17 +53,18 @@ def publish(store: Store, name: str | None = None) -> Release:
     else:
         chosen = find(collections, name)
     if chosen.live:
+        before_switch(_check_releasable(store, chosen))
         return Release(chosen.name, chosen.name)
     before = store.alias()
-    _check_releasable(store, chosen)
+    before_switch(_check_releasable(store, chosen))
     _forget_after_live(store, collections)
     store.set_properties(chosen.name, {PUBLISHED_AT: now()})
     store.point_alias(chosen.name)
     return Release(chosen.name, before)
 
 
-def rollback(store: Store, to: str | None = None) -> Release:
-    """Return to the release before the live one, or to an earlier one.
+def rollback(store: Store, to: str | None = None, before_switch: BeforeSwitch = lambda version: None) -> Release:
+    """Return to the release before the live one, or to an earlier one; `before_switch` is as in `publish`.
 
     Raises:
         NothingToDoError: nothing is live, or nothing was published before it.
@@ -80,7 +86,7 @@ def rollback(store: Store, to: str | None = None) -> Release:
         chosen = earlier[0]
     else:
         raise NothingToDoError(f"{live.name} is live, and no release from before it is left")
-    _check_releasable(store, chosen)
+    before_switch(_check_releasable(store, chosen))
     store.point_alias(chosen.name)
     _forget_after_live(store, item_collections(store))
     return Release(chosen.name, live.name)
@@ -140,8 +146,10 @@ def _forget_after_live(store: Store, collections: list[ItemCollection]) -> None:
             store.set_properties(collection.name, {PUBLISHED_AT: ""})
 
 
-def _check_releasable(store: Store, collection: ItemCollection) -> None:
+def _check_releasable(store: Store, collection: ItemCollection) -> str:
+    """Refuse what is not whole; returns the version of its model."""
     if collection.fingerprint is None:
         raise RefusedError(f"{collection.name}: its build did not finish; build it again")
     store.load(collection.name)
     check_count(store, collection.name, collection.fingerprint.count)
+    return collection.fingerprint.model_version

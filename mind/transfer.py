@@ -46,8 +46,15 @@ class Models:
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
     def version(self, model_version: str) -> Path:
-        """Local directory of a model. Raises ArtifactError if it cannot be had; whoever loads it checks the rest."""
-        return self._fetch(model_version) if self._remote else Path(self._where) / model_version
+        """Local directory of a model, which may be the place itself; whoever loads it checks what it is.
+
+        Raises:
+            ArtifactError: it cannot be had.
+        """
+        if self._remote:
+            return self._fetch(model_version)
+        here = Path(self._where)
+        return here if (here / MANIFEST).is_file() else here / model_version
 
     def newest(self) -> Path:
         """Local directory of the model that was written last. Raises ArtifactError if there is none."""

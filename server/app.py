@@ -34,6 +34,8 @@ from server.store import ItemStore, MilvusStore
 from server.telemetry import SILENT, Telemetry
 from server.tls import server_credentials
 from server.tokens import Tokens
+from server.user_service import UserService
+from server.user_store import MilvusUserStore, UserStore
 from server.wire import keep_quiet_about_callers, register
 
 logger = logging.getLogger(__name__)
@@ -52,8 +54,17 @@ FIRST_LOOK_S = 10.0
 class RecallServer:
     """A gRPC server around a store; start it, stop it."""
 
-    def __init__(self, settings: Settings, store: ItemStore, telemetry: Telemetry = SILENT) -> None:
-        """Raises ConfigError if the address is taken, or certificates or tokens cannot be used."""
+    def __init__(
+        self,
+        settings: Settings,
+        store: ItemStore,
+        user_store: UserStore | None = None,
+        telemetry: Telemetry = SILENT,
+    ) -> None:
+        """Raises ConfigError if the address is taken, or certificates or tokens cannot be used.
+
+        `user_store`: None if users are not remembered.
+        """
         self._settings = settings
         self._store = store = GuardedStore(store, self._probe(store), self._tell_health)
         self._telemetry = telemetry
@@ -85,7 +96,8 @@ class RecallServer:
             ],
         )
         tokens = Tokens(settings.token_file, "--token-file", "TOKEN") if settings.token_file else None
-        recall = RecallService(settings, self.releases, pipeline, store)
+        self._users = UserService(settings, user_store, self._encode_on)
+        recall = RecallService(settings, self.releases, pipeline, store, self._users)
         recall = self._door.guard(recall, RECALL, counted=True, tokens=tokens)
         register(recall, RECALL, self._server)
         if settings.admin_token_file:
@@ -106,7 +118,7 @@ class RecallServer:
                 self.port = self._server.add_insecure_port(settings.listen)
         except RuntimeError as error:
             raise ConfigError(f"--listen {settings.listen}: the address cannot be used, or is taken") from error
-        self._watching: asyncio.Task[None] | None = None
+        self._watching: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Follow releases, and answer calls once the first is loaded or known to be missing, NOT_SERVING until then.
@@ -122,15 +134,16 @@ class RecallServer:
             looked.set()
 
         await self._tell_health()
-        self._watching = asyncio.create_task(watch(self.releases, self._settings.watch_interval_s, on_health))
+        watching = watch(self.releases, self._settings.watch_interval_s, on_health)
+        self._watching = [asyncio.create_task(work) for work in (watching, self._users.follow(self.releases))]
         with suppress(TimeoutError):
             await asyncio.wait_for(looked.wait(), FIRST_LOOK_S)
         await self._server.start()
 
     async def stop(self, drain_s: float) -> None:
         """Say NOT_SERVING, let calls in progress finish, `drain_s` seconds at most, and go."""
-        if self._watching:
-            self._watching.cancel()
+        for task in self._watching:
+            task.cancel()
         await self._health.enter_graceful_shutdown()
         await self._door.close()
         self._health.end_streams()
@@ -173,18 +186,21 @@ class RecallServer:
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigError for options that cannot work."""
     client_cert, client_key = settings.milvus_client_cert, settings.milvus_client_key
+    timeout_s = settings.search_timeout_ms / 1000
     telemetry = make_telemetry(settings)
     store = MilvusStore(
         settings.milvus_uri,
         settings.milvus_secret,
         settings.milvus_db_name,
         settings.milvus_ca_cert,
-        settings.search_timeout_ms / 1000,
+        timeout_s,
         client_cert=(client_cert, client_key) if client_cert and client_key else None,
         server_name=settings.milvus_server_name,
         on_error=telemetry.count_store_error,
     )
-    server = RecallServer(settings, store, telemetry)
+    is_lite = settings.milvus_uri.endswith(".db")
+    users = MilvusUserStore(store, is_lite, timeout_s) if settings.users else None
+    server = RecallServer(settings, store, users, telemetry)
     leave_when_told()  # once more: the import of Paddle resets signal handlers
     await server.start()
     stopping = asyncio.Event()

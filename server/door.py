@@ -29,6 +29,8 @@ from server.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
     UnauthenticatedError,
+    UsersDisabledError,
+    UserVectorsIncompleteError,
 )
 from server.tokens import Tokens
 from server.wire import decoder
@@ -51,6 +53,8 @@ _CODES: dict[type[ServerError], int] = {
     RefusedError: code_pb2.FAILED_PRECONDITION,
     ReleaseRefusedError: code_pb2.FAILED_PRECONDITION,
     CollectionGoneError: code_pb2.FAILED_PRECONDITION,
+    UserVectorsIncompleteError: code_pb2.FAILED_PRECONDITION,
+    UsersDisabledError: code_pb2.UNIMPLEMENTED,
     NotReadyError: code_pb2.UNAVAILABLE,
     StoppingError: code_pb2.UNAVAILABLE,
     StoreUnavailableError: code_pb2.UNAVAILABLE,

@@ -7,6 +7,8 @@ ServerError
 ├── UnauthenticatedError       a call without the right token
 ├── DisabledError              a method that is turned off
 ├── RefusedError               an admin call that would take the released collection away
+├── UsersDisabledError         the server does not remember users
+├── UserVectorsIncompleteError not all remembered users are encoded with this model yet
 ├── NotReadyError              no release has been loaded yet
 ├── StoppingError              the server is on its way out
 ├── ReleaseRefusedError        a release fails a check; the one before it keeps serving
@@ -69,6 +71,18 @@ class RefusedError(ServerError):
     """An admin call that would take the released collection away."""
 
     reason = "COLLECTION_IS_LIVE"
+
+
+class UsersDisabledError(ServerError):
+    """The server does not remember users."""
+
+    reason = "USERS_DISABLED"
+
+
+class UserVectorsIncompleteError(ServerError):
+    """Not all remembered users are encoded with this model yet."""
+
+    reason = "USER_VECTORS_INCOMPLETE"
 
 
 class NotReadyError(ServerError):

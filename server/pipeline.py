@@ -44,6 +44,11 @@ class Status(IntEnum):
     ALL_UNKNOWN = 3
     INVALID = 4
     DEGRADED = 5
+    UNKNOWN_USER = 6
+
+
+FALLBACK = (Status.EMPTY_HISTORY, Status.ALL_UNKNOWN, Status.DEGRADED, Status.UNKNOWN_USER)
+"""Of users whose candidates are the popular list."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ class UserResult:
     @property
     def fallback(self) -> bool:
         """Whether the candidates are the popular list."""
-        return self.status in (Status.EMPTY_HISTORY, Status.ALL_UNKNOWN, Status.DEGRADED)
+        return self.status in FALLBACK
 
 
 @dataclass(frozen=True)
@@ -265,7 +270,7 @@ class CandidatePipeline:
     async def _popular(self, job: _Job, batch: _Batch, left: float) -> Popular:
         """What users without a usable history get: the popular items that pass the filter."""
         popular, filter_ = job.release.popular, job.query.filter
-        wanted = any(status in (Status.EMPTY_HISTORY, Status.ALL_UNKNOWN) for status in batch.status)
+        wanted = any(status in FALLBACK for status in batch.status)
         if not filter_ or not wanted:
             return popular
         matching = self._store.matching(job.release.collection, popular.item_ids.tolist(), filter_)
@@ -363,6 +368,8 @@ def _prepare(release: Release, users: list[UserQuery]) -> _Batch:
 def _status(user: UserQuery, known: int) -> Status:
     if user.invalid:
         return Status.INVALID
+    if user.unknown:
+        return Status.UNKNOWN_USER
     if known:
         return Status.OK
     return Status.ALL_UNKNOWN if len(user.hist_item) else Status.EMPTY_HISTORY

@@ -1,7 +1,7 @@
 """From protobuf to arrays: what a caller may ask for, checked against the limits before anything is queued."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from server.errors import InvalidRequestError
 from server.filter import canonical
 from server.merge import Strategy
 from server.settings import Settings
+from server.user_request import check_user_id
 
 _STRATEGIES = {
     recall_pb2.MERGE_STRATEGY_UNSPECIFIED: Strategy.BEST_SCORE,
@@ -29,6 +30,10 @@ class UserQuery:
     """[m] int64 external ids."""
     invalid: str = ""
     """Which limit this user's data breaks; such a user is left alone."""
+    user_id: str = ""
+    """Of a remembered user whose stored history is wanted; empty if hist_item was given."""
+    unknown: bool = False
+    """Whether nobody of this user_id is remembered."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ def read_recall(request: recall_pb2.RecallRequest, limits: Settings, attributes:
         raise InvalidRequestError("users", "is empty; a request has 1 user or more", "EMPTY_BATCH")
     if users > limits.max_users:
         raise InvalidRequestError("users", f"has {users} users, the limit is {limits.max_users}", "TOO_MANY_USERS")
-    _check_top_k(request.top_k, limits)
+    check_top_k(request.top_k, limits)
     if users * request.top_k > limits.max_candidates:
         raise InvalidRequestError(
             "top_k",
@@ -66,7 +71,7 @@ def read_recall(request: recall_pb2.RecallRequest, limits: Settings, attributes:
 
 def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, attributes: Mapping[str, str]) -> Query:
     """Check an Explain, as `read_recall` does a Recall."""
-    _check_top_k(request.top_k, limits)
+    check_top_k(request.top_k, limits)
     return _query([request.user], request, limits, attributes)
 
 
@@ -81,7 +86,8 @@ def read_filter(filter_: str, limits: Settings, attributes: Mapping[str, str]) -
     return canonical(filter_, attributes, limits.max_filter_depth)
 
 
-def _check_top_k(top_k: int, limits: Settings) -> None:
+def check_top_k(top_k: int, limits: Settings) -> None:
+    """Check how much is wanted of each user. Raises InvalidRequestError."""
     if not 1 <= top_k <= limits.max_top_k:
         raise InvalidRequestError("top_k", f"is {top_k}, must be 1 to {limits.max_top_k}", "TOP_K_OUT_OF_RANGE")
 
@@ -97,7 +103,7 @@ def _query(
             "merge_strategy", f"is {request.merge_strategy}, must be 0 to {max(_STRATEGIES)}", "UNKNOWN_MERGE_STRATEGY"
         )
     return Query(
-        users=[_user(user, limits) for user in users],
+        users=[read_user(user, limits) for user in users],
         top_k=request.top_k,
         filter=read_filter(request.filter, limits, attributes),
         exclude_history=request.exclude_history,
@@ -105,7 +111,8 @@ def _query(
     )
 
 
-def _user(user: recall_pb2.User, limits: Settings) -> UserQuery:
+def read_user(user: recall_pb2.User, limits: Settings) -> UserQuery:
+    """One user; data that break a limit make an `invalid` one."""
     for field, found, limit in (
         ("hist_item", len(user.hist_item), limits.max_history),
         ("exclude_item_ids", len(user.exclude_item_ids), limits.max_exclude),
@@ -113,4 +120,8 @@ def _user(user: recall_pb2.User, limits: Settings) -> UserQuery:
         if found > limit:
             nothing = np.zeros(0, np.int64)
             return UserQuery(nothing, nothing, invalid=f"{field} has {found} ids, the limit is {limit}")
-    return UserQuery(np.array(user.hist_item, np.int64), np.array(user.exclude_item_ids, np.int64))
+    query = UserQuery(np.array(user.hist_item, np.int64), np.array(user.exclude_item_ids, np.int64))
+    if not user.user_id or len(user.hist_item):
+        return query
+    invalid = check_user_id(user.user_id) if limits.users else "user_id needs a server that remembers users (--users)"
+    return replace(query, invalid=invalid, user_id="" if invalid else user.user_id)

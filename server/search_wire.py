@@ -5,13 +5,13 @@ Field numbers are those of Milvus' public protocol (milvus.proto, schema.proto, 
 is told at https://protobuf.dev/programming-guides/encoding/. Knows nothing of connections.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pymilvus.client.prepare import Prepare
-from pymilvus.grpc_gen import common_pb2, milvus_pb2
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
 from mind.artifact import Float32
 from mind.collection import EMBEDDING, METRIC, Hits
@@ -22,8 +22,10 @@ _VARINT, _BYTES = 0, 2  # wire types
 _SKIPPED = {1: 8, 5: 4}  # of the wire types that no answer of ours has, and their sizes
 _STATUS, _RESULTS = 1, 2  # fields of SearchResults
 _SCORES, _IDS, _TOPKS = 4, 5, 6  # fields of SearchResultData
-_INT_ID, _DATA = 1, 1  # fields of IDs and of LongArray
+_INT_ID, _STR_ID, _DATA = 1, 2, 1  # fields of IDs and of LongArray
 _PLACEHOLDER, _FLOAT_VECTOR = b"$0", 101
+
+Ids = TypeVar("Ids", Int64, list[str])
 
 
 def write_search(
@@ -68,8 +70,22 @@ def read_search(answer: bytes) -> tuple[Any, Hits]:
     Raises:
         ValueError: it is no such message.
     """
+    status, item_ids, scores, lengths = _read(answer, np.zeros(0, np.int64), _read_ids)
+    return status, Hits(item_ids, scores, lengths)
+
+
+def read_key_search(answer: bytes) -> tuple[Any, list[str], Float32, Int64]:
+    """The same for a collection whose primary key is text: status, keys [H], scores [H], hits of each query [Q].
+
+    Raises:
+        ValueError: it is no such message.
+    """
+    return _read(answer, [], _read_keys)
+
+
+def _read(answer: bytes, no_ids: Ids, read_ids: Callable[[memoryview], Ids]) -> tuple[Any, Ids, Float32, Int64]:
     status = common_pb2.Status()
-    item_ids, scores, lengths = np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64)
+    ids, scores, lengths = no_ids, np.zeros(0, np.float32), np.zeros(0, np.int64)
     for field, content in _fields(memoryview(answer)):
         if field == _STATUS:
             status = common_pb2.Status.FromString(bytes(content))
@@ -80,10 +96,10 @@ def read_search(answer: bytes) -> tuple[Any, Hits]:
                 elif column == _TOPKS:
                     lengths = _read_varints(values)
                 elif column == _IDS:
-                    item_ids = _read_ids(values)
-    if not len(item_ids) == len(scores) == lengths.sum():
-        raise ValueError(f"{len(item_ids)} ids, {len(scores)} scores, {lengths.sum()} hits")
-    return status, Hits(item_ids, scores, lengths)
+                    ids = read_ids(values)
+    if not len(ids) == len(scores) == lengths.sum():
+        raise ValueError(f"{len(ids)} ids, {len(scores)} scores, {lengths.sum()} hits")
+    return status, ids, scores, lengths
 
 
 def _read_ids(ids: memoryview) -> Int64:
@@ -93,6 +109,13 @@ def _read_ids(ids: memoryview) -> Int64:
                 if column == _DATA:
                     return _read_varints(values)
     return np.zeros(0, np.int64)
+
+
+def _read_keys(ids: memoryview) -> list[str]:
+    for field, texts in _fields(ids):
+        if field == _STR_ID:
+            return list(schema_pb2.StringArray.FromString(bytes(texts)).data)
+    return []
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:

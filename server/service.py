@@ -15,6 +15,7 @@ from server.release import Release, Releases
 from server.request import read_explain, read_filter, read_recall
 from server.settings import Settings
 from server.store import ItemStore
+from server.user_service import UserService
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _VERSION = version("mind-recall")  # reads a file: too slow for every call
@@ -22,14 +23,22 @@ _INSTANCE = secrets.token_hex(8)
 
 
 class RecallService(recall_pb2_grpc.RecallServiceServicer):
-    """The four methods that ranking services and people use."""
+    """The methods that ranking services and people use."""
 
-    def __init__(self, settings: Settings, releases: Releases, pipeline: CandidatePipeline, store: ItemStore) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        releases: Releases,
+        pipeline: CandidatePipeline,
+        store: ItemStore,
+        users: UserService,
+    ) -> None:
         """`settings` holds the limits."""
         self._settings = settings
         self._releases = releases
         self._pipeline = pipeline
         self._store = store
+        self._users = users
 
     async def Recall(self, request: recall_pb2.RecallRequest, context: Context) -> recall_pb2.RecallResponse:  # noqa: N802
         """Candidates for a batch of users."""
@@ -37,9 +46,10 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         self._pipeline.admit(len(request.users), remaining_s)
         release = self._releases.current
         query = read_recall(request, self._settings, release.fingerprint.attributes)
-        outcome = await self._pipeline.run(release, query, remaining_s)
+        query, history_ms = await self._users.with_histories(query, context)
+        outcome = await self._pipeline.run(release, query, context.time_remaining())
         return recall_pb2.RecallResponse(
-            results=[_candidates(result) for result in outcome.results], **_provenance(release, outcome)
+            results=[_candidates(result) for result in outcome.results], **_provenance(release, outcome, history_ms)
         )
 
     async def CountItems(  # noqa: N802
@@ -80,6 +90,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             instance=_INSTANCE,
             processes=settings.processes,
             previous_collection=self._releases.previous.collection if self._releases.previous else "",
+            users_enabled=settings.users,
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
@@ -88,6 +99,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             raise DisabledError("Explain is turned off on this server")
         release = self._releases.current
         query = read_explain(request, self._settings, release.fingerprint.attributes)
+        query, history_ms = await self._users.with_histories(query, context)
         outcome = await self._pipeline.run(release, query, context.time_remaining(), explain=True)
         assert outcome.trace is not None  # noqa: S101 - asked for
         return recall_pb2.ExplainResponse(
@@ -95,12 +107,32 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             interests=_interests(outcome.trace, release.hyper_parameters.num_interests),
             candidates=_candidates(outcome.results[0]),
             dropped=_dropped(outcome.trace),
-            **_provenance(release, outcome),
+            **_provenance(release, outcome, history_ms),
         )
 
+    async def UpsertUsers(  # noqa: N802
+        self, request: recall_pb2.UpsertUsersRequest, context: Context
+    ) -> recall_pb2.UpsertUsersResponse:
+        """Remember what users clicked."""
+        return await self._users.upsert(self._releases, request, context)
 
-def _provenance(release: Release, outcome: Outcome) -> dict[str, Any]:
-    timings = recall_pb2.StageTimings(**vars(outcome.timings), total_ms=outcome.timings.total_ms)
+    async def FindSimilarUsers(  # noqa: N802
+        self, request: recall_pb2.FindSimilarUsersRequest, context: Context
+    ) -> recall_pb2.FindSimilarUsersResponse:
+        """The remembered users nearest to others."""
+        return await self._users.find_similar(self._releases, request, context)
+
+    async def DeleteUsers(  # noqa: N802
+        self, request: recall_pb2.DeleteUsersRequest, context: Context
+    ) -> recall_pb2.DeleteUsersResponse:
+        """Forget users."""
+        return await self._users.delete(self._releases, request, context)
+
+
+def _provenance(release: Release, outcome: Outcome, history_ms: float) -> dict[str, Any]:
+    timings = recall_pb2.StageTimings(
+        **vars(outcome.timings), history_ms=history_ms, total_ms=outcome.timings.total_ms + history_ms
+    )
     return {"model_version": release.model_version, "collection": release.collection, "timings": timings}
 
 

@@ -20,6 +20,7 @@ from pydantic_settings import (
 from mind.config import explain
 from mind.errors import ConfigError
 from mind.transfer import CACHE
+from mind.users import MAX_CAPACITY
 from server.certificates import Option, read_authorities, read_certificates
 from server.tokens import read_tokens
 
@@ -130,6 +131,12 @@ class Settings(BaseSettings):
     """PEM file of authorities; callers then need a certificate of one of them (mutual TLS)."""
     token_file: Path | None = None
     """File of tokens, one a line, of which RecallService wants one. Read anew when it changes."""
+    users: bool = False
+    """Remember users: enables UpsertUsers, FindSimilarUsers, DeleteUsers and user_id in Recall, for every caller."""
+    max_stored_history: int = Field(default=500, gt=0, le=MAX_CAPACITY)
+    """Newest ids that are kept of a remembered user; as many as the model looks at are kept in any case."""
+    max_similar: int = Field(default=20_000, gt=0, le=25_000)
+    """Users times top_k of one FindSimilarUsers; keeps answers under gRPC's default limit of 4 MB."""
     admin_token_file: Path | None = None
     """File of tokens, one a line, that enables AdminService, which wants one of them. Read anew when it changes."""
     explain: bool = True

@@ -37,7 +37,7 @@ _LONGEST_REASON = 300
 _LOADING_S = 10 * 60
 _CHANNEL = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1_000}
 """Or a Milvus that was away for minutes would be noticed up to two minutes after it is back."""
-_ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}
+ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}
 """pymilvus tries again until a timeout passes; without one it heeds the number of tries. The time is up to `_call`."""
 SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_METADATA", default=())
 """gRPC metadata that goes to Milvus with the searches of a task, such as the trace that they belong to."""
@@ -131,21 +131,21 @@ class MilvusStore:
     async def live_collection(self) -> str | None:
         """See `ItemStore`."""
         try:
-            found = await self._call(lambda milvus: milvus.describe_collection(ALIAS, **_ONCE))
+            found = await self._call(lambda milvus: milvus.describe_collection(ALIAS, **ONCE))
         except CollectionGoneError:
             return None
         return str(found["collection_name"])  # DescribeAlias of 2.3.5 looks in the default database only
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         """See `ItemStore`."""
-        found = await self._call(lambda milvus: milvus.describe_collection(collection, **_ONCE))
+        found = await self._call(lambda milvus: milvus.describe_collection(collection, **ONCE))
         return Fingerprint.from_json((found.get("properties") or {}).get(FINGERPRINT, ""))
 
     async def load(self, collection: str) -> None:
         """See `ItemStore`."""
-        state = await self._call(lambda milvus: milvus.get_load_state(collection, **_ONCE))
+        state = await self._call(lambda milvus: milvus.get_load_state(collection, **ONCE))
         if state["state"] != LoadState.Loaded:
-            await self._call(lambda milvus: milvus.load_collection(collection, **_ONCE), timeout_s=_LOADING_S)
+            await self._call(lambda milvus: milvus.load_collection(collection, **ONCE), timeout_s=_LOADING_S)
 
     async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
         """See `ItemStore`."""
@@ -169,27 +169,24 @@ class MilvusStore:
         """See `ItemStore`."""
         params = wide_enough(params, limit)
         request = write_search(collection, vectors, limit, filter_, tuple(params.items()))
-        return await self._call(lambda milvus: self._search(milvus, request, filter_), filter_, timeout_s)
 
-    async def _search(self, milvus: AsyncMilvusClient, request: bytes, filter_: str) -> Hits:
+        async def ask(milvus: AsyncMilvusClient) -> Hits:
+            return _hits(await self._search(milvus, request), filter_)
+
+        return await self._call(ask, filter_, timeout_s)
+
+    async def _search(self, milvus: AsyncMilvusClient, request: bytes) -> bytes:
         channel = (await milvus._get_connection())._final_channel
         if channel is not self._searching_on:
             self._searching_on, self._search_method = channel, channel.unary_unary(_SEARCH)
         metadata = milvus._generate_call_context().to_grpc_metadata()  # names the Milvus database
-        answer = bytes(await self._search_method(request, metadata=(*metadata, *SEARCH_METADATA.get())))
-        try:
-            status, hits = read_search(answer)
-        except ValueError as error:
-            raise StoreError(f"Milvus answered a search with what is no answer: {error}") from error
-        if status.code or status.error_code:
-            raise _translate(status.code or status.error_code, status.reason, filter_)
-        return hits
+        return bytes(await self._search_method(request, metadata=(*metadata, *SEARCH_METADATA.get())))
 
     async def drop(self, collection: str) -> None:
         """See `ItemStore`."""
         if await self.live_collection() == collection:
-            await self._call(lambda milvus: milvus.drop_alias(ALIAS, **_ONCE))
-        await self._call(lambda milvus: milvus.drop_collection(collection, **_ONCE))
+            await self._call(lambda milvus: milvus.drop_alias(ALIAS, **ONCE))
+        await self._call(lambda milvus: milvus.drop_collection(collection, **ONCE))
 
     async def close(self) -> None:
         """See `ItemStore`."""
@@ -199,7 +196,7 @@ class MilvusStore:
     async def _query(
         self, collection: str, filter_: str, fields: list[str], timeout_s: float | None = None, **options: Any
     ) -> list[dict[str, Any]]:
-        query = {"filter": filter_, "output_fields": fields} | _ONCE | options
+        query = {"filter": filter_, "output_fields": fields} | ONCE | options
         return list(await self._call(lambda milvus: milvus.query(collection, **query), filter_, timeout_s))
 
     async def _call(
@@ -222,7 +219,7 @@ class MilvusStore:
         except TimeoutError as error:
             raise StoreTimeoutError(f"Milvus does not answer within {timeout_s:.3g} s") from error
         except MilvusException as error:
-            raise _translate(error.code, error.message, filter_) from error
+            raise translate(error.code, error.message, filter_) from error
         except grpc.RpcError as error:
             details = _shorten(error.details() or error.code().name)
             raise StoreUnavailableError(f"Milvus does not answer: {details}") from error
@@ -246,6 +243,16 @@ class MilvusStore:
         return client
 
 
+def _hits(answer: bytes, filter_: str) -> Hits:
+    try:
+        status, hits = read_search(answer)
+    except ValueError as error:
+        raise StoreError(f"Milvus answered a search with what is no answer: {error}") from error
+    if status.code or status.error_code:
+        raise translate(status.code or status.error_code, status.reason, filter_)
+    return hits
+
+
 def _held_by_another(path: str) -> bool:
     """Lite only logs why a file did not open: open it once more to hear it."""
     if not Path(path).exists():
@@ -259,7 +266,8 @@ def _held_by_another(path: str) -> bool:
     return False
 
 
-def _translate(code: Any, message: str, filter_: str) -> StoreError | InvalidRequestError:
+def translate(code: Any, message: str, filter_: str) -> StoreError | InvalidRequestError:
+    """What an error of Milvus is to a caller; `code` is Milvus' or gRPC's."""
     reason = _shorten(message)
     if filter_ and (code in (_LITE_BAD_FILTER, _BAD_PARAMETER) or "expression" in message):
         return InvalidRequestError("filter", f"Milvus cannot use {filter_[:100]!r}: {reason}", "FILTER_INVALID")

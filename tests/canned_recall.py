@@ -123,6 +123,35 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
             timings=TIMINGS,
         )
 
+    def UpsertUsers(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.UpsertUsersResponse:  # noqa: N802
+        """Stores nothing; a user called "" is invalid."""
+        self._enter("UpsertUsers", request, context)
+        results = [
+            recall_pb2.UserWritten(
+                status=recall_pb2.USER_STATUS_OK, history_length=len(user.hist_item) + len(user.append_item_ids)
+            )
+            if user.user_id
+            else recall_pb2.UserWritten(status=recall_pb2.USER_STATUS_INVALID, detail="user_id has 0 bytes")
+            for user in request.users
+        ]
+        return recall_pb2.UpsertUsersResponse(results=results, model_version="ab12")
+
+    def FindSimilarUsers(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.FindSimilarUsersResponse:  # noqa: N802
+        """Bob and Cid are like everybody, but nobody is like a user called "nobody"."""
+        self._enter("FindSimilarUsers", request, context)
+        both = recall_pb2.SimilarUsers(user_ids=["bob", "cid"], scores=[0.75, 0.5], status=recall_pb2.USER_STATUS_OK)
+        nobody = recall_pb2.SimilarUsers(status=recall_pb2.USER_STATUS_UNKNOWN_USER)
+        results = [nobody if user.user_id == "nobody" else both for user in request.users]
+        return recall_pb2.FindSimilarUsersResponse(results=results, model_version="ab12", collection="users_ab12")
+
+    def DeleteUsers(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.DeleteUsersResponse:  # noqa: N802
+        """Forgets everybody but a user called "nobody"."""
+        self._enter("DeleteUsers", request, context)
+        ok, unknown = recall_pb2.USER_STATUS_OK, recall_pb2.USER_STATUS_UNKNOWN_USER
+        statuses = [unknown if user_id == "nobody" else ok for user_id in request.user_ids]
+        results = [recall_pb2.UserDeleted(status=status) for status in statuses]
+        return recall_pb2.DeleteUsersResponse(results=results, model_version="ab12")
+
     def DropItems(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.DropItemsResponse:  # noqa: N802
         """Drops nothing, says 3706."""
         self._enter("DropItems", request, context)

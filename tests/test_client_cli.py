@@ -170,7 +170,7 @@ def test_no_server_is_exit_code_3(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recall"], "give either --hist-item or --input"),
+        (["recall"], "give one of --hist-item, --user-id and --input"),
         (["recall", "--hist-item", "43,x"], "'43,x' is not a list of 64-bit integers"),
         (["recall", "--hist-item", str(2**63)], "is not a list of 64-bit integers"),
         (["recall", "--hist-item", "43", "--top-k", "0"], "--top-k"),

@@ -81,6 +81,13 @@ def test_every_part_of_a_split_batch_carries_all_options(client):
     assert [list(user.exclude_item_ids) for request in requests for user in request.users] == [[5], [], [6, 7], [9]]
 
 
+def test_a_text_is_the_id_of_a_remembered_user(client):
+    [request] = split(client, ["ann", [1]], 10, exclude_item_ids=[[5], []])
+    ann, other = request.users
+    assert (ann.user_id, list(ann.hist_item), list(ann.exclude_item_ids)) == ("ann", [], [5])
+    assert (other.user_id, list(other.hist_item)) == ("", [1])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -126,11 +133,14 @@ def test_a_deadline_that_passed_leaves_nothing():
 def test_only_calls_that_read_are_tried_again():
     config = json.loads(dict(channel_options())["grpc.service_config"])
     assert config["loadBalancingConfig"] == [{"round_robin": {}}]
-    [method] = config["methodConfig"]
+    method, upsert = config["methodConfig"]
     assert method["name"] == [{"service": recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name}]
     assert method["retryPolicy"]["maxAttempts"] == 4
     assert method["retryPolicy"]["initialBackoff"] == "0.05s"
     assert method["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"]
+    # What says of itself that nothing was written, and nothing else: a click must not count twice.
+    assert upsert["name"] == [{"service": method["name"][0]["service"], "method": "UpsertUsers"}]
+    assert upsert["retryPolicy"]["retryableStatusCodes"] == ["RESOURCE_EXHAUSTED"]
 
 
 @pytest.mark.parametrize(

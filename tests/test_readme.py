@@ -86,7 +86,7 @@ def test_every_option_that_readme_uses_exists() -> None:
         if words[:2] == [".venv/bin/python", "-m"]:
             program = ("-m", words[2], *(words[3:4] if words[2] in ("indexer", "mind.models") else ()))
         elif words[0] == ".venv/bin/recall-client":
-            program = ("-m", "clients", words[1], *(words[2:3] if words[1] == "admin" else ()))
+            program = ("-m", "clients", words[1], *(words[2:3] if words[1] in ("admin", "users") else ()))
         else:
             continue
         if program not in helps:

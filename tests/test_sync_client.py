@@ -39,7 +39,8 @@ def answer(channel, method, response, code=grpc.StatusCode.OK, details="", trail
 @pytest.mark.parametrize("client_class", [RecallClient, AsyncRecallClient])
 def test_every_rpc_has_a_method(client_class):
     names = [re.sub(r"(?<=.)([A-Z])", r"_\1", method.name).lower() for method in METHODS]
-    assert names == ["recall", "count_items", "get_server_info", "explain", "drop_items", "reload"]
+    users = ["upsert_users", "find_similar_users", "delete_users"]
+    assert names == ["recall", "count_items", "get_server_info", "explain", *users, "drop_items", "reload"]
     assert [name for name in names if not callable(getattr(client_class, name, None))] == []
 
 
@@ -50,6 +51,28 @@ def test_every_rpc_has_a_method(client_class):
             lambda client: client.count_items("year > 1990"),
             recall_pb2.CountItemsRequest(filter="year > 1990"),
             recall_pb2.CountItemsResponse(count=12),
+        ),
+        (
+            lambda client: client.upsert_users({"7": [1, 2]}, append_item_ids={"8": [3]}),
+            recall_pb2.UpsertUsersRequest(
+                users=[
+                    recall_pb2.UserUpdate(user_id="7", hist_item=[1, 2]),
+                    recall_pb2.UserUpdate(user_id="8", append_item_ids=[3]),
+                ]
+            ),
+            recall_pb2.UpsertUsersResponse(model_version="ab12"),
+        ),
+        (
+            lambda client: client.find_similar_users(["7", [1, 2]], top_k=5),
+            recall_pb2.FindSimilarUsersRequest(
+                users=[recall_pb2.User(user_id="7"), recall_pb2.User(hist_item=[1, 2])], top_k=5
+            ),
+            recall_pb2.FindSimilarUsersResponse(model_version="ab12"),
+        ),
+        (
+            lambda client: client.delete_users(["7"]),
+            recall_pb2.DeleteUsersRequest(user_ids=["7"]),
+            recall_pb2.DeleteUsersResponse(model_version="ab12"),
         ),
         (
             lambda client: client.get_server_info(),

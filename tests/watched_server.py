@@ -27,7 +27,7 @@ async def watched(tmp_path: Path, telemetry: Telemetry, **options: Any) -> Async
     settings = Settings(listen="127.0.0.1:0", artifacts=str(artifacts), **({"watch_interval_s": 0.05} | options))
     store = FakeStore()
     collection = store.publish(load_artifact(make_artifact(artifacts)))
-    server = RecallServer(settings, store, telemetry)
+    server = RecallServer(settings, store, telemetry=telemetry)
     await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:

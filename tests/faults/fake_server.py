@@ -31,7 +31,7 @@ async def main(directory: Path) -> None:
     """Serve a random model until standard input ends."""
     (directory / "token").write_text(TOKEN)
     artifacts = directory / "artifacts"
-    settings = Settings(listen="127.0.0.1:0", artifacts=artifacts, admin_token_file=directory / "token")
+    settings = Settings(listen="127.0.0.1:0", artifacts=str(artifacts), admin_token_file=directory / "token")
     store = FakeStore()
     store.publish(load_artifact(make_artifact(artifacts)))
     server = RecallServer(settings, store)

@@ -21,6 +21,7 @@ class UserStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     USER_STATUS_ALL_UNKNOWN: _ClassVar[UserStatus]
     USER_STATUS_INVALID: _ClassVar[UserStatus]
     USER_STATUS_DEGRADED: _ClassVar[UserStatus]
+    USER_STATUS_UNKNOWN_USER: _ClassVar[UserStatus]
 
 class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -38,6 +39,7 @@ USER_STATUS_EMPTY_HISTORY: UserStatus
 USER_STATUS_ALL_UNKNOWN: UserStatus
 USER_STATUS_INVALID: UserStatus
 USER_STATUS_DEGRADED: UserStatus
+USER_STATUS_UNKNOWN_USER: UserStatus
 DROP_REASON_UNSPECIFIED: DropReason
 DROP_REASON_DUPLICATE: DropReason
 DROP_REASON_HISTORY: DropReason
@@ -45,12 +47,14 @@ DROP_REASON_EXCLUDED: DropReason
 DROP_REASON_BELOW_TOP_K: DropReason
 
 class User(_message.Message):
-    __slots__ = ("hist_item", "exclude_item_ids")
+    __slots__ = ("hist_item", "exclude_item_ids", "user_id")
     HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
     hist_item: _containers.RepeatedScalarFieldContainer[int]
     exclude_item_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, hist_item: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    user_id: str
+    def __init__(self, hist_item: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., user_id: _Optional[str] = ...) -> None: ...
 
 class RecallRequest(_message.Message):
     __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy")
@@ -87,18 +91,20 @@ class UserCandidates(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class StageTimings(_message.Message):
-    __slots__ = ("queue_ms", "encode_ms", "search_ms", "merge_ms", "total_ms")
+    __slots__ = ("queue_ms", "encode_ms", "search_ms", "merge_ms", "total_ms", "history_ms")
     QUEUE_MS_FIELD_NUMBER: _ClassVar[int]
     ENCODE_MS_FIELD_NUMBER: _ClassVar[int]
     SEARCH_MS_FIELD_NUMBER: _ClassVar[int]
     MERGE_MS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_MS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_MS_FIELD_NUMBER: _ClassVar[int]
     queue_ms: float
     encode_ms: float
     search_ms: float
     merge_ms: float
     total_ms: float
-    def __init__(self, queue_ms: _Optional[float] = ..., encode_ms: _Optional[float] = ..., search_ms: _Optional[float] = ..., merge_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
+    history_ms: float
+    def __init__(self, queue_ms: _Optional[float] = ..., encode_ms: _Optional[float] = ..., search_ms: _Optional[float] = ..., merge_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., history_ms: _Optional[float] = ...) -> None: ...
 
 class RecallResponse(_message.Message):
     __slots__ = ("results", "model_version", "collection", "timings")
@@ -133,7 +139,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth")
+    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar")
     MAX_USERS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +149,8 @@ class Limits(_message.Message):
     MAX_REQUEST_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_CONCURRENT_REQUESTS_FIELD_NUMBER: _ClassVar[int]
     MAX_FILTER_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_STORED_HISTORY_FIELD_NUMBER: _ClassVar[int]
+    MAX_SIMILAR_FIELD_NUMBER: _ClassVar[int]
     max_users: int
     max_top_k: int
     max_candidates: int
@@ -152,7 +160,9 @@ class Limits(_message.Message):
     max_request_bytes: int
     max_concurrent_requests: int
     max_filter_depth: int
-    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ...) -> None: ...
+    max_stored_history: int
+    max_similar: int
+    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ...) -> None: ...
 
 class Attribute(_message.Message):
     __slots__ = ("name", "type")
@@ -163,7 +173,7 @@ class Attribute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection")
+    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +190,7 @@ class GetServerInfoResponse(_message.Message):
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
     PROCESSES_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    USERS_ENABLED_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     model_version: str
     collection: str
@@ -196,7 +207,8 @@ class GetServerInfoResponse(_message.Message):
     instance: str
     processes: int
     previous_collection: str
-    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ...) -> None: ...
+    users_enabled: bool
+    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy")
@@ -251,3 +263,89 @@ class ExplainResponse(_message.Message):
     collection: str
     timings: StageTimings
     def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ...) -> None: ...
+
+class UserUpdate(_message.Message):
+    __slots__ = ("user_id", "hist_item", "append_item_ids")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
+    APPEND_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    hist_item: _containers.RepeatedScalarFieldContainer[int]
+    append_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, user_id: _Optional[str] = ..., hist_item: _Optional[_Iterable[int]] = ..., append_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class UpsertUsersRequest(_message.Message):
+    __slots__ = ("users",)
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    users: _containers.RepeatedCompositeFieldContainer[UserUpdate]
+    def __init__(self, users: _Optional[_Iterable[_Union[UserUpdate, _Mapping]]] = ...) -> None: ...
+
+class UserWritten(_message.Message):
+    __slots__ = ("status", "history_length", "detail")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    HISTORY_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    status: UserStatus
+    history_length: int
+    detail: str
+    def __init__(self, status: _Optional[_Union[UserStatus, str]] = ..., history_length: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class UpsertUsersResponse(_message.Message):
+    __slots__ = ("results", "model_version")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[UserWritten]
+    model_version: str
+    def __init__(self, results: _Optional[_Iterable[_Union[UserWritten, _Mapping]]] = ..., model_version: _Optional[str] = ...) -> None: ...
+
+class FindSimilarUsersRequest(_message.Message):
+    __slots__ = ("users", "top_k")
+    USERS_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    users: _containers.RepeatedCompositeFieldContainer[User]
+    top_k: int
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ...) -> None: ...
+
+class SimilarUsers(_message.Message):
+    __slots__ = ("user_ids", "scores", "status", "detail")
+    USER_IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    user_ids: _containers.RepeatedScalarFieldContainer[str]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    status: UserStatus
+    detail: str
+    def __init__(self, user_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class FindSimilarUsersResponse(_message.Message):
+    __slots__ = ("results", "model_version", "collection")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[SimilarUsers]
+    model_version: str
+    collection: str
+    def __init__(self, results: _Optional[_Iterable[_Union[SimilarUsers, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ...) -> None: ...
+
+class DeleteUsersRequest(_message.Message):
+    __slots__ = ("user_ids",)
+    USER_IDS_FIELD_NUMBER: _ClassVar[int]
+    user_ids: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, user_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class UserDeleted(_message.Message):
+    __slots__ = ("status", "detail")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    status: UserStatus
+    detail: str
+    def __init__(self, status: _Optional[_Union[UserStatus, str]] = ..., detail: _Optional[str] = ...) -> None: ...
+
+class DeleteUsersResponse(_message.Message):
+    __slots__ = ("results", "model_version")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[UserDeleted]
+    model_version: str
+    def __init__(self, results: _Optional[_Iterable[_Union[UserDeleted, _Mapping]]] = ..., model_version: _Optional[str] = ...) -> None: ...

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RecallServiceStub(object):
-    """Finds candidate items for users. Stateless; every call may go to any server.
+    """Finds candidate items for users. Every call may go to any server; what users did is kept in Milvus, if at all.
     """
 
     def __init__(self, channel):
@@ -55,10 +55,25 @@ class RecallServiceStub(object):
                 request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.UpsertUsers = channel.unary_unary(
+                '/recall.v1.RecallService/UpsertUsers',
+                request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.UpsertUsersRequest.SerializeToString,
+                response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.UpsertUsersResponse.FromString,
+                _registered_method=True)
+        self.FindSimilarUsers = channel.unary_unary(
+                '/recall.v1.RecallService/FindSimilarUsers',
+                request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.FindSimilarUsersRequest.SerializeToString,
+                response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.FindSimilarUsersResponse.FromString,
+                _registered_method=True)
+        self.DeleteUsers = channel.unary_unary(
+                '/recall.v1.RecallService/DeleteUsers',
+                request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersRequest.SerializeToString,
+                response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersResponse.FromString,
+                _registered_method=True)
 
 
 class RecallServiceServicer(object):
-    """Finds candidate items for users. Stateless; every call may go to any server.
+    """Finds candidate items for users. Every call may go to any server; what users did is kept in Milvus, if at all.
     """
 
     def Recall(self, request, context):
@@ -90,6 +105,30 @@ class RecallServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UpsertUsers(self, request, context):
+        """Remembers what users clicked, so that Recall can be asked by user_id alone. Answers when every server sees it,
+        0.2 to 0.6 s later. Not idempotent where it appends: an attempt whose outcome is unknown (DEADLINE_EXCEEDED,
+        UNAVAILABLE) may have been written. Nothing was written when it answers RESOURCE_EXHAUSTED.
+        UNIMPLEMENTED with the reason USERS_DISABLED unless the server runs with --users, as are the two below.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FindSimilarUsers(self, request, context):
+        """Finds the remembered users whose interests are nearest to those of each user of the batch.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteUsers(self, request, context):
+        """Forgets users for good, in every release. Answers when no read finds them any more; may be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RecallServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -113,6 +152,21 @@ def add_RecallServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainRequest.FromString,
                     response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainResponse.SerializeToString,
             ),
+            'UpsertUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpsertUsers,
+                    request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.UpsertUsersRequest.FromString,
+                    response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.UpsertUsersResponse.SerializeToString,
+            ),
+            'FindSimilarUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.FindSimilarUsers,
+                    request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.FindSimilarUsersRequest.FromString,
+                    response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.FindSimilarUsersResponse.SerializeToString,
+            ),
+            'DeleteUsers': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteUsers,
+                    request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersRequest.FromString,
+                    response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'recall.v1.RecallService', rpc_method_handlers)
@@ -122,7 +176,7 @@ def add_RecallServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RecallService(object):
-    """Finds candidate items for users. Stateless; every call may go to any server.
+    """Finds candidate items for users. Every call may go to any server; what users did is kept in Milvus, if at all.
     """
 
     @staticmethod
@@ -223,6 +277,87 @@ class RecallService(object):
             '/recall.v1.RecallService/Explain',
             protos_dot_recall_dot_v1_dot_recall__pb2.ExplainRequest.SerializeToString,
             protos_dot_recall_dot_v1_dot_recall__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpsertUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recall.v1.RecallService/UpsertUsers',
+            protos_dot_recall_dot_v1_dot_recall__pb2.UpsertUsersRequest.SerializeToString,
+            protos_dot_recall_dot_v1_dot_recall__pb2.UpsertUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FindSimilarUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recall.v1.RecallService/FindSimilarUsers',
+            protos_dot_recall_dot_v1_dot_recall__pb2.FindSimilarUsersRequest.SerializeToString,
+            protos_dot_recall_dot_v1_dot_recall__pb2.FindSimilarUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteUsers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recall.v1.RecallService/DeleteUsers',
+            protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersRequest.SerializeToString,
+            protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,132 @@
+"""The commands about users whom the service remembers: `recall-client users upsert | similar | delete`."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clients.cli import Format, FormatOption, _file, _ids, _show, _with_client, app
+from clients.errors import RecallError
+from clients.sync_client import RecallClient
+from clients.tables import similar_view, status_words
+from clients.user_files import read_updates
+from protos.recall.v1 import recall_pb2
+
+users = typer.Typer(no_args_is_help=True, help="Users whom the service remembers; needs a server with --users.")
+app.add_typer(users, name="users")
+
+_USERS_PER_CALL = 256
+
+Update = tuple[str, str, list[int]]
+"""User id, `hist_item` or `append_item_ids`, and item ids."""
+
+
+@users.command(
+    epilog="Example: recall-client users upsert --user-id 7 --append 50,181"
+    '\n\nExample: echo \'{"user_id": "7", "hist_item": [50, 181]}\' > clicks.jsonl; '
+    "recall-client users upsert --input clicks.jsonl"
+)
+@_with_client
+def upsert(
+    client: RecallClient,
+    user_id: Annotated[str | None, typer.Option(help="The user; with --hist-item or --append.")] = None,
+    hist_item: Annotated[
+        str | None, typer.Option(metavar="ID,ID,...", help="The whole history, oldest first; replaces what is stored.")
+    ] = None,
+    append: Annotated[
+        str | None, typer.Option(metavar="ID,ID,...", help="New clicks, oldest first; follow what is stored.")
+    ] = None,
+    input: Annotated[  # noqa: A002
+        Path | None,
+        _file(
+            "--input",
+            help='JSON lines instead: {"user_id": "7", "hist_item": [43, 23]} or '
+            '{"user_id": "7", "append_item_ids": [23]}, applied in order.',
+        ),
+    ] = None,
+) -> None:
+    """Remember what users clicked. Answers when every server sees it."""
+    if (user_id is None) == (input is None):
+        raise typer.BadParameter("give either --user-id or --input")
+    if input is not None:
+        with input.open("rb") as lines:
+            _upsert_all(client, read_updates(lines, str(input)))
+        return
+    if (hist_item is None) == (append is None):
+        raise typer.BadParameter("give either --hist-item or --append")
+    field = "hist_item" if append is None else "append_item_ids"
+    ids = _ids(hist_item or append or "", "--hist-item" if append is None else "--append")
+    _upsert_all(client, [(user_id or "", field, ids)])
+
+
+@users.command(epilog="Example: recall-client users similar --user-id 7 --top-k 20")
+@_with_client
+def similar(
+    client: RecallClient,
+    user_id: Annotated[str | None, typer.Option(help="A user whom the service remembers.")] = None,
+    hist_item: Annotated[
+        str | None, typer.Option(metavar="ID,ID,...", help="The history of somebody else instead, oldest first.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Similar users wanted.")] = 10,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """Find the remembered users whose interests are nearest to a user's."""
+    if (user_id is None) == (hist_item is None):
+        raise typer.BadParameter("give either --user-id or --hist-item")
+    response = client.find_similar_users([user_id or _ids(hist_item or "", "--hist-item")], top_k=top_k)
+    _show(format, response, similar_view(response.results[0]))
+
+
+@users.command(epilog="Example: recall-client users delete 7 8 --yes")
+@_with_client
+def delete(
+    client: RecallClient,
+    user_id: Annotated[list[str], typer.Argument(help="The users to forget.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """Forget users for good, in every release."""
+    if not yes:
+        typer.confirm(f"Forget {len(user_id):,} users?", abort=True, err=True)
+    response = client.delete_users(user_id)
+    lines = [
+        f"{one_id}: {'forgotten' if one.status == recall_pb2.USER_STATUS_OK else one.detail or 'was not remembered'}"
+        for one_id, one in zip(user_id, response.results, strict=True)
+    ]
+    _show(format, response, *lines)
+
+
+def _upsert_all(client: RecallClient, updates: Iterable[Update]) -> None:
+    """Send updates in order, and end with exit code 1 if one of them could not be stored."""
+    stored = refused = 0
+    try:
+        for batch in _batches(updates):
+            replaced = {user_id: ids for user_id, field, ids in batch if field == "hist_item"}
+            appended = {user_id: ids for user_id, field, ids in batch if field == "append_item_ids"}
+            response = client.upsert_users(replaced, append_item_ids=appended)
+            for user_id, one in zip([*replaced, *appended], response.results, strict=True):
+                if one.status != recall_pb2.USER_STATUS_OK:
+                    typer.echo(f"{user_id}: {status_words(one.status)}: {one.detail}", err=True)
+                    refused += 1
+                else:
+                    stored += 1
+    except RecallError:
+        typer.echo(f"the first {stored + refused:,} updates were answered; the next call failed", err=True)
+        raise
+    sys.stdout.write(f"{stored:,} stored" + (f", {refused:,} refused\n" if refused else "\n"))
+    if refused:
+        raise typer.Exit(1)
+
+
+def _batches(updates: Iterable[Update]) -> Iterator[list[Update]]:
+    """Runs of updates without a user twice, as long as a server's default limit allows."""
+    batch: dict[str, Update] = {}
+    for update in updates:
+        if update[0] in batch or len(batch) == _USERS_PER_CALL:
+            yield list(batch.values())
+            batch = {}
+        batch[update[0]] = update
+    if batch:
+        yield list(batch.values())

@@ -1,0 +1,139 @@
+"""The calls about remembered users: decode, call, encode. Refuses all of them where users are not remembered."""
+
+import time
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any
+
+import grpc
+
+from protos.recall.v1 import recall_pb2
+from server.errors import InvalidRequestError, UsersDisabledError
+from server.pipeline import Status
+from server.release import Releases
+from server.request import Query, UserQuery, check_top_k, read_user
+from server.settings import Settings
+from server.user_request import check_batch, check_user_id, read_updates
+from server.user_store import UserStore
+from server.user_vectors import UserVectorIndex
+from server.users import RememberedUsers, Written
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class UserService:
+    """What `server.service` hands the calls about users to."""
+
+    def __init__(self, settings: Settings, store: UserStore | None, encode_on: Executor) -> None:
+        """`store`: None if users are not remembered; `encode_on` is as in `server.pipeline`."""
+        self._settings = settings
+        self._timeout_s = settings.search_timeout_ms / 1000
+        self._remembered: tuple[RememberedUsers, UserVectorIndex] | None = None
+        if store:
+            vectors = UserVectorIndex(store, encode_on)
+            users = RememberedUsers(store, vectors, settings.max_stored_history, settings.max_queued_users)
+            self._remembered = users, vectors
+
+    async def follow(self, releases: Releases) -> None:
+        """Keep vectors in step with the release that is served, for ever; nothing to do where there are none."""
+        if self._remembered:
+            await self._remembered[1].follow(releases, self._settings.watch_interval_s)
+
+    async def with_histories(self, query: Query, context: Context) -> tuple[Query, float]:
+        """A query with the stored histories that it asks for, and the milliseconds that reading them took."""
+        if not self._remembered or not any(user.user_id for user in query.users):
+            return query, 0.0
+        started = time.perf_counter()
+        users = await self._remembered[0].with_histories(query.users, context.time_remaining())
+        return replace(query, users=users), (time.perf_counter() - started) * 1000
+
+    async def upsert(
+        self, releases: Releases, request: recall_pb2.UpsertUsersRequest, context: Context
+    ) -> recall_pb2.UpsertUsersResponse:
+        """Remember what users clicked."""
+        remembered, _ = self._enabled()
+        updates = read_updates(request, self._settings)
+        release = releases.current
+        written = await remembered.upsert(release, updates, context.time_remaining())
+        results = [
+            recall_pb2.UserWritten(status=_status(one.status), history_length=one.length, detail=one.detail)
+            for one in written
+        ]
+        return recall_pb2.UpsertUsersResponse(results=results, model_version=release.model_version)
+
+    async def find_similar(
+        self, releases: Releases, request: recall_pb2.FindSimilarUsersRequest, context: Context
+    ) -> recall_pb2.FindSimilarUsersResponse:
+        """The remembered users nearest to others."""
+        remembered, vectors = self._enabled()
+        users = _read_similar(request, self._settings)
+        release = releases.current
+        users = await remembered.with_histories(users, context.time_remaining())
+        interests = await vectors.encode(release, [user.hist_item for user in users])
+        own = [user.user_id for user in request.users]
+        remaining_s = context.time_remaining()
+        timeout_s = self._timeout_s if remaining_s is None else min(self._timeout_s, remaining_s)
+        found = await vectors.similar(release, interests, own, request.top_k, timeout_s)
+        results = [
+            recall_pb2.SimilarUsers(
+                user_ids=[user_id for user_id, _ in pairs],
+                scores=[score for _, score in pairs],
+                status=_status(_similar_status(user, bool(interest.any()))),
+                detail=user.invalid,
+            )
+            for user, interest, pairs in zip(users, interests, found, strict=True)
+        ]
+        collection = (await vectors.open(release)).collection
+        return recall_pb2.FindSimilarUsersResponse(
+            results=results, model_version=release.model_version, collection=collection
+        )
+
+    async def delete(
+        self, releases: Releases, request: recall_pb2.DeleteUsersRequest, context: Context
+    ) -> recall_pb2.DeleteUsersResponse:
+        """Forget users."""
+        remembered, _ = self._enabled()
+        check_batch("user_ids", request.user_ids, self._settings)
+        release = releases.current
+        invalid = {user_id: check_user_id(user_id) for user_id in request.user_ids}
+        valid = [user_id for user_id in request.user_ids if not invalid[user_id]]
+        deleted = iter(await remembered.delete(valid, context.time_remaining()) if valid else [])
+        all_of_them = [
+            Written(Status.INVALID, detail=invalid[user_id]) if invalid[user_id] else next(deleted)
+            for user_id in request.user_ids
+        ]
+        results = [recall_pb2.UserDeleted(status=_status(one.status), detail=one.detail) for one in all_of_them]
+        return recall_pb2.DeleteUsersResponse(results=results, model_version=release.model_version)
+
+    def _enabled(self) -> tuple[RememberedUsers, UserVectorIndex]:
+        if not self._remembered:
+            raise UsersDisabledError("the server does not remember users; --users enables it")
+        return self._remembered
+
+
+def _read_similar(request: recall_pb2.FindSimilarUsersRequest, limits: Settings) -> list[UserQuery]:
+    check_batch("users", request.users, limits)
+    check_top_k(request.top_k, limits)
+    wanted = len(request.users) * request.top_k
+    if wanted > limits.max_similar:
+        raise InvalidRequestError(
+            "top_k",
+            f"{len(request.users)} users times {request.top_k} similar ones is {wanted}, the limit is "
+            f"{limits.max_similar}; send fewer users at once",
+            "TOO_MANY_CANDIDATES",
+        )
+    return [read_user(user, limits) for user in request.users]
+
+
+def _similar_status(user: UserQuery, has_interests: bool) -> Status:
+    if user.invalid:
+        return Status.INVALID
+    if user.unknown:
+        return Status.UNKNOWN_USER
+    if has_interests:
+        return Status.OK
+    return Status.ALL_UNKNOWN if len(user.hist_item) else Status.EMPTY_HISTORY
+
+
+def _status(status: Status) -> Any:
+    return int(status)

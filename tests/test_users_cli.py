@@ -1,0 +1,107 @@
+"""`recall-client users`, and retries of the calls behind it, against the canned server."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+import clients.users_cli  # adds its commands  # noqa: F401
+from clients import RecallClient, UnavailableError
+from clients.cli import app
+from tests.canned_recall import CannedRecall, running
+
+Run = Callable[..., Result]
+UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "gone", ())
+OVERLOADED = (grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", ())
+
+
+@pytest.fixture
+def servicer() -> CannedRecall:
+    return CannedRecall()
+
+
+@pytest.fixture
+def target(servicer: CannedRecall) -> Iterator[str]:
+    with running(servicer) as target:
+        yield target
+
+
+@pytest.fixture
+def run(target: str) -> Run:
+    env = {"RECALL_SERVER": target, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    return lambda *arguments, **options: CliRunner().invoke(app, arguments, env=env, **options)
+
+
+def test_upsert_one_user(run: Run, servicer: CannedRecall) -> None:
+    assert run("users", "upsert", "--user-id", "7", "--append", "50,181").output == "1 stored\n"
+    assert run("users", "upsert", "--user-id", "7", "--hist-item", "50").output == "1 stored\n"
+    appended, replaced = (request.users[0] for request, *_ in servicer.calls["UpsertUsers"])
+    assert (appended.user_id, list(appended.append_item_ids), list(appended.hist_item)) == ("7", [50, 181], [])
+    assert (replaced.user_id, list(replaced.append_item_ids), list(replaced.hist_item)) == ("7", [], [50])
+
+
+def test_upsert_a_file_in_its_order(run: Run, servicer: CannedRecall, tmp_path: Path) -> None:
+    lines = [{"user_id": n, "hist_item": [n]} for n in range(300)]
+    lines += [{"user_id": "299", "append_item_ids": [5]}, {"user_id": "", "hist_item": [1]}]
+    file = tmp_path / "clicks.jsonl"
+    file.write_text("\n".join(map(json.dumps, lines)))
+    done = run("users", "upsert", "--input", str(file))
+    assert done.exit_code == 1
+    assert "301 stored, 1 refused" in done.output and "user_id has 0 bytes" in done.output
+    calls = [request.users for request, *_ in servicer.calls["UpsertUsers"]]
+    assert [len(users) for users in calls] == [256, 44, 2]  # 299 again: after the call with its history
+    assert [list(user.append_item_ids) for user in calls[2] if user.user_id == "299"] == [[5]]
+
+
+@pytest.mark.parametrize(
+    "line", ['{"user_id": "7"}', "7", '{"user_id": "7", "hist_item": ["x"]}', '{"hist_item": [1]}']
+)
+def test_a_line_that_cannot_be_read_is_named(run: Run, tmp_path: Path, line: str) -> None:
+    file = tmp_path / "clicks.jsonl"
+    file.write_text(line)
+    done = run("users", "upsert", "--input", str(file))
+    assert done.exit_code == 1 and 'clicks.jsonl:1: neither {"user_id": U, "hist_item":' in done.output
+
+
+def test_similar_users_are_a_table(run: Run) -> None:
+    done = run("users", "similar", "--user-id", "7", "--top-k", "2")
+    assert [line.split() for line in done.output.splitlines() if "0." in line] == [
+        ["1", "bob", "0.7500"],
+        ["2", "cid", "0.5000"],
+    ]
+    assert run("users", "similar", "--user-id", "nobody").output.strip() == "unknown user"
+    assert (
+        json.loads(run("users", "similar", "--hist-item", "1", "--format", "json").output)["collection"] == "users_ab12"
+    )
+
+
+def test_delete_asks_first(run: Run, servicer: CannedRecall) -> None:
+    assert run("users", "delete", "7", input="n\n").exit_code == 1
+    assert not servicer.calls["DeleteUsers"]
+    done = run("users", "delete", "7", "nobody", "--yes")
+    assert done.output.splitlines() == ["7: forgotten", "nobody: was not remembered"]
+
+
+def test_recall_by_user_id(run: Run, servicer: CannedRecall) -> None:
+    assert run("recall", "--user-id", "7", "--top-k", "3").exit_code == 0
+    assert servicer.calls["Recall"][0][0].users[0].user_id == "7"
+    refused = run("recall", "--user-id", "7", "--hist-item", "1")
+    assert refused.exit_code == 2 and "give one of --hist-item, --user-id and --input" in refused.output
+
+
+def test_an_append_is_never_sent_twice_unless_it_was_turned_away(servicer: CannedRecall, target: str) -> None:
+    with RecallClient(target, timeout_s=10) as client:
+        servicer.failures = [UNAVAILABLE]
+        with pytest.raises(UnavailableError):
+            client.upsert_users(append_item_ids={"7": [1]})
+        assert len(servicer.calls["UpsertUsers"]) == 1
+        servicer.failures = [OVERLOADED]
+        client.upsert_users(append_item_ids={"7": [1]})
+        assert len(servicer.calls["UpsertUsers"]) == 3
+        servicer.failures = [UNAVAILABLE]
+        client.delete_users(["7"])  # harmless to repeat
+        assert len(servicer.calls["DeleteUsers"]) == 2
