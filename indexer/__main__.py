@@ -1,4 +1,4 @@
-"""Command line: `python -m indexer tune | build | publish | status | count | rollback | prune | drop`."""
+"""Command line: `python -m indexer tune | build | publish | upsert | delete | status | count | rollback | ...`."""
 
 import functools
 import inspect
@@ -18,9 +18,11 @@ from indexer import display, release
 from indexer.attributes import TYPES, Attributes, read_attributes
 from indexer.build import Index, build, choose_index
 from indexer.candidates import TYPES as INDEX_TYPES
-from indexer.catalogue import item_collections
+from indexer.carry_over import publish_with_changes
+from indexer.catalogue import item_collections, with_changes
 from indexer.errors import IndexerError, NothingToDoError, RefusedError
 from indexer.index_file import read_index, write_index
+from indexer.item_commands import delete_command, models_in, show_carried, upsert_command
 from indexer.measure import MIN_USERS, read_histories
 from indexer.store import Connection, Params, Store
 from indexer.tune import refuse_lite, tune
@@ -53,6 +55,11 @@ Choose the fastest index that finds enough, and build with it:
     python -m indexer tune --artifact artifacts --histories data/movielens-100k/valid
         --milvus-uri http://127.0.0.1:19530 --output index.json
     python -m indexer build --artifact artifacts --index index.json --publish
+
+Add new items and change attributes between trainings:
+
+    python -m indexer upsert --attributes items.csv --interactions since.txt
+    python -m indexer delete --ids 50,181
 
 Go back to the release before, and clean up:
 
@@ -282,10 +289,34 @@ def publish_command(
     collection: Annotated[
         str | None, typer.Argument(help="The one that was finished last if left out.", show_default=False)
     ] = None,
+    carry_over: Annotated[
+        bool,
+        typer.Option("--carry-over", help="With what `upsert` and `delete` did to the live one since it was built."),
+    ] = False,
+    artifact: Annotated[
+        Path, typer.Option(help="Directory of models, or the model of the collection; for --carry-over.")
+    ] = Path("artifacts"),
 ) -> None:
-    """Make a finished collection the live one. It is counted again before the alias moves."""
+    """Make a finished collection the live one. It is counted again before the alias moves.
+
+    --carry-over brings along deleted items, changed attributes and new items, whose
+    vectors are derived anew for the new model. Vectors that were given by hand were
+    made for the model before: such items are left out and listed.
+    """
     with Store(connection) as store:
-        display.show_release(release.publish(store, collection))
+        if not carry_over:
+            display.show_release(release.publish(store, collection))
+            return
+        with display.progress() as on_progress:
+            now_live, carried = publish_with_changes(
+                store, collection, models_in(artifact), release.publish, on_progress
+            )
+        show_carried(carried)
+        display.show_release(now_live)
+
+
+app.command("upsert")(_connected(upsert_command))
+app.command("delete")(_connected(delete_command))
 
 
 @app.command("status")
@@ -294,9 +325,9 @@ def status_command(
     connection: Connection,
     form: Annotated[Format, typer.Option("--format", help="For people or for programs.")] = Format.TABLE,
 ) -> None:
-    """List the item collections: live, published before, built, incomplete."""
+    """List the item collections: live, published before, built, incomplete; and items changed since they were built."""
     with Store(connection) as store:
-        collections = item_collections(store)
+        collections = with_changes(store, item_collections(store))
     if form is Format.JSON:
         print(json.dumps([display.plain(collection) for collection in collections], indent=2))
     elif collections:

@@ -82,7 +82,7 @@ async def test_half_filled(released: Released) -> None:
 
 
 async def test_vectors_of_another_model(released: Released) -> None:
-    row = {"item_id": 1000, "embedding": [0.5] * 16}
+    row = {"item_id": 1000, "embedding": [0.5] * 16, "vector_source": "trained"}
     await released.admin.upsert(released.collection, [row])
     await released.admin.flush(released.collection)
     assert "the vector of item 1000 is not that of model" in await released.refusal()

@@ -120,7 +120,7 @@ def test_grpcurl_and_the_client(released: Server) -> None:
     with RecallClient(address, timeout_s=10) as client:
         info = client.get_server_info()
         types = {attribute.name: attribute.type for attribute in info.attributes}
-        assert types == {"title": "VARCHAR", "year": "INT64", "genres": "ARRAY<VARCHAR>"}
+        assert types == {"title": "VARCHAR", "year": "INT64", "genres": "ARRAY<VARCHAR>", "vector_source": "VARCHAR"}
         everything = client.recall([[1000, 1007]], top_k=200).results[0]
         assert len(everything.item_ids) == 200
         wanted = 'year >= 1995 and array_contains(genres, "Comedy")'
