@@ -119,7 +119,9 @@ class Upsert:
         asked = [row for row in rows if self._needs_attributes(row, before.get(row[ITEM_ID]))]
         if not asked:
             return rows
-        vectors, told = self._by_attributes.of(self._columns(asked))
+        vectors, told = np.zeros((len(asked), 0), np.float32), np.zeros(len(asked), np.int64)
+        if self._kinds:
+            vectors, told = self._by_attributes.of(self._columns(asked))
         without = set()
         for row, vector, attributes in zip(asked, vectors, told.tolist(), strict=True):
             row |= {EMBEDDING: vector, VECTOR_SOURCE: VectorSource.ATTRIBUTES.value, NEIGHBOURS: "[]"}

@@ -4,6 +4,7 @@ Every call has a timeout, and whatever pymilvus or gRPC raise leaves here as an 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -297,7 +298,9 @@ class Store:
         if name not in self.collections():
             return Changes()
         self.create_journal(collection)
-        return Changes(**{what: self.count(name, filter_) for what, filter_ in COUNTED.items()})
+        with ThreadPoolExecutor(len(COUNTED)) as pool:  # an exact count waits 0.2 s for Milvus' clock
+            counts = pool.map(lambda filter_: self.count(name, filter_), COUNTED.values())
+            return Changes(**dict(zip(COUNTED, counts, strict=True)))
 
     def vectors(self, name: str, item_id: Int64) -> dict[int, Float32]:
         """Stored embeddings by item id; ids that are not there are left out."""

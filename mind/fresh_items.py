@@ -49,6 +49,8 @@ def count_neighbours(sequences: Sequences, vocabulary: Vocabulary) -> Iterator[t
     known = item_index > 0
     offsets = np.searchsorted(user[known], np.arange(len(sequences) + 1))
     had = item_index[known]  # the known items of user u: had[offsets[u]:offsets[u + 1]]
+    if known.all():
+        return
     fresh = np.argsort(item_id[~known], kind="stable")
     ids, start = np.unique(item_id[~known][fresh], return_index=True)
     for new, own_users in zip(ids.tolist(), np.split(user[~known][fresh], start[1:]), strict=True):
@@ -91,7 +93,7 @@ class AttributeVectors:
 
         Args:
             columns: attribute name to a pyarrow array [N] of texts, numbers, truth values or lists of them; "" and []
-                stand for no value.
+                stand for no value. At least one.
             vectors: [N, D] float32, of the same items.
         """
         self._mean = vectors.mean(axis=0)
@@ -101,9 +103,9 @@ class AttributeVectors:
         }
         sample = np.random.default_rng(0).permutation(len(vectors))[:_FITTED]
         proposals = [part.proposed(columns[name].take(sample), apart[sample]) for name, part in self._named()]
-        gram = np.array([[float((a * b).sum()) for b in proposals] for a in proposals]).reshape(len(proposals), -1)
+        gram = np.array([[float((a * b).sum()) for b in proposals] for a in proposals])
         target = np.array([float((a * apart[sample]).sum()) for a in proposals])
-        self._weight = np.linalg.pinv(gram, hermitian=True) @ target if proposals else target  # [A]
+        self._weight = np.linalg.pinv(gram, hermitian=True) @ target  # [A]
 
     def _named(self) -> list[tuple[str, "_Shared | _Nearest"]]:
         return list(self._attributes.items())
@@ -118,7 +120,7 @@ class AttributeVectors:
             vectors: [Q, D] float32.
             told: [Q] int64, attributes that say anything about an item; 0 where the vector is but the mean of all.
         """
-        items = len(next(iter(columns.values()))) if columns else 0
+        items = len(next(iter(columns.values())))
         vectors = np.tile(self._mean, (items, 1))
         told = np.zeros(items, np.int64)
         for (name, part), weight in zip(self._named(), self._weight, strict=True):

@@ -61,8 +61,8 @@ class Changes:
 
     def rows(self, built: int) -> tuple[int, int]:
         """The least and the most rows that a collection may hold of which `built` were inserted by its build."""
-        least = built - self.deleted - self.pending_known
-        return least, built - self.deleted + self.added + self.pending_new
+        applied = built - self.deleted + self.added
+        return applied - self.pending_known, applied + self.pending_new
 
 
 COUNTED = {

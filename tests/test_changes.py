@@ -29,11 +29,12 @@ from mind.artifact import Artifact, load_artifact
 from mind.collection import EMBEDDING, VECTOR_SOURCE
 from mind.data.paddlerec import read_train
 from mind.fresh_items import Neighbours, from_neighbours
-from mind.journal import APPLIED, PENDING, Changes, journal_of
+from mind.journal import PENDING, Changes, journal_of
 from tests.artifacts import make_artifact
 from tests.conftest import release_lite
 
 KINDS = ["War", "Drama", "Comedy"]
+ALL = "item_id > -9"
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -85,10 +86,9 @@ class Released:
 
     def state(self) -> tuple[list[Any], list[Any]]:
         """All rows of collection and journal, in a form that compares."""
-        names = (self.collection, journal_of(self.collection))
         one, other = (
-            [sorted((name, str(value)) for name, value in row.items()) for row in self.store.rows(name, everything, 999)]
-            for name, everything in zip(names, ("item_id > -9", "item_id > -9"), strict=True)
+            [sorted((field, str(value)) for field, value in row.items()) for row in self.store.rows(name, ALL, 999)]
+            for name in (self.collection, journal_of(self.collection))
         )
         return one, other
 
@@ -102,25 +102,37 @@ def build_model(store: Store, model: Artifact, directory: Path) -> str:
     return build(store, model, attributes, index).collection
 
 
+def release_in(uri: str, directory: Path) -> Iterator[Released]:
+    model = load_artifact(make_artifact(directory / "models"))
+    with Store(Connection(uri)) as store:
+        collection = build_model(store, model, directory)
+        publish(store, collection)
+        yield Released(store, model, collection, directory)
+
+
 @pytest.fixture
 def released(milvus_uri: str, tmp_path: Path) -> Iterator[Released]:
-    model = load_artifact(make_artifact(tmp_path / "models"))
-    with Store(Connection(milvus_uri)) as store:
-        collection = build_model(store, model, tmp_path)
-        publish(store, collection)
-        yield Released(store, model, collection, tmp_path)
+    """On both engines, for what they might do differently."""
+    yield from release_in(milvus_uri, tmp_path)
 
 
-def test_changed_attributes(released: Released) -> None:
-    summary = released.upsert("item_id,year,in_stock\n1000,1999,\n1007,2001,false\n1014,2002,true\n")
+@pytest.fixture
+def lite(tmp_path: Path) -> Iterator[Released]:
+    """On Milvus Lite, which is fast."""
+    yield from release_in(str(tmp_path / "milvus.db"), tmp_path)
+    release_lite(str(tmp_path / "milvus.db"))
+
+
+def test_changed_attributes(lite: Released) -> None:
+    summary = lite.upsert("item_id,year,in_stock\n1000,1999,\n1007,2001,false\n1014,2002,true\n")
     assert (summary.changed, summary.unchanged, summary.added) == (2, {1014}, {})
-    row = released.item(1000)
+    row = lite.item(1000)
     assert row is not None and (row["year"], row["genres"], row["in_stock"]) == (1999, ["War"], True)  # others stay
-    np.testing.assert_array_equal(row[EMBEDDING], released.model.weights.item_embedding[1])
+    np.testing.assert_array_equal(row[EMBEDDING], lite.model.weights.item_embedding[1])
     assert row[VECTOR_SOURCE] == "trained"
-    assert released.store.count(released.collection, "in_stock == false") == 1
-    assert released.store.changes(released.collection) == Changes(changed=2)
-    check_contents(released.store, released.collection, released.model.weights)
+    assert lite.store.count(lite.collection, "in_stock == false") == 1
+    assert lite.store.changes(lite.collection) == Changes(changed=2)
+    check_contents(lite.store, lite.collection, lite.model.weights)
 
 
 def test_new_items_in_three_ways(released: Released) -> None:
@@ -139,22 +151,24 @@ def test_new_items_in_three_ways(released: Released) -> None:
     assert [row[VECTOR_SOURCE] for row in (given, near, alike)] == ["given", "neighbours", "attributes"]
     # 1000 was bought by users 1 and 2, 1007 by user 2, item 5 by both: 2 / sqrt(2 * 2) and 1 / sqrt(1 * 2)
     mean = (embedding[1] + embedding[2] / np.sqrt(2)) / (1 + 1 / np.sqrt(2))
-    np.testing.assert_allclose(near[EMBEDDING] / np.linalg.norm(near[EMBEDDING]), mean / np.linalg.norm(mean), atol=1e-5)
+    np.testing.assert_allclose(
+        near[EMBEDDING] / np.linalg.norm(near[EMBEDDING]), mean / np.linalg.norm(mean), atol=1e-5
+    )
     assert released.store.count(released.collection) == 204
     assert released.store.changes(released.collection) == Changes(added=4)
     check_contents(released.store, released.collection, released.model.weights)
 
 
-def test_the_same_again_changes_nothing(released: Released) -> None:
+def test_the_same_again_changes_nothing(lite: Released) -> None:
     arguments = ("item_id,year\n5,2024\n7,2003\n1000,1999\n", {8: [1.0] * 16}, "1,1000,0\n1,5,1\n")
-    released.upsert(*arguments)
-    released.delete(1007, 77)
-    before = released.state()
-    summary = released.upsert(*arguments)
+    lite.upsert(*arguments)
+    lite.delete(1007, 77)
+    before = lite.state()
+    summary = lite.upsert(*arguments)
     assert (summary.added, summary.changed, summary.unchanged) == ({}, 0, {5, 7, 8, 1000})
-    again = released.delete(1007, 77)
+    again = lite.delete(1007, 77)
     assert (again.deleted, again.unchanged, again.unknown) == (0, {1007}, {77})
-    assert released.state() == before
+    assert lite.state() == before
 
 
 def test_deleted_items_stay_away_until_they_are_named(released: Released) -> None:
@@ -175,22 +189,22 @@ def test_deleted_items_stay_away_until_they_are_named(released: Released) -> Non
     assert released.store.changes(released.collection) == Changes(added=1, changed=1, deleted=1)
 
 
-def test_a_better_source_replaces_a_worse_one_and_not_the_other_way_round(released: Released) -> None:
-    released.upsert("item_id,year,genres\n5,2003,War\n")
-    sources = [released.item(5)]
-    released.upsert("item_id,genres\n5,Drama\n")
-    sources.append(released.item(5))
+def test_a_better_source_replaces_a_worse_one_and_not_the_other_way_round(lite: Released) -> None:
+    lite.upsert("item_id,year,genres\n5,2003,War\n")
+    sources = [lite.item(5)]
+    lite.upsert("item_id,genres\n5,Drama\n")
+    sources.append(lite.item(5))
     assert [row and row[VECTOR_SOURCE] for row in sources] == ["attributes"] * 2
     assert sources[0] and sources[1] and not np.array_equal(sources[0][EMBEDDING], sources[1][EMBEDDING])
-    released.upsert("", None, "1,1000,0\n1,5,1\n")
-    near = released.item(5)
-    released.upsert("item_id,genres\n5,War\n")
-    after = released.item(5)
+    lite.upsert("", None, "1,1000,0\n1,5,1\n")
+    near = lite.item(5)
+    lite.upsert("item_id,genres\n5,War\n")
+    after = lite.item(5)
     assert near and after and after[VECTOR_SOURCE] == "neighbours" and after["genres"] == ["War"]
     np.testing.assert_array_equal(near[EMBEDDING], after[EMBEDDING])
-    released.upsert("", {5: [1.0] * 16})
-    released.upsert("", None, "1,1000,0\n1,5,1\n")
-    given = released.item(5)
+    lite.upsert("", {5: [1.0] * 16})
+    lite.upsert("", None, "1,1000,0\n1,5,1\n")
+    given = lite.item(5)
     assert given and given[VECTOR_SOURCE] == "given" and given["genres"] == ["War"]
 
 
@@ -220,9 +234,9 @@ class Stopping(Store):
 
 
 @pytest.mark.parametrize("allowed", range(6))
-def test_stopped_at_any_step(milvus_uri: str, tmp_path: Path, allowed: int) -> None:
+def test_stopped_at_any_step(tmp_path: Path, allowed: int) -> None:
     model = load_artifact(make_artifact(tmp_path / "models"))
-    with Stopping(Connection(milvus_uri)) as store:
+    with Stopping(Connection(str(tmp_path / "milvus.db"))) as store:
         released = Released(store, model, build_model(store, model, tmp_path), tmp_path)
         publish(store, released.collection)
         arguments = ("item_id,year\n1000,1999\n5,2024\n", {5: [0.5] * 16})
@@ -285,15 +299,15 @@ def test_kill_9_between_a_change_and_its_mark(milvus_uri: str, tmp_path: Path) -
         assert store.count(collection) == 180
 
 
-def test_what_the_journal_does_not_explain_is_refused(released: Released) -> None:
-    released.delete(1000, 1007)
-    released.store.delete(released.collection, [1014])
+def test_what_the_journal_does_not_explain_is_refused(lite: Released) -> None:
+    lite.delete(1000, 1007)
+    lite.store.delete(lite.collection, [1014])
     with pytest.raises(VerificationError, match="holds 197 rows, the model has 200 items, with its journal 198 to 198"):
-        check_count(released.store, released.collection, 200)
-    released.upsert("", {5: [1.0] * 16})  # as many as there should be, and not the right ones
-    released.store.upsert(released.collection, [(released.item(5) or {}) | {"item_id": 6}])
+        check_count(lite.store, lite.collection, 200)
+    lite.upsert("", {5: [1.0] * 16})  # as many as there should be, and not the right ones
+    lite.store.upsert(lite.collection, [(lite.item(5) or {}) | {"item_id": 6}])
     with pytest.raises(VerificationError, match="item 1014 is missing"):
-        check_contents(released.store, released.collection, released.model.weights)
+        check_contents(lite.store, lite.collection, lite.model.weights)
 
 
 @pytest.mark.parametrize(
@@ -302,7 +316,7 @@ def test_what_the_journal_does_not_explain_is_refused(released: Released) -> Non
         ("item_id,colour\n1000,red\n", "column 'colour': the collection's attributes are year, genres, in_stock"),
         ("id,year\n1000,1\n", "has no column 'item_id'; its columns are id, year"),
         ("item_id,year\n1000,1999\n1007,new\n", "row 2: year is 'new', which is no INT64"),
-        ("item_id,year\n1000,1\n5,1\n5,2\n1007,1\n1000,3\n", "row 5: item_id 1000 is in row 1 already"),
+        ("item_id,year\n1000,1\n5,1\n6,2\n1007,1\n1000,3\n", "row 5: item_id 1000 is in row 1 already"),
         ("item_id,year\n,1\n", "row 1: item_id is empty"),
         ("item_id,year\nabc,1\n", "row 1: item_id is 'abc', which is no INT64"),
         ("item_id,year\n9223372036854775808,1\n", "item_id is '9223372036854775808', which is no INT64"),
@@ -313,12 +327,11 @@ def test_what_the_journal_does_not_explain_is_refused(released: Released) -> Non
         ("item_id,year\n", "a header and no rows"),
     ],
 )
-def test_bad_attributes_change_nothing(tmp_path: Path, text: str, message: str) -> None:
-    with lite(tmp_path) as released:
-        with pytest.raises(AttributesError, match="attributes.csv: ") as caught:
-            released.upsert(text, {5: [1.0] * 16})
-        assert message in str(caught.value)
-        assert released.store.changes(released.collection) == Changes()
+def test_bad_attributes_change_nothing(lite: Released, text: str, message: str) -> None:
+    with pytest.raises(AttributesError, match=r"attributes\.csv: ") as caught:
+        lite.upsert(text, {5: [1.0] * 16})
+    assert message in str(caught.value)
+    assert lite.store.changes(lite.collection) == Changes()
 
 
 @pytest.mark.parametrize(
@@ -331,22 +344,21 @@ def test_bad_attributes_change_nothing(tmp_path: Path, text: str, message: str) 
         ({5: [1.0] * 16, 1007: [1.0] * 16}, "item 1007 is one of the model's, whose vectors are as they were trained"),
     ],
 )
-def test_bad_vectors_change_nothing(tmp_path: Path, rows: dict[int, list[float]], message: str) -> None:
-    with lite(tmp_path) as released:
-        with pytest.raises((AttributesError, RefusedError)) as caught:
-            released.upsert("", rows)
-        assert message in str(caught.value) and "vectors.parquet: " in str(caught.value)
-        assert released.store.changes(released.collection) == Changes()
+def test_bad_vectors_change_nothing(lite: Released, rows: dict[int, list[float]], message: str) -> None:
+    with pytest.raises((AttributesError, RefusedError)) as caught:
+        lite.upsert("", rows)
+    assert message in str(caught.value) and "vectors.parquet: " in str(caught.value)
+    assert lite.store.changes(lite.collection) == Changes()
 
 
-def test_extreme_ids_and_vectors_in_csv(released: Released) -> None:
+def test_extreme_ids_and_vectors_in_csv(lite: Released) -> None:
     most, least = 2**63 - 1, -(2**63) + 1
-    path = released.file("v.csv", f"item_id,embedding\n{most},{'|'.join(['0.5'] * 16)}\n{least},{'|'.join('1' * 16)}\n")
-    upsert(released.journal, released.model, ItemFile(path, "item_id", {}, 16), None, None, quiet)
-    assert [bool(released.item(item_id)) for item_id in (most, least)] == [True, True]
-    released.delete(most, least)
-    assert [bool(released.item(item_id)) for item_id in (most, least)] == [False, False]
-    assert released.store.count(released.collection) == 200
+    path = lite.file("v.csv", f"item_id,embedding\n{most},{'|'.join(['0.5'] * 16)}\n{least},{'|'.join('1' * 16)}\n")
+    upsert(lite.journal, lite.model, ItemFile(path, "item_id", {}, 16), None, None, quiet)
+    assert [bool(lite.item(item_id)) for item_id in (most, least)] == [True, True]
+    lite.delete(most, least)
+    assert [bool(lite.item(item_id)) for item_id in (most, least)] == [False, False]
+    assert lite.store.count(lite.collection) == 200
 
 
 def test_an_item_of_which_nothing_is_known_is_left_out(tmp_path: Path) -> None:
@@ -375,7 +387,9 @@ def test_carried_over_to_a_new_model(released: Released) -> None:
     # The new model knows 230 items: 1000, ..., 2393 as before, and 2400 to 2603, which are new items of the old one.
     new = load_artifact(make_artifact(released.directory / "models", items=230, seed=1))
     old = released.collection
-    released.upsert("item_id,year,in_stock\n1000,1999,false\n2400,1980,true\n7,2003,true\n", {8: [1.0] * 16, 2407: [1.0] * 16})
+    released.upsert(
+        "item_id,year,in_stock\n1000,1999,false\n2400,1980,true\n7,2003,true\n", {8: [1.0] * 16, 2407: [1.0] * 16}
+    )
     released.upsert("", None, "1,1000,0\n1,1007,1\n1,5,2\n1,2414,3\n")
     released.delete(1014, 2414)
     carried = carry(released, new)
@@ -392,67 +406,44 @@ def test_carried_over_to_a_new_model(released: Released) -> None:
     assert [released.item(item_id) for item_id in (1014, 2414, 8)] == [None] * 3
     assert released.store.changes(released.collection) == Changes(added=2, changed=2, deleted=2)
     check_contents(released.store, released.collection, weights)
-    assert not publish_with_changes(released.store, old, models_in(released.directory / "models"), publish, quiet)[1] is None
 
 
-def test_changes_made_while_others_are_carried(released: Released) -> None:
-    new = load_artifact(make_artifact(released.directory / "models", seed=1))
-    released.delete(1000)
-    old = Released(released.store, released.model, released.collection, released.directory)
-    collection = build_model(released.store, new, released.directory)
+def test_changes_made_while_others_are_carried(lite: Released) -> None:
+    new = load_artifact(make_artifact(lite.directory / "models", seed=1))
+    lite.delete(1000)
+    old = Released(lite.store, lite.model, lite.collection, lite.directory)
+    collection = build_model(lite.store, new, lite.directory)
 
     def busy(store: Store, name: str | None) -> Any:
         old.delete(1007)  # just before the alias moves
         old.upsert("item_id,year\n1021,1980\n")
         release = publish(store, name)
-        Released(store, new, collection, released.directory).upsert("item_id,year\n1021,1990\n")  # and just after
+        Released(store, new, collection, lite.directory).upsert("item_id,year\n1021,1990\n")  # and just after
         return release
 
-    _, carried = publish_with_changes(
-        released.store, collection, models_in(released.directory / "models"), busy, quiet
-    )
-    after = Released(released.store, new, collection, released.directory)
+    _, carried = publish_with_changes(lite.store, collection, models_in(lite.directory / "models"), busy, quiet)
+    after = Released(lite.store, new, collection, lite.directory)
     assert carried is not None and after.item(1000) is None and after.item(1007) is None
     row = after.item(1021)
     assert row is not None and row["year"] == 1990  # the later change stands
 
 
-def test_given_vectors_are_carried_within_one_model(released: Released) -> None:
-    released.upsert("", {8: [1.0] * 16})
+def test_given_vectors_are_carried_within_one_model(lite: Released) -> None:
+    lite.upsert("", {8: [1.0] * 16})
     index = choose_index(True, "FLAT", {}, {}, None, 0.9)  # the same model, searched in another way
-    attributes = read_attributes(released.directory / "items.csv", released.model.weights.item_id, multi_valued=["genres"])
-    collection = build(released.store, released.model, attributes, index).collection
-    _, carried = publish_with_changes(
-        released.store, collection, models_in(released.directory / "models"), publish, quiet
-    )
+    attributes = read_attributes(lite.directory / "items.csv", lite.model.weights.item_id, multi_valued=["genres"])
+    collection = build(lite.store, lite.model, attributes, index).collection
+    _, carried = publish_with_changes(lite.store, collection, models_in(lite.directory / "models"), publish, quiet)
     assert carried is not None and carried.left_given == set() and carried.summary.added == {"given": 1}
 
 
-def test_the_journal_goes_with_its_collection(released: Released) -> None:
-    released.delete(1000)
-    journal = journal_of(released.collection)
-    drop(released.store, released.collection, allow_live=True)
-    assert not {released.collection, journal} & set(released.store.collections())
-    build_model(released.store, released.model, released.directory)
-    released.delete(1000)
-    released.store._client.drop_collection(released.collection)  # from outside: the journal is left
-    build_model(released.store, released.model, released.directory)
-    assert released.store.changes(released.collection) == Changes() and released.store.count(released.collection) == 200
-
-
-def lite(directory: Path) -> Any:
-    """A released model in a file of Milvus Lite, for what no engine sees."""
-    return _Lite(directory)
-
-
-class _Lite:
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def __enter__(self) -> Released:
-        model = load_artifact(make_artifact(self._directory / "models"))
-        self._store = Store(Connection(str(self._directory / "milvus.db")))
-        return Released(self._store, model, build_model(self._store, model, self._directory), self._directory)
-
-    def __exit__(self, *_: object) -> None:
-        self._store.__exit__()
+def test_the_journal_goes_with_its_collection(lite: Released) -> None:
+    lite.delete(1000)
+    journal = journal_of(lite.collection)
+    drop(lite.store, lite.collection, allow_live=True)
+    assert not {lite.collection, journal} & set(lite.store.collections())
+    build_model(lite.store, lite.model, lite.directory)
+    lite.delete(1000)
+    lite.store._client.drop_collection(lite.collection)  # from outside: the journal is left
+    build_model(lite.store, lite.model, lite.directory)
+    assert lite.store.changes(lite.collection) == Changes() and lite.store.count(lite.collection) == 200
