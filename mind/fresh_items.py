@@ -18,6 +18,8 @@ from mind.vocabulary import Vocabulary
 
 MAX_NEIGHBOURS = 20
 """Most items that a vector is derived from."""
+STRETCH = 1 / 3
+"""How far the mean of the neighbours is stretched to their own length: 0 leaves it, 1 makes it as long as they are."""
 _NEAREST = 50  # items with the nearest numbers that speak for a number
 _FITTED = 20_000  # items on which the weights of the attributes are fitted, at most
 
@@ -62,11 +64,14 @@ def count_neighbours(sequences: Sequences, vocabulary: Vocabulary) -> Iterator[t
             yield new, Neighbours(vocabulary.item_id[rows[best] - 1], weight[best].round(6).astype(np.float32))
 
 
-def from_neighbours(neighbours: Neighbours, vocabulary: Vocabulary, item_embedding: Float32) -> Float32 | None:
-    """The weighted mean of the neighbours' vectors, [D] float32; None if the model knows none of them.
+def from_neighbours(
+    neighbours: Neighbours, vocabulary: Vocabulary, item_embedding: Float32, stretch: float = STRETCH
+) -> Float32 | None:
+    """The weighted mean of the neighbours' vectors, stretched, [D] float32; None if the model knows none of them.
 
-    The mean is the shorter the less the neighbours agree. Left so short, a new item is hardly ever recommended; as long
-    as its neighbours, it crowds trained items out. Its length is the geometric mean of the two.
+    The mean is the shorter the less the neighbours agree. Left so short, a new item is seldom recommended; as long as
+    its neighbours, it crowds trained items out. So its length is
+    |mean|^(1 - stretch) * (mean of the neighbours' lengths)^stretch.
     """
     row = vocabulary.item_index(neighbours.item_id)
     weight = np.where(row > 0, neighbours.weight, 0)
@@ -75,7 +80,7 @@ def from_neighbours(neighbours: Neighbours, vocabulary: Vocabulary, item_embeddi
     length, of_neighbours = np.linalg.norm(mean), weight @ np.linalg.norm(vectors, axis=1) / max(weight.sum(), 1e-30)
     if not length > 0:
         return None
-    stretched: Float32 = mean * np.float32(np.sqrt(of_neighbours / length))
+    stretched: Float32 = mean * np.float32((of_neighbours / length) ** stretch)
     return stretched
 
 

@@ -40,8 +40,8 @@ def test_a_vector_is_the_mean_of_its_neighbours_and_of_a_length_between() -> Non
     assert agreeing is not None and agreeing.tolist() == [2, 0]
     apart = from_neighbours(Neighbours(np.array([10, 20, 999]), np.ones(3, np.float32)), KNOWN, TABLE)
     assert apart is not None
-    # the mean is (1, 1), of length sqrt(2); its neighbours' length is 2
-    np.testing.assert_allclose(apart, np.array([1, 1]) / np.sqrt(2) * np.sqrt(np.sqrt(2) * 2), rtol=1e-6)
+    # the mean is (1, 1), of length sqrt(2); its neighbours' length is 2, which is sqrt(2) times as long
+    np.testing.assert_allclose(apart, np.array([1, 1]) * np.sqrt(2) ** (1 / 3), rtol=1e-6)
     assert from_neighbours(Neighbours(np.array([999]), np.ones(1, np.float32)), KNOWN, TABLE) is None
     assert from_neighbours(Neighbours(np.array([10, 30]), np.ones(2, np.float32)), KNOWN, TABLE) is None
 

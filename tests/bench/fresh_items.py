@@ -4,7 +4,7 @@
     python -m tests.bench.fresh_items --data DIR --hold-out random       any prepared data; without times, at random
 
 Some items are held out: the model is trained without them. Then they are added in each way that `indexer upsert` knows
-and found by exact search. "Those users" are the test users who clicked a held-out item afterwards.
+and found by exact search. "Those users" are the users who clicked a held-out item afterwards.
 """
 
 import os
@@ -38,6 +38,7 @@ def main(
     override: Annotated[list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Passed to the recipe.")] = None,
     hold_out: Annotated[HoldOut, typer.Option(help="Items whose first click is last, or any.")] = HoldOut.last,
     share: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share of the items that are new.")] = 0.2,
+    part: Annotated[str, typer.Option(help="Users to look for them with: test, or valid to choose by.")] = "test",
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each kind.")] = 3,
 ) -> None:
     """Hold items out, train, add them in each way, and look for them."""
@@ -47,7 +48,7 @@ def main(
     from mind.data.paddlerec import read_eval, read_train
     from mind.training.loop import train
 
-    sequences, valid, test = read_train(data / "train"), read_eval(data / "valid"), read_eval(data / "test")
+    sequences, valid, users = read_train(data / "train"), read_eval(data / "valid"), read_eval(data / part)
     new = _newest(archive, share) if hold_out is HoldOut.last else _any(sequences, share)
     new = np.intersect1d(new, sequences.item_id)
     rows: dict[str, list[list[float]]] = {}
@@ -56,11 +57,11 @@ def main(
         hyper = settings.hyper_parameters
         weights = train(settings, _without(sequences, new), _without_cases(valid, new)).weights
         for name, vectors in _ways(weights, sequences, new, data / "items.parquet").items():
-            rows.setdefault(name, []).append(_found(weights, hyper, vectors, test, new))
+            rows.setdefault(name, []).append(_found(weights, hyper, vectors, users, new))
         anew = train(settings, sequences, valid).weights
-        rows.setdefault("trained anew with them", []).append(_found(anew, hyper, {}, test, new))
-    rows["item co-occurrence, recency 0.8"] = [_counted(sequences, test, new)]
-    console.print(_table(rows, new, sequences, test, hold_out, seeds))
+        rows.setdefault("trained anew with them", []).append(_found(anew, hyper, {}, users, new))
+    rows["item co-occurrence, recency 0.8"] = [_counted(sequences, users, new)]
+    console.print(_table(rows, new, sequences, users, hold_out, seeds))
 
 
 def _newest(archive, share):  # type: ignore[no-untyped-def]
@@ -80,34 +81,26 @@ def _any(sequences, share):  # type: ignore[no-untyped-def]
 
 def _ways(weights, sequences, new, items_file):  # type: ignore[no-untyped-def]
     """Name of each way to the vectors by item that it gives."""
-    from mind.fresh_items import count_neighbours, from_neighbours
+    from mind.fresh_items import STRETCH, count_neighbours, from_neighbours
     from mind.vocabulary import Vocabulary
 
     vocabulary, table = Vocabulary(weights.item_id), weights.item_embedding
     counted = dict(count_neighbours(sequences, vocabulary))
-    near = {item_id: from_neighbours(neighbours, vocabulary, table) for item_id, neighbours in counted.items()}
-    mean = {item_id: _mean(neighbours, vocabulary, table) for item_id, neighbours in counted.items()}
-    lengths = {item_id: _length(neighbours, vocabulary, table) for item_id, neighbours in counted.items()}
-    long = {item_id: vector / np.linalg.norm(vector) * lengths[item_id] for item_id, vector in mean.items()}
+    near, mean, half, long = (
+        {item_id: from_neighbours(found, vocabulary, table, stretch) for item_id, found in counted.items()}
+        for stretch in (STRETCH, 0, 0.5, 1)
+    )
     ways = {
         "not added": {},
         "neighbours": near,
-        "neighbours, mean as it is": mean,
+        "neighbours, not stretched": mean,
+        "neighbours, stretched by 1/2": half,
         "neighbours, as long as theirs": long,
     }
     if items_file.is_file():
         ways["attributes"] = _alike(weights, new, items_file)
         ways["neighbours, else attributes"] = ways["attributes"] | near
     return ways
-
-
-def _mean(neighbours, vocabulary, table):  # type: ignore[no-untyped-def]
-    return neighbours.weight @ table[vocabulary.item_index(neighbours.item_id)] / neighbours.weight.sum()
-
-
-def _length(neighbours, vocabulary, table):  # type: ignore[no-untyped-def]
-    vectors = table[vocabulary.item_index(neighbours.item_id)]
-    return neighbours.weight @ np.linalg.norm(vectors, axis=1) / neighbours.weight.sum()
 
 
 def _alike(weights, new, items_file):  # type: ignore[no-untyped-def]
@@ -169,13 +162,13 @@ def _measured(found, cases, new):  # type: ignore[no-untyped-def]
     return [*values, float(np.isin(found, new).mean())]
 
 
-def _table(rows, new, sequences, test, hold_out, seeds):  # type: ignore[no-untyped-def]
-    is_new = np.isin(test.target.item_id, new)
-    those = np.unique(np.repeat(np.arange(len(test)), test.target.lengths)[is_new])
+def _table(rows, new, sequences, users, hold_out, seeds):  # type: ignore[no-untyped-def]
+    is_new = np.isin(users.target.item_id, new)
+    those = np.unique(np.repeat(np.arange(len(users)), users.target.lengths)[is_new])
     clicks = np.unique(sequences.item_id[np.isin(sequences.item_id, new)], return_counts=True)[1]
     title = (
         f"{len(new)} items held out ({hold_out.value}), {np.median(clicks):g} training clicks each in the median; "
-        f"{len(those)} of {len(test)} test users clicked one; {is_new.mean():.1%} of all targets; per cent, mean ± sd "
+        f"{len(those)} of {len(users)} users clicked one; {is_new.mean():.1%} of all targets; per cent, mean ± sd "
         f"of {seeds} seeds"
     )
     table = Table(title=title)
