@@ -1,4 +1,4 @@
-"""Command line: `python -m indexer tune | build | publish | status | count | rollback | prune | drop`."""
+"""Command line: `python -m indexer tune | build | publish | upsert | delete | status | count | rollback | ...`."""
 
 import functools
 import inspect
@@ -18,9 +18,11 @@ from indexer import display, release
 from indexer.attributes import TYPES, Attributes, read_attributes
 from indexer.build import Index, build, choose_index
 from indexer.candidates import TYPES as INDEX_TYPES
-from indexer.catalogue import item_collections
+from indexer.carry_over import publish_with_changes
+from indexer.catalogue import item_collections, with_changes
 from indexer.errors import IndexerError, NothingToDoError, RefusedError
 from indexer.index_file import read_index, write_index
+from indexer.item_commands import ArtifactCache, ReleasedArtifact, delete_command, show_carried, upsert_command
 from indexer.measure import MIN_USERS, read_histories
 from indexer.store import Connection, Params, Store
 from indexer.tune import refuse_lite, tune
@@ -59,6 +61,11 @@ Choose the fastest index that finds enough, and build with it:
         --milvus-uri http://127.0.0.1:19530 --output index.json
     python -m indexer build --artifact artifacts --index index.json --publish
 
+Add new items and change attributes between trainings:
+
+    python -m indexer upsert --attributes items.csv --interactions since.txt
+    python -m indexer delete --ids 50,181
+
 Go back to the release before, and clean up:
 
     python -m indexer rollback
@@ -71,19 +78,11 @@ Exit code: 0 done; 1 failed, one line says why; 2 wrong usage; 130 interrupted.
 """,
 )
 _MILVUS, _SERVERS = "Milvus", "Servers"
-UsersArtifact = Annotated[
-    str | None,
-    typer.Option(
-        "--artifact",
-        help="The model's directory, or a directory or URL of models; needed if users are remembered, to encode them.",
-    ),
-]
 
 
 Artifact = Annotated[
     str, typer.Option(help="A model's directory, or a directory or URL (s3://bucket/models) of them: then the newest.")
 ]
-ArtifactCache = Annotated[Path, typer.Option(help="Directory that keeps models from a URL.", show_default=False)]
 Wait = Annotated[
     bool,
     typer.Option(
@@ -284,7 +283,8 @@ def build_command(
     never run two builds of the same model at once.
     """
     started = time.monotonic()
-    model = load_artifact(Models(artifact, artifact_cache).newest())
+    models = Models(artifact, artifact_cache)
+    model = load_artifact(models.newest())
     if attributes is None and (multi_valued or column_type):
         raise typer.BadParameter("--multi-valued and --type are about the columns of --attributes")
     given = (_pairs(index_param), _pairs(search_param), _pairs(filter_search_param))
@@ -300,9 +300,7 @@ def build_command(
             built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
         display.show_built(built, time.monotonic() - started)
         if publish:
-            released = _release(
-                store, artifact, artifact_cache, lambda before: release.publish(store, built.collection, before)
-            )
+            released = _release(store, models, lambda before: release.publish(store, built.collection, before))
             display.show_release(released)
         else:
             display.line("next", f"python -m indexer publish {built.collection}")
@@ -357,7 +355,11 @@ def publish_command(
     collection: Annotated[
         str | None, typer.Argument(help="The one that was finished last if left out.", show_default=False)
     ] = None,
-    artifact: UsersArtifact = None,
+    carry_over: Annotated[
+        bool,
+        typer.Option("--carry-over", help="With what `upsert` and `delete` did to the live one since it was built."),
+    ] = False,
+    artifact: ReleasedArtifact = "artifacts",
     artifact_cache: ArtifactCache = CACHE,
     wait: Wait = False,
     wait_timeout_s: WaitTimeout = 120,
@@ -368,12 +370,21 @@ def publish_command(
     encoded with its model; published again, the live one gets the users
     that it lacks.
 
+    --carry-over brings along deleted items, changed attributes and new items,
+    whose vectors are derived anew for the new model. Vectors that were given
+    by hand were made for the model before: such items are left out and listed.
+
     With --wait the command ends well only when every process of every
     --server serves it; it fails when one refuses it.
     """
     with Store(connection) as store:
-        released = _release(store, artifact, artifact_cache, lambda before: release.publish(store, collection, before))
+        models = Models(artifact, artifact_cache)
+        released = _release(store, models, lambda before: _publish(store, collection, models, carry_over, before))
     _show_release(released, servers, wait, wait_timeout_s)
+
+
+app.command("upsert")(_connected(upsert_command))
+app.command("delete")(_connected(delete_command))
 
 
 @app.command("status")
@@ -382,9 +393,9 @@ def status_command(
     connection: Connection,
     form: Annotated[Format, typer.Option("--format", help="For people or for programs.")] = Format.TABLE,
 ) -> None:
-    """List the item collections: live, published before, built, incomplete."""
+    """List the item collections: live, published before, built, incomplete; and items changed since they were built."""
     with Store(connection) as store:
-        collections = item_collections(store)
+        collections = with_changes(store, item_collections(store))
     if form is Format.JSON:
         print(json.dumps([display.plain(collection) for collection in collections], indent=2))
     elif collections:
@@ -416,14 +427,15 @@ def rollback_command(
     connection: Connection,
     servers: "Servers | None",
     to: Annotated[str | None, typer.Option(help="An earlier release.", show_default="the one before")] = None,
-    artifact: UsersArtifact = None,
+    artifact: ReleasedArtifact = "artifacts",
     artifact_cache: ArtifactCache = CACHE,
     wait: Wait = False,
     wait_timeout_s: WaitTimeout = 120,
 ) -> None:
     """Return to the release before the live one. Releases after it count as built, no longer as published."""
     with Store(connection) as store:
-        released = _release(store, artifact, artifact_cache, lambda before: release.rollback(store, to, before))
+        models = Models(artifact, artifact_cache)
+        released = _release(store, models, lambda before: release.rollback(store, to, before))
     _show_release(released, servers, wait, wait_timeout_s)
 
 
@@ -484,8 +496,25 @@ def purge_users_command(connection: Connection) -> None:
         purge(store, lambda name: display.line("compacting", name))
 
 
+def _publish(
+    store: Store, name: str | None, models: Models, carry_over: bool, before: release.BeforeSwitch
+) -> release.Release:
+    if not carry_over:
+        return release.publish(store, name, before)
+    with display.progress() as on_progress:
+        released, carried = publish_with_changes(
+            store,
+            name,
+            models,
+            lambda store, name: release.publish(store, name, before),
+            on_progress,
+        )
+    show_carried(carried)
+    return released
+
+
 def _release(
-    store: Store, artifact: str | None, cache: Path, switch: Callable[[release.BeforeSwitch], release.Release]
+    store: Store, models: Models, switch: Callable[[release.BeforeSwitch], release.Release]
 ) -> release.Release:
     """Release something, remembered users first."""
     encoded: Encoded | None = None
@@ -493,7 +522,6 @@ def _release(
     def before_switch(model_version: str) -> None:
         nonlocal encoded
         with display.progress() as on_progress:
-            models = Models(artifact, cache) if artifact else None
             encoded = encode_users(store, model_version, models, on_progress)
 
     released = switch(before_switch)

@@ -21,7 +21,8 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from indexer.errors import AttributesError
-from mind.collection import EMBEDDING, ITEM_ID
+from mind.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
+from mind.journal import FIELDS
 from mind.sequences import Int64
 
 SEPARATOR = "|"
@@ -31,7 +32,7 @@ MAX_TEXT_BYTES = 65_535
 MAX_ARRAY_LENGTH = 4096
 """Most values in an ARRAY."""
 
-_ARROW = {
+ARROW = {
     "INT64": pa.int64(),
     "DOUBLE": pa.float64(),
     "BOOL": pa.bool_(),
@@ -39,13 +40,13 @@ _ARROW = {
     "ARRAY<INT64>": pa.list_(pa.int64()),
     "ARRAY<VARCHAR>": pa.list_(pa.large_string()),
 }
-TYPES = tuple(_ARROW)
-"""What an attribute can be."""
-_ABSENT: dict[str, Any] = {"INT64": 0, "DOUBLE": 0.0, "BOOL": False, "VARCHAR": ""}
+"""What an attribute can be, as Arrow has it."""
+TYPES = tuple(ARROW)
+"""The names of these types."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _KEYWORDS = {"and", "or", "not", "in", "is", "null", "like", "exists", "true", "false"}
-_RESERVED = {ITEM_ID, EMBEDDING, "rowid", "timestamp"} | _KEYWORDS
+_RESERVED = {ITEM_ID, EMBEDDING, VECTOR_SOURCE, *FIELDS, "rowid", "timestamp"} | _KEYWORDS
 _CODE = "^[+-]?0[0-9xX]"  # such as 007: leading zeros mean something
 _CHUNK = 65_536
 
@@ -73,7 +74,7 @@ class Attribute:
 
     def values(self, start: int, stop: int) -> list[Any]:
         """Values of some items; Milvus 2.3 knows no null, so an absent one is "", 0, 0.0, false or []."""
-        absent = _ABSENT.get(self.type, [])
+        absent = absent_of(self.type)
         return [absent if value is None else value for value in self.column.slice(start, stop - start).to_pylist()]
 
 
@@ -103,6 +104,11 @@ class Attributes:
             for start in range(0, len(column.column), _CHUNK):
                 digest.update(json.dumps(column.values(start, start + _CHUNK)).encode())
         return digest.hexdigest()
+
+
+def absent_of(kind: str) -> Any:
+    """What stands for no value of a type."""
+    return {"INT64": 0, "DOUBLE": 0.0, "BOOL": False, "VARCHAR": ""}.get(kind, [])
 
 
 def read_attributes(
@@ -146,8 +152,8 @@ def read_attributes(
     columns = []
     for name in names:
         column = table.column(name).combine_chunks()
-        if name in multi_valued and _is_text(column.type):
-            column = _split(column)
+        if name in multi_valued and is_text(column.type):
+            column = split_values(column)
         kind = types.get(name) or _type_of(path, name, column)
         columns.append(_measured(path, name, kind, _converted(path, name, column, kind), take))
     return Attributes(tuple(columns), int(missing.sum()), int((~known).sum()))
@@ -203,7 +209,7 @@ def _check_columns(path: Path, names: list[str], id_column: str, asked: list[str
 
 
 def _item_ids(path: Path, name: str, column: Any) -> Int64:
-    if not pa.types.is_integer(column.type) and not (path.suffix == ".csv" and _is_text(column.type)):
+    if not pa.types.is_integer(column.type) and not (path.suffix == ".csv" and is_text(column.type)):
         raise AttributesError(f"{path}: column {name} is {column.type}, item ids are INT64")
     if column.null_count:
         raise AttributesError(f"{path}: row {pc.index(column.is_null(), True).as_py() + 1}: {name} is empty")
@@ -226,10 +232,10 @@ def _type_of(path: Path, name: str, column: Any) -> str:
         ):
             return "ARRAY<VARCHAR>" if is_list else "VARCHAR"
         kinds = ("ARRAY<INT64>", "ARRAY<VARCHAR>") if is_list else ("INT64", "DOUBLE", "BOOL", "VARCHAR")
-        return next(kind for kind in kinds if _cast(column, kind) is not None)
+        return next(kind for kind in kinds if cast(column, kind) is not None)
     if _is_list(kind):
         element = kind.value_type.value_type if pa.types.is_dictionary(kind.value_type) else kind.value_type
-        if pa.types.is_integer(element) or _is_text(element):
+        if pa.types.is_integer(element) or is_text(element):
             return "ARRAY<INT64>" if pa.types.is_integer(element) else "ARRAY<VARCHAR>"
     elif pa.types.is_integer(kind):
         return "INT64"
@@ -237,7 +243,7 @@ def _type_of(path: Path, name: str, column: Any) -> str:
         return "DOUBLE"
     elif pa.types.is_boolean(kind):
         return "BOOL"
-    elif _is_text(kind):
+    elif is_text(kind):
         return "VARCHAR"
     raise AttributesError(
         f"{path}: column {name} is {kind}, an attribute is one of {', '.join(TYPES)}; convert or remove the column"
@@ -245,26 +251,26 @@ def _type_of(path: Path, name: str, column: Any) -> str:
 
 
 def _converted(path: Path, name: str, column: Any, kind: str) -> Any:
-    cast = _cast(column, kind)
-    if cast is None:
-        row = bisect_left(range(len(column)), True, key=lambda row: _cast(column.slice(0, row + 1), kind) is None)
+    converted = cast(column, kind)
+    if converted is None:
+        row = bisect_left(range(len(column)), True, key=lambda row: cast(column.slice(0, row + 1), kind) is None)
         raise AttributesError(
             f"{path}: row {row + 1}: {name} is {reprlib.repr(column[row].as_py())}, which is no {kind}"
         )
-    return cast
+    return converted
 
 
-def _cast(column: Any, kind: str) -> Any | None:
+def cast(column: Any, kind: str) -> Any | None:
     """The column as a type; None if a value does not fit, is not finite, or is an absent one inside an array."""
     try:
-        cast = column.cast(_ARROW[kind])
+        converted = column.cast(ARROW[kind])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return None
-    if kind == "DOUBLE" and pc.all(pc.is_finite(cast)).as_py() is False:
+    if kind == "DOUBLE" and pc.all(pc.is_finite(converted)).as_py() is False:
         return None
-    if kind.startswith("ARRAY<") and pc.list_flatten(cast).null_count:
+    if kind.startswith("ARRAY<") and pc.list_flatten(converted).null_count:
         return None
-    return cast
+    return converted
 
 
 def _measured(path: Path, name: str, kind: str, column: Any, take: Any) -> Attribute:
@@ -276,7 +282,7 @@ def _measured(path: Path, name: str, kind: str, column: Any, take: Any) -> Attri
         if most > MAX_ARRAY_LENGTH:
             row = pc.index(lengths, most).as_py() + 1
             raise AttributesError(f"{path}: row {row}: {name} has {most:,} values, the limit is {MAX_ARRAY_LENGTH:,}")
-    if _is_text(values.type):
+    if is_text(values.type):
         sizes = pc.binary_length(values)
         longest = pc.max(sizes).as_py() or 0
         if longest > MAX_TEXT_BYTES:
@@ -292,7 +298,8 @@ def _measured(path: Path, name: str, kind: str, column: Any, take: Any) -> Attri
     )
 
 
-def _split(column: Any) -> Any:
+def split_values(column: Any) -> Any:
+    """A column of texts as lists of texts, split at `SEPARATOR`."""
     return pa.array(
         [
             None if text is None else [part.strip() for part in text.split(SEPARATOR) if part.strip()]
@@ -302,7 +309,8 @@ def _split(column: Any) -> Any:
     )
 
 
-def _is_text(kind: Any) -> bool:
+def is_text(kind: Any) -> bool:
+    """Whether an Arrow type is one of the kinds of text."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 

@@ -9,14 +9,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from indexer.attributes import Attributes
+import pyarrow as pa
+
+from indexer.attributes import Attribute, Attributes
 from indexer.catalogue import BUILT_AT, describe, now
 from indexer.errors import RefusedError
 from indexer.store import Params, Row, Store
 from indexer.verify import MIN_RECALL, RECALL_AT, Recall, check_contents, check_recall
 from mind.artifact import Artifact
-from mind.collection import EMBEDDING, FINGERPRINT, ITEM_ID, METRIC, Fingerprint
+from mind.collection import (
+    EMBEDDING,
+    FINGERPRINT,
+    ITEM_ID,
+    METRIC,
+    VECTOR_SOURCE,
+    Fingerprint,
+    VectorSource,
+)
 from mind.encoder import NumpyEncoder, check_golden
+from mind.journal import journal_of
 
 MAX_MESSAGE_BYTES = 48 * 2**20
 """Bytes of one insert; Milvus refuses more than 64 MiB."""
@@ -103,8 +114,11 @@ def build(
     if _finished(store, fingerprint):
         store.load(name)
         return Built(fingerprint, check_contents(store, name, weights), None)
-    store.create(name, fingerprint.dim, attributes.columns)
-    insert(store, name, artifact, attributes, batch_rows, on_progress)
+    if journal_of(name) in store.collections():  # of a collection of this name that was dropped, and that alone
+        store.drop(journal_of(name))
+    marked = Attributes((*attributes.columns, _trained(fingerprint.count)))
+    store.create(name, fingerprint.dim, marked.columns)
+    insert(store, name, artifact, marked, batch_rows, on_progress)
     count = fingerprint.count
     on_progress("flush", 0, 0)
     store.flush(name)
@@ -124,7 +138,7 @@ def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fi
         dim=artifact.hyper_parameters.embedding_dim,
         metric=METRIC,
         count=len(artifact.weights.item_id),
-        attributes=attributes.types,
+        attributes=attributes.types | {VECTOR_SOURCE: "VARCHAR"},
         attributes_digest=attributes.digest,
         index_type=index.type,
         index_params=dict(index.build_params),
@@ -132,6 +146,11 @@ def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fi
         filter_search_params=dict(index.filter_search_params),
         interest_cosine=index.interest_cosine,
     )
+
+
+def _trained(items: int) -> Attribute:
+    source = pa.repeat(pa.scalar(VectorSource.TRAINED.value, pa.large_string()), items)
+    return Attribute(VECTOR_SOURCE, "VARCHAR", source, max_length=64, max_capacity=0, max_bytes=16)
 
 
 def _finished(store: Store, fingerprint: Fingerprint) -> bool:

@@ -1,12 +1,13 @@
 """The item collections in a Milvus, and what their properties say about them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
 from indexer.store import Store
 from mind.collection import FINGERPRINT, PUBLISHED_AT, Fingerprint, is_item_collection
+from mind.journal import Changes
 
 BUILT_AT = "recall.built_at"
 """Collection property: when the build was verified, ISO 8601, UTC."""
@@ -27,6 +28,8 @@ class ItemCollection:
     """When it was released last; empty if never, or if a rollback took the release back."""
     live: bool
     """Whether the release alias names it."""
+    changes: Changes = field(default_factory=Changes)
+    """What was added, changed and deleted since; only where that was asked for."""
 
     @property
     def state(self) -> State:
@@ -52,6 +55,11 @@ def item_collections(store: Store) -> list[ItemCollection]:
         if properties is not None:  # None: dropped in the meantime
             found.append(describe(name, properties, live))
     return sorted(found, key=lambda collection: (collection.live, collection.changed_at), reverse=True)
+
+
+def with_changes(store: Store, collections: list[ItemCollection]) -> list[ItemCollection]:
+    """The same, with what their journals say; these are loaded for that."""
+    return [replace(collection, changes=store.changes(collection.name)) for collection in collections]
 
 
 def describe(name: str, properties: Mapping[str, str], live: str | None) -> ItemCollection:

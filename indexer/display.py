@@ -18,6 +18,7 @@ from indexer.store import Params
 from indexer.tune import Rung, Tuned
 from indexer.verify import RECALL_AT
 from mind.artifact import Artifact
+from mind.journal import Changes
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -161,16 +162,24 @@ def table(collections: list[ItemCollection]) -> Table:
     table.add_column("state")
     table.add_column("since (UTC)", no_wrap=True)
     for collection in collections:
-        fingerprint = collection.fingerprint
+        fingerprint, changes = collection.fingerprint, collection.changes
         table.add_row(
             collection.name,
-            f"{fingerprint.count:,}" if fingerprint else "",
+            f"{fingerprint.count + changes.added - changes.deleted:,}" if fingerprint else "",
             fingerprint.index_type if fingerprint else "",
             collection.state,
             collection.changed_at[:16].replace("T", " "),
             style=colours.get(collection.state, ""),
         )
+        if any(vars(changes).values()):
+            table.add_row(f"  {_changes(changes)}", style="dim")
     return table
+
+
+def _changes(changes: Changes) -> str:
+    pending = changes.pending_new + changes.pending_known
+    counts = ("added", changes.added), ("changed", changes.changed), ("deleted", changes.deleted), ("pending", pending)
+    return ", ".join(f"{count:,} {what}" for what, count in counts if count)
 
 
 def plain(collection: ItemCollection) -> dict[str, Any]:
@@ -181,4 +190,5 @@ def plain(collection: ItemCollection) -> dict[str, Any]:
         "built_at": collection.built_at or None,
         "published_at": collection.published_at or None,
         "fingerprint": fingerprint.model_dump() if fingerprint else None,
+        "changes": vars(collection.changes),
     }

@@ -217,7 +217,7 @@ def _search(store: Store, name: str, workload: Workload, index: Index, vectors: 
     if index.interest_cosine >= 1:
         return hits
     known = workload.vocabulary, workload.item_embedding
-    return as_if_each_searched(hits, np.nonzero(leads)[0], vectors, *known, RECALL_AT)
+    return as_if_each_searched(hits, leads, vectors, *known, RECALL_AT)
 
 
 def _merged(rows: Int64, scores: Float32) -> Int64:

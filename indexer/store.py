@@ -4,6 +4,7 @@ Every call has a timeout, and whatever pymilvus or gRPC raise leaves here as an 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +18,11 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.client.prepare import Prepare
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from indexer.attributes import Attribute
+from indexer.attributes import MAX_TEXT_BYTES, Attribute
 from indexer.errors import FileInUseError, IndexerError, RefusedError, StoreError, UnreachableError
 from mind.artifact import Float32
-from mind.collection import ALIAS, EMBEDDING, ITEM_ID, METRIC, Hits, wide_enough
+from mind.collection import ALIAS, EMBEDDING, ITEM_ID, METRIC, Hits, is_item_collection, wide_enough
+from mind.journal import APPLIED, CHANGED_AT, COUNTED, KNOWN, NAMES, NEIGHBOURS, OP, Changes, journal_of
 from mind.sequences import Int64
 
 Params = Mapping[str, int | float | str]
@@ -29,6 +31,7 @@ Row = dict[str, Any]
 _DEAD, _NO_COLLECTION, _NO_ALIAS = 2, 100, 1600
 _REASON_LENGTH = 300
 _BOUNDED = 2  # consistency level: what servers search with
+_JOURNAL = {OP: 64, KNOWN: None, APPLIED: None, NAMES: 65_535, NEIGHBOURS: 4_096, CHANGED_AT: 64}  # bytes; None is BOOL
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,23 @@ class Connection:
         names = (authority, "client_pem_path", "client_key_path", "server_name")
         values = (self.ca_cert, self.client_cert, self.client_key, self.server_name)
         return {name: str(value) for name, value in zip(names, values, strict=True) if value}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What an attribute of a collection can hold."""
+
+    type: str
+    """As in `Fingerprint.attributes`."""
+    max_length: int
+    """VARCHAR: most bytes of a value."""
+    max_capacity: int
+    """ARRAY: most values."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes of the largest value."""
+        return max(self.max_length, 8) * max(self.max_capacity, 1)
 
 
 class Store:
@@ -151,10 +171,69 @@ class Store:
         with self._speaking(f"create {name}"):
             self._client.create_collection(name, schema=schema, timeout=self._timeout)
 
+    def columns(self, name: str) -> dict[str, Column]:
+        """The attributes of an item collection, the source of the vector among them."""
+        with self._speaking(f"describe {name}"):
+            fields = self._client.describe_collection(name, timeout=self._timeout)["fields"]
+        return {field_["name"]: _column(field_) for field_ in fields if field_["name"] not in (ITEM_ID, EMBEDDING)}
+
+    def create_journal(self, collection: str) -> str:
+        """Make the journal of an item collection (`mind.journal`) if it is not there, and load it; returns its name.
+
+        It has the fields of the collection and its own. What an interrupted call left is completed.
+        """
+        name = journal_of(collection)
+        if name not in self.collections():
+            with self._speaking(f"describe {collection}"):
+                fields = self._client.describe_collection(collection, timeout=self._timeout)["fields"]
+            schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+            for field_ in fields:
+                kind = {"datatype": field_["type"], "is_primary": field_.get("is_primary", False), **field_["params"]}
+                element = {"element_type": field_["element_type"]} if field_.get("element_type") else {}
+                schema.add_field(field_["name"], **kind, **element)
+            for own, max_length in _JOURNAL.items():
+                text = {"datatype": DataType.VARCHAR, "max_length": max_length}
+                schema.add_field(own, **(text if max_length else {"datatype": DataType.BOOL}))
+            with self._speaking(f"create {name}"):
+                self._client.create_collection(name, schema=schema, timeout=self._timeout)
+        with self._speaking(f"list the indexes of {name}"):
+            indexed = self._client.list_indexes(name, timeout=self._timeout)
+        if not indexed:  # Milvus loads nothing without an index; nobody searches here
+            self.index(name, "FLAT", {}, 0, lambda rows: None)
+        self.load(name)
+        return name
+
     def insert(self, name: str, rows: list[Row]) -> None:
         """Add rows; a message must stay under 64 MiB."""
         with self._speaking(f"insert into {name}"):
             self._client.insert(name, rows, timeout=self._timeout)
+
+    def upsert(self, name: str, rows: list[Row]) -> None:
+        """Add rows, or replace those that are there; a message must stay under 64 MiB."""
+        if rows:
+            with self._speaking(f"change {name}"):
+                self._client.upsert(name, rows, timeout=self._timeout)
+
+    def delete(self, name: str, item_id: list[int]) -> None:
+        """Remove rows; those that are not there are no fault."""
+        if item_id:
+            with self._speaking(f"delete rows of {name}"):
+                self._client.delete(name, ids=item_id, timeout=self._timeout)
+
+    def rows(self, name: str, item_id: list[int] | str, limit: int = 0) -> list[Row]:
+        """Whole rows of a loaded collection, by ascending id, all that was acknowledged before.
+
+        Args:
+            name: of the collection.
+            item_id: ids, of which those that are there are given; or a filter.
+            limit: most rows for a filter.
+        """
+        chosen = {"filter": item_id, "limit": limit} if isinstance(item_id, str) else {"ids": item_id}
+        with self._speaking(f"read from {name}"):
+            found = self._client.query(
+                name, **chosen, output_fields=["*"], consistency_level="Strong", timeout=self._timeout
+            )
+        return sorted((dict(row) for row in found), key=lambda row: int(row[ITEM_ID]))
 
     def flush(self, name: str) -> None:
         """Seal what was inserted."""
@@ -205,13 +284,23 @@ class Store:
         with self._speaking(f"drop the index of {name}"):
             self._client.drop_index(name, EMBEDDING, timeout=self._timeout)
 
-    def count(self, name: str) -> int:
-        """Rows of a loaded collection, exactly."""
+    def count(self, name: str, filter_: str = "") -> int:
+        """Rows of a loaded collection that match, exactly."""
         with self._speaking(f"count {name}"):
             answer = self._client.query(
-                name, filter="", output_fields=["count(*)"], consistency_level="Strong", timeout=self._timeout
+                name, filter=filter_, output_fields=["count(*)"], consistency_level="Strong", timeout=self._timeout
             )
         return int(answer[0]["count(*)"])
+
+    def changes(self, collection: str) -> Changes:
+        """What the journal of an item collection says; loads it if it is not."""
+        name = journal_of(collection)
+        if name not in self.collections():
+            return Changes()
+        self.create_journal(collection)
+        with ThreadPoolExecutor(len(COUNTED)) as pool:  # an exact count waits 0.2 s for Milvus' clock
+            counts = pool.map(lambda filter_: self.count(name, filter_), COUNTED.values())
+            return Changes(**dict(zip(COUNTED, counts, strict=True)))
 
     def vectors(self, name: str, item_id: Int64) -> dict[int, Float32]:
         """Stored embeddings by item id; ids that are not there are left out."""
@@ -285,9 +374,10 @@ class Store:
             self._client.drop_alias(ALIAS, timeout=self._timeout)
 
     def drop(self, name: str) -> None:
-        """Remove a collection with its rows; the caller makes sure that it is not the released one."""
-        with self._speaking(f"drop {name}"):
-            self._client.drop_collection(name, timeout=self._timeout)
+        """Remove a collection with its rows and journal; the caller makes sure that it is not the released one."""
+        for doomed in (name, journal_of(name)) if is_item_collection(name) else (name,):
+            with self._speaking(f"drop {doomed}"):
+                self._client.drop_collection(doomed, timeout=self._timeout)
 
     @contextmanager
     def _speaking(self, doing: str, slow: bool = False) -> Iterator[None]:
@@ -325,6 +415,13 @@ def _why_lite_failed(path: str) -> IndexerError:
     except Exception as cause:  # whatever Lite meets in a damaged file
         return UnreachableError(f"{path}: cannot be opened as a Milvus Lite file: {_bounded(str(cause))}")
     return UnreachableError(f"{path}: could not be opened a moment ago; try again")
+
+
+def _column(described: Mapping[str, Any]) -> Column:
+    kind, params = DataType(described["type"]), described["params"]
+    name = f"ARRAY<{DataType(described['element_type']).name}>" if kind == DataType.ARRAY else kind.name
+    longest = MAX_TEXT_BYTES if "VARCHAR" in name else 0  # Lite does not tell that of texts in arrays
+    return Column(name, int(params.get("max_length", longest)), int(params.get("max_capacity", 0)))
 
 
 def _field_type(attribute: Attribute) -> dict[str, Any]:

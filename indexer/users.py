@@ -9,13 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from indexer.build import Progress
-from indexer.errors import RefusedError
+from indexer.model import load_model
 from indexer.store import Store
 from indexer.user_store import Users, UserStore
-from mind.artifact import Artifact, load_artifact
+from mind.artifact import Artifact
 from mind.collection import is_item_collection
 from mind.encoder import NumpyEncoder, check_golden
-from mind.errors import ArtifactError
 from mind.transfer import Models
 from mind.users import CLOCK_MARGIN_MS, USERS, UserVectors, is_user_vectors, now_ms, unit_interests
 
@@ -37,7 +36,7 @@ class Encoded:
     """Of them, those whose vectors were missing or of an older history."""
 
 
-def encode_users(store: Store, model_version: str, models: Models | None, on_progress: Progress) -> Encoded | None:
+def encode_users(store: Store, model_version: str, models: Models, on_progress: Progress) -> Encoded | None:
     """Bring the user vectors of a model into step with the histories.
 
     Args:
@@ -50,19 +49,13 @@ def encode_users(store: Store, model_version: str, models: Models | None, on_pro
         None if no users are remembered.
 
     Raises:
-        RefusedError: users are remembered and there is no artifact to encode them with, or it is of another model.
-        ArtifactError: the model cannot be used.
+        RefusedError: users are remembered and the model to encode them with cannot be used.
     """
     users = UserStore(store)
     remembered = users.count() if users.exists() else 0
     if not remembered:
         return None
-    if models is None:
-        raise RefusedError(
-            f"{remembered:,} users are remembered and must be encoded with model {model_version} before it is "
-            "released: give its directory, --artifact"
-        )
-    model = _load(models, model_version)
+    model = load_model(models, model_version)
     return _Encoding(users, model, on_progress).run(remembered)
 
 
@@ -162,13 +155,3 @@ class _Encoding:
         self._users.delete_vectors(self._vectors, [user_id for user_id in users.user_ids if user_id not in now])
         pairs = zip(users.user_ids, users.updated_at, strict=True)
         return self._users.read([user_id for user_id, at in pairs if now.get(user_id, at) != at])
-
-
-def _load(models: Models, model_version: str) -> Artifact:
-    try:
-        model = load_artifact(models.version(model_version))
-    except ArtifactError as error:
-        raise RefusedError(f"--artifact {models}: model {model_version} cannot be used: {error}") from error
-    if model.model_version != model_version:
-        raise RefusedError(f"--artifact {models}: is model {model.model_version}, the release needs {model_version}")
-    return model

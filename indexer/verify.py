@@ -11,7 +11,8 @@ import numpy as np
 from indexer.errors import VerificationError
 from indexer.store import Params, Store
 from mind.artifact import Float32, Weights
-from mind.collection import Fingerprint
+from mind.collection import ITEM_ID, Fingerprint
+from mind.journal import DELETED, journal_of, rows_between
 from mind.sequences import Int64
 
 RECALL_AT = 50
@@ -42,14 +43,18 @@ def check_contents(store: Store, name: str, weights: Weights) -> int:
         The number of vectors compared.
 
     Raises:
-        VerificationError: a row is missing, doubled or different.
+        VerificationError: a row is missing, doubled or different, and the journal does not say why.
     """
     check_count(store, name, len(weights.item_id))
     rng = np.random.default_rng(0)
     sample = np.sort(rng.choice(len(weights.item_id), min(SAMPLE, len(weights.item_id)), replace=False))
     stored = store.vectors(name, weights.item_id[sample])
+    missing = [item_id for item_id in weights.item_id[sample].tolist() if item_id not in stored]
+    deleted = _deleted(store, name, missing)
     for row in sample.tolist():
         item_id, expected = int(weights.item_id[row]), weights.item_embedding[row + 1]
+        if item_id in deleted:
+            continue
         if item_id not in stored:
             raise VerificationError(f"{name}: item {item_id} is missing; drop the collection and build again")
         if not np.array_equal(stored[item_id].view(np.uint32), expected.view(np.uint32)):
@@ -58,16 +63,27 @@ def check_contents(store: Store, name: str, weights: Weights) -> int:
 
 
 def check_count(store: Store, name: str, expected: int) -> None:
-    """Count a loaded collection.
+    """Count a loaded collection, `expected` rows of which its build inserted.
 
     Raises:
-        VerificationError: it is not what it should be.
+        VerificationError: it has more or fewer, and its journal does not say why.
     """
+    before = store.changes(name)
     found = store.count(name)
-    if found != expected:
+    least, most = rows_between(before, store.changes(name), expected)
+    if not least <= found <= most:
+        because = "" if least == most == expected else f", with its journal {least:,} to {most:,} rows"
         raise VerificationError(
-            f"{name}: holds {found:,} rows, the model has {expected:,} items; drop the collection and build again"
+            f"{name}: holds {found:,} rows, the model has {expected:,} items{because}; "
+            "drop the collection and build again"
         )
+
+
+def _deleted(store: Store, name: str, item_id: list[int]) -> set[int]:
+    """Those of the items that the journal says may be gone."""
+    if not item_id or journal_of(name) not in store.collections():
+        return set()
+    return {row[ITEM_ID] for row in store.rows(journal_of(name), f"{ITEM_ID} in {item_id} and ({DELETED})", SAMPLE)}
 
 
 def check_recall(store: Store, fingerprint: Fingerprint, weights: Weights, min_recall: float) -> Recall:

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -23,6 +24,8 @@ EMBEDDING = "embedding"
 """FLOAT_VECTOR: the item embedding, as trained."""
 METRIC = "IP"
 """Inner product, what the model is trained with."""
+VECTOR_SOURCE = "vector_source"
+"""VARCHAR: the `VectorSource` of the item's embedding; filters may ask for it."""
 FINGERPRINT = "recall.fingerprint"
 """Collection property that holds the `Fingerprint`; it is written last, so an unfinished build has none."""
 PUBLISHED_AT = "recall.published_at"
@@ -30,6 +33,19 @@ PUBLISHED_AT = "recall.published_at"
 
 _BREADTHS = {"ef", "search_list", "reorder_k"}  # of HNSW, DISKANN and SCANN
 _NAME = re.compile(r"items_[0-9a-f]{12}_[0-9a-f]{8}")
+
+
+class VectorSource(StrEnum):
+    """Where the embedding of an item comes from."""
+
+    TRAINED = "trained"
+    """The model knows the item."""
+    GIVEN = "given"
+    """Somebody made it elsewhere."""
+    NEIGHBOURS = "neighbours"
+    """Derived from the items that users had together with it (`mind.fresh_items`)."""
+    ATTRIBUTES = "attributes"
+    """Derived from items that share its attributes."""
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ from mind.collection import Hits
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
+Mask = npt.NDArray[np.bool_]
+
 OVERSEARCH = 2
 """Hits fetched for an interest that stands for others, in multiples of what it alone would need."""
 
 
-def leading(vectors: Float32, cosine: float) -> npt.NDArray[np.bool_]:
+def leading(vectors: Float32, cosine: float) -> Mask:
     """The interests to search with: the longest, and then each that is less than `cosine` similar to those before it.
 
     Args:
@@ -28,7 +30,7 @@ def leading(vectors: Float32, cosine: float) -> npt.NDArray[np.bool_]:
         [B, K] bool, never true for a zero vector.
     """
     length = np.linalg.norm(vectors, axis=2)  # [B, K]
-    found: npt.NDArray[np.bool_] = length > 0
+    found: Mask = length > 0
     if cosine >= 1 or not len(vectors):
         return found
     unit = vectors / np.where(found, length, 1)[:, :, None]
@@ -59,18 +61,20 @@ def best_of(pool: Int64, vectors: Float32, item_embedding: Float32, limit: int) 
 
 
 def as_if_each_searched(
-    hits: Hits, user: Int64, vectors: Float32, vocabulary: Vocabulary, item_embedding: Float32, limit: int
+    hits: Hits, leads: Mask, vectors: Float32, vocabulary: Vocabulary, item_embedding: Float32, limit: int
 ) -> Hits:
     """What each interest of a user would have found among the hits of those that were searched.
 
     Args:
-        hits: of Q searches, one for each of the `leading` interests; their items are in the vocabulary.
-        user: [Q] int64, ascending, whose searches they were.
+        hits: of Q searches, one for each of the `leading` interests. An item that the vocabulary does not know, for it
+            was added to the index since, keeps the score with which it was found, for the interest that was searched.
+        leads: [B, K] bool, which interests the Q searches were for.
         vectors: [B, K, D] float32; interests that are zero find nothing.
         vocabulary: of the model.
         item_embedding: [N + 1, D] float32.
         limit: most hits of an interest.
     """
+    user, interest = np.nonzero(leads)
     ends = np.cumsum(hits.lengths)
     first = np.flatnonzero(np.diff(user, prepend=-1))  # the first search of each user that has any
     item_ids, scores, lengths = [], [], []
@@ -83,9 +87,27 @@ def as_if_each_searched(
                 scores.append(hits.scores[found])
                 lengths.append(len(item_ids[-1]))
             continue
-        rows = vocabulary.item_index(np.unique(hits.item_ids[ends[start] - hits.lengths[start] : ends[end - 1]]))
-        best, score = best_of(rows[rows > 0], interests, item_embedding, limit)
-        item_ids.append(vocabulary.item_id[best.ravel() - 1])
-        scores.append(score.ravel())
-        lengths += [best.shape[1]] * len(best)
+        found = slice(ends[start] - hits.lengths[start], ends[end - 1])
+        rows = vocabulary.item_index(hits.item_ids[found])
+        best, score = best_of(np.unique(rows[rows > 0]), interests, item_embedding, limit)
+        known = Hits(vocabulary.item_id[best.ravel() - 1], score.ravel(), np.full(len(best), best.shape[1]))
+        if not rows.all():
+            fresh = rows == 0
+            searched = np.repeat(interest[start:end], hits.lengths[start:end])[fresh]
+            row = np.searchsorted(np.flatnonzero(np.any(own, axis=1)), searched)
+            known = _with_fresh(known, row, hits.item_ids[found][fresh], hits.scores[found][fresh], limit)
+        item_ids.append(known.item_ids)
+        scores.append(known.scores)
+        lengths += known.lengths.tolist()
     return Hits(np.concatenate(item_ids), np.concatenate(scores), np.array(lengths, np.int64))
+
+
+def _with_fresh(known: Hits, row: Int64, item_ids: Int64, scores: Float32, limit: int) -> Hits:
+    """Hits of some interests with those of items that the model does not know, [F] each, for interest number `row`."""
+    of = np.concatenate([np.repeat(np.arange(len(known.lengths)), known.lengths), row])
+    item_ids, scores = np.concatenate([known.item_ids, item_ids]), np.concatenate([known.scores, scores])
+    order = np.lexsort((-scores, of))
+    counts = np.bincount(of, minlength=len(known.lengths))
+    place = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = order[place < limit]
+    return Hits(item_ids[kept], scores[kept], np.minimum(counts, limit))

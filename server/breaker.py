@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from mind.artifact import Float32
 from mind.collection import Fingerprint, Hits
+from mind.journal import Changes
 from server.errors import ServerError, StoreTimeoutError, StoreUnavailableError
 from server.store import ItemStore
 
@@ -62,6 +63,14 @@ class GuardedStore:
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
         """See `ItemStore`."""
         return await self._guarded(lambda: self._store.vectors(collection, item_ids))
+
+    async def changes(self, collection: str) -> Changes:
+        """See `ItemStore`."""
+        return await self._guarded(lambda: self._store.changes(collection))
+
+    async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
+        """See `ItemStore`."""
+        return await self._guarded(lambda: self._store.deleted(collection, item_ids))
 
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
         """See `ItemStore`."""

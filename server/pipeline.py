@@ -21,6 +21,7 @@ from mind.sequences import Int64, pad_last
 from server.batching import Batcher, Waiting
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.merge import Exclusions, Fate, Merged, merge
+from server.popular import PopularShelf
 from server.release import Popular, Release
 from server.request import Query, UserQuery
 from server.store import ItemStore
@@ -162,6 +163,7 @@ class CandidatePipeline:
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
         self._degraded = degraded
+        self._popular_there = PopularShelf(store)
         self._batcher = Batcher(self._answer, max_batch_users, max_queued_users, workers)
 
     @property
@@ -251,8 +253,8 @@ class CandidatePipeline:
         """User and number, [Q] each, of the interests that are not zero, and the hits of these."""
         user, interest = np.nonzero(np.any(vectors, axis=2))
         fingerprint = job.release.fingerprint
-        searched = np.nonzero(leading(vectors, fingerprint.interest_cosine))
-        if not len(searched[0]):
+        leads = leading(vectors, fingerprint.interest_cosine)
+        if not leads.any():
             return user, interest, Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
         params = (job.query.filter and fingerprint.filter_search_params) or fingerprint.search_params
         limit = job.limit * (1 if fingerprint.interest_cosine >= 1 else OVERSEARCH)
@@ -260,19 +262,21 @@ class CandidatePipeline:
             left -= min(ANSWER_S, left / 2)
         timeout_s = max(min(self._search_timeout_s, left), 0.001)
         hits = await self._store.search(
-            job.release.collection, vectors[searched], limit, job.query.filter, dict(params), timeout_s
+            job.release.collection, vectors[leads], limit, job.query.filter, dict(params), timeout_s
         )
         if fingerprint.interest_cosine >= 1:
             return user, interest, hits
         known = job.release.vocabulary, job.release.item_embedding
-        return user, interest, as_if_each_searched(hits, searched[0], vectors, *known, job.limit)
+        return user, interest, as_if_each_searched(hits, leads, vectors, *known, job.limit)
 
     async def _popular(self, job: _Job, batch: _Batch, left: float) -> Popular:
         """What users without a usable history get: the popular items that pass the filter."""
         popular, filter_ = job.release.popular, job.query.filter
         wanted = any(status in FALLBACK for status in batch.status)
-        if not filter_ or not wanted:
+        if not wanted:
             return popular
+        if not filter_:
+            return await self._popular_there.of(job.release)
         matching = self._store.matching(job.release.collection, popular.item_ids.tolist(), filter_)
         try:
             passing = await asyncio.wait_for(matching, min(self._search_timeout_s, left))

@@ -18,6 +18,7 @@ from mind.collection import ALIAS, METRIC, Fingerprint
 from mind.config import HyperParameters
 from mind.encoder import Encoder, check_golden
 from mind.errors import ArtifactError
+from mind.journal import rows_between
 from mind.sequences import Int64
 from mind.transfer import Models
 from mind.vocabulary import Vocabulary
@@ -235,12 +236,21 @@ class Releases:
         for name, there, here in zip(("model_version", "dim", "metric", "count"), found, expected, strict=True):
             if there != here:
                 raise ReleaseRefusedError(f"collection {collection}: {name} is {there}, the model says {here}")
+        before = await self._store.changes(collection)
         count = await self._store.count(collection)
-        if count != fingerprint.count:
-            raise ReleaseRefusedError(f"collection {collection} holds {count} items, its build had {fingerprint.count}")
+        least, most = rows_between(before, await self._store.changes(collection), fingerprint.count)
+        if not least <= count <= most:
+            because = "" if least == most == fingerprint.count else f", with its journal {least} to {most}"
+            raise ReleaseRefusedError(
+                f"collection {collection} holds {count} items, its build had {fingerprint.count}{because}"
+            )
         sample = np.linspace(0, len(item_id) - 1, min(COMPARED_VECTORS, len(item_id))).astype(int)
-        stored = await self._store.vectors(collection, item_id[sample].tolist())
+        sampled = item_id[sample].tolist()
+        stored = await self._store.vectors(collection, sampled)
+        deleted = await self._store.deleted(collection, [item for item in sampled if item not in stored])
         for row in sample.tolist():
+            if int(item_id[row]) in deleted:
+                continue
             vector = stored.get(int(item_id[row]))
             if vector is None or not np.array_equal(vector, release.item_embedding[row + 1]):
                 raise ReleaseRefusedError(

@@ -19,7 +19,8 @@ from pymilvus import AsyncMilvusClient, MilvusException
 from pymilvus.client.types import LoadState
 
 from mind.artifact import Float32
-from mind.collection import ALIAS, EMBEDDING, FINGERPRINT, ITEM_ID, Fingerprint, Hits, wide_enough
+from mind.collection import ALIAS, EMBEDDING, FINGERPRINT, ITEM_ID, Fingerprint, Hits, is_item_collection, wide_enough
+from mind.journal import COUNTED, DELETED, Changes, journal_of
 from server.errors import (
     CollectionGoneError,
     InvalidRequestError,
@@ -65,11 +66,17 @@ class ItemStore(Protocol):
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
         """Stored embeddings of the given items, [D] float32 each; missing ones are absent."""
 
-    async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
-        """Those of the given items that match. Raises InvalidRequestError for a filter that cannot be used.
+    async def changes(self, collection: str) -> Changes:
+        """What the collection's journal says was changed since its build; loads the journal, if it is not there."""
 
-        `filter_` must be canonical (`server.filter`): it is joined with another condition, which any other text
-        could escape.
+    async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
+        """Those of the given items that the collection's journal says may be gone."""
+
+    async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
+        """Those of the given items that are there, and that match unless the filter is empty.
+
+        Raises InvalidRequestError for a filter that cannot be used. It must be canonical (`server.filter`): it is
+        joined with another condition, which any other text could escape.
         """
 
     async def search(
@@ -157,9 +164,39 @@ class MilvusStore:
         rows = await self._query(collection, f"{ITEM_ID} in {json.dumps(item_ids)}", [ITEM_ID, EMBEDDING])
         return {row[ITEM_ID]: np.asarray(row[EMBEDDING], np.float32) for row in rows}
 
+    async def changes(self, collection: str) -> Changes:
+        """See `ItemStore`."""
+        journal = journal_of(collection)
+        if not await self._is_used(journal):
+            return Changes()
+        await self.load(journal)
+        queries = (
+            self._query(journal, filter_, ["count(*)"], consistency_level="Strong") for filter_ in COUNTED.values()
+        )
+        counts = [int(rows[0]["count(*)"]) for rows in await asyncio.gather(*queries)]
+        return Changes(*counts)
+
+    async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
+        """See `ItemStore`."""
+        journal = journal_of(collection)
+        if not item_ids or not await self._is_used(journal):
+            return set()
+        await self.load(journal)
+        gone = f"{ITEM_ID} in {json.dumps(item_ids)} and ({DELETED})"
+        rows = await self._query(journal, gone, [ITEM_ID], consistency_level="Strong")
+        return {row[ITEM_ID] for row in rows}
+
+    async def _is_used(self, journal: str) -> bool:
+        """Whether a journal is there, and its making came as far as the index, before which nothing is written."""
+        if journal not in await self._call(lambda milvus: milvus.list_collections(**ONCE)):
+            return False
+        return bool(await self._call(lambda milvus: milvus.list_indexes(journal, **ONCE)))
+
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
         """See `ItemStore`."""
-        both = f"({filter_}) and {ITEM_ID} in {json.dumps(item_ids)}"
+        both = f"{ITEM_ID} in {json.dumps(item_ids)}"
+        if filter_:
+            both = f"({filter_}) and {both}"
         rows = await self._query(collection, both, [ITEM_ID], limit=len(item_ids))
         return {row[ITEM_ID] for row in rows}
 
@@ -187,6 +224,9 @@ class MilvusStore:
         if await self.live_collection() == collection:
             await self._call(lambda milvus: milvus.drop_alias(ALIAS, **ONCE))
         await self._call(lambda milvus: milvus.drop_collection(collection, **ONCE))
+        if is_item_collection(collection):
+            journal = journal_of(collection)
+            await self._call(lambda milvus: milvus.drop_collection(journal, **ONCE))
 
     async def close(self) -> None:
         """See `ItemStore`."""

@@ -65,12 +65,14 @@ def remove_item_collections(uri: str) -> None:
 
 
 def remove_item_collections_of(client: Any) -> None:
-    """Remove the item collections and the release alias from the database that a client uses."""
+    """Remove the item collections, their journals and the release alias from the database that a client uses."""
     from mind.collection import ALIAS, is_item_collection
+    from mind.journal import collection_of
 
     client.drop_alias(ALIAS, timeout=30)
-    for name in filter(is_item_collection, client.list_collections(timeout=30)):
-        client.drop_collection(name, timeout=30)
+    for name in client.list_collections(timeout=30):
+        if is_item_collection(name) or collection_of(name):
+            client.drop_collection(name, timeout=30)
 
 
 def release_lite(path: str) -> None:

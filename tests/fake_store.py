@@ -10,6 +10,7 @@ import numpy as np
 
 from mind.artifact import Artifact, Float32
 from mind.collection import Fingerprint, Hits
+from mind.journal import Changes
 from mind.sequences import Int64
 from server.errors import CollectionGoneError, InvalidRequestError, ServerError, StoreError, StoreUnavailableError
 
@@ -24,6 +25,9 @@ class FakeCollection:
     item_ids: Int64
     vectors: Float32
     loaded: bool = True
+    changes: Changes = field(default_factory=Changes)
+    deleted: set[int] = field(default_factory=set)
+    """Ids that the journal says are gone."""
 
 
 @dataclass
@@ -81,6 +85,12 @@ class FakeStore:
             for item, vector in zip(found.item_ids, found.vectors, strict=True)
             if int(item) in set(item_ids)
         }
+
+    async def changes(self, collection: str) -> Changes:
+        return (await self._find(collection)).changes
+
+    async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
+        return (await self._find(collection)).deleted & set(item_ids)
 
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
         there = (await self._find(collection)).item_ids

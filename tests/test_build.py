@@ -14,7 +14,7 @@ from indexer.errors import RefusedError, VerificationError
 from indexer.store import Connection, Store
 from indexer.verify import check_contents
 from mind.artifact import Artifact, load_artifact
-from mind.collection import EMBEDDING
+from mind.collection import EMBEDDING, VECTOR_SOURCE
 from tests.artifacts import make_artifact
 from tests.conftest import release_lite
 
@@ -132,7 +132,7 @@ def test_a_collection_that_changed_afterwards_is_noticed(tmp_path: Path, model: 
     with Store(Connection(path)) as store:
         name = build_default(store, model).collection
         client = MilvusClient(path)
-        client.upsert(name, [{"item_id": 1007, EMBEDDING: model.weights.item_embedding[1]}])
+        client.upsert(name, [{"item_id": 1007, EMBEDDING: model.weights.item_embedding[1], VECTOR_SOURCE: "trained"}])
         with pytest.raises(VerificationError, match=f"{name}: item 1007 has another vector"):
             check_contents(store, name, model.weights)
         client.delete(name, ids=[1000])

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mind.interests import best_of, leading
+from mind.collection import Hits
+from mind.interests import as_if_each_searched, best_of, leading
+from mind.vocabulary import Vocabulary
 
 COSINES = (0.5, 0.9, 0.99, 1.0)
 
@@ -76,3 +78,17 @@ def test_best_of_is_a_search_of_the_pool(seed: int, pool_size: int, limit: int) 
         exact = sorted(pool.tolist(), key=lambda row: -float(table[row] @ vector))
         assert found.tolist() == exact[:limit]
         np.testing.assert_allclose(score, table[found] @ vector, rtol=1e-5, atol=1e-6)
+
+
+def test_items_that_the_model_does_not_know_keep_their_score_for_the_interest_that_found_them() -> None:
+    # Interests: zero, east, almost east (not searched). The model knows 10 = (1, 0), 20 = (0, 1) and 30 = (-1, 0).
+    vectors = np.array([[[0, 0], [2, 0], [1, 0.1]]], np.float32)
+    leads = leading(vectors, 0.9)
+    assert leads.tolist() == [[False, True, False]]
+    table = np.array([[0, 0], [1, 0], [0, 1], [-1, 0]], np.float32)
+    known = Vocabulary(np.array([10, 20, 30]))
+    found = Hits(np.array([99, 10, 77, 20]), np.array([5, 2, 1.5, 0], np.float32), np.array([4]))
+    hits = as_if_each_searched(found, leads, vectors, known, table, 3)
+    assert hits.lengths.tolist() == [3, 2]
+    assert hits.item_ids.tolist() == [99, 10, 77, 10, 20]
+    np.testing.assert_allclose(hits.scores, [5, 2, 1.5, 1, 0.1])

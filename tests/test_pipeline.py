@@ -16,6 +16,7 @@ from mind.transfer import Models
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.merge import Fate, Strategy
 from server.pipeline import CandidatePipeline, Outcome, Status
+from server.popular import PopularShelf
 from server.release import Release, Releases
 from server.request import Query, UserQuery
 from tests.artifacts import make_artifact
@@ -110,6 +111,17 @@ async def test_without_a_usable_history_the_popular_list(
     assert result.scores[0] == pytest.approx(199 / (200 * 201 / 2))  # share of all clicks
     assert result.interest.tolist() == [-1, -1, -1]
     assert store.searches == []
+
+
+async def test_the_popular_list_has_nothing_that_was_deleted(store: FakeStore, release: Release) -> None:
+    there = store.collections[release.collection]
+    keep = there.item_ids != 1007
+    there.item_ids, there.vectors = there.item_ids[keep], there.vectors[keep]
+    shelf = PopularShelf(store)
+    assert (await shelf.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
+    store.fault = StoreUnavailableError("Milvus does not answer")
+    assert (await shelf.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
+    assert (await PopularShelf(store).of(release)).item_ids.tolist()[:3] == [1000, 1007, 1014]  # better than nothing
 
 
 async def test_the_popular_list_obeys_the_filter(store: FakeStore, release: Release) -> None:

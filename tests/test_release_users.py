@@ -121,9 +121,9 @@ def test_a_release_without_the_artifact_is_refused_where_users_are_remembered(wo
     world.on_server(ann=[1000])
     version = world.second.model_version
     with Store(Connection(world.uri)) as store:
-        with pytest.raises(RefusedError, match=f"1 users are remembered and must be encoded with model {version}"):
-            encode_users(store, version, None, lambda stage, done, total: None)
-        with pytest.raises(RefusedError, match=f"is model {world.first.model_version}, the release needs {version}"):
+        with pytest.raises(RefusedError, match=f"model {version} cannot be used"):
+            encode_users(store, version, Models(world.artifacts / "nowhere"), lambda stage, done, total: None)
+        with pytest.raises(RefusedError, match=f"is model {world.first.model_version}, the collection needs {version}"):
             encode_users(
                 store, version, Models(world.artifacts / world.first.model_version), lambda stage, done, total: None
             )

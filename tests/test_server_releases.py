@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 from pymilvus import AsyncMilvusClient
 
-from mind.artifact import Artifact
+from indexer.changes import Proposal, Summary, Upsert, delete
+from indexer.journal import Journal
+from indexer.store import Connection, Store
+from mind.artifact import Artifact, load_artifact, newest_artifact
 from mind.collection import ALIAS, FINGERPRINT
 from mind.encoder import Encoder, NumpyEncoder
+from mind.journal import Changes, journal_of
 from mind.transfer import Models
 from server.errors import ReleaseRefusedError
 from server.release import Releases
@@ -83,10 +87,35 @@ async def test_half_filled(released: Released) -> None:
 
 
 async def test_vectors_of_another_model(released: Released) -> None:
-    row = {"item_id": 1000, "embedding": [0.5] * 16}
+    row = {"item_id": 1000, "embedding": [0.5] * 16, "vector_source": "trained"}
     await released.admin.upsert(released.collection, [row])
     await released.admin.flush(released.collection)
     assert "the vector of item 1000 is not that of model" in await released.refusal()
+
+
+async def test_what_the_journal_explains_is_served_and_nothing_else(released: Released) -> None:
+    store = released.store
+    await asyncio.to_thread(change_here, released.uri, released.collection, released.artifacts)
+    assert await store.changes(released.collection) == Changes(added=1, deleted=2)
+    assert await store.deleted(released.collection, [1000, 1007, 1014]) == {1000, 1007}
+    assert (await released.releases.check())[1].collection == released.collection  # 1000 is one of the sampled
+
+    restarted = Releases(store, released.artifacts, numpy_encoder)
+    await released.admin.delete(released.collection, filter="item_id < 1070 and item_id > 0")
+    with pytest.raises(ReleaseRefusedError, match="holds 190 items, its build had 200, with its journal 199 to 199"):
+        await restarted.check()
+    await store.drop(released.collection)
+    assert journal_of(released.collection) not in await released.admin.list_collections()
+
+
+def change_here(uri: str, collection: str, artifacts: Path) -> None:
+    """Delete two items and add one, from this process, which holds the Milvus Lite file."""
+    with Store(Connection(uri)) as store:
+        journal = Journal(store, collection)
+        delete(journal, np.array([1000, 1007]), lambda *_: None)
+        stage = Upsert(journal, load_artifact(newest_artifact(artifacts)), Summary())
+        stage.stage([Proposal(5, vector=np.ones(16, np.float32))])
+        journal.apply(lambda *_: None)
 
 
 @pytest.mark.parametrize("damage", ["missing", "damaged"])

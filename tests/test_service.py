@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -103,6 +103,46 @@ def grpcurl(address: str, *words: str, data: str | None = None, expect: int = 0)
     return done.stdout + done.stderr
 
 
+def test_items_that_are_added_and_deleted_while_it_serves(released: Server, milvus_uri: str, tmp_path: Path) -> None:
+    if milvus_uri.endswith(".db"):
+        pytest.skip("the server holds the file, so nobody can change it meanwhile")
+    (tmp_path / "new.csv").write_text("item_id,title,year,genres\n5,New,2024,Drama\n")
+    (tmp_path / "since.txt").write_text("1,1000,0\n1,1007,1\n1,5,2\n")
+    files = ["--attributes", tmp_path / "new.csv", "--interactions", tmp_path / "since.txt"]
+    connection = ["--milvus-uri", milvus_uri]
+    with RecallClient(released.address, timeout_s=10) as client:
+
+        def seen(history: list[int], filter_: str = "") -> list[int]:
+            return list(client.recall([history], top_k=300, filter=filter_).results[0].item_ids)
+
+        changed = index("upsert", *files, "--artifact", tmp_path / "artifacts", *connection)
+        assert "added      1 items, vectors neighbours" in changed
+        wait_until(lambda: 5 in seen([1000, 1007]))
+        assert seen([1000, 1007], 'year == 2024 and vector_source != "trained"') == [5]
+        assert "deleted    2 items" in index("delete", "--ids", "1000,5", *connection)
+        wait_until(lambda: not {5, 1000} & set(seen([1000, 1007])))
+        wait_until(lambda: 1000 not in seen([]))  # the fallback
+        assert client.count_items().count == 199
+    listed = json.loads(index("status", "--format", "json", *connection))
+    assert {key: value for key, value in listed[0]["changes"].items() if value} == {"deleted": 1}
+
+
+def index(*words: object) -> str:
+    """Run the indexer; what it printed."""
+    command = [sys.executable, "-m", "indexer", *map(str, words)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Ask again for 20 s at most."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_grpcurl_and_the_client(released: Server) -> None:
     address = released.address
     assert grpcurl(address, "list").split() == [
@@ -122,7 +162,7 @@ def test_grpcurl_and_the_client(released: Server) -> None:
     with RecallClient(address, timeout_s=10) as client:
         info = client.get_server_info()
         types = {attribute.name: attribute.type for attribute in info.attributes}
-        assert types == {"title": "VARCHAR", "year": "INT64", "genres": "ARRAY<VARCHAR>"}
+        assert types == {"title": "VARCHAR", "year": "INT64", "genres": "ARRAY<VARCHAR>", "vector_source": "VARCHAR"}
         everything = client.recall([[1000, 1007]], top_k=200).results[0]
         assert len(everything.item_ids) == 200
         wanted = 'year >= 1995 and array_contains(genres, "Comedy")'

@@ -15,6 +15,7 @@ from indexer.build import choose_index
 from indexer.release import publish
 from indexer.store import Connection, Store
 from mind.artifact import Artifact, load_artifact, newest_artifact
+from mind.journal import Changes
 from server.errors import CollectionGoneError, InvalidRequestError, StoreUnavailableError
 from server.store import ItemStore, MilvusStore
 from tests.artifacts import make_artifact
@@ -59,6 +60,8 @@ async def contract(store: ItemStore, artifact: Artifact) -> None:
     assert set(stored) == {1000, 1007}
     np.testing.assert_array_equal(stored[1007], weights.item_embedding[2])
     assert await store.matching(name, [1000, 1007, 5, 2001], "item_id > 1003") == {1007, 2001}
+    assert await store.matching(name, [1000, 1007, 5], "") == {1000, 1007}
+    assert (await store.changes(name), await store.deleted(name, [1000])) == (Changes(), set())
 
     queries = weights.golden_interest_vectors.reshape(-1, 16)
     found = await store.search(name, queries, 7, "", {}, 10)
