@@ -106,7 +106,7 @@ class Histories:
                         yield self._rows(batch.slice(skip))
                     skip = max(0, skip - batch.num_rows)
         except (pa.ArrowException, OSError) as error:
-            raise FileError(f"{self.path}: cannot be read: {error}") from error
+            raise FileError(f"{self.path}: cannot be read: {' '.join(str(error).split())}") from error
 
     def _rows(self, batch: Any) -> UserRows:
         exclude = batch.column(self.exclude_column) if self.exclude_column else pa.nulls(batch.num_rows)
@@ -144,8 +144,8 @@ def open_histories(path: Path, user_column: str, history_column: str, exclude_co
     try:
         with pq.ParquetFile(path) as file:
             schema, rows = file.schema_arrow, file.metadata.num_rows
-    except pa.ArrowException as error:
-        raise FileError(f"{path}: cannot be read as Parquet: {error}") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
     if exclude_column is None and EXCLUDE_COLUMN in schema.names:
         exclude_column = EXCLUDE_COLUMN
     _check_column(path, schema, user_column, _is_user_id, "int64 or string")

@@ -85,8 +85,9 @@ def channel_options() -> list[tuple[str, str | int]]:
         # A request larger than this buffer, 256 KiB by default, would never be tried again.
         ("grpc.per_rpc_retry_buffer_size", _MAX_MESSAGE_BYTES),
         ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-        # Or a server that was away for minutes would be noticed minutes after it is back.
-        ("grpc.max_reconnect_backoff_ms", 5_000),
+        # A server that is back is noticed within a second: another may go as soon as the first has come.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
         # Finds a dead peer in five seconds while a call waits. No pings between calls: stock servers hang up on them.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 5_000),

@@ -157,7 +157,9 @@ def _read_table(path: Path) -> Any:
     try:
         match path.suffix:
             case ".parquet":
-                return pyarrow.parquet.read_table(path)
+                table = pyarrow.parquet.read_table(path)
+                table.validate(full=True)  # texts that are not UTF-8
+                return table
             case ".csv":
                 return _read_csv(path)
     except OSError as error:

@@ -217,7 +217,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{file}: not JSON: {error}") from error
     if not isinstance(manifest, dict):
         raise ArtifactError(f"{file}: expected a JSON object, found {type(manifest).__name__}")
@@ -234,7 +234,7 @@ def _load_weights(file: Path, expected: str) -> Weights:
         raise ArtifactError(f"{file}: damaged or incomplete: sha256 is {found}, {MANIFEST} says {expected}")
     try:
         tensors = load_tensors(content)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError) as error:  # the latter for types and shapes that NumPy has not
         raise ArtifactError(f"{file}: not safetensors: {error}") from error
     names = {f.name for f in fields(Weights)}
     if set(tensors) | {"projection"} != names:
@@ -281,3 +281,7 @@ def _check_shapes(hyper_parameters: HyperParameters, weights: Weights, path: Pat
         raise ArtifactError(f"{path}: item_id must be strictly ascending and, like the golden histories, not empty")
     if weights.golden_hist_index.min() < 0 or weights.golden_hist_index.max() > items:
         raise ArtifactError(f"{path}: golden_hist_index names rows outside 0 to {items}")
+    if weights.golden_seq_len.min() < 0 or weights.golden_seq_len.max() > maxlen:
+        raise ArtifactError(f"{path}: golden_seq_len has lengths outside 0 to {maxlen}")
+    if weights.item_embedding[0].any() or weights.popularity.min() < 0:
+        raise ArtifactError(f"{path}: row 0 of item_embedding must be zero, and popularity 0 or more")

@@ -2,13 +2,16 @@
 
 import sys
 
-from mind.errors import ConfigError
-from server.processes import run, run_together
-from server.settings import load_settings
+from server.signals import leave_when_told
 
 
 def main() -> int:
     """Serve; the exit code is 0 after a stop, 1 for options that cannot work, 2 for unknown ones."""
+    leave_when_told()
+    from mind.errors import ConfigError  # what takes time comes after it
+    from server.processes import run, run_together
+    from server.settings import load_settings
+
     try:
         settings = load_settings(sys.argv[1:])
         return run(settings) if settings.processes == 1 else run_together(settings)

@@ -7,6 +7,7 @@ import multiprocessing
 import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -16,21 +17,24 @@ from mind.artifact import Artifact
 from mind.encoder import Encoder, NumpyEncoder
 from mind.errors import ConfigError
 from mind.transfer import Models
-from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
+from protos.recall.v1 import admin_pb2, recall_pb2
 from server.admin import AdminService
 from server.breaker import GuardedStore
 from server.calls import Calls
 from server.door import Door
 from server.errors import ServerError, StoreUnavailableError
+from server.health import HealthServicer
 from server.listeners import make_telemetry
 from server.pipeline import CandidatePipeline
 from server.release import Release, Releases, watch
 from server.service import RecallService
 from server.settings import Settings
+from server.signals import leave_when_told
 from server.store import ItemStore, MilvusStore
 from server.telemetry import SILENT, Telemetry
 from server.tls import server_credentials
 from server.tokens import Tokens
+from server.wire import keep_quiet_about_callers, register
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +43,10 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
 GC_THRESHOLDS = (20_000, 20, 20)
 """Of `gc.set_threshold`: objects that requests in progress hold are far fewer, so only a leak reaches them."""
+
+
+FIRST_LOOK_S = 10.0
+"""How long a server that starts waits for its first release before it answers, if only to say why it cannot serve."""
 
 
 class RecallServer:
@@ -52,7 +60,7 @@ class RecallServer:
         self._usable = self._serving = False
         """Whether a release is loaded and, when Milvus was last asked, in its memory."""
         self._encode_on = ThreadPoolExecutor(1, "encode")
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer()
         models = Models(settings.artifacts, settings.artifact_cache)
         self.releases = Releases(store, models, _encoder_maker(settings), settings.keep_previous, self._on_check)
         pipeline = CandidatePipeline(
@@ -79,12 +87,12 @@ class RecallServer:
         tokens = Tokens(settings.token_file, "--token-file", "TOKEN") if settings.token_file else None
         recall = RecallService(settings, self.releases, pipeline, store)
         recall = self._door.guard(recall, RECALL, counted=True, tokens=tokens)
-        recall_pb2_grpc.add_RecallServiceServicer_to_server(recall, self._server)
+        register(recall, RECALL, self._server)
         if settings.admin_token_file:
             admin_tokens = Tokens(settings.admin_token_file, "--admin-token-file", "ADMIN_TOKEN")
             admin = AdminService(self.releases, store)
             admin = self._door.guard(admin, ADMIN, counted=False, tokens=admin_tokens)
-            admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, self._server)
+            register(admin, ADMIN, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
             names = [RECALL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME]
@@ -101,18 +109,31 @@ class RecallServer:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Listen, NOT_SERVING until the first release is loaded, and follow releases from then on."""
+        """Follow releases, and answer calls once the first is loaded or known to be missing, NOT_SERVING until then.
+
+        Callers with several servers would otherwise bring their calls to the one that has nothing to answer with.
+        """
+        keep_quiet_about_callers()
+        looked = asyncio.Event()
+
+        async def on_check(usable: bool) -> None:
+            await self._set_usable(usable)
+            looked.set()
+
         await self._tell_health()
+        self._watching = asyncio.create_task(watch(self.releases, self._settings.watch_interval_s, on_check))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(looked.wait(), FIRST_LOOK_S)
         await self._server.start()
-        self._watching = asyncio.create_task(watch(self.releases, self._settings.watch_interval_s, self._set_usable))
 
     async def stop(self, drain_s: float) -> None:
         """Say NOT_SERVING, let calls in progress finish, `drain_s` seconds at most, and go."""
         if self._watching:
             self._watching.cancel()
         await self._health.enter_graceful_shutdown()
-        await self._door.close(drain_s)
-        await self._server.stop(0)
+        await self._door.close()
+        self._health.end_streams()
+        await self._server.stop(drain_s)  # hangs up, so that callers with other servers leave; a second stop crashes it
         await self._store.close()
         self._encode_on.shutdown()
         self._telemetry.close()
@@ -167,12 +188,13 @@ async def serve(settings: Settings) -> None:
         on_error=telemetry.count_store_error,
     )
     server = RecallServer(settings, store, telemetry)
-    stopping = asyncio.Event()  # after Paddle, whose import resets signal handlers
+    leave_when_told()  # once more: the import of Paddle resets signal handlers
+    await server.start()
+    stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     if parent := multiprocessing.parent_process():
         asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)  # killed, it cannot tell us to stop
-    await server.start()
     _tame_garbage_collector()
     address = settings.listen.rpartition(":")[0] + f":{server.port}"
     logger.info("listening on %s%s", address, " with TLS" if settings.tls_cert else "")

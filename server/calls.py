@@ -41,9 +41,9 @@ class Calls:
         self._lines: dict[str, tuple[int, int, int]] = {}
         """By reason: a second, lines in it, and failures without a line since the last one."""
 
-    def begin(self, method: str, request: Any, context: Context) -> "Call":
+    def begin(self, method: str, context: Context) -> "Call":
         """A call of `recall.v1.RecallService.Recall`, say, has come."""
-        return Call(self, method, request, context)
+        return Call(self, method, context)
 
     def admit_line(self, reason: str) -> int | None:
         """How many failures of this kind had no line since the last one; None if this one gets none either."""
@@ -59,12 +59,13 @@ class Calls:
 class Call:
     """One call; ends with `done`, `failed` or `cancelled`."""
 
-    __slots__ = ("_calls", "_context", "_method", "_name", "_request", "_span", "_started")
+    __slots__ = ("_calls", "_context", "_method", "_name", "_span", "_started", "request")
 
-    def __init__(self, calls: Calls, method: str, request: Any, context: Context) -> None:
-        """See `Calls.begin`."""
+    def __init__(self, calls: Calls, method: str, context: Context) -> None:
+        """See `Calls.begin`. Set `request` to the message once it is decoded."""
         self._started = time.perf_counter()
-        self._calls, self._request, self._context = calls, request, context
+        self._calls, self._context = calls, context
+        self.request: Any = None
         self._name = method.rpartition(".")[2]
         self._span = None
         if calls.tracing:
@@ -125,10 +126,10 @@ class Call:
 
     @property
     def _filtered(self) -> bool:
-        return bool(getattr(self._request, "filter", ""))
+        return bool(getattr(self.request, "filter", ""))
 
     def _sizes(self) -> dict[str, int]:
-        request = self._request
+        request = self.request
         sizes = {"users": len(request.users)} if hasattr(request, "users") else {}
         return sizes | ({"top_k": request.top_k} if hasattr(request, "top_k") else {})
 

@@ -5,13 +5,12 @@ the server stops: what gRPC has received and not yet handed over when it shuts d
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
@@ -32,6 +31,7 @@ from server.errors import (
     UnauthenticatedError,
 )
 from server.tokens import Tokens
+from server.wire import read
 
 DOMAIN = "recall.v1"
 """google.rpc.ErrorInfo.domain."""
@@ -39,8 +39,8 @@ REASON_KEY = "error-reason"
 """Trailing metadata key that repeats ErrorInfo.reason for callers without google.rpc types."""
 RETRY_AFTER_MS = 50
 """When a caller that was turned away should come back."""
-CLOSING_S = 0.25
-"""Shortest time that a stopping server still says so to callers."""
+CLOSING_S = 0.1
+"""How long a stopping server says so before it hangs up; the shipped client's third attempt comes after it."""
 
 _CODES: dict[type[ServerError], int] = {
     InvalidRequestError: code_pb2.INVALID_ARGUMENT,
@@ -79,7 +79,9 @@ class Door:
     def guard(
         self, service: Service, methods: ServiceDescriptor, counted: bool, tokens: Tokens | None = None
     ) -> Service:
-        """The same servicer with its methods guarded; an interceptor would be asked anew at every call.
+        """The same servicer with its methods guarded and in bytes (`server.wire.register`).
+
+        An interceptor would be asked anew at every call.
 
         Args:
             service: the servicer.
@@ -88,21 +90,20 @@ class Door:
             tokens: of which callers need one; None admits everybody.
         """
         for method in methods.methods:
-            handle = getattr(service, method.name)
-            setattr(service, method.name, self._guard(handle, method.full_name, counted, tokens))
+            setattr(service, method.name, self._guard(getattr(service, method.name), method, counted, tokens))
         return service
 
-    async def close(self, drain_s: float) -> None:
-        """Turn new calls away, and wait for those in progress, `drain_s` seconds at most."""
+    async def close(self) -> None:
+        """Turn new calls away; returns when callers that came meanwhile have been told to go elsewhere."""
         self._closing = True
-        deadline = time.monotonic() + drain_s
-        await asyncio.sleep(min(drain_s, CLOSING_S))  # callers that come now are told to go elsewhere
-        while self._in_progress and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        await asyncio.sleep(CLOSING_S)
 
-    def _guard(self, handle: Handler, method: str, counted: bool, tokens: Tokens | None) -> Handler:
-        async def guarded(request: Any, context: Context) -> Any:
-            call = self._calls.begin(method, request, context)
+    def _end(self, context: Any) -> None:
+        self._in_progress -= 1
+
+    def _guard(self, handle: Handler, method: MethodDescriptor, counted: bool, tokens: Tokens | None) -> Handler:
+        async def guarded(request: bytes, context: Context) -> bytes:
+            call = self._calls.begin(method.full_name, context)
             try:
                 if tokens:
                     tokens.check(context.invocation_metadata() or ())
@@ -110,13 +111,13 @@ class Door:
                     raise StoppingError("the server is stopping; another one will answer")
                 if counted and self._in_progress >= self._limit:
                     raise OverloadedError(f"{self._limit} requests are in progress, the limit", RETRY_AFTER_MS)
-                self._in_progress += counted
-                try:
-                    answer = await handle(request, context)
-                finally:
-                    self._in_progress -= counted
+                if counted:
+                    self._in_progress += 1
+                    context.add_done_callback(self._end)  # type: ignore[arg-type] # once the answer is taken
+                call.request = read(request, method)
+                answer = await handle(call.request, context)
                 call.done(answer)
-                return answer
+                return bytes(answer.SerializeToString())  # kept for a slow caller once, not as a message too
             except ServerError as error:
                 await abort(context, error, call.failed(error, code_of(error)))
             except (grpc.aio.AbortError, asyncio.CancelledError):
@@ -125,6 +126,7 @@ class Door:
             except Exception as cause:
                 defect = ServerError("internal error")
                 await abort(context, defect, call.failed(defect, code_of(defect), cause))
+            raise AssertionError("abort always raises")
 
         return guarded
 

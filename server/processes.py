@@ -17,6 +17,7 @@ from multiprocessing.connection import wait
 from mind.errors import ConfigError
 from server.logs import formatter
 from server.settings import Settings
+from server.signals import leave_when_told
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 def run(settings: Settings) -> int:
     """Serve in this process until SIGTERM or SIGINT; the exit code is 0 or, for options that cannot work, 1."""
     _log(settings)
+    _admit_many_connections()
     from server.app import serve  # after --help, which should not wait for pymilvus
 
     for name in list(logging.root.manager.loggerDict):  # after their import, which sets levels of its own
@@ -60,6 +62,7 @@ def run_together(settings: Settings) -> int:
             for server in servers:
                 server.terminate()
 
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for us alone until they can heed it
         for server in servers:
             server.start()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -70,7 +73,7 @@ def run_together(settings: Settings) -> int:
             stop()
         for server in servers:
             server.join()
-    return int(any(server.exitcode for server in servers))
+    return int(any(server.exitcode not in (0, -signal.SIGTERM if told else 0) for server in servers))
 
 
 def _settings_of(number: int, settings: Settings, listen: str) -> Settings:
@@ -81,7 +84,18 @@ def _settings_of(number: int, settings: Settings, listen: str) -> Settings:
 
 
 def _run(settings: Settings) -> None:
+    leave_when_told()
     raise SystemExit(run(settings))
+
+
+def _admit_many_connections() -> None:
+    """As many descriptors as the system allows; the usual 1,024 would turn the next connection away unheard."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _log(settings: Settings) -> None:

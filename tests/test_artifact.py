@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,26 @@ def _other_dimension(path: Path) -> None:
 
 
 def _swap_tensors(path: Path) -> None:
-    content = save({"item_id": np.arange(3)})
+    _replace(path, save({"item_id": np.arange(3)}))
+
+
+def _safetensors(dtype: str, shape: str) -> bytes:
+    """One tensor of two bytes whose type or shape NumPy does not have."""
+    header = f'{{"item_id": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": [0, 2]}}}}'.encode()
+    return len(header).to_bytes(8, "little") + header + b"\0\0"
+
+
+def _change(name: str, row: int, value: float) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        tensors = {key: tensor.copy() for key, tensor in load_artifact(path).weights.tensors().items()}
+        tensors[name][row] = value
+        _replace(path, save(tensors))
+
+    return damage
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Other tensors, and hashes that fit."""
     (path / "model.safetensors").write_bytes(content)
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"]["model.safetensors"] = artifact_module.hashlib.sha256(content).hexdigest()
@@ -100,6 +120,12 @@ def _swap_tensors(path: Path) -> None:
         (lambda path: _edit(path, hyper_parameters={"maxlen": 9}), "changed since it was written"),
         (lambda path: _edit(path, model_version="0" * 12), "calls itself model_version '000000000000'"),
         (_other_dimension, r"item_embedding is float32\[201, 16\], the hyper-parameters say float32\[201, 32\]"),
+        (lambda path: (path / "manifest.json").write_text("[" * 100_000), r"manifest\.json: not JSON"),
+        (lambda path: _replace(path, _safetensors("BF16", "[1]")), "not safetensors: 'BF16'"),
+        (lambda path: _replace(path, _safetensors("U8", str([2] + [1] * 70))), "not safetensors: maximum supported"),
+        (_change("golden_seq_len", 2, 10**9), "golden_seq_len has lengths outside 0 to 8"),
+        (_change("item_embedding", 0, 0.5), "row 0 of item_embedding must be zero"),
+        (_change("popularity", 3, -1), "popularity 0 or more"),
         (_swap_tensors, r"tensors are \['item_id'\], expected \['bilinear', "),
     ],
 )

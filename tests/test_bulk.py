@@ -224,6 +224,8 @@ def test_a_column_that_does_not_fit_is_named(bulk, servicer, files, options, mes
 def test_other_files_are_refused(bulk, files):
     files[0].write_text("user_id,hist_item\n1,2\n")
     assert "histories.parquet: cannot be read as Parquet" in bulk().stderr
+    files[0].write_bytes(b"PAR1" + b"\xff" * 40 + (40).to_bytes(4, "little") + b"PAR1")  # a damaged footer
+    assert "histories.parquet: cannot be read as Parquet" in bulk().stderr
     pq.write_table(pa.table({"user_id": pa.array([], pa.int64()), "hist_item": pa.nulls(0)}), files[0])
     assert "histories.parquet has no users" in bulk().stderr
     pq.write_table(pa.table({"scores": [1], "hist_item": [[2]]}), files[0])

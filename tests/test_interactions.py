@@ -284,6 +284,13 @@ def test_truncated_parquet(tmp_path: Path) -> None:
         read_interactions(path)
 
 
+def test_parquet_with_texts_that_are_not_utf8(tmp_path: Path) -> None:
+    path = parquet(tmp_path, user_id=["Zoë12"] * 2, item_id=[1, 2], timestamp=[1, 2])
+    path.write_bytes(path.read_bytes().replace("Zoë12".encode(), b"Zo\xff\xfe12"))
+    with pytest.raises(DataError, match=r"clicks.parquet: cannot be read as Parquet: "):
+        read_interactions(path)
+
+
 def test_parquet_without_the_column(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'user_id'; there are: uid, item_id"):
         read_interactions(parquet(tmp_path, uid=[1], item_id=[1]))

@@ -213,6 +213,19 @@ async def test_an_over_long_message_is_refused_by_grpc(start: Start) -> None:
     assert "1000" in message
 
 
+@pytest.mark.parametrize("path", ["/recall.v1.RecallService/Recall", "/recall.v1.AdminService/Reload"])
+async def test_what_is_no_message_is_refused(start: Start, caplog: pytest.LogCaptureFixture, path: str) -> None:
+    running = await start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.server.port}") as channel:
+        code, reason, message, details = await failure(channel.unary_unary(path)(b"\xff\xff", **bearer(TOKEN)))
+        assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED")
+        assert message.startswith("request: 2 bytes that are no recall.v1.Re")
+        assert details[1].field_violations[0].field == "request"
+        code, *_ = await failure(channel.unary_unary("/grpc.health.v1.Health/Check")(b"\xff\xff"))
+        assert code is grpc.StatusCode.UNKNOWN  # gRPC's own service
+    assert not caplog.text
+
+
 async def test_overload_turns_callers_away_and_says_when_to_come_back(start: Start) -> None:
     running = await start(max_concurrent_requests=2)
     running.store.delay_s = 0.3
@@ -288,6 +301,16 @@ async def test_health_follows_milvus(start: Start) -> None:
     await until_health(running.health, health_pb2.HealthCheckResponse.NOT_SERVING)
     running.store.fault = None
     await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
+
+
+async def test_who_watches_health_does_not_hold_up_the_end(start: Start) -> None:
+    running = await start()
+    watch = running.health.Watch(health_pb2.HealthCheckRequest())
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+    async with asyncio.timeout(5):
+        await running.server.stop(20)
+    assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert await watch.read() is grpc.aio.EOF
 
 
 async def test_count_and_info(start: Start) -> None:

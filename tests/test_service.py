@@ -4,12 +4,13 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -227,6 +228,39 @@ def test_options_that_cannot_work(options: list[str], code: int, says: str) -> N
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
     assert done.returncode == code
     assert says in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("number", "module", "processes"),
+    [
+        (signal.SIGINT, "pydantic_settings", "1"),
+        (signal.SIGINT, "pandas", "1"),
+        (signal.SIGTERM, "server.app", "1"),
+        (signal.SIGINT, "grpc", "2"),  # of one of the two
+        (signal.SIGTERM, "pandas", "2"),
+    ],
+)
+def test_told_to_stop_while_it_imports(number: signal.Signals, module: str, processes: str) -> None:
+    options = ["--listen", "127.0.0.1:0", "--milvus-uri", "http://127.0.0.1:1", "--processes", processes]
+    command = [sys.executable, "-X", "importtime", "-m", "server", *options]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stderr
+        try:
+            log = [next(line for line in process.stderr if line.split()[-1:] == [module])]
+            os.killpg(process.pid, number)  # as a terminal does with Ctrl-C
+            log += process.stderr.readlines()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert (process.returncode, "Traceback" in "".join(log)) == (0, False), "".join(log[-20:])
+
+
+def test_told_to_stop_while_milvus_is_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with running("--milvus-uri", uri) as server, silent.accept()[0]:
+            assert server.stop() == 0
+    assert not any("Traceback" in line or "listening" in line for line in server.log)
 
 
 def test_no_error_shows_the_token() -> None:

@@ -68,7 +68,7 @@ def read_columns(
         with path.open("rb") as file:
             is_parquet = path.suffix == ".parquet" or file.read(4) == b"PAR1"
         return _read_parquet(path, names) if is_parquet else _read_csv(path, names, delimiter, header)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as {'Parquet' if is_parquet else 'CSV'}: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -170,6 +170,7 @@ def _read_parquet(path: Path, names: Sequence[str]) -> Columns:
     found = file.schema_arrow.names
     wanted = [found[position] for position in _positions(path, names, found)]
     table = file.read(wanted)
+    table.validate(full=True)  # texts that are not UTF-8
     columns = [_tidy(table.column(name)) for name in wanted]
     return Columns(pa.table(columns, list(names)), np.arange(1, len(table) + 1), "row", [])
 

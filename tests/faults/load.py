@@ -109,12 +109,18 @@ def most_popular(model: Artifact) -> Int64:
 class Load:
     """Callers in a closed loop, single users; start it, name phases, stop it."""
 
-    def __init__(self, addresses: Sequence[str], answers: Answers, callers: int, timeout_s: float) -> None:
-        """`callers` share one shipped client a server; `timeout_s` is the deadline of a call, its retries included."""
+    def __init__(
+        self, addresses: Sequence[str], answers: Answers, callers: int, timeout_s: float, pause_s: float = 0
+    ) -> None:
+        """`callers` share one shipped client a server; `timeout_s` is the deadline of a call, its retries included.
+
+        `pause_s`: between an answer and the same caller's next call.
+        """
         self._clients = [AsyncRecallClient(address, timeout_s=timeout_s) for address in addresses]
         self._answers = answers
         self._callers = callers
         self._timeout_s = timeout_s
+        self._pause_s = pause_s
         self._running: list[asyncio.Task[None]] = []
         self._shown = 0
         self.phases = [Phase("start")]
@@ -156,7 +162,7 @@ class Load:
         rng = np.random.default_rng(number)
         while True:
             await self.one(client, int(rng.integers(len(self._answers.histories))))
-            await asyncio.sleep(0)
+            await asyncio.sleep(self._pause_s)
 
     async def one(self, client: AsyncRecallClient, user: int) -> None:
         """One call, counted in the phase in which it begins."""

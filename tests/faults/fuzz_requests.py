@@ -1,0 +1,233 @@
+"""Hostile requests: bytes that are no message, damaged messages, well-formed oddities, broken connections.
+
+    python -m tests.faults.fuzz_requests --requests 100000
+
+The server must not crash, hang, grow, or answer with a status that blames itself. Its store is an exact one in memory,
+unless `--milvus` gives a real server; `--filters` then sends filters to it too, which Milvus 2.3.5 does not survive
+unless the service refuses the wrong ones.
+"""
+
+import asyncio
+import random
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import grpc
+import psutil
+import typer
+from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from rich.progress import Progress
+
+from protos.recall.v1 import admin_pb2, recall_pb2
+from tests.faults.damage import damaged
+from tests.faults.fake_server import TOKEN, fake_server
+from tests.faults.odd_requests import ADMIN, PATIENT_S, RECALL, Asked, odd_requests
+from tests.faults.tally import Tally, console
+
+IN_FLIGHT = 16
+MAX_GROWTH_MB = 40
+"""Of the server, after its first fifth of the requests."""
+_OURS = {"OK", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "UNAUTHENTICATED", "FAILED_PRECONDITION", "UNIMPLEMENTED"}
+_OTHERS = _OURS | {"UNKNOWN", "NOT_FOUND"}
+"""Of health and reflection, whose code is gRPC's: it answers UNKNOWN to what is no message."""
+_KINDS = {
+    f"/{service.full_name}/{method.name}": method
+    for service in (
+        recall_pb2.DESCRIPTOR.services_by_name["RecallService"],
+        admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    )
+    for method in service.methods
+}
+
+
+class Fuzzer:
+    """Sends calls to one server and judges what comes back."""
+
+    def __init__(self, address: str, tally: Tally, rng_seed: int) -> None:
+        """`rng_seed`: number n of the same seed is the same request."""
+        self._address = address
+        self._tally = tally
+        self._seed = rng_seed
+
+    async def messages(self, requests: int, progress: Progress) -> None:
+        """Random bytes and damaged messages, many at a time."""
+        numbers = iter(progress.track(range(requests), description="bytes"))
+        async with grpc.aio.insecure_channel(self._address) as channel:
+
+            async def caller() -> None:
+                for number in numbers:
+                    kind, asked = broken_message(random.Random(f"{self._seed}/{number}"))
+                    call = channel.unary_unary(asked.path)(asked.body, timeout=asked.timeout_s, metadata=asked.metadata)
+                    try:
+                        self._judge(kind, asked, "OK", "", await call, f"--seed {self._seed}, number {number}")
+                    except grpc.aio.AioRpcError as error:
+                        self._refused(kind, asked, error, f"--seed {self._seed}, number {number}")
+
+            await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
+
+    def odd(self, requests: int, progress: Progress, filters: st.SearchStrategy[str] | None) -> None:
+        """Well-formed requests that hypothesis makes up."""
+        advance = progress.add_task("odd", total=requests)
+        strategy = odd_requests(*([filters] if filters is not None else []))
+        with grpc.insecure_channel(self._address) as channel:
+
+            @seed(self._seed)
+            @settings(
+                max_examples=requests,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(strategy)
+            def ask(asked: Asked) -> None:
+                says = f"--seed {self._seed}, {asked}"[:1000]
+                method = channel.unary_unary(asked.path)
+                try:
+                    answer = method(asked.body, timeout=asked.timeout_s, metadata=asked.metadata)
+                    self._judge("odd messages", asked, "OK", "", answer, says)
+                except grpc.RpcError as error:
+                    self._refused("odd messages", asked, error, says)
+                progress.advance(advance)
+
+            ask()
+
+    def connections(self, connections: int, progress: Progress) -> None:
+        """Connections that speak no HTTP/2, or stop in the middle."""
+        host, _, port = self._address.rpartition(":")
+        http2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes.fromhex("000000040000000000")
+        hellos = [http2, b"", b"GET / HTTP/1.1\r\n\r\n"]
+        for number in progress.track(range(connections), description="connections"):
+            rng = random.Random(f"{self._seed}/connection/{number}")
+            with socket.create_connection((host, int(port)), timeout=PATIENT_S) as connection:
+                try:
+                    connection.sendall(damaged(rng, rng.choice(hellos), rng.randbytes(64)))
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(4096):
+                        pass
+                    self._tally.add("connections", "closed")
+                except TimeoutError:
+                    self._tally.add("connections", "open", "late", f"--seed {self._seed}, connection {number}")
+                except OSError:
+                    self._tally.add("connections", "reset")
+
+    def _refused(self, kind: str, asked: Asked, error: Any, says: str) -> None:
+        reasons = [str(value) for key, value in error.trailing_metadata() or () if key == "error-reason"]
+        self._judge(kind, asked, error.code().name, "".join(reasons), b"", f"{says}: {error.details()}")
+
+    def _judge(self, kind: str, asked: Asked, code: str, reason: str, answer: bytes, says: str) -> None:
+        hurried = asked.timeout_s is not None and asked.timeout_s < PATIENT_S
+        if code == "DEADLINE_EXCEEDED":
+            self._tally.add(kind, code, "" if hurried else "late", f"{asked.path}: {says}")
+            return
+        problem = "" if code in (_OURS if asked.path in _KINDS else _OTHERS) else "failed"
+        if asked.path in _KINDS and not problem:
+            problem = "" if right(asked, code, reason, answer) else "wrong"
+        self._tally.add(kind, code, problem, f"{code} of {asked.path}: {says}")
+
+
+def right(asked: Asked, code: str, reason: str, answer: bytes) -> bool:
+    """Whether an outcome fits the request: broken bytes are refused as such, an answer keeps the contract."""
+    method = _KINDS[asked.path]
+    kind: Any = GetMessageClass(method.input_type)
+    try:
+        request = kind.FromString(asked.body)
+    except DecodeError:
+        return reason in ("MALFORMED", "OVERLOADED", "ADMIN_TOKEN")
+    if reason == "MALFORMED":
+        return False
+    if code != "OK" or method.name not in ("Recall", "Explain"):
+        return True
+    found: Any = GetMessageClass(method.output_type)()
+    found.ParseFromString(answer)
+    users = list(request.users) if method.name == "Recall" else [request.user]
+    results = list(found.results) if method.name == "Recall" else [found.candidates]
+    return len(users) == len(results) and all(
+        len(result.item_ids) == len(result.scores) == len(result.interest) <= request.top_k
+        and len(set(result.item_ids)) == len(result.item_ids)
+        and not set(result.item_ids) & set(user.exclude_item_ids)
+        and not (request.exclude_history and set(result.item_ids) & set(user.hist_item))
+        for user, result in zip(users, results, strict=True)
+    )
+
+
+def broken_message(rng: random.Random) -> tuple[str, Asked]:
+    """Random bytes, or a good message after damage, to one of the methods; now and then to one that is none."""
+    path, good = rng.choice(_GOOD)
+    metadata = (("authorization", f"Bearer {TOKEN}"),) if rng.random() < 0.5 else ()
+    if rng.random() < 0.02:
+        path = "/" + "".join(rng.choices("abcXYZ019./_", k=rng.randint(1, 60))) + "/x"
+    if rng.random() < 0.2:
+        size = rng.choice([0, 1, 2, 8, 64, 512, 4_096]) + rng.randint(0, 8)
+        return "random bytes", Asked(path, rng.randbytes(size), metadata)
+    return "damaged messages", Asked(path, damaged(rng, good, rng.choice(_GOOD)[1]), metadata)
+
+
+def _good_messages() -> Iterator[tuple[str, bytes]]:
+    user = recall_pb2.User(hist_item=[1000, 1007, 1014], exclude_item_ids=[1021])
+    rest: dict[str, Any] = {"top_k": 10, "exclude_history": True, "merge_strategy": 2}
+    for users in (1, 3, 64):
+        message = recall_pb2.RecallRequest(users=[user] * users, **rest)
+        yield f"{RECALL}/Recall", message.SerializeToString()
+    yield (
+        f"{RECALL}/Recall",
+        recall_pb2.RecallRequest(users=[{"hist_item": [1000] * 3_000}], top_k=1).SerializeToString(),
+    )
+    yield f"{RECALL}/Explain", recall_pb2.ExplainRequest(user=user, **rest).SerializeToString()
+    yield f"{RECALL}/CountItems", b""
+    yield f"{RECALL}/GetServerInfo", b""
+    yield f"{ADMIN}/Reload", b""
+    drop = admin_pb2.DropItemsRequest(collection="items_0123456789ab_01234567", allow_live=True)
+    yield f"{ADMIN}/DropItems", drop.SerializeToString()
+    yield "/grpc.health.v1.Health/Check", b"\n\x19recall.v1.RecallService"
+    yield "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", b":\x00"
+
+
+_GOOD = list(_good_messages())
+
+
+def drill(address: str, server: psutil.Process, requests: int, rng_seed: int, filters: bool) -> bool:
+    """Fuzz a server; whether it stood it."""
+    tally = Tally()
+    fuzzer = Fuzzer(address, tally, rng_seed)
+    odd, connections = requests // 4, requests // 50
+    broken = requests - odd - connections
+    no_filter = None if filters else st.just("")
+    memory_mb = []
+    with Progress(console=console, transient=True) as progress:
+        for share in (0.2, 0.4, 0.4):
+            asyncio.run(fuzzer.messages(int(broken * share), progress))
+            fuzzer.odd(int(odd * share), progress, no_filter)
+            fuzzer.connections(int(connections * share), progress)
+            memory_mb.append(server.memory_info().rss / 2**20)
+    growth = memory_mb[-1] - memory_mb[0]
+    alive = server.is_running() and server.status() != psutil.STATUS_ZOMBIE
+    console.print(tally.table(f"hostile requests, seed {rng_seed}"))
+    shown = ", ".join(f"{memory:.1f}" for memory in memory_mb)
+    console.print(f"server {'alive' if alive else 'DEAD'}; MB after 20, 60 and 100 %: {shown}")
+    return tally.clean and alive and growth < MAX_GROWTH_MB
+
+
+def main(
+    requests: Annotated[int, typer.Option(min=100, help="In all.")] = 100_000,
+    rng_seed: Annotated[int, typer.Option("--seed", help="The same seed, the same requests.")] = 2024,
+) -> None:
+    """Fuzz the service's requests."""
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(TemporaryDirectory()))
+        address, server = stack.enter_context(fake_server(directory))
+        stood = drill(address, server, requests, rng_seed, filters=True)
+        tracebacks = (directory / "server.log").read_text().count("Traceback")
+    console.print(f"tracebacks in the server's log: {tracebacks}")
+    raise typer.Exit(int(not stood or tracebacks > 0))
+
+
+if __name__ == "__main__":
+    typer.run(main)
