@@ -37,6 +37,8 @@ class Waiting(Generic[Ask, Answer]):
     """On the clock of `time.perf_counter`; infinite without one."""
     answer: asyncio.Future[Answer]
     arrived: float = field(default_factory=time.perf_counter)
+    queued: bool = True
+    """Whether it waits for a batch."""
 
     @property
     def late(self) -> bool:
@@ -103,7 +105,13 @@ class Batcher(Generic[Ask, Answer]):
             task = asyncio.create_task(self._work(next_group))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await answer
+        try:
+            return await answer
+        except asyncio.CancelledError:  # the caller left: its place is free now, not when its turn comes
+            if waiting.queued:
+                self._queued_users -= waiting.users
+                waiting.users = 0
+            raise
 
     def admit(self, users: int, remaining_s: float | None) -> None:
         """Raise OverloadedError if a request would be turned away now."""
@@ -146,10 +154,12 @@ class Batcher(Generic[Ask, Answer]):
         while self._queue and users < self._max_batch_users:
             waiting = self._queue.popleft()
             if waiting.late:
+                waiting.queued = False
                 self._queued_users -= waiting.users
                 if not waiting.answer.done():
                     waiting.answer.set_exception(DeadlineExceededError("the deadline passed in the queue"))
             elif waiting.group == group and (not batch or users + waiting.users <= self._max_batch_users):
+                waiting.queued = False
                 self._queued_users -= waiting.users
                 batch.append(waiting)
                 users += waiting.users

@@ -8,7 +8,7 @@ import grpc
 import numpy as np
 
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
-from server.errors import DisabledError
+from server.errors import DeadlineExceededError, DisabledError, StoreTimeoutError
 from server.merge import Fate
 from server.pipeline import UNKNOWN_LISTED, CandidatePipeline, Outcome, Trace, UserResult
 from server.release import Release, Releases
@@ -61,7 +61,12 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         limit_s = self._settings.search_timeout_ms / 1000
         remaining_s = context.time_remaining()
         timeout_s = limit_s if remaining_s is None else min(remaining_s, limit_s)
-        count = await self._store.count(release.collection, filter_, timeout_s)
+        try:
+            count = await self._store.count(release.collection, filter_, timeout_s)
+        except StoreTimeoutError as error:
+            if timeout_s == limit_s:
+                raise
+            raise DeadlineExceededError(f"the deadline of {timeout_s * 1000:.0f} ms passed in Milvus") from error
         return recall_pb2.CountItemsResponse(
             count=count, model_version=release.model_version, collection=release.collection
         )

@@ -154,6 +154,25 @@ async def test_what_cannot_be_answered_in_time_is_turned_away_at_once() -> None:
     await asyncio.gather(busy, *queue, patient)
 
 
+async def test_who_left_takes_nobodys_place() -> None:
+    worker = Worker(max_queued_users=4)
+    busy = worker.ask(1)
+    await settle()
+    left = [worker.ask(number, users=2) for number in (2, 3)]
+    await settle()
+    with pytest.raises(OverloadedError, match="4 users are waiting"):
+        await worker.ask(4)
+    for task in left:
+        task.cancel()
+    await settle()
+    stays = worker.ask(5, users=3)
+    await settle()
+    worker.open.set()
+    assert await asyncio.gather(busy, stays) == [2, 10]
+    assert worker.batches == [[1], [5]]
+    assert await worker.ask(6, users=4) == 12
+
+
 async def learnt(worker: Worker, *, asleep: float) -> None:
     """Have one batch take so long."""
     first = worker.ask(0)

@@ -21,7 +21,7 @@ from mind.sequences import Int64
 from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
-from server.errors import CollectionGoneError, ReleaseRefusedError, StoreError, StoreUnavailableError
+from server.errors import CollectionGoneError, ReleaseRefusedError, StoreError, StoreTimeoutError, StoreUnavailableError
 from server.release import Releases
 from server.settings import Settings
 from tests.artifacts import make_artifact
@@ -247,6 +247,13 @@ async def test_the_callers_deadline_is_kept(start: Start) -> None:
     request = recall_pb2.RecallRequest(users=[USER], top_k=5)
     code, *_ = await failure(running.recall.Recall(request, timeout=0.1))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_count_that_outlasts_its_caller_is_not_the_fault_of_milvus(start: Start) -> None:
+    running = await start(watch_interval_s=60)
+    running.store.fault = StoreTimeoutError("Milvus does not answer within 2 s")
+    code, reason, *_ = await failure(running.recall.CountItems(recall_pb2.CountItemsRequest(), timeout=2))
+    assert (code, reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
 
 
 @pytest.mark.parametrize(

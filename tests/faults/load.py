@@ -112,7 +112,7 @@ class Load:
     def __init__(
         self, addresses: Sequence[str], answers: Answers, callers: int, timeout_s: float, pause_s: float = 0
     ) -> None:
-        """`callers` share one shipped client a server; `timeout_s` is the deadline of a call, retries included.
+        """`callers` share one shipped client a server; `timeout_s` is the deadline of a call, its retries included.
 
         `pause_s`: between an answer and the same caller's next call.
         """

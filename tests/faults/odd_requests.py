@@ -43,9 +43,16 @@ _WORDS = (
     '> >= + - * ** / % & | ^ ~ 0 -0 1 1e400 0x1F 9223372036854775808 /* -- "a" "a% \' \\" \\u0000 array_contains '
     "json_contains \u202e \U0001f600"
 )
-filters = st.one_of(
+_CLAUSE = (
+    ("year", "item_id", "genres[0]", "array_length(genres)", "title", "genres", "-year", "year * 2"),
+    ("<", "==", ">=", "!=", "in", "not in", "like"),
+    ("1995", "-1", "9223372036854775807", "1e308", "[1, 2]", "[]", '"A%"', '"Drama"', "true", "year", "0 < 3"),
+    ("", "and item_id > 1000", 'or array_contains(genres, "Drama")', "and not (year / 2 == 1)", "and 1 / 0 == 1"),
+)
+_filters = st.one_of(
     st.just(""),
     st.integers(-(2**70), 2**70).map(lambda value: f"item_id < {value}"),
+    st.tuples(*map(st.sampled_from, _CLAUSE)).map(" ".join),
     st.lists(st.sampled_from(_WORDS.split()), max_size=12).map(" ".join),
     st.text(max_size=40),
     st.integers(1, 2_100).map(lambda size: "(" * size),
@@ -64,14 +71,14 @@ _metadata = st.lists(
 _timeouts = st.one_of(st.just(PATIENT_S), st.sampled_from([None, 1e-9, 1e-6, 1e-4, 1e-3, 0.01, 1e6, 3e9]))
 
 
-def odd_requests(filter_: st.SearchStrategy[str] = filters) -> st.SearchStrategy[Asked]:
-    """Calls of any of our methods; `filter_`: what goes into filters."""
-    rest = {"top_k": _int32, "filter": filter_, "exclude_history": st.booleans(), "merge_strategy": _int32}
+def odd_requests() -> st.SearchStrategy[Asked]:
+    """Calls of any of our methods."""
+    rest = {"top_k": _int32, "filter": _filters, "exclude_history": st.booleans(), "merge_strategy": _int32}
     collections = st.one_of(st.text(max_size=40), st.just("items_0123456789ab_01234567"))
     messages: list[tuple[str, st.SearchStrategy[Any]]] = [
         (f"{RECALL}/Recall", st.builds(recall_pb2.RecallRequest, users=_user_lists, **rest)),
         (f"{RECALL}/Explain", st.builds(recall_pb2.ExplainRequest, user=_users, **rest)),
-        (f"{RECALL}/CountItems", st.builds(recall_pb2.CountItemsRequest, filter=filter_)),
+        (f"{RECALL}/CountItems", st.builds(recall_pb2.CountItemsRequest, filter=_filters)),
         (f"{RECALL}/GetServerInfo", st.just(recall_pb2.GetServerInfoRequest())),
         (f"{ADMIN}/Reload", st.just(admin_pb2.ReloadRequest())),
         (f"{ADMIN}/DropItems", st.builds(admin_pb2.DropItemsRequest, collection=collections, allow_live=st.booleans())),
