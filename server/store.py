@@ -37,8 +37,11 @@ _CHANNEL = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backof
 """Or a Milvus that was away for minutes would be noticed up to two minutes after it is back."""
 _ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}
 """pymilvus tries again until a timeout passes; without one it heeds the number of tries. The time is up to `_call`."""
-_SILENT = re.compile("unavailable|retry timeout|retry run out|context (canceled|deadline|done)", re.IGNORECASE)
-"""How pymilvus says, with a code that means other things too, that nobody answered in time."""
+_SILENT = re.compile(
+    "unavailable|retry timeout|retry run out|context (canceled|deadline|done)|channel not found|shard leader",
+    re.IGNORECASE,
+)
+"""How pymilvus and Milvus say, with a code that means other things too, that nobody can answer now."""
 
 T = TypeVar("T")
 
@@ -145,6 +148,8 @@ class MilvusStore:
             raise StoreError(f"Milvus answered a search with what is no answer: {error}") from error
         if status.code or status.error_code:
             raise _translate(status.code or status.error_code, status.reason, filter_)
+        if not filter_ and not hits.lengths.all():
+            raise StoreUnavailableError("Milvus finds nothing: the collection is being loaded or released")
         return hits
 
     async def _search(self, milvus: AsyncMilvusClient, request: bytes) -> bytes:
