@@ -362,11 +362,14 @@ class Store:
                 raise
 
     def point_alias(self, name: str) -> None:
-        """Make the release alias name this collection."""
-        exists = self.alias() is not None
+        """Make the release alias name this collection, whatever it named: one that was dropped, too."""
         with self._speaking(f"point alias {ALIAS} to {name}"):
-            point = self._client.alter_alias if exists else self._client.create_alias
-            point(name, ALIAS, timeout=self._timeout)
+            try:
+                self._client.alter_alias(name, ALIAS, timeout=self._timeout)
+            except MilvusException as error:
+                if error.code not in (_NO_ALIAS, _NO_COLLECTION):
+                    raise
+                self._client.create_alias(name, ALIAS, timeout=self._timeout)
 
     def drop_alias(self) -> None:
         """Remove the release alias."""

@@ -42,8 +42,11 @@ ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}
 """pymilvus tries again until a timeout passes; without one it heeds the number of tries. The time is up to `_call`."""
 SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_METADATA", default=())
 """gRPC metadata that goes to Milvus with the searches of a task, such as the trace that they belong to."""
-_SILENT = re.compile("unavailable|retry timeout|retry run out|context (canceled|deadline|done)", re.IGNORECASE)
-"""How pymilvus says, with a code that means other things too, that nobody answered in time."""
+_SILENT = re.compile(
+    "unavailable|retry timeout|retry run out|context (canceled|deadline|done)|channel not found|shard leader",
+    re.IGNORECASE,
+)
+"""How pymilvus and Milvus say, with a code that means other things too, that nobody can answer now."""
 
 T = TypeVar("T")
 
@@ -290,6 +293,8 @@ def _hits(answer: bytes, filter_: str) -> Hits:
         raise StoreError(f"Milvus answered a search with what is no answer: {error}") from error
     if status.code or status.error_code:
         raise translate(status.code or status.error_code, status.reason, filter_)
+    if not filter_ and not hits.lengths.all():
+        raise StoreUnavailableError("Milvus finds nothing: the collection is being loaded or released")
     return hits
 
 

@@ -111,3 +111,12 @@ def test_drop_spares_the_live_one(milvus_uri: str) -> None:
         assert states(store) == {live: "live"}
         drop(store, live, allow_live=True)
         assert (store.alias(), states(store)) == (None, {})
+
+
+def test_publish_after_somebody_dropped_the_live_one(milvus_uri: str) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        live, other = make_collection(store, 1), make_collection(store, 2)
+        publish(store, live)
+        store.drop(live)  # a Milvus server keeps the alias, and admits no second one of its name
+        assert publish(store, other) == Release(other, before=None)
+        assert store.alias() == other

@@ -18,7 +18,7 @@ from protos.recall.v1 import recall_pb2
 TOP_K, USERS = 10, 256
 TOLERANCE = 1e-3
 """Of a score, near 30: Milvus sums in another order than we do."""
-LATE_S = 0.25
+LATE_S = 0.5
 """How long after its deadline a call may end on a busy machine."""
 SETTLE_S = 0.5
 """How long before a fault a phase begins, so that calls of the one before have ended."""
@@ -60,8 +60,10 @@ class Answers:
         self.histories: list[list[int]] = [
             rng.choice(item_id, rng.integers(1, longest + 1), replace=False).tolist() for _ in range(users)
         ]
-        self._best = {model.model_version: self._scores(model) for model in models}
         self._models = {model.model_version: model for model in models}
+        self.known = True
+        """Whether an answer can be judged: not while the collection is being changed."""
+        self.remember()
 
     def _scores(self, model: Artifact) -> Float32:
         """Score of every item for every user: [users, items] float32."""
@@ -75,8 +77,19 @@ class Answers:
         scores = vectors @ model.weights.item_embedding[1:].T
         return np.asarray(np.max(scores, axis=1, where=found, initial=-np.inf), np.float32)
 
+    def remember(self) -> None:
+        """All items are in the collections."""
+        self._best = {version: self._scores(model) for version, model in self._models.items()}
+
+    def forget(self, item_ids: Sequence[int]) -> None:
+        """From now on these items are in no answer."""
+        for version, best in self._best.items():
+            best[:, self._models[version].vocabulary.item_index(np.array(item_ids)) - 1] = -np.inf
+
     def fault(self, user: int, answer: recall_pb2.UserCandidates, model_version: str, collection: str) -> str:
         """Why an answer is not what the model that it names says; empty if it is. Equal scores may swap places."""
+        if not self.known:
+            return ""
         if model_version not in self._models:
             return f"model {model_version!r} is none of ours"
         if not collection.startswith(f"items_{model_version}_"):
