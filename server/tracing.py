@@ -51,11 +51,10 @@ class Tracing:
 
         None if it is not sampled. Most are not: the sampler is asked before anything is made for them.
         """
+        trace_id = self._trace_ids.choose()  # used unless the caller has one
         parent = propagate.extract(metadata) if self._parent_keys & metadata.keys() else None
-        if parent is None:
-            trace_id = self._trace_ids.choose()
-            if self._provider.sampler.should_sample(None, trace_id, method).decision is Decision.DROP:
-                return None
+        if not parent and self._provider.sampler.should_sample(None, trace_id, method).decision is Decision.DROP:
+            return None
         service, _, name = method.rpartition(".")
         rpc = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
         span = self._tracer.start_span(f"{service}/{name}", parent, SpanKind.SERVER, rpc)
