@@ -61,7 +61,7 @@ class Calls:
 class Call:
     """One call; ends with `done`, `failed` or `cancelled`."""
 
-    __slots__ = ("_calls", "_context", "_name", "_request", "_span", "_started")
+    __slots__ = ("_calls", "_context", "_method", "_name", "_request", "_span", "_started")
 
     def __init__(self, calls: Calls, method: str, request: Any, context: Context) -> None:
         """See `Calls.begin`."""
