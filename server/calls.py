@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from server.errors import InvalidRequestError, ServerError, StoreError
+from server.errors import DeadlineExceededError, InvalidRequestError, ServerError, StoreError
 from server.logs import FIELDS
 from server.telemetry import CALL_SPAN, Telemetry
 
@@ -21,6 +21,8 @@ REQUEST_ID = "x-request-id"
 """Metadata key of the id that a call has in the log."""
 LINES_A_SECOND = 10
 """Most lines for failures of one reason: when everything fails, answering matters more than telling."""
+LATE_S = 0.02
+"""A caller that leaves so shortly before its deadline left because of it: its clock started earlier than ours."""
 
 _SANE_ID = re.compile("[!-~]{1,128}")
 _TRACEPARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -85,7 +87,8 @@ class Call:
     def failed(self, error: ServerError, status: str, cause: Exception | None = None) -> Metadata:
         """It fails with a gRPC status; `cause` is a defect whose traceback is wanted. Gives metadata for the answer."""
         self._end(status, error.reason)
-        if (left_out := self._calls.admit_line(error.reason)) is None:
+        left_out = 0 if self._calls.log_all else self._calls.admit_line(error.reason)
+        if left_out is None:
             return ()
         fields: dict[str, Any] = {"left_out": left_out} if left_out else {}
         says = str(error)
@@ -98,11 +101,13 @@ class Call:
 
     def cancelled(self) -> None:
         """The caller left, or its deadline passed."""
-        late = self._context.time_remaining() == 0
-        status = "DEADLINE_EXCEEDED" if late else "CANCELLED"
-        self._end(status, status if late else "")
+        remaining_s = self._context.time_remaining()
+        if remaining_s is not None and remaining_s < LATE_S:
+            self.failed(DeadlineExceededError("the caller did not wait longer"), "DEADLINE_EXCEEDED")
+            return
+        self._end("CANCELLED", "")
         if self._calls.log_all:
-            self._log(status, "", f"{self._name} {status}", {})
+            self._log("CANCELLED", "", f"{self._name} CANCELLED", {})
 
     def _end(self, status: str, reason: str) -> None:
         if self._calls.metrics:

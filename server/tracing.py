@@ -16,6 +16,8 @@ from opentelemetry import propagate
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, set_span_in_context
 
 from server.store import SEARCH_METADATA
@@ -34,25 +36,32 @@ class Tracing:
     def __init__(self, exporter: SpanExporter) -> None:
         """Sampling, limits and further attributes come from the OTEL_* variables, as OpenTelemetry defines them."""
         ours = Resource({"service.name": "mind-recall", "service.version": version("mind-recall")})
-        self._provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+        self._trace_ids = _ChosenTraceIds()
+        self._provider = TracerProvider(
+            resource=ours.merge(OTELResourceDetector().detect()),
+            shutdown_on_exit=False,
+            id_generator=self._trace_ids,
+        )
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._parent_keys = propagate.get_global_textmap().fields
         self._tracer = self._provider.get_tracer("mind-recall")
 
-    def start_call(self, method: str, metadata: Mapping[str, str]) -> Span:
-        """The span of a call, `recall.v1.RecallService.Recall`, in the trace that its caller began, if it did."""
+    def start_call(self, method: str, metadata: Mapping[str, str]) -> Span | None:
+        """The span of a call, `recall.v1.RecallService.Recall`, in the trace that its caller began, if it did.
+
+        None if it is not sampled. Most are not: the sampler is asked before anything is made for them.
+        """
+        trace_id = self._trace_ids.choose()  # used unless the caller has one
+        parent = propagate.extract(metadata) if self._parent_keys & metadata.keys() else None
+        if not parent and self._provider.sampler.should_sample(None, trace_id, method).decision is Decision.DROP:
+            return None
         service, _, name = method.rpartition(".")
-        return self._tracer.start_span(
-            f"{service}/{name}",
-            propagate.extract(metadata) if self._parent_keys & metadata.keys() else None,
-            SpanKind.SERVER,
-            {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
-        )
+        rpc = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
+        span = self._tracer.start_span(f"{service}/{name}", parent, SpanKind.SERVER, rpc)
+        return span if span.is_recording() else None
 
     def end_call(self, span: Span, status: str, sizes: Mapping[str, int]) -> None:
         """End a call's span. `status`: gRPC's name of it; `sizes`: users and top_k, where there are any."""
-        if not span.is_recording():
-            return
         span.set_attributes({f"recall.{name}": value for name, value in sizes.items()})
         span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
         if status in SERVERS_FAULT:
@@ -73,6 +82,22 @@ class Tracing:
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(FLUSH_S)
+
+
+class _ChosenTraceIds(RandomIdGenerator):
+    """Random ids; the next trace's can be known before its first span is made."""
+
+    def __init__(self) -> None:
+        self._next = self.choose()
+
+    def choose(self) -> int:
+        """What the next trace will have."""
+        self._next = super().generate_trace_id()
+        return self._next
+
+    def generate_trace_id(self) -> int:
+        """What was chosen."""
+        return self._next
 
 
 class BatchSpans:

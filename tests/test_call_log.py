@@ -100,6 +100,20 @@ async def test_neither_histories_nor_filters_nor_tokens_are_logged(tmp_path: Pat
     assert not re.search("424242|535353|646464|757575", text)
 
 
+async def test_a_deadline_that_passes_has_a_line_and_a_caller_that_leaves_has_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with watched(tmp_path, SILENT) as server:
+        server.store.delay_s = 0.3
+        call = server.recall.Recall(RECALL)
+        await asyncio.sleep(0.1)
+        call.cancel()
+        await failure(server.recall.Recall(RECALL, timeout=0.1))
+        await asyncio.sleep(0.1)
+    (line,) = lines(caplog)
+    assert (line.status, line.reason, line.levelname) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "WARNING")
+
+
 async def test_health_that_changes_is_logged_with_the_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with watched(tmp_path, SILENT) as server:
