@@ -22,7 +22,7 @@ _VARINT, _BYTES = 0, 2  # wire types
 _SKIPPED = {1: 8, 5: 4}  # of the wire types that no answer of ours has, and their sizes
 _STATUS, _RESULTS = 1, 2  # fields of SearchResults
 _SCORES, _IDS, _TOPKS = 4, 5, 6  # fields of SearchResultData
-_INT_ID, _STR_ID, _DATA = 1, 2, 1  # fields of IDs and of LongArray
+_INT_ID, _STR_ID, _DATA = 1, 2, 1  # fields of IDs, and of LongArray and StringArray
 _PLACEHOLDER, _FLOAT_VECTOR = b"$0", 101
 
 Ids = TypeVar("Ids", Int64, list[str])

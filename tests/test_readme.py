@@ -111,7 +111,7 @@ def test_grpcurl_lines_run_as_printed(tmp_path: Path) -> None:
     build(lite, tmp_path / "artifacts", "--attributes", str(attributes), "--multi-valued", "genres")
     lines = [words for words in commands() if words[0].endswith("grpcurl")]
     assert len(lines) >= 5
-    with running("--milvus-uri", lite, "--artifacts", str(tmp_path / "artifacts")) as server:
+    with running("--milvus-uri", lite, "--artifacts", str(tmp_path / "artifacts"), "--users") as server:
         server.wait_for("serving model")
         for words in lines:
             done = _run(words, server)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
-from server.search_wire import read_search, write_search
+from server.search_wire import read_key_search, read_search, write_search
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 float32 = st.floats(width=32, allow_nan=False)
@@ -35,6 +35,17 @@ def test_a_request_is_what_pymilvus_would_send(
         consistency_level=2,
     )
     assert ours == theirs
+
+
+@given(rows=st.lists(st.lists(st.tuples(st.text(), float32), max_size=20), max_size=20))
+def test_keys_that_are_text_are_read_as_protobuf_reads_them(rows: list[list[tuple[str, float]]]) -> None:
+    answer = _answer([[(0, score) for _, score in row] for row in rows])
+    answer.results.ids.str_id.data.extend(key for row in rows for key, _ in row)
+    status, keys, scores, lengths = read_key_search(answer.SerializeToString())
+    assert status == answer.status
+    assert lengths.tolist() == [len(row) for row in rows]
+    assert keys == [key for row in rows for key, _ in row]
+    assert scores.tolist() == [score for row in rows for _, score in row]
 
 
 @given(rows=st.lists(st.lists(st.tuples(int64, float32), max_size=20), max_size=20))
