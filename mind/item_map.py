@@ -75,7 +75,8 @@ def item_map(artifact: Artifact, items: int) -> dict[str, Any]:
 def _unit(vectors: Float32) -> npt.NDArray[np.float64]:
     """[N, D] rows of length 1; rows of zeros stay."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12).astype(np.float64)
+    unit: npt.NDArray[np.float64] = vectors / np.maximum(lengths, 1e-12).astype(np.float64)
+    return unit
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> Any:
