@@ -10,6 +10,7 @@ const REASONS = {
   DROP_REASON_EXCLUDED: ["never show", "excluded"],
   DROP_REASON_BELOW_TOP_K: ["below the last candidate", "below"],
 };
+const RULED_OUT = new Set(["DROP_REASON_HISTORY", "DROP_REASON_EXCLUDED"]);
 const STATUSES = {
   USER_STATUS_EMPTY_HISTORY: "Nothing clicked: the popular items instead.",
   USER_STATUS_ALL_UNKNOWN: "The model knows none of these items: the popular items instead.",
@@ -134,14 +135,21 @@ function interestCard({ answer, titleOf }, interest, number) {
       meter(share(interest.scores[index])));
   };
   const rows = interest.item_ids.map(row);
-  const more = rows.slice(SHOWN_HITS);
-  const list = h("ol", { class: "rows" }, rows.slice(0, SHOWN_HITS));
+  // What the question itself rules out comes with the rest, when it is asked for.
+  const open = rows.filter((_, index) => !RULED_OUT.has(fates.get(interest.item_ids[index]))).slice(0, SHOWN_HITS);
+  const list = h("ol", { class: "rows" }, open);
+  const showAll = ({ target }) => {
+    list.replaceChildren(...rows);
+    target.remove();
+    rows[0].tabIndex = -1;
+    rows[0].focus();
+  };
   const kept = interest.item_ids.length - fates.size;
   return h("div", { class: `card interest interest-${number % 4}` },
     h("h3", {}, badge(number), ` Interest ${number}`),
     h("p", { class: "hint" }, interest.item_ids.length ? `${kept} of ${interest.item_ids.length} hits became candidates` : "Not used for this user."),
     list,
-    more.length > 0 && h("button", { type: "button", class: "quiet more", click: ({ target }) => { list.append(...more); target.remove(); more[0].tabIndex = -1; more[0].focus(); } }, `Show ${more.length} more`));
+    open.length < rows.length && h("button", { type: "button", class: "quiet more", click: showAll }, `Show all ${rows.length} hits`));
 }
 
 function leftOut({ answer, question, titleOf }) {

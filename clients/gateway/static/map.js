@@ -8,6 +8,7 @@ const ASPECT = 0.78;
 const NARROW = 480;
 const OUTLIERS = 0.004;
 const LABELS_PER_INTEREST = 2;
+const CENTRE = 11;
 
 /** Whether the map shows the user's surroundings alone; stays when the next answer comes. */
 let near = false;
@@ -22,7 +23,7 @@ export function drawMap(view) {
     near = !near;
     closer.setAttribute("aria-pressed", String(near));
     paint(frame, frame.clientWidth, view, places);
-  } }, "Closer");
+  } }, "Zoom in");
   const card = h("div", { class: "card map" },
     h("h3", {}, "Map of the items", closer),
     legend(Boolean(map) && answer.interests.length > 0),
@@ -63,6 +64,7 @@ function paint(frame, width, view, places) {
   const dots = [...places.values()].map((place) => at(place).map((value) => value.toFixed(1)).join(" "));
   svg.append(s("path", { class: "dots", d: dots.map((dot) => `M${dot}h0`).join("") }));
 
+  const centreAt = apart(centres.map((centre) => centre && at(centre)));
   const boxes = [];
   const rays = s("g", { class: "rays" });
   const marks = s("g");
@@ -78,19 +80,19 @@ function paint(frame, width, view, places) {
     if (!place) return;
     const [x, y] = at(place);
     boxes.push([x - 5, y - 5, x + 5, y + 5]);
-    const centre = centres[interest[rank]];
+    const centre = centreAt[interest[rank]];
     const colour = interest[rank] < 0 ? "popular" : `interest-${interest[rank] % 4}`;
-    if (centre) rays.append(s("line", { class: colour, x1: at(centre)[0], y1: at(centre)[1], x2: x, y2: y }));
+    if (centre) rays.append(s("line", { class: colour, x1: centre[0], y1: centre[1], x2: x, y2: y }));
     const size = 6.5 - 2.5 * (rank / item_ids.length);
     marks.append(clicked.has(itemId)
       ? diamond(itemId, [x, y], `clicked candidate ${colour}`)
       : s("circle", { class: `candidate ${colour}`, "data-item": itemId, cx: x, cy: y, r: size }));
   });
-  centres.forEach((centre, number) => {
+  centreAt.forEach((centre, number) => {
     if (!centre) return;
-    const [x, y] = at(centre);
-    boxes.push([x - 13, y - 13, x + 13, y + 13]);
-    marks.append(s("g", { class: `centre interest-${number % 4}` }, s("circle", { cx: x, cy: y, r: 11 }), s("text", { x, y }, String(number))));
+    const [x, y] = centre;
+    boxes.push([x - CENTRE, y - CENTRE, x + CENTRE, y + CENTRE]);
+    marks.append(s("g", { class: `centre interest-${number % 4}` }, s("circle", { cx: x, cy: y, r: CENTRE }), s("text", { x, y }, String(number))));
   });
   const labelled = new Map();
   item_ids.forEach((itemId, rank) => {
@@ -100,6 +102,21 @@ function paint(frame, width, view, places) {
   });
   svg.append(rays, marks, labels);
   frame.replaceChildren(svg, pointing(svg, view, places, at, anyMap));
+}
+
+/** Interests that would cover each other, moved apart until all can be seen. */
+function apart(centres) {
+  const moved = centres.map((centre) => centre && [...centre]);
+  for (let round = 0; round < 30; round += 1) {
+    moved.forEach((one, number) => moved.slice(number + 1).forEach((two) => {
+      if (!one || !two) return;
+      const [dx, dy] = [two[0] - one[0] || 0.1, two[1] - one[1]];
+      const distance = Math.hypot(dx, dy);
+      const push = Math.max(0, 2 * CENTRE - distance) / 2 / distance;
+      one[0] -= dx * push; one[1] -= dy * push; two[0] += dx * push; two[1] += dy * push;
+    }));
+  }
+  return moved;
 }
 
 function diamond(itemId, [x, y], kind) {
