@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema
 
 from clients.gateway.backend import BackendOf, ServerName, to_json
 from clients.gateway.catalogue import CatalogueOf
@@ -19,6 +19,16 @@ Id = Annotated[str, WithJsonSchema(INT64_STRING)]
 Server = Annotated[
     ServerName, Query(description="Which server answers: the gateway's own, or the one that it compares with.")
 ]
+
+
+def _text(value: str) -> str:
+    """JSON can hold halves of characters (surrogates), which protobuf cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"position {error.start} is half a character") from error
+    return value
+
 
 router = APIRouter(prefix="/v1", tags=["recall"], responses=OF_EVERY_CALL)
 
@@ -43,7 +53,7 @@ class User(_Body):
 class _Question(_Body):
     top_k: int = Field(default=50, strict=True, ge=1, le=MAX_TOP_K)
     """Candidates wanted per user; the server's limit may be lower."""
-    filter: str = ""
+    filter: Annotated[str, AfterValidator(_text)] = ""
     """Milvus expression over the attributes that /v1/info lists."""
     exclude_history: StrictBool = False
     """Leave out what is in the user's own history."""
