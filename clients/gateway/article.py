@@ -14,7 +14,7 @@ from clients.gateway.door import refuse_other_sites
 from clients.gateway.ids import ItemId
 from clients.gateway.problems import OF_EVERY_CALL, ProblemError, responses
 from clients.gateway.settings import Settings
-from clients.gateway.v1 import MAX_TOP_K
+from clients.gateway.v1 import TopK
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["article"], responses=OF_EVERY_CALL)
@@ -26,7 +26,7 @@ class ArticleBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
-    top_k: int = Field(default=50, strict=True, ge=1, le=MAX_TOP_K)
+    top_k: TopK = 50
     """Candidates wanted per user."""
     hist_item: list[list[ItemId]] = Field(min_length=1)
     """A row for each user: items that the user clicked, oldest first."""

@@ -11,18 +11,26 @@ _DIGITS = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _EXACT = 2**53
 
 
-def _integer(value: Any) -> int:
-    exact = isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT
-    digits = isinstance(value, str) and _DIGITS.fullmatch(value)
-    if exact or digits or type(value) is int:
+def _item_id(value: Any) -> int:
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
         return int(value)
-    raise ValueError("must be a 64-bit integer, as a number or a string of digits")
+    try:
+        return whole(value)
+    except ValueError:
+        raise ValueError("must be a 64-bit integer, as a number or a string of digits") from None
+
+
+def whole(value: Any) -> int:
+    """A whole number; JSON has one kind of number, so 5.0 is 5. Raises ValueError."""
+    if type(value) is int or (isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT):
+        return int(value)
+    raise ValueError("must be a whole number")
 
 
 ItemId = Annotated[
     int,
     Field(ge=-(2**63), le=2**63 - 1),
-    BeforeValidator(_integer),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1}, INT64_STRING]}),
+    BeforeValidator(_item_id),
+    WithJsonSchema({"anyOf": [{"type": "integer", "format": "int64"}, INT64_STRING]}),
 ]
 """An id in a request."""

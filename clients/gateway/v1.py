@@ -4,15 +4,15 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema
 
 from clients.gateway.backend import BackendOf, ServerName, to_json
 from clients.gateway.catalogue import CatalogueOf
-from clients.gateway.ids import INT64_STRING, ItemId
+from clients.gateway.ids import INT64_STRING, ItemId, whole
 from clients.gateway.problems import OF_EVERY_CALL, ProblemError, responses
 from protos.recall.v1 import recall_pb2
 
-MAX_TOP_K = 10_000
+TopK = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(whole)]
 """No server allows more."""
 
 Id = Annotated[str, WithJsonSchema(INT64_STRING)]
@@ -30,7 +30,7 @@ def _text(value: str) -> str:
     return value
 
 
-router = APIRouter(prefix="/v1", tags=["recall"], responses=OF_EVERY_CALL)
+router = APIRouter(prefix="/v1", tags=["recall"], responses=OF_EVERY_CALL | responses(404))
 
 
 class _Body(BaseModel):
@@ -51,7 +51,7 @@ class User(_Body):
 
 
 class _Question(_Body):
-    top_k: int = Field(default=50, strict=True, ge=1, le=MAX_TOP_K)
+    top_k: TopK = 50
     """Candidates wanted per user; the server's limit may be lower."""
     filter: Annotated[str, AfterValidator(_text)] = ""
     """Milvus expression over the attributes that /v1/info lists."""
