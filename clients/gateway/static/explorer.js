@@ -8,6 +8,7 @@ import { START, fromHash, idsIn, toBody, toHash } from "./state.js";
 
 const SERVERS = ["main", "compared"];
 const POPULAR_EXAMPLES = 12;
+const INPUT_OF_FIELD = { filter: "filter", top_k: "top-k" };
 
 const titles = new Map();
 const maps = new Map();
@@ -22,11 +23,13 @@ const titleOf = (itemId) => titles.get(itemId) ?? `item ${itemId}`;
 function change(changes) {
   state = { ...state, ...changes };
   history.replaceState(null, "", toHash(state));
-  showState();
+  showQuestion();
+  showClicks();
   return ask();
 }
 
-function showState() {
+/** Only when something was chosen: an answer that comes while somebody types must not touch the inputs. */
+function showQuestion() {
   const known = setup.users.some(({ user_id }) => user_id === state.user);
   byId("user").value = known ? state.user : "";
   byId("top-k").value = state.topK;
@@ -35,6 +38,9 @@ function showState() {
   byId("exclude").value = state.exclude.join(", ");
   byId("exclude-history").checked = state.excludeHistory;
   byId("compare").checked = state.compare;
+}
+
+function showClicks() {
   showHistory({
     history: state.history,
     titleOf,
@@ -82,6 +88,7 @@ async function mapOf(version) {
 
 function show() {
   byId("problem").hidden = true;
+  blame(null);
   const clicked = new Set(setup.users.find(({ user_id }) => user_id === state.user)?.eval_item);
   const sides = answers.map(({ answer, roundTripMs, map }, index) =>
     renderAnswer({
@@ -102,20 +109,24 @@ function show() {
   const common = byId("agreement");
   common.hidden = answers.length < 2;
   if (answers.length > 1) common.replaceChildren(...agreement(answers[0].answer, answers[1].answer));
-  showState();
+  showClicks();
   const { candidates, interests } = answers[0].answer;
   byId("said").textContent = `${candidates.item_ids.length} candidates from ${interests.length} interests`;
 }
 
 function showProblem(error) {
-  const fields = { filter: "filter", top_k: "top-k" };
   const problem = byId("problem");
   problem.hidden = false;
   problem.replaceChildren(
     h("div", {}, h("strong", {}, error.title ?? "Something went wrong"), h("p", {}, error.detail ?? String(error)), error.reason && h("code", {}, error.reason)),
     h("button", { type: "button", click: ask }, "Try again"),
   );
-  for (const [field, id] of Object.entries(fields)) byId(id).setAttribute("aria-invalid", String(error.field === field));
+  blame(error.field);
+}
+
+/** Marks the input of the field at fault, and no other. */
+function blame(fault) {
+  for (const [field, id] of Object.entries(INPUT_OF_FIELD)) byId(id).setAttribute("aria-invalid", String(field === fault));
 }
 
 /** Titles of items that no answer has named yet, such as points of the map. */
@@ -168,14 +179,17 @@ function readQuestion() {
   const exclude = idsIn(byId("exclude").value);
   byId("exclude").setCustomValidity(exclude ? "" : "Item ids are whole numbers, such as 50, 181");
   if (!byId("question").reportValidity()) return;
-  change({
+  const next = {
     topK: byId("top-k").valueAsNumber,
     merge: byId("merge").value,
     filter: byId("filter").value.trim(),
     exclude,
     excludeHistory: byId("exclude-history").checked,
     compare: byId("compare").checked,
-  });
+  };
+  const busy = byId("answers").getAttribute("aria-busy") === "true";
+  if (busy && toHash({ ...state, ...next }) === toHash(state)) return; // Enter is a change and a submission
+  change(next);
 }
 
 /** Marks an item everywhere while the pointer or the focus is on one of its places. */

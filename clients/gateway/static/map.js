@@ -22,16 +22,20 @@ export function drawMap(view) {
   const closer = h("button", { type: "button", class: "quiet", "aria-pressed": String(near), click: () => {
     near = !near;
     closer.setAttribute("aria-pressed", String(near));
-    paint(frame, frame.clientWidth, view, places);
+    paint(frame, Math.floor(frame.clientWidth), view, places);
   } }, "Zoom in");
   const card = h("div", { class: "card map" },
-    h("h3", {}, "Map of the items", closer),
+    h("div", { class: "row spread" }, h("h3", {}, "Map of the items"), closer),
     legend(Boolean(map) && answer.interests.length > 0),
     frame,
     h("p", { class: "hint" }, `${anyMap.item_ids.length.toLocaleString("en")} items; near each other means alike to the model. The plane shows ${(anyMap.explained * 100).toFixed(0)} % of what tells them apart. Click a point to add it.`),
     remark);
+  let painted = 0;
   new ResizeObserver(([{ contentRect }]) => {
-    if (contentRect.width > 0) paint(frame, contentRect.width, view, places);
+    const width = Math.floor(contentRect.width);
+    if (!width || width === painted) return; // its height follows from the drawing
+    painted = width;
+    paint(frame, width, view, places);
   }).observe(frame);
   return card;
 }
