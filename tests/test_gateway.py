@@ -4,6 +4,8 @@ import functools
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,6 +20,7 @@ from clients.gateway.settings import SettingsError, load_settings
 from tests.canned_recall import CannedRecall, running
 from tests.gateway import serving
 
+ROOT = Path(__file__).parent.parent
 HUGE = 2**63 - 1
 ARTICLE_RECALL = """{
   "top_k": 50,
@@ -364,3 +367,23 @@ def test_wrong_options_are_named_with_their_value(option: str, value: str) -> No
     with pytest.raises(SettingsError, match=re.escape(value)) as raised:
         load_settings([option, value])
     assert str(raised.value).startswith(option)
+
+
+def test_the_command_serves_until_sigterm_and_says_what_it_lacks(target: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "clients.gateway"]
+    refused = subprocess.run([*command, "--titles", "/no/such.csv"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1) and "/no/such.csv" in refused.stderr
+    with subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0", "--server", target], stderr=subprocess.PIPE, text=True
+    ) as process:
+        url = next(found[0] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:[1-9]\d*", line)))
+        assert httpx.post(f"{url}/rec/count").json() == 3706
+        process.terminate()
+        process.communicate()
+    assert process.returncode in (0, -signal.SIGTERM)
+    # A module on the path stands for an installation without the extra.
+    (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError('no', name='fastapi')")
+    bare = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True, text=True, check=False
+    )
+    assert bare.stderr == "error: the gateway needs fastapi and uvicorn: pip install 'mind-recall[gateway]'\n"

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from clients.gateway.settings import Settings as GatewaySettings
 from mind.config import HyperParameters, Optimizer, Runner
 from server.settings import Settings
 from tests.artifacts import make_artifact
@@ -43,10 +44,10 @@ def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> l
     ]
 
 
-def server_options() -> list[tuple[str, object, str]]:
+def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
     rows = []
-    for name, field in Settings.model_fields.items():
-        default = "" if name == "milvus_token" else field.default
+    for name, field in settings.model_fields.items():
+        default = "" if name == "milvus_token" or field.default == () else field.default
         rows.append((f"--{name.replace('_', '-')}", default, field.description or ""))
     return rows
 
@@ -54,7 +55,8 @@ def server_options() -> list[tuple[str, object, str]]:
 @pytest.mark.parametrize(
     "table",
     [
-        option_table("option", server_options()),
+        option_table("option", options(Settings)),
+        option_table("option", options(GatewaySettings)),
         option_table("key", fields(Runner, "runner.")),
         option_table(
             "key",
@@ -86,6 +88,8 @@ def test_every_option_that_readme_uses_exists() -> None:
             program = ("-m", words[2], *(words[3:4] if words[2] in ("indexer", "mind.models") else ()))
         elif words[0] == ".venv/bin/recall-client":
             program = ("-m", "clients", words[1], *(words[2:3] if words[1] == "admin" else ()))
+        elif words[0] == ".venv/bin/recall-gateway":
+            program = ("-m", "clients.gateway")
         else:
             continue
         if program not in helps:

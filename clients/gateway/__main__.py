@@ -23,6 +23,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     # No access log: it would hold what people search for.
     config = uvicorn.Config(app, log_level=settings.log_level, access_log=False, server_header=False, lifespan="on")
+    host, port = settings.listen.rpartition(":")[0], listening.getsockname()[1]
+    print(f"explorer: http://{host}:{port}/  HTTP API: http://{host}:{port}/docs", file=sys.stderr, flush=True)
     with listening:
         uvicorn.Server(config).run(sockets=[listening])
 
