@@ -35,7 +35,7 @@ def candidates(user: recall_pb2.User, top_k: int) -> recall_pb2.UserCandidates:
             item_ids=[7], scores=[0.125], interest=[-1], status=recall_pb2.USER_STATUS_EMPTY_HISTORY, fallback=True
         )
     return recall_pb2.UserCandidates(
-        item_ids=[user.hist_item[-1] + rank for rank in range(1, top_k + 1)],
+        item_ids=[min(user.hist_item[-1] + rank, 2**63 - 1) for rank in range(1, top_k + 1)],
         scores=[1 - rank / 10 for rank in range(top_k)],
         interest=[rank % 4 for rank in range(top_k)],
         status=recall_pb2.USER_STATUS_OK,

@@ -3,6 +3,7 @@
 It lives with the tests because it may use every package, and because a test runs it.
 """
 
+import csv
 import json
 import os
 import signal
@@ -53,6 +54,16 @@ class Paths:
     def report(self) -> Path:
         """The evaluation as a page."""
         return self.directory / "report.html"
+
+    @property
+    def titles(self) -> Path:
+        """Titles of the items, for the explorer."""
+        return self.directory / "titles.csv"
+
+    @property
+    def map(self) -> Path:
+        """Map of the items, for the explorer."""
+        return self.directory / "map.json"
 
     @property
     def served(self) -> Path:
@@ -110,6 +121,8 @@ def _demo(paths: Paths, override: list[str]) -> None:
         )  # fmt: skip
         _heading(6, f"Call Recall for {SHOWN_USERS} test users, those whose lists draw on the most interests")
         _show_users(address, _several_interests(paths.served))
+        _write_titles(paths.titles)
+        _run("-m", "mind.item_map", "--artifact", str(paths.artifacts), "--output", str(paths.map))
         _heading(7, "Stop")
     console.print(f"everything the demo started has been stopped; it took {time.monotonic() - started:.0f} s")
     _next_steps(paths)
@@ -156,6 +169,12 @@ def _server(paths: Paths) -> Iterator[str]:
     with _started(command):
         _run("-m", "clients", "health", "--server", address, "--wait", "60")
         yield address
+
+
+def _write_titles(path: Path) -> None:
+    items = pq.read_table(DATA / "items.parquet").to_pydict()
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(zip(items["item_id"], items["title"], strict=True))
 
 
 def _show_users(address: str, users: list[int]) -> None:
@@ -211,6 +230,11 @@ def _next_steps(paths: Paths) -> None:
     for what, command in (
         ("serve", f".venv/bin/python -m server --artifacts {paths.artifacts} --milvus-uri {paths.milvus}"),
         ("call", ".venv/bin/recall-client recall --hist-item 50,181,174 --top-k 10"),
+        (
+            "explore",
+            f".venv/bin/recall-gateway --titles {paths.titles} --map {paths.map} --users {DATA}/test/test.txt"
+            "  # and http://127.0.0.1:8000",
+        ),
         ("look", f"{paths.report} in a browser: curves, groups of users and items, interests, examples"),
         ("your own data", ".venv/bin/python -m mind.prepare clicks.csv --output data/mine  # and on as in README"),
     ):

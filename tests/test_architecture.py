@@ -64,7 +64,8 @@ def test_paddle_is_imported_in_one_place() -> None:
         ("server.app", {"paddle", "pyarrow.csv", "typer", "opentelemetry", "pythonjsonlogger"}),
         ("indexer.__main__", {"paddle", "server", "clients"}),
         ("mind.infer", {"paddle", "grpc", "pymilvus", "matplotlib", "jinja2"}),
-        ("clients", {"numpy", "rich", "typer", "google.rpc", "mind", "server"}),
+        ("clients", {"numpy", "rich", "typer", "google.rpc", "fastapi", "mind", "server"}),
+        ("clients.gateway.app", {"numpy", "rich", "typer", "google.rpc", "mind", "server"}),
     ],
 )
 def test_what_a_process_does_not_load(module: str, absent: set[str]) -> None:

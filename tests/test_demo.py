@@ -49,9 +49,12 @@ def test_it_shows_the_whole_path_twice(tmp_path: Path) -> None:
         assert rows["MIND, served"] == rows["MIND, exact search"], "Milvus Lite is exact, so the served path must be"
         for told in ("loss", "vectors equal bit for bit", "SERVING", "● ", "exclude_history", "filter year >= 1995"):
             assert told in output, told
+        assert f"recall-gateway --titles {tmp_path}" in output
         assert ("was there already" in output) == (attempt == "second")
         assert output.count("Go on with") == 1
         assert not processes_about(tmp_path)
+    assert "1,Toy Story" in (tmp_path / "titles.csv").read_text().splitlines()
+    assert len(json.loads((tmp_path / "map.json").read_text())["item_ids"]) > 1600
     lines = (tmp_path / "MIND, served.jsonl").read_text().splitlines()
     assert len(lines) == 95 and len(json.loads(lines[0])["item_ids"]) == 50
 

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from clients.gateway.settings import Settings as GatewaySettings
 from mind.config import HyperParameters, Optimizer, Runner
 from server.settings import Settings
 from tests.artifacts import make_artifact
@@ -43,19 +44,20 @@ def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> l
     ]
 
 
-def server_options() -> list[tuple[str, object, str]]:
+def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
     rows = []
-    for name, field in Settings.model_fields.items():
+    for name, field in settings.model_fields.items():
         secret = name == "milvus_token"
         shown = "RECALL_MILVUS_TOKEN" if secret else f"--{name.replace('_', '-')}"
-        rows.append((shown, "" if secret else field.default, field.description or ""))
+        rows.append((shown, "" if secret or field.default == () else field.default, field.description or ""))
     return rows
 
 
 @pytest.mark.parametrize(
     "table",
     [
-        option_table("option", server_options()),
+        option_table("option", options(Settings)),
+        option_table("option", options(GatewaySettings)),
         option_table("key", fields(Runner, "runner.")),
         option_table(
             "key",
@@ -87,6 +89,8 @@ def test_every_option_that_readme_uses_exists() -> None:
             program = ("-m", words[2], *(words[3:4] if words[2] in ("indexer", "mind.models") else ()))
         elif words[0] == ".venv/bin/recall-client":
             program = ("-m", "clients", words[1], *(words[2:3] if words[1] in ("admin", "users") else ()))
+        elif words[0] == ".venv/bin/recall-gateway":
+            program = ("-m", "clients.gateway")
         else:
             continue
         if program not in helps:

@@ -1,0 +1,43 @@
+"""`recall-gateway`, also `python -m clients.gateway`."""
+
+import socket
+import sys
+
+
+def main() -> None:
+    """Serve; the exit code is 0 after a stop, 1 for options that cannot work, 2 for unknown ones."""
+    try:
+        import uvicorn
+
+        from clients.gateway.app import create_app
+        from clients.gateway.settings import load_settings
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in {"fastapi", "pydantic", "starlette", "uvicorn"}:
+            raise
+        sys.exit("error: the gateway needs fastapi and uvicorn: pip install 'mind-recall[gateway]'")
+    try:
+        settings = load_settings(sys.argv[1:])
+        app = create_app(settings)
+        listening = _listen(settings.listen)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+    # No access log: it would hold what people search for.
+    config = uvicorn.Config(app, log_level=settings.log_level, access_log=False, server_header=False, lifespan="on")
+    host, port = settings.listen.rpartition(":")[0], listening.getsockname()[1]
+    print(f"explorer: http://{host}:{port}/  HTTP API: http://{host}:{port}/docs", file=sys.stderr, flush=True)
+    with listening:
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+def _listen(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, int(port)), family=family, backlog=1024)
+    except (OSError, OverflowError) as error:
+        raise OSError(f"--listen {address}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""The gateway as an ASGI application."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from clients.gateway import article, pages, problems, v1
+from clients.gateway.backend import Backend
+from clients.gateway.catalogue import Catalogue
+from clients.gateway.door import BoundedBody, SecurityHeaders
+from clients.gateway.settings import Settings
+
+_DESCRIPTION = """HTTP and JSON for the recall service, which speaks gRPC.
+`/v1` is the service's own contract: item ids are taken as numbers or strings and go out as strings, because JavaScript
+rounds integers beyond 2^53. `/rec` and `/qa` are the endpoints of the usual tutorial, ids as numbers. Failures are
+RFC 9457 problems with a stable `reason`."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; it connects when it starts.
+
+    Raises:
+        FileError, OSError: a file that the settings name cannot be used.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        async with Backend(settings) as backend:
+            yield {"backend": backend, "insert_lock": asyncio.Lock()}
+
+    app = FastAPI(
+        title="mind-recall",
+        version=version("mind-recall"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.settings = settings
+    app.state.catalogue = Catalogue(settings)
+    app.add_middleware(BoundedBody, max_bytes=settings.max_body_bytes)
+    app.add_middleware(SecurityHeaders)
+    problems.install(app)
+    for router in (v1.router, v1.health, article.router, pages.router):
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
+    problems.describe(app.openapi())
+    return app

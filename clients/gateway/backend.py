@@ -1,0 +1,68 @@
+"""The recall servers behind the gateway, and how their answers become JSON."""
+
+from contextlib import AsyncExitStack
+from typing import Annotated, Any, Literal, Self
+
+from fastapi import Depends, Request
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+
+from clients.aio_client import AsyncRecallClient
+from clients.gateway.problems import ProblemError
+from clients.gateway.settings import Settings
+
+ServerName = Literal["main", "compared"]
+_UNLIMITED = 2**31 - 1
+
+
+class Backend:
+    """Clients of the server and of the one to compare it with. Make it inside the running loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        connection: dict[str, Any] = {
+            "timeout_s": settings.timeout_ms / 1000,
+            "tls": settings.ca or settings.tls,
+            "token": settings.token,
+            # One request stays one request, so that the server judges it by its own limits.
+            "max_users": _UNLIMITED,
+            "max_candidates": _UNLIMITED,
+        }
+        self.main = AsyncRecallClient(settings.server, **connection)
+        self._compared = AsyncRecallClient(settings.compare_with, **connection) if settings.compare_with else None
+        self._stack = AsyncExitStack()
+
+    @property
+    def compares(self) -> bool:
+        """Whether there is a second server."""
+        return self._compared is not None
+
+    def client(self, name: ServerName) -> AsyncRecallClient:
+        """The client of a server. Raises ProblemError if there is no second one."""
+        if name == "main":
+            return self.main
+        if self._compared is None:
+            detail = "there is no second server; the gateway's option --compare-with names one"
+            raise ProblemError(404, "Not found", detail, "NOT_COMPARED")
+        return self._compared
+
+    async def __aenter__(self) -> Self:
+        for client in filter(None, (self.main, self._compared)):
+            await self._stack.enter_async_context(client)
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._stack.aclose()
+
+
+def backend_of(request: Request) -> Backend:
+    """The application's backend, for `Depends`."""
+    backend: Backend = request.state.backend
+    return backend
+
+
+BackendOf = Annotated[Backend, Depends(backend_of)]
+
+
+def to_json(message: Message) -> dict[str, Any]:
+    """Protobuf's own JSON, every field under its protobuf name: ids are strings, enums their names."""
+    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)

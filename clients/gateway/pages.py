@@ -1,0 +1,101 @@
+"""The explorer page and the docs page, their files, and what only they ask for."""
+
+import copy
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import FileResponse, JSONResponse
+
+from clients.errors import RecallError
+from clients.gateway.backend import BackendOf
+from clients.gateway.catalogue import CatalogueOf
+from clients.gateway.problems import ProblemError
+
+HERE = Path(__file__).parent
+STATIC = HERE / "static"
+_SWAGGER = {"swagger-ui-bundle.js": "text/javascript", "swagger-ui.css": "text/css"}
+# Swagger UI styles its elements inline.
+_DOCS_CONTENT = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_EXAMPLE_ITEMS = 5
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/")
+async def explorer() -> Response:
+    """The explorer."""
+    return FileResponse(STATIC / "explorer.html")
+
+
+@router.get("/docs")
+async def docs() -> Response:
+    """Swagger UI, whose files travel in this package."""
+    return FileResponse(STATIC / "docs.html", headers={"Content-Security-Policy": _DOCS_CONTENT})
+
+
+@router.get("/swagger/{name}")
+async def swagger(name: str) -> Response:
+    """One of Swagger UI's files; they are stored compressed."""
+    if name not in _SWAGGER:
+        raise ProblemError(404, "Not found", f"no such file: {name}", "NOT_FOUND")
+    headers = {"Content-Encoding": "gzip", "Cache-Control": "max-age=86400"}
+    return FileResponse(HERE / "swagger" / f"{name}.gz", headers=headers, media_type=_SWAGGER[name])
+
+
+@router.get("/openapi.json")
+async def openapi(request: Request, backend: BackendOf) -> Response:
+    """The API's description, with examples from the model that is served now."""
+    schema = copy.deepcopy(request.app.openapi())
+    try:
+        popular = (await backend.main.recall([[]], top_k=_EXAMPLE_ITEMS)).results[0].item_ids
+        item_ids = list(map(str, popular))
+    except RecallError:
+        item_ids = ["1", "2", "3"]  # the page must open even when the server is away
+    user = {"hist_item": item_ids}
+    examples: dict[str, Any] = {
+        "/v1/recall": {"users": [user], "top_k": 10, "exclude_history": True},
+        "/v1/explain": {"user": user, "top_k": 10, "exclude_history": True},
+        "/rec/recall": {"top_k": 10, "hist_item": [list(map(int, item_ids))]},
+    }
+    for path, example in examples.items():
+        schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"] = example
+    return JSONResponse(schema)
+
+
+@router.get("/explorer/setup")
+async def setup(backend: BackendOf, catalogue: CatalogueOf) -> Response:
+    """What the page can offer."""
+    return JSONResponse(
+        {
+            "compares": backend.compares,
+            "has_titles": catalogue.has_titles,
+            "maps": list(catalogue.maps),
+            "users": catalogue.users,
+        }
+    )
+
+
+@router.get("/explorer/items")
+async def items(
+    catalogue: CatalogueOf, search: str, limit: Annotated[int, Query(ge=1, le=50)] = 10
+) -> list[dict[str, str]]:
+    """Items whose title has the text."""
+    return [{"item_id": str(item_id), "title": title} for item_id, title in catalogue.search(search, limit)]
+
+
+@router.get("/explorer/titles")
+async def titles(catalogue: CatalogueOf, item_ids: str) -> dict[str, str]:
+    """Titles of a list of ids with commas between them."""
+    return catalogue.titles_of(int(part) for part in item_ids.split(",") if part.removeprefix("-").isdecimal())
+
+
+@router.get("/explorer/maps/{model_version}")
+async def item_map(catalogue: CatalogueOf, model_version: str) -> Response:
+    """The map of a model's items."""
+    if model_version not in catalogue.maps:
+        raise ProblemError(404, "Not found", f"no map of model {model_version}", "NOT_FOUND")
+    return Response(catalogue.maps[model_version], media_type="application/json")

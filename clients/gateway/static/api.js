@@ -1,0 +1,33 @@
+// What the page asks the gateway.
+
+/** A failed request: the gateway's problem (RFC 9457), or that there is no gateway. */
+export class Problem extends Error {
+  constructor({ title, detail, reason, field }) {
+    super(detail);
+    Object.assign(this, { title, detail, reason, field });
+  }
+}
+
+async function ask(path, options = {}) {
+  let response;
+  try {
+    response = await fetch(path, options);
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem({ title: "The gateway does not answer", detail: "It may have been stopped, or the network is down.", reason: "NO_GATEWAY" });
+  }
+  const content = await response.json().catch(() => null);
+  if (response.ok && content !== null) return content;
+  throw new Problem(content?.title ? content : { title: "Unexpected answer", detail: `HTTP ${response.status}`, reason: "UNEXPECTED" });
+}
+
+const post = (path, body, signal) =>
+  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
+
+export const setup = () => ask("/explorer/setup");
+export const info = (server) => ask(`/v1/info?server=${server}`);
+export const explain = (body, server, signal) => post(`/v1/explain?server=${server}`, body, signal);
+export const search = (text, signal) => ask(`/explorer/items?search=${encodeURIComponent(text)}`, { signal });
+export const titles = (itemIds) => ask(`/explorer/titles?item_ids=${itemIds.join(",")}`);
+export const itemMap = (version) => ask(`/explorer/maps/${encodeURIComponent(version)}`);
+export const popular = async (count) => (await post("/v1/recall", { users: [{}], top_k: count })).results[0].item_ids;

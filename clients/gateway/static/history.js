@@ -1,0 +1,96 @@
+// The user's clicks: a search box that adds items by title or id, and the list of what was clicked.
+
+import { search } from "./api.js";
+import { byId, h } from "./dom.js";
+import { idsIn } from "./state.js";
+
+const PAUSE_MS = 120;
+
+/** Makes the search box work; `onAdd` gets the ids to add, the newest last. */
+export function searchBox({ hasTitles, onAdd, onRemoveNewest }) {
+  const input = byId("add");
+  const list = byId("found");
+  let found = [];
+  let active = -1;
+  let timer;
+  let asked = new AbortController();
+  byId("add-label").textContent = hasTitles ? "Add an item by title or id" : "Add an item by id";
+
+  function show(items) {
+    found = items;
+    active = -1;
+    list.replaceChildren(
+      ...items.map(({ item_id, title }, index) =>
+        h("li", { id: `found-${index}`, role: "option", "aria-selected": "false", pointerdown: (event) => { event.preventDefault(); add([item_id]); } },
+          h("span", {}, title), h("span", { class: "id" }, item_id))),
+    );
+    list.hidden = items.length === 0;
+    input.setAttribute("aria-expanded", String(items.length > 0));
+    input.removeAttribute("aria-activedescendant");
+  }
+
+  function move(step) {
+    if (!found.length) return;
+    list.children[active]?.setAttribute("aria-selected", "false");
+    active = (active + step + found.length + (active < 0 && step < 0 ? 1 : 0)) % found.length;
+    const option = list.children[active];
+    option.setAttribute("aria-selected", "true");
+    option.scrollIntoView({ block: "nearest" });
+    input.setAttribute("aria-activedescendant", option.id);
+  }
+
+  function add(itemIds) {
+    clearTimeout(timer);
+    asked.abort();
+    input.value = "";
+    input.setCustomValidity("");
+    show([]);
+    onAdd(itemIds);
+  }
+
+  async function look() {
+    asked.abort();
+    asked = new AbortController();
+    const text = input.value.trim();
+    if (!text) return show([]);
+    const ids = idsIn(text);
+    const typed = ids?.length ? [{ item_id: ids.join(", "), title: ids.length > 1 ? `Add ${ids.length} items` : "Add the item with this id" }] : [];
+    try {
+      show([...typed, ...(hasTitles ? await search(text, asked.signal) : [])]);
+    } catch (error) {
+      if (error.name !== "AbortError") show(typed);
+    }
+  }
+
+  input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(look, PAUSE_MS); });
+  input.addEventListener("blur", () => show([]));
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown") move(1);
+    else if (event.key === "ArrowUp") move(-1);
+    else if (event.key === "Escape") show([]);
+    else if (event.key === "Backspace" && !input.value) return onRemoveNewest();
+    else if (event.key === "Enter") {
+      const ids = active >= 0 ? idsIn(found[active].item_id) : idsIn(input.value.trim());
+      if (ids?.length) add(ids);
+      else if (found.length) add([found[0].item_id]);
+    } else return;
+    event.preventDefault();
+  });
+}
+
+/** Shows the clicks, newest first, with what the model made of each. */
+export function showHistory({ history, titleOf, answer, onRemove }) {
+  const unknown = new Set(answer?.candidates.unknown_item_ids);
+  const used = new Set(answer?.used_hist_item);
+  const rows = history.map((itemId, index) => {
+    const title = titleOf(itemId);
+    const remark = unknown.has(itemId) ? "unknown to the model" : answer && used.size && !used.has(itemId) ? "too long ago" : "";
+    return h("li", { class: remark ? "unused" : null, "data-item": itemId },
+      h("span", { class: "title" }, title, remark && h("small", {}, ` ${remark}`)),
+      h("button", { type: "button", class: "quiet remove", "aria-label": `Remove ${title}`, click: () => onRemove(index) }, "×"));
+  });
+  byId("history").replaceChildren(...rows.reverse());
+  byId("history-hint").textContent = history.length
+    ? `${history.length} ${history.length === 1 ? "click" : "clicks"}, newest first`
+    : "Nothing clicked yet: popular items are shown.";
+}

@@ -1,0 +1,221 @@
+"""The REST face: the calls of recall.v1.RecallService, field for field."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from fastapi.responses import JSONResponse
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema
+
+from clients.gateway.backend import BackendOf, ServerName, to_json
+from clients.gateway.catalogue import CatalogueOf
+from clients.gateway.ids import INT64_STRING, ItemId, whole
+from clients.gateway.problems import OF_EVERY_CALL, ProblemError, responses
+from protos.recall.v1 import recall_pb2
+
+TopK = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(whole)]
+"""No server allows more."""
+
+Id = Annotated[str, WithJsonSchema(INT64_STRING)]
+Server = Annotated[
+    ServerName, Query(description="Which server answers: the gateway's own, or the one that it compares with.")
+]
+
+
+def _text(value: str) -> str:
+    """JSON can hold halves of characters (surrogates), which protobuf cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"position {error.start} is half a character") from error
+    return value
+
+
+router = APIRouter(prefix="/v1", tags=["recall"], responses=OF_EVERY_CALL | responses(404))
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class User(_Body):
+    """One user. Ids are numbers or strings of digits."""
+
+    hist_item: list[ItemId] = []
+    """Items that the user clicked, oldest first."""
+    exclude_item_ids: list[ItemId] = []
+    """Items that must not come back."""
+
+    def to_message(self) -> recall_pb2.User:
+        """As the server reads it."""
+        return recall_pb2.User(hist_item=self.hist_item, exclude_item_ids=self.exclude_item_ids)
+
+
+class _Question(_Body):
+    top_k: TopK = 50
+    """Candidates wanted per user; the server's limit may be lower."""
+    filter: Annotated[str, AfterValidator(_text)] = ""
+    """Milvus expression over the attributes that /v1/info lists."""
+    exclude_history: StrictBool = False
+    """Leave out what is in the user's own history."""
+    merge_strategy: Literal["best_score", "round_robin"] = "best_score"
+    """Best score first, or the interests take turns."""
+
+    def options(self) -> dict[str, Any]:
+        """Arguments of the client."""
+        return {name: getattr(self, name) for name in _Question.model_fields}
+
+
+class RecallBody(_Question):
+    """A batch of users."""
+
+    users: list[User] = Field(min_length=1)
+    """The users; the answer has their order."""
+
+
+class ExplainBody(_Question):
+    """One user, looked at closely."""
+
+    user: User
+    """The user."""
+
+
+class Candidates(BaseModel):
+    """The candidates of one user: parallel arrays, best first."""
+
+    item_ids: list[Id]
+    scores: list[float]
+    interest: list[int]
+    status: str
+    fallback: bool
+    unknown_item_ids: list[Id]
+    unknown_count: int
+    detail: str
+
+
+class Timings(BaseModel):
+    """Where the time went in the server, in milliseconds."""
+
+    queue_ms: float
+    encode_ms: float
+    search_ms: float
+    merge_ms: float
+    total_ms: float
+
+
+class _Origin(BaseModel):
+    model_version: str
+    collection: str
+
+
+class RecallAnswer(_Origin):
+    """Answers in the order of the users."""
+
+    results: list[Candidates]
+    timings: Timings
+
+
+class Interest(BaseModel):
+    """One interest of the user and what the search found for it, nearest first."""
+
+    vector: list[float]
+    item_ids: list[Id]
+    scores: list[float]
+
+
+class DroppedHit(BaseModel):
+    """A hit that is not among the candidates, and why."""
+
+    item_id: Id
+    interest: int
+    score: float
+    reason: str
+
+
+class ExplainAnswer(_Origin):
+    """Every step of one user's recall."""
+
+    used_hist_item: list[Id]
+    interests: list[Interest]
+    candidates: Candidates
+    dropped: list[DroppedHit]
+    timings: Timings
+    titles: dict[str, str]
+
+
+class Count(_Origin):
+    """Items that can be recalled."""
+
+    count: Id
+
+
+class Info(_Origin):
+    """What is being served and which limits hold; more fields as in GetServerInfoResponse."""
+
+    model_config = ConfigDict(extra="allow")
+
+    server_version: str
+    item_count: Id
+    embedding_dim: int
+    num_interests: int
+    maxlen: int
+
+
+@router.post("/recall", response_model=RecallAnswer)
+async def recall(body: RecallBody, backend: BackendOf, server: Server = "main") -> Any:
+    """Candidates for a batch of users."""
+    answer = await backend.client(server).recall([user.to_message() for user in body.users], **body.options())
+    response = recall_pb2.RecallResponse(
+        results=answer.results,
+        model_version=answer.model_versions[0],
+        collection=answer.collections[0],
+        timings=answer.timings[0],
+    )
+    return JSONResponse(to_json(response))
+
+
+@router.post("/explain", response_model=ExplainAnswer)
+async def explain(body: ExplainBody, backend: BackendOf, catalogue: CatalogueOf, server: Server = "main") -> Any:
+    """One user's recall step by step: interests, what each found, what was dropped and why."""
+    response = await backend.client(server).explain(body.user.to_message(), **body.options())
+    found = {item_id for interest in response.interests for item_id in interest.item_ids}
+    item_ids = found.union(body.user.hist_item, body.user.exclude_item_ids, response.candidates.item_ids)
+    return JSONResponse(to_json(response) | {"titles": catalogue.titles_of(item_ids)})
+
+
+@router.get("/info", response_model=Info)
+async def info(backend: BackendOf, server: Server = "main") -> Any:
+    """What is being served and which limits hold."""
+    return JSONResponse(to_json(await backend.client(server).get_server_info()))
+
+
+@router.get("/count", response_model=Count)
+async def count(
+    backend: BackendOf,
+    filter: Annotated[str, Query(description="Milvus expression; empty counts everything.")] = "",  # noqa: A002
+    server: Server = "main",
+) -> Any:
+    """The number of released items, all of them or those that match a filter."""
+    return JSONResponse(to_json(await backend.client(server).count_items(filter)))
+
+
+health = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """How it is."""
+
+    status: Literal["ok"] = "ok"
+
+
+@health.get("/healthz")
+async def healthz() -> Health:
+    """Whether the gateway runs, whatever the recall server does."""
+    return Health()
+
+
+@health.get("/readyz", responses=responses(409, 429, 501, 502, 503, 504))
+async def readyz(backend: BackendOf) -> Health:
+    """Whether the recall server is ready to answer."""
+    if not await backend.main.is_serving():
+        raise ProblemError(503, "Not ready", "the recall server has no release to serve yet", "NOT_READY")
+    return Health()
