@@ -14,6 +14,7 @@ import sys
 import tomllib
 import venv
 import zipfile
+from copy import copy
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cache
@@ -69,12 +70,13 @@ def stages() -> dict[str, Stage]:
         if name == "FROM":
             base, _, alias = rest.partition(" AS ")
             parent = found.get(base)
-            stage = found[alias] = Stage(re.sub(r"\$\{(\w+)\}", lambda match: arguments[match[1]], base))
+            for argument, value in arguments.items():
+                base = base.replace(f"${{{argument}}}", value)
+            stage = found[alias] = Stage(base)
             if parent:
                 inherited = ("env", "labels", "volumes", "ports", "user", "entrypoint", "command", "health_check")
                 for what in inherited:
-                    value = getattr(parent, what)
-                    setattr(stage, what, value if isinstance(value, str) else value.copy())
+                    setattr(stage, what, copy(getattr(parent, what)))
         elif found:
             stage.instructions.append((name, rest))
             _leave(stage, name, rest)
@@ -100,7 +102,9 @@ def _leave(stage: Stage, name: str, text: str) -> None:
         stage.health_check = json.loads(text.partition("CMD ")[2])
 
 
-IMAGES = [name for name, stage in stages().items() if any("/opt/recall /opt/recall" in text for text in stage.of("COPY"))]
+IMAGES = [
+    name for name, stage in stages().items() if any("/opt/recall /opt/recall" in text for text in stage.of("COPY"))
+]
 """The stages that are images."""
 
 
