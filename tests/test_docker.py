@@ -275,7 +275,7 @@ def test_volumes_are_where_the_images_want_them() -> None:
                 in_words = isinstance(volume, str)
                 source, target = volume.split(":")[:2] if in_words else (volume["source"], volume["target"])
                 if source.startswith("./"):
-                    assert (DOCKER / source).is_dir(), source
+                    assert (DOCKER / source).exists(), source
                 elif in_words:
                     assert source in declared, source
                 if image:
