@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 from clients.cli import app as client_app
 from clients.size import Load, size
 from indexer.__main__ import app as indexer_app
+from mind.artifact import load_artifact
 from server.app import RecallServer
 from server.settings import Settings
 from tests.artifacts import make_artifact
@@ -198,7 +199,7 @@ async def test_probes_say_what_the_manifest_makes_of_them(tmp_path: Path) -> Non
     probes = [container[f"{kind}Probe"] for kind in ("startup", "readiness", "liveness")]
     assert all(probe["grpc"] == {"port": PORTS["server"]} for probe in probes)
     store = FakeStore()
-    artifact = make_artifact(tmp_path)
+    artifact = load_artifact(make_artifact(tmp_path))
     options = {"listen": "127.0.0.1:0", "artifacts": str(tmp_path), "milvus_uri": "http://x", "watch_interval_s": 0.05}
     server = RecallServer(Settings(**options), store)
     await server.start()

@@ -161,9 +161,10 @@ class Worker:
 
     def stop(self) -> None:
         """The end of its input is the end of the process."""
-        assert self._process.stdin
+        assert self._process.stdin and self._process.stdout
         self._process.stdin.close()
         self._process.wait(timeout=30)
+        self._process.stdout.close()
 
 
 @contextmanager
