@@ -71,6 +71,15 @@ def measure(load: Worker, replicas: list[Replica], milvus_pid: int | None, **que
     )
 
 
+def compare(load: Worker, replicas: list[Replica], milvus_pid: int | None, rounds: int, **question: Any) -> list[Row]:
+    """The first server alone and all of them, in turn so that both meet the same neighbours; the median of each."""
+    alone, together = [], []
+    for _ in range(rounds):
+        alone.append(measure(load, replicas[:1], milvus_pid, **question))
+        together.append(measure(load, replicas, milvus_pid, **question))
+    return [sorted(rows, key=lambda row: row.users_per_s)[rounds // 2] for rows in (alone, together)]
+
+
 @contextmanager
 def slow_servers(directory: Path) -> Iterator[list[Replica]]:
     """Servers with a store that takes its time."""
@@ -108,16 +117,17 @@ def _users_answered(metrics: str) -> float:
 def table(title: str, rows: list[Row]) -> Table:
     """One server and three, and the ratio."""
     shown = Table(title=title, title_justify="left")
-    for heading in ("servers", "users/s", "ratio", "answered by each", "busy cores of each", "of Milvus", "refused"):
+    headings = "servers|users/s|ratio|answered by each|busy cores of each|of Milvus|CPU s/1,000|refused"
+    for heading in headings.split("|"):
         shown.add_column(heading, justify="right")
     for row in rows:
         ratio = f"{row.users_per_s / rows[0].users_per_s:.2f}"
-        shares, cores = (
-            ", ".join(f"{each:.1%}" for each in row.shares),
-            ", ".join(f"{each:.2f}" for each in row.server_cpu),
-        )
+        shares = ", ".join(f"{each:.1%}" for each in row.shares)
+        cores = ", ".join(f"{each:.2f}" for each in row.server_cpu)
+        cost = 1000 * (sum(row.server_cpu) + row.milvus_cpu) / row.users_per_s
         milvus = f"{row.milvus_cpu:.2f}" if row.milvus_cpu else ""
-        shown.add_row(f"{row.servers}", f"{row.users_per_s:,.0f}", ratio, shares, cores, milvus, f"{row.refused}")
+        cells = (f"{row.users_per_s:,.0f}", ratio, shares, cores, milvus, f"{cost:.2f}", f"{row.refused}")
+        shown.add_row(f"{row.servers}", *cells)
     return shown
 
 
@@ -125,7 +135,7 @@ def slow(directory: Path, seconds: float) -> list[Row]:
     """One server and three whose store is slow and costs no processor."""
     question = {"users": SLOW_REQUEST, "callers": SLOW_CALLERS, "seconds": seconds}
     with slow_servers(directory) as replicas, world.worker("tests.bench.serving.load", str(directory)) as load:
-        return [measure(load, replicas[:count], None, **question) for count in (1, SERVERS)]
+        return compare(load, replicas, None, rounds=1, **question)
 
 
 @app.command()
@@ -133,6 +143,7 @@ def main(
     directory: Annotated[Path, typer.Option(help="Where model, Milvus and logs go.")] = Path("build/scaling"),
     items: Annotated[int, typer.Option(help="Items in Milvus.")] = 100_000,
     seconds: Annotated[float, typer.Option(help="Of every measurement.")] = 10,
+    rounds: Annotated[int, typer.Option(help="Turns with Milvus, of which the median counts.")] = 5,
 ) -> None:
     """Print machine, figures and ratios."""
     console.print(describe())
@@ -146,7 +157,7 @@ def main(
         with milvus_servers(real, uri) as replicas, world.worker("tests.bench.serving.load", str(real)) as load:
             for users, callers in ((1, 64), (64, 16)):
                 question = {"users": users, "callers": callers, "seconds": seconds}
-                rows = [measure(load, replicas[:count], milvus_pid, **question) for count in (1, SERVERS)]
+                rows = compare(load, replicas, milvus_pid, rounds, **question)
                 console.print(table(f"one Milvus, {items:,} items, requests of {users}, {callers} callers", rows))
 
 
