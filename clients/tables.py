@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from clients.size import Size
 from protos.recall.v1 import recall_pb2
 
 _INTEREST_COLORS = ("cyan", "magenta", "yellow", "green")
@@ -110,6 +111,24 @@ def info_view(info: recall_pb2.GetServerInfoResponse) -> RenderableType:
     if info.refused_release:
         grid.add_row(Text("refused", style="bold red"), Text(info.refused_release, style="red"))
     return grid
+
+
+def size_view(size: Size) -> RenderableType:
+    """What a load needs, and what that rests on."""
+    servers, milvus = size.servers, size.milvus
+    table = _table()
+    for heading, justify in (("", "left"), ("how many", "right"), ("busy cores", "right"), ("memory", "right")):
+        table.add_column(heading, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_row(
+        "server processes", f"{servers.processes:,}", f"{servers.cores:,.1f}", f"{servers.gb_each:,.1f} GB each"
+    )
+    table.add_row(
+        "Milvus query nodes", f"{milvus.query_nodes:,}", f"{milvus.cores:,.1f}", f"{milvus.gb:,.1f} GB in all"
+    )
+    said = Table.grid(padding=(0, 2))
+    for each in size.assumptions:
+        said.add_row(Text("extrapolated", style="yellow") if each.extrapolated else Text("measured"), Text(each.says))
+    return Group(table, said)
 
 
 def status_words(status: int) -> str:

@@ -1,24 +1,20 @@
-"""The images and the compose file without a container engine: linters, and what they name, run as they would run it.
+"""The images and the compose files without a container engine: linters, and what they name, run as they would run it.
 
 The schema of compose files is the one of the Compose Specification, from the PyPI package check-jsonschema.
 """
 
 import hashlib
-import json
+import importlib
 import os
 import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import tomllib
-import zipfile
-from collections.abc import Iterator
-from fnmatch import fnmatch
-from importlib import metadata
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,161 +22,71 @@ import pytest
 import typer
 import yaml
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from clients.cli import app as client_app
 from indexer.__main__ import app as indexer_app
 from server.settings import Settings
 from tests.artifacts import make_artifact
+from tests.bench.serving.world import free_port
+from tests.images import (
+    DOCKER,
+    DOCKERFILE,
+    IMAGES,
+    LOCKED,
+    PORTS,
+    PROJECT,
+    ROOT,
+    Container,
+    admitted,
+    build_wheel,
+    copied,
+    extras,
+    make_environment,
+    needed,
+    run,
+    stages,
+    tool,
+)
 
-ROOT = Path(__file__).parents[1]
-DOCKER = ROOT / "docker"
-PROGRAMS = ["indexer", "server"]
-PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PROJECT = PYPROJECT["project"]
-PACKAGES = [pattern.removesuffix("*") for pattern in PYPROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
-LOCKED = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-COMPOSE = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+COMPOSE_FILES = ["compose.yaml", "compose.demo.yaml", "compose.gpu.yaml"]
+COMPOSE, DEMO, GPU = (yaml.safe_load((DOCKER / name).read_text()) for name in COMPOSE_FILES)
 SERVICES = COMPOSE["services"]
+OURS = {name: service["build"]["target"] for name, service in SERVICES.items() if "build" in service}
+"""Services that run images of ours: the image of each."""
 YAML_RULES = "{extends: default, rules: {document-start: disable, line-length: {max: 120}}}"
 
 
-def instructions(program: str) -> list[tuple[str, str]]:
-    """Of a Dockerfile: FROM, RUN, ... and the text after each."""
-    text = re.sub(r"^#.*\n", "", (DOCKER / f"{program}.Dockerfile").read_text(), flags=re.MULTILINE)
-    lines = text.replace("\\\n", "").splitlines()
-    return [(line.split()[0], line.split(maxsplit=1)[1]) for line in lines if line]
+def plain(text: str) -> str:
+    """What compose makes of a value with no variable set on the host."""
+    return re.sub(r"\$\{\w+:-(.*?)\}", r"\1", text)
 
 
-def image(program: str) -> dict[str, Any]:
-    """What the last stage of a Dockerfile leaves in the image: commands, environment, ports."""
-    every = instructions(program)
-    start = max(number for number, (name, _) in enumerate(every) if name == "FROM")
-    left: dict[str, Any] = {"ENV": {}, "CMD": []}
-    for name, text in every[start:]:
-        if name == "ENV":
-            left["ENV"] |= dict(word.split("=", 1) for word in shlex.split(text) if not word.startswith("PATH="))
-        elif name in ("ENTRYPOINT", "CMD"):
-            left[name] = json.loads(text)
-        elif name == "HEALTHCHECK":
-            left[name] = json.loads(text.partition("CMD ")[2])
-        else:
-            left[name] = text
-    return left
+def variables(service: str) -> dict[str, str]:
+    """What compose adds to an image's environment."""
+    return {name: plain(value) for name, value in SERVICES[service].get("environment", {}).items()}
 
 
-def of_build(program: str, name: str, text: str = "") -> list[str]:
-    """The texts of the instructions called `name` that contain `text`, of all stages."""
-    return [found for instruction, found in instructions(program) if instruction == name and text in found]
-
-
-def copied(program: str) -> set[str]:
-    """The files and directories of the repository that go into an image's build."""
-    return {word for text in of_build(program, "COPY") if "--from" not in text for word in text.split()[:-1]}
-
-
-def environment(program: str) -> dict[str, str]:
-    """What compose gives a program, the image's own included, with no variable set on the host."""
-    given = image(program)["ENV"] | SERVICES[program]["environment"]
-    return {name: re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value) for name, value in given.items()}
-
-
-def run(command: list[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
-
-
-def tool(name: str) -> Path:
-    return Path(sys.executable).parent / name
-
-
-def admitted(path: Path) -> bool:
-    """Whether .dockerignore lets a path, relative to the root, into the build; its last word on it counts."""
-    verdict = True
-    for line in (ROOT / ".dockerignore").read_text().splitlines():
-        pattern = line.removeprefix("!")
-        if line and not line.startswith("#") and any(fnmatch(str(p), pattern) for p in (path, *path.parents)):
-            verdict = line.startswith("!")
-    return verdict
-
-
-def needed(requirements: list[str], extras: set[str]) -> set[str]:
-    """Names of the packages that these requirements bring here, with what those bring, and so on."""
-    names: set[str] = set()
-    seen: set[tuple[str, str]] = set()
-    todo = [(Requirement(text), extras) for text in requirements]
-    while todo:
-        requirement, wanted = todo.pop()
-        if requirement.marker and not any(requirement.marker.evaluate({"extra": e}) for e in wanted or {""}):
-            continue
-        name = canonicalize_name(requirement.name)
-        if name == PROJECT["name"]:
-            own = [text for extra in requirement.extras for text in PROJECT["optional-dependencies"][extra]]
-            todo += [(Requirement(text), set()) for text in own]
-        elif (name, str(requirement.extras)) not in seen:
-            seen.add((name, str(requirement.extras)))
-            names.add(name)
-            todo += [(Requirement(text), requirement.extras) for text in metadata.requires(name) or []]
-    return names
+def gateway_settings() -> Any:
+    return importlib.import_module("clients.gateway.settings").Settings
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The project as the server's image has it: the wheel of nothing but what the Dockerfile copies."""
-    build = tmp_path_factory.mktemp("build")
-    for source in copied("server"):
-        if (ROOT / source).is_dir():
-            for file in filter(Path.is_file, (ROOT / source).rglob("*")):
-                if admitted(file.relative_to(ROOT)):
-                    (build / file.relative_to(ROOT)).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(file, build / file.relative_to(ROOT))
-        elif source == PROJECT["readme"]:
-            (build / source).write_text("Its text is in no image.\n")
-        else:
-            shutil.copy(ROOT / source, build)
-    (wheel_command,) = of_build("server", "RUN", "--no-deps --wheel-dir")
-    offline = {"PATH": f"{tool('.')}:{os.environ['PATH']}", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1"}
-    built = run(["/bin/sh", "-ec", wheel_command], cwd=build, env=offline)
-    assert built.returncode == 0, built.stderr
-    (wheel,) = (build / "wheels").glob("mind_recall-*.whl")
-    with zipfile.ZipFile(wheel) as file:
-        file.extractall(build / "installed")
-    for package in PACKAGES:  # one that is missing would be found in the working tree all the same
-        assert (build / "installed" / package / "__init__.py").is_file(), package
-    yield build / "installed"
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes what an image has installed, once."""
+    directory = tmp_path_factory.mktemp("images")
+    (directory / "build").mkdir()
+    wheel = build_wheel(directory / "build")
+
+    def of(image: str) -> Path:
+        made = directory / image
+        return made if made.exists() else make_environment(image, wheel, made)
+
+    return of
 
 
-class Container:
-    """Runs commands with the environment of an image or service, and the wheel instead of the working tree."""
-
-    def __init__(self, program: str, installed: Path, directory: Path, changes: dict[str, str]) -> None:
-        self.directory = directory
-        self.changes = changes
-        self.env = {name: self._changed(value) for name, value in environment(program).items()}
-        self.env |= {"PATH": os.environ["PATH"], "PYTHONPATH": str(installed)}
-
-    def _changed(self, text: str) -> str:
-        for old, new in self.changes.items():
-            text = text.replace(old, new)
-        return text
-
-    def command(self, *words: str) -> list[str]:
-        """The command as it runs here."""
-        assert words[0] == "python"
-        return [sys.executable, *map(self._changed, words[1:])]
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return run(self.command(*words), env=self.env, cwd=self.directory)
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        log = (self.directory / "log.txt").open("w")
-        with log:
-            return subprocess.Popen(self.command(*words), env=self.env, cwd=self.directory, stdout=log, stderr=log)
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_dockerfiles_are_clean(program: str) -> None:
-    result = run([tool("hadolint"), "--failure-threshold", "style", DOCKER / f"{program}.Dockerfile"])
+def test_dockerfile_is_clean() -> None:
+    result = run([tool("hadolint"), "--failure-threshold", "style", DOCKERFILE])
     assert result.returncode == 0, result.stdout
 
 
@@ -189,14 +95,15 @@ def test_yaml_is_clean() -> None:
     assert result.returncode == 0, result.stdout
 
 
-def test_compose_file_follows_the_specification() -> None:
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_compose_files_follow_the_specification(name: str) -> None:
     checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    result = run([*checker, DOCKER / "compose.yaml"])
+    result = run([*checker, DOCKER / name])
     assert result.returncode == 0, result.stdout
 
 
-def test_every_image_is_pinned() -> None:
-    bases = {text.split()[0] for program in PROGRAMS for text in of_build(program, "FROM")}
+def test_every_base_is_pinned() -> None:
+    bases = {stage.base for stage in stages().values()} - stages().keys()
     assert len(bases) == 1
     python = re.fullmatch(r"python:(\d+\.\d+\.\d+)-slim-bookworm", bases.pop())
     assert python
@@ -207,54 +114,82 @@ def test_every_image_is_pinned() -> None:
         assert tag == "local" if "build" in service else re.search(r"\d+.\d+", tag), name
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_build_context_has_what_is_copied_and_little_else(program: str) -> None:
-    build = SERVICES[program]["build"]
-    assert (DOCKER / build["context"]).resolve() == ROOT
-    assert (ROOT / build["dockerfile"]).is_file()
-    sources = copied(program)
-    assert {source for source in sources if not admitted(Path(source))} == set()
-    assert {source for source in sources if not (ROOT / source).exists()} <= {PROJECT["readme"]}
-    for left_out in (".git", ".venv", "artifacts/1/model.safetensors", "tests", "mind/__pycache__/a.pyc", "mind/a.pyc"):
+def test_build_context_has_what_is_copied_and_little_else() -> None:
+    builds = [
+        service["build"]
+        for compose in (COMPOSE, DEMO)
+        for service in compose["services"].values()
+        if "build" in service
+    ]
+    assert {build["target"] for build in [*builds, GPU["services"]["server"]["build"]]} == set(IMAGES)
+    for build in builds:
+        assert (DOCKER / build["context"]).resolve() == ROOT
+        assert ROOT / build["dockerfile"] == DOCKERFILE
+    assert {source for source in copied() if not admitted(Path(source))} == set()
+    assert {source for source in copied() if not (ROOT / source).exists()} <= {PROJECT["readme"]}
+    for left_out in (
+        ".git", ".venv", "artifacts/1/model.safetensors", "docker/a.md", "tests", "mind/__pycache__/a.pyc", "a.pyc",
+    ):  # fmt: skip
         assert not admitted(Path(left_out)), left_out
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_lock_covers_an_image_and_brings_no_paddle(program: str) -> None:
-    (wanted,) = of_build(program, "RUN", "--only-binary")
-    (extras,) = re.findall(r'"\.\[(.+?)\]"', wanted)
-    assert program in extras.split(",")
-    names = needed([*PROJECT["dependencies"], f"{PROJECT['name']}[{extras}]"], set())
-    assert {"grpcio", "numpy", "pymilvus", "typer"} <= names  # the server's image checks its health with the client
+@pytest.mark.parametrize("image", IMAGES)
+def test_lock_covers_an_image(image: str) -> None:
+    names = needed(extras(image))
     assert names - LOCKED.keys() == set()
-    assert {name for name in names if "paddle" in name} == set()
+    assert {"grpcio", "protobuf"} <= names
+    with_paddle = image in ("server-gpu", "trainer")
+    assert ("paddlepaddle" in names) == with_paddle
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_build_pins_the_versions_of_the_lock(program: str, tmp_path: Path) -> None:
-    (pin,) = of_build(program, "RUN", "constraints.txt")
-    (settings,) = of_build(program, "ENV", "PIP_CONSTRAINT")
-    (directory,) = of_build(program, "WORKDIR")
-    assert dict(word.split("=") for word in settings.split())["PIP_CONSTRAINT"] == f"{directory}/constraints.txt"
-    shutil.copy(ROOT / "requirements.lock", tmp_path)
-    assert run(["/bin/sh", "-ec", pin], cwd=tmp_path).returncode == 0
-    pins = [Requirement(line) for line in (tmp_path / "constraints.txt").read_text().splitlines()]
+def test_gpu_image_has_the_locked_version_of_paddle() -> None:
+    arguments = dict(text.split("=") for text in stages()["server-gpu-build"].of("ARG"))
+    assert arguments["PADDLE"] == LOCKED["paddlepaddle"]
+    assert re.fullmatch(r"cu\d{3}", arguments["CUDA"])
+    options = {f"RECALL_{name.upper()}": field for name, field in Settings.model_fields.items()}
+    for name in ("RECALL_ENCODER", "RECALL_DEVICE"):
+        assert stages()["server-gpu"].env[name] in options[name].annotation.__args__
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs install.sh with a pip that fetches two wheels, `first` and `second`, and installs nothing."""
+    pip = tmp_path / "bin" / "pip"
+    pip.parent.mkdir()
+    pip.write_text(
+        '#!/bin/sh\necho "pip $*" >> calls.txt\n'
+        'if [ "$1" = wheel ]; then cp "$PIP_CONSTRAINT" pins.txt; mkdir dependencies; '
+        "for name in first second mind_recall-0; do printf $name > dependencies/$name.whl; done; fi\n"
+    )
+    pip.chmod(0o755)
+    path = {"PATH": f"{pip.parent}:{tool('.')}:{os.environ['PATH']}"}
+
+    def of(lock: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "requirements.lock").write_text(lock)
+        shutil.rmtree(tmp_path / "dependencies", ignore_errors=True)
+        return run(["/bin/sh", DOCKER / "install.sh", "server,cli", "recall"], cwd=tmp_path, env=path)
+
+    return of
+
+
+def test_installation_pins_the_versions_of_the_lock(install: Callable[..., Any], tmp_path: Path) -> None:
+    lines = (ROOT / "requirements.lock").read_text()
+    hashes = [f"    --hash=sha256:{hashlib.sha256(name).hexdigest()}" for name in (b"first", b"second")]
+    result = install(lines + "\n".join(hashes) + "\n")
+    assert result.returncode == 0, result.stderr
+    pins = [Requirement(line) for line in (tmp_path / "pins.txt").read_text().splitlines()]
     assert {pin.name for pin in pins} == LOCKED.keys()
     assert all(str(pin.specifier).startswith("==") for pin in pins)
+    fetch, set_up = (tmp_path / "calls.txt").read_text().splitlines()
+    assert "--only-binary=:all:" in fetch
+    assert fetch.endswith(".[server,cli]")
+    assert "recall/bin/python" in set_up
+    assert "mind_recall" not in set_up
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_build_stops_at_a_wheel_that_the_lock_does_not_know(program: str, tmp_path: Path) -> None:
-    (check,) = of_build(program, "RUN", "sha256sum")
-    (tmp_path / "wheels").mkdir()
-    for name in ("first", "second"):
-        (tmp_path / "wheels" / f"{name}.whl").write_text(name)
-    first, second = (f"    --hash=sha256:{hashlib.sha256(name).hexdigest()}\n" for name in (b"first", b"second"))
-    (tmp_path / "requirements.lock").write_text(first + second)
-    assert run(["/bin/sh", "-c", check], cwd=tmp_path).returncode == 0
-    for known in (first, second):
-        (tmp_path / "requirements.lock").write_text(known)
-        result = run(["/bin/sh", "-c", check], cwd=tmp_path)
+def test_installation_stops_at_a_wheel_that_the_lock_does_not_know(install: Callable[..., Any]) -> None:
+    for known in (b"first", b"second"):
+        result = install(f"    --hash=sha256:{hashlib.sha256(known).hexdigest()}\n")
         assert result.returncode == 1
         assert "not in requirements.lock" in result.stdout
 
@@ -262,6 +197,7 @@ def test_build_stops_at_a_wheel_that_the_lock_does_not_know(program: str, tmp_pa
 def test_environment_variables_are_options() -> None:
     options = {
         "server": {f"RECALL_{name.upper()}" for name in Settings.model_fields},
+        "gateway": {f"RECALL_GATEWAY_{name.upper()}" for name in gateway_settings().model_fields},
         "indexer": {
             parameter.envvar
             for command in typer.main.get_command(indexer_app).commands.values()
@@ -269,99 +205,197 @@ def test_environment_variables_are_options() -> None:
             if parameter.envvar
         },
     }
-    for program in PROGRAMS:
-        given = {name for name in environment(program) if name.startswith("RECALL_")}
-        assert given, program
-        assert given - options[program] == set(), program
+    assert OURS.keys() == options.keys()
+    for service, image in OURS.items():
+        given = {name for name in stages()[image].env | variables(service) if name.startswith("RECALL_")}
+        assert given, service
+        assert given - options[service] == set(), service
+    gpu = {name for name in stages()["server-gpu"].env if name.startswith("RECALL_")}
+    assert gpu - options["server"] == set()
 
 
 def test_ports_agree() -> None:
-    server = image("server")
-    port = server["EXPOSE"]
     health = typer.main.get_command(client_app).commands["health"]
     (client_default,) = [parameter.default for parameter in health.params if parameter.name == "server"]
-    addresses = [
-        Settings.model_fields["listen"].default,
-        client_default,
-        server["ENV"]["RECALL_LISTEN"],
-        server["HEALTHCHECK"][-1],
-    ]
-    assert {address.rpartition(":")[2] for address in addresses} == {port}
-    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published == {"server": [f"127.0.0.1:{port}:{port}"]}
+    server, gateway = stages()["server"], stages()["gateway"]
+    addresses = {
+        "server": [
+            Settings.model_fields["listen"].default,
+            client_default,
+            server.env["RECALL_LISTEN"],
+            server.health_check[-1],
+            variables("gateway")["RECALL_GATEWAY_SERVER"],
+        ],
+        "metrics": [server.env["RECALL_METRICS_LISTEN"]],
+        "gateway": [gateway_settings().model_fields["listen"].default, gateway.env["RECALL_GATEWAY_LISTEN"]],
+    }
+    for name, said in addresses.items():
+        assert {int(address.rpartition(":")[2]) for address in said} == {PORTS[name]}, name
+    assert f":{PORTS['gateway']}/" in gateway.health_check[-1]
+    assert server.ports == stages()["server-gpu"].ports == [PORTS["server"], PORTS["metrics"]]
+    assert gateway.ports == [PORTS["gateway"]]
+    for name, service in SERVICES.items():
+        for published in service.get("ports", []):
+            host, outside, inside = published.split(":")
+            assert host == "127.0.0.1", f"{name} is reachable from other machines"
+            assert outside == inside
+            assert name not in OURS or int(inside) in stages()[OURS[name]].ports
+
+
+def test_prometheus_asks_every_server_where_it_tells() -> None:
+    jobs = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    asked = [(name, found["port"]) for job in jobs for found in job["dns_sd_configs"] for name in found["names"]]
+    assert asked == [("server", PORTS["metrics"])]
 
 
 def test_compose_starts_and_stops_in_order() -> None:
-    for name, service in SERVICES.items():
+    services = SERVICES | {name: SERVICES.get(name, {}) | changed for name, changed in DEMO["services"].items()}
+    for name, service in services.items():
         for other, how in service.get("depends_on", {}).items():
             if how["condition"] == "service_healthy":
-                assert "healthcheck" in SERVICES[other], f"{name} waits for {other}"
+                assert "healthcheck" in services[other] or stages()[OURS[other]].health_check, (
+                    f"{name} waits for {other}"
+                )
+            else:
+                assert services[other]["restart"] == "no", f"{name} waits for the end of {other}"
     assert SERVICES["server"]["depends_on"].keys() == {"milvus", "indexer"}
-    for program in PROGRAMS:
-        assert environment(program)["RECALL_MILVUS_URI"] == "http://milvus:19530"
-        assert SERVICES[program]["volumes"][0]["target"] == "/artifacts"
+    assert SERVICES["gateway"]["depends_on"].keys() == {"server"}
+    for service in ("server", "indexer"):
+        assert variables(service)["RECALL_MILVUS_URI"] == "http://milvus:19530"
     drain_s = Settings.model_fields["drain_timeout_s"].default
     assert float(SERVICES["server"]["stop_grace_period"].removesuffix("s")) > drain_s
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_images_are_run_by_an_ordinary_user(program: str) -> None:
-    uid = image(program)["USER"].partition(":")[0]
-    assert any(f"--uid {uid} " in text for text in of_build(program, "RUN", "useradd"))
+def test_volumes_are_where_the_images_want_them() -> None:
+    declared = COMPOSE["volumes"] | DEMO["volumes"]
+    for compose in (COMPOSE, DEMO):
+        for name, service in compose["services"].items():
+            image = service.get("build", {}).get("target") or OURS.get(name)
+            for volume in service.get("volumes", []):
+                in_words = isinstance(volume, str)
+                source, target = volume.split(":")[:2] if in_words else (volume["source"], volume["target"])
+                if source.startswith("./"):
+                    assert (DOCKER / source).exists(), source
+                elif in_words:
+                    assert source in declared, source
+                if image:
+                    assert target in [*stages()[image].volumes, "/data"], f"{name} mounts {target}"
+            if image:
+                writes = SERVICES.get(name, {}) | service
+                assert writes["read_only"]
+                assert writes["tmpfs"] == ["/tmp"]  # noqa: S108
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_images_are_run_by_an_ordinary_user_and_are_labelled(image: str) -> None:
+    uid, gid = stages()[image].user.split(":")
+    (made,) = stages()["runtime"].of("RUN")
+    assert f"--uid {uid} --gid {gid} " in made
     assert int(uid) > 1000
+    for volume in stages()[image].volumes:
+        assert volume in made, f"nobody made {volume} for that user"
+    labels = stages()[image].labels
+    assert labels["org.opencontainers.image.title"].startswith("mind-recall ")
+    assert labels["org.opencontainers.image.licenses"] == PROJECT["license"]
+    assert f"VERSION={PROJECT['version']}" in stages()["runtime"].of("ARG")
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_entrypoints_answer(program: str, installed: Path, tmp_path: Path) -> None:
-    container = Container(program, installed, tmp_path, {})
-    result = container.run(*image(program)["ENTRYPOINT"], "--help")
-    assert result.returncode == 0, result.stderr
-    assert f"python -m {program}" in result.stdout
-
-
-def test_commands_of_the_readme_parse(installed: Path, tmp_path: Path) -> None:
-    text = (DOCKER / "README.md").read_text()
-    inside = re.findall(r"exec server (python .+)", text)
-    jobs = re.findall(r"run --rm indexer (\w[^`\n]*)", text)
-    assert inside
-    assert jobs
-    for words in inside:
-        result = Container("server", installed, tmp_path, {}).run(*shlex.split(words), "--help")
-        assert result.returncode == 0, words
-    for words in jobs:
-        entrypoint = image("indexer")["ENTRYPOINT"]
-        result = Container("indexer", installed, tmp_path, {}).run(*entrypoint, *shlex.split(words), "--help")
-        assert result.returncode == 0, words
-
-
-def test_compose_builds_a_release_and_serves_it(installed: Path, tmp_path: Path, milvus_uri: str) -> None:
-    make_artifact(tmp_path / "artifacts")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    here = {
-        "http://milvus:19530": milvus_uri,
-        "/artifacts": str(tmp_path / "artifacts"),
-        "0.0.0.0:50051": f"127.0.0.1:{port}",
-        "127.0.0.1:50051": f"127.0.0.1:{port}",
+@pytest.mark.parametrize("image", IMAGES)
+def test_what_an_image_installs_is_enough_for_what_it_runs(
+    image: str, environment: Callable[[str], Path], tmp_path: Path
+) -> None:
+    container = Container(image, environment(image), tmp_path, {}, {})
+    words = (
+        [[]]
+        if image != "trainer"
+        else [service["command"][:1] for service in DEMO["services"].values() if "<<" in service]
+    )
+    words = words if image != "trainer" else [["mind.prepare"], ["mind.train"]]
+    for command in words:
+        result = container.run(*stages()[image].entrypoint, *command, "--help")
+        assert result.returncode == 0, result.stderr
+        assert "usage" in result.stdout.lower()
+    modules = {
+        "server": "server.app, server.tracing",
+        "server-gpu": "server.app, mind.paddle_encoder",
+        "indexer": "indexer.store, indexer.servers",
+        "gateway": "clients.gateway.app",
+        "trainer": "mind.training.loop",
     }
-    indexer = Container("indexer", installed, tmp_path, here)
-    built = indexer.run(*image("indexer")["ENTRYPOINT"], *SERVICES["indexer"]["command"])
+    result = container.run("python", "-c", f"import {modules[image]}")
+    assert result.returncode == 0, result.stderr
+
+
+def test_demo_is_prepared_and_trained_where_the_next_step_looks() -> None:
+    commands = {name: service.get("command", []) for name, service in DEMO["services"].items()}
+    config = yaml.safe_load((ROOT / "mind/config.yaml").read_text())["runner"]
+    prepared = commands["data"][commands["data"].index("--output") + 1]
+    assert config["train_data_dir"] == f"{prepared}/train"
+    assert f"/{prepared}/items.parquet" in commands["indexer"]
+    assert stages()["trainer"].of("WORKDIR") == ["/"]
+    assert f"/{config['model_save_path']}" in commands["indexer"]
+    assert commands["trainer"][1:] == ["-m", "mind/config.yaml"]
+    assert "mind/config.yaml mind/config.yaml" in stages()["trainer"].of("COPY")
+
+
+def test_commands_of_the_readme_parse(environment: Callable[[str], Path], tmp_path: Path) -> None:
+    text = (DOCKER / "README.md").read_text()
+    jobs = re.findall(r"run --rm indexer (\w[^`\n]*)", text)
+    assert jobs
+    for words in jobs:
+        container = Container("indexer", environment("indexer"), tmp_path, {}, {})
+        result = container.run(*stages()["indexer"].entrypoint, *shlex.split(words), "--help")
+        assert result.returncode == 0, words
+    for files in re.findall(r"docker compose ((?:--file \S+ )+)", text):
+        for file in re.findall(r"--file (\S+)", files):
+            assert (ROOT / file).is_file(), file
+    for target in re.findall(r"--target (\S+)", text):
+        assert target in IMAGES
+
+
+@contextmanager
+def started(container: Container, image: str, timeout_s: float = 30) -> Iterator[subprocess.Popen[str]]:
+    """An image's entry point, healthy by its own health check."""
+    health_check = stages()[image].health_check
+    assert container.run(*health_check).returncode != 0, "somebody else answers"
+    process = container.start(*stages()[image].entrypoint)
+    log = container.directory / "log.txt"
+    try:
+        deadline = time.monotonic() + timeout_s
+        while (healthy := container.run(*health_check)).returncode != 0 and time.monotonic() < deadline:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        assert healthy.returncode == 0, log.read_text()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_compose_builds_a_release_and_serves_it(
+    environment: Callable[[str], Path], tmp_path: Path, milvus_uri: str
+) -> None:
+    make_artifact(tmp_path / "artifacts")
+    ports = {name: free_port() for name in PORTS}
+    here = {"http://milvus:19530": milvus_uri, "/artifacts": str(tmp_path / "artifacts")}
+    for host in ("0.0.0.0", "127.0.0.1", "server"):
+        here |= {f"{host}:{number}": f"127.0.0.1:{ports[name]}" for name, number in PORTS.items()}
+    made: dict[str, Container] = {}
+    for service, image in OURS.items():
+        (tmp_path / service).mkdir()
+        made[service] = Container(image, environment(image), tmp_path / service, variables(service), here)
+
+    built = made["indexer"].run(*stages()["indexer"].entrypoint, *SERVICES["indexer"]["command"])
     assert built.returncode == 0, built.stderr
     assert "live " in built.stdout
 
-    container = Container("server", installed, tmp_path, here)
-    health_check = image("server")["HEALTHCHECK"]
-    assert container.run(*health_check).returncode != 0
-    server = container.start(*image("server")["ENTRYPOINT"])
-    try:
-        deadline = time.monotonic() + 30
-        while (healthy := container.run(*health_check)).returncode != 0 and time.monotonic() < deadline:
-            assert server.poll() is None, (tmp_path / "log.txt").read_text()
-            time.sleep(0.1)
-        assert healthy.returncode == 0, (tmp_path / "log.txt").read_text()
+    with started(made["server"], "server") as server:
+        scrape = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{PORTS['metrics']}/metrics').read())"
+        assert "recall_serving 1.0" in made["server"].run("python", "-c", scrape).stdout
+        with started(made["gateway"], "gateway") as gateway:
+            ready = stages()["gateway"].health_check[-1].replace("/healthz", "/readyz")
+            assert made["gateway"].run("python", "-c", ready).returncode == 0
+            gateway.send_signal(signal.SIGTERM)
+            assert gateway.wait(timeout=30) in (0, -signal.SIGTERM)  # uvicorn ends by the signal it was sent
         server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=30) == 0, (tmp_path / "log.txt").read_text()
-    finally:
-        server.kill()
-        server.wait()
+        assert server.wait(timeout=30) == 0, (tmp_path / "server" / "log.txt").read_text()

@@ -23,6 +23,7 @@ from tests.bench.serving.world import TOP_K, answer_lines, read_histories
 Call = Callable[[bytes], Awaitable[bytes]]
 """Sends a body, gives the answer's; raises Refused."""
 BODIES = 4_096
+ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
 
 
 class Refused(Exception):  # noqa: N818 - not an error of ours
@@ -33,8 +34,8 @@ class Grpc:
     """RecallService.Recall, bytes in and out."""
 
     def __init__(self, address: str, timeout_s: float) -> None:
-        """One channel for all callers."""
-        options = [("grpc.max_receive_message_length", -1)]
+        """One channel for all callers; calls take turns among the addresses, if there are several."""
+        options = [("grpc.max_receive_message_length", -1), ("grpc.service_config", ROUND_ROBIN)]
         self._channel = grpc.aio.insecure_channel(address, options=options)
         self._recall = self._channel.unary_unary("/recall.v1.RecallService/Recall")
         self._timeout_s = timeout_s
@@ -210,7 +211,8 @@ class LoadGenerator:
                 parts = [self._histories[start : start + 64] for start in range(0, check, 64)]
                 return [found for part in parts for found in way.item_ids(await call(way.body(part, top_k)))][:check]
             run = Run(call, self._bodies_of(way, users, top_k, history))
-            await run.closed(max(callers, 1), min(0.5, seconds))  # connections open, batches find their size
+            await run.closed(1, 0.1)  # connections open
+            await run.closed(max(callers, 1), min(0.5, seconds))  # batches find their size
             run = Run(call, self._bodies_of(way, users, top_k, history))
             cpu, started = time.process_time(), time.perf_counter()
             if calls_per_s:

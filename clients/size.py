@@ -1,0 +1,220 @@
+"""How many servers and how much Milvus a load needs, from what was measured (README, "Serving speed"). Asks nobody."""
+
+import math
+import re
+from dataclasses import dataclass
+
+MEASURED_ITEMS = 367_982
+MEASURED_DIM = 64
+MEASURED_TOP_K = 50
+SERVER_S_ALONE = 0.28
+"""Processor seconds of a server for 1,000 users, one a request."""
+SERVER_S_TOGETHER = 0.09
+"""The same, 64 a request."""
+MILVUS_S = 0.8
+"""Processor seconds of Milvus for 1,000 users, four interests each; 0.6 to 0.8 were measured."""
+SERVED_BY_TOP_K = {10: 1_750, 50: 1_690, 200: 1_280, 1_000: 290}
+"""Users a second of one machine, by candidates a user."""
+SERVER_GB, SERVER_GB_PER_MILLION = 0.2, 0.5
+"""Memory of a server process, and for every million items of a model that it holds."""
+MILVUS_GB, MILVUS_GB_PER_MILLION = 0.25, 0.6
+"""Memory of Milvus, and for every million items (HNSW, M=32)."""
+
+SERVER_MODELS = 2
+"""Models in a server's memory: the one that serves, and the one before it or after it."""
+FULL = 0.9
+"""Share of a query node's memory above which Milvus loads nothing more, by its defaults."""
+FLOAT_BYTES, ID_BYTES = 4, 8
+
+_UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+
+
+class SizeError(ValueError):
+    """A load or machine that makes no sense; the message names the option, the value and the limit."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is to be served, and by what machines."""
+
+    items: float
+    users_per_s: float
+    """At the peak."""
+    top_k: int = 50
+    users_per_request: int = 1
+    dim: int = 64
+    """Numbers in an item's vector."""
+    replicas: int = 2
+    """Copies of a collection in Milvus' memory: one can be lost, and searches are shared out."""
+    collections: int = 3
+    """Collections in Milvus' memory: the live one, the one before it and the one being built."""
+    headroom: float = 0.4
+    """Share of the processors that is idle at the peak."""
+    node_cores: int = 16
+    """Cores of a query node."""
+    node_gb: float = 64
+    """Memory of a query node, GB."""
+    segment_mb: float = 1024
+    """Milvus' dataCoord.segment.maxSize."""
+    milvus_cpu_s: float | None = None
+    """Processor seconds of Milvus for 1,000 users, measured at this size; instead of the estimate."""
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense. Raises SizeError."""
+        for name, value in vars(self).items():
+            if value is not None and name != "headroom" and not 0 < value < math.inf:
+                raise SizeError(f"{name} is {value:g}: it must be above 0")
+        if not 0 <= self.headroom < 1:
+            raise SizeError(f"headroom is {self.headroom:g}: it must be at least 0 and below 1")
+        if self.top_k > max(SERVED_BY_TOP_K):
+            raise SizeError(f"top_k is {self.top_k}: measured up to {max(SERVED_BY_TOP_K):,}")
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Processes of `python -m server`, one core each."""
+
+    processes: int
+    cores: float
+    """That they use at the peak, all together."""
+    gb_each: float
+
+
+@dataclass(frozen=True)
+class Milvus:
+    """Query nodes of Milvus Distributed."""
+
+    query_nodes: int
+    cores: float
+    """That they use at the peak, all together."""
+    gb: float
+    """Memory that they fill, all together."""
+    segments: int
+    """Of one collection; every search goes through all of them."""
+
+
+@dataclass(frozen=True)
+class Assumption:
+    """One step from what was measured to the figures."""
+
+    says: str
+    extrapolated: bool
+    """Whether it goes beyond what was measured."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a load needs, and why."""
+
+    servers: Servers
+    milvus: Milvus
+    assumptions: tuple[Assumption, ...]
+
+
+def amount(text: str) -> float:
+    """20k is 20,000; 100M is 100,000,000; 1.5G, or 1.5B, is 1,500,000,000. Raises SizeError."""
+    found = re.fullmatch(r"(\d[\d,_]*\.?\d*)([kmgb]?)", text.strip().lower())
+    if not found:
+        raise SizeError(f"{text!r} is not an amount such as 20000, 20k or 100M")
+    return float(re.sub("[,_]", "", found[1])) * _UNITS[found[2]]
+
+
+def size(load: Load) -> Size:
+    """The least that carries a load with the headroom asked for."""
+    top_k_cost = _top_k_cost(load.top_k)
+    segments, search_cost = _searching(load)
+    server_s = _server_s(load.users_per_request) * top_k_cost
+    milvus_s = load.milvus_cpu_s or MILVUS_S * top_k_cost * search_cost
+    servers, milvus = _servers(load, server_s), _milvus(load, milvus_s, segments)
+    return Size(servers, milvus, _assumptions(load, server_s, milvus_s, search_cost, segments))
+
+
+def _server_s(users_per_request: int) -> float:
+    """Processor seconds for 1,000 users: a cost for each user and one for each request, through the two measured."""
+    per_request = (SERVER_S_ALONE - SERVER_S_TOGETHER) / (1 - 1 / 64)
+    per_user = SERVER_S_ALONE - per_request
+    return per_user + per_request / users_per_request
+
+
+def _top_k_cost(top_k: int) -> float:
+    """Cost of a user with `top_k` candidates over one with 50, linear between those measured."""
+    cost = {k: SERVED_BY_TOP_K[MEASURED_TOP_K] / served for k, served in SERVED_BY_TOP_K.items()}
+    above = min(k for k in cost if k >= top_k)
+    below = max((k for k in cost if k < top_k), default=above)
+    share = (top_k - below) / (above - below) if above > below else 0
+    return cost[below] + share * (cost[above] - cost[below])
+
+
+def _searching(load: Load) -> tuple[int, float]:
+    """Segments of a collection, and the cost of a search over one of the collection that was measured."""
+    per_segment = load.segment_mb * 2**20 / (FLOAT_BYTES * load.dim + ID_BYTES)
+    segments = math.ceil(load.items / per_segment)
+    deeper = math.log(load.items / segments) / math.log(MEASURED_ITEMS) if load.items > segments else 0
+    return segments, segments * max(1.0, deeper) * load.dim / MEASURED_DIM
+
+
+def _gb_per_million(measured: float, dim: int) -> float:
+    """Memory for a million items whose vectors have another length than those measured."""
+    return measured + (dim - MEASURED_DIM) * FLOAT_BYTES / 1_000
+
+
+def _servers(load: Load, server_s: float) -> Servers:
+    cores = load.users_per_s / 1_000 * server_s
+    processes = max(2, math.ceil(cores / (1 - load.headroom)))
+    million = load.items / 1e6
+    return Servers(
+        processes, cores, SERVER_GB + SERVER_MODELS * million * _gb_per_million(SERVER_GB_PER_MILLION, load.dim)
+    )
+
+
+def _milvus(load: Load, milvus_s: float, segments: int) -> Milvus:
+    cores = load.users_per_s / 1_000 * milvus_s
+    data_gb = load.replicas * load.collections * load.items / 1e6 * _gb_per_million(MILVUS_GB_PER_MILLION, load.dim)
+    room_gb = load.node_gb * FULL - MILVUS_GB
+    if room_gb <= 0:
+        raise SizeError(f"node_gb is {load.node_gb:g}: Milvus alone takes {MILVUS_GB:g} GB of {FULL:.0%} of it")
+    nodes = max(load.replicas, math.ceil(cores / (1 - load.headroom) / load.node_cores), math.ceil(data_gb / room_gb))
+    return Milvus(nodes, cores, data_gb + nodes * MILVUS_GB, segments)
+
+
+def _assumptions(
+    load: Load, server_s: float, milvus_s: float, search_cost: float, segments: int
+) -> tuple[Assumption, ...]:
+    other_vectors = load.dim != MEASURED_DIM
+    other_size = other_vectors or load.items > MEASURED_ITEMS
+    other_requests = load.users_per_request not in (1, 64) or load.top_k not in SERVED_BY_TOP_K
+    estimate = (
+        f"{MILVUS_S} at {MEASURED_ITEMS:,} items (HNSW, ef=128), times {search_cost:.2f} for segments ({segments} of "
+        f"up to {load.segment_mb:g} MB), deeper graphs and {load.dim} numbers a vector"
+    )
+    return (
+        Assumption(
+            f"1,000 users cost a server {server_s:.2f} s of processor time: {SERVER_S_ALONE} one by one and "
+            f"{SERVER_S_TOGETHER} in requests of 64, here {load.users_per_request} a request; top {load.top_k}",
+            other_requests,
+        ),
+        Assumption(
+            f"1,000 users cost Milvus {milvus_s:.2f} s of processor time: "
+            f"{'as given' if load.milvus_cpu_s else estimate}",
+            other_size and not load.milvus_cpu_s,
+        ),
+        Assumption(
+            f"a server holds {SERVER_MODELS} models, {SERVER_GB_PER_MILLION} GB a million items of {MEASURED_DIM}"
+            " numbers",
+            other_size,
+        ),
+        Assumption(
+            f"Milvus holds {load.replicas} replicas of {load.collections} collections, {MILVUS_GB_PER_MILLION} GB a "
+            f"million items, and fills a node to {FULL:.0%}",
+            other_size,
+        ),
+        Assumption(
+            f"many machines do as well as one (AMD EPYC), and {load.headroom:.0%} of their processors are idle at the "
+            "peak",
+            extrapolated=True,
+        ),
+        Assumption(
+            "left out: building indexes, proxies and coordinators of Milvus, its message queue and object storage",
+            extrapolated=True,
+        ),
+    )
