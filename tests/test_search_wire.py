@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
@@ -13,6 +13,7 @@ int64 = st.integers(-(2**63), 2**63 - 1)
 float32 = st.floats(width=32, allow_nan=False)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     queries=st.integers(1, 40),
     dim=st.sampled_from([1, 16, 31, 64, 200]),
@@ -37,6 +38,7 @@ def test_a_request_is_what_pymilvus_would_send(
     assert ours == theirs
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(rows=st.lists(st.lists(st.tuples(st.text(), float32), max_size=20), max_size=20))
 def test_keys_that_are_text_are_read_as_protobuf_reads_them(rows: list[list[tuple[str, float]]]) -> None:
     answer = _answer([[(0, score) for _, score in row] for row in rows])
@@ -48,6 +50,7 @@ def test_keys_that_are_text_are_read_as_protobuf_reads_them(rows: list[list[tupl
     assert scores.tolist() == [score for row in rows for _, score in row]
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(rows=st.lists(st.lists(st.tuples(int64, float32), max_size=20), max_size=20))
 def test_an_answer_is_read_as_protobuf_reads_it(rows: list[list[tuple[int, float]]]) -> None:
     answer = _answer(rows)
@@ -67,6 +70,7 @@ def test_an_answer_without_hits_and_one_that_is_a_fault() -> None:
     assert (status.code, status.reason, len(hits.item_ids)) == (101, "not loaded", 0)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(kept=st.integers(1, 10_000))
 def test_an_answer_that_is_cut_off_is_refused(kept: int) -> None:
     whole = _answer([[(7, 1.0), (8, 0.5)] * 10] * 3)
