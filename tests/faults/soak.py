@@ -79,7 +79,7 @@ def _release(uri: str, model: Artifact) -> int:
     """Build, publish and prune; gives the number of collections that are left."""
     release(uri, model)
     with Store(Connection(uri)) as store:
-        prune(store, KEPT, incomplete=True, on_drop=lambda name: None)
+        prune(store, KEPT, incomplete=True, in_use=set(), on_drop=lambda name: None)
         return len(item_collections(store))
 
 
