@@ -139,7 +139,7 @@ def status_words(status: int) -> str:
 def _remarks(candidates: recall_pb2.UserCandidates) -> list[Text]:
     remarks = []
     if candidates.status != recall_pb2.USER_STATUS_OK:
-        popular = ": popular items instead" if candidates.fallback else ""
+        popular = ": popular items instead" if candidates.fallback and candidates.item_ids else ""
         remarks.append(Text(status_words(candidates.status) + popular, style="bold yellow"))
     if candidates.detail:
         remarks.append(Text(candidates.detail, style="yellow"))
