@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help install demo test check protos bench bench-serve lock clean
+.PHONY: help install demo test check protos bench bench-serve recording released lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,15 +23,19 @@ demo: install  ## Real data, train, index, serve, evaluate, call: a few minutes
 test: install  ## All tests, against Milvus Lite and a real Milvus server
 	$(BIN)/pytest
 
-check: install  ## ruff, mypy --strict, import arrows, buf lint
+check: install  ## ruff, mypy --strict, import arrows, buf lint, compatible contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_architecture.py
 	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/released.json
 
 protos: install  ## Generate protos/**/*_pb2*.py anew
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/recall/v1/*.proto
+
+released: install  ## At a release: keep the contract as the one that must stay compatible
+	$(BIN)/buf build --exclude-source-info -o protos/released.json
 
 bench: install  ## Benchmarks, with the machine and a baseline beside every figure
 	$(BIN)/python -m tests.bench.encode_and_merge

@@ -1,0 +1,90 @@
+import com.recall.v1.RecallRequest;
+import com.recall.v1.RecallResponse;
+import com.recall.v1.RecallServiceGrpc;
+import com.recall.v1.RecallServiceGrpc.RecallServiceBlockingStub;
+import com.recall.v1.User;
+import com.recall.v1.UserCandidates;
+import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
+import io.grpc.StatusRuntimeException;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.TimeUnit;
+
+/** Candidates for a batch of users, 10 for each, within 500 ms: java Recall localhost:50051 500 10 50,181,174 "". */
+public final class Recall {
+  private static final Metadata.Key<String> REASON =
+      Metadata.Key.of("error-reason", Metadata.ASCII_STRING_MARSHALLER);
+
+  // Calls are spread over all addresses of the target; every call only reads, so a second attempt is harmless.
+  // A service config holds JSON: every number is a Double.
+  private static final Map<String, ?> SERVICE_CONFIG =
+      Map.of(
+          "loadBalancingConfig", List.of(Map.of("round_robin", Map.of())),
+          "methodConfig",
+              List.of(
+                  Map.of(
+                      "name", List.of(Map.of("service", "recall.v1.RecallService")),
+                      "retryPolicy",
+                          Map.of(
+                              "maxAttempts", 4.0,
+                              "initialBackoff", "0.05s",
+                              "maxBackoff", "1s",
+                              "backoffMultiplier", 2.0,
+                              "retryableStatusCodes", List.of("UNAVAILABLE", "RESOURCE_EXHAUSTED")))),
+          "retryThrottling", Map.of("maxTokens", 100.0, "tokenRatio", 0.1));
+
+  /** Up to topK candidates for every history, in order; the time includes retries. */
+  static RecallResponse recall(
+      RecallServiceBlockingStub stub, List<List<Long>> histories, int topK, long timeoutMs) {
+    RecallRequest.Builder request = RecallRequest.newBuilder().setTopK(topK);
+    histories.forEach(ids -> request.addUsers(User.newBuilder().addAllHistItem(ids)));
+    return stub.withDeadlineAfter(timeoutMs, TimeUnit.MILLISECONDS).recall(request.build());
+  }
+
+  /** The server's stable word for what went wrong, such as TOP_K_OUT_OF_RANGE; empty if no server answered. */
+  static String reason(StatusRuntimeException error) {
+    Metadata trailers = error.getTrailers();
+    return trailers != null && trailers.containsKey(REASON) ? trailers.get(REASON) : "";
+  }
+
+  public static void main(String[] args) throws Exception {
+    ManagedChannel channel =
+        Grpc.newChannelBuilder(args[0], InsecureChannelCredentials.create())
+            .defaultServiceConfig(SERVICE_CONFIG)
+            .enableRetry()
+            .build();
+    int exitCode = 0;
+    List<List<Long>> histories = Arrays.stream(args).skip(3).map(Recall::ids).toList();
+    try {
+      RecallServiceBlockingStub stub = RecallServiceGrpc.newBlockingStub(channel);
+      print(recall(stub, histories, Integer.parseInt(args[2]), Long.parseLong(args[1])));
+    } catch (StatusRuntimeException error) {
+      System.err.printf(
+          "%s %s: %s%n", error.getStatus().getCode(), reason(error), error.getStatus().getDescription());
+      exitCode = 1;
+    } finally {
+      channel.shutdown().awaitTermination(1, TimeUnit.SECONDS);
+    }
+    System.exit(exitCode);
+  }
+
+  private static List<Long> ids(String text) {
+    return Arrays.stream(text.split(",")).filter(id -> !id.isEmpty()).map(Long::valueOf).toList();
+  }
+
+  private static void print(RecallResponse answer) {
+    for (int user = 0; user < answer.getResultsCount(); user++) {
+      UserCandidates candidates = answer.getResults(user);
+      System.out.println(("user " + user + ": " + candidates.getStatus() + " " + candidates.getDetail()).strip());
+      for (int i = 0; i < candidates.getItemIdsCount(); i++) {
+        System.out.printf(
+            "  %d  score %.4f  interest %d%n",
+            candidates.getItemIds(i), candidates.getScores(i), candidates.getInterest(i));
+      }
+    }
+  }
+}

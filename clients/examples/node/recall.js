@@ -1,0 +1,69 @@
+// Candidates for a batch of users, 10 for each, within 500 ms: node recall.js localhost:50051 500 10 50,181,174 ""
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+
+import grpc from "@grpc/grpc-js";
+import protoLoader from "@grpc/proto-loader";
+
+const PROTOS = fileURLToPath(new URL("../../../protos", import.meta.url)); // your copy of recall/v1/recall.proto
+
+// Calls are spread over all addresses of the target; every call only reads, so a second attempt is harmless.
+const SERVICE_CONFIG = {
+  loadBalancingConfig: [{ round_robin: {} }],
+  methodConfig: [
+    {
+      name: [{ service: "recall.v1.RecallService" }],
+      retryPolicy: {
+        maxAttempts: 4,
+        initialBackoff: "0.05s",
+        maxBackoff: "1s",
+        backoffMultiplier: 2,
+        retryableStatusCodes: ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+      },
+    },
+  ],
+  retryThrottling: { maxTokens: 100, tokenRatio: 0.1 },
+};
+
+// Item ids are int64. As strings they are exact; a JavaScript number is so up to 2^53 alone.
+const definition = protoLoader.loadSync("recall/v1/recall.proto", {
+  includeDirs: [PROTOS],
+  keepCase: true,
+  longs: String,
+  enums: String,
+  defaults: true,
+});
+const { RecallService } = grpc.loadPackageDefinition(definition).recall.v1;
+
+/** Resolves to the RecallResponse for { users, top_k, ... }; rejects with grpc.ServiceError. The time includes retries. */
+export function recall(client, request, timeoutMs) {
+  return promisify(client.Recall.bind(client))(request, { deadline: Date.now() + timeoutMs });
+}
+
+/** The server's stable word for what went wrong, such as TOP_K_OUT_OF_RANGE; empty if no server answered. */
+export function reason(error) {
+  return error.metadata?.get("error-reason")[0] ?? "";
+}
+
+async function main([target, timeoutMs, topK, ...histories]) {
+  const client = new RecallService(target, grpc.credentials.createInsecure(), {
+    "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
+  });
+  try {
+    const users = histories.map((ids) => ({ hist_item: ids.split(",").filter(Boolean) }));
+    const answer = await recall(client, { users, top_k: Number(topK) }, Number(timeoutMs));
+    answer.results.forEach(({ status, detail, item_ids, scores, interest }, user) => {
+      console.log(`user ${user}: ${status} ${detail}`.trimEnd());
+      item_ids.forEach((id, i) => console.log(`  ${id}  score ${scores[i].toFixed(4)}  interest ${interest[i]}`));
+    });
+  } catch (error) {
+    console.error(`${grpc.status[error.code]} ${reason(error)}: ${error.details}`);
+    process.exitCode = 1;
+  } finally {
+    client.close();
+  }
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  await main(process.argv.slice(2));
+}
