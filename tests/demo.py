@@ -113,7 +113,7 @@ def _demo(paths: Paths, override: list[str]) -> None:
         _heading(5, "Evaluate through the service, beside three baselines")
         _run(
             "-m", "clients", "recall", "--server", address, "--input", str(DATA / "test" / "test.txt"),
-            "--top-k", "50", "--output", str(paths.served),
+            "--top-k", "50", "--timeout-ms", "60000", "--output", str(paths.served),
         )  # fmt: skip
         _run(
             "-m", "mind.infer", "-m", "mind/config.yaml", "-o", model_path, "--candidates", str(paths.served),
