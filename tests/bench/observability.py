@@ -22,6 +22,7 @@ import typer
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from rich.table import Table
 
+from mind.artifact import Float32, load_artifact
 from server.listeners import make_metrics, make_telemetry
 from server.settings import Settings
 from server.telemetry import SILENT, Telemetry
@@ -129,7 +130,7 @@ def _ratio(own: list[float], silent: list[float]) -> str:
     return f"{np.median(ratios):.3f} ({low:.3f} to {high:.3f})"
 
 
-def _hooks(call_us: float, endpoint: str) -> Table:
+def _hooks(call_us: float, endpoint: str, item_embedding: Float32) -> Table:
     """What a call spends in the hooks, beside the `call_us` microseconds that it costs a silent server in all."""
     os.environ |= TRACED
     silent = hooks.microseconds(SILENT)
@@ -143,6 +144,9 @@ def _hooks(call_us: float, endpoint: str) -> Table:
         more = hooks.microseconds(telemetry) - silent
         telemetry.close()
         table.add_row(name, f"{more:.1f}", f"{more / call_us:.1%}")
+    batch = hooks.BATCH / Settings().recall_sample_rate  # calls between two samples
+    more = hooks.sample_microseconds(item_embedding) / batch
+    table.add_row(f"samples of recall, {len(item_embedding) - 1:,} items", f"{more:.2f}", f"{more / call_us:.1%}")
     return table
 
 
@@ -181,7 +185,8 @@ def main(
                 table.add_row(*row)
             console.print(table)
             if users == 1:
-                console.print(_hooks(float(np.median(found[0].cpu)) * 1_000, endpoint))
+                items_table = load_artifact(artifact).weights.item_embedding
+                console.print(_hooks(float(np.median(found[0].cpu)) * 1_000, endpoint, items_table))
     console.print(f"{receiver.spans:,} spans received")
 
 
