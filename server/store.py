@@ -38,7 +38,8 @@ _CHANNEL = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backof
 _ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}
 """pymilvus tries again until a timeout passes; without one it heeds the number of tries. The time is up to `_call`."""
 _SILENT = re.compile(
-    "unavailable|retry timeout|retry run out|context (canceled|deadline|done)|channel not found|shard leader",
+    "unavailable|retry timeout|retry run out|context (canceled|deadline|done)|shard leader"
+    "|(channel|collection|segment|node) not found",  # by a query node that has just been told to let go of it
     re.IGNORECASE,
 )
 """How pymilvus and Milvus say, with a code that means other things too, that nobody can answer now."""
