@@ -126,7 +126,7 @@ def size(load: Load) -> Size:
     server_s = _server_s(load.users_per_request) * top_k_cost
     milvus_s = load.milvus_cpu_s or MILVUS_S * top_k_cost * search_cost
     servers, milvus = _servers(load, server_s), _milvus(load, milvus_s, segments)
-    return Size(servers, milvus, _assumptions(load, server_s, milvus_s, search_cost, segments))
+    return Size(servers, milvus, _assumptions(load, server_s, milvus_s, top_k_cost, search_cost, segments))
 
 
 def _server_s(users_per_request: int) -> float:
@@ -178,19 +178,21 @@ def _milvus(load: Load, milvus_s: float, segments: int) -> Milvus:
 
 
 def _assumptions(
-    load: Load, server_s: float, milvus_s: float, search_cost: float, segments: int
+    load: Load, server_s: float, milvus_s: float, top_k_cost: float, search_cost: float, segments: int
 ) -> tuple[Assumption, ...]:
     other_vectors = load.dim != MEASURED_DIM
     other_size = other_vectors or load.items > MEASURED_ITEMS
     other_requests = load.users_per_request not in (1, 64) or load.top_k not in SERVED_BY_TOP_K
     estimate = (
-        f"{MILVUS_S} at {MEASURED_ITEMS:,} items (HNSW, ef=128), times {search_cost:.2f} for segments ({segments} of "
-        f"up to {load.segment_mb:g} MB), deeper graphs and {load.dim} numbers a vector"
+        f"{MILVUS_S} at {MEASURED_ITEMS:,} items (HNSW, ef=128), times {top_k_cost:.2f} for the top {load.top_k}, times "
+        f"{search_cost:.2f} for segments ({segments} of up to {load.segment_mb:g} MB), deeper graphs and {load.dim} "
+        "numbers a vector"
     )
     return (
         Assumption(
             f"1,000 users cost a server {server_s:.2f} s of processor time: {SERVER_S_ALONE} one by one and "
-            f"{SERVER_S_TOGETHER} in requests of 64, here {load.users_per_request} a request; top {load.top_k}",
+            f"{SERVER_S_TOGETHER} in requests of 64, here {load.users_per_request} a request, times "
+            f"{top_k_cost:.2f} for the top {load.top_k}",
             other_requests,
         ),
         Assumption(
