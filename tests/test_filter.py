@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mind.artifact import load_artifact
+from mind.collection import VECTOR_SOURCE
 from server.errors import InvalidRequestError
 from server.filter import MAX_CONDITIONS, MAX_VALUES, canonical
 from server.store import MilvusStore
@@ -352,7 +353,7 @@ def test_milvus_understands_what_we_mean(milvus_uri: str, tmp_path: Path) -> Non
         name = runner.run(store.live_collection())
         assert name is not None
         fingerprint = runner.run(store.fingerprint(name))
-        assert fingerprint is not None and fingerprint.attributes == TYPES
+        assert fingerprint is not None and fingerprint.attributes == TYPES | {VECTOR_SOURCE: "VARCHAR"}
         runner.run(store.load(name))
 
         @settings(derandomize=True, max_examples=150, deadline=None, database=None)

@@ -100,7 +100,7 @@ async def test_what_the_journal_explains_is_served_and_nothing_else(released: Re
     assert await store.deleted(released.collection, [1000, 1007, 1014]) == {1000, 1007}
     assert (await released.releases.check())[1].collection == released.collection  # 1000 is one of the sampled
 
-    restarted = Releases(store, released.artifacts, numpy_encoder)
+    restarted = Releases(store, Models(released.artifacts), numpy_encoder)
     await released.admin.delete(released.collection, filter="item_id < 1070 and item_id > 0")
     with pytest.raises(ReleaseRefusedError, match="holds 190 items, its build had 200, with its journal 199 to 199"):
         await restarted.check()

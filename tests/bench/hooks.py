@@ -55,7 +55,8 @@ def sample_microseconds(item_embedding: Float32) -> float:
 def _batch(calls: Calls, context: Any, telemetry: Telemetry) -> None:
     begun, spans = [], []
     for _ in range(BATCH):
-        begun.append(calls.begin("recall.v1.RecallService.Recall", _REQUEST, context))
+        begun.append(calls.begin("recall.v1.RecallService.Recall", context))
+        begun[-1].request = _REQUEST
         spans.append(CALL_SPAN.get())
     arrived = [time.perf_counter()] * BATCH
     with telemetry.batch(spans, arrived, BATCH, "0123456789ab", "items_0123456789ab_01234567") as watched:
