@@ -62,15 +62,18 @@ class Journal:
 
     def apply(self, on_progress: Progress) -> None:
         """Bring everything that is staged, by whatever process, into the collection."""
-        total = self._store.count(self.name, PENDING)
-        done = 0
-        while done < total or self._store.count(self.name, PENDING):
-            on_progress("apply", done, total)
+        done = total = 0
+        while True:
             rows = [_plain(row) for row in self._store.rows(self.name, PENDING, self.batch_rows)]
+            if len(rows) == self.batch_rows and not total:
+                total = self._store.count(self.name, PENDING)
+            on_progress("apply", done, total)
             self._store.delete(self.collection, [row[ITEM_ID] for row in rows if row[OP] == DELETE])
             self._store.upsert(self.collection, [item_of(row) for row in rows if row[OP] != DELETE])
             self._store.upsert(self.name, [row | {APPLIED: True} for row in rows])
             done += len(rows)
+            if len(rows) < self.batch_rows:
+                return
 
 
 def item_of(row: Row) -> Row:

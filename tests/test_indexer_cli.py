@@ -72,10 +72,61 @@ def test_the_life_of_two_releases(lite: str, tmp_path: Path) -> None:
     assert runner.invoke(app, ["count"]).stderr == "error: nothing is live; name the collection to count\n"
 
 
+def test_items_come_and_go_between_two_releases(lite: str, tmp_path: Path) -> None:
+    make_artifact(tmp_path / "models", items=120)
+    (tmp_path / "items.csv").write_text(
+        "\n".join(["item_id,year", *(f"{1000 + 7 * i},{2000 + i % 5}" for i in range(120))])
+    )
+    (tmp_path / "new.csv").write_text("item_id,year\n5,2003\n6,2002\n1000,1980\n")
+    (tmp_path / "since.txt").write_text("1,1000,0\n1,5,1\n")
+    (tmp_path / "given.csv").write_text(f"item_id,embedding\n7,{'|'.join(['0.1'] * 16)}\n")
+    (tmp_path / "gone.txt").write_text("item_id\n1007\n\n1014\n")
+    runner = CliRunner(env={"RECALL_MILVUS_URI": lite})
+
+    def invoke(*arguments: object) -> list[str]:
+        result = runner.invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+    models = ["--artifact", tmp_path / "models"]
+    invoke("build", *models, "--attributes", tmp_path / "items.csv", "--publish")
+    files = ["--attributes", tmp_path / "new.csv", "--interactions", tmp_path / "since.txt"]
+    assert invoke("upsert", *files, "--vectors", tmp_path / "given.csv", *models)[1:] == [
+        "added 1 items, vectors attributes",
+        "added 1 items, vectors given",
+        "added 1 items, vectors neighbours",
+        "changed 1 items",
+    ]
+    assert invoke("upsert", *files, *models)[1:] == ["unchanged 3 items"]
+    assert invoke("delete", "--ids-file", tmp_path / "gone.txt")[1:] == ["deleted 2 items"]
+    assert invoke("delete", "--ids", "1007,77")[1:] == [
+        "unchanged 1 items",
+        "unknown 1 items (77): not in the collection",
+    ]
+    assert invoke("count") == ["121"]
+    first, changes = invoke("status")[1:]
+    assert (first.split()[1], changes) == ("121", "3 added, 1 changed, 2 deleted")
+    assert max(map(len, runner.invoke(app, ["status"]).stdout.splitlines())) <= 80
+
+    make_artifact(tmp_path / "models", items=120, seed=1)
+    invoke("build", *models, "--attributes", tmp_path / "items.csv")
+    carried = invoke("publish", "--carry-over", *models)
+    assert carried[0].startswith("carried changes of items_")
+    assert carried[1:6] == [
+        "added 1 items, vectors attributes",
+        "added 1 items, vectors neighbours",
+        "changed 1 items",
+        "deleted 2 items",
+        "left out 1 items (7): their vectors were given for the model before",
+    ]
+    assert invoke("count") == ["120"]
+
+
 def test_help_names_the_commands() -> None:
     result = run("--help")
     assert result.returncode == 0
-    for word in ("build", "publish", "status", "count", "rollback", "prune", "drop", "Examples", "Exit code"):
+    commands = ("build", "publish", "upsert", "delete", "status", "count", "rollback", "prune", "drop")
+    for word in (*commands, "Examples", "Exit code"):
         assert word in result.stdout
 
 
@@ -138,6 +189,15 @@ def test_a_lite_file_in_use_by_another_process(lite: str, tmp_path: Path) -> Non
         (["build", "--artifact", "{tmp}/a", "--index-param", "M"], 2, "'M': expected NAME=VALUE"),
         (["build", "--artifact", "{tmp}/a", "--type", "year=INT64"], 2, "are about the columns of"),
         (["build"], 2, "--artifact"),
+        (["upsert"], 2, "one of --attributes, --interactions and --vectors"),
+        (["upsert", "--attributes", "{tmp}/x.csv"], 1, "nothing is live; name the collection to change: --collection"),
+        (["delete"], 2, "one of --ids and --ids-file is needed"),
+        (["delete", "--ids", "1", "--ids-file", "x"], 2, "one of --ids and --ids-file is needed"),
+        (["delete", "--ids", "1,x"], 1, "--ids: 'x' is no item id: an integer from -2^63 + 1 to 2^63 - 1"),
+        (["delete", "--ids=-9223372036854775808"], 1, "'-9223372036854775808' is no item id"),
+        (["delete", "--ids-file", "{tmp}/x.txt"], 1, "x.txt: cannot be read: No such file"),
+        (["delete", "--ids-file", "{tmp}/file.db"], 1, "file.db: line 1: 'not Milvus' is no item id"),
+        (["delete", "--ids", "1", "--collection", "items_x"], 1, "items_x: there is no such item collection"),
         (["publsh"], 2, "publsh"),
     ],
 )
