@@ -32,7 +32,7 @@ class Running:
     def __init__(self, directory: Path, degraded: bool) -> None:
         self.store = FakeStore()
         self.store.publish(load_artifact(make_artifact(directory)))
-        settings = Settings(listen="127.0.0.1:0", artifacts=directory, watch_interval_s=0.05, degraded=degraded)
+        settings = Settings(listen="127.0.0.1:0", artifacts=str(directory), watch_interval_s=0.05, degraded=degraded)
         self.server = RecallServer(settings, self.store)
 
     async def start(self) -> None:
