@@ -34,7 +34,7 @@ def test_the_three_are_measured_side_by_side(milvus_server_uri: str, tmp_path: P
     for row in results["closed"] + results["open"]:
         assert row["recall"] > 0.99
         assert row["users_per_s"] > 0 and row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
-    assert all(set(row["outcomes"]) == {"OK"} for row in results["closed"])
+    assert all(set(row["outcomes"]) <= {"OK"} for row in results["closed"])
     assert all("OK" in row["outcomes"] for row in results["open"])  # a busy machine may turn some away
     assert "<svg" in (tmp_path / "2000" / "latency.svg").read_text()
 
