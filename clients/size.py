@@ -184,9 +184,9 @@ def _assumptions(
     other_size = other_vectors or load.items > MEASURED_ITEMS
     other_requests = load.users_per_request not in (1, 64) or load.top_k not in SERVED_BY_TOP_K
     estimate = (
-        f"{MILVUS_S} at {MEASURED_ITEMS:,} items (HNSW, ef=128), times {top_k_cost:.2f} for the top {load.top_k}, times "
-        f"{search_cost:.2f} for segments ({segments} of up to {load.segment_mb:g} MB), deeper graphs and {load.dim} "
-        "numbers a vector"
+        f"{MILVUS_S} at {MEASURED_ITEMS:,} items (HNSW, ef=128), times {top_k_cost:.2f} for the top {load.top_k}, "
+        f"times {search_cost:.2f} for segments ({segments} of up to {load.segment_mb:g} MB), deeper graphs and "
+        f"{load.dim} numbers a vector"
     )
     return (
         Assumption(
