@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from indexer.build import Progress
+from indexer.errors import RefusedError
 from indexer.model import load_model
 from indexer.store import Store
 from indexer.user_store import Users, UserStore
@@ -55,7 +56,11 @@ def encode_users(store: Store, model_version: str, models: Models, on_progress: 
     remembered = users.count() if users.exists() else 0
     if not remembered:
         return None
-    model = load_model(models, model_version)
+    try:
+        model = load_model(models, model_version)
+    except RefusedError as error:
+        why = f"{remembered:,} users are remembered and must be encoded with model {model_version}"
+        raise RefusedError(f"{why}: {error}") from error
     return _Encoding(users, model, on_progress).run(remembered)
 
 

@@ -30,7 +30,9 @@ JARS = Path("/usr/share/java")  # of Debian's libgrpc-java and what it needs
 JAR = re.compile(r"(grpc-(api|context|core|netty|protobuf|protobuf-lite|stub)|guava|protobuf|perfmark-api"
                  r"|netty-(buffer|codec|codec-http|codec-http2|common|handler|resolver|transport"
                  r"|transport-native-unix-common)|geronimo-annotation-1\.3-spec)\.jar")  # fmt: skip
-NO_REGISTRY = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ENETUNREACH|ETIMEDOUT|ENOTCACHED")
+NO_REGISTRY = re.compile(
+    r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ENETUNREACH|ETIMEDOUT|ENOTCACHED|SELF_SIGNED_CERT|UNABLE_TO_"
+)
 MINUTE_MS = "60000"
 BIG = 2**53 + 1  # no JavaScript number
 
