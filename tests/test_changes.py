@@ -417,11 +417,14 @@ def test_changes_made_while_others_are_carried(lite: Released) -> None:
     def busy(store: Store, name: str | None) -> Any:
         old.delete(1007)  # just before the alias moves
         old.upsert("item_id,year\n1021,1980\n")
-        release = publish(store, name)
+        publish(store, name)
         Released(store, new, collection, lite.directory).upsert("item_id,year\n1021,1990\n")  # and just after
-        return release
+        raise StoppedError  # before it can look again
 
-    _, carried = publish_with_changes(lite.store, collection, models_in(lite.directory / "models"), busy, quiet)
+    models = models_in(lite.directory / "models")
+    with pytest.raises(StoppedError):
+        publish_with_changes(lite.store, collection, models, busy, quiet)
+    _, carried = publish_with_changes(lite.store, collection, models, publish, quiet)
     after = Released(lite.store, new, collection, lite.directory)
     assert carried is not None and after.item(1000) is None and after.item(1007) is None
     row = after.item(1021)
