@@ -22,7 +22,7 @@ from indexer.errors import AttributesError, RefusedError, VerificationError
 from indexer.item_commands import models_in
 from indexer.item_files import ItemFile
 from indexer.journal import Journal
-from indexer.release import drop, publish
+from indexer.release import drop, prune, publish
 from indexer.store import Connection, Row, Store
 from indexer.verify import check_contents, check_count
 from mind.artifact import Artifact, load_artifact
@@ -448,5 +448,11 @@ def test_the_journal_goes_with_its_collection(lite: Released) -> None:
     build_model(lite.store, lite.model, lite.directory)
     lite.delete(1000)
     lite.store._client.drop_collection(lite.collection)  # from outside: the journal is left
+    dropped: list[str] = []
+    prune(lite.store, 2, False, dropped.append)
+    assert dropped == [journal]
     build_model(lite.store, lite.model, lite.directory)
+    lite.delete(1000)
+    lite.store._client.drop_collection(lite.collection)
+    build_model(lite.store, lite.model, lite.directory)  # does not take it for its own either
     assert lite.store.changes(lite.collection) == Changes() and lite.store.count(lite.collection) == 200
