@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 
 from indexer.build import Progress
-from indexer.catalogue import item_collections
+from indexer.catalogue import ItemCollection, item_collections
 from indexer.changes import Proposal, Summary, Upsert, neighbours_of, proposal_from_neighbours, stage_deletes
 from indexer.errors import RefusedError
 from indexer.journal import Journal
@@ -59,7 +59,7 @@ def publish_with_changes(
         on_progress: told how far it is.
 
     Returns:
-        The release, and what was carried; None if nothing was changed, or nothing was live.
+        The release, and what was carried; None if nothing was changed, or nothing was live before.
 
     Raises:
         RefusedError: its build did not finish.
@@ -68,19 +68,28 @@ def publish_with_changes(
     finished = [collection for collection in collections if collection.fingerprint]
     if name is None and finished:
         name = max(finished, key=lambda collection: collection.built_at).name
-    live = next((collection for collection in collections if collection.live), None)
-    if name is None or live is None or live.name == name or journal_of(live.name) not in store.collections():
+    source = _before(collections, name)
+    if name is None or source is None or journal_of(source.name) not in store.collections():
         return publish(store, name), None
     fingerprint = find(collections, name).fingerprint
     if fingerprint is None:
         raise RefusedError(f"{name}: its build did not finish; build it again")
-    same_space = live.fingerprint is not None and live.fingerprint.model_version == fingerprint.model_version
-    carrying = _Carrying(store, live.name, name, load_model(models, fingerprint.model_version), same_space)
+    same_space = source.fingerprint is not None and source.fingerprint.model_version == fingerprint.model_version
+    carrying = _Carrying(store, source.name, name, load_model(models, fingerprint.model_version), same_space)
     started = datetime.now(UTC)
     carrying.carry("", on_progress)
     release = publish(store, name)
     carrying.carry((started - _MARGIN).isoformat(timespec="microseconds"), on_progress)  # what came in the meantime
     return release, carrying.carried
+
+
+def _before(collections: list[ItemCollection], name: str | None) -> ItemCollection | None:
+    """The live collection; of one that is live itself, for its publishing was cut short, the one released before it."""
+    live = next((collection for collection in collections if collection.live), None)
+    if live is None or live.name != name:
+        return live
+    earlier = (one for one in collections if "" < one.published_at < live.published_at)  # newest first
+    return next(earlier, None)
 
 
 class _Carrying:

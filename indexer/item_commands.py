@@ -146,7 +146,7 @@ def show_summary(summary: Summary) -> None:
 def show_carried(carried: Carried | None) -> None:
     """Print what was brought along from the release before."""
     if carried is None:
-        display.line("carried", "nothing: no item was changed since the build")
+        display.line("carried", "nothing: no release before it, or no item of it was changed")
         return
     display.line("carried", f"changes of {carried.source}")
     show_summary(carried.summary)

@@ -12,6 +12,7 @@ from indexer.errors import NothingToDoError, RefusedError
 from indexer.store import Store
 from indexer.verify import check_count
 from mind.collection import PUBLISHED_AT
+from mind.journal import collection_of
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ def prune(store: Store, keep: int, incomplete: bool, in_use: Set[str], on_drop: 
         if collection.name not in in_use and store.alias() != collection.name:  # published since it was listed
             store.drop(collection.name)
             on_drop(collection.name)
+    left = store.collections()
+    for name in left:
+        if (owner := collection_of(name)) and owner not in left:  # its drop was cut short
+            store.drop(name)
+            on_drop(name)
 
 
 def drop(store: Store, name: str, allow_live: bool) -> None:

@@ -21,7 +21,7 @@ from indexer.changes import Summary, delete, upsert
 from indexer.errors import AttributesError, RefusedError, VerificationError
 from indexer.item_files import ItemFile
 from indexer.journal import Journal
-from indexer.release import drop, publish
+from indexer.release import drop, prune, publish
 from indexer.store import Connection, Row, Store
 from indexer.verify import check_contents, check_count
 from mind.artifact import Artifact, load_artifact
@@ -417,11 +417,14 @@ def test_changes_made_while_others_are_carried(lite: Released) -> None:
     def busy(store: Store, name: str | None) -> Any:
         old.delete(1007)  # just before the alias moves
         old.upsert("item_id,year\n1021,1980\n")
-        release = publish(store, name)
+        publish(store, name)
         Released(store, new, collection, lite.directory).upsert("item_id,year\n1021,1990\n")  # and just after
-        return release
+        raise StoppedError  # before it can look again
 
-    _, carried = publish_with_changes(lite.store, collection, Models(lite.directory / "models"), busy, quiet)
+    models = Models(lite.directory / "models")
+    with pytest.raises(StoppedError):
+        publish_with_changes(lite.store, collection, models, busy, quiet)
+    _, carried = publish_with_changes(lite.store, collection, models, publish, quiet)
     after = Released(lite.store, new, collection, lite.directory)
     assert carried is not None and after.item(1000) is None and after.item(1007) is None
     row = after.item(1021)
@@ -445,5 +448,11 @@ def test_the_journal_goes_with_its_collection(lite: Released) -> None:
     build_model(lite.store, lite.model, lite.directory)
     lite.delete(1000)
     lite.store._client.drop_collection(lite.collection)  # from outside: the journal is left
+    dropped: list[str] = []
+    prune(lite.store, 2, False, set(), dropped.append)
+    assert dropped == [journal]
     build_model(lite.store, lite.model, lite.directory)
+    lite.delete(1000)
+    lite.store._client.drop_collection(lite.collection)
+    build_model(lite.store, lite.model, lite.directory)  # does not take it for its own either
     assert lite.store.changes(lite.collection) == Changes() and lite.store.count(lite.collection) == 200
