@@ -2,6 +2,11 @@
 
 import sys
 
+from mind.extras import missing
+
+if line := missing("server", "grpc_health", "prometheus_client", "pydantic_settings", "pymilvus", "safetensors"):
+    sys.exit(line)
+
 from mind.errors import ConfigError
 from server.processes import run, run_together
 from server.settings import load_settings
