@@ -34,6 +34,9 @@ check: install  ## ruff, mypy --strict, import arrows, buf lint, compatible cont
 protos: install  ## Generate protos/**/*_pb2*.py anew
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/recall/v1/*.proto
 
+recording: install  ## Run the demo and draw it as tests/demo.svg, which README shows
+	$(BIN)/python -m tests.recording
+
 released: install  ## At a release: keep the contract as the one that must stay compatible
 	$(BIN)/buf build --exclude-source-info -o protos/released.json
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO, cast
 
@@ -40,6 +41,21 @@ admin = typer.Typer(no_args_is_help=True, help="Administer a server; needs --tok
 app.add_typer(admin, name="admin")
 
 _USERS_PER_CALL = 256
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(metadata.version("mind-recall"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 class Merge(StrEnum):

@@ -6,11 +6,18 @@ import json
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+
+from mind.extras import missing
+
+if line := missing("indexer", "pyarrow", "pymilvus", "safetensors", "tenacity", "typer"):
+    sys.exit(line)
 
 import typer
 
@@ -37,7 +44,6 @@ if TYPE_CHECKING:
     from indexer.servers import Servers
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -78,6 +84,21 @@ Exit code: 0 done; 1 failed, one line says why; 2 wrong usage; 130 interrupted.
 """,
 )
 _MILVUS, _SERVERS = "Milvus", "Servers"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(metadata.version("mind-recall"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options before the command."""
 
 
 Artifact = Annotated[

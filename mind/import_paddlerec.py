@@ -4,9 +4,15 @@ PaddleRec's choices are options of our network, so its weights give its interest
 read off the weights where they show it; `OPTIONS` are the rest.
 """
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
+
+from mind.extras import missing
+
+if line := missing("train,cpu", "paddle", "pyarrow", "safetensors", "typer"):
+    sys.exit(line)
 
 import numpy as np
 import typer

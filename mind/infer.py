@@ -1,11 +1,17 @@
 """The command that evaluates: `python -m mind.infer -m mind/config.yaml -top_n 50`."""
 
 import json
+import sys
 import tempfile
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
+
+from mind.extras import missing
+
+if line := missing("train", "pyarrow", "safetensors", "typer"):
+    sys.exit(line)
 
 import numpy as np
 import typer

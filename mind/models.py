@@ -1,8 +1,14 @@
 """The commands over a directory of models: `python -m mind.models list | compare | best | push`."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
+
+from mind.extras import missing
+
+if line := missing("train", "safetensors", "typer"):
+    sys.exit(line)
 
 import typer
 from rich.console import Console

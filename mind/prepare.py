@@ -1,9 +1,15 @@
 """The command that prepares data: `python -m mind.prepare movielens-100k --output data/movielens-100k`."""
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
+
+from mind.extras import missing
+
+if line := missing("train", "pyarrow", "safetensors", "typer"):
+    sys.exit(line)
 
 import numpy as np
 import pyarrow as pa

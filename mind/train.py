@@ -2,10 +2,16 @@
 
 import hashlib
 import json
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
+
+from mind.extras import missing
+
+if line := missing("train,cpu", "paddle", "pyarrow", "safetensors", "typer"):
+    sys.exit(line)
 
 import typer
 from rich.console import Console

@@ -1,9 +1,15 @@
 """The command that searches for settings: `python -m mind.tune -m mind/config.yaml --trials 20 --space ...`."""
 
 import os
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
+
+from mind.extras import missing
+
+if line := missing("train,cpu", "optuna", "paddle", "pyarrow", "safetensors", "typer"):
+    sys.exit(line)
 
 import typer
 from rich.console import Console

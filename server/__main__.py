@@ -2,12 +2,18 @@
 
 import sys
 
+from mind.extras import missing
 from server.signals import leave_when_told
+
+_NEEDED = ("grpc_health", "prometheus_client", "pydantic_settings", "pymilvus", "safetensors")
 
 
 def main() -> int:
     """Serve; the exit code is 0 after a stop, 1 for options that cannot work, 2 for unknown ones."""
     leave_when_told()
+    if line := missing("server", *_NEEDED):
+        print(line, file=sys.stderr)
+        return 1
     from mind.errors import ConfigError  # what takes time comes after it
     from server.processes import run, run_together
     from server.settings import load_settings

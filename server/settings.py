@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Literal, Self
 
@@ -42,7 +43,8 @@ class Settings(BaseSettings):
     """Serve candidates over gRPC from a trained model and its item collection in Milvus.
 
     Every option is also an environment variable, RECALL_ and its name in capitals (RECALL_MILVUS_URI), and a key of
-    the YAML file that --config names (milvus_uri). A flag wins over the environment, that over the file.
+    the YAML file that --config names (milvus_uri). A flag wins over the environment, that over the file. --version
+    prints the version.
     """
 
     model_config = SettingsConfigDict(
@@ -238,13 +240,14 @@ def load_settings(argv: list[str]) -> Settings:
     Raises:
         ConfigError: the file cannot be read, or an option has a wrong type or breaks a limit. Options are called what
             they are called where they were given.
-        SystemExit: an unknown flag (2), or --help (0).
+        SystemExit: an unknown flag (2), or --help or --version (0).
     """
     if any(word.partition("=")[0] == "--milvus-token" for word in argv):
         raise ConfigError(
             "--milvus-token: a flag shows in the process list; give --milvus-token-file, or RECALL_MILVUS_TOKEN"
         )
     early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--version", action="version", version=metadata.version("mind-recall"))
     early.add_argument("--config", type=Path, default=os.environ.get("RECALL_CONFIG"))
     file: Path | None = early.parse_known_args(argv)[0].config
     if file is not None and not Path(file).is_file():
