@@ -14,6 +14,7 @@ from indexer.errors import NothingToDoError, RefusedError
 from indexer.item_files import ItemFile, parse_id, read_ids
 from indexer.journal import Journal
 from indexer.model import load_model
+from indexer.options import ArtifactCache, ReleasedArtifact
 from indexer.release import find
 from indexer.store import Connection, Store
 from mind.collection import ITEM_ID, VECTOR_SOURCE, Fingerprint
@@ -22,11 +23,6 @@ from mind.transfer import CACHE, Models
 
 _LISTED = 10
 
-ReleasedArtifact = Annotated[
-    str,
-    typer.Option("--artifact", help="The model's directory, or a directory or URL of models."),
-]
-ArtifactCache = Annotated[Path, typer.Option(help="Directory that keeps models from a URL.", show_default=False)]
 Collection = Annotated[
     str | None, typer.Option(help="Item collection to change.", show_default="the live one", metavar="NAME")
 ]

@@ -23,7 +23,7 @@ from server.breaker import GuardedStore
 from server.calls import Calls
 from server.door import Door
 from server.errors import ServerError, StoreUnavailableError
-from server.health import HealthServicer
+from server.health import LIVENESS, HealthServicer
 from server.listeners import make_telemetry
 from server.pipeline import CandidatePipeline
 from server.release import Release, Releases, watch
@@ -45,7 +45,6 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
 GC_THRESHOLDS = (20_000, 20, 20)
 """Of `gc.set_threshold`: objects that requests in progress hold are far fewer, so only a leak reaches them."""
-
 
 FIRST_LOOK_S = 10.0
 """How long a server that starts waits for its first release before it answers, if only to say why it cannot serve."""
@@ -88,37 +87,35 @@ class RecallServer:
         self._door = Door(settings.max_concurrent_requests, Calls(telemetry, settings.access_log))
         if telemetry.metrics:
             telemetry.metrics.follow(lambda: self._door.in_progress, lambda: pipeline.queued_users)
-        self._server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", settings.max_request_bytes),
-                # or a second server on this port would silently take half the callers
-                ("grpc.so_reuseport", int(settings.processes > 1)),
-            ],
-        )
-        tokens = Tokens(settings.token_file, "--token-file", "TOKEN") if settings.token_file else None
+        self._server = grpc.aio.server(options=_channel_options(settings))
         self._users = UserService(settings, user_store, self._encode_on)
-        recall = RecallService(settings, self.releases, pipeline, store, self._users)
-        recall = self._door.guard(recall, RECALL, counted=True, tokens=tokens)
-        register(recall, RECALL, self._server)
+        self._add_services(RecallService(settings, self.releases, pipeline, store, self._users))
+        self.port = self._listen()
+        self._watching: list[asyncio.Task[None]] = []
+
+    def _add_services(self, recall: RecallService) -> None:
+        settings = self._settings
+        tokens = Tokens(settings.token_file, "--token-file", "TOKEN") if settings.token_file else None
+        register(self._door.guard(recall, RECALL, counted=True, tokens=tokens), RECALL, self._server)
         if settings.admin_token_file:
             admin_tokens = Tokens(settings.admin_token_file, "--admin-token-file", "ADMIN_TOKEN")
-            admin = AdminService(self.releases, store)
-            admin = self._door.guard(admin, ADMIN, counted=False, tokens=admin_tokens)
-            register(admin, ADMIN, self._server)
+            admin = AdminService(self.releases, self._store)
+            register(self._door.guard(admin, ADMIN, counted=False, tokens=admin_tokens), ADMIN, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if settings.reflection:
             names = [RECALL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME]
             names += [ADMIN.full_name] if settings.admin_token_file else []
             reflection.enable_server_reflection(names, self._server)
+
+    def _listen(self) -> int:
+        settings = self._settings
         try:
             if settings.tls_cert and settings.tls_key:
                 credentials = server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
-                self.port = self._server.add_secure_port(settings.listen, credentials)
-            else:
-                self.port = self._server.add_insecure_port(settings.listen)
+                return self._server.add_secure_port(settings.listen, credentials)
+            return self._server.add_insecure_port(settings.listen)
         except RuntimeError as error:
             raise ConfigError(f"--listen {settings.listen}: the address cannot be used, or is taken") from error
-        self._watching: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Follow releases, and answer calls once the first is loaded or known to be missing, NOT_SERVING until then.
@@ -133,6 +130,7 @@ class RecallServer:
             await self._tell_health()
             looked.set()
 
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._tell_health()
         watching = watch(self.releases, self._settings.watch_interval_s, on_health)
         self._watching = [asyncio.create_task(work) for work in (watching, self._users.follow(self.releases))]
@@ -181,6 +179,17 @@ class RecallServer:
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", RECALL.full_name):
             await self._health.set(name, status)
+
+
+def _channel_options(settings: Settings) -> list[tuple[str, int]]:
+    options = [
+        ("grpc.max_receive_message_length", settings.max_request_bytes),
+        # or a second server on this port would silently take half the callers
+        ("grpc.so_reuseport", int(settings.processes > 1)),
+    ]
+    if settings.max_connection_age_s:
+        options.append(("grpc.max_connection_age_ms", max(1, int(settings.max_connection_age_s * 1000))))
+    return options
 
 
 async def serve(settings: Settings) -> None:

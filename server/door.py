@@ -29,7 +29,6 @@ from server.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
     UnauthenticatedError,
-    UsersDisabledError,
     UserVectorsIncompleteError,
 )
 from server.tokens import Tokens
@@ -54,7 +53,6 @@ _CODES: dict[type[ServerError], int] = {
     ReleaseRefusedError: code_pb2.FAILED_PRECONDITION,
     CollectionGoneError: code_pb2.FAILED_PRECONDITION,
     UserVectorsIncompleteError: code_pb2.FAILED_PRECONDITION,
-    UsersDisabledError: code_pb2.UNIMPLEMENTED,
     NotReadyError: code_pb2.UNAVAILABLE,
     StoppingError: code_pb2.UNAVAILABLE,
     StoreUnavailableError: code_pb2.UNAVAILABLE,

@@ -7,7 +7,6 @@ ServerError
 ├── UnauthenticatedError       a call without the right token
 ├── DisabledError              a method that is turned off
 ├── RefusedError               an admin call that would take the released collection away
-├── UsersDisabledError         the server does not remember users
 ├── UserVectorsIncompleteError not all remembered users are encoded with this model yet
 ├── NotReadyError              no release has been loaded yet
 ├── StoppingError              the server is on its way out
@@ -64,19 +63,16 @@ class UnauthenticatedError(ServerError):
 class DisabledError(ServerError):
     """A method that is turned off."""
 
-    reason = "EXPLAIN_OFF"
+    def __init__(self, message: str, reason: str) -> None:
+        """`reason`: what is turned off, EXPLAIN_OFF or USERS_DISABLED."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class RefusedError(ServerError):
     """An admin call that would take the released collection away."""
 
     reason = "COLLECTION_IS_LIVE"
-
-
-class UsersDisabledError(ServerError):
-    """The server does not remember users."""
-
-    reason = "USERS_DISABLED"
 
 
 class UserVectorsIncompleteError(ServerError):

@@ -6,6 +6,9 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2
 
+LIVENESS = "liveness"
+"""Service that is SERVING whenever the process answers: restarting it helps no server whose Milvus is away."""
+
 
 class HealthServicer(health.aio.HealthServicer):
     """Watchers hear NOT_SERVING, then their stream ends."""

@@ -9,9 +9,9 @@ from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
 from server.errors import InvalidRequestError
 from server.filter import canonical
+from server.limits import check_batch, check_top_k, check_total, check_user_id
 from server.merge import Strategy
 from server.settings import Settings
-from server.user_request import check_user_id
 
 _STRATEGIES = {
     recall_pb2.MERGE_STRATEGY_UNSPECIFIED: Strategy.BEST_SCORE,
@@ -53,19 +53,9 @@ def read_recall(request: recall_pb2.RecallRequest, limits: Settings, attributes:
 
     `attributes`: what filters may name, as in `Fingerprint.attributes`.
     """
-    users = len(request.users)
-    if users == 0:
-        raise InvalidRequestError("users", "is empty; a request has 1 user or more", "EMPTY_BATCH")
-    if users > limits.max_users:
-        raise InvalidRequestError("users", f"has {users} users, the limit is {limits.max_users}", "TOO_MANY_USERS")
+    check_batch("users", request.users, limits)
     check_top_k(request.top_k, limits)
-    if users * request.top_k > limits.max_candidates:
-        raise InvalidRequestError(
-            "top_k",
-            f"{users} users times {request.top_k} candidates is {users * request.top_k}, the limit is "
-            f"{limits.max_candidates}; send fewer users at once",
-            "TOO_MANY_CANDIDATES",
-        )
+    check_total(len(request.users), request.top_k, "candidates", limits.max_candidates)
     return _query(list(request.users), request, limits, attributes)
 
 
@@ -84,12 +74,6 @@ def read_filter(filter_: str, limits: Settings, attributes: Mapping[str, str]) -
             "filter", f"has {len(filter_)} characters, the limit is {limits.max_filter_chars}", "FILTER_TOO_LONG"
         )
     return canonical(filter_, attributes, limits.max_filter_depth)
-
-
-def check_top_k(top_k: int, limits: Settings) -> None:
-    """Check how much is wanted of each user. Raises InvalidRequestError."""
-    if not 1 <= top_k <= limits.max_top_k:
-        raise InvalidRequestError("top_k", f"is {top_k}, must be 1 to {limits.max_top_k}", "TOP_K_OUT_OF_RANGE")
 
 
 def _query(

@@ -101,7 +101,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
         """One user's recall, step by step. Raises DisabledError where it is turned off."""
         if not self._settings.explain:
-            raise DisabledError("Explain is turned off on this server")
+            raise DisabledError("Explain is turned off on this server", "EXPLAIN_OFF")
         release = self._releases.current
         query = read_explain(request, self._settings, release.fingerprint.attributes)
         query, history_ms = await self._users.with_histories(query, context)

@@ -125,6 +125,8 @@ class Settings(BaseSettings):
     """Servers behind the one address; more than one needs a Milvus server. Each has a queue and limits of its own."""
     max_concurrent_requests: int = Field(default=256, gt=0, le=INT32_MAX)
     """Requests in progress at once; more are turned away with RESOURCE_EXHAUSTED and a time to come back."""
+    max_connection_age_s: float = Field(default=0, ge=0, le=INT32_MAX / 1000)
+    """Seconds, give or take a tenth, until a caller must connect anew and so finds added servers; 0: never."""
     tls_cert: Path | None = None
     """PEM file with the server's certificate chain; callers then need TLS. Read anew when it changes."""
     tls_key: Path | None = None

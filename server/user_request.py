@@ -1,14 +1,12 @@
 """From protobuf to plain data: what a caller may ask of remembered users, checked before anything is queued."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mind.sequences import Int64
-from mind.users import MAX_USER_ID_BYTES
 from protos.recall.v1 import recall_pb2
-from server.errors import InvalidRequestError
+from server.limits import check_batch, check_user_id
 from server.settings import Settings
 
 
@@ -29,22 +27,6 @@ def read_updates(request: recall_pb2.UpsertUsersRequest, limits: Settings) -> li
     """Check an UpsertUsers. Raises InvalidRequestError with the field, the value and the limit."""
     check_batch("users", request.users, limits)
     return [_update(update, limits) for update in request.users]
-
-
-def check_batch(field: str, users: Sequence[object], limits: Settings) -> None:
-    """Check how many users a request has. Raises InvalidRequestError."""
-    if not users:
-        raise InvalidRequestError(field, "is empty; a request has 1 user or more", "EMPTY_BATCH")
-    if len(users) > limits.max_users:
-        raise InvalidRequestError(field, f"has {len(users)} users, the limit is {limits.max_users}", "TOO_MANY_USERS")
-
-
-def check_user_id(user_id: str) -> str:
-    """What is wrong with a user id; empty if nothing."""
-    size = len(user_id.encode())
-    if 1 <= size <= MAX_USER_ID_BYTES:
-        return ""
-    return f"user_id has {size} bytes, must have 1 to {MAX_USER_ID_BYTES}"
 
 
 def _update(update: recall_pb2.UserUpdate, limits: Settings) -> UserUpdate:

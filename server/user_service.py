@@ -8,12 +8,13 @@ from typing import Any
 import grpc
 
 from protos.recall.v1 import recall_pb2
-from server.errors import InvalidRequestError, UsersDisabledError
+from server.errors import DisabledError
+from server.limits import check_batch, check_top_k, check_total, check_user_id
 from server.pipeline import Status
 from server.release import Releases
-from server.request import Query, UserQuery, check_top_k, read_user
+from server.request import Query, UserQuery, read_user
 from server.settings import Settings
-from server.user_request import check_batch, check_user_id, read_updates
+from server.user_request import read_updates
 from server.user_store import UserStore
 from server.user_vectors import UserVectorIndex
 from server.users import RememberedUsers, Written
@@ -107,21 +108,14 @@ class UserService:
 
     def _enabled(self) -> tuple[RememberedUsers, UserVectorIndex]:
         if not self._remembered:
-            raise UsersDisabledError("the server does not remember users; --users enables it")
+            raise DisabledError("the server does not remember users; --users enables it", "USERS_DISABLED")
         return self._remembered
 
 
 def _read_similar(request: recall_pb2.FindSimilarUsersRequest, limits: Settings) -> list[UserQuery]:
     check_batch("users", request.users, limits)
     check_top_k(request.top_k, limits)
-    wanted = len(request.users) * request.top_k
-    if wanted > limits.max_similar:
-        raise InvalidRequestError(
-            "top_k",
-            f"{len(request.users)} users times {request.top_k} similar ones is {wanted}, the limit is "
-            f"{limits.max_similar}; send fewer users at once",
-            "TOO_MANY_CANDIDATES",
-        )
+    check_total(len(request.users), request.top_k, "similar ones", limits.max_similar)
     return [read_user(user, limits) for user in request.users]
 
 

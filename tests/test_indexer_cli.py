@@ -50,6 +50,9 @@ def test_the_life_of_two_releases(lite: str, tmp_path: Path) -> None:
     assert "recall@50 1.000 over 32 interest vectors" in output
     first = json.loads(invoke("status", "--format", "json"))[0]["collection"]
     assert f"python -m indexer publish {first}" in output
+    refused = runner.invoke(app, ["publish", "--wait"])
+    assert (refused.exit_code, "--wait needs a --server" in refused.stderr) == (2, True)
+    assert json.loads(invoke("status", "--format", "json"))[0]["state"] == "built"
     assert f"live       {first}" in invoke("publish")
     assert "was live already" in invoke("build", "--artifact", tmp_path / "a", *attributes, "--publish")
     assert f"before: {first}" in invoke("build", "--artifact", tmp_path / "b", "--publish")

@@ -14,7 +14,7 @@ from server.listeners import make_metrics
 
 ROOT = Path(__file__).parents[1]
 DOCKER = ROOT / "docker"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = (ROOT / "server/README.md").read_text(encoding="utf-8")
 DASHBOARD = json.loads((DOCKER / "grafana" / "recall.json").read_text(encoding="utf-8"))
 RULES = [
     rule

@@ -1,4 +1,4 @@
-"""README tells the truth: its option tables are the code's, its commands exist, its grpcurl lines run as printed."""
+"""README and its pages tell the truth: option tables are the code's, commands exist, grpcurl lines run, links lead on."""
 
 import re
 import shlex
@@ -19,7 +19,8 @@ from tests.test_service import Server, running
 from tests.test_store import build
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FOLDERS = (".", "mind", "indexer", "server", "clients", "tests/bench", "docker", "docker/kubernetes", "clients/examples")
+PAGES = {folder: (ROOT / folder / "README.md").read_text(encoding="utf-8") for folder in FOLDERS}
 BIN = Path(sys.executable).parent
 
 
@@ -54,32 +55,36 @@ def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
 
 
 @pytest.mark.parametrize(
-    "table",
+    ("folder", "table"),
     [
-        option_table("option", options(Settings)),
-        option_table("option", options(GatewaySettings)),
-        option_table("key", fields(Runner, "runner.")),
-        option_table(
-            "key",
-            fields(Optimizer, "hyper_parameters.optimizer.")
-            + fields(HyperParameters, "hyper_parameters.", skip=("optimizer",)),
+        ("server", option_table("option", options(Settings))),
+        ("clients", option_table("option", options(GatewaySettings))),
+        ("mind", option_table("key", fields(Runner, "runner."))),
+        (
+            "mind",
+            option_table(
+                "key",
+                fields(Optimizer, "hyper_parameters.optimizer.")
+                + fields(HyperParameters, "hyper_parameters.", skip=("optimizer",)),
+            ),
         ),
     ],
 )
-def test_option_tables_are_the_codes(table: str) -> None:
-    assert table in README, f"README must hold this table:\n{table}"
+def test_option_tables_are_the_codes(folder: str, table: str) -> None:
+    assert table in PAGES[folder], f"{folder}/README.md must hold this table:\n{table}"
 
 
 def commands() -> Iterator[list[str]]:
-    """Every command line in README's shell blocks, comments and continuations resolved."""
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words:
-                yield words
+    """Every command line in the pages' shell blocks, comments and continuations resolved."""
+    for page in PAGES.values():
+        for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words:
+                    yield words
 
 
-def test_every_option_that_readme_uses_exists() -> None:
+def test_every_option_that_a_page_uses_exists() -> None:
     helps: dict[tuple[str, ...], str] = {}
     for words in commands():
         program: tuple[str, ...]
@@ -134,6 +139,16 @@ def test_make_targets_exist() -> None:
             assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
+def anchors(page: str) -> set[str]:
+    """What GitHub makes of the page's headings."""
+    text = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_links_lead_somewhere(folder: str) -> None:
+    for path, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", PAGES[folder]):
+        target = ROOT / folder / (path or "README.md")
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), f"{path}#{anchor}"

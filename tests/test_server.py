@@ -310,6 +310,24 @@ async def test_health_follows_milvus(start: Start) -> None:
     await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
 
 
+async def test_is_alive_whatever_milvus_does(start: Start) -> None:
+    running = await start(published=False)
+    alive = health_pb2.HealthCheckRequest(service="liveness")
+    assert (await running.health.Check(alive)).status == health_pb2.HealthCheckResponse.SERVING
+    ready = await running.health.Check(health_pb2.HealthCheckRequest())
+    assert ready.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_old_connections_are_replaced_and_no_call_is_lost(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    running = await start(max_connection_age_s=0.05, access_log=True)
+    for _ in range(60):
+        await running.recall.CountItems(recall_pb2.CountItemsRequest(), timeout=5)
+        await asyncio.sleep(0.01)
+    peers = {record.peer for record in caplog.records if record.name == "server.calls"}
+    assert len(peers) >= 4
+
+
 async def test_who_watches_health_does_not_hold_up_the_end(start: Start) -> None:
     running = await start()
     watch = running.health.Watch(health_pb2.HealthCheckRequest())
