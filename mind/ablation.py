@@ -24,6 +24,7 @@ VARIANTS = {
     "label-aware readout": ["hyper_parameters.readout=label_aware"],
     "no dropout": ["hyper_parameters.dropout=0"],
     "no decay of the step size": ["hyper_parameters.optimizer.decay=none"],
+    "item embeddings from random": ["hyper_parameters.item_init=random"],
     "bilinear map from N(0, 1)": ["hyper_parameters.bilinear_init=normal"],
     "no frequency correction": ["hyper_parameters.correct_frequency=false"],
     "targets from the fifth click on": ["hyper_parameters.min_history=4"],

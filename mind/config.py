@@ -47,6 +47,8 @@ class HyperParameters(_Section):
     """Clicks before a target; 1 trains on every position but the first, fewer examples teach less."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """Share of history embedding values dropped in training, against overfitting rare items."""
+    item_init: Literal["cooccurrence", "random"] = "cooccurrence"
+    """Start of item embeddings: items that users had together begin together, or anywhere."""
     bilinear_init: Literal["identity", "normal"] = "identity"
     """Start of the bilinear map; the identity begins with items and interests in one space, N(0, 1) must find it."""
     residual: bool = True

@@ -47,7 +47,7 @@ EARLIER = {"projection": "relu", "routing_softmax": "history_then_interests", "b
 """PaddleRec's first network: a ReLU projection, and the last softmax over the interests."""
 LATER = {"projection": "none", "routing_softmax": "history", "bounded_update": True}
 """PaddleRec's later network: every softmax over the history, a bounded update, no projection."""
-THEIRS = {"residual": False, "dropout": 0.0, "bilinear_init": "normal", "readout": "label_aware"}
+THEIRS = {"residual": False, "dropout": 0.0, "item_init": "random", "bilinear_init": "normal", "readout": "label_aware"}
 """What both have in common."""
 
 NAMES = {

@@ -13,6 +13,9 @@ from mind.paddle_runtime import paddle
 if TYPE_CHECKING:
     from mind.data.features import ItemFeatures  # which reads files, as serving never does
 
+RANDOM_SHARE = 0.3
+"""What is left of a random start: items that begin alike must be able to part."""
+
 
 class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
     """The sum of an item's parts: its id's embedding and, for each feature, the mean of its values' embeddings.
@@ -69,6 +72,11 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
             has_id = has_id * (1 - (paddle.rand(has_id.shape) < self.id_dropout).astype("float32") * described)
         pooled = sum(parts, self.embedding(rows) * has_id)
         return pooled[place].reshape([*item_index.shape, -1])
+
+    def begin_near(self, vectors: Float32) -> None:
+        """Start the ids' embeddings at [N + 1, D] float32 vectors, with a little of the random start left."""
+        weight = self.embedding.weight
+        weight.set_value(vectors + np.float32(RANDOM_SHARE) * weight.numpy())
 
     def dense(self, batch_size: int = 100_000) -> Float32:
         """One vector an item, [N + 1, D] float32: what the network computes with when it does not train."""

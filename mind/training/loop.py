@@ -22,6 +22,7 @@ from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
 from mind.sequences import EvalCases, Int64, Sequences
 from mind.training.checkpoint import Arrays, Checkpoint
+from mind.training.cooccurrence import cooccurrence_vectors
 from mind.training.parallel import Ranks
 from mind.training.sampler import Batch, TrainingSampler, log_frequency
 from mind.vocabulary import Vocabulary
@@ -133,6 +134,9 @@ class _Run:
         paddle.seed(seed)
         aligned = features.align(self.vocabulary, trained) if features else None
         self.network = MIND(items, hyper, routing_logits, aligned)
+        if hyper.item_init == "cooccurrence":
+            clicks, offsets = self.sampler.item_index, self.sampler.offsets
+            self.network.items.begin_near(cooccurrence_vectors(clicks, offsets, items, hyper.embedding_dim, seed))
         self.parallel = ranks.averaged(self.network)
         linear, steps = hyper.optimizer.decay == "linear", self.sampler.steps * self.runner.epochs
         self.schedule = paddle.optimizer.lr.LambdaDecay(

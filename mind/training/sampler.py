@@ -37,8 +37,10 @@ class TrainingSampler:
     ) -> None:
         """Raises DataError if no user has so many items."""
         least = hyper_parameters.min_history
-        self._item_index = _rows(vocabulary, sequences.item_id)
-        self._offsets = sequences.offsets
+        self.item_index = _rows(vocabulary, sequences.item_id)
+        """[n] int32 rows of all clicks, user after user."""
+        self.offsets = sequences.offsets
+        """[U + 1] int64, where each user's begin."""
         self._first_target = sequences.offsets[:-1] + least  # of each user, as a position in item_index
         self._first_example = np.append(0, np.cumsum(np.maximum(sequences.lengths - least, 0)))
         if not self.examples:
@@ -82,12 +84,12 @@ class TrainingSampler:
         user = np.searchsorted(self._first_example, examples, side="right") - 1
         target = self._first_target[user] + examples - self._first_example[user]
         rng = np.random.default_rng(seed)
-        drawn = rng.integers(0, len(self._item_index), self._neg_samples)  # a random click: by item frequency
-        candidates = self._item_index[np.concatenate([target, drawn])]
+        drawn = rng.integers(0, len(self.item_index), self._neg_samples)  # a random click: by item frequency
+        candidates = self.item_index[np.concatenate([target, drawn])]
         mine = slice(len(examples) // world)
-        target, start = target[mine], np.maximum(self._offsets[user[mine]], target[mine] - self._maxlen)
+        target, start = target[mine], np.maximum(self.offsets[user[mine]], target[mine] - self._maxlen)
         position = start[:, None] + np.arange(self._maxlen)
-        hist_index = np.where(position < target[:, None], self._item_index[np.minimum(position, target[:, None])], 0)
+        hist_index = np.where(position < target[:, None], self.item_index[np.minimum(position, target[:, None])], 0)
         return Batch(hist_index.astype(np.int64), target - start, candidates.astype(np.int64))
 
 

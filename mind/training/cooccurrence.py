@@ -1,0 +1,94 @@
+"""Where item embeddings begin: items that users had close together begin close together.
+
+Few clicks an item cannot teach that by gradient steps. The counts become positive pointwise mutual information, whose
+factorisation is what word2vec approaches (Levy and Goldberg, "Neural Word Embedding as Implicit Matrix Factorization",
+NIPS 2014).
+"""
+
+import numpy as np
+import numpy.typing as npt
+from scipy import sparse
+
+from mind.artifact import Float32
+from mind.sequences import Int64
+
+Rows = npt.NDArray[np.int32]
+
+WINDOW = 20
+"""Clicks apart at most."""
+FADING = 0.8
+"""Weight of a pair for each click that it is further apart."""
+SMOOTHING = 0.75
+"""Power of context counts, so that rare items are not neighbours by chance (Levy, Goldberg, Dagan, TACL 2015)."""
+MAX_CLICKS = 3_000_000
+"""Clicks that are looked at; of more, those of users drawn at random. They make 2 GB of pairs."""
+OVERSAMPLING, POWER_ITERATIONS = 16, 4
+"""Of the randomised singular value decomposition."""
+
+
+def cooccurrence_vectors(item_index: Rows, offsets: Int64, items: int, dim: int, seed: int) -> Float32:
+    """Vectors whose inner products approach the items' mutual information, scaled to a mean length of 1.
+
+    Args:
+        item_index: [n] rows 1 to `items`, one user's clicks after the other's, oldest first.
+        offsets: [U + 1] int64, where each user's begin.
+        items: N.
+        dim: D.
+        seed: of what is drawn at random.
+
+    Returns:
+        [N + 1, D] float32; zero for padding, and for items that nobody had together with another.
+    """
+    rng = np.random.default_rng(seed)
+    vectors = np.zeros((items + 1, dim), np.float32)
+    information = _mutual_information(_pairs(item_index, offsets, items, rng))
+    if information.nnz:
+        left, values = _largest(information, min(dim, items), rng)
+        vectors[:, : left.shape[1]] = left * np.sqrt(values)
+        vectors[np.diff(information.indptr) == 0] = 0  # but for rounding
+        length = np.linalg.norm(vectors, axis=1)
+        vectors /= length[length > 0].mean()
+    return vectors
+
+
+def _pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random.Generator) -> sparse.csr_array:
+    """How often items were close, the nearer the more: [N + 1, N + 1] float32, symmetric."""
+    lengths = np.diff(offsets)
+    if offsets[-1] > MAX_CLICKS:
+        lengths = np.where(rng.random(len(lengths)) < MAX_CLICKS / offsets[-1], lengths, 0)
+    user = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
+    item_index = item_index[np.repeat(offsets[:-1] - np.cumsum(lengths) + lengths, lengths) + np.arange(len(user))]
+    counts = sparse.csr_array((items + 1, items + 1), dtype=np.float32)
+    for apart in range(1, WINDOW + 1):
+        same = user[apart:] == user[:-apart]
+        one, other = item_index[:-apart][same], item_index[apart:][same]
+        weight = np.full(len(one), FADING ** (apart - 1), np.float32)
+        counts += sparse.coo_array((weight, (one, other)), counts.shape).tocsr()
+    return (counts + counts.T).tocsr()
+
+
+def _mutual_information(counts: sparse.csr_array) -> sparse.csr_array:
+    """Positive pointwise mutual information: log(P(i, j) / (P(i) P(j))), where that is above 0."""
+    total = counts.sum(axis=1)
+    context = total**SMOOTHING
+    context /= max(context.sum(), 1)
+    found = counts.tocoo()
+    row, column = found.coords
+    found.data = np.log(found.data / (total[row] * context[column])).clip(min=0)
+    return found.tocsr()
+
+
+def _largest(matrix: sparse.csr_array, dim: int, rng: np.random.Generator) -> tuple[Float32, Float32]:
+    """The left singular vectors of the `dim` largest singular values, and these: [n, dim], [dim].
+
+    Halko, Martinsson and Tropp, "Finding structure with randomness", SIAM Review 2011, algorithms 4.4 and 5.1.
+    """
+    size = min(dim + OVERSAMPLING, matrix.shape[0])
+    basis = np.linalg.qr(matrix @ rng.normal(size=(matrix.shape[1], size)).astype(np.float32))[0]
+    for _ in range(POWER_ITERATIONS):
+        basis = np.linalg.qr(matrix.T @ basis)[0]
+        basis = np.linalg.qr(matrix @ basis)[0]
+    small = matrix.T @ basis  # [n, size], the transpose of the matrix seen through the basis
+    squares, turn = np.linalg.eigh(small.T @ small)
+    largest = np.argsort(squares)[::-1][:dim]
+    return basis @ turn[:, largest], np.sqrt(squares[largest].clip(min=0))
