@@ -1,4 +1,4 @@
-"""README and its pages tell the truth: option tables are the code's, commands exist, grpcurl lines run, links lead on."""
+"""README and its pages tell the truth: option tables, commands, grpcurl lines, links."""
 
 import re
 import shlex
@@ -19,7 +19,17 @@ from tests.test_service import Server, running
 from tests.test_store import build
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = (".", "mind", "indexer", "server", "clients", "tests/bench", "docker", "docker/kubernetes", "clients/examples")
+FOLDERS = (
+    ".",
+    "mind",
+    "indexer",
+    "server",
+    "clients",
+    "tests/bench",
+    "docker",
+    "docker/kubernetes",
+    "clients/examples",
+)
 PAGES = {folder: (ROOT / folder / "README.md").read_text(encoding="utf-8") for folder in FOLDERS}
 BIN = Path(sys.executable).parent
 

@@ -1,13 +1,16 @@
 """Our bytes of a search against those of protobuf and pymilvus."""
 
+import grpc
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pymilvus.client.async_interceptor import async_header_adder_interceptor
 from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
 from server.search_wire import read_key_search, read_search, write_search
+from server.store import _search_method
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 float32 = st.floats(width=32, allow_nan=False)
@@ -95,3 +98,28 @@ def _answer(rows: list[list[tuple[int, float]]]) -> milvus_pb2.SearchResults:
     return milvus_pb2.SearchResults(
         status=common_pb2.Status(), results=found, collection_name="items", session_ts=2**60
     )
+
+
+async def test_a_search_says_who_asks_as_pymilvus_other_calls_do() -> None:
+    heard: list[tuple[str, str | bytes]] = []
+
+    async def answer(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        heard.extend(context.invocation_metadata())
+        return request
+
+    server = grpc.aio.server()
+    handlers = {"Search": grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("milvus.proto.milvus.MilvusService", handlers),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            channel._unary_unary_interceptors.append(async_header_adder_interceptor(["authorization"], ["c2VjcmV0"]))
+            channel._unary_unary_interceptors.append(async_header_adder_interceptor(["identifier"], ["17"]))
+            method, metadata = _search_method(channel)
+            assert await method(b"search", metadata=metadata) == b"search"
+    finally:
+        await server.stop(0)
+    assert {("authorization", "c2VjcmV0"), ("identifier", "17")} <= set(heard)

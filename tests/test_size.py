@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from clients.cli import app
 from clients.size import MEASURED_ITEMS, Load, amount, size
 
-README = (Path(__file__).parent / "bench/README.md").read_text()
+README = (Path(__file__).parents[1] / "README.md").read_text()
 SMALL = Load(items=MEASURED_ITEMS, users_per_s=10_000)
 """What was measured, but for the number of users: one segment, so a search costs what it cost."""
 
