@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import grpc
 import numpy as np
-from milvus_lite import DataDirLockedError, MilvusLite
 from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.client.prepare import Prepare
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
@@ -408,6 +407,8 @@ def _bounded(text: str) -> str:
 
 def _why_lite_failed(path: str) -> IndexerError:
     """Lite only logs why a file did not open: open it once more to hear it."""
+    from milvus_lite import DataDirLockedError, MilvusLite  # a real Milvus does without
+
     try:
         MilvusLite(str(Path(path).absolute())).close()
     except DataDirLockedError:

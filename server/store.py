@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 
 import grpc
 import numpy as np
-from milvus_lite import DataDirLockedError, MilvusLite
 from pymilvus import AsyncMilvusClient, MilvusException
 from pymilvus.client.types import LoadState
 
@@ -319,6 +318,8 @@ def _held_by_another(path: str) -> bool:
     """Lite only logs why a file did not open: open it once more to hear it."""
     if not Path(path).exists():
         return False  # opening would make it
+    from milvus_lite import DataDirLockedError, MilvusLite  # a real Milvus does without
+
     try:
         MilvusLite(str(Path(path).absolute())).close()
     except DataDirLockedError:
