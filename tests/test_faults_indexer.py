@@ -8,4 +8,4 @@ from tests.faults import indexer_kills
 
 async def test_killed_commands_harm_nobody(milvus_server_uri: str, tmp_path: Path) -> None:
     remove_item_collections(milvus_server_uri)
-    assert await indexer_kills.drill(milvus_server_uri, tmp_path, kills=4, seed=1)
+    assert await indexer_kills.drill(milvus_server_uri, tmp_path, kills=5, seed=1)

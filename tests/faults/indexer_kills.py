@@ -1,4 +1,4 @@
-"""The indexer killed with SIGKILL at random moments of build, publish, rollback and prune, while callers call.
+"""The indexer killed with SIGKILL at random moments of build, publish, upsert, rollback and prune, while callers call.
 
     python -m tests.faults.indexer_kills --kills 50
 
@@ -19,14 +19,16 @@ import numpy as np
 import typer
 
 from clients import AsyncRecallClient
-from indexer.catalogue import ItemCollection, item_collections
+from indexer.catalogue import ItemCollection, item_collections, with_changes
 from indexer.store import Connection, Store
 from mind.artifact import Artifact
 from tests.faults.ground import console, make_models, own_milvus, release, say, serving
 from tests.faults.load import Answers, Load
 from tests.milvus_server import ROOT
 
-OPERATIONS = ("build", "publish", "rollback", "prune")
+OPERATIONS = ("build", "publish", "upsert", "rollback", "prune")
+NEW_ITEMS = range(10**9, 10**9 + 2_000)
+"""What upsert adds; their vectors are next to nothing, so that candidates are the same with them and without."""
 CALLERS, PAUSE_S, DEADLINE_S = 2, 0.02, 5.0
 FOLLOW_S = 30.0
 """In which a server follows the alias."""
@@ -51,6 +53,10 @@ class Drill:
         self._versions = [model.model_version for model in models]
         self._old, self._live = released
         self._spare = ""
+        self._vectors, self._ids = artifacts.parent / "new.csv", artifacts.parent / "new.txt"
+        vector = "|".join(["1e-6"] * models[0].hyper_parameters.embedding_dim)
+        self._vectors.write_text("\n".join(["item_id,embedding", *(f"{item},{vector}" for item in NEW_ITEMS)]))
+        self._ids.write_text("\n".join(map(str, NEW_ITEMS)))
         self._took_s: dict[str, float] = {}
         self.moments: Counter[str] = Counter()
         """How far the commands had come."""
@@ -79,7 +85,7 @@ class Drill:
         last = self._collections()
         if not self._done(operation, last):
             raise Fault(f"{operation}, given again, left {last}")
-        await asyncio.to_thread(self._check_contents, last)
+        await asyncio.to_thread(self._check_contents, last, len(NEW_ITEMS) if operation == "upsert" else 0)
         await _follow(client, next(each.name for each in last if each.live))
         await self._restore(operation)
         how_far = "ended" if ended is not None else "done" if done else "begun" if before != after else "not begun"
@@ -90,6 +96,7 @@ class Drill:
         return {
             "build": self._build(self._versions[2]),
             "publish": ["publish", self._spare],
+            "upsert": ["upsert", "--artifact", str(self._artifacts), "--vectors", str(self._vectors)],
             "rollback": ["rollback"],
             "prune": ["prune", "--keep", "0", "--incomplete"],
         }[operation]
@@ -109,6 +116,8 @@ class Drill:
     async def _restore(self, operation: str) -> None:
         if operation == "publish":
             await self._indexer("rollback")
+        if operation == "upsert":
+            await self._indexer("delete", "--ids-file", str(self._ids))
         if operation == "prune":
             await self._indexer(*self._build(self._versions[0]))
             for name in (self._old, self._live):
@@ -122,16 +131,21 @@ class Drill:
             and finished >= {self._old, self._live, self._spare or live}
             and len(found) == 3,
             "publish": live == self._spare and len(found) == 3,
+            "upsert": live == self._live and len(found) == 3 and self._new_items() == len(NEW_ITEMS),
             "rollback": live == self._live and len(found) == 3,
             "prune": [each.name for each in found] == [self._live],
         }[operation]
 
     def _collections(self) -> list[ItemCollection]:
         with Store(Connection(self._uri)) as store:
-            return item_collections(store)
+            return with_changes(store, item_collections(store))
 
-    def _check_contents(self, collections: list[ItemCollection]) -> None:
-        """Every finished collection holds exactly the items and vectors of its model. Raises Fault."""
+    def _new_items(self) -> int:
+        with Store(Connection(self._uri)) as store:
+            return len(store.vectors(self._live, np.array(NEW_ITEMS)))
+
+    def _check_contents(self, collections: list[ItemCollection], new_items: int) -> None:
+        """Every collection holds its model's items and vectors, no others but the live one's new ones. Raises Fault."""
         with Store(Connection(self._uri)) as store:
             for each in collections:
                 if each.fingerprint is None:
@@ -143,7 +157,8 @@ class Drill:
                     np.array_equal(stored.get(item, np.zeros(0)), vector)
                     for item, vector in zip(weights.item_id.tolist(), weights.item_embedding[1:], strict=True)
                 ]
-                if store.count(each.name) != len(same) or not all(same):
+                more = new_items if each.name == self._live else 0
+                if store.count(each.name) != len(same) + more or not all(same):
                     raise Fault(f"{each.name} holds {store.count(each.name)} items, {sum(same)} as in the model")
 
     async def _indexer(self, *words: str, kill_after_s: float | None = None) -> float | None:
@@ -200,7 +215,7 @@ async def drill(uri: str, directory: Path, kills: int, seed: int) -> bool:
 
 
 def main(
-    kills: Annotated[int, typer.Option(min=4, help="Commands to kill, the four kinds in turn.")] = 50,
+    kills: Annotated[int, typer.Option(min=5, help="Commands to kill, the five kinds in turn.")] = 50,
     seed: Annotated[int, typer.Option(help="Of the moments.")] = 2024,
 ) -> None:
     """Kill the indexer while callers call."""
