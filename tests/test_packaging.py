@@ -168,7 +168,7 @@ def test_the_version_is_said_once_and_told_everywhere() -> None:
     version = PROJECT["version"]
     assert re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", version)
     assert metadata.version("mind-recall") == version
-    for command in ("clients", "indexer", "server"):
+    for command in ("clients", "clients.gateway", "indexer", "server"):
         done = subprocess.run(
             [sys.executable, "-m", command, "--version"], cwd=ROOT, capture_output=True, text=True, check=True
         )

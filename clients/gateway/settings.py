@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+from importlib import metadata
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FilePath, ValidationError
@@ -73,7 +74,7 @@ def load_settings(argv: list[str]) -> Settings:
 
     Raises:
         SettingsError: an option has a wrong value.
-        SystemExit: an unknown flag (2), or --help (0).
+        SystemExit: an unknown flag (2), or --help or --version (0).
     """
     given: dict[str, Any] = {
         name: value for name in Settings.model_fields if (value := os.environ.get(PREFIX + name.upper()))
@@ -92,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="recall-gateway", description=summary, epilog=" ".join(rest.split()), allow_abbrev=False
     )
+    parser.add_argument("--version", action="version", version=metadata.version("mind-recall"))
     for name, field in Settings.model_fields.items():
         default = {(): "none", "": "none", None: "none"}.get(field.default, field.default)
         options: dict[str, Any] = {"metavar": name.split("_")[-1].upper()}
