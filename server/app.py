@@ -88,7 +88,7 @@ class RecallServer:
         if telemetry.metrics:
             telemetry.metrics.follow(lambda: self._door.in_progress, lambda: pipeline.queued_users)
         self._server = grpc.aio.server(options=_channel_options(settings))
-        self._users = UserService(settings, user_store, self._encode_on)
+        self._users = UserService(settings, user_store, self._encode_on, store)
         self._add_services(RecallService(settings, self.releases, pipeline, store, self._users))
         self.port = self._listen()
         self._watching: list[asyncio.Task[None]] = []

@@ -46,11 +46,11 @@ class GuardedStore:
 
     async def live_collection(self) -> str | None:
         """See `ItemStore`."""
-        return await self._guarded(self._store.live_collection)
+        return await self.guarded(self._store.live_collection)
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         """See `ItemStore`."""
-        return await self._guarded(lambda: self._store.fingerprint(collection))
+        return await self.guarded(lambda: self._store.fingerprint(collection))
 
     async def load(self, collection: str) -> None:
         """See `ItemStore`. Not guarded: it takes minutes, and may be what makes searches possible again."""
@@ -58,33 +58,33 @@ class GuardedStore:
 
     async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
         """See `ItemStore`."""
-        return await self._guarded(lambda: self._store.count(collection, filter_, timeout_s))
+        return await self.guarded(lambda: self._store.count(collection, filter_, timeout_s))
 
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
         """See `ItemStore`."""
-        return await self._guarded(lambda: self._store.vectors(collection, item_ids))
+        return await self.guarded(lambda: self._store.vectors(collection, item_ids))
 
     async def changes(self, collection: str) -> Changes:
         """See `ItemStore`."""
-        return await self._guarded(lambda: self._store.changes(collection))
+        return await self.guarded(lambda: self._store.changes(collection))
 
     async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
         """See `ItemStore`."""
-        return await self._guarded(lambda: self._store.deleted(collection, item_ids))
+        return await self.guarded(lambda: self._store.deleted(collection, item_ids))
 
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
         """See `ItemStore`."""
-        return await self._guarded(lambda: self._store.matching(collection, item_ids, filter_))
+        return await self.guarded(lambda: self._store.matching(collection, item_ids, filter_))
 
     async def search(
         self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
     ) -> Hits:
         """See `ItemStore`."""
-        return await self._guarded(lambda: self._store.search(collection, vectors, limit, filter_, params, timeout_s))
+        return await self.guarded(lambda: self._store.search(collection, vectors, limit, filter_, params, timeout_s))
 
     async def drop(self, collection: str) -> None:
         """See `ItemStore`."""
-        await self._guarded(lambda: self._store.drop(collection))
+        await self.guarded(lambda: self._store.drop(collection))
 
     async def close(self) -> None:
         """See `ItemStore`."""
@@ -92,7 +92,8 @@ class GuardedStore:
             self._probing.cancel()
         await self._store.close()
 
-    async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def guarded(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Do something that asks Milvus. Raises StoreUnavailableError at once while it does not answer."""
         if self.open:
             raise StoreUnavailableError(self._silence)
         slow = asyncio.get_running_loop().call_later(SLOW_S, self._suspect)

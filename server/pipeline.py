@@ -312,7 +312,7 @@ def _degraded(job: _Job, user: UserQuery, status: Status, unknown: Int64) -> Use
     query, popular = job.query, job.release.popular
     excluded = np.concatenate([user.exclude, user.hist_item]) if query.exclude_history else user.exclude
     rows = np.flatnonzero(~np.isin(popular.item_ids, excluded))[: query.top_k]
-    detail = user.invalid
+    detail = user.invalid or user.unread
     if status is Status.INVALID:
         rows = rows[:0]
     elif query.filter:
@@ -372,6 +372,8 @@ def _prepare(release: Release, users: list[UserQuery]) -> _Batch:
 def _status(user: UserQuery, known: int) -> Status:
     if user.invalid:
         return Status.INVALID
+    if user.unread:
+        return Status.DEGRADED
     if user.unknown:
         return Status.UNKNOWN_USER
     if known:
@@ -413,7 +415,7 @@ def _results(query: Query, batch: _Batch, merged: Merged, popular: Popular) -> l
         else:
             rows = np.flatnonzero(~np.isin(popular.item_ids, user.exclude))[: query.top_k]
             item_ids, scores, interest = popular.item_ids[rows], popular.scores[rows], np.full(len(rows), -1)
-        detail = user.invalid
+        detail = user.invalid or user.unread
         if not detail and len(item_ids) < query.top_k:
             detail = _fewer(len(item_ids), query.top_k)
         results.append(UserResult(item_ids, scores, interest, status, unknown, detail))

@@ -34,6 +34,8 @@ class UserQuery:
     """Of a remembered user whose stored history is wanted; empty if hist_item was given."""
     unknown: bool = False
     """Whether nobody of this user_id is remembered."""
+    unread: str = ""
+    """Why the stored history could not be read, of a user who gets the popular list instead."""
 
 
 @dataclass(frozen=True)

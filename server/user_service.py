@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 
 from protos.recall.v1 import recall_pb2
-from server.errors import DisabledError
+from server.breaker import GuardedStore
+from server.errors import DisabledError, StoreUnavailableError
 from server.limits import check_batch, check_top_k, check_total, check_user_id
 from server.pipeline import Status
 from server.release import Releases
@@ -25,9 +26,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class UserService:
     """What `server.service` hands the calls about users to."""
 
-    def __init__(self, settings: Settings, store: UserStore | None, encode_on: Executor) -> None:
-        """`store`: None if users are not remembered; `encode_on` is as in `server.pipeline`."""
+    def __init__(self, settings: Settings, store: UserStore | None, encode_on: Executor, milvus: GuardedStore) -> None:
+        """`store`: None if users are not remembered; `encode_on` is as in `server.pipeline`; `milvus` guards all."""
         self._settings = settings
+        self._milvus = milvus
         self._timeout_s = settings.search_timeout_ms / 1000
         self._remembered: tuple[RememberedUsers, UserVectorIndex] | None = None
         if store:
@@ -41,11 +43,21 @@ class UserService:
             await self._remembered[1].follow(releases, self._settings.watch_interval_s)
 
     async def with_histories(self, query: Query, context: Context) -> tuple[Query, float]:
-        """A query with the stored histories that it asks for, and the milliseconds that reading them took."""
+        """A query with the stored histories that it asks for, and the milliseconds that reading them took.
+
+        With `--degraded`, users whose histories cannot be read are marked as such instead of an error.
+        """
         if not self._remembered or not any(user.user_id for user in query.users):
             return query, 0.0
+        remembered = self._remembered[0]
         started = time.perf_counter()
-        users = await self._remembered[0].with_histories(query.users, context.time_remaining())
+        try:
+            users = await self._milvus.guarded(lambda: remembered.with_histories(query.users, context.time_remaining()))
+        except StoreUnavailableError:
+            if not self._settings.degraded:
+                raise
+            unread = "Milvus does not answer, and the history is there"
+            users = [replace(user, unread=unread) if user.user_id else user for user in query.users]
         return replace(query, users=users), (time.perf_counter() - started) * 1000
 
     async def upsert(
@@ -55,7 +67,7 @@ class UserService:
         remembered, _ = self._enabled()
         updates = read_updates(request, self._settings)
         release = releases.current
-        written = await remembered.upsert(release, updates, context.time_remaining())
+        written = await self._milvus.guarded(lambda: remembered.upsert(release, updates, context.time_remaining()))
         results = [
             recall_pb2.UserWritten(status=_status(one.status), history_length=one.length, detail=one.detail)
             for one in written
@@ -67,14 +79,14 @@ class UserService:
     ) -> recall_pb2.FindSimilarUsersResponse:
         """The remembered users nearest to others."""
         remembered, vectors = self._enabled()
-        users = _read_similar(request, self._settings)
+        asked = _read_similar(request, self._settings)
         release = releases.current
-        users = await remembered.with_histories(users, context.time_remaining())
+        users = await self._milvus.guarded(lambda: remembered.with_histories(asked, context.time_remaining()))
         interests = await vectors.encode(release, [user.hist_item for user in users])
         own = [user.user_id for user in request.users]
         remaining_s = context.time_remaining()
         timeout_s = self._timeout_s if remaining_s is None else min(self._timeout_s, remaining_s)
-        found = await vectors.similar(release, interests, own, request.top_k, timeout_s)
+        found = await self._milvus.guarded(lambda: vectors.similar(release, interests, own, request.top_k, timeout_s))
         results = [
             recall_pb2.SimilarUsers(
                 user_ids=[user_id for user_id, _ in pairs],
@@ -98,7 +110,9 @@ class UserService:
         release = releases.current
         invalid = {user_id: check_user_id(user_id) for user_id in request.user_ids}
         valid = [user_id for user_id in request.user_ids if not invalid[user_id]]
-        deleted = iter(await remembered.delete(valid, context.time_remaining()) if valid else [])
+        deleted = iter(
+            await self._milvus.guarded(lambda: remembered.delete(valid, context.time_remaining())) if valid else []
+        )
         all_of_them = [
             Written(Status.INVALID, detail=invalid[user_id]) if invalid[user_id] else next(deleted)
             for user_id in request.user_ids

@@ -14,6 +14,7 @@ from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
 from mind.users import unit_interests
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
+from server import breaker
 from server.app import RecallServer
 from server.errors import StoreError, StoreUnavailableError
 from server.settings import Settings
@@ -391,3 +392,41 @@ async def test_faults_of_milvus(start: Start) -> None:
     code, reason, *_ = await failure(running.ask(stored("ann")))
     assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
     assert (await running.ask(recall_pb2.User(hist_item=[1000]))).results[0].status == OK  # needs no users
+
+
+async def test_degraded_gives_the_popular_list_to_users_whose_history_cannot_be_read(start: Start) -> None:
+    running = await start(degraded=True)
+    running.store.fault = StoreUnavailableError("Milvus does not answer")
+    by_id, by_history = (await running.ask(stored("ann"), recall_pb2.User(hist_item=[1000]))).results
+    assert (by_id.status, by_id.fallback) == (recall_pb2.USER_STATUS_DEGRADED, True)
+    assert list(by_id.item_ids) == [1000, 1007, 1014, 1021, 1028] and set(by_id.interest) == {-1}
+    assert by_id.detail == "Milvus does not answer, and the history is there"
+    assert by_history.status == OK
+
+
+async def test_once_milvus_is_away_nobody_waits_for_users_either(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(breaker, "PAUSE_S", 0.05)
+    running = await start()
+    asked = 0
+
+    async def count_reads(*arguments: Any) -> None:
+        nonlocal asked
+        asked += 1
+        raise StoreUnavailableError("Milvus does not answer")
+
+    monkeypatch.setattr(running.store, "read", count_reads)
+    running.items.fault = StoreUnavailableError("Milvus does not answer")
+    async with asyncio.timeout(10):
+        while running.server._store.open is False:
+            await failure(running.ask(stored("ann")))
+    before = asked
+    update = recall_pb2.UserUpdate(user_id="ann", append_item_ids=[1000])
+    for call in (
+        running.ask(stored("ann")),
+        running.similar(stored("ann")),
+        running.recall.UpsertUsers(recall_pb2.UpsertUsersRequest(users=[update])),
+        running.recall.DeleteUsers(recall_pb2.DeleteUsersRequest(user_ids=["ann"])),
+    ):
+        code, reason, *_ = await failure(call)
+        assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE")
+    assert asked == before
