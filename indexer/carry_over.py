@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
@@ -99,9 +100,6 @@ class _Carrying:
         self._source, self._target = Journal(store, source), Journal(store, target)
         self._model = model
         self._same_space = same_space
-        self._common = {
-            name for name, column in self._target.columns.items() if self._source.columns.get(name) == column
-        }
         self.carried = Carried(source)
         self._upsert = Upsert(self._target, model, self.carried.summary)
 
@@ -123,10 +121,10 @@ class _Carrying:
     def _proposal(self, row: Row) -> Proposal | None:
         """What a change means for the new collection; None if nothing."""
         item_id, source, names = row[ITEM_ID], row[VECTOR_SOURCE], set(json.loads(row[NAMES]))
-        self.carried.left_attributes |= names - self._common
-        values = {name: row[name] for name in names & self._common}
+        values = {name: row[name] for name in names if self._takes(name, row[name])}
+        self.carried.left_attributes |= names - values.keys()
         if self._knows(item_id):
-            return Proposal(item_id, values, changed_at=row[CHANGED_AT]) if values else None
+            return Proposal(item_id, values, changed_at=row[CHANGED_AT])  # without values it may be one that came back
         if source == VectorSource.TRAINED:
             return None  # the new model forgot it, so there is nothing to change
         if source == VectorSource.GIVEN:
@@ -139,6 +137,15 @@ class _Carrying:
             item_id, neighbours, self._model, values=values, changed_at=row[CHANGED_AT]
         )
         return derived or Proposal(item_id, values, changed_at=row[CHANGED_AT])  # from its attributes
+
+    def _takes(self, name: str, value: Any) -> bool:
+        """Whether the new collection has the attribute, of the same type, and room for the value."""
+        old, new = self._source.columns.get(name), self._target.columns.get(name)
+        if old is None or new is None or old.type != new.type:
+            return False
+        texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+        fits = all(len(text.encode()) <= new.max_length for text in texts)
+        return fits and not (isinstance(value, list) and len(value) > new.max_capacity)
 
     def _knows(self, item_id: int) -> bool:
         return bool(self._model.vocabulary.item_index(np.array([item_id]))[0])

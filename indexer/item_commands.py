@@ -150,7 +150,7 @@ def show_carried(carried: Carried | None) -> None:
         display.line("left out", f"{_listed(carried.left_given)}: their vectors were given for the model before")
     if carried.left_attributes:
         names = ", ".join(sorted(carried.left_attributes))
-        display.line("left out", f"attributes that this collection does not have or that differ in type: {names}")
+        display.line("left out", f"attributes that this collection does not have or cannot hold: {names}")
 
 
 def _listed(items: set[int]) -> str:

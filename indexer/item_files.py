@@ -88,7 +88,9 @@ class ItemFile:
         with _reading(self.path):
             if self.path.suffix == ".parquet":
                 with pyarrow.parquet.ParquetFile(self.path) as file:
-                    yield from file.iter_batches(self.batch_rows)
+                    for batch in file.iter_batches(self.batch_rows):
+                        batch.validate(full=True)  # text that is no UTF-8 is found here
+                        yield batch
                 return
             names = self._names()
             blocks = pyarrow.csv.open_csv(
@@ -192,7 +194,7 @@ def read_ids(path: Path) -> Int64:
 def parse_id(text: str, where: str) -> int:
     """An item id from text. Raises AttributesError."""
     digits = text.strip().removeprefix("-")
-    if digits.isascii() and digits.isdigit() and _LEAST_ID < int(text) < 2**63:
+    if len(digits) <= 19 and digits.isascii() and digits.isdigit() and _LEAST_ID < int(text) < 2**63:
         return int(text)
     raise AttributesError(f"{where}: {text[:60]!r} is no item id: an integer from -2^63 + 1 to 2^63 - 1")
 
@@ -203,7 +205,7 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise AttributesError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
         raise AttributesError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
 
 

@@ -52,7 +52,7 @@ class Journal:
     def walk(self, name: str, filter_: str) -> Iterator[list[Row]]:
         """All rows of the journal or the collection that match, by ascending id, in batches."""
         last = ""
-        while rows := self._store.rows(name, f"({filter_}){last}", self.batch_rows):
+        while rows := self._store.rows(name, f"({filter_}){last}", self.batch_rows, first=True):
             yield [_plain(row) for row in rows]
             last = f" and {ITEM_ID} > {rows[-1][ITEM_ID]}"
 

@@ -20,7 +20,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from indexer.attributes import MAX_TEXT_BYTES, Attribute
 from indexer.errors import FileInUseError, IndexerError, RefusedError, StoreError, UnreachableError
 from mind.artifact import Float32
-from mind.collection import ALIAS, EMBEDDING, ITEM_ID, METRIC, Hits, is_item_collection, wide_enough
+from mind.collection import ALIAS, BY_KEY, EMBEDDING, ITEM_ID, METRIC, Hits, is_item_collection, wide_enough
 from mind.journal import APPLIED, CHANGED_AT, COUNTED, KNOWN, NAMES, NEIGHBOURS, OP, Changes, journal_of
 from mind.sequences import Int64
 
@@ -219,15 +219,18 @@ class Store:
             with self._speaking(f"delete rows of {name}"):
                 self._client.delete(name, ids=item_id, timeout=self._timeout)
 
-    def rows(self, name: str, item_id: list[int] | str, limit: int = 0) -> list[Row]:
+    def rows(self, name: str, item_id: list[int] | str, limit: int = 0, first: bool = False) -> list[Row]:
         """Whole rows of a loaded collection, by ascending id, all that was acknowledged before.
 
         Args:
             name: of the collection.
             item_id: ids, of which those that are there are given; or a filter.
             limit: most rows for a filter.
+            first: those with the smallest ids of all that pass the filter, maybe fewer than `limit`; else any.
         """
-        chosen = {"filter": item_id, "limit": limit} if isinstance(item_id, str) else {"ids": item_id}
+        chosen: dict[str, Any] = {"filter": item_id, "limit": limit} if isinstance(item_id, str) else {"ids": item_id}
+        if first:
+            chosen |= BY_KEY
         with self._speaking(f"read from {name}"):
             found = self._client.query(
                 name, **chosen, output_fields=["*"], consistency_level="Strong", timeout=self._timeout

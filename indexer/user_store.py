@@ -82,6 +82,9 @@ class UserStore:
             with self._store._speaking(f"create {name}"):
                 properties = {USER_VECTORS: wanted.to_json()}
                 self._milvus.create_collection(name, schema=schema, properties=properties, timeout=self._timeout)
+        with self._store._speaking(f"list the indexes of {name}"):
+            indexed = self._milvus.list_indexes(name, timeout=self._timeout)
+        if not indexed:
             self._index(name)
         self._store.load(name)
         return UserVectors.from_json((self._store.properties(name) or {}).get(USER_VECTORS, "")) or wanted

@@ -122,7 +122,7 @@ def write_artifact(
         "metrics": metrics,
     }
     version = content_version(manifest)
-    manifest |= {"model_version": version, "created_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    manifest |= {"model_version": version, "created_at": datetime.now(UTC).isoformat(timespec="microseconds")}
     target = directory / version
     staging: Path | None = None
     try:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,6 +25,8 @@ EMBEDDING = "embedding"
 """FLOAT_VECTOR: the item embedding, as trained."""
 METRIC = "IP"
 """Inner product, what the model is trained with."""
+BY_KEY: dict[str, Any] = {"iterator": "True", "reduce_stop_for_best": "True"}
+"""Of a query: what makes Milvus give the rows with the smallest keys, as pymilvus' iterator does; else any."""
 VECTOR_SOURCE = "vector_source"
 """VARCHAR: the `VectorSource` of the item's embedding; filters may ask for it."""
 FINGERPRINT = "recall.fingerprint"

@@ -8,13 +8,14 @@ import grpc
 import numpy as np
 
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
-from server.errors import DeadlineExceededError, DisabledError, StoreTimeoutError
+from server.errors import DisabledError
 from server.merge import Fate
 from server.pipeline import UNKNOWN_LISTED, CandidatePipeline, Outcome, Trace, UserResult
 from server.release import Release, Releases
 from server.request import read_explain, read_filter, read_recall
 from server.settings import Settings
 from server.store import ItemStore
+from server.timeouts import within
 from server.user_service import UserService
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -59,14 +60,11 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         release = self._releases.current
         filter_ = read_filter(request.filter, self._settings, release.fingerprint.attributes)
         limit_s = self._settings.search_timeout_ms / 1000
-        remaining_s = context.time_remaining()
-        timeout_s = limit_s if remaining_s is None else min(remaining_s, limit_s)
-        try:
-            count = await self._store.count(release.collection, filter_, timeout_s)
-        except StoreTimeoutError as error:
-            if timeout_s == limit_s:
-                raise
-            raise DeadlineExceededError(f"the deadline of {timeout_s * 1000:.0f} ms passed in Milvus") from error
+        count = await within(
+            context.time_remaining(),
+            limit_s,
+            lambda timeout_s: self._store.count(release.collection, filter_, timeout_s),
+        )
         return recall_pb2.CountItemsResponse(
             count=count, model_version=release.model_version, collection=release.collection
         )

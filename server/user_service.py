@@ -15,6 +15,7 @@ from server.pipeline import Status
 from server.release import Releases
 from server.request import Query, UserQuery, read_user
 from server.settings import Settings
+from server.timeouts import within
 from server.user_request import read_updates
 from server.user_store import UserStore
 from server.user_vectors import UserVectorIndex
@@ -84,9 +85,13 @@ class UserService:
         users = await self._milvus.guarded(lambda: remembered.with_histories(asked, context.time_remaining()))
         interests = await vectors.encode(release, [user.hist_item for user in users])
         own = [user.user_id for user in request.users]
-        remaining_s = context.time_remaining()
-        timeout_s = self._timeout_s if remaining_s is None else min(self._timeout_s, remaining_s)
-        found = await self._milvus.guarded(lambda: vectors.similar(release, interests, own, request.top_k, timeout_s))
+        found = await within(
+            context.time_remaining(),
+            self._timeout_s,
+            lambda timeout_s: self._milvus.guarded(
+                lambda: vectors.similar(release, interests, own, request.top_k, timeout_s)
+            ),
+        )
         results = [
             recall_pb2.SimilarUsers(
                 user_ids=[user_id for user_id, _ in pairs],

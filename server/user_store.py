@@ -10,7 +10,7 @@ from pymilvus import AsyncMilvusClient, DataType
 from pymilvus.client.prepare import Prepare
 
 from mind.artifact import Float32
-from mind.collection import EMBEDDING, METRIC, wide_enough
+from mind.collection import BY_KEY, EMBEDDING, METRIC, wide_enough
 from mind.sequences import Int64
 from mind.users import (
     HIST_ITEM,
@@ -41,8 +41,6 @@ MAX_HITS = 16_384
 """Of one query; Milvus refuses more."""
 _LOAD_TIMEOUT_S = 10 * 60
 _EF = 128
-_BY_KEY: dict[str, Any] = {"iterator": "True", "reduce_stop_for_best": "True"}
-"""What makes Milvus give the rows with the smallest keys when there are more than asked for, as pymilvus' iterator."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ class MilvusUserStore:
     async def changed(self, since: int, after: str, limit: int) -> dict[str, int]:
         """See `UserStore`."""
         filter_ = f'{UPDATED_AT} >= {since} and {USER_KEY} > "{user_key(after)}"'
-        rows = await self._query(USERS, filter_, [USER_KEY, UPDATED_AT], limit=limit, **_BY_KEY)
+        rows = await self._query(USERS, filter_, [USER_KEY, UPDATED_AT], limit=limit, **BY_KEY)
         return {user_id_of(row[USER_KEY]): row[UPDATED_AT] for row in rows}
 
     async def write(self, users: Mapping[str, StoredUser]) -> None:
@@ -183,7 +181,8 @@ class MilvusUserStore:
         names = await self._call(lambda milvus: milvus.list_collections(**ONCE))
         for name in filter(is_user_vectors, names):  # of a release that is being encoded too
             try:
-                vectors = UserVectors.from_json((await self._describe(name))["properties"][USER_VECTORS])
+                properties = (await self._describe(name)).get("properties") or {}
+                vectors = UserVectors.from_json(properties.get(USER_VECTORS, ""))
                 if vectors:
                     await self.delete_vectors(vectors, user_ids)
             except CollectionGoneError:
@@ -259,6 +258,7 @@ class MilvusUserStore:
             await self._call(
                 lambda milvus: milvus.create_collection(name, schema=schema, properties=dict(properties), **ONCE)
             )
+        if not await self._call(lambda milvus: milvus.list_indexes(name, **ONCE)):  # maybe one that was cut short here
             index = {"index_type": index_type, "metric_type": METRIC, "params": dict(params)}
             await self._call(
                 lambda milvus: self._create_index(

@@ -57,6 +57,10 @@ class UserVectorIndex:
             self._opened = release, vectors
             return vectors
 
+    def close(self) -> None:
+        """Look again whether the collections are there: somebody dropped one."""
+        self._opened = None
+
     async def write(self, release: Release, users: dict[str, StoredUser]) -> None:
         """Encode and store; `writing` must be held."""
         vectors = await self.open(release)

@@ -13,7 +13,7 @@ import numpy as np
 from mind.sequences import Int64
 from mind.users import now_ms
 from server.batching import Batcher, Waiting
-from server.errors import StoreError
+from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
 from server.pipeline import Status
 from server.release import Release
 from server.request import UserQuery
@@ -102,7 +102,10 @@ class RememberedUsers:
     async def _read(
         self, waiting: list[Waiting[list[str], dict[str, StoredUser]]]
     ) -> list[dict[str, StoredUser] | Exception]:
-        stored = await self._store.read({user_id for each in waiting for user_id in each.ask})
+        try:
+            stored = await self._store.read({user_id for each in waiting for user_id in each.ask})
+        except CollectionGoneError:  # nobody has been remembered yet
+            stored = {}
         return [stored for _ in waiting]
 
     async def _write(self, waiting: list[Waiting[_Updates, list[Written]]]) -> list[list[Written] | Exception]:
@@ -112,7 +115,11 @@ class RememberedUsers:
             return [[_invalid(update) for update in each.ask.updates] for each in waiting]
         async with self._vectors.writing:
             await self._vectors.open(release)
-            lengths, histories = await self._joined(release, valid)
+            try:
+                lengths, histories = await self._joined(release, valid)
+            except CollectionGoneError:
+                self._vectors.close()
+                raise
             now = now_ms()
             users = {user_id: StoredUser(hist_item, now) for user_id, hist_item in histories.items()}
             self._unseen = True
@@ -155,7 +162,7 @@ class RememberedUsers:
             self._unseen = True
             await self._store.delete(user_ids)
             if left := await self._store.updated_at(user_ids, strong=True):
-                raise StoreError(f"{len(left)} users were written while they were deleted; delete them again")
+                raise StoreUnavailableError(f"{len(left)} users were written meanwhile; delete them again")
             self._unseen = False
         found = {user_id: Written(Status.OK if user_id in there else Status.UNKNOWN_USER) for user_id in user_ids}
         return [[found[user_id] for user_id in each.ask] for each in waiting]

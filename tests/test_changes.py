@@ -325,12 +325,23 @@ def test_what_the_journal_does_not_explain_is_refused(lite: Released) -> None:
         ("item_id,year,year\n1000,1,2\n", "has 2 columns 'year'"),
         ("item_id,vector_source\n1000,trained\n", "column 'vector_source': the collection's attributes are"),
         ("item_id,year\n", "a header and no rows"),
+        (f"item_id,{'y' * 200_000}\n1000,1\n", "cannot be read: field larger than field limit"),
     ],
 )
 def test_bad_attributes_change_nothing(lite: Released, text: str, message: str) -> None:
     with pytest.raises(AttributesError, match=r"attributes\.csv: ") as caught:
         lite.upsert(text, {5: [1.0] * 16})
     assert message in str(caught.value)
+    assert lite.store.changes(lite.collection) == Changes()
+
+
+def test_text_that_is_no_text_changes_nothing(lite: Released) -> None:
+    path = lite.directory / "items.parquet"
+    genres = pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"item_id": [1000], "genres": genres}), path)
+    kinds = {name: kind for name, kind in lite.journal.columns.items() if name != VECTOR_SOURCE}
+    with pytest.raises(AttributesError, match=r"items\.parquet: cannot be read: "):
+        upsert(lite.journal, lite.model, None, ItemFile(path, "item_id", kinds, 0, 3), None, quiet)
     assert lite.store.changes(lite.collection) == Changes()
 
 
@@ -438,6 +449,51 @@ def test_given_vectors_are_carried_within_one_model(lite: Released) -> None:
     collection = build(lite.store, lite.model, attributes, index).collection
     _, carried = publish_with_changes(lite.store, collection, Models(lite.directory / "models"), publish, quiet)
     assert carried is not None and carried.left_given == set() and carried.summary.added == {"given": 1}
+
+
+def test_what_grew_longer_since_is_carried_where_it_fits(lite: Released) -> None:
+    def with_titles(model: Artifact, longest: int) -> str:
+        lines = [f"{item_id},{'x' * longest}" for item_id in model.weights.item_id.tolist()]
+        titles = lite.file("titles.csv", "\n".join(["item_id,title", *lines]))
+        attributes = read_attributes(titles, model.weights.item_id)
+        return build(lite.store, model, attributes, choose_index(True, None, {}, {})).collection
+
+    publish(lite.store, with_titles(lite.model, 80))
+    lite.collection = str(lite.store.alias())
+    lite.upsert(f"item_id,title\n1000,short\n1007,{'y' * 150}\n")
+    models = Models(lite.directory / "models")
+    new = load_artifact(make_artifact(lite.directory / "models", seed=1))
+    for longest, left in ((90, set()), (60, {"title"})):  # room for 180 bytes, then for 120
+        name = with_titles(new, longest)
+        _, carried = publish_with_changes(lite.store, name, models, publish, quiet)
+        assert carried is not None and carried.left_attributes == left
+        titles = {item_id: row["title"] for item_id, row in Journal(lite.store, name).items([1000, 1007]).items()}
+        assert titles[1000] == "short" and (titles[1007] == "y" * 150) is not bool(left)
+
+
+def test_an_item_that_came_back_is_carried_back(lite: Released) -> None:
+    first = lite.collection
+    index = choose_index(True, "FLAT", {}, {}, None, 0.9)
+    attributes = read_attributes(lite.directory / "items.csv", lite.model.weights.item_id, multi_valued=["genres"])
+    second = build(lite.store, lite.model, attributes, index).collection
+    models = Models(lite.directory / "models")
+    lite.delete(1007)
+    publish_with_changes(lite.store, second, models, publish, quiet)
+    assert not Journal(lite.store, second).items([1007])
+    publish(lite.store, first)
+    lite.upsert("item_id,year\n1007,2001\n")
+    publish_with_changes(lite.store, second, models, publish, quiet)
+    assert Journal(lite.store, second).items([1007])[1007]["genres"] == ["Drama"]
+
+
+def test_a_walk_misses_no_row_whatever_order_they_were_written_in(released: Released) -> None:
+    written = [1350, 1070, 1210, 1140, 1280]
+    for item_id in written:
+        released.delete(item_id)
+    journal = released.journal
+    journal.batch_rows = 2
+    walked = [row["item_id"] for rows in journal.walk(journal.name, ALL) for row in rows]
+    assert walked == sorted(written)
 
 
 def test_the_journal_goes_with_its_collection(lite: Released) -> None:

@@ -58,6 +58,7 @@ def test_few_items_leave_numbers_zero_and_no_pair_leaves_all_zero() -> None:
     few = cooccurrence_vectors(*clicks([1, 2], [2, 3]), 3, 16, seed=1)
     assert few[1:].any() and not few[:, 4:].any()
     assert not cooccurrence_vectors(*clicks([1], [2]), 2, 16, seed=1).any()
+    assert not cooccurrence_vectors(*clicks([1, 1], [2]), 2, 16, seed=1).any()  # no more than by chance
 
 
 def test_of_too_many_clicks_whole_users_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

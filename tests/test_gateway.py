@@ -122,6 +122,7 @@ def test_an_insert_that_fails_says_so(target: str, command: str, timeout_s: str,
         ("https://elsewhere.example", "127.0.0.1:8000", 403),
         ("http://rebound.example:8000", "rebound.example:8000", 403),
         ("null", "127.0.0.1:8000", 403),
+        ("http://[", "127.0.0.1:8000", 403),
     ],
 )
 def test_other_sites_pages_cannot_change_anything(
@@ -143,6 +144,9 @@ def test_recall_is_the_services_answer_with_ids_as_strings(client: httpx.Client,
     assert second["status"] == "USER_STATUS_EMPTY_HISTORY" and second["fallback"] and second["interest"] == [-1]
     assert answer["model_version"] == "ab12" and answer["timings"]["total_ms"] == 3.25
     request = servicer.calls["Recall"][0][0]
+    assert answer["timings"]["history_ms"] == 0
+    client.post("/v1/recall", json={"users": [{"user_id": "ann"}], "top_k": 2})
+    assert servicer.calls["Recall"][1][0].users[0].user_id == "ann"
     assert list(request.users[0].hist_item) == [43, HUGE - 2] and list(request.users[0].exclude_item_ids) == [5]
     assert (request.filter, request.merge_strategy, request.exclude_history) == ("year > 1990", 2, False)
 
@@ -322,6 +326,7 @@ def test_the_explorers_files(target: str, tmp_path: Path) -> None:
         target, "--titles", str(titles), "--users", str(users), "--map", str(drawn), "--compare-with", target
     ) as client:
         setup = client.get("/explorer/setup").json()
+        assert client.get("/explorer/titles", params={"item_ids": f"4,{'1' * 5_000},x"}).json() == {"4": "Toy Story"}
         assert setup["compares"] and setup["has_titles"] and setup["maps"] == ["ab12"]
         assert setup["users"] == [
             {"user_id": "7", "hist_item": ["3", "4"], "eval_item": ["5"]},
@@ -367,6 +372,13 @@ def test_wrong_options_are_named_with_their_value(option: str, value: str) -> No
     with pytest.raises(SettingsError, match=re.escape(value)) as raised:
         load_settings([option, value])
     assert str(raised.value).startswith(option)
+
+
+def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xff\xfe")
+    for option in ("--token-file", "--ca"):
+        with pytest.raises(SettingsError, match=f"{option} is '.*secret': cannot be read: "):
+            load_settings([option, str(tmp_path / "secret")])
 
 
 def test_the_command_serves_until_sigterm_and_says_what_it_lacks(target: str, tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ def test_a_lite_file_in_use_by_another_process(lite: str, tmp_path: Path) -> Non
         (["delete"], 2, "one of --ids and --ids-file is needed"),
         (["delete", "--ids", "1", "--ids-file", "x"], 2, "one of --ids and --ids-file is needed"),
         (["delete", "--ids", "1,x"], 1, "--ids: 'x' is no item id: an integer from -2^63 + 1 to 2^63 - 1"),
+        (["delete", "--ids", "1" * 5_000], 1, "is no item id: an integer from -2^63 + 1 to 2^63 - 1"),
         (["delete", "--ids=-9223372036854775808"], 1, "'-9223372036854775808' is no item id"),
         (["delete", "--ids-file", "{tmp}/x.txt"], 1, "x.txt: cannot be read: No such file"),
         (["delete", "--ids-file", "{tmp}/file.db"], 1, "file.db: line 1: 'not Milvus' is no item id"),

@@ -72,6 +72,12 @@ def test_a_user_of_a_batch_is_compared() -> None:
     assert counted and set(counted) == {1}
 
 
+def test_items_added_since_the_training_do_not_count_against_the_index() -> None:
+    item_ids, scores = np.array([99, 50, 40]), np.array([9, 5, 4], np.float32)
+    assert recall(INTERESTS, item_ids, scores, 3, VOCABULARY, TABLE) == 1
+    assert recall(INTERESTS, item_ids[:1], scores[:1], 1, VOCABULARY, TABLE) == 1
+
+
 def test_what_comes_while_one_is_computed_is_dropped() -> None:
     started, go_on, counted = threading.Event(), threading.Event(), []
 

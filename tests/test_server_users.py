@@ -16,7 +16,7 @@ from mind.users import unit_interests
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server import breaker
 from server.app import RecallServer
-from server.errors import StoreError, StoreUnavailableError
+from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
 from server.settings import Settings
 from server.user_store import StoredUser
 from tests.artifacts import make_artifact
@@ -402,6 +402,17 @@ async def test_degraded_gives_the_popular_list_to_users_whose_history_cannot_be_
     assert list(by_id.item_ids) == [1000, 1007, 1014, 1021, 1028] and set(by_id.interest) == {-1}
     assert by_id.detail == "Milvus does not answer, and the history is there"
     assert by_history.status == OK
+
+
+async def test_before_anybody_is_remembered_everybody_is_unknown(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = await start()
+
+    async def nothing_there(*arguments: Any) -> None:
+        raise CollectionGoneError("Milvus: collection users does not exist")
+
+    monkeypatch.setattr(running.store, "read", nothing_there)
+    by_id, by_history = (await running.ask(stored("ann"), recall_pb2.User(hist_item=[1000]))).results
+    assert (by_id.status, by_history.status) == (UNKNOWN_USER, OK)
 
 
 async def test_once_milvus_is_away_nobody_waits_for_users_either(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,6 +147,21 @@ async def test_a_deletion_reaches_collections_that_are_not_in_memory(milvus: Mil
     await client.close()
 
 
+async def test_collections_without_an_index_are_completed(
+    milvus: MilvusUserStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stopped(*arguments: object) -> None:
+        raise StoreError("stopped")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(milvus, "_create_index", stopped)
+        with pytest.raises(StoreError, match="stopped"):
+            await milvus.open()
+        with pytest.raises(StoreError, match="stopped"):
+            await milvus.open_vectors(WANTED)
+    await contract(milvus)
+
+
 async def test_somebody_elses_users_are_left_alone(milvus: MilvusUserStore, milvus_uri: str) -> None:
     client = MilvusClient(milvus_uri, timeout=20)
     await asyncio.to_thread(client.create_collection, USERS, 4)

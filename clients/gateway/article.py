@@ -18,6 +18,8 @@ from clients.gateway.v1 import TopK
 
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["article"], responses=OF_EVERY_CALL)
+KILL_AFTER_S = 10
+"""What an insert command that was told to stop gets to do so."""
 _GUARDS = [Depends(refuse_other_sites)]
 
 
@@ -101,6 +103,10 @@ async def _run(command: tuple[str, ...], timeout_s: float) -> None:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 process.terminate()
-            await process.wait()
+            try:
+                await asyncio.wait_for(process.wait(), KILL_AFTER_S)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
     if code:
         raise ProblemError(502, "Failed", f"the command ended with code {code}; see the log", "INSERT_FAILED")

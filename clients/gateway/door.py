@@ -93,10 +93,17 @@ def refuse_other_sites(request: Request) -> None:
     origin = request.headers.get("origin")
     if origin is None:
         return
-    parts = urlsplit(origin)
-    if parts.netloc != request.headers.get("host") or not _is_fixed(parts.hostname or ""):
+    if not _is_own(origin, request.headers.get("host")):
         detail = f"a page of {origin} may not do this; it works from the gateway's own pages under an IP address"
         raise ProblemError(403, "Refused", detail, "OTHER_SITE")
+
+
+def _is_own(origin: str, host: str | None) -> bool:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.netloc == host and _is_fixed(parts.hostname or "")
 
 
 def _is_fixed(host: str) -> bool:

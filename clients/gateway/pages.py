@@ -25,6 +25,10 @@ _EXAMPLE_ITEMS = 5
 router = APIRouter(include_in_schema=False)
 
 
+def _is_id(text: str) -> bool:
+    return len(text) <= 20 and text.removeprefix("-").isdecimal()
+
+
 @router.get("/")
 async def explorer() -> Response:
     """The explorer."""
@@ -90,7 +94,7 @@ async def items(
 @router.get("/explorer/titles")
 async def titles(catalogue: CatalogueOf, item_ids: str) -> dict[str, str]:
     """Titles of a list of ids with commas between them."""
-    return catalogue.titles_of(int(part) for part in item_ids.split(",") if part.removeprefix("-").isdecimal())
+    return catalogue.titles_of(int(part) for part in item_ids.split(",") if _is_id(part))
 
 
 @router.get("/explorer/maps/{model_version}")

@@ -47,7 +47,7 @@ class Problem(BaseModel):
     detail: str
     """What happened this time; names the value and the limit."""
     reason: str
-    """A stable word for programs; the README lists those of the recall server."""
+    """A stable word for programs; clients/README.md lists those of the recall server."""
     field: str | None = None
     """Path of the field at fault, such as users[3].hist_item."""
 

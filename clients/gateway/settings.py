@@ -81,11 +81,18 @@ def load_settings(argv: list[str]) -> Settings:
     }
     given |= vars(_parser().parse_args(argv))
     try:
-        return Settings.model_validate(given)
+        settings = Settings.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         option = f"--{str(first['loc'][0]).replace('_', '-')}"
         raise SettingsError(f"{option} is {first['input']!r}: {first['msg']}") from error
+    for option, file in (("--token-file", settings.token_file), ("--ca", settings.ca)):
+        try:
+            if file:
+                file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"{option} is '{file}': cannot be read: {error}") from error
+    return settings
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -44,10 +44,12 @@ class User(_Body):
     """Items that the user clicked, oldest first."""
     exclude_item_ids: list[ItemId] = []
     """Items that must not come back."""
+    user_id: Annotated[str, AfterValidator(_text)] = ""
+    """Of a user whom the server remembers, instead of hist_item."""
 
     def to_message(self) -> recall_pb2.User:
         """As the server reads it."""
-        return recall_pb2.User(hist_item=self.hist_item, exclude_item_ids=self.exclude_item_ids)
+        return recall_pb2.User(hist_item=self.hist_item, exclude_item_ids=self.exclude_item_ids, user_id=self.user_id)
 
 
 class _Question(_Body):
@@ -95,6 +97,7 @@ class Candidates(BaseModel):
 class Timings(BaseModel):
     """Where the time went in the server, in milliseconds."""
 
+    history_ms: float
     queue_ms: float
     encode_ms: float
     search_ms: float

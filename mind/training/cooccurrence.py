@@ -47,7 +47,8 @@ def cooccurrence_vectors(item_index: Rows, offsets: Int64, items: int, dim: int,
         vectors[:, : left.shape[1]] = left * np.sqrt(values)
         vectors[np.diff(information.indptr) == 0] = 0  # but for rounding
         length = np.linalg.norm(vectors, axis=1)
-        vectors /= length[length > 0].mean()
+        if length.any():
+            vectors /= length[length > 0].mean()
     return vectors
 
 
