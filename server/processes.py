@@ -21,6 +21,9 @@ from server.signals import leave_when_told
 
 logger = logging.getLogger(__name__)
 
+_NOISY = ("pymilvus", "milvus_lite", "faiss")
+"""They log a traceback for every failed call, and what nobody asked for."""
+
 
 def run(settings: Settings) -> int:
     """Serve in this process until SIGTERM or SIGINT; the exit code is 0 or, for options that cannot work, 1."""
@@ -28,8 +31,8 @@ def run(settings: Settings) -> int:
     _admit_many_connections()
     from server.app import serve  # after --help, which should not wait for pymilvus
 
-    for name in list(logging.root.manager.loggerDict):  # after their import, which sets levels of its own
-        if name.split(".")[0] in ("pymilvus", "milvus_lite", "faiss"):  # a traceback for every failed call
+    for name in (*_NOISY, *logging.root.manager.loggerDict):  # after their import, which sets levels of its own
+        if name.split(".")[0] in _NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
