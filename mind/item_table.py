@@ -75,8 +75,10 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
 
     def begin_near(self, vectors: Float32) -> None:
         """Start the ids' embeddings at [N + 1, D] float32 vectors, with a little of the random start left."""
-        weight = self.embedding.weight
-        weight.set_value(vectors + np.float32(RANDOM_SHARE) * weight.numpy())
+        start = self.embedding.weight.numpy()  # a copy, changed in place: there may be gigabytes of it
+        start *= np.float32(RANDOM_SHARE)
+        start += vectors
+        self.embedding.weight.set_value(start)
 
     def dense(self, batch_size: int = 100_000) -> Float32:
         """One vector an item, [N + 1, D] float32: what the network computes with when it does not train."""

@@ -61,6 +61,15 @@ def test_few_items_leave_numbers_zero_and_no_pair_leaves_all_zero() -> None:
     assert not cooccurrence_vectors(*clicks([1, 1], [2]), 2, 16, seed=1).any()  # no more than by chance
 
 
+def test_of_too_many_items_the_most_clicked_get_vectors(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = [[5, 2], [2, 5], [5, 7, 2], [7, 5], [1, 3]]
+    exact = cooccurrence_vectors(*clicks([2, 1], [1, 2], [2, 3, 1], [3, 2]), 3, 4, seed=1)
+    monkeypatch.setattr(cooccurrence, "MAX_ITEMS", 3)  # 2, 5 and 7
+    vectors = cooccurrence_vectors(*clicks(*users), 9, 4, seed=1)
+    assert np.flatnonzero(vectors.any(axis=1)).tolist() == [2, 5, 7]
+    np.testing.assert_array_equal(vectors[[2, 5, 7]], exact[1:])
+
+
 def test_of_too_many_clicks_whole_users_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cooccurrence, "MAX_CLICKS", 300)
     users = [[3 * user + 1, 3 * user + 2, 3 * user + 3] for user in range(200)]

@@ -20,6 +20,8 @@ FADING = 0.8
 """Weight of a pair for each click that it is further apart."""
 SMOOTHING = 0.75
 """Power of context counts, so that rare items are not neighbours by chance (Levy, Goldberg, Dagan, TACL 2015)."""
+MAX_ITEMS = 500_000
+"""Items that get vectors; of more, the most clicked: time and memory go with them, and rare ones tell little."""
 MAX_CLICKS = 3_000_000
 """Clicks that are looked at; of more, those of users drawn at random. They make 2 GB of pairs."""
 OVERSAMPLING, POWER_ITERATIONS = 16, 4
@@ -37,10 +39,14 @@ def cooccurrence_vectors(item_index: Rows, offsets: Int64, items: int, dim: int,
         seed: of what is drawn at random.
 
     Returns:
-        [N + 1, D] float32; zero for padding, and for items that nobody had together with another.
+        [N + 1, D] float32; zero for padding, for items that nobody had together with another, and beyond `MAX_ITEMS`.
     """
     rng = np.random.default_rng(seed)
     vectors = np.zeros((items + 1, dim), np.float32)
+    if items > MAX_ITEMS:
+        chosen, item_index, offsets = _most_clicked(item_index, offsets, items)
+        vectors[chosen] = cooccurrence_vectors(item_index, offsets, MAX_ITEMS, dim, seed)[1:]
+        return vectors
     information = _mutual_information(_pairs(item_index, offsets, items, rng))
     if information.nnz:
         left, values = _largest(information, min(dim, items), rng)
@@ -50,6 +56,17 @@ def cooccurrence_vectors(item_index: Rows, offsets: Int64, items: int, dim: int,
         if length.any():
             vectors /= length[length > 0].mean()
     return vectors
+
+
+def _most_clicked(item_index: Rows, offsets: Int64, items: int) -> tuple[Int64, Rows, Int64]:
+    """The rows of the `MAX_ITEMS` most clicked, and the clicks on them, as numbers from 1, with their offsets."""
+    clicks = np.bincount(item_index, minlength=items + 1)[1:]
+    chosen = 1 + np.sort(np.argsort(-clicks, kind="stable")[:MAX_ITEMS])
+    number = np.zeros(items + 1, np.int32)
+    number[chosen] = np.arange(1, MAX_ITEMS + 1)
+    numbers = number[item_index]
+    kept = numbers > 0
+    return chosen, numbers[kept], np.append(0, np.cumsum(kept))[offsets]
 
 
 def _pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random.Generator) -> sparse.csr_array:
