@@ -57,7 +57,7 @@ class UserVectorIndex:
             self._opened = release, vectors
             return vectors
 
-    def close(self) -> None:
+    def forget(self) -> None:
         """Look again whether the collections are there: somebody dropped one."""
         self._opened = None
 

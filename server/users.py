@@ -114,24 +114,11 @@ class RememberedUsers:
         if not valid:
             return [[_invalid(update) for update in each.ask.updates] for each in waiting]
         async with self._vectors.writing:
-            await self._vectors.open(release)
             try:
-                lengths, histories = await self._joined(release, valid)
+                lengths, detail = await self._store_all(release, valid)
             except CollectionGoneError:
-                self._vectors.close()
+                self._vectors.forget()  # somebody dropped it; the next write makes it anew
                 raise
-            now = now_ms()
-            users = {user_id: StoredUser(hist_item, now) for user_id, hist_item in histories.items()}
-            self._unseen = True
-            await self._store.write(users)
-            detail = ""
-            try:
-                await self._vectors.write(release, users)
-            except StoreError as error:
-                logger.warning("histories of %d users were stored, their vectors were not: %s", len(users), error)
-                detail = "stored; FindSimilarUsers sees this user as before until the next update"
-            await self._vectors.settle(release, dict.fromkeys(users, now))
-            self._unseen = False
         length = iter(lengths)
         return [
             [
@@ -140,6 +127,24 @@ class RememberedUsers:
             ]
             for each in waiting
         ]
+
+    async def _store_all(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], str]:
+        """Length of a user's history after each update, and what the users must be told."""
+        await self._vectors.open(release)
+        lengths, histories = await self._joined(release, updates)
+        now = now_ms()
+        users = {user_id: StoredUser(hist_item, now) for user_id, hist_item in histories.items()}
+        self._unseen = True
+        await self._store.write(users)
+        detail = ""
+        try:
+            await self._vectors.write(release, users)
+        except StoreError as error:
+            logger.warning("histories of %d users were stored, their vectors were not: %s", len(users), error)
+            detail = "stored; FindSimilarUsers sees this user as before until the next update"
+        await self._vectors.settle(release, dict.fromkeys(users, now))
+        self._unseen = False
+        return lengths, detail
 
     async def _joined(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], dict[str, Int64]]:
         """Length of a user's history after each update, and the histories after all of them."""

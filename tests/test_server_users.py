@@ -12,11 +12,11 @@ import pytest
 
 from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
-from mind.users import unit_interests
+from mind.users import UserVectors, unit_interests
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server import breaker
 from server.app import RecallServer
-from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
+from server.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
 from server.settings import Settings
 from server.user_store import StoredUser
 from tests.artifacts import make_artifact
@@ -413,6 +413,45 @@ async def test_before_anybody_is_remembered_everybody_is_unknown(start: Start, m
     monkeypatch.setattr(running.store, "read", nothing_there)
     by_id, by_history = (await running.ask(stored("ann"), recall_pb2.User(hist_item=[1000]))).results
     assert (by_id.status, by_history.status) == (UNKNOWN_USER, OK)
+
+
+async def test_a_collection_that_somebody_dropped_is_made_anew(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = await start()
+    await running.upsert(ann=[1000])
+    opened = 0
+
+    async def gone(*arguments: Any) -> None:
+        raise CollectionGoneError("Milvus: collection users does not exist")
+
+    open_vectors = running.store.open_vectors
+
+    async def count_openings(wanted: UserVectors) -> UserVectors:
+        nonlocal opened
+        opened += 1
+        return await open_vectors(wanted)
+
+    monkeypatch.setattr(running.store, "open_vectors", count_openings)
+    with monkeypatch.context() as dropped:
+        dropped.setattr(running.store, "write", gone)
+        code, reason, *_ = await failure(running.upsert(ann=[1007]))
+    assert (code, reason, opened) == (grpc.StatusCode.FAILED_PRECONDITION, "COLLECTION_GONE", 0)
+    [written] = await running.upsert(ann=[1014])
+    assert (written.status, opened) == (OK, 1)
+
+
+async def test_a_callers_own_deadline_is_no_fault_of_milvus(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = await start()
+    await running.upsert(ann=[1000], bob=[1007])
+
+    async def too_late(*arguments: Any) -> None:
+        raise StoreTimeoutError("Milvus does not answer in time")
+
+    monkeypatch.setattr(running.store, "nearest", too_late)
+    request = recall_pb2.FindSimilarUsersRequest(users=[stored("ann")], top_k=1)
+    code, *_ = await failure(running.recall.FindSimilarUsers(request, timeout=3))  # the server's own limit is 5 s
+    assert code == grpc.StatusCode.DEADLINE_EXCEEDED
+    code, *_ = await failure(running.recall.FindSimilarUsers(request))
+    assert code == grpc.StatusCode.UNAVAILABLE
 
 
 async def test_once_milvus_is_away_nobody_waits_for_users_either(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
