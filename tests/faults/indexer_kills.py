@@ -45,9 +45,17 @@ class Drill:
     Every operation begins and ends with old and live released.
     """
 
-    def __init__(self, uri: str, artifacts: Path, models: Sequence[Artifact], released: Sequence[str]) -> None:
-        """`released`: collections of the first two models; the third has none yet."""
+    def __init__(
+        self,
+        uri: str,
+        artifacts: Path,
+        models: Sequence[Artifact],
+        released: Sequence[str],
+        client: AsyncRecallClient,
+    ) -> None:
+        """`released`: collections of the first two models, the third has none yet; `client`: of the server."""
         self._uri = uri
+        self._client = client
         self._artifacts = artifacts
         self._models = {model.model_version: model for model in models}
         self._versions = [model.model_version for model in models]
@@ -70,7 +78,7 @@ class Drill:
             await self._restore(operation)
         say("undisturbed: " + ", ".join(f"{name} {took_s:.1f} s" for name, took_s in self._took_s.items()))
 
-    async def kill(self, operation: str, moment: float, client: AsyncRecallClient) -> str:
+    async def kill(self, operation: str, moment: float) -> str:
         """Kill one command at a share of the time that it takes; gives how far it had come. Raises Fault."""
         await self._arrange(operation)
         before = self._collections()
@@ -86,7 +94,7 @@ class Drill:
         if not self._done(operation, last):
             raise Fault(f"{operation}, given again, left {last}")
         await asyncio.to_thread(self._check_contents, last, len(NEW_ITEMS) if operation == "upsert" else 0)
-        await _follow(client, next(each.name for each in last if each.live))
+        await self._followed(next(each.name for each in last if each.live))
         await self._restore(operation)
         how_far = "ended" if ended is not None else "done" if done else "begun" if before != after else "not begun"
         self.moments[f"{operation}: {how_far}"] += 1
@@ -122,6 +130,9 @@ class Drill:
             await self._indexer(*self._build(self._versions[0]))
             for name in (self._old, self._live):
                 await self._indexer("publish", name)
+        await self._followed(
+            self._live
+        )  # without --server, the next prune or drop would not spare what it still serves
 
     def _done(self, operation: str, found: list[ItemCollection]) -> bool:
         live = next(each.name for each in found if each.live)
@@ -161,6 +172,14 @@ class Drill:
                 if store.count(each.name) != len(same) + more or not all(same):
                     raise Fault(f"{each.name} holds {store.count(each.name)} items, {sum(same)} as in the model")
 
+    async def _followed(self, collection: str) -> None:
+        """Wait until the server serves what is live. Raises Fault."""
+        deadline = time.monotonic() + FOLLOW_S
+        while (await self._client.get_server_info()).collection != collection:
+            if time.monotonic() > deadline:
+                raise Fault(f"after {FOLLOW_S:g} s the server does not serve {collection}, which is live")
+            await asyncio.sleep(0.1)
+
     async def _indexer(self, *words: str, kill_after_s: float | None = None) -> float | None:
         """Run a command, and kill it after so many seconds of its own work; how long it took, None if it was killed."""
         command = [sys.executable, "-c", _MAIN, *words, "--milvus-uri", self._uri]
@@ -181,14 +200,6 @@ class Drill:
         return time.monotonic() - started
 
 
-async def _follow(client: AsyncRecallClient, collection: str) -> None:
-    deadline = time.monotonic() + FOLLOW_S
-    while (await client.get_server_info()).collection != collection:
-        if time.monotonic() > deadline:
-            raise Fault(f"after {FOLLOW_S:g} s the server does not serve {collection}, which is live")
-        await asyncio.sleep(0.1)
-
-
 async def drill(uri: str, directory: Path, kills: int, seed: int) -> bool:
     """Kill so many commands; whether callers noticed nothing. Raises Fault for what a command left."""
     artifacts = directory / "artifacts"
@@ -200,16 +211,19 @@ async def drill(uri: str, directory: Path, kills: int, seed: int) -> bool:
             Load([server.address], Answers(models), CALLERS, DEADLINE_S, PAUSE_S) as load,
             AsyncRecallClient(server.address, timeout_s=DEADLINE_S) as client,
         ):
-            work = Drill(uri, artifacts, models, released)
+            work = Drill(uri, artifacts, models, released, client)
+            load.phase("undisturbed")
             await work.measure()
             phases = {operation: load.phase(f"during {operation}") for operation in OPERATIONS}
             for number in range(kills):
                 operation = OPERATIONS[number % len(OPERATIONS)]
                 load.phases.append(load.phases.pop(load.phases.index(phases[operation])))
                 moment = rng.uniform(0, 1.05)
-                how_far = await work.kill(operation, moment, client)
+                how_far = await work.kill(operation, moment)
                 say(f"kill {number + 1} of {kills}: {operation} at {moment:.0%} of its time: {how_far}")
     console.print(load.table(f"{kills} commands killed, seed {seed}"))
+    for reason, times in load.reasons.most_common():
+        console.print(f"failed {times} times: {reason}")
     console.print("they were: " + ", ".join(f"{name} {count}" for name, count in sorted(work.moments.items())))
     return not any(phase.failed or phase.wrong or phase.late for phase in load.phases)
 
