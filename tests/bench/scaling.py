@@ -17,7 +17,7 @@ from rich.table import Table
 
 from tests.bench.machine import console, describe
 from tests.bench.serving import world
-from tests.bench.serving.world import Worker, cpu_seconds, free_port
+from tests.bench.serving.world import Worker, free_port
 
 SERVERS = 3
 SLOW_ITEMS, SLOW_USERS, SLOW_MS = 1_000, 2_000, 250
@@ -57,9 +57,9 @@ def measure(load: Worker, replicas: list[Replica], milvus_pid: int | None, **que
     """Put a load on servers that a client takes turns among."""
     address = "ipv4:" + ",".join(replica.address for replica in replicas)
     pids = [replica.pid for replica in replicas] + ([milvus_pid] if milvus_pid else [])
-    before, answered = [cpu_seconds(pid) for pid in pids], [replica.answered() for replica in replicas]
-    answer = load.ask(kind="grpc", address=address, **question)
-    busy = [(cpu_seconds(pid) - was) / answer["seconds"] for pid, was in zip(pids, before, strict=True)]
+    answered = [replica.answered() for replica in replicas]
+    answer = load.ask(kind="grpc", address=address, watch=pids, **question)
+    busy = [spent_s / answer["seconds"] for spent_s in answer["watched_cpu_s"]]
     counts = [replica.answered() - was for replica, was in zip(replicas, answered, strict=True)]
     return Row(
         servers=len(replicas),

@@ -21,7 +21,7 @@ from rich.progress import Progress
 from mind.artifact import load_artifact
 from tests.bench.machine import console, describe
 from tests.bench.serving import report, world
-from tests.bench.serving.world import TOP_K, Worker, cpu_seconds
+from tests.bench.serving.world import TOP_K, Worker
 
 CHECKED_USERS = 512
 USERS, CALLERS = (1, 8, 64), (1, 16, 64)
@@ -89,11 +89,12 @@ class Bench:
 
     def _measure(self, subject: Subject, question: dict[str, Any]) -> dict[str, Any]:
         pids = {"service_cpu": subject.pid, "milvus_cpu": self._milvus_pid}
-        before = {name: cpu_seconds(pid) if pid else nan for name, pid in pids.items()}
-        answer: dict[str, Any] = subject.ask(seconds=self._seconds, **question)
+        watch = [pid for pid in pids.values() if pid]
+        answer: dict[str, Any] = subject.ask(seconds=self._seconds, watch=watch, **question)
         served = answer["users_per_s"] * answer["seconds"] / 1000
+        spent = dict(zip(watch, answer["watched_cpu_s"], strict=True))
         for name, pid in pids.items():
-            answer[name] = (cpu_seconds(pid) - before[name]) / max(served, 1e-9) if pid else nan
+            answer[name] = spent[pid] / max(served, 1e-9) if pid else nan
         answer["load_cpu"] = answer.get("cpu_s", 0.0) / max(served, 1e-9)
         answer["load_busy"] = answer.get("cpu_s", 0.0) / answer["seconds"]
         return answer

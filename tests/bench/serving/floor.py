@@ -19,7 +19,7 @@ from mind.artifact import load_artifact
 from mind.collection import EMBEDDING, METRIC
 from mind.encoder import NumpyEncoder
 from tests.bench.serving.article import merge
-from tests.bench.serving.world import SEARCH_PARAMS, TOP_K, answer_lines, pad_histories, read_histories
+from tests.bench.serving.world import SEARCH_PARAMS, TOP_K, answer_lines, pad_histories, read_histories, watching
 
 
 class Floor:
@@ -40,10 +40,10 @@ class Floor:
 
         Args:
             question: with `check`, the number of users whose candidates are wanted; or else `users` of a batch,
-                `in_flight` batches at a time, and `seconds`.
+                `in_flight` batches at a time, `seconds`, and `watch`, processes whose processor time is wanted.
 
         Returns:
-            The candidates, or `users_per_s`, `p50_ms`, `p95_ms`, `p99_ms` of a batch, and `seconds`.
+            The candidates, or `users_per_s`, `p50_ms`, `p95_ms`, `p99_ms` of a batch, `watched_cpu_s` and `seconds`.
         """
         if users := question.get("check"):
             return self._candidates(users)
@@ -59,12 +59,13 @@ class Floor:
             return took
 
         started = time.perf_counter()
-        with ThreadPoolExecutor(in_flight) as threads:
+        with ThreadPoolExecutor(in_flight) as threads, watching(question["watch"]) as watched_cpu_s:
             latency_s = np.concatenate(list(threads.map(loop, range(in_flight))))
         spent = time.perf_counter() - started
         p50, p95, p99 = (np.percentile(latency_s, [50, 95, 99]) * 1000).tolist()
         rate = len(latency_s) * size / spent
-        return {"users_per_s": rate, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "seconds": spent}
+        times = {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "seconds": spent}
+        return {"users_per_s": rate, **times, "watched_cpu_s": watched_cpu_s}
 
     def _search(self, start: int, users: int) -> tuple[Any, Any, Any]:
         """Columns of ids and scores, and hits of each query."""

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import uvloop
 
 from protos.recall.v1 import recall_pb2
-from tests.bench.serving.world import TOP_K, answer_lines, read_histories
+from tests.bench.serving.world import TOP_K, answer_lines, read_histories, watching
 
 Call = Callable[[bytes], Awaitable[bytes]]
 """Sends a body, gives the answer's; raises Refused."""
@@ -182,11 +182,12 @@ class LoadGenerator:
             question: `address`, and `kind`, grpc or http; `users` of a request, `top_k`, `timeout_s` and `history`, the
                 clicks that are sent, 0 for all (optional);
                 with `check`, the number of users whose candidates are wanted, in their order; or else `seconds` and
-                `callers` (closed loop) or `calls_per_s` and `seed` (open loop).
+                `callers` (closed loop) or `calls_per_s` and `seed` (open loop); `watch`, processes whose processor time
+                is wanted.
 
         Returns:
             The candidates, or what became of the calls: `users_per_s`, `p50_ms`, `p95_ms`, `p99_ms`, `cpu_s`,
-            `seconds` and `outcomes`, which counts statuses.
+            `watched_cpu_s`, `seconds` and `outcomes`, which counts statuses; nothing of the calls before, that warm up.
         """
         return self._runner.run(self._answer(**question))
 
@@ -203,6 +204,7 @@ class LoadGenerator:
         callers: int = 0,
         calls_per_s: float = 0,
         seed: int = 0,
+        watch: Sequence[int] = (),
     ) -> Any:
         way: type[Grpc] | type[Http] = Grpc if kind == "grpc" else Http
         call = way(address, timeout_s)
@@ -215,10 +217,11 @@ class LoadGenerator:
             await run.closed(max(callers, 1), min(0.5, seconds))  # batches find their size
             run = Run(call, self._bodies_of(way, users, top_k, history))
             cpu, started = time.process_time(), time.perf_counter()
-            if calls_per_s:
-                await run.open(calls_per_s, seconds, seed)
-            else:
-                await run.closed(callers, seconds)
+            with watching(watch) as watched_cpu_s:
+                if calls_per_s:
+                    await run.open(calls_per_s, seconds, seed)
+                else:
+                    await run.closed(callers, seconds)
             took = time.perf_counter() - started
         finally:
             await call.close()
@@ -230,6 +233,7 @@ class LoadGenerator:
             "p95_ms": p95,
             "p99_ms": p99,
             "cpu_s": time.process_time() - cpu,
+            "watched_cpu_s": watched_cpu_s,
             "seconds": took,
             "outcomes": run.outcomes,
         }

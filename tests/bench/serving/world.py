@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -277,3 +277,12 @@ def cpu_seconds(pid: int) -> float:
     """Processor time that a process and its children have used so far."""
     process = psutil.Process(pid)
     return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
+
+
+@contextmanager
+def watching(pids: Sequence[int]) -> Iterator[list[float]]:
+    """At the end, the list holds the processor time of each process since the beginning, in seconds."""
+    before = [cpu_seconds(pid) for pid in pids]
+    spent: list[float] = []
+    yield spent
+    spent += [cpu_seconds(pid) - was for pid, was in zip(pids, before, strict=True)]
