@@ -7,13 +7,13 @@ from dataclasses import dataclass
 MEASURED_ITEMS = 367_982
 MEASURED_DIM = 64
 MEASURED_TOP_K = 50
-SERVER_S_ALONE = 0.28
+SERVER_S_ALONE = 0.25
 """Processor seconds of a server for 1,000 users, one a request."""
-SERVER_S_TOGETHER = 0.09
+SERVER_S_TOGETHER = 0.07
 """The same, 64 a request."""
 MILVUS_S = 0.8
 """Processor seconds of Milvus for 1,000 users, four interests each; 0.6 to 0.8 were measured."""
-SERVED_BY_TOP_K = {10: 1_750, 50: 1_690, 200: 1_280, 1_000: 290}
+SERVED_BY_TOP_K = {10: 2_170, 50: 1_980, 200: 1_470, 1_000: 340}
 """Users a second of one machine, by candidates a user."""
 SERVER_GB, SERVER_GB_PER_MILLION = 0.2, 0.5
 """Memory of a server process, and for every million items of a model that it holds."""
