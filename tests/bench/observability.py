@@ -29,7 +29,7 @@ from server.telemetry import SILENT, Telemetry
 from tests.bench import hooks
 from tests.bench.machine import console, describe
 from tests.bench.serving import world
-from tests.bench.serving.world import Worker, cpu_seconds
+from tests.bench.serving.world import Worker, watching
 
 WATCHED = ("--metrics-listen", "127.0.0.1:0", "--log-format", "json")
 """As in production; the share of sampled batches is the default."""
@@ -98,15 +98,15 @@ def subjects(directory: Path, uri: str, endpoint: str) -> Iterator[list[Subject]
 
 def measure(load: Worker, subject: Subject, users: int, callers: int, seconds: float) -> None:
     """One turn."""
-    before = cpu_seconds(subject.pid)
-    answer = load.ask(kind="grpc", address=subject.address, users=users, callers=callers, seconds=seconds)
-    if subject.metrics:
-        urllib.request.urlopen(subject.metrics, timeout=10).close()  # noqa: S310
-    spent = cpu_seconds(subject.pid) - before
+    question = {"users": users, "callers": callers, "seconds": seconds, "watch": [subject.pid]}
+    answer = load.ask(kind="grpc", address=subject.address, **question)
+    with watching([subject.pid]) as scrape_cpu_s:
+        if subject.metrics:
+            urllib.request.urlopen(subject.metrics, timeout=10).close()  # noqa: S310
+    spent = sum(answer["watched_cpu_s"] + scrape_cpu_s)
     assert set(answer["outcomes"]) == {"OK"}, answer["outcomes"]
     subject.users_per_s.append(answer["users_per_s"])
-    # The load generator warms up for half a second, or a turn if that is shorter, which counts here too.
-    subject.cpu.append(spent / (answer["users_per_s"] * (answer["seconds"] + min(0.5, seconds)) / 1_000))
+    subject.cpu.append(spent / (answer["users_per_s"] * answer["seconds"] / 1_000))
 
 
 def rows(found: list[Subject]) -> Iterator[list[str]]:

@@ -130,9 +130,7 @@ class Drill:
             await self._indexer(*self._build(self._versions[0]))
             for name in (self._old, self._live):
                 await self._indexer("publish", name)
-        await self._followed(
-            self._live
-        )  # without --server, the next prune or drop would not spare what it still serves
+        await self._followed(self._live)  # the next prune or drop, without --server, spares only what is live
 
     def _done(self, operation: str, found: list[ItemCollection]) -> bool:
         live = next(each.name for each in found if each.live)

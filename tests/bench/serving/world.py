@@ -273,16 +273,16 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def cpu_seconds(pid: int) -> float:
-    """Processor time that a process and its children have used so far."""
-    process = psutil.Process(pid)
-    return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
-
-
 @contextmanager
 def watching(pids: Sequence[int]) -> Iterator[list[float]]:
-    """At the end, the list holds the processor time of each process since the beginning, in seconds."""
-    before = [cpu_seconds(pid) for pid in pids]
+    """At the end, the list holds the processor time of each process and its children since then, in seconds."""
+    before = [_cpu_seconds(pid) for pid in pids]
     spent: list[float] = []
     yield spent
-    spent += [cpu_seconds(pid) - was for pid, was in zip(pids, before, strict=True)]
+    spent += [_cpu_seconds(pid) - was for pid, was in zip(pids, before, strict=True)]
+
+
+def _cpu_seconds(pid: int) -> float:
+    """So far."""
+    process = psutil.Process(pid)
+    return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
