@@ -4,12 +4,16 @@ import asyncio
 import json
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
-from tests.bench.serving.load import Refused, Run
+from tests.bench.serving.http2 import LARGEST_BODY, CallError, Channel
+from tests.bench.serving.load import Run
 from tests.conftest import remove_item_collections
 
 ROOT = Path(__file__).parent.parent
@@ -43,7 +47,7 @@ async def test_latency_counts_from_when_a_call_was_due() -> None:
     async def slow(body: bytes) -> bytes:
         await asyncio.sleep(0.05)
         if body == b"odd":
-            raise Refused("RESOURCE_EXHAUSTED")
+            raise CallError("RESOURCE_EXHAUSTED")
         return b""
 
     run = Run(slow, [b"even", b"odd"])
@@ -55,3 +59,59 @@ async def test_latency_counts_from_when_a_call_was_due() -> None:
     await run.open(calls_per_s=200, seconds=0.5, seed=0)
     assert run.outcomes["OK"] == 100  # none waits for another
     assert np.median(run.latency_s) < 0.15
+
+
+@asynccontextmanager
+async def echo(port: int = 0, most_at_once: int = 100) -> AsyncIterator[int]:
+    """A gRPC server that answers "SIZE rest" with SIZE times the rest, "refuse" not, and "wait" late."""
+
+    async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        if request == b"refuse":
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")
+        if request == b"wait":
+            await asyncio.sleep(10)
+        times, _, rest = request.partition(b" ")
+        return rest * int(times)
+
+    server = grpc.aio.server(options=[("grpc.max_concurrent_streams", most_at_once), ("grpc.so_reuseport", 0)])
+    handlers = {"Answer": grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(0)
+
+
+async def test_the_load_generator_speaks_grpc() -> None:
+    async with echo(most_at_once=10) as port, echo() as other:
+        call = Channel([("127.0.0.1", port), ("127.0.0.1", other)], "/test.Echo/Answer", timeout_s=20)
+        rests = [b"%d" % number * 2_000 for number in range(200)]  # together more than fits into a window
+        assert await asyncio.gather(*(call(b"2 " + rest) for rest in rests)) == [rest * 2 for rest in rests]
+        assert await call(b"1000000 abc") == b"abc" * 1_000_000
+        assert await call(b"0 ") == b""
+        with pytest.raises(CallError, match="RESOURCE_EXHAUSTED"):
+            await call(b"refuse")
+        with pytest.raises(CallError, match="UNKNOWN"):
+            await call(b"no number")
+        with pytest.raises(ValueError, match=f"{LARGEST_BODY + 1} bytes, the limit is {LARGEST_BODY}"):
+            await call(bytes(LARGEST_BODY + 1))
+        call.close()
+        nowhere = Channel([("127.0.0.1", port)], "/test.Echo/Other", timeout_s=20)
+        with pytest.raises(CallError, match="UNIMPLEMENTED"):
+            await nowhere(b"1 a")
+        nowhere.close()
+
+
+async def test_the_load_generator_gives_up_at_the_deadline_and_when_nobody_is_there() -> None:
+    async with echo(most_at_once=1) as port:
+        call = Channel([("127.0.0.1", port)], "/test.Echo/Answer", timeout_s=0.3)
+        late = await asyncio.gather(call(b"wait"), call(b"wait"), return_exceptions=True)  # the second is never sent
+        assert [str(error) for error in late] == ["DEADLINE_EXCEEDED"] * 2
+        assert await call(b"1 a") == b"a"
+    with pytest.raises(CallError, match="UNAVAILABLE"):
+        await call(b"1 a")
+    async with echo(port):
+        assert await call(b"1 b") == b"b"
+    call.close()

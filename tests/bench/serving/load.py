@@ -13,43 +13,34 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import uvloop
 
 from protos.recall.v1 import recall_pb2
+from tests.bench.serving.http2 import CallError, Channel
 from tests.bench.serving.world import TOP_K, answer_lines, read_histories, watching
 
 Call = Callable[[bytes], Awaitable[bytes]]
-"""Sends a body, gives the answer's; raises Refused."""
+"""Sends a body, gives the answer's; raises CallError."""
 BODIES = 4_096
-ROUND_ROBIN = '{"loadBalancingConfig": [{"round_robin": {}}]}'
-
-
-class Refused(Exception):  # noqa: N818 - not an error of ours
-    """The service did not answer as asked; the message is the status."""
 
 
 class Grpc:
-    """RecallService.Recall, bytes in and out."""
+    """RecallService.Recall, bytes in and out; one connection for all callers."""
 
     def __init__(self, address: str, timeout_s: float) -> None:
-        """One channel for all callers; calls take turns among the addresses, if there are several."""
-        options = [("grpc.max_receive_message_length", -1), ("grpc.service_config", ROUND_ROBIN)]
-        self._channel = grpc.aio.insecure_channel(address, options=options)
-        self._recall = self._channel.unary_unary("/recall.v1.RecallService/Recall")
-        self._timeout_s = timeout_s
+        """Calls take turns among the addresses, if there are several."""
+        parts = [each.rpartition(":") for each in address.removeprefix("ipv4:").split(",")]
+        addresses = [(host, int(port)) for host, _, port in parts]
+        self._channel = Channel(addresses, "/recall.v1.RecallService/Recall", timeout_s)
 
     async def __call__(self, body: bytes) -> bytes:
         """See `Call`."""
-        try:
-            return bytes(await self._recall(body, timeout=self._timeout_s))
-        except grpc.aio.AioRpcError as error:
-            raise Refused(error.code().name) from error
+        return await self._channel(body)
 
     async def close(self) -> None:
-        """Give the connection back."""
-        await self._channel.close()
+        """Give the connections back."""
+        self._channel.close()
 
     @staticmethod
     def body(histories: list[list[int]], top_k: int) -> bytes:
@@ -87,12 +78,12 @@ class Http:
                         if not kept:  # one that was kept may have been closed meanwhile
                             raise
         except TimeoutError as error:
-            raise Refused("DEADLINE_EXCEEDED") from error
+            raise CallError("DEADLINE_EXCEEDED") from error
         except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise Refused("UNAVAILABLE") from error
+            raise CallError("UNAVAILABLE") from error
         self._idle.append(connection)
         if status != 200:
-            raise Refused(f"HTTP {status}")
+            raise CallError(f"HTTP {status}")
         return answer
 
     @staticmethod
@@ -137,8 +128,8 @@ class Run:
         self._sent += 1
         try:
             await self._call(body)
-        except Refused as refused:
-            self.outcomes[str(refused)] += 1
+        except CallError as error:
+            self.outcomes[str(error)] += 1
         else:
             self.outcomes["OK"] += 1
             self.latency_s.append(time.perf_counter() - due)
