@@ -79,13 +79,13 @@ class Bench:
         self._rounds = rounds
         self._seconds = seconds
 
-    def compare(self, subjects: list[Subject], users: int, load: str, **questions: dict[str, Any]) -> list[Row]:
-        """Put every subject under load in turn, `rounds` times; `questions` by the subject's name."""
-        found: dict[str, list[dict[str, Any]]] = {subject.name: [] for subject in subjects}
+    def compare(self, users: int, asked: list[tuple[Subject, str, dict[str, Any]]]) -> list[Row]:
+        """Ask in turn, `rounds` times; each is a subject, the name of its load and the question."""
+        found: list[list[dict[str, Any]]] = [[] for _ in asked]
         for _ in range(self._rounds):
-            for subject in subjects:
-                found[subject.name].append(self._measure(subject, questions[subject.name]))
-        return [_row(subject, users, load, found[subject.name]) for subject in subjects]
+            for answers, (subject, _, question) in zip(found, asked, strict=True):
+                answers.append(self._measure(subject, question))
+        return [_row(subject, users, load, answers) for (subject, load, _), answers in zip(asked, found, strict=True)]
 
     def _measure(self, subject: Subject, question: dict[str, Any]) -> dict[str, Any]:
         pids = {"service_cpu": subject.pid, "milvus_cpu": self._milvus_pid}
@@ -199,22 +199,17 @@ def _closed(bench: Bench, three: list[Subject], cells: list[tuple[int, int]], pr
         question = {"users": users, "callers": callers}
         # The floor is as fast as it gets: full batches, two at a time, unless a single caller is all there is.
         floor = {"users": users, "in_flight": 1} if callers == 1 else {"users": 64, "in_flight": 2}
-        questions = {OURS: question, ARTICLE: question, FLOOR: floor}
-        rows += bench.compare(three, users, f"{callers}", **questions)
+        rows += bench.compare(users, [(s, f"{callers}", floor if s.name == FLOOR else question) for s in three])
     return rows
 
 
 def _open(bench: Bench, two: list[Subject], progress: Progress) -> list[Row]:
     """Single-user requests that arrive at random, at shares of what each subject can do."""
-    peak = {
-        row.subject: row for row in bench.compare(two, 1, "64", **{s.name: {"users": 1, "callers": 64} for s in two})
-    }
+    peak = bench.compare(1, [(subject, "peak", {"users": 1, "callers": 64}) for subject in two])
     rows = []
     for turn, share in enumerate(progress.track(LOADS, description="open loop")):
-        questions = {
-            name: {"users": 1, "calls_per_s": share * row.users_per_s, "seed": turn} for name, row in peak.items()
-        }
-        rows += bench.compare(two, 1, f"{share:.0%}", **questions)
+        rates = [{"users": 1, "calls_per_s": share * row.users_per_s, "seed": turn} for row in peak]
+        rows += bench.compare(1, [(s, f"{share:.0%}", rate) for s, rate in zip(two, rates, strict=True)])
     return rows
 
 
@@ -223,9 +218,10 @@ def _overload(bench: Bench, ours: Subject, progress: Progress) -> list[Row]:
     rows = []
     for users in progress.track(OVERLOAD_USERS, description="overload"):
         question = {"users": users, "timeout_s": DEADLINE_S}
-        (peak,) = bench.compare([ours], users, "peak", **{OURS: question | {"callers": 16}})
-        flood = question | {"calls_per_s": OVERLOAD * peak.users_per_s / users}
-        rows += [peak, *bench.compare([ours], users, f"{OVERLOAD}x", **{OURS: flood})]
+        peak = ours, "peak", question | {"callers": 16}
+        (capacity,) = bench.compare(users, [peak])
+        flood = question | {"calls_per_s": OVERLOAD * capacity.users_per_s / users}
+        rows += bench.compare(users, [peak, (ours, f"{OVERLOAD}x", flood)])
     return rows
 
 
@@ -234,7 +230,7 @@ def _sweep(bench: Bench, ours: Subject, progress: Progress) -> list[Row]:
     rows = []
     for change in progress.track(SWEEP, description="sweep"):
         ((name, value),) = change.items()
-        rows += bench.compare([ours], 1, f"{name} {value}", **{OURS: {"users": 1, "callers": 64} | change})
+        rows += bench.compare(1, [(ours, f"{name} {value}", {"users": 1, "callers": 64} | change)])
     return rows
 
 
