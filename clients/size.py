@@ -13,7 +13,7 @@ SERVER_S_TOGETHER = 0.07
 """The same, 64 a request."""
 MILVUS_S = 0.8
 """Processor seconds of Milvus for 1,000 users, four interests each; 0.6 to 0.8 were measured."""
-SERVED_BY_TOP_K = {10: 2_170, 50: 1_980, 200: 1_470, 1_000: 340}
+SERVED_BY_TOP_K = {10: 2_060, 50: 1_900, 200: 1_400, 1_000: 310}
 """Users a second of one machine, by candidates a user."""
 SERVER_GB, SERVER_GB_PER_MILLION = 0.2, 0.5
 """Memory of a server process, and for every million items of a model that it holds."""
