@@ -3,7 +3,7 @@
 RecallError                   anything else; `code` tells
 ├── InvalidRequestError       the request breaks a limit or does not parse; the same request fails again
 ├── UnauthenticatedError      token missing, wrong or not allowed to do this
-├── NotReadyError             the server has no release to serve, or is in the wrong state for the call
+├── PreconditionError         the server, the release or the stored users are in the wrong state; somebody must act
 ├── DeadlineExceededError     `timeout_s` passed before the answer came
 └── UnavailableError          no server reached; try again later
     └── OverloadedError       the server refused work; try again after `retry_after_s`
@@ -42,8 +42,8 @@ class UnauthenticatedError(RecallError):
     """Token missing, wrong or not allowed to do this."""
 
 
-class NotReadyError(RecallError):
-    """The server is in the wrong state for the call; somebody must act."""
+class PreconditionError(RecallError):
+    """The server, the release or the stored users are in the wrong state for the call; somebody must act."""
 
 
 class DeadlineExceededError(RecallError):
@@ -62,7 +62,7 @@ _ERROR_OF_CODE: dict[grpc.StatusCode, type[RecallError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
     grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
     grpc.StatusCode.PERMISSION_DENIED: UnauthenticatedError,
-    grpc.StatusCode.FAILED_PRECONDITION: NotReadyError,
+    grpc.StatusCode.FAILED_PRECONDITION: PreconditionError,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,

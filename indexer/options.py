@@ -50,22 +50,43 @@ def _connection(
     token_file: Annotated[
         Path | None,
         typer.Option(
+            envvar="RECALL_MILVUS_TOKEN_FILE",
             rich_help_panel=_MILVUS,
             help="File that holds user:password or an API key. Without it, RECALL_MILVUS_TOKEN holds the token itself.",
         ),
     ] = None,
-    db_name: Annotated[str, typer.Option(rich_help_panel=_MILVUS, help="Milvus database.")] = "",
+    db_name: Annotated[
+        str, typer.Option(envvar="RECALL_MILVUS_DB_NAME", rich_help_panel=_MILVUS, help="Milvus database.")
+    ] = "",
     ca_cert: Annotated[
-        Path | None, typer.Option(rich_help_panel=_MILVUS, help="PEM file of the authority to trust, for https://.")
+        Path | None,
+        typer.Option(
+            envvar="RECALL_MILVUS_CA_CERT",
+            rich_help_panel=_MILVUS,
+            help="PEM file of the authority to trust, for https://.",
+        ),
     ] = None,
     client_cert: Annotated[
-        Path | None, typer.Option(rich_help_panel=_MILVUS, help="PEM file for mutual TLS; needs the two other files.")
+        Path | None,
+        typer.Option(
+            envvar="RECALL_MILVUS_CLIENT_CERT",
+            rich_help_panel=_MILVUS,
+            help="PEM file for mutual TLS; needs the two other files.",
+        ),
     ] = None,
     client_key: Annotated[
-        Path | None, typer.Option(rich_help_panel=_MILVUS, help="Private key of the client certificate.")
+        Path | None,
+        typer.Option(
+            envvar="RECALL_MILVUS_CLIENT_KEY", rich_help_panel=_MILVUS, help="Private key of the client certificate."
+        ),
     ] = None,
     tls_server_name: Annotated[
-        str, typer.Option(rich_help_panel=_MILVUS, help="Name in the server's certificate, if not the host.")
+        str,
+        typer.Option(
+            envvar="RECALL_MILVUS_SERVER_NAME",
+            rich_help_panel=_MILVUS,
+            help="Name in the server's certificate, if not the host.",
+        ),
     ] = "",
     timeout_s: Annotated[
         float, typer.Option(rich_help_panel=_MILVUS, min=0.1, help="Longest that one call may take, in seconds.")

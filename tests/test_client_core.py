@@ -9,8 +9,8 @@ from clients.core import ClientCore, Deadline, channel_options, join_responses
 from clients.errors import (
     DeadlineExceededError,
     InvalidRequestError,
-    NotReadyError,
     OverloadedError,
+    PreconditionError,
     RecallError,
     UnauthenticatedError,
     UnavailableError,
@@ -149,7 +149,7 @@ def test_only_calls_that_read_are_tried_again():
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidRequestError),
         (grpc.StatusCode.UNAUTHENTICATED, UnauthenticatedError),
         (grpc.StatusCode.PERMISSION_DENIED, UnauthenticatedError),
-        (grpc.StatusCode.FAILED_PRECONDITION, NotReadyError),
+        (grpc.StatusCode.FAILED_PRECONDITION, PreconditionError),
         (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceededError),
         (grpc.StatusCode.UNAVAILABLE, UnavailableError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, OverloadedError),

@@ -376,9 +376,20 @@ def test_wrong_options_are_named_with_their_value(option: str, value: str) -> No
 
 def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"\xff\xfe")
-    for option in ("--token-file", "--ca"):
+    (tmp_path / "text").touch()
+    for option in ("--token-file", "--ca", "--cert", "--key"):
+        files = {"--ca": "text", "--cert": "text", "--key": "text"} | {option: "secret"}
         with pytest.raises(SettingsError, match=f"{option} is '.*secret': cannot be read: "):
-            load_settings([option, str(tmp_path / "secret")])
+            load_settings([word for name, file in files.items() for word in (name, str(tmp_path / file))])
+
+
+def test_a_client_certificate_needs_its_key_and_tls(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    file = str(tmp_path / "file")
+    with pytest.raises(SettingsError, match="--cert and --key go together"):
+        load_settings(["--ca", file, "--cert", file])
+    with pytest.raises(SettingsError, match="--cert needs --ca or --tls"):
+        load_settings(["--cert", file, "--key", file])
 
 
 def test_the_command_serves_until_sigterm_and_says_what_it_lacks(target: str, tmp_path: Path) -> None:

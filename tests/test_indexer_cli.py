@@ -1,5 +1,6 @@
 """The command line of the indexer: what people and schedulers see."""
 
+import inspect
 import json
 import signal
 import socket
@@ -8,12 +9,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
 
 from indexer.__main__ import app
+from indexer.options import _connection
 from indexer.store import Connection, Store
+from server.settings import Settings
 from tests.artifacts import make_artifact
 
 
@@ -217,3 +221,12 @@ def test_faults_are_one_line_and_an_exit_code(
     if exit_code == 1:
         assert result.stderr.startswith("error: ")
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_server_and_indexer_find_milvus_by_the_same_variables(tmp_path: Path) -> None:
+    options = [get_args(each.annotation)[1] for each in inspect.signature(_connection).parameters.values()]
+    read = {option.envvar for option in options} - {None} | {"RECALL_MILVUS_TOKEN"}
+    assert read == {f"RECALL_{name.upper()}" for name in Settings.model_fields if name.startswith("milvus_")}
+    environment = {"RECALL_MILVUS_URI": str(tmp_path / "milvus.db"), "RECALL_MILVUS_TOKEN_FILE": "/no/such/file"}
+    result = CliRunner().invoke(app, ["status"], env=environment)
+    assert result.exit_code == 1 and "/no/such/file: --token-file cannot be read" in result.stderr

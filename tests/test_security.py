@@ -23,6 +23,8 @@ from cryptography.hazmat.primitives.serialization import (
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients import AsyncRecallClient, RecallClient, RecallError, UnauthenticatedError, UnavailableError
+from clients.gateway.backend import Backend
+from clients.gateway.settings import load_settings as load_gateway_settings
 from mind.artifact import load_artifact
 from mind.errors import ConfigError
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
@@ -140,6 +142,16 @@ async def test_with_mutual_tls_callers_need_a_certificate(start: Start, files: F
     for wrong in (None, others.mine):
         with pytest.raises(UnavailableError):
             await items(target, tls=files.ca, client_cert=wrong)
+
+
+async def test_the_gateway_shows_its_certificate(start: Start, files: Files, others: Files) -> None:
+    target = await start(**files.server, tls_client_ca=files.ca)
+    for shown, admitted in ((files.mine, True), (others.mine, False)):
+        cert, key = map(str, shown)
+        options = ["--server", target, "--ca", str(files.ca), "--cert", cert, "--key", key, "--timeout-ms", "5000"]
+        async with Backend(load_gateway_settings(options)) as backend:
+            with contextlib.nullcontext() if admitted else pytest.raises(UnavailableError):
+                assert await backend.main.count_items()
 
 
 async def test_new_certificates_serve_new_connections_and_keep_old_ones(

@@ -22,6 +22,7 @@ class Backend:
         connection: dict[str, Any] = {
             "timeout_s": settings.timeout_ms / 1000,
             "tls": settings.ca or settings.tls,
+            "client_cert": (settings.cert, settings.key) if settings.cert else None,
             "token": settings.token,
             # One request stays one request, so that the server judges it by its own limits.
             "max_users": _UNLIMITED,

@@ -4,9 +4,9 @@ import argparse
 import os
 import shlex
 from importlib import metadata
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FilePath, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FilePath, ValidationError, model_validator
 
 PREFIX = "RECALL_GATEWAY_"
 
@@ -42,6 +42,10 @@ class Settings(BaseModel):
     """Use TLS to the servers and trust the system's authorities."""
     ca: FilePath | None = None
     """Use TLS to the servers and trust the authorities in this PEM file."""
+    cert: FilePath | None = None
+    """PEM file with the certificate shown to the servers (mutual TLS); needs --key, and --ca or --tls."""
+    key: FilePath | None = None
+    """PEM file with the private key of that certificate."""
     token_file: FilePath | None = None
     """File with the bearer token for the servers; insert and drop need the admin token."""
     timeout_ms: int = Field(default=2_000, gt=0)
@@ -62,6 +66,14 @@ class Settings(BaseModel):
     """Let /qa/drop drop the released collection: whoever reaches the gateway can then do it."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe messages to log."""
+
+    @model_validator(mode="after")
+    def _certificate_is_whole(self) -> Self:
+        if bool(self.cert) != bool(self.key):
+            raise ValueError("--cert and --key go together")
+        if self.cert and not (self.ca or self.tls):
+            raise ValueError("--cert needs --ca or --tls")
+        return self
 
     @property
     def token(self) -> str | None:
@@ -84,9 +96,12 @@ def load_settings(argv: list[str]) -> Settings:
         settings = Settings.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
+        if not first["loc"]:
+            raise SettingsError(str(first["ctx"]["error"])) from error
         option = f"--{str(first['loc'][0]).replace('_', '-')}"
         raise SettingsError(f"{option} is {first['input']!r}: {first['msg']}") from error
-    for option, file in (("--token-file", settings.token_file), ("--ca", settings.ca)):
+    for name in ("token_file", "ca", "cert", "key"):
+        option, file = f"--{name.replace('_', '-')}", getattr(settings, name)
         try:
             if file:
                 file.read_text(encoding="utf-8")

@@ -5,12 +5,10 @@ a shared machine. Prints the tables, writes results.json and latency.svg.
 """
 
 import json
-import statistics
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import product
-from math import nan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +19,8 @@ from rich.progress import Progress
 from mind.artifact import load_artifact
 from tests.bench.machine import console, describe
 from tests.bench.serving import report, world
-from tests.bench.serving.world import TOP_K, Worker
+from tests.bench.serving.bench import Bench, Row, Subject, recall_of
+from tests.bench.serving.world import TOP_K
 
 CHECKED_USERS = 512
 USERS, CALLERS = (1, 8, 64), (1, 16, 64)
@@ -34,87 +33,11 @@ OVERLOAD, OVERLOAD_USERS, DEADLINE_S = 4, (8, 64), 1.0
 app = typer.Typer(add_completion=False)
 
 
-@dataclass(frozen=True)
-class Row:
-    """A subject in a cell: medians over the rounds."""
-
-    subject: str
-    users: int
-    """Of a request."""
-    load: str
-    """Callers of a closed loop, or share of capacity of an open one."""
-    users_per_s: float
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
-    service_cpu: float
-    """Seconds of processor time per 1,000 users."""
-    milvus_cpu: float
-    load_cpu: float
-    load_busy: float
-    """Share of one core that the load generator used."""
-    recall: float
-    """Of the exact best 50."""
-    outcomes: dict[str, int]
-    """Calls by status, over all rounds."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """Something that answers, and how to ask it."""
-
-    name: str
-    pid: int
-    ask: Callable[..., Any]
-    recall: float
-
-
-class Bench:
-    """The parts that run, and what was measured."""
-
-    def __init__(self, milvus_pid: int | None, load: Worker, rounds: int, seconds: float) -> None:
-        """`rounds` of `seconds` for every row."""
-        self._milvus_pid = milvus_pid
-        self._load = load
-        self._rounds = rounds
-        self._seconds = seconds
-
-    def compare(self, users: int, asked: list[tuple[Subject, str, dict[str, Any]]]) -> list[Row]:
-        """Ask in turn, `rounds` times; each is a subject, the name of its load and the question."""
-        found: list[list[dict[str, Any]]] = [[] for _ in asked]
-        for _ in range(self._rounds):
-            for answers, (subject, _, question) in zip(found, asked, strict=True):
-                answers.append(self._measure(subject, question))
-        return [_row(subject, users, load, answers) for (subject, load, _), answers in zip(asked, found, strict=True)]
-
-    def _measure(self, subject: Subject, question: dict[str, Any]) -> dict[str, Any]:
-        pids = {"service_cpu": subject.pid, "milvus_cpu": self._milvus_pid}
-        watch = [pid for pid in pids.values() if pid]
-        answer: dict[str, Any] = subject.ask(seconds=self._seconds, watch=watch, **question)
-        served = answer["users_per_s"] * answer["seconds"] / 1000
-        spent = dict(zip(watch, answer["watched_cpu_s"], strict=True))
-        for name, pid in pids.items():
-            answer[name] = spent[pid] / max(served, 1e-9) if pid else nan
-        answer["load_cpu"] = answer.get("cpu_s", 0.0) / max(served, 1e-9)
-        answer["load_busy"] = answer.get("cpu_s", 0.0) / answer["seconds"]
-        return answer
-
-
-def _row(subject: Subject, users: int, load: str, found: list[dict[str, Any]]) -> Row:
-    names = ("users_per_s", "p50_ms", "p95_ms", "p99_ms", "service_cpu", "milvus_cpu", "load_cpu", "load_busy")
-    medians = {name: statistics.median(each[name] for each in found) for name in names}
-    outcomes: dict[str, int] = {}
-    for each in found:
-        for status, calls in each.get("outcomes", {}).items():
-            outcomes[status] = outcomes.get(status, 0) + calls
-    return Row(subject.name, users, load, recall=subject.recall, outcomes=outcomes, **medians)
-
-
 @contextmanager
 def subjects(
     directory: Path, artifact: Path, milvus_uri: str, options: list[str]
-) -> Iterator[tuple[Worker, int | None, list[Subject]]]:
-    """Load generator, Milvus' process id if it is ours, and the three, each having answered for the same users."""
+) -> Iterator[tuple[int | None, list[Subject]]]:
+    """Milvus' process id if it is ours, and the three, each having answered for the same users."""
     with ExitStack() as stack:
         uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
         collection = world.build_and_publish(artifact, uri)
@@ -132,14 +55,10 @@ def subjects(
         asked = {OURS: at("grpc", ours), ARTICLE: at("http", article), FLOOR: floor.ask}
         lists = {name: ask(check=CHECKED_USERS) for name, ask in asked.items()}
         pids = {OURS: ours_pid, ARTICLE: article_pid, FLOOR: floor.pid}
-        recall = {name: _recall(found, exact) for name, found in lists.items()}
+        recall = {name: recall_of(found, exact) for name, found in lists.items()}
         same = np.mean([set(a) == set(b) == set(c) for a, b, c in zip(*lists.values(), strict=True)])
         console.print(f"the same candidates from all three for {same:.1%} of {CHECKED_USERS} users")
-        yield load, milvus_pid, [Subject(name, pids[name], asked[name], recall[name]) for name in asked]
-
-
-def _recall(found: list[list[int]], exact: list[list[int]]) -> float:
-    return float(np.mean([len(set(mine) & set(best)) / len(best) for mine, best in zip(found, exact, strict=True)]))
+        yield milvus_pid, [Subject(name, pids[name], asked[name], recall[name]) for name in asked]
 
 
 @app.command()
@@ -165,8 +84,8 @@ def main(
     dim = load_artifact(artifact).hyper_parameters.embedding_dim
     console.print(f"{items:,} items of {dim} numbers, top_k {TOP_K}, {rounds} turns of {seconds:g} s each, medians")
     rows: dict[str, list[Row]] = {}
-    with subjects(directory, artifact, milvus_uri, server_option or []) as (load, milvus_pid, three):
-        bench = Bench(milvus_pid, load, rounds, seconds)
+    with subjects(directory, artifact, milvus_uri, server_option or []) as (milvus_pid, three):
+        bench = Bench(milvus_pid, rounds, seconds)
         cells = list(product(_numbers(users), _numbers(callers)))
         with Progress(console=console, transient=True) as progress:
             if "closed" in only:

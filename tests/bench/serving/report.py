@@ -1,19 +1,17 @@
 """What the serving benchmark shows: tables, and latency against load as a picture."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from tests.bench.serving.__main__ import Row
+from tests.bench.serving.bench import Row
 
 WIDTH = 132
 """Least width of a console that the tables fit in."""
 
 
-def closed(rows: "list[Row]") -> Table:
+def closed(rows: list[Row]) -> Table:
     """Callers that wait for their answer, with both ratios."""
     table = _table("Closed loop", "callers", "x article", "of floor")
     cells: dict[tuple[int, str], dict[str, Row]] = {}
@@ -26,7 +24,7 @@ def closed(rows: "list[Row]") -> Table:
     return table
 
 
-def opened(rows: "list[Row]") -> Table:
+def opened(rows: list[Row]) -> Table:
     """Requests that come at random."""
     table = _table("Open loop: Poisson arrivals at a share of what the closed loop gave", "load")
     for number, row in enumerate(rows):
@@ -34,7 +32,7 @@ def opened(rows: "list[Row]") -> Table:
     return table
 
 
-def overload(rows: "list[Row]", deadline_s: float) -> Table:
+def overload(rows: list[Row], deadline_s: float) -> Table:
     """Goodput when far too much is asked."""
     title = f"Overload, deadline {deadline_s * 1000:.0f} ms: users/s and latency of what was answered in time"
     table = _table(title, "load", "of peak")
@@ -47,7 +45,17 @@ def overload(rows: "list[Row]", deadline_s: float) -> Table:
     return table
 
 
-def sweep(rows: "list[Row]") -> Table:
+def tuned(rows: list[Row]) -> Table:
+    """What a chosen index serves, beside the default one."""
+    table = _table("Default index and chosen one, closed loop", "callers", "x default")
+    for default, chosen in zip(rows[::2], rows[1::2], strict=True):
+        for row in (default, chosen):
+            ratio = row.users_per_s / default.users_per_s
+            table.add_row(*_cells(row), f"{ratio:.2f}", end_section=row is chosen)
+    return table
+
+
+def sweep(rows: list[Row]) -> Table:
     """What a change of the request costs."""
     table = _table("Single-user requests, 64 callers", "request")
     for row in rows:
@@ -66,14 +74,14 @@ def _table(title: str, load: str, *ratios: str) -> Table:
     return table
 
 
-def _cells(row: "Row") -> list[str]:
+def _cells(row: Row) -> list[str]:
     latency = [f"{value:.1f}" for value in (row.p50_ms, row.p95_ms, row.p99_ms)]
     cost = [f"{value:.2f}" for value in (row.service_cpu, row.milvus_cpu, row.load_cpu)]
     rates = [f"{row.users_per_s:,.0f}", *latency, *cost, f"{row.load_busy:.0%}", f"{row.recall:.4f}"]
     return [row.subject, str(row.users), row.load, *rates]
 
 
-def plot(rows: "list[Row]", file: Path) -> None:
+def plot(rows: list[Row], file: Path) -> None:
     """Latency against load: p50 as a line, up to p99 as a band, one colour a subject."""
     from matplotlib.figure import Figure
 

@@ -35,6 +35,8 @@ USERS = 20_000
 """Histories that requests are made of."""
 GOLDEN = 64
 SEARCH_PARAMS = {"ef": 128}
+INDEX = ("--index-param", "M=32", "--index-param", "efConstruction=200", "--search-param", "ef=128")
+"""What `build` does unless told otherwise, spelled out; searched with `SEARCH_PARAMS`."""
 START_S = 120
 
 # One thread each: two cores are shared by everybody.
@@ -98,12 +100,17 @@ def pad_histories(vocabulary: Vocabulary, histories: Sequences, users: int) -> t
 def write_data(directory: Path, items: int, users: int = USERS, dim: int = DIM) -> Path:
     """Write model and histories; gives the model's directory."""
     weights, histories = synthetic(items, users, dim)
-    np.savez(directory / "histories.npz", offsets=histories.offsets, item_id=histories.item_id)
+    write_histories(directory, histories)
     return write_artifact(directory / "artifacts", hyper_parameters_of(weights), weights, {}, {})
 
 
+def write_histories(directory: Path, histories: Sequences) -> None:
+    """Keep what requests are made of where the load generator finds it."""
+    np.savez(directory / "histories.npz", offsets=histories.offsets, item_id=histories.item_id)
+
+
 def read_histories(directory: Path) -> Sequences:
-    """What `write_data` wrote."""
+    """What `write_histories` wrote."""
     with np.load(directory / "histories.npz") as file:
         return Sequences(np.arange(len(file["offsets"]) - 1), file["offsets"], file["item_id"])
 
@@ -117,17 +124,16 @@ def exact_candidates(artifact: Path, directory: Path, users: int) -> list[list[i
     return [row.tolist() for row in found]
 
 
-def build_and_publish(artifact: Path, uri: str) -> str:
+def build_and_publish(artifact: Path, uri: str, index: Sequence[str] = INDEX) -> str:
     """What a user does to release a model; gives the collection's name."""
-    command = [sys.executable, "-m", "indexer", "build", "--artifact", str(artifact), "--milvus-uri", uri, "--publish"]
-    for option in ("M=32", "efConstruction=200"):
-        command += ["--index-param", option]
-    for name, value in SEARCH_PARAMS.items():
-        command += ["--search-param", f"{name}={value}"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    status = [sys.executable, "-m", "indexer", "status", "--format", "json", "--milvus-uri", uri]
-    found = json.loads(subprocess.run(status, cwd=ROOT, check=True, capture_output=True).stdout)
+    indexer(uri, "build", "--artifact", str(artifact), "--publish", *index)
+    found = json.loads(indexer(uri, "status", "--format", "json", capture_output=True).stdout)
     return str(next(each["collection"] for each in found if each["state"] == "live"))
+
+
+def indexer(uri: str, *command: str, **how: Any) -> "subprocess.CompletedProcess[bytes]":
+    """Run a command of `python -m indexer`; `how` is for `subprocess.run`."""
+    return subprocess.run([sys.executable, "-m", "indexer", *command, "--milvus-uri", uri], cwd=ROOT, check=True, **how)
 
 
 class Worker:

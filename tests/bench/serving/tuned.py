@@ -1,0 +1,125 @@
+"""What choosing the index is worth: `python -m tests.bench.serving.tuned`.
+
+Clicks become a trained model; `indexer tune` measures indexes with it for some users; then one server serves other
+users from the default index and from the chosen one in turn, released one after the other. Every step is a command
+that users have.
+"""
+
+import json
+import subprocess
+import sys
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.progress import Progress
+
+from mind.artifact import newest_artifact
+from mind.data.paddlerec import write_eval, write_train
+from mind.data.split import hold_out
+from tests.bench.machine import console, describe
+from tests.bench.serving import report, world
+from tests.bench.serving.bench import Bench, Row, Subject, recall_of
+from tests.bench.serving.world import ROOT, TOP_K, Worker
+
+DEFAULT, CHOSEN = "default", "chosen"
+VALID_USERS, SERVED_USERS = 1_000, 10_000
+CHECKED_USERS = 1_000
+REQUESTS = ({"users": 1, "callers": 64}, {"users": 64, "callers": 16})
+
+app = typer.Typer(add_completion=False)
+
+
+def write_clicks(directory: Path, items: int, users: int) -> None:
+    """Clustered clicks (`world.synthetic`): `users` to train on, others to choose with, others to serve."""
+    _, clicks = world.synthetic(items, users + VALID_USERS + SERVED_USERS)
+    train, valid, served = np.split(np.arange(len(clicks)), [users, users + VALID_USERS])
+    for name in ("train", "valid"):
+        (directory / name).mkdir(exist_ok=True)
+    write_train(directory / "train" / "train.txt", clicks.take(train))
+    write_eval(directory / "valid" / "valid.txt", hold_out(clicks, valid))
+    world.write_histories(directory, clicks.take(served))
+
+
+def train(directory: Path, epochs: int) -> Path:
+    """A model by the default recipe; gives its directory."""
+    options = {
+        "train_data_dir": directory / "train",
+        "valid_data_dir": directory / "valid",
+        "model_save_path": directory / "artifacts",
+        "epochs": epochs,
+    }
+    command = [sys.executable, "-m", "mind.train", "-m", "mind/config.yaml"]
+    for key, value in options.items():
+        command += ["-o", f"runner.{key}={value}"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return newest_artifact(directory / "artifacts")
+
+
+def subject(
+    name: str, collection: str, uri: str, load: Worker, server: tuple[str, int], exact: list[list[int]]
+) -> Subject:
+    """The server with one of the two released, which every question makes sure of."""
+    address, pid = server
+    publish = partial(world.indexer, uri, "publish", collection, "--wait", "--server", address, capture_output=True)
+
+    def ask(**question: Any) -> Any:
+        publish()
+        return load.ask(kind="grpc", address=address, **question)
+
+    return Subject(name, pid, ask, recall_of(ask(check=CHECKED_USERS), exact))
+
+
+@app.command()
+def main(
+    workdir: Annotated[Path, typer.Option(help="Clicks, model, collections and results; the model is used again.")] = (
+        Path("build/bench-tuned")
+    ),
+    items: Annotated[int, typer.Option(min=2_000, help="Size of the catalogue.")] = 367_982,
+    users: Annotated[int, typer.Option(min=100, help="Users to train on, 12 clicks each.")] = 150_000,
+    epochs: Annotated[int, typer.Option(min=1, help="Of training.")] = 2,
+    min_recall: Annotated[float, typer.Option(help="What the chosen index must find of the exact best 50.")] = 0.99,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each index.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 4,
+    milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
+) -> None:
+    """Train, tune, and serve from the default index and the chosen one in turn."""
+    directory = workdir / str(items)
+    directory.mkdir(parents=True, exist_ok=True)
+    console.width = max(console.width, report.WIDTH)
+    console.print(describe())
+    if not (directory / "artifacts").exists():
+        write_clicks(directory, items, users)
+        train(directory, epochs)
+    artifact = newest_artifact(directory / "artifacts")
+    with ExitStack() as stack:
+        uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
+        index = directory / "index.json"
+        valid = ("--histories", str(directory / "valid"), "--min-recall", str(min_recall))
+        world.indexer(uri, "tune", "--artifact", str(artifact), *valid, "--output", str(index))
+        collections = {
+            DEFAULT: world.build_and_publish(artifact, uri),
+            CHOSEN: world.build_and_publish(artifact, uri, ["--index", str(index)]),
+        }
+        exact = world.exact_candidates(artifact, directory, CHECKED_USERS)
+        load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
+        server = stack.enter_context(world.our_server(directory, uri))
+        two = [subject(name, each, uri, load, server, exact) for name, each in collections.items()]
+        bench = Bench(milvus_pid, rounds, seconds)
+        rows: list[Row] = []
+        with Progress(console=console, transient=True) as progress:
+            for request in progress.track(REQUESTS, description="serving"):
+                rows += bench.compare(request["users"], [(each, f"{request['callers']}", request) for each in two])
+    console.print(f"{items:,} items, top_k {TOP_K}, {rounds} turns of {seconds:g} s each, medians")
+    console.print(report.tuned(rows))
+    results = {"machine": describe(), "items": items, "index": json.loads(index.read_text())}
+    results["rows"] = [asdict(row) for row in rows]
+    (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app()
