@@ -27,6 +27,8 @@ METRIC = "IP"
 """Inner product, what the model is trained with."""
 BY_KEY: dict[str, Any] = {"iterator": "True", "reduce_stop_for_best": "True"}
 """Of a query: what makes Milvus give the rows with the smallest keys, as pymilvus' iterator does; else any."""
+MAX_HITS = 16_384
+"""Of one query; Milvus refuses more."""
 VECTOR_SOURCE = "vector_source"
 """VARCHAR: the `VectorSource` of the item's embedding; filters may ask for it."""
 FINGERPRINT = "recall.fingerprint"

@@ -29,11 +29,11 @@ def leading(vectors: Float32, cosine: float) -> Mask:
     Returns:
         [B, K] bool, never true for a zero vector.
     """
-    length = np.linalg.norm(vectors, axis=2)  # [B, K]
-    found: Mask = length > 0
+    found: Mask = np.any(vectors, axis=2)  # [B, K]
     if cosine >= 1 or not len(vectors):
         return found
-    unit = vectors / np.where(found, length, 1)[:, :, None]
+    length = np.linalg.norm(vectors, axis=2)  # 0 of a vector so short that its square vanishes, too
+    unit = vectors / np.where(length > 0, length, 1)[:, :, None]
     alike = unit @ unit.transpose(0, 2, 1) >= cosine  # [B, K, K]
     leads = np.zeros_like(found)
     user = np.arange(len(vectors))

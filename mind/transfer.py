@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -120,9 +120,12 @@ class Models:
             raise ArtifactError(f"{self}/{version}/{TENSORS}: incomplete, or changed since it was written")
 
     def _forget_old(self) -> None:
-        kept = sorted(self._cache.glob(f"[!.]*/{MANIFEST}"), key=lambda file: file.parent.stat().st_mtime)
-        for file in kept[:-CACHED]:
-            shutil.rmtree(file.parent, ignore_errors=True)
+        kept = []
+        for file in self._cache.glob(f"[!.]*/{MANIFEST}"):
+            with suppress(FileNotFoundError):  # another process forgot it
+                kept.append((file.parent.stat().st_mtime, file.parent))
+        for _, model in sorted(kept)[:-CACHED]:
+            shutil.rmtree(model, ignore_errors=True)
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, str]]:

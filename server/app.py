@@ -69,6 +69,7 @@ class RecallServer:
         self._telemetry = telemetry
         self._usable = self._serving = False
         """Whether a release is loaded and, when Milvus was last asked, in its memory."""
+        self._encoder_lost = False
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._health = HealthServicer()
         models = Models(settings.artifacts, settings.artifact_cache)
@@ -83,6 +84,7 @@ class RecallServer:
             workers=settings.search_workers,
             degraded=settings.degraded,
             telemetry=telemetry,
+            on_encoder_lost=self._lose_encoder,
         )
         self._door = Door(settings.max_concurrent_requests, Calls(telemetry, settings.access_log))
         if telemetry.metrics:
@@ -166,13 +168,20 @@ class RecallServer:
 
         return probe
 
+    async def _lose_encoder(self) -> None:
+        """A GPU that failed stays failed for this process: whoever watches `liveness` starts another."""
+        self._encoder_lost = True
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._tell_health()
+
     async def _tell_health(self) -> None:
-        serving = self._usable and (self._settings.degraded or not self._store.open)
+        serving = self._usable and not self._encoder_lost and (self._settings.degraded or not self._store.open)
         if serving and not self._serving:
             logger.info("health is SERVING")
         elif self._serving and not serving:
             silent = "Milvus does not answer" if self._store.open else "Milvus lost the collection"
-            logger.warning("health is NOT_SERVING: %s", self.releases.refused or silent)
+            lost = "the encoder fails at what it could encode before; start this process again"
+            logger.warning("health is NOT_SERVING: %s", lost if self._encoder_lost else self.releases.refused or silent)
         self._serving = serving
         if self._telemetry.metrics:
             self._telemetry.metrics.set_serving(serving)

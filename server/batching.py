@@ -1,8 +1,9 @@
 """Requests to batches: whatever waits when nothing is in progress is answered together, without a timer.
 
 Alone, a request starts at once. Under load, a second batch starts beside one of its group once half a full one waits:
-small ones side by side cost more than they win. Those of another group, a slow filter say, hold nobody up. What cannot
-be answered in time is turned away at the door, and dropped if it no longer can. Knows nothing of recall.
+small ones side by side cost more than they win. Those of another group, a slow filter say, hold nobody up: they have
+room of their own. What cannot be answered in time is turned away at the door, and dropped if it no longer can. Knows
+nothing of recall.
 """
 
 import asyncio
@@ -16,6 +17,12 @@ from server.errors import DeadlineExceededError, OverloadedError
 
 SMOOTHING = 0.1
 """Weight of the newest batch in what a batch is believed to take."""
+OUTLIER = 4
+"""Times the usual that a batch counts for at most: one of a slow filter says little of the others."""
+STUCK = 4
+"""Times the usual after which a batch in progress is waited for no longer."""
+ROOM = 2
+"""Batches in progress of all groups, for each of one group."""
 HEADROOM = 2
 """How many times the wait, as it is guessed, must fit into a deadline: under overload all is slower than it was."""
 SHORTEST_RETRY_MS, LONGEST_RETRY_MS = 10, 2_000
@@ -63,16 +70,19 @@ class Batcher(Generic[Ask, Answer]):
                 that is raised is for all of them.
             max_batch_users: most users of a batch, unless a single request has more.
             max_queued_users: most users that wait; a request that finds the queue empty is always taken.
-            workers: batches in progress at once; with two, one is encoded and merged while the other is searched.
+            workers: batches of one group in progress at once, and `ROOM` times as many of all groups; with two, one
+                is encoded and merged while the other is searched.
         """
         self._answer = answer
         self._max_batch_users = max_batch_users
         self._max_queued_users = max_queued_users
         self._workers = workers
-        self._running: list[Hashable] = []
-        """Groups of the batches in progress."""
+        self._running: list[tuple[Hashable, float]] = []
+        """Group of each batch in progress, and when it began."""
         self._queue: deque[Waiting[Ask, Answer]] = deque()
         self._queued_users = 0
+        self._queued_by_group: dict[Hashable, int] = {}
+        """Users that wait, by group, the group whose queue is oldest first; none for whom nobody waits."""
         self._seconds_per_batch = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -99,17 +109,16 @@ class Batcher(Generic[Ask, Answer]):
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         waiting = Waiting(ask, users, group, deadline, answer)
         self._queue.append(waiting)
-        self._queued_users += users
-        if (next_group := self._next_group()) is not None:
-            self._running.append(next_group)
-            task = asyncio.create_task(self._work(next_group))
+        self._count(group, users)
+        if begun := self._begin():
+            task = asyncio.create_task(self._work(begun))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         try:
             return await answer
         except asyncio.CancelledError:  # the caller left: its place is free now, not when its turn comes
             if waiting.queued:
-                self._queued_users -= waiting.users
+                self._count(group, -waiting.users)
                 waiting.users = 0
             raise
 
@@ -126,25 +135,36 @@ class Batcher(Generic[Ask, Answer]):
             retry_ms = min(max(int(wait_s * 500), SHORTEST_RETRY_MS), LONGEST_RETRY_MS)
             raise OverloadedError(f"{reason}; {limit}", retry_ms)
 
-    def _next_group(self) -> Hashable | None:
-        """The group of the batch that should start beside those in progress; None if none should."""
-        if not self._queue or len(self._running) >= self._workers:
-            return None
-        if self._queued_users >= self._max_batch_users / 2:
-            return self._queue[0].group
-        return next((waiting.group for waiting in self._queue if waiting.group not in self._running), None)
+    def _count(self, group: Hashable, users: int) -> None:
+        """That many users of a group more wait, or less."""
+        self._queued_users += users
+        if left := self._queued_by_group.get(group, 0) + users:
+            self._queued_by_group[group] = left
+        else:
+            del self._queued_by_group[group]
 
-    async def _work(self, group: Hashable) -> None:
-        while True:
+    def _begin(self) -> tuple[Hashable, float] | None:
+        """Note the batch that should start beside those in progress; None if none should."""
+        if len(self._running) >= ROOM * self._workers:
+            return None
+        now = time.perf_counter()
+        for group, users in self._queued_by_group.items():
+            began = [since for running, since in self._running if running == group]
+            stuck = 0 < STUCK * self._seconds_per_batch < now - min(began, default=now)
+            worthwhile = stuck or users >= self._max_batch_users / 2
+            if not began or (worthwhile and len(began) < self._workers):
+                self._running.append((group, now))
+                return group, now
+        return None
+
+    async def _work(self, begun: tuple[Hashable, float] | None) -> None:
+        while begun:
             try:
-                if batch := self._next_batch(group):
+                if batch := self._next_batch(begun[0]):
                     await self._run(batch)
             finally:
-                self._running.remove(group)
-            if (next_group := self._next_group()) is None:
-                return
-            group = next_group
-            self._running.append(group)
+                self._running.remove(begun)
+            begun = self._begin()
 
     def _next_batch(self, group: Hashable) -> list[Waiting[Ask, Answer]]:
         """The oldest request of a group that somebody still waits for, and others as far as they fit."""
@@ -154,19 +174,23 @@ class Batcher(Generic[Ask, Answer]):
         while self._queue and users < self._max_batch_users:
             waiting = self._queue.popleft()
             if waiting.late:
-                waiting.queued = False
-                self._queued_users -= waiting.users
+                self._take(waiting)
                 if not waiting.answer.done():
                     waiting.answer.set_exception(DeadlineExceededError("the deadline passed in the queue"))
             elif waiting.group == group and (not batch or users + waiting.users <= self._max_batch_users):
-                waiting.queued = False
-                self._queued_users -= waiting.users
+                self._take(waiting)
                 batch.append(waiting)
                 users += waiting.users
             else:
                 left.append(waiting)
         self._queue.extendleft(reversed(left))
         return batch
+
+    def _take(self, waiting: Waiting[Ask, Answer]) -> None:
+        """It is out of the queue."""
+        waiting.queued = False
+        if waiting.users:  # or it left, and is not counted any more
+            self._count(waiting.group, -waiting.users)
 
     async def _run(self, batch: list[Waiting[Ask, Answer]]) -> None:
         started = time.perf_counter()
@@ -196,5 +220,5 @@ class Batcher(Generic[Ask, Answer]):
         lasting overload is turned away.
         """
         took_s /= max(1, users / self._max_batch_users)
-        known = self._seconds_per_batch
-        self._seconds_per_batch = known + SMOOTHING * (took_s - known) if known else took_s
+        known = self._seconds_per_batch or took_s
+        self._seconds_per_batch = known + SMOOTHING * (min(took_s, OUTLIER * known) - known)

@@ -6,16 +6,17 @@ nor pymilvus.
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from enum import IntEnum
-from itertools import accumulate, pairwise
-from typing import Any
+from itertools import accumulate, islice, pairwise
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from mind.artifact import Float32
-from mind.collection import Hits
+from mind.collection import MAX_HITS, Hits
 from mind.interests import OVERSEARCH, as_if_each_searched, leading
 from mind.sequences import Int64, pad_last
 from server.batching import Batcher, Waiting
@@ -27,14 +28,17 @@ from server.request import Query, UserQuery
 from server.store import ItemStore
 from server.telemetry import CALL_SPAN, SILENT, BatchTelemetry, Telemetry
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 UNKNOWN_LISTED = 100
 """Unknown ids that an answer lists per user."""
 ANSWER_S = 0.05
-"""Time kept back from a caller's deadline to answer without Milvus."""
+"""Time kept back from a caller's deadline to answer without Milvus, or half of it if that is less."""
 TIMER_S = 0.01
 """How much too early a timeout may end a call."""
 INLINE_HITS = 20_000
-"""Hits up to which a merge, some 2 ms then, runs where it is: a thread would cost more than it saves."""
+"""Hits up to which they are looked at, some 2 ms then, where that is: a thread would cost more than it saves."""
 
 
 class Status(IntEnum):
@@ -141,6 +145,10 @@ class _Batch:
     """Of every user."""
 
 
+async def _nothing() -> None:
+    pass
+
+
 class CandidatePipeline:
     """Runs queries against a release, those that wait at the same time together."""
 
@@ -155,8 +163,17 @@ class CandidatePipeline:
         workers: int = 2,
         degraded: bool = False,
         telemetry: Telemetry = SILENT,
+        on_encoder_lost: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
-        """`encode_on` must have one thread: encoders need not be thread-safe. The rest is as in `server.settings`."""
+        """Make a pipeline; what is not named here is as in `server.settings`.
+
+        Args:
+            store: Milvus.
+            encode_on: must have one thread, for encoders need not be thread-safe.
+            telemetry: told what happens.
+            on_encoder_lost: told when an encoder encodes nothing any more, as after a fault of its GPU.
+        """
+        self._on_encoder_lost = on_encoder_lost
         self._telemetry = telemetry
         self._store = store
         self._encode_on = encode_on
@@ -193,7 +210,17 @@ class CandidatePipeline:
         limit = query.top_k + min(self._max_overfetch, _overfetch(query))
         job = _Job(release, query, limit, explain, CALL_SPAN.get())
         group = (id(job) if explain else 0, id(release), query.filter, limit, query.top_k, query.strategy)
-        return await self._batcher.submit(job, len(query.users), group, remaining_s)
+        answer = self._batcher.submit(job, len(query.users), group, remaining_s)
+        if not self._degraded or explain or remaining_s is None:
+            return await answer
+        arrived = time.perf_counter()
+        try:
+            async with asyncio.timeout(remaining_s - min(ANSWER_S, remaining_s / 2)):
+                return await answer
+        except TimeoutError:  # others in its batch may have more time
+            batch, popular = _prepare(release, query.users), self._popular_there.last(release)
+            timings = Timings((time.perf_counter() - arrived) * 1000, 0.0, 0.0, 0.0)
+            return _without_milvus(job, popular, zip(batch.status, batch.unknown, strict=True), timings)
 
     async def _answer(self, waiting: list[Waiting[_Job, Outcome]]) -> list[Outcome | Exception]:
         """Answer jobs that differ in nothing but their users."""
@@ -211,17 +238,25 @@ class CandidatePipeline:
         batch = _prepare(job.release, [user for each in waiting for user in each.ask.query.users])
         vectors = await self._encode(job.release, batch)
         encoded = watched.enter("search")
-        left = max(each.deadline for each in waiting) - encoded
+        deadline = max(each.deadline for each in waiting)
         try:
-            user, interest, hits = await self._search(job, vectors, left)
+            user, interest, hits = await self._search(job, vectors, deadline)
             searched = watched.enter("merge")
             excluded = _exclusions(batch, [each.ask.query.exclude_history for each in waiting], sizes)
-            merged = await _merge(job, hits, user, interest, len(batch.active), excluded)
-            popular = await self._popular(job, batch, left)
+            how = query.top_k, query.strategy, excluded, job.explain
+            merged = await _computed(len(hits.item_ids), merge, hits, user, interest, len(batch.active), *how)
+            popular = await self._popular(job, batch, deadline)
         except StoreUnavailableError as error:
             watched.fail()
             if self._degraded and not job.explain:
-                outcomes = _without_milvus(waiting, batch, started, encoded)
+                told, popular = zip(batch.status, batch.unknown, strict=True), self._popular_there.last(job.release)
+                stages = (encoded - started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
+                outcomes = [
+                    _without_milvus(
+                        each.ask, popular, islice(told, size), Timings((started - each.arrived) * 1000, *stages)
+                    )
+                    for each, size in zip(waiting, sizes, strict=True)
+                ]
                 _tell(watched, batch, [result.status for outcome in outcomes for result in outcome.results])
                 return list(outcomes)
             return [_late(each, error) for each in waiting]
@@ -245,11 +280,20 @@ class CandidatePipeline:
             return np.zeros((0, 1, release.hyper_parameters.embedding_dim), np.float32)
         if release.encoder.inline:
             return release.encoder.encode(batch.hist_index, batch.seq_len)
-        return await asyncio.get_running_loop().run_in_executor(
-            self._encode_on, release.encoder.encode, batch.hist_index, batch.seq_len
-        )
+        try:
+            return await self._encode_on_thread(release, batch.hist_index, batch.seq_len)
+        except Exception:
+            try:
+                await self._encode_on_thread(release, *release.golden_history)
+            except Exception:
+                await self._on_encoder_lost()
+            raise
 
-    async def _search(self, job: _Job, vectors: Float32, left: float) -> tuple[Int64, Int64, Hits]:
+    async def _encode_on_thread(self, release: Release, hist_index: Int64, seq_len: Int64) -> Float32:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._encode_on, release.encoder.encode, hist_index, seq_len)
+
+    async def _search(self, job: _Job, vectors: Float32, deadline: float) -> tuple[Int64, Int64, Hits]:
         """User and number, [Q] each, of the interests that are not zero, and the hits of these."""
         user, interest = np.nonzero(np.any(vectors, axis=2))
         fingerprint = job.release.fingerprint
@@ -257,19 +301,20 @@ class CandidatePipeline:
         if not leads.any():
             return user, interest, Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
         params = (job.query.filter and fingerprint.filter_search_params) or fingerprint.search_params
-        limit = job.limit * (1 if fingerprint.interest_cosine >= 1 else OVERSEARCH)
-        if self._degraded:
-            left -= min(ANSWER_S, left / 2)
-        timeout_s = max(min(self._search_timeout_s, left), 0.001)
+        limit = job.limit if fingerprint.interest_cosine >= 1 else min(MAX_HITS, job.limit * OVERSEARCH)
         hits = await self._store.search(
-            job.release.collection, vectors[leads], limit, job.query.filter, dict(params), timeout_s
+            job.release.collection, vectors[leads], limit, job.query.filter, dict(params), self._timeout_s(deadline)
         )
         if fingerprint.interest_cosine >= 1:
             return user, interest, hits
         known = job.release.vocabulary, job.release.item_embedding
-        return user, interest, as_if_each_searched(hits, leads, vectors, *known, job.limit)
+        size = len(hits.item_ids) * vectors.shape[1]
+        return user, interest, await _computed(size, as_if_each_searched, hits, leads, vectors, *known, job.limit)
 
-    async def _popular(self, job: _Job, batch: _Batch, left: float) -> Popular:
+    def _timeout_s(self, deadline: float) -> float:
+        return max(min(self._search_timeout_s, deadline - time.perf_counter()), 0.001)
+
+    async def _popular(self, job: _Job, batch: _Batch, deadline: float) -> Popular:
         """What users without a usable history get: the popular items that pass the filter."""
         popular, filter_ = job.release.popular, job.query.filter
         wanted = any(status in FALLBACK for status in batch.status)
@@ -279,7 +324,7 @@ class CandidatePipeline:
             return await self._popular_there.of(job.release)
         matching = self._store.matching(job.release.collection, popular.item_ids.tolist(), filter_)
         try:
-            passing = await asyncio.wait_for(matching, min(self._search_timeout_s, left))
+            passing = await asyncio.wait_for(matching, self._timeout_s(deadline))
         except TimeoutError as error:
             raise StoreUnavailableError("Milvus does not answer: the filter of the popular list timed out") from error
         keep = np.isin(popular.item_ids, list(passing))
@@ -291,25 +336,14 @@ def _tell(watched: BatchTelemetry, batch: _Batch, statuses: list[Status]) -> Non
     watched.answered(by_status, [user.hist_item for user in batch.users], batch.unknown)
 
 
-def _without_milvus(
-    waiting: list[Waiting[_Job, Outcome]], batch: _Batch, started: float, encoded: float
-) -> list[Outcome]:
-    """What can be answered while Milvus does not: the popular list."""
-    encode_ms, search_ms = (encoded - started) * 1000, (time.perf_counter() - encoded) * 1000
-    told = zip(batch.status, batch.unknown, strict=True)
-    return [
-        Outcome(
-            [_degraded(each.ask, user, *next(told)) for user in each.ask.query.users],
-            Timings((started - each.arrived) * 1000, encode_ms, search_ms, 0.0),
-            None,
-        )
-        for each in waiting
-    ]
+def _without_milvus(job: _Job, popular: Popular, told: Iterable[tuple[Status, Int64]], timings: Timings) -> Outcome:
+    """What can be answered while Milvus does not: the popular list. `told`: status and unknown ids of every user."""
+    users = zip(job.query.users, told, strict=True)
+    return Outcome([_degraded(job.query, popular, user, *known) for user, known in users], timings, None)
 
 
-def _degraded(job: _Job, user: UserQuery, status: Status, unknown: Int64) -> UserResult:
+def _degraded(query: Query, popular: Popular, user: UserQuery, status: Status, unknown: Int64) -> UserResult:
     """One user's share of the popular list; none of it where there is a filter, which only Milvus can check."""
-    query, popular = job.query, job.release.popular
     excluded = np.concatenate([user.exclude, user.hist_item]) if query.exclude_history else user.exclude
     rows = np.flatnonzero(~np.isin(popular.item_ids, excluded))[: query.top_k]
     detail = user.invalid or user.unread
@@ -337,11 +371,11 @@ def _late(waiting: Waiting[_Job, Outcome], error: StoreUnavailableError) -> Exce
     return DeadlineExceededError(f"the deadline of {waited_ms:.0f} ms passed in the search")
 
 
-async def _merge(job: _Job, hits: Hits, user: Int64, interest: Int64, users: int, excluded: Exclusions) -> Merged:
-    arguments = (hits, user, interest, users, job.query.top_k, job.query.strategy, excluded, job.explain)
-    if len(hits.item_ids) <= INLINE_HITS:
-        return merge(*arguments)
-    return await asyncio.to_thread(merge, *arguments)  # or it would hold up everybody else's calls
+async def _computed(hits: int, compute: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What a function makes of that many hits: here, or in a thread if it would hold up everybody else's calls."""
+    if hits <= INLINE_HITS:
+        return compute(*args, **kwargs)
+    return await asyncio.to_thread(compute, *args, **kwargs)
 
 
 def _overfetch(query: Query) -> int:

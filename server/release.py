@@ -64,6 +64,8 @@ class Release:
     encoder: Encoder
     item_embedding: Float32
     """[N + 1, D] float32, row 0 padding."""
+    golden_history: tuple[Int64, Int64]
+    """[1, L] and [1] int64, a history that the encoder is known to encode: its rows, and their number."""
     golden_interest_vectors: Float32
     """[G, K, D] float32, of real histories; for warming up."""
     popular: Popular
@@ -211,6 +213,11 @@ class Releases:
             raise ReleaseRefusedError(
                 f"collection {collection} needs model {fingerprint.model_version}: {error}"
             ) from error
+        except Exception as error:  # a device or a machine without enough memory, say
+            logger.exception("model %s cannot be loaded", fingerprint.model_version)
+            raise ReleaseRefusedError(
+                f"collection {collection} needs model {fingerprint.model_version}, which cannot be loaded: {error!r}"
+            ) from error
 
     def _read(self, collection: str, fingerprint: Fingerprint) -> Release:
         artifact = load_artifact(self._models.version(fingerprint.model_version))
@@ -224,6 +231,7 @@ class Releases:
             vocabulary=artifact.vocabulary,
             encoder=encoder,
             item_embedding=artifact.weights.item_embedding,
+            golden_history=(artifact.weights.golden_hist_index[:1], artifact.weights.golden_seq_len[:1]),
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=_popular(artifact),
         )

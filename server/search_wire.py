@@ -161,10 +161,11 @@ def _read_varints(packed: memoryview) -> Int64:
         return np.zeros(0, np.int64)
     start = np.concatenate([[0], end[:-1] + 1])
     length = end - start + 1
-    value: Int64 = (content[start] & 0x7F).astype(np.int64)
+    bits = content & 0x7F
+    value: Int64 = bits[start].astype(np.int64)
     for place in range(1, int(length.max())):
         longer = length > place
-        value[longer] |= (content[start[longer] + place] & np.int64(0x7F)) << (7 * place)
+        value[longer] |= bits[start[longer] + place].astype(np.int64) << (7 * place)
     return value
 
 

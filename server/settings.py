@@ -120,7 +120,7 @@ class Settings(BaseSettings):
     max_queued_users: int = Field(default=4_096, gt=0, le=INT32_MAX)
     """Users that may wait; more are turned away with RESOURCE_EXHAUSTED and a time to come back."""
     search_workers: int = Field(default=2, gt=0, le=64)
-    """Batches in progress at once; a further one of the same kind starts when half a full one waits."""
+    """Batches of one kind in progress at once, and twice as many of all; one more starts when half a full one waits."""
     processes: int = Field(default=1, gt=0, le=256)
     """Servers behind the one address; more than one needs a Milvus server. Each has a queue and limits of its own."""
     max_concurrent_requests: int = Field(default=256, gt=0, le=INT32_MAX)

@@ -43,7 +43,8 @@ SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_ME
 """gRPC metadata that goes to Milvus with the searches of a task, such as the trace that they belong to."""
 _SILENT = re.compile(
     "unavailable|retry timeout|retry run out|context (canceled|deadline|done)|shard leader"
-    "|(channel|collection|segment|node) not found",  # by a query node that has just been told to let go of it
+    "|(channel|collection|segment|node) not found"  # by a query node that has just been told to let go of it
+    "|service not ready|(rate|request) limit exceeded|too many concurrent requests",  # what its merr calls retriable
     re.IGNORECASE,
 )
 """How pymilvus and Milvus say, with a code that means other things too, that nobody can answer now."""

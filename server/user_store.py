@@ -37,8 +37,6 @@ from server.store import ONCE, MilvusStore, translate
 
 MAX_MESSAGE_BYTES = 32 * 2**20
 """Bytes of one write; Milvus refuses more than 64 MiB."""
-MAX_HITS = 16_384
-"""Of one query; Milvus refuses more."""
 _LOAD_TIMEOUT_S = 10 * 60
 _EF = 128
 
@@ -111,7 +109,7 @@ class UserStore(Protocol):
         """Remove all vectors of users."""
 
     async def nearest(self, vectors: UserVectors, queries: Float32, limit: int, timeout_s: float) -> Neighbours:
-        """The `limit` interests, at most `MAX_HITS`, nearest to each of the [Q, D] unit vectors."""
+        """The `limit` interests, at most `mind.collection.MAX_HITS`, nearest to each of the [Q, D] unit vectors."""
 
 
 class MilvusUserStore:

@@ -13,11 +13,12 @@ from concurrent.futures import Executor
 import numpy as np
 
 from mind.artifact import Float32
+from mind.collection import MAX_HITS
 from mind.sequences import Int64
 from mind.users import CLOCK_MARGIN_MS, UserVectors, now_ms, unit_interests, user_id_of, user_key
 from server.errors import NotReadyError, ServerError, UserVectorsIncompleteError
 from server.release import Release, Releases
-from server.user_store import MAX_HITS, Neighbours, StoredUser, UserStore
+from server.user_store import Neighbours, StoredUser, UserStore
 
 logger = logging.getLogger(__name__)
 

@@ -82,6 +82,37 @@ async def test_a_slow_batch_holds_nobody_of_another_group_up() -> None:
     assert worker.batches == [[1], [3], [2], [4]]
 
 
+async def test_slow_groups_leave_room_for_others() -> None:
+    worker = Worker(workers=2)
+    slow = ("one filter", 1), ("another", 1), ("one filter", 9), ("a third", 1), ("", 1)
+    tasks = []
+    for number, (group, users) in enumerate(slow):
+        tasks.append(worker.ask(number, group=group, users=users))
+        await settle()
+    assert worker.batches == [[0], [1], [2], [3]]  # four of all groups, and two of one, are the most
+    worker.open.set()
+    await asyncio.gather(*tasks)
+    worker = Worker(workers=2)
+    tasks = [worker.ask(number, group=group, users=9) for number, group in enumerate(["slow"] * 5 + [""])]
+    await settle()
+    assert worker.batches == [[0], [1], [5]]
+    worker.open.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_batch_that_hangs_is_not_waited_for(clock: list[float]) -> None:
+    worker = Worker(workers=2)
+    await answered_in(worker, clock, 0.01)
+    hanging = worker.ask(1)
+    await settle()
+    clock[0] += 0.05
+    worker.open, held = asyncio.Event(), worker.open
+    worker.open.set()
+    assert await asyncio.wait_for(worker.ask(2), 1) == 4
+    held.set()
+    assert await hanging == 2
+
+
 async def test_a_batch_is_bounded_and_of_one_group_and_nobody_is_forgotten() -> None:
     worker = Worker()
     first = worker.ask(0)
@@ -91,7 +122,7 @@ async def test_a_batch_is_bounded_and_of_one_group_and_nobody_is_forgotten() -> 
     await settle()
     worker.open.set()
     await asyncio.gather(first, *rest)
-    assert worker.batches == [[0], [1, 4], [2], [3], [5]]
+    assert worker.batches == [[0], [2], [1, 4], [3], [5]]
 
 
 async def test_those_whom_nobody_waits_for_are_dropped() -> None:
@@ -173,35 +204,56 @@ async def test_who_left_takes_nobodys_place() -> None:
     assert await worker.ask(6, users=4) == 12
 
 
-async def learnt(worker: Worker, *, asleep: float) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The batcher's clock; add to it to let time pass."""
+    now = [0.0]
+    monkeypatch.setattr("server.batching.time.perf_counter", lambda: now[0])
+    return now
+
+
+async def answered_in(worker: Worker, clock: list[float], took_s: float, group: Hashable = "") -> None:
     """Have one batch take so long."""
-    first = worker.ask(0)
-    await asyncio.sleep(asleep)
+    worker.open.clear()
+    task = worker.ask(0, group=group)
+    await settle()
+    clock[0] += took_s
     worker.open.set()
-    await first
+    await task
     worker.open.clear()
 
 
-async def test_a_burst_after_a_quiet_time_is_taken() -> None:
+async def test_a_burst_after_a_quiet_time_is_taken(clock: list[float]) -> None:
     worker = Worker(max_batch_users=64)
-    await learnt(worker, asleep=0.03)
+    await answered_in(worker, clock, 0.03)
     busy = worker.ask(1)
     await settle()
-    burst = [
-        worker.ask(number, remaining_s=0.2) for number in range(20, 84)
-    ]  # one batch, though 64 times as many users
+    numbers = range(20, 84)  # one batch, though 64 times as many users
+    burst = [worker.ask(number, remaining_s=0.2) for number in numbers]
     await settle()
     worker.open.set()
-    assert await asyncio.gather(busy, *burst) == [2, *(2 * number for number in range(20, 84))]
+    assert await asyncio.gather(busy, *burst) == [2, *(2 * number for number in numbers)]
+
+
+async def test_one_slow_batch_turns_nobody_else_away(clock: list[float]) -> None:
+    worker = Worker(max_batch_users=1)
+    await answered_in(worker, clock, 0.01)
+    await answered_in(worker, clock, 3, "slow filter")  # a tenth of it would be 300 ms a batch
+    busy = worker.ask(1)
+    await settle()
+    rest = [worker.ask(number, remaining_s=0.06) for number in (2, 3)]
+    await settle()
+    worker.open.set()
+    assert await asyncio.gather(busy, *rest) == [2, 4, 6]
 
 
 @pytest.mark.parametrize("raised", [True, False])
-async def test_a_fault_teaches_nothing_about_how_long_batches_take(raised: bool) -> None:
+async def test_a_fault_teaches_nothing_about_how_long_batches_take(raised: bool, clock: list[float]) -> None:
     worker = Worker(max_batch_users=1)
-    await learnt(worker, asleep=0.01)
+    await answered_in(worker, clock, 0.01)
 
     async def fail(_: list[Waiting[int, int]]) -> list[int | Exception]:
-        await asyncio.sleep(0.3)
+        clock[0] += 0.3
         if raised:
             raise StoreError("no answer")
         return [StoreError("no answer")]
@@ -212,7 +264,8 @@ async def test_a_fault_teaches_nothing_about_how_long_batches_take(raised: bool)
     worker.batcher._answer = worker.answer
     busy = worker.ask(2)
     await settle()
-    rest = [worker.ask(number, remaining_s=0.1) for number in (3, 4)]
+    # Two batches of 10 ms, twice over, fit; had the fault counted for 40 ms, they were of 13.
+    rest = [worker.ask(number, remaining_s=0.045) for number in (3, 4)]
     await settle()
     worker.open.set()
     assert await asyncio.gather(busy, *rest) == [4, 6, 8]

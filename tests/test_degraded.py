@@ -1,5 +1,6 @@
 """What callers get while Milvus does not answer, with and without `--degraded`, through real gRPC."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,30 @@ async def test_exclusions_and_own_statuses_are_kept(running: Running) -> None:
     assert (empty.status, list(empty.item_ids)) == (recall_pb2.USER_STATUS_EMPTY_HISTORY, POPULAR)
     assert (unknown.status, list(unknown.item_ids)) == (recall_pb2.USER_STATUS_ALL_UNKNOWN, POPULAR)
     assert (invalid.status, list(invalid.item_ids)) == (recall_pb2.USER_STATUS_INVALID, [])
+
+
+async def test_each_caller_gets_it_before_its_own_deadline(running: Running) -> None:
+    running.store.delay_s = 2
+    first = asyncio.create_task(running.ask(User(hist_item=[1000])))  # what comes next is answered together
+    await asyncio.sleep(0.1)
+    patient = asyncio.create_task(running.ask(User(hist_item=[1007])))
+    request = recall_pb2.RecallRequest(users=[User(hist_item=[1014])], top_k=5)
+    (hurried,) = (await running.recall.Recall(request, timeout=0.4)).results
+    assert (hurried.status, list(hurried.item_ids)) == (DEGRADED, POPULAR)
+    assert not patient.done()
+    await asyncio.gather(first, patient)
+
+
+async def test_what_was_deleted_stays_out(running: Running) -> None:
+    assert running.store.alias
+    collection = running.store.collections[running.store.alias]
+    kept = collection.item_ids != 1007
+    collection.item_ids, collection.vectors = collection.item_ids[kept], collection.vectors[kept]
+    await running.ask(User())  # somebody gets the popular list, and so it is looked up
+    running.store.fault = GONE
+    for user in (User(hist_item=[1000]), User()):
+        (result,) = await running.ask(user)
+        assert list(result.item_ids) == [1000, 1014, 1021, 1028, 1035]
 
 
 async def test_a_filter_that_nobody_can_check_gives_nothing(running: Running) -> None:

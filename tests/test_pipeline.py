@@ -12,6 +12,7 @@ import pytest
 from mind.artifact import Artifact, Float32, load_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import nearest_items
+from mind.sequences import Int64
 from mind.transfer import Models
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.merge import Fate, Strategy
@@ -228,6 +229,27 @@ async def test_similar_interests_are_searched_once_and_answer_as_if_each_had_bee
             if int(item_id) in known:
                 assert (pytest.approx(score, rel=1e-5), interest) == known[int(item_id)]
         assert (np.diff(together.scores) <= 0).all()
+
+
+async def test_interests_too_short_to_measure_are_searched_like_any(store: FakeStore, release: Release) -> None:
+    class Vanishing:
+        name, inline = "vanishing", True
+
+        def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
+            vectors = np.ones((len(hist_index), 4, 16), np.float32)
+            vectors[:, 1] = 1e-30  # whose square is 0
+            return vectors
+
+    for cosine in (1, 0.9):
+        fingerprint = release.fingerprint.model_copy(update={"interest_cosine": cosine})
+        other = replace(release, encoder=Vanishing(), fingerprint=fingerprint)
+        assert [len(result.item_ids) for result in (await run(store, other, ask([A], [B]))).results] == [5, 5]
+
+
+async def test_no_search_asks_for_more_than_milvus_gives(store: FakeStore, release: Release) -> None:
+    merging = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": 0.3}))
+    await run(store, merging, ask([A, B], top_k=10_000))
+    assert [limit for _, limit in store.searches] == [16_384]
 
 
 async def test_merged_interests_do_not_depend_on_the_neighbours(store: FakeStore, release: Release) -> None:

@@ -15,13 +15,14 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
-from mind.artifact import Float32, load_artifact
-from mind.encoder import NumpyEncoder
+from mind.artifact import Artifact, Float32, load_artifact
+from mind.encoder import Encoder, NumpyEncoder
 from mind.sequences import Int64
 from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
 from server.errors import CollectionGoneError, ReleaseRefusedError, StoreError, StoreTimeoutError, StoreUnavailableError
+from server.health import LIVENESS
 from server.release import Releases
 from server.settings import Settings
 from tests.artifacts import make_artifact
@@ -523,6 +524,53 @@ async def test_an_encoder_that_is_off_never_serves(tmp_path: Path) -> None:
     with pytest.raises(ReleaseRefusedError, match="encoder is off by a relative"):
         await releases.check()
     assert not releases.loaded
+
+
+async def test_a_model_that_cannot_be_loaded_is_a_refused_release(tmp_path: Path) -> None:
+    loaded = []
+
+    def make_encoder(artifact: Artifact) -> Encoder:
+        loaded.append(artifact)
+        raise MemoryError("ResourceExhausted: out of memory on GPU 0")
+
+    store = FakeStore()
+    store.publish(load_artifact(make_artifact(tmp_path)))
+    releases = Releases(store, Models(tmp_path), make_encoder)
+    for _ in range(3):
+        with pytest.raises(ReleaseRefusedError, match=r"cannot be loaded: MemoryError.*out of memory on GPU 0"):
+            await releases.check()
+    assert "out of memory" in releases.refused
+    assert len(loaded) == 1  # until the pause is over
+
+
+async def test_an_encoder_that_is_lost_ends_health_and_liveness(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Device(NumpyEncoder):
+        inline = False
+        fails = 0
+
+        def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
+            if Device.fails:
+                Device.fails -= 1
+                raise RuntimeError("CUDA error(719)")
+            return super().encode(hist_index, seq_len)
+
+    make = lambda _: lambda artifact: Device(artifact.weights, artifact.hyper_parameters)  # noqa: E731
+    monkeypatch.setattr("server.app._encoder_maker", make)
+    running = await start()
+    ask = recall_pb2.RecallRequest(users=[USER], top_k=5)
+    liveness = health_pb2.HealthCheckRequest(service=LIVENESS)
+    Device.fails = 1  # it goes on afterwards
+    assert (await failure(running.recall.Recall(ask)))[0] is grpc.StatusCode.INTERNAL
+    assert (await running.health.Check(liveness)).status == health_pb2.HealthCheckResponse.SERVING
+    assert (await running.recall.Recall(ask)).results[0].item_ids
+    Device.fails = 1_000
+    assert (await failure(running.recall.Recall(ask)))[0] is grpc.StatusCode.INTERNAL
+    await asyncio.sleep(0.2)  # looking for releases changes nothing
+    for request in (health_pb2.HealthCheckRequest(), liveness):
+        assert (await running.health.Check(request)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    assert "start this process again" in caplog.text
 
 
 async def test_a_refused_release_is_checked_again_ever_more_seldom(

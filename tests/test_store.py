@@ -17,7 +17,7 @@ from indexer.store import Connection, Store
 from mind.artifact import Artifact, load_artifact, newest_artifact
 from mind.journal import Changes
 from server.errors import CollectionGoneError, InvalidRequestError, StoreUnavailableError
-from server.store import ItemStore, MilvusStore
+from server.store import ItemStore, MilvusStore, translate
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections_of
 from tests.fake_store import FakeStore
@@ -139,3 +139,11 @@ async def test_the_directory_of_a_lite_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="not exists"):
         await MilvusStore(str(tmp_path / "nowhere" / "milvus.db"), "", "", None, 1).live_collection()
     assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(1, "service not ready[standalone=1]: Initializing"), (8, "request is rejected: rate limit exceeded[rate=1]")],
+)
+def test_a_milvus_that_asks_to_come_back_is_unavailable(code: int, message: str) -> None:
+    assert isinstance(translate(code, message, ""), StoreUnavailableError)
