@@ -37,8 +37,8 @@ ANSWER_S = 0.05
 """Time kept back from a caller's deadline to answer without Milvus, or half of it if that is less."""
 TIMER_S = 0.01
 """How much too early a timeout may end a call."""
-INLINE_HITS = 20_000
-"""Hits up to which they are looked at, some 2 ms then, where that is: a thread would cost more than it saves."""
+INLINE_ITEMS = 20_000
+"""Hits, or clicks, that are looked at where they are, in 2 ms at most: a thread would cost more than it saves."""
 
 
 class Status(IntEnum):
@@ -235,7 +235,8 @@ class CandidatePipeline:
         started = watched.started
         job, query = waiting[0].ask, waiting[0].ask.query
         sizes = [len(each.ask.query.users) for each in waiting]
-        batch = _prepare(job.release, [user for each in waiting for user in each.ask.query.users])
+        users = [user for each in waiting for user in each.ask.query.users]
+        batch = await _computed(sum(len(user.hist_item) for user in users), _prepare, job.release, users)
         vectors = await self._encode(job.release, batch)
         encoded = watched.enter("search")
         deadline = max(each.deadline for each in waiting)
@@ -371,9 +372,9 @@ def _late(waiting: Waiting[_Job, Outcome], error: StoreUnavailableError) -> Exce
     return DeadlineExceededError(f"the deadline of {waited_ms:.0f} ms passed in the search")
 
 
-async def _computed(hits: int, compute: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """What a function makes of that many hits: here, or in a thread if it would hold up everybody else's calls."""
-    if hits <= INLINE_HITS:
+async def _computed(items: int, compute: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What a function makes of that many items: here, or in a thread if it would hold up everybody else's calls."""
+    if items <= INLINE_ITEMS:
         return compute(*args, **kwargs)
     return await asyncio.to_thread(compute, *args, **kwargs)
 
