@@ -26,7 +26,7 @@ from indexer.errors import NothingToDoError, RefusedError
 from indexer.index_file import read_index, write_index
 from indexer.item_commands import delete_command, upsert_command
 from indexer.measure import MIN_USERS, read_histories
-from indexer.options import Artifact, ArtifactCache, connected
+from indexer.options import Artifact, ArtifactCache, connected, milvus_option
 from indexer.release_commands import (
     drop_command,
     prune_command,
@@ -34,6 +34,7 @@ from indexer.release_commands import (
     purge_users_command,
     release_with_users,
     rollback_command,
+    show_left_behind,
 )
 from indexer.store import Connection, Params, Store
 from indexer.tune import refuse_lite, tune
@@ -65,6 +66,7 @@ Choose the fastest index that finds enough, and build with it:
     python -m indexer tune --artifact artifacts --histories data/movielens-100k/valid
         --milvus-uri http://127.0.0.1:19530 --output index.json
     python -m indexer build --artifact artifacts --index index.json --publish
+        --milvus-uri http://127.0.0.1:19530
 
 Add new items and change attributes between trainings:
 
@@ -160,7 +162,7 @@ def build_command(
     Inserts the item embeddings and attributes, indexes and loads them, then
     counts, compares stored vectors with the model's, and measures what the
     index finds against an exact search. If the collection is there already,
-    it is only looked over. What an interrupted build left is replaced, so
+    it is only verified again. What an interrupted build left is replaced, so
     never run two builds of the same model at once.
     """
     started = time.monotonic()
@@ -181,9 +183,10 @@ def build_command(
             built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
         display.show_built(built, time.monotonic() - started)
         if publish:
-            release_with_users(store, models, lambda before: release.publish(store, built.collection, before))
+            now = release_with_users(store, models, lambda before: release.publish(store, built.collection, before))
+            show_left_behind(store, now, models)
         else:
-            display.line("next", f"python -m indexer publish {built.collection}")
+            display.line("next", f"python -m indexer publish {built.collection}{milvus_option(connection)}")
 
 
 @app.command("tune")
@@ -224,7 +227,8 @@ def tune_command(
     display.show_tuned(tuned)
     write_index(output, tuned, model.model_version, version)
     display.line("wrote", str(output))
-    display.line("next", f"python -m indexer build --artifact {artifact} --index {output} --publish")
+    options = f"--artifact {artifact} --index {output} --publish{milvus_option(connection)}"
+    display.line("next", f"python -m indexer build {options}")
 
 
 app.command("publish")(connected(publish_command))

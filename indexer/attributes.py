@@ -9,7 +9,8 @@ import json
 import re
 import reprlib
 from bisect import bisect_left
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ MAX_TEXT_BYTES = 65_535
 """Longest VARCHAR, in bytes of UTF-8."""
 MAX_ARRAY_LENGTH = 4096
 """Most values in an ARRAY."""
+LEAST_ID = -(2**63) + 1
+"""Least item id: Milvus cannot name -2^63 in a filter."""
 
 ARROW = {
     "INT64": pa.int64(),
@@ -137,7 +140,8 @@ def read_attributes(
             raise AttributesError(f"{path}: column {name} cannot be {kind!r}, only {', '.join(TYPES)}")
     _check_columns(path, table.column_names, id_column, [*multi_valued, *types])
     names = [name for name in table.column_names if name != id_column]
-    found = _item_ids(path, id_column, table.column(id_column).combine_chunks())
+    found = item_ids(path, id_column, table.column(id_column).combine_chunks())
+    check_distinct(path, id_column, found)
     if not len(found):
         raise AttributesError(f"{path}: a header and no rows")
     position = np.searchsorted(item_id, found).clip(max=len(item_id) - 1)
@@ -155,12 +159,12 @@ def read_attributes(
         if name in multi_valued and is_text(column.type):
             column = split_values(column)
         kind = types.get(name) or _type_of(path, name, column)
-        columns.append(_measured(path, name, kind, _converted(path, name, column, kind), take))
+        columns.append(_measured(path, name, kind, converted(path, name, column, kind), take))
     return Attributes(tuple(columns), int(missing.sum()), int((~known).sum()))
 
 
 def _read_table(path: Path) -> Any:
-    try:
+    with reading(path):
         match path.suffix:
             case ".parquet":
                 table = pyarrow.parquet.read_table(path)
@@ -168,11 +172,18 @@ def _read_table(path: Path) -> Any:
                 return table
             case ".csv":
                 return _read_csv(path)
+    raise AttributesError(f"{path}: expected a file that ends in .csv or .parquet")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raises AttributesError where a file cannot be read."""
+    try:
+        yield
     except OSError as error:
         raise AttributesError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
         raise AttributesError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-    raise AttributesError(f"{path}: expected a file that ends in .csv or .parquet")
 
 
 def _read_csv(path: Path) -> Any:
@@ -189,14 +200,10 @@ def _read_csv(path: Path) -> Any:
 
 
 def _check_columns(path: Path, names: list[str], id_column: str, asked: list[str]) -> None:
-    for name in (id_column, *asked):
-        if name not in names:
-            raise AttributesError(f"{path}: has no column {name!r}; its columns are {', '.join(names)}")
+    check_names(path, names, [id_column, *asked])
     if len(names) == 1:
         raise AttributesError(f"{path}: has no column but {id_column!r}")
     for name in names:
-        if names.count(name) > 1:
-            raise AttributesError(f"{path}: has {names.count(name)} columns {name!r}")
         if name == id_column:
             continue
         if not _NAME.fullmatch(name):
@@ -208,18 +215,37 @@ def _check_columns(path: Path, names: list[str], id_column: str, asked: list[str
             raise AttributesError(f"{path}: column {name!r}: the name is reserved; rename the column")
 
 
-def _item_ids(path: Path, name: str, column: Any) -> Int64:
+def check_names(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+    """Refuse a file that lacks a column, or has two of a name. Raises AttributesError."""
+    for name in needed:
+        if name not in names:
+            raise AttributesError(f"{path}: has no column {name!r}; its columns are {', '.join(names)}")
+    for name in names:
+        if names.count(name) > 1:
+            raise AttributesError(f"{path}: has {names.count(name)} columns {name!r}")
+
+
+def item_ids(path: Path, name: str, column: Any, first: int = 1) -> Int64:
+    """The ids in a column, the first of which is in row `first` of the file: [n] int64. Raises AttributesError."""
     if not pa.types.is_integer(column.type) and not (path.suffix == ".csv" and is_text(column.type)):
         raise AttributesError(f"{path}: column {name} is {column.type}, item ids are INT64")
     if column.null_count:
-        raise AttributesError(f"{path}: row {pc.index(column.is_null(), True).as_py() + 1}: {name} is empty")
-    found: Int64 = np.asarray(_converted(path, name, column, "INT64"))
-    order = np.argsort(found, kind="stable")
-    repeated = np.flatnonzero(np.diff(found[order]) == 0)
-    if len(repeated):
-        first, second = order[repeated[0]], order[repeated[0] + 1]
-        raise AttributesError(f"{path}: row {second + 1}: {name} {found[second]} is in row {first + 1} already")
+        raise AttributesError(f"{path}: row {pc.index(column.is_null(), True).as_py() + first}: {name} is empty")
+    found: Int64 = np.asarray(converted(path, name, column, "INT64", first))
+    low = np.flatnonzero(found < LEAST_ID)
+    if len(low):
+        raise AttributesError(f"{path}: row {low[0] + first}: {name} is {found[low[0]]}, ids begin at -2^63 + 1")
     return found
+
+
+def check_distinct(path: Path, name: str, item_id: Int64) -> Int64:
+    """All ids of a file, ascending. Raises AttributesError if one is there twice."""
+    order = np.argsort(item_id, kind="stable")
+    repeated = np.flatnonzero(np.diff(item_id[order]) == 0)
+    if len(repeated):
+        one, other = order[repeated[0]], order[repeated[0] + 1]
+        raise AttributesError(f"{path}: row {other + 1}: {name} {item_id[other]} is in row {one + 1} already")
+    return item_id[order]
 
 
 def _type_of(path: Path, name: str, column: Any) -> str:
@@ -232,7 +258,7 @@ def _type_of(path: Path, name: str, column: Any) -> str:
         ):
             return "ARRAY<VARCHAR>" if is_list else "VARCHAR"
         kinds = ("ARRAY<INT64>", "ARRAY<VARCHAR>") if is_list else ("INT64", "DOUBLE", "BOOL", "VARCHAR")
-        return next(kind for kind in kinds if cast(column, kind) is not None)
+        return next(kind for kind in kinds if _cast(column, kind) is not None)
     if _is_list(kind):
         element = kind.value_type.value_type if pa.types.is_dictionary(kind.value_type) else kind.value_type
         if pa.types.is_integer(element) or is_text(element):
@@ -250,17 +276,18 @@ def _type_of(path: Path, name: str, column: Any) -> str:
     )
 
 
-def _converted(path: Path, name: str, column: Any, kind: str) -> Any:
-    converted = cast(column, kind)
-    if converted is None:
-        row = bisect_left(range(len(column)), True, key=lambda row: cast(column.slice(0, row + 1), kind) is None)
+def converted(path: Path, name: str, column: Any, kind: str, first: int = 1) -> Any:
+    """A column, which begins in row `first` of the file, as one of `TYPES`. Raises AttributesError."""
+    found = _cast(column, kind)
+    if found is None:
+        row = bisect_left(range(len(column)), True, key=lambda row: _cast(column.slice(0, row + 1), kind) is None)
         raise AttributesError(
-            f"{path}: row {row + 1}: {name} is {reprlib.repr(column[row].as_py())}, which is no {kind}"
+            f"{path}: row {row + first}: {name} is {reprlib.repr(column[row].as_py())}, which is no {kind}"
         )
-    return converted
+    return found
 
 
-def cast(column: Any, kind: str) -> Any | None:
+def _cast(column: Any, kind: str) -> Any | None:
     """The column as a type; None if a value does not fit, is not finite, or is an absent one inside an array."""
     try:
         converted = column.cast(ARROW[kind])

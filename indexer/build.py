@@ -56,8 +56,9 @@ class Built:
     fingerprint: Fingerprint
     sampled: int
     """Stored vectors that were compared with the model's."""
-    recall: Recall | None
-    """None if the collection was there already."""
+    recall: Recall
+    was_there: bool = False
+    """Whether an earlier build had finished the collection."""
 
     @property
     def collection(self) -> str:
@@ -100,11 +101,11 @@ def build(
     batch_rows: int = 20_000,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Built:
-    """Build and verify the collection of a model; if it is there already, only look that it is whole.
+    """Build and verify the collection of a model; if it is there already, only verify it.
 
     Raises:
         ArtifactError: the model does not reproduce its own golden vectors.
-        VerificationError: the collection is not what it should be; it stays without a fingerprint.
+        VerificationError: the collection is not what it should be; a new one stays without a fingerprint.
         RefusedError: the collection is live although it was never finished.
     """
     weights = artifact.weights
@@ -113,7 +114,8 @@ def build(
     name = fingerprint.collection
     if _finished(store, fingerprint):
         store.load(name)
-        return Built(fingerprint, check_contents(store, name, weights), None)
+        sampled = check_contents(store, name, weights)
+        return Built(fingerprint, sampled, check_recall(store, fingerprint, weights, min_recall), was_there=True)
     if journal_of(name) in store.collections():  # of a collection of this name that was dropped, and that alone
         store.drop(journal_of(name))
     marked = Attributes((*attributes.columns, _trained(fingerprint.count)))

@@ -1,8 +1,9 @@
 """Changes that were made to the live collection, brought along to the one that is released next.
 
 Before the alias moves, and once more afterwards for what was changed in the meantime. A change is carried with its
-time, and never replaces a later one, so carrying may be repeated. Vectors that were derived are derived anew in the new
-model's space; a vector that was given belongs to the old model's space and stays behind, unless the model is the same.
+time, and never replaces a later one, so carrying may be repeated. A deletion is carried past models that do not know
+the item. Vectors that were derived are derived anew in the new model's space; a vector that was given belongs to the
+old model's space and stays behind, unless the model is the same.
 """
 
 import json
@@ -14,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from indexer.build import Progress
-from indexer.catalogue import ItemCollection, item_collections
+from indexer.catalogue import ItemCollection, before_live, fingerprint_of, item_collections
 from indexer.changes import Proposal, Summary, Upsert, neighbours_of, proposal_from_neighbours, stage_deletes
-from indexer.errors import RefusedError
 from indexer.journal import Journal
 from indexer.model import load_model
 from indexer.release import Release, find
@@ -72,9 +72,7 @@ def publish_with_changes(
     source = _before(collections, name)
     if name is None or source is None or journal_of(source.name) not in store.collections():
         return publish(store, name), None
-    fingerprint = find(collections, name).fingerprint
-    if fingerprint is None:
-        raise RefusedError(f"{name}: its build did not finish; build it again")
+    fingerprint = fingerprint_of(find(collections, name))
     same_space = source.fingerprint is not None and source.fingerprint.model_version == fingerprint.model_version
     carrying = _Carrying(store, source.name, name, load_model(models, fingerprint.model_version), same_space)
     started = datetime.now(UTC)
@@ -89,8 +87,7 @@ def _before(collections: list[ItemCollection], name: str | None) -> ItemCollecti
     live = next((collection for collection in collections if collection.live), None)
     if live is None or live.name != name:
         return live
-    earlier = (one for one in collections if "" < one.published_at < live.published_at)  # newest first
-    return next(earlier, None)
+    return next(iter(before_live(collections)), None)
 
 
 class _Carrying:
@@ -98,6 +95,7 @@ class _Carrying:
 
     def __init__(self, store: Store, source: str, target: str, model: Artifact, same_space: bool) -> None:
         self._source, self._target = Journal(store, source), Journal(store, target)
+        self._source.batch_rows = min(self._source.batch_rows, self._target.batch_rows)  # what is read here goes there
         self._model = model
         self._same_space = same_space
         self.carried = Carried(source)
@@ -111,7 +109,7 @@ class _Carrying:
             there = self._target.rows([row[ITEM_ID] for row in rows])
             newer = [row for row in rows if row[CHANGED_AT] > there.get(row[ITEM_ID], {}).get(CHANGED_AT, "")]
             deletes = {row[ITEM_ID]: row[CHANGED_AT] for row in newer if row[OP] == DELETE}
-            stage_deletes(self._target, deletes, self.carried.summary)
+            stage_deletes(self._target, deletes, self.carried.summary, unseen=True)
             proposals = (self._proposal(row) for row in newer if row[OP] != DELETE)
             self._upsert.stage(proposal for proposal in proposals if proposal is not None)
             looked_at += len(rows)

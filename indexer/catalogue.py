@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
+from indexer.errors import RefusedError
 from indexer.store import Store
 from mind.collection import FINGERPRINT, PUBLISHED_AT, Fingerprint, is_item_collection
 from mind.journal import Changes
@@ -55,6 +56,23 @@ def item_collections(store: Store) -> list[ItemCollection]:
         if properties is not None:  # None: dropped in the meantime
             found.append(describe(name, properties, live))
     return sorted(found, key=lambda collection: (collection.live, collection.changed_at), reverse=True)
+
+
+def before_live(collections: list[ItemCollection]) -> list[ItemCollection]:
+    """Those published before the live one, newest first; `collections` as `item_collections` gives them."""
+    live_at = next((collection.published_at for collection in collections if collection.live), "")
+    return [collection for collection in collections if "" < collection.published_at < live_at]
+
+
+def fingerprint_of(collection: ItemCollection) -> Fingerprint:
+    """What it was built from.
+
+    Raises:
+        RefusedError: its build did not finish.
+    """
+    if collection.fingerprint is None:
+        raise RefusedError(f"{collection.name}: its build did not finish; build it again")
+    return collection.fingerprint
 
 
 def with_changes(store: Store, collections: list[ItemCollection]) -> list[ItemCollection]:

@@ -28,6 +28,9 @@ from mind.fresh_items import AttributeVectors, Neighbours, count_neighbours, fro
 from mind.journal import APPLIED, CHANGED_AT, DELETE, KNOWN, NAMES, NEIGHBOURS, OP, UPSERT
 from mind.sequences import Int64, Sequences
 
+MAX_LEARNT = 200_000
+"""Items of the model that vectors from attributes are learnt from, at most; drawn at random where there are more."""
+
 T = TypeVar("T")
 
 
@@ -39,6 +42,8 @@ class Summary:
     """Items that the model does not know, by the source of their vector."""
     changed: int = 0
     """Items that were there and are different now."""
+    replaced: int = 0
+    """Values that the build gave to attributes of the model's items, and that became others."""
     deleted: int = 0
     unchanged: set[int] = field(default_factory=set)
     """Items that already were as they should be."""
@@ -104,7 +109,10 @@ class Upsert:
     def _proposed(self, proposal: Proposal, known: bool, old: Row | None) -> Row:
         row = {name: absent_of(kind) for name, kind in self._kinds.items()} | (old or {}) | dict(proposal.values)
         changed = {name for name, value in proposal.values.items() if old is None or old[name] != value or not known}
-        names = sorted(changed | set(json.loads(old[NAMES]) if old else []))
+        earlier = set(json.loads(old[NAMES]) if old else [])
+        if known:
+            self.summary.replaced += len(changed - earlier)
+        names = sorted(changed | earlier)
         row |= {ITEM_ID: proposal.item_id, OP: UPSERT, KNOWN: known, NAMES: json.dumps(names)}
         row |= {CHANGED_AT: proposal.changed_at or now()}
         if known:
@@ -121,7 +129,8 @@ class Upsert:
             return rows
         vectors, told = np.zeros((len(asked), 0), np.float32), np.zeros(len(asked), np.int64)
         if self._kinds:
-            vectors, told = self._by_attributes.of(self._columns(asked))
+            given = [{name: row[name] for name in json.loads(row[NAMES])} for row in asked]  # others are but absent
+            vectors, told = self._by_attributes.of(self._columns(given))
         without = set()
         for row, vector, attributes in zip(asked, vectors, told.tolist(), strict=True):
             row |= {EMBEDDING: vector, VECTOR_SOURCE: VectorSource.ATTRIBUTES.value, NEIGHBOURS: "[]"}
@@ -131,23 +140,25 @@ class Upsert:
         return [row for row in rows if row[ITEM_ID] not in without]
 
     def _needs_attributes(self, row: Row, old: Row | None) -> bool:
-        if EMBEDDING not in row:
+        if EMBEDDING not in row or not row[VECTOR_SOURCE]:  # it is new, or was when its deletion was carried over
             return True
         if row[VECTOR_SOURCE] != VectorSource.ATTRIBUTES or old is None:
             return False
-        return any(row[name] != old[name] for name in self._kinds)
+        return any(row[name] != old[name] for name in (NAMES, *self._kinds))
 
     @cached_property
     def _by_attributes(self) -> AttributeVectors:
-        """Learnt from all items of the model that are in the collection, as they are there."""
+        """Learnt from items of the model that are in the collection, as they are there."""
+        chosen = np.sort(np.random.default_rng(0).permutation(self.vocabulary.item_id)[:MAX_LEARNT]).tolist()
         learnt: list[Row] = []
-        for rows in self.journal.walk(self.journal.collection, f'{VECTOR_SOURCE} == "{VectorSource.TRAINED}"'):
+        for batch in _batched(chosen, self.journal.batch_rows):
+            rows = self.journal.items(batch).values()
             learnt += [{name: row[name] for name in (ITEM_ID, *self._kinds)} for row in rows]
         index = self.vocabulary.item_index(np.array([row[ITEM_ID] for row in learnt], np.int64))
         return AttributeVectors(self._columns(learnt), self._embedding[index])
 
     def _columns(self, rows: Sequence[Row]) -> dict[str, Any]:
-        return {name: pa.array([row[name] for row in rows], ARROW[kind]) for name, kind in self._kinds.items()}
+        return {name: pa.array([row.get(name) for row in rows], ARROW[kind]) for name, kind in self._kinds.items()}
 
     def _note(self, row: Row, old: Row | None) -> bool:
         """Count what becomes of an item; whether it differs from what is there."""
@@ -287,16 +298,22 @@ def delete(journal: Journal, item_id: Int64, on_progress: Progress) -> Summary:
     return summary
 
 
-def stage_deletes(journal: Journal, changed_at: dict[int, str], summary: Summary) -> None:
-    """Write down that items are deleted, by id and when."""
+def stage_deletes(journal: Journal, changed_at: dict[int, str], summary: Summary, unseen: bool = False) -> None:
+    """Write down that items are deleted, by id and when.
+
+    `unseen`: those too that the collection never had, so that they stay out of what is released after it.
+    """
     before = journal.rows(list(changed_at))
     built = journal.items([item_id for item_id in changed_at if item_id not in before])
+    absent: Row = {name: absent_of(column.type) for name, column in journal.columns.items()}
+    absent[EMBEDDING] = np.zeros(journal.dim, np.float32)
     rows = []
     for item_id, at in changed_at.items():
         if item_id in before:
             row = before[item_id]
-        elif item_id in built:
-            row = built[item_id] | {KNOWN: True, NAMES: "[]", NEIGHBOURS: "[]", OP: UPSERT}
+        elif item_id in built or unseen:
+            row = built.get(item_id, absent | {ITEM_ID: item_id})
+            row |= {KNOWN: item_id in built, NAMES: "[]", NEIGHBOURS: "[]", OP: UPSERT}
         else:
             summary.unknown.add(item_id)
             continue

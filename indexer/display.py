@@ -70,10 +70,9 @@ def show_built(built: Built, seconds: float) -> None:
     built_with = (fingerprint.index_type, fingerprint.index_params, fingerprint.search_params)
     line("index", _index(Index(*built_with, fingerprint.filter_search_params, fingerprint.interest_cosine)))
     facts = f"{fingerprint.count:,} items, {built.sampled:,} vectors equal bit for bit"
-    if built.recall:
-        facts += f", recall@{built.recall.limit} {built.recall.recall:.3f} over {built.recall.queries} interest vectors"
-    line("verified", facts)
-    line("built", f"[cyan]{built.collection}[/] " + (f"in {seconds:.1f} s" if built.recall else "was there already"))
+    recall = f"recall@{built.recall.limit} {built.recall.recall:.3f} over {built.recall.queries} interest vectors"
+    line("verified", f"{facts}, {recall}")
+    line("built", f"[cyan]{built.collection}[/] " + ("was there already" if built.was_there else f"in {seconds:.1f} s"))
 
 
 def show_release(now: release.Release) -> None:

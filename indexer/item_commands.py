@@ -8,7 +8,7 @@ import typer
 
 from indexer import display
 from indexer.carry_over import Carried
-from indexer.catalogue import ItemCollection, item_collections
+from indexer.catalogue import ItemCollection, fingerprint_of, item_collections
 from indexer.changes import Summary, delete, upsert
 from indexer.errors import NothingToDoError, RefusedError
 from indexer.item_files import ItemFile, parse_id, read_ids
@@ -17,7 +17,7 @@ from indexer.model import load_model
 from indexer.options import ArtifactCache, ReleasedArtifact
 from indexer.release import find
 from indexer.store import Connection, Store
-from mind.collection import ITEM_ID, VECTOR_SOURCE, Fingerprint
+from mind.collection import ITEM_ID, VECTOR_SOURCE
 from mind.data.paddlerec import read_train
 from mind.transfer import CACHE, Models
 
@@ -60,6 +60,7 @@ def upsert_command(
     An attribute that a file does not have, or an empty cell, stays as it is.
     Servers see a change at once. A command that was killed is completed by the
     same command; given again, it changes nothing. Give one at a time.
+    If another collection is released meanwhile, it fails: give it again.
 
     [bold]Examples[/bold]
 
@@ -75,7 +76,7 @@ def upsert_command(
         raise typer.BadParameter("one of --attributes, --interactions and --vectors, or several, are needed")
     with Store(connection) as store:
         found = _chosen(store, collection)
-        model = load_model(Models(artifact, artifact_cache), _fingerprint(found).model_version)
+        model = load_model(Models(artifact, artifact_cache), fingerprint_of(found).model_version)
         journal = Journal(store, found.name)
         kinds = {name: column for name, column in journal.columns.items() if name != VECTOR_SOURCE}
         dim, rows = model.hyper_parameters.embedding_dim, journal.batch_rows
@@ -91,6 +92,7 @@ def upsert_command(
             )
         display.line("collection", f"[cyan]{found.name}[/]")
         show_summary(summary)
+        _check_still_live(store, found.name, collection)
 
 
 def delete_command(
@@ -103,6 +105,7 @@ def delete_command(
 
     Servers see it at once. A deleted item stays out until an `upsert` names it in
     --attributes or --vectors, and, with `publish --carry-over`, in later releases.
+    If another collection is released meanwhile, it fails: give it again.
 
     [bold]Examples[/bold]
 
@@ -119,6 +122,7 @@ def delete_command(
             summary = delete(journal, item_id, on_progress)
         display.line("collection", f"[cyan]{journal.collection}[/]")
         show_summary(summary)
+        _check_still_live(store, journal.collection, collection)
 
 
 def show_summary(summary: Summary) -> None:
@@ -146,6 +150,8 @@ def show_carried(carried: Carried | None) -> None:
         return
     display.line("carried", f"changes of {carried.source}")
     show_summary(carried.summary)
+    if carried.summary.replaced:
+        display.line("replaced", f"{carried.summary.replaced:,} attribute values of the new build, by earlier upserts")
     if carried.left_given:
         display.line("left out", f"{_listed(carried.left_given)}: their vectors were given for the model before")
     if carried.left_attributes:
@@ -166,7 +172,8 @@ def _chosen(store: Store, name: str | None) -> ItemCollection:
     return find(item_collections(store), name)
 
 
-def _fingerprint(collection: ItemCollection) -> Fingerprint:
-    if collection.fingerprint is None:
-        raise RefusedError(f"{collection.name}: its build did not finish; build it again")
-    return collection.fingerprint
+def _check_still_live(store: Store, changed: str, name: str | None) -> None:
+    """Refuse to end well if the live collection was changed, for no name was given, and another one is live by now."""
+    live = store.alias()
+    if name is None and live not in (None, changed):
+        raise RefusedError(f"{live}: was released while {changed} was changed; give the same command again")

@@ -5,9 +5,7 @@ after the header.
 """
 
 import csv
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,17 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from indexer.attributes import SEPARATOR, cast, is_text, split_values
+from indexer.attributes import (
+    LEAST_ID,
+    SEPARATOR,
+    check_distinct,
+    check_names,
+    converted,
+    is_text,
+    item_ids,
+    reading,
+    split_values,
+)
 from indexer.errors import AttributesError
 from indexer.store import Column
 from mind.artifact import Float32
@@ -26,7 +34,6 @@ from mind.collection import EMBEDDING, ITEM_ID
 from mind.sequences import Int64
 
 _BLOCK_BYTES = 1 << 22
-_LEAST_ID = -(2**63)  # Milvus cannot name it in a filter
 
 
 @dataclass(frozen=True)
@@ -48,26 +55,22 @@ class ItemFile:
             AttributesError: what is wrong, with column, row, value and limit.
         """
         names = self._names()
-        for name in (self.id_column, *([EMBEDDING] if self.dim else [])):
-            if name not in names:
-                raise AttributesError(f"{self.path}: has no column {name!r}; its columns are {', '.join(names)}")
+        check_names(self.path, names, [self.id_column, EMBEDDING] if self.dim else [self.id_column])
         taken = [self.id_column, EMBEDDING] if self.dim else [self.id_column, *self.kinds]
         for name in names:
-            if names.count(name) > 1:
-                raise AttributesError(f"{self.path}: has {names.count(name)} columns {name!r}")
             if name not in taken:
                 known = ", ".join(taken[1:]) or "none"
                 raise AttributesError(f"{self.path}: column {name!r}: the collection's attributes are {known}")
         ids = [item_id for item_id, _ in self.batches()]
         if not ids:
             raise AttributesError(f"{self.path}: a header and no rows")
-        return _distinct(self.path, self.id_column, np.concatenate(ids))
+        return check_distinct(self.path, self.id_column, np.concatenate(ids))
 
     def batches(self) -> Iterator[tuple[Int64, dict[str, list[Any]] | Float32]]:
         """Item ids [n], and either the attributes that the file has, None where a cell is empty, or vectors [n, D]."""
         first = 1
         for batch in self._read():
-            item_id = self._ids(batch, first)
+            item_id = item_ids(self.path, self.id_column, batch.column(self.id_column), first)
             if self.dim:
                 yield item_id, self._vectors(batch.column(EMBEDDING), first)
             else:
@@ -76,7 +79,7 @@ class ItemFile:
             first += len(batch)
 
     def _names(self) -> list[str]:
-        with _reading(self.path):
+        with reading(self.path):
             if self.path.suffix == ".parquet":
                 return list(pyarrow.parquet.read_schema(self.path).names)
             if self.path.suffix == ".csv":
@@ -85,7 +88,7 @@ class ItemFile:
         raise AttributesError(f"{self.path}: expected a file that ends in .csv or .parquet")
 
     def _read(self) -> Iterator[Any]:
-        with _reading(self.path):
+        with reading(self.path):
             if self.path.suffix == ".parquet":
                 with pyarrow.parquet.ParquetFile(self.path) as file:
                     for batch in file.iter_batches(self.batch_rows):
@@ -105,33 +108,11 @@ class ItemFile:
                 for start in range(0, len(block), self.batch_rows):
                     yield block.slice(start, self.batch_rows)
 
-    def _ids(self, batch: Any, first: int) -> Int64:
-        column = batch.column(self.id_column)
-        if not pa.types.is_integer(column.type) and not (self.path.suffix == ".csv" and is_text(column.type)):
-            raise AttributesError(f"{self.path}: column {self.id_column} is {column.type}, item ids are INT64")
-        if column.null_count:
-            row = pc.index(column.is_null(), True).as_py() + first
-            raise AttributesError(f"{self.path}: row {row}: {self.id_column} is empty")
-        item_id: Int64 = np.asarray(self._cast(self.id_column, column, "INT64", first))
-        if (item_id == _LEAST_ID).any():
-            row = int(np.argmax(item_id == _LEAST_ID)) + first
-            raise AttributesError(f"{self.path}: row {row}: {self.id_column} is {_LEAST_ID}, ids begin at -2^63 + 1")
-        return item_id
-
-    def _cast(self, name: str, column: Any, kind: str, first: int) -> Any:
-        found = cast(column, kind)
-        if found is None:
-            row = bisect_left(range(len(column)), True, key=lambda row: cast(column.slice(0, row + 1), kind) is None)
-            value = repr(column[row].as_py())
-            shown = value if len(value) <= 60 else f"{value[:60]}..."
-            raise AttributesError(f"{self.path}: row {row + first}: {name} is {shown}, which is no {kind}")
-        return found
-
     def _values(self, name: str, column: Any, first: int) -> list[Any]:
         kind = self.kinds[name]
         if kind.type.startswith("ARRAY<") and is_text(column.type):
             column = split_values(column)
-        values: list[Any] = self._cast(name, column, kind.type, first).to_pylist()
+        values: list[Any] = converted(self.path, name, column, kind.type, first).to_pylist()
         for row, value in enumerate(values, first):
             if isinstance(value, list) and len(value) > kind.max_capacity:
                 raise self._too_large(row, name, f"{len(value):,} values", f"{kind.max_capacity:,}")
@@ -182,7 +163,7 @@ def read_ids(path: Path) -> Int64:
         AttributesError: the file cannot be read, or a line is no id.
     """
     ids = []
-    with _reading(path), path.open(encoding="utf-8-sig") as lines:
+    with reading(path), path.open(encoding="utf-8-sig") as lines:
         for number, line in enumerate(lines, 1):
             if (text := line.strip()) and not (number == 1 and text == ITEM_ID):
                 ids.append(parse_id(text, f"{path}: line {number}"))
@@ -194,25 +175,6 @@ def read_ids(path: Path) -> Int64:
 def parse_id(text: str, where: str) -> int:
     """An item id from text. Raises AttributesError."""
     digits = text.strip().removeprefix("-")
-    if len(digits) <= 19 and digits.isascii() and digits.isdigit() and _LEAST_ID < int(text) < 2**63:
+    if len(digits) <= 19 and digits.isascii() and digits.isdigit() and LEAST_ID <= int(text) < 2**63:
         return int(text)
     raise AttributesError(f"{where}: {text[:60]!r} is no item id: an integer from -2^63 + 1 to 2^63 - 1")
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise AttributesError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
-        raise AttributesError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-
-
-def _distinct(path: Path, id_column: str, item_id: Int64) -> Int64:
-    order = np.argsort(item_id, kind="stable")
-    repeated = np.flatnonzero(np.diff(item_id[order]) == 0)
-    if len(repeated):
-        one, other = order[repeated[0]] + 1, order[repeated[0] + 1] + 1
-        raise AttributesError(f"{path}: row {other}: {id_column} {item_id[other - 1]} is in row {one} already")
-    return item_id[order]

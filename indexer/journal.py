@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from indexer.build import MAX_MESSAGE_BYTES, Progress
+from indexer.catalogue import describe, fingerprint_of
 from indexer.errors import RefusedError
 from indexer.store import Row, Store
 from mind.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
@@ -25,7 +26,7 @@ class Journal:
         """Load the collection and its journal.
 
         Raises:
-            RefusedError: the collection was built before there were journals.
+            RefusedError: the collection was built before there were journals, or its build did not finish.
         """
         self._store = store
         self.collection = collection
@@ -35,9 +36,11 @@ class Journal:
             raise RefusedError(
                 f"{collection}: its items have no {VECTOR_SOURCE}, so it cannot be changed; build it again"
             )
+        self.dim = fingerprint_of(describe(collection, store.properties(collection) or {}, None)).dim
+        """Length of a vector (D)."""
         store.load(collection)
         self.name = store.create_journal(collection)
-        row_bytes = 4096 + 4 * 1024 + sum(column.max_bytes for column in self.columns.values())
+        row_bytes = 4096 + 4 * self.dim + sum(column.max_bytes for column in self.columns.values())
         self.batch_rows = max(1, min(MAX_BATCH_ROWS, MAX_MESSAGE_BYTES // row_bytes))
         """Rows that fit into a message, however long their texts are."""
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from indexer.servers import Servers
 
 _MILVUS, _SERVERS = "Milvus", "Servers"
+_URI_VARIABLE, _DEFAULT_URI = "RECALL_MILVUS_URI", "milvus.db"
 
 Artifact = Annotated[
     str, typer.Option(help="A model's directory, or a directory or URL (s3://bucket/models) of them: then the newest.")
@@ -42,11 +43,11 @@ def _connection(
     milvus_uri: Annotated[
         str,
         typer.Option(
-            envvar="RECALL_MILVUS_URI",
+            envvar=_URI_VARIABLE,
             rich_help_panel=_MILVUS,
             help="http://host:port, https://host:port, or a path that ends in .db: Milvus Lite in that file.",
         ),
-    ] = "milvus.db",
+    ] = _DEFAULT_URI,
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -110,6 +111,12 @@ def _connection(
         timeout_s=timeout_s,
         wait_s=wait_s,
     )
+
+
+def milvus_option(connection: Connection) -> str:
+    """What a printed command needs at its end to reach the same Milvus; without credentials."""
+    found_without = os.environ.get(_URI_VARIABLE) or _DEFAULT_URI
+    return "" if connection.uri == found_without else f" --milvus-uri {connection.shown}"
 
 
 def _servers(

@@ -7,7 +7,7 @@ the one it returns to off the line, so that the next rollback does not end at a 
 from collections.abc import Callable, Set
 from dataclasses import dataclass
 
-from indexer.catalogue import ItemCollection, item_collections, now
+from indexer.catalogue import ItemCollection, before_live, fingerprint_of, item_collections, now
 from indexer.errors import NothingToDoError, RefusedError
 from indexer.store import Store
 from indexer.verify import check_count
@@ -76,9 +76,7 @@ def rollback(store: Store, to: str | None = None, before_switch: BeforeSwitch = 
     if live is None:
         raise NothingToDoError("nothing is live, so there is nothing to roll back")
     _forget_after_live(store, collections)
-    earlier = [
-        collection for collection in collections if "" < collection.published_at < live.published_at
-    ]  # newest first
+    earlier = before_live(collections)
     if to is not None:
         chosen = find(collections, to)
         if chosen not in earlier:
@@ -94,7 +92,9 @@ def rollback(store: Store, to: str | None = None, before_switch: BeforeSwitch = 
 
 
 def prune(store: Store, keep: int, incomplete: bool, in_use: Set[str], on_drop: Callable[[str], None]) -> None:
-    """Drop all but the live collection and the `keep` others that were last published or, if never, finished.
+    """Drop all but the live collection and `keep` others: what `rollback` would return to, then the newest.
+
+    The newest are those that were last published or, if never, finished.
 
     Args:
         store: Milvus.
@@ -103,8 +103,10 @@ def prune(store: Store, keep: int, incomplete: bool, in_use: Set[str], on_drop: 
         in_use: collections to keep in any case, since servers use them.
         on_drop: told the name of every collection dropped.
     """
-    others = [collection for collection in item_collections(store) if not collection.live]
-    finished = [collection for collection in others if collection.fingerprint]
+    collections = item_collections(store)
+    back = before_live(collections)[:1]
+    others = [collection for collection in collections if not collection.live]
+    finished = sorted((one for one in others if one.fingerprint), key=lambda one: one not in back)
     unfinished = [collection for collection in others if not collection.fingerprint]
     for collection in finished[keep:] + (unfinished if incomplete else []):
         if collection.name not in in_use and store.alias() != collection.name:  # published since it was listed
@@ -154,8 +156,7 @@ def _forget_after_live(store: Store, collections: list[ItemCollection]) -> None:
 
 def _check_releasable(store: Store, collection: ItemCollection) -> str:
     """Refuse what is not whole; returns the version of its model."""
-    if collection.fingerprint is None:
-        raise RefusedError(f"{collection.name}: its build did not finish; build it again")
+    fingerprint = fingerprint_of(collection)
     store.load(collection.name)
-    check_count(store, collection.name, collection.fingerprint.count)
-    return collection.fingerprint.model_version
+    check_count(store, collection.name, fingerprint.count)
+    return fingerprint.model_version

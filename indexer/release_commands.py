@@ -10,9 +10,10 @@ from indexer import display, release
 from indexer.carry_over import publish_with_changes
 from indexer.errors import RefusedError
 from indexer.item_commands import show_carried
-from indexer.options import ArtifactCache, ReleasedArtifact, Wait, WaitTimeout
+from indexer.options import ArtifactCache, ReleasedArtifact, Wait, WaitTimeout, milvus_option
 from indexer.store import Connection, Store
 from indexer.users import Encoded, encode_users, forget_models, purge
+from mind.journal import DELETE, OP, UPSERT, journal_of
 from mind.transfer import CACHE, Models
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ def publish_command(
     encoded with its model; published again, the live one gets the users
     that it lacks.
 
+    Without --carry-over, what `upsert` and `delete` did to the live one stays
+    there; a warning says how much that is, and which command brings it along.
+
     --carry-over brings along deleted items, changed attributes and new items,
     whose vectors are derived anew for the new model. Vectors that were given
     by hand were made for the model before: such items are left out and listed.
@@ -57,6 +61,8 @@ def publish_command(
 
     with Store(connection) as store:
         released = release_with_users(store, models, switch)
+        if not carry_over:
+            show_left_behind(store, released, models)
     if wait and servers:
         _wait_until_serving(servers, released.live, wait_timeout_s)
 
@@ -70,11 +76,17 @@ def rollback_command(
     wait: Wait = False,
     wait_timeout_s: WaitTimeout = 120,
 ) -> None:
-    """Return to the release before the live one. Releases after it count as built, no longer as published."""
+    """Return to the release before the live one. Releases after it count as built, no longer as published.
+
+    What `upsert` and `delete` did to the live one stays there, and a warning
+    says how much that is. `publish NAME --carry-over`, given instead of
+    `rollback`, brings it along.
+    """
     _check_wait(wait, servers)
     with Store(connection) as store:
         models = Models(artifact, artifact_cache)
         released = release_with_users(store, models, lambda before: release.rollback(store, to, before))
+        show_left_behind(store, released)
     if wait and servers:
         _wait_until_serving(servers, released.live, wait_timeout_s)
 
@@ -89,9 +101,10 @@ def prune_command(
 ) -> None:
     """Drop old collections.
 
-    Keeps the live one and, of the others, the --keep that were last
-    published or, if never published, finished; and whatever one of the
-    --server still uses. If one of these does not answer, nothing is dropped.
+    Keeps the live one and --keep others: the one that `rollback` would return
+    to, then those that were last published or, if never published, finished.
+    Keeps whatever one of the --server still uses, too. If one of these does
+    not answer, nothing is dropped.
     """
     in_use: set[str] = set()
     if servers:
@@ -146,6 +159,22 @@ def release_with_users(
         display.line("users", f"{encoded.users:,} remembered, {encoded.encoded:,} of them encoded now")
     display.show_release(released)
     return released
+
+
+def show_left_behind(store: Store, now: release.Release, models: Models | None = None) -> None:
+    """Warn of what `upsert` and `delete` did to the release before; `models`: None after a rollback."""
+    if now.before is None or not now.changed or journal_of(now.before) not in store.collections():
+        return
+    journal = store.create_journal(now.before)  # loads it
+    upserted, deleted = (store.count(journal, f'{OP} == "{op}"') for op in (UPSERT, DELETE))
+    if not upserted + deleted:
+        return
+    remedy = f"upsert and delete again what {now.live} lacks of it"
+    if models:
+        options = f"--carry-over --artifact {models}{milvus_option(store.connection)}"
+        remedy = f"`python -m indexer publish {now.live} {options}` brings it along"
+    left = f"{upserted:,} items added or changed and {deleted:,} deleted in {now.before} were not carried over"
+    display.line("warning", f"[yellow]{left}; {remedy}[/]")
 
 
 def _publish_with_changes(

@@ -13,7 +13,7 @@ from indexer.store import Params, Store
 from mind.artifact import Float32, Weights
 from mind.collection import ITEM_ID, Fingerprint
 from mind.journal import DELETED, journal_of, rows_between
-from mind.sequences import Int64
+from mind.vocabulary import Vocabulary
 
 RECALL_AT = 50
 """Candidates per query when the index is measured."""
@@ -83,7 +83,8 @@ def _deleted(store: Store, name: str, item_id: list[int]) -> set[int]:
     """Those of the items that the journal says may be gone."""
     if not item_id or journal_of(name) not in store.collections():
         return set()
-    return {row[ITEM_ID] for row in store.rows(journal_of(name), f"{ITEM_ID} in {item_id} and ({DELETED})", SAMPLE)}
+    asked = f"{ITEM_ID} in {item_id} and ({DELETED})"
+    return {row[ITEM_ID] for row in store.rows(journal_of(name), asked, len(item_id))}
 
 
 def check_recall(store: Store, fingerprint: Fingerprint, weights: Weights, min_recall: float) -> Recall:
@@ -104,6 +105,8 @@ def check_recall(store: Store, fingerprint: Fingerprint, weights: Weights, min_r
 def golden_recall(store: Store, name: str, search_params: Params, weights: Weights) -> Recall:
     """What a collection's index finds for each golden interest vector of the model on its own.
 
+    Items that were added since take places of a result, and those that were deleted leave some: neither is a fault.
+
     Raises:
         VerificationError: the model has no golden interest vector.
     """
@@ -111,18 +114,23 @@ def golden_recall(store: Store, name: str, search_params: Params, weights: Weigh
     queries = vectors[np.any(vectors != 0, axis=1)]  # [Q, D]
     if not len(queries):
         raise VerificationError(f"{name}: its model has no golden interest vector to search with")
-    limit = min(RECALL_AT, len(weights.item_id))
+    vocabulary = Vocabulary(weights.item_id)
+    limit = min(RECALL_AT, len(vocabulary))
     found = store.search(name, queries, limit, search_params)
-    share = [_share(query, hits, limit, weights) for query, hits in zip(queries, found, strict=True)]
-    return Recall(float(np.mean(share)), limit, len(queries))
+    best = [_best(query, limit, weights) for query in queries]
+    gone = _deleted(store, name, sorted(set[int]().union(*best).difference(*found)))
+    right = wanted = 0
+    for exact, hits in zip(best, found, strict=True):
+        added = int((vocabulary.item_index(np.unique(hits)) == 0).sum())
+        right += len(exact.intersection(hits))
+        wanted += min(limit - added, len(exact - gone))
+    return Recall(right / wanted if wanted else 1.0, limit, len(queries))
 
 
-def _share(query: Float32, hits: list[int], limit: int, weights: Weights) -> float:
-    """Hits at least as good as the last one of the exact result, so that equal scores are equally right."""
+def _best(query: Float32, limit: int, weights: Weights) -> set[int]:
+    """The exact result, and whatever scores as its last item does: equal scores are equally right."""
     scores = weights.item_embedding[1:] @ query  # [N]
-    last = np.partition(scores, -limit)[-limit]
-    index: Int64 = np.searchsorted(weights.item_id, np.unique(hits))
-    return float((scores[index] >= last).sum()) / limit
+    return set(weights.item_id[scores >= np.partition(scores, -limit)[-limit]].tolist())
 
 
 def _remedy(fingerprint: Fingerprint) -> str:

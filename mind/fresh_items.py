@@ -97,8 +97,8 @@ class AttributeVectors:
         """Learn.
 
         Args:
-            columns: attribute name to a pyarrow array [N] of texts, numbers, truth values or lists of them; "" and []
-                stand for no value. At least one.
+            columns: attribute name to a pyarrow array [N] of texts, numbers, truth values or lists of them; null, ""
+                and [] stand for no value. At least one.
             vectors: [N, D] float32, of the same items.
         """
         self._mean = vectors.mean(axis=0)
@@ -170,12 +170,12 @@ class _Nearest:
 
     def __init__(self, column: Any, apart: Float32) -> None:
         values = _numbers(column)
-        order = np.argsort(values, kind="stable")
+        order = np.argsort(values, kind="stable")[: np.count_nonzero(~np.isnan(values))]  # NaN comes last
         self._values = values[order]
         self._sums = np.concatenate([np.zeros((1, apart.shape[1])), np.cumsum(apart[order], axis=0, dtype=np.float64)])
 
     def proposed(self, column: Any, own: Float32 | None = None) -> Float32:
-        """[Q, D]. `own`: vectors of these items, to leave out if they are learnt ones."""
+        """[Q, D], 0 where there is no number. `own`: vectors of these items, to leave out if they are learnt ones."""
         values = _numbers(column)
         first = np.searchsorted(self._values, values)
         last = np.searchsorted(self._values, values, "right")
@@ -185,19 +185,19 @@ class _Nearest:
         if own is not None:
             total, count = total - own, count - 1
         proposed: Float32 = (total / np.maximum(count, 1)[:, None]).astype(np.float32)
+        proposed[np.isnan(values)] = 0
         return proposed
 
 
 def _flat(column: Any) -> tuple[Int64, Any]:
-    """Whose value it is, and the values, one after the other; empty texts are none."""
+    """Whose value it is, and the values, one after the other; nulls and empty texts are none."""
     if pa.types.is_list(column.type):
         owner, values = pc.list_parent_indices(column).to_numpy(), pc.list_flatten(column)
     else:
         owner, values = np.arange(len(column)), column
-    if pa.types.is_large_string(values.type) or pa.types.is_string(values.type):
-        filled = pc.not_equal(values, "").to_numpy(zero_copy_only=False)
-        owner, values = owner[filled], values.filter(pa.array(filled))
-    return owner, values
+    is_text = pa.types.is_large_string(values.type) or pa.types.is_string(values.type)
+    filled = pc.fill_null(pc.not_equal(values, ""), False) if is_text else values.is_valid()
+    return owner[filled.to_numpy(zero_copy_only=False)], values.filter(filled)
 
 
 def _is_number(kind: Any) -> bool:
@@ -205,4 +205,5 @@ def _is_number(kind: Any) -> bool:
 
 
 def _numbers(column: Any) -> Any:
+    """[N] float64, NaN for null."""
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)

@@ -1,9 +1,10 @@
 """The journal of an item collection, as plain data: what indexer and server agree on about changes after a build.
 
 Beside `items_<version>_<digest>` lies `changes_<version>_<digest>`, from the first change on: one row for every item
-that was changed, with the item's whole row as it is to be and the fields below. A change is written there first, then
-applied to the item collection, then marked as applied. So the rows that a collection must hold are known at any time,
-give or take the changes that are pending, and what a killed process left can be completed. Knows nothing of Milvus.
+that was changed, with the item's whole row as it is to be and the fields below; of a deleted one that the collection
+never had, absent values and a zero vector. A change is written there first, then applied to the item collection, then
+marked as applied. So the rows that a collection must hold are known at any time, give or take the changes that are
+pending, and what a killed process left can be completed. Knows nothing of Milvus.
 """
 
 from dataclasses import dataclass

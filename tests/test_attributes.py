@@ -114,6 +114,11 @@ def test_lengths_are_counted_in_bytes_and_leave_room(tmp_path: Path) -> None:
         ("item_id,year\n10,1\nx1,2\n", {}, "row 2: item_id is 'x1', which is no INT64"),
         ("item_id,year\n10,1\n,2\n", {}, "row 2: item_id is empty"),
         ("item_id,year\n9223372036854775808,1\n", {}, "row 1: item_id is '9223372036854775808', which is no INT64"),
+        (
+            "item_id,year\n-9223372036854775808,1\n",
+            {},
+            "row 1: item_id is -9223372036854775808, ids begin at -2^63 + 1",
+        ),
         ("item_id,year\n1,1\n2,2\n", {}, "none of its 2 item ids, such as 1, is one of the model's"),
         ("item_id,year\n10,1\n20,n/a\n", {"types": {"year": "INT64"}}, "row 2: year is 'n/a', which is no INT64"),
         ("item_id,year\n10,nan\n", {"types": {"year": "DOUBLE"}}, "row 1: year is 'nan', which is no DOUBLE"),
@@ -127,6 +132,7 @@ def test_lengths_are_counted_in_bytes_and_leave_room(tmp_path: Path) -> None:
         ("item_id,like\n10,1\n", {}, "column 'like': the name is reserved"),
         ("item_id,year\n10,1,2\n", {}, "cannot be read: CSV parse error: Expected 2 columns, got 3"),
         ("", {}, "cannot be read: Empty CSV file"),
+        (f"item_id,{'y' * 200_000}\n10,1\n", {}, "cannot be read: field larger than field limit"),
         (f"item_id,text\n10,a\n20,{'x' * 65_536}\n", {}, "row 2: text has 65,536 bytes, the limit is 65,535"),
         ({"item_id": [10], "tags": [["a"] * 4097]}, {}, "row 1: tags has 4,097 values, the limit is 4,096"),
         (

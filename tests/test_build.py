@@ -10,9 +10,11 @@ from pymilvus import MilvusClient
 from indexer.attributes import Attributes, read_attributes
 from indexer.build import Built, build, choose_index
 from indexer.catalogue import item_collections
+from indexer.changes import delete
 from indexer.errors import RefusedError, VerificationError
+from indexer.journal import Journal
 from indexer.store import Connection, Store
-from indexer.verify import check_contents
+from indexer.verify import check_contents, golden_recall
 from mind.artifact import Artifact, load_artifact
 from mind.collection import EMBEDDING, VECTOR_SOURCE
 from tests.artifacts import make_artifact
@@ -60,7 +62,6 @@ def test_a_build_is_verified_filterable_and_idempotent(milvus_uri: str, tmp_path
     attributes = read_attributes(tmp_path / "items.csv", model.weights.item_id, multi_valued=["genres"])
     with Store(Connection(milvus_uri)) as store:
         built = build_default(store, model, attributes)
-        assert built.recall is not None
         assert built.recall.recall > 0.95
         assert (built.sampled, built.recall.queries) == (300, 32)
         assert store.properties(built.collection) is not None
@@ -75,7 +76,7 @@ def test_a_build_is_verified_filterable_and_idempotent(milvus_uri: str, tmp_path
         assert absent == {"item_id": 1000 + 7 * 299, "year": 0, "genres": []}
 
         again = build_default(store, model, attributes)
-        assert (again.collection, again.recall) == (built.collection, None)
+        assert (again.collection, built.was_there, again.was_there) == (built.collection, False, True)
         assert item_collections(store) == [found]
 
 
@@ -125,6 +126,31 @@ def test_an_index_that_finds_too_little_is_not_finished(tmp_path: Path, model: A
         assert unfinished.state == "incomplete"
         assert str(caught.value).startswith(f"{unfinished.name}: IVF_FLAT finds 0.")
         assert "the limit is 0.9 (--min-recall); raise --search-param nprobe=... above 1" in str(caught.value)
+
+
+def test_building_again_holds_the_index_to_the_limit_of_now(tmp_path: Path, model: Artifact) -> None:
+    with Store(Connection(str(tmp_path / "milvus.db"))) as store:
+        index = choose_index(True, "IVF_FLAT", {"nlist": 64}, {"nprobe": 32})
+        found = build(store, model, Attributes(), index, min_recall=0).recall
+        assert 0.5 < found.recall < 0.99
+        assert build(store, model, Attributes(), index, min_recall=found.recall).recall == found
+        with pytest.raises(VerificationError, match=r"IVF_FLAT finds 0\.\d+ .*, the limit is 0\.99 \(--min-recall\)"):
+            build(store, model, Attributes(), index, min_recall=0.99)
+        assert [collection.state for collection in item_collections(store)] == ["built"]
+
+
+def test_recall_is_that_of_the_items_that_are_there(tmp_path: Path, model: Artifact) -> None:
+    nearest = model.weights.golden_interest_vectors[0, 0]
+    with Store(Connection(str(tmp_path / "milvus.db"))) as store:
+        built = build_default(store, model)  # FLAT: what is exact stays so
+        delete(Journal(store, built.collection), model.weights.item_id[::3], lambda *_: None)
+        new = {EMBEDDING: 9 * nearest, VECTOR_SOURCE: "given"}
+        store.upsert(built.collection, [{"item_id": item_id, **new} for item_id in (5, 1001, 10**9)])
+        assert golden_recall(store, built.collection, {}, model.weights).recall == 1
+
+        every_third = model.weights.item_id[1::3].tolist()
+        store.delete(built.collection, every_third)  # the journal does not know: as if the index did not find them
+        assert golden_recall(store, built.collection, {}, model.weights).recall < 0.75
 
 
 def test_a_collection_that_changed_afterwards_is_noticed(tmp_path: Path, model: Artifact) -> None:

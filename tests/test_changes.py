@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from indexer.attributes import read_attributes
+from indexer.attributes import Attributes, read_attributes
 from indexer.build import build, choose_index
 from indexer.carry_over import Carried, publish_with_changes
-from indexer.changes import Summary, delete, upsert
+from indexer.changes import Proposal, Summary, Upsert, delete, upsert
 from indexer.errors import AttributesError, RefusedError, VerificationError
+from indexer.item_commands import show_carried
 from indexer.item_files import ItemFile
 from indexer.journal import Journal
 from indexer.release import drop, prune, publish
@@ -28,7 +29,7 @@ from mind.artifact import Artifact, load_artifact
 from mind.collection import EMBEDDING, VECTOR_SOURCE
 from mind.data.paddlerec import read_train
 from mind.fresh_items import Neighbours, from_neighbours
-from mind.journal import PENDING, Changes, journal_of
+from mind.journal import NAMES, PENDING, Changes, journal_of
 from mind.transfer import Models
 from tests.artifacts import make_artifact
 from tests.conftest import release_lite
@@ -375,12 +376,66 @@ def test_extreme_ids_and_vectors_in_csv(lite: Released) -> None:
 def test_an_item_of_which_nothing_is_known_is_left_out(tmp_path: Path) -> None:
     model = load_artifact(make_artifact(tmp_path / "models"))
     with Store(Connection(str(tmp_path / "milvus.db"))) as store:
-        (tmp_path / "items.csv").write_text("item_id,maker\n1000,acme\n1007,acme\n1014,other\n1021,other\n")
+        rows = "1000,acme,1,0.5,true\n1007,acme,2,0.5,true\n1014,other,,1.5,true\n1021,other,4,1.5,false\n"
+        (tmp_path / "items.csv").write_text(f"item_id,maker,stock,price,sold\n{rows}")
         attributes = read_attributes(tmp_path / "items.csv", model.weights.item_id)
         collection = build(store, model, attributes, choose_index(True, None, {}, {})).collection
         released = Released(store, model, collection, tmp_path)
-        summary = released.upsert("item_id,maker\n5,acme\n6,nobody\n")
+        summary = released.upsert("item_id,maker\n5,acme\n6,nobody\n")  # 6 has no stock rather than stock 0
         assert (summary.added, summary.no_vector) == ({"attributes": 1}, {6})
+        released.upsert("item_id,stock\n5,0\n")
+        released.upsert("item_id,maker,stock\n7,acme,0\n8,acme,\n")
+        at_twice, at_once, without = (released.item(item_id) for item_id in (5, 7, 8))
+        assert at_twice and at_once and without
+        np.testing.assert_array_equal(at_twice[EMBEDDING], at_once[EMBEDDING])
+        assert not np.array_equal(at_once[EMBEDDING], without[EMBEDDING])
+
+
+def test_no_more_of_the_catalogue_is_learnt_from_than_fits_in_memory(
+    lite: Released, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.changes.MAX_LEARNT", 50)
+    read: list[int] = []
+
+    class Watched(Journal):
+        def items(self, item_id: list[int]) -> dict[int, Row]:
+            read.extend(item_id)
+            return super().items(item_id)
+
+    vectors = []
+    for _ in range(2):
+        Upsert(Watched(lite.store, lite.collection), lite.model, Summary()).stage([Proposal(5, {"year": 2003})])
+        vectors.append(lite.journal.rows([5])[5][EMBEDDING])
+        lite.store.delete(lite.journal.name, [5])
+    assert len(read) == 100 and read[:50] == read[50:] and max(read) > 2000
+    np.testing.assert_array_equal(*vectors)
+
+
+LIMIT = 2**19
+
+
+class Limited(Store):
+    """Refuses large messages, as Milvus does."""
+
+    def upsert(self, name: str, rows: list[Row]) -> None:
+        size = sum(np.asarray(row[EMBEDDING], np.float32).nbytes for row in rows)
+        assert size <= LIMIT, f"a message of {size:,} bytes"
+        super().upsert(name, rows)
+
+
+def test_batches_fit_into_a_message_whatever_the_length_of_the_vectors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.journal.MAX_MESSAGE_BYTES", LIMIT)
+    models = [load_artifact(make_artifact(tmp_path / "models", dim=dim)) for dim in (16, 2200)]
+    with Limited(Connection(str(tmp_path / "milvus.db"))) as store:
+        index = choose_index(True, None, {}, {})
+        short, long = (build(store, model, Attributes(), index).collection for model in models)
+        publish(store, short)
+        delete(Journal(store, short), models[0].weights.item_id[:100], quiet)
+        _, carried = publish_with_changes(store, long, Models(tmp_path / "models"), publish, quiet)
+        assert carried and carried.summary.deleted == 100
+        assert delete(Journal(store, long), models[0].weights.item_id[100:], quiet).deleted == 100
 
 
 def carry(released: Released, model: Artifact) -> Carried:
@@ -417,6 +472,40 @@ def test_carried_over_to_a_new_model(released: Released) -> None:
     assert [released.item(item_id) for item_id in (1014, 2414, 8)] == [None] * 3
     assert released.store.changes(released.collection) == Changes(added=2, changed=2, deleted=2)
     check_contents(released.store, released.collection, weights)
+
+
+def test_a_deletion_outlives_models_that_do_not_know_the_item(lite: Released) -> None:
+    small, large = (
+        load_artifact(make_artifact(lite.directory / "models", items=items, seed=1)) for items in (100, 230)
+    )
+    bought = "1,1000,0\n1,5,1\n1,2393,2\n"
+    lite.upsert("", None, bought)
+    lite.delete(5, 2393)  # 2393 is an item of all models but the small ones, 5 of none
+    for model in (small, load_artifact(make_artifact(lite.directory / "models", items=100, seed=2))):
+        carried = carry(lite, model)
+        assert (carried.summary.deleted, carried.summary.unknown) == (2, set())
+        assert lite.store.changes(lite.collection) == Changes()  # no item is there, and none that was built is gone
+        check_contents(lite.store, lite.collection, model.weights)
+        assert lite.upsert("", None, bought).added == {}
+        assert lite.delete(5, 2393).unchanged == {5, 2393}
+    carry(lite, large)
+    assert (lite.item(5), lite.item(2393)) == (None, None)
+    assert lite.store.changes(lite.collection) == Changes(deleted=1)
+    lite.upsert("item_id,genres\n5,War\n2393,War\n")
+    fresh, known = lite.item(5), lite.item(2393)
+    assert fresh and fresh[VECTOR_SOURCE] == "attributes" and fresh[EMBEDDING].any()
+    assert known and (known[VECTOR_SOURCE], known["year"]) == ("trained", 2009)
+
+
+def test_values_of_the_new_build_that_were_replaced_are_counted(
+    lite: Released, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lite.upsert("item_id,year,genres\n1000,1999,War\n1007,1950,Comedy\n")  # built as 2000 and War, 2001 and Drama
+    show_carried(carry(lite, load_artifact(make_artifact(lite.directory / "models", seed=1))))
+    assert "replaced   3 attribute values of the new build, by earlier upserts" in capsys.readouterr().out
+    lite.upsert("item_id,year\n1007,2001\n")  # what the next build says, so that it ends there
+    assert carry(lite, load_artifact(make_artifact(lite.directory / "models", seed=2))).summary.replaced == 2
+    assert lite.journal.rows([1007])[1007][NAMES] == '["genres"]'
 
 
 def test_changes_made_while_others_are_carried(lite: Released) -> None:

@@ -70,6 +70,22 @@ def test_attributes_are_believed_as_far_as_they_tell_trained_items_apart() -> No
     assert told.tolist() == [3, 3, 2]
 
 
+def test_values_that_are_not_there_tell_nothing() -> None:
+    columns = {
+        "year": pa.array([2000, 2000, None], pa.int64()),
+        "price": pa.array([None, 1.5, 2.5], pa.float64()),
+        "in_stock": pa.array([True, True, None]),
+        "maker": pa.array(["a", "a", None], pa.large_string()),
+        "genres": pa.array([["g"], ["g"], None], pa.list_(pa.large_string())),
+    }
+    learnt = AttributeVectors(columns, TABLE[1:])
+    found, told = learnt.of({name: pa.array([None], column.type) for name, column in columns.items()})
+    assert told.tolist() == [0]
+    np.testing.assert_allclose(found, TABLE[1:].mean(0)[None], atol=1e-6)
+    year = learnt.of({name: pa.array([2000 if name == "year" else None], c.type) for name, c in columns.items()})[1]
+    assert year.tolist() == [1]
+
+
 def test_attributes_that_nobody_shares_tell_nothing() -> None:
     learnt = AttributeVectors({"maker": pa.array(["a", "a", "b"], pa.large_string())}, TABLE[1:])
     found, told = learnt.of({"maker": pa.array(["b", "", "c"], pa.large_string())})

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shlex
 import signal
 import socket
 import subprocess
@@ -15,7 +16,11 @@ import pytest
 from typer.testing import CliRunner
 
 from indexer.__main__ import app
-from indexer.options import _connection
+from indexer.build import Progress
+from indexer.catalogue import item_collections
+from indexer.journal import Journal
+from indexer.options import _connection, milvus_option
+from indexer.release import publish
 from indexer.store import Connection, Store
 from server.settings import Settings
 from tests.artifacts import make_artifact
@@ -119,14 +124,95 @@ def test_items_come_and_go_between_two_releases(lite: str, tmp_path: Path) -> No
     invoke("build", *models, "--attributes", tmp_path / "items.csv")
     carried = invoke("publish", "--carry-over", *models)
     assert carried[0].startswith("carried changes of items_")
-    assert carried[1:6] == [
+    assert carried[1:7] == [
         "added 1 items, vectors attributes",
         "added 1 items, vectors neighbours",
         "changed 1 items",
         "deleted 2 items",
+        "replaced 1 attribute values of the new build, by earlier upserts",
         "left out 1 items (7): their vectors were given for the model before",
     ]
     assert invoke("count") == ["120"]
+
+
+@pytest.fixture
+def second_release(lite: str, tmp_path: Path) -> tuple[str, str]:
+    """Names of two collections, of 120 items each: the first is live, the second was built."""
+    for seed in (0, 1):
+        make_artifact(tmp_path / "models", items=120, seed=seed)
+        arguments = ["build", "--artifact", str(tmp_path / "models"), "--milvus-uri", lite]
+        assert CliRunner().invoke(app, [*arguments, *([] if seed else ["--publish"])]).exit_code == 0
+    with Store(Connection(lite)) as store:
+        first, second = item_collections(store)
+    return first.name, second.name
+
+
+@pytest.mark.parametrize("command", ["upsert", "delete"])
+def test_a_release_while_items_are_changed(
+    lite: str, tmp_path: Path, second_release: tuple[str, str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = second_release
+    (tmp_path / "new.csv").write_text(f"item_id,embedding\n7,{'|'.join(['0.1'] * 16)}\n")
+    vectors = ["--vectors", tmp_path / "new.csv", "--artifact", tmp_path / "models"]
+    arguments = [command, *map(str, vectors if command == "upsert" else ["--ids", "1000"])]
+    apply = Journal.apply
+
+    def slow(journal: Journal, on_progress: Progress) -> None:
+        apply(journal, on_progress)
+        publish(journal._store, second)
+
+    runner = CliRunner(env={"RECALL_MILVUS_URI": lite})
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "apply", slow)
+        late = runner.invoke(app, arguments)
+        assert late.exit_code == 1
+        assert late.stderr == f"error: {second}: was released while {first} was changed; give the same command again\n"
+        assert runner.invoke(app, [*arguments, "--collection", first]).exit_code == 0  # it was named
+    assert runner.invoke(app, arguments).exit_code == 0
+    count = "121\n" if command == "upsert" else "119\n"
+    assert runner.invoke(app, ["count"]).stdout == count
+
+
+def test_changes_that_a_release_leaves_behind_are_told(
+    lite: str, tmp_path: Path, second_release: tuple[str, str]
+) -> None:
+    first, second = second_release
+    models = ["--artifact", str(tmp_path / "models")]
+
+    def invoke(*arguments: str) -> list[str]:
+        result = CliRunner().invoke(app, [*arguments, "--milvus-uri", lite])
+        assert result.exit_code == 0, result.output
+        return [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+    invoke("delete", "--ids", "1000,1007")
+    options = f"--carry-over {' '.join(models)} --milvus-uri {lite}"
+    left = f"warning 0 items added or changed and 2 deleted in {first} were not carried over; "
+    told = f"{left}`python -m indexer publish {second} {options}` brings it along"
+    assert invoke("build", *models, "--publish")[-1] == told
+    assert invoke("rollback") == [f"live {first}, before: {second}"]
+    assert invoke("publish", second, *models)[1:] == [told]
+    assert invoke("count") == ["120"]
+    assert invoke(*shlex.split(told.partition("`python -m indexer ")[2].partition("`")[0]))[1] == "deleted 2 items"
+    assert invoke("count") == ["118"]
+
+    (tmp_path / "new.csv").write_text(f"item_id,embedding\n7,{'|'.join(['0.1'] * 16)}\n")
+    invoke("upsert", "--vectors", str(tmp_path / "new.csv"), *models)
+    invoke("delete", "--ids", "1014")
+    left = f"warning 1 items added or changed and 3 deleted in {second} were not carried over; "
+    assert invoke("rollback")[1:] == [f"{left}upsert and delete again what {first} lacks of it"]
+    assert invoke("publish", first, "--carry-over", *models)[0].startswith("carried nothing")  # so nothing else helps
+    assert invoke("publish", second, "--carry-over", *models)[-1] == f"live {second}, before: {first}"
+
+
+def test_a_printed_command_reaches_the_same_milvus(lite: str, tmp_path: Path) -> None:
+    make_artifact(tmp_path / "models", items=120)
+    build = ["build", "--artifact", str(tmp_path / "models"), "--milvus-uri", lite]
+    for variable, option in ((None, f" --milvus-uri {lite}"), ("", f" --milvus-uri {lite}"), (lite, "")):
+        result = CliRunner(env={"RECALL_MILVUS_URI": variable}).invoke(app, build)
+        name = result.stdout.splitlines()[-2].split()[1]
+        assert result.stdout.splitlines()[-1] == f"next       python -m indexer publish {name}{option}"
+    secret = Connection("http://root:secret@127.0.0.1:19530")
+    assert milvus_option(secret) == " --milvus-uri http://127.0.0.1:19530"
 
 
 def test_help_names_the_commands() -> None:

@@ -99,6 +99,19 @@ def test_prune_keeps_the_live_one_and_the_newest_others(milvus_uri: str) -> None
         store.drop("somebody_elses")
 
 
+def test_prune_keeps_what_a_rollback_would_return_to(milvus_uri: str) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        oldest, before, live = (make_collection(store, n, published=f"2024-01-{n:02}") for n in (1, 2, 3))
+        newer, newest = make_collection(store, 10), make_collection(store, 11)
+        store.point_alias(live)
+        dropped: list[str] = []
+        prune(store, keep=2, incomplete=False, in_use=set(), on_drop=dropped.append)
+        assert dropped == [newer, oldest]
+        prune(store, keep=1, incomplete=False, in_use=set(), on_drop=dropped.append)
+        assert dropped == [newer, oldest, newest]
+        assert rollback(store) == Release(before, before=live)
+
+
 def test_drop_spares_the_live_one(milvus_uri: str) -> None:
     with Store(Connection(milvus_uri)) as store:
         live, other = make_collection(store, 1), make_collection(store, 2)
