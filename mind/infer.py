@@ -23,7 +23,7 @@ from rich.table import Table
 from mind.artifact import Artifact, Float32, load_artifact, newest_artifact
 from mind.command import ConfigFile, Overrides, run
 from mind.config import Config, load_config
-from mind.data.paddlerec import read_eval, read_train, replacing
+from mind.data.paddlerec import digests, read_eval, read_train, replacing
 from mind.encoder import Encoder, NumpyEncoder, check_golden
 from mind.errors import DataError, MindError
 from mind.evaluation import baselines
@@ -86,7 +86,8 @@ def main(
 ) -> None:
     """Evaluate a model on the test users: exact search over all items, beside three baselines.
 
-    Recall, NDCG and hit rate are means over users as ComiRec defines them; clicked items are not left out.
+    Recall, NDCG and hit rate are means over users as ComiRec defines them; clicked items are not left out. A warning
+    names training files that are not those of the model: it may have been trained on test users.
     """
     settings = load_config(config, override)
     cutoffs = tuple(sorted(set(top_n or [20, 50])))
@@ -96,16 +97,22 @@ def main(
     model = load_artifact(newest_artifact(artifact or settings.runner.model_save_path))
     given = {file: read_candidates(file, cases, cutoffs[-1]) for file in candidates or []}
     service = describe_service(server, cutoffs[-1]) if server else None
+    doubt = _other_training_data(model, settings.runner.train_data_dir)
+    if doubt:
+        typer.echo(f"warning: {doubt}", err=True)
     with _progress() as progress:
         on_step = _steps(progress)
         lists = _lists(settings, model, encoder, service, cases, cutoffs[-1], on_step)
+        if doubt:
+            lists.notes.insert(0, doubt)
         for file, ranked in given.items():
             lists.ranked[file.stem if file.stem not in lists.ranked else str(file)] = ranked
         measured = {name: measure(ranked, cases) for name, ranked in lists.ranked.items()}
         scores = {name: found.curves.at(cutoffs) for name, found in measured.items()}
         seed = settings.runner.seed
         evaluation = evaluate(model, cases, lists, measured, cutoffs, seed, on_step) if files else None
-    console.print(_table(scores, cutoffs, f"model {model.model_version} on {len(cases):,} test users, per cent"))
+    title = f"model {model.model_version} on {len(cases):,} test users, per cent"
+    console.print(_table(scores, cutoffs, title, "\n".join(lists.notes)))
     if lists.service:
         console.print(_served_line(model, lists, lists.service, cutoffs), soft_wrap=True)
     if evaluation and output:
@@ -138,6 +145,20 @@ def check_outputs(*paths: Path | None) -> list[Path]:
     return files
 
 
+def _other_training_data(model: Artifact, train_data_dir: Path) -> str | None:
+    """A sentence if the training files there are not those of the model; None too if the model names none."""
+    trained = model.data.get("files", {})
+    found = digests(train_data_dir) if trained else {}
+    others = [name for name in sorted(found | trained) if found.get(name) != trained.get(name)]
+    if not others:
+        return None
+    named = ", ".join(others[:3]) + (f" and {len(others) - 3:,} files more" if len(others) > 3 else "")
+    return (
+        f"{train_data_dir}: model {model.model_version} was trained with another {named}. If users were split anew, it "
+        "may have been trained on test users."
+    )
+
+
 def _titles(html: Path | None, titles: Path | None) -> dict[int, str]:
     """Titles by item id; imports what the report needs now rather than after the evaluation."""
     if html is None:
@@ -160,25 +181,34 @@ def _lists(
     top_n: int,
     on_step: OnStep,
 ) -> Lists:
-    ranked = _baselines(settings, model, cases, top_n, on_step)
+    ranked, notes = _baselines(settings, model, cases, top_n, on_step)
     names = tuple(ranked)
     vectors, ranked[EXACT] = _exact(settings, model, encoder, cases, top_n, on_step)
     if service:
         on_step(SERVED, 0, len(cases))
         ranked[SERVED] = ask_service(service, cases, top_n)
         on_step(SERVED, len(cases), len(cases))
-    return Lists(ranked, names, vectors, service)
+    return Lists(ranked, names, vectors, service, notes)
 
 
-def _baselines(settings: Config, model: Artifact, cases: EvalCases, top_n: int, on_step: OnStep) -> dict[str, Int64]:
+def _baselines(
+    settings: Config, model: Artifact, cases: EvalCases, top_n: int, on_step: OnStep
+) -> tuple[dict[str, Int64], list[str]]:
+    """Their lists, and what a reader should know of them."""
     vocabulary, users = model.vocabulary, len(cases)
     ranked = {"most popular": baselines.most_popular(vocabulary, model.weights.popularity, cases.history, top_n)}
-    pairs = baselines.Pairs.of(vocabulary, read_train(settings.runner.train_data_dir))
+    train = read_train(settings.runner.train_data_dir)
+    pairs = baselines.Pairs.of(vocabulary, train, settings.runner.seed)
     for name, method in (("item co-occurrence", baselines.co_occurrence), ("item-kNN, cosine", baselines.item_knn)):
         on_step(name, 0, users)
         ranked[name] = method(pairs, cases.history, top_n, settings.runner.infer_batch_size)
         on_step(name, users, users)
-    return ranked
+    if pairs.counted == len(train):
+        return ranked, []
+    return ranked, [
+        f"Item co-occurrence and item-kNN count {pairs.counted:,} of {len(train):,} training users, drawn at random: "
+        f"all have more than {baselines.MAX_PAIRS:,} pairs of items."
+    ]
 
 
 def _exact(
@@ -227,8 +257,8 @@ def _steps(progress: Progress) -> OnStep:
     return on_step
 
 
-def _table(scores: dict[str, dict[str, float]], cutoffs: tuple[int, ...], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table(scores: dict[str, dict[str, float]], cutoffs: tuple[int, ...], title: str, caption: str) -> Table:
+    table = Table(title=title, title_justify="left", caption=escape(caption) or None, caption_justify="left")
     table.add_column("")
     for n in cutoffs:
         for name in ("Recall", "NDCG", "HitRate"):

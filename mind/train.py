@@ -21,7 +21,7 @@ from mind.artifact import check_writable, write_artifact
 from mind.command import ConfigFile, Overrides, run
 from mind.config import Config, load_config
 from mind.data.features import FeatureTable, read_features
-from mind.data.paddlerec import data_files, read_eval, read_train
+from mind.data.paddlerec import digests, read_eval, read_train
 from mind.sequences import EvalCases, Sequences
 from mind.training.checkpoint import Checkpoint
 from mind.training.loop import SELECTED_BY, Epoch, Trained, train
@@ -148,22 +148,13 @@ def read_inputs(settings: Config) -> Inputs:
     valid = read_eval(runner.valid_data_dir) if runner.valid_data_dir else None
     named = runner.item_features_file if hyper.item_features else None
     features = read_features(named, hyper.item_features) if named else None
-    fingerprint: dict[str, Any] = {"files": _digests(data_files(runner.train_data_dir))}
+    fingerprint: dict[str, Any] = {"files": digests(runner.train_data_dir)}
     if runner.valid_data_dir:
-        fingerprint["valid"] = _digests(data_files(runner.valid_data_dir))
+        fingerprint["valid"] = digests(runner.valid_data_dir)
     if named:
-        fingerprint["item_features"] = _digests([named])
+        fingerprint["item_features"] = digests(named)
     fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
     return Inputs(sequences, valid, features, fingerprint)
-
-
-def _digests(files: list[Path]) -> dict[str, str]:
-    """Names of files, and their sha256."""
-    digests = {}
-    for path in files:
-        with path.open("rb") as file:
-            digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
 
 
 def checkpoint_of(settings: Config, inputs: Inputs, resume: bool = True) -> Checkpoint | None:

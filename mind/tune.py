@@ -1,6 +1,7 @@
 """The command that searches for settings: `python -m mind.tune -m mind/config.yaml --trials 20 --space ...`."""
 
 import os
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,8 @@ from mind.errors import ConfigError
 
 METRICS = tuple(f"{name}@{n}" for n in (20, 50) for name in ("recall", "ndcg", "hit_rate"))
 TOP = 10
+TRIALS = "trials"
+"""Directory under runner.model_save_path for the models of a search: no build takes the newest of these."""
 EPILOG = """Example:
 
 python -m mind.tune -m mind/config.yaml --trials 20 --space 'hyper_parameters.embedding_dim=[32, 64, 128]'
@@ -61,25 +64,27 @@ def main(
 ) -> None:
     """Search for settings: every trial trains MIND, the validation users decide, each model becomes an artifact.
 
-    The test users are never read. The same command goes on with a search that was stopped or killed.
+    Models go to trials/ under runner.model_save_path, where no build takes the newest from. The test users are never
+    read. The same command goes on with a search that was stopped or killed.
     """
     overrides = override or []
     searched = parse_space(space or [])
     settings = load_config(config, overrides)
     check_space(searched, config, overrides)
-    runner = settings.runner
+    runner, models = settings.runner, settings.runner.model_save_path / TRIALS
     if runner.valid_data_dir is None:
         raise ConfigError("runner.valid_data_dir: a search needs validation data")
     if metric not in METRICS:
         raise ConfigError(f"--metric {metric}: expected one of {', '.join(METRICS)}")
-    check_writable(runner.model_save_path)
+    check_writable(models)
     if jobs > 1:
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # the trials share the cores
     identity = {"metric": metric, "data": _fingerprint(settings), "settings": unsearched(settings, searched)}
-    file = study or runner.model_save_path / "study.jsonl"
+    file = study or models / "study.jsonl"
     found = Study(file, identity, searched, runner.seed)
     _say_resumed(found, file, trials)
-    search = Search(found, metric, partial(_configure, config, overrides), prune)
+    saved = as_overrides({"runner.model_save_path": str(models)})
+    search = Search(found, metric, partial(_configure, config, overrides + saved), prune)
     try:
         _run(search, found, trials, jobs, metric)
     except KeyboardInterrupt as error:
@@ -88,7 +93,7 @@ def main(
         raise typer.Exit(130) from error
     finally:
         found.close()
-    _report(found, runner.model_save_path, metric, list(searched))
+    _report(found, models, metric, list(searched))
 
 
 def _fingerprint(settings: Config) -> dict[str, Any]:
@@ -174,6 +179,8 @@ def _report(study: Study, models: Path, metric: str, keys: list[str]) -> None:
         shares = ", ".join(f"{_short(key)} {share:.0%}" for key, share in importance.items())
         console.print(f"estimated importance: {shares}")
     console.print(f"best: {models / best[0].note}", soft_wrap=True)
+    push = shlex.join([str(models / best[0].note), str(models.parent)])
+    console.print(f"to serve it: python -m mind.models push {push}", soft_wrap=True)
 
 
 def _short(key: str) -> str:

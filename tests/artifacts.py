@@ -42,7 +42,7 @@ def hyper_parameters_of(weights: Weights, **changes: Any) -> HyperParameters:
     return HyperParameters(item_count=len(weights.item_id), **sizes, **changes)
 
 
-def make_artifact(directory: Path, **shape: int) -> Path:
+def make_artifact(directory: Path, data: dict[str, Any] | None = None, **shape: int) -> Path:
     """Write a random model under `directory`; returns the directory of the artifact itself."""
     weights = make_weights(**shape)
-    return write_artifact(directory, hyper_parameters_of(weights), weights, {}, {})
+    return write_artifact(directory, hyper_parameters_of(weights), weights, data or {}, {})

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from mind.artifact import load_artifact
-from mind.data.paddlerec import read_eval, write_eval, write_train
+from mind.data.paddlerec import digests, read_eval, write_eval, write_train
 from mind.encoder import NumpyEncoder
 from mind.errors import MindError
+from mind.evaluation import baselines
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.infer import app
 from mind.sequences import EvalCases
@@ -198,6 +200,31 @@ def test_a_release_meanwhile_is_an_error(data: Data) -> None:
         done = data.infer("-top_n", "5", "--server", address)
     assert done.returncode == 1
     assert "while it was asked" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_model_of_other_training_data_is_told_apart(data: Data, tmp_path: Path) -> None:
+    trained = {"files": digests(data.directory / "train")}
+    mine = Data(data.directory, make_artifact(tmp_path / "mine", data=trained))
+    done = mine.infer("-top_n", "5")
+    assert (done.returncode, done.stderr) == (0, "")
+    other = Data(
+        data.directory, make_artifact(tmp_path / "other", data={"files": {"train.txt": "00", "gone.txt": "11"}})
+    )
+    html, figures = tmp_path / "report.html", tmp_path / "figures.json"
+    done = other.infer("-top_n", "5", "--html", str(html), "--json", str(figures))
+    says = f"{data.directory / 'train'}: model {other.artifact.name} was trained with another gone.txt, train.txt."
+    assert done.returncode == 0 and done.stderr.startswith(f"warning: {says}") and done.stderr.count("\n") == 1
+    assert says in html.read_text() and json.loads(figures.read_text())["notes"][0].startswith(says)
+
+
+def test_pairs_of_some_users_only_are_said(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "MAX_PAIRS", 1000)
+    figures = tmp_path / "figures.json"
+    done = CliRunner().invoke(app, [*data.options(), "-top_n", "5", "--json", str(figures)])
+    assert done.exit_code == 0
+    (note,) = json.loads(figures.read_text())["notes"]
+    assert re.match(r"Item co-occurrence and item-kNN count \d+ of 60 training users, drawn at random", note)
+    assert note in " ".join(done.stdout.split())
 
 
 def test_plots_are_loaded_for_a_report_alone() -> None:

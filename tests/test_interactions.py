@@ -1,6 +1,7 @@
 """Reading interactions: any CSV or Parquet, sorted, with every problem counted and named by its line."""
 
 import gzip
+import tracemalloc
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mind.data import columns
 from mind.data.interactions import Finding, Interactions, Report, read_interactions
 from mind.errors import DataError
 
@@ -208,6 +210,7 @@ def test_the_report_reads_well(tmp_path: Path) -> None:
         (HEADER.strip(), {}, "no interactions"),
         ("uid,item,ts\n1,2,3\n", {}, "no column 'user_id'; there are: uid, item, ts"),
         (b"user_id,item_id,timestamp\n1,2,3\n1,\xff,3\n", {}, "line 3: byte 0xff is not UTF-8; convert it"),
+        (b"\xef\xbb\xbfuser_id,item_id,timestamp\n1,\xfe,3\n", {}, "line 2: byte 0xfe is not UTF-8; convert it"),
         (HEADER.encode("utf-16"), {}, "line 1: byte 0xff is not UTF-8; convert it"),
         (HEADER + "1,2,3\n", {"delimiter": "::"}, "the delimiter is '::', it must be one character"),
         (HEADER + "a,2,3\n", {"max_malformed": 1.0}, "1 of 1 rows are unusable (100.0%), the limit is 100.0%"),
@@ -229,6 +232,29 @@ def test_unusable_files_are_refused_in_one_line(
     assert text.startswith(f"{tmp_path}/clicks.")
     assert message in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("before", range(5))
+def test_characters_go_over_the_borders_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
+    monkeypatch.setattr(columns, "BLOCK_BYTES", 64)
+    content = b"user_id,item_id,timestamp,note\n1,10,5,\n2,20,6,"
+    content += b"x" * (60 - len(content) + before) + "😀é".encode()
+    interactions, _ = read(tmp_path, content)
+    assert rows(interactions) == [(1, 10, 5), (2, 20, 6)]
+    for fault, byte in ((b"\xff", "0xff"), ("😀".encode()[:2], "0xf0")):
+        with pytest.raises(DataError, match=f"line 3: byte {byte} is not UTF-8"):
+            read(tmp_path, content + fault)
+
+
+def test_a_file_is_in_memory_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columns, "BLOCK_BYTES", 1 << 16)
+    path = tmp_path / "clicks.csv"
+    path.write_text("user_id,note" + f"\n1,{'é' * 1000}" * 1000)  # 2 MB, without a last newline
+    tracemalloc.start()
+    found = columns.read_columns(path, ["user_id"])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(found.table) == 1000 and peak < 1.5 * path.stat().st_size
 
 
 def test_one_percent_may_be_malformed(tmp_path: Path) -> None:

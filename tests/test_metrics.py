@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mind.encoder import NumpyEncoder
-from mind.evaluation import metrics
+from mind.evaluation import baselines, metrics
 from mind.evaluation.baselines import Pairs, co_occurrence, item_knn, most_popular
 from mind.evaluation.retrieval import encode_histories, nearest_items, top_rows
 from mind.sequences import Sequences, pad_last
@@ -88,6 +88,21 @@ def test_co_occurrence_counts_users_and_prefers_new_history() -> None:
     ranked = co_occurrence(Pairs.of(vocabulary, train), sequences([10], [10, 40], [99]), 2)
     # with 10: 20 twice, 30 once; with 10 then 40: 20 gets 0.8 * 2, 30 gets 0.8 * 1 + 1
     assert ranked.tolist() == [[20, 30], [30, 20], [-1, -1]]
+
+
+def test_of_too_many_pairs_whole_users_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = sequences(*([3 * user, 3 * user + 1, 3 * user + 2, 3 * user] for user in range(20)))  # 9 pairs each
+    vocabulary = Vocabulary(np.arange(60))
+    monkeypatch.setattr(baselines, "MAX_PAIRS", 20 * 9)
+    assert Pairs.of(vocabulary, train).counted == 20
+    monkeypatch.setattr(baselines, "MAX_PAIRS", 100)
+    pairs = Pairs.of(vocabulary, train, seed=1)
+    assert pairs.counted == 11 and pairs.users.sum() == 33  # 99 pairs
+    one, other = pairs.together.nonzero()
+    assert len(one) == 11 * 6 and (one // 3 == other // 3).all()
+    assert (pairs.together != Pairs.of(vocabulary, train, seed=1).together).nnz == 0
+    few = Vocabulary(np.arange(10))  # 100 pairs at most
+    assert Pairs.of(few, sequences(*[list(range(10))] * 5)).counted == 5
 
 
 def test_item_knn_discounts_items_that_everyone_has() -> None:

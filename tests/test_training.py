@@ -1,15 +1,22 @@
 """Training learns what there is to learn, keeps the best epoch, and gives the same model for the same seed."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from mind.artifact import Artifact
-from mind.config import Config, HyperParameters
+from mind.config import Config, HyperParameters, Runner
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ArtifactError, ConfigError, DataError
 from mind.sequences import EvalCases, Sequences
 from mind.training.checkpoint import Checkpoint
 from mind.training.loop import Epoch, Trained, train
+from mind.training.parallel import Ranks
 from mind.training.sampler import TrainingSampler, log_frequency
 from mind.vocabulary import Vocabulary
 from tests.test_metrics import sequences
@@ -36,7 +43,7 @@ def config(**changes: object) -> Config:
         key: value for key, value in changes.items() if key in ("item_count", "num_interests")
     }
     runner = {"epochs": 4, "train_batch_size": 64, "seed": 7} | {
-        key: value for key, value in changes.items() if key in ("epochs", "patience", "seed")
+        key: value for key, value in changes.items() if key in Runner.model_fields
     }
     hyper["optimizer"] = {"learning_rate": 0.02}
     return Config.model_validate({"runner": runner, "hyper_parameters": hyper})
@@ -83,10 +90,8 @@ class StoppedError(Exception):
 
 @pytest.mark.parametrize("stop_at", [(1, 20), (2, 40), (3, 10)])
 def test_a_run_taken_up_at_a_checkpoint_ends_as_if_it_had_not_stopped(tmp_path, stop_at: tuple[int, int]) -> None:  # type: ignore[no-untyped-def]
-    settings, rows, valid = config(epochs=3), sequences(*clustered(300, 1)), held_out(30, 2)
-    settings = settings.model_copy(
-        update={"runner": settings.runner.model_copy(update={"print_interval": 5, "checkpoint_interval_s": 0})}
-    )
+    settings = config(epochs=3, print_interval=5, checkpoint_interval_s=0)
+    rows, valid = sequences(*clustered(300, 1)), held_out(30, 2)
     whole = train(settings, rows, valid)
 
     def pull_the_plug(epoch: int, step: int, steps: int, loss: float) -> None:
@@ -110,6 +115,48 @@ def test_a_run_taken_up_at_a_checkpoint_ends_as_if_it_had_not_stopped(tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
+def whole_and_resumed(file: Path) -> None:
+    """What each of two processes does for the next test: train, and train with a stop; rank 0 notes how it went.
+
+    The 24 full batches of an epoch leave one example, too few for two.
+    """
+    ranks, rows = Ranks.join(use_gpu=False), sequences(*clustered(299, 1))
+    settings = config(epochs=2, train_batch_size=137, print_interval=5, checkpoint_interval_s=0)
+    checkpoint, steps = Checkpoint(file.parent, "run"), []
+
+    def pull_the_plug(epoch: int, step: int, steps: int, loss: float) -> None:
+        if (epoch, step) == (2, 15):
+            raise StoppedError
+
+    whole = train(settings, rows, None, lambda *step: steps.append(step[:3]), ranks=ranks)
+    with pytest.raises(StoppedError):
+        train(settings, rows, None, pull_the_plug, checkpoint=checkpoint, ranks=ranks)
+    resumed = train(settings, rows, None, checkpoint=checkpoint, ranks=ranks)
+    if ranks.leads:
+        losses = [[epoch.loss for epoch in trained.epochs] for trained in (whole, resumed)]
+        file.write_text(json.dumps({"losses": losses, "last_step": steps[-1]}))
+
+
+def test_two_processes_that_go_on_end_as_if_they_had_not_stopped(tmp_path: Path) -> None:
+    script, found = tmp_path / "script.py", tmp_path / "found.json"
+    script.write_text(f"from tests.test_training import *\nwhole_and_resumed(Path({str(found)!r}))\n")
+    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log")]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script)], cwd=root, env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    how = json.loads(found.read_text())
+    whole, resumed = how["losses"]
+    assert whole == resumed and how["last_step"] == [2, 24, 24]
+
+
+def test_fewer_examples_than_processes_are_refused() -> None:
+    with pytest.raises(ConfigError, match="train_batch_size is 2 and there are 3300 examples: too few for 3 processes"):
+        train(config(train_batch_size=2), sequences(*clustered(300, 1)), None, ranks=Ranks(0, 3))
+
+
 def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path) -> None:  # type: ignore[no-untyped-def]
     checkpoint = Checkpoint(tmp_path, "run")
     checkpoint.path.write_bytes(b"not a checkpoint")
@@ -117,6 +164,24 @@ def test_a_damaged_checkpoint_is_named_and_not_used(tmp_path) -> None:  # type: 
         train(config(), sequences(*clustered(300, 1)), None, checkpoint=checkpoint)
     unwanted = Checkpoint(tmp_path, "run", resume=False)
     assert unwanted.load() is None
+
+
+def test_two_processes_at_one_run_keep_their_checkpoints_apart(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    mine, others = Checkpoint(tmp_path, "run"), Checkpoint(tmp_path, "run")
+    write = np.savez
+
+    def meanwhile(*arguments, **arrays) -> None:  # type: ignore[no-untyped-def]
+        with monkeypatch.context() as alone:
+            alone.setattr(np, "savez", write)
+            others.save({}, {"step": 1})
+        write(*arguments, **arrays)
+
+    monkeypatch.setattr(np, "savez", meanwhile)
+    mine.save({}, {"step": 2})
+    assert others.load() == ({}, {"step": 2})
+    (tmp_path / ".checkpoint-run.npz.0123.incomplete").touch()  # of a process that was killed
+    mine.remove()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pickle_in_a_checkpoint_is_not_read(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -145,9 +210,9 @@ def test_item_count_is_checked() -> None:
 
 
 def sampler(rows: Sequences, **sizes: int) -> TrainingSampler:
-    batch_size = sizes.pop("batch_size", 2)
+    batch_size, world = sizes.pop("batch_size", 2), sizes.pop("world", 1)
     hyper = HyperParameters(**({"maxlen": 3} | sizes))  # type: ignore[arg-type]
-    return TrainingSampler(rows, Vocabulary(np.unique(rows.item_id)), hyper, batch_size, seed=0)
+    return TrainingSampler(rows, Vocabulary(np.unique(rows.item_id)), hyper, batch_size, 0, world)
 
 
 def test_every_position_but_the_first_is_a_target_with_what_came_before() -> None:
@@ -166,6 +231,12 @@ def test_an_epoch_is_every_example_once_in_a_new_order() -> None:
     assert examples.steps == len(list(examples.epoch(1))) == 6
 
 
+def test_a_rest_that_is_too_small_for_all_processes_is_no_step() -> None:
+    for batch_size, steps in ((13, 3), (19, 2), (18, 3)):  # 39 examples: none, 1 and 3 are left over
+        examples = sampler(sequences(list(range(40))), batch_size=batch_size, world=2)
+        assert examples.steps == len(list(examples.epoch(1))) == steps
+
+
 def test_an_epoch_can_be_taken_up_where_it_was_left() -> None:
     examples = sampler(sequences(list(range(40))), batch_size=7, neg_samples=5)
     whole, rest = list(examples.epoch(3)), list(examples.epoch(3, done=4))
@@ -173,9 +244,9 @@ def test_an_epoch_can_be_taken_up_where_it_was_left() -> None:
 
 
 def test_processes_share_the_rows_of_a_batch_and_see_all_its_candidates() -> None:
-    examples = sampler(sequences(list(range(40))), batch_size=8, neg_samples=5)
-    alone = list(examples.epoch(1))
-    shares = [list(examples.epoch(1, ranks=(rank, 2))) for rank in (0, 1)]
+    alone = list(sampler(sequences(list(range(40))), batch_size=8, neg_samples=5).epoch(1))
+    examples = sampler(sequences(list(range(40))), batch_size=8, neg_samples=5, world=2)
+    shares = [list(examples.epoch(1, rank=rank)) for rank in (0, 1)]
     assert len(shares[0]) == len(shares[1]) == len(alone) == 5  # 39 examples: the last batch has 7
     for whole, one, other in zip(alone[:4], *(share[:4] for share in shares), strict=True):
         assert len(one.hist_index) == len(other.hist_index) == 4

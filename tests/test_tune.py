@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mind.artifact import load_artifact
+from mind.artifact import load_artifact, newest_artifact
 from mind.choice.search import Search
 from mind.choice.space import FIXED, Choice, Range, as_overrides, check_space, parse_space, unsearched
 from mind.choice.study import Outcome, Study, best_of
@@ -244,6 +245,22 @@ def test_settings_that_were_tried_are_not_trained_again(tmp_path: Path) -> None:
     assert sum(one.repeats is not None for one in outcomes) == 6 and len(best_of(outcomes)) == 2
 
 
+def test_settings_in_training_are_waited_for(tmp_path: Path) -> None:
+    trained: list[int] = []
+
+    def train(settings: Config) -> Iterator[Message]:
+        trained.append(settings.hyper_parameters.embedding_dim)
+        return good(settings)
+
+    only = f"{DIM}=[8]"
+    outcomes = search(tmp_path / "study.jsonl", 4, train, space=only, jobs=3)
+    assert trained == [8] and [one.repeats for one in outcomes] == [None, 0, 0, 0]
+    assert len({(one.ended, one.value, one.note) for one in outcomes}) == 1
+    parts = search(tmp_path / "parts.jsonl", 4, space=only, jobs=3, stop_after=1)  # two still wait
+    parts += search(tmp_path / "parts.jsonl", 4, space=only, jobs=3)
+    assert [one.repeats for one in parts] == [None, 0, 0, 0]
+
+
 def test_a_full_disk_ends_the_search_and_keeps_the_trial_for_later(tmp_path: Path) -> None:
     file = tmp_path / "study.jsonl"
     with pytest.raises(ArtifactError, match="No space left"):
@@ -352,10 +369,18 @@ def test_kill_9_and_go_on(tmp_path: Path, overrides: list[str]) -> None:
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "1 of 2 trials are done, the best #0 with" in done.stdout and "#0 " in done.stdout
-    models = {path.parent.name for path in tmp_path.glob("*/manifest.json")}
+    trials = tmp_path / "trials"
+    models = {path.parent.name for path in trials.glob("*/manifest.json")}
     assert len(models) == 2 and all(model in done.stdout for model in models)
-    assert f"best: {tmp_path}/" in done.stdout and "2 trials: 2 models" in done.stdout
-    assert all(isinstance(json.loads(line), dict) for line in (tmp_path / "study.jsonl").read_text().splitlines())
+    assert f"best: {trials}/" in done.stdout and "2 trials: 2 models" in done.stdout
+    assert all(isinstance(json.loads(line), dict) for line in (trials / "study.jsonl").read_text().splitlines())
+
+    with pytest.raises(ArtifactError, match="holds no model"):
+        newest_artifact(tmp_path)  # what `indexer build` and servers take
+    push = re.search(r"to serve it: python -m (mind\.models push .*)", done.stdout)
+    assert push
+    subprocess.run([sys.executable, "-m", *shlex.split(push[1])], cwd=ROOT, check=True, timeout=60)
+    assert newest_artifact(tmp_path).name in models
 
 
 @pytest.mark.parametrize(

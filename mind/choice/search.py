@@ -37,6 +37,7 @@ class Search:
         self._start_worker = start_worker
         self._idle: list[Worker] = []
         self.running: dict[Connection, Running] = {}
+        self._waiting: list[Trial] = []  # their settings are in training, and the outcome will be theirs
 
     def run(
         self,
@@ -52,7 +53,7 @@ class Search:
         """
         try:
             while True:
-                while len(self.running) < jobs and len(self._study.outcomes()) + len(self.running) < trials:
+                while self._begun < jobs and len(self._study.outcomes()) + self._begun < trials:
                     at_once = self._begin()
                     if at_once:
                         on_end(at_once)
@@ -61,16 +62,30 @@ class Search:
                 ready = wait(list(self.running))
                 for running in [one for line, one in self.running.items() if line in ready]:
                     outcome = self._heed(running)
-                    on_epoch(running) if outcome is None else on_end(outcome)
+                    if outcome is None:
+                        on_epoch(running)
+                        continue
+                    on_end(outcome)
+                    for trial in [one for one in self._waiting if one.params == outcome.settings]:
+                        self._waiting.remove(trial)
+                        on_end(self._repeat(trial, outcome))
         finally:
             self._stop()
+
+    @property
+    def _begun(self) -> int:
+        """Trials that have not ended."""
+        return len(self.running) + len(self._waiting)
 
     def _begin(self) -> Outcome | None:
         """Start a trial; gives its outcome if that is known without training."""
         trial = self._study.ask()
         before = self._study.earlier(trial)
         if before:
-            return self._study.end(trial, before.ended, before.value, before.note, before.number)
+            return self._repeat(trial, before)
+        if any(one.trial.params == trial.params for one in self.running.values()):
+            self._waiting.append(trial)
+            return None
         try:
             settings = self._configure(trial.params)
         except ConfigError as error:
@@ -79,6 +94,9 @@ class Search:
         self.running[worker.connection] = Running(worker, trial)
         worker.connection.send(settings)
         return None
+
+    def _repeat(self, trial: Trial, before: Outcome) -> Outcome:
+        return self._study.end(trial, before.ended, before.value, before.note, before.number)
 
     def _heed(self, running: Running) -> Outcome | None:
         """Take one message from a worker; gives the trial's outcome if it has ended."""
@@ -110,7 +128,10 @@ class Search:
         for running in self.running.values():
             running.worker.stop()
             self._study.interrupt(running.trial.number)
+        for trial in self._waiting:
+            self._study.interrupt(trial.number)
         for worker in self._idle:
             worker.stop()
+        self._waiting.clear()
         self.running.clear()
         self._idle.clear()

@@ -3,7 +3,9 @@
 Knows nothing of what the columns mean. Works on whole columns: no Python code runs per row.
 """
 
+import codecs
 import csv
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ from mind.sequences import Int64
 Float64 = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
+BLOCK_BYTES = 1 << 24
+"""Of a CSV file, decoded or parsed at a time."""
 DELIMITERS = ",\t;|"
 """What the delimiter of a CSV file is detected among."""
 
@@ -52,6 +56,8 @@ def read_columns(
     path: Path, names: Sequence[str], delimiter: str | None = None, header: Sequence[str] | None = None
 ) -> Columns:
     """Read some columns of a CSV (plain or compressed) or Parquet file. Blank lines are left out.
+
+    The text of a CSV file is in memory once, besides its wanted columns.
 
     Args:
         path: a Parquet file, or text in UTF-8.
@@ -178,9 +184,12 @@ def _read_parquet(path: Path, names: Sequence[str]) -> Columns:
 def _read_csv(path: Path, names: Sequence[str], delimiter: str | None, header: Sequence[str] | None) -> Columns:
     with pa.input_stream(str(path)) as stream:
         content = stream.read()
-    if not content.endswith(b"\n"):
-        content += b"\n"
-    first_line = _first_line(path, content)
+    if not content or content.isspace():
+        raise DataError(f"{path}: the file is empty")
+    _check_utf8(path, content)
+    if b"\n" not in content:
+        content += b"\n"  # Arrow skips no header without one
+    first_line = re.split(r"[\r\n]", io.BytesIO(content).readline().decode("utf-8-sig"))[0]
     delimiter = delimiter or max(DELIMITERS, key=first_line.count)
     found = list(header or next(csv.reader([first_line], delimiter=delimiter)))
     positions = _positions(path, names, found)
@@ -193,19 +202,24 @@ def _read_csv(path: Path, names: Sequence[str], delimiter: str | None, header: S
         if not row.text.isspace()
         for offset in range(row.text.count("\n") + 1)  # a quote without its partner swallows lines
     ]
+    del content, file  # before columns are copied
     columns = [_tidy(column) for column in table.columns]
     filled = np.any([column.is_valid().to_numpy() for column in columns], axis=0)
     return Columns(pa.table(columns, list(names)).filter(filled), lines[filled], "line", misfits)
 
 
-def _first_line(path: Path, content: bytes) -> str:
-    if not content or content.isspace():
-        raise DataError(f"{path}: the file is empty")
-    try:
-        return re.split(r"[\r\n]", content.decode("utf-8-sig"), maxsplit=1)[0]
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}: line {line}: byte {content[error.start]:#04x} is not UTF-8; convert it") from error
+def _check_utf8(path: Path, content: bytes) -> None:
+    """Decode it a block at a time: the whole would take as much memory again, or several times that."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(content), BLOCK_BYTES):
+        pending = len(decoder.getstate()[0])  # bytes of a character that the last block began
+        block = content[start : start + BLOCK_BYTES]
+        try:
+            decoder.decode(block, final=start + BLOCK_BYTES >= len(content))
+        except UnicodeDecodeError as error:
+            fault = start - pending + error.start
+            line = content.count(b"\n", 0, fault) + 1
+            raise DataError(f"{path}: line {line}: byte {content[fault]:#04x} is not UTF-8; convert it") from error
 
 
 def _positions(path: Path, names: Sequence[str], found: list[str]) -> list[int]:
@@ -248,7 +262,9 @@ class _Csv:
         table = pa_csv.read_csv(
             pa.BufferReader(self.content),
             # Rows have numbers only if one thread reads them.
-            pa_csv.ReadOptions(use_threads=False, skip_rows=self.header_lines, column_names=names, block_size=1 << 24),
+            pa_csv.ReadOptions(
+                use_threads=False, skip_rows=self.header_lines, column_names=names, block_size=BLOCK_BYTES
+            ),
             pa_csv.ParseOptions(
                 delimiter=self.delimiter, newlines_in_values=True, ignore_empty_lines=False, invalid_row_handler=skip
             ),
@@ -264,7 +280,8 @@ class _Csv:
         bad = np.array([row.number - 1 for row in invalid], np.int64)
         good = np.delete(np.arange(records), bad)[self.header_lines :]
         line = np.arange(1, records + 1)
-        if self.content.count(b"\n") > records:  # quoted values go over several lines
+        lines = self.content.count(b"\n") + (not self.content.endswith(b"\n"))
+        if lines > records:  # quoted values go over several lines
             whole, _ = self.parse(range(self.width), pa.binary())
             extra = np.zeros(records, np.int64)
             extra[good] = sum(pc.count_substring(column.fill_null(b""), b"\n").to_numpy() for column in whole.columns)

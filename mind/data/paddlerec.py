@@ -6,6 +6,7 @@
 Machines write these files, so a line that breaks the format is an error, not something to skip.
 """
 
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -53,6 +54,18 @@ def data_files(path: Path) -> list[Path]:
     if not files:
         raise DataError(f"{path}: the directory holds no files")
     return files
+
+
+def digests(path: Path) -> dict[str, str]:
+    """The sha256 of the files that make up a data set, by name. Raises DataError."""
+    found = {}
+    for file in data_files(path):
+        try:
+            with file.open("rb") as content:
+                found[file.name] = hashlib.file_digest(content, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    return found
 
 
 def read_train(path: Path) -> Sequences:

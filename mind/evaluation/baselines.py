@@ -12,6 +12,9 @@ from mind.vocabulary import Vocabulary
 
 RECENCY = 0.8
 """Weight of a history item against the one clicked after it."""
+MAX_PAIRS = 100_000_000
+"""Pairs of items in users' clicks that are counted, 3 GB; of more, those of users drawn at random. A catalogue that has
+no more pairs than this is counted whole."""
 
 
 def most_popular(vocabulary: Vocabulary, popularity: Int64, histories: Sequences, top_n: int) -> Int64:
@@ -29,15 +32,21 @@ class Pairs:
     """[N, N]: users with both items of every pair of different items."""
     users: Float32
     """[N]: users with each item."""
+    counted: int
+    """Users that were counted: all, or those drawn to stay within `MAX_PAIRS`."""
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, train: Sequences) -> "Pairs":
-        """Count the pairs of the training users; a repeated click is one user all the same."""
+    def of(cls, vocabulary: Vocabulary, train: Sequences, seed: int = 0) -> "Pairs":
+        """Count the pairs of the training users; a repeated click is one user all the same. `seed`: of the draw."""
         had = _matrix(vocabulary, train, np.ones(len(train.item_id), np.float32))
         had.data[:] = 1
+        pairs = np.diff(had.indptr).astype(np.int64) ** 2
+        if min(pairs.sum(), len(vocabulary) ** 2) > MAX_PAIRS:
+            drawn = np.random.default_rng(seed).permutation(len(pairs))
+            had = had[np.sort(drawn[np.cumsum(pairs[drawn]) <= MAX_PAIRS])]
         together = (had.T @ had).tocsr()
-        together.setdiag(0)
-        return cls(vocabulary, together, np.asarray(had.sum(axis=0), np.float32))
+        together -= sparse.diags_array(together.diagonal())  # setdiag makes room for items that nobody has
+        return cls(vocabulary, together, np.asarray(had.sum(axis=0), np.float32), had.shape[0])
 
 
 def co_occurrence(pairs: Pairs, histories: Sequences, top_n: int, batch_size: int = 256) -> Int64:

@@ -1,7 +1,7 @@
 """One evaluation from ranked lists to every number that the report shows. Draws nothing and writes nothing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,8 @@ class Lists:
     """[U, K, D] float32, the users' interests behind `EXACT`."""
     service: Service | None = None
     """Where `SERVED` comes from."""
+    notes: list[str] = field(default_factory=list)
+    """Sentences about what the lists were made from, where that is not what a reader would expect."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class Evaluation:
     """The artifact's metrics: the epoch that was kept and, in newer artifacts, the curves."""
     data: dict[str, Any]
     """The artifact's fingerprint of the training data."""
+    notes: list[str]
+    """Those of the lists."""
     curves: dict[str, Curves]
     length_buckets: list[LengthBucket]
     length_recall: dict[str, list[Mean]]
@@ -168,6 +172,7 @@ def evaluate(
         lead=analysis.mean(measured[EXACT].recall - measured[best].recall),
         training=model.metrics,
         data=model.data,
+        notes=lists.notes,
         curves={name: found.curves for name, found in measured.items()},
         length_buckets=lengths,
         length_recall={name: analysis.by_length(found.recall, length_bucket) for name, found in measured.items()},

@@ -4,6 +4,7 @@ No pickle: an .npz of arrays, one of which holds JSON. Written beside the old on
 """
 
 import json
+import secrets
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class Checkpoint:
         Raises:
             ArtifactError: the disk refused it; what was saved before is unharmed.
         """
-        incomplete = self.path.with_name(f".{self.path.name}.incomplete")
+        incomplete = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.incomplete")
         text = np.frombuffer(json.dumps(progress).encode(), np.uint8)
         try:
             with incomplete.open("wb") as file:
@@ -59,5 +60,6 @@ class Checkpoint:
             raise ArtifactError(f"{self.path}: damaged ({error}); delete it and training starts anew") from error
 
     def remove(self) -> None:
-        """Forget it: the run is done."""
-        self.path.unlink(missing_ok=True)
+        """Forget it, and what was being written when a process was killed: the run is done."""
+        for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.incomplete")):
+            path.unlink(missing_ok=True)

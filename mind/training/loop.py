@@ -110,7 +110,7 @@ class _Progress:
 
     step: int = 0
     loss: float = 0.0
-    """Sum over the steps done."""
+    """Sum over the steps done, each the mean of the processes."""
     started: float = field(default_factory=time.perf_counter)
     examples: int = 0
     """Seen since `started`."""
@@ -126,7 +126,13 @@ class _Run:
         items = len(self.vocabulary)
         if hyper.item_count not in (None, items):
             raise DataError(f"hyper_parameters.item_count is {hyper.item_count}, the training data have {items} items")
-        self.sampler = TrainingSampler(sequences, self.vocabulary, hyper, self.runner.train_batch_size, seed)
+        batch_size, world = self.runner.train_batch_size, ranks.world
+        self.sampler = TrainingSampler(sequences, self.vocabulary, hyper, batch_size, seed, world)
+        if min(batch_size, self.sampler.examples) < world:
+            raise ConfigError(
+                f"runner.train_batch_size is {batch_size} and there are {self.sampler.examples} examples: "
+                f"too few for {world} processes"
+            )
         rng = np.random.default_rng(seed)
         routing_logits = rng.normal(size=(hyper.num_interests, hyper.maxlen)).astype(np.float32)
         self.golden = self.sampler.batch(rng.integers(0, self.sampler.examples, GOLDEN_HISTORIES), [seed])
@@ -168,13 +174,13 @@ class _Run:
         number, steps, now = len(self.epochs) + 1, self.sampler.steps, self.now
         self.network.train()
         losses: list[paddle.Tensor] = []
-        for batch in self.sampler.epoch(number, now.step, (self.ranks.rank, self.ranks.world)):
+        for batch in self.sampler.epoch(number, now.step, self.ranks.rank):
             losses.append(self._step(batch, number))
             now.step += 1
             now.examples += len(batch.seq_len) * self.ranks.world
             if now.step % self.runner.print_interval and now.step != steps:
                 continue
-            recent = [loss.item() for loss in losses]  # only here does the device have to catch up
+            recent = self.ranks.mean([loss.item() for loss in losses])  # only here does the device have to catch up
             if not np.isfinite(sum(recent)):
                 raise ConfigError(
                     f"the loss became {sum(recent)} by step {now.step} of epoch {number}: "
@@ -188,7 +194,7 @@ class _Run:
                 self._save_in_time(checkpoint)
         self.network.eval()
         speed = now.examples / (time.perf_counter() - now.started)
-        return self.ranks.mean(now.loss / max(now.step, 1)), speed
+        return now.loss / max(now.step, 1), speed
 
     def _step(self, batch: Batch, number: int) -> paddle.Tensor:
         """One update; gives the loss, still on the device."""

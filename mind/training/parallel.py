@@ -41,13 +41,13 @@ class Ranks:
             return network
         return paddle.DataParallel(network, find_unused_parameters=True)
 
-    def mean(self, value: float) -> float:
-        """Mean of the processes' values."""
+    def mean(self, values: list[float]) -> list[float]:
+        """Means of the processes' values; all give as many."""
         if self.world == 1:
-            return value
-        tensor = paddle.to_tensor([value], dtype="float64")
+            return values
+        tensor = paddle.to_tensor(values, dtype="float64")
         paddle.distributed.all_reduce(tensor)
-        return float(tensor.item()) / self.world
+        return [float(total) / self.world for total in tensor.numpy()]
 
     def of_leader(self, values: list[float]) -> list[float]:
         """Rank 0's values; the others give as many."""

@@ -34,8 +34,9 @@ class TrainingSampler:
         hyper_parameters: HyperParameters,
         batch_size: int,
         seed: int,
+        world: int = 1,
     ) -> None:
-        """Raises DataError if no user has so many items."""
+        """`world` processes share every batch. Raises DataError if no user has so many items."""
         least = hyper_parameters.min_history
         self.item_index = _rows(vocabulary, sequences.item_id)
         """[n] int32 rows of all clicks, user after user."""
@@ -49,6 +50,7 @@ class TrainingSampler:
         self._batch_size = batch_size
         self._neg_samples = hyper_parameters.neg_samples
         self._seed = seed
+        self._world = world
 
     @property
     def examples(self) -> int:
@@ -57,27 +59,26 @@ class TrainingSampler:
 
     @property
     def steps(self) -> int:
-        """Batches an epoch has; the last may be smaller."""
-        return -(-self.examples // self._batch_size)
+        """Batches an epoch has; the last may be smaller, and is left out if not every process would get an example."""
+        whole, rest = divmod(self.examples, self._batch_size)
+        return whole + (rest >= self._world)
 
-    def epoch(self, number: int, done: int = 0, ranks: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+    def epoch(self, number: int, done: int = 0, rank: int = 0) -> Iterator[Batch]:
         """All examples once, in a random order that depends on the seed and the number of the epoch alone.
 
         Args:
             number: of the epoch, from 1.
             done: batches to skip: an epoch that was left is taken up where it stood.
-            ranks: rank and number of processes. Each gets its share of every batch, and all get all candidates; what
-                does not divide evenly is left out.
+            rank: of this process. Each gets its share of every batch, and all get all candidates; what does not divide
+                evenly is left out.
         """
-        rank, world = ranks
+        world = self._world
         order = np.random.default_rng([self._seed, number]).permutation(self.examples)
         for step in range(done, self.steps):
             examples = order[step * self._batch_size : (step + 1) * self._batch_size]
             examples = examples[: len(examples) // world * world]
-            if len(examples):
-                yield self.batch(
-                    np.roll(examples.reshape(-1, world), -rank, axis=1).T.ravel(), [self._seed, number, step], world
-                )
+            mine_first = np.roll(examples.reshape(-1, world), -rank, axis=1).T.ravel()
+            yield self.batch(mine_first, [self._seed, number, step], world)
 
     def batch(self, examples: Int64, seed: list[int], world: int = 1) -> Batch:
         """A batch of the first `1 / world` of the given example numbers, [B * world] int64; the rest are candidates."""
