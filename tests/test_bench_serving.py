@@ -43,6 +43,34 @@ def test_the_three_are_measured_side_by_side(milvus_server_uri: str, tmp_path: P
     assert "<svg" in (tmp_path / "2000" / "latency.svg").read_text()
 
 
+@pytest.mark.timeout(240)
+def test_the_chosen_index_is_served_beside_the_default_one(milvus_server_uri: str, tmp_path: Path) -> None:
+    remove_item_collections(milvus_server_uri)
+    command = [sys.executable, "-m", "tests.bench.serving.tuned", "--milvus-uri", milvus_server_uri]
+    command += ["--items", "2000", "--users", "400", "--epochs", "1", "--rounds", "1", "--seconds", "0.3"]
+    done = subprocess.run(
+        [*command, "--workdir", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / "2000" / "results.json").read_text())
+    assert [(row["subject"], row["users"]) for row in results["rows"]] == [
+        ("default", 1),
+        ("chosen", 1),
+        ("default", 64),
+        ("chosen", 64),
+    ]
+    assert all(row["recall"] > 0.97 and set(row["outcomes"]) == {"OK"} for row in results["rows"])
+    assert results["index"]["index_type"]
+
+
+def test_an_empty_call_is_timed_on_both_sides() -> None:
+    command = [sys.executable, "-m", "tests.bench.empty_call", "--seconds", "0.2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    rows = [line.split("│") for line in done.stdout.splitlines() if "│" in line]
+    assert [row[1].strip() for row in rows] == ["generated", "http2"]
+    assert all(float(row[column]) > 0 for row in rows for column in (3, 5))
+
+
 async def test_latency_counts_from_when_a_call_was_due() -> None:
     async def slow(body: bytes) -> bytes:
         await asyncio.sleep(0.05)

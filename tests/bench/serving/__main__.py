@@ -100,7 +100,10 @@ def main(
             if "sweep" in only:
                 rows["sweep"] = _sweep(bench, three[0], progress)
                 console.print(report.sweep(rows["sweep"]))
-    results = {"machine": describe(), "items": items, "rounds": rounds, "seconds": seconds}
+        pids = {each.name: each.pid for each in three} | ({"milvus": milvus_pid} if milvus_pid else {})
+        memory = {name: round(world.memory_gb(pid), 2) for name, pid in pids.items()}
+        console.print("memory, GB: " + ", ".join(f"{name} {gb}" for name, gb in memory.items()))
+    results = {"machine": describe(), "items": items, "rounds": rounds, "seconds": seconds, "memory_gb": memory}
     results |= {part: [asdict(row) for row in found] for part, found in rows.items()}
     (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     if "open" in rows:

@@ -288,7 +288,16 @@ def watching(pids: Sequence[int]) -> Iterator[list[float]]:
     spent += [_cpu_seconds(pid) - was for pid, was in zip(pids, before, strict=True)]
 
 
+def memory_gb(pid: int) -> float:
+    """Resident memory of a process and its children."""
+    return sum(each.memory_info().rss for each in _family(pid)) / 1e9
+
+
 def _cpu_seconds(pid: int) -> float:
     """So far."""
+    return sum(sum(each.cpu_times()[:2]) for each in _family(pid))
+
+
+def _family(pid: int) -> list[psutil.Process]:
     process = psutil.Process(pid)
-    return sum(sum(each.cpu_times()[:2]) for each in (process, *process.children(recursive=True)))
+    return [process, *process.children(recursive=True)]
