@@ -94,7 +94,11 @@ def _connection(
     ] = 30,
     wait_s: Annotated[
         float,
-        typer.Option(rich_help_panel=_MILVUS, min=1, help="Longest that flush, index build or load may take, each."),
+        typer.Option(
+            rich_help_panel=_MILVUS,
+            min=1,
+            help="Longest that flush or load may take, and an index build without progress.",
+        ),
     ] = 3600,
 ) -> Connection:
     token = os.environ.get("RECALL_MILVUS_TOKEN", "")

@@ -3,6 +3,7 @@
 Every call has a timeout, and whatever pymilvus or gRPC raise leaves here as an `IndexerError` with one bounded line.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import grpc
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.client.prepare import Prepare
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
+from tenacity import RetryError, Retrying, retry_if_result, wait_exponential
 
 from indexer.attributes import MAX_TEXT_BYTES, Attribute
 from indexer.errors import FileInUseError, IndexerError, RefusedError, StoreError, UnreachableError
@@ -54,7 +55,7 @@ class Connection:
     timeout_s: float = 30
     """Longest that one call may take."""
     wait_s: float = 3600
-    """Longest that flush, index build or load may take."""
+    """Longest that flush or load may take, and an index build without progress."""
 
     def __post_init__(self) -> None:
         """Refuse what pymilvus would ignore in silence."""
@@ -243,7 +244,11 @@ class Store:
             self._client.flush(name, timeout=self.connection.wait_s)
 
     def index(self, name: str, index_type: str, params: Params, count: int, on_progress: Callable[[int], None]) -> None:
-        """Index the embeddings and wait until all `count` rows are in; "Finished" alone comes too early."""
+        """Index the embeddings and wait until all `count` rows are in; "Finished" alone comes too early.
+
+        Milvus then goes on by itself: it joins small segments and indexes them anew, pending rows, while searches use
+        the indexes that are there. At millions of items that takes longer than the build.
+        """
         indexes = self._client.prepare_index_params()
         indexes.add_index(
             EMBEDDING, index_name=EMBEDDING, index_type=index_type, metric_type=METRIC, params=dict(params)
@@ -251,24 +256,29 @@ class Store:
         with self._speaking(f"index {name}"):
             self._client.create_index(name, indexes, timeout=self._timeout, sync=False)
 
+        most, since = 0, time.monotonic()
+
         def indexed() -> bool:
+            nonlocal most, since
             with self._speaking(f"describe the index of {name}"):
                 state = self._client.describe_index(name, EMBEDDING, timeout=self._timeout)
             if state["state"] == "Failed":
                 raise StoreError(f"{self.connection.shown}: {index_type} of {name} failed: Milvus gives no reason here")
             on_progress(state["indexed_rows"])
-            return bool(state["pending_index_rows"] == 0 and state["indexed_rows"] >= count)
+            if state["indexed_rows"] > most:
+                most, since = state["indexed_rows"], time.monotonic()
+            return bool(state["state"] == "Finished" and state["indexed_rows"] >= count)
 
         try:
             Retrying(
                 retry=retry_if_result(lambda done: not done),
                 wait=wait_exponential(multiplier=0.1, max=2),
-                stop=stop_after_delay(self.connection.wait_s),
+                stop=lambda _: time.monotonic() - since > self.connection.wait_s,
             )(indexed)
         except RetryError as error:
             raise StoreError(
-                f"{self.connection.shown}: {index_type} of {name} is not finished after {self.connection.wait_s:g} s "
-                "(--wait-s)"
+                f"{self.connection.shown}: {index_type} of {name} has {most:,} of {count:,} rows and no more after "
+                f"{self.connection.wait_s:g} s (--wait-s)"
             ) from error
 
     def load(self, name: str) -> None:

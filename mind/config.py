@@ -44,7 +44,7 @@ class HyperParameters(_Section):
     correct_frequency: bool = True
     """Subtract log frequency in the softmax; without it popular items, which are drawn more often, are pushed down."""
     min_history: int = Field(default=1, gt=0)
-    """Clicks before a target; 1 trains on every position but the first, fewer examples teach less."""
+    """Clicks before a target; 1 trains on every position but the first."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
     """Share of history embedding values dropped in training, against overfitting rare items."""
     item_init: Literal["cooccurrence", "random"] = "cooccurrence"
@@ -66,11 +66,11 @@ class HyperParameters(_Section):
     routing_iterations: int = Field(default=3, gt=0, le=20)
     """Rounds of dynamic routing."""
     routing_softmax: Literal["interests", "history", "history_then_interests"] = "interests"
-    """What a routing softmax sums to 1 over: interests as in the paper; the others are PaddleRec's, and weaker."""
+    """What a routing softmax sums to 1 over: interests as in the paper; the others are PaddleRec's, and no better here."""
     bounded_update: bool = False
     """Divide a round's agreement by its length if that is above 1, as PaddleRec's later network does."""
     projection: Literal["none", "relu"] = "none"
-    """Linear layer and ReLU after the capsules, as PaddleRec's first network has it; costs a point or two."""
+    """Linear layer and ReLU after the capsules, as PaddleRec's first network has it; no gain here."""
     item_features: tuple[str, ...] = ()
     """Columns of runner.item_features_file whose values' embeddings are added to the id's, such as genres."""
     id_dropout: float = Field(default=0.1, ge=0, lt=1)

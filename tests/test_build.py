@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from indexer.attributes import Attributes, read_attributes
 from indexer.build import Built, build, choose_index
 from indexer.catalogue import item_collections
 from indexer.changes import delete
-from indexer.errors import RefusedError, VerificationError
+from indexer.errors import RefusedError, StoreError, VerificationError
 from indexer.journal import Journal
 from indexer.store import Connection, Store
 from indexer.verify import check_contents, golden_recall
@@ -151,6 +152,27 @@ def test_recall_is_that_of_the_items_that_are_there(tmp_path: Path, model: Artif
         every_third = model.weights.item_id[1::3].tolist()
         store.delete(built.collection, every_third)  # the journal does not know: as if the index did not find them
         assert golden_recall(store, built.collection, {}, model.weights).recall < 0.75
+
+
+def test_an_index_is_waited_for_as_long_as_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def states(*told: tuple[str, int, int]) -> None:
+        each = chain(told, repeat(told[-1]))
+        names = "state", "indexed_rows", "pending_index_rows"
+        monkeypatch.setattr(store._client, "describe_index", lambda *_, **__: dict(zip(names, next(each), strict=True)))
+
+    uri = str(tmp_path / "milvus.db")
+    with Store(Connection(uri, wait_s=0.5)) as store:
+        store.create("items", 4, [])
+        seen: list[int] = []
+        # "Finished" is said of nothing too; and in the end Milvus indexes joined segments anew, which nobody waits for.
+        states(("Finished", 0, 120), ("InProgress", 50, 70), ("InProgress", 100, 20), ("Finished", 120, 80))
+        store.index("items", "FLAT", {}, 120, seen.append)
+        assert seen == [0, 50, 100, 120]
+        store.create("more", 4, [])
+        states(("InProgress", 0, 120), ("InProgress", 50, 70))
+        with pytest.raises(StoreError, match=r"FLAT of more has 50 of 120 rows and no more after 0.5 s \(--wait-s\)"):
+            store.index("more", "FLAT", {}, 120, seen.append)
+    release_lite(uri)
 
 
 def test_a_collection_that_changed_afterwards_is_noticed(tmp_path: Path, model: Artifact) -> None:
