@@ -66,7 +66,7 @@ class HyperParameters(_Section):
     routing_iterations: int = Field(default=3, gt=0, le=20)
     """Rounds of dynamic routing."""
     routing_softmax: Literal["interests", "history", "history_then_interests"] = "interests"
-    """What a routing softmax sums to 1 over: interests as in the paper; the others are PaddleRec's, and no better here."""
+    """What a routing softmax sums to 1 over: interests as in the paper; the others are PaddleRec's, no better here."""
     bounded_update: bool = False
     """Divide a round's agreement by its length if that is above 1, as PaddleRec's later network does."""
     projection: Literal["none", "relu"] = "none"
