@@ -76,12 +76,13 @@ def subject(
 
 @app.command()
 def main(
-    workdir: Annotated[Path, typer.Option(help="Clicks, model, collections and results; the model is used again.")] = (
-        Path("build/bench-tuned")
+    workdir: Annotated[Path, typer.Option(help="Model, choice and collections, which are used again; results.")] = Path(
+        "build/bench-tuned"
     ),
     items: Annotated[int, typer.Option(min=2_000, help="Size of the catalogue.")] = 367_982,
     users: Annotated[int, typer.Option(min=100, help="Users to train on, 12 clicks each.")] = 150_000,
     epochs: Annotated[int, typer.Option(min=1, help="Of training.")] = 2,
+    index_type: Annotated[list[str] | None, typer.Option(help="Index to try; without it, all. Repeatable.")] = None,
     min_recall: Annotated[float, typer.Option(help="What the chosen index must find of the exact best 50.")] = 0.99,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each index.")] = 5,
     seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 4,
@@ -99,15 +100,17 @@ def main(
     with ExitStack() as stack:
         uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
         index = directory / "index.json"
-        valid = ("--histories", str(directory / "valid"), "--min-recall", str(min_recall))
-        world.indexer(uri, "tune", "--artifact", str(artifact), *valid, "--output", str(index))
+        if not index.exists():
+            how = ["--histories", str(directory / "valid"), "--min-recall", str(min_recall)]
+            how += [word for each in index_type or () for word in ("--index-type", each)]
+            world.indexer(uri, "tune", "--artifact", str(artifact), *how, "--output", str(index))
         collections = {
             DEFAULT: world.build_and_publish(artifact, uri),
             CHOSEN: world.build_and_publish(artifact, uri, ["--index", str(index)]),
         }
         exact = world.exact_candidates(artifact, directory, CHECKED_USERS)
         load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
-        server = stack.enter_context(world.our_server(directory, uri))
+        server = stack.enter_context(world.our_server(directory, uri, "--watch-interval-s", "1"))
         two = [subject(name, each, uri, load, server, exact) for name, each in collections.items()]
         bench = Bench(milvus_pid, rounds, seconds)
         rows: list[Row] = []

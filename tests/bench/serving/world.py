@@ -92,9 +92,10 @@ def _histories(rng: np.random.Generator, users: int, cluster: Int64, clusters: i
 
 
 def pad_histories(vocabulary: Vocabulary, histories: Sequences, users: int) -> tuple[Int64, Int64]:
-    """Rows of the first `users` histories: [users, L] and [users] int64."""
+    """Rows of what the model knows of the first `users` histories: [users, L] and [users] int64."""
     values = vocabulary.item_index(histories.item_id)
-    return pad_last(values, histories.offsets[: users + 1], MAXLEN)
+    offsets = np.append(0, np.cumsum(values > 0))[histories.offsets[: users + 1]]
+    return pad_last(values[values > 0], offsets, MAXLEN)
 
 
 def write_data(directory: Path, items: int, users: int = USERS, dim: int = DIM) -> Path:
