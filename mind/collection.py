@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mind.artifact import Float32
@@ -63,6 +64,15 @@ class Hits:
     """[H] float32, inner products."""
     lengths: Int64
     """[Q] int64, hits of each query."""
+
+
+def falling(scores: Float32) -> Int64:
+    """A whole number for every score, from -2^31 to 2^31, smaller for better ones and equal for equal ones.
+
+    Floats order as their bits do, as integers, once those of negative ones are turned round (IEEE 754).
+    """
+    bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
+    return np.where(bits < 0, bits & 0x7FFFFFFF, -bits)
 
 
 def wide_enough(params: Mapping[str, int | float | str], limit: int) -> dict[str, int | float | str]:

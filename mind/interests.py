@@ -5,11 +5,13 @@ model differ only as far as a history does: many users need one or two searches,
 `indexer tune`, which measures what that costs in recall. Knows nothing of Milvus.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import numpy.typing as npt
 
 from mind.artifact import Float32
-from mind.collection import Hits
+from mind.collection import Hits, falling
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
@@ -17,6 +19,7 @@ Mask = npt.NDArray[np.bool_]
 
 OVERSEARCH = 2
 """Hits fetched for an interest that stands for others, in multiples of what it alone would need."""
+_NOTHING = np.iinfo(np.int64).max
 
 
 def leading(vectors: Float32, cosine: float) -> Mask:
@@ -42,28 +45,13 @@ def leading(vectors: Float32, cosine: float) -> Mask:
     return leads
 
 
-def best_of(pool: Int64, vectors: Float32, item_embedding: Float32, limit: int) -> tuple[Int64, Float32]:
-    """The items of a user's pool that are best for each interest.
-
-    Args:
-        pool: [P] int64, distinct rows of `item_embedding`, ascending.
-        vectors: [K, D] float32, the user's interests.
-        item_embedding: [N + 1, D] float32.
-        limit: most items for an interest.
-
-    Returns:
-        rows: [K, n] int64, the best first; n is the smaller of P and `limit`.
-        scores: [K, n] float32, inner products.
-    """
-    scores = vectors @ item_embedding[pool].T  # [K, P]
-    best = np.argsort(-scores, axis=1)[:, :limit]
-    return pool[best], np.take_along_axis(scores, best, axis=1)
-
-
 def as_if_each_searched(
     hits: Hits, leads: Mask, vectors: Float32, vocabulary: Vocabulary, item_embedding: Float32, limit: int
 ) -> Hits:
     """What each interest of a user would have found among the hits of those that were searched.
+
+    A user whose interests were all searched keeps the hits as they are. Those of another are a pool, which each of its
+    interests ranks anew: equal scores by item, and alike whoever else is in the batch.
 
     Args:
         hits: of Q searches, one for each of the `leading` interests. An item that the vocabulary does not know, for it
@@ -74,40 +62,58 @@ def as_if_each_searched(
         item_embedding: [N + 1, D] float32.
         limit: most hits of an interest.
     """
-    user, interest = np.nonzero(leads)
-    ends = np.cumsum(hits.lengths)
-    first = np.flatnonzero(np.diff(user, prepend=-1))  # the first search of each user that has any
-    item_ids, scores, lengths = [], [], []
-    for own, start, end in zip(vectors[user[first]], first.tolist(), [*first[1:].tolist(), len(user)], strict=True):
-        interests = own[np.any(own, axis=1)]
-        if len(interests) == end - start:  # nothing was merged
-            for stop, length in zip(ends[start:end].tolist(), hits.lengths[start:end].tolist(), strict=True):
-                found = slice(stop - length, stop - length + min(length, limit))
-                item_ids.append(hits.item_ids[found])
-                scores.append(hits.scores[found])
-                lengths.append(len(item_ids[-1]))
-            continue
-        found = slice(ends[start] - hits.lengths[start], ends[end - 1])
-        rows = vocabulary.item_index(hits.item_ids[found])
-        best, score = best_of(np.unique(rows[rows > 0]), interests, item_embedding, limit)
-        known = Hits(vocabulary.item_id[best.ravel() - 1], score.ravel(), np.full(len(best), best.shape[1]))
-        if not rows.all():
-            fresh = rows == 0
-            searched = np.repeat(interest[start:end], hits.lengths[start:end])[fresh]
-            row = np.searchsorted(np.flatnonzero(np.any(own, axis=1)), searched)
-            known = _with_fresh(known, row, hits.item_ids[found][fresh], hits.scores[found][fresh], limit)
-        item_ids.append(known.item_ids)
-        scores.append(known.scores)
-        lengths += known.lengths.tolist()
-    return Hits(np.concatenate(item_ids), np.concatenate(scores), np.array(lengths, np.int64))
+    found: Mask = np.any(vectors, axis=2)  # [B, K]
+    number = (np.cumsum(found) - 1).reshape(found.shape)  # [B, K], of the interests that find something
+    user, interest = (np.repeat(each, hits.lengths) for each in np.nonzero(leads))  # [H]
+    unsearched: Mask = np.any(found & ~leads, axis=1)  # [B]
+    merged = unsearched[user]  # [H]
+    place = np.arange(len(user)) - np.repeat(np.cumsum(hits.lengths) - hits.lengths, hits.lengths)
+    kept = ~merged & (place < limit)
+    columns = [(number[user, interest][kept], hits.item_ids[kept], hits.scores[kept])]
+    if merged.any():
+        pool = _Pool(user[merged], interest[merged], hits.item_ids[merged], hits.scores[merged])
+        scores = pool.scored(vectors, vocabulary, item_embedding)  # [P, K]
+        entry, own = _best(pool.user, scores, limit)
+        columns.append((number[pool.user[entry], own], pool.item_ids[entry], scores[entry, own]))
+    of, item_ids, scores = (np.concatenate(column) for column in zip(*columns, strict=True))
+    order = np.argsort(of, kind="stable")
+    return Hits(item_ids[order], scores[order], np.bincount(of, minlength=int(found.sum())))
 
 
-def _with_fresh(known: Hits, row: Int64, item_ids: Int64, scores: Float32, limit: int) -> Hits:
-    """Hits of some interests with those of items that the model does not know, [F] each, for interest number `row`."""
-    of = np.concatenate([np.repeat(np.arange(len(known.lengths)), known.lengths), row])
-    item_ids, scores = np.concatenate([known.item_ids, item_ids]), np.concatenate([known.scores, scores])
-    order = np.lexsort((-scores, of))
-    counts = np.bincount(of, minlength=len(known.lengths))
-    place = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
-    kept = order[place < limit]
-    return Hits(item_ids[kept], scores[kept], np.minimum(counts, limit))
+class _Pool:
+    """The distinct items among the hits of each user, ascending by user and item, in columns of P."""
+
+    def __init__(self, user: Int64, interest: Int64, item_ids: Int64, scores: Float32) -> None:
+        """Columns of the hits; `user` ascends."""
+        order = np.lexsort((item_ids, user))
+        self.user, self.item_ids = user[order], item_ids[order]
+        first = np.ones(len(order), bool)
+        first[1:] = (np.diff(self.user) != 0) | (np.diff(self.item_ids) != 0)
+        self.user, self.item_ids = self.user[first], self.item_ids[first]
+        self._entry, self._interest, self._scores = np.cumsum(first) - 1, interest[order], scores[order]  # of every hit
+
+    def scored(self, vectors: Float32, vocabulary: Vocabulary, item_embedding: Float32) -> Float32:
+        """What every interest of its user makes of each item, [P, K] float32; -inf if it cannot tell, or is zero."""
+        row = vocabulary.item_index(self.item_ids)
+        embedding = item_embedding[row]
+        scores = np.full((len(row), vectors.shape[1]), -np.inf, np.float32)
+        users, start = np.unique(self.user, return_index=True)
+        for user, own in zip(users.tolist(), pairwise([*start.tolist(), len(row)]), strict=True):
+            scores[slice(*own)] = embedding[slice(*own)] @ vectors[user].T  # one by one: the same bits in any batch
+        scores[~np.any(vectors, axis=2)[self.user]] = -np.inf
+        scores[row == 0] = -np.inf
+        fresh = row[self._entry] == 0
+        scores[self._entry[fresh], self._interest[fresh]] = self._scores[fresh]
+        return scores
+
+
+def _best(user: Int64, scores: Float32, limit: int) -> tuple[Int64, Int64]:
+    """The entries, and the interest, of the `limit` best [P, K] scores of each interest, by user, interest and rank."""
+    _, start, run = np.unique(user, return_index=True, return_inverse=True)
+    slot = np.arange(len(user)) - start[run]
+    ranked = np.full((len(start), scores.shape[1], int(slot.max()) + 1), _NOTHING)  # [users, K, entries of one]
+    ranked[run, :, slot] = np.where(scores > -np.inf, falling(scores) << 32 | slot[:, None], _NOTHING)
+    ranked.sort(axis=2)  # unique whole numbers: one result, and the fastest sort
+    ranked = ranked[:, :, :limit]
+    of, interest, _ = there = np.nonzero(ranked < _NOTHING)
+    return start[of] + (ranked[there] & 0xFFFFFFFF), interest

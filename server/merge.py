@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mind.artifact import Float32
-from mind.collection import Hits
+from mind.collection import Hits, falling
 from mind.sequences import Int64
 
 MAX_INTERESTS = 64
@@ -125,13 +125,9 @@ def _fate(order: Int64, first: npt.NDArray[np.bool_], kept: Int64, excluded: Exc
 
 
 def _places(hits: Hits, strategy: Strategy) -> tuple[Int64, int]:
-    """A number for every hit, from 1, smaller for better ones and equal for equal ones, and one that is above all.
-
-    Floats order as their bits do, as integers, once those of negative ones are turned round (IEEE 754).
-    """
-    bits = (hits.scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
-    falling = np.where(bits < 0, bits & 0x7FFFFFFF, -bits) + 2**31
+    """A number for every hit, from 1, smaller for better ones and equal for equal ones, and one that is above all."""
+    place = falling(hits.scores) + 2**31
     if strategy is not Strategy.ROUND_ROBIN:
-        return falling, 2**32
-    turn = np.arange(len(falling)) - np.repeat(np.cumsum(hits.lengths) - hits.lengths, hits.lengths)
-    return falling + (turn << 32), int(hits.lengths.max(initial=0) + 1) << 32
+        return place, 2**32
+    turn = np.arange(len(place)) - np.repeat(np.cumsum(hits.lengths) - hits.lengths, hits.lengths)
+    return place + (turn << 32), int(hits.lengths.max(initial=0) + 1) << 32

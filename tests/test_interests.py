@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mind.collection import Hits
-from mind.interests import as_if_each_searched, best_of, leading
+from mind.interests import as_if_each_searched, leading
 from mind.vocabulary import Vocabulary
 
 COSINES = (0.5, 0.9, 0.99, 1.0)
@@ -66,18 +66,50 @@ def test_neighbours_in_a_batch_do_not_matter(seed: int, cosine: float) -> None:
     assert np.array_equal(leading(vectors, cosine), alone)
 
 
-@given(st.integers(0, 10_000), st.integers(1, 30), st.integers(1, 20))
-def test_best_of_is_a_search_of_the_pool(seed: int, pool_size: int, limit: int) -> None:
+def plainly(
+    hits: Hits, leads: np.ndarray, vectors: np.ndarray, known: Vocabulary, table: np.ndarray, limit: int
+) -> list[list[tuple[int, float]]]:
+    """What `as_if_each_searched` says, one hit after the other: the lists of all interests that are not zero."""
+    found = np.split(np.arange(len(hits.item_ids)), np.cumsum(hits.lengths)[:-1])
+    searched = dict(zip(zip(*(each.tolist() for each in np.nonzero(leads)), strict=True), found, strict=True))
+    lists = []
+    for user, interest in zip(*(each.tolist() for each in np.nonzero(np.any(vectors, axis=2))), strict=True):
+        own = {key: rows for key, rows in searched.items() if key[0] == user}
+        if len(own) == np.any(vectors[user], axis=1).sum():
+            pairs = [(int(hits.item_ids[row]), float(hits.scores[row])) for row in searched[user, interest]]
+        else:
+            items = {int(hits.item_ids[row]) for rows in own.values() for row in rows}
+            row_of = {item: int(known.item_index(np.array([item]))[0]) for item in items}
+            scores = {item: float(table[row] @ vectors[user, interest]) for item, row in row_of.items() if row}
+            for row in own.get((user, interest), []):
+                if not row_of[int(hits.item_ids[row])]:
+                    scores[int(hits.item_ids[row])] = float(hits.scores[row])
+            pairs = sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))
+        lists.append(pairs[:limit])
+    return lists
+
+
+@given(st.integers(0, 10_000), st.sampled_from(COSINES), st.integers(1, 12), st.integers(1, 12))
+def test_every_interest_ranks_the_hits_of_its_user(seed: int, cosine: float, depth: int, limit: int) -> None:
     rng = np.random.default_rng(seed)
+    vectors = interests(seed)
     table = rng.normal(size=(41, 5)).astype(np.float32)
-    vectors = rng.normal(size=(4, 5)).astype(np.float32)
-    pool = np.sort(rng.choice(np.arange(1, 41), pool_size, replace=False))
-    rows, scores = best_of(pool, vectors, table, limit)
-    assert rows.shape == scores.shape == (4, min(pool_size, limit))
-    for vector, found, score in zip(vectors, rows, scores, strict=True):
-        exact = sorted(pool.tolist(), key=lambda row: -float(table[row] @ vector))
-        assert found.tolist() == exact[:limit]
-        np.testing.assert_allclose(score, table[found] @ vector, rtol=1e-5, atol=1e-6)
+    table[0] = 0
+    known = Vocabulary(np.arange(100, 500, 10))  # 40 items; whatever ends in 5 is fresh
+    leads = leading(vectors, cosine)
+    lengths = rng.integers(0, depth + 1, int(leads.sum()))
+    item_ids = [rng.choice(np.arange(100, 500, 5), length, replace=False) for length in lengths]
+    scores = [np.sort(rng.normal(size=length))[::-1] for length in lengths]
+    hits = Hits(
+        np.concatenate([*item_ids, np.zeros(0, np.int64)]).astype(np.int64),
+        np.concatenate([*scores, np.zeros(0)]).astype(np.float32),
+        lengths,
+    )
+    got = as_if_each_searched(hits, leads, vectors, known, table, limit)
+    wanted = plainly(hits, leads, vectors, known, table, limit)
+    assert got.lengths.tolist() == [len(each) for each in wanted]
+    assert got.item_ids.tolist() == [item for each in wanted for item, _ in each]
+    np.testing.assert_allclose(got.scores, [score for each in wanted for _, score in each], rtol=1e-5, atol=1e-6)
 
 
 def test_items_that_the_model_does_not_know_keep_their_score_for_the_interest_that_found_them() -> None:
