@@ -249,24 +249,14 @@ class CandidatePipeline:
             popular = await self._popular(job, batch, deadline)
         except StoreUnavailableError as error:
             watched.fail()
-            if self._degraded and not job.explain:
-                told, popular = zip(batch.status, batch.unknown, strict=True), self._popular_there.last(job.release)
-                stages = (encoded - started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
-                outcomes = [
-                    _without_milvus(
-                        each.ask, popular, islice(told, size), Timings((started - each.arrived) * 1000, *stages)
-                    )
-                    for each, size in zip(waiting, sizes, strict=True)
-                ]
-                _tell(watched, batch, [result.status for outcome in outcomes for result in outcome.results])
-                return list(outcomes)
-            return [_late(each, error) for each in waiting]
+            stages = (encoded - started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
+            return self._unsearched(waiting, batch, error, watched, stages)
         results = _results(query, batch, merged, popular)
         trace = None
         if merged.fate is not None:
             used = job.release.vocabulary.item_id[batch.hist_index[batch.hist_index > 0] - 1]
             trace = Trace(used, vectors[user, interest], interest, hits, merged.fate)
-        _tell(watched, batch, batch.status)
+        _tell(watched, users, results)
         if self._telemetry.sampling and not query.filter:
             known = job.release.vocabulary, job.release.item_embedding
             self._telemetry.sampling.offer(vectors[user, interest], user, hits, query.top_k, *known)
@@ -275,6 +265,33 @@ class CandidatePipeline:
             Outcome(results[start:end], Timings((started - each.arrived) * 1000, *stages), trace)
             for each, (start, end) in zip(waiting, pairwise(accumulate(sizes, initial=0)), strict=True)
         ]
+
+    def _unsearched(
+        self,
+        waiting: list[Waiting[_Job, Outcome]],
+        batch: _Batch,
+        error: StoreUnavailableError,
+        watched: BatchTelemetry,
+        stages: tuple[float, float, float],
+    ) -> list[Outcome | Exception]:
+        """What each caller gets while Milvus does not answer: the popular list if that will do, or else the error."""
+        told, popular = zip(batch.status, batch.unknown, strict=True), self._popular_there.last(waiting[0].ask.release)
+        outcomes: list[Outcome | Exception] = []
+        answered: list[UserResult] = []
+        users: list[UserQuery] = []
+        for each in waiting:
+            job, own = each.ask, list(islice(told, len(each.ask.query.users)))
+            searched = job.query.filter or any(status is Status.OK for status, _ in own)
+            if searched and (job.explain or not self._degraded):
+                outcomes.append(_late(each, error))
+                continue
+            timings = Timings((watched.started - each.arrived) * 1000, *stages)
+            outcomes.append(outcome := _without_milvus(job, popular, own, timings))
+            answered += outcome.results
+            users += job.query.users
+        if users:
+            _tell(watched, users, answered)
+        return outcomes
 
     async def _encode(self, release: Release, batch: _Batch) -> Float32:
         if not len(batch.active):
@@ -332,9 +349,10 @@ class CandidatePipeline:
         return Popular(popular.item_ids[keep], popular.scores[keep])
 
 
-def _tell(watched: BatchTelemetry, batch: _Batch, statuses: list[Status]) -> None:
+def _tell(watched: BatchTelemetry, users: list[UserQuery], results: list[UserResult]) -> None:
+    statuses = [result.status for result in results]
     by_status = [(status.name, statuses.count(status)) for status in Status]
-    watched.answered(by_status, [user.hist_item for user in batch.users], batch.unknown)
+    watched.answered(by_status, [user.hist_item for user in users], [result.unknown for result in results])
 
 
 def _without_milvus(job: _Job, popular: Popular, told: Iterable[tuple[Status, Int64]], timings: Timings) -> Outcome:

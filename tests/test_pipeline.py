@@ -209,6 +209,22 @@ async def test_a_search_that_fails_is_each_callers_own_deadline_or_the_stores_fa
     assert isinstance(short, DeadlineExceededError) and isinstance(patient, StoreUnavailableError)
 
 
+async def test_who_needs_no_search_is_answered_beside_those_whose_search_fails(
+    store: FakeStore, release: Release
+) -> None:
+    store.fault, store.delay_s = StoreUnavailableError("Milvus does not answer: gone"), 0.02
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on, workers=1)
+        queries = [ask([A]), ask([], [5]), ask([], [B]), ask([], filter="item_id > 1100")]
+        first, warm, new, mixed, filtered = await asyncio.gather(
+            *(pipeline.run(release, query, 10) for query in [ask([C]), *queries]), return_exceptions=True
+        )
+    assert isinstance(new, Outcome), new
+    assert [result.status for result in new.results] == [Status.EMPTY_HISTORY, Status.ALL_UNKNOWN]
+    assert all(result.item_ids.tolist() == [1000, 1007, 1014, 1021, 1028] for result in new.results)
+    assert all(isinstance(each, StoreUnavailableError) for each in (first, warm, mixed, filtered))
+
+
 async def test_similar_interests_are_searched_once_and_answer_as_if_each_had_been(
     store: FakeStore, release: Release, artifact: Artifact
 ) -> None:
