@@ -26,7 +26,7 @@ from indexer.errors import NothingToDoError, RefusedError
 from indexer.index_file import read_index, write_index
 from indexer.item_commands import delete_command, upsert_command
 from indexer.measure import MIN_USERS, read_histories
-from indexer.options import Artifact, ArtifactCache, connected, milvus_option
+from indexer.options import Artifact, ArtifactCache, connected, milvus_options
 from indexer.release_commands import (
     drop_command,
     prune_command,
@@ -186,7 +186,7 @@ def build_command(
             now = release_with_users(store, models, lambda before: release.publish(store, built.collection, before))
             show_left_behind(store, now, models)
         else:
-            display.line("next", f"python -m indexer publish {built.collection}{milvus_option(connection)}")
+            display.line("next", f"python -m indexer publish {built.collection}{milvus_options(connection)}")
 
 
 @app.command("tune")
@@ -227,7 +227,7 @@ def tune_command(
     display.show_tuned(tuned)
     write_index(output, tuned, model.model_version, version)
     display.line("wrote", str(output))
-    options = f"--artifact {artifact} --index {output} --publish{milvus_option(connection)}"
+    options = f"--artifact {artifact} --index {output} --publish{milvus_options(connection)}"
     display.line("next", f"python -m indexer build {options}")
 
 

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
 _MILVUS, _SERVERS = "Milvus", "Servers"
 _URI_VARIABLE, _DEFAULT_URI = "RECALL_MILVUS_URI", "milvus.db"
+_OTHERS = {
+    "--db-name": "db_name",
+    "--ca-cert": "ca_cert",
+    "--client-cert": "client_cert",
+    "--client-key": "client_key",
+    "--tls-server-name": "server_name",
+}
+"""Options that tell where Milvus is and are no secret, by their names in `Connection` and, in capitals, variables."""
 
 Artifact = Annotated[
     str, typer.Option(help="A model's directory, or a directory or URL (s3://bucket/models) of them: then the newest.")
@@ -117,10 +126,14 @@ def _connection(
     )
 
 
-def milvus_option(connection: Connection) -> str:
+def milvus_options(connection: Connection) -> str:
     """What a printed command needs at its end to reach the same Milvus; without credentials."""
     found_without = os.environ.get(_URI_VARIABLE) or _DEFAULT_URI
-    return "" if connection.uri == found_without else f" --milvus-uri {connection.shown}"
+    given = {"--milvus-uri": "" if connection.uri == found_without else connection.shown}
+    for flag, name in _OTHERS.items():
+        value = str(getattr(connection, name) or "")
+        given[flag] = "" if value == os.environ.get(f"RECALL_MILVUS_{name.upper()}", "") else value
+    return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given.items() if value)
 
 
 def _servers(

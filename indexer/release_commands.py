@@ -10,7 +10,7 @@ from indexer import display, release
 from indexer.carry_over import publish_with_changes
 from indexer.errors import RefusedError
 from indexer.item_commands import show_carried
-from indexer.options import ArtifactCache, ReleasedArtifact, Wait, WaitTimeout, milvus_option
+from indexer.options import ArtifactCache, ReleasedArtifact, Wait, WaitTimeout, milvus_options
 from indexer.store import Connection, Store
 from indexer.users import Encoded, encode_users, forget_models, purge
 from mind.journal import DELETE, OP, UPSERT, journal_of
@@ -171,7 +171,7 @@ def show_left_behind(store: Store, now: release.Release, models: Models | None =
         return
     remedy = f"upsert and delete again what {now.live} lacks of it"
     if models:
-        options = f"--carry-over --artifact {models}{milvus_option(store.connection)}"
+        options = f"--carry-over --artifact {models}{milvus_options(store.connection)}"
         remedy = f"`python -m indexer publish {now.live} {options}` brings it along"
     left = f"{upserted:,} items added or changed and {deleted:,} deleted in {now.before} were not carried over"
     display.line("warning", f"[yellow]{left}; {remedy}[/]")

@@ -19,7 +19,7 @@ from indexer.__main__ import app
 from indexer.build import Progress
 from indexer.catalogue import item_collections
 from indexer.journal import Journal
-from indexer.options import _connection, milvus_option
+from indexer.options import _connection, milvus_options
 from indexer.release import publish
 from indexer.store import Connection, Store
 from server.settings import Settings
@@ -204,7 +204,7 @@ def test_changes_that_a_release_leaves_behind_are_told(
     assert invoke("publish", second, "--carry-over", *models)[-1] == f"live {second}, before: {first}"
 
 
-def test_a_printed_command_reaches_the_same_milvus(lite: str, tmp_path: Path) -> None:
+def test_a_printed_command_reaches_the_same_milvus(lite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_artifact(tmp_path / "models", items=120)
     build = ["build", "--artifact", str(tmp_path / "models"), "--milvus-uri", lite]
     for variable, option in ((None, f" --milvus-uri {lite}"), ("", f" --milvus-uri {lite}"), (lite, "")):
@@ -212,7 +212,13 @@ def test_a_printed_command_reaches_the_same_milvus(lite: str, tmp_path: Path) ->
         name = result.stdout.splitlines()[-2].split()[1]
         assert result.stdout.splitlines()[-1] == f"next       python -m indexer publish {name}{option}"
     secret = Connection("http://root:secret@127.0.0.1:19530")
-    assert milvus_option(secret) == " --milvus-uri http://127.0.0.1:19530"
+    assert milvus_options(secret) == " --milvus-uri http://127.0.0.1:19530"
+    far = Connection("https://milvus:19530", token="secret", db_name="shop", ca_cert=Path("my ca.pem"), server_name="m")
+    where = " --milvus-uri https://milvus:19530"
+    assert milvus_options(far) == f"{where} --db-name shop --ca-cert 'my ca.pem' --tls-server-name m"
+    monkeypatch.setenv("RECALL_MILVUS_DB_NAME", "shop")
+    monkeypatch.setenv("RECALL_MILVUS_SERVER_NAME", "m")
+    assert milvus_options(far) == f"{where} --ca-cert 'my ca.pem'"
 
 
 def test_help_names_the_commands() -> None:
