@@ -120,10 +120,8 @@ def build(
         store.drop(journal_of(name))
     marked = Attributes((*attributes.columns, _trained(fingerprint.count)))
     store.create(name, fingerprint.dim, marked.columns)
-    insert(store, name, artifact, marked, batch_rows, on_progress)
+    fill(store, name, artifact, marked, batch_rows, on_progress)
     count = fingerprint.count
-    on_progress("flush", 0, 0)
-    store.flush(name)
     store.index(name, index.type, index.build_params, count, lambda rows: on_progress("index", rows, count))
     on_progress("load", 0, 0)
     store.load(name)
@@ -171,10 +169,10 @@ def _finished(store: Store, fingerprint: Fingerprint) -> bool:
     return False
 
 
-def insert(
+def fill(
     store: Store, name: str, artifact: Artifact, attributes: Attributes, batch_rows: int, on_progress: Progress
 ) -> None:
-    """Add all items of a model to an empty collection that was made with the same attributes."""
+    """Add all items of a model to an empty collection that was made with the same attributes, ready to be indexed."""
     item_id, embedding = artifact.weights.item_id, artifact.weights.item_embedding[1:]
     row_bytes = 64 + embedding[0].nbytes + sum(16 + column.max_bytes for column in attributes.columns)
     step = max(1, min(batch_rows, MAX_MESSAGE_BYTES // row_bytes))
@@ -186,3 +184,7 @@ def insert(
         rows: list[Row] = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
         store.insert(name, rows)
         on_progress("insert", stop, len(item_id))
+    on_progress("flush", 0, 0)
+    store.flush(name)
+    on_progress("join segments", 0, 0)
+    store.join_segments(name, len(item_id))

@@ -106,7 +106,7 @@ def _connection(
         typer.Option(
             rich_help_panel=_MILVUS,
             min=1,
-            help="Longest that flush or load may take, and an index build without progress.",
+            help="Longest that flush, joining or load may take, and an index build without progress.",
         ),
     ] = 3600,
 ) -> Connection:

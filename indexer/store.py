@@ -3,6 +3,7 @@
 Every call has a timeout, and whatever pymilvus or gRPC raise leaves here as an `IndexerError` with one bounded line.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import grpc
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.client.prepare import Prepare
-from tenacity import RetryError, Retrying, retry_if_result, wait_exponential
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from indexer.attributes import MAX_TEXT_BYTES, Attribute
 from indexer.errors import FileInUseError, IndexerError, RefusedError, StoreError, UnreachableError
@@ -27,6 +28,8 @@ from mind.sequences import Int64
 
 Params = Mapping[str, int | float | str]
 Row = dict[str, Any]
+
+_log = logging.getLogger(__name__)
 
 _DEAD, _NO_COLLECTION, _NO_ALIAS = 2, 100, 1600
 _REASON_LENGTH = 300
@@ -55,7 +58,7 @@ class Connection:
     timeout_s: float = 30
     """Longest that one call may take."""
     wait_s: float = 3600
-    """Longest that flush or load may take, and an index build without progress."""
+    """Longest that flush, joining or load may take, and an index build without progress."""
 
     def __post_init__(self) -> None:
         """Refuse what pymilvus would ignore in silence."""
@@ -243,12 +246,39 @@ class Store:
         with self._speaking(f"flush {name}", slow=True):
             self._client.flush(name, timeout=self.connection.wait_s)
 
-    def index(self, name: str, index_type: str, params: Params, count: int, on_progress: Callable[[int], None]) -> None:
-        """Index the embeddings and wait until all `count` rows are in; "Finished" alone comes too early.
+    def segments(self, name: str) -> int:
+        """Parts that the flushed rows of a collection lie in; each has an index of its own, and all are searched."""
+        with self._speaking(f"list the segments of {name}"):
+            return len(self._client.list_persistent_segments(name, timeout=self._timeout))
 
-        Milvus then goes on by itself: it joins small segments and indexes them anew, pending rows, while searches use
-        the indexes that are there. At millions of items that takes longer than the build.
+    def join_segments(self, name: str, count: int) -> None:
+        """Make few large segments of all `count` rows; to be done before the embeddings are indexed.
+
+        Milvus joins segments by itself, but only those that have an index, and then indexes all anew beside the
+        searches, which takes as long as the first index did. So here is an index that costs nothing, for a moment.
         """
+        if self.connection.is_lite or self.segments(name) < 2:
+            return
+        self.index(name, "FLAT", {}, count, lambda rows: None)
+        try:
+            with self._speaking(f"compact {name}"):
+                job = self._client.compact(name, timeout=self._timeout)
+
+            def completed() -> bool:
+                with self._speaking(f"see how compacting {name} goes"):
+                    return bool(self._client.get_compaction_state(job, timeout=self._timeout) != "Executing")
+
+            Retrying(
+                retry=retry_if_result(lambda done: not done),
+                wait=wait_exponential(multiplier=0.1, max=2),
+                stop=stop_after_delay(self.connection.wait_s),
+            )(completed)
+        except (StoreError, RetryError) as error:  # it may, and need not
+            _log.warning("%s: segments could not be joined, so Milvus may do it later: %s", name, error)
+        self.drop_index(name)
+
+    def index(self, name: str, index_type: str, params: Params, count: int, on_progress: Callable[[int], None]) -> None:
+        """Index the embeddings and wait until all `count` rows are in; "Finished" alone comes too early."""
         indexes = self._client.prepare_index_params()
         indexes.add_index(
             EMBEDDING, index_name=EMBEDDING, index_type=index_type, metric_type=METRIC, params=dict(params)

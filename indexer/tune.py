@@ -13,7 +13,7 @@ from statistics import median
 import pyarrow as pa
 
 from indexer.attributes import Attribute, Attributes
-from indexer.build import Index, Progress, insert
+from indexer.build import Index, Progress, fill
 from indexer.candidates import DEFAULT, TYPES, ladders, plans, rungs_from
 from indexer.errors import IndexerError, RefusedError, StoreError, TuningError
 from indexer.measure import (
@@ -142,9 +142,7 @@ class _Trial:
         self._built: tuple[str, Params] | None = None
         bucket = Attribute(BUCKET, "INT64", pa.array(buckets(self._items)), 0, 0, 8)
         store.create(name, model.hyper_parameters.embedding_dim, [bucket])
-        insert(store, name, model, Attributes((bucket,)), 20_000, on_progress)
-        on_progress("flush", 0, 0)
-        store.flush(name)
+        fill(store, name, model, Attributes((bucket,)), 20_000, on_progress)
 
     def build(self, index: Index) -> bool:
         """Make this the index, unless it is already; returns whether it was made."""

@@ -6,7 +6,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
-from pymilvus import MilvusClient
+from pymilvus import MilvusClient, MilvusException
 
 from indexer.attributes import Attributes, read_attributes
 from indexer.build import Built, build, choose_index
@@ -14,12 +14,12 @@ from indexer.catalogue import item_collections
 from indexer.changes import delete
 from indexer.errors import RefusedError, StoreError, VerificationError
 from indexer.journal import Journal
-from indexer.store import Connection, Store
+from indexer.store import Connection, Row, Store
 from indexer.verify import check_contents, golden_recall
 from mind.artifact import Artifact, load_artifact
 from mind.collection import EMBEDDING, VECTOR_SOURCE
 from tests.artifacts import make_artifact
-from tests.conftest import release_lite
+from tests.conftest import release_lite, remove_item_collections
 
 HALF_A_BUILD = """
 import sys, time
@@ -152,6 +152,34 @@ def test_recall_is_that_of_the_items_that_are_there(tmp_path: Path, model: Artif
         every_third = model.weights.item_id[1::3].tolist()
         store.delete(built.collection, every_third)  # the journal does not know: as if the index did not find them
         assert golden_recall(store, built.collection, {}, model.weights).recall < 0.75
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_segments_are_joined_before_they_are_indexed_where_milvus_can(
+    allowed: bool,
+    milvus_server_uri: str,
+    model: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    remove_item_collections(milvus_server_uri)
+    with Store(Connection(milvus_server_uri)) as store:
+
+        def insert_and_flush(name: str, rows: list[Row]) -> None:
+            Store.insert(store, name, rows)
+            store.flush(name)  # or as much as Milvus keeps in one segment would have to be inserted
+
+        def refuse(*_: object, **__: object) -> None:
+            raise MilvusException(message="PrivilegeCompaction is not granted")
+
+        monkeypatch.setattr(store, "insert", insert_and_flush)
+        if not allowed:
+            monkeypatch.setattr(store._client, "compact", refuse)
+        built = build(store, model, Attributes(), choose_index(False, None, {}, {}), batch_rows=100)
+        assert built.recall.recall > 0.95
+        assert store.segments(built.collection) == (1 if allowed else 3)
+        assert store._client.describe_index(built.collection, EMBEDDING)["index_type"] == "HNSW"
+    assert ("could not be joined" in caplog.text and "is not granted" in caplog.text) is not allowed
 
 
 def test_an_index_is_waited_for_as_long_as_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
