@@ -2,9 +2,12 @@
 
 import math
 import re
+from bisect import bisect_left
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-MEASURED_ITEMS = 367_982
+MEASURED_ITEMS = 3_700_000
+"""The largest catalogue."""
 MEASURED_DIM = 64
 MEASURED_TOP_K = 50
 SERVER_S_ALONE = 0.25
@@ -12,7 +15,9 @@ SERVER_S_ALONE = 0.25
 SERVER_S_TOGETHER = 0.07
 """The same, 64 a request."""
 MILVUS_S = 0.8
-"""Processor seconds of Milvus for 1,000 users, four interests each; 0.6 to 0.8 were measured."""
+"""Processor seconds of Milvus for 1,000 users, four interests each, 367,982 items; 0.6 to 0.8 were measured."""
+SEARCH_COST = {12_000: 0.4, 367_982: 1.0, 1_230_000: 1.9}
+"""Cost of searching one segment of that many items (HNSW, ef=128) over one of 367,982; the last as one of three."""
 SERVED_BY_TOP_K = {10: 2_060, 50: 1_900, 200: 1_400, 1_000: 310}
 """Users a second of one machine, by candidates a user."""
 SERVER_GB, SERVER_GB_PER_MILLION = 0.2, 0.5
@@ -137,20 +142,29 @@ def _server_s(users_per_request: int) -> float:
 
 
 def _top_k_cost(top_k: int) -> float:
-    """Cost of a user with `top_k` candidates over one with 50, linear between those measured."""
-    cost = {k: SERVED_BY_TOP_K[MEASURED_TOP_K] / served for k, served in SERVED_BY_TOP_K.items()}
-    above = min(k for k in cost if k >= top_k)
-    below = max((k for k in cost if k < top_k), default=above)
-    share = (top_k - below) / (above - below) if above > below else 0
-    return cost[below] + share * (cost[above] - cost[below])
+    """Cost of a user with `top_k` candidates over one with 50."""
+    return _between({k: SERVED_BY_TOP_K[MEASURED_TOP_K] / served for k, served in SERVED_BY_TOP_K.items()}, top_k)
 
 
 def _searching(load: Load) -> tuple[int, float]:
-    """Segments of a collection, and the cost of a search over one of the collection that was measured."""
-    per_segment = load.segment_mb * 2**20 / (FLOAT_BYTES * load.dim + ID_BYTES)
-    segments = math.ceil(load.items / per_segment)
-    deeper = math.log(load.items / segments) / math.log(MEASURED_ITEMS) if load.items > segments else 0
-    return segments, segments * max(1.0, deeper) * load.dim / MEASURED_DIM
+    """Segments of a collection, and the cost of searching all of them over one segment of 367,982 items.
+
+    Graphs of more items than were measured are deeper; that of a million fits into no cache already.
+    """
+    segments = math.ceil(load.items / (load.segment_mb * 2**20 / (FLOAT_BYTES * load.dim + ID_BYTES)))
+    rows, largest = load.items / segments, max(SEARCH_COST)
+    cost = math.exp(_between({math.log(k): math.log(cost) for k, cost in SEARCH_COST.items()}, math.log(rows)))
+    deeper = max(1.0, math.log(rows) / math.log(largest))
+    return segments, segments * cost * deeper * load.dim / MEASURED_DIM
+
+
+def _between(measured: Mapping[float, float], x: float) -> float:
+    """Linear between the two nearest that were measured, and level beyond the first and the last."""
+    known = sorted(measured)
+    x = min(max(x, known[0]), known[-1])
+    after = max(bisect_left(known, x), 1)
+    low, high = known[after - 1], known[after]
+    return measured[low] + (x - low) / (high - low) * (measured[high] - measured[low])
 
 
 def _gb_per_million(measured: float, dim: int) -> float:
@@ -182,10 +196,12 @@ def _assumptions(
 ) -> tuple[Assumption, ...]:
     other_vectors = load.dim != MEASURED_DIM
     other_size = other_vectors or load.items > MEASURED_ITEMS
+    rows = load.items / segments
+    other_segments = other_size or rows > max(SEARCH_COST)
     other_requests = load.users_per_request not in (1, 64) or load.top_k not in SERVED_BY_TOP_K
     estimate = (
-        f"{MILVUS_S} at {MEASURED_ITEMS:,} items (HNSW, ef=128), times {top_k_cost:.2f} for the top {load.top_k}, "
-        f"times {search_cost:.2f} for segments ({segments} of up to {load.segment_mb:g} MB), deeper graphs and "
+        f"{MILVUS_S} at 367,982 items (HNSW, ef=128), times {top_k_cost:.2f} for the top {load.top_k}, "
+        f"times {search_cost:.2f} for {segments} segments (at most {load.segment_mb:g} MB) of {rows:,.0f} items and "
         f"{load.dim} numbers a vector"
     )
     return (
@@ -198,7 +214,7 @@ def _assumptions(
         Assumption(
             f"1,000 users cost Milvus {milvus_s:.2f} s of processor time: "
             f"{'as given' if load.milvus_cpu_s else estimate}",
-            other_size and not load.milvus_cpu_s,
+            other_segments and not load.milvus_cpu_s,
         ),
         Assumption(
             f"a server holds {SERVER_MODELS} models, {SERVER_GB_PER_MILLION} GB a million items of {MEASURED_DIM}"

@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from clients.cli import app
-from clients.size import MEASURED_ITEMS, Load, amount, size
+from clients.size import SEARCH_COST, Load, amount, size
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
-SMALL = Load(items=MEASURED_ITEMS, users_per_s=10_000)
+SMALL = Load(items=367_982, users_per_s=10_000)
 """What was measured, but for the number of users: one segment, so a search costs what it cost."""
 
 
@@ -54,10 +54,22 @@ def test_every_segment_is_searched():
     rows = 1024 * 2**20 / (64 * 4 + 8)  # that fit into a segment
     milvus = size(load).milvus
     assert milvus.segments == math.ceil(100e6 / rows) == 25
-    deeper = math.log(4e6) / math.log(367_982)  # a graph of 4 million instead of 367,982 items
-    assert milvus.cores == pytest.approx(10 * 0.8 * 25 * deeper)
+    deeper = math.log(4e6) / math.log(1.23e6)  # a graph of 4 million items instead of 1.23 million
+    assert milvus.cores == pytest.approx(10 * 0.8 * 25 * 1.9 * deeper)
     assert size(replace(load, segment_mb=4096)).milvus.segments == 7
     assert size(replace(load, milvus_cpu_s=3)).milvus.cores == pytest.approx(30)
+
+
+def test_a_larger_segment_costs_more_and_less_than_several_small_ones():
+    def cost(items, segment_mb=1024):
+        return size(replace(SMALL, items=items, segment_mb=segment_mb)).milvus.cores / (10 * 0.8)
+
+    for items, measured in SEARCH_COST.items():
+        assert cost(items) == pytest.approx(measured)
+    assert 1 < cost(600_000) < 1.9
+    assert cost(1_000) == pytest.approx(0.4)  # what every search costs
+    assert cost(3_690_000, segment_mb=310) == pytest.approx(3 * 1.9)
+    assert cost(3_690_000) < 2.1
 
 
 def test_longer_lists_and_vectors_cost_more():
@@ -78,14 +90,20 @@ def test_what_was_extrapolated_is_labelled():
 
     assert extrapolated(SMALL) == [False, False, False, False]
     assert extrapolated(replace(SMALL, users_per_request=8)) == [True, False, False, False]
-    assert extrapolated(replace(SMALL, items=1e6)) == [False, True, True, True]
-    assert extrapolated(replace(SMALL, items=1e6, milvus_cpu_s=1)) == [False, False, True, True]
+    assert extrapolated(replace(SMALL, items=1e6)) == [False, False, False, False]
+    assert extrapolated(replace(SMALL, items=3e6)) == [False, True, False, False]  # no segment had so many
+    assert extrapolated(replace(SMALL, items=3e6, segment_mb=310)) == [False, False, False, False]
+    assert extrapolated(replace(SMALL, items=10e6, segment_mb=310)) == [False, True, True, True]
+    assert extrapolated(replace(SMALL, items=10e6, milvus_cpu_s=1)) == [False, False, True, True]
 
 
 def test_the_coefficients_are_those_of_the_readme():
     speed = README.partition("## Serving speed")[2].partition("\n## ")[0]
     assert "367,982 items x 64" in speed
     assert "cost** 0.07 s of processor time in requests of 64, 0.25 s one by one, and 0.6 to 0.8 s in Milvus" in speed
+    for items, cost in list(SEARCH_COST.items())[:2]:
+        assert f"| {items:,} | {cost:g} |" in speed
+    assert "| 3,700,000 in three segments | 5.7 |" in speed  # each of these 1.9
     assert re.search(r"takes 0.2 GB and 0.5 GB for every million items of 64 numbers, Milvus 0.25 GB and 0.6 GB", speed)
     assert re.search(r"top 10, 50, 200 and 1,000 serve 2,060, 1,900, 1,400\s+and 310 users/s", speed)
 
@@ -103,6 +121,8 @@ def test_the_command_answers_people_and_programs():
     assert shown.exit_code == 0
     assert "server processes" in shown.output
     assert "extrapolated" in shown.output
+    figures = [line.rstrip() for line in shown.output.splitlines() if re.match(" (server|Milvus) ", line)]
+    assert "\n".join(figures) in README
     answer = json.loads(ask("--items", "100M", "--qps", "20k", "--format", "json").output)
     assert answer["load"]["items"] == 1e8
     assert answer["milvus"]["segments"] == 25
