@@ -257,25 +257,33 @@ class Store:
         Milvus joins segments by itself, but only those that have an index, and then indexes all anew beside the
         searches, which takes as long as the first index did. So here is an index that costs nothing, for a moment.
         """
-        if self.connection.is_lite or self.segments(name) < 2:
+        if self.connection.is_lite:
             return
-        self.index(name, "FLAT", {}, count, lambda rows: None)
         try:
-            with self._speaking(f"compact {name}"):
-                job = self._client.compact(name, timeout=self._timeout)
+            if self.segments(name) < 2:
+                return
+            self.index(name, "FLAT", {}, count, lambda rows: None)
+            self._compact(name)
+        except StoreError as error:  # which rights may forbid; it is no condition of a build
+            _log.warning("%s: segments could not be joined, so Milvus may do it later: %s", name, error)
+        self.drop_index(name)
 
-            def completed() -> bool:
-                with self._speaking(f"see how compacting {name} goes"):
-                    return bool(self._client.get_compaction_state(job, timeout=self._timeout) != "Executing")
+    def _compact(self, name: str) -> None:
+        with self._speaking(f"compact {name}"):
+            job = self._client.compact(name, timeout=self._timeout)
 
+        def completed() -> bool:
+            with self._speaking(f"see how compacting {name} goes"):
+                return bool(self._client.get_compaction_state(job, timeout=self._timeout) != "Executing")
+
+        try:
             Retrying(
                 retry=retry_if_result(lambda done: not done),
                 wait=wait_exponential(multiplier=0.1, max=2),
                 stop=stop_after_delay(self.connection.wait_s),
             )(completed)
-        except (StoreError, RetryError) as error:  # it may, and need not
-            _log.warning("%s: segments could not be joined, so Milvus may do it later: %s", name, error)
-        self.drop_index(name)
+        except RetryError as error:
+            raise StoreError(f"not done after {self.connection.wait_s:g} s (--wait-s)") from error
 
     def index(self, name: str, index_type: str, params: Params, count: int, on_progress: Callable[[int], None]) -> None:
         """Index the embeddings and wait until all `count` rows are in; "Finished" alone comes too early."""

@@ -182,6 +182,24 @@ def test_segments_are_joined_before_they_are_indexed_where_milvus_can(
     assert ("could not be joined" in caplog.text and "is not granted" in caplog.text) is not allowed
 
 
+def test_joining_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = str(tmp_path / "milvus.db")
+    with Store(Connection(uri, wait_s=0.5)) as store:
+        store.create("items", 4, [])
+        monkeypatch.setattr(store, "connection", Connection("http://127.0.0.1:19530", wait_s=0.5))
+        monkeypatch.setattr(store._client, "list_persistent_segments", lambda *_, **__: ["one", "two"])
+        monkeypatch.setattr(store._client, "compact", lambda *_, **__: 1)
+        monkeypatch.setattr(store._client, "get_compaction_state", lambda *_, **__: "Executing")
+        dropped: list[str] = []
+        monkeypatch.setattr(store, "drop_index", dropped.append)
+        store.join_segments("items", 0)
+        assert dropped == ["items"]
+    release_lite(uri)
+    assert "could not be joined, so Milvus may do it later: not done after 0.5 s (--wait-s)" in caplog.text
+
+
 def test_an_index_is_waited_for_as_long_as_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def states(*told: tuple[str, int, int]) -> None:
         each = chain(told, repeat(told[-1]))
