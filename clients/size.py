@@ -149,7 +149,7 @@ def _top_k_cost(top_k: int) -> float:
 def _searching(load: Load) -> tuple[int, float]:
     """Segments of a collection, and the cost of searching all of them over one segment of 367,982 items.
 
-    Graphs of more items than were measured are deeper; that of a million fits into no cache already.
+    Beyond the largest segment that was measured it grows with the depth of the graph, which is an assumption.
     """
     segments = math.ceil(load.items / (load.segment_mb * 2**20 / (FLOAT_BYTES * load.dim + ID_BYTES)))
     rows, largest = load.items / segments, max(SEARCH_COST)

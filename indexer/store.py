@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.client.prepare import Prepare
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
+from tenacity import RetryCallState, RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from indexer.attributes import MAX_TEXT_BYTES, Attribute
 from indexer.errors import FileInUseError, IndexerError, RefusedError, StoreError, UnreachableError
@@ -277,11 +277,7 @@ class Store:
                 return bool(self._client.get_compaction_state(job, timeout=self._timeout) != "Executing")
 
         try:
-            Retrying(
-                retry=retry_if_result(lambda done: not done),
-                wait=wait_exponential(multiplier=0.1, max=2),
-                stop=stop_after_delay(self.connection.wait_s),
-            )(completed)
+            _ask_until(completed, stop_after_delay(self.connection.wait_s))
         except RetryError as error:
             raise StoreError(f"not done after {self.connection.wait_s:g} s (--wait-s)") from error
 
@@ -308,11 +304,7 @@ class Store:
             return bool(state["state"] == "Finished" and state["indexed_rows"] >= count)
 
         try:
-            Retrying(
-                retry=retry_if_result(lambda done: not done),
-                wait=wait_exponential(multiplier=0.1, max=2),
-                stop=lambda _: time.monotonic() - since > self.connection.wait_s,
-            )(indexed)
+            _ask_until(indexed, lambda _: time.monotonic() - since > self.connection.wait_s)
         except RetryError as error:
             raise StoreError(
                 f"{self.connection.shown}: {index_type} of {name} has {most:,} of {count:,} rows and no more after "
@@ -439,6 +431,13 @@ class Store:
             yield
         except (MilvusException, grpc.RpcError) as error:
             raise _explained(f"{self.connection.shown}: cannot {doing}", error, limit) from error
+
+
+def _ask_until(done: Callable[[], bool], stop: Callable[[RetryCallState], bool]) -> None:
+    """Ask ever more seldom whether Milvus is done. Raises RetryError."""
+    Retrying(
+        retry=retry_if_result(lambda is_done: not is_done), wait=wait_exponential(multiplier=0.1, max=2), stop=stop
+    )(done)
 
 
 def _explained(attempt: str, error: Any, limit: str) -> IndexerError:
