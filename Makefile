@@ -27,7 +27,7 @@ check: install  ## ruff, mypy --strict, import arrows, buf lint, compatible cont
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests/test_architecture.py
+	$(BIN)/pytest tests/project/test_architecture.py
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/released.json
 

@@ -17,17 +17,11 @@ if line := missing("indexer", "pyarrow", "pymilvus", "safetensors", "tenacity", 
 
 import typer
 
-from indexer import display, release
-from indexer.attributes import TYPES, Attributes, read_attributes
+from indexer import display
 from indexer.build import Index, build, choose_index
-from indexer.candidates import TYPES as INDEX_TYPES
 from indexer.catalogue import item_collections, with_changes
-from indexer.errors import NothingToDoError, RefusedError
-from indexer.index_file import read_index, write_index
-from indexer.item_commands import delete_command, upsert_command
-from indexer.measure import MIN_USERS, read_histories
-from indexer.options import Artifact, ArtifactCache, connected, milvus_options
-from indexer.release_commands import (
+from indexer.commands.items import delete_command, upsert_command
+from indexer.commands.releases import (
     drop_command,
     prune_command,
     publish_command,
@@ -36,11 +30,18 @@ from indexer.release_commands import (
     rollback_command,
     show_left_behind,
 )
+from indexer.errors import NothingToDoError, RefusedError
+from indexer.items.attributes import TYPES, Attributes, read_attributes
+from indexer.options import Artifact, ArtifactCache, connected, milvus_options
+from indexer.rollout import release
 from indexer.store import Connection, Params, Store
-from indexer.tune import refuse_lite, tune
+from indexer.tuning.candidates import TYPES as INDEX_TYPES
+from indexer.tuning.index_file import read_index, write_index
+from indexer.tuning.measure import MIN_USERS, read_histories
+from indexer.tuning.tune import refuse_lite, tune
 from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact
-from mind.collection import ITEM_ID
+from mind.milvus.collection import ITEM_ID
 from mind.transfer import CACHE, Models
 
 app = typer.Typer(

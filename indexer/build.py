@@ -11,13 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from indexer.attributes import Attribute, Attributes
 from indexer.catalogue import BUILT_AT, describe, now
 from indexer.errors import RefusedError
+from indexer.items.attributes import Attribute, Attributes
 from indexer.store import Params, Row, Store
 from indexer.verify import MIN_RECALL, RECALL_AT, Recall, check_contents, check_recall
 from mind.artifact import Artifact
-from mind.collection import (
+from mind.encoder import NumpyEncoder, check_golden
+from mind.milvus.collection import (
     EMBEDDING,
     FINGERPRINT,
     ITEM_ID,
@@ -26,8 +27,7 @@ from mind.collection import (
     Fingerprint,
     VectorSource,
 )
-from mind.encoder import NumpyEncoder, check_golden
-from mind.journal import journal_of
+from mind.milvus.journal import journal_of
 
 MAX_MESSAGE_BYTES = 48 * 2**20
 """Bytes of one insert; Milvus refuses more than 64 MiB."""

@@ -7,8 +7,8 @@ from typing import Literal
 
 from indexer.errors import RefusedError
 from indexer.store import Store
-from mind.collection import FINGERPRINT, PUBLISHED_AT, Fingerprint, is_item_collection
-from mind.journal import Changes
+from mind.milvus.collection import FINGERPRINT, PUBLISHED_AT, Fingerprint, is_item_collection
+from mind.milvus.journal import Changes
 
 BUILT_AT = "recall.built_at"
 """Collection property: when the build was verified, ISO 8601, UTC."""

@@ -9,16 +9,16 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from indexer import release
-from indexer.attributes import Attributes
 from indexer.build import Built, Index
 from indexer.catalogue import ItemCollection
-from indexer.measure import FILTERS, Measured
+from indexer.items.attributes import Attributes
+from indexer.rollout import release
 from indexer.store import Params
-from indexer.tune import Rung, Tuned
+from indexer.tuning.measure import FILTERS, Measured
+from indexer.tuning.tune import Rung, Tuned
 from indexer.verify import RECALL_AT
 from mind.artifact import Artifact
-from mind.journal import Changes
+from mind.milvus.journal import Changes
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)

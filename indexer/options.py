@@ -16,7 +16,7 @@ from indexer.store import Connection
 from mind.errors import MindError
 
 if TYPE_CHECKING:
-    from indexer.servers import Servers
+    from indexer.rollout.servers import Servers
 
 _MILVUS, _SERVERS = "Milvus", "Servers"
 _URI_VARIABLE, _DEFAULT_URI = "RECALL_MILVUS_URI", "milvus.db"
@@ -157,7 +157,7 @@ def _servers(
         Path | None, typer.Option(rich_help_panel=_SERVERS, help="Private key of that certificate.")
     ] = None,
 ) -> "Servers | None":
-    from indexer.servers import Servers  # what most commands do without: gRPC's stubs
+    from indexer.rollout.servers import Servers  # what most commands do without: gRPC's stubs
 
     if not server:
         return None

@@ -19,11 +19,11 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from pymilvus.client.prepare import Prepare
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from indexer.attributes import MAX_TEXT_BYTES, Attribute
 from indexer.errors import FileInUseError, IndexerError, RefusedError, StoreError, UnreachableError
+from indexer.items.attributes import MAX_TEXT_BYTES, Attribute
 from mind.artifact import Float32
-from mind.collection import ALIAS, BY_KEY, EMBEDDING, ITEM_ID, METRIC, Hits, is_item_collection, wide_enough
-from mind.journal import APPLIED, CHANGED_AT, COUNTED, KNOWN, NAMES, NEIGHBOURS, OP, Changes, journal_of
+from mind.milvus.collection import ALIAS, BY_KEY, EMBEDDING, ITEM_ID, METRIC, Hits, is_item_collection, wide_enough
+from mind.milvus.journal import APPLIED, CHANGED_AT, COUNTED, KNOWN, NAMES, NEIGHBOURS, OP, Changes, journal_of
 from mind.sequences import Int64
 
 Params = Mapping[str, int | float | str]
@@ -181,7 +181,7 @@ class Store:
         return {field_["name"]: _column(field_) for field_ in fields if field_["name"] not in (ITEM_ID, EMBEDDING)}
 
     def create_journal(self, collection: str) -> str:
-        """Make the journal of an item collection (`mind.journal`) if it is not there, and load it; returns its name.
+        """Make the journal of an item collection if it is not there, and load it; returns its name.
 
         It has the fields of the collection and its own. What an interrupted call left is completed.
         """

@@ -11,8 +11,8 @@ import numpy as np
 from indexer.errors import VerificationError
 from indexer.store import Params, Store
 from mind.artifact import Float32, Weights
-from mind.collection import ITEM_ID, Fingerprint
-from mind.journal import DELETED, journal_of, rows_between
+from mind.milvus.collection import ITEM_ID, Fingerprint
+from mind.milvus.journal import DELETED, journal_of, rows_between
 from mind.vocabulary import Vocabulary
 
 RECALL_AT = 50

@@ -18,25 +18,25 @@ from mind.encoder import Encoder, NumpyEncoder
 from mind.errors import ConfigError
 from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, recall_pb2
-from server.admin import AdminService
 from server.breaker import GuardedStore
-from server.calls import Calls
-from server.door import Door
+from server.edge.admin import AdminService
+from server.edge.calls import Calls
+from server.edge.door import Door
+from server.edge.health import LIVENESS, HealthServicer
+from server.edge.service import RecallService
+from server.edge.tls import server_credentials
+from server.edge.tokens import Tokens
+from server.edge.user_service import UserService
+from server.edge.wire import keep_quiet_about_callers, register
 from server.errors import ServerError, StoreUnavailableError
-from server.health import LIVENESS, HealthServicer
 from server.listeners import make_telemetry
-from server.pipeline import CandidatePipeline
 from server.release import Release, Releases, watch
-from server.service import RecallService
+from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 from server.signals import leave_when_told
 from server.store import ItemStore, MilvusStore
-from server.telemetry import SILENT, Telemetry
-from server.tls import server_credentials
-from server.tokens import Tokens
-from server.user_service import UserService
-from server.user_store import MilvusUserStore, UserStore
-from server.wire import keep_quiet_about_callers, register
+from server.users.store import MilvusUserStore, UserStore
+from server.watching.telemetry import SILENT, Telemetry
 
 logger = logging.getLogger(__name__)
 

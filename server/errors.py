@@ -1,4 +1,4 @@
-"""What can go wrong while serving. Only `server.door` knows which gRPC status each becomes.
+"""What can go wrong while serving. Only `server.edge.door` knows which gRPC status each becomes.
 
 ServerError
 ├── InvalidRequestError        the request breaks a limit or its filter cannot be used

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 from mind.errors import ConfigError
 from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
-from server.metrics import Metrics
-from server.pipeline import Status
-from server.sampling import RecallSampling
+from server.serving.pipeline import Status
 from server.settings import Settings
-from server.telemetry import Telemetry
+from server.watching.metrics import Metrics
+from server.watching.sampling import RecallSampling
+from server.watching.telemetry import Telemetry
 
 if TYPE_CHECKING:  # OpenTelemetry may not be installed
-    from server.tracing import Tracing
+    from server.watching.tracing import Tracing
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def _tracing(endpoint: str) -> "Tracing | None":
     try:
         from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 
-        from server.tracing import Tracing
+        from server.watching.tracing import Tracing
     except ModuleNotFoundError as error:
         raise ConfigError("--otlp-endpoint: OpenTelemetry is not installed; it is the extra tracing") from error
     return Tracing(OTLPSpanExporter(endpoint or None))

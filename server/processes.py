@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 
 from mind.errors import ConfigError
-from server.logs import formatter
 from server.settings import Settings
 from server.signals import leave_when_told
+from server.watching.logs import formatter
 
 logger = logging.getLogger(__name__)
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from mind.artifact import Artifact, Float32, load_artifact
-from mind.collection import ALIAS, METRIC, Fingerprint
 from mind.config import HyperParameters
 from mind.encoder import Encoder, check_golden
 from mind.errors import ArtifactError
-from mind.journal import rows_between
+from mind.milvus.collection import ALIAS, METRIC, Fingerprint
+from mind.milvus.journal import rows_between
 from mind.sequences import Int64
 from mind.transfer import Models
 from mind.vocabulary import Vocabulary

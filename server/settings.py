@@ -20,10 +20,10 @@ from pydantic_settings import (
 
 from mind.config import explain
 from mind.errors import ConfigError
+from mind.milvus.users import MAX_CAPACITY
 from mind.transfer import CACHE
-from mind.users import MAX_CAPACITY
-from server.certificates import Option, read_authorities, read_certificates
-from server.tokens import read_tokens
+from server.edge.certificates import Option, read_authorities, read_certificates
+from server.edge.tokens import read_tokens
 
 INT32_MAX = 2**31 - 1
 """Of integers that GetServerInfo tells; the others need no more either."""

@@ -1,6 +1,6 @@
 """The item collection in Milvus, as the server sees it. Only this file speaks to pymilvus; its errors end here.
 
-Searches travel over pymilvus' channel as bytes (`server.search_wire`): 0.13 ms of ours for 256 queries of 50 hits; the
+Searches travel over pymilvus' channel as bytes (`mind.milvus.wire`): 0.13 ms of ours for 256 queries of 50 hits; the
 public client spends 14 to 46. The channel is not documented, hence the cap on pymilvus' version.
 """
 
@@ -18,8 +18,18 @@ from pymilvus import AsyncMilvusClient, MilvusException
 from pymilvus.client.types import LoadState
 
 from mind.artifact import Float32
-from mind.collection import ALIAS, EMBEDDING, FINGERPRINT, ITEM_ID, Fingerprint, Hits, is_item_collection, wide_enough
-from mind.journal import COUNTED, DELETED, Changes, journal_of
+from mind.milvus.collection import (
+    ALIAS,
+    EMBEDDING,
+    FINGERPRINT,
+    ITEM_ID,
+    Fingerprint,
+    Hits,
+    is_item_collection,
+    wide_enough,
+)
+from mind.milvus.journal import COUNTED, DELETED, Changes, journal_of
+from mind.milvus.wire import read_search, write_search
 from server.errors import (
     CollectionGoneError,
     InvalidRequestError,
@@ -27,7 +37,6 @@ from server.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
-from server.search_wire import read_search, write_search
 from server.settings import without_credentials
 
 _NO_COLLECTION, _NO_ALIAS, _NOT_LOADED, _BAD_PARAMETER = 100, 1600, 101, 1100
@@ -79,7 +88,7 @@ class ItemStore(Protocol):
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
         """Those of the given items that are there, and that match unless the filter is empty.
 
-        Raises InvalidRequestError for a filter that cannot be used. It must be canonical (`server.filter`): it is
+        Raises InvalidRequestError for a filter that cannot be used. It must be canonical: it is
         joined with another condition, which any other text could escape.
         """
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 HOME = ROOT / "build" / "browser"
 CHROMIUM = "@sparticuz/chromium@153.0.0"
 AXE = "axe-core@4.14.1"

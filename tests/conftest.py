@@ -66,8 +66,8 @@ def remove_item_collections(uri: str) -> None:
 
 def remove_item_collections_of(client: Any) -> None:
     """Remove the item collections, their journals and the release alias from the database that a client uses."""
-    from mind.collection import ALIAS, is_item_collection
-    from mind.journal import collection_of
+    from mind.milvus.collection import ALIAS, is_item_collection
+    from mind.milvus.journal import collection_of
 
     client.drop_alias(ALIAS, timeout=30)
     for name in client.list_collections(timeout=30):

@@ -25,8 +25,8 @@ from rich.table import Table
 from clients import RecallClient
 from mind.data.paddlerec import read_eval
 from protos.recall.v1 import recall_pb2
+from tests import ROOT
 
-ROOT = Path(__file__).parent.parent
 DATA = Path("data/movielens-100k")
 COLOURS = ("cyan", "magenta", "yellow", "green")
 SHOWN_USERS, SHOWN_CANDIDATES, SHOWN_HISTORY = 3, 8, 8

@@ -22,7 +22,8 @@ from typing import Any, Self
 
 import psutil
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 START_TIMEOUT_S = 90
 
 

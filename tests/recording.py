@@ -25,7 +25,8 @@ from rich.console import Console
 from rich.style import Style
 from rich.terminal_theme import TerminalTheme
 
-ROOT = Path(__file__).parent.parent
+from tests import ROOT
+
 PICTURE = ROOT / "tests" / "demo.svg"
 COLUMNS, SHOWN_ROWS = 104, 34
 LINE_S, LONGEST_PAUSE_S, END_S = 0.08, 1.2, 8.0

@@ -12,10 +12,10 @@ from mind.artifact import load_artifact
 from protos.recall.v1 import admin_pb2_grpc, recall_pb2_grpc
 from server.app import RecallServer
 from server.settings import Settings
-from server.telemetry import Telemetry
+from server.watching.telemetry import Telemetry
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
-from tests.test_server import Running, until_health
+from tests.server.test_server import Running, until_health
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 

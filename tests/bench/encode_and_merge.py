@@ -3,13 +3,13 @@
 import numpy as np
 
 from mind.artifact import Artifact
-from mind.collection import Hits
 from mind.encoder import NumpyEncoder
+from mind.milvus.collection import Hits
 from mind.paddle_encoder import PaddleEncoder
-from server.merge import Exclusions, Strategy, merge
+from server.serving.merge import Exclusions, Strategy, merge
 from tests.artifacts import hyper_parameters_of, make_weights
 from tests.bench.machine import compare, console, describe
-from tests.test_merge import plain_merge
+from tests.server.test_merge import plain_merge
 
 ITEMS, DIM, INTERESTS, MAXLEN, TOP_K = 100_000, 64, 4, 20, 50
 

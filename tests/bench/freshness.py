@@ -13,10 +13,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from indexer.attributes import Attributes
 from indexer.build import build, choose_index
-from indexer.changes import Proposal, Summary, Upsert, delete
-from indexer.journal import Journal
+from indexer.items.attributes import Attributes
+from indexer.items.changes import Proposal, Summary, Upsert, delete
+from indexer.items.journal import Journal
 from indexer.store import Connection, Store
 from mind.artifact import load_artifact
 from tests.artifacts import make_artifact

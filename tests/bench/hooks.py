@@ -8,9 +8,9 @@ import numpy as np
 from mind.artifact import Float32
 from mind.vocabulary import Vocabulary
 from protos.recall.v1 import recall_pb2
-from server.calls import Calls
-from server.sampling import recall
-from server.telemetry import CALL_SPAN, Telemetry
+from server.edge.calls import Calls
+from server.watching.sampling import recall
+from server.watching.telemetry import CALL_SPAN, Telemetry
 
 CALLS, ROUNDS, BATCH = 3_200, 15, 32
 """Calls of a round, and how many share a batch, as they do under load."""

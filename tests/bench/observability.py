@@ -25,7 +25,7 @@ from rich.table import Table
 from mind.artifact import Float32, load_artifact
 from server.listeners import make_metrics, make_telemetry
 from server.settings import Settings
-from server.telemetry import SILENT, Telemetry
+from server.watching.telemetry import SILENT, Telemetry
 from tests.bench import hooks
 from tests.bench.machine import console, describe
 from tests.bench.serving import world

@@ -21,12 +21,12 @@ import numpy as np
 
 from clients import RecallClient
 from indexer.store import Connection, Store
-from indexer.users import encode_users
+from indexer.users.encode import encode_users
 from mind.artifact import Artifact, load_artifact, write_artifact
 from mind.encoder import NumpyEncoder
+from mind.milvus.users import unit_interests
 from mind.sequences import Sequences
 from mind.transfer import Models
-from mind.users import unit_interests
 from tests.bench.machine import compare, console, describe
 from tests.bench.serving.world import ROOT, build_and_publish, milvus, our_server, read_histories, write_data
 

@@ -19,10 +19,10 @@ import psutil
 from mind.artifact import load_artifact
 from server.app import RecallServer
 from server.settings import Settings
+from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
 
-ROOT = Path(__file__).parents[2]
 TOKEN = "correct horse battery"
 """What its AdminService wants."""
 

@@ -18,9 +18,9 @@ import pyarrow.parquet as pq
 
 from clients.bulk_input import open_histories
 from clients.user_files import FileError, read_titles, read_users
-from indexer.attributes import read_attributes
 from indexer.errors import IndexerError
-from indexer.index_file import read_index
+from indexer.items.attributes import read_attributes
+from indexer.tuning.index_file import read_index
 from mind.artifact import content_version, load_artifact
 from mind.config import load_config
 from mind.data.features import read_features

@@ -23,9 +23,9 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from rich.progress import Progress
 
-from indexer.attributes import read_attributes
 from indexer.build import build, choose_index
-from indexer.release import publish
+from indexer.items.attributes import read_attributes
+from indexer.rollout.release import publish
 from indexer.store import Connection, Store
 from mind.artifact import load_artifact
 from protos.recall.v1 import admin_pb2, recall_pb2
@@ -35,7 +35,7 @@ from tests.faults.fake_server import TOKEN, fake_server
 from tests.faults.ground import own_milvus
 from tests.faults.odd_requests import ADMIN, PATIENT_S, RECALL, Asked, odd_requests
 from tests.faults.tally import Tally, console
-from tests.test_service import running
+from tests.server.test_service import running
 
 IN_FLIGHT = 16
 MAX_GROWTH_MB = 40

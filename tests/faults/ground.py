@@ -14,14 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from clients import AsyncRecallClient, UnavailableError
-from indexer.attributes import Attributes
 from indexer.build import build, choose_index
-from indexer.release import publish, rollback
+from indexer.items.attributes import Attributes
+from indexer.rollout.release import publish, rollback
 from indexer.store import Connection, Store
 from mind.artifact import Artifact, load_artifact
 from tests.artifacts import make_artifact
 from tests.milvus_server import ROOT, Milvus
-from tests.test_service import Server
+from tests.server.test_service import Server
 
 console = Console(highlight=False, width=150)
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # a traceback for every call that finds nothing

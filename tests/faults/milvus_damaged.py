@@ -13,7 +13,7 @@ from pymilvus import MilvusClient
 
 from clients import AsyncRecallClient
 from mind.artifact import Artifact
-from mind.collection import ALIAS, ITEM_ID
+from mind.milvus.collection import ALIAS, ITEM_ID
 from tests.faults.ground import Findings, make_models, own_milvus, release, say, serving, until_health
 from tests.faults.load import SETTLE_S, Answers, Load
 from tests.milvus_server import Milvus

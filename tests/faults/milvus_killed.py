@@ -17,7 +17,7 @@ from pymilvus import MilvusClient
 
 from indexer.errors import IndexerError
 from indexer.store import Connection, Store
-from mind.collection import EMBEDDING, ITEM_ID
+from mind.milvus.collection import EMBEDDING, ITEM_ID
 from tests.faults.ground import DIM, Findings, make_models, own_milvus, release, say, serving, until_health
 from tests.faults.load import SETTLE_S, Answers, Load, begin
 from tests.milvus_server import Milvus

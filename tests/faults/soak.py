@@ -17,7 +17,7 @@ import typer
 from rich.table import Table
 
 from indexer.catalogue import item_collections
-from indexer.release import prune
+from indexer.rollout.release import prune
 from indexer.store import Connection, Store
 from mind.artifact import Artifact
 from tests.faults.ground import console, make_models, own_milvus, release, say, serving

@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 from pymilvus import MilvusClient
 
 from mind.artifact import load_artifact
-from mind.collection import ALIAS, EMBEDDING, METRIC
+from mind.milvus.collection import ALIAS, EMBEDDING, METRIC
 from mind.paddle_encoder import PaddleEncoder
 from tests.bench.serving.world import SEARCH_PARAMS
 

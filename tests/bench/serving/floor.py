@@ -16,8 +16,8 @@ from pymilvus import MilvusClient
 from pymilvus.client.prepare import Prepare
 
 from mind.artifact import load_artifact
-from mind.collection import EMBEDDING, METRIC
 from mind.encoder import NumpyEncoder
+from mind.milvus.collection import EMBEDDING, METRIC
 from tests.bench.serving.article import merge
 from tests.bench.serving.world import SEARCH_PARAMS, TOP_K, answer_lines, pad_histories, read_histories, watching
 

@@ -25,9 +25,9 @@ from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import item_ids, nearest_items
 from mind.sequences import Int64, Sequences, pad_last
 from mind.vocabulary import Vocabulary
+from tests import ROOT
 from tests.artifacts import hyper_parameters_of
 
-ROOT = Path(__file__).parents[3]
 SEED = 2024
 DIM, INTERESTS, MAXLEN, TOP_K = 64, 4, 20, 50
 ITEMS_A_CLUSTER = 200

@@ -1,0 +1,1 @@
+"""The commands of `python -m indexer`: options in, lines out."""

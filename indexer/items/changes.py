@@ -1,0 +1,325 @@
+"""Items that are added, changed or deleted between two builds of their collection.
+
+Everything is staged in the journal first, files are checked before that, and staging what is there already changes
+nothing; so a command may be killed at any moment and given again. One at a time: two that change the same item at
+once may undo each other's change.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+
+from indexer.build import Progress
+from indexer.catalogue import now
+from indexer.errors import RefusedError, VerificationError
+from indexer.items.attributes import ARROW, absent_of
+from indexer.items.item_files import ItemFile
+from indexer.items.journal import Journal
+from indexer.store import Row
+from mind.artifact import Artifact, Float32
+from mind.fresh_items import AttributeVectors, Neighbours, count_neighbours, from_neighbours
+from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE, VectorSource
+from mind.milvus.journal import APPLIED, CHANGED_AT, DELETE, KNOWN, NAMES, NEIGHBOURS, OP, UPSERT
+from mind.sequences import Int64, Sequences
+
+MAX_LEARNT = 200_000
+"""Items of the model that vectors from attributes are learnt from, at most; drawn at random where there are more."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class Summary:
+    """What a command did."""
+
+    added: dict[str, int] = field(default_factory=dict)
+    """Items that the model does not know, by the source of their vector."""
+    changed: int = 0
+    """Items that were there and are different now."""
+    replaced: int = 0
+    """Values that the build gave to attributes of the model's items, and that became others."""
+    deleted: int = 0
+    unchanged: set[int] = field(default_factory=set)
+    """Items that already were as they should be."""
+    no_vector: set[int] = field(default_factory=set)
+    """New items that were left out because nothing says anything about their vector."""
+    unknown: set[int] = field(default_factory=set)
+    """Items to delete that are not in the collection."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What an item is to become."""
+
+    item_id: int
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """Attributes; those left out stay as they are."""
+    vector: Float32 | None = None
+    """[D] float32; None keeps the vector it has, or derives one from attributes if it has none."""
+    source: VectorSource = VectorSource.GIVEN
+    """Of `vector`."""
+    neighbours: str = "[]"
+    """JSON, what `vector` was derived from."""
+    changed_at: str = ""
+    """When it was changed; now if empty."""
+
+
+class Upsert:
+    """Stages proposals for the collection of a model."""
+
+    def __init__(self, journal: Journal, model: Artifact, summary: Summary) -> None:
+        """`summary`: is kept up to date."""
+        self.journal, self.model, self.summary = journal, model, summary
+        self.vocabulary = model.vocabulary
+        self._embedding = model.weights.item_embedding
+        self._touched: set[int] = set()  # an item may be in several files, and counts once
+        self._kinds = {name: column.type for name, column in journal.columns.items() if name != VECTOR_SOURCE}
+
+    def stage(self, proposals: Iterable[Proposal], on_batch: Callable[[int], None] = lambda rows: None) -> None:
+        """Write down what differs from what is there; told the number of proposals after every batch."""
+        done = 0
+        for batch in _batched(proposals, self.journal.batch_rows):
+            self._stage({proposal.item_id: proposal for proposal in batch})
+            done += len(batch)
+            on_batch(done)
+
+    def _stage(self, proposals: dict[int, Proposal]) -> None:
+        ids = list(proposals)
+        is_known = dict(zip(ids, (self.vocabulary.item_index(np.array(ids)) > 0).tolist(), strict=True))
+        before = self.journal.rows(ids)
+        built = self.journal.items([item_id for item_id in ids if is_known[item_id] and item_id not in before])
+        rows: list[Row] = []
+        for item_id, proposal in proposals.items():
+            old = before.get(item_id)
+            if old is None and is_known[item_id]:
+                if item_id not in built:
+                    raise VerificationError(f"{self.journal.collection}: item {item_id} is missing; build it again")
+                old = built[item_id] | {OP: UPSERT, KNOWN: True, NAMES: "[]", NEIGHBOURS: "[]", APPLIED: True}
+            rows.append(self._proposed(proposal, is_known[item_id], old))
+        rows = self._with_vectors(rows, before)
+        staged = [row for row in rows if self._note(row, before.get(row[ITEM_ID]) or built.get(row[ITEM_ID]))]
+        self.journal.stage(staged)
+
+    def _proposed(self, proposal: Proposal, known: bool, old: Row | None) -> Row:
+        row = {name: absent_of(kind) for name, kind in self._kinds.items()} | (old or {}) | dict(proposal.values)
+        changed = {name for name, value in proposal.values.items() if old is None or old[name] != value or not known}
+        earlier = set(json.loads(old[NAMES]) if old else [])
+        if known:
+            self.summary.replaced += len(changed - earlier)
+        names = sorted(changed | earlier)
+        row |= {ITEM_ID: proposal.item_id, OP: UPSERT, KNOWN: known, NAMES: json.dumps(names)}
+        row |= {CHANGED_AT: proposal.changed_at or now()}
+        if known:
+            index = self.vocabulary.item_index(np.array([proposal.item_id]))[0]
+            row |= {EMBEDDING: self._embedding[index], VECTOR_SOURCE: VectorSource.TRAINED.value, NEIGHBOURS: "[]"}
+        elif proposal.vector is not None:
+            row |= {EMBEDDING: proposal.vector, VECTOR_SOURCE: proposal.source.value, NEIGHBOURS: proposal.neighbours}
+        return row
+
+    def _with_vectors(self, rows: list[Row], before: dict[int, Row]) -> list[Row]:
+        """The rows, vectors derived from attributes where there are none, or where these attributes changed."""
+        asked = [row for row in rows if self._needs_attributes(row, before.get(row[ITEM_ID]))]
+        if not asked:
+            return rows
+        vectors, told = np.zeros((len(asked), 0), np.float32), np.zeros(len(asked), np.int64)
+        if self._kinds:
+            given = [{name: row[name] for name in json.loads(row[NAMES])} for row in asked]  # others are but absent
+            vectors, told = self._by_attributes.of(self._columns(given))
+        without = set()
+        for row, vector, attributes in zip(asked, vectors, told.tolist(), strict=True):
+            row |= {EMBEDDING: vector, VECTOR_SOURCE: VectorSource.ATTRIBUTES.value, NEIGHBOURS: "[]"}
+            if not attributes:
+                without.add(row[ITEM_ID])
+        self.summary.no_vector |= without
+        return [row for row in rows if row[ITEM_ID] not in without]
+
+    def _needs_attributes(self, row: Row, old: Row | None) -> bool:
+        if EMBEDDING not in row or not row[VECTOR_SOURCE]:  # it is new, or was when its deletion was carried over
+            return True
+        if row[VECTOR_SOURCE] != VectorSource.ATTRIBUTES or old is None:
+            return False
+        return any(row[name] != old[name] for name in (NAMES, *self._kinds))
+
+    @cached_property
+    def _by_attributes(self) -> AttributeVectors:
+        """Learnt from items of the model that are in the collection, as they are there."""
+        chosen = np.sort(np.random.default_rng(0).permutation(self.vocabulary.item_id)[:MAX_LEARNT]).tolist()
+        learnt: list[Row] = []
+        for batch in _batched(chosen, self.journal.batch_rows):
+            rows = self.journal.items(batch).values()
+            learnt += [{name: row[name] for name in (ITEM_ID, *self._kinds)} for row in rows]
+        index = self.vocabulary.item_index(np.array([row[ITEM_ID] for row in learnt], np.int64))
+        return AttributeVectors(self._columns(learnt), self._embedding[index])
+
+    def _columns(self, rows: Sequence[Row]) -> dict[str, Any]:
+        return {name: pa.array([row.get(name) for row in rows], ARROW[kind]) for name, kind in self._kinds.items()}
+
+    def _note(self, row: Row, old: Row | None) -> bool:
+        """Count what becomes of an item; whether it differs from what is there."""
+        item_id, summary = row[ITEM_ID], self.summary
+        if old is not None and old.get(OP, UPSERT) == UPSERT and _same(row, old):
+            if item_id not in self._touched:
+                summary.unchanged.add(item_id)
+            return False
+        if item_id not in self._touched:
+            self._touched.add(item_id)
+            summary.unchanged.discard(item_id)
+            if row[KNOWN] or (old is not None and old[OP] == UPSERT):
+                summary.changed += 1
+            else:
+                summary.added[row[VECTOR_SOURCE]] = summary.added.get(row[VECTOR_SOURCE], 0) + 1
+        return True
+
+
+def _batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(values)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _same(row: Row, old: Row) -> bool:
+    """Whether two rows of a journal, or a row of it and one of the collection, say the same but for the time."""
+    if not np.array_equal(row[EMBEDDING], old[EMBEDDING]):
+        return False
+    compared = [name for name in old if name not in (EMBEDDING, CHANGED_AT, APPLIED)]
+    return all(row[name] == old[name] for name in compared)
+
+
+def upsert(
+    journal: Journal,
+    model: Artifact,
+    vectors: ItemFile | None,
+    attributes: ItemFile | None,
+    interactions: Sequences | None,
+    on_progress: Progress,
+) -> Summary:
+    """Add new items and change attributes.
+
+    Args:
+        journal: of the collection.
+        model: that the collection was built from.
+        vectors: new items with vectors of their own.
+        attributes: of new items and others.
+        interactions: what users had; new items in it get vectors from the items that they had together with them,
+            unless they have a vector that was given, or were deleted.
+        on_progress: told how far it is.
+
+    Raises:
+        AttributesError: a file cannot be used; nothing was changed.
+        RefusedError: a vector for an item that the model knows; nothing was changed.
+    """
+    on_progress("check", 0, 0)
+    given = vectors.check() if vectors else np.zeros(0, np.int64)
+    if attributes:
+        attributes.check()
+    known = given[model.vocabulary.item_index(given) > 0]
+    if vectors and len(known):
+        raise RefusedError(
+            f"{vectors.path}: item {known[0]} is one of the model's, whose vectors are as they were trained; "
+            f"remove the rows of the {len(known):,} such items"
+        )
+    summary = Summary()
+    stage = Upsert(journal, model, summary)
+    for proposals, total in (
+        (_from_vectors(vectors), len(given)),
+        (_from_interactions(journal, model, interactions, given), 0),
+        (_from_attributes(attributes), 0),
+    ):
+        on_progress("write", 0, total)
+        stage.stage(proposals, lambda rows, total=total: on_progress("write", rows, total))  # type: ignore[misc]
+    journal.apply(on_progress)
+    return summary
+
+
+def _from_vectors(file: ItemFile | None) -> Iterator[Proposal]:
+    for item_id, vectors in file.batches() if file else ():
+        for one, vector in zip(item_id.tolist(), vectors, strict=True):
+            yield Proposal(one, vector=vector)
+
+
+def _from_attributes(file: ItemFile | None) -> Iterator[Proposal]:
+    for item_id, columns in file.batches() if file else ():
+        assert isinstance(columns, dict)  # noqa: S101 - a file of attributes
+        for row, one in enumerate(item_id.tolist()):
+            cells = {name: values[row] for name, values in columns.items()}
+            yield Proposal(one, {name: value for name, value in cells.items() if value is not None})
+
+
+def _from_interactions(
+    journal: Journal, model: Artifact, interactions: Sequences | None, given: Int64
+) -> Iterator[Proposal]:
+    if interactions is None:
+        return
+    for batch in _batched(count_neighbours(interactions, model.vocabulary), journal.batch_rows):
+        ids = [item_id for item_id, _ in batch]
+        before, spared = journal.rows(ids), set(np.intersect1d(ids, given).tolist())
+        for item_id, neighbours in batch:
+            old = before.get(item_id, {})
+            if old.get(OP) == DELETE or old.get(VECTOR_SOURCE) == VectorSource.GIVEN or item_id in spared:
+                continue
+            proposal = proposal_from_neighbours(item_id, neighbours, model)
+            if proposal is not None:
+                yield proposal
+
+
+def proposal_from_neighbours(item_id: int, neighbours: Neighbours, model: Artifact, **more: Any) -> Proposal | None:
+    """A new item in the space of a model; None if the model knows none of its neighbours."""
+    vector = from_neighbours(neighbours, model.vocabulary, model.weights.item_embedding)
+    if vector is None:
+        return None
+    weights = [round(weight, 6) for weight in neighbours.weight.tolist()]
+    text = json.dumps(list(zip(neighbours.item_id.tolist(), weights, strict=True)))
+    return Proposal(item_id, vector=vector, source=VectorSource.NEIGHBOURS, neighbours=text, **more)
+
+
+def neighbours_of(text: str) -> Neighbours | None:
+    """What `proposal_from_neighbours` wrote; None if it is empty."""
+    pairs = json.loads(text)
+    if not pairs:
+        return None
+    item_id, weight = zip(*pairs, strict=True)
+    return Neighbours(np.array(item_id, np.int64), np.array(weight, np.float32))
+
+
+def delete(journal: Journal, item_id: Int64, on_progress: Progress) -> Summary:
+    """Delete items, those of the model too. What is deleted stays so until an upsert names it."""
+    summary = Summary()
+    on_progress("write", 0, len(item_id))
+    for start in range(0, len(item_id), journal.batch_rows):
+        stage_deletes(journal, {one: now() for one in item_id[start : start + journal.batch_rows].tolist()}, summary)
+        on_progress("write", min(start + journal.batch_rows, len(item_id)), len(item_id))
+    journal.apply(on_progress)
+    return summary
+
+
+def stage_deletes(journal: Journal, changed_at: dict[int, str], summary: Summary, unseen: bool = False) -> None:
+    """Write down that items are deleted, by id and when.
+
+    `unseen`: those too that the collection never had, so that they stay out of what is released after it.
+    """
+    before = journal.rows(list(changed_at))
+    built = journal.items([item_id for item_id in changed_at if item_id not in before])
+    absent: Row = {name: absent_of(column.type) for name, column in journal.columns.items()}
+    absent[EMBEDDING] = np.zeros(journal.dim, np.float32)
+    rows = []
+    for item_id, at in changed_at.items():
+        if item_id in before:
+            row = before[item_id]
+        elif item_id in built or unseen:
+            row = built.get(item_id, absent | {ITEM_ID: item_id})
+            row |= {KNOWN: item_id in built, NAMES: "[]", NEIGHBOURS: "[]", OP: UPSERT}
+        else:
+            summary.unknown.add(item_id)
+            continue
+        if row[OP] == DELETE:
+            summary.unchanged.add(item_id)
+            continue
+        summary.deleted += 1
+        rows.append(row | {OP: DELETE, CHANGED_AT: at})
+    journal.stage(rows)

@@ -1,0 +1,180 @@
+"""Files of new vectors, changed attributes and deleted ids, read in batches so that they may be larger than memory.
+
+Each is read twice: `check` goes through the whole file before anything is changed. Rows in messages are counted from 1,
+after the header.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from indexer.errors import AttributesError
+from indexer.items.attributes import (
+    LEAST_ID,
+    SEPARATOR,
+    check_distinct,
+    check_names,
+    converted,
+    is_text,
+    item_ids,
+    reading,
+    split_values,
+)
+from indexer.store import Column
+from mind.artifact import Float32
+from mind.milvus.collection import EMBEDDING, ITEM_ID
+from mind.sequences import Int64
+
+_BLOCK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class ItemFile:
+    """A CSV or Parquet file with a row for each item."""
+
+    path: Path
+    id_column: str
+    kinds: Mapping[str, Column]
+    """What the collection takes for each attribute; only those that the file has are read."""
+    dim: int = 0
+    """Length of the vectors in column `embedding`; 0 for a file of attributes."""
+    batch_rows: int = 5_000
+
+    def check(self) -> Int64:
+        """Go through the whole file; its item ids, ascending.
+
+        Raises:
+            AttributesError: what is wrong, with column, row, value and limit.
+        """
+        names = self._names()
+        check_names(self.path, names, [self.id_column, EMBEDDING] if self.dim else [self.id_column])
+        taken = [self.id_column, EMBEDDING] if self.dim else [self.id_column, *self.kinds]
+        for name in names:
+            if name not in taken:
+                known = ", ".join(taken[1:]) or "none"
+                raise AttributesError(f"{self.path}: column {name!r}: the collection's attributes are {known}")
+        ids = [item_id for item_id, _ in self.batches()]
+        if not ids:
+            raise AttributesError(f"{self.path}: a header and no rows")
+        return check_distinct(self.path, self.id_column, np.concatenate(ids))
+
+    def batches(self) -> Iterator[tuple[Int64, dict[str, list[Any]] | Float32]]:
+        """Item ids [n], and either the attributes that the file has, None where a cell is empty, or vectors [n, D]."""
+        first = 1
+        for batch in self._read():
+            item_id = item_ids(self.path, self.id_column, batch.column(self.id_column), first)
+            if self.dim:
+                yield item_id, self._vectors(batch.column(EMBEDDING), first)
+            else:
+                names = [name for name in batch.schema.names if name != self.id_column]
+                yield item_id, {name: self._values(name, batch.column(name), first) for name in names}
+            first += len(batch)
+
+    def _names(self) -> list[str]:
+        with reading(self.path):
+            if self.path.suffix == ".parquet":
+                return list(pyarrow.parquet.read_schema(self.path).names)
+            if self.path.suffix == ".csv":
+                with self.path.open(encoding="utf-8-sig", newline="") as file:
+                    return next(csv.reader(file), [])
+        raise AttributesError(f"{self.path}: expected a file that ends in .csv or .parquet")
+
+    def _read(self) -> Iterator[Any]:
+        with reading(self.path):
+            if self.path.suffix == ".parquet":
+                with pyarrow.parquet.ParquetFile(self.path) as file:
+                    for batch in file.iter_batches(self.batch_rows):
+                        batch.validate(full=True)  # text that is no UTF-8 is found here
+                        yield batch
+                return
+            names = self._names()
+            blocks = pyarrow.csv.open_csv(
+                self.path,
+                pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
+                pyarrow.csv.ParseOptions(newlines_in_values=True),
+                pyarrow.csv.ConvertOptions(
+                    column_types=dict.fromkeys(names, pa.large_string()), null_values=[""], strings_can_be_null=True
+                ),
+            )
+            for block in blocks:
+                for start in range(0, len(block), self.batch_rows):
+                    yield block.slice(start, self.batch_rows)
+
+    def _values(self, name: str, column: Any, first: int) -> list[Any]:
+        kind = self.kinds[name]
+        if kind.type.startswith("ARRAY<") and is_text(column.type):
+            column = split_values(column)
+        values: list[Any] = converted(self.path, name, column, kind.type, first).to_pylist()
+        for row, value in enumerate(values, first):
+            if isinstance(value, list) and len(value) > kind.max_capacity:
+                raise self._too_large(row, name, f"{len(value):,} values", f"{kind.max_capacity:,}")
+            for text in value if isinstance(value, list) else [value]:
+                if isinstance(text, str) and len(text.encode()) > kind.max_length:
+                    raise self._too_large(row, name, f"{len(text.encode()):,} bytes", f"{kind.max_length:,}")
+        return values
+
+    def _too_large(self, row: int, name: str, found: str, limit: str) -> AttributesError:
+        return AttributesError(
+            f"{self.path}: row {row}: {name} has {found}, the collection takes {limit}, twice the most that it was "
+            "built with or a little more; build again for longer ones"
+        )
+
+    def _vectors(self, column: Any, first: int) -> Float32:
+        if is_text(column.type):
+            column = split_values(column)
+        if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
+            if not pa.types.is_fixed_size_list(column.type):
+                raise AttributesError(
+                    f"{self.path}: column {EMBEDDING} is {column.type}, it must hold lists of numbers "
+                    f"(in CSV, numbers with {SEPARATOR!r} between them)"
+                )
+            column = column.cast(pa.list_(column.type.value_type))
+        lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
+        if (lengths != self.dim).any():
+            row = int(np.argmax(lengths != self.dim))
+            raise AttributesError(
+                f"{self.path}: row {row + first}: {EMBEDDING} has {lengths[row]} numbers, the model's have {self.dim}"
+            )
+        try:
+            flat = pc.list_flatten(column).cast(pa.float64())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise AttributesError(f"{self.path}: column {EMBEDDING}: {' '.join(str(error).split())}") from error
+        with np.errstate(over="ignore"):
+            vectors: Float32 = flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, self.dim)
+        wrong = ~np.isfinite(vectors).all(axis=1)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            raise AttributesError(f"{self.path}: row {row + first}: {EMBEDDING} has NaN, empty or infinite values")
+        return vectors
+
+
+def read_ids(path: Path) -> Int64:
+    """Ids of a text file, one a line; a first line `item_id` is a header. Ascending, each once.
+
+    Raises:
+        AttributesError: the file cannot be read, or a line is no id.
+    """
+    ids = []
+    with reading(path), path.open(encoding="utf-8-sig") as lines:
+        for number, line in enumerate(lines, 1):
+            if (text := line.strip()) and not (number == 1 and text == ITEM_ID):
+                ids.append(parse_id(text, f"{path}: line {number}"))
+    if not ids:
+        raise AttributesError(f"{path}: holds no ids")
+    return np.unique(np.array(ids, np.int64))
+
+
+def parse_id(text: str, where: str) -> int:
+    """An item id from text. Raises AttributesError."""
+    digits = text.strip().removeprefix("-")
+    if len(digits) <= 19 and digits.isascii() and digits.isdigit() and LEAST_ID <= int(text) < 2**63:
+        return int(text)
+    raise AttributesError(f"{where}: {text[:60]!r} is no item id: an integer from -2^63 + 1 to 2^63 - 1")

@@ -1,0 +1,98 @@
+"""The journal of an item collection: changes are staged in it, then applied, so that no kill leaves one half done.
+
+`mind.milvus.journal` says what the rows mean. Staging and applying may be repeated at any point: both write whole
+rows by id.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from indexer.build import MAX_MESSAGE_BYTES, Progress
+from indexer.catalogue import describe, fingerprint_of
+from indexer.errors import RefusedError
+from indexer.store import Row, Store
+from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
+from mind.milvus.journal import APPLIED, DELETE, FIELDS, OP, PENDING
+
+MAX_BATCH_ROWS = 5_000
+"""Rows that are read or written at once."""
+
+
+class Journal:
+    """The journal of one collection, made when it is first needed."""
+
+    def __init__(self, store: Store, collection: str) -> None:
+        """Load the collection and its journal.
+
+        Raises:
+            RefusedError: the collection was built before there were journals, or its build did not finish.
+        """
+        self._store = store
+        self.collection = collection
+        self.columns = store.columns(collection)
+        """The attributes of the collection, the source of the vector among them."""
+        if VECTOR_SOURCE not in self.columns:
+            raise RefusedError(
+                f"{collection}: its items have no {VECTOR_SOURCE}, so it cannot be changed; build it again"
+            )
+        self.dim = fingerprint_of(describe(collection, store.properties(collection) or {}, None)).dim
+        """Length of a vector (D)."""
+        store.load(collection)
+        self.name = store.create_journal(collection)
+        row_bytes = 4096 + 4 * self.dim + sum(column.max_bytes for column in self.columns.values())
+        self.batch_rows = max(1, min(MAX_BATCH_ROWS, MAX_MESSAGE_BYTES // row_bytes))
+        """Rows that fit into a message, however long their texts are."""
+
+    def rows(self, item_id: list[int]) -> dict[int, Row]:
+        """What is journaled of some items, by id."""
+        return _by_id(self._store.rows(self.name, item_id)) if item_id else {}
+
+    def items(self, item_id: list[int]) -> dict[int, Row]:
+        """Rows of the item collection, by id."""
+        return _by_id(self._store.rows(self.collection, item_id)) if item_id else {}
+
+    def walk(self, name: str, filter_: str) -> Iterator[list[Row]]:
+        """All rows of the journal or the collection that match, by ascending id, in batches."""
+        last = ""
+        while rows := self._store.rows(name, f"({filter_}){last}", self.batch_rows, first=True):
+            yield [_plain(row) for row in rows]
+            last = f" and {ITEM_ID} > {rows[-1][ITEM_ID]}"
+
+    def stage(self, rows: Iterable[Row]) -> None:
+        """Write changes down, to be applied."""
+        self._store.upsert(self.name, [row | {APPLIED: False} for row in rows])
+
+    def apply(self, on_progress: Progress) -> None:
+        """Bring everything that is staged, by whatever process, into the collection."""
+        done = total = 0
+        while True:
+            rows = [_plain(row) for row in self._store.rows(self.name, PENDING, self.batch_rows)]
+            if len(rows) == self.batch_rows and not total:
+                total = self._store.count(self.name, PENDING)
+            on_progress("apply", done, total)
+            self._store.delete(self.collection, [row[ITEM_ID] for row in rows if row[OP] == DELETE])
+            self._store.upsert(self.collection, [item_of(row) for row in rows if row[OP] != DELETE])
+            self._store.upsert(self.name, [row | {APPLIED: True} for row in rows])
+            done += len(rows)
+            if len(rows) < self.batch_rows:
+                return
+
+
+def item_of(row: Row) -> Row:
+    """The row of the item collection that a row of the journal holds."""
+    return {name: value for name, value in row.items() if name not in FIELDS}
+
+
+def _by_id(rows: list[Row]) -> dict[int, Row]:
+    return {row[ITEM_ID]: _plain(row) for row in rows}
+
+
+def _plain(row: Row) -> Row:
+    """With the vector as float32 and lists as lists, so that equal rows compare equal."""
+    plain: dict[str, Any] = {
+        name: value if isinstance(value, str | int | float | bool) else list(value) for name, value in row.items()
+    }
+    plain[EMBEDDING] = np.asarray(row[EMBEDDING], np.float32)
+    return plain

@@ -1,0 +1,1 @@
+"""Measures indexes on real histories and chooses one."""

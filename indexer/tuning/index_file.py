@@ -1,0 +1,69 @@
+"""The file that carries an index from `tune` to `build`: JSON, written whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from indexer.build import Index
+from indexer.errors import RefusedError
+from indexer.tuning.tune import Tuned
+from mind.config import explain
+from mind.data.paddlerec import replacing
+
+
+class IndexFile(BaseModel):
+    """How to index and search; `Fingerprint` tells what each field does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: str = Field(min_length=1)
+    build_params: dict[str, int | float | str] = {}
+    search_params: dict[str, int | float | str] = {}
+    filter_search_params: dict[str, int | float | str] = {}
+    interest_cosine: float = Field(1, gt=0, le=1)
+    measured: dict[str, Any] = {}
+    """How it was chosen, for people; a build does not read it."""
+
+
+def read_index(path: Path) -> IndexFile:
+    """Read what `write_index` wrote, or somebody by hand.
+
+    Raises:
+        RefusedError: it cannot be read or is something else.
+    """
+    try:
+        return IndexFile.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise RefusedError(f"{path}: --index cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise RefusedError(f"{path}: {'; '.join(explain(error).splitlines())}") from error
+
+
+def write_index(path: Path, tuned: Tuned, model_version: str, milvus_version: str) -> None:
+    """Write the choice.
+
+    Raises:
+        DataError: the disk refused it; a file that was there before is unharmed.
+    """
+    index: Index = tuned.best.index
+    content = IndexFile(
+        type=index.type,
+        build_params=dict(index.build_params),
+        search_params=dict(index.search_params),
+        filter_search_params=dict(index.filter_search_params),
+        interest_cosine=index.interest_cosine,
+        measured={
+            "recall": round(tuned.best.recall, 5),
+            "users_per_s": round(tuned.best.users_per_s, 1),
+            "ratio": round(tuned.ratio, 3),
+            "users": tuned.users,
+            "min_recall": tuned.min_recall,
+            "filtered_recall": {filter_: round(recall, 5) for filter_, recall in tuned.filtered.items()},
+            "model_version": model_version,
+            "milvus_version": milvus_version,
+        },
+    )
+    with replacing(path) as file:
+        file.write_text(json.dumps(content.model_dump(), indent=2) + "\n", encoding="utf-8")

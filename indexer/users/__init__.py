@@ -1,0 +1,1 @@
+"""Remembered users in a release: encoded before servers switch to it."""

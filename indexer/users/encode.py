@@ -1,0 +1,162 @@
+"""The remembered users in a release: encoded with its model before servers switch to it.
+
+Histories are the truth, vectors follow; a user whose vectors are of the right history is passed over, so the job may be
+killed and run again. What it has written it holds against the histories again, under strong consistency: a user who was
+deleted meanwhile does not come back. Servers do the same (`server.users.vectors`), and catch up after the switch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from indexer.build import Progress
+from indexer.errors import RefusedError
+from indexer.model import load_model
+from indexer.store import Store
+from indexer.users.store import Users, UserStore
+from mind.artifact import Artifact
+from mind.encoder import NumpyEncoder, check_golden
+from mind.milvus.collection import is_item_collection
+from mind.milvus.users import CLOCK_MARGIN_MS, USERS, UserVectors, is_user_vectors, now_ms, unit_interests
+from mind.transfer import Models
+
+PAGE_USERS = 2_000
+"""Users read, encoded and written at once."""
+PAGE_VECTORS = 10_000
+"""Vectors whose users are looked up at once."""
+MAX_ROUNDS = 10
+"""How often a user who is written all the time is encoded anew; the server that writes keeps it in step."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What bringing the users of a release into step did."""
+
+    users: int
+    """Remembered."""
+    encoded: int
+    """Of them, those whose vectors were missing or of an older history."""
+
+
+def encode_users(store: Store, model_version: str, models: Models, on_progress: Progress) -> Encoded | None:
+    """Bring the user vectors of a model into step with the histories.
+
+    Args:
+        store: Milvus.
+        model_version: of the release that comes next.
+        models: where the model is.
+        on_progress: told the stage, users done, users in all.
+
+    Returns:
+        None if no users are remembered.
+
+    Raises:
+        RefusedError: users are remembered and the model to encode them with cannot be used.
+    """
+    users = UserStore(store)
+    remembered = users.count() if users.exists() else 0
+    if not remembered:
+        return None
+    try:
+        model = load_model(models, model_version)
+    except RefusedError as error:
+        why = f"{remembered:,} users are remembered and must be encoded with model {model_version}"
+        raise RefusedError(f"{why}: {error}") from error
+    return _Encoding(users, model, on_progress).run(remembered)
+
+
+def forget_models(store: Store, on_drop: Callable[[str], None]) -> None:
+    """Drop the user vectors of models that no item collection is left of; histories stay."""
+    names = store.collections()
+    kept = {name.split("_")[1] for name in filter(is_item_collection, names)}
+    for name in filter(is_user_vectors, names):
+        if name.split("_")[1] not in kept:
+            store.drop(name)
+            on_drop(name)
+
+
+def purge(store: Store, on_purge: Callable[[str], None]) -> None:
+    """Remove vectors whose users are gone, and have Milvus write all collections of users anew without the deleted.
+
+    Args:
+        store: Milvus.
+        on_purge: told the name of every collection.
+    """
+    users = UserStore(store)
+    if not users.exists():
+        return
+    users.count()  # brings it into memory
+    for vectors in users.vectors():
+        store.load(vectors.collection)
+        remove_orphans(users, vectors)
+    for name in (USERS, *(vectors.collection for vectors in users.vectors())):
+        store.flush(name)
+        users.compact(name)
+        on_purge(name)
+
+
+def remove_orphans(users: UserStore, vectors: UserVectors) -> None:
+    """Remove the vectors of users who are not remembered any more; the collection must be in memory."""
+    for user_ids in users.encoded(vectors, PAGE_VECTORS):
+        there = users.updated_at(user_ids)
+        users.delete_vectors(vectors, [user_id for user_id in user_ids if user_id not in there])
+
+
+class _Encoding:
+    def __init__(self, users: UserStore, model: Artifact, on_progress: Progress) -> None:
+        self._users = users
+        self._model = model
+        self._encoder = NumpyEncoder(model.weights, model.hyper_parameters)
+        check_golden(self._encoder, model)
+        self._on_progress = on_progress
+        sizes = model.hyper_parameters.num_interests, model.hyper_parameters.embedding_dim
+        wanted = UserVectors(model_version=model.model_version, num_interests=sizes[0], dim=sizes[1])
+        self._vectors = users.open_vectors(wanted)
+
+    def run(self, remembered: int) -> Encoded:
+        """All users, or those written since the last time; then those written while this went on."""
+        if not self._vectors.complete:
+            remove_orphans(self._users, self._vectors)  # which a job that was killed may have left
+        encoded = 0
+        since = self._vectors.synced_from
+        for _ in range(2):
+            started = now_ms()
+            encoded += self._pass(max(0, since - CLOCK_MARGIN_MS), remembered)
+            since = started
+            if encoded:
+                self._on_progress("index", 0, 0)
+                self._users.seal(self._vectors)
+        self._vectors = self._vectors.model_copy(update={"synced_from": since})
+        self._users.mark(self._vectors)
+        return Encoded(remembered, encoded)
+
+    def _pass(self, since: int, remembered: int) -> int:
+        done = encoded = 0
+        for page in self._users.since(since, PAGE_USERS):
+            encoded += self._bring_into_step(page)
+            done += len(page.user_ids)
+            self._on_progress("users", done, max(done, remembered))
+        return encoded
+
+    def _bring_into_step(self, page: Users) -> int:
+        encoded_at = self._users.encoded_at(self._vectors, page.user_ids)
+        behind = [
+            number
+            for number, (user_id, at) in enumerate(zip(page.user_ids, page.updated_at, strict=True))
+            if encoded_at.get(user_id) != at
+        ]
+        users = Users(*([column[number] for number in behind] for column in vars(page).values()))
+        for _ in range(MAX_ROUNDS):
+            if not users.user_ids:
+                break
+            users = self._write(users)
+        return len(behind)
+
+    def _write(self, users: Users) -> Users:
+        """Encode and store users; returns those who were written meanwhile, as they are now."""
+        weights = self._model.hyper_parameters
+        interests = unit_interests(users.histories, self._model.vocabulary, self._encoder, weights)
+        self._users.write_vectors(self._vectors, users, interests)
+        now = self._users.updated_at(users.user_ids)
+        self._users.delete_vectors(self._vectors, [user_id for user_id in users.user_ids if user_id not in now])
+        pairs = zip(users.user_ids, users.updated_at, strict=True)
+        return self._users.read([user_id for user_id, at in pairs if now.get(user_id, at) != at])

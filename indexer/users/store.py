@@ -1,0 +1,191 @@
+"""Remembered users in Milvus, as the batch job sees them. Speaks through the connection of `indexer.store`."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pymilvus import DataType, MilvusClient
+
+from indexer.store import Store
+from mind.artifact import Float32
+from mind.milvus.collection import EMBEDDING
+from mind.milvus.users import (
+    HIST_ITEM,
+    HNSW,
+    INTEREST_KEY,
+    MAX_KEY,
+    UPDATED_AT,
+    USER_KEY,
+    USER_VECTORS,
+    USERS,
+    UserVectors,
+    interest_keys,
+    is_user_vectors,
+    user_id_of,
+    user_key,
+    vector_rows,
+)
+from mind.sequences import Int64
+
+MAX_MESSAGE_BYTES = 32 * 2**20
+"""Bytes of one write; Milvus refuses more than 64 MiB."""
+
+
+@dataclass(frozen=True)
+class Users:
+    """Some remembered users."""
+
+    user_ids: list[str]
+    histories: list[Int64]
+    """For each, [n] int64 external ids, oldest first."""
+    updated_at: list[int]
+    """For each, milliseconds since 1970."""
+
+
+class UserStore:
+    """The few verbs that encoding remembered users needs."""
+
+    def __init__(self, store: Store) -> None:
+        """Every method raises what those of `Store` raise."""
+        self._store = store
+        self._milvus = store._client
+        self._timeout = store.connection.timeout_s
+
+    def exists(self) -> bool:
+        """Whether users were ever remembered."""
+        return USERS in self._store.collections()
+
+    def count(self) -> int:
+        """Remembered users, exactly; their collection is in memory afterwards."""
+        self._store.load(USERS)
+        return self._store.count(USERS)
+
+    def vectors(self) -> list[UserVectors]:
+        """All collections of vectors."""
+        found = []
+        for name in filter(is_user_vectors, self._store.collections()):
+            vectors = UserVectors.from_json((self._store.properties(name) or {}).get(USER_VECTORS, ""))
+            if vectors:
+                found.append(vectors)
+        return found
+
+    def open_vectors(self, wanted: UserVectors) -> UserVectors:
+        """Make a collection of vectors if it is not there, bring it into memory, and tell how far it is."""
+        name = wanted.collection
+        if self._store.properties(name) is None:
+            schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+            schema.add_field(INTEREST_KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY)
+            schema.add_field(UPDATED_AT, DataType.INT64)
+            schema.add_field(EMBEDDING, DataType.FLOAT_VECTOR, dim=wanted.dim)
+            with self._store._speaking(f"create {name}"):
+                properties = {USER_VECTORS: wanted.to_json()}
+                self._milvus.create_collection(name, schema=schema, properties=properties, timeout=self._timeout)
+        with self._store._speaking(f"list the indexes of {name}"):
+            indexed = self._milvus.list_indexes(name, timeout=self._timeout)
+        if not indexed:
+            self._index(name)
+        self._store.load(name)
+        return UserVectors.from_json((self._store.properties(name) or {}).get(USER_VECTORS, "")) or wanted
+
+    def seal(self, vectors: UserVectors) -> None:
+        """Have everything that was written indexed; Milvus Lite searches exactly and has nothing to wait for."""
+        if not self._store.connection.is_lite:
+            self._store.flush(vectors.collection)
+            self._index(vectors.collection)
+
+    def mark(self, vectors: UserVectors) -> None:
+        """Write down how far a collection of vectors is."""
+        self._store.set_properties(vectors.collection, {USER_VECTORS: vectors.to_json()})
+
+    def since(self, updated_at: int, size: int) -> Iterator[Users]:
+        """All users written at a time or later, `size` at a time."""
+        fields = [USER_KEY, HIST_ITEM, UPDATED_AT]
+        for rows in self._pages(USERS, f"{UPDATED_AT} >= {updated_at}", fields, size):
+            yield _users(rows)
+
+    def read(self, user_ids: Sequence[str]) -> Users:
+        """Users as they are now; those who are not remembered are left out."""
+        return _users(self._rows(USERS, USER_KEY, map(user_key, user_ids), [HIST_ITEM, UPDATED_AT], "Strong"))
+
+    def updated_at(self, user_ids: Sequence[str]) -> dict[str, int]:
+        """When users were written, as of now; those who are not remembered are left out."""
+        rows = self._rows(USERS, USER_KEY, map(user_key, user_ids), [UPDATED_AT], "Strong")
+        return {user_id_of(row[USER_KEY]): row[UPDATED_AT] for row in rows}
+
+    def encoded_at(self, vectors: UserVectors, user_ids: Sequence[str]) -> dict[str, int]:
+        """`updated_at` of the histories that the stored vectors were made from; users without vectors are left out."""
+        keys = interest_keys(user_ids, vectors.num_interests)
+        rows = self._rows(vectors.collection, INTEREST_KEY, keys, [UPDATED_AT], "Bounded")
+        return {user_id_of(row[INTEREST_KEY]): row[UPDATED_AT] for row in rows}
+
+    def encoded(self, vectors: UserVectors, size: int) -> Iterator[list[str]]:
+        """All users who have vectors, those of `size` vectors at a time."""
+        for rows in self._pages(vectors.collection, f"{UPDATED_AT} >= 0", [INTEREST_KEY], size):
+            yield list(dict.fromkeys(user_id_of(row[INTEREST_KEY]) for row in rows))
+
+    def write_vectors(self, vectors: UserVectors, users: Users, interests: Float32) -> None:
+        """Store the [U, K, D] unit vectors of users, in the place of what was there."""
+        rows, absent = vector_rows(users.user_ids, users.updated_at, interests)
+        step = max(1, MAX_MESSAGE_BYTES // (MAX_KEY + 4 * vectors.dim))
+        with self._store._speaking(f"write into {vectors.collection}"):
+            for start in range(0, len(rows), step):
+                self._milvus.upsert(vectors.collection, rows[start : start + step], timeout=self._timeout)
+        self._delete(vectors.collection, absent)
+
+    def delete_vectors(self, vectors: UserVectors, user_ids: Sequence[str]) -> None:
+        """Remove all vectors of users."""
+        self._delete(vectors.collection, interest_keys(user_ids, vectors.num_interests))
+
+    def compact(self, name: str) -> None:
+        """Begin to write what is left of a collection anew, without what was deleted."""
+        with self._store._speaking(f"compact {name}"):
+            self._milvus.compact(name, timeout=self._timeout)
+
+    def _index(self, name: str) -> None:
+        index_type, params = ("FLAT", {}) if self._store.connection.is_lite else ("HNSW", HNSW)
+        self._store.index(name, index_type, params, 0, lambda rows: None)
+
+    def _delete(self, name: str, keys: list[str]) -> None:
+        if keys:
+            with self._store._speaking(f"remove users from {name}"):
+                self._milvus.delete(name, filter=f"{INTEREST_KEY} in {json.dumps(keys)}", timeout=self._timeout)
+
+    def _rows(self, name: str, key: str, keys: Any, fields: list[str], level: str) -> list[dict[str, Any]]:
+        wanted = list(keys)
+        if not wanted:
+            return []
+        with self._store._speaking(f"read from {name}"):
+            return list(
+                self._milvus.query(
+                    name,
+                    filter=f"{key} in {json.dumps(wanted)}",
+                    output_fields=[key, *fields],
+                    consistency_level=level,
+                    timeout=self._timeout,
+                )
+            )
+
+    def _pages(self, name: str, filter_: str, fields: list[str], size: int) -> Iterator[list[dict[str, Any]]]:
+        with self._store._speaking(f"read all of {name}"):
+            pages = self._milvus.query_iterator(
+                name, batch_size=size, filter=filter_, output_fields=fields, timeout=self._timeout
+            )
+        try:
+            while True:
+                with self._store._speaking(f"read all of {name}"):
+                    page = list(pages.next())
+                if not page:
+                    return
+                yield page
+        finally:
+            pages.close()
+
+
+def _users(rows: list[dict[str, Any]]) -> Users:
+    return Users(
+        [user_id_of(row[USER_KEY]) for row in rows],
+        [np.array(row[HIST_ITEM], np.int64) for row in rows],
+        [row[UPDATED_AT] for row in rows],
+    )

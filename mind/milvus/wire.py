@@ -1,0 +1,185 @@
+"""A Milvus search on the wire: vectors to the bytes of a request, the bytes of an answer to columns.
+
+Protobuf's Python objects would turn every hit into two Python objects; here arrays are read and written as they are.
+Field numbers are those of Milvus' public protocol (milvus.proto, schema.proto, common.proto); how fields become bytes
+is told at https://protobuf.dev/programming-guides/encoding/. Knows nothing of connections.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import numpy as np
+from pymilvus.client.prepare import Prepare
+from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
+
+from mind.artifact import Float32
+from mind.milvus.collection import EMBEDDING, METRIC, Hits
+from mind.sequences import Int64
+
+_BOUNDED = 2  # consistency level
+_VARINT, _BYTES = 0, 2  # wire types
+_SKIPPED = {1: 8, 5: 4}  # of the wire types that no answer of ours has, and their sizes
+_STATUS, _RESULTS = 1, 2  # fields of SearchResults
+_SCORES, _IDS, _TOPKS = 4, 5, 6  # fields of SearchResultData
+_INT_ID, _STR_ID, _DATA = 1, 2, 1  # fields of IDs, and of LongArray and StringArray
+_PLACEHOLDER, _FLOAT_VECTOR = b"$0", 101
+
+Ids = TypeVar("Ids", Int64, list[str])
+
+
+def write_search(
+    collection: str, vectors: Float32, limit: int, filter_: str, params: tuple[tuple[str, Any], ...]
+) -> bytes:
+    """A milvus.proto SearchRequest for the `limit` items nearest to each of the [Q, D] vectors, serialized."""
+    queries, dim = vectors.shape
+    header = _tag(3) + _varint(4 * dim)
+    rows = np.empty((queries, len(header) + 4 * dim), np.uint8)
+    rows[:, : len(header)] = np.frombuffer(header, np.uint8)
+    rows[:, len(header) :] = np.ascontiguousarray(vectors, "<f4").view(np.uint8)
+    value = _field(1, _PLACEHOLDER) + _tag(2, _VARINT) + _varint(_FLOAT_VECTOR) + rows.tobytes()
+    number = milvus_pb2.SearchRequest.DESCRIPTOR.fields_by_name
+    nq = _tag(number["nq"].number, _VARINT) + _varint(queries)
+    return (
+        _template(collection, limit, filter_, params)
+        + nq
+        + _field(number["placeholder_group"].number, _field(1, value))
+    )
+
+
+@lru_cache(256)
+def _template(collection: str, limit: int, filter_: str, params: tuple[tuple[str, Any], ...]) -> bytes:
+    """All of a request but the vectors; the fields of a message may be joined like text."""
+    request = Prepare.search_requests_with_expr(
+        collection,
+        anns_field=EMBEDDING,
+        param={"metric_type": METRIC, "params": dict(params)},
+        limit=limit,
+        data=np.zeros((1, 1), np.float32),
+        expr=filter_,
+        consistency_level=_BOUNDED,
+    )
+    request.ClearField("nq")
+    request.ClearField("placeholder_group")
+    return bytes(request.SerializeToString())
+
+
+def read_search(answer: bytes) -> tuple[Any, Hits]:
+    """The status and the hits of a serialized milvus.proto SearchResults.
+
+    Raises:
+        ValueError: it is no such message.
+    """
+    status, item_ids, scores, lengths = _read(answer, np.zeros(0, np.int64), _read_ids)
+    return status, Hits(item_ids, scores, lengths)
+
+
+def read_key_search(answer: bytes) -> tuple[Any, list[str], Float32, Int64]:
+    """The same for a collection whose primary key is text: status, keys [H], scores [H], hits of each query [Q].
+
+    Raises:
+        ValueError: it is no such message.
+    """
+    return _read(answer, [], _read_keys)
+
+
+def _read(answer: bytes, no_ids: Ids, read_ids: Callable[[memoryview], Ids]) -> tuple[Any, Ids, Float32, Int64]:
+    status = common_pb2.Status()
+    ids, scores, lengths = no_ids, np.zeros(0, np.float32), np.zeros(0, np.int64)
+    for field, content in _fields(memoryview(answer)):
+        if field == _STATUS:
+            status = common_pb2.Status.FromString(bytes(content))
+        if field == _RESULTS:
+            for column, values in _fields(content):
+                if column == _SCORES:
+                    scores = np.frombuffer(values, "<f4")
+                elif column == _TOPKS:
+                    lengths = _read_varints(values)
+                elif column == _IDS:
+                    ids = read_ids(values)
+    if not len(ids) == len(scores) == lengths.sum():
+        raise ValueError(f"{len(ids)} ids, {len(scores)} scores, {lengths.sum()} hits")
+    return status, ids, scores, lengths
+
+
+def _read_ids(ids: memoryview) -> Int64:
+    for field, longs in _fields(ids):
+        if field == _INT_ID:
+            for column, values in _fields(longs):
+                if column == _DATA:
+                    return _read_varints(values)
+    return np.zeros(0, np.int64)
+
+
+def _read_keys(ids: memoryview) -> list[str]:
+    for field, texts in _fields(ids):
+        if field == _STR_ID:
+            return list(schema_pb2.StringArray.FromString(bytes(texts)).data)
+    return []
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Number and content of every field that has bytes as its content; other fields are skipped."""
+    position = 0
+    while position < len(message):
+        key, position = _one_varint(message, position)
+        kind = key & 7
+        if kind == _VARINT:
+            _, position = _one_varint(message, position)
+        elif kind == _BYTES:
+            size, position = _one_varint(message, position)
+            content = message[position : position + size]
+            if len(content) != size:
+                raise ValueError("the message is cut off")
+            yield key >> 3, content
+            position += size
+        elif kind in _SKIPPED:
+            position += _SKIPPED[kind]
+        else:
+            raise ValueError(f"wire type {kind}")
+
+
+def _one_varint(message: memoryview, position: int) -> tuple[int, int]:
+    """A number and the position behind it."""
+    value = shift = 0
+    while True:
+        if position >= len(message):
+            raise ValueError("the message is cut off")
+        byte = message[position]
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        position += 1
+        if byte < 0x80:
+            return value, position
+
+
+def _read_varints(packed: memoryview) -> Int64:
+    """Numbers of a packed repeated int64: seven bits a byte, the lowest first; the last byte is below 128."""
+    content = np.frombuffer(packed, np.uint8)
+    end = np.flatnonzero(content < 0x80)
+    if not len(end):
+        return np.zeros(0, np.int64)
+    start = np.concatenate([[0], end[:-1] + 1])
+    length = end - start + 1
+    bits = content & 0x7F
+    value: Int64 = bits[start].astype(np.int64)
+    for place in range(1, int(length.max())):
+        longer = length > place
+        value[longer] |= bits[start[longer] + place].astype(np.int64) << (7 * place)
+    return value
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _tag(number) + _varint(len(content)) + content
+
+
+def _tag(number: int, kind: int = _BYTES) -> bytes:
+    return _varint(number << 3 | kind)
+
+
+def _varint(value: int) -> bytes:
+    written = bytearray()
+    while value > 0x7F:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*written, value])

@@ -1,0 +1,1 @@
+"""What a call meets first: transport, tokens, limits, and the servicers."""

@@ -1,0 +1,48 @@
+"""`recall.v1.AdminService`: registered only when there are admin tokens, of which the door asks every call for one."""
+
+import logging
+from typing import Any
+
+import grpc
+
+from mind.milvus.collection import is_item_collection
+from protos.recall.v1 import admin_pb2, admin_pb2_grpc
+from server.errors import InvalidRequestError, RefusedError
+from server.release import Releases
+from server.store import ItemStore
+
+logger = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class AdminService(admin_pb2_grpc.AdminServiceServicer):
+    """Dropping collections and reloading."""
+
+    def __init__(self, releases: Releases, store: ItemStore) -> None:
+        self._releases = releases
+        self._store = store
+
+    async def DropItems(self, request: admin_pb2.DropItemsRequest, context: Context) -> admin_pb2.DropItemsResponse:  # noqa: N802
+        """Drop a collection; the released one only if asked twice."""
+        name = request.collection
+        if not is_item_collection(name):
+            raise InvalidRequestError("collection", f"{name!r} is no item collection's name", "UNKNOWN_COLLECTION")
+        serving = self._releases.current.collection if self._releases.loaded else None
+        if name in (serving, await self._store.live_collection()) and not request.allow_live:
+            raise RefusedError(f"collection {name} is released or being served; set allow_live to drop it all the same")
+        fingerprint = await self._store.fingerprint(name)  # counting would need it in memory
+        count = fingerprint.count if fingerprint else 0
+        await self._store.drop(name)
+        logger.warning("dropped collection %s with %d items", name, count)
+        return admin_pb2.DropItemsResponse(collection=name, dropped_count=count)
+
+    async def Reload(self, request: admin_pb2.ReloadRequest, context: Context) -> admin_pb2.ReloadResponse:  # noqa: N802
+        """Follow the alias now."""
+        before, release = await self._releases.check(insist=True)
+        return admin_pb2.ReloadResponse(
+            model_version=release.model_version,
+            collection=release.collection,
+            previous_model_version=before.model_version if before else "",
+            previous_collection=before.collection if before else "",
+        )

@@ -1,0 +1,150 @@
+"""What becomes of each call: its metrics, its span and its line in the log.
+
+A line names method, status, reason, sizes and durations; never a user's history, never a filter, never credentials.
+"""
+
+import logging
+import re
+import secrets
+import time
+from typing import Any
+
+import grpc
+
+from server.errors import DeadlineExceededError, InvalidRequestError, ServerError, StoreError
+from server.watching.logs import FIELDS
+from server.watching.telemetry import CALL_SPAN, Telemetry
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID = "x-request-id"
+"""Metadata key of the id that a call has in the log."""
+LINES_A_SECOND = 10
+"""Most lines for failures of one reason: when everything fails, answering matters more than telling."""
+LATE_S = 0.02
+"""A caller that leaves so shortly before its deadline left because of it: its clock started earlier than ours."""
+
+_SANE_ID = re.compile("[!-~]{1,128}")
+_TRACEPARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+_LEVELS = dict.fromkeys(("INVALID_ARGUMENT", "UNAUTHENTICATED", "PERMISSION_DENIED", "CANCELLED", "OK"), logging.INFO)
+_LEVELS |= dict.fromkeys(("INTERNAL", "UNKNOWN"), logging.ERROR)
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Metadata = tuple[tuple[str, str], ...]
+
+
+class Calls:
+    """Follows calls from beginning to end."""
+
+    def __init__(self, telemetry: Telemetry, access_log: bool) -> None:
+        """`access_log`: log what succeeds too, as DEBUG does."""
+        self.metrics, self.tracing = telemetry.metrics, telemetry.tracing
+        self.log_all = access_log or logger.isEnabledFor(logging.DEBUG)
+        self._lines: dict[str, tuple[int, int, int]] = {}
+        """By reason: a second, lines in it, and failures without a line since the last one."""
+
+    def begin(self, method: str, context: Context) -> "Call":
+        """A call of `recall.v1.RecallService.Recall`, say, has come."""
+        return Call(self, method, context)
+
+    def admit_line(self, reason: str) -> int | None:
+        """How many failures of this kind had no line since the last one; None if this one gets none either."""
+        now = int(time.monotonic())
+        second, lines, left_out = self._lines.get(reason, (now, 0, 0))
+        if second == now and lines >= LINES_A_SECOND:
+            self._lines[reason] = second, lines, left_out + 1
+            return None
+        self._lines[reason] = now, lines + 1 if second == now else 1, 0
+        return left_out
+
+
+class Call:
+    """One call; ends with `done`, `failed` or `cancelled`."""
+
+    __slots__ = ("_calls", "_context", "_name", "_span", "_started", "request")
+
+    def __init__(self, calls: Calls, method: str, context: Context) -> None:
+        """See `Calls.begin`."""
+        self._started = time.perf_counter()
+        self._calls, self._context = calls, context
+        self.request: Any = None
+        """What was asked, once it is decoded."""
+        self._name = method.rpartition(".")[2]
+        self._span = None
+        if calls.tracing:
+            self._span = calls.tracing.start_call(method, _metadata(context))
+            CALL_SPAN.set(self._span)  # a task of its own answers each call
+
+    def done(self, answer: Any) -> None:
+        """It is answered."""
+        self._end("OK", "")
+        if self._calls.log_all:
+            fields = {"model_version": getattr(answer, "model_version", "")}
+            if timings := getattr(answer, "timings", None):
+                fields |= {each.name: round(value, 3) for each, value in timings.ListFields()}
+            self._context.set_trailing_metadata(self._log("OK", "", f"{self._name} OK", fields))
+
+    def failed(self, error: ServerError, status: str, cause: Exception | None = None) -> Metadata:
+        """It fails with a gRPC status; `cause` is a defect whose traceback is wanted. Gives metadata for the answer."""
+        self._end(status, error.reason)
+        left_out = 0 if self._calls.log_all else self._calls.admit_line(error.reason)
+        if left_out is None:
+            return ()
+        fields: dict[str, Any] = {"left_out": left_out} if left_out else {}
+        says = str(error)
+        if isinstance(error, InvalidRequestError):
+            fields["field"] = error.field
+            says = "invalid request"  # the message quotes what was sent
+        elif isinstance(error, StoreError) and self._filtered:
+            says = says.partition(":")[0]  # what Milvus says may quote the filter
+        return self._log(status, error.reason, f"{self._name} {status}: {says}", fields, cause)
+
+    def cancelled(self) -> None:
+        """The caller left, or its deadline passed."""
+        remaining_s = self._context.time_remaining()
+        if remaining_s is not None and remaining_s < LATE_S:
+            self.failed(DeadlineExceededError("the caller did not wait longer"), "DEADLINE_EXCEEDED")
+            return
+        self._end("CANCELLED", "")
+        if self._calls.log_all:
+            self._log("CANCELLED", "", f"{self._name} CANCELLED", {})
+
+    def _end(self, status: str, reason: str) -> None:
+        if self._calls.metrics:
+            self._calls.metrics.count_request(self._name, status, reason, time.perf_counter() - self._started)
+        if self._span and self._calls.tracing:
+            self._calls.tracing.end_call(self._span, status, self._sizes())
+
+    def _log(
+        self, status: str, reason: str, says: str, fields: dict[str, Any], cause: Exception | None = None
+    ) -> Metadata:
+        """Write the line. Gives the request id as metadata."""
+        sent = _metadata(self._context)
+        request_id = sent.get(REQUEST_ID, "")
+        if not _SANE_ID.fullmatch(request_id):
+            request_id = secrets.token_hex(8)
+        total_ms = round((time.perf_counter() - self._started) * 1000, 3)
+        fields |= {"method": self._name, "status": status, "reason": reason, **self._sizes(), "total_ms": total_ms}
+        fields |= {"peer": self._context.peer(), "request_id": request_id, "trace_id": self._trace_id(sent)}
+        named = {name: fields[name] for name in FIELDS if fields.get(name) not in (None, "")}
+        logger.log(_LEVELS.get(status, logging.WARNING), "%s", says, extra=named, exc_info=cause)
+        return ((REQUEST_ID, request_id),)
+
+    @property
+    def _filtered(self) -> bool:
+        return bool(getattr(self.request, "filter", ""))
+
+    def _sizes(self) -> dict[str, int]:
+        request = self.request
+        sizes = {"users": len(request.users)} if hasattr(request, "users") else {}
+        return sizes | ({"top_k": request.top_k} if hasattr(request, "top_k") else {})
+
+    def _trace_id(self, sent: dict[str, str]) -> str:
+        if self._span:
+            return f"{self._span.get_span_context().trace_id:032x}"
+        matched = _TRACEPARENT.fullmatch(sent.get("traceparent", ""))
+        return matched[1] if matched else ""
+
+
+def _metadata(context: Context) -> dict[str, str]:
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}

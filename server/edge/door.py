@@ -1,0 +1,170 @@
+"""The door: where callers are turned away, and the one place where our exceptions become gRPC statuses.
+
+Callers are turned away when too much is in progress (grpc.aio's own maximum_concurrent_rpcs is unreliable), and while
+the server stops: what gRPC has received and not yet handed over when it shuts down is answered with a bare CANCELLED.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, NoReturn, TypeVar
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from server.edge.calls import Calls
+from server.edge.tokens import Tokens
+from server.edge.wire import decoder
+from server.errors import (
+    CollectionGoneError,
+    DeadlineExceededError,
+    DisabledError,
+    InvalidRequestError,
+    NotReadyError,
+    OverloadedError,
+    RefusedError,
+    ReleaseRefusedError,
+    ServerError,
+    StoppingError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    UnauthenticatedError,
+    UserVectorsIncompleteError,
+)
+
+DOMAIN = "recall.v1"
+"""google.rpc.ErrorInfo.domain."""
+REASON_KEY = "error-reason"
+"""Trailing metadata key that repeats ErrorInfo.reason for callers without google.rpc types."""
+RETRY_AFTER_MS = 50
+"""When a caller that was turned away should come back."""
+CLOSING_S = 0.1
+"""How long a stopping server says so before it hangs up; the shipped client's third attempt comes after it."""
+
+_CODES: dict[type[ServerError], int] = {
+    InvalidRequestError: code_pb2.INVALID_ARGUMENT,
+    OverloadedError: code_pb2.RESOURCE_EXHAUSTED,
+    DeadlineExceededError: code_pb2.DEADLINE_EXCEEDED,
+    UnauthenticatedError: code_pb2.UNAUTHENTICATED,
+    DisabledError: code_pb2.UNIMPLEMENTED,
+    RefusedError: code_pb2.FAILED_PRECONDITION,
+    ReleaseRefusedError: code_pb2.FAILED_PRECONDITION,
+    CollectionGoneError: code_pb2.FAILED_PRECONDITION,
+    UserVectorsIncompleteError: code_pb2.FAILED_PRECONDITION,
+    NotReadyError: code_pb2.UNAVAILABLE,
+    StoppingError: code_pb2.UNAVAILABLE,
+    StoreUnavailableError: code_pb2.UNAVAILABLE,
+}
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = Callable[[Any, Context], Awaitable[Any]]
+Service = TypeVar("Service")
+
+
+class Door:
+    """Stands before every method of our own services."""
+
+    def __init__(self, max_concurrent_requests: int, calls: Calls) -> None:
+        """`max_concurrent_requests`: counted calls in progress at once. `calls` follows every call."""
+        self._limit = max_concurrent_requests
+        self._calls = calls
+        self._in_progress = 0
+        self._closing = False
+
+    @property
+    def in_progress(self) -> int:
+        """Counted calls that are being answered."""
+        return self._in_progress
+
+    def guard(
+        self, service: Service, methods: ServiceDescriptor, counted: bool, tokens: Tokens | None = None
+    ) -> Service:
+        """The same servicer with its methods guarded and asked in bytes (`server.edge.wire.register`).
+
+        An interceptor would be asked anew at every call.
+
+        Args:
+            service: the servicer.
+            methods: names them.
+            counted: whether its calls count as in progress: they have a limit, and are waited for at the end.
+            tokens: of which callers need one; None admits everybody.
+        """
+        for method in methods.methods:
+            setattr(service, method.name, self._guard(getattr(service, method.name), method, counted, tokens))
+        return service
+
+    async def close(self) -> None:
+        """Turn new calls away; returns when callers that came meanwhile have been told to go elsewhere."""
+        self._closing = True
+        await asyncio.sleep(CLOSING_S)
+
+    def _end(self, context: Any) -> None:
+        self._in_progress -= 1
+
+    def _guard(self, handle: Handler, method: MethodDescriptor, counted: bool, tokens: Tokens | None) -> Handler:
+        decode = decoder(method)
+
+        async def guarded(request: bytes, context: Context) -> bytes:
+            call = self._calls.begin(method.full_name, context)
+            try:
+                if tokens:
+                    tokens.check(context.invocation_metadata() or ())
+                if self._closing:
+                    raise StoppingError("the server is stopping; another one will answer")
+                if counted and self._in_progress >= self._limit:
+                    raise OverloadedError(f"{self._limit} requests are in progress, the limit", RETRY_AFTER_MS)
+                if counted:
+                    self._in_progress += 1
+                    context.add_done_callback(self._end)  # type: ignore[arg-type] # once the answer is taken
+                call.request = decode(request)
+                answer = await handle(call.request, context)
+                call.done(answer)
+                # Bytes already: an answer that waits for a slow caller is there once, not as message and bytes.
+                return bytes(answer.SerializeToString())
+            except ServerError as error:
+                await abort(context, error, call.failed(error, code_of(error)))
+            except (grpc.aio.AbortError, asyncio.CancelledError):
+                call.cancelled()
+                raise
+            except Exception as cause:
+                defect = ServerError("internal error")
+                await abort(context, defect, call.failed(defect, code_of(defect), cause))
+
+        return guarded
+
+
+async def abort(context: Context, error: ServerError, also: tuple[tuple[str, str], ...]) -> NoReturn:
+    """End a call with the status of an exception, and `also` as metadata. Always raises."""
+    status = rpc_status.to_status(to_status(error))
+    metadata = [*status.trailing_metadata, (REASON_KEY, error.reason), *also]
+    if isinstance(error, OverloadedError):
+        metadata.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
+    if isinstance(error, StoreTimeoutError):
+        metadata.append(("grpc-retry-pushback-ms", "-1"))  # gRPC's word for: do not retry
+    await context.abort(status.code, status.details, tuple(metadata))
+
+
+def code_of(error: ServerError) -> str:
+    """gRPC's name of the status that an exception becomes."""
+    code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), code_pb2.INTERNAL)
+    return str(code_pb2.Code.Name(code))
+
+
+def to_status(error: ServerError) -> status_pb2.Status:
+    """google.rpc.Status with ErrorInfo, and BadRequest or RetryInfo where they fit."""
+    code = code_pb2.Code.Value(code_of(error))
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
+    if isinstance(error, InvalidRequestError):
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
+        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, OverloadedError):
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(error.retry_after_ms)
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+    packed = []
+    for detail in details:
+        packed.append(any_pb2.Any())
+        packed[-1].Pack(detail)
+    return status_pb2.Status(code=code, message=str(error), details=packed)

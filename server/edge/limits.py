@@ -1,0 +1,39 @@
+"""What a request of any kind is held to: how many users, how much of each, what a user_id is."""
+
+from collections.abc import Sequence
+
+from mind.milvus.users import MAX_USER_ID_BYTES
+from server.errors import InvalidRequestError
+from server.settings import Settings
+
+
+def check_batch(field: str, users: Sequence[object], limits: Settings) -> None:
+    """Check how many users a request has. Raises InvalidRequestError."""
+    if not users:
+        raise InvalidRequestError(field, "is empty; a request has 1 user or more", "EMPTY_BATCH")
+    if len(users) > limits.max_users:
+        raise InvalidRequestError(field, f"has {len(users)} users, the limit is {limits.max_users}", "TOO_MANY_USERS")
+
+
+def check_top_k(top_k: int, limits: Settings) -> None:
+    """Check how much is wanted of each user. Raises InvalidRequestError."""
+    if not 1 <= top_k <= limits.max_top_k:
+        raise InvalidRequestError("top_k", f"is {top_k}, must be 1 to {limits.max_top_k}", "TOP_K_OUT_OF_RANGE")
+
+
+def check_total(users: int, top_k: int, wanted: str, limit: int) -> None:
+    """Check how much is wanted altogether; `wanted` names it in the message. Raises InvalidRequestError."""
+    if users * top_k > limit:
+        raise InvalidRequestError(
+            "top_k",
+            f"{users} users times {top_k} {wanted} is {users * top_k}, the limit is {limit}; send fewer users at once",
+            "TOO_MANY_CANDIDATES",
+        )
+
+
+def check_user_id(user_id: str) -> str:
+    """What is wrong with a user id; empty if nothing."""
+    size = len(user_id.encode())
+    if 1 <= size <= MAX_USER_ID_BYTES:
+        return ""
+    return f"user_id has {size} bytes, must have 1 to {MAX_USER_ID_BYTES}"

@@ -1,0 +1,113 @@
+"""From protobuf to arrays: what a caller may ask for, checked against the limits before anything is queued."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mind.sequences import Int64
+from protos.recall.v1 import recall_pb2
+from server.edge.limits import check_batch, check_top_k, check_total, check_user_id
+from server.errors import InvalidRequestError
+from server.serving.filter import canonical
+from server.serving.merge import Strategy
+from server.settings import Settings
+
+_STRATEGIES = {
+    recall_pb2.MERGE_STRATEGY_UNSPECIFIED: Strategy.BEST_SCORE,
+    recall_pb2.MERGE_STRATEGY_BEST_SCORE: Strategy.BEST_SCORE,
+    recall_pb2.MERGE_STRATEGY_ROUND_ROBIN: Strategy.ROUND_ROBIN,
+}
+
+
+@dataclass(frozen=True)
+class UserQuery:
+    """One user of a batch."""
+
+    hist_item: Int64
+    """[n] int64 external ids, oldest first."""
+    exclude: Int64
+    """[m] int64 external ids."""
+    invalid: str = ""
+    """Which limit this user's data breaks; such a user is left alone."""
+    user_id: str = ""
+    """Of a remembered user whose stored history is wanted; empty if hist_item was given."""
+    unknown: bool = False
+    """Whether nobody of this user_id is remembered."""
+    unread: str = ""
+    """Why the stored history could not be read, of a user who gets the popular list instead."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A valid request."""
+
+    users: list[UserQuery]
+    top_k: int
+    filter: str
+    """Canonical (`server.serving.filter`); empty without one."""
+    exclude_history: bool
+    strategy: Strategy
+
+
+def read_recall(request: recall_pb2.RecallRequest, limits: Settings, attributes: Mapping[str, str]) -> Query:
+    """Check a Recall. Raises InvalidRequestError with the field, the value and the limit.
+
+    `attributes`: what filters may name, as in `Fingerprint.attributes`.
+    """
+    check_batch("users", request.users, limits)
+    check_top_k(request.top_k, limits)
+    check_total(len(request.users), request.top_k, "candidates", limits.max_candidates)
+    return _query(list(request.users), request, limits, attributes)
+
+
+def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, attributes: Mapping[str, str]) -> Query:
+    """Check an Explain, as `read_recall` does a Recall."""
+    check_top_k(request.top_k, limits)
+    return _query([request.user], request, limits, attributes)
+
+
+def read_filter(filter_: str, limits: Settings, attributes: Mapping[str, str]) -> str:
+    """Check a filter and put it into the server's own words. Raises InvalidRequestError."""
+    if not filter_:
+        return ""
+    if len(filter_) > limits.max_filter_chars:
+        raise InvalidRequestError(
+            "filter", f"has {len(filter_)} characters, the limit is {limits.max_filter_chars}", "FILTER_TOO_LONG"
+        )
+    return canonical(filter_, attributes, limits.max_filter_depth)
+
+
+def _query(
+    users: list[recall_pb2.User],
+    request: recall_pb2.RecallRequest | recall_pb2.ExplainRequest,
+    limits: Settings,
+    attributes: Mapping[str, str],
+) -> Query:
+    if request.merge_strategy not in _STRATEGIES:
+        raise InvalidRequestError(
+            "merge_strategy", f"is {request.merge_strategy}, must be 0 to {max(_STRATEGIES)}", "UNKNOWN_MERGE_STRATEGY"
+        )
+    return Query(
+        users=[read_user(user, limits) for user in users],
+        top_k=request.top_k,
+        filter=read_filter(request.filter, limits, attributes),
+        exclude_history=request.exclude_history,
+        strategy=_STRATEGIES[request.merge_strategy],
+    )
+
+
+def read_user(user: recall_pb2.User, limits: Settings) -> UserQuery:
+    """One user; data that break a limit make an `invalid` one."""
+    for field, found, limit in (
+        ("hist_item", len(user.hist_item), limits.max_history),
+        ("exclude_item_ids", len(user.exclude_item_ids), limits.max_exclude),
+    ):
+        if found > limit:
+            nothing = np.zeros(0, np.int64)
+            return UserQuery(nothing, nothing, invalid=f"{field} has {found} ids, the limit is {limit}")
+    query = UserQuery(np.array(user.hist_item, np.int64), np.array(user.exclude_item_ids, np.int64))
+    if not user.user_id or len(user.hist_item):
+        return query
+    invalid = check_user_id(user.user_id) if limits.users else "user_id needs a server that remembers users (--users)"
+    return replace(query, invalid=invalid, user_id="" if invalid else user.user_id)

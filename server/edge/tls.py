@@ -1,0 +1,35 @@
+"""TLS of the service: gRPC asks before every handshake, and gets what the files hold by then."""
+
+from pathlib import Path
+
+import grpc
+
+from server.edge.certificates import Certificates, Option, read_certificates
+from server.edge.reloaded import Reloaded
+
+
+def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+    """Credentials that follow their files; with `client_ca`, callers need a certificate of one of its authorities.
+
+    Raises:
+        ConfigError: the files cannot be used.
+    """
+    files = [certificate, key, *([client_ca] if client_ca else [])]
+    authorities = Option("--tls-client-ca", client_ca) if client_ca else None
+    reloaded = Reloaded(
+        files,
+        lambda: read_certificates(Option("--tls-cert", certificate), Option("--tls-key", key), authorities),
+    )
+
+    def changed() -> grpc.ServerCertificateConfiguration | None:  # on a thread of gRPC
+        return _configuration(reloaded.value) if reloaded.look() else None
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(reloaded.value),
+        changed,  # type: ignore[arg-type]  # the stubs do not know that None is no change
+        require_client_authentication=client_ca is not None,
+    )
+
+
+def _configuration(read: Certificates) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration([(read.key, read.certificate)], read.client_ca)

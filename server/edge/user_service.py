@@ -1,0 +1,152 @@
+"""The calls about remembered users: decode, call, encode. Refuses all of them where users are not remembered."""
+
+import time
+from concurrent.futures import Executor
+from dataclasses import replace
+from typing import Any
+
+import grpc
+
+from protos.recall.v1 import recall_pb2
+from server.breaker import GuardedStore
+from server.edge.limits import check_batch, check_top_k, check_total, check_user_id
+from server.edge.request import Query, UserQuery, read_user
+from server.edge.timeouts import within
+from server.edge.user_request import read_updates
+from server.errors import DisabledError, StoreUnavailableError
+from server.release import Releases
+from server.serving.pipeline import Status
+from server.settings import Settings
+from server.users.store import UserStore
+from server.users.updates import RememberedUsers, Written
+from server.users.vectors import UserVectorIndex
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class UserService:
+    """What `server.edge.service` hands the calls about users to."""
+
+    def __init__(self, settings: Settings, store: UserStore | None, encode_on: Executor, milvus: GuardedStore) -> None:
+        """`store`: None if users are not remembered; `encode_on` is as in the pipeline; `milvus` guards all."""
+        self._settings = settings
+        self._milvus = milvus
+        self._timeout_s = settings.search_timeout_ms / 1000
+        self._remembered: tuple[RememberedUsers, UserVectorIndex] | None = None
+        if store:
+            vectors = UserVectorIndex(store, encode_on)
+            users = RememberedUsers(store, vectors, settings.max_stored_history, settings.max_queued_users)
+            self._remembered = users, vectors
+
+    async def follow(self, releases: Releases) -> None:
+        """Keep vectors in step with the release that is served, for ever; nothing to do where there are none."""
+        if self._remembered:
+            await self._remembered[1].follow(releases, self._settings.watch_interval_s)
+
+    async def with_histories(self, query: Query, context: Context) -> tuple[Query, float]:
+        """A query with the stored histories that it asks for, and the milliseconds that reading them took.
+
+        With `--degraded`, users whose histories cannot be read are marked as such instead of an error.
+        """
+        if not self._remembered or not any(user.user_id for user in query.users):
+            return query, 0.0
+        remembered = self._remembered[0]
+        started = time.perf_counter()
+        try:
+            users = await self._milvus.guarded(lambda: remembered.with_histories(query.users, context.time_remaining()))
+        except StoreUnavailableError:
+            if not self._settings.degraded:
+                raise
+            unread = "Milvus does not answer, and the history is there"
+            users = [replace(user, unread=unread) if user.user_id else user for user in query.users]
+        return replace(query, users=users), (time.perf_counter() - started) * 1000
+
+    async def upsert(
+        self, releases: Releases, request: recall_pb2.UpsertUsersRequest, context: Context
+    ) -> recall_pb2.UpsertUsersResponse:
+        """Remember what users clicked."""
+        remembered, _ = self._enabled()
+        updates = read_updates(request, self._settings)
+        release = releases.current
+        written = await self._milvus.guarded(lambda: remembered.upsert(release, updates, context.time_remaining()))
+        results = [
+            recall_pb2.UserWritten(status=_status(one.status), history_length=one.length, detail=one.detail)
+            for one in written
+        ]
+        return recall_pb2.UpsertUsersResponse(results=results, model_version=release.model_version)
+
+    async def find_similar(
+        self, releases: Releases, request: recall_pb2.FindSimilarUsersRequest, context: Context
+    ) -> recall_pb2.FindSimilarUsersResponse:
+        """The remembered users nearest to others."""
+        remembered, vectors = self._enabled()
+        asked = _read_similar(request, self._settings)
+        release = releases.current
+        users = await self._milvus.guarded(lambda: remembered.with_histories(asked, context.time_remaining()))
+        interests = await vectors.encode(release, [user.hist_item for user in users])
+        own = [user.user_id for user in request.users]
+        found = await within(
+            context.time_remaining(),
+            self._timeout_s,
+            lambda timeout_s: self._milvus.guarded(
+                lambda: vectors.similar(release, interests, own, request.top_k, timeout_s)
+            ),
+        )
+        results = [
+            recall_pb2.SimilarUsers(
+                user_ids=[user_id for user_id, _ in pairs],
+                scores=[score for _, score in pairs],
+                status=_status(_similar_status(user, bool(interest.any()))),
+                detail=user.invalid,
+            )
+            for user, interest, pairs in zip(users, interests, found, strict=True)
+        ]
+        collection = (await vectors.open(release)).collection
+        return recall_pb2.FindSimilarUsersResponse(
+            results=results, model_version=release.model_version, collection=collection
+        )
+
+    async def delete(
+        self, releases: Releases, request: recall_pb2.DeleteUsersRequest, context: Context
+    ) -> recall_pb2.DeleteUsersResponse:
+        """Forget users."""
+        remembered, _ = self._enabled()
+        check_batch("user_ids", request.user_ids, self._settings)
+        release = releases.current
+        invalid = {user_id: check_user_id(user_id) for user_id in request.user_ids}
+        valid = [user_id for user_id in request.user_ids if not invalid[user_id]]
+        deleted = iter(
+            await self._milvus.guarded(lambda: remembered.delete(valid, context.time_remaining())) if valid else []
+        )
+        all_of_them = [
+            Written(Status.INVALID, detail=invalid[user_id]) if invalid[user_id] else next(deleted)
+            for user_id in request.user_ids
+        ]
+        results = [recall_pb2.UserDeleted(status=_status(one.status), detail=one.detail) for one in all_of_them]
+        return recall_pb2.DeleteUsersResponse(results=results, model_version=release.model_version)
+
+    def _enabled(self) -> tuple[RememberedUsers, UserVectorIndex]:
+        if not self._remembered:
+            raise DisabledError("the server does not remember users; --users enables it", "USERS_DISABLED")
+        return self._remembered
+
+
+def _read_similar(request: recall_pb2.FindSimilarUsersRequest, limits: Settings) -> list[UserQuery]:
+    check_batch("users", request.users, limits)
+    check_top_k(request.top_k, limits)
+    check_total(len(request.users), request.top_k, "similar ones", limits.max_similar)
+    return [read_user(user, limits) for user in request.users]
+
+
+def _similar_status(user: UserQuery, has_interests: bool) -> Status:
+    if user.invalid:
+        return Status.INVALID
+    if user.unknown:
+        return Status.UNKNOWN_USER
+    if has_interests:
+        return Status.OK
+    return Status.ALL_UNKNOWN if len(user.hist_item) else Status.EMPTY_HISTORY
+
+
+def _status(status: Status) -> Any:
+    return int(status)

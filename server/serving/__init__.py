@@ -1,0 +1,1 @@
+"""The serving path: a question in, candidates out."""

@@ -1,0 +1,133 @@
+"""The hits of every user's interests as one ranked list a user, for a whole batch at a time.
+
+Items become ranks and scores whole numbers, so that a sort by user, item and score is a sort of single integers: four
+times as fast as sorting by several keys. One such sort brings repeats and exclusions next to each other; a second puts
+what is left in order. No Python object per hit anywhere.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from mind.artifact import Float32
+from mind.milvus.collection import Hits, falling
+from mind.sequences import Int64
+
+MAX_INTERESTS = 64
+"""Of one user, as `mind.config` limits them."""
+
+
+class Strategy(IntEnum):
+    """How places are given; the numbers are those of recall.v1.MergeStrategy."""
+
+    BEST_SCORE = 1
+    ROUND_ROBIN = 2
+
+
+class Fate(IntEnum):
+    """What became of a hit; the numbers are those of recall.v1.DropReason."""
+
+    KEPT = 0
+    DUPLICATE = 1
+    HISTORY = 2
+    EXCLUDED = 3
+    BELOW_TOP_K = 4
+
+
+@dataclass(frozen=True)
+class Exclusions:
+    """Items that users must not get: parallel [E] arrays of user (0 to B - 1), item id and `Fate`."""
+
+    user: Int64
+    item_ids: Int64
+    fate: Int64
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Candidates in columns: those of user 0, best first, then those of user 1, ..."""
+
+    item_ids: Int64
+    """[M] int64."""
+    scores: Float32
+    """[M] float32."""
+    interest: Int64
+    """[M] int64."""
+    offsets: Int64
+    """[B + 1] int64: user b has [offsets[b], offsets[b + 1])."""
+    fate: Int64 | None
+    """[H] int64: the `Fate` of every hit, in the order of the search; None unless it was to be explained."""
+
+
+def merge(
+    hits: Hits,
+    user: Int64,
+    interest: Int64,
+    users: int,
+    top_k: int,
+    strategy: Strategy,
+    excluded: Exclusions,
+    explain: bool = False,
+) -> Merged:
+    """Merge the interests of every user.
+
+    An item that several interests found keeps its best place. Equal scores are ordered by item id, equal scores of one
+    item by interest, so the result depends on nothing but its arguments.
+
+    Args:
+        hits: the hits of Q queries.
+        user: [Q] int64, whose query it was, 0 to users - 1.
+        interest: [Q] int64, which interest it was.
+        users: B.
+        top_k: most candidates a user gets.
+        strategy: by score, or the interests in turn.
+        excluded: what users must not get.
+        explain: tell the fate of every hit.
+    """
+    rows, marks = len(hits.item_ids), len(excluded.user)
+    hit_user = np.concatenate([np.repeat(user, hits.lengths), excluded.user])
+    hit_interest = np.concatenate([np.repeat(interest, hits.lengths), np.zeros(marks, np.int64)])
+    distinct, item = np.unique(np.concatenate([hits.item_ids, excluded.item_ids]), return_inverse=True)
+    own = hit_user * len(distinct) + item
+    place, places = _places(hits, strategy)
+    if users * len(distinct) * places * MAX_INTERESTS >= 2**63:  # too many for one integer: close ranks
+        place = np.unique(place, return_inverse=True)[1] + 1
+        places = rows + 1
+    place = np.concatenate([place, np.zeros(marks, np.int64)])  # an exclusion comes before every hit
+
+    # Unique, so that the fastest sort gives one result; with ranks, 63 bits do for 10,000 users with 2 million hits.
+    order = np.argsort((own * places + place) * MAX_INTERESTS + hit_interest)
+    first = np.ones(rows + marks, bool)
+    first[1:] = np.diff(own[order]) != 0
+    kept = order[first]  # of every user and item its exclusion, or else its best hit
+    kept = kept[kept < rows]
+    kept = kept[np.argsort((hit_user[kept] * places + place[kept]) * len(distinct) + item[kept])]
+    found = np.bincount(hit_user[kept], minlength=users)
+    number = np.arange(len(kept)) - np.repeat(np.cumsum(found) - found, found)  # 0 for each user's best
+    kept = kept[number < top_k]
+    offsets = np.concatenate([[0], np.cumsum(np.minimum(found, top_k))])
+    fate = _fate(order, first, kept, excluded)[:rows] if explain else None
+    return Merged(hits.item_ids[kept], hits.scores[kept], hit_interest[kept], offsets, fate)
+
+
+def _fate(order: Int64, first: npt.NDArray[np.bool_], kept: Int64, excluded: Exclusions) -> Int64:
+    """The `Fate` of every hit and, behind them, of the exclusions themselves."""
+    rows = len(order) - len(excluded.fate)
+    leader = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]  # of each group, per position
+    fate = np.full(len(order), Fate.BELOW_TOP_K)
+    fate[order[~first]] = Fate.DUPLICATE
+    banned = leader >= rows
+    fate[order[banned]] = excluded.fate[leader[banned] - rows]
+    fate[kept] = Fate.KEPT
+    return fate
+
+
+def _places(hits: Hits, strategy: Strategy) -> tuple[Int64, int]:
+    """A number for every hit, from 1, smaller for better ones and equal for equal ones, and one that is above all."""
+    place = falling(hits.scores) + 2**31
+    if strategy is not Strategy.ROUND_ROBIN:
+        return place, 2**32
+    turn = np.arange(len(place)) - np.repeat(np.cumsum(hits.lengths) - hits.lengths, hits.lengths)
+    return place + (turn << 32), int(hits.lengths.max(initial=0) + 1) << 32

@@ -1,0 +1,1 @@
+"""Remembered users: their histories and their vectors."""

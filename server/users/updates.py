@@ -1,0 +1,183 @@
+"""Users that the service remembers: histories written, read in the place of hist_item, and forgotten.
+
+Writes that come at the same time are written together, one batch after the other, so that no click is lost on one
+server; a batch is over when every server sees it. Knows neither protobuf nor gRPC nor pymilvus.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mind.milvus.users import now_ms
+from mind.sequences import Int64
+from server.edge.request import UserQuery
+from server.edge.user_request import UserUpdate
+from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
+from server.release import Release
+from server.serving.batching import Batcher, Waiting
+from server.serving.pipeline import Status
+from server.users.store import StoredUser, UserStore
+from server.users.vectors import UserVectorIndex
+
+logger = logging.getLogger(__name__)
+
+MAX_READ_USERS = 256
+"""Users of one look-up."""
+MAX_WRITTEN_USERS = 1_024
+"""Users of one write."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What became of an update or a deletion."""
+
+    status: Status
+    length: int = 0
+    """Ids that are stored now."""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class _Updates:
+    """What one caller wants written."""
+
+    release: Release
+    updates: Sequence[UserUpdate]
+
+
+class RememberedUsers:
+    """Reads, writes and forgets histories."""
+
+    def __init__(
+        self, store: UserStore, vectors: UserVectorIndex, max_stored_history: int, max_queued_users: int
+    ) -> None:
+        """The limits are as in `server.settings`."""
+        self._store = store
+        self._vectors = vectors
+        self._max_stored_history = max_stored_history
+        self._reads: Batcher[list[str], dict[str, StoredUser]] = Batcher(
+            self._read, MAX_READ_USERS, max_queued_users, workers=2
+        )
+        self._writes: Batcher[_Updates, list[Written]] = Batcher(
+            self._write, MAX_WRITTEN_USERS, max_queued_users, workers=1
+        )
+        self._deletes: Batcher[list[str], list[Written]] = Batcher(
+            self._delete, MAX_WRITTEN_USERS, max_queued_users, workers=1
+        )
+        self._unseen = True
+        """Whether a write of this server may not be seen by all reads yet."""
+
+    async def with_histories(self, users: list[UserQuery], remaining_s: float | None) -> list[UserQuery]:
+        """The users, those that come by user_id alone with the histories that are stored of them.
+
+        What several requests ask for at the same time is read by one query.
+
+        Raises:
+            OverloadedError: more is waiting than can be answered in time.
+            DeadlineExceededError: the caller's time ran out on the way.
+            StoreError: Milvus failed.
+        """
+        wanted = [user.user_id for user in users if user.user_id]
+        if not wanted:
+            return users
+        stored = await self._reads.submit(wanted, len(wanted), "read", remaining_s)
+        return [_remembered(user, stored.get(user.user_id)) if user.user_id else user for user in users]
+
+    async def upsert(self, release: Release, updates: list[UserUpdate], remaining_s: float | None) -> list[Written]:
+        """Write updates in order and wait until every server sees them.
+
+        Raises:
+            OverloadedError: more is waiting than can be written in time; nothing was written.
+            DeadlineExceededError: the caller's time ran out in the queue; nothing was written.
+            StoreError: Milvus failed; it is unknown what was written.
+        """
+        return await self._writes.submit(_Updates(release, updates), len(updates), id(release), remaining_s)
+
+    async def delete(self, user_ids: list[str], remaining_s: float | None) -> list[Written]:
+        """Forget users in every release, and wait until no read finds them. Raises as `upsert` does."""
+        return await self._deletes.submit(user_ids, len(user_ids), "delete", remaining_s)
+
+    async def _read(
+        self, waiting: list[Waiting[list[str], dict[str, StoredUser]]]
+    ) -> list[dict[str, StoredUser] | Exception]:
+        try:
+            stored = await self._store.read({user_id for each in waiting for user_id in each.ask})
+        except CollectionGoneError:  # nobody has been remembered yet
+            stored = {}
+        return [stored for _ in waiting]
+
+    async def _write(self, waiting: list[Waiting[_Updates, list[Written]]]) -> list[list[Written] | Exception]:
+        release = waiting[0].ask.release
+        valid = [update for each in waiting for update in each.ask.updates if not update.invalid]
+        if not valid:
+            return [[_invalid(update) for update in each.ask.updates] for each in waiting]
+        async with self._vectors.writing:
+            try:
+                lengths, detail = await self._store_all(release, valid)
+            except CollectionGoneError:
+                self._vectors.forget()  # somebody dropped it; the next write makes it anew
+                raise
+        length = iter(lengths)
+        return [
+            [
+                _invalid(update) if update.invalid else Written(Status.OK, next(length), detail)
+                for update in each.ask.updates
+            ]
+            for each in waiting
+        ]
+
+    async def _store_all(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], str]:
+        """Length of a user's history after each update, and what the users must be told."""
+        await self._vectors.open(release)
+        lengths, histories = await self._joined(release, updates)
+        now = now_ms()
+        users = {user_id: StoredUser(hist_item, now) for user_id, hist_item in histories.items()}
+        self._unseen = True
+        await self._store.write(users)
+        detail = ""
+        try:
+            await self._vectors.write(release, users)
+        except StoreError as error:
+            logger.warning("histories of %d users were stored, their vectors were not: %s", len(users), error)
+            detail = "stored; FindSimilarUsers sees this user as before until the next update"
+        await self._vectors.settle(release, dict.fromkeys(users, now))
+        self._unseen = False
+        return lengths, detail
+
+    async def _joined(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], dict[str, Int64]]:
+        """Length of a user's history after each update, and the histories after all of them."""
+        keep = max(self._max_stored_history, release.hyper_parameters.maxlen)
+        stored = await self._store.read({u.user_id for u in updates if u.append}, strong=self._unseen)
+        histories = {user_id: user.hist_item for user_id, user in stored.items()}
+        lengths = []
+        for update in updates:
+            before = histories.get(update.user_id) if update.append else None
+            joined = update.item_ids if before is None else np.concatenate([before, update.item_ids])
+            histories[update.user_id] = joined[-keep:]
+            lengths.append(min(len(joined), keep))
+        return lengths, histories
+
+    async def _delete(self, waiting: list[Waiting[list[str], list[Written]]]) -> list[list[Written] | Exception]:
+        user_ids = list(dict.fromkeys(user_id for each in waiting for user_id in each.ask))
+        async with self._vectors.writing:
+            await self._store.open()
+            there = await self._store.updated_at(user_ids, strong=self._unseen)
+            self._unseen = True
+            await self._store.delete(user_ids)
+            if left := await self._store.updated_at(user_ids, strong=True):
+                raise StoreUnavailableError(f"{len(left)} users were written meanwhile; delete them again")
+            self._unseen = False
+        found = {user_id: Written(Status.OK if user_id in there else Status.UNKNOWN_USER) for user_id in user_ids}
+        return [[found[user_id] for user_id in each.ask] for each in waiting]
+
+
+def _remembered(user: UserQuery, stored: StoredUser | None) -> UserQuery:
+    if stored is None:
+        return replace(user, unknown=True)
+    return replace(user, hist_item=stored.hist_item)
+
+
+def _invalid(update: UserUpdate) -> Written:
+    return Written(Status.INVALID, detail=update.invalid)

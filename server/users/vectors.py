@@ -1,0 +1,193 @@
+"""The interest vectors of remembered users: kept in step with their histories, release after release.
+
+A history is the truth, its vectors follow. Whoever writes vectors looks at the histories again afterwards, under strong
+consistency: a user who was deleted meanwhile loses them again, one who was written meanwhile gets them anew. So servers
+and the indexer may work at the same time, and nobody comes back who was deleted.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+
+import numpy as np
+
+from mind.artifact import Float32
+from mind.milvus.collection import MAX_HITS
+from mind.milvus.users import CLOCK_MARGIN_MS, UserVectors, now_ms, unit_interests, user_id_of, user_key
+from mind.sequences import Int64
+from server.errors import NotReadyError, ServerError, UserVectorsIncompleteError
+from server.release import Release, Releases
+from server.users.store import Neighbours, StoredUser, UserStore
+
+logger = logging.getLogger(__name__)
+
+PAGE_USERS = 500
+"""Users that a catch-up looks at, and may encode, at once."""
+MAX_ROUNDS = 10
+"""How often a user who is written all the time is encoded anew; its next write brings the vectors into step."""
+
+
+class UserVectorIndex:
+    """Writes and searches the vectors of the release that is served."""
+
+    def __init__(self, store: UserStore, encode_on: Executor) -> None:
+        """`encode_on`: as in `server.serving.pipeline`."""
+        self._store = store
+        self._encode_on = encode_on
+        self._opening = asyncio.Lock()
+        self._opened: tuple[Release, UserVectors] | None = None
+        self._caught_up: Release | None = None
+        self.writing = asyncio.Lock()
+        """Held while histories or vectors are written: what one server writes, it writes in one order."""
+
+    async def open(self, release: Release) -> UserVectors:
+        """The collection of a release, in memory; made if it is not there."""
+        async with self._opening:
+            if self._opened and self._opened[0] is release and self._opened[1].complete:
+                return self._opened[1]
+            await self._store.open()
+            sizes = release.hyper_parameters.num_interests, release.hyper_parameters.embedding_dim
+            wanted = UserVectors(model_version=release.model_version, num_interests=sizes[0], dim=sizes[1])
+            vectors = await self._store.open_vectors(wanted)
+            if not vectors.complete:
+                now = now_ms()
+                if await self._store.count() == 0:  # nobody to encode
+                    vectors = vectors.model_copy(update={"synced_from": now})
+                    await self._store.mark(vectors)
+            self._opened = release, vectors
+            return vectors
+
+    def forget(self) -> None:
+        """Look again whether the collections are there: somebody dropped one."""
+        self._opened = None
+
+    async def write(self, release: Release, users: dict[str, StoredUser]) -> None:
+        """Encode and store; `writing` must be held."""
+        vectors = await self.open(release)
+        interests = await self.encode(release, [user.hist_item for user in users.values()])
+        times = [user.updated_at for user in users.values()]
+        await self._store.write_vectors(vectors, list(users), times, interests)
+
+    async def settle(self, release: Release, expected: dict[str, int]) -> None:
+        """Wait until written histories are seen everywhere, and bring the vectors of others' writes into step.
+
+        `writing` must be held.
+
+        Args:
+            release: its vectors were written.
+            expected: users and the `updated_at` that their vectors were made from.
+        """
+        for _ in range(MAX_ROUNDS):
+            found = await self._store.updated_at(expected, strong=True)
+            gone = [user_id for user_id in expected if user_id not in found]
+            if gone:
+                await self._store.delete_vectors(await self.open(release), gone)
+            changed = [user_id for user_id in found if found[user_id] != expected[user_id]]
+            if not changed:
+                return
+            expected = await self._encode_again(release, changed)
+
+    async def _encode_again(self, release: Release, user_ids: Iterable[str]) -> dict[str, int]:
+        """Write vectors for histories as they are; returns what they were made from."""
+        users = await self._store.read(user_ids, strong=True)
+        if users:
+            await self.write(release, users)
+        return {user_id: user.updated_at for user_id, user in users.items()}
+
+    async def encode(self, release: Release, histories: Sequence[Int64]) -> Float32:
+        """[U, K, D] unit vectors of U histories."""
+        arguments = (histories, release.vocabulary, release.encoder, release.hyper_parameters)
+        if release.encoder.inline:
+            return unit_interests(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._encode_on, unit_interests, *arguments)
+
+    async def similar(
+        self, release: Release, interests: Float32, own: Sequence[str], top_k: int, timeout_s: float
+    ) -> list[list[tuple[str, float]]]:
+        """The remembered users nearest to each of U others, with the best cosine over all pairs of interests.
+
+        Args:
+            release: of the vectors.
+            interests: [U, K, D] float32 unit vectors, as `encode` gives them.
+            own: U user ids that are left out, each of its own list; empty for a user without one.
+            top_k: most users in a list.
+            timeout_s: for the search.
+
+        Raises:
+            UserVectorsIncompleteError: not all users are encoded with this model yet.
+        """
+        vectors = await self.open(release)
+        if not vectors.complete:
+            raise UserVectorsIncompleteError(
+                f"the remembered users are being encoded with model {release.model_version}; `python -m indexer "
+                "publish` with --artifact does that before servers switch"
+            )
+        user, _ = searched = np.nonzero(np.any(interests, axis=2))
+        if not len(user):
+            return [[] for _ in own]
+        limit = min(MAX_HITS, (top_k + 1) * vectors.num_interests)  # even if all interests of a user are hits
+        found = await self._store.nearest(vectors, interests[searched], limit, timeout_s)
+        ranked = await asyncio.to_thread(_ranked, found, user, own, top_k)  # or it would hold up everybody's calls
+        # Whoever is not in the collection of histories is deleted, whatever a writer has yet to take away.
+        there = await self._store.updated_at({user_id for pairs in ranked for user_id, _ in pairs})
+        return [[pair for pair in pairs if pair[0] in there] for pairs in ranked]
+
+    async def catch_up(self, release: Release) -> None:
+        """Encode the users that were written through servers of another release since this one was published."""
+        if self._caught_up is release:
+            return
+        vectors = await self.open(release)
+        if not vectors.complete:
+            logger.warning(
+                "encoding all remembered users with model %s: it was published without", release.model_version
+            )
+        started = now_ms()
+        await self._store.count()  # what was written before is seen from now on
+        encoded, after = 0, ""
+        while page := await self._store.changed(max(0, vectors.synced_from - CLOCK_MARGIN_MS), after, PAGE_USERS):
+            after = max(page, key=user_key)
+            encoded += await self._catch_up_page(release, vectors, page)
+        vectors = vectors.model_copy(update={"synced_from": started})
+        await self._store.mark(vectors)
+        async with self._opening:
+            self._opened = release, vectors
+        self._caught_up = release
+        logger.info("users are in step with model %s: %d encoded", release.model_version, encoded)
+
+    async def _catch_up_page(self, release: Release, vectors: UserVectors, page: dict[str, int]) -> int:
+        encoded_at = await self._store.encoded_at(vectors, page)
+        behind = [user_id for user_id, at in page.items() if encoded_at.get(user_id) != at]
+        if not behind:
+            return 0
+        async with self.writing:
+            await self.settle(release, await self._encode_again(release, behind))
+        return len(behind)
+
+    async def follow(self, releases: Releases, interval_s: float) -> None:
+        """Catch up with every release that is taken over, for ever."""
+        said = ""
+        while True:
+            try:
+                await self.catch_up(releases.current)
+                said = ""
+            except NotReadyError:
+                pass
+            except ServerError as error:
+                if said != str(error):
+                    logger.warning("remembered users are not in step with the release yet: %s", error)
+                said = str(error)
+            except Exception:
+                logger.exception("catching up with remembered users failed")
+            await asyncio.sleep(interval_s)
+
+
+def _ranked(found: Neighbours, user: Int64, own: Sequence[str], top_k: int) -> list[list[tuple[str, float]]]:
+    """Users and scores of each list, best first; `user` [Q] tells whose searches they were."""
+    best: list[dict[str, float]] = [{} for _ in own]
+    owner = np.repeat(user, found.lengths).tolist()
+    for number, key, score in zip(owner, found.keys, found.scores.tolist(), strict=True):
+        user_id = user_id_of(key)
+        if user_id != own[number]:
+            best[number][user_id] = max(score, best[number].get(user_id, -1.0))
+    return [sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:top_k] for scores in best]

@@ -1,0 +1,112 @@
+"""How much the index finds, measured while serving: now and then one user's hits against an exact search.
+
+Computed in a thread of its own. A sample that comes while another is computed is dropped, one that fails is logged:
+requests neither wait for it nor notice it.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from mind.artifact import Float32
+from mind.milvus.collection import Hits
+from mind.sequences import Int64
+from mind.vocabulary import Vocabulary
+
+logger = logging.getLogger(__name__)
+
+CHUNK_ROWS = 16_384
+"""Rows of the item table scored at a time: 4 MB of it at 64 numbers a row, whatever the size of the catalogue."""
+
+
+class RecallSampling:
+    """Compares the candidates of sampled users with the exact ones."""
+
+    def __init__(self, rate: float, count: Callable[[float], None]) -> None:
+        """`rate`: share of batches of which one user is sampled; `count` is told the recall, from another thread."""
+        self._rate = rate
+        self._count = count
+        self._random = random.Random()
+        self._thread = ThreadPoolExecutor(1, "sample")
+        self._busy = threading.Lock()
+
+    def offer(
+        self, vectors: Float32, user: Int64, hits: Hits, top_k: int, vocabulary: Vocabulary, item_embedding: Float32
+    ) -> None:
+        """Take one user of a batch that was searched without a filter, if it is a batch's turn.
+
+        Args:
+            vectors: [Q, D] float32, the interests, of all users.
+            user: [Q] int64, ascending, whose they are.
+            hits: of every interest.
+            top_k: candidates wanted.
+            vocabulary: of the model.
+            item_embedding: [N + 1, D] float32, row 0 padding.
+        """
+        if self._random.random() >= self._rate or not len(user) or not self._busy.acquire(blocking=False):
+            return
+        own = np.flatnonzero(user == user[self._random.randrange(len(user))])
+        ends = np.cumsum(hits.lengths)
+        found = slice(int(ends[own[0]] - hits.lengths[own[0]]), int(ends[own[-1]]))
+        sample = vectors[own], hits.item_ids[found], hits.scores[found], top_k, vocabulary, item_embedding
+        self._thread.submit(self._compare, *sample)
+
+    def wait(self) -> None:
+        """Wait for the sample in progress."""
+        with self._busy:
+            pass
+
+    def close(self) -> None:
+        """Wait for the sample in progress, and take no more."""
+        self._busy.acquire()
+        self._thread.shutdown()
+
+    def _compare(self, *sample: object) -> None:
+        try:
+            self._count(recall(*sample))  # type: ignore[arg-type]
+        except Exception:
+            logger.exception("a sample of recall failed")
+        finally:
+            self._busy.release()
+
+
+def recall(
+    vectors: Float32, item_ids: Int64, scores: Float32, top_k: int, vocabulary: Vocabulary, item_embedding: Float32
+) -> float:
+    """Share of a user's exact best items that are among the best of the hits.
+
+    An item's score is its best over the interests. Items as good as the last of the exact ones count as found,
+    whichever of them the index gave.
+
+    Args:
+        vectors: [K, D] float32, the user's interests.
+        item_ids: [H] int64, the hits of all of them.
+        scores: [H] float32, as the index gave them.
+        top_k: how many items are compared, fewer if the table has fewer.
+        vocabulary: of the model.
+        item_embedding: [N + 1, D] float32, row 0 padding.
+    """
+    wanted = min(top_k, len(item_embedding) - 1)
+    ranked = item_ids[np.argsort(-scores, kind="stable")]
+    best = ranked[np.sort(np.unique(ranked, return_index=True)[1])][:wanted]
+    rows = vocabulary.item_index(best)
+    wanted -= int((rows == 0).sum())  # items that the model does not know were added since, and take their places
+    if wanted < 1:
+        return 1.0
+    own = (item_embedding[rows[rows > 0]] @ vectors.T).max(axis=1)
+    last = worst_of_best(vectors, item_embedding, wanted)
+    return float((own >= last - 1e-5 * abs(last)).sum() / wanted)
+
+
+def worst_of_best(vectors: Float32, item_embedding: Float32, wanted: int) -> float:
+    """The score of the item at place `wanted` of an exact search, a chunk of the table at a time."""
+    best = np.full(wanted, -np.inf, np.float32)
+    for start in range(1, len(item_embedding), CHUNK_ROWS):
+        score = (item_embedding[start : start + CHUNK_ROWS] @ vectors.T).max(axis=1)
+        score = np.concatenate([best, score[score > best[0]]])
+        best = np.partition(score, len(score) - wanted)[-wanted:]
+    return float(best[0])

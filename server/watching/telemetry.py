@@ -1,0 +1,129 @@
+"""What the serving path tells about itself, to whoever listens: metrics, traces, samples of recall.
+
+The path names its stages as it enters them; here they become histograms and spans. Without listeners that costs no more
+than reading the clock.
+"""
+
+import time
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from mind.sequences import Int64
+from server.errors import StoreError
+from server.watching.metrics import Metrics
+from server.watching.sampling import RecallSampling
+
+if TYPE_CHECKING:  # OpenTelemetry may not be installed
+    from opentelemetry.trace import Span
+
+    from server.watching.tracing import Tracing
+
+CALL_SPAN: ContextVar["Span | None"] = ContextVar("CALL_SPAN", default=None)
+"""The span of the call that a task answers."""
+
+
+@dataclass(frozen=True)
+class Telemetry:
+    """Those who listen, each if it is configured."""
+
+    metrics: Metrics | None = None
+    tracing: "Tracing | None" = None
+    sampling: RecallSampling | None = None
+
+    def count_store_error(self, error: StoreError) -> None:
+        """Milvus failed."""
+        if self.metrics:
+            self.metrics.count_milvus_error(error.reason)
+
+    def close(self) -> None:
+        """Let them finish."""
+        if self.sampling:
+            self.sampling.close()
+        if self.tracing:
+            self.tracing.close()
+
+    def batch(
+        self, calls: Sequence["Span | None"], arrived: Sequence[float], users: int, model_version: str, collection: str
+    ) -> "BatchTelemetry":
+        """Follow a batch from now on.
+
+        Args:
+            calls: the spans of its calls.
+            arrived: when each came, on the clock of `time.perf_counter`.
+            users: of all of them.
+            model_version: what answers.
+            collection: what is searched.
+        """
+        return BatchTelemetry(self, calls, arrived, users, (model_version, collection))
+
+
+SILENT = Telemetry()
+"""Nobody listens."""
+
+
+class BatchTelemetry:
+    """Follows one batch through its stages; a context manager that ends with the batch."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        calls: Sequence["Span | None"],
+        arrived: Sequence[float],
+        users: int,
+        release: tuple[str, str],
+    ) -> None:
+        """See `Telemetry.batch`. The first stage is encode."""
+        self.started = time.perf_counter()
+        self._metrics = telemetry.metrics
+        self._spans = telemetry.tracing.start_batch(calls, arrived) if telemetry.tracing else None
+        self._arrived, self._users, self._release = arrived, users, release
+        self._stage, self._since = "encode", self.started
+        self._laps: list[tuple[str, float, float]] = []
+        self._failed = False
+
+    def enter(self, stage: str) -> float:
+        """The stage before ends and this one, search or merge, begins. Gives the time."""
+        now = time.perf_counter()
+        self._laps.append((self._stage, self._since, now))
+        self._stage, self._since = stage, now
+        if self._spans and stage == "search":
+            self._spans.start_search(now)
+        return now
+
+    def fail(self) -> None:
+        """The stage does not succeed, though no exception leaves the batch."""
+        self._failed = True
+
+    def answered(
+        self, statuses: Sequence[tuple[str, int]], histories: Sequence[Int64], unknown: Sequence[Int64]
+    ) -> None:
+        """It has answers: users by status, and their histories and what of these is unknown, [n] int64 each."""
+        if self._metrics:
+            self._metrics.count_batch(statuses, sum(map(len, histories)), sum(map(len, unknown)))
+
+    def __enter__(self) -> Self:
+        """It runs."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """It is over."""
+        self.enter("")
+        if self._metrics:
+            for when in self._arrived:
+                self._metrics.count_wait(self.started - when)
+            for stage, start, end in self._laps:
+                self._metrics.count_stage(stage, end - start)
+        if self._spans:
+            model_version, collection = self._release
+            attributes: dict[str, str | int] = {
+                "recall.model_version": model_version,
+                "recall.collection": collection,
+                "recall.batch.users": self._users,
+                "recall.batch.requests": len(self._arrived),
+            }
+            self._spans.finish(self._laps, attributes, self._failed or error is not None)

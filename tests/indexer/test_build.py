@@ -1,0 +1,260 @@
+"""Building the collection of a model, on both engines."""
+
+import subprocess
+import sys
+from itertools import chain, repeat
+from pathlib import Path
+
+import pytest
+from pymilvus import MilvusClient, MilvusException
+
+from indexer.build import Built, build, choose_index
+from indexer.catalogue import item_collections
+from indexer.errors import RefusedError, StoreError, VerificationError
+from indexer.items.attributes import Attributes, read_attributes
+from indexer.items.changes import delete
+from indexer.items.journal import Journal
+from indexer.store import Connection, Row, Store
+from indexer.verify import check_contents, golden_recall
+from mind.artifact import Artifact, load_artifact
+from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
+from tests.artifacts import make_artifact
+from tests.conftest import release_lite, remove_item_collections
+
+HALF_A_BUILD = """
+import sys, time
+from pathlib import Path
+from indexer.items.attributes import Attributes
+from indexer.build import build, choose_index
+from indexer.store import Connection, Store
+from mind.artifact import load_artifact
+
+def stop_half_way(stage, done, total):
+    if stage == "insert" and done:
+        print(f"inserted {done} of {total}", flush=True)
+        time.sleep(60)
+
+connection = Connection(sys.argv[1])
+with Store(connection) as store:
+    index = choose_index(connection.is_lite, None, {}, {})
+    build(store, load_artifact(Path(sys.argv[2])), Attributes(), index, batch_rows=100, on_progress=stop_half_way)
+"""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Artifact:
+    """300 items, 16 dimensions."""
+    return load_artifact(make_artifact(tmp_path / "models", items=300))
+
+
+def build_default(store: Store, model: Artifact, attributes: Attributes | None = None) -> Built:
+    """Build with the index that is the default of the engine."""
+    index = choose_index(store.connection.is_lite, None, {}, {})
+    return build(store, model, attributes or Attributes(), index)
+
+
+def test_a_build_is_verified_filterable_and_idempotent(milvus_uri: str, tmp_path: Path, model: Artifact) -> None:
+    # Items 1000, 1007, 1014, ... get the years 2000 to 2009 in turn; the last one has no row in the file.
+    rows = [
+        f"{item_id},{2000 + i % 10},{'Drama|War' if i % 2 else 'War'}"
+        for i, item_id in enumerate(model.weights.item_id)
+    ]
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,year,genres", *rows[:-1]]))
+    attributes = read_attributes(tmp_path / "items.csv", model.weights.item_id, multi_valued=["genres"])
+    with Store(Connection(milvus_uri)) as store:
+        built = build_default(store, model, attributes)
+        assert built.recall.recall > 0.95
+        assert (built.sampled, built.recall.queries) == (300, 32)
+        assert store.properties(built.collection) is not None
+        assert store.alias() is None
+        (found,) = item_collections(store)
+        assert (found.name, found.state, found.fingerprint) == (built.collection, "built", built.fingerprint)
+
+        client = MilvusClient(milvus_uri)
+        filtered = client.query(built.collection, filter='year == 2003 and array_contains(genres, "Drama")')
+        assert sorted(row["item_id"] for row in filtered) == [1000 + 7 * i for i in range(3, 300, 10)]
+        (absent,) = client.query(built.collection, filter="year == 0", output_fields=["year", "genres"])
+        assert absent == {"item_id": 1000 + 7 * 299, "year": 0, "genres": []}
+
+        again = build_default(store, model, attributes)
+        assert (again.collection, built.was_there, again.was_there) == (built.collection, False, True)
+        assert item_collections(store) == [found]
+
+
+def test_a_killed_build_leaves_what_is_live_and_is_replaced(milvus_uri: str, model: Artifact, tmp_path: Path) -> None:
+    live = "items_00000000000a_0000000a"
+    with Store(Connection(milvus_uri)) as store:
+        store.create(live, 16, ())
+        store.point_alias(live)
+        before = item_collections(store)
+    release_lite(milvus_uri)
+
+    command = [sys.executable, "-c", HALF_A_BUILD, milvus_uri, tmp_path / "models" / model.model_version]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout.readline() == "inserted 100 of 300\n"
+        killed.kill()
+
+    with Store(Connection(milvus_uri)) as store:
+        assert [collection.state for collection in item_collections(store)] == ["live", "incomplete"]
+        built = build_default(store, model)
+        assert store.count(built.collection) == 300
+        assert [collection.state for collection in item_collections(store)] == ["live", "built"]
+        assert item_collections(store)[:1] == before
+
+
+def test_a_live_collection_is_not_replaced_even_if_unfinished(milvus_uri: str, model: Artifact) -> None:
+    with Store(Connection(milvus_uri)) as store:
+
+        def stop(stage: str, done: int, total: int) -> None:
+            raise KeyboardInterrupt
+
+        index = choose_index(False, "FLAT", {}, {})
+        with pytest.raises(KeyboardInterrupt):
+            build(store, model, Attributes(), index, on_progress=stop)
+        (unfinished,) = item_collections(store)
+        store.point_alias(unfinished.name)
+        with pytest.raises(RefusedError, match=f"{unfinished.name}: exists, but .* and is live"):
+            build(store, model, Attributes(), index)
+        assert store.alias() == unfinished.name
+
+
+def test_an_index_that_finds_too_little_is_not_finished(tmp_path: Path, model: Artifact) -> None:
+    with Store(Connection(str(tmp_path / "milvus.db"))) as store:
+        index = choose_index(True, "IVF_FLAT", {"nlist": 64}, {"nprobe": 1})
+        with pytest.raises(VerificationError) as caught:
+            build(store, model, Attributes(), index, min_recall=0.9)
+        (unfinished,) = item_collections(store)
+        assert unfinished.state == "incomplete"
+        assert str(caught.value).startswith(f"{unfinished.name}: IVF_FLAT finds 0.")
+        assert "the limit is 0.9 (--min-recall); raise --search-param nprobe=... above 1" in str(caught.value)
+
+
+def test_building_again_holds_the_index_to_the_limit_of_now(tmp_path: Path, model: Artifact) -> None:
+    with Store(Connection(str(tmp_path / "milvus.db"))) as store:
+        index = choose_index(True, "IVF_FLAT", {"nlist": 64}, {"nprobe": 32})
+        found = build(store, model, Attributes(), index, min_recall=0).recall
+        assert 0.5 < found.recall < 0.99
+        assert build(store, model, Attributes(), index, min_recall=found.recall).recall == found
+        with pytest.raises(VerificationError, match=r"IVF_FLAT finds 0\.\d+ .*, the limit is 0\.99 \(--min-recall\)"):
+            build(store, model, Attributes(), index, min_recall=0.99)
+        assert [collection.state for collection in item_collections(store)] == ["built"]
+
+
+def test_recall_is_that_of_the_items_that_are_there(tmp_path: Path, model: Artifact) -> None:
+    nearest = model.weights.golden_interest_vectors[0, 0]
+    with Store(Connection(str(tmp_path / "milvus.db"))) as store:
+        built = build_default(store, model)  # FLAT: what is exact stays so
+        delete(Journal(store, built.collection), model.weights.item_id[::3], lambda *_: None)
+        new = {EMBEDDING: 9 * nearest, VECTOR_SOURCE: "given"}
+        store.upsert(built.collection, [{"item_id": item_id, **new} for item_id in (5, 1001, 10**9)])
+        assert golden_recall(store, built.collection, {}, model.weights).recall == 1
+
+        every_third = model.weights.item_id[1::3].tolist()
+        store.delete(built.collection, every_third)  # the journal does not know: as if the index did not find them
+        assert golden_recall(store, built.collection, {}, model.weights).recall < 0.75
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_segments_are_joined_before_they_are_indexed_where_milvus_can(
+    allowed: bool,
+    milvus_server_uri: str,
+    model: Artifact,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    remove_item_collections(milvus_server_uri)
+    with Store(Connection(milvus_server_uri)) as store:
+
+        def insert_and_flush(name: str, rows: list[Row]) -> None:
+            Store.insert(store, name, rows)
+            store.flush(name)  # or as much as Milvus keeps in one segment would have to be inserted
+
+        def refuse(*_: object, **__: object) -> None:
+            raise MilvusException(message="PrivilegeCompaction is not granted")
+
+        monkeypatch.setattr(store, "insert", insert_and_flush)
+        if not allowed:
+            monkeypatch.setattr(store._client, "compact", refuse)
+        built = build(store, model, Attributes(), choose_index(False, None, {}, {}), batch_rows=100)
+        assert built.recall.recall > 0.95
+        assert store.segments(built.collection) == (1 if allowed else 3)
+        assert store._client.describe_index(built.collection, EMBEDDING)["index_type"] == "HNSW"
+    assert ("could not be joined" in caplog.text and "is not granted" in caplog.text) is not allowed
+
+
+def test_joining_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    uri = str(tmp_path / "milvus.db")
+    with Store(Connection(uri, wait_s=0.5)) as store:
+        store.create("items", 4, [])
+        monkeypatch.setattr(store, "connection", Connection("http://127.0.0.1:19530", wait_s=0.5))
+        monkeypatch.setattr(store._client, "list_persistent_segments", lambda *_, **__: ["one", "two"])
+        monkeypatch.setattr(store._client, "compact", lambda *_, **__: 1)
+        monkeypatch.setattr(store._client, "get_compaction_state", lambda *_, **__: "Executing")
+        dropped: list[str] = []
+        monkeypatch.setattr(store, "drop_index", dropped.append)
+        store.join_segments("items", 0)
+        assert dropped == ["items"]
+    release_lite(uri)
+    assert "could not be joined, so Milvus may do it later: not done after 0.5 s (--wait-s)" in caplog.text
+
+
+def test_an_index_is_waited_for_as_long_as_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def states(*told: tuple[str, int, int]) -> None:
+        each = chain(told, repeat(told[-1]))
+        names = "state", "indexed_rows", "pending_index_rows"
+        monkeypatch.setattr(store._client, "describe_index", lambda *_, **__: dict(zip(names, next(each), strict=True)))
+
+    uri = str(tmp_path / "milvus.db")
+    with Store(Connection(uri, wait_s=0.5)) as store:
+        store.create("items", 4, [])
+        seen: list[int] = []
+        # "Finished" is said of nothing too; and in the end Milvus indexes joined segments anew, which nobody waits for.
+        states(("Finished", 0, 120), ("InProgress", 50, 70), ("InProgress", 100, 20), ("Finished", 120, 80))
+        store.index("items", "FLAT", {}, 120, seen.append)
+        assert seen == [0, 50, 100, 120]
+        store.create("more", 4, [])
+        states(("InProgress", 0, 120), ("InProgress", 50, 70))
+        with pytest.raises(StoreError, match=r"FLAT of more has 50 of 120 rows and no more after 0.5 s \(--wait-s\)"):
+            store.index("more", "FLAT", {}, 120, seen.append)
+    release_lite(uri)
+
+
+def test_a_collection_that_changed_afterwards_is_noticed(tmp_path: Path, model: Artifact) -> None:
+    path = str(tmp_path / "milvus.db")
+    with Store(Connection(path)) as store:
+        name = build_default(store, model).collection
+        client = MilvusClient(path)
+        client.upsert(name, [{"item_id": 1007, EMBEDDING: model.weights.item_embedding[1], VECTOR_SOURCE: "trained"}])
+        with pytest.raises(VerificationError, match=f"{name}: item 1007 has another vector"):
+            check_contents(store, name, model.weights)
+        client.delete(name, ids=[1000])
+        with pytest.raises(VerificationError, match=f"{name}: holds 299 rows, the model has 300 items"):
+            build_default(store, model)
+
+
+def test_long_texts_make_smaller_messages(tmp_path: Path) -> None:
+    model = load_artifact(make_artifact(tmp_path / "models", items=1600))
+    (tmp_path / "items.csv").write_text(f"item_id,text\n1000,{'x' * 65_000}\n")
+    attributes = read_attributes(tmp_path / "items.csv", model.weights.item_id)
+    inserted = []
+    with Store(Connection(str(tmp_path / "milvus.db"))) as store:
+        build(
+            store,
+            model,
+            attributes,
+            choose_index(True, None, {}, {}),
+            on_progress=lambda stage, done, total: inserted.append(done) if stage == "insert" else None,
+        )
+    # 48 MiB over 64 + 16 * 4 + 16 + 65,000 bytes a row
+    assert inserted == [0, 772, 1544, 1600]
+
+
+def test_defaults_and_limits_of_the_index() -> None:
+    assert choose_index(True, None, {}, {}).type == "FLAT"
+    hnsw = choose_index(False, None, {"M": 16}, {})
+    assert (hnsw.type, hnsw.build_params) == ("HNSW", {"M": 16, "efConstruction": 200})
+    assert hnsw.search_params == {"ef": 128}
+    with pytest.raises(RefusedError, match="ef=20: the check asks for 50 items"):
+        choose_index(False, None, {}, {"ef": 20})

@@ -1,0 +1,324 @@
+"""The command line of the indexer: what people and schedulers see."""
+
+import inspect
+import json
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from typer.testing import CliRunner
+
+from indexer.__main__ import app
+from indexer.build import Progress
+from indexer.catalogue import item_collections
+from indexer.items.journal import Journal
+from indexer.options import _connection, milvus_options
+from indexer.rollout.release import publish
+from indexer.store import Connection, Store
+from server.settings import Settings
+from tests.artifacts import make_artifact
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "indexer", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def silent_port() -> Iterator[socket.socket]:
+    """A socket that takes connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def test_the_life_of_two_releases(lite: str, tmp_path: Path) -> None:
+    make_artifact(tmp_path / "a", items=120)
+    make_artifact(tmp_path / "b", items=130, seed=1)
+    (tmp_path / "items.csv").write_text("item_id,year,tags\n1000,1999,a|b\n1007,2001,\n5,2000,\n")
+    runner = CliRunner(env={"RECALL_MILVUS_URI": lite})
+
+    def invoke(*arguments: object) -> str:
+        result = runner.invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert "holds no item collection" in invoke("status")
+    attributes = ["--attributes", tmp_path / "items.csv", "--multi-valued", "tags", "--type", "year=DOUBLE"]
+    output = invoke("build", "--artifact", tmp_path / "a", *attributes)
+    assert "year DOUBLE, 2 of 120 items" in output
+    assert "tags ARRAY<VARCHAR>, 1 of 120 items" in output
+    assert "118 items have no row in the file" in output
+    assert "recall@50 1.000 over 32 interest vectors" in output
+    first = json.loads(invoke("status", "--format", "json"))[0]["collection"]
+    assert f"python -m indexer publish {first}" in output
+    refused = runner.invoke(app, ["publish", "--wait"])
+    assert (refused.exit_code, "--wait needs a --server" in refused.stderr) == (2, True)
+    assert json.loads(invoke("status", "--format", "json"))[0]["state"] == "built"
+    assert f"live       {first}" in invoke("publish")
+    assert "was live already" in invoke("build", "--artifact", tmp_path / "a", *attributes, "--publish")
+    assert f"before: {first}" in invoke("build", "--artifact", tmp_path / "b", "--publish")
+    assert (invoke("count"), invoke("count", first)) == ("130\n", "120\n")
+
+    listed = json.loads(invoke("status", "--format", "json"))
+    assert [(row["state"], row["fingerprint"]["count"]) for row in listed] == [("live", 130), ("published", 120)]
+    second = listed[0]["collection"]
+    lines = invoke("status").splitlines()
+    assert lines[0].split() == ["collection", "items", "index", "state", "since", "(UTC)"]
+    assert lines[1].split()[:4] == [second, "130", "FLAT", "live"]
+    assert max(map(len, lines)) <= 80
+
+    assert f"live       {first}" in invoke("rollback")
+    assert invoke("prune", "--keep", 0) == f"dropped    {second}\n"
+    refused = runner.invoke(app, ["drop", first], input="n\n")
+    assert (refused.exit_code, "not dropped" in refused.stderr) == (1, True)
+    assert "is live; publish another one first" in runner.invoke(app, ["drop", first, "--yes"]).stderr
+    assert invoke("drop", first, "--yes", "--allow-live") == f"dropped    {first}\n"
+    assert runner.invoke(app, ["count"]).stderr == "error: nothing is live; name the collection to count\n"
+
+
+def test_items_come_and_go_between_two_releases(lite: str, tmp_path: Path) -> None:
+    make_artifact(tmp_path / "models", items=120)
+    (tmp_path / "items.csv").write_text(
+        "\n".join(["item_id,year", *(f"{1000 + 7 * i},{2000 + i % 5}" for i in range(120))])
+    )
+    (tmp_path / "new.csv").write_text("item_id,year\n5,2003\n6,2002\n1000,1980\n")
+    (tmp_path / "since.txt").write_text("1,1000,0\n1,5,1\n")
+    (tmp_path / "given.csv").write_text(f"item_id,embedding\n7,{'|'.join(['0.1'] * 16)}\n")
+    (tmp_path / "gone.txt").write_text("item_id\n1007\n\n1014\n")
+    runner = CliRunner(env={"RECALL_MILVUS_URI": lite})
+
+    def invoke(*arguments: object) -> list[str]:
+        result = runner.invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        return [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+    models = ["--artifact", tmp_path / "models"]
+    invoke("build", *models, "--attributes", tmp_path / "items.csv", "--publish")
+    files = ["--attributes", tmp_path / "new.csv", "--interactions", tmp_path / "since.txt"]
+    assert invoke("upsert", *files, "--vectors", tmp_path / "given.csv", *models)[1:] == [
+        "added 1 items, vectors attributes",
+        "added 1 items, vectors given",
+        "added 1 items, vectors neighbours",
+        "changed 1 items",
+    ]
+    assert invoke("upsert", *files, *models)[1:] == ["unchanged 3 items"]
+    assert invoke("delete", "--ids-file", tmp_path / "gone.txt")[1:] == ["deleted 2 items"]
+    assert invoke("delete", "--ids", "1007,77")[1:] == [
+        "unchanged 1 items",
+        "unknown 1 items (77): not in the collection",
+    ]
+    assert invoke("count") == ["121"]
+    first, changes = invoke("status")[1:]
+    assert (first.split()[1], changes) == ("121", "3 added, 1 changed, 2 deleted")
+    assert max(map(len, runner.invoke(app, ["status"]).stdout.splitlines())) <= 80
+
+    make_artifact(tmp_path / "models", items=120, seed=1)
+    invoke("build", *models, "--attributes", tmp_path / "items.csv")
+    carried = invoke("publish", "--carry-over", *models)
+    assert carried[0].startswith("carried changes of items_")
+    assert carried[1:7] == [
+        "added 1 items, vectors attributes",
+        "added 1 items, vectors neighbours",
+        "changed 1 items",
+        "deleted 2 items",
+        "replaced 1 attribute values of the new build, by earlier upserts",
+        "left out 1 items (7): their vectors were given for the model before",
+    ]
+    assert invoke("count") == ["120"]
+
+
+@pytest.fixture
+def second_release(lite: str, tmp_path: Path) -> tuple[str, str]:
+    """Names of two collections, of 120 items each: the first is live, the second was built."""
+    for seed in (0, 1):
+        make_artifact(tmp_path / "models", items=120, seed=seed)
+        arguments = ["build", "--artifact", str(tmp_path / "models"), "--milvus-uri", lite]
+        assert CliRunner().invoke(app, [*arguments, *([] if seed else ["--publish"])]).exit_code == 0
+    with Store(Connection(lite)) as store:
+        first, second = item_collections(store)
+    return first.name, second.name
+
+
+@pytest.mark.parametrize("command", ["upsert", "delete"])
+def test_a_release_while_items_are_changed(
+    lite: str, tmp_path: Path, second_release: tuple[str, str], command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = second_release
+    (tmp_path / "new.csv").write_text(f"item_id,embedding\n7,{'|'.join(['0.1'] * 16)}\n")
+    vectors = ["--vectors", tmp_path / "new.csv", "--artifact", tmp_path / "models"]
+    arguments = [command, *map(str, vectors if command == "upsert" else ["--ids", "1000"])]
+    apply = Journal.apply
+
+    def slow(journal: Journal, on_progress: Progress) -> None:
+        apply(journal, on_progress)
+        publish(journal._store, second)
+
+    runner = CliRunner(env={"RECALL_MILVUS_URI": lite})
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "apply", slow)
+        late = runner.invoke(app, arguments)
+        assert late.exit_code == 1
+        assert late.stderr == f"error: {second}: was released while {first} was changed; give the same command again\n"
+        assert runner.invoke(app, [*arguments, "--collection", first]).exit_code == 0  # it was named
+    assert runner.invoke(app, arguments).exit_code == 0
+    count = "121\n" if command == "upsert" else "119\n"
+    assert runner.invoke(app, ["count"]).stdout == count
+
+
+def test_changes_that_a_release_leaves_behind_are_told(
+    lite: str, tmp_path: Path, second_release: tuple[str, str]
+) -> None:
+    first, second = second_release
+    models = ["--artifact", str(tmp_path / "models")]
+
+    def invoke(*arguments: str) -> list[str]:
+        result = CliRunner().invoke(app, [*arguments, "--milvus-uri", lite])
+        assert result.exit_code == 0, result.output
+        return [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+    invoke("delete", "--ids", "1000,1007")
+    options = f"--carry-over {' '.join(models)} --milvus-uri {lite}"
+    left = f"warning 0 items added or changed and 2 deleted in {first} were not carried over; "
+    told = f"{left}`python -m indexer publish {second} {options}` brings it along"
+    assert invoke("build", *models, "--publish")[-1] == told
+    assert invoke("rollback") == [f"live {first}, before: {second}"]
+    assert invoke("publish", second, *models)[1:] == [told]
+    assert invoke("count") == ["120"]
+    assert invoke(*shlex.split(told.partition("`python -m indexer ")[2].partition("`")[0]))[1] == "deleted 2 items"
+    assert invoke("count") == ["118"]
+
+    (tmp_path / "new.csv").write_text(f"item_id,embedding\n7,{'|'.join(['0.1'] * 16)}\n")
+    invoke("upsert", "--vectors", str(tmp_path / "new.csv"), *models)
+    invoke("delete", "--ids", "1014")
+    left = f"warning 1 items added or changed and 3 deleted in {second} were not carried over; "
+    assert invoke("rollback")[1:] == [f"{left}upsert and delete again what {first} lacks of it"]
+    assert invoke("publish", first, "--carry-over", *models)[0].startswith("carried nothing")  # so nothing else helps
+    assert invoke("publish", second, "--carry-over", *models)[-1] == f"live {second}, before: {first}"
+
+
+def test_a_printed_command_reaches_the_same_milvus(lite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_artifact(tmp_path / "models", items=120)
+    build = ["build", "--artifact", str(tmp_path / "models"), "--milvus-uri", lite]
+    for variable, option in ((None, f" --milvus-uri {lite}"), ("", f" --milvus-uri {lite}"), (lite, "")):
+        result = CliRunner(env={"RECALL_MILVUS_URI": variable}).invoke(app, build)
+        name = result.stdout.splitlines()[-2].split()[1]
+        assert result.stdout.splitlines()[-1] == f"next       python -m indexer publish {name}{option}"
+    secret = Connection("http://root:secret@127.0.0.1:19530")
+    assert milvus_options(secret) == " --milvus-uri http://127.0.0.1:19530"
+    far = Connection("https://milvus:19530", token="secret", db_name="shop", ca_cert=Path("my ca.pem"), server_name="m")
+    where = " --milvus-uri https://milvus:19530"
+    assert milvus_options(far) == f"{where} --db-name shop --ca-cert 'my ca.pem' --tls-server-name m"
+    monkeypatch.setenv("RECALL_MILVUS_DB_NAME", "shop")
+    monkeypatch.setenv("RECALL_MILVUS_SERVER_NAME", "m")
+    assert milvus_options(far) == f"{where} --ca-cert 'my ca.pem'"
+
+
+def test_help_names_the_commands() -> None:
+    result = run("--help")
+    assert result.returncode == 0
+    commands = ("build", "publish", "upsert", "delete", "status", "count", "rollback", "prune", "drop")
+    for word in (*commands, "Examples", "Exit code"):
+        assert word in result.stdout
+
+
+def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    result = run("status", "--milvus-uri", f"http://user:secret@127.0.0.1:{port}", "--timeout-s", 2)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: http://127.0.0.1:{port}: cannot connect: failed to connect")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_server_that_hangs(silent_port: socket.socket) -> None:
+    started = time.monotonic()
+    address = f"http://127.0.0.1:{silent_port.getsockname()[1]}"
+    result = run("status", "--milvus-uri", address, "--timeout-s", 1)
+    assert time.monotonic() - started < 10
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"error: {address}: cannot connect: Milvus did not answer within 1 s (--timeout-s)\n",
+    )
+
+
+def test_an_interrupt_is_one_line(silent_port: socket.socket) -> None:
+    address = f"http://127.0.0.1:{silent_port.getsockname()[1]}"
+    command = [sys.executable, "-m", "indexer", "status", "--milvus-uri", address, "--timeout-s", "30"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        connection, _ = silent_port.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=20)
+    assert (process.returncode, errors) == (130, "interrupted\n")
+
+
+def test_a_lite_file_in_use_by_another_process(lite: str, tmp_path: Path) -> None:
+    with Store(Connection(lite)):
+        result = run("status", "--milvus-uri", lite)
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert result.stderr.startswith(f"error: {lite}: another process holds this Milvus Lite file; stop it, or")
+    assert f"milvus-lite server --host 127.0.0.1 --data-dir {lite}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "message"),
+    [
+        (["status", "--milvus-uri", "{tmp}/missing/milvus.db"], 1, "missing not exists"),
+        (["status", "--milvus-uri", "{tmp}/file.db"], 1, "file.db: cannot be opened as a Milvus Lite file: "),
+        (["status", "--milvus-uri", "milvus"], 1, "uri: milvus is illegal"),
+        (["status", "--milvus-uri", "http://h", "--ca-cert", "ca.pem"], 1, "TLS options need an https:// address"),
+        (["status", "--milvus-uri", "https://h", "--client-key", "k"], 1, "mutual TLS needs all of --client-cert"),
+        (
+            ["status", "--milvus-uri", "https://h", "--ca-cert", "{tmp}/ca.pem"],
+            1,
+            "ca.pem: cannot be read: No such file",
+        ),
+        (["status", "--token-file", "{tmp}/token"], 1, "token: --token-file cannot be read"),
+        (["build", "--artifact", "{tmp}"], 1, "holds no model"),
+        (["build", "--artifact", "{tmp}/a", "--search-param", "ef=9", "--index-type", "HNSW"], 1, "ef=9: the check"),
+        (["build", "--artifact", "{tmp}/a", "--attributes", "{tmp}/x.csv"], 1, "x.csv: cannot be read: No such file"),
+        (["build", "--artifact", "{tmp}/a", "--index-param", "M"], 2, "'M': expected NAME=VALUE"),
+        (["build", "--artifact", "{tmp}/a", "--type", "year=INT64"], 2, "are about the columns of"),
+        (["build"], 2, "--artifact"),
+        (["upsert"], 2, "one of --attributes, --interactions and --vectors"),
+        (["upsert", "--attributes", "{tmp}/x.csv"], 1, "nothing is live; name the collection to change: --collection"),
+        (["delete"], 2, "one of --ids and --ids-file is needed"),
+        (["delete", "--ids", "1", "--ids-file", "x"], 2, "one of --ids and --ids-file is needed"),
+        (["delete", "--ids", "1,x"], 1, "--ids: 'x' is no item id: an integer from -2^63 + 1 to 2^63 - 1"),
+        (["delete", "--ids", "1" * 5_000], 1, "is no item id: an integer from -2^63 + 1 to 2^63 - 1"),
+        (["delete", "--ids=-9223372036854775808"], 1, "'-9223372036854775808' is no item id"),
+        (["delete", "--ids-file", "{tmp}/x.txt"], 1, "x.txt: cannot be read: No such file"),
+        (["delete", "--ids-file", "{tmp}/file.db"], 1, "file.db: line 1: 'not Milvus' is no item id"),
+        (["delete", "--ids", "1", "--collection", "items_x"], 1, "items_x: there is no such item collection"),
+        (["publsh"], 2, "publsh"),
+    ],
+)
+def test_faults_are_one_line_and_an_exit_code(
+    tmp_path: Path, arguments: list[str], exit_code: int, message: str
+) -> None:
+    make_artifact(tmp_path / "a", items=60)
+    (tmp_path / "file.db").write_text("not Milvus")
+    arguments = [argument.format(tmp=tmp_path) for argument in arguments]
+    result = CliRunner().invoke(app, arguments, env={"RECALL_MILVUS_URI": str(tmp_path / "milvus.db")})
+    assert result.exit_code == exit_code, result.output
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+    if exit_code == 1:
+        assert result.stderr.startswith("error: ")
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_server_and_indexer_find_milvus_by_the_same_variables(tmp_path: Path) -> None:
+    options = [get_args(each.annotation)[1] for each in inspect.signature(_connection).parameters.values()]
+    read = {option.envvar for option in options} - {None} | {"RECALL_MILVUS_TOKEN"}
+    assert read == {f"RECALL_{name.upper()}" for name in Settings.model_fields if name.startswith("milvus_")}
+    environment = {"RECALL_MILVUS_URI": str(tmp_path / "milvus.db"), "RECALL_MILVUS_TOKEN_FILE": "/no/such/file"}
+    result = CliRunner().invoke(app, ["status"], env=environment)
+    assert result.exit_code == 1 and "/no/such/file: --token-file cannot be read" in result.stderr

@@ -1,0 +1,135 @@
+"""Publishing, rolling back, pruning and dropping, on both engines."""
+
+import numpy as np
+import pytest
+
+from indexer.catalogue import BUILT_AT, item_collections
+from indexer.errors import NothingToDoError, RefusedError, VerificationError
+from indexer.rollout.release import Release, drop, prune, publish, rollback
+from indexer.store import Connection, Store
+from mind.milvus.collection import EMBEDDING, FINGERPRINT, ITEM_ID, PUBLISHED_AT, Fingerprint
+
+
+def make_collection(store: Store, number: int, published: str = "", finished: bool = True, rows: int = 3) -> str:
+    """A collection for 3 items, built on January `number`."""
+    fingerprint = Fingerprint(
+        model_version=f"{number:012x}",
+        dim=4,
+        metric="IP",
+        count=3,
+        attributes={},
+        attributes_digest="",
+        index_type="FLAT",
+        index_params={},
+        search_params={},
+    )
+    name = fingerprint.collection
+    store.create(name, 4, ())
+    store.insert(name, [{ITEM_ID: row, EMBEDDING: np.ones(4, np.float32)} for row in range(rows)])
+    store.index(name, "FLAT", {}, 0, lambda indexed: None)
+    if finished:
+        built = {BUILT_AT: f"2024-01-{number:02}", FINGERPRINT: fingerprint.to_json(), PUBLISHED_AT: published}
+        store.set_properties(name, built)
+    return name
+
+
+def states(store: Store) -> dict[str, str]:
+    """Collection name to state, in the order of `status`."""
+    return {collection.name: collection.state for collection in item_collections(store)}
+
+
+def test_publish_and_roll_back_along_the_releases(milvus_uri: str) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        one, two, three = (make_collection(store, number) for number in (1, 2, 3))
+        assert publish(store, one) == Release(one, before=None)
+        assert publish(store, two) == Release(two, before=one)
+        assert not publish(store, two).changed
+        assert publish(store) == Release(three, before=two)  # the one that was finished last
+        assert states(store) == {three: "live", two: "published", one: "published"}
+
+        assert rollback(store) == Release(two, before=three)
+        assert states(store) == {two: "live", one: "published", three: "built"}
+        assert rollback(store, to=one) == Release(one, before=two)
+        with pytest.raises(NothingToDoError, match=f"{one} is live, and no release from before it is left"):
+            rollback(store)
+
+        publish(store, three)
+        with pytest.raises(RefusedError, match=f"{two}: was not published before {three}"):
+            rollback(store, to=two)
+        assert rollback(store) == Release(one, before=three)  # not two: its release was taken back
+        assert store.alias() == one
+
+
+def test_only_a_whole_collection_is_published(milvus_uri: str) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        with pytest.raises(NothingToDoError, match="there is no finished collection to publish"):
+            publish(store)
+        with pytest.raises(NothingToDoError, match="nothing is live"):
+            rollback(store)
+        unfinished = make_collection(store, 1, finished=False)
+        short = make_collection(store, 2, rows=2)
+        with pytest.raises(RefusedError, match=f"{unfinished}: its build did not finish"):
+            publish(store, unfinished)
+        with pytest.raises(VerificationError, match=f"{short}: holds 2 rows, the model has 3 items"):
+            publish(store, short)
+        with pytest.raises(NothingToDoError, match="items_x: there is no such item collection"):
+            publish(store, "items_x")
+        assert store.alias() is None
+        assert states(store) == {short: "built", unfinished: "incomplete"}
+
+
+def test_prune_keeps_the_live_one_and_the_newest_others(milvus_uri: str) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        live = make_collection(store, 1, published="2024-01-01")
+        old = make_collection(store, 2, published="2024-01-02")
+        recent = make_collection(store, 3, published="2024-01-20")
+        built = make_collection(store, 10)
+        unfinished = make_collection(store, 11, finished=False)
+        store.create("somebody_elses", 4, ())
+        store.point_alias(live)
+        dropped: list[str] = []
+        prune(store, keep=2, incomplete=False, in_use=set(), on_drop=dropped.append)
+        assert dropped == [old]
+        prune(store, keep=0, incomplete=True, in_use={built}, on_drop=dropped.append)
+        assert dropped == [old, recent, unfinished]
+        prune(store, keep=0, incomplete=True, in_use=set(), on_drop=dropped.append)
+        assert dropped == [old, recent, unfinished, built]
+        assert states(store) == {live: "live"}
+        assert "somebody_elses" in store.collections()
+        store.drop("somebody_elses")
+
+
+def test_prune_keeps_what_a_rollback_would_return_to(milvus_uri: str) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        oldest, before, live = (make_collection(store, n, published=f"2024-01-{n:02}") for n in (1, 2, 3))
+        newer, newest = make_collection(store, 10), make_collection(store, 11)
+        store.point_alias(live)
+        dropped: list[str] = []
+        prune(store, keep=2, incomplete=False, in_use=set(), on_drop=dropped.append)
+        assert dropped == [newer, oldest]
+        prune(store, keep=1, incomplete=False, in_use=set(), on_drop=dropped.append)
+        assert dropped == [newer, oldest, newest]
+        assert rollback(store) == Release(before, before=live)
+
+
+def test_drop_spares_the_live_one(milvus_uri: str) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        live, other = make_collection(store, 1), make_collection(store, 2)
+        store.point_alias(live)
+        with pytest.raises(RefusedError, match=f"{live}: is live; publish another one first"):
+            drop(store, live, allow_live=False)
+        with pytest.raises(NothingToDoError, match="live: there is no such item collection"):
+            drop(store, "live", allow_live=True)
+        drop(store, other, allow_live=False)
+        assert states(store) == {live: "live"}
+        drop(store, live, allow_live=True)
+        assert (store.alias(), states(store)) == (None, {})
+
+
+def test_publish_after_somebody_dropped_the_live_one(milvus_uri: str) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        live, other = make_collection(store, 1), make_collection(store, 2)
+        publish(store, live)
+        store.drop(live)  # a Milvus server keeps the alias, and admits no second one of its name
+        assert publish(store, other) == Release(other, before=None)
+        assert store.alias() == other

@@ -1,0 +1,204 @@
+"""Remembered users across releases, on both engines: encoded before the switch, never resurrected, never forgotten."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer.build import build, choose_index
+from indexer.errors import RefusedError
+from indexer.items.attributes import Attributes
+from indexer.rollout.release import publish
+from indexer.store import Connection, Store
+from indexer.users.encode import Encoded, encode_users, forget_models, purge
+from indexer.users.store import Users, UserStore
+from mind.artifact import Artifact, load_artifact
+from mind.encoder import NumpyEncoder
+from mind.milvus.users import USERS, UserVectors, interest_keys, unit_interests
+from mind.transfer import Models
+from server.store import MilvusStore
+from server.users.store import MilvusUserStore, StoredUser
+from tests import ROOT
+from tests.artifacts import make_artifact
+from tests.conftest import release_lite
+from tests.server.test_user_store import remove_user_collections
+
+
+@dataclass
+class World:
+    """Two models in one Milvus, the first of which is released."""
+
+    uri: str
+    artifacts: Path
+    first: Artifact
+    second: Artifact
+
+    def on_server(self, *work: str, **users: list[int]) -> None:
+        """Write users as a server would, or delete them."""
+        asyncio.run(self._on_server(work, users))
+
+    async def _on_server(self, deleted: tuple[str, ...], users: dict[str, list[int]]) -> None:
+        connection = MilvusStore(self.uri, "", "", None, 20)
+        store = MilvusUserStore(connection, self.uri.endswith(".db"), 20)
+        await store.open()
+        if users:
+            now = int(time.time() * 1000)
+            await store.write({name: StoredUser(np.array(ids, np.int64), now) for name, ids in users.items()})
+        if deleted:
+            await store.delete(deleted)
+        await store.count()
+        await connection.close()
+
+
+@pytest.fixture
+def world(milvus_uri: str, tmp_path: Path) -> Iterator[World]:
+    remove_user_collections(milvus_uri)
+    first, second = (load_artifact(make_artifact(tmp_path / "artifacts", seed=seed)) for seed in (0, 1))
+    with Store(Connection(milvus_uri)) as store:
+        for model in (second, first):
+            index = choose_index(milvus_uri.endswith(".db"), None, {}, {})
+            name = build(store, model, Attributes(), index).collection
+        publish(store, name)
+    yield World(milvus_uri, tmp_path / "artifacts", first, second)
+    remove_user_collections(milvus_uri)
+
+
+def encode(world: World, model: Artifact) -> Encoded | None:
+    with Store(Connection(world.uri)) as store:
+        return encode_users(store, model.model_version, Models(world.artifacts), lambda stage, done, total: None)
+
+
+def vectors_of(world: World, model: Artifact) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+    """Interest key to stored vector, strongly consistent."""
+    with Store(Connection(world.uri)) as store:
+        store.load(f"users_{model.model_version}")
+        rows = store._client.query(
+            f"users_{model.model_version}",
+            filter="updated_at >= 0",
+            output_fields=["interest_key", "embedding"],
+            consistency_level="Strong",
+        )
+    return {row["interest_key"]: np.asarray(row["embedding"], np.float32) for row in rows}
+
+
+def state_of(world: World, model: Artifact) -> UserVectors:
+    with Store(Connection(world.uri)) as store:
+        return next(v for v in UserStore(store).vectors() if v.model_version == model.model_version)
+
+
+def test_users_are_encoded_before_the_switch_and_only_what_changed_later(world: World) -> None:
+    assert encode(world, world.second) is None  # nobody is remembered
+    world.on_server(ann=[1000, 1007], bob=[1014], odd=[5])
+    assert encode(world, world.second) == Encoded(users=3, encoded=3 + 1)  # odd has no vectors: tried in both passes
+    encoder = NumpyEncoder(world.second.weights, world.second.hyper_parameters)
+    histories = [np.array(h, np.int64) for h in ([1000, 1007], [1014])]
+    expected = unit_interests(histories, world.second.vocabulary, encoder, world.second.hyper_parameters)
+    found = vectors_of(world, world.second)
+    assert sorted(found) == sorted(interest_keys(["ann", "bob"], 4))
+    for number, user_id in enumerate(("ann", "bob")):
+        for interest in range(4):
+            np.testing.assert_allclose(found[f"{user_id}/{interest}"], expected[number, interest], atol=1e-6)
+    assert state_of(world, world.second).complete
+
+    world.on_server("odd", ann=[1021])
+    world.on_server("bob")
+    assert encode(world, world.second) == Encoded(users=1, encoded=1)  # the switch back needs those alone
+    [now] = unit_interests([np.array([1021])], world.second.vocabulary, encoder, world.second.hyper_parameters)
+    found = vectors_of(world, world.second)
+    assert sorted(found) == sorted(interest_keys(["ann"], 4))
+    np.testing.assert_allclose(found["ann/0"], now[0], atol=1e-6)
+
+
+def test_a_release_without_the_artifact_is_refused_where_users_are_remembered(world: World) -> None:
+    world.on_server(ann=[1000])
+    version = world.second.model_version
+    with Store(Connection(world.uri)) as store:
+        with pytest.raises(RefusedError, match=f"model {version} cannot be used"):
+            encode_users(store, version, Models(world.artifacts / "nowhere"), lambda stage, done, total: None)
+        with pytest.raises(RefusedError, match=f"is model {world.first.model_version}, the collection needs {version}"):
+            encode_users(
+                store, version, Models(world.artifacts / world.first.model_version), lambda stage, done, total: None
+            )
+
+
+def test_users_deleted_or_written_while_they_are_encoded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.on_server(ann=[1000], bob=[1007], cid=[1014])
+    write_vectors = UserStore.write_vectors
+    meanwhile = iter([lambda: world.on_server("ann", bob=[1021])])
+
+    def slow(store: UserStore, vectors: UserVectors, users: Users, interests: np.ndarray) -> None:  # type: ignore[type-arg]
+        for work in meanwhile:
+            work()  # after the histories were read, before their vectors are written
+        write_vectors(store, vectors, users, interests)
+
+    monkeypatch.setattr(UserStore, "write_vectors", slow)
+    encode(world, world.second)
+    found = vectors_of(world, world.second)
+    assert sorted(found) == sorted(interest_keys(["bob", "cid"], 4))
+    encoder = NumpyEncoder(world.second.weights, world.second.hyper_parameters)
+    [now] = unit_interests([np.array([1021])], world.second.vocabulary, encoder, world.second.hyper_parameters)
+    np.testing.assert_allclose(found["bob/0"], now[0], atol=1e-6)
+
+
+def test_a_job_that_was_killed_goes_on_and_leaves_nobody_behind(world: World) -> None:
+    world.on_server(**{f"u{n}": [1000 + 7 * (n % 200), 1007] for n in range(3_000)})
+    script = """
+import os, sys
+from indexer.store import Connection, Store
+from indexer.users.store import UserStore
+from indexer.users.encode import encode_users
+from mind.transfer import Models
+def killed(*_):
+    os.kill(os.getpid(), 9)
+UserStore.updated_at = killed  # after the first vectors were written, before they were held against the histories
+with Store(Connection(sys.argv[1])) as store:
+    encode_users(store, sys.argv[2], Models(sys.argv[3]), lambda stage, done, total: None)
+"""
+    command = [sys.executable, "-c", script, world.uri, world.second.model_version, str(world.artifacts)]
+    if world.uri.endswith(".db"):
+        release_lite(world.uri)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    written = vectors_of(world, world.second)
+    assert 0 < len(written) < 3_000 * 4 and not state_of(world, world.second).complete
+    half = {key.partition("/")[0] for key in written}
+    gone = sorted(half)[0]
+    with Store(Connection(world.uri)) as store:  # as if deleted before the vectors were written
+        store._client.delete(USERS, filter=f'user_key == "{gone}"')
+    encoded = encode(world, world.second)
+    assert encoded and encoded.users == 2_999 and encoded.encoded == 3_000 - len(half)
+    assert sorted(vectors_of(world, world.second)) == sorted(
+        interest_keys([f"u{n}" for n in range(3_000) if f"u{n}" != gone], 4)
+    )
+
+
+def test_vectors_go_with_the_last_items_of_their_model_and_histories_stay(world: World) -> None:
+    world.on_server(ann=[1000])
+    encode(world, world.first)
+    encode(world, world.second)
+    dropped: list[str] = []
+    with Store(Connection(world.uri)) as store:
+        forget_models(store, dropped.append)
+        assert dropped == []
+        store.drop(next(name for name in store.collections() if world.second.model_version in name and "items" in name))
+        forget_models(store, dropped.append)
+        assert dropped == [f"users_{world.second.model_version}"]
+        assert UserStore(store).count() == 1
+
+
+def test_purging_removes_vectors_without_a_user(world: World) -> None:
+    world.on_server(ann=[1000], bob=[1007])
+    encode(world, world.first)
+    purged: list[str] = []
+    with Store(Connection(world.uri)) as store:
+        store._client.delete(USERS, filter='user_key == "ann"')
+        purge(store, purged.append)
+    assert purged == [USERS, f"users_{world.first.model_version}"]
+    assert sorted(vectors_of(world, world.first)) == sorted(interest_keys(["bob"], 4))

@@ -1,0 +1,148 @@
+"""One contract, three stores: the exact one in memory, Milvus Lite and a real Milvus server."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymilvus import MilvusClient
+
+from indexer.build import build as build_collection
+from indexer.build import choose_index
+from indexer.items.attributes import Attributes
+from indexer.rollout.release import publish
+from indexer.store import Connection, Store
+from mind.artifact import Artifact, load_artifact, newest_artifact
+from mind.milvus.journal import Changes
+from server.errors import CollectionGoneError, InvalidRequestError, StoreUnavailableError
+from server.store import ItemStore, MilvusStore, translate
+from tests import ROOT
+from tests.artifacts import make_artifact
+from tests.conftest import remove_item_collections_of
+from tests.fake_store import FakeStore
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    return load_artifact(make_artifact(tmp_path / "artifacts"))
+
+
+def build(uri: str, artifacts: Path, *options: str) -> None:
+    """Build and publish the newest model with the indexer, in a process of its own."""
+    command = [sys.executable, "-m", "indexer", "build", "--milvus-uri", uri, "--artifact", str(artifacts), "--publish"]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def publish_here(uri: str, artifact: Path, db_name: str = "") -> None:
+    """Build and publish from this process, for tests that hold the Milvus Lite file open."""
+    index = choose_index(uri.endswith(".db"), None, {}, {})
+    with Store(Connection(uri, db_name=db_name)) as store:
+        built = build_collection(store, load_artifact(newest_artifact(artifact)), Attributes(), index)
+        publish(store, built.collection)
+
+
+async def contract(store: ItemStore, artifact: Artifact) -> None:
+    """What serving relies on."""
+    name = await store.live_collection()
+    assert name is not None
+    fingerprint = await store.fingerprint(name)
+    assert fingerprint is not None and fingerprint.model_version == artifact.model_version
+    await store.load(name)
+
+    weights = artifact.weights
+    assert await store.count(name) == 200
+    assert await store.count(name, "item_id < 1070") == 10
+    stored = await store.vectors(name, [1000, 1007, 5])
+    assert set(stored) == {1000, 1007}
+    np.testing.assert_array_equal(stored[1007], weights.item_embedding[2])
+    assert await store.matching(name, [1000, 1007, 5, 2001], "item_id > 1003") == {1007, 2001}
+    assert await store.matching(name, [1000, 1007, 5], "") == {1000, 1007}
+    assert (await store.changes(name), await store.deleted(name, [1000])) == (Changes(), set())
+
+    queries = weights.golden_interest_vectors.reshape(-1, 16)
+    found = await store.search(name, queries, 7, "", {}, 10)
+    scores = queries @ weights.item_embedding[1:].T
+    expected = weights.item_id[np.argsort(-scores, axis=1)[:, :7]]
+    assert found.lengths.tolist() == [7] * len(queries)
+    np.testing.assert_array_equal(found.item_ids.reshape(-1, 7), expected)
+    np.testing.assert_allclose(found.scores.reshape(-1, 7), -np.sort(-scores, axis=1)[:, :7], rtol=1e-4, atol=1e-5)
+
+    few = await store.search(name, queries[:2], 7, "item_id < 1020", {}, 10)
+    assert few.lengths.tolist() == [3, 3] and set(few.item_ids.tolist()) == {1000, 1007, 1014}
+    none = await store.search(name, queries[:2], 7, "item_id < 0", {}, 10)
+    assert len(none.item_ids) == 0 and none.lengths.tolist() == [0, 0]
+    for filter_ in ("item_id >=", "nope == 1", "item_id == "):
+        with pytest.raises(InvalidRequestError, match="filter: Milvus cannot use"):
+            await store.search(name, queries[:1], 7, filter_, {}, 10)
+        with pytest.raises(InvalidRequestError, match="filter: Milvus cannot use"):
+            await store.count(name, filter_)
+    with pytest.raises(CollectionGoneError):
+        await store.search("items_000000000000_00000000", queries[:1], 7, "", {}, 10)
+    with pytest.raises(CollectionGoneError):
+        await store.fingerprint("items_000000000000_00000000")
+
+    await store.drop(name)
+    assert await store.live_collection() is None
+    with pytest.raises(CollectionGoneError):
+        await store.count(name)
+
+
+async def test_the_store_in_memory(artifact: Artifact) -> None:
+    store = FakeStore()
+    store.publish(artifact)
+    await contract(store, artifact)
+
+
+async def test_milvus(milvus_uri: str, artifact: Artifact, tmp_path: Path) -> None:
+    build(milvus_uri, tmp_path / "artifacts")
+    store = MilvusStore(milvus_uri, "", "", None, 10)
+    try:
+        await contract(store, artifact)
+    finally:
+        await store.close()
+
+
+async def test_a_database_of_its_own(milvus_uri: str, artifact: Artifact, tmp_path: Path) -> None:
+    other = load_artifact(make_artifact(tmp_path / "other", seed=1))
+    admin = MilvusClient(milvus_uri)
+    try:
+        admin.create_database("tenant")
+        await asyncio.to_thread(publish_here, milvus_uri, tmp_path / "artifacts")
+        await asyncio.to_thread(publish_here, milvus_uri, tmp_path / "other", "tenant")
+        for db_name, model in (("", artifact), ("tenant", other)):
+            store = MilvusStore(milvus_uri, "", db_name, None, 20)
+            name = await store.live_collection()
+            assert name is not None and model.model_version in name
+            await store.load(name)
+            found = await store.search(name, model.weights.item_embedding[1:2], 1, "", {"ef": 200}, 10)
+            scores = model.weights.item_embedding @ model.weights.item_embedding[1]
+            assert found.scores[0] == pytest.approx(float(scores.max()), rel=1e-4)
+            await store.close()
+    finally:
+        tenant = MilvusClient(milvus_uri, db_name="tenant")
+        remove_item_collections_of(tenant)
+        tenant.close()
+        admin.drop_database("tenant")
+        admin.close()
+
+
+async def test_nobody_answers() -> None:
+    with pytest.raises(StoreUnavailableError, match=r"Milvus at http://127\.0\.0\.1:9: "):
+        await MilvusStore("http://127.0.0.1:9", "", "", None, 1).live_collection()
+
+
+async def test_the_directory_of_a_lite_file_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError, match="not exists"):
+        await MilvusStore(str(tmp_path / "nowhere" / "milvus.db"), "", "", None, 1).live_collection()
+    assert not (tmp_path / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [(1, "service not ready[standalone=1]: Initializing"), (8, "request is rejected: rate limit exceeded[rate=1]")],
+)
+def test_a_milvus_that_asks_to_come_back_is_unavailable(code: int, message: str) -> None:
+    assert isinstance(translate(code, message, ""), StoreUnavailableError)

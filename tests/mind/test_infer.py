@@ -1,0 +1,233 @@
+"""`python -m mind.infer` as a user types it: what it prints, writes and asks of a running service."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from mind.artifact import load_artifact
+from mind.data.paddlerec import digests, read_eval, write_eval, write_train
+from mind.encoder import NumpyEncoder
+from mind.errors import MindError
+from mind.evaluation import baselines
+from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
+from mind.infer import app
+from mind.sequences import EvalCases
+from protos.recall.v1 import recall_pb2
+from tests import ROOT
+from tests.artifacts import make_artifact
+from tests.canned_recall import INFO, CannedRecall, running
+from tests.server.test_metrics import sequences
+
+CANDIDATES = 8
+
+
+@dataclass(frozen=True)
+class Data:
+    """A random model, and data that fit it."""
+
+    directory: Path
+    artifact: Path
+
+    def options(self) -> list[str]:
+        keys = {
+            "train_data_dir": self.directory / "train",
+            "test_data_dir": self.directory / "test",
+            "model_save_path": self.artifact,
+        }
+        overrides = [word for key, path in keys.items() for word in ("-o", f"runner.{key}={path}")]
+        return ["-m", str(ROOT / "mind" / "config.yaml"), *overrides]
+
+    def infer(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        words = [sys.executable, "-W", "error", "-m", "mind.infer", *self.options(), *arguments]
+        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    directory = tmp_path_factory.mktemp("infer")
+    rng = np.random.default_rng(0)
+    ids = np.arange(200) * 7 + 1000
+
+    def rows(users: int, least: int, most: int) -> list[list[int]]:
+        return [rng.choice(ids, rng.integers(least, most + 1)).tolist() for _ in range(users)]
+
+    write_train(directory / "train" / "train.txt", sequences(*rows(60, 3, 12)))
+    histories = sequences([], [5, 6], *rows(28, 1, 15))  # one user is new, one clicked only unknown items
+    write_eval(directory / "test" / "test.txt", EvalCases(histories, sequences(*rows(30, 1, 6))))
+    return Data(directory, make_artifact(directory / "artifacts"))
+
+
+class ExactRecall(CannedRecall):
+    """A service that answers with exact search, and says so of a model of our choice."""
+
+    def __init__(self, artifact: Path, model_version: str | None = None) -> None:
+        super().__init__()
+        self.artifact = load_artifact(artifact)
+        self.model_version = model_version or self.artifact.model_version
+
+    def Recall(self, request: Any, context: Any) -> recall_pb2.RecallResponse:  # noqa: N802
+        model = self.artifact
+        histories = sequences(*(list(user.hist_item) for user in request.users))
+        encoder = NumpyEncoder(model.weights, model.hyper_parameters)
+        vectors = encode_histories(encoder, model.vocabulary, histories, model.hyper_parameters.maxlen, 64)
+        found = item_ids(model.vocabulary, nearest_items(vectors, model.weights.item_embedding, request.top_k))
+        found[~vectors.any(axis=(1, 2))] = model.weights.item_id[100 : 100 + request.top_k]  # anything else
+        results = [recall_pb2.UserCandidates(item_ids=ids, scores=[0] * len(ids)) for ids in found.tolist()]
+        return recall_pb2.RecallResponse(results=results, model_version=self.model_version)
+
+    def GetServerInfo(self, request: Any, context: Any) -> recall_pb2.GetServerInfoResponse:  # noqa: N802
+        info = recall_pb2.GetServerInfoResponse()
+        info.CopyFrom(INFO)
+        info.model_version = self.model_version
+        info.limits.max_top_k = 20
+        return info
+
+
+def table_of(output: str) -> dict[str, list[float]]:
+    """The rows of the printed table."""
+    rows = re.findall(r"│ ([^│]+?) +│(.*)", output)
+    return {name: [float(cell) for cell in re.findall(r"\d+\.\d\d", cells)] for name, cells in rows}
+
+
+def test_everything_at_once(data: Data, tmp_path: Path) -> None:
+    titles = tmp_path / "titles.csv"
+    titles.write_text("item_id,title\n" + "".join(f"{1000 + 7 * n},<script>{n}\n" for n in range(200)))
+    html, figures = tmp_path / "new" / "report.html", tmp_path / "figures.json"
+    with running(ExactRecall(data.artifact)) as address:
+        done = data.infer(
+            "-top_n", "3", "-top_n", str(CANDIDATES), "--server", address,
+            "--html", str(html), "--json", str(figures), "--titles", str(titles),
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"written: {html}, {figures}" in done.stdout
+    assert f"{address} serves items_ab12" in done.stdout
+    assert f"100.00 % of the exact top 3 and 100.00 % of the exact top {CANDIDATES}" in done.stdout
+
+    numbers = json.loads(figures.read_text())
+    names = ["most popular", "item co-occurrence", "item-kNN, cosine", "MIND, exact search", "MIND, served"]
+    assert list(numbers["metrics"]) == names
+    printed = table_of(done.stdout)
+    for name in names:
+        assert printed[name] == [round(100 * value, 2) for value in numbers["metrics"][name].values()]
+        curves, at = numbers["curves"][name], numbers["metrics"][name]
+        assert len(curves["recall"]) == CANDIDATES and curves["ndcg"][2] == at["ndcg@3"]
+        buckets = zip(numbers["length_recall"][name], numbers["length_buckets"], strict=True)
+        assert sum(one["mean"] * bucket["users"] for one, bucket in buckets) / 30 == pytest.approx(curves["recall"][-1])
+    assert numbers["agreement"] == {"found": {"3": 1, str(CANDIDATES): 1}, "identical": 1}
+    assert numbers["users"] == 30 and numbers["users_without_history"] == 2 and numbers["interests"]["users"] == 28
+    assert "examples" not in numbers
+
+    page = html.read_text()
+    assert "&lt;script&gt;" in page and "<script" not in page
+    assert not list(tmp_path.rglob(".*incomplete*"))
+
+
+def test_a_service_with_another_model_is_told_apart(data: Data) -> None:
+    with running(ExactRecall(data.artifact, "ffff00001111")) as address:
+        done = data.infer("-top_n", "5", "--server", address)
+    assert done.returncode == 0, done.stderr
+    assert f"it serves model ffff00001111, not {data.artifact.name}" in done.stdout
+
+
+def test_two_candidate_files_of_one_name(data: Data, tmp_path: Path) -> None:
+    users = read_eval(data.directory / "test").history.user_id.tolist()
+    files = [tmp_path / part / "mine.jsonl" for part in "ab"]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("".join(json.dumps({"user_id": user, "item_ids": [5]}) + "\n" for user in users))
+    done = data.infer(
+        "-top_n", "5", "--candidates", str(files[0]), "--candidates", str(files[1]), "--json", str(tmp_path / "x.json")
+    )
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "x.json").read_text())["metrics"]
+    assert list(metrics)[-2:] == ["mine", str(files[1])] and metrics["mine"]["recall@5"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--html", "/proc/report.html"], "/proc/report.html: cannot be written"),
+        (["--json", "/dev/null/x.json"], "/dev/null/x.json: cannot be written: File exists"),
+        (["--json", "{tmp}"], "{tmp}: cannot be written: it is a directory"),
+        (["--json", "{tmp}/one", "--html", "{tmp}/one"], "{tmp}/one: given for two outputs"),
+        (["--titles", "{tmp}/t.csv"], "--titles {tmp}/t.csv: titles are shown in the report alone"),
+        (
+            ["--html", "{tmp}/r.html", "--titles", "{tmp}/nowhere.csv"],
+            "{tmp}/nowhere.csv: cannot be read: No such file",
+        ),
+        (
+            ["--html", "{tmp}/r.html", "--titles", "{tmp}/t.csv"],
+            "{tmp}/t.csv: no column 'title'; there are: item_id, name",
+        ),
+        (["--html", "{tmp}/r.html", "--titles", "{tmp}/u.csv"], "{tmp}/u.csv: line 2: item_id is 'x', not an integer"),
+        (["--html", "{tmp}/r.html", "--titles", "{tmp}/v.csv"], "{tmp}/v.csv: line 2: expected 2 columns, found 3"),
+        (["--server", "127.0.0.1:1"], "--server 127.0.0.1:1: connections to all backends failing"),
+    ],
+)
+def test_one_clear_line_before_the_work(data: Data, tmp_path: Path, arguments: list[str], says: str) -> None:
+    (tmp_path / "t.csv").write_text("item_id,name\n1,one\n")
+    (tmp_path / "u.csv").write_text("item_id,title\nx,one\n")
+    (tmp_path / "v.csv").write_text("item_id,title\n1,one,two\n")
+    broken = ["-o", "runner.train_data_dir=/nowhere"]  # what would be read once the work begins
+    with pytest.raises(MindError) as error:
+        app([*data.options(), *broken, *(word.format(tmp=tmp_path) for word in arguments)], standalone_mode=False)
+    assert str(error.value).startswith(says.format(tmp=tmp_path)) and "\n" not in str(error.value)
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_service_that_gives_too_few_or_fails(data: Data) -> None:
+    with running(ExactRecall(data.artifact)) as address:
+        done = data.infer("-top_n", "21", "--server", address)
+    assert done.returncode == 1 and done.stderr == f"error: --server {address}: top_n is 21, its max_top_k 20\n"
+
+
+def test_a_release_meanwhile_is_an_error(data: Data) -> None:
+    class Moving(ExactRecall):
+        def Recall(self, request: Any, context: Any) -> recall_pb2.RecallResponse:  # noqa: N802
+            response = super().Recall(request, context)
+            self.model_version = "ffff00001111"
+            return response
+
+    with running(Moving(data.artifact)) as address:
+        done = data.infer("-top_n", "5", "--server", address)
+    assert done.returncode == 1
+    assert "while it was asked" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_model_of_other_training_data_is_told_apart(data: Data, tmp_path: Path) -> None:
+    trained = {"files": digests(data.directory / "train")}
+    mine = Data(data.directory, make_artifact(tmp_path / "mine", data=trained))
+    done = mine.infer("-top_n", "5")
+    assert (done.returncode, done.stderr) == (0, "")
+    other = Data(
+        data.directory, make_artifact(tmp_path / "other", data={"files": {"train.txt": "00", "gone.txt": "11"}})
+    )
+    html, figures = tmp_path / "report.html", tmp_path / "figures.json"
+    done = other.infer("-top_n", "5", "--html", str(html), "--json", str(figures))
+    says = f"{data.directory / 'train'}: model {other.artifact.name} was trained with another gone.txt, train.txt."
+    assert done.returncode == 0 and done.stderr.startswith(f"warning: {says}") and done.stderr.count("\n") == 1
+    assert says in html.read_text() and json.loads(figures.read_text())["notes"][0].startswith(says)
+
+
+def test_pairs_of_some_users_only_are_said(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "MAX_PAIRS", 1000)
+    figures = tmp_path / "figures.json"
+    done = CliRunner().invoke(app, [*data.options(), "-top_n", "5", "--json", str(figures)])
+    assert done.exit_code == 0
+    (note,) = json.loads(figures.read_text())["notes"]
+    assert re.match(r"Item co-occurrence and item-kNN count \d+ of 60 training users, drawn at random", note)
+    assert note in " ".join(done.stdout.split())
+
+
+def test_plots_are_loaded_for_a_report_alone() -> None:
+    script = "import sys, mind.infer; print({'matplotlib', 'jinja2', 'paddle', 'grpc', 'pymilvus'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

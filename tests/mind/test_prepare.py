@@ -1,0 +1,166 @@
+"""`python -m mind.prepare`: files that the trainer reads, a report that a person reads, errors in one line."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.main import get_command
+
+from mind import prepare as command
+from mind.command import run
+from mind.data.paddlerec import read_eval, read_train
+from mind.errors import DataError
+from mind.prepare import app
+from tests.mind.test_movielens import GROUPLENS, ML_1M, make_archive
+from tests.mind.test_unpack import AMAZON_BOOK, make_tar
+
+Output = pytest.CaptureFixture[str]
+COLUMNS = ("--user", "uid", "--item", "iid", "--time", "ts")
+
+
+@pytest.fixture
+def clicks(tmp_path: Path) -> Path:
+    """Ten users with ten items each, one with two, and one malformed row on line 104."""
+    rows = [f"{user},{user * 100 + time},{time}" for user in range(1, 11) for time in range(10)]
+    path = tmp_path / "clicks.csv"
+    path.write_text("\n".join(["uid,iid,ts", *rows, "11,1,0", "11,2,1", "11,x,2"]) + "\n")
+    return path
+
+
+def prepare(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int | str | None:
+    """Run the command in this process; returns the exit code."""
+    monkeypatch.setattr("sys.argv", ["mind.prepare", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        run(app)
+    return ended.value.code
+
+
+def test_a_csv_file_becomes_training_and_evaluation_data(
+    tmp_path: Path, clicks: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    output = tmp_path / "data"
+    for _ in range(2):  # it works a second time
+        assert prepare(monkeypatch, clicks, "--output", output, *COLUMNS) == 0
+    train, valid, test = read_train(output / "train"), read_eval(output / "valid"), read_eval(output / "test")
+    assert (len(train), len(valid), len(test)) == (8, 1, 1)
+    first = train.user_id[0] * 100
+    assert train[0].tolist() == list(range(first, first + 10))
+    assert (valid.history.lengths.tolist(), valid.target.lengths.tolist()) == ([8], [2])
+    assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()) == [
+        "test/test.txt",
+        "train/train.txt",
+        "valid/valid.txt",
+    ]
+    printed = capsys.readouterr().out
+    assert "102 interactions in 103 rows" in printed
+    assert "malformed, skipped: 1 (line 104: iid is 'x', not an integer of 64 bits)" in printed
+    assert "users dropped, fewer than 5 interactions: 1" in printed
+    assert "│ train │     8 │    80 │           80 │" in printed
+
+
+def test_a_file_without_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    path = tmp_path / "u.data"
+    path.write_bytes(b"".join(b"%d\t%d\t5\t%d\n" % (user, item, item) for user in range(3) for item in range(5)))
+    header = "user_id,item_id,rating,timestamp"
+    assert prepare(monkeypatch, path, "--output", tmp_path, "--header", header, "--delimiter", "tab") == 0
+    assert "15 interactions in 15 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "ratings", "line"),
+    [
+        ("movielens-100k", GROUPLENS, "ml-100k/u.data", b"%d\t%d\t3\t%d\n"),
+        ("movielens-1m", ML_1M, "ml-1m/ratings.dat", b"%d::%d::3::%d\n"),
+    ],
+)
+def test_movielens_comes_with_item_attributes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    members: Mapping[str, bytes],
+    ratings: str,
+    line: bytes,
+) -> None:
+    clicks = b"".join(line % (user, item, item) for user in range(3) for item in (1, 242, 267, 1412, 1500))
+    archive = make_archive(tmp_path / "archive.zip", members | {ratings: clicks})
+    assert prepare(monkeypatch, name, "--output", tmp_path, "--archive", archive) == 0
+    assert len(read_train(tmp_path / "train")) == 1
+    items = pq.read_table(tmp_path / "items.parquet")
+    assert items.column_names == ["item_id", "title", "year", "genres"]
+    assert items.column("item_id").to_pylist() == [1, 242, 267, 1412]
+
+
+def test_amazon_book_keeps_the_split_it_comes_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    archive = make_tar(tmp_path / "AmazonBook.tar.gz", AMAZON_BOOK)
+    assert prepare(monkeypatch, "amazon-book", "--output", tmp_path, "--archive", archive) == 0
+    assert read_train(tmp_path / "train").user_id.tolist() == [0, 1]
+    assert read_eval(tmp_path / "valid").target[0].tolist() == [24, 25]
+    assert read_eval(tmp_path / "test").history.user_id.tolist() == [3, 4]
+    assert "│ test  │     2 │     3 │            3 │" in capsys.readouterr().out
+
+
+def test_a_failure_leaves_what_was_there(tmp_path: Path, clicks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise DataError("the disk is full")
+
+    assert prepare(monkeypatch, clicks, "--output", tmp_path / "data", *COLUMNS) == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
+    monkeypatch.setattr(command, "write_eval", fail)
+    assert prepare(monkeypatch, clicks, "--output", tmp_path / "data", *COLUMNS, "--seed", "1") == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("movielens-1m", "--user", "uid"), "--user: does not apply to movielens-1m"),
+        (("amazon-book", "--seed", "2024"), "--seed: does not apply to amazon-book"),
+        (("amazon-book", "--min-interactions", "3"), "--min-interactions: does not apply to amazon-book"),
+        (("clicks.csv", "--archive", "ml-1m.zip"), "--archive: does not apply to a file"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, arguments: tuple[str, ...], message: str
+) -> None:
+    assert prepare(monkeypatch, *arguments, "--output", "data") == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nothing.csv",), "nothing.csv: cannot be read: No such file or directory"),
+        (("clicks.csv",), "clicks.csv: no column 'user_id'; there are: uid, iid, ts"),
+        (
+            ("clicks.csv", *COLUMNS, "--max-malformed", "0"),
+            "clicks.csv: 1 of 103 rows are unusable (1.0%), the limit is",
+        ),
+        (("clicks.csv", *COLUMNS, "--min-interactions", "11"), "0 of 11 users have 11 interactions or more"),
+        (("movielens-100k", "--archive", "clicks.csv"), "clicks.csv: is neither a zip nor a tar.gz archive"),
+        (("amazon-book", "--archive", "nothing.tar.gz"), "nothing.tar.gz: cannot be unpacked: No such file"),
+        (("movielens-10m",), "movielens-10m: is no file, and data by name are: movielens-100k, movielens-1m, amazon-b"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(
+    clicks: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(clicks.parent)
+    assert prepare(monkeypatch, *arguments, "--output", "data") == 1
+    assert not Path("data").exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize("arguments", [(), ("clicks.csv",), ("clicks.csv", "--output", "x", "--max-malformed", "2")])
+def test_a_wrong_command_line_is_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: Output, arguments: tuple[str, ...]
+) -> None:
+    assert prepare(monkeypatch, *arguments) == 2
+    assert "Usage: " in capsys.readouterr().err
+
+
+def test_every_option_is_explained() -> None:
+    assert [parameter.name for parameter in get_command(app).params if not getattr(parameter, "help", None)] == []

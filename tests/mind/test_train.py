@@ -1,0 +1,189 @@
+"""The two commands of the model package as a user types them, and what they say when something is wrong."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mind.artifact import load_artifact
+from mind.data.paddlerec import write_eval, write_train
+from mind.errors import ArtifactError
+from mind.train import app
+from tests import ROOT
+from tests.mind.test_training import clustered, held_out
+from tests.server.test_metrics import sequences
+
+CONFIG = ROOT / "mind" / "config.yaml"
+
+
+def command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-W", "error", "-m", module, "-m", str(CONFIG), *arguments]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+def overrides(directory: Path, **changes: object) -> list[str]:
+    keys = {
+        "runner.train_data_dir": directory / "train",
+        "runner.valid_data_dir": directory / "valid",
+        "runner.test_data_dir": directory / "test",
+        "runner.model_save_path": directory / "artifacts",
+        "runner.epochs": 4,
+        "runner.train_batch_size": 64,
+        "hyper_parameters.embedding_dim": 16,
+        "hyper_parameters.hidden_size": 16,
+        "hyper_parameters.optimizer.learning_rate": 0.02,
+    } | {key.replace("__", "."): value for key, value in changes.items()}
+    return [word for key, value in keys.items() for word in ("-o", f"{key}={value}")]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("data")
+    write_train(directory / "train" / "train.txt", sequences(*clustered(300, 1)))
+    write_eval(directory / "valid" / "valid.txt", held_out(40, 2))
+    write_eval(directory / "test" / "test.txt", held_out(40, 3))
+    return directory
+
+
+def test_train_and_infer(data: Path, tmp_path: Path) -> None:
+    trained = command("mind.train", *overrides(data))
+    assert trained.returncode == 0, trained.stderr
+    assert "300 users, 3,600 interactions to train on" in trained.stdout
+    (path,) = (data / "artifacts").iterdir()
+    assert f"model {path.name} written to" in trained.stdout
+    artifact = load_artifact(path)
+    assert artifact.hyper_parameters.item_count == 200
+    assert artifact.data["interactions"] == 3600 and set(artifact.data["files"]) == {"train.txt"}
+    assert set(artifact.metrics["valid"]) >= {"recall@50", "ndcg@20", "hit_rate@50"}
+
+    again = command("mind.train", *overrides(data))
+    assert again.returncode == 0 and [p.name for p in (data / "artifacts").iterdir()] == [path.name]
+
+    served = tmp_path / "served.jsonl"
+    users = held_out(40, 3).history.user_id.tolist()
+    lines = [json.dumps({"user_id": user, "item_ids": [1, 2, 3]}) for user in users]
+    served.write_text("\n".join(lines))
+    report = tmp_path / "metrics.json"
+    infer = command("mind.infer", *overrides(data), "-top_n", "50", "--candidates", str(served), "--json", str(report))
+    assert infer.returncode == 0, infer.stderr
+    metrics = json.loads(report.read_text())["metrics"]
+    assert list(metrics) == ["most popular", "item co-occurrence", "item-kNN, cosine", "MIND, exact search", "served"]
+    assert metrics["MIND, exact search"]["recall@50"] > 2 * metrics["most popular"]["recall@50"]
+    assert metrics["served"]["recall@50"] == 0
+    assert all(name in infer.stdout for name in metrics)
+
+    paddle = tmp_path / "paddle.json"
+    command("mind.infer", *overrides(data), "-top_n", "50", "--encoder", "paddle", "--json", str(paddle))
+    assert json.loads(paddle.read_text())["metrics"]["MIND, exact search"] == metrics["MIND, exact search"]
+
+
+def models(directory: Path) -> list[str]:
+    return [path.name for path in directory.iterdir() if path.is_dir()]
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_model(data: Path, tmp_path: Path) -> None:
+    longer = {"runner__epochs": 6, "runner__checkpoint_interval_s": 0.001, "runner__print_interval": 1}
+    whole, killed = (overrides(data, runner__model_save_path=tmp_path / name, **longer) for name in ("whole", "killed"))
+    assert command("mind.train", *whole).returncode == 0
+    words = [sys.executable, "-m", "mind.train", "-m", str(CONFIG), *killed]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("    2 "):  # epoch 2 is done, four are to come
+            assert process.poll() is None
+        process.kill()
+    assert models(tmp_path / "killed") == [] and list((tmp_path / "killed").glob("checkpoint-*.npz"))
+    resumed = command("mind.train", *killed)
+    assert "going on from" in resumed.stdout, resumed.stderr
+    assert models(tmp_path / "killed") == models(tmp_path / "whole")
+    assert not list((tmp_path / "killed").glob("*checkpoint-*"))
+
+
+def test_a_model_that_cannot_be_written_does_not_cost_its_training(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> Path:
+        raise ArtifactError("no space left")
+
+    words = ["-m", str(CONFIG), *overrides(data, runner__model_save_path=tmp_path, runner__epochs=1)]
+    with monkeypatch.context() as disk:
+        disk.setattr("mind.train.write_artifact", full)
+        with pytest.raises(ArtifactError):
+            app(words, standalone_mode=False)
+    assert list(tmp_path.glob("checkpoint-*.npz"))
+    with monkeypatch.context() as nothing_to_do:
+        nothing_to_do.setattr("mind.training.loop._Run.finish_epoch", full)
+        app(words, standalone_mode=False)
+    assert len(models(tmp_path)) == 1 and not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
+    def epochs(name: str, *launcher: str) -> list[float]:
+        keys = overrides(data, runner__model_save_path=tmp_path / name, runner__epochs=3, hyper_parameters__dropout=0)
+        words = [sys.executable, *launcher, "mind/train.py", "-m", str(CONFIG), *keys]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (version,) = models(tmp_path / name)
+        return [epoch["loss"] for epoch in load_artifact(tmp_path / name / version).metrics["epochs"]]
+
+    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log")]
+    np.testing.assert_allclose(epochs("two", *launcher), epochs("one"), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("1,10,0\n1,garbage,1\n", "train.txt: line 2: item_id is 'garbage'"),
+        ("1,10\n", "train.txt: line 1: expected uid,item_id,time"),
+        ("", "train"),
+        ("1,10,0\n", "no user has 2 items or more"),
+        ("1,10,0\n2,20,0\n3,30,0\n", "no user has 2 items or more"),
+        ("1,99999999999999999999,0\n", "line 1: item_id is"),
+    ],
+)
+def test_training_data_that_cannot_be_used(data: Path, tmp_path: Path, content: str, says: str) -> None:
+    (tmp_path / "train.txt").write_text(content)
+    done = command("mind.train", *overrides(data, runner__train_data_dir=tmp_path))
+    assert done.returncode == 1
+    assert says in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_ids_beyond_2_to_the_62(tmp_path: Path, data: Path) -> None:
+    big = 2**62
+    rows = [[big + item % 7, big + (item + 1) % 7, -(big) - item % 7] for item in range(50)]
+    write_train(tmp_path / "train" / "train.txt", sequences(*rows))
+    done = command("mind.train", *overrides(tmp_path, runner__valid_data_dir="null"))
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "artifacts").iterdir()
+    assert load_artifact(path).weights.item_id.max() == big + 6
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "says"),
+    [
+        ("mind.train", ["-o", "runner.epochz=3"], "runner.epochz: unknown key"),
+        ("mind.train", ["-o", "runner.epochs=many"], "runner.epochs: Input should be a valid integer"),
+        ("mind.train", ["-o", "runner.train_data_dir=/nowhere"], "/nowhere: cannot be read: No such file"),
+        ("mind.train", ["-o", "hyper_parameters.optimizer.learning_rate=1e30"], "optimizer.learning_rate is 1e+30"),
+        ("mind.train", ["-o", "runner.model_save_path=/proc/models"], "/proc/models: models cannot be written there"),
+        ("mind.train", ["-o", "runner.use_gpu=true"], "runner.use_gpu is true, but this Paddle has no GPU"),
+        ("mind.infer", ["-o", "runner.model_save_path=/nowhere"], "/nowhere: holds no model"),
+        ("mind.infer", ["--candidates", "/nowhere"], "/nowhere: cannot be read: No such file"),
+    ],
+)
+def test_one_clear_line_and_no_traceback(data: Path, module: str, arguments: list[str], says: str) -> None:
+    done = command(module, *overrides(data), *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ") and says in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_candidates_must_cover_the_test_users(data: Path, tmp_path: Path) -> None:
+    file = tmp_path / "half.jsonl"
+    file.write_text('{"user_id": 0, "item_ids": [1]}\n')
+    done = command("mind.infer", *overrides(data), "--candidates", str(file))
+    assert done.returncode == 1
+    assert "39 of 40 test users have no line, user 1 for one" in done.stderr

@@ -1,0 +1,79 @@
+"""`make demo`, shortened: it shows what it promises, works a second time, and leaves nothing behind after Ctrl-C."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests import ROOT
+
+
+def start(directory: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.demo", "--directory", str(directory), "-o", "runner.epochs=1"]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env=os.environ | {"COLUMNS": "120", "PYTHONUNBUFFERED": "1"},
+    )  # fmt: skip
+
+
+def processes_about(directory: Path) -> list[str]:
+    """Command lines of running processes that name the directory."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = file.read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if str(directory) in line:
+            found.append(line)
+    return found
+
+
+@pytest.mark.timeout(300)
+def test_it_shows_the_whole_path_twice(tmp_path: Path) -> None:
+    for attempt in ("first", "second"):
+        demo = start(tmp_path)
+        output, _ = demo.communicate(timeout=200)
+        assert demo.returncode == 0, output
+        rows = {
+            name: [float(cell) for cell in re.findall(r"\d+\.\d+", cells)]
+            for name, cells in re.findall(r"│ (most popular|MIND, exact search|MIND, served) +│(.*)", output)
+        }
+        assert all(mine > popular for mine, popular in zip(rows["MIND, served"], rows["most popular"], strict=True))
+        assert rows["MIND, served"] == rows["MIND, exact search"], "Milvus Lite is exact, so the served path must be"
+        for told in ("loss", "vectors equal bit for bit", "SERVING", "● ", "exclude_history", "filter year >= 1995"):
+            assert told in output, told
+        assert f"recall-gateway --titles {tmp_path}" in output
+        assert ("was there already" in output) == (attempt == "second")
+        assert output.count("Go on with") == 1
+        assert not processes_about(tmp_path)
+    assert "1,Toy Story" in (tmp_path / "titles.csv").read_text().splitlines()
+    assert len(json.loads((tmp_path / "map.json").read_text())["item_ids"]) > 1600
+    lines = (tmp_path / "MIND, served.jsonl").read_text().splitlines()
+    assert len(lines) == 95 and len(json.loads(lines[0])["item_ids"]) == 50
+
+
+@pytest.mark.parametrize("step", ["mind.prepare", "epoch", "indexer build", "serving model"])
+def test_ctrl_c_at_any_step_leaves_nothing_running(tmp_path: Path, step: str) -> None:
+    demo = start(tmp_path)
+    assert demo.stdout
+    seen = ""
+    while step not in seen:
+        line = demo.stdout.readline()
+        assert line, f"the demo ended before {step!r}:\n{seen}"
+        seen += line
+    os.killpg(demo.pid, signal.SIGINT)  # as a terminal does: to everyone in the foreground
+    output, _ = demo.communicate(timeout=30)
+    assert demo.returncode == 130, output
+    assert "everything the demo started has been stopped" in output and "Traceback" not in output
+    deadline = time.monotonic() + 5
+    while processes_about(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not processes_about(tmp_path)
+    assert not list(tmp_path.glob("artifacts/.incomplete-*"))

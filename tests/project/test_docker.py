@@ -1,0 +1,401 @@
+"""The images and the compose files without a container engine: linters, and what they name, run as they would run it.
+
+The schema of compose files is the one of the Compose Specification, from the PyPI package check-jsonschema.
+"""
+
+import hashlib
+import importlib
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from clients.cli import app as client_app
+from indexer.__main__ import app as indexer_app
+from server.settings import Settings
+from tests.artifacts import make_artifact
+from tests.bench.serving.world import free_port
+from tests.images import (
+    DOCKER,
+    DOCKERFILE,
+    IMAGES,
+    LOCKED,
+    PORTS,
+    PROJECT,
+    ROOT,
+    Container,
+    admitted,
+    build_wheel,
+    copied,
+    extras,
+    make_environment,
+    needed,
+    run,
+    stages,
+    tool,
+)
+
+COMPOSE_FILES = ["compose.yaml", "compose.demo.yaml", "compose.gpu.yaml"]
+COMPOSE, DEMO, GPU = (yaml.safe_load((DOCKER / name).read_text()) for name in COMPOSE_FILES)
+SERVICES = COMPOSE["services"]
+OURS = {name: service["build"]["target"] for name, service in SERVICES.items() if "build" in service}
+"""Services that run images of ours: the image of each."""
+YAML_RULES = "{extends: default, rules: {document-start: disable, line-length: {max: 120}}}"
+
+
+def plain(text: str) -> str:
+    """What compose makes of a value with no variable set on the host."""
+    return re.sub(r"\$\{\w+:-(.*?)\}", r"\1", text)
+
+
+def variables(service: str) -> dict[str, str]:
+    """What compose adds to an image's environment."""
+    return {name: plain(value) for name, value in SERVICES[service].get("environment", {}).items()}
+
+
+def gateway_settings() -> Any:
+    return importlib.import_module("clients.gateway.settings").Settings
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Makes what an image has installed, once."""
+    directory = tmp_path_factory.mktemp("images")
+    (directory / "build").mkdir()
+    wheel = build_wheel(directory / "build")
+
+    def of(image: str) -> Path:
+        made = directory / image
+        return made if made.exists() else make_environment(image, wheel, made)
+
+    return of
+
+
+def test_dockerfile_is_clean() -> None:
+    result = run([tool("hadolint"), "--failure-threshold", "style", DOCKERFILE])
+    assert result.returncode == 0, result.stdout
+
+
+def test_yaml_is_clean() -> None:
+    result = run([sys.executable, "-m", "yamllint", "--strict", "-d", YAML_RULES, DOCKER])
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_compose_files_follow_the_specification(name: str) -> None:
+    checker = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    result = run([*checker, DOCKER / name])
+    assert result.returncode == 0, result.stdout
+
+
+def test_every_base_is_pinned() -> None:
+    bases = {stage.base for stage in stages().values()} - stages().keys()
+    assert len(bases) == 1
+    python = re.fullmatch(r"python:(\d+\.\d+\.\d+)-slim-bookworm", bases.pop())
+    assert python
+    assert Version(python[1]).release[:2] == (3, 11)
+    assert Version(python[1]) in Requirement(f"python{PROJECT['requires-python']}").specifier
+    for name, service in SERVICES.items():
+        tag = service["image"].partition(":")[2]
+        assert tag == "local" if "build" in service else re.search(r"\d+.\d+", tag), name
+
+
+def test_build_context_has_what_is_copied_and_little_else() -> None:
+    builds = [
+        service["build"]
+        for compose in (COMPOSE, DEMO)
+        for service in compose["services"].values()
+        if "build" in service
+    ]
+    assert {build["target"] for build in [*builds, GPU["services"]["server"]["build"]]} == set(IMAGES)
+    for build in builds:
+        assert (DOCKER / build["context"]).resolve() == ROOT
+        assert ROOT / build["dockerfile"] == DOCKERFILE
+    assert {source for source in copied() if not admitted(Path(source))} == set()
+    assert {source for source in copied() if not (ROOT / source).exists()} <= {PROJECT["readme"]}
+    for left_out in (
+        ".git", ".venv", "artifacts/1/model.safetensors", "docker/a.md", "tests", "mind/__pycache__/a.pyc", "a.pyc",
+    ):  # fmt: skip
+        assert not admitted(Path(left_out)), left_out
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_lock_covers_an_image(image: str) -> None:
+    names = needed(extras(image))
+    assert names - LOCKED.keys() == set()
+    assert {"grpcio", "protobuf"} <= names
+    with_paddle = image in ("server-gpu", "trainer")
+    assert ("paddlepaddle" in names) == with_paddle
+
+
+def test_gpu_image_has_the_locked_version_of_paddle() -> None:
+    arguments = dict(text.split("=") for text in stages()["server-gpu-build"].of("ARG"))
+    assert arguments["PADDLE"] == LOCKED["paddlepaddle"]
+    assert re.fullmatch(r"cu\d{3}", arguments["CUDA"])
+    options = {f"RECALL_{name.upper()}": field for name, field in Settings.model_fields.items()}
+    for name in ("RECALL_ENCODER", "RECALL_DEVICE"):
+        assert stages()["server-gpu"].env[name] in options[name].annotation.__args__
+
+
+@pytest.fixture
+def install(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs install.sh with a pip that fetches two wheels, `first` and `second`, and installs nothing."""
+    pip = tmp_path / "bin" / "pip"
+    pip.parent.mkdir()
+    pip.write_text(
+        '#!/bin/sh\necho "pip $*" >> calls.txt\n'
+        'if [ "$1" = wheel ]; then cp "$PIP_CONSTRAINT" pins.txt; mkdir dependencies; '
+        "for name in first second mind_recall-0; do printf $name > dependencies/$name.whl; done; fi\n"
+    )
+    pip.chmod(0o755)
+    path = {"PATH": f"{pip.parent}:{tool('.')}:{os.environ['PATH']}"}
+
+    def of(lock: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "requirements.lock").write_text(lock)
+        shutil.rmtree(tmp_path / "dependencies", ignore_errors=True)
+        return run(["/bin/sh", DOCKER / "install.sh", "server,cli", "recall"], cwd=tmp_path, env=path)
+
+    return of
+
+
+def test_installation_pins_the_versions_of_the_lock(install: Callable[..., Any], tmp_path: Path) -> None:
+    lines = (ROOT / "requirements.lock").read_text()
+    hashes = [f"    --hash=sha256:{hashlib.sha256(name).hexdigest()}" for name in (b"first", b"second")]
+    result = install(lines + "\n".join(hashes) + "\n")
+    assert result.returncode == 0, result.stderr
+    pins = [Requirement(line) for line in (tmp_path / "pins.txt").read_text().splitlines()]
+    assert {pin.name for pin in pins} == LOCKED.keys()
+    assert all(str(pin.specifier).startswith("==") for pin in pins)
+    fetch, set_up = (tmp_path / "calls.txt").read_text().splitlines()
+    assert "--only-binary=:all:" in fetch
+    assert fetch.endswith(".[server,cli]")
+    assert "recall/bin/python" in set_up
+    assert "mind_recall" not in set_up
+
+
+def test_installation_stops_at_a_wheel_that_the_lock_does_not_know(install: Callable[..., Any]) -> None:
+    for known in (b"first", b"second"):
+        result = install(f"    --hash=sha256:{hashlib.sha256(known).hexdigest()}\n")
+        assert result.returncode == 1
+        assert "not in requirements.lock" in result.stdout
+
+
+def test_environment_variables_are_options() -> None:
+    options = {
+        "server": {f"RECALL_{name.upper()}" for name in Settings.model_fields},
+        "gateway": {f"RECALL_GATEWAY_{name.upper()}" for name in gateway_settings().model_fields},
+        "indexer": {
+            parameter.envvar
+            for command in typer.main.get_command(indexer_app).commands.values()
+            for parameter in command.params
+            if parameter.envvar
+        },
+    }
+    assert OURS.keys() == options.keys()
+    for service, image in OURS.items():
+        given = {name for name in stages()[image].env | variables(service) if name.startswith("RECALL_")}
+        assert given, service
+        assert given - options[service] == set(), service
+    gpu = {name for name in stages()["server-gpu"].env if name.startswith("RECALL_")}
+    assert gpu - options["server"] == set()
+
+
+def test_ports_agree() -> None:
+    health = typer.main.get_command(client_app).commands["health"]
+    (client_default,) = [parameter.default for parameter in health.params if parameter.name == "server"]
+    server, gateway = stages()["server"], stages()["gateway"]
+    addresses = {
+        "server": [
+            Settings.model_fields["listen"].default,
+            client_default,
+            server.env["RECALL_LISTEN"],
+            server.health_check[-1],
+            variables("gateway")["RECALL_GATEWAY_SERVER"],
+        ],
+        "metrics": [server.env["RECALL_METRICS_LISTEN"]],
+        "gateway": [gateway_settings().model_fields["listen"].default, gateway.env["RECALL_GATEWAY_LISTEN"]],
+    }
+    for name, said in addresses.items():
+        assert {int(address.rpartition(":")[2]) for address in said} == {PORTS[name]}, name
+    assert f":{PORTS['gateway']}/" in gateway.health_check[-1]
+    assert server.ports == stages()["server-gpu"].ports == [PORTS["server"], PORTS["metrics"]]
+    assert gateway.ports == [PORTS["gateway"]]
+    for name, service in SERVICES.items():
+        for published in service.get("ports", []):
+            host, outside, inside = published.split(":")
+            assert host == "127.0.0.1", f"{name} is reachable from other machines"
+            assert outside == inside
+            assert name not in OURS or int(inside) in stages()[OURS[name]].ports
+
+
+def test_prometheus_asks_every_server_where_it_tells() -> None:
+    jobs = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
+    asked = [(name, found["port"]) for job in jobs for found in job["dns_sd_configs"] for name in found["names"]]
+    assert asked == [("server", PORTS["metrics"])]
+
+
+def test_compose_starts_and_stops_in_order() -> None:
+    services = SERVICES | {name: SERVICES.get(name, {}) | changed for name, changed in DEMO["services"].items()}
+    for name, service in services.items():
+        for other, how in service.get("depends_on", {}).items():
+            if how["condition"] == "service_healthy":
+                assert "healthcheck" in services[other] or stages()[OURS[other]].health_check, (
+                    f"{name} waits for {other}"
+                )
+            else:
+                assert services[other]["restart"] == "no", f"{name} waits for the end of {other}"
+    assert SERVICES["server"]["depends_on"].keys() == {"milvus", "indexer"}
+    assert SERVICES["gateway"]["depends_on"].keys() == {"server"}
+    for service in ("server", "indexer"):
+        assert variables(service)["RECALL_MILVUS_URI"] == "http://milvus:19530"
+    drain_s = Settings.model_fields["drain_timeout_s"].default
+    assert float(SERVICES["server"]["stop_grace_period"].removesuffix("s")) > drain_s
+
+
+def test_volumes_are_where_the_images_want_them() -> None:
+    declared = COMPOSE["volumes"] | DEMO["volumes"]
+    for compose in (COMPOSE, DEMO):
+        for name, service in compose["services"].items():
+            image = service.get("build", {}).get("target") or OURS.get(name)
+            for volume in service.get("volumes", []):
+                in_words = isinstance(volume, str)
+                source, target = volume.split(":")[:2] if in_words else (volume["source"], volume["target"])
+                if source.startswith("./"):
+                    assert (DOCKER / source).exists(), source
+                elif in_words:
+                    assert source in declared, source
+                if image:
+                    assert target in [*stages()[image].volumes, "/data"], f"{name} mounts {target}"
+            if image:
+                writes = SERVICES.get(name, {}) | service
+                assert writes["read_only"]
+                assert writes["tmpfs"] == ["/tmp"]  # noqa: S108
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_images_are_run_by_an_ordinary_user_and_are_labelled(image: str) -> None:
+    uid, gid = stages()[image].user.split(":")
+    (made,) = stages()["runtime"].of("RUN")
+    assert f"--uid {uid} --gid {gid} " in made
+    assert int(uid) > 1000
+    for volume in stages()[image].volumes:
+        assert volume in made, f"nobody made {volume} for that user"
+    labels = stages()[image].labels
+    assert labels["org.opencontainers.image.title"].startswith("mind-recall ")
+    assert labels["org.opencontainers.image.licenses"] == PROJECT["license"]
+    assert f"VERSION={PROJECT['version']}" in stages()["runtime"].of("ARG")
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_what_an_image_installs_is_enough_for_what_it_runs(
+    image: str, environment: Callable[[str], Path], tmp_path: Path
+) -> None:
+    container = Container(image, environment(image), tmp_path, {}, {})
+    words = (
+        [[]]
+        if image != "trainer"
+        else [service["command"][:1] for service in DEMO["services"].values() if "<<" in service]
+    )
+    words = words if image != "trainer" else [["mind.prepare"], ["mind.train"]]
+    for command in words:
+        result = container.run(*stages()[image].entrypoint, *command, "--help")
+        assert result.returncode == 0, result.stderr
+        assert "usage" in result.stdout.lower()
+    modules = {
+        "server": "server.app, server.watching.tracing",
+        "server-gpu": "server.app, mind.paddle_encoder",
+        "indexer": "indexer.store, indexer.rollout.servers",
+        "gateway": "clients.gateway.app",
+        "trainer": "mind.training.loop",
+    }
+    result = container.run("python", "-c", f"import {modules[image]}")
+    assert result.returncode == 0, result.stderr
+
+
+def test_demo_is_prepared_and_trained_where_the_next_step_looks() -> None:
+    commands = {name: service.get("command", []) for name, service in DEMO["services"].items()}
+    config = yaml.safe_load((ROOT / "mind/config.yaml").read_text())["runner"]
+    prepared = commands["data"][commands["data"].index("--output") + 1]
+    assert config["train_data_dir"] == f"{prepared}/train"
+    assert f"/{prepared}/items.parquet" in commands["indexer"]
+    assert stages()["trainer"].of("WORKDIR") == ["/"]
+    assert f"/{config['model_save_path']}" in commands["indexer"]
+    assert commands["trainer"][1:] == ["-m", "mind/config.yaml"]
+    assert "mind/config.yaml mind/config.yaml" in stages()["trainer"].of("COPY")
+
+
+def test_commands_of_the_readme_parse(environment: Callable[[str], Path], tmp_path: Path) -> None:
+    text = (DOCKER / "README.md").read_text()
+    jobs = re.findall(r"run --rm indexer (\w[^`\n]*)", text)
+    assert jobs
+    for words in jobs:
+        container = Container("indexer", environment("indexer"), tmp_path, {}, {})
+        result = container.run(*stages()["indexer"].entrypoint, *shlex.split(words), "--help")
+        assert result.returncode == 0, words
+    for files in re.findall(r"docker compose ((?:--file \S+ )+)", text):
+        for file in re.findall(r"--file (\S+)", files):
+            assert (ROOT / file).is_file(), file
+    for target in re.findall(r"--target (\S+)", text):
+        assert target in IMAGES
+
+
+@contextmanager
+def started(container: Container, image: str, timeout_s: float = 30) -> Iterator[subprocess.Popen[str]]:
+    """An image's entry point, healthy by its own health check."""
+    health_check = stages()[image].health_check
+    assert container.run(*health_check).returncode != 0, "somebody else answers"
+    process = container.start(*stages()[image].entrypoint)
+    log = container.directory / "log.txt"
+    try:
+        deadline = time.monotonic() + timeout_s
+        while (healthy := container.run(*health_check)).returncode != 0 and time.monotonic() < deadline:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+        assert healthy.returncode == 0, log.read_text()
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_compose_builds_a_release_and_serves_it(
+    environment: Callable[[str], Path], tmp_path: Path, milvus_uri: str
+) -> None:
+    make_artifact(tmp_path / "artifacts")
+    ports = {name: free_port() for name in PORTS}
+    here = {"http://milvus:19530": milvus_uri, "/artifacts": str(tmp_path / "artifacts")}
+    for host in ("0.0.0.0", "127.0.0.1", "server"):
+        here |= {f"{host}:{number}": f"127.0.0.1:{ports[name]}" for name, number in PORTS.items()}
+    made: dict[str, Container] = {}
+    for service, image in OURS.items():
+        (tmp_path / service).mkdir()
+        made[service] = Container(image, environment(image), tmp_path / service, variables(service), here)
+
+    built = made["indexer"].run(*stages()["indexer"].entrypoint, *SERVICES["indexer"]["command"])
+    assert built.returncode == 0, built.stderr
+    assert "live " in built.stdout
+
+    with started(made["server"], "server") as server:
+        scrape = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{PORTS['metrics']}/metrics').read())"
+        assert "recall_serving 1.0" in made["server"].run("python", "-c", scrape).stdout
+        with started(made["gateway"], "gateway") as gateway:
+            ready = stages()["gateway"].health_check[-1].replace("/healthz", "/readyz")
+            assert made["gateway"].run("python", "-c", ready).returncode == 0
+            gateway.send_signal(signal.SIGTERM)
+            assert gateway.wait(timeout=30) in (0, -signal.SIGTERM)  # uvicorn ends by the signal it was sent
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(timeout=30) == 0, (tmp_path / "server" / "log.txt").read_text()

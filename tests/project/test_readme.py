@@ -1,0 +1,164 @@
+"""README and its pages tell the truth: option tables, commands, grpcurl lines, links."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from clients.gateway.settings import Settings as GatewaySettings
+from mind.config import HyperParameters, Optimizer, Runner
+from server.settings import Settings
+from tests import ROOT
+from tests.artifacts import make_artifact
+from tests.indexer.test_store import build
+from tests.server.test_service import Server, running
+
+FOLDERS = (
+    ".",
+    "mind",
+    "indexer",
+    "server",
+    "clients",
+    "tests/bench",
+    "docker",
+    "docker/kubernetes",
+    "clients/examples",
+)
+PAGES = {folder: (ROOT / folder / "README.md").read_text(encoding="utf-8") for folder in FOLDERS}
+BIN = Path(sys.executable).parent
+
+
+def option_table(heading: str, rows: list[tuple[str, object, str]]) -> str:
+    """The Markdown table that README must hold for these options."""
+    lines = [f"| {heading} | default | meaning |", "|---|---|---|"]
+    for name, default, meaning in rows:
+        shown = (
+            ""
+            if default in (None, "", PydanticUndefined)
+            else f"`{str(default).lower() if isinstance(default, bool) else default}`"
+        )
+        lines.append(f"| `{name}` | {shown} | {' '.join(meaning.split()).replace('|', '/')} |")
+    return "\n".join(lines)
+
+
+def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> list[tuple[str, object, str]]:
+    return [
+        (prefix + (field.alias or name), field.default, field.description or "")
+        for name, field in model.model_fields.items()
+        if name not in skip
+    ]
+
+
+def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
+    rows = []
+    for name, field in settings.model_fields.items():
+        secret = name == "milvus_token"
+        shown = "RECALL_MILVUS_TOKEN" if secret else f"--{name.replace('_', '-')}"
+        rows.append((shown, "" if secret or field.default == () else field.default, field.description or ""))
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("folder", "table"),
+    [
+        ("server", option_table("option", options(Settings))),
+        ("clients", option_table("option", options(GatewaySettings))),
+        ("mind", option_table("key", fields(Runner, "runner."))),
+        (
+            "mind",
+            option_table(
+                "key",
+                fields(Optimizer, "hyper_parameters.optimizer.")
+                + fields(HyperParameters, "hyper_parameters.", skip=("optimizer",)),
+            ),
+        ),
+    ],
+)
+def test_option_tables_are_the_codes(folder: str, table: str) -> None:
+    assert table in PAGES[folder], f"{folder}/README.md must hold this table:\n{table}"
+
+
+def commands() -> Iterator[list[str]]:
+    """Every command line in the pages' shell blocks, comments and continuations resolved."""
+    for page in PAGES.values():
+        for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                if words:
+                    yield words
+
+
+def test_every_option_that_a_page_uses_exists() -> None:
+    helps: dict[tuple[str, ...], str] = {}
+    for words in commands():
+        program: tuple[str, ...]
+        if "mind/train.py" in words:  # behind Paddle's launcher, whose own options Paddle tests
+            words = [*words[:2], "mind.train", *words[words.index("mind/train.py") + 1 :]]
+        if words[:2] == [".venv/bin/python", "-m"]:
+            program = ("-m", words[2], *(words[3:4] if words[2] in ("indexer", "mind.models") else ()))
+        elif words[0] == ".venv/bin/recall-client":
+            program = ("-m", "clients", words[1], *(words[2:3] if words[1] in ("admin", "users") else ()))
+        elif words[0] == ".venv/bin/recall-gateway":
+            program = ("-m", "clients.gateway")
+        else:
+            continue
+        if program not in helps:
+            done = subprocess.run(
+                [sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, check=False,
+                env={"COLUMNS": "200", "PATH": "", "TERM": "dumb"},
+            )  # fmt: skip
+            assert done.returncode == 0, f"{' '.join(words)}:\n{done.stderr}"
+            helps[program] = done.stdout
+        for word in words:
+            if word.startswith("-") and word != "-m" and not word[1:2].isdigit():
+                assert word in helps[program], f"{' '.join(words)}: no option {word}"
+    assert len(helps) >= 10
+
+
+def test_grpcurl_lines_run_as_printed(tmp_path: Path) -> None:
+    make_artifact(tmp_path / "artifacts")
+    lite = str(tmp_path / "milvus.db")
+    attributes = tmp_path / "items.csv"
+    rows = [f"{item},{1980 + item % 40},Drama" for item in range(1000, 2400, 7)]
+    attributes.write_text("\n".join(["item_id,year,genres", *rows]))
+    build(lite, tmp_path / "artifacts", "--attributes", str(attributes), "--multi-valued", "genres")
+    lines = [words for words in commands() if words[0].endswith("grpcurl")]
+    assert len(lines) >= 5
+    with running("--milvus-uri", lite, "--artifacts", str(tmp_path / "artifacts"), "--users") as server:
+        server.wait_for("serving model")
+        for words in lines:
+            done = _run(words, server)
+            assert done.returncode == 0, f"{shlex.join(words)}:\n{done.stdout}{done.stderr}"
+
+
+def _run(words: list[str], server: Server) -> subprocess.CompletedProcess[str]:
+    here = [word.replace("localhost:50051", server.address) for word in words[1:]]
+    return subprocess.run([BIN / "grpcurl", *here], capture_output=True, text=True, check=False, timeout=30)
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for words in commands():
+        if words[0] == "make":
+            assert re.search(rf"^{words[1]}:", makefile, re.MULTILINE), words
+
+
+def anchors(page: str) -> set[str]:
+    """What GitHub makes of the page's headings."""
+    text = re.sub(r"```.*?```", "", page, flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_links_lead_somewhere(folder: str) -> None:
+    for path, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", PAGES[folder]):
+        target = ROOT / folder / (path or "README.md")
+        assert target.exists(), path
+        assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), f"{path}#{anchor}"

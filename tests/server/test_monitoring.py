@@ -1,0 +1,118 @@
+"""Dashboard, alerts and Prometheus' configuration name what exists, and README says what to do about each alert."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from server.listeners import make_metrics
+from tests import ROOT
+
+DOCKER = ROOT / "docker"
+README = (ROOT / "server/README.md").read_text(encoding="utf-8")
+DASHBOARD = json.loads((DOCKER / "grafana" / "recall.json").read_text(encoding="utf-8"))
+RULES = [
+    rule
+    for group in yaml.safe_load((DOCKER / "prometheus" / "alerts.yaml").read_text(encoding="utf-8"))["groups"]
+    for rule in group["rules"]
+]
+ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
+OF_PROMETHEUS = {"up"}
+
+
+def exported() -> dict[str, set[str]]:
+    """Names of all series that a server can have, and their labels."""
+    metrics = make_metrics()
+    metrics.count_request("Recall", "UNAVAILABLE", "NOT_READY", 0.1)
+    metrics.set_release("0123456789ab", "items_0123456789ab_01234567")
+    found: dict[str, set[str]] = {}
+    for family in metrics.registry.collect():
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def expressions() -> Iterator[str]:
+    """Every PromQL expression."""
+    yield from (rule["expr"] for rule in RULES)
+    for panel in DASHBOARD["panels"]:
+        yield from (target["expr"] for target in panel.get("targets", []))
+    yield from (note["expr"] for note in DASHBOARD["annotations"]["list"])
+    yield from re.findall(r"label_values\((\w+),", DASHBOARD["templating"]["list"][1]["definition"])
+
+
+def test_every_metric_and_label_exists() -> None:
+    known = exported() | {rule["record"]: set() for rule in RULES if "record" in rule}
+    named = set()
+    for expression in expressions():
+        for name, selector in re.findall(r"\b((?:recall|process)[\w:]+)(?:\{([^}]*)\})?", expression):
+            assert name in known, f"{name} in {expression}"
+            labels = set(re.findall(r"(\w+)\s*[=!]~?", selector)) - {"instance", "job"}
+            assert labels <= known[name], f"{labels} of {name} in {expression}"
+            named.add(name)
+    assert {name for name in known if name.startswith("recall_")} - named == {
+        "recall_request_duration_seconds_sum",  # its mean says less than its quantiles
+        "recall_sampled_recall_ratio_bucket",
+    }
+
+
+def test_expressions_are_closed() -> None:
+    for expression in expressions():
+        for opening, closing in ("()", "{}", "[]"):
+            assert expression.count(opening) == expression.count(closing), expression
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+def test_every_alert_says_what_to_do(alert: str) -> None:
+    annotations = ALERTS[alert]["annotations"]
+    assert annotations["summary"] and annotations["action"]
+    assert ALERTS[alert]["labels"]["severity"] in ("critical", "warning")
+    file, _, anchor = annotations["runbook"].partition("#")
+    headings = re.findall(r"^#+ (.+)$", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+    assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    assert f"| `{alert}` |" in README
+
+
+def test_panels_that_alerts_name_exist() -> None:
+    titles = {panel["title"] for panel in DASHBOARD["panels"]}
+    named = {name for rule in ALERTS.values() for name in re.findall(r'panel "([^"]+)"', rule["annotations"]["action"])}
+    assert named and named <= titles
+
+
+def test_panels_do_not_overlap_and_have_an_id_each() -> None:
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {(place["x"] + dx, place["y"] + dy) for dx in range(place["w"]) for dy in range(place["h"])}
+        assert place["x"] + place["w"] <= 24 and not cells & taken, panel["title"]
+        taken |= cells
+
+
+def test_files_name_each_other() -> None:
+    prometheus = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yml").read_text(encoding="utf-8"))
+    assert all((DOCKER / "prometheus" / file).is_file() for file in prometheus["rule_files"])
+    (scraped,) = prometheus["scrape_configs"]
+    assert f'job="{scraped["job_name"]}"' in ALERTS["RecallServerDown"]["expr"]
+    (discovered,) = scraped["dns_sd_configs"]
+    assert set(discovered["names"]) <= set(yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"])
+    for file in (DOCKER / "grafana" / "provisioning").rglob("*.yaml"):
+        assert yaml.safe_load(file.read_text(encoding="utf-8"))["apiVersion"] == 1
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed: it comes with Prometheus")
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check", "config", "docker/prometheus/prometheus.yml"),
+        ("test", "rules", "tests/alerts_test.yaml"),
+    ],
+)
+def test_promtool(command: tuple[str, ...]) -> None:
+    done = subprocess.run(["promtool", *command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,306 @@
+"""The serving path on an exact store: what each user of a batch gets, and why."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mind.artifact import Artifact, Float32, load_artifact
+from mind.encoder import NumpyEncoder
+from mind.evaluation.retrieval import nearest_items
+from mind.sequences import Int64
+from mind.transfer import Models
+from server.edge.request import Query, UserQuery
+from server.errors import DeadlineExceededError, StoreUnavailableError
+from server.release import Release, Releases
+from server.serving.merge import Fate, Strategy
+from server.serving.pipeline import CandidatePipeline, Outcome, Status
+from server.serving.popular import PopularShelf
+from tests.artifacts import make_artifact
+from tests.fake_store import FakeStore
+
+ITEMS = 200  # ids 1000, 1007, ..., 2393; the lowest ids are the most popular
+A, B, C = 1000, 1007, 1014
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    return load_artifact(make_artifact(tmp_path, items=ITEMS))
+
+
+@pytest.fixture
+def store(artifact: Artifact) -> FakeStore:
+    store = FakeStore()
+    store.publish(artifact)
+    return store
+
+
+@pytest.fixture
+async def release(store: FakeStore, tmp_path: Path) -> Release:
+    releases = Releases(
+        store, Models(tmp_path), lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
+    )
+    await releases.check()
+    store.searches.clear()
+    return releases.current
+
+
+def ask(*histories: list[int], top_k: int = 5, exclude: list[int] | None = None, **options: object) -> Query:
+    users = [UserQuery(np.array(h, np.int64), np.array(exclude or [], np.int64)) for h in histories]
+    settings = {"filter": "", "exclude_history": False, "strategy": Strategy.BEST_SCORE} | options
+    return Query(users=users, top_k=top_k, **settings)  # type: ignore[arg-type]
+
+
+async def run(store: FakeStore, release: Release, query: Query, remaining_s: float | None = None) -> Outcome:
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on, search_timeout_ms=1000, max_overfetch=10)
+        return await pipeline.run(release, query, remaining_s, explain=True)
+
+
+def exact(artifact: Artifact, history: list[int], top_k: int) -> list[int]:
+    rows = artifact.vocabulary.item_index(np.array([history], np.int64))
+    encoder = NumpyEncoder(artifact.weights, artifact.hyper_parameters)
+    vectors = encoder.encode(rows, np.array([len(history)]))
+    return artifact.weights.item_id[nearest_items(vectors, artifact.weights.item_embedding, top_k)[0] - 1].tolist()
+
+
+async def test_candidates_are_the_exact_nearest_items(store: FakeStore, release: Release, artifact: Artifact) -> None:
+    outcome = await run(store, release, ask([A, B], [C], top_k=20))
+    assert [result.item_ids.tolist() for result in outcome.results] == [
+        exact(artifact, [A, B], 20),
+        exact(artifact, [C], 20),
+    ]
+    assert all(np.all(np.diff(result.scores) <= 0) for result in outcome.results)
+    assert all(set(result.interest.tolist()) <= {0, 1, 2, 3} for result in outcome.results)
+
+
+async def test_one_search_for_the_whole_batch(store: FakeStore, release: Release) -> None:
+    await run(store, release, ask([A], [B], [], [C]))
+    assert store.searches == [(3 * 4, 5)]  # three users with a history, four interests, top_k
+
+
+async def test_the_answer_does_not_depend_on_the_batch(store: FakeStore, release: Release) -> None:
+    histories = [[A, B, C], [C], [], [1021, A], [5, 6], [1028] * 30]
+    together = await run(store, release, ask(*histories, top_k=30))
+    for history, batched in zip(histories, together.results, strict=True):
+        (alone,) = (await run(store, release, ask(history, top_k=30))).results
+        assert batched.item_ids.tolist() == alone.item_ids.tolist()
+        assert batched.status == alone.status
+
+
+async def test_only_the_newest_known_items_count(store: FakeStore, release: Release, artifact: Artifact) -> None:
+    newest = [1000 + 7 * i for i in range(8)]  # maxlen is 8
+    outcome = await run(store, release, ask([1105, 1112, *newest[:4], 5, *newest[4:]]))
+    assert outcome.trace.used_hist_item.tolist() == newest
+    assert outcome.results[0].item_ids.tolist() == exact(artifact, newest, 5)
+    assert outcome.results[0].unknown.tolist() == [5]
+
+
+@pytest.mark.parametrize(("history", "status"), [([], Status.EMPTY_HISTORY), ([5, -1, 0, 2**62], Status.ALL_UNKNOWN)])
+async def test_without_a_usable_history_the_popular_list(
+    store: FakeStore, release: Release, history: list[int], status: Status
+) -> None:
+    outcome = await run(store, release, ask(history, top_k=3, exclude=[A]))
+    (result,) = outcome.results
+    assert result.status is status
+    assert result.fallback
+    assert result.item_ids.tolist() == [1007, 1014, 1021]
+    assert result.scores[0] == pytest.approx(199 / (200 * 201 / 2))  # share of all clicks
+    assert result.interest.tolist() == [-1, -1, -1]
+    assert store.searches == []
+
+
+async def test_the_popular_list_has_nothing_that_was_deleted(store: FakeStore, release: Release) -> None:
+    there = store.collections[release.collection]
+    keep = there.item_ids != 1007
+    there.item_ids, there.vectors = there.item_ids[keep], there.vectors[keep]
+    shelf = PopularShelf(store)
+    assert (await shelf.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
+    store.fault = StoreUnavailableError("Milvus does not answer")
+    assert (await shelf.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
+    assert (await PopularShelf(store).of(release)).item_ids.tolist()[:3] == [1000, 1007, 1014]  # better than nothing
+
+
+async def test_the_popular_list_obeys_the_filter(store: FakeStore, release: Release) -> None:
+    outcome = await run(store, release, ask([], top_k=2, filter="item_id > 1100"))
+    assert outcome.results[0].item_ids.tolist() == [1105, 1112]
+
+
+async def test_an_invalid_user_leaves_the_neighbours_alone(store: FakeStore, release: Release) -> None:
+    nothing = np.zeros(0, np.int64)
+    query = ask([A])
+    query.users.append(UserQuery(nothing, nothing, invalid="hist_item has 9 ids, the limit is 8"))
+    first, second = (await run(store, release, query)).results
+    assert first.status is Status.OK and len(first.item_ids) == 5
+    assert second.status is Status.INVALID and len(second.item_ids) == 0 and "limit is 8" in second.detail
+
+
+async def test_exclusions_are_made_up_for(store: FakeStore, release: Release, artifact: Artifact) -> None:
+    best = exact(artifact, [A, B], 7)
+    outcome = await run(store, release, ask([A, B], exclude=[best[0], best[2], 2**61]))
+    assert outcome.results[0].item_ids.tolist() == [best[1], *best[3:7]]
+    assert store.searches[-1][1] == 5 + 4  # three, rounded up to a power of two
+
+
+async def test_history_is_left_out_on_request(store: FakeStore, release: Release) -> None:
+    with_history = await run(store, release, ask([A, B], top_k=200))
+    without = await run(store, release, ask([A, B], top_k=200, exclude_history=True, exclude=[B, C]))
+    left_out = set(with_history.results[0].item_ids.tolist()) - set(without.results[0].item_ids.tolist())
+    assert left_out == {A, B, C}
+    reasons = dict(zip(without.trace.hits.item_ids.tolist(), without.trace.fate.tolist(), strict=True))
+    assert [reasons[item] for item in (A, B, C)] == [Fate.HISTORY, Fate.HISTORY, Fate.EXCLUDED]
+
+
+async def test_overfetch_is_bounded_and_said(store: FakeStore, release: Release, artifact: Artifact) -> None:
+    excluded = exact(artifact, [A], 150)
+    outcome = await run(store, release, ask([A], exclude=excluded))
+    assert store.searches[-1][1] == 5 + 10
+    assert "of 5: filter and exclusions leave no more" in outcome.results[0].detail
+
+
+async def test_a_passed_deadline_does_no_search(store: FakeStore, release: Release) -> None:
+    with pytest.raises(DeadlineExceededError, match="passed in the queue"):
+        await run(store, release, ask([A]), remaining_s=0.0)
+    assert store.searches == []
+
+
+async def test_a_failing_store_is_told_apart_from_a_short_deadline(store: FakeStore, release: Release) -> None:
+    store.fault = StoreUnavailableError("Milvus does not answer: gone")
+    with pytest.raises(StoreUnavailableError):
+        await run(store, release, ask([A]))
+    store.delay_s = 0.05
+    with pytest.raises(DeadlineExceededError, match="passed in the search"):
+        await run(store, release, ask([A]), remaining_s=0.02)
+
+
+async def test_concurrent_batches_do_not_mix(store: FakeStore, release: Release, artifact: Artifact) -> None:
+    histories = [[1000 + 7 * i] for i in range(50)]
+    outcomes = await asyncio.gather(*(run(store, release, ask(history)) for history in histories))
+    assert [o.results[0].item_ids.tolist() for o in outcomes] == [exact(artifact, h, 5) for h in histories]
+
+
+async def test_requests_that_wait_together_share_a_search_and_get_their_own_answers(
+    store: FakeStore, release: Release, artifact: Artifact
+) -> None:
+    store.delay_s = 0.02  # so that the others wait while the first is searched
+    histories = [[1000 + 7 * i] for i in range(40)]
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on, max_batch_users=16, workers=1)
+        asks = [ask(h, top_k=5 if i % 2 else 9, exclude=[A] if i % 4 == 0 else []) for i, h in enumerate(histories)]
+        outcomes = await asyncio.gather(*(pipeline.run(release, query, 10) for query in asks))
+    assert len(store.searches) <= 6 and sum(queries for queries, _ in store.searches) == 40 * 4
+    for i, (history, outcome) in enumerate(zip(histories, outcomes, strict=True)):
+        best = [item for item in exact(artifact, history, 10) if item != A or i % 4]
+        assert outcome.results[0].item_ids.tolist() == best[: 5 if i % 2 else 9]
+
+
+async def test_a_search_that_fails_is_each_callers_own_deadline_or_the_stores_fault(
+    store: FakeStore, release: Release
+) -> None:
+    store.fault, store.delay_s = StoreUnavailableError("Milvus does not answer: gone"), 0.05
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on, workers=1)
+        asks = (pipeline.run(release, ask([A]), remaining_s) for remaining_s in (0.02, 10))
+        short, patient = await asyncio.gather(*asks, return_exceptions=True)
+    assert isinstance(short, DeadlineExceededError) and isinstance(patient, StoreUnavailableError)
+
+
+async def test_who_needs_no_search_is_answered_beside_those_whose_search_fails(
+    store: FakeStore, release: Release
+) -> None:
+    store.fault, store.delay_s = StoreUnavailableError("Milvus does not answer: gone"), 0.02
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on, workers=1)
+        queries = [ask([A]), ask([], [5]), ask([], [B]), ask([], filter="item_id > 1100")]
+        first, warm, new, mixed, filtered = await asyncio.gather(
+            *(pipeline.run(release, query, 10) for query in [ask([C]), *queries]), return_exceptions=True
+        )
+    assert isinstance(new, Outcome), new
+    assert [result.status for result in new.results] == [Status.EMPTY_HISTORY, Status.ALL_UNKNOWN]
+    assert all(result.item_ids.tolist() == [1000, 1007, 1014, 1021, 1028] for result in new.results)
+    assert all(isinstance(each, StoreUnavailableError) for each in (first, warm, mixed, filtered))
+
+
+async def test_similar_interests_are_searched_once_and_answer_as_if_each_had_been(
+    store: FakeStore, release: Release, artifact: Artifact
+) -> None:
+    query = ask([A, B], [C], [A, B, C, 1021, 1028], [], top_k=20)
+    each = await run(store, release, query)
+    own = sum(int(np.any(vectors, axis=1).sum()) for vectors in _vectors(artifact, query))
+    assert store.searches == [(own, 20)]
+
+    merging = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": -0.99}))
+    once = await run(store, merging, query)
+    assert store.searches[1] == (3, 40)  # one search for each user with a history, twice as deep
+    for alone, together in zip(each.results, once.results, strict=True):
+        # The store is exact: the best are found, and scored alike whichever interest found them.
+        shared = np.isin(together.item_ids, alone.item_ids)
+        assert shared.mean() > 0.5 if len(shared) else alone.fallback == together.fallback
+        known = dict(zip(alone.item_ids.tolist(), zip(alone.scores, alone.interest, strict=True), strict=True))
+        for item_id, score, interest in zip(together.item_ids, together.scores, together.interest, strict=True):
+            if int(item_id) in known:
+                assert (pytest.approx(score, rel=1e-5), interest) == known[int(item_id)]
+        assert (np.diff(together.scores) <= 0).all()
+
+
+async def test_interests_too_short_to_measure_are_searched_like_any(store: FakeStore, release: Release) -> None:
+    class Vanishing:
+        name, inline = "vanishing", True
+
+        def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
+            vectors = np.ones((len(hist_index), 4, 16), np.float32)
+            vectors[:, 1] = 1e-30  # whose square is 0
+            return vectors
+
+    for cosine in (1, 0.9):
+        fingerprint = release.fingerprint.model_copy(update={"interest_cosine": cosine})
+        other = replace(release, encoder=Vanishing(), fingerprint=fingerprint)
+        assert [len(result.item_ids) for result in (await run(store, other, ask([A], [B]))).results] == [5, 5]
+
+
+async def test_no_search_asks_for_more_than_milvus_gives(store: FakeStore, release: Release) -> None:
+    merging = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": 0.3}))
+    await run(store, merging, ask([A, B], top_k=10_000))
+    assert [limit for _, limit in store.searches] == [16_384]
+
+
+async def test_merged_interests_do_not_depend_on_the_neighbours(store: FakeStore, release: Release) -> None:
+    merging = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": 0.3}))
+    histories = [[A, B], [C], [A, 1021, 2000], [1500, 1507, 1514, C]]
+    together = (await run(store, merging, ask(*histories, top_k=10, exclude=[B]))).results
+    for history, result in zip(histories, together, strict=True):
+        (alone,) = (await run(store, merging, ask(history, top_k=10, exclude=[B]))).results
+        assert alone.item_ids.tolist() == result.item_ids.tolist()
+        assert alone.scores.tobytes() == result.scores.tobytes()
+        assert B not in result.item_ids
+
+
+async def test_a_search_with_a_filter_has_parameters_of_its_own(store: FakeStore, release: Release) -> None:
+    tuned = release.fingerprint.model_copy(
+        update={"search_params": {"nprobe": 8}, "filter_search_params": {"nprobe": 99}}
+    )
+    seen = []
+    search = store.search
+
+    async def spy(*arguments: Any) -> Any:
+        seen.append(arguments[3:5])
+        return await search(*arguments)
+
+    store.search = spy  # type: ignore[method-assign]
+    for filter_ in ("", f"item_id > {A}"):
+        await run(store, replace(release, fingerprint=tuned), ask([A], filter=filter_))
+    assert seen == [("", {"nprobe": 8}), (f"item_id > {A}", {"nprobe": 99})]
+
+
+def _vectors(artifact: Artifact, query: Query) -> list[Float32]:
+    encoder = NumpyEncoder(artifact.weights, artifact.hyper_parameters)
+    vectors = []
+    for user in query.users:
+        rows = np.zeros((1, artifact.hyper_parameters.maxlen), np.int64)
+        rows[0, : len(user.hist_item)] = artifact.vocabulary.item_index(user.hist_item)
+        vectors.append(encoder.encode(rows, np.array([len(user.hist_item)]))[0])
+    return vectors
