@@ -16,6 +16,10 @@ from grpc_reflection.v1alpha import reflection
 from mind.artifact import Artifact
 from mind.encoder import Encoder, NumpyEncoder
 from mind.errors import ConfigError
+from mind.milvus.aio_session import AioSession
+from mind.milvus.aio_store import MilvusStore
+from mind.milvus.aio_user_store import MilvusUserStore
+from mind.milvus.connection import Connection
 from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, recall_pb2
 from server.breaker import GuardedStore
@@ -28,14 +32,14 @@ from server.edge.tls import server_credentials
 from server.edge.tokens import Tokens
 from server.edge.user_service import UserService
 from server.edge.wire import keep_quiet_about_callers, register
-from server.errors import ServerError, StoreUnavailableError
+from server.errors import Failure, StoreUnavailableError
 from server.listeners import make_telemetry
+from server.ports import ItemStore
 from server.release import Release, Releases, watch
 from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 from server.signals import leave_when_told
-from server.store import ItemStore, MilvusStore
-from server.users.store import MilvusUserStore, UserStore
+from server.users.ports import UserStore
 from server.watching.telemetry import SILENT, Telemetry
 
 logger = logging.getLogger(__name__)
@@ -152,7 +156,7 @@ class RecallServer:
         self._encode_on.shutdown()
         self._telemetry.close()
 
-    def _on_check(self, release: Release | None, error: ServerError | None) -> None:
+    def _on_check(self, release: Release | None, error: Failure | None) -> None:
         metrics = self._telemetry.metrics
         if metrics and release and not error:
             metrics.set_release(release.model_version, release.collection)
@@ -203,21 +207,19 @@ def _channel_options(settings: Settings) -> list[tuple[str, int]]:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigError for options that cannot work."""
-    client_cert, client_key = settings.milvus_client_cert, settings.milvus_client_key
-    timeout_s = settings.search_timeout_ms / 1000
     telemetry = make_telemetry(settings)
-    store = MilvusStore(
-        settings.milvus_uri,
-        settings.milvus_secret,
-        settings.milvus_db_name,
-        settings.milvus_ca_cert,
-        timeout_s,
-        client_cert=(client_cert, client_key) if client_cert and client_key else None,
+    connection = Connection(
+        uri=settings.milvus_uri,
+        token=settings.milvus_secret,
+        db_name=settings.milvus_db_name,
+        ca_cert=settings.milvus_ca_cert,
+        client_cert=settings.milvus_client_cert,
+        client_key=settings.milvus_client_key,
         server_name=settings.milvus_server_name,
-        on_error=telemetry.count_store_error,
+        timeout_s=settings.search_timeout_ms / 1000,
     )
-    is_lite = settings.milvus_uri.endswith(".db")
-    users = MilvusUserStore(store, is_lite, timeout_s) if settings.users else None
+    store = MilvusStore(AioSession(connection, telemetry.count_store_error))
+    users = MilvusUserStore(store) if settings.users else None
     server = RecallServer(settings, store, users, telemetry)
     leave_when_told()  # once more: the import of Paddle resets signal handlers
     await server.start()

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from mind.artifact import Float32
 from mind.milvus.collection import Fingerprint, Hits
 from mind.milvus.journal import Changes
-from server.errors import ServerError, StoreTimeoutError, StoreUnavailableError
-from server.store import ItemStore
+from server.errors import FAILURES, StoreTimeoutError, StoreUnavailableError
+from server.ports import ItemStore
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class GuardedStore:
             except StoreUnavailableError as error:
                 misses += MISSES if isinstance(error, StoreTimeoutError) else 1
                 self._silence = str(error)
-            except ServerError:
+            except FAILURES:
                 break
             if misses >= MISSES and not self.open:
                 logger.warning("%s; nobody waits for it until a search is answered", self._silence)

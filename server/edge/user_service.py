@@ -17,7 +17,7 @@ from server.errors import DisabledError, StoreUnavailableError
 from server.release import Releases
 from server.serving.pipeline import Status
 from server.settings import Settings
-from server.users.store import UserStore
+from server.users.ports import UserStore
 from server.users.updates import RememberedUsers, Written
 from server.users.vectors import UserVectorIndex
 

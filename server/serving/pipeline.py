@@ -21,11 +21,11 @@ from mind.milvus.collection import MAX_HITS, Hits
 from mind.sequences import Int64, pad_last
 from server.edge.request import Query, UserQuery
 from server.errors import DeadlineExceededError, StoreUnavailableError
+from server.ports import ItemStore
 from server.release import Popular, Release
 from server.serving.batching import Batcher, Waiting
 from server.serving.merge import Exclusions, Fate, Merged, merge
 from server.serving.popular import PopularShelf
-from server.store import ItemStore
 from server.watching.telemetry import CALL_SPAN, SILENT, BatchTelemetry, Telemetry
 
 P = ParamSpec("P")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mind.milvus.users import now_ms
+from mind.milvus.users import StoredUser, now_ms
 from mind.sequences import Int64
 from server.edge.request import UserQuery
 from server.edge.user_request import UserUpdate
@@ -18,7 +18,7 @@ from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
 from server.release import Release
 from server.serving.batching import Batcher, Waiting
 from server.serving.pipeline import Status
-from server.users.store import StoredUser, UserStore
+from server.users.ports import UserStore
 from server.users.vectors import UserVectorIndex
 
 logger = logging.getLogger(__name__)

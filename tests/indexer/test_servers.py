@@ -12,15 +12,16 @@ from typer.testing import CliRunner
 from indexer.__main__ import app
 from indexer.errors import RefusedError, ServersError
 from indexer.rollout.servers import Servers, collections_in_use, wait_until_serving
-from indexer.store import Connection, Store
 from mind.artifact import load_artifact
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from server.app import RecallServer
 from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections
 from tests.fake_store import FakeStore
-from tests.indexer.test_store import build
 from tests.server.test_service import running
+from tests.server.test_store import build
 
 
 class Fleet:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from mind.milvus.errors import StoreError
 from server import breaker
 from server.breaker import GuardedStore
 from server.errors import CollectionGoneError, ServerError, StoreTimeoutError, StoreUnavailableError
@@ -18,7 +19,7 @@ class Probed:
     """A guarded store whose probes end as the test says."""
 
     store: FakeStore = field(default_factory=FakeStore)
-    fault: ServerError | None = None
+    fault: ServerError | StoreError | None = None
     probes: int = 0
     changes: list[bool] = field(default_factory=list)
     told: asyncio.Event = field(default_factory=asyncio.Event)

@@ -12,13 +12,12 @@ import pytest
 
 from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
-from mind.milvus.users import UserVectors, unit_interests
+from mind.milvus.users import StoredUser, UserVectors, unit_interests
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server import breaker
 from server.app import RecallServer
 from server.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
 from server.settings import Settings
-from server.users.store import StoredUser
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
 from tests.fake_user_store import FakeUserStore
