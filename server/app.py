@@ -30,12 +30,14 @@ from server.edge.user_service import UserService
 from server.edge.wire import keep_quiet_about_callers, register
 from server.errors import ServerError, StoreUnavailableError
 from server.listeners import make_telemetry
+from server.ports import ItemStore
 from server.release import Release, Releases, watch
 from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 from server.signals import leave_when_told
-from server.store import ItemStore, MilvusStore
-from server.users.store import MilvusUserStore, UserStore
+from server.store import MilvusStore
+from server.users.ports import UserStore
+from server.users.store import MilvusUserStore
 from server.watching.telemetry import SILENT, Telemetry
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from mind.artifact import Float32
 from mind.milvus.collection import Fingerprint, Hits
 from mind.milvus.journal import Changes
 from server.errors import ServerError, StoreTimeoutError, StoreUnavailableError
-from server.store import ItemStore
+from server.ports import ItemStore
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mind.errors import ConfigError
 from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
-from server.serving.pipeline import Status
+from server.serving.answer import Status
 from server.settings import Settings
 from server.watching.metrics import Metrics
 from server.watching.sampling import RecallSampling

@@ -30,7 +30,7 @@ from server.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from server.store import ItemStore
+from server.ports import ItemStore
 
 logger = logging.getLogger(__name__)
 

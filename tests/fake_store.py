@@ -32,7 +32,7 @@ class FakeCollection:
 
 @dataclass
 class FakeStore:
-    """`server.store.ItemStore`; set `fault` or `delay_s` to break or slow every call."""
+    """`server.ports.ItemStore`; set `fault` or `delay_s` to break or slow every call."""
 
     collections: dict[str, FakeCollection] = field(default_factory=dict)
     alias: str | None = None

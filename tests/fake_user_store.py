@@ -9,12 +9,12 @@ import numpy as np
 from mind.artifact import Float32
 from mind.milvus.users import UserVectors, interest_keys, user_id_of, user_key, vector_rows
 from server.errors import ServerError
-from server.users.store import Neighbours, StoredUser
+from server.users.ports import Neighbours, StoredUser
 
 
 @dataclass
 class FakeUserStore:
-    """`server.users.store.UserStore`; set `fault` to break every call, `vector_fault` to break writes of vectors."""
+    """`server.users.ports.UserStore`; set `fault` to break every call, `vector_fault` to break writes of vectors."""
 
     users: dict[str, StoredUser] = field(default_factory=dict)
     collections: dict[str, UserVectors] = field(default_factory=dict)

@@ -12,11 +12,12 @@ from server.edge.request import read_explain, read_filter, read_recall
 from server.edge.timeouts import within
 from server.edge.user_service import UserService
 from server.errors import DisabledError
+from server.ports import ItemStore
 from server.release import Release, Releases
+from server.serving.answer import Outcome, Trace, UserResult
 from server.serving.merge import Fate
-from server.serving.pipeline import UNKNOWN_LISTED, CandidatePipeline, Outcome, Trace, UserResult
+from server.serving.pipeline import UNKNOWN_LISTED, CandidatePipeline
 from server.settings import Settings
-from server.store import ItemStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _VERSION = version("mind-recall")  # reads a file: too slow for every call

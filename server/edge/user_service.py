@@ -10,15 +10,16 @@ import grpc
 from protos.recall.v1 import recall_pb2
 from server.breaker import GuardedStore
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id
-from server.edge.request import Query, UserQuery, read_user
+from server.edge.request import read_user
 from server.edge.timeouts import within
 from server.edge.user_request import read_updates
 from server.errors import DisabledError, StoreUnavailableError
 from server.release import Releases
-from server.serving.pipeline import Status
+from server.serving.answer import Status
+from server.serving.question import Query, UserQuery
 from server.settings import Settings
-from server.users.store import UserStore
-from server.users.updates import RememberedUsers, Written
+from server.users.histories import RememberedUsers, Written
+from server.users.ports import UserStore
 from server.users.vectors import UserVectorIndex
 
 Context = grpc.aio.ServicerContext[Any, Any]

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from server.errors import StoreError
+from server.ports import ItemStore
 from server.release import Popular, Release
-from server.store import ItemStore
 
 REFRESH_S = 0.5
 """Age up to which an answer is good."""

@@ -18,7 +18,7 @@ from mind.milvus.users import CLOCK_MARGIN_MS, UserVectors, now_ms, unit_interes
 from mind.sequences import Int64
 from server.errors import NotReadyError, ServerError, UserVectorsIncompleteError
 from server.release import Release, Releases
-from server.users.store import Neighbours, StoredUser, UserStore
+from server.users.ports import Neighbours, StoredUser, UserStore
 
 logger = logging.getLogger(__name__)
 

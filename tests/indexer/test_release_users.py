@@ -24,7 +24,8 @@ from mind.encoder import NumpyEncoder
 from mind.milvus.users import USERS, UserVectors, interest_keys, unit_interests
 from mind.transfer import Models
 from server.store import MilvusStore
-from server.users.store import MilvusUserStore, StoredUser
+from server.users.ports import StoredUser
+from server.users.store import MilvusUserStore
 from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.conftest import release_lite

@@ -17,7 +17,8 @@ from indexer.store import Connection, Store
 from mind.artifact import Artifact, load_artifact, newest_artifact
 from mind.milvus.journal import Changes
 from server.errors import CollectionGoneError, InvalidRequestError, StoreUnavailableError
-from server.store import ItemStore, MilvusStore, translate
+from server.ports import ItemStore
+from server.store import MilvusStore, translate
 from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections_of

@@ -14,12 +14,13 @@ from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import nearest_items
 from mind.sequences import Int64
 from mind.transfer import Models
-from server.edge.request import Query, UserQuery
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.release import Release, Releases
-from server.serving.merge import Fate, Strategy
-from server.serving.pipeline import CandidatePipeline, Outcome, Status
+from server.serving.answer import Outcome, Status
+from server.serving.merge import Fate
+from server.serving.pipeline import CandidatePipeline
 from server.serving.popular import PopularShelf
+from server.serving.question import Query, Strategy, UserQuery
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
 

@@ -18,7 +18,7 @@ from server import breaker
 from server.app import RecallServer
 from server.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
 from server.settings import Settings
-from server.users.store import StoredUser
+from server.users.ports import StoredUser
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
 from tests.fake_user_store import FakeUserStore

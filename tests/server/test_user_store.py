@@ -10,7 +10,8 @@ from pymilvus import AsyncMilvusClient, MilvusClient
 from mind.milvus.users import USERS, UserVectors, is_user_vectors, user_id_of, user_key
 from server.errors import StoreError
 from server.store import MilvusStore
-from server.users.store import MilvusUserStore, StoredUser, UserStore
+from server.users.ports import StoredUser, UserStore
+from server.users.store import MilvusUserStore
 from tests.fake_user_store import FakeUserStore
 
 ODD = ["a", "ü/'\"x\\n", "100%", "a b", "é" * 64, "\n", "7", "a/0", '"] or user_key != "']
