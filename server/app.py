@@ -29,7 +29,7 @@ from server.edge.tokens import Tokens
 from server.edge.user_service import UserService
 from server.edge.wire import keep_quiet_about_callers, register
 from server.errors import ServerError, StoreUnavailableError
-from server.listeners import make_telemetry
+from server.instrumentation import make_telemetry
 from server.ports import ItemStore
 from server.release import Release, Releases, watch
 from server.serving.pipeline import CandidatePipeline

@@ -23,7 +23,7 @@ from mind.errors import ConfigError
 from mind.milvus.collection import Hits
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.errors import StoreError, StoreUnavailableError
-from server.listeners import make_telemetry
+from server.instrumentation import make_telemetry
 from server.settings import Settings
 from server.store import SEARCH_METADATA, MilvusStore
 from server.watching import tracing
