@@ -91,6 +91,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             limits=recall_pb2.Limits(**{name: getattr(settings, name) for name in names}),
             admin_enabled=settings.admin_token_file is not None,
             refused_release=self._releases.refused,
+            refused_collection=self._releases.refused_collection,
             instance=_INSTANCE,
             processes=settings.processes,
             previous_collection=self._releases.previous.collection if self._releases.previous else "",
