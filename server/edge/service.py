@@ -16,12 +16,15 @@ from server.ports import ItemStore
 from server.release import Release, Releases
 from server.serving.answer import Outcome, Trace, UserResult
 from server.serving.merge import Fate
-from server.serving.pipeline import UNKNOWN_LISTED, CandidatePipeline
+from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _VERSION = version("mind-recall")  # reads a file: too slow for every call
 _INSTANCE = secrets.token_hex(8)
+
+UNKNOWN_LISTED = 100
+"""Most unknown ids that an answer lists for one user."""
 
 
 class RecallService(recall_pb2_grpc.RecallServiceServicer):

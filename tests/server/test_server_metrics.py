@@ -148,11 +148,11 @@ async def test_one_release_at_a_time_and_refusals(
 async def test_health_and_a_milvus_that_is_away_is_no_refusal(server: Running, metrics: Metrics) -> None:
     assert value(metrics, "recall_serving") == 1
     server.store.fault = StoreUnavailableError("Milvus does not answer")
-    await until_health(server.edge.health, NOT_SERVING)
+    await until_health(server.health, NOT_SERVING)
     assert value(metrics, "recall_serving") == 0
     assert value(metrics, "recall_release_refused") == 0
     server.store.fault = None
-    await until_health(server.edge.health, SERVING)
+    await until_health(server.health, SERVING)
     assert value(metrics, "recall_serving") == 1
 
 
