@@ -22,7 +22,6 @@ from mind.milvus.aio_user_store import MilvusUserStore
 from mind.milvus.connection import Connection
 from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, recall_pb2
-from server.breaker import GuardedStore
 from server.edge.admin import AdminService
 from server.edge.calls import Calls
 from server.edge.door import Door
@@ -33,9 +32,10 @@ from server.edge.tokens import Tokens
 from server.edge.user_service import UserService
 from server.edge.wire import keep_quiet_about_callers, register
 from server.errors import Failure, StoreUnavailableError
-from server.listeners import make_telemetry
+from server.instrumentation import make_telemetry
 from server.ports import ItemStore
 from server.release import Release, Releases, watch
+from server.serving.breaker import Breaker
 from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 from server.signals import leave_when_told
@@ -69,7 +69,9 @@ class RecallServer:
         `user_store`: None if users are not remembered.
         """
         self._settings = settings
-        self._store = store = GuardedStore(store, self._probe(store), self._tell_health)
+        self._breaker = Breaker(self._probe(store), self._tell_health)
+        # Loading is not guarded: a collection that is not loaded keeps the breaker open, and loading it closes it.
+        self._store = store = self._breaker.guard(store, unguarded=("load", "close"))
         self._telemetry = telemetry
         self._usable = self._serving = False
         """Whether a release is loaded and, when Milvus was last asked, in its memory."""
@@ -94,7 +96,7 @@ class RecallServer:
         if telemetry.metrics:
             telemetry.metrics.follow(lambda: self._door.in_progress, lambda: pipeline.queued_users)
         self._server = grpc.aio.server(options=_channel_options(settings))
-        self._users = UserService(settings, user_store, self._encode_on, store)
+        self._users = UserService(settings, user_store and self._breaker.guard(user_store), self._encode_on)
         self._add_services(RecallService(settings, self.releases, pipeline, store, self._users))
         self.port = self._listen()
         self._watching: list[asyncio.Task[None]] = []
@@ -152,6 +154,7 @@ class RecallServer:
         await self._door.close()
         self._health.end_streams()
         await self._server.stop(drain_s)  # hangs up, so that callers with other servers leave; a second stop crashes it
+        self._breaker.close()
         await self._store.close()
         self._encode_on.shutdown()
         self._telemetry.close()
@@ -179,11 +182,11 @@ class RecallServer:
         await self._tell_health()
 
     async def _tell_health(self) -> None:
-        serving = self._usable and not self._encoder_lost and (self._settings.degraded or not self._store.open)
+        serving = self._usable and not self._encoder_lost and (self._settings.degraded or not self._breaker.open)
         if serving and not self._serving:
             logger.info("health is SERVING")
         elif self._serving and not serving:
-            silent = "Milvus does not answer" if self._store.open else "Milvus lost the collection"
+            silent = "Milvus does not answer" if self._breaker.open else "Milvus lost the collection"
             lost = "the encoder fails at what it could encode before; start this process again"
             logger.warning("health is NOT_SERVING: %s", lost if self._encoder_lost else self.releases.refused or silent)
         self._serving = serving

@@ -124,6 +124,11 @@ class Releases:
         return self._current
 
     @property
+    def refused_collection(self) -> str:
+        """The collection of the release that a check refused; empty if none is refused."""
+        return self._refusal.collection if self._refusal else ""
+
+    @property
     def loaded(self) -> bool:
         """Whether a release was loaded."""
         return self._current is not None

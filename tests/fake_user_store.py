@@ -14,7 +14,7 @@ from server.errors import ServerError
 
 @dataclass
 class FakeUserStore:
-    """`server.users.store.UserStore`; set `fault` to break every call, `vector_fault` to break writes of vectors."""
+    """`server.users.ports.UserStore`; set `fault` to break every call, `vector_fault` to break writes of vectors."""
 
     users: dict[str, StoredUser] = field(default_factory=dict)
     collections: dict[str, UserVectors] = field(default_factory=dict)

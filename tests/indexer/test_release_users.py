@@ -151,11 +151,8 @@ def test_a_job_that_was_killed_goes_on_and_leaves_nobody_behind(world: World) ->
     world.on_server(**{f"u{n}": [1000 + 7 * (n % 200), 1007] for n in range(3_000)})
     script = """
 import os, sys
-from mind.milvus.connection import Connection
-from mind.milvus.store import Store
 from mind.milvus.user_store import UserStore
 from indexer.users.encode import encode_users
-from mind.transfer import Models
 def killed(*_):
     os.kill(os.getpid(), 9)
 UserStore.updated_at = killed  # after the first vectors were written, before they were held against the histories

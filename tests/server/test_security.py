@@ -31,6 +31,7 @@ from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
 from server.edge import tokens
 from server.errors import StoreUnavailableError
+from server.files import check_files
 from server.settings import Settings, load_settings, without_credentials
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections
@@ -354,7 +355,7 @@ def test_options_that_cannot_work_say_what_is_wrong(
     names = {"cert": files.cert, "key": files.key, "ca": files.ca, "other_key": others.key, "no": tmp_path / "no"}
     names |= {name: tmp_path / name for name in (*contents, "locked")}
     with pytest.raises(ConfigError) as caught:
-        load_settings(options.format(**names).split())
+        load_settings(options.format(**names).split(), check_files)
     message = str(caught.value)
     assert says.format(**names) in message
     assert "secret" not in message and "pass@" not in message and "abc" not in message

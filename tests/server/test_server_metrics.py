@@ -15,7 +15,7 @@ from mind.artifact import load_artifact
 from mind.errors import ConfigError
 from protos.recall.v1 import recall_pb2
 from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
-from server.listeners import make_metrics
+from server.instrumentation import make_metrics
 from server.settings import Settings
 from server.watching.metrics import Metrics
 from server.watching.telemetry import Telemetry

@@ -24,7 +24,7 @@ from mind.milvus.aio_store import SEARCH_METADATA
 from mind.milvus.collection import Hits
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.errors import StoreError, StoreUnavailableError
-from server.listeners import make_telemetry
+from server.instrumentation import make_telemetry
 from server.settings import Settings
 from server.watching import tracing
 from server.watching.telemetry import Telemetry
