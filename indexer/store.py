@@ -22,7 +22,8 @@ from tenacity import RetryCallState, RetryError, Retrying, retry_if_result, stop
 from indexer.errors import FileInUseError, IndexerError, RefusedError, StoreError, UnreachableError
 from indexer.items.attributes import MAX_TEXT_BYTES, Attribute
 from mind.artifact import Float32
-from mind.milvus.collection import ALIAS, BY_KEY, EMBEDDING, ITEM_ID, METRIC, Hits, is_item_collection, wide_enough
+from mind.hits import Hits
+from mind.milvus.collection import ALIAS, BY_KEY, EMBEDDING, ITEM_ID, METRIC, is_item_collection, wide_enough
 from mind.milvus.journal import APPLIED, CHANGED_AT, COUNTED, KNOWN, NAMES, NEIGHBOURS, OP, Changes, journal_of
 from mind.sequences import Int64
 

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from mind.artifact import Float32
-from mind.milvus.collection import Fingerprint, Hits
+from mind.hits import Hits
+from mind.milvus.collection import Fingerprint
 from mind.milvus.journal import Changes
 from server.errors import ServerError, StoreTimeoutError, StoreUnavailableError
 from server.store import ItemStore

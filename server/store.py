@@ -18,16 +18,8 @@ from pymilvus import AsyncMilvusClient, MilvusException
 from pymilvus.client.types import LoadState
 
 from mind.artifact import Float32
-from mind.milvus.collection import (
-    ALIAS,
-    EMBEDDING,
-    FINGERPRINT,
-    ITEM_ID,
-    Fingerprint,
-    Hits,
-    is_item_collection,
-    wide_enough,
-)
+from mind.hits import Hits
+from mind.milvus.collection import ALIAS, EMBEDDING, FINGERPRINT, ITEM_ID, Fingerprint, is_item_collection, wide_enough
 from mind.milvus.journal import COUNTED, DELETED, Changes, journal_of
 from mind.milvus.wire import read_search, write_search
 from server.errors import (

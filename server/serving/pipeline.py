@@ -16,8 +16,9 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 
 from mind.artifact import Float32
+from mind.hits import Hits
 from mind.interests import OVERSEARCH, as_if_each_searched, leading
-from mind.milvus.collection import MAX_HITS, Hits
+from mind.milvus.collection import MAX_HITS
 from mind.sequences import Int64, pad_last
 from server.edge.request import Query, UserQuery
 from server.errors import DeadlineExceededError, StoreUnavailableError

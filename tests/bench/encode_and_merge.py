@@ -4,7 +4,7 @@ import numpy as np
 
 from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder
-from mind.milvus.collection import Hits
+from mind.hits import Hits
 from mind.paddle_encoder import PaddleEncoder
 from server.serving.merge import Exclusions, Strategy, merge
 from tests.artifacts import hyper_parameters_of, make_weights

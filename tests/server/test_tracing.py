@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from mind.artifact import Float32
 from mind.errors import ConfigError
-from mind.milvus.collection import Hits
+from mind.hits import Hits
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.errors import StoreError, StoreUnavailableError
 from server.listeners import make_telemetry
