@@ -14,6 +14,7 @@ from rich.progress import track
 from mind.command import ConfigFile, Overrides, run
 from mind.config import load_config
 from mind.errors import ConfigError
+from mind.evaluation import metrics
 
 VARIANTS = {
     "the recipe": [],
@@ -33,8 +34,6 @@ VARIANTS = {
     "a ReLU projection": ["hyper_parameters.projection=relu"],
 }
 """Each choice of the recipe removed alone."""
-METRICS = {"recall@20": "Recall@20", "recall@50": "Recall@50", "ndcg@50": "NDCG@50", "hit_rate@50": "HitRate@50"}
-
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 console = Console(highlight=False)
 
@@ -82,10 +81,10 @@ def _validate(run: tuple[str, Path, list[str]]) -> tuple[str, dict[str, float]]:
 
 
 def _table(found: dict[str, list[dict[str, float]]]) -> str:
-    lines = ["| | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 1) + "|"]
+    lines = ["| | " + " | ".join(map(metrics.title, metrics.SHOWN)) + " |", "|---" * (len(metrics.SHOWN) + 1) + "|"]
     for name, runs in found.items():
         cells = []
-        for metric in METRICS:
+        for metric in metrics.SHOWN:
             values = 100 * np.array([scores[metric] for scores in runs])
             cells.append(f"{values.mean():.2f} ± {values.std(ddof=min(1, len(values) - 1)):.2f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")

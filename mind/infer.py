@@ -26,7 +26,7 @@ from mind.config import Config, load_config
 from mind.data.paddlerec import digests, read_eval, read_train, replacing
 from mind.encoder import Encoder, NumpyEncoder, check_golden
 from mind.errors import DataError, MindError
-from mind.evaluation import baselines
+from mind.evaluation import baselines, metrics
 from mind.evaluation.candidates import Service, ask_service, describe_service, read_candidates
 from mind.evaluation.evaluate import EXACT, SERVED, Evaluation, Lists, OnStep, agreement, evaluate, measure
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
@@ -261,7 +261,7 @@ def _table(scores: dict[str, dict[str, float]], cutoffs: tuple[int, ...], title:
     table = Table(title=title, title_justify="left", caption=escape(caption) or None, caption_justify="left")
     table.add_column("")
     for n in cutoffs:
-        for name in ("Recall", "NDCG", "HitRate"):
+        for name in metrics.TITLES.values():
             table.add_column(f"{name}\n@{n}", justify="right")
     best = {key: max(row[key] for row in scores.values()) for key in next(iter(scores.values()))}
     for name, row in scores.items():

@@ -18,7 +18,6 @@ from rich.text import Text
 from mind.artifact import VERSION_LENGTH
 from mind.choice.comparison import (
     DEFAULT_METRIC,
-    SHOWN_METRICS,
     Group,
     best_model,
     by_data,
@@ -35,6 +34,7 @@ from mind.choice.comparison import (
 from mind.choice.manifests import Model, Shelf, read_shelf
 from mind.command import run
 from mind.errors import ArtifactError
+from mind.evaluation.metrics import SHOWN
 from mind.transfer import Models
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", no_args_is_help=True)
@@ -204,11 +204,11 @@ def _table() -> Table:
 
 def _list_table(models: list[Model]) -> Table:
     wide = console.width >= 105
-    metrics = [name for name in (SHOWN_METRICS if wide else (DEFAULT_METRIC,)) if name in metrics_of(models)]
+    metrics = [name for name in (SHOWN if wide else (DEFAULT_METRIC,)) if name in metrics_of(models)]
     table = _table()
     table.add_column("model", no_wrap=True)
     table.add_column("created, UTC", no_wrap=True)
-    for heading in ("items", "dim", "K", "data", "MB", "epoch", *(f"{SHOWN_METRICS[name]} %" for name in metrics)):
+    for heading in ("items", "dim", "K", "data", "MB", "epoch", *(f"{SHOWN[name]} %" for name in metrics)):
         table.add_column(heading, justify="right", no_wrap=True)
     for model in reversed(models):
         manifest = model.manifest
@@ -247,13 +247,13 @@ def _settings_table(groups: list[Group], keys: list[str]) -> Table:
 
 def _metrics_table(groups: list[Group], metric: str) -> Table:
     known = metrics_of(model for one in groups for model in one.models)
-    names = [name for name in dict.fromkeys([metric, *SHOWN_METRICS]) if name in known]
+    names = [name for name in dict.fromkeys([metric, *SHOWN]) if name in known]
     curves = [one.curve(metric) for one in groups]
     points = [value for curve in curves for value in curve]
     low, high = min(points, default=0), max(points, default=0)
     table = _table()
     table.add_column("")
-    for heading in ("n", "epoch", *(f"{SHOWN_METRICS.get(name, name)} %" for name in names)):
+    for heading in ("n", "epoch", *(f"{SHOWN.get(name, name)} %" for name in names)):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("by epoch" if points else "", no_wrap=True)
     if points:

@@ -19,12 +19,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mind.artifact import check_writable, write_artifact
 from mind.command import ConfigFile, Overrides, run
-from mind.config import Config, load_config
+from mind.config import Config, Effect, load_config, runner_keys
 from mind.data.features import FeatureTable, read_features
 from mind.data.paddlerec import digests, read_eval, read_train
+from mind.evaluation.metrics import SELECTED_BY, SHOWN
 from mind.sequences import EvalCases, Sequences
 from mind.training.checkpoint import Checkpoint
-from mind.training.loop import SELECTED_BY, Epoch, Trained, train
+from mind.training.loop import Epoch, Trained, train
 from mind.training.parallel import Ranks
 
 EPILOG = """Examples:
@@ -104,20 +105,6 @@ def _train(settings: Config, inputs: "Inputs", checkpoint: Checkpoint | None, ra
         )
 
 
-RUN_KEYS_THAT_CHANGE_NOTHING = {
-    "train_data_dir",
-    "valid_data_dir",
-    "test_data_dir",
-    "item_features_file",
-    "model_save_path",
-    "print_interval",
-    "checkpoint_interval_s",
-}
-"""Keys of `runner` that may differ between a killed run and the one that goes on from its checkpoint."""
-SHOWN = {"recall@20": "R@20", "recall@50": "R@50", "ndcg@50": "NDCG@50", "hit_rate@50": "Hit@50"}
-"""Validation metrics that are printed after every epoch, in per cent, and their headings."""
-
-
 def _heading(validated: bool) -> str:
     return "epoch    loss  examples/s" + "".join(f"{name + ' %':>11}" for name in SHOWN.values() if validated)
 
@@ -161,7 +148,7 @@ def checkpoint_of(settings: Config, inputs: Inputs, resume: bool = True) -> Chec
     """The checkpoint of this run, that is of the same settings and data, wherever they lie; None if none is wanted."""
     if not settings.runner.checkpoint_interval_s:
         return None
-    same = settings.model_dump(mode="json", exclude={"runner": RUN_KEYS_THAT_CHANGE_NOTHING})
+    same = settings.model_dump(mode="json", exclude={"runner": runner_keys(Effect.NOTHING)})
     digest = hashlib.sha256(json.dumps([same, inputs.fingerprint], sort_keys=True).encode()).hexdigest()
     return Checkpoint(settings.runner.model_save_path, digest[:12], resume)
 
@@ -180,7 +167,7 @@ def write_model(settings: Config, inputs: Inputs, trained: Trained) -> Path:
             "loss": best.loss,
             "valid": best.metrics,
             "epochs": curves,
-            "runner": settings.runner.model_dump(mode="json", exclude=RUN_KEYS_THAT_CHANGE_NOTHING),
+            "runner": settings.runner.model_dump(mode="json", exclude=runner_keys(Effect.NOTHING)),
         },
     )
 

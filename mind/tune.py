@@ -27,8 +27,9 @@ from mind.choice.study import Outcome, Study, best_of
 from mind.command import ConfigFile, Overrides, run
 from mind.config import Config, load_config
 from mind.errors import ConfigError
+from mind.evaluation import metrics
 
-METRICS = tuple(f"{name}@{n}" for n in (20, 50) for name in ("recall", "ndcg", "hit_rate"))
+METRICS = tuple(metrics.names(metrics.CUTOFFS))
 TOP = 10
 TRIALS = "trials"
 """Directory under runner.model_save_path for the models of a search: no build takes the newest of these."""
