@@ -1,7 +1,7 @@
 """The training loop: epochs over the sampler, validation by exact search, the best epoch kept.
 
 Everything random is a function of seed, epoch, step and rank, so a run that is taken up at a checkpoint ends as if it
-had never stopped. Knows nothing of the command line or of data files; `mind.train` is the command.
+had never stopped. Knows nothing of the command line or of files.
 """
 
 import time
