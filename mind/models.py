@@ -17,6 +17,7 @@ from rich.text import Text
 
 from mind.artifact import VERSION_LENGTH
 from mind.choice.comparison import (
+    BARS,
     DEFAULT_METRIC,
     Group,
     best_model,
@@ -29,6 +30,7 @@ from mind.choice.comparison import (
     percent,
     ranked,
     shown_value,
+    sparkline,
     spread,
 )
 from mind.choice.manifests import Model, Shelf, read_shelf
@@ -43,7 +45,6 @@ stderr = Console(stderr=True, highlight=False, markup=False)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of models, such as artifacts.")]
 Metric = Annotated[str, typer.Option(metavar="NAME", help="Validation metric to rank by.")]
-BARS = "▁▂▃▄▅▆▇█"
 
 
 @app.callback()
@@ -63,7 +64,7 @@ def list_(
     """List the models, newest first, and what is wrong with those that cannot be used."""
     shelf = read_shelf(directory)
     if output_format == "json":
-        typer.echo(json.dumps([_row(model) for model in reversed(shelf.models)] + _unusable_rows(shelf), indent=2))
+        typer.echo(json.dumps([model.as_row() for model in reversed(shelf.models)] + _unusable_rows(shelf), indent=2))
         return
     if shelf.models:
         console.print(_list_table(shelf.models))
@@ -86,7 +87,7 @@ def compare(
     Models that differ in nothing but the seed are one row: mean ± sample standard deviation over n of them.
     """
     shelf = read_shelf(directory)
-    models = _chosen(shelf, version or [])
+    models = shelf.chosen(version or [])
     if not models:
         raise ArtifactError(f"{directory}: holds no usable model; `python -m mind.models list` says why")
     known = metrics_of(models)
@@ -151,42 +152,6 @@ def push(
     models = Models(where)
     done = "pushed to" if models.push(path) else "is already in"
     stderr.print(f"{path.name} {done} {models}", soft_wrap=True)
-
-
-def _chosen(shelf: Shelf, versions: list[str]) -> list[Model]:
-    """The models whose version starts so; all if none is named."""
-    if not versions:
-        return shelf.models
-    chosen: list[Model] = []
-    for version in versions:
-        found = {model.version: model for model in shelf.models if model.version.startswith(version)}
-        broken = [one for one in shelf.unusable if one.path.name.startswith(version)]
-        if not found and broken:
-            raise ArtifactError(f"{broken[0].path}: {broken[0].reason}")
-        if len(found) != 1:
-            what = "no model starts so" if not found else "several do: " + ", ".join(found)
-            raise ArtifactError(f"{shelf.directory}: model {version}: {what}")
-        chosen += found.values()
-    return chosen
-
-
-def _row(model: Model) -> dict[str, Any]:
-    manifest = model.manifest
-    hyper, data, metrics = manifest.hyper_parameters, manifest.data, manifest.metrics
-    return {
-        "version": model.version,
-        "path": str(model.path),
-        "created_at": manifest.created_at,
-        "items": hyper.item_count,
-        "embedding_dim": hyper.embedding_dim,
-        "num_interests": hyper.num_interests,
-        "hyper_parameters": hyper.model_dump(mode="json", by_alias=True),
-        "runner": metrics.runner,
-        "data": {"digest": data.digest, "users": data.users, "interactions": data.interactions},
-        "size_bytes": model.size_bytes,
-        "epoch": metrics.epoch,
-        "valid": metrics.valid,
-    }
 
 
 def _unusable_rows(shelf: Shelf) -> list[dict[str, Any]]:
@@ -263,12 +228,6 @@ def _metrics_table(groups: list[Group], metric: str) -> Table:
         spreads = [spread(one, name) for name in names]
         table.add_row(label, str(len(one.models)), epochs_kept(one), *spreads, sparkline(curve, low, high))
     return table
-
-
-def sparkline(values: list[float], low: float, high: float) -> str:
-    """One bar a value; `low` and `high` are the ends of the scale, the same for all that are compared."""
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0
-    return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
 if __name__ == "__main__":

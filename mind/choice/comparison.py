@@ -19,6 +19,8 @@ from mind.evaluation.metrics import SELECTED_BY
 DEFAULT_METRIC = SELECTED_BY
 """Ranks models unless another one is named: the metric that chose their epochs."""
 NOT_RECORDED = "not recorded"
+BARS = "▁▂▃▄▅▆▇█"
+"""The heights of a sparkline."""
 
 
 def settings_of(model: Model) -> dict[str, Any]:
@@ -135,6 +137,12 @@ def epochs_kept(one: Group) -> str:
     if not epochs:
         return ""
     return str(epochs[0]) if min(epochs) == max(epochs) else f"{min(epochs)}-{max(epochs)}"
+
+
+def sparkline(values: list[float], low: float, high: float) -> str:
+    """One bar a value; `low` and `high` are the ends of the scale, the same for all that are compared."""
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0
+    return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
 def percent(value: float | None) -> str:

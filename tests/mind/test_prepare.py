@@ -108,7 +108,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, clicks: Path, monkeypat
 
     assert prepare(monkeypatch, clicks, "--output", tmp_path / "data", *COLUMNS) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
-    monkeypatch.setattr(command, "write_eval", fail)
+    monkeypatch.setattr("mind.data.prepared.write_eval", fail)
     assert prepare(monkeypatch, clicks, "--output", tmp_path / "data", *COLUMNS, "--seed", "1") == 1
     assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == before
 
