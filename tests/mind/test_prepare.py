@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 from typer.main import get_command
 
-from mind import prepare as command
 from mind.command import run
 from mind.data.paddlerec import read_eval, read_train
 from mind.errors import DataError
