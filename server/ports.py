@@ -3,7 +3,8 @@
 from typing import Any, Protocol
 
 from mind.artifact import Float32
-from mind.milvus.collection import Fingerprint, Hits
+from mind.hits import Hits
+from mind.milvus.collection import Fingerprint
 from mind.milvus.journal import Changes
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from mind.artifact import Artifact, Float32
-from mind.milvus.collection import Fingerprint, Hits
+from mind.hits import Hits
+from mind.milvus.collection import Fingerprint
 from mind.milvus.errors import FilterError
 from mind.milvus.journal import Changes
 from mind.sequences import Int64

@@ -10,8 +10,9 @@ from pymilvus import AsyncMilvusClient
 from pymilvus.client.types import LoadState
 
 from mind.artifact import Float32
+from mind.hits import Hits
 from mind.milvus.aio_session import ONCE, AioSession
-from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, Fingerprint, Hits, is_item_collection, wide_enough
+from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, Fingerprint, is_item_collection, wide_enough
 from mind.milvus.errors import CollectionGoneError, StoreError, StoreUnavailableError
 from mind.milvus.internals import Searches
 from mind.milvus.journal import COUNTED, DELETED, Changes, journal_of

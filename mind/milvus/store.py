@@ -12,8 +12,9 @@ from pymilvus.client.prepare import Prepare
 from tenacity import RetryCallState, RetryError, Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from mind.artifact import Float32
+from mind.hits import Hits
 from mind.milvus import internals, schemas
-from mind.milvus.collection import ALIAS, BY_KEY, EMBEDDING, ITEM_ID, METRIC, Hits, is_item_collection, wide_enough
+from mind.milvus.collection import ALIAS, BY_KEY, EMBEDDING, ITEM_ID, METRIC, is_item_collection, wide_enough
 from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError, StoreUnavailableError
 from mind.milvus.journal import COUNTED, Changes, journal_of

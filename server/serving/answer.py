@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from mind.artifact import Float32
-from mind.milvus.collection import Hits
+from mind.hits import Hits
 from mind.sequences import Int64
 
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from mind.artifact import Float32
+from mind.hits import Hits
 from mind.interests import OVERSEARCH, as_if_each_searched, leading
-from mind.milvus.collection import MAX_HITS, Hits
+from mind.milvus.collection import MAX_HITS
 from mind.sequences import Int64
 from server.ports import ItemStore
 from server.release import Release

@@ -4,7 +4,7 @@ import numpy as np
 
 from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder
-from mind.milvus.collection import Hits
+from mind.hits import Hits
 from mind.paddle_encoder import PaddleEncoder
 from server.serving.merge import Exclusions, merge
 from server.serving.question import Strategy

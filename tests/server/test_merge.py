@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mind.milvus.collection import Hits
+from mind.hits import Hits
 from server.serving.merge import Exclusions, Fate, Merged, merge
 from server.serving.question import Strategy
 

@@ -10,7 +10,7 @@ import pytest
 
 from mind.artifact import Float32
 from mind.evaluation.retrieval import nearest_items
-from mind.milvus.collection import Hits
+from mind.hits import Hits
 from mind.vocabulary import Vocabulary
 from protos.recall.v1 import recall_pb2
 from server.instrumentation import make_metrics

@@ -20,8 +20,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from mind.artifact import Float32
 from mind.errors import ConfigError
+from mind.hits import Hits
 from mind.milvus.aio_store import SEARCH_METADATA
-from mind.milvus.collection import Hits
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.errors import StoreError, StoreUnavailableError
 from server.instrumentation import make_telemetry
