@@ -29,6 +29,7 @@ from mind.milvus.collection import (
     wide_enough,
 )
 from mind.milvus.journal import COUNTED, DELETED, Changes, journal_of
+from mind.milvus.options import without_credentials
 from mind.milvus.wire import read_search, write_search
 from server.errors import (
     CollectionGoneError,
@@ -37,7 +38,6 @@ from server.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
-from server.settings import without_credentials
 
 _NO_COLLECTION, _NO_ALIAS, _NOT_LOADED, _BAD_PARAMETER = 100, 1600, 101, 1100
 _LITE_BAD_FILTER = 6

@@ -27,11 +27,13 @@ from clients.gateway.backend import Backend
 from clients.gateway.settings import load_settings as load_gateway_settings
 from mind.artifact import load_artifact
 from mind.errors import ConfigError
+from mind.milvus.options import without_credentials
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
 from server.edge import tokens
 from server.errors import StoreUnavailableError
-from server.settings import Settings, load_settings, without_credentials
+from server.options import load_settings
+from server.settings import Settings
 from server.store import MilvusStore
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections
