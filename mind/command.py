@@ -84,7 +84,7 @@ def call(app: typer.Typer, arguments: Sequence[str] | None = None, renamed: Mapp
 
 def _renamed(word: str, renamed: Mapping[str, str]) -> str:
     name, equals, value = word.partition("=")
-    return renamed.get(name, name) + equals + value
+    return f"{renamed.get(name, name)}{equals}{value}"
 
 
 def _exit_for(error: Any) -> NoReturn:
@@ -134,7 +134,7 @@ def with_options(command: Callable[..., Any], groups: Mapping[str, type[Options]
         command: it gets a group of options for each of these parameters.
         groups: the group of each of them, by the parameter's name.
     """
-    own = [each for each in inspect.signature(command, eval_str=True).parameters.values() if each.name not in groups]
+    own = [each for each in inspect.signature(command).parameters.values() if each.name not in groups]
     shared = [each for group in groups.values() for each in parameters(group)]
 
     @functools.wraps(command)

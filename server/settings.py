@@ -158,5 +158,4 @@ class Settings(MilvusOptions):
         for name in ("token_file", "admin_token_file"):
             if file := getattr(self, name):
                 read_tokens(file, name)
-        _ = self.milvus_secret
         return self

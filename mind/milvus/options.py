@@ -40,7 +40,7 @@ class MilvusOptions(Options):
     """Name in the certificate of Milvus, where it is not the host of --milvus-uri."""
 
     @model_validator(mode="after")
-    def _usable_address(self) -> Self:
+    def _usable(self) -> Self:
         uri = without_credentials(self.milvus_uri)
         if not re.fullmatch(r".+\.db|https?://.+", self.milvus_uri):
             raise ValueError(f"milvus_uri is {uri!r}: expected a path that ends in .db, or http(s)://host:port")
@@ -52,6 +52,7 @@ class MilvusOptions(Options):
         for name, needed in _TOGETHER:
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"{name} is {getattr(self, name)}, and {needed} is not given")
+        _ = self.milvus_secret
         return self
 
     @property
