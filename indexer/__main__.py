@@ -19,22 +19,20 @@ import typer
 
 from indexer import display
 from indexer.build import Index, build, choose_index
-from indexer.catalogue import item_collections, with_changes
+from indexer.catalogue import find, item_collections, with_changes
 from indexer.commands.items import delete_command, upsert_command
 from indexer.commands.releases import (
     drop_command,
     prune_command,
     publish_command,
     purge_users_command,
-    release_with_users,
     rollback_command,
-    show_left_behind,
+    show_rollout,
 )
 from indexer.errors import NothingToDoError, RefusedError
 from indexer.items.attributes import TYPES, Attributes, read_attributes
 from indexer.options import Artifact, ArtifactCache, connected, milvus_options
-from indexer.rollout import release
-from indexer.store import Connection, Params, Store
+from indexer.rollout import rollout
 from indexer.tuning.candidates import TYPES as INDEX_TYPES
 from indexer.tuning.index_file import read_index, write_index
 from indexer.tuning.measure import MIN_USERS, read_histories
@@ -42,6 +40,8 @@ from indexer.tuning.tune import refuse_lite, tune
 from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact
 from mind.milvus.collection import ITEM_ID
+from mind.milvus.connection import Connection
+from mind.milvus.store import Params, Store
 from mind.transfer import CACHE, Models
 
 app = typer.Typer(
@@ -184,8 +184,9 @@ def build_command(
             built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
         display.show_built(built, time.monotonic() - started)
         if publish:
-            now = release_with_users(store, models, lambda before: release.publish(store, built.collection, before))
-            show_left_behind(store, now, models)
+            with display.progress() as on_progress:
+                done = rollout.publish(store, models, built.collection, on_progress=on_progress)
+            show_rollout(done, connection, models)
         else:
             display.line("next", f"python -m indexer publish {built.collection}{milvus_options(connection)}")
 
@@ -266,7 +267,7 @@ def count_command(
             collection = store.alias()
         if collection is None:
             raise NothingToDoError("nothing is live; name the collection to count")
-        release.find(item_collections(store), collection)
+        find(item_collections(store), collection)
         store.load(collection)
         print(store.count(collection))
 

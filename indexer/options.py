@@ -12,8 +12,8 @@ import typer
 
 from indexer import display
 from indexer.errors import IndexerError, RefusedError
-from indexer.store import Connection
 from mind.errors import MindError
+from mind.milvus.connection import Connection
 
 if TYPE_CHECKING:
     from indexer.rollout.servers import Servers

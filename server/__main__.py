@@ -15,11 +15,12 @@ def main() -> int:
         print(line, file=sys.stderr)
         return 1
     from mind.errors import ConfigError  # what takes time comes after it
+    from server.files import check_files
     from server.processes import run, run_together
     from server.settings import load_settings
 
     try:
-        settings = load_settings(sys.argv[1:])
+        settings = load_settings(sys.argv[1:], check_files)
         return run(settings) if settings.processes == 1 else run_together(settings)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Literal, Self
@@ -22,8 +23,6 @@ from mind.config import explain
 from mind.errors import ConfigError
 from mind.milvus.users import MAX_CAPACITY
 from mind.transfer import CACHE
-from server.edge.certificates import Option, read_authorities, read_certificates
-from server.edge.tokens import read_tokens
 
 INT32_MAX = 2**31 - 1
 """Of integers that GetServerInfo tells; the others need no more either."""
@@ -190,25 +189,6 @@ class Settings(BaseSettings):
             raise ValueError(f"max_top_k is {self.max_top_k}, more than max_candidates, {self.max_candidates}")
         return self
 
-    @model_validator(mode="after")
-    def _usable_files(self) -> Self:
-        """Certificates and tokens are read here once, so that what is wrong is said once, by however many processes."""
-        if self.tls_cert and self.tls_key:
-            authorities = Option("tls_client_ca", self.tls_client_ca) if self.tls_client_ca else None
-            read_certificates(Option("tls_cert", self.tls_cert), Option("tls_key", self.tls_key), authorities)
-        if self.milvus_ca_cert:
-            read_authorities(Option("milvus_ca_cert", self.milvus_ca_cert))
-        if self.milvus_client_cert and self.milvus_client_key:
-            read_certificates(
-                Option("milvus_client_cert", self.milvus_client_cert),
-                Option("milvus_client_key", self.milvus_client_key),
-            )
-        for name in ("token_file", "admin_token_file"):
-            if file := getattr(self, name):
-                read_tokens(file, name)
-        _ = self.milvus_secret
-        return self
-
     @property
     def milvus_secret(self) -> str:
         """The token for Milvus, wherever it is from. Raises ConfigError."""
@@ -236,12 +216,16 @@ class Settings(BaseSettings):
         return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
 
 
-def load_settings(argv: list[str]) -> Settings:
+def load_settings(argv: list[str], check: Callable[[Settings], None] = lambda _: None) -> Settings:
     """Settings from a command line, the environment and the file either names.
 
+    Args:
+        argv: the command line.
+        check: looks further, at the files that options name, and raises ConfigError with the names of fields.
+
     Raises:
-        ConfigError: the file cannot be read, or an option has a wrong type or breaks a limit. Options are called what
-            they are called where they were given.
+        ConfigError: the file cannot be read, or an option has a wrong type, breaks a limit or fails the check. Options
+            are called what they are called where they were given.
         SystemExit: an unknown flag (2), or --help or --version (0).
     """
     if any(word.partition("=")[0] == "--milvus-token" for word in argv):
@@ -260,7 +244,9 @@ def load_settings(argv: list[str]) -> Settings:
         model_config = SettingsConfigDict(yaml_file=file)
 
     try:
-        return CliApp.run(FromFile, cli_args=argv)
+        settings = CliApp.run(FromFile, cli_args=argv)
+        check(settings)
+        return settings
     except ConfigError as error:
         raise ConfigError(_as_given(str(error), argv, file)) from None
     except ValidationError as error:

@@ -27,10 +27,6 @@ MAX_HITS = 16_384
 """Of one query; Milvus refuses more."""
 VECTOR_SOURCE = "vector_source"
 """VARCHAR: the `VectorSource` of the item's embedding; filters may ask for it."""
-FINGERPRINT = "recall.fingerprint"
-"""Collection property that holds the `Fingerprint`; it is written last, so an unfinished build has none."""
-PUBLISHED_AT = "recall.published_at"
-"""Collection property: when the collection was last released, ISO 8601, UTC. Rollback goes back along it."""
 
 _BREADTHS = {"ef", "search_list", "reorder_k"}  # of HNSW, DISKANN and SCANN
 _NAME = re.compile(r"items_[0-9a-f]{12}_[0-9a-f]{8}")

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mind.hits import Hits
-from server.serving.merge import Exclusions, Fate, Merged, Strategy, merge
+from server.serving.merge import Exclusions, Fate, Merged, merge
+from server.serving.question import Strategy
 
 
 def as_hits(lists: list[list[tuple[int, float]]]) -> Hits:

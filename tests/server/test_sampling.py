@@ -13,7 +13,7 @@ from mind.evaluation.retrieval import nearest_items
 from mind.hits import Hits
 from mind.vocabulary import Vocabulary
 from protos.recall.v1 import recall_pb2
-from server.listeners import make_metrics
+from server.instrumentation import make_metrics
 from server.watching import sampling
 from server.watching.sampling import RecallSampling, recall, worst_of_best
 from server.watching.telemetry import Telemetry

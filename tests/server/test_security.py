@@ -31,13 +31,14 @@ from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
 from server.edge import tokens
 from server.errors import StoreUnavailableError
+from server.files import check_files
 from server.settings import Settings, load_settings, without_credentials
-from server.store import MilvusStore
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections
 from tests.fake_store import FakeStore
-from tests.indexer.test_store import publish_here
+from tests.releases import item_store
 from tests.server.test_service import GRPCURL, ROOT, running
+from tests.server.test_store import publish_here
 
 FIRST, SECOND, ADMIN = "first-token-of-reading", "second-token-of-reading", "token-of-administration"
 
@@ -354,7 +355,7 @@ def test_options_that_cannot_work_say_what_is_wrong(
     names = {"cert": files.cert, "key": files.key, "ca": files.ca, "other_key": others.key, "no": tmp_path / "no"}
     names |= {name: tmp_path / name for name in (*contents, "locked")}
     with pytest.raises(ConfigError) as caught:
-        load_settings(options.format(**names).split())
+        load_settings(options.format(**names).split(), check_files)
     message = str(caught.value)
     assert says.format(**names) in message
     assert "secret" not in message and "pass@" not in message and "abc" not in message
@@ -422,6 +423,11 @@ async def tls_in_front(uri: str, files: Files) -> AsyncIterator[int]:
         await asyncio.gather(*copies, *(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
+def pair(mine: tuple[Path, Path] | None) -> dict[str, Path]:
+    """A certificate and its key, by their names in `Connection`."""
+    return dict(zip(("client_cert", "client_key"), mine, strict=True)) if mine else {}
+
+
 async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, others: Files, tmp_path: Path) -> None:
     remove_item_collections(milvus_server_uri)
     artifact = make_artifact(tmp_path / "artifacts")
@@ -429,7 +435,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
     files.write(files.authority.issue_cert("milvus.internal"))
     async with tls_in_front(milvus_server_uri, files) as port:
         uri = f"https://127.0.0.1:{port}"
-        store = MilvusStore(uri, "", "", files.ca, 10, client_cert=files.mine, server_name="milvus.internal")
+        store = item_store(uri, timeout_s=10, ca_cert=files.ca, server_name="milvus.internal", **pair(files.mine))
         name = await store.live_collection()
         assert name is not None
         await store.load(name)
@@ -441,7 +447,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
         async with tls_in_front(milvus_server_uri, files) as port:  # pymilvus shares the connections to an address
             client_cert, server_name = wrong
             uri = f"https://127.0.0.1:{port}"
-            refused = MilvusStore(uri, "", "", files.ca, 1, client_cert=client_cert, server_name=server_name)
+            refused = item_store(uri, timeout_s=1, ca_cert=files.ca, server_name=server_name, **pair(client_cert))
             with pytest.raises(StoreUnavailableError, match=f"Milvus at {uri}"):
                 await refused.live_collection()
 
