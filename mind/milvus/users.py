@@ -19,7 +19,7 @@ from mind.artifact import Float32
 from mind.config import HyperParameters
 from mind.encoder import Encoder
 from mind.milvus.collection import EMBEDDING
-from mind.sequences import Int64, pad_last
+from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
 USERS = "users"
@@ -120,10 +120,8 @@ def unit_interests(
         [U, K, D] float32, zero where a user has no such interest.
     """
     offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
-    item_index = vocabulary.item_index(np.concatenate([*histories, np.zeros(0, np.int64)]))
-    known = item_index > 0
-    known_offsets = np.concatenate([[0], np.cumsum(known)])[offsets]
-    hist_index, seq_len = pad_last(item_index[known], known_offsets, hyper_parameters.maxlen)
+    item_id = np.concatenate([*histories, np.zeros(0, np.int64)])
+    hist_index, seq_len, _ = vocabulary.look_up(item_id, offsets, hyper_parameters.maxlen)
     vectors = encoder.encode(hist_index, seq_len)
     length: Float32 = np.linalg.norm(vectors, axis=2, keepdims=True)
     unit: Float32 = (vectors / np.where(length > 0, length, 1)).astype(np.float32, copy=False)

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from mind.sequences import Int64, pad_last
+from mind.sequences import Int64
 from server.release import Release
 from server.serving.answer import Status
 from server.serving.merge import Exclusions, Fate
@@ -35,10 +35,7 @@ def look_up(release: Release, users: list[UserQuery]) -> Inputs:
     lengths = [len(user.hist_item) for user in users]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     hist_item = np.concatenate([user.hist_item for user in users])
-    item_index = release.vocabulary.item_index(hist_item)
-    known = item_index > 0
-    known_offsets = np.concatenate([[0], np.cumsum(known)])[offsets]
-    hist_index, seq_len = pad_last(item_index[known], known_offsets, release.hyper_parameters.maxlen)
+    hist_index, seq_len, known = release.vocabulary.look_up(hist_item, offsets, release.hyper_parameters.maxlen)
     status = [_status(user, length) for user, length in zip(users, seq_len.tolist(), strict=True)]
     if known.all():
         unknown = [hist_item[:0]] * len(users)
