@@ -49,8 +49,8 @@ class Tracing:
     def start_call(self, method: str, metadata: Mapping[str, str]) -> Span | None:
         """Start the span of a call, in the trace of its caller if there is one. None if the call is not sampled.
 
-        Most calls are not sampled, so the sampler is asked before anything is made. `method`: the call's full name, such
-        as `recall.v1.RecallService.Recall`.
+        Most calls are not sampled, so the sampler is asked before anything is made. `method`: the full name of the
+        call's method, such as `recall.v1.RecallService.Recall`.
         """
         trace_id = self._trace_ids.choose()  # used unless the caller sent one
         parent = propagate.extract(metadata) if self._parent_keys & metadata.keys() else None
