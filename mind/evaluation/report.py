@@ -8,7 +8,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from mind.data.columns import read_columns, strict_ids
+from mind.data.columns import strict_ids
+from mind.data.tables import read_columns
 from mind.evaluation import figures, metrics
 from mind.evaluation.analysis import TOP_SHARE
 from mind.evaluation.evaluate import EXACT, SERVED, SHOWN_ITEMS, Evaluation
