@@ -5,6 +5,7 @@ Knows nothing of training itself. The hyper-parameters travel inside the artifac
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -207,21 +208,39 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error)}") from error
+        raise ConfigError(f"{path}: {explain(error, Config)}") from error
 
 
-def explain(error: ValidationError, secret: Collection[str] = ()) -> str:
-    """The faults that pydantic found, one line each: key, what is wrong, the value unless the key is secret."""
+def explain(error: ValidationError, model: type[BaseModel] | None = None, secret: Collection[str] = ()) -> str:
+    """The faults that pydantic found, one line each: key, what is wrong, the value unless the key is secret.
+
+    Args:
+        error: what pydantic raised.
+        model: the model that was validated; given, an unknown key is followed by the known key that is most like it.
+        secret: keys whose values are not shown.
+    """
     lines = []
     for fault in error.errors(include_url=False):
         key = ".".join(str(part) for part in fault["loc"]) or "configuration"
         if fault["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key")
+            near = get_close_matches(key, _keys(model) if model else (), n=1)
+            lines.append(f"{key}: unknown key" + "".join(f"; did you mean {known}?" for known in near))
         elif isinstance(fault["input"], dict) or key in secret:  # a check across keys has all of them as its input
             lines.append(f"{key}: {fault['msg'].removeprefix('Value error, ')}")
         else:
             lines.append(f"{key}: {fault['msg'].removeprefix('Value error, ')} (value: {fault['input']!r})")
     return "\n".join(lines)
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Keys of a model and of the models in it, such as runner and runner.epochs."""
+    keys = []
+    for name, field in model.model_fields.items():
+        key, kind = prefix + (field.alias or name), field.annotation
+        keys.append(key)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += _keys(kind, f"{key}.")
+    return keys
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -5,7 +5,7 @@ import sys
 from mind.extras import missing
 from server.signals import leave_when_told
 
-_NEEDED = ("grpc_health", "prometheus_client", "pydantic_settings", "pymilvus", "safetensors")
+_NEEDED = ("grpc_health", "prometheus_client", "pymilvus", "safetensors", "typer")
 
 
 def main() -> int:
@@ -15,12 +15,11 @@ def main() -> int:
         print(line, file=sys.stderr)
         return 1
     from mind.errors import ConfigError  # what takes time comes after it
-    from server.files import check_files
+    from server.options import load_settings
     from server.processes import run, run_together
-    from server.settings import load_settings
 
     try:
-        settings = load_settings(sys.argv[1:], check_files)
+        settings = load_settings(sys.argv[1:])
         return run(settings) if settings.processes == 1 else run_together(settings)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

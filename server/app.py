@@ -19,7 +19,6 @@ from mind.errors import ConfigError
 from mind.milvus.aio_session import AioSession
 from mind.milvus.aio_store import MilvusStore
 from mind.milvus.aio_user_store import MilvusUserStore
-from mind.milvus.connection import Connection
 from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, recall_pb2
 from server.edge.admin import AdminService
@@ -211,16 +210,7 @@ def _channel_options(settings: Settings) -> list[tuple[str, int]]:
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigError for options that cannot work."""
     telemetry = make_telemetry(settings)
-    connection = Connection(
-        uri=settings.milvus_uri,
-        token=settings.milvus_secret,
-        db_name=settings.milvus_db_name,
-        ca_cert=settings.milvus_ca_cert,
-        client_cert=settings.milvus_client_cert,
-        client_key=settings.milvus_client_key,
-        server_name=settings.milvus_server_name,
-        timeout_s=settings.search_timeout_ms / 1000,
-    )
+    connection = settings.connection(settings.search_timeout_ms / 1000)
     store = MilvusStore(AioSession(connection, telemetry.count_store_error))
     users = MilvusUserStore(store) if settings.users else None
     server = RecallServer(settings, store, users, telemetry)

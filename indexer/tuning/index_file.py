@@ -1,4 +1,4 @@
-"""The file that carries an index from `tune` to `build`: JSON, written whole or not at all."""
+"""The file that carries an index from `choose-index` to `build`: JSON, written whole or not at all."""
 
 import json
 from pathlib import Path

@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 import grpc
 from pymilvus import AsyncMilvusClient, MilvusException
 
-from mind.milvus.connection import Connection, lite_failure
+from mind.milvus.connection import Connection
 from mind.milvus.errors import FileInUseError, StoreError, StoreTimeoutError, StoreUnavailableError
+from mind.milvus.lite import lite_failure
 from mind.milvus.translation import bounded, translated
 
 ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}

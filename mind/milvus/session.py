@@ -8,8 +8,9 @@ import grpc
 from pymilvus import MilvusClient, MilvusException
 
 from mind.errors import ConfigError
-from mind.milvus.connection import Connection, lite_failure
+from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError
+from mind.milvus.lite import lite_failure
 from mind.milvus.translation import explained
 
 

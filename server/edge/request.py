@@ -8,7 +8,7 @@ import numpy as np
 from protos.recall.v1 import recall_pb2
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id
 from server.errors import InvalidRequestError
-from server.serving.filter import canonical
+from server.serving.filter.canonical import canonical
 from server.serving.question import Query, Strategy, UserQuery
 from server.settings import Settings
 

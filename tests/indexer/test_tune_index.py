@@ -77,7 +77,7 @@ def server(milvus_server_uri: str) -> Iterator[str]:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line, which measures each speed once and briefly."""
-    monkeypatch.setattr("indexer.__main__.tune", functools.partial(tune, seconds=0))
+    monkeypatch.setattr("indexer.commands.choose_index.tune", functools.partial(tune, seconds=0))
     return CliRunner()
 
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mind.artifact import load_artifact
 from mind.milvus.collection import VECTOR_SOURCE
 from server.errors import InvalidRequestError
-from server.serving.filter import MAX_CONDITIONS, MAX_VALUES, canonical
+from server.serving.filter.canonical import canonical
+from server.serving.filter.grammar import MAX_CONDITIONS, MAX_VALUES
 from tests.artifacts import make_artifact
 from tests.releases import item_store
 from tests.server.test_store import build

@@ -27,12 +27,13 @@ from clients.gateway.backend import Backend
 from clients.gateway.settings import load_settings as load_gateway_settings
 from mind.artifact import load_artifact
 from mind.errors import ConfigError
+from mind.milvus.connection import without_credentials
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
 from server.edge import tokens
 from server.errors import StoreUnavailableError
-from server.files import check_files
-from server.settings import Settings, load_settings, without_credentials
+from server.options import load_settings
+from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections
 from tests.fake_store import FakeStore
@@ -355,7 +356,7 @@ def test_options_that_cannot_work_say_what_is_wrong(
     names = {"cert": files.cert, "key": files.key, "ca": files.ca, "other_key": others.key, "no": tmp_path / "no"}
     names |= {name: tmp_path / name for name in (*contents, "locked")}
     with pytest.raises(ConfigError) as caught:
-        load_settings(options.format(**names).split(), check_files)
+        load_settings(options.format(**names).split())
     message = str(caught.value)
     assert says.format(**names) in message
     assert "secret" not in message and "pass@" not in message and "abc" not in message
