@@ -77,7 +77,7 @@ def _file(*names: str, help: str, panel: str | None = None, envvar: str | None =
 
 
 def _secure(name: str, help: str) -> Any:  # noqa: A002
-    """An option of the connection that names a file; `mind.infer --server` sets it through the environment."""
+    """An option of the connection that names a file; a variable of the environment sets it, too."""
     return _file(name, help=help, panel="Connection", envvar=f"RECALL_CLIENT_{name[2:].replace('-', '_').upper()}")
 
 
@@ -447,8 +447,13 @@ def _recall_file(ask: Callable[[list[list[int]]], RecallResult], path: Path, out
         users = read_users(lines, str(path))
         while batch := list(itertools.islice(users, _USERS_PER_CALL)):
             result = ask([hist_item for _, hist_item in batch])
+            # One each, unless a release happened within the batch: then nobody knows which users it parted.
+            release = {
+                "model_version": ", ".join(result.model_versions),
+                "collection": ", ".join(result.collections),
+            }
             for (user_id, _), candidates in zip(batch, result.results, strict=True):
-                output.write(json.dumps({"user_id": user_id} | _output_fields(candidates)) + "\n")
+                output.write(json.dumps({"user_id": user_id} | _output_fields(candidates) | release) + "\n")
                 statuses[status_words(candidates.status)] += 1
             model_versions |= dict.fromkeys(result.model_versions)
     total = statuses.total()
