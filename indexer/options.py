@@ -13,9 +13,9 @@ from pydantic import BeforeValidator, Field
 
 from indexer import display
 from indexer.errors import IndexerError, RefusedError
-from indexer.store import Connection
 from mind.command import with_options
 from mind.errors import MindError
+from mind.milvus.connection import Connection
 from mind.milvus.options import MilvusOptions
 from mind.options import Options, flag, variable
 
@@ -65,20 +65,6 @@ class Milvus(MilvusOptions):
     wait_s: float = Field(default=3600, ge=1)
     """Longest that flush, joining or load may take, and an index build without progress, in seconds."""
 
-    def connection(self) -> Connection:
-        """What the stores connect with."""
-        return Connection(
-            uri=self.milvus_uri,
-            token=self.milvus_secret,
-            db_name=self.milvus_db_name,
-            ca_cert=self.milvus_ca_cert,
-            client_cert=self.milvus_client_cert,
-            client_key=self.milvus_client_key,
-            server_name=self.milvus_server_name,
-            timeout_s=self.timeout_s,
-            wait_s=self.wait_s,
-        )
-
 
 class ServerOptions(Options):
     """Which servers to ask, and how to get in; called as in `recall-client`."""
@@ -118,7 +104,10 @@ def milvus_options(connection: Connection) -> str:
 
 _GROUPS: dict[str, type[Options]] = {"connection": Milvus, "servers": ServerOptions}
 """Parameters that a command may have, and the options that each is made from."""
-_MADE: dict[str, Callable[[Any], Any]] = {"connection": Milvus.connection, "servers": ServerOptions.servers}
+_MADE: dict[str, Callable[[Any], Any]] = {
+    "connection": lambda milvus: milvus.connection(milvus.timeout_s, milvus.wait_s),
+    "servers": ServerOptions.servers,
+}
 """How each is made."""
 
 

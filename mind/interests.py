@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mind.artifact import Float32
-from mind.milvus.collection import Hits, falling
+from mind.hits import Hits, falling
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 

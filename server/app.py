@@ -16,9 +16,11 @@ from grpc_reflection.v1alpha import reflection
 from mind.artifact import Artifact
 from mind.encoder import Encoder, NumpyEncoder
 from mind.errors import ConfigError
+from mind.milvus.aio_session import AioSession
+from mind.milvus.aio_store import MilvusStore
+from mind.milvus.aio_user_store import MilvusUserStore
 from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, recall_pb2
-from server.breaker import GuardedStore
 from server.edge.admin import AdminService
 from server.edge.calls import Calls
 from server.edge.door import Door
@@ -28,14 +30,15 @@ from server.edge.tls import server_credentials
 from server.edge.tokens import Tokens
 from server.edge.user_service import UserService
 from server.edge.wire import keep_quiet_about_callers, register
-from server.errors import ServerError, StoreUnavailableError
-from server.listeners import make_telemetry
+from server.errors import Failure, StoreUnavailableError
+from server.instrumentation import make_telemetry
+from server.ports import ItemStore
 from server.release import Release, Releases, watch
+from server.serving.breaker import Breaker
 from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 from server.signals import leave_when_told
-from server.store import ItemStore, MilvusStore
-from server.users.store import MilvusUserStore, UserStore
+from server.users.ports import UserStore
 from server.watching.telemetry import SILENT, Telemetry
 
 logger = logging.getLogger(__name__)
@@ -65,7 +68,9 @@ class RecallServer:
         `user_store`: None if users are not remembered.
         """
         self._settings = settings
-        self._store = store = GuardedStore(store, self._probe(store), self._tell_health)
+        self._breaker = Breaker(self._probe(store), self._tell_health)
+        # Loading is not guarded: a collection that is not loaded keeps the breaker open, and loading it closes it.
+        self._store = store = self._breaker.guard(store, unguarded=("load", "close"))
         self._telemetry = telemetry
         self._usable = self._serving = False
         """Whether a release is loaded and, when Milvus was last asked, in its memory."""
@@ -90,7 +95,7 @@ class RecallServer:
         if telemetry.metrics:
             telemetry.metrics.follow(lambda: self._door.in_progress, lambda: pipeline.queued_users)
         self._server = grpc.aio.server(options=_channel_options(settings))
-        self._users = UserService(settings, user_store, self._encode_on, store)
+        self._users = UserService(settings, user_store and self._breaker.guard(user_store), self._encode_on)
         self._add_services(RecallService(settings, self.releases, pipeline, store, self._users))
         self.port = self._listen()
         self._watching: list[asyncio.Task[None]] = []
@@ -148,11 +153,12 @@ class RecallServer:
         await self._door.close()
         self._health.end_streams()
         await self._server.stop(drain_s)  # hangs up, so that callers with other servers leave; a second stop crashes it
+        self._breaker.close()
         await self._store.close()
         self._encode_on.shutdown()
         self._telemetry.close()
 
-    def _on_check(self, release: Release | None, error: ServerError | None) -> None:
+    def _on_check(self, release: Release | None, error: Failure | None) -> None:
         metrics = self._telemetry.metrics
         if metrics and release and not error:
             metrics.set_release(release.model_version, release.collection)
@@ -175,11 +181,11 @@ class RecallServer:
         await self._tell_health()
 
     async def _tell_health(self) -> None:
-        serving = self._usable and not self._encoder_lost and (self._settings.degraded or not self._store.open)
+        serving = self._usable and not self._encoder_lost and (self._settings.degraded or not self._breaker.open)
         if serving and not self._serving:
             logger.info("health is SERVING")
         elif self._serving and not serving:
-            silent = "Milvus does not answer" if self._store.open else "Milvus lost the collection"
+            silent = "Milvus does not answer" if self._breaker.open else "Milvus lost the collection"
             lost = "the encoder fails at what it could encode before; start this process again"
             logger.warning("health is NOT_SERVING: %s", lost if self._encoder_lost else self.releases.refused or silent)
         self._serving = serving
@@ -203,21 +209,10 @@ def _channel_options(settings: Settings) -> list[tuple[str, int]]:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigError for options that cannot work."""
-    client_cert, client_key = settings.milvus_client_cert, settings.milvus_client_key
-    timeout_s = settings.search_timeout_ms / 1000
     telemetry = make_telemetry(settings)
-    store = MilvusStore(
-        settings.milvus_uri,
-        settings.milvus_secret,
-        settings.milvus_db_name,
-        settings.milvus_ca_cert,
-        timeout_s,
-        client_cert=(client_cert, client_key) if client_cert and client_key else None,
-        server_name=settings.milvus_server_name,
-        on_error=telemetry.count_store_error,
-    )
-    is_lite = settings.milvus_uri.endswith(".db")
-    users = MilvusUserStore(store, is_lite, timeout_s) if settings.users else None
+    connection = settings.connection(settings.search_timeout_ms / 1000)
+    store = MilvusStore(AioSession(connection, telemetry.count_store_error))
+    users = MilvusUserStore(store) if settings.users else None
     server = RecallServer(settings, store, users, telemetry)
     leave_when_told()  # once more: the import of Paddle resets signal handlers
     await server.start()

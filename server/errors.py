@@ -10,12 +10,14 @@ ServerError
 ├── UserVectorsIncompleteError not all remembered users are encoded with this model yet
 ├── NotReadyError              no release has been loaded yet
 ├── StoppingError              the server is on its way out
-├── ReleaseRefusedError        a release fails a check; the one before it keeps serving
-└── StoreError                 Milvus
-    ├── StoreUnavailableError  cannot be reached, does not answer in time, or has yet to load the collection
-    │   └── StoreTimeoutError  was waited for; asking again would only add to its load
-    └── CollectionGoneError    the collection is missing
+└── ReleaseRefusedError        a release fails a check; the one before it keeps serving
+
+What goes wrong with Milvus is a `StoreError` (`mind.milvus.errors`).
 """
+
+from mind.milvus.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
+
+__all__ = ["CollectionGoneError", "StoreError", "StoreTimeoutError", "StoreUnavailableError"]
 
 
 class ServerError(Exception):
@@ -99,23 +101,7 @@ class ReleaseRefusedError(ServerError):
     reason = "RELEASE_REFUSED"
 
 
-class StoreError(ServerError):
-    """Milvus answered with something that is none of the cases below."""
-
-    reason = "STORE_FAILED"
-
-
-class StoreUnavailableError(StoreError):
-    """Milvus cannot be reached, does not answer in time, or has yet to load the collection."""
-
-    reason = "STORE_UNAVAILABLE"
-
-
-class StoreTimeoutError(StoreUnavailableError):
-    """Milvus was asked and did not answer in time; asking again would only add to its load."""
-
-
-class CollectionGoneError(StoreError):
-    """The collection is missing."""
-
-    reason = "COLLECTION_GONE"
+FAILURES = (ServerError, StoreError)
+"""What `except` catches where a call may fail for a reason of ours or of Milvus."""
+Failure = ServerError | StoreError
+"""The same as a type."""

@@ -1,13 +1,25 @@
 """The command line of the server: its options are the fields of `server.settings.Settings`."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import typer
+from pydantic import model_validator
 
 from mind.command import Version, call, with_options
+from server.files import check_files
 from server.settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+class _Checked(Settings):
+    """Settings whose files were read once, so that a wrong one is reported with the option that names it."""
+
+    @model_validator(mode="after")
+    def _usable_files(self) -> Self:
+        check_files(self)
+        return self
 
 
 def _settings(settings: Settings, version: Version = False) -> Settings:
@@ -20,7 +32,7 @@ def _settings(settings: Settings, version: Version = False) -> Settings:
     return settings
 
 
-app.command()(with_options(_settings, {"settings": Settings}))
+app.command()(with_options(_settings, {"settings": _Checked}))
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:

@@ -23,14 +23,15 @@ from mind.sequences import Int64
 from mind.transfer import Models
 from mind.vocabulary import Vocabulary
 from server.errors import (
+    FAILURES,
     CollectionGoneError,
+    Failure,
     NotReadyError,
     ReleaseRefusedError,
-    ServerError,
     StoreError,
     StoreUnavailableError,
 )
-from server.store import ItemStore
+from server.ports import ItemStore
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,7 @@ class Releases:
         models: Models,
         make_encoder: Callable[[Artifact], Encoder],
         keep_previous: bool = True,
-        on_check: Callable[[Release | None, ServerError | None], None] = lambda *_: None,
+        on_check: Callable[[Release | None, Failure | None], None] = lambda *_: None,
     ) -> None:
         """Make one; nothing is loaded yet.
 
@@ -121,6 +122,11 @@ class Releases:
         if self._current is None:
             raise NotReadyError(f"no release is loaded: {self.refused or 'starting'}")
         return self._current
+
+    @property
+    def refused_collection(self) -> str:
+        """The collection of the release that a check refused; empty if none is refused."""
+        return self._refusal.collection if self._refusal else ""
 
     @property
     def loaded(self) -> bool:
@@ -164,7 +170,7 @@ class Releases:
                     release = before
                 else:
                     release = await self._take_over(name, insist)
-            except ServerError as error:
+            except FAILURES as error:
                 if self.refused != str(error):
                     logger.warning("%s%s", error, f"; model {before.model_version} stays" if before else "")
                 self._on_check(before, error)
@@ -206,7 +212,7 @@ class Releases:
         except CollectionGoneError as error:
             raise ReleaseRefusedError(f"alias {ALIAS!r} names {collection}, which does not exist") from error
         if fingerprint is None:
-            raise ReleaseRefusedError(f"collection {collection} has no fingerprint: its build has not finished")
+            raise ReleaseRefusedError(f"collection {collection} has no release record: its build has not finished")
         try:
             return await asyncio.to_thread(self._read, collection, fingerprint)
         except ArtifactError as error:
@@ -298,7 +304,7 @@ async def watch(releases: Releases, interval_s: float, on_health: Callable[[bool
 
 async def _check(releases: Releases) -> None:
     try:
-        with suppress(ServerError):  # check has logged it
+        with suppress(*FAILURES):  # check has logged it
             await releases.check()
     except Exception:
         logger.exception("checking for a release failed")

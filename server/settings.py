@@ -9,8 +9,6 @@ from pydantic import BeforeValidator, Field, model_validator
 from mind.milvus.options import MilvusOptions
 from mind.milvus.users import MAX_CAPACITY
 from mind.transfer import CACHE
-from server.edge.certificates import Option, read_authorities, read_certificates
-from server.edge.tokens import read_tokens
 
 INT32_MAX = 2**31 - 1
 """Of integers that GetServerInfo tells; the others need no more either."""
@@ -148,22 +146,4 @@ class Settings(MilvusOptions):
             raise ValueError(f"otlp_endpoint is {self.otlp_endpoint!r}: expected http(s)://host:port")
         if self.max_top_k > self.max_candidates:
             raise ValueError(f"max_top_k is {self.max_top_k}, more than max_candidates, {self.max_candidates}")
-        return self
-
-    @model_validator(mode="after")
-    def _usable_files(self) -> Self:
-        """Certificates and tokens are read here once, so that what is wrong is said once, by however many processes."""
-        if self.tls_cert and self.tls_key:
-            authorities = Option("tls_client_ca", self.tls_client_ca) if self.tls_client_ca else None
-            read_certificates(Option("tls_cert", self.tls_cert), Option("tls_key", self.tls_key), authorities)
-        if self.milvus_ca_cert:
-            read_authorities(Option("milvus_ca_cert", self.milvus_ca_cert))
-        if self.milvus_client_cert and self.milvus_client_key:
-            read_certificates(
-                Option("milvus_client_cert", self.milvus_client_cert),
-                Option("milvus_client_key", self.milvus_client_key),
-            )
-        for name in ("token_file", "admin_token_file"):
-            if file := getattr(self, name):
-                read_tokens(file, name)
         return self

@@ -1,7 +1,10 @@
 """Fixtures of the tests that need Milvus: the embedded engine, the real server, and both in turn."""
 
+import json
 import os
 import signal
+import tempfile
+import time
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,10 +14,34 @@ import pytest
 
 from tests.milvus_server import Milvus
 
+_URI_TIMEOUT_S = 300
+_shared = pytest.StashKey[Milvus]()
 
-def pytest_configure() -> None:
-    """Heed Ctrl-C, and let child processes heed it: a run in the background starts with SIGINT ignored."""
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Heed Ctrl-C, and let child processes heed it: a run in the background starts with SIGINT ignored.
+
+    A parallel run (-n) shares one Milvus server, which the process that hands out the tests starts here and now: it
+    comes up while the first tests run.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if config.getoption("numprocesses", None) and not os.environ.get("RECALL_TEST_MILVUS_URI") and find_spec("milvus"):
+        directory = tempfile.TemporaryDirectory(prefix="milvus-")
+        config.add_cleanup(directory.cleanup)
+        config.stash[_shared] = Milvus(Path(directory.name), config.cache.mkdir("milvus-2.3.5"))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the shared Milvus server."""
+    if _shared in config.stash:
+        config.stash[_shared].stop()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of a parallel run where the shared Milvus server leaves its address."""
+    if _shared in node.config.stash:
+        node.workerinput["milvus_uri_file"] = str(node.config.stash[_shared].uri_file)
 
 
 @pytest.fixture(scope="session")
@@ -24,14 +51,42 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest
         pytest.skip("the Milvus server of RECALL_TEST_MILVUS_URI is not ours to break")
     if find_spec("milvus") is None:
         pytest.skip("the package milvus is not installed: it exists for Linux x86-64 only")
+    if hasattr(pytestconfig, "workerinput"):
+        pytest.fail("this test may break the Milvus server that the tests of a parallel run share: run it without -n")
     with Milvus(tmp_path_factory.mktemp("milvus"), pytestconfig.cache.mkdir("milvus-2.3.5")) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def milvus_server_uri(request: pytest.FixtureRequest) -> str:
-    """A real Milvus server: `RECALL_TEST_MILVUS_URI`, or the one of `milvus_server`."""
-    return os.environ.get("RECALL_TEST_MILVUS_URI") or request.getfixturevalue("milvus_server").uri
+def milvus_server_uri(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> str:
+    """A database of our own on a real Milvus server: of `RECALL_TEST_MILVUS_URI`, shared by all workers, or ours."""
+    worker: dict[str, str] = getattr(pytestconfig, "workerinput", {})
+    uri = os.environ.get("RECALL_TEST_MILVUS_URI")
+    if not uri and "milvus_uri_file" in worker:
+        uri = _announced(Path(worker["milvus_uri_file"]))
+    return own_database(uri or request.getfixturevalue("milvus_server").uri, "tests_" + worker.get("workerid", "alone"))
+
+
+def _announced(file: Path) -> str:
+    """The address that the shared Milvus server leaves once it is healthy."""
+    deadline = time.monotonic() + _URI_TIMEOUT_S
+    while not file.exists():
+        if time.monotonic() > deadline:
+            why = (file.parent / "errors.txt").read_text()
+            raise RuntimeError(f"the shared Milvus server did not start within {_URI_TIMEOUT_S} s\n{why}")
+        time.sleep(0.1)
+    return file.read_text()
+
+
+def own_database(uri: str, name: str) -> str:
+    """Address of a database, made unless it is there. pymilvus takes the path of an address as the database's name."""
+    from pymilvus import MilvusClient
+
+    client = MilvusClient(uri, timeout=30)
+    if name not in client.list_databases(timeout=30):
+        client.create_database(name, timeout=30)
+    client.close()
+    return f"{uri}/{name}"
 
 
 @pytest.fixture(params=["lite", "server"])
@@ -65,14 +120,19 @@ def remove_item_collections(uri: str) -> None:
 
 
 def remove_item_collections_of(client: Any) -> None:
-    """Remove the item collections, their journals and the release alias from the database that a client uses."""
+    """Remove everything of ours but histories from the database that a client uses."""
     from mind.milvus.collection import ALIAS, is_item_collection
     from mind.milvus.journal import collection_of
+    from mind.milvus.records import NAME, RECORDS
+    from mind.milvus.users import is_user_vectors
 
     client.drop_alias(ALIAS, timeout=30)
-    for name in client.list_collections(timeout=30):
-        if is_item_collection(name) or collection_of(name):
-            client.drop_collection(name, timeout=30)
+    names = client.list_collections(timeout=30)
+    ours = [name for name in names if is_item_collection(name) or collection_of(name) or is_user_vectors(name)]
+    if RECORDS in names and ours:  # making that collection anew would take seconds
+        client.delete(RECORDS, filter=f"{NAME} in {json.dumps(ours)}", timeout=30)
+    for name in ours:
+        client.drop_collection(name, timeout=30)
 
 
 def release_lite(path: str) -> None:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,27 +26,35 @@ import psutil
 from tests import ROOT
 
 START_TIMEOUT_S = 90
+URI_FILE = "uri.txt"
 
 
 class Milvus:
     """A Milvus server in a process of its own that can be killed, paused and started again. A context manager."""
 
     def __init__(self, data: Path, cache: Path) -> None:
-        """Start it with a new data directory and wait until it is healthy. `cache`: keeps its unpacked binary.
+        """Start it with a new data directory, and do not wait. `cache`: keeps its unpacked binary."""
+        command = [sys.executable, "-m", "tests.milvus_server", str(data.resolve()), str(cache.resolve())]
+        data.mkdir(parents=True, exist_ok=True)
+        self.uri_file = data / URI_FILE
+        """Appears once the server is healthy, with its address, for other processes."""
+        self._errors = data / "errors.txt"
+        pipe = subprocess.PIPE
+        with self._errors.open("w") as stderr:
+            self._process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=stderr, text=True)
+
+    @cached_property
+    def uri(self) -> str:
+        """Its address, once it is healthy.
 
         Raises:
             RuntimeError: it did not start; says why.
         """
-        command = [sys.executable, "-m", "tests.milvus_server", str(data.resolve()), str(cache.resolve())]
-        data.mkdir(parents=True, exist_ok=True)
-        errors = data / "errors.txt"
-        pipe = subprocess.PIPE
-        with errors.open("w") as stderr:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=stderr, text=True)
-        self.uri = self._read()
-        if not self.uri:
+        uri = self._read()
+        if not uri:
             self.stop()
-            raise RuntimeError(f"the Milvus server did not start:\n{errors.read_text()}")
+            raise RuntimeError(f"the Milvus server did not start:\n{self._errors.read_text()}")
+        return uri
 
     def kill(self) -> None:
         """End it with SIGKILL; its data stay."""
@@ -71,7 +80,8 @@ class Milvus:
         self._process.stdout.close()
 
     def __enter__(self) -> Self:
-        """The server itself."""
+        """The server itself, healthy."""
+        _ = self.uri
         return self
 
     def __exit__(
@@ -111,7 +121,10 @@ def main(data: Path, cache: Path) -> None:
             _wait_until_healthy(server, data)
             if server.listen_port != port:
                 sys.exit(f"asked for port {port}, Milvus listens on {server.listen_port}")
-            print(f"http://127.0.0.1:{port}", flush=True)
+            uri = f"http://127.0.0.1:{port}"
+            (data / "uri").write_text(uri)
+            (data / "uri").rename(data / URI_FILE)  # whole or not at all
+            print(uri, flush=True)
             _obey(server)
         finally:
             if server.server_proc.poll() is None:

@@ -8,15 +8,16 @@ import typer
 
 from indexer import display
 from indexer.build import Index, build, choose_index
-from indexer.commands.releases import release_with_users, show_left_behind
+from indexer.commands.releases import show_rollout
 from indexer.items.attributes import TYPES, Attributes, read_attributes
 from indexer.options import Artifact, ArtifactCache, milvus_options
-from indexer.rollout import release
-from indexer.store import Connection, Params, Store
+from indexer.rollout import rollout
 from indexer.tuning.index_file import read_index
 from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact
 from mind.milvus.collection import ITEM_ID
+from mind.milvus.connection import Connection
+from mind.milvus.store import Params, Store
 from mind.transfer import CACHE, Models
 
 
@@ -93,8 +94,9 @@ def build_command(
             built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
         display.show_built(built, time.monotonic() - started)
         if publish:
-            now = release_with_users(store, models, lambda before: release.publish(store, built.collection, before))
-            show_left_behind(store, now, models)
+            with display.progress() as on_progress:
+                done = rollout.publish(store, models, built.collection, on_progress=on_progress)
+            show_rollout(done, connection, models)
         else:
             display.line("next", f"python -m indexer publish {built.collection}{milvus_options(connection)}")
 

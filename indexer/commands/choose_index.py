@@ -8,12 +8,13 @@ import typer
 from indexer import display
 from indexer.errors import RefusedError
 from indexer.options import Artifact, ArtifactCache, milvus_options
-from indexer.store import Connection, Store
 from indexer.tuning.candidates import TYPES
 from indexer.tuning.index_file import write_index
 from indexer.tuning.measure import MIN_USERS, read_histories
 from indexer.tuning.tune import refuse_lite, tune
 from mind.artifact import load_artifact
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from mind.transfer import CACHE, Models
 
 

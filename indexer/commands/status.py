@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from indexer import display
-from indexer.catalogue import item_collections, with_changes
+from indexer.catalogue import find, item_collections, with_changes
 from indexer.errors import NothingToDoError
-from indexer.rollout import release
-from indexer.store import Connection, Store
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 
 
 class Format(StrEnum):
@@ -45,6 +45,6 @@ def count_command(
             collection = store.alias()
         if collection is None:
             raise NothingToDoError("nothing is live; name the collection to count")
-        release.find(item_collections(store), collection)
+        find(item_collections(store), collection)
         store.load(collection)
         print(store.count(collection))

@@ -24,12 +24,11 @@ import pyarrow.parquet
 from indexer.errors import AttributesError
 from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
 from mind.milvus.journal import FIELDS
+from mind.milvus.schemas import MAX_TEXT_BYTES, Column
 from mind.sequences import Int64
 
 SEPARATOR = "|"
 """Between the values of a multi-valued CSV column."""
-MAX_TEXT_BYTES = 65_535
-"""Longest VARCHAR, in bytes of UTF-8."""
 MAX_ARRAY_LENGTH = 4096
 """Most values in an ARRAY."""
 LEAST_ID = -(2**63) + 1
@@ -71,6 +70,11 @@ class Attribute:
     """Bytes of the largest value."""
 
     @property
+    def capacity(self) -> Column:
+        """What the collection must be able to hold."""
+        return Column(self.type, self.max_length, self.max_capacity)
+
+    @property
     def filled(self) -> int:
         """Items that have a value."""
         return len(self.column) - int(self.column.null_count)
@@ -90,6 +94,11 @@ class Attributes:
     """Items of the model that the file does not have."""
     unknown: int = 0
     """Rows of the file whose item the model does not know; they are left out."""
+
+    @property
+    def capacities(self) -> dict[str, Column]:
+        """Attribute name to what the collection must be able to hold."""
+        return {column.name: column.capacity for column in self.columns}
 
     @property
     def types(self) -> dict[str, str]:

@@ -28,9 +28,9 @@ from indexer.items.attributes import (
     reading,
     split_values,
 )
-from indexer.store import Column
 from mind.artifact import Float32
 from mind.milvus.collection import EMBEDDING, ITEM_ID
+from mind.milvus.schemas import Column
 from mind.sequences import Int64
 
 _BLOCK_BYTES = 1 << 22

@@ -10,7 +10,7 @@ from indexer.build import Index
 from indexer.errors import RefusedError
 from indexer.tuning.tune import Tuned
 from mind.config import explain
-from mind.data.paddlerec import replacing
+from mind.data.files import replacing
 
 
 class IndexFile(BaseModel):

@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from mind.data.columns import read_columns, strict_ids
-from mind.evaluation import figures
+from mind.evaluation import figures, metrics
 from mind.evaluation.analysis import TOP_SHARE
 from mind.evaluation.evaluate import EXACT, SERVED, SHOWN_ITEMS, Evaluation
 from mind.evaluation.figures import DASHES, Series, Style
@@ -132,7 +132,7 @@ def _plus_minus(half_width: float | None) -> str:
 def _accuracy(evaluation: Evaluation, styles: dict[str, Style]) -> Section:
     lead, curves = evaluation.lead, evaluation.curves
     length = evaluation.cutoffs[-1]
-    names = [("recall", "Recall"), ("ndcg", "NDCG"), ("hit_rate", "HitRate")]
+    names = list(metrics.TITLES.items())
     plots = []
     for key, name in names:
         series = [Series(styles[method], range(1, length + 1), getattr(curves[method], key)) for method in curves]
@@ -163,7 +163,7 @@ def _training(evaluation: Evaluation) -> Section:
     plots = [figures.lines("training-loss", "Loss", "epoch", [_dotted(0, x, loss)], percent=False, mark=kept)]
     names = list(epochs[0].get("valid") or {})
     cutoffs = list(dict.fromkeys(name.partition("@")[2] for name in names))
-    for key, title in (("recall", "Recall"), ("ndcg", "NDCG"), ("hit_rate", "HitRate")):
+    for key, title in metrics.TITLES.items():
         found = [(number, f"{key}@{n}") for number, n in enumerate(cutoffs) if f"{key}@{n}" in names]
         series = [_dotted(number, x, [epoch["valid"][name] for epoch in epochs]) for number, name in found]
         if series:

@@ -7,6 +7,7 @@ from typing import ClassVar, Self
 from pydantic import SecretStr, model_validator
 
 from mind.errors import ConfigError
+from mind.milvus.connection import Connection, without_credentials
 from mind.options import Options
 
 _TOGETHER = (
@@ -55,6 +56,20 @@ class MilvusOptions(Options):
         _ = self.milvus_secret
         return self
 
+    def connection(self, timeout_s: float, wait_s: float = 3600) -> Connection:
+        """What the stores connect with; see `Connection` for the two times. Raises ConfigError."""
+        return Connection(
+            uri=self.milvus_uri,
+            token=self.milvus_secret,
+            db_name=self.milvus_db_name,
+            ca_cert=self.milvus_ca_cert,
+            client_cert=self.milvus_client_cert,
+            client_key=self.milvus_client_key,
+            server_name=self.milvus_server_name,
+            timeout_s=timeout_s,
+            wait_s=wait_s,
+        )
+
     @property
     def milvus_secret(self) -> str:
         """The token for Milvus, wherever it is from. Raises ConfigError."""
@@ -68,8 +83,3 @@ class MilvusOptions(Options):
         if not token:
             raise ConfigError(f"milvus_token_file {self.milvus_token_file}: has no token")
         return token
-
-
-def without_credentials(uri: str) -> str:
-    """An address fit for logs and messages: without user and password."""
-    return re.sub(r"^([A-Za-z]+:/+)?.*@", r"\1", uri)

@@ -8,8 +8,8 @@ import grpc
 from mind.milvus.collection import is_item_collection
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc
 from server.errors import InvalidRequestError, RefusedError
+from server.ports import ItemStore
 from server.release import Releases
-from server.store import ItemStore
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 
-from server.errors import DeadlineExceededError, InvalidRequestError, ServerError, StoreError
+from server.errors import DeadlineExceededError, Failure, InvalidRequestError, StoreError
 from server.watching.logs import FIELDS
 from server.watching.telemetry import CALL_SPAN, Telemetry
 
@@ -84,7 +84,7 @@ class Call:
                 fields |= {each.name: round(value, 3) for each, value in timings.ListFields()}
             self._context.set_trailing_metadata(self._log("OK", "", f"{self._name} OK", fields))
 
-    def failed(self, error: ServerError, status: str, cause: Exception | None = None) -> Metadata:
+    def failed(self, error: Failure, status: str, cause: Exception | None = None) -> Metadata:
         """It fails with a gRPC status; `cause` is a defect whose traceback is wanted. Gives metadata for the answer."""
         self._end(status, error.reason)
         left_out = 0 if self._calls.log_all else self._calls.admit_line(error.reason)

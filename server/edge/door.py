@@ -14,13 +14,16 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from mind.milvus.errors import FilterError
 from server.edge.calls import Calls
 from server.edge.tokens import Tokens
 from server.edge.wire import decoder
 from server.errors import (
+    FAILURES,
     CollectionGoneError,
     DeadlineExceededError,
     DisabledError,
+    Failure,
     InvalidRequestError,
     NotReadyError,
     OverloadedError,
@@ -43,7 +46,7 @@ RETRY_AFTER_MS = 50
 CLOSING_S = 0.1
 """How long a stopping server says so before it hangs up; the shipped client's third attempt comes after it."""
 
-_CODES: dict[type[ServerError], int] = {
+_CODES: dict[type[Failure], int] = {
     InvalidRequestError: code_pb2.INVALID_ARGUMENT,
     OverloadedError: code_pb2.RESOURCE_EXHAUSTED,
     DeadlineExceededError: code_pb2.DEADLINE_EXCEEDED,
@@ -123,7 +126,10 @@ class Door:
                 call.done(answer)
                 # Bytes already: an answer that waits for a slow caller is there once, not as message and bytes.
                 return bytes(answer.SerializeToString())
-            except ServerError as error:
+            except FilterError as error:
+                refused = InvalidRequestError("filter", str(error), error.reason)
+                await abort(context, refused, call.failed(refused, code_of(refused)))
+            except FAILURES as error:
                 await abort(context, error, call.failed(error, code_of(error)))
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 call.cancelled()
@@ -135,7 +141,7 @@ class Door:
         return guarded
 
 
-async def abort(context: Context, error: ServerError, also: tuple[tuple[str, str], ...]) -> NoReturn:
+async def abort(context: Context, error: Failure, also: tuple[tuple[str, str], ...]) -> NoReturn:
     """End a call with the status of an exception, and `also` as metadata. Always raises."""
     status = rpc_status.to_status(to_status(error))
     metadata = [*status.trailing_metadata, (REASON_KEY, error.reason), *also]
@@ -146,13 +152,13 @@ async def abort(context: Context, error: ServerError, also: tuple[tuple[str, str
     await context.abort(status.code, status.details, tuple(metadata))
 
 
-def code_of(error: ServerError) -> str:
+def code_of(error: Failure) -> str:
     """gRPC's name of the status that an exception becomes."""
     code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), code_pb2.INTERNAL)
     return str(code_pb2.Code.Name(code))
 
 
-def to_status(error: ServerError) -> status_pb2.Status:
+def to_status(error: Failure) -> status_pb2.Status:
     """google.rpc.Status with ErrorInfo, and BadRequest or RetryInfo where they fit."""
     code = code_pb2.Code.Value(code_of(error))
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]

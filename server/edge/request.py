@@ -1,16 +1,15 @@
 """From protobuf to arrays: what a caller may ask for, checked against the limits before anything is queued."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id
 from server.errors import InvalidRequestError
-from server.serving.filter import canonical
-from server.serving.merge import Strategy
+from server.serving.filter.canonical import canonical
+from server.serving.question import Query, Strategy, UserQuery
 from server.settings import Settings
 
 _STRATEGIES = {
@@ -18,36 +17,6 @@ _STRATEGIES = {
     recall_pb2.MERGE_STRATEGY_BEST_SCORE: Strategy.BEST_SCORE,
     recall_pb2.MERGE_STRATEGY_ROUND_ROBIN: Strategy.ROUND_ROBIN,
 }
-
-
-@dataclass(frozen=True)
-class UserQuery:
-    """One user of a batch."""
-
-    hist_item: Int64
-    """[n] int64 external ids, oldest first."""
-    exclude: Int64
-    """[m] int64 external ids."""
-    invalid: str = ""
-    """Which limit this user's data breaks; such a user is left alone."""
-    user_id: str = ""
-    """Of a remembered user whose stored history is wanted; empty if hist_item was given."""
-    unknown: bool = False
-    """Whether nobody of this user_id is remembered."""
-    unread: str = ""
-    """Why the stored history could not be read, of a user who gets the popular list instead."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """A valid request."""
-
-    users: list[UserQuery]
-    top_k: int
-    filter: str
-    """Canonical (`server.serving.filter`); empty without one."""
-    exclude_history: bool
-    strategy: Strategy
 
 
 def read_recall(request: recall_pb2.RecallRequest, limits: Settings, attributes: Mapping[str, str]) -> Query:

@@ -12,15 +12,19 @@ from server.edge.request import read_explain, read_filter, read_recall
 from server.edge.timeouts import within
 from server.edge.user_service import UserService
 from server.errors import DisabledError
+from server.ports import ItemStore
 from server.release import Release, Releases
+from server.serving.answer import Outcome, Trace, UserResult
 from server.serving.merge import Fate
-from server.serving.pipeline import UNKNOWN_LISTED, CandidatePipeline, Outcome, Trace, UserResult
+from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
-from server.store import ItemStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _VERSION = version("mind-recall")  # reads a file: too slow for every call
 _INSTANCE = secrets.token_hex(8)
+
+UNKNOWN_LISTED = 100
+"""Most unknown ids that an answer lists for one user."""
 
 
 class RecallService(recall_pb2_grpc.RecallServiceServicer):
@@ -90,6 +94,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             limits=recall_pb2.Limits(**{name: getattr(settings, name) for name in names}),
             admin_enabled=settings.admin_token_file is not None,
             refused_release=self._releases.refused,
+            refused_collection=self._releases.refused_collection,
             instance=_INSTANCE,
             processes=settings.processes,
             previous_collection=self._releases.previous.collection if self._releases.previous else "",

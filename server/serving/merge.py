@@ -12,18 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from mind.artifact import Float32
-from mind.milvus.collection import Hits, falling
+from mind.hits import Hits, falling
 from mind.sequences import Int64
+from server.serving.question import Strategy
 
 MAX_INTERESTS = 64
 """Of one user, as `mind.config` limits them."""
-
-
-class Strategy(IntEnum):
-    """How places are given; the numbers are those of recall.v1.MergeStrategy."""
-
-    BEST_SCORE = 1
-    ROUND_ROBIN = 2
 
 
 class Fate(IntEnum):

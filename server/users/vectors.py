@@ -14,11 +14,20 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.milvus.collection import MAX_HITS
-from mind.milvus.users import CLOCK_MARGIN_MS, UserVectors, now_ms, unit_interests, user_id_of, user_key
+from mind.milvus.users import (
+    CLOCK_MARGIN_MS,
+    Neighbours,
+    StoredUser,
+    UserVectors,
+    now_ms,
+    unit_interests,
+    user_id_of,
+    user_key,
+)
 from mind.sequences import Int64
-from server.errors import NotReadyError, ServerError, UserVectorsIncompleteError
+from server.errors import FAILURES, NotReadyError, UserVectorsIncompleteError
 from server.release import Release, Releases
-from server.users.store import Neighbours, StoredUser, UserStore
+from server.users.ports import UserStore
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +182,7 @@ class UserVectorIndex:
                 said = ""
             except NotReadyError:
                 pass
-            except ServerError as error:
+            except FAILURES as error:
                 if said != str(error):
                     logger.warning("remembered users are not in step with the release yet: %s", error)
                 said = str(error)

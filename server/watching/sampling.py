@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from mind.artifact import Float32
-from mind.milvus.collection import Hits
+from mind.hits import Hits
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 

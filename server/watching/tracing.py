@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, set_span_in_context
 
-from server.store import SEARCH_METADATA
+from mind.milvus.aio_store import SEARCH_METADATA
 
 Attributes = Mapping[str, str | int]
 

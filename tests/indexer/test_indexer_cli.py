@@ -18,11 +18,12 @@ from indexer.build import Progress
 from indexer.catalogue import item_collections
 from indexer.items.journal import Journal
 from indexer.options import Milvus, milvus_options
-from indexer.rollout.release import publish
-from indexer.store import Connection, Store
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from mind.options import Options
 from server.settings import Settings
 from tests.artifacts import make_artifact
+from tests.releases import publish
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

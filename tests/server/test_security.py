@@ -27,19 +27,19 @@ from clients.gateway.backend import Backend
 from clients.gateway.options import load_settings as load_gateway_settings
 from mind.artifact import load_artifact
 from mind.errors import ConfigError
-from mind.milvus.options import without_credentials
+from mind.milvus.connection import without_credentials
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
 from server.edge import tokens
 from server.errors import StoreUnavailableError
 from server.options import load_settings
 from server.settings import Settings
-from server.store import MilvusStore
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections
 from tests.fake_store import FakeStore
-from tests.indexer.test_store import publish_here
+from tests.releases import item_store
 from tests.server.test_service import GRPCURL, ROOT, running
+from tests.server.test_store import publish_here
 
 FIRST, SECOND, ADMIN = "first-token-of-reading", "second-token-of-reading", "token-of-administration"
 
@@ -425,6 +425,11 @@ async def tls_in_front(uri: str, files: Files) -> AsyncIterator[int]:
         await asyncio.gather(*copies, *(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
+def pair(mine: tuple[Path, Path] | None) -> dict[str, Path]:
+    """A certificate and its key, by their names in `Connection`."""
+    return dict(zip(("client_cert", "client_key"), mine, strict=True)) if mine else {}
+
+
 async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, others: Files, tmp_path: Path) -> None:
     remove_item_collections(milvus_server_uri)
     artifact = make_artifact(tmp_path / "artifacts")
@@ -432,7 +437,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
     files.write(files.authority.issue_cert("milvus.internal"))
     async with tls_in_front(milvus_server_uri, files) as port:
         uri = f"https://127.0.0.1:{port}"
-        store = MilvusStore(uri, "", "", files.ca, 10, client_cert=files.mine, server_name="milvus.internal")
+        store = item_store(uri, timeout_s=10, ca_cert=files.ca, server_name="milvus.internal", **pair(files.mine))
         name = await store.live_collection()
         assert name is not None
         await store.load(name)
@@ -444,7 +449,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
         async with tls_in_front(milvus_server_uri, files) as port:  # pymilvus shares the connections to an address
             client_cert, server_name = wrong
             uri = f"https://127.0.0.1:{port}"
-            refused = MilvusStore(uri, "", "", files.ca, 1, client_cert=client_cert, server_name=server_name)
+            refused = item_store(uri, timeout_s=1, ca_cert=files.ca, server_name=server_name, **pair(client_cert))
             with pytest.raises(StoreUnavailableError, match=f"Milvus at {uri}"):
                 await refused.live_collection()
 

@@ -22,7 +22,7 @@ from mind.artifact import load_artifact
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.artifacts import make_artifact
-from tests.indexer.test_store import build
+from tests.server.test_store import build
 
 GRPCURL = Path(sys.executable).parent / "grpcurl"
 

@@ -10,15 +10,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mind.milvus.users import now_ms
+from mind.milvus.users import StoredUser, now_ms
 from mind.sequences import Int64
-from server.edge.request import UserQuery
-from server.edge.user_request import UserUpdate
 from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
 from server.release import Release
+from server.serving.answer import Status
 from server.serving.batching import Batcher, Waiting
-from server.serving.pipeline import Status
-from server.users.store import StoredUser, UserStore
+from server.serving.question import UserQuery
+from server.users.ports import UserStore
 from server.users.vectors import UserVectorIndex
 
 logger = logging.getLogger(__name__)
@@ -27,6 +26,19 @@ MAX_READ_USERS = 256
 """Users of one look-up."""
 MAX_WRITTEN_USERS = 1_024
 """Users of one write."""
+
+
+@dataclass(frozen=True)
+class UserUpdate:
+    """What one user clicked, to be remembered."""
+
+    user_id: str
+    item_ids: Int64
+    """[n] int64 external ids, oldest first."""
+    append: bool
+    """Whether the ids follow what is stored, or replace it."""
+    invalid: str = ""
+    """Which limit the update breaks; empty if it breaks none. An invalid update is not written."""
 
 
 @dataclass(frozen=True)
