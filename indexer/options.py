@@ -120,6 +120,10 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
     def run_connected(**values: Any) -> None:
         command(**values | {name: _MADE[name](values[name]) for name in groups})
 
+    panels = " and ".join(title for group in groups.values() for title in group.panels.values())
+    example = next(iter(Milvus.model_fields))
+    also = f"Options of {panels} are environment variables too: {variable(example)} for {flag(example)}."
+    run_connected.__doc__ = f"{inspect.getdoc(command)}\n\n{also}"
     return _told(with_options(run_connected, groups))
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn, get_args, get_origin
 import typer
 
 from mind.errors import MindError
-from mind.options import Group, Options, flag, is_secret, read, variable
+from mind.options import Group, Options, flag, is_secret, read
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """Click's UsageError. Typer brings its own Click along or imports it, depending on the version."""
@@ -115,8 +115,7 @@ def parameters(group: type[Options]) -> list[inspect.Parameter]:
             kind,  # type: ignore[valid-type]
             typer.Option(
                 flag(name) + (f"/--no-{name.replace('_', '-')}" if kind is bool else ""),
-                # Typer may show the variable, not read it: its own check would call the option something else.
-                help=f"{field.description} [dim yellow]\\[env var: {variable(name)}][/]",
+                help=field.description,
                 metavar=None if kind is bool else _metavar(field.annotation),
                 hidden=is_secret(group, name),
                 rich_help_panel=panel,

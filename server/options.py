@@ -25,8 +25,9 @@ class _Checked(Settings):
 def _settings(settings: Settings, version: Version = False) -> Settings:
     """Serve candidates over gRPC from a trained model and its item collection in Milvus.
 
-    A flag wins over the environment, and that over the YAML file that --config
-    names, in which an option is a key: milvus_uri, for one.
+    Every option is also an environment variable, RECALL_ and its name in capitals
+    (RECALL_MILVUS_URI), and a key of the YAML file that --config names (milvus_uri).
+    A flag wins over the environment, and that over the file.
     """
     return settings
 

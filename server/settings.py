@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from mind.milvus.options import MilvusOptions
 from mind.milvus.users import MAX_CAPACITY
@@ -15,6 +15,14 @@ INT32_MAX = 2**31 - 1
 
 _TOGETHER = (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_client_ca", "tls_cert"))
 """Options that need another one."""
+
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+
+
+def _level(value: object) -> object:
+    """The level that a text names in any case; other texts stay as they are, for the message."""
+    return value.upper() if isinstance(value, str) and value.upper() in get_args(LogLevel) else value
 
 
 class Settings(MilvusOptions):
@@ -105,7 +113,7 @@ class Settings(MilvusOptions):
     """Answer Explain, which shows interest vectors and what was dropped."""
     reflection: bool = True
     """Let grpcurl and friends discover the service, without a token too."""
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
     """Least severe messages to log."""
     log_format: Literal["text", "json"] = "text"
     """Log lines for people, or as JSON objects."""

@@ -49,7 +49,7 @@ def test_recall_passes_every_option(run, servicer, tmp_path):
     token = tmp_path / "token"
     token.write_text("secret\n")
     options = ["--filter", "year > 1990", "--exclude-history", "--exclude", "1, 2", "--merge", "round-robin"]
-    assert run("recall", "--hist-item", "43", *options, "--token-file", str(token)).exit_code == 0
+    assert run("recall", "--hist-item", "43", *options, "--server-token-file", str(token)).exit_code == 0
     request, metadata, _ = servicer.calls["Recall"][0]
     assert (request.top_k, request.filter, request.exclude_history) == (50, "year > 1990", True)
     assert (list(request.users[0].exclude_item_ids), request.merge_strategy) == ([1, 2], 2)

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from clients.gateway.options import load_settings as load_gateway_settings
+from clients.gateway.settings import Settings as GatewaySettings
+from clients.options import Connection, OptionError
 from indexer import __main__ as indexer
 from indexer.options import ServerOptions
 from mind.errors import ConfigError
-from mind.options import read
+from mind.options import flag, read, variable
 from server.options import load_settings
+from server.settings import Settings
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
@@ -24,6 +28,10 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         (["-m", "server", "--max-userz", "3"], "No such option: --max-userz. Did you mean --max-users?"),
         (["-m", "server", "--milvus-urk", "x"], "No such option: --milvus-urk. Did you mean --milvus-uri?"),
         (["-m", "server", "--wholly-other"], "No such option: --wholly-other"),
+        (["-m", "clients.gateway", "--titels", "x"], "No such option: --titels. Did you mean --titles?"),
+        (["-m", "clients", "recal"], "No such command 'recal'. Did you mean 'recall'?"),
+        (["-m", "clients", "users", "upsret"], "No such command 'upsret'. Did you mean 'upsert'?"),
+        (["-m", "clients", "count", "--filtr", "x"], "No such option: --filtr. Did you mean --filter?"),
         (["-m", "indexer", "biuld"], "No such command 'biuld'. Did you mean 'build'?"),
         (["-m", "indexer", "status", "--fromat", "json"], "No such option: --fromat. Did you mean --format?"),
         (["-m", "indexer", "status", "--ca-crt", "ca.pem"], "No such option: --ca-crt. Did you mean --milvus-ca-cert?"),
@@ -37,7 +45,7 @@ def test_what_is_mistyped_is_exit_code_2_and_no_page_of_usage(words: list[str], 
     assert len(others) <= 2 and "--help` shows the usage." in others[0]
 
 
-@pytest.mark.parametrize("program", [["-m", "server"], ["-m", "indexer"]])
+@pytest.mark.parametrize("program", [["-m", "server"], ["-m", "indexer"], ["-m", "clients"], ["-m", "clients.gateway"]])
 def test_every_program_tells_its_version(program: list[str]) -> None:
     done = run(*program, "--version")
     assert (done.returncode, done.stderr) == (0, "")
@@ -94,3 +102,57 @@ def test_servers_are_named_by_flag_or_variable(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("RECALL_SERVER", "one:1 two:2")
     assert read(ServerOptions, {}).server == ("one:1", "two:2")
     assert read(ServerOptions, {"server": ["three:3"]}).server == ("three:3",)
+
+
+def test_one_option_has_one_name() -> None:
+    of_clients = {name: (flag(name), Connection.variable(name)) for name in Connection.model_fields}
+    of_gateway = {name: (flag(name), GatewaySettings.variable(name)) for name in GatewaySettings.model_fields}
+    of_indexer = {name: (flag(name), variable(name)) for name in ServerOptions.model_fields}
+    of_server = {name: (flag(name), variable(name)) for name in Settings.model_fields}
+    assert of_clients.items() <= of_gateway.items()
+    assert of_indexer.items() <= of_clients.items()
+    assert of_gateway["log_level"] == of_server["log_level"] == ("--log-level", "RECALL_LOG_LEVEL")
+    variables = [name for _, name in {**of_clients, **of_gateway, **of_server, "listen": of_server["listen"]}.values()]
+    assert len(set(variables)) == len(variables)
+
+
+def test_a_log_level_is_the_same_in_server_and_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECALL_LOG_LEVEL", "warning")
+    assert load_settings([]).log_level == load_gateway_settings([]).log_level == "WARNING"
+    assert load_settings(["--log-level", "DEBUG"]).log_level == "DEBUG"
+    assert load_gateway_settings(["--log-level", "debug"]).log_level == "DEBUG"
+
+
+def test_the_gateway_takes_the_flags_and_variables_of_earlier_versions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("word")
+    words = ["--ca", str(file), "--cert", str(file), f"--key={file}", "--token-file", str(file), "--tls"]
+    settings = load_gateway_settings(words)
+    assert settings.arguments() == {
+        "target": "localhost:50051",
+        "timeout_s": 2.0,
+        "tls": file,
+        "client_cert": (file, file),
+        "token": "word",
+    }
+    monkeypatch.setenv("RECALL_SERVER", "here:1")  # for all programs
+    monkeypatch.setenv("RECALL_CLIENT_TLS", "1")  # of another program
+    monkeypatch.setenv("RECALL_GATEWAY_SERVER", "there:2")
+    monkeypatch.setenv("RECALL_GATEWAY_TIMEOUT_MS", "7")
+    monkeypatch.setenv("RECALL_GATEWAY_LOG_LEVEL", "error")
+    settings = load_gateway_settings(["--timeout-ms", "8"])
+    assert (settings.server, settings.timeout_ms, settings.log_level) == ("there:2", 8, "ERROR")
+    assert not settings.server_tls
+    monkeypatch.setenv("RECALL_GATEWAY_TLS", "perhaps")
+    with pytest.raises(OptionError, match=r"^RECALL_GATEWAY_TLS: Input should be a valid boolean"):
+        load_gateway_settings([])
+
+
+def test_recall_client_takes_the_flags_of_earlier_versions(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    done = run("-m", "clients", "info", "--server", "127.0.0.1:9", "--token-file", str(tmp_path / "empty"))
+    assert done.stderr == f"error: --server-token-file {tmp_path / 'empty'}: has no token\n"
+    done = run("-m", "clients", "info", "--server", "127.0.0.1:9", "--cert", str(tmp_path / "empty"))
+    assert done.stderr == "error: --server-client-cert and --server-client-key go together\n"

@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients import AsyncRecallClient, RecallClient, RecallError, UnauthenticatedError, UnavailableError
 from clients.gateway.backend import Backend
-from clients.gateway.settings import load_settings as load_gateway_settings
+from clients.gateway.options import load_settings as load_gateway_settings
 from mind.artifact import load_artifact
 from mind.errors import ConfigError
 from mind.milvus.connection import without_credentials
@@ -150,7 +150,8 @@ async def test_the_gateway_shows_its_certificate(start: Start, files: Files, oth
     target = await start(**files.server, tls_client_ca=files.ca)
     for shown, admitted in ((files.mine, True), (others.mine, False)):
         cert, key = map(str, shown)
-        options = ["--server", target, "--ca", str(files.ca), "--cert", cert, "--key", key, "--timeout-ms", "5000"]
+        options = ["--server", target, "--server-ca-cert", str(files.ca), "--timeout-ms", "5000"]
+        options += ["--server-client-cert", cert, "--server-client-key", key]
         async with Backend(load_gateway_settings(options)) as backend:
             with contextlib.nullcontext() if admitted else pytest.raises(UnavailableError):
                 assert await backend.main.count_items()
@@ -259,21 +260,21 @@ async def test_the_command_line_and_grpcurl_speak_tls_and_send_the_token(
 ) -> None:
     target = await start(**files.server, tls_client_ca=files.ca, token_file=token_file)
     client = [sys.executable, "-m", "clients", "count", "--server", target]
-    mutual = ["--ca", files.ca, "--cert", files.client_cert, "--key", files.client_key]
-    done = await asyncio.to_thread(run, *client, *mutual, "--token-file", token_file)
+    mutual = ["--server-ca-cert", files.ca]
+    mutual += ["--server-client-cert", files.client_cert, "--server-client-key", files.client_key]
+    done = await asyncio.to_thread(run, *client, *mutual, "--server-token-file", token_file)
     assert (done.returncode, done.stdout.split()[0]) == (0, "200"), done.stderr
-    variables = {
-        "RECALL_CLIENT_CA": str(files.ca),
-        "RECALL_CLIENT_CERT": str(files.client_cert),
-        "RECALL_CLIENT_KEY": str(files.client_key),
-        "RECALL_CLIENT_TOKEN_FILE": str(token_file),
-    }
-    done = await asyncio.to_thread(run, *client, **variables)
-    assert done.returncode == 0, done.stderr
+    values = [str(file) for file in (files.ca, files.client_cert, files.client_key, token_file)]
+    for names in (
+        ("RECALL_SERVER_CA_CERT", "RECALL_SERVER_CLIENT_CERT", "RECALL_SERVER_CLIENT_KEY", "RECALL_SERVER_TOKEN_FILE"),
+        ("RECALL_CLIENT_CA", "RECALL_CLIENT_CERT", "RECALL_CLIENT_KEY", "RECALL_CLIENT_TOKEN_FILE"),  # version 0.1
+    ):
+        done = await asyncio.to_thread(run, *client, **dict(zip(names, values, strict=True)))
+        assert done.returncode == 0, done.stderr
     done = await asyncio.to_thread(run, *client, *mutual)
     assert done.returncode == 1 and "authorization: missing" in done.stderr and "[TOKEN]" in done.stderr
-    done = await asyncio.to_thread(run, *client, "--cert", files.client_cert)
-    assert done.returncode == 1 and "--cert and --key go together" in done.stderr
+    done = await asyncio.to_thread(run, *client, "--server-client-cert", files.client_cert)
+    assert done.returncode == 1 and "--server-client-cert and --server-client-key go together" in done.stderr
 
     curl = [GRPCURL, "-cacert", files.ca, "-cert", files.client_cert, "-key", files.client_key]
     method = "recall.v1.RecallService/CountItems"
