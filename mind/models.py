@@ -58,7 +58,7 @@ def main() -> None:
 @app.command("list", epilog="Example: python -m mind.models list artifacts")
 def list_(
     directory: Directory,
-    output_format: Annotated[Literal["table", "json"], typer.Option("--format", help="A table for people or JSON for programs.")]
+    output_format: Annotated[Literal["table", "json"], typer.Option("--format", help="A table, or JSON for programs.")]
     = "table",
 ) -> None:  # fmt: skip
     """List the models, newest first, and what is wrong with those that cannot be used."""
