@@ -15,13 +15,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 @app.command(epilog="Example: python -m mind.item_map --artifact artifacts --output map.json")
 def main(
-    artifact: Annotated[
-        Path, typer.Option(help="Model directory, or a directory of models, of which the newest is taken.")
-    ],
+    artifact: Annotated[Path, typer.Option(help="Model directory, or a directory of models: the newest then.")],
     output: Annotated[Path, typer.Option(dir_okay=False, help="JSON file to write.")],
-    items: Annotated[
-        int, typer.Option(min=2, help="Number of items on the map; the most popular ones are taken.")
-    ] = 5_000,
+    items: Annotated[int, typer.Option(min=2, help="Items on the map, the most popular ones.")] = 5_000,
 ) -> None:
     """Draw a model's items on a plane, for the explorer page of the HTTP gateway."""
     model = load_artifact(newest_artifact(artifact))
