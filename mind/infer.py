@@ -24,15 +24,16 @@ from mind.data.files import check_outputs, replacing
 from mind.data.paddlerec import read_eval
 from mind.errors import MindError
 from mind.evaluation import metrics
-from mind.evaluation.candidates import Service, describe_service, read_candidates
-from mind.evaluation.evaluate import SERVED, Evaluation, Lists, OnStep, agreement, evaluate, measure
+from mind.evaluation.analysis import Agreement
+from mind.evaluation.candidates import Served, read_candidates
+from mind.evaluation.evaluate import Evaluation, OnStep, agreements, evaluate, measure
 from mind.evaluation.lists import EncoderName, make_lists, other_training_data
 
 EPILOG = """Examples:
 
 python -m mind.infer -m mind/config.yaml -top_n 20 -top_n 50 --html report.html --titles items.csv
 
-python -m mind.infer -m mind/config.yaml --server localhost:50051 --html report.html --json metrics.json"""
+python -m mind.infer -m mind/config.yaml --candidates served.jsonl --html report.html --json metrics.json"""
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 console = Console(highlight=False)
@@ -50,19 +51,13 @@ def main(
         Path | None, typer.Option(help="Model directory; the newest under runner.model_save_path otherwise.")
     ] = None,
     encoder: Annotated[EncoderName, typer.Option(help="What encodes the histories.")] = EncoderName.numpy,
-    server: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Also ask this running service, so that figures are of gRPC and Milvus. For TLS and a token, set "
-            "RECALL_CLIENT_CA (or _TLS), _CERT, _KEY and _TOKEN_FILE, as for recall-client.",
-        ),
-    ] = None,
+    server: Annotated[str | None, typer.Option(hidden=True)] = None,
     candidates: Annotated[
         list[Path] | None,
         typer.Option(
             help="Also evaluate ranked lists that were made elsewhere: JSON lines of "
-            '{"user_id": 1, "item_ids": [..]}, as `recall-client recall --input .. --output ..` writes. Repeatable.'
+            '{"user_id": 1, "item_ids": [..]}, as `recall-client recall --input .. --output ..` writes, or Parquet, as '
+            "`recall-client bulk` writes. Lists that a service gave are compared with exact search. Repeatable."
         ),
     ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots, one HTML file.")] = None,
@@ -81,30 +76,31 @@ def main(
     """
     settings = load_config(config, override)
     cutoffs = tuple(sorted(set(top_n or [20, 50])))
+    if server:
+        raise MindError(_instead_of(server, cutoffs[-1], settings.runner.test_data_dir))
     files = check_outputs(html, output)
     item_titles = _titles(html, titles)
     cases = read_eval(settings.runner.test_data_dir)
     model = load_artifact(newest_artifact(artifact or settings.runner.model_save_path))
-    given = {file: read_candidates(file, cases, cutoffs[-1]) for file in candidates or []}
-    service = describe_service(server, cutoffs[-1]) if server else None
+    items = len(model.vocabulary)
+    given = {file: read_candidates(file, cases, cutoffs[-1], items) for file in candidates or []}
     doubt = other_training_data(model, settings.runner.train_data_dir)
     if doubt:
         typer.echo(f"warning: {doubt}", err=True)
     with _progress() as progress:
         on_step = _steps(progress)
-        lists = make_lists(settings, model, encoder, service, cases, cutoffs[-1], on_step)
+        lists = make_lists(settings, model, encoder, given, cases, cutoffs[-1], on_step)
         if doubt:
             lists.notes.insert(0, doubt)
-        for file, ranked in given.items():
-            lists.ranked[file.stem if file.stem not in lists.ranked else str(file)] = ranked
         measured = {name: measure(ranked, cases) for name, ranked in lists.ranked.items()}
         scores = {name: found.curves.at(cutoffs) for name, found in measured.items()}
         seed = settings.runner.seed
         evaluation = evaluate(model, cases, lists, measured, cutoffs, seed, on_step) if files else None
     title = f"model {model.model_version} on {len(cases):,} test users, per cent"
     console.print(_table(scores, cutoffs, title, "\n".join(lists.notes)))
-    if lists.service:
-        console.print(_served_line(model, lists, lists.service, cutoffs), soft_wrap=True)
+    agreed = agreements(model, lists, cutoffs)
+    for name, served in lists.served.items():
+        console.print(_served_line(model, name, served, agreed.get(name)), soft_wrap=True)
     if evaluation and output:
         _write(output, json.dumps(_plain(evaluation), indent=2, allow_nan=False))
     if evaluation and html:
@@ -113,6 +109,15 @@ def main(
         _write(html, render(evaluation, item_titles))
     if files:
         console.print(f"written: {', '.join(map(str, files))}", soft_wrap=True, markup=False)
+
+
+def _instead_of(server: str, top_n: int, test_data_dir: Path) -> str:
+    """What to do where `--server` was given, which earlier versions had."""
+    ask = f"recall-client recall --server {server} --input FILE --top-k {top_n} --output served.jsonl"
+    return (
+        f"--server {server}: mind.infer no longer asks a service; run `{ask}`, where FILE has the lines of "
+        f"{test_data_dir}, then give --candidates served.jsonl"
+    )
 
 
 def _titles(html: Path | None, titles: Path | None) -> dict[int, str]:
@@ -165,16 +170,15 @@ def _table(scores: dict[str, dict[str, float]], cutoffs: tuple[int, ...], title:
     return table
 
 
-def _served_line(model: Artifact, lists: Lists, service: Service, cutoffs: tuple[int, ...]) -> str:
-    agreed = agreement(model, lists, cutoffs)
-    line = f"{escape(service.address)} serves {service.collection}"
+def _served_line(model: Artifact, name: str, served: Served, agreed: Agreement | None) -> str:
+    line = f"{escape(name)} was served from {served.collection or f'model {served.model_version}'}"
     if agreed:
         shares = [f"{100 * share:.2f} % of the exact top {n}" for n, share in agreed.found.items()]
         line += f"; its lists have {' and '.join(shares)}"
-    if service.model_version != model.model_version:
+    if served.model_version != model.model_version:
         line += (
-            f"\n[yellow]it serves model {service.model_version}, not {model.model_version}: "
-            f"the row {SERVED!r} is of that model[/]"
+            f"\n[yellow]it was served by model {served.model_version}, not {model.model_version}: "
+            f"the row {escape(repr(name))} is of that model[/]"
         )
     return line
 

@@ -1,4 +1,4 @@
-"""`python -m server`."""
+"""The program `python -m server`: reads the options and starts one server or several."""
 
 import sys
 
@@ -9,12 +9,12 @@ _NEEDED = ("grpc_health", "prometheus_client", "pymilvus", "safetensors", "typer
 
 
 def main() -> int:
-    """Serve; the exit code is 0 after a stop, 1 for options that cannot work, 2 for unknown ones."""
+    """Serve until told to stop; the exit code is 0 then, 1 for options that cannot work, 2 for unknown options."""
     leave_when_told()
     if line := missing("server", *_NEEDED):
         print(line, file=sys.stderr)
         return 1
-    from mind.errors import ConfigError  # what takes time comes after it
+    from mind.errors import ConfigError  # slow imports come after the signal handlers
     from server.options import load_settings
     from server.processes import run, run_together
 

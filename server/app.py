@@ -47,14 +47,14 @@ RECALL = recall_pb2.DESCRIPTOR.services_by_name["RecallService"]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
 GC_THRESHOLDS = (20_000, 20, 20)
-"""Of `gc.set_threshold`: objects that requests in progress hold are far fewer, so only a leak reaches them."""
+"""For `gc.set_threshold`: requests in progress hold far fewer objects, so only a leak reaches these numbers."""
 
 FIRST_LOOK_S = 10.0
-"""How long a server that starts waits for its first release before it answers, if only to say why it cannot serve."""
+"""Longest time that a starting server waits for its first release before it answers calls, with an error if need be."""
 
 
 class RecallServer:
-    """A gRPC server around a store; start it, stop it."""
+    """A gRPC server that searches a store."""
 
     def __init__(
         self,
@@ -63,17 +63,26 @@ class RecallServer:
         user_store: UserStore | None = None,
         telemetry: Telemetry = SILENT,
     ) -> None:
-        """Raises ConfigError if the address is taken, or certificates or tokens cannot be used.
+        """Put the server together and take its port; nothing is answered before `start`.
 
-        `user_store`: None if users are not remembered.
+        Args:
+            settings: the options.
+            store: Milvus, as far as items are concerned.
+            user_store: Milvus, as far as users are concerned; None if users are not remembered.
+            telemetry: is told what happens.
+
+        Raises:
+            ConfigError: the address is taken, or certificates or tokens cannot be used.
         """
         self._settings = settings
         self._breaker = Breaker(self._probe(store), self._tell_health)
         # Loading is not guarded: a collection that is not loaded keeps the breaker open, and loading it closes it.
         self._store = store = self._breaker.guard(store, unguarded=("load", "close"))
         self._telemetry = telemetry
-        self._usable = self._serving = False
-        """Whether a release is loaded and, when Milvus was last asked, in its memory."""
+        self._usable = False
+        """Whether a release is loaded and Milvus, when asked last, had its collection in memory."""
+        self._serving = False
+        """Whether health checks say SERVING."""
         self._encoder_lost = False
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._health = HealthServicer()
@@ -125,9 +134,9 @@ class RecallServer:
             raise ConfigError(f"--listen {settings.listen}: the address cannot be used, or is taken") from error
 
     async def start(self) -> None:
-        """Follow releases, and answer calls once the first is loaded or known to be missing, NOT_SERVING until then.
+        """Follow releases, and answer calls once the first release is loaded or known to be missing.
 
-        Callers with several servers would otherwise bring their calls to the one that has nothing to answer with.
+        Otherwise a caller that knows several servers would send its calls to the one that has nothing to answer with.
         """
         keep_quiet_about_callers()
         looked = asyncio.Event()
@@ -146,13 +155,13 @@ class RecallServer:
         await self._server.start()
 
     async def stop(self, drain_s: float) -> None:
-        """Say NOT_SERVING, let calls in progress finish, `drain_s` seconds at most, and go."""
+        """Say NOT_SERVING, let calls in progress finish for at most `drain_s` seconds, and stop."""
         for task in self._watching:
             task.cancel()
         await self._health.enter_graceful_shutdown()
         await self._door.close()
         self._health.end_streams()
-        await self._server.stop(drain_s)  # hangs up, so that callers with other servers leave; a second stop crashes it
+        await self._server.stop(drain_s)  # hangs up, so that callers go to other servers; a second stop crashes it
         self._breaker.close()
         await self._store.close()
         self._encode_on.shutdown()
@@ -162,7 +171,7 @@ class RecallServer:
         metrics = self._telemetry.metrics
         if metrics and release and not error:
             metrics.set_release(release.model_version, release.collection)
-        elif metrics and not isinstance(error, StoreUnavailableError):  # which says nothing of the release
+        elif metrics and not isinstance(error, StoreUnavailableError):  # which says nothing about the release
             metrics.set_refused(new_reason=str(error) != self.releases.refused)
 
     def _probe(self, store: ItemStore) -> Callable[[], Awaitable[None]]:
@@ -175,7 +184,7 @@ class RecallServer:
         return probe
 
     async def _lose_encoder(self) -> None:
-        """A GPU that failed stays failed for this process: whoever watches `liveness` starts another."""
+        """Say NOT_SERVING for good, `liveness` included: only a new process gets a failed GPU back."""
         self._encoder_lost = True
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._tell_health()
@@ -199,7 +208,7 @@ class RecallServer:
 def _channel_options(settings: Settings) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
-        # or a second server on this port would silently take half the callers
+        # otherwise a second server on this port would silently take half of the callers
         ("grpc.so_reuseport", int(settings.processes > 1)),
     ]
     if settings.max_connection_age_s:
@@ -214,13 +223,13 @@ async def serve(settings: Settings) -> None:
     store = MilvusStore(AioSession(connection, telemetry.count_store_error))
     users = MilvusUserStore(store) if settings.users else None
     server = RecallServer(settings, store, users, telemetry)
-    leave_when_told()  # once more: the import of Paddle resets signal handlers
+    leave_when_told()  # again: the import of Paddle resets signal handlers
     await server.start()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     if parent := multiprocessing.parent_process():
-        asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)  # killed, it cannot tell us to stop
+        asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)  # the parent was killed
     _tame_garbage_collector()
     address = settings.listen.rpartition(":")[0] + f":{server.port}"
     logger.info("listening on %s%s", address, " with TLS" if settings.tls_cert else "")
@@ -231,7 +240,7 @@ async def serve(settings: Settings) -> None:
 
 
 def _tame_garbage_collector() -> None:
-    """Look for cycles seldom, and never among what imports made: it held every caller up, by 20 ms of a p99 of 70."""
+    """Collect cycles seldom, and never look at the objects of imports: that took 20 ms of a p99 latency of 70 ms."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -241,7 +250,7 @@ def _encoder_maker(settings: Settings) -> Callable[[Artifact], Encoder]:
     if settings.encoder == "numpy":
         return lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
     try:
-        from mind.paddle_encoder import PaddleEncoder, check_device  # only now is Paddle needed
+        from mind.paddle_encoder import PaddleEncoder, check_device  # not above: a NumPy server has no Paddle
     except ModuleNotFoundError as error:
         raise ConfigError("--encoder paddle: PaddlePaddle is not installed; it is the extra cpu or gpu") from error
     check_device(settings.device)

@@ -15,25 +15,25 @@ class ItemStore(Protocol):
         """The collection that the release alias names; None without a release."""
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
-        """What the collection was built from; None for an unfinished build."""
+        """What the collection was built from; None if its build did not finish."""
 
     async def load(self, collection: str) -> None:
-        """Bring the collection into memory, if it is not there."""
+        """Bring the collection into memory if it is not there."""
 
     async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
         """Items that match, exactly, counted in `timeout_s`. Raises FilterError for a bad filter."""
 
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
-        """Stored embeddings of the given items, [D] float32 each; missing ones are absent."""
+        """The stored embeddings of the given items, [D] float32 each; items that do not exist are absent."""
 
     async def changes(self, collection: str) -> Changes:
-        """What the collection's journal says was changed since its build; loads the journal, if it is not there."""
+        """The changes since the build of the collection, from its journal, which is brought into memory if need be."""
 
     async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
-        """Those of the given items that the collection's journal says may be gone."""
+        """Those of the given items that may have been deleted, as the collection's journal says."""
 
     async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
-        """Those of the given items that are there, and that match unless the filter is empty.
+        """Those of the given items that exist and match the filter, if there is one.
 
         Raises FilterError for a filter that cannot be used. It must be canonical: it is
         joined with another condition, which any other text could escape.
@@ -45,7 +45,7 @@ class ItemStore(Protocol):
         """The `limit` items nearest to each of the [Q, D] vectors. Raises FilterError for a bad filter."""
 
     async def drop(self, collection: str) -> None:
-        """Drop a collection, and the release alias if it names it."""
+        """Drop a collection, and the release alias if it names that collection."""
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""

@@ -135,8 +135,10 @@ def _recall_file(ask: Callable[[list[list[int]]], RecallResult], path: Path, out
         users = read_users(lines, str(path))
         while batch := list(itertools.islice(users, _USERS_PER_CALL)):
             result = ask([hist_item for _, hist_item in batch])
+            # One each, unless a release happened within the batch: then nobody knows which users it parted.
+            release = {"model_version": ", ".join(result.model_versions), "collection": ", ".join(result.collections)}
             for (user_id, _), candidates in zip(batch, result.results, strict=True):
-                output.write(json.dumps({"user_id": user_id} | _output_fields(candidates)) + "\n")
+                output.write(json.dumps({"user_id": user_id} | _output_fields(candidates) | release) + "\n")
                 statuses[status_words(candidates.status)] += 1
             model_versions |= dict.fromkeys(result.model_versions)
     total = statuses.total()

@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from mind.data.columns import shorten
 from mind.data.files import replacing
+from mind.data.tables import shorten
 from mind.errors import DataError
 from mind.sequences import EvalCases, Int64, Sequences
 

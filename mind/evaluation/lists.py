@@ -1,4 +1,4 @@
-"""The ranked lists that an evaluation compares: those of a model by exact search, of three baselines, of a service.
+"""The ranked lists that an evaluation compares: a model's by exact search, three baselines', and given ones.
 
 Knows nothing of the command line.
 """
@@ -13,8 +13,8 @@ from mind.config import Config
 from mind.data.paddlerec import digests, read_train
 from mind.encoder import Encoder, NumpyEncoder, check_golden
 from mind.evaluation import baselines
-from mind.evaluation.candidates import Service, ask_service
-from mind.evaluation.evaluate import EXACT, SERVED, Lists, OnStep
+from mind.evaluation.candidates import Candidates
+from mind.evaluation.evaluate import EXACT, Lists, OnStep
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases, Int64
 
@@ -30,19 +30,32 @@ def make_lists(
     settings: Config,
     model: Artifact,
     encoder: EncoderName,
-    service: Service | None,
+    given: dict[Path, Candidates],
     cases: EvalCases,
     top_n: int,
     on_step: OnStep,
 ) -> Lists:
+    """All lists that an evaluation compares.
+
+    Args:
+        settings: names the training data, which the baselines count.
+        model: whose interests are searched with, and whose item popularity ranks the most popular items.
+        encoder: what encodes the histories.
+        given: lists that were made elsewhere, by file; the file's name without its ending becomes the list's.
+        cases: the test users.
+        top_n: items of a list.
+        on_step: told of progress.
+    """
     ranked, notes = _baselines(settings, model, cases, top_n, on_step)
-    names = tuple(ranked)
+    baselines = tuple(ranked)
     vectors, ranked[EXACT] = _exact(settings, model, encoder, cases, top_n, on_step)
-    if service:
-        on_step(SERVED, 0, len(cases))
-        ranked[SERVED] = ask_service(service, cases, top_n)
-        on_step(SERVED, len(cases), len(cases))
-    return Lists(ranked, names, vectors, service, notes)
+    served = {}
+    for file, candidates in given.items():
+        name = file.stem if file.stem not in ranked else str(file)
+        ranked[name] = candidates.ranked
+        if candidates.served:
+            served[name] = candidates.served
+    return Lists(ranked, baselines, vectors, served, notes)
 
 
 def _baselines(

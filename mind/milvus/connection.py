@@ -3,10 +3,10 @@
 Knows nothing of collections.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from mind.errors import ConfigError
 
@@ -63,6 +63,5 @@ class Connection:
 
 
 def without_credentials(uri: str) -> str:
-    """An address without user and password, for logs and messages."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    """An address without user and password, for logs and messages, however badly it is written."""
+    return re.sub(r"^([A-Za-z]+:/+)?.*@", r"\1", uri)

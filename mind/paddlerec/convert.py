@@ -14,8 +14,9 @@ from pydantic import ValidationError
 
 from mind.artifact import Artifact, Float32, Weights, check_writable, write_artifact
 from mind.config import HyperParameters, explain
-from mind.data.columns import read_columns, strict_ids
+from mind.data.columns import strict_ids
 from mind.data.paddlerec import read_train
+from mind.data.tables import read_columns
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ConfigError, DataError
 from mind.paddlerec.checkpoint import Checkpoint, read_checkpoint

@@ -1,7 +1,7 @@
-"""The door: where callers are turned away, and the one place where our exceptions become gRPC statuses.
+"""The door: admits calls or turns them away, and is the one place where our exceptions become gRPC statuses.
 
-Callers are turned away when too much is in progress (grpc.aio's own maximum_concurrent_rpcs is unreliable), and while
-the server stops: what gRPC has received and not yet handed over when it shuts down is answered with a bare CANCELLED.
+Calls are turned away when too many are in progress (grpc.aio's own maximum_concurrent_rpcs is unreliable), and while
+the server stops: calls that gRPC has received but not handed over when it shuts down get a bare CANCELLED.
 """
 
 import asyncio
@@ -38,13 +38,13 @@ from server.errors import (
 )
 
 DOMAIN = "recall.v1"
-"""google.rpc.ErrorInfo.domain."""
+"""The value of google.rpc.ErrorInfo.domain."""
 REASON_KEY = "error-reason"
 """Trailing metadata key that repeats ErrorInfo.reason for callers without google.rpc types."""
 RETRY_AFTER_MS = 50
-"""When a caller that was turned away should come back."""
+"""Milliseconds after which a caller that was turned away should come back."""
 CLOSING_S = 0.1
-"""How long a stopping server says so before it hangs up; the shipped client's third attempt comes after it."""
+"""Seconds in which a stopping server says so before it hangs up; the shipped client's third attempt comes later."""
 
 _CODES: dict[type[Failure], int] = {
     InvalidRequestError: code_pb2.INVALID_ARGUMENT,
@@ -67,10 +67,10 @@ Service = TypeVar("Service")
 
 
 class Door:
-    """Stands before every method of our own services."""
+    """Guards every method of our own services."""
 
     def __init__(self, max_concurrent_requests: int, calls: Calls) -> None:
-        """`max_concurrent_requests`: counted calls in progress at once. `calls` follows every call."""
+        """`max_concurrent_requests`: most counted calls in progress at once; `calls`: follows every call."""
         self._limit = max_concurrent_requests
         self._calls = calls
         self._in_progress = 0
@@ -84,22 +84,22 @@ class Door:
     def guard(
         self, service: Service, methods: ServiceDescriptor, counted: bool, tokens: Tokens | None = None
     ) -> Service:
-        """The same servicer with its methods guarded and asked in bytes (`server.edge.wire.register`).
+        """The same servicer with guarded methods that take and give bytes (`server.edge.wire.register`).
 
-        An interceptor would be asked anew at every call.
+        Not an interceptor, which gRPC would ask anew at every call.
 
         Args:
             service: the servicer.
-            methods: names them.
-            counted: whether its calls count as in progress: they have a limit, and are waited for at the end.
-            tokens: of which callers need one; None admits everybody.
+            methods: its methods.
+            counted: whether its calls count as in progress; such calls have a limit.
+            tokens: callers need one of them; None admits every caller.
         """
         for method in methods.methods:
             setattr(service, method.name, self._guard(getattr(service, method.name), method, counted, tokens))
         return service
 
     async def close(self) -> None:
-        """Turn new calls away; returns when callers that came meanwhile have been told to go elsewhere."""
+        """Turn new calls away from now on; returns after `CLOSING_S`."""
         self._closing = True
         await asyncio.sleep(CLOSING_S)
 
@@ -120,11 +120,11 @@ class Door:
                     raise OverloadedError(f"{self._limit} requests are in progress, the limit", RETRY_AFTER_MS)
                 if counted:
                     self._in_progress += 1
-                    context.add_done_callback(self._end)  # type: ignore[arg-type] # once the answer is taken
+                    context.add_done_callback(self._end)  # type: ignore[arg-type] # when the caller has the answer
                 call.request = decode(request)
                 answer = await handle(call.request, context)
                 call.done(answer)
-                # Bytes already: an answer that waits for a slow caller is there once, not as message and bytes.
+                # As bytes, or an answer that waits for a slow caller would be in memory twice, as message and as bytes.
                 return bytes(answer.SerializeToString())
             except FilterError as error:
                 refused = InvalidRequestError("filter", str(error), error.reason)
@@ -148,7 +148,7 @@ async def abort(context: Context, error: Failure, also: tuple[tuple[str, str], .
     if isinstance(error, OverloadedError):
         metadata.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
     if isinstance(error, StoreTimeoutError):
-        metadata.append(("grpc-retry-pushback-ms", "-1"))  # gRPC's word for: do not retry
+        metadata.append(("grpc-retry-pushback-ms", "-1"))  # tells gRPC clients not to retry
     await context.abort(status.code, status.details, tuple(metadata))
 
 

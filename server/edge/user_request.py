@@ -1,4 +1,4 @@
-"""From protobuf to plain data: what a caller may ask of remembered users, checked before anything is queued."""
+"""Decodes UpsertUsers to the values of `server.users`, and checks them against the limits."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from server.users.histories import UserUpdate
 
 
 def read_updates(request: recall_pb2.UpsertUsersRequest, limits: Settings) -> list[UserUpdate]:
-    """Check an UpsertUsers. Raises InvalidRequestError with the field, the value and the limit."""
+    """The updates of an UpsertUsers. Raises InvalidRequestError with the field, the value and the limit."""
     check_batch("users", request.users, limits)
     return [_update(update, limits) for update in request.users]
 

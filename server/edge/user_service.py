@@ -1,4 +1,4 @@
-"""The calls about remembered users: decode, call, encode. Refuses all of them where users are not remembered."""
+"""The calls about remembered users: decode, call, encode. Each fails with DisabledError unless users are remembered."""
 
 import time
 from concurrent.futures import Executor
@@ -25,7 +25,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class UserService:
-    """What `server.edge.service` hands the calls about users to."""
+    """Answers the calls about users for `server.edge.service`."""
 
     def __init__(self, settings: Settings, store: UserStore | None, encode_on: Executor) -> None:
         """`store`: None if users are not remembered; `encode_on`: as in `server.serving.pipeline`."""
@@ -38,14 +38,14 @@ class UserService:
             self._remembered = users, vectors
 
     async def follow(self, releases: Releases) -> None:
-        """Keep vectors in step with the release that is served, for ever; nothing to do where there are none."""
+        """Keep the users' vectors in step with the release that is served, for ever."""
         if self._remembered:
             await self._remembered[1].follow(releases, self._settings.watch_interval_s)
 
     async def with_histories(self, query: Query, context: Context) -> tuple[Query, float]:
-        """A query with the stored histories that it asks for, and the milliseconds that reading them took.
+        """A query with the stored histories of its users, and the milliseconds that reading them took.
 
-        With `--degraded`, users whose histories cannot be read are marked as such instead of an error.
+        With `--degraded`, users whose histories cannot be read are marked as unread, and no error is raised.
         """
         if not self._remembered or not any(user.user_id for user in query.users):
             return query, 0.0
@@ -63,7 +63,7 @@ class UserService:
     async def upsert(
         self, releases: Releases, request: recall_pb2.UpsertUsersRequest, context: Context
     ) -> recall_pb2.UpsertUsersResponse:
-        """Remember what users clicked."""
+        """Store what users clicked."""
         remembered, _ = self._enabled()
         updates = read_updates(request, self._settings)
         release = releases.current
@@ -77,7 +77,7 @@ class UserService:
     async def find_similar(
         self, releases: Releases, request: recall_pb2.FindSimilarUsersRequest, context: Context
     ) -> recall_pb2.FindSimilarUsersResponse:
-        """The remembered users nearest to others."""
+        """Find the remembered users nearest to each user of the request."""
         remembered, vectors = self._enabled()
         asked = _read_similar(request, self._settings)
         release = releases.current
@@ -106,7 +106,7 @@ class UserService:
     async def delete(
         self, releases: Releases, request: recall_pb2.DeleteUsersRequest, context: Context
     ) -> recall_pb2.DeleteUsersResponse:
-        """Forget users."""
+        """Delete users."""
         remembered, _ = self._enabled()
         check_batch("user_ids", request.user_ids, self._settings)
         release = releases.current

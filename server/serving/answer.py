@@ -9,7 +9,7 @@ from mind.sequences import Int64
 
 
 class Status(IntEnum):
-    """What became of a user; the numbers are those of recall.v1.UserStatus."""
+    """How a user was answered; the numbers are those of recall.v1.UserStatus."""
 
     OK = 1
     EMPTY_HISTORY = 2
@@ -20,7 +20,7 @@ class Status(IntEnum):
 
 
 FALLBACK = (Status.EMPTY_HISTORY, Status.ALL_UNKNOWN, Status.DEGRADED, Status.UNKNOWN_USER)
-"""Of users whose candidates are the popular list."""
+"""Statuses of users whose candidates are the popular list."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,16 @@ class UserResult:
     """One user's candidates, best first; the three arrays are parallel."""
 
     item_ids: Int64
+    """[n] int64 external ids."""
     scores: Float32
+    """[n] float32, inner products, or shares of interactions in the popular list."""
     interest: Int64
+    """[n] int64, the interest that found the item; -1 in the popular list."""
     status: Status
     unknown: Int64
     """History entries that the model does not know, repeats included."""
     detail: str = ""
+    """What a person may want to know about the status, or about a short list; may be empty."""
 
     @property
     def fallback(self) -> bool:
@@ -43,22 +47,23 @@ class UserResult:
 
 @dataclass(frozen=True)
 class Trace:
-    """The steps behind a batch of one user, for Explain."""
+    """The steps to the answer of a batch of one user, for Explain."""
 
     used_hist_item: Int64
-    """What the model looked at, oldest first."""
+    """[n] int64, the history entries that the model looked at, oldest first."""
     interest_vectors: Float32
-    """[Q, D], those that were searched."""
+    """[Q, D] float32, the interests that were searched."""
     interest: Int64
-    """[Q], their numbers."""
+    """[Q] int64, the numbers of these interests."""
     hits: Hits
+    """The hits of each of them."""
     fate: Int64
-    """[H], the `Fate` of each hit."""
+    """[H] int64, the `server.serving.merge.Fate` of each hit."""
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds."""
+    """How long each stage took, in milliseconds."""
 
     queue_ms: float
     encode_ms: float
@@ -67,7 +72,7 @@ class Timings:
 
     @property
     def total_ms(self) -> float:
-        """All of it."""
+        """The sum of all stages."""
         return self.queue_ms + self.encode_ms + self.search_ms + self.merge_ms
 
 
@@ -78,4 +83,4 @@ class Outcome:
     results: list[UserResult]
     timings: Timings
     trace: Trace | None
-    """Of a query that was to be explained."""
+    """The steps; None unless they were asked for."""

@@ -7,7 +7,7 @@ from mind.sequences import Int64
 
 
 class Strategy(IntEnum):
-    """How places are given; the numbers are those of recall.v1.MergeStrategy."""
+    """How the candidates of a user's interests become one list; the numbers are those of recall.v1.MergeStrategy."""
 
     BEST_SCORE = 1
     ROUND_ROBIN = 2
@@ -20,15 +20,15 @@ class UserQuery:
     hist_item: Int64
     """[n] int64 external ids, oldest first."""
     exclude: Int64
-    """[m] int64 external ids."""
+    """[m] int64 external ids that must not be among the candidates."""
     invalid: str = ""
-    """Which limit this user's data breaks; such a user is left alone."""
+    """Which limit this user's data break; empty if none. An invalid user gets no candidates."""
     user_id: str = ""
-    """Of a remembered user whose stored history is wanted; empty if hist_item was given."""
+    """A remembered user, whose stored history is wanted; empty if hist_item was given."""
     unknown: bool = False
-    """Whether nobody of this user_id is remembered."""
+    """Whether no user with this user_id is remembered."""
     unread: str = ""
-    """Why the stored history could not be read, of a user who gets the popular list instead."""
+    """Why the stored history could not be read; empty if it could. The user then gets the popular list."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,6 @@ class Query:
     users: list[UserQuery]
     top_k: int
     filter: str
-    """Canonical (`server.serving.filter`); empty without one."""
+    """In canonical spelling (`server.serving.filter`); empty for no filter."""
     exclude_history: bool
     strategy: Strategy

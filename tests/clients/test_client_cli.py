@@ -87,6 +87,8 @@ def test_a_file_of_users_becomes_json_lines(run, servicer, tmp_path):
         "interest": [0, 1],
         "status": "USER_STATUS_OK",
         "fallback": False,
+        "model_version": "aa11",
+        "collection": "items_aa11",
     }
     assert (records[299]["user_id"], records[299]["fallback"]) == ("anna", True)
     assert [len(request.users) for request, _, _ in servicer.calls["Recall"]] == [256, 44]

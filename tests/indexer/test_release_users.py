@@ -152,6 +152,9 @@ def test_a_job_that_was_killed_goes_on_and_leaves_nobody_behind(world: World) ->
     script = """
 import os, sys
 from mind.milvus.user_store import UserStore
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
+from mind.transfer import Models
 from indexer.users.encode import encode_users
 def killed(*_):
     os.kill(os.getpid(), 9)
