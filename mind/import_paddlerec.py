@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mind.command import run
+from mind.command import Version, run
 from mind.config import HyperParameters
 from mind.paddlerec.checkpoint import Checkpoint
 from mind.paddlerec.convert import OPTIONS, import_checkpoint
@@ -56,6 +56,7 @@ def main(
         list[str] | None,
         typer.Option(metavar="LAYER", help="A layer of a changed network that its interest vectors do not depend on."),
     ] = None,
+    version: Version = False,
 ) -> None:
     """Turn a PaddleRec MIND checkpoint into an artifact that gives the same interest vectors.
 

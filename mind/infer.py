@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from mind.artifact import Artifact, load_artifact, newest_artifact
-from mind.command import ConfigFile, Overrides, run
+from mind.command import ConfigFile, Overrides, Version, run
 from mind.config import load_config
 from mind.data.files import check_outputs, replacing
 from mind.data.paddlerec import read_eval
@@ -73,6 +73,7 @@ def main(
     titles: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CSV or Parquet with item_id and title, for the report.")
     ] = None,
+    version: Version = False,
 ) -> None:
     """Evaluate a model on the test users: exact search over all items, beside three baselines.
 

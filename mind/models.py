@@ -34,7 +34,7 @@ from mind.choice.comparison import (
     spread,
 )
 from mind.choice.manifests import Model, Shelf, read_shelf
-from mind.command import run
+from mind.command import Version, run
 from mind.errors import ArtifactError
 from mind.evaluation.metrics import SHOWN
 from mind.transfer import Models
@@ -48,7 +48,7 @@ Metric = Annotated[str, typer.Option(metavar="NAME", help="Validation metric to 
 
 
 @app.callback()
-def main() -> None:
+def main(version: Version = False) -> None:
     """Look over trained models: what there is, what their settings are worth, which is the best.
 
     Everything comes from the manifests; metrics are those of the validation users, never of the test users.

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mind.command import run
+from mind.command import Version, run
 from mind.data.datasets import DATASETS, data_file
 from mind.data.download import fetch
 from mind.data.interactions import Interactions, Report, read_interactions
@@ -100,6 +100,7 @@ def main(
         int, typer.Option(min=2, help="Users with fewer interactions are dropped.", rich_help_panel=SPLIT)
     ] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split of the users.", rich_help_panel=SPLIT)] = 2024,
+    version: Version = False,
 ) -> None:
     """Turn interactions into training and evaluation data.
 

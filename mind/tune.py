@@ -19,7 +19,7 @@ from rich.text import Text
 from mind.choice.comparison import DEFAULT_METRIC, percent, plain
 from mind.choice.search import Running, Search, open_search
 from mind.choice.study import Outcome, Study, best_of
-from mind.command import ConfigFile, Overrides, run
+from mind.command import ConfigFile, Overrides, Version, run
 from mind.errors import ConfigError
 
 TOP = 10
@@ -53,6 +53,7 @@ def main(
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of trials at a time, one core each if more than one.")] = 1,
     prune: Annotated[bool, typer.Option(help="Stop trials that are worse than the median at the same epoch.")] = True,
+    version: Version = False,
 ) -> None:
     """Search for settings: every trial trains MIND, the validation users decide, each model becomes an artifact.
 
