@@ -6,13 +6,14 @@ import sys
 def main() -> None:
     """Runs the command line, or says how to install it."""
     try:
-        import clients.users_cli  # adds its commands  # noqa: F401
         from clients.cli import app
+        from clients.command import call
+        from clients.options import RENAMED
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"rich", "typer"}:
+        if (error.name or "").partition(".")[0] not in {"pydantic", "rich", "typer"}:
             raise
         sys.exit("error: the command line needs rich and typer: pip install 'mind-recall[cli]'")
-    app(prog_name="recall-client")
+    call(app, "recall-client", sys.argv[1:], RENAMED)
 
 
 if __name__ == "__main__":

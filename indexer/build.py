@@ -1,7 +1,7 @@
 """One model into one verified collection.
 
-The fingerprint is written last: a collection without one is a build that was cut short, and the next build of the same
-replaces it. The released collection is never touched.
+The release record is written last: a collection without one is a build that was cut short, and the next build of the
+same replaces it. The released collection is never touched.
 """
 
 import logging
@@ -11,16 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from indexer.catalogue import BUILT_AT, describe, now
+from indexer.catalogue import ItemCollection, now
 from indexer.errors import RefusedError
 from indexer.items.attributes import Attribute, Attributes
-from indexer.store import Params, Row, Store
 from indexer.verify import MIN_RECALL, RECALL_AT, Recall, check_contents, check_recall
 from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder, check_golden
 from mind.milvus.collection import (
     EMBEDDING,
-    FINGERPRINT,
     ITEM_ID,
     METRIC,
     VECTOR_SOURCE,
@@ -28,6 +26,8 @@ from mind.milvus.collection import (
     VectorSource,
 )
 from mind.milvus.journal import journal_of
+from mind.milvus.records import ItemRecord
+from mind.milvus.store import Params, Row, Store
 
 MAX_MESSAGE_BYTES = 48 * 2**20
 """Bytes of one insert; Milvus refuses more than 64 MiB."""
@@ -105,7 +105,7 @@ def build(
 
     Raises:
         ArtifactError: the model does not reproduce its own golden vectors.
-        VerificationError: the collection is not what it should be; a new one stays without a fingerprint.
+        VerificationError: the collection is not what it should be; a new one gets no record.
         RefusedError: the collection is live although it was never finished.
     """
     weights = artifact.weights
@@ -119,7 +119,7 @@ def build(
     if journal_of(name) in store.collections():  # of a collection of this name that was dropped, and that alone
         store.drop(journal_of(name))
     marked = Attributes((*attributes.columns, _trained(fingerprint.count)))
-    store.create(name, fingerprint.dim, marked.columns)
+    store.create(name, fingerprint.dim, marked.capacities)
     fill(store, name, artifact, marked, batch_rows, on_progress)
     count = fingerprint.count
     store.index(name, index.type, index.build_params, count, lambda rows: on_progress("index", rows, count))
@@ -128,7 +128,7 @@ def build(
     on_progress("verify", 0, 0)
     sampled = check_contents(store, name, weights)
     recall = check_recall(store, fingerprint, weights, min_recall)
-    store.set_properties(name, {BUILT_AT: now(), FINGERPRINT: fingerprint.to_json()})
+    store.records.write(name, ItemRecord(fingerprint=fingerprint, built_at=now()))
     return Built(fingerprint, sampled, recall)
 
 
@@ -156,10 +156,10 @@ def _trained(items: int) -> Attribute:
 def _finished(store: Store, fingerprint: Fingerprint) -> bool:
     """Whether the collection is built; what an interrupted build left of it is dropped."""
     name = fingerprint.collection
-    properties = store.properties(name)
-    if properties is None:
+    if name not in store.collections():
+        store.records.delete(name)  # of a collection that was dropped, and that alone
         return False
-    found = describe(name, properties, store.alias())
+    found = ItemCollection(name, store.records.items([name]).get(name), store.alias() == name)
     if found.fingerprint == fingerprint:
         return True
     if found.live or found.fingerprint is not None:

@@ -1,17 +1,15 @@
-"""The item collections in a Milvus, and what their properties say about them."""
+"""The item collections in a Milvus, and what their release records say about them."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from indexer.errors import RefusedError
-from indexer.store import Store
-from mind.milvus.collection import FINGERPRINT, PUBLISHED_AT, Fingerprint, is_item_collection
+from indexer.errors import NothingToDoError, RefusedError
+from mind.milvus.collection import Fingerprint, is_item_collection
 from mind.milvus.journal import Changes
-
-BUILT_AT = "recall.built_at"
-"""Collection property: when the build was verified, ISO 8601, UTC."""
+from mind.milvus.records import ItemRecord
+from mind.milvus.store import Store
 
 State = Literal["live", "published", "built", "incomplete"]
 
@@ -21,47 +19,85 @@ class ItemCollection:
     """One item collection."""
 
     name: str
-    fingerprint: Fingerprint | None
+    record: ItemRecord | None
     """None if its build did not finish."""
-    built_at: str
-    """Empty if its build did not finish."""
-    published_at: str
-    """When it was released last; empty if never, or if a rollback took the release back."""
     live: bool
     """Whether the release alias names it."""
     changes: Changes = field(default_factory=Changes)
     """What was added, changed and deleted since; only where that was asked for."""
 
     @property
-    def state(self) -> State:
-        """The one word for it; the released one is live even if something else is wrong with it."""
-        if self.live:
-            return "live"
-        if self.fingerprint is None:
-            return "incomplete"
-        return "published" if self.published_at else "built"
+    def fingerprint(self) -> Fingerprint | None:
+        """What it was built from; None if its build did not finish."""
+        return self.record.fingerprint if self.record else None
+
+    @property
+    def built_at(self) -> str:
+        """When its build was verified; empty if that did not finish."""
+        return self.record.built_at if self.record else ""
+
+    @property
+    def published_at(self) -> str:
+        """When it was last released; empty if never, or if a rollback took the release back."""
+        return self.record.published_at if self.record else ""
 
     @property
     def changed_at(self) -> str:
         """When it was last released, or else finished."""
         return self.published_at or self.built_at
 
+    @property
+    def order(self) -> tuple[int, str]:
+        """Orders published collections from the oldest release to the newest (`ItemRecord.order`)."""
+        return self.record.order if self.record else (0, "")
+
+    @property
+    def state(self) -> State:
+        """The state in one word; the released collection is live even if something else is wrong with it."""
+        if self.live:
+            return "live"
+        if self.record is None:
+            return "incomplete"
+        return "published" if self.record.published else "built"
+
 
 def item_collections(store: Store) -> list[ItemCollection]:
     """All item collections: the live one first, then by when they were last released or finished, newest first."""
-    live = store.alias()
-    found = []
-    for name in filter(is_item_collection, store.collections()):
-        properties = store.properties(name)
-        if properties is not None:  # None: dropped in the meantime
-            found.append(describe(name, properties, live))
-    return sorted(found, key=lambda collection: (collection.live, collection.changed_at), reverse=True)
+    names = [name for name in store.collections() if is_item_collection(name)]
+    records, live = store.records.items(names), store.alias()
+    found = [ItemCollection(name, records.get(name), name == live) for name in names]
+    return sorted(found, key=lambda one: (one.live, one.changed_at), reverse=True)
 
 
-def before_live(collections: list[ItemCollection]) -> list[ItemCollection]:
-    """Those published before the live one, newest first; `collections` as `item_collections` gives them."""
-    live_at = next((collection.published_at for collection in collections if collection.live), "")
-    return [collection for collection in collections if "" < collection.published_at < live_at]
+def find(collections: Sequence[ItemCollection], name: str) -> ItemCollection:
+    """The collection of that name.
+
+    Raises:
+        NothingToDoError: there is none.
+    """
+    for collection in collections:
+        if collection.name == name:
+            return collection
+    raise NothingToDoError(f"{name}: there is no such item collection; `python -m indexer status` lists them")
+
+
+def live_one(collections: Sequence[ItemCollection]) -> ItemCollection | None:
+    """The released collection; None without a release."""
+    return next((collection for collection in collections if collection.live), None)
+
+
+def before_live(collections: Sequence[ItemCollection]) -> list[ItemCollection]:
+    """Those that were published before the live one, newest first."""
+    live = live_one(collections)
+    earlier = [one for one in collections if live and one.published_at and one.order < live.order]
+    return sorted(earlier, key=lambda one: one.order, reverse=True)
+
+
+def after_live(collections: Sequence[ItemCollection]) -> list[ItemCollection]:
+    """Those that count as published after the live one: a publish was cut short before it moved the alias, or a
+    rollback before it had taken them back."""
+    live = live_one(collections)
+    return [one for one in collections if live and live.published_at and one.order > live.order and one.published_at]
 
 
 def fingerprint_of(collection: ItemCollection) -> Fingerprint:
@@ -80,17 +116,6 @@ def with_changes(store: Store, collections: list[ItemCollection]) -> list[ItemCo
     return [replace(collection, changes=store.changes(collection.name)) for collection in collections]
 
 
-def describe(name: str, properties: Mapping[str, str], live: str | None) -> ItemCollection:
-    """Read the properties of a collection."""
-    return ItemCollection(
-        name=name,
-        fingerprint=Fingerprint.from_json(properties.get(FINGERPRINT, "")),
-        built_at=properties.get(BUILT_AT, ""),
-        published_at=properties.get(PUBLISHED_AT, ""),
-        live=name == live,
-    )
-
-
 def now() -> str:
-    """The time as the properties hold it; texts order as times do."""
+    """The time as records hold it; texts order as times do."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

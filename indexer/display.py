@@ -12,13 +12,13 @@ from rich.table import Table
 from indexer.build import Built, Index
 from indexer.catalogue import ItemCollection
 from indexer.items.attributes import Attributes
-from indexer.rollout import release
-from indexer.store import Params
+from indexer.rollout.rollout import Rollout
 from indexer.tuning.measure import FILTERS, Measured
 from indexer.tuning.tune import Rung, Tuned
 from indexer.verify import RECALL_AT
 from mind.artifact import Artifact
 from mind.milvus.journal import Changes
+from mind.milvus.store import Params
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
@@ -75,7 +75,7 @@ def show_built(built: Built, seconds: float) -> None:
     line("built", f"[cyan]{built.collection}[/] " + ("was there already" if built.was_there else f"in {seconds:.1f} s"))
 
 
-def show_release(now: release.Release) -> None:
+def show_release(now: Rollout) -> None:
     if not now.changed:
         line("live", f"[cyan]{now.live}[/] was live already")
     else:

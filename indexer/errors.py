@@ -1,9 +1,7 @@
-"""What can go wrong while indexing, for people to read.
+"""What can go wrong while indexing, for people to read. What goes wrong with Milvus is a
+`StoreError` (`mind.milvus.errors`).
 
 IndexerError
-├── UnreachableError     Milvus does not answer, or answers that it cannot be used
-├── FileInUseError       another process holds the Milvus Lite file
-├── StoreError           Milvus answered and refused a call
 ├── AttributesError      an attributes file that cannot be used
 ├── VerificationError    a collection does not hold what it was built from
 ├── TuningError          no index reaches what was asked for, or there is nothing to measure with
@@ -15,18 +13,6 @@ IndexerError
 
 class IndexerError(Exception):
     """The message names the file, collection or option, the value and the limit; it is all a user needs to see."""
-
-
-class UnreachableError(IndexerError):
-    """Milvus does not answer, or answers that it cannot be used."""
-
-
-class FileInUseError(IndexerError):
-    """Another process holds the Milvus Lite file."""
-
-
-class StoreError(IndexerError):
-    """Milvus answered and refused a call."""
 
 
 class AttributesError(IndexerError):

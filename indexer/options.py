@@ -6,28 +6,32 @@ import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
+from pydantic import BeforeValidator, Field
 
 from indexer import display
 from indexer.errors import IndexerError, RefusedError
-from indexer.store import Connection
+from mind.command import with_options
 from mind.errors import MindError
+from mind.milvus.connection import Connection
+from mind.milvus.options import MilvusOptions
+from mind.options import Options, flag, variable
 
 if TYPE_CHECKING:
     from indexer.rollout.servers import Servers
 
-_MILVUS, _SERVERS = "Milvus", "Servers"
-_URI_VARIABLE, _DEFAULT_URI = "RECALL_MILVUS_URI", "milvus.db"
-_OTHERS = {
-    "--db-name": "db_name",
-    "--ca-cert": "ca_cert",
-    "--client-cert": "client_cert",
-    "--client-key": "client_key",
-    "--tls-server-name": "server_name",
+SERVERS_PANEL = "Servers"
+RENAMED = {
+    "--token-file": "--milvus-token-file",
+    "--db-name": "--milvus-db-name",
+    "--ca-cert": "--milvus-ca-cert",
+    "--client-cert": "--milvus-client-cert",
+    "--client-key": "--milvus-client-key",
+    "--tls-server-name": "--milvus-server-name",
 }
-"""Options that tell where Milvus is and are no secret, by their names in `Connection` and, in capitals, variables."""
+"""Flags of version 0.1, which still work, and what they are called now."""
 
 Artifact = Annotated[
     str, typer.Option(help="A model's directory, or a directory or URL (s3://bucket/models) of them: then the newest.")
@@ -40,157 +44,94 @@ ArtifactCache = Annotated[Path, typer.Option(help="Directory that keeps models f
 Wait = Annotated[
     bool,
     typer.Option(
-        "--wait", rich_help_panel=_SERVERS, help="Return when every server serves it; fail if one refuses it."
+        "--wait", rich_help_panel=SERVERS_PANEL, help="Return when every server serves it; fail if one refuses it."
     ),
 ]
 WaitTimeout = Annotated[
-    float, typer.Option(min=0, rich_help_panel=_SERVERS, help="Longest that --wait waits, in seconds.")
+    float, typer.Option(min=0, rich_help_panel=SERVERS_PANEL, help="Longest that --wait waits, in seconds.")
 ]
 
 
-def _connection(
-    milvus_uri: Annotated[
-        str,
-        typer.Option(
-            envvar=_URI_VARIABLE,
-            rich_help_panel=_MILVUS,
-            help="http://host:port, https://host:port, or a path that ends in .db: Milvus Lite in that file.",
-        ),
-    ] = _DEFAULT_URI,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="RECALL_MILVUS_TOKEN_FILE",
-            rich_help_panel=_MILVUS,
-            help="File that holds user:password or an API key. Without it, RECALL_MILVUS_TOKEN holds the token itself.",
-        ),
-    ] = None,
-    db_name: Annotated[
-        str, typer.Option(envvar="RECALL_MILVUS_DB_NAME", rich_help_panel=_MILVUS, help="Milvus database.")
-    ] = "",
-    ca_cert: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="RECALL_MILVUS_CA_CERT",
-            rich_help_panel=_MILVUS,
-            help="PEM file of the authority to trust, for https://.",
-        ),
-    ] = None,
-    client_cert: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="RECALL_MILVUS_CLIENT_CERT",
-            rich_help_panel=_MILVUS,
-            help="PEM file for mutual TLS; needs the two other files.",
-        ),
-    ] = None,
-    client_key: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="RECALL_MILVUS_CLIENT_KEY", rich_help_panel=_MILVUS, help="Private key of the client certificate."
-        ),
-    ] = None,
-    tls_server_name: Annotated[
-        str,
-        typer.Option(
-            envvar="RECALL_MILVUS_SERVER_NAME",
-            rich_help_panel=_MILVUS,
-            help="Name in the server's certificate, if not the host.",
-        ),
-    ] = "",
-    timeout_s: Annotated[
-        float, typer.Option(rich_help_panel=_MILVUS, min=0.1, help="Longest that one call may take, in seconds.")
-    ] = 30,
-    wait_s: Annotated[
-        float,
-        typer.Option(
-            rich_help_panel=_MILVUS,
-            min=1,
-            help="Longest that flush, joining or load may take, and an index build without progress.",
-        ),
-    ] = 3600,
-) -> Connection:
-    token = os.environ.get("RECALL_MILVUS_TOKEN", "")
-    if token_file is not None:
-        token = _read_secret(token_file, "--token-file")
-    return Connection(
-        uri=milvus_uri,
-        token=token,
-        db_name=db_name,
-        ca_cert=ca_cert,
-        client_cert=client_cert,
-        client_key=client_key,
-        server_name=tls_server_name,
-        timeout_s=timeout_s,
-        wait_s=wait_s,
-    )
+def _split(value: object) -> object:
+    """The words of an environment variable; a list of flags stays as it is."""
+    return value.split() if isinstance(value, str) else value
+
+
+class Milvus(MilvusOptions):
+    """Where Milvus is, how to get in, and how long the indexer waits for it."""
+
+    timeout_s: float = Field(default=30, ge=0.1)
+    """Longest that one call may take, in seconds."""
+    wait_s: float = Field(default=3600, ge=1)
+    """Longest that flush, joining or load may take, and an index build without progress, in seconds."""
+
+
+class ServerOptions(Options):
+    """Which servers to ask, and how to get in; called as in `recall-client`."""
+
+    panels: ClassVar = {"server": SERVERS_PANEL}
+
+    server: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
+    """host:port of a server, or of all servers of that name. Repeatable."""
+    server_token_file: Path | None = None
+    """File that holds the token that they ask for."""
+    server_ca_cert: Path | None = None
+    """PEM file of the authorities to trust; without it there is no TLS."""
+    server_client_cert: Path | None = None
+    """PEM file of the certificate to show to them (mutual TLS); needs its key and --server-ca-cert."""
+    server_client_key: Path | None = None
+    """PEM file with the private key of that certificate."""
+
+    def servers(self) -> "Servers | None":
+        """How to ask them; None if there is none. Raises RefusedError."""
+        from indexer.rollout.servers import Servers  # what most commands do without: gRPC's stubs
+
+        if not self.server:
+            return None
+        token = _read_secret(self.server_token_file, flag("server_token_file")) if self.server_token_file else ""
+        return Servers(self.server, token, self.server_ca_cert, self.server_client_cert, self.server_client_key)
 
 
 def milvus_options(connection: Connection) -> str:
     """What a printed command needs at its end to reach the same Milvus; without credentials."""
-    found_without = os.environ.get(_URI_VARIABLE) or _DEFAULT_URI
-    given = {"--milvus-uri": "" if connection.uri == found_without else connection.shown}
-    for flag, name in _OTHERS.items():
-        value = str(getattr(connection, name) or "")
-        given[flag] = "" if value == os.environ.get(f"RECALL_MILVUS_{name.upper()}", "") else value
-    return "".join(f" {flag} {shlex.quote(value)}" for flag, value in given.items() if value)
+    uri, default = "milvus_uri", Milvus.model_fields["milvus_uri"].default
+    given = {uri: "" if connection.uri == (os.environ.get(variable(uri)) or default) else connection.shown}
+    for attribute in ("db_name", "ca_cert", "client_cert", "client_key", "server_name"):
+        name, value = f"milvus_{attribute}", str(getattr(connection, attribute) or "")
+        given[name] = "" if value == os.environ.get(variable(name), "") else value
+    return "".join(f" {flag(name)} {shlex.quote(value)}" for name, value in given.items() if value)
 
 
-def _servers(
-    server: Annotated[
-        list[str] | None,
-        typer.Option(
-            rich_help_panel=_SERVERS, help="host:port of a server, or of all servers of that name. Repeatable."
-        ),
-    ] = None,
-    server_token_file: Annotated[
-        Path | None, typer.Option(rich_help_panel=_SERVERS, help="File that holds the token that they ask for.")
-    ] = None,
-    server_ca_cert: Annotated[
-        Path | None,
-        typer.Option(rich_help_panel=_SERVERS, help="PEM file of the authority to trust; without it there is no TLS."),
-    ] = None,
-    server_client_cert: Annotated[
-        Path | None, typer.Option(rich_help_panel=_SERVERS, help="PEM file for mutual TLS.")
-    ] = None,
-    server_client_key: Annotated[
-        Path | None, typer.Option(rich_help_panel=_SERVERS, help="Private key of that certificate.")
-    ] = None,
-) -> "Servers | None":
-    from indexer.rollout.servers import Servers  # what most commands do without: gRPC's stubs
-
-    if not server:
-        return None
-    token = _read_secret(server_token_file, "--server-token-file") if server_token_file else ""
-    return Servers(tuple(server), token, server_ca_cert, server_client_cert, server_client_key)
-
-
-def _read_secret(file: Path, option: str) -> str:
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise RefusedError(f"{file}: {option} cannot be read: {error}") from error
-
-
-_SHARED: dict[str, Callable[..., Any]] = {"connection": _connection, "servers": _servers}
+_GROUPS: dict[str, type[Options]] = {"connection": Milvus, "servers": ServerOptions}
 """Parameters that a command may have, and the options that each is made from."""
+_MADE: dict[str, Callable[[Any], Any]] = {
+    "connection": lambda milvus: milvus.connection(milvus.timeout_s, milvus.wait_s),
+    "servers": ServerOptions.servers,
+}
+"""How each is made."""
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of the `_SHARED` parameters it has; failures become one line and an exit code."""
-    own = dict(inspect.signature(command).parameters)
-    shared = {name: inspect.signature(_SHARED[name]).parameters for name in list(own) if name in _SHARED}
-    for name in shared:
-        del own[name]
+    """Give a command the options behind its `connection` and `servers`; a failure becomes one line and exit code 1."""
+    takes = inspect.signature(command).parameters
+    groups = {name: group for name, group in _GROUPS.items() if name in takes}
 
     @functools.wraps(command)
-    def run(**options: Any) -> None:
+    def run_connected(**values: Any) -> None:
+        command(**values | {name: _MADE[name](values[name]) for name in groups})
+
+    panels = " and ".join(title for group in groups.values() for title in group.panels.values())
+    example = next(iter(Milvus.model_fields))
+    also = f"Options of {panels} are environment variables too: {variable(example)} for {flag(example)}."
+    run_connected.__doc__ = f"{inspect.getdoc(command)}\n\n{also}"
+    return _told(with_options(run_connected, groups))
+
+
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(command)
+    def run_told(*context: typer.Context, **values: Any) -> None:
         try:
-            made = {
-                name: _SHARED[name](**{option: options.pop(option) for option in parameters})
-                for name, parameters in shared.items()
-            }
-            command(**made, **options)
+            command(*context, **values)
         except (IndexerError, MindError) as error:
             display.err.print("[bold red]error:[/]", end=" ")
             display.err.print(str(error), markup=False)
@@ -199,9 +140,11 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
             display.err.print("interrupted")
             raise typer.Exit(130) from error
 
-    parameters = [*own.values(), *(option for options in shared.values() for option in options.values())]
-    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
-    )
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    return run_told
+
+
+def _read_secret(file: Path, option: str) -> str:
+    try:
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RefusedError(f"{file}: {option} cannot be read: {error}") from error

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.errors import VerificationError
-from indexer.store import Params, Store
 from mind.artifact import Float32, Weights
 from mind.milvus.collection import ITEM_ID, Fingerprint
 from mind.milvus.journal import DELETED, journal_of, rows_between
+from mind.milvus.store import Params, Store
 from mind.vocabulary import Vocabulary
 
 RECALL_AT = 50

@@ -1,39 +1,15 @@
 """The command that shows what each choice of the recipe is worth: `python -m mind.ablation -m mind/config.yaml`."""
 
-import multiprocessing
-import os
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import track
 
+from mind.choice.ablation import VARIANTS, Scores, runs_of, table, validate_variants
 from mind.command import ConfigFile, Overrides, run
-from mind.config import load_config
-from mind.errors import ConfigError
-
-VARIANTS = {
-    "the recipe": [],
-    "one interest": ["hyper_parameters.num_interests=1"],
-    "two interests": ["hyper_parameters.num_interests=2"],
-    "no residual": ["hyper_parameters.residual=false"],
-    "one residual for all interests": ["hyper_parameters.focus=false"],
-    "label-aware readout": ["hyper_parameters.readout=label_aware"],
-    "no dropout": ["hyper_parameters.dropout=0"],
-    "no decay of the step size": ["hyper_parameters.optimizer.decay=none"],
-    "item embeddings from random": ["hyper_parameters.item_init=random"],
-    "bilinear map from N(0, 1)": ["hyper_parameters.bilinear_init=normal"],
-    "no frequency correction": ["hyper_parameters.correct_frequency=false"],
-    "targets from the fifth click on": ["hyper_parameters.min_history=4"],
-    "batches of 128": ["runner.train_batch_size=128"],
-    "routing softmax over the history": ["hyper_parameters.routing_softmax=history"],
-    "a ReLU projection": ["hyper_parameters.projection=relu"],
-}
-"""Each choice of the recipe removed alone."""
-METRICS = {"recall@20": "Recall@20", "recall@50": "Recall@50", "ndcg@50": "NDCG@50", "hit_rate@50": "HitRate@50"}
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 console = Console(highlight=False)
@@ -51,45 +27,14 @@ def main(
 
     The best epoch of each run is chosen by the same validation users, so compare rows, not with test figures.
     """
-    if load_config(config, override).runner.valid_data_dir is None:
-        raise ConfigError("runner.valid_data_dir: an ablation needs validation data")
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the runs share the cores
-    runs = [
-        (name, config, [*(override or []), *changes, f"runner.seed={seed}"])
-        for seed in range(1, seeds + 1)
-        for name, changes in VARIANTS.items()
-    ]
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:  # left early, it ends the runs in progress
-        done = pool.imap_unordered(_validate, runs)
-        for name, scores in track(done, "training", total=len(runs), console=console, transient=True):
-            found[name].append(scores)
-    table = _table(found)
-    console.print(Markdown(table))
+    found: dict[str, list[Scores]] = {name: [] for name in VARIANTS}
+    done = validate_variants(config, override or [], seeds, jobs)
+    for name, scores in track(done, "training", total=runs_of(seeds), console=console, transient=True):
+        found[name].append(scores)
+    text = table(found)
+    console.print(Markdown(text))
     if output:
-        output.write_text(table, encoding="utf-8")
-
-
-def _validate(run: tuple[str, Path, list[str]]) -> tuple[str, dict[str, float]]:
-    """Name of a variant, and the metrics of the best epoch of one run of it; in a process of its own."""
-    name, config, override = run
-    from mind.train import read_inputs
-    from mind.training.loop import train
-
-    settings = load_config(config, override)
-    inputs = read_inputs(settings)
-    return name, train(settings, inputs.sequences, inputs.valid, features=inputs.features).best.metrics
-
-
-def _table(found: dict[str, list[dict[str, float]]]) -> str:
-    lines = ["| | " + " | ".join(METRICS.values()) + " |", "|---" * (len(METRICS) + 1) + "|"]
-    for name, runs in found.items():
-        cells = []
-        for metric in METRICS:
-            values = 100 * np.array([scores[metric] for scores in runs])
-            cells.append(f"{values.mean():.2f} ± {values.std(ddof=min(1, len(values) - 1)):.2f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        output.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,13 +4,34 @@ Knows nothing of training itself. The hyper-parameters travel inside the artifac
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mind.errors import ConfigError
+
+
+class Effect(Enum):
+    """What another value of a key of `runner` changes; a key without an `Effect` is a setting of the model."""
+
+    NOTHING = 1
+    """The model stays the same. A model records its data by their content, not by where they lie."""
+    ROUNDING = 2
+    """The model stays the same but for rounding. It records the value."""
+    CHANCE = 3
+    """The model is another one of the same settings. It records the value."""
+
+
+@dataclass(frozen=True)
+class Follows:
+    """Marks a hyper-parameter that always equals another one, so the two are one setting."""
+
+    leader: str
 
 
 class _Section(BaseModel):
@@ -37,7 +58,7 @@ class HyperParameters(_Section):
     """Items the model knows. Left out, it is counted from the training data; given, it must agree with them."""
     embedding_dim: int = Field(default=64, gt=0, le=4096)
     """Length of an item embedding."""
-    hidden_size: int = Field(default=64, gt=0, le=4096)
+    hidden_size: Annotated[int, Follows("embedding_dim")] = Field(default=64, gt=0, le=4096)
     """Length of an interest vector. Items are found by inner product, so it equals embedding_dim."""
     neg_samples: int = Field(default=0, ge=0)
     """Negatives drawn by item frequency besides the batch's own targets, which are enough for batches of 512."""
@@ -89,33 +110,33 @@ class HyperParameters(_Section):
 class Runner(_Section):
     """`runner`: where data lies and how long to train."""
 
-    train_data_dir: Path = Path("data/movielens-100k/train")
+    train_data_dir: Annotated[Path, Effect.NOTHING] = Path("data/movielens-100k/train")
     """Directory of training files, `uid,item_id,time` a line."""
-    valid_data_dir: Path | None = Path("data/movielens-100k/valid")
+    valid_data_dir: Annotated[Path | None, Effect.NOTHING] = Path("data/movielens-100k/valid")
     """Directory of evaluation files that choose the best epoch; null trains all epochs and keeps the last."""
-    test_data_dir: Path = Path("data/movielens-100k/test")
+    test_data_dir: Annotated[Path, Effect.NOTHING] = Path("data/movielens-100k/test")
     """Directory of evaluation files that `mind.infer` reports on."""
-    item_features_file: Path | None = None
+    item_features_file: Annotated[Path | None, Effect.NOTHING] = None
     """CSV or Parquet with item_id and the columns that hyper_parameters.item_features names."""
-    model_save_path: Path = Path("artifacts")
+    model_save_path: Annotated[Path, Effect.NOTHING] = Path("artifacts")
     """Directory that receives one artifact directory per model version."""
     train_batch_size: int = Field(default=512, gt=0)
     """Training examples per step; the batch's targets are each other's negatives."""
-    infer_batch_size: int = Field(default=256, gt=0)
+    infer_batch_size: Annotated[int, Effect.ROUNDING] = Field(default=256, gt=0)
     """Users per evaluation batch."""
     epochs: int = Field(default=10, gt=0)
     """Passes over all training examples, at most."""
     patience: int = Field(default=5, gt=0)
     """Epochs without a better validation metric after which training stops."""
-    print_interval: int = Field(default=50, gt=0)
+    print_interval: Annotated[int, Effect.NOTHING] = Field(default=50, gt=0)
     """Steps between updates of the loss on the progress bar."""
-    checkpoint_interval_s: float = Field(default=600, ge=0)
+    checkpoint_interval_s: Annotated[float, Effect.NOTHING] = Field(default=600, ge=0)
     """Seconds between checkpoints, besides one after every epoch; a killed run goes on from the last. 0 writes none."""
-    use_gpu: bool = False
+    use_gpu: Annotated[bool, Effect.ROUNDING] = False
     """Train on the GPU; needs the paddlepaddle-gpu build."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic of matrix products; weights stay float32. bfloat16 needs use_gpu and a GPU since Ampere."""
-    seed: int = Field(default=2024, ge=0, lt=2**31)
+    seed: Annotated[int, Effect.CHANCE] = Field(default=2024, ge=0, lt=2**31)
     """Seed of everything random; the same seed, data and machine give the same artifact."""
 
     @model_validator(mode="after")
@@ -140,6 +161,32 @@ class Config(_Section):
         return self
 
 
+def runner_keys(*effects: Effect) -> set[str]:
+    """The keys of `runner` that have one of these effects."""
+    return {name for name, field in Runner.model_fields.items() if set(effects) & set(map(_effect, field.metadata))}
+
+
+def _effect(metadata: object) -> Effect | None:
+    return metadata if isinstance(metadata, Effect) else None
+
+
+FOLLOWERS = {
+    mark.leader: name
+    for name, field in HyperParameters.model_fields.items()
+    for mark in field.metadata
+    if isinstance(mark, Follows)
+}
+"""Hyper-parameters that another one follows, and those that follow them."""
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested sections by dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     """Read a YAML file and apply `section.key=value` overrides, values in YAML syntax.
 
@@ -161,21 +208,39 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {explain(error)}") from error
+        raise ConfigError(f"{path}: {explain(error, Config)}") from error
 
 
-def explain(error: ValidationError, secret: Collection[str] = ()) -> str:
-    """The faults that pydantic found, one line each: key, what is wrong, the value unless the key is secret."""
+def explain(error: ValidationError, model: type[BaseModel] | None = None, secret: Collection[str] = ()) -> str:
+    """The faults that pydantic found, one line each: key, what is wrong, the value unless the key is secret.
+
+    Args:
+        error: what pydantic raised.
+        model: the model that was validated; given, an unknown key is followed by the known key that is most like it.
+        secret: keys whose values are not shown.
+    """
     lines = []
     for fault in error.errors(include_url=False):
         key = ".".join(str(part) for part in fault["loc"]) or "configuration"
         if fault["type"] == "extra_forbidden":
-            lines.append(f"{key}: unknown key")
+            near = get_close_matches(key, _keys(model) if model else (), n=1)
+            lines.append(f"{key}: unknown key" + "".join(f"; did you mean {known}?" for known in near))
         elif isinstance(fault["input"], dict) or key in secret:  # a check across keys has all of them as its input
             lines.append(f"{key}: {fault['msg'].removeprefix('Value error, ')}")
         else:
             lines.append(f"{key}: {fault['msg'].removeprefix('Value error, ')} (value: {fault['input']!r})")
     return "\n".join(lines)
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Keys of a model and of the models in it, such as runner and runner.epochs."""
+    keys = []
+    for name, field in model.model_fields.items():
+        key, kind = prefix + (field.alias or name), field.annotation
+        keys.append(key)
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys += _keys(kind, f"{key}.")
+    return keys
 
 
 def _apply(tree: dict[str, Any], override: str) -> None:

@@ -2,7 +2,7 @@
 
 The items nearest to one of two similar vectors are nearly those nearest to the other, and the interests of a trained
 model differ only as far as a history does: many users need one or two searches, not four. Shared by the server and by
-`indexer tune`, which measures what that costs in recall. Knows nothing of Milvus.
+`indexer choose-index`, which measures what that costs in recall. Knows nothing of Milvus.
 """
 
 from itertools import pairwise
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mind.artifact import Float32
-from mind.milvus.collection import Hits, falling
+from mind.hits import Hits, falling
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 

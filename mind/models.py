@@ -17,8 +17,8 @@ from rich.text import Text
 
 from mind.artifact import VERSION_LENGTH
 from mind.choice.comparison import (
+    BARS,
     DEFAULT_METRIC,
-    SHOWN_METRICS,
     Group,
     best_model,
     by_data,
@@ -30,11 +30,13 @@ from mind.choice.comparison import (
     percent,
     ranked,
     shown_value,
+    sparkline,
     spread,
 )
 from mind.choice.manifests import Model, Shelf, read_shelf
 from mind.command import run
 from mind.errors import ArtifactError
+from mind.evaluation.metrics import SHOWN
 from mind.transfer import Models
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown", no_args_is_help=True)
@@ -43,7 +45,6 @@ stderr = Console(stderr=True, highlight=False, markup=False)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="Directory of models, such as artifacts.")]
 Metric = Annotated[str, typer.Option(metavar="NAME", help="Validation metric to rank by.")]
-BARS = "▁▂▃▄▅▆▇█"
 
 
 @app.callback()
@@ -63,7 +64,7 @@ def list_(
     """List the models, newest first, and what is wrong with those that cannot be used."""
     shelf = read_shelf(directory)
     if output_format == "json":
-        typer.echo(json.dumps([_row(model) for model in reversed(shelf.models)] + _unusable_rows(shelf), indent=2))
+        typer.echo(json.dumps([model.as_row() for model in reversed(shelf.models)] + _unusable_rows(shelf), indent=2))
         return
     if shelf.models:
         console.print(_list_table(shelf.models))
@@ -86,7 +87,7 @@ def compare(
     Models that differ in nothing but the seed are one row: mean ± sample standard deviation over n of them.
     """
     shelf = read_shelf(directory)
-    models = _chosen(shelf, version or [])
+    models = shelf.chosen(version or [])
     if not models:
         raise ArtifactError(f"{directory}: holds no usable model; `python -m mind.models list` says why")
     known = metrics_of(models)
@@ -153,42 +154,6 @@ def push(
     stderr.print(f"{path.name} {done} {models}", soft_wrap=True)
 
 
-def _chosen(shelf: Shelf, versions: list[str]) -> list[Model]:
-    """The models whose version starts so; all if none is named."""
-    if not versions:
-        return shelf.models
-    chosen: list[Model] = []
-    for version in versions:
-        found = {model.version: model for model in shelf.models if model.version.startswith(version)}
-        broken = [one for one in shelf.unusable if one.path.name.startswith(version)]
-        if not found and broken:
-            raise ArtifactError(f"{broken[0].path}: {broken[0].reason}")
-        if len(found) != 1:
-            what = "no model starts so" if not found else "several do: " + ", ".join(found)
-            raise ArtifactError(f"{shelf.directory}: model {version}: {what}")
-        chosen += found.values()
-    return chosen
-
-
-def _row(model: Model) -> dict[str, Any]:
-    manifest = model.manifest
-    hyper, data, metrics = manifest.hyper_parameters, manifest.data, manifest.metrics
-    return {
-        "version": model.version,
-        "path": str(model.path),
-        "created_at": manifest.created_at,
-        "items": hyper.item_count,
-        "embedding_dim": hyper.embedding_dim,
-        "num_interests": hyper.num_interests,
-        "hyper_parameters": hyper.model_dump(mode="json", by_alias=True),
-        "runner": metrics.runner,
-        "data": {"digest": data.digest, "users": data.users, "interactions": data.interactions},
-        "size_bytes": model.size_bytes,
-        "epoch": metrics.epoch,
-        "valid": metrics.valid,
-    }
-
-
 def _unusable_rows(shelf: Shelf) -> list[dict[str, Any]]:
     return [{"path": str(one.path), "unusable": one.reason} for one in shelf.unusable]
 
@@ -204,11 +169,11 @@ def _table() -> Table:
 
 def _list_table(models: list[Model]) -> Table:
     wide = console.width >= 105
-    metrics = [name for name in (SHOWN_METRICS if wide else (DEFAULT_METRIC,)) if name in metrics_of(models)]
+    metrics = [name for name in (SHOWN if wide else (DEFAULT_METRIC,)) if name in metrics_of(models)]
     table = _table()
     table.add_column("model", no_wrap=True)
     table.add_column("created, UTC", no_wrap=True)
-    for heading in ("items", "dim", "K", "data", "MB", "epoch", *(f"{SHOWN_METRICS[name]} %" for name in metrics)):
+    for heading in ("items", "dim", "K", "data", "MB", "epoch", *(f"{SHOWN[name]} %" for name in metrics)):
         table.add_column(heading, justify="right", no_wrap=True)
     for model in reversed(models):
         manifest = model.manifest
@@ -247,13 +212,13 @@ def _settings_table(groups: list[Group], keys: list[str]) -> Table:
 
 def _metrics_table(groups: list[Group], metric: str) -> Table:
     known = metrics_of(model for one in groups for model in one.models)
-    names = [name for name in dict.fromkeys([metric, *SHOWN_METRICS]) if name in known]
+    names = [name for name in dict.fromkeys([metric, *SHOWN]) if name in known]
     curves = [one.curve(metric) for one in groups]
     points = [value for curve in curves for value in curve]
     low, high = min(points, default=0), max(points, default=0)
     table = _table()
     table.add_column("")
-    for heading in ("n", "epoch", *(f"{SHOWN_METRICS.get(name, name)} %" for name in names)):
+    for heading in ("n", "epoch", *(f"{SHOWN.get(name, name)} %" for name in names)):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("by epoch" if points else "", no_wrap=True)
     if points:
@@ -263,12 +228,6 @@ def _metrics_table(groups: list[Group], metric: str) -> Table:
         spreads = [spread(one, name) for name in names]
         table.add_row(label, str(len(one.models)), epochs_kept(one), *spreads, sparkline(curve, low, high))
     return table
-
-
-def sparkline(values: list[float], low: float, high: float) -> str:
-    """One bar a value; `low` and `high` are the ends of the scale, the same for all that are compared."""
-    scale = (len(BARS) - 1) / (high - low) if high > low else 0
-    return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
 if __name__ == "__main__":

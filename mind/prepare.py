@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -12,19 +11,16 @@ if line := missing("train", "pyarrow", "safetensors", "typer"):
     sys.exit(line)
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from mind.command import run
-from mind.data.datasets import DATASETS
+from mind.data.datasets import DATASETS, data_file
 from mind.data.download import fetch
 from mind.data.interactions import Interactions, Report, read_interactions
-from mind.data.paddlerec import replacing, write_eval, write_train
+from mind.data.prepared import write_split
 from mind.data.split import Split, split
-from mind.errors import DataError
 from mind.sequences import EvalCases, Int64
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -111,9 +107,8 @@ def main(
 
     Duplicates are dropped, times are put in order, malformed rows are skipped and reported with their lines.
     """
-    dataset = DATASETS.get(source)
     items = None
-    if dataset:
+    if dataset := DATASETS.get(source):
         _refuse(context, source, [FILES, SPLIT] if dataset.comes_split else [FILES])
         data = dataset.read(archive or fetch(source, dataset.sources, cache_dir))
         if isinstance(data, Split):
@@ -122,11 +117,8 @@ def main(
             parts, items = _split(data.interactions, data.report, seed, min_interactions), data.items
     else:
         _refuse(context, "a file", [NAMES])
-        file = Path(source)
-        if not file.suffix and not file.exists():
-            raise DataError(f"{source}: is no file, and data by name are: {', '.join(DATASETS)}")
-        interactions, report = read_interactions(
-            file,
+        found = read_interactions(
+            data_file(source),
             user,
             item,
             time,
@@ -134,8 +126,8 @@ def main(
             header=header.split(",") if header else None,
             max_malformed=max_malformed,
         )
-        parts = _split(interactions, report, seed, min_interactions)
-    _write(output, parts, items)
+        parts = _split(*found, seed, min_interactions)
+    write_split(output, parts, items)
     console.print(_summary(parts))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
 
@@ -155,19 +147,6 @@ def _split(interactions: Interactions, report: Report, seed: int, min_interactio
     if parts.dropped_users:
         console.print(f"users dropped, fewer than {min_interactions} interactions: {parts.dropped_users:,}")
     return parts
-
-
-def _write(output: Path, parts: Split, items: pa.Table | None) -> None:
-    """All files are written before the first one takes its place."""
-    with ExitStack() as files:
-        train, valid, test = (
-            files.enter_context(replacing(output / part / f"{part}.txt")) for part in ("train", "valid", "test")
-        )
-        write_train(train, parts.train)
-        write_eval(valid, parts.valid)
-        write_eval(test, parts.test)
-        if items is not None:
-            pq.write_table(items, files.enter_context(replacing(output / "items.parquet")))
 
 
 def _summary(parts: Split) -> Table:

@@ -1,12 +1,9 @@
 """The command that trains: `python -m mind.train -m mind/config.yaml`."""
 
-import hashlib
-import json
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from mind.extras import missing
 
@@ -17,15 +14,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mind.artifact import check_writable, write_artifact
+from mind.artifact import check_writable
 from mind.command import ConfigFile, Overrides, run
 from mind.config import Config, load_config
-from mind.data.features import FeatureTable, read_features
-from mind.data.paddlerec import digests, read_eval, read_train
-from mind.sequences import EvalCases, Sequences
+from mind.evaluation.metrics import SELECTED_BY, SHOWN
 from mind.training.checkpoint import Checkpoint
-from mind.training.loop import SELECTED_BY, Epoch, Trained, train
+from mind.training.inputs import Inputs, checkpoint_of, read_inputs
+from mind.training.loop import Epoch, Trained
 from mind.training.parallel import Ranks
+from mind.training.run import train_and_write
 
 EPILOG = """Examples:
 
@@ -62,12 +59,9 @@ def main(
         console.print(f"going on from {checkpoint.path}; --no-resume starts anew", soft_wrap=True)
     console.print(_heading(valid is not None), style="bold")
     started = time.perf_counter()
-    trained = _train(settings, inputs, checkpoint, ranks)
-    if not ranks.leads:
+    trained, path = _train(settings, inputs, checkpoint, ranks)
+    if path is None:
         return
-    path = write_model(settings, inputs, trained)
-    if checkpoint:
-        checkpoint.remove()  # only now: a full disk must not cost the training
     console.print(
         f"epoch {trained.best.number} kept after {time.perf_counter() - started:.0f} s; "
         f"model {path.name} written to {path}",
@@ -75,7 +69,9 @@ def main(
     )
 
 
-def _train(settings: Config, inputs: "Inputs", checkpoint: Checkpoint | None, ranks: Ranks) -> Trained:
+def _train(
+    settings: Config, inputs: Inputs, checkpoint: Checkpoint | None, ranks: Ranks
+) -> tuple[Trained, Path | None]:
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(bar_width=30),
@@ -92,30 +88,7 @@ def _train(settings: Config, inputs: "Inputs", checkpoint: Checkpoint | None, ra
         def on_epoch(epoch: Epoch) -> None:
             console.print(_epoch_line(epoch))
 
-        return train(
-            settings,
-            inputs.sequences,
-            inputs.valid,
-            on_step,
-            on_epoch,
-            features=inputs.features,
-            checkpoint=checkpoint,
-            ranks=ranks,
-        )
-
-
-RUN_KEYS_THAT_CHANGE_NOTHING = {
-    "train_data_dir",
-    "valid_data_dir",
-    "test_data_dir",
-    "item_features_file",
-    "model_save_path",
-    "print_interval",
-    "checkpoint_interval_s",
-}
-"""Keys of `runner` that may differ between a killed run and the one that goes on from its checkpoint."""
-SHOWN = {"recall@20": "R@20", "recall@50": "R@50", "ndcg@50": "NDCG@50", "hit_rate@50": "Hit@50"}
-"""Validation metrics that are printed after every epoch, in per cent, and their headings."""
+        return train_and_write(settings, inputs, checkpoint, on_step, on_epoch, ranks)
 
 
 def _heading(validated: bool) -> str:
@@ -125,64 +98,6 @@ def _heading(validated: bool) -> str:
 def _epoch_line(epoch: Epoch) -> str:
     line = f"{epoch.number:>5}  {epoch.loss:.4f}  {epoch.examples_per_s:>10,.0f}"
     return line + "".join(f"{100 * epoch.metrics[name]:>11.2f}" for name in SHOWN if name in epoch.metrics)
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a run reads before it trains."""
-
-    sequences: Sequences
-    """The training users."""
-    valid: EvalCases | None
-    """The users that choose the best epoch."""
-    features: FeatureTable | None
-    """Of the items."""
-    fingerprint: dict[str, Any]
-    """What all of it was read from; becomes `data` in the manifest."""
-
-
-def read_inputs(settings: Config) -> Inputs:
-    """Read the data of a run. Raises DataError."""
-    runner, hyper = settings.runner, settings.hyper_parameters
-    sequences = read_train(runner.train_data_dir)
-    valid = read_eval(runner.valid_data_dir) if runner.valid_data_dir else None
-    named = runner.item_features_file if hyper.item_features else None
-    features = read_features(named, hyper.item_features) if named else None
-    fingerprint: dict[str, Any] = {"files": digests(runner.train_data_dir)}
-    if runner.valid_data_dir:
-        fingerprint["valid"] = digests(runner.valid_data_dir)
-    if named:
-        fingerprint["item_features"] = digests(named)
-    fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
-    return Inputs(sequences, valid, features, fingerprint)
-
-
-def checkpoint_of(settings: Config, inputs: Inputs, resume: bool = True) -> Checkpoint | None:
-    """The checkpoint of this run, that is of the same settings and data, wherever they lie; None if none is wanted."""
-    if not settings.runner.checkpoint_interval_s:
-        return None
-    same = settings.model_dump(mode="json", exclude={"runner": RUN_KEYS_THAT_CHANGE_NOTHING})
-    digest = hashlib.sha256(json.dumps([same, inputs.fingerprint], sort_keys=True).encode()).hexdigest()
-    return Checkpoint(settings.runner.model_save_path, digest[:12], resume)
-
-
-def write_model(settings: Config, inputs: Inputs, trained: Trained) -> Path:
-    """Write a trained model under runner.model_save_path; gives its directory. Raises ArtifactError."""
-    curves = [{"epoch": epoch.number, "loss": epoch.loss, "valid": epoch.metrics} for epoch in trained.epochs]
-    best = trained.best
-    return write_artifact(
-        settings.runner.model_save_path,
-        settings.hyper_parameters.model_copy(update={"item_count": len(trained.weights.item_id)}),
-        trained.weights,
-        data=inputs.fingerprint,
-        metrics={
-            "epoch": best.number,
-            "loss": best.loss,
-            "valid": best.metrics,
-            "epochs": curves,
-            "runner": settings.runner.model_dump(mode="json", exclude=RUN_KEYS_THAT_CHANGE_NOTHING),
-        },
-    )
 
 
 if __name__ == "__main__":

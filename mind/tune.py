@@ -1,11 +1,9 @@
 """The command that searches for settings: `python -m mind.tune -m mind/config.yaml --trials 20 --space ...`."""
 
-import os
 import shlex
 import sys
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from mind.extras import missing
 
@@ -18,20 +16,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from mind.artifact import check_writable
 from mind.choice.comparison import DEFAULT_METRIC, percent, plain
-from mind.choice.manifests import Data
-from mind.choice.search import Running, Search
-from mind.choice.space import as_overrides, check_space, parse_space, unsearched
+from mind.choice.search import Running, Search, open_search
 from mind.choice.study import Outcome, Study, best_of
 from mind.command import ConfigFile, Overrides, run
-from mind.config import Config, load_config
 from mind.errors import ConfigError
 
-METRICS = tuple(f"{name}@{n}" for n in (20, 50) for name in ("recall", "ndcg", "hit_rate"))
 TOP = 10
-TRIALS = "trials"
-"""Directory under runner.model_save_path for the models of a search: no build takes the newest of these."""
+"""Trials that the table at the end shows."""
 EPILOG = """Example:
 
 python -m mind.tune -m mind/config.yaml --trials 20 --space 'hyper_parameters.embedding_dim=[32, 64, 128]'
@@ -67,45 +59,18 @@ def main(
     Models go to trials/ under runner.model_save_path, where no build takes the newest from. The test users are never
     read. The same command goes on with a search that was stopped or killed.
     """
-    overrides = override or []
-    searched = parse_space(space or [])
-    settings = load_config(config, overrides)
-    check_space(searched, config, overrides)
-    runner, models = settings.runner, settings.runner.model_save_path / TRIALS
-    if runner.valid_data_dir is None:
-        raise ConfigError("runner.valid_data_dir: a search needs validation data")
-    if metric not in METRICS:
-        raise ConfigError(f"--metric {metric}: expected one of {', '.join(METRICS)}")
-    check_writable(models)
-    if jobs > 1:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the trials share the cores
-    identity = {"metric": metric, "data": _fingerprint(settings), "settings": unsearched(settings, searched)}
-    file = study or models / "study.jsonl"
-    found = Study(file, identity, searched, runner.seed)
+    opened = open_search(config, override or [], space or [], metric, study, jobs, prune)
+    found, file = opened.study, opened.file
     _say_resumed(found, file, trials)
-    saved = as_overrides({"runner.model_save_path": str(models)})
-    search = Search(found, metric, partial(_configure, config, overrides + saved), prune)
     try:
-        _run(search, found, trials, jobs, metric)
+        _run(opened.search, found, trials, jobs, metric)
     except KeyboardInterrupt as error:
         done = len(found.outcomes())
         console.print(f"stopped; {file} keeps {done} of {trials} trials, the same command goes on", soft_wrap=True)
         raise typer.Exit(130) from error
     finally:
         found.close()
-    _report(found, models, metric, list(searched))
-
-
-def _fingerprint(settings: Config) -> dict[str, Any]:
-    """Of the data that every trial reads; the digest is the one that `mind.models list` shows."""
-    from mind.train import read_inputs  # not before the options are known to be right: Paddle takes its time
-
-    data = Data.model_validate(read_inputs(settings).fingerprint)
-    return {"digest": data.digest, "features": [digest[:8] for digest in data.item_features.values()]}
-
-
-def _configure(config: Path, overrides: list[str], chosen: dict[str, object]) -> Config:
-    return load_config(config, [*overrides, *as_overrides(chosen)])
+    _report(found, opened.models, metric, opened.keys)
 
 
 def _say_resumed(study: Study, file: Path, trials: int) -> None:

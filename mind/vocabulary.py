@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from mind.sequences import Int64
+from mind.sequences import Int64, pad_last
+
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -23,3 +26,21 @@ class Vocabulary:
             return np.zeros_like(item_id)
         position = np.minimum(np.searchsorted(self.item_id, item_id), len(self.item_id) - 1)
         return np.where(self.item_id[position] == item_id, position + 1, 0)
+
+    def look_up(self, item_id: Int64, offsets: Int64, maxlen: int) -> tuple[Int64, Int64, Mask]:
+        """Turn histories into what an encoder takes: unknown items are dropped, then the newest `maxlen` are kept.
+
+        Args:
+            item_id: [n] int64, external ids of all histories, oldest first, one history after the other.
+            offsets: [B + 1] int64, where each history starts.
+            maxlen: L.
+
+        Returns:
+            hist_index: [B, L] int64 rows, oldest first, 0-padded on the right.
+            seq_len: [B] int64, the items of each row.
+            known: [n] bool, which of the ids are known.
+        """
+        item_index = self.item_index(item_id)
+        known: Mask = item_index > 0
+        known_offsets = np.concatenate([[0], np.cumsum(known)])[offsets]
+        return *pad_last(item_index[known], known_offsets, maxlen), known

@@ -1,22 +1,22 @@
-"""`python -m server`."""
+"""The program `python -m server`: reads the options and starts one server or several."""
 
 import sys
 
 from mind.extras import missing
 from server.signals import leave_when_told
 
-_NEEDED = ("grpc_health", "prometheus_client", "pydantic_settings", "pymilvus", "safetensors")
+_NEEDED = ("grpc_health", "prometheus_client", "pymilvus", "safetensors", "typer")
 
 
 def main() -> int:
-    """Serve; the exit code is 0 after a stop, 1 for options that cannot work, 2 for unknown ones."""
+    """Serve until told to stop; the exit code is 0 then, 1 for options that cannot work, 2 for unknown options."""
     leave_when_told()
     if line := missing("server", *_NEEDED):
         print(line, file=sys.stderr)
         return 1
-    from mind.errors import ConfigError  # what takes time comes after it
+    from mind.errors import ConfigError  # slow imports come after the signal handlers
+    from server.options import load_settings
     from server.processes import run, run_together
-    from server.settings import load_settings
 
     try:
         settings = load_settings(sys.argv[1:])

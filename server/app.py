@@ -16,9 +16,11 @@ from grpc_reflection.v1alpha import reflection
 from mind.artifact import Artifact
 from mind.encoder import Encoder, NumpyEncoder
 from mind.errors import ConfigError
+from mind.milvus.aio_session import AioSession
+from mind.milvus.aio_store import MilvusStore
+from mind.milvus.aio_user_store import MilvusUserStore
 from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, recall_pb2
-from server.breaker import GuardedStore
 from server.edge.admin import AdminService
 from server.edge.calls import Calls
 from server.edge.door import Door
@@ -28,14 +30,15 @@ from server.edge.tls import server_credentials
 from server.edge.tokens import Tokens
 from server.edge.user_service import UserService
 from server.edge.wire import keep_quiet_about_callers, register
-from server.errors import ServerError, StoreUnavailableError
-from server.listeners import make_telemetry
+from server.errors import Failure, StoreUnavailableError
+from server.instrumentation import make_telemetry
+from server.ports import ItemStore
 from server.release import Release, Releases, watch
+from server.serving.breaker import Breaker
 from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 from server.signals import leave_when_told
-from server.store import ItemStore, MilvusStore
-from server.users.store import MilvusUserStore, UserStore
+from server.users.ports import UserStore
 from server.watching.telemetry import SILENT, Telemetry
 
 logger = logging.getLogger(__name__)
@@ -44,14 +47,14 @@ RECALL = recall_pb2.DESCRIPTOR.services_by_name["RecallService"]
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
 GC_THRESHOLDS = (20_000, 20, 20)
-"""Of `gc.set_threshold`: objects that requests in progress hold are far fewer, so only a leak reaches them."""
+"""For `gc.set_threshold`: requests in progress hold far fewer objects, so only a leak reaches these numbers."""
 
 FIRST_LOOK_S = 10.0
-"""How long a server that starts waits for its first release before it answers, if only to say why it cannot serve."""
+"""Longest time that a starting server waits for its first release before it answers calls, with an error if need be."""
 
 
 class RecallServer:
-    """A gRPC server around a store; start it, stop it."""
+    """A gRPC server that searches a store."""
 
     def __init__(
         self,
@@ -60,15 +63,26 @@ class RecallServer:
         user_store: UserStore | None = None,
         telemetry: Telemetry = SILENT,
     ) -> None:
-        """Raises ConfigError if the address is taken, or certificates or tokens cannot be used.
+        """Put the server together and take its port; nothing is answered before `start`.
 
-        `user_store`: None if users are not remembered.
+        Args:
+            settings: the options.
+            store: Milvus, as far as items are concerned.
+            user_store: Milvus, as far as users are concerned; None if users are not remembered.
+            telemetry: is told what happens.
+
+        Raises:
+            ConfigError: the address is taken, or certificates or tokens cannot be used.
         """
         self._settings = settings
-        self._store = store = GuardedStore(store, self._probe(store), self._tell_health)
+        self._breaker = Breaker(self._probe(store), self._tell_health)
+        # Loading is not guarded: a collection that is not loaded keeps the breaker open, and loading it closes it.
+        self._store = store = self._breaker.guard(store, unguarded=("load", "close"))
         self._telemetry = telemetry
-        self._usable = self._serving = False
-        """Whether a release is loaded and, when Milvus was last asked, in its memory."""
+        self._usable = False
+        """Whether a release is loaded and Milvus, when asked last, had its collection in memory."""
+        self._serving = False
+        """Whether health checks say SERVING."""
         self._encoder_lost = False
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._health = HealthServicer()
@@ -90,7 +104,7 @@ class RecallServer:
         if telemetry.metrics:
             telemetry.metrics.follow(lambda: self._door.in_progress, lambda: pipeline.queued_users)
         self._server = grpc.aio.server(options=_channel_options(settings))
-        self._users = UserService(settings, user_store, self._encode_on, store)
+        self._users = UserService(settings, user_store and self._breaker.guard(user_store), self._encode_on)
         self._add_services(RecallService(settings, self.releases, pipeline, store, self._users))
         self.port = self._listen()
         self._watching: list[asyncio.Task[None]] = []
@@ -120,9 +134,9 @@ class RecallServer:
             raise ConfigError(f"--listen {settings.listen}: the address cannot be used, or is taken") from error
 
     async def start(self) -> None:
-        """Follow releases, and answer calls once the first is loaded or known to be missing, NOT_SERVING until then.
+        """Follow releases, and answer calls once the first release is loaded or known to be missing.
 
-        Callers with several servers would otherwise bring their calls to the one that has nothing to answer with.
+        Otherwise a caller that knows several servers would send its calls to the one that has nothing to answer with.
         """
         keep_quiet_about_callers()
         looked = asyncio.Event()
@@ -141,22 +155,23 @@ class RecallServer:
         await self._server.start()
 
     async def stop(self, drain_s: float) -> None:
-        """Say NOT_SERVING, let calls in progress finish, `drain_s` seconds at most, and go."""
+        """Say NOT_SERVING, let calls in progress finish for at most `drain_s` seconds, and stop."""
         for task in self._watching:
             task.cancel()
         await self._health.enter_graceful_shutdown()
         await self._door.close()
         self._health.end_streams()
-        await self._server.stop(drain_s)  # hangs up, so that callers with other servers leave; a second stop crashes it
+        await self._server.stop(drain_s)  # hangs up, so that callers go to other servers; a second stop crashes it
+        self._breaker.close()
         await self._store.close()
         self._encode_on.shutdown()
         self._telemetry.close()
 
-    def _on_check(self, release: Release | None, error: ServerError | None) -> None:
+    def _on_check(self, release: Release | None, error: Failure | None) -> None:
         metrics = self._telemetry.metrics
         if metrics and release and not error:
             metrics.set_release(release.model_version, release.collection)
-        elif metrics and not isinstance(error, StoreUnavailableError):  # which says nothing of the release
+        elif metrics and not isinstance(error, StoreUnavailableError):  # which says nothing about the release
             metrics.set_refused(new_reason=str(error) != self.releases.refused)
 
     def _probe(self, store: ItemStore) -> Callable[[], Awaitable[None]]:
@@ -169,17 +184,17 @@ class RecallServer:
         return probe
 
     async def _lose_encoder(self) -> None:
-        """A GPU that failed stays failed for this process: whoever watches `liveness` starts another."""
+        """Say NOT_SERVING for good, `liveness` included: only a new process gets a failed GPU back."""
         self._encoder_lost = True
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._tell_health()
 
     async def _tell_health(self) -> None:
-        serving = self._usable and not self._encoder_lost and (self._settings.degraded or not self._store.open)
+        serving = self._usable and not self._encoder_lost and (self._settings.degraded or not self._breaker.open)
         if serving and not self._serving:
             logger.info("health is SERVING")
         elif self._serving and not serving:
-            silent = "Milvus does not answer" if self._store.open else "Milvus lost the collection"
+            silent = "Milvus does not answer" if self._breaker.open else "Milvus lost the collection"
             lost = "the encoder fails at what it could encode before; start this process again"
             logger.warning("health is NOT_SERVING: %s", lost if self._encoder_lost else self.releases.refused or silent)
         self._serving = serving
@@ -193,7 +208,7 @@ class RecallServer:
 def _channel_options(settings: Settings) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
-        # or a second server on this port would silently take half the callers
+        # otherwise a second server on this port would silently take half of the callers
         ("grpc.so_reuseport", int(settings.processes > 1)),
     ]
     if settings.max_connection_age_s:
@@ -203,29 +218,18 @@ def _channel_options(settings: Settings) -> list[tuple[str, int]]:
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises ConfigError for options that cannot work."""
-    client_cert, client_key = settings.milvus_client_cert, settings.milvus_client_key
-    timeout_s = settings.search_timeout_ms / 1000
     telemetry = make_telemetry(settings)
-    store = MilvusStore(
-        settings.milvus_uri,
-        settings.milvus_secret,
-        settings.milvus_db_name,
-        settings.milvus_ca_cert,
-        timeout_s,
-        client_cert=(client_cert, client_key) if client_cert and client_key else None,
-        server_name=settings.milvus_server_name,
-        on_error=telemetry.count_store_error,
-    )
-    is_lite = settings.milvus_uri.endswith(".db")
-    users = MilvusUserStore(store, is_lite, timeout_s) if settings.users else None
+    connection = settings.connection(settings.search_timeout_ms / 1000)
+    store = MilvusStore(AioSession(connection, telemetry.count_store_error))
+    users = MilvusUserStore(store) if settings.users else None
     server = RecallServer(settings, store, users, telemetry)
-    leave_when_told()  # once more: the import of Paddle resets signal handlers
+    leave_when_told()  # again: the import of Paddle resets signal handlers
     await server.start()
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
     if parent := multiprocessing.parent_process():
-        asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)  # killed, it cannot tell us to stop
+        asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)  # the parent was killed
     _tame_garbage_collector()
     address = settings.listen.rpartition(":")[0] + f":{server.port}"
     logger.info("listening on %s%s", address, " with TLS" if settings.tls_cert else "")
@@ -236,7 +240,7 @@ async def serve(settings: Settings) -> None:
 
 
 def _tame_garbage_collector() -> None:
-    """Look for cycles seldom, and never among what imports made: it held every caller up, by 20 ms of a p99 of 70."""
+    """Collect cycles seldom, and never look at the objects of imports: that took 20 ms of a p99 latency of 70 ms."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
@@ -246,7 +250,7 @@ def _encoder_maker(settings: Settings) -> Callable[[Artifact], Encoder]:
     if settings.encoder == "numpy":
         return lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
     try:
-        from mind.paddle_encoder import PaddleEncoder, check_device  # only now is Paddle needed
+        from mind.paddle_encoder import PaddleEncoder, check_device  # not above: a NumPy server has no Paddle
     except ModuleNotFoundError as error:
         raise ConfigError("--encoder paddle: PaddlePaddle is not installed; it is the extra cpu or gpu") from error
     check_device(settings.device)

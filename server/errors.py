@@ -1,25 +1,27 @@
-"""What can go wrong while serving. Only `server.edge.door` knows which gRPC status each becomes.
+"""The errors of serving. Only `server.edge.door` knows which gRPC status each becomes.
 
 ServerError
 ├── InvalidRequestError        the request breaks a limit or its filter cannot be used
 ├── OverloadedError            too much is in progress; come back later
 ├── DeadlineExceededError      the caller's time ran out
-├── UnauthenticatedError       a call without the right token
-├── DisabledError              a method that is turned off
-├── RefusedError               an admin call that would take the released collection away
+├── UnauthenticatedError       the call carries no valid token
+├── DisabledError              the method is turned off
+├── RefusedError               an admin call would drop the released collection
 ├── UserVectorsIncompleteError not all remembered users are encoded with this model yet
 ├── NotReadyError              no release has been loaded yet
-├── StoppingError              the server is on its way out
-├── ReleaseRefusedError        a release fails a check; the one before it keeps serving
-└── StoreError                 Milvus
-    ├── StoreUnavailableError  cannot be reached, does not answer in time, or has yet to load the collection
-    │   └── StoreTimeoutError  was waited for; asking again would only add to its load
-    └── CollectionGoneError    the collection is missing
+├── StoppingError              the server is stopping
+└── ReleaseRefusedError        a release fails a check; the release before it keeps serving
+
+What goes wrong with Milvus is a `StoreError` (`mind.milvus.errors`).
 """
+
+from mind.milvus.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
+
+__all__ = ["CollectionGoneError", "StoreError", "StoreTimeoutError", "StoreUnavailableError"]
 
 
 class ServerError(Exception):
-    """`str()` is for the caller; `reason` is stable and for programs (google.rpc.ErrorInfo)."""
+    """An error of serving: `str()` is for people, `reason` is stable and for programs (google.rpc.ErrorInfo)."""
 
     reason = "INTERNAL"
 
@@ -52,16 +54,16 @@ class DeadlineExceededError(ServerError):
 
 
 class UnauthenticatedError(ServerError):
-    """A call without the right token."""
+    """The call carries no valid token."""
 
     def __init__(self, message: str, reason: str) -> None:
-        """`reason`: which token is meant, TOKEN or ADMIN_TOKEN."""
+        """`reason`: which token is missing, TOKEN or ADMIN_TOKEN."""
         super().__init__(message)
         self.reason = reason
 
 
 class DisabledError(ServerError):
-    """A method that is turned off."""
+    """The method is turned off."""
 
     def __init__(self, message: str, reason: str) -> None:
         """`reason`: what is turned off, EXPLAIN_OFF or USERS_DISABLED."""
@@ -70,7 +72,7 @@ class DisabledError(ServerError):
 
 
 class RefusedError(ServerError):
-    """An admin call that would take the released collection away."""
+    """An admin call would drop the released collection."""
 
     reason = "COLLECTION_IS_LIVE"
 
@@ -88,34 +90,18 @@ class NotReadyError(ServerError):
 
 
 class StoppingError(ServerError):
-    """The server is on its way out."""
+    """The server is stopping."""
 
     reason = "STOPPING"
 
 
 class ReleaseRefusedError(ServerError):
-    """A release fails a check; the one before it keeps serving."""
+    """A release fails a check; the release before it keeps serving."""
 
     reason = "RELEASE_REFUSED"
 
 
-class StoreError(ServerError):
-    """Milvus answered with something that is none of the cases below."""
-
-    reason = "STORE_FAILED"
-
-
-class StoreUnavailableError(StoreError):
-    """Milvus cannot be reached, does not answer in time, or has yet to load the collection."""
-
-    reason = "STORE_UNAVAILABLE"
-
-
-class StoreTimeoutError(StoreUnavailableError):
-    """Milvus was asked and did not answer in time; asking again would only add to its load."""
-
-
-class CollectionGoneError(StoreError):
-    """The collection is missing."""
-
-    reason = "COLLECTION_GONE"
+FAILURES = (ServerError, StoreError)
+"""What `except` catches where a call may fail for a reason of ours or of Milvus."""
+Failure = ServerError | StoreError
+"""The same as a type."""

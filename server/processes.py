@@ -1,7 +1,7 @@
-"""A server in this process, with its logging and event loop, or several in processes of their own behind one port.
+"""Runs one server in this process, or several servers, each in a process of its own, behind one port.
 
-The kernel spreads the callers' connections over those that listen (SO_REUSEPORT). Each is a whole server with a queue
-and a release of its own; they end together.
+The kernel spreads the callers' connections over the processes (SO_REUSEPORT). Each process is a whole server with a
+queue and a release of its own. When one of them ends, all end.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ from server.watching.logs import formatter
 logger = logging.getLogger(__name__)
 
 _NOISY = ("pymilvus", "milvus_lite", "faiss")
-"""They log a traceback for every failed call, and what nobody asked for."""
+"""Libraries that log a traceback for every failed call; their log lines are dropped."""
 
 
 def run(settings: Settings) -> int:
-    """Serve in this process until SIGTERM or SIGINT; the exit code is 0 or, for options that cannot work, 1."""
+    """Serve in this process until SIGTERM or SIGINT. The exit code is 0, or 1 for options that cannot work."""
     _log(settings)
     _admit_many_connections()
-    from server.app import serve  # after --help, which should not wait for pymilvus
+    from server.app import serve  # not above: --help must not wait for pymilvus
 
-    for name in (*_NOISY, *logging.root.manager.loggerDict):  # after their import, which sets levels of its own
+    for name in (*_NOISY, *logging.root.manager.loggerDict):  # after the import of these libraries, which sets levels
         if name.split(".")[0] in _NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -44,10 +44,10 @@ def run(settings: Settings) -> int:
 
 
 def run_together(settings: Settings) -> int:
-    """Serve in `settings.processes` others until SIGTERM or SIGINT, or until one of them ends by itself.
+    """Serve in `settings.processes` processes until SIGTERM or SIGINT, or until one of them ends by itself.
 
     Returns:
-        0 if all stopped as they were told to, or else 1.
+        The exit code: 0 if all stopped when they were told to, or else 1.
 
     Raises:
         ConfigError: the address is taken.
@@ -80,7 +80,7 @@ def run_together(settings: Settings) -> int:
 
 
 def _settings_of(number: int, settings: Settings, listen: str) -> Settings:
-    """Those of one server, of a class that can be pickled: the common address, and one of its own for metrics."""
+    """The settings of one process: the common address, and a port of its own for metrics. They can be pickled."""
     host, _, port = settings.metrics_listen.rpartition(":")
     metrics_listen = f"{host}:{int(port) + number}" if port not in ("", "0") else settings.metrics_listen
     return Settings.model_construct(**settings.model_dump() | {"listen": listen, "metrics_listen": metrics_listen})
@@ -92,7 +92,7 @@ def _run(settings: Settings) -> None:
 
 
 def _admit_many_connections() -> None:
-    """As many descriptors as the system allows; the usual 1,024 would turn the next connection away unheard."""
+    """Allow as many open files as the system permits; at the usual 1,024 the next connection would fail silently."""
     try:
         import resource
     except ImportError:  # Windows
@@ -105,7 +105,7 @@ def _log(settings: Settings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(settings.log_format, several=settings.processes > 1))
     logging.basicConfig(level=settings.log_level, handlers=[handler])
-    logging.getLogger("faiss").setLevel(logging.CRITICAL)  # it talks while it is imported
+    logging.getLogger("faiss").setLevel(logging.CRITICAL)  # it logs while it is imported
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -119,11 +119,11 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 @contextmanager
 def _reserved(listen: str) -> Iterator[str]:
-    """The address with a port that is ours, so that nobody else's server can take half of the callers."""
+    """Reserve the port of an address, so that no other server can take half of the callers. Gives host and port."""
     host, _, port = listen.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family, socket.SOCK_STREAM) as alone:  # fails if anybody listens, whatever their options
+        with socket.socket(family, socket.SOCK_STREAM) as alone:  # fails if any process listens, whatever its options
             alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             alone.bind((host.strip("[]"), int(port)))
             port = str(alone.getsockname()[1])

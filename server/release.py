@@ -1,7 +1,8 @@
 """The released pair of model and collection: found through the alias, checked, warmed up, swapped in one assignment.
 
-The alias in Milvus is the release pointer for both. A release that fails a check is refused and the one before it keeps
-serving. The pair before the current one stays in memory, for requests in progress and for an instant rollback.
+The alias in Milvus names the release, model and collection together. A release that fails a check is refused, and the
+one before it keeps serving. The pair before the current one stays in memory, for requests in progress and for a quick
+rollback.
 """
 
 import asyncio
@@ -23,33 +24,34 @@ from mind.sequences import Int64
 from mind.transfer import Models
 from mind.vocabulary import Vocabulary
 from server.errors import (
+    FAILURES,
     CollectionGoneError,
+    Failure,
     NotReadyError,
     ReleaseRefusedError,
-    ServerError,
     StoreError,
     StoreUnavailableError,
 )
-from server.store import ItemStore
+from server.ports import ItemStore
 
 logger = logging.getLogger(__name__)
 
 COMPARED_VECTORS = 16
-"""Stored vectors that are compared with the artifact."""
+"""How many stored vectors are compared with the artifact."""
 REFUSED_AGAIN_S = (5, 300)
-"""When a refused release is checked anew: after the first refusal, doubled after every other, and at most."""
+"""Pause in seconds before a refused release is checked again: the first, which doubles each time, and the longest."""
 POPULAR_LISTED = 2_000
-"""Length of the popular list; the fallback cannot give more."""
+"""Length of the popular list, and so the most candidates that a user without a history gets."""
 
 
 @dataclass(frozen=True)
 class Popular:
-    """What users without a usable history get, best first."""
+    """The popular items, best first, for users without a usable history."""
 
     item_ids: Int64
     """[P] int64."""
     scores: Float32
-    """[P] float32: share of all training interactions."""
+    """[P] float32, the share of all training interactions that were with the item."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ class Release:
     item_embedding: Float32
     """[N + 1, D] float32, row 0 padding."""
     golden_history: tuple[Int64, Int64]
-    """[1, L] and [1] int64, a history that the encoder is known to encode: its rows, and their number."""
+    """[1, L] int64 rows of the item table and [1] int64 length of a history that the encoder is known to encode."""
     golden_interest_vectors: Float32
-    """[G, K, D] float32, of real histories; for warming up."""
+    """[G, K, D] float32, interest vectors of real histories, for warming up."""
     popular: Popular
 
 
@@ -79,11 +81,11 @@ class _Refusal:
     error: ReleaseRefusedError
     times: int
     again_at: float
-    """On the clock of `time.monotonic`."""
+    """When it is checked again, on the clock of `time.monotonic`."""
 
 
 class Releases:
-    """Follows the alias; `current` is what requests use."""
+    """Follows the alias. Requests use `current`."""
 
     def __init__(
         self,
@@ -91,16 +93,16 @@ class Releases:
         models: Models,
         make_encoder: Callable[[Artifact], Encoder],
         keep_previous: bool = True,
-        on_check: Callable[[Release | None, ServerError | None], None] = lambda *_: None,
+        on_check: Callable[[Release | None, Failure | None], None] = lambda *_: None,
     ) -> None:
-        """Make one; nothing is loaded yet.
+        """Prepare to follow; nothing is loaded yet.
 
         Args:
             store: Milvus.
             models: where models are loaded from.
-            make_encoder: how a model encodes.
+            make_encoder: makes the encoder of a model.
             keep_previous: whether the release before the current one stays in memory.
-            on_check: told the release after every check, and why the one that the alias names was not taken over.
+            on_check: called after every check with the release that serves, and with the error if the check failed.
         """
         self._on_check = on_check
         self._store = store
@@ -111,9 +113,9 @@ class Releases:
         self._refusal: _Refusal | None = None
         self._checking = asyncio.Lock()
         self.previous: Release | None = None
-        """The release before; None if there was none, or it made room for one that is being loaded."""
+        """The release before the current one; None without one, or if it made room for one that is being loaded."""
         self.refused = ""
-        """Why the newest release was not taken over; empty when it was."""
+        """Why the newest release was not taken over; empty if it was."""
 
     @property
     def current(self) -> Release:
@@ -123,14 +125,19 @@ class Releases:
         return self._current
 
     @property
+    def refused_collection(self) -> str:
+        """The collection of the release that a check refused; empty if none is refused."""
+        return self._refusal.collection if self._refusal else ""
+
+    @property
     def loaded(self) -> bool:
-        """Whether a release was loaded."""
+        """Whether a release is loaded."""
         return self._current is not None
 
     async def can_serve(self) -> bool:
-        """Whether the release that was loaded is still in Milvus, whatever the alias says.
+        """Whether the collection of the current release is still in Milvus, whatever the alias says.
 
-        A Milvus that does not answer takes nothing away: how long to bear with it is not decided here.
+        True while Milvus does not answer: the circuit breaker decides how long requests wait for it.
         """
         try:
             await self._store.load(self.current.collection)
@@ -141,10 +148,10 @@ class Releases:
         return True
 
     async def check(self, insist: bool = False) -> tuple[Release | None, Release]:
-        """Look at the alias, take over what it names, and make sure that it is in memory.
+        """Look at the alias, take over the release that it names, and make sure that its collection is in memory.
 
         Args:
-            insist: check a release that was refused at once, not after a pause that grows with every refusal.
+            insist: check a refused release now, without the pause that grows with every refusal.
 
         Returns:
             The release before and the release now.
@@ -164,7 +171,7 @@ class Releases:
                     release = before
                 else:
                     release = await self._take_over(name, insist)
-            except ServerError as error:
+            except FAILURES as error:
                 if self.refused != str(error):
                     logger.warning("%s%s", error, f"; model {before.model_version} stays" if before else "")
                 self._on_check(before, error)
@@ -186,7 +193,7 @@ class Releases:
             if self.previous is not None and self.previous.collection == collection:
                 release = self.previous
             else:
-                self.previous = None  # or there would be three in memory
+                self.previous = None  # otherwise there would be three in memory
                 release = await self._load(collection)
             await self._store.load(collection)
             await self._compare(release)
@@ -206,14 +213,14 @@ class Releases:
         except CollectionGoneError as error:
             raise ReleaseRefusedError(f"alias {ALIAS!r} names {collection}, which does not exist") from error
         if fingerprint is None:
-            raise ReleaseRefusedError(f"collection {collection} has no fingerprint: its build has not finished")
+            raise ReleaseRefusedError(f"collection {collection} has no release record: its build has not finished")
         try:
             return await asyncio.to_thread(self._read, collection, fingerprint)
         except ArtifactError as error:
             raise ReleaseRefusedError(
                 f"collection {collection} needs model {fingerprint.model_version}: {error}"
             ) from error
-        except Exception as error:  # a device or a machine without enough memory, say
+        except Exception as error:  # for example if the device has too little memory
             logger.exception("model %s cannot be loaded", fingerprint.model_version)
             raise ReleaseRefusedError(
                 f"collection {collection} needs model {fingerprint.model_version}, which cannot be loaded: {error!r}"
@@ -237,7 +244,7 @@ class Releases:
         )
 
     async def _compare(self, release: Release) -> None:
-        """Hold the collection against the model. Raises ReleaseRefusedError."""
+        """Compare the collection with the model. Raises ReleaseRefusedError."""
         collection, fingerprint, item_id = release.collection, release.fingerprint, release.vocabulary.item_id
         found = (fingerprint.model_version, fingerprint.dim, fingerprint.metric, fingerprint.count)
         expected = (release.model_version, release.hyper_parameters.embedding_dim, METRIC, len(item_id))
@@ -275,9 +282,9 @@ class Releases:
 
 
 async def watch(releases: Releases, interval_s: float, on_health: Callable[[bool], Awaitable[None]]) -> None:
-    """Check for ever, `interval_s` apart; tell after every check whether requests can be answered.
+    """Check for releases for ever, every `interval_s`, and tell `on_health` as often whether requests can be answered.
 
-    A check that takes long, of a model that has to be downloaded say, does not keep the news of health back.
+    A check that takes long, because a model is being downloaded, does not delay what `on_health` is told.
     """
     checking = asyncio.create_task(_check(releases))
     try:
@@ -298,7 +305,7 @@ async def watch(releases: Releases, interval_s: float, on_health: Callable[[bool
 
 async def _check(releases: Releases) -> None:
     try:
-        with suppress(ServerError):  # check has logged it
+        with suppress(*FAILURES):  # check has logged it
             await releases.check()
     except Exception:
         logger.exception("checking for a release failed")

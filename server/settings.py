@@ -1,63 +1,45 @@
-"""The server's options: flag, then environment, then file, then default."""
+"""What a server process is told: its options, checked. Knows nothing of command lines; `server.options` does."""
 
-import argparse
-import os
 import re
-from importlib import metadata
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
-import yaml
-from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    CliApp,
-    CliSuppress,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    YamlConfigSettingsSource,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
-from mind.config import explain
-from mind.errors import ConfigError
+from mind.milvus.options import MilvusOptions
 from mind.milvus.users import MAX_CAPACITY
 from mind.transfer import CACHE
-from server.edge.certificates import Option, read_authorities, read_certificates
-from server.edge.tokens import read_tokens
 
 INT32_MAX = 2**31 - 1
 """Of integers that GetServerInfo tells; the others need no more either."""
 
-_TOGETHER = (
-    ("tls_cert", "tls_key"),
-    ("tls_key", "tls_cert"),
-    ("tls_client_ca", "tls_cert"),
-    ("milvus_client_cert", "milvus_client_key"),
-    ("milvus_client_key", "milvus_client_cert"),
-    ("milvus_client_cert", "milvus_ca_cert"),
-)
+_TOGETHER = (("tls_cert", "tls_key"), ("tls_key", "tls_cert"), ("tls_client_ca", "tls_cert"))
 """Options that need another one."""
 
 
-class Settings(BaseSettings):
-    """Serve candidates over gRPC from a trained model and its item collection in Milvus.
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
-    Every option is also an environment variable, RECALL_ and its name in capitals (RECALL_MILVUS_URI), and a key of
-    the YAML file that --config names (milvus_uri). A flag wins over the environment, that over the file. --version
-    prints the version.
-    """
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix="RECALL_",
-        use_attribute_docstrings=True,
-        cli_prog_name="python -m server",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
-    )
+def _level(value: object) -> object:
+    """The level that a text names in any case; other texts stay as they are, for the message."""
+    return value.upper() if isinstance(value, str) and value.upper() in get_args(LogLevel) else value
+
+
+class Settings(MilvusOptions):
+    """What one server process is told."""
+
+    panels: ClassVar = MilvusOptions.panels | {
+        "config": "Server",
+        "encoder": "Encoder",
+        "watch_interval_s": "Serving",
+        "max_users": "Limits",
+        "tls_cert": "TLS",
+        "token_file": "Tokens",
+        "users": "Users",
+        "admin_token_file": "Methods",
+        "log_level": "Logging",
+        "metrics_listen": "Metrics and traces",
+    }
 
     config: Path | None = None
     """YAML file with any of these options."""
@@ -69,22 +51,6 @@ class Settings(BaseSettings):
     """Directory that keeps models from a URL."""
     keep_previous: bool = True
     """Keep the release before the current one in memory, so that rolling back to it takes no loading."""
-    milvus_uri: str = "milvus.db"
-    """Milvus: a .db path (Milvus Lite, embedded) or http(s)://host:19530 (Standalone, Distributed)."""
-    milvus_token: CliSuppress[SecretStr] = SecretStr("")
-    """Token or user:password for Milvus. No flag, which would show in the process list."""
-    milvus_token_file: Path | None = None
-    """File with that token, read at start."""
-    milvus_db_name: str = ""
-    """Milvus database; empty is the default one."""
-    milvus_ca_cert: Path | None = None
-    """PEM file that the certificate of an https:// Milvus is checked against; the system's authorities otherwise."""
-    milvus_client_cert: Path | None = None
-    """PEM file with the certificate that the server shows to Milvus (mutual TLS); needs key and --milvus-ca-cert."""
-    milvus_client_key: Path | None = None
-    """PEM file with the private key of that certificate."""
-    milvus_server_name: str = ""
-    """Name in the certificate of Milvus, where it is not the host of --milvus-uri."""
     encoder: Literal["numpy", "paddle"] = "numpy"
     """What turns histories into interest vectors: numpy (CPU, needs no Paddle) or paddle (the network, CPU or GPU)."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
@@ -147,7 +113,7 @@ class Settings(BaseSettings):
     """Answer Explain, which shows interest vectors and what was dropped."""
     reflection: bool = True
     """Let grpcurl and friends discover the service, without a token too."""
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
     """Least severe messages to log."""
     log_format: Literal["text", "json"] = "text"
     """Log lines for people, or as JSON objects."""
@@ -162,14 +128,6 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        uri = without_credentials(self.milvus_uri)
-        if not re.fullmatch(r".+\.db|https?://.+", self.milvus_uri):
-            raise ValueError(f"milvus_uri is {uri!r}: expected a path that ends in .db, or http(s)://host:port")
-        if self.milvus_token.get_secret_value() and self.milvus_token_file:
-            raise ValueError("milvus_token and milvus_token_file are both given: one is enough")
-        for name in ("milvus_ca_cert", "milvus_client_cert", "milvus_server_name"):
-            if getattr(self, name) and not self.milvus_uri.startswith("https://"):
-                raise ValueError(f"{name} is {getattr(self, name)}: it goes with https://, milvus_uri is {uri!r}")
         for name, needed in _TOGETHER:
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"{name} is {getattr(self, name)}, and {needed} is not given")
@@ -189,104 +147,3 @@ class Settings(BaseSettings):
         if self.max_top_k > self.max_candidates:
             raise ValueError(f"max_top_k is {self.max_top_k}, more than max_candidates, {self.max_candidates}")
         return self
-
-    @model_validator(mode="after")
-    def _usable_files(self) -> Self:
-        """Certificates and tokens are read here once, so that what is wrong is said once, by however many processes."""
-        if self.tls_cert and self.tls_key:
-            authorities = Option("tls_client_ca", self.tls_client_ca) if self.tls_client_ca else None
-            read_certificates(Option("tls_cert", self.tls_cert), Option("tls_key", self.tls_key), authorities)
-        if self.milvus_ca_cert:
-            read_authorities(Option("milvus_ca_cert", self.milvus_ca_cert))
-        if self.milvus_client_cert and self.milvus_client_key:
-            read_certificates(
-                Option("milvus_client_cert", self.milvus_client_cert),
-                Option("milvus_client_key", self.milvus_client_key),
-            )
-        for name in ("token_file", "admin_token_file"):
-            if file := getattr(self, name):
-                read_tokens(file, name)
-        _ = self.milvus_secret
-        return self
-
-    @property
-    def milvus_secret(self) -> str:
-        """The token for Milvus, wherever it is from. Raises ConfigError."""
-        if self.milvus_token_file is None:
-            return self.milvus_token.get_secret_value()
-        try:
-            token = self.milvus_token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-            raise ConfigError(f"milvus_token_file {self.milvus_token_file}: cannot be read: {reason}") from None
-        if not token:
-            raise ConfigError(f"milvus_token_file {self.milvus_token_file}: has no token")
-        return token
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """The order of precedence; pydantic-settings puts the command line first."""
-        return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
-
-
-def load_settings(argv: list[str]) -> Settings:
-    """Settings from a command line, the environment and the file either names.
-
-    Raises:
-        ConfigError: the file cannot be read, or an option has a wrong type or breaks a limit. Options are called what
-            they are called where they were given.
-        SystemExit: an unknown flag (2), or --help or --version (0).
-    """
-    if any(word.partition("=")[0] == "--milvus-token" for word in argv):
-        raise ConfigError(
-            "--milvus-token: a flag shows in the process list; give --milvus-token-file, or RECALL_MILVUS_TOKEN"
-        )
-    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    early.add_argument("--version", action="version", version=metadata.version("mind-recall"))
-    early.add_argument("--config", type=Path, default=os.environ.get("RECALL_CONFIG"))
-    file: Path | None = early.parse_known_args(argv)[0].config
-    if file is not None and not Path(file).is_file():
-        raise ConfigError(f"--config {file}: no such file")
-
-    class FromFile(Settings):
-        __doc__ = Settings.__doc__
-        model_config = SettingsConfigDict(yaml_file=file)
-
-    try:
-        return CliApp.run(FromFile, cli_args=argv)
-    except ConfigError as error:
-        raise ConfigError(_as_given(str(error), argv, file)) from None
-    except ValidationError as error:
-        raise ConfigError(_as_given(explain(error, secret=("milvus_token",)), argv, file)) from None
-    except (yaml.YAMLError, TypeError, ValueError, OSError) as error:
-        raise ConfigError(f"--config {file}: cannot be used: {error}") from error
-
-
-def without_credentials(uri: str) -> str:
-    """An address fit for logs and messages: without user and password."""
-    return re.sub(r"^([A-Za-z]+:/+)?.*@", r"\1", uri)
-
-
-def _as_given(message: str, argv: list[str], file: Path | None) -> str:
-    """The message with options called as they were given: `--max-users`, RECALL_MAX_USERS, or `max_users in FILE`."""
-    flags = {word.partition("=")[0] for word in argv}
-    in_file = yaml.safe_load(file.read_text(encoding="utf-8")) if file else None
-
-    def shown(matched: re.Match[str]) -> str:
-        name = matched[0]
-        flag, variable = f"--{name.replace('_', '-')}", f"RECALL_{name.upper()}"
-        if name not in Settings.model_fields or flag in flags:
-            return flag if name in Settings.model_fields else name
-        if variable in os.environ:
-            return variable
-        return f"{name} in {file}" if name in (in_file or {}) else flag
-
-    lines = [line.removeprefix("configuration: ") for line in message.splitlines()]
-    return "\n".join(re.sub(r"^[a-z_]+\b|(?<= )[a-z]+(_[a-z]+)+(?=[ :,]|$)", shown, line) for line in lines)

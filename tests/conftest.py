@@ -1,5 +1,6 @@
 """Fixtures of the tests that need Milvus: the embedded engine, the real server, and both in turn."""
 
+import json
 import os
 import signal
 import tempfile
@@ -119,14 +120,19 @@ def remove_item_collections(uri: str) -> None:
 
 
 def remove_item_collections_of(client: Any) -> None:
-    """Remove the item collections, their journals and the release alias from the database that a client uses."""
+    """Remove everything of ours but histories from the database that a client uses."""
     from mind.milvus.collection import ALIAS, is_item_collection
     from mind.milvus.journal import collection_of
+    from mind.milvus.records import NAME, RECORDS
+    from mind.milvus.users import is_user_vectors
 
     client.drop_alias(ALIAS, timeout=30)
-    for name in client.list_collections(timeout=30):
-        if is_item_collection(name) or collection_of(name):
-            client.drop_collection(name, timeout=30)
+    names = client.list_collections(timeout=30)
+    ours = [name for name in names if is_item_collection(name) or collection_of(name) or is_user_vectors(name)]
+    if RECORDS in names and ours:  # making that collection anew would take seconds
+        client.delete(RECORDS, filter=f"{NAME} in {json.dumps(ours)}", timeout=30)
+    for name in ours:
+        client.drop_collection(name, timeout=30)
 
 
 def release_lite(path: str) -> None:

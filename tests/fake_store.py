@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from mind.artifact import Artifact, Float32
-from mind.milvus.collection import Fingerprint, Hits
+from mind.hits import Hits
+from mind.milvus.collection import Fingerprint
+from mind.milvus.errors import FilterError
 from mind.milvus.journal import Changes
 from mind.sequences import Int64
-from server.errors import CollectionGoneError, InvalidRequestError, ServerError, StoreError, StoreUnavailableError
+from server.errors import CollectionGoneError, ServerError, StoreError, StoreUnavailableError
 
 _OPERATORS = {"<": operator.lt, ">": operator.gt, "==": operator.eq}
 
@@ -32,11 +34,11 @@ class FakeCollection:
 
 @dataclass
 class FakeStore:
-    """`server.store.ItemStore`; set `fault` or `delay_s` to break or slow every call."""
+    """`server.ports.ItemStore`; set `fault` or `delay_s` to break or slow every call."""
 
     collections: dict[str, FakeCollection] = field(default_factory=dict)
     alias: str | None = None
-    fault: ServerError | None = None
+    fault: ServerError | StoreError | None = None
     delay_s: float = 0
     unloadable: str = ""
     """Name of a collection that does not fit in memory."""
@@ -138,6 +140,6 @@ def _passes(item_ids: Int64, filter_: str) -> np.ndarray:  # type: ignore[type-a
         return np.ones(len(item_ids), bool)
     matched = re.fullmatch(r"item_id ([<>]|==) (-?\d+)", filter_)
     if not matched:
-        raise InvalidRequestError("filter", f"Milvus cannot use {filter_!r}", "FILTER_INVALID")
+        raise FilterError(f"Milvus cannot use {filter_!r}")
     passing: np.ndarray = _OPERATORS[matched[1]](item_ids, int(matched[2]))  # type: ignore[type-arg]
     return passing

@@ -7,21 +7,21 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mind.artifact import Float32
-from mind.milvus.users import UserVectors, interest_keys, user_id_of, user_key, vector_rows
+from mind.milvus.errors import StoreError
+from mind.milvus.users import Neighbours, StoredUser, UserVectors, interest_keys, user_id_of, user_key, vector_rows
 from server.errors import ServerError
-from server.users.store import Neighbours, StoredUser
 
 
 @dataclass
 class FakeUserStore:
-    """`server.users.store.UserStore`; set `fault` to break every call, `vector_fault` to break writes of vectors."""
+    """`server.users.ports.UserStore`; set `fault` to break every call, `vector_fault` to break writes of vectors."""
 
     users: dict[str, StoredUser] = field(default_factory=dict)
     collections: dict[str, UserVectors] = field(default_factory=dict)
     vectors: dict[str, dict[str, tuple[int, Float32]]] = field(default_factory=dict)
     """Collection to interest key to `updated_at` and unit vector."""
-    fault: ServerError | None = None
-    vector_fault: ServerError | None = None
+    fault: ServerError | StoreError | None = None
+    vector_fault: ServerError | StoreError | None = None
     read_delay_s: float = 0
     reads: list[int] = field(default_factory=list)
     """Users of every read."""

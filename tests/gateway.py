@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from clients.gateway.app import create_app
-from clients.gateway.settings import load_settings
+from clients.gateway.options import load_settings
 
 
 @contextmanager

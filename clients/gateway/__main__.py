@@ -10,9 +10,9 @@ def main() -> None:
         import uvicorn
 
         from clients.gateway.app import create_app
-        from clients.gateway.settings import load_settings
+        from clients.gateway.options import load_settings
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in {"fastapi", "pydantic", "starlette", "uvicorn"}:
+        if (error.name or "").partition(".")[0] not in {"fastapi", "pydantic", "rich", "starlette", "typer", "uvicorn"}:
             raise
         sys.exit("error: the gateway needs fastapi and uvicorn: pip install 'mind-recall[gateway]'")
     try:
@@ -22,7 +22,9 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
     # No access log: it would hold what people search for.
-    config = uvicorn.Config(app, log_level=settings.log_level, access_log=False, server_header=False, lifespan="on")
+    config = uvicorn.Config(
+        app, log_level=settings.log_level.lower(), access_log=False, server_header=False, lifespan="on"
+    )
     host, port = settings.listen.rpartition(":")[0], listening.getsockname()[1]
     print(f"explorer: http://{host}:{port}/  HTTP API: http://{host}:{port}/docs", file=sys.stderr, flush=True)
     with listening:

@@ -80,7 +80,7 @@ async def insert_data(request: Request, settings: SettingsOf) -> Done:
 async def drop(backend: BackendOf, settings: SettingsOf) -> Done:
     """Drops the released collection from Milvus; recall then fails until another release is published."""
     if not settings.allow_drop:
-        detail = "the gateway's options --allow-drop and --token-file enable it"
+        detail = "the gateway's options --allow-drop and --server-token-file enable it"
         raise ProblemError(403, "Not enabled", detail, "NOT_ENABLED")
     collection = (await backend.main.get_server_info()).collection
     dropped = await backend.main.drop_items(collection, allow_live=True)

@@ -19,17 +19,14 @@ class Backend:
     """Clients of the server and of the one to compare it with. Make it inside the running loop."""
 
     def __init__(self, settings: Settings) -> None:
-        connection: dict[str, Any] = {
-            "timeout_s": settings.timeout_ms / 1000,
-            "tls": settings.ca or settings.tls,
-            "client_cert": (settings.cert, settings.key) if settings.cert else None,
-            "token": settings.token,
+        connection = settings.arguments() | {
             # One request stays one request, so that the server judges it by its own limits.
             "max_users": _UNLIMITED,
             "max_candidates": _UNLIMITED,
         }
-        self.main = AsyncRecallClient(settings.server, **connection)
-        self._compared = AsyncRecallClient(settings.compare_with, **connection) if settings.compare_with else None
+        compared = connection | {"target": settings.compare_with}
+        self.main = AsyncRecallClient(**connection)
+        self._compared = AsyncRecallClient(**compared) if settings.compare_with else None
         self._stack = AsyncExitStack()
 
     @property

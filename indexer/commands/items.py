@@ -7,7 +7,7 @@ import numpy as np
 import typer
 
 from indexer import display
-from indexer.catalogue import ItemCollection, fingerprint_of, item_collections
+from indexer.catalogue import ItemCollection, find, fingerprint_of, item_collections
 from indexer.errors import NothingToDoError, RefusedError
 from indexer.items.carry_over import Carried
 from indexer.items.changes import Summary, delete, upsert
@@ -15,10 +15,10 @@ from indexer.items.item_files import ItemFile, parse_id, read_ids
 from indexer.items.journal import Journal
 from indexer.model import load_model
 from indexer.options import ArtifactCache, ReleasedArtifact
-from indexer.rollout.release import find
-from indexer.store import Connection, Store
 from mind.data.paddlerec import read_train
 from mind.milvus.collection import ITEM_ID, VECTOR_SOURCE
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from mind.transfer import CACHE, Models
 
 _LISTED = 10

@@ -1,7 +1,6 @@
 """The commands that choose what is live: `publish`, `rollback`, `prune`, `drop`, `purge-users`."""
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,12 +8,11 @@ import typer
 from indexer import display
 from indexer.commands.items import show_carried
 from indexer.errors import RefusedError
-from indexer.items.carry_over import publish_with_changes
 from indexer.options import ArtifactCache, ReleasedArtifact, Wait, WaitTimeout, milvus_options
-from indexer.rollout import release
-from indexer.store import Connection, Store
-from indexer.users.encode import Encoded, encode_users, forget_models, purge
-from mind.milvus.journal import DELETE, OP, UPSERT, journal_of
+from indexer.rollout import retire, rollout
+from indexer.users.encode import forget_models, purge
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from mind.transfer import CACHE, Models
 
 if TYPE_CHECKING:
@@ -54,18 +52,14 @@ def publish_command(
     """
     _check_wait(wait, servers)
     models = Models(artifact, artifact_cache)
-
-    def switch(before: release.BeforeSwitch) -> release.Release:
-        if carry_over:
-            return _publish_with_changes(store, collection, models, before)
-        return release.publish(store, collection, before)
-
     with Store(connection) as store:
-        released = release_with_users(store, models, switch)
-        if not carry_over:
-            show_left_behind(store, released, models)
+        with display.progress() as on_progress:
+            done = rollout.publish(store, models, collection, carry_over, on_progress)
+        if carry_over:
+            show_carried(done.carried)
+        show_rollout(done, connection, models)
     if wait and servers:
-        _wait_until_serving(servers, released.live, wait_timeout_s)
+        _wait_until_serving(servers, done.live, wait_timeout_s)
 
 
 def rollback_command(
@@ -85,11 +79,11 @@ def rollback_command(
     """
     _check_wait(wait, servers)
     with Store(connection) as store:
-        models = Models(artifact, artifact_cache)
-        released = release_with_users(store, models, lambda before: release.rollback(store, to, before))
-        show_left_behind(store, released)
+        with display.progress() as on_progress:
+            done = rollout.rollback(store, Models(artifact, artifact_cache), to, on_progress)
+        show_rollout(done, connection)
     if wait and servers:
-        _wait_until_serving(servers, released.live, wait_timeout_s)
+        _wait_until_serving(servers, done.live, wait_timeout_s)
 
 
 def prune_command(
@@ -113,7 +107,7 @@ def prune_command(
 
         in_use = collections_in_use(servers)
     with Store(connection) as store:
-        release.prune(store, keep, incomplete, in_use, lambda name: display.line("dropped", name))
+        retire.prune(store, keep, incomplete, in_use, lambda name: display.line("dropped", name))
         forget_models(store, lambda name: display.line("dropped", name))
 
 
@@ -129,7 +123,7 @@ def drop_command(
     if not yes and not typer.confirm(f"Drop {collection} from {connection.shown}?", err=True):
         raise RefusedError(f"{collection}: not dropped")
     with Store(connection) as store:
-        release.drop(store, collection, allow_live)
+        retire.drop(store, collection, allow_live)
         display.line("dropped", collection)
         forget_models(store, lambda name: display.line("dropped", name))
 
@@ -144,49 +138,19 @@ def purge_users_command(connection: Connection) -> None:
         purge(store, lambda name: display.line("compacting", name))
 
 
-def release_with_users(
-    store: Store, models: Models, switch: Callable[[release.BeforeSwitch], release.Release]
-) -> release.Release:
-    """Release something, remembered users first, and print both."""
-    encoded: Encoded | None = None
-
-    def before_switch(model_version: str) -> None:
-        nonlocal encoded
-        with display.progress() as on_progress:
-            encoded = encode_users(store, model_version, models, on_progress)
-
-    released = switch(before_switch)
-    if encoded:
-        display.line("users", f"{encoded.users:,} remembered, {encoded.encoded:,} of them encoded now")
-    display.show_release(released)
-    return released
-
-
-def show_left_behind(store: Store, now: release.Release, models: Models | None = None) -> None:
-    """Warn of what `upsert` and `delete` did to the release before; `models`: None after a rollback."""
-    if now.before is None or not now.changed or journal_of(now.before) not in store.collections():
+def show_rollout(done: rollout.Rollout, connection: Connection, models: Models | None = None) -> None:
+    """Print what a release did, and warn of changes that it left behind; `models`: None after a rollback."""
+    if done.encoded:
+        display.line("users", f"{done.encoded.users:,} remembered, {done.encoded.encoded:,} of them encoded now")
+    display.show_release(done)
+    if not done.left_behind:
         return
-    journal = store.create_journal(now.before)  # loads it
-    upserted, deleted = (store.count(journal, f'{OP} == "{op}"') for op in (UPSERT, DELETE))
-    if not upserted + deleted:
-        return
-    remedy = f"upsert and delete again what {now.live} lacks of it"
+    remedy = f"upsert and delete again what {done.live} lacks of it"
     if models:
-        options = f"--carry-over --artifact {models}{milvus_options(store.connection)}"
-        remedy = f"`python -m indexer publish {now.live} {options}` brings it along"
-    left = f"{upserted:,} items added or changed and {deleted:,} deleted in {now.before} were not carried over"
-    display.line("warning", f"[yellow]{left}; {remedy}[/]")
-
-
-def _publish_with_changes(
-    store: Store, name: str | None, models: Models, before: release.BeforeSwitch
-) -> release.Release:
-    with display.progress() as on_progress:
-        released, carried = publish_with_changes(
-            store, name, models, lambda store, name: release.publish(store, name, before), on_progress
-        )
-    show_carried(carried)
-    return released
+        options = f"--carry-over --artifact {models}{milvus_options(connection)}"
+        remedy = f"`python -m indexer publish {done.live} {options}` brings it along"
+    left = f"{done.left_behind.upserted:,} items added or changed and {done.left_behind.deleted:,} deleted"
+    display.line("warning", f"[yellow]{left} in {done.before} were not carried over; {remedy}[/]")
 
 
 def _check_wait(wait: bool, servers: "Servers | None") -> None:

@@ -3,7 +3,6 @@
 Knows nothing of Milvus but its types and limits. Rows in messages are counted from 1, after the header.
 """
 
-import csv
 import hashlib
 import json
 import re
@@ -18,18 +17,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 
 from indexer.errors import AttributesError
+from mind.data.tables import read_table
+from mind.errors import DataError
 from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
 from mind.milvus.journal import FIELDS
+from mind.milvus.schemas import MAX_TEXT_BYTES, Column
 from mind.sequences import Int64
 
 SEPARATOR = "|"
 """Between the values of a multi-valued CSV column."""
-MAX_TEXT_BYTES = 65_535
-"""Longest VARCHAR, in bytes of UTF-8."""
 MAX_ARRAY_LENGTH = 4096
 """Most values in an ARRAY."""
 LEAST_ID = -(2**63) + 1
@@ -71,6 +69,11 @@ class Attribute:
     """Bytes of the largest value."""
 
     @property
+    def capacity(self) -> Column:
+        """What the collection must be able to hold."""
+        return Column(self.type, self.max_length, self.max_capacity)
+
+    @property
     def filled(self) -> int:
         """Items that have a value."""
         return len(self.column) - int(self.column.null_count)
@@ -90,6 +93,11 @@ class Attributes:
     """Items of the model that the file does not have."""
     unknown: int = 0
     """Rows of the file whose item the model does not know; they are left out."""
+
+    @property
+    def capacities(self) -> dict[str, Column]:
+        """Attribute name to what the collection must be able to hold."""
+        return {column.name: column.capacity for column in self.columns}
 
     @property
     def types(self) -> dict[str, str]:
@@ -133,7 +141,8 @@ def read_attributes(
     Raises:
         AttributesError: the file cannot be used; with column, row, value and limit.
     """
-    table = _read_table(path)
+    with refusing():
+        table = read_table(path)
     types = types or {}
     for name, kind in types.items():
         if kind not in TYPES:
@@ -163,40 +172,13 @@ def read_attributes(
     return Attributes(tuple(columns), int(missing.sum()), int((~known).sum()))
 
 
-def _read_table(path: Path) -> Any:
-    with reading(path):
-        match path.suffix:
-            case ".parquet":
-                table = pyarrow.parquet.read_table(path)
-                table.validate(full=True)  # texts that are not UTF-8
-                return table
-            case ".csv":
-                return _read_csv(path)
-    raise AttributesError(f"{path}: expected a file that ends in .csv or .parquet")
-
-
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    """Raises AttributesError where a file cannot be read."""
+def refusing() -> Iterator[None]:
+    """Raise AttributesError for a file that `mind.data.tables` cannot read."""
     try:
         yield
-    except OSError as error:
-        raise AttributesError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (pa.ArrowException, csv.Error, UnicodeDecodeError) as error:
-        raise AttributesError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
-
-
-def _read_csv(path: Path) -> Any:
-    """All columns as text: Arrow would choose types by the first block and make dates of texts."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        names = next(csv.reader(file), [])
-    return pyarrow.csv.read_csv(
-        path,
-        parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.large_string()), null_values=[""], strings_can_be_null=True
-        ),
-    )
+    except DataError as error:
+        raise AttributesError(str(error)) from error
 
 
 def _check_columns(path: Path, names: list[str], id_column: str, asked: list[str]) -> None:

@@ -7,7 +7,6 @@ old model's space and stays behind, unless the model is the same.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,15 +14,14 @@ from typing import Any
 import numpy as np
 
 from indexer.build import Progress
-from indexer.catalogue import ItemCollection, before_live, fingerprint_of, item_collections
+from indexer.catalogue import ItemCollection, before_live, find, fingerprint_of, item_collections, live_one
 from indexer.items.changes import Proposal, Summary, Upsert, neighbours_of, proposal_from_neighbours, stage_deletes
 from indexer.items.journal import Journal
 from indexer.model import load_model
-from indexer.rollout.release import Release, find
-from indexer.store import Row, Store
 from mind.artifact import Artifact
 from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE, VectorSource
 from mind.milvus.journal import CHANGED_AT, DELETE, NAMES, NEIGHBOURS, OP, journal_of
+from mind.milvus.store import Row, Store
 from mind.transfer import Models
 
 _MARGIN = timedelta(minutes=5)
@@ -43,66 +41,47 @@ class Carried:
     """Changed attributes that the new collection does not have, or has with another type."""
 
 
-def publish_with_changes(
-    store: Store,
-    name: str | None,
-    models: Models,
-    publish: Callable[[Store, str | None], Release],
-    on_progress: Progress,
-) -> tuple[Release, Carried | None]:
-    """Release a collection with the changes of the one that is live.
-
-    Args:
-        store: Milvus.
-        name: the collection; the one finished last if None.
-        models: where models are.
-        publish: moves the alias.
-        on_progress: told how far it is.
-
-    Returns:
-        The release, and what was carried; None if nothing was changed, or nothing was live before.
-
-    Raises:
-        RefusedError: its build did not finish.
-    """
-    collections = item_collections(store)
-    finished = [collection for collection in collections if collection.fingerprint]
-    if name is None and finished:
-        name = max(finished, key=lambda collection: collection.built_at).name
-    source = _before(collections, name)
-    if name is None or source is None or journal_of(source.name) not in store.collections():
-        return publish(store, name), None
-    fingerprint = fingerprint_of(find(collections, name))
-    same_space = source.fingerprint is not None and source.fingerprint.model_version == fingerprint.model_version
-    carrying = _Carrying(store, source.name, name, load_model(models, fingerprint.model_version), same_space)
-    started = datetime.now(UTC)
-    carrying.carry("", on_progress)
-    release = publish(store, name)
-    carrying.carry((started - _MARGIN).isoformat(timespec="microseconds"), on_progress)  # what came in the meantime
-    return release, carrying.carried
-
-
-def _before(collections: list[ItemCollection], name: str | None) -> ItemCollection | None:
-    """The live collection; of one that is live itself, for its publishing was cut short, the one released before it."""
-    live = next((collection for collection in collections if collection.live), None)
-    if live is None or live.name != name:
-        return live
-    return next(iter(before_live(collections)), None)
-
-
-class _Carrying:
-    """The way from one collection to another."""
+class CarryOver:
+    """Brings the changes of the live collection along to the one that is released next."""
 
     def __init__(self, store: Store, source: str, target: str, model: Artifact, same_space: bool) -> None:
+        """See `to`. `same_space`: whether both collections hold vectors of one model."""
         self._source, self._target = Journal(store, source), Journal(store, target)
         self._source.batch_rows = min(self._source.batch_rows, self._target.batch_rows)  # what is read here goes there
         self._model = model
         self._same_space = same_space
+        self._started = datetime.now(UTC)
         self.carried = Carried(source)
+        """What was brought along so far."""
         self._upsert = Upsert(self._target, model, self.carried.summary)
 
-    def carry(self, since: str, on_progress: Progress) -> None:
-        """Everything that was changed since some time."""
+    @classmethod
+    def to(cls, store: Store, target: str, models: Models) -> "CarryOver | None":
+        """From the live collection to `target`; None if nothing was changed, or nothing is live.
+
+        If `target` is live itself, because its release was cut short, from the collection released before it.
+
+        Raises:
+            RefusedError: the model of `target` cannot be used.
+        """
+        collections = item_collections(store)
+        source = _before(collections, target)
+        if source is None or journal_of(source.name) not in store.collections():
+            return None
+        fingerprint = fingerprint_of(find(collections, target))
+        same_space = source.fingerprint is not None and source.fingerprint.model_version == fingerprint.model_version
+        return cls(store, source.name, target, load_model(models, fingerprint.model_version), same_space)
+
+    def carry(self, on_progress: Progress) -> None:
+        """Everything that was changed since the build of the live collection."""
+        self._started = datetime.now(UTC)
+        self._carry("", on_progress)
+
+    def carry_again(self, on_progress: Progress) -> None:
+        """What was changed since `carry` began."""
+        self._carry((self._started - _MARGIN).isoformat(timespec="microseconds"), on_progress)
+
+    def _carry(self, since: str, on_progress: Progress) -> None:
         on_progress("carry", 0, 0)
         looked_at = 0
         for rows in self._source.walk(self._source.name, f'{CHANGED_AT} >= "{since}"'):
@@ -147,3 +126,10 @@ class _Carrying:
 
     def _knows(self, item_id: int) -> bool:
         return bool(self._model.vocabulary.item_index(np.array([item_id]))[0])
+
+
+def _before(collections: list[ItemCollection], name: str) -> ItemCollection | None:
+    live = live_one(collections)
+    if live is None or live.name != name:
+        return live
+    return next(iter(before_live(collections)), None)

@@ -21,11 +21,11 @@ from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import ARROW, absent_of
 from indexer.items.item_files import ItemFile
 from indexer.items.journal import Journal
-from indexer.store import Row
 from mind.artifact import Artifact, Float32
 from mind.fresh_items import AttributeVectors, Neighbours, count_neighbours, from_neighbours
 from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE, VectorSource
 from mind.milvus.journal import APPLIED, CHANGED_AT, DELETE, KNOWN, NAMES, NEIGHBOURS, OP, UPSERT
+from mind.milvus.store import Row
 from mind.sequences import Int64, Sequences
 
 MAX_LEARNT = 200_000

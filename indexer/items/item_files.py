@@ -4,7 +4,6 @@ Each is read twice: `check` goes through the whole file before anything is chang
 after the header.
 """
 
-import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 
 from indexer.errors import AttributesError
 from indexer.items.attributes import (
@@ -25,15 +22,14 @@ from indexer.items.attributes import (
     converted,
     is_text,
     item_ids,
-    reading,
+    refusing,
     split_values,
 )
-from indexer.store import Column
 from mind.artifact import Float32
+from mind.data.tables import column_names, read_batches
 from mind.milvus.collection import EMBEDDING, ITEM_ID
+from mind.milvus.schemas import Column
 from mind.sequences import Int64
-
-_BLOCK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -79,34 +75,12 @@ class ItemFile:
             first += len(batch)
 
     def _names(self) -> list[str]:
-        with reading(self.path):
-            if self.path.suffix == ".parquet":
-                return list(pyarrow.parquet.read_schema(self.path).names)
-            if self.path.suffix == ".csv":
-                with self.path.open(encoding="utf-8-sig", newline="") as file:
-                    return next(csv.reader(file), [])
-        raise AttributesError(f"{self.path}: expected a file that ends in .csv or .parquet")
+        with refusing():
+            return column_names(self.path)
 
     def _read(self) -> Iterator[Any]:
-        with reading(self.path):
-            if self.path.suffix == ".parquet":
-                with pyarrow.parquet.ParquetFile(self.path) as file:
-                    for batch in file.iter_batches(self.batch_rows):
-                        batch.validate(full=True)  # text that is no UTF-8 is found here
-                        yield batch
-                return
-            names = self._names()
-            blocks = pyarrow.csv.open_csv(
-                self.path,
-                pyarrow.csv.ReadOptions(block_size=_BLOCK_BYTES),
-                pyarrow.csv.ParseOptions(newlines_in_values=True),
-                pyarrow.csv.ConvertOptions(
-                    column_types=dict.fromkeys(names, pa.large_string()), null_values=[""], strings_can_be_null=True
-                ),
-            )
-            for block in blocks:
-                for start in range(0, len(block), self.batch_rows):
-                    yield block.slice(start, self.batch_rows)
+        with refusing():
+            yield from read_batches(self.path, self.batch_rows)
 
     def _values(self, name: str, column: Any, first: int) -> list[Any]:
         kind = self.kinds[name]
@@ -163,10 +137,14 @@ def read_ids(path: Path) -> Int64:
         AttributesError: the file cannot be read, or a line is no id.
     """
     ids = []
-    with reading(path), path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if (text := line.strip()) and not (number == 1 and text == ITEM_ID):
-                ids.append(parse_id(text, f"{path}: line {number}"))
+    try:
+        with path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if (text := line.strip()) and not (number == 1 and text == ITEM_ID):
+                    ids.append(parse_id(text, f"{path}: line {number}"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AttributesError(f"{path}: cannot be read: {reason or error}") from error
     if not ids:
         raise AttributesError(f"{path}: holds no ids")
     return np.unique(np.array(ids, np.int64))

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from indexer.build import MAX_MESSAGE_BYTES, Progress
-from indexer.catalogue import describe, fingerprint_of
+from indexer.catalogue import ItemCollection, fingerprint_of
 from indexer.errors import RefusedError
-from indexer.store import Row, Store
 from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
 from mind.milvus.journal import APPLIED, DELETE, FIELDS, OP, PENDING
+from mind.milvus.store import Row, Store
 
 MAX_BATCH_ROWS = 5_000
 """Rows that are read or written at once."""
@@ -37,7 +37,8 @@ class Journal:
             raise RefusedError(
                 f"{collection}: its items have no {VECTOR_SOURCE}, so it cannot be changed; build it again"
             )
-        self.dim = fingerprint_of(describe(collection, store.properties(collection) or {}, None)).dim
+        record = store.records.items([collection]).get(collection)
+        self.dim = fingerprint_of(ItemCollection(collection, record, live=False)).dim
         """Length of a vector (D)."""
         store.load(collection)
         self.name = store.create_journal(collection)

@@ -61,6 +61,14 @@ class Serving:
     """What requests in progress and a rollback may still use; may be empty."""
     refused: str
     """Why it did not take the newest release over; may be empty."""
+    refused_collection: str | None
+    """The collection that it refused; empty if it refused none, None if the server is too old to tell."""
+
+    def refuses(self, collection: str) -> bool:
+        """Whether the server checked this collection and refused it."""
+        if self.refused_collection is None:
+            return collection in self.refused
+        return collection == self.refused_collection
 
     def __str__(self) -> str:
         """For people."""
@@ -108,7 +116,7 @@ def wait_until_serving(
                 waiting[address, name] = str(error)
                 continue
             behind = [serving for serving in found if serving.collection != collection]
-            if refused := [serving for serving in behind if collection in serving.refused]:
+            if refused := [serving for serving in behind if serving.refuses(collection)]:
                 raise ServersError(f"{refused[0]}; `python -m indexer rollback` takes the release back")
             if not behind:
                 processes += len(found)
@@ -152,7 +160,12 @@ def _processes(servers: Servers, address: str, name: str) -> list[Serving]:
         asked += 1
         expected = info.processes
         met[info.instance] = Serving(
-            address, info.instance, info.collection, info.previous_collection, info.refused_release
+            address=address,
+            instance=info.instance,
+            collection=info.collection,
+            previous_collection=info.previous_collection,
+            refused=info.refused_release,
+            refused_collection=info.refused_collection if info.HasField("refused_collection") else None,
         )
     return list(met.values())
 

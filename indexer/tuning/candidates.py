@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from indexer.build import Index, choose_index
-from indexer.store import Params
 from indexer.tuning.measure import limit_of
+from mind.milvus.store import Params
 
 TYPES = ("HNSW", "IVF_FLAT", "IVF_SQ8", "SCANN")
 DEFAULT = choose_index(False, None, {}, {})

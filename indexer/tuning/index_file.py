@@ -1,4 +1,4 @@
-"""The file that carries an index from `tune` to `build`: JSON, written whole or not at all."""
+"""The file that carries an index from `choose-index` to `build`: JSON, written whole or not at all."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from indexer.build import Index
 from indexer.errors import RefusedError
 from indexer.tuning.tune import Tuned
 from mind.config import explain
-from mind.data.paddlerec import replacing
+from mind.data.files import replacing
 
 
 class IndexFile(BaseModel):

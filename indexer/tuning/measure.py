@@ -14,15 +14,15 @@ import numpy as np
 
 from indexer.build import Index, Progress
 from indexer.errors import TuningError
-from indexer.store import Store
 from indexer.verify import RECALL_AT
 from mind.artifact import Artifact, Float32
 from mind.data.paddlerec import data_files, read_eval, read_train
 from mind.encoder import NumpyEncoder
 from mind.errors import DataError
 from mind.evaluation.retrieval import encode_histories
+from mind.hits import Hits
 from mind.interests import OVERSEARCH, as_if_each_searched, leading
-from mind.milvus.collection import Hits
+from mind.milvus.store import Store
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 

@@ -13,9 +13,8 @@ from statistics import median
 import pyarrow as pa
 
 from indexer.build import Index, Progress, fill
-from indexer.errors import IndexerError, RefusedError, StoreError, TuningError
+from indexer.errors import IndexerError, RefusedError, TuningError
 from indexer.items.attributes import Attribute, Attributes
-from indexer.store import Connection, Params, Store
 from indexer.tuning.candidates import DEFAULT, TYPES, ladders, plans, rungs_from
 from indexer.tuning.measure import (
     BUCKET,
@@ -32,6 +31,9 @@ from indexer.tuning.measure import (
 from indexer.verify import MIN_RECALL, RECALL_AT, check_count, golden_recall
 from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder, check_golden
+from mind.milvus.connection import Connection
+from mind.milvus.errors import StoreError, StoreUnavailableError
+from mind.milvus.store import Params, Store
 from mind.sequences import Sequences
 
 COSINES = (1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 0.5)
@@ -141,7 +143,7 @@ class _Trial:
         self._items = len(model.weights.item_id)
         self._built: tuple[str, Params] | None = None
         bucket = Attribute(BUCKET, "INT64", pa.array(buckets(self._items)), 0, 0, 8)
-        store.create(name, model.hyper_parameters.embedding_dim, [bucket])
+        store.create(name, model.hyper_parameters.embedding_dim, {BUCKET: bucket.capacity})
         fill(store, name, model, Attributes((bucket,)), 20_000, on_progress)
 
     def build(self, index: Index) -> bool:
@@ -185,6 +187,8 @@ class _Tuning:
                 for cosine in cosines:
                     for ladder in ladders(plan, limit_of(cosine)):
                         self._climb(replace(plan, interest_cosine=cosine), ladder)
+            except StoreUnavailableError:
+                raise
             except StoreError as error:
                 self.failures.append(Failed(plan.type, plan.build_params, str(error)))
         best, default = self._compared(self._settled(), first)
@@ -243,6 +247,8 @@ class _Tuning:
         try:
             with self._beside(best.index) as name:
                 rounds = [(self._once(name, DEFAULT), self._once(self.trial.name, best.index)) for _ in range(_ROUNDS)]
+        except StoreUnavailableError:
+            raise
         except StoreError as error:
             _log.warning("the default index was measured before, not in turn with the choice: %s", error)
             return best, default

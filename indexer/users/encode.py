@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from indexer.build import Progress
 from indexer.errors import RefusedError
 from indexer.model import load_model
-from indexer.store import Store
-from indexer.users.store import Users, UserStore
 from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder, check_golden
 from mind.milvus.collection import is_item_collection
+from mind.milvus.store import Store
+from mind.milvus.user_store import Users, UserStore
 from mind.milvus.users import CLOCK_MARGIN_MS, USERS, UserVectors, is_user_vectors, now_ms, unit_interests
 from mind.transfer import Models
 

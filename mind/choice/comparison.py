@@ -12,39 +12,34 @@ from functools import cached_property
 from typing import Any
 
 from mind.choice.manifests import Model
+from mind.config import FOLLOWERS, Effect, flatten, runner_keys
 from mind.errors import ArtifactError
+from mind.evaluation.metrics import SELECTED_BY
 
-DEFAULT_METRIC = "recall@50"
-SHOWN_METRICS = {"recall@20": "R@20", "recall@50": "R@50", "ndcg@50": "NDCG@50", "hit_rate@50": "Hit@50"}
-"""What tables show, if the models have it, and their headings."""
-NOT_SETTINGS = frozenset({"seed", "infer_batch_size", "use_gpu"})
-"""Keys of the runner that do not make another model of it: models that differ in these are one group."""
+DEFAULT_METRIC = SELECTED_BY
+"""Ranks models unless another one is named: the metric that chose their epochs."""
 NOT_RECORDED = "not recorded"
+BARS = "▁▂▃▄▅▆▇█"
+"""The heights of a sparkline."""
 
 
 def settings_of(model: Model) -> dict[str, Any]:
     """Everything that was chosen for a model, by dotted key; defaults filled in."""
     manifest = model.manifest
-    hyper = manifest.hyper_parameters.model_dump(mode="json", by_alias=True, exclude={"hidden_size"})
-    settings = _flatten(hyper)  # without hidden_size, which equals embedding_dim
+    hyper = manifest.hyper_parameters.model_dump(mode="json", by_alias=True, exclude=set(FOLLOWERS.values()))
+    settings = flatten(hyper)
     files = manifest.data.item_features.items()
     settings["item_features_file"] = ", ".join(f"{name} {digest[:8]}" for name, digest in files) or "none"
     runner = manifest.metrics.runner.items()
-    return settings | {f"runner.{key}": value for key, value in runner if key not in NOT_SETTINGS}
+    not_settings = runner_keys(Effect.ROUNDING, Effect.CHANCE)
+    return settings | {f"runner.{key}": value for key, value in runner if key not in not_settings}
 
 
 def defaulted(model: Model) -> set[str]:
     """Hyper-parameters that the manifest does not state: it is older than they are, and has their default."""
     hyper = model.manifest.hyper_parameters
-    stated = _flatten(hyper.model_dump(mode="json", by_alias=True, exclude_unset=True))
-    return set(_flatten(hyper.model_dump(mode="json", by_alias=True))) - set(stated)
-
-
-def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+    stated = flatten(hyper.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    return set(flatten(hyper.model_dump(mode="json", by_alias=True))) - set(stated)
 
 
 @dataclass(frozen=True)
@@ -142,6 +137,12 @@ def epochs_kept(one: Group) -> str:
     if not epochs:
         return ""
     return str(epochs[0]) if min(epochs) == max(epochs) else f"{min(epochs)}-{max(epochs)}"
+
+
+def sparkline(values: list[float], low: float, high: float) -> str:
+    """One bar a value; `low` and `high` are the ends of the scale, the same for all that are compared."""
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0
+    return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
 def percent(value: float | None) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from mind.choice.comparison import SHOWN_METRICS, Group, differing, epochs_kept, labels, metrics_of, shown_value, spread
+from mind.choice.comparison import Group, differing, epochs_kept, labels, metrics_of, shown_value, spread
 from mind.choice.manifests import Model, Shelf
 from mind.errors import ArtifactError
 from mind.evaluation.figures import COLOURS, DASHES, Series, Style, lines
+from mind.evaluation.metrics import SHOWN
 
 TEMPLATE = Path(__file__).with_name("comparison.html.j2")
 
@@ -41,7 +42,7 @@ def write_page(file: Path, shelf: Shelf, classes: list[tuple[list[Model], list[G
 
 def _section(name: str, models: list[Model], groups: list[Group], keys: list[str], metric: str) -> dict[str, Any]:
     """What the template says about the models of one data set."""
-    metrics = [one for one in dict.fromkeys([metric, *SHOWN_METRICS]) if one in metrics_of(models)]
+    metrics = [one for one in dict.fromkeys([metric, *SHOWN]) if one in metrics_of(models)]
     rows = [
         {
             "label": label,
@@ -60,7 +61,7 @@ def _section(name: str, models: list[Model], groups: list[Group], keys: list[str
     return {
         "data": models[0].manifest.data,
         "keys": [key.rsplit(".", 1)[-1] for key in keys],
-        "metrics": {metric: SHOWN_METRICS.get(metric, metric) for metric in metrics},
+        "metrics": {metric: SHOWN.get(metric, metric) for metric in metrics},
         "rows": rows,
         "plots": [plot for plot in plots if plot],
         "unplotted": len(groups) - COLOURS,

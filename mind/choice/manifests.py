@@ -98,6 +98,25 @@ class Model:
         """Sorts older models first; those of the same second by version."""
         return self.manifest.created_at, self.version
 
+    def as_row(self) -> dict[str, Any]:
+        """What programs are told of the model."""
+        manifest = self.manifest
+        hyper, data, metrics = manifest.hyper_parameters, manifest.data, manifest.metrics
+        return {
+            "version": self.version,
+            "path": str(self.path),
+            "created_at": manifest.created_at,
+            "items": hyper.item_count,
+            "embedding_dim": hyper.embedding_dim,
+            "num_interests": hyper.num_interests,
+            "hyper_parameters": hyper.model_dump(mode="json", by_alias=True),
+            "runner": metrics.runner,
+            "data": {"digest": data.digest, "users": data.users, "interactions": data.interactions},
+            "size_bytes": self.size_bytes,
+            "epoch": metrics.epoch,
+            "valid": metrics.valid,
+        }
+
 
 @dataclass(frozen=True)
 class Unusable:
@@ -114,6 +133,26 @@ class Shelf:
     directory: Path
     models: list[Model] = field(default_factory=list)
     unusable: list[Unusable] = field(default_factory=list)
+
+    def chosen(self, versions: list[str]) -> list[Model]:
+        """The models whose version starts with one of these texts; all models without any.
+
+        Raises:
+            ArtifactError: a text fits no usable model, or several.
+        """
+        if not versions:
+            return self.models
+        chosen: list[Model] = []
+        for version in versions:
+            found = {model.version: model for model in self.models if model.version.startswith(version)}
+            broken = [one for one in self.unusable if one.path.name.startswith(version)]
+            if not found and broken:
+                raise ArtifactError(f"{broken[0].path}: {broken[0].reason}")
+            if len(found) != 1:
+                what = "no model starts so" if not found else "several do: " + ", ".join(found)
+                raise ArtifactError(f"{self.directory}: model {version}: {what}")
+            chosen += found.values()
+        return chosen
 
 
 def read_shelf(directory: Path) -> Shelf:

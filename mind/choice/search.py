@@ -1,15 +1,27 @@
 """The search: asks the study for settings, has them trained, tells the study how it went. Knows no Paddle."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
 
 from optuna.trial import Trial
 
+from mind.artifact import check_writable
+from mind.choice.manifests import Data
+from mind.choice.space import as_overrides, check_space, parse_space, unsearched
 from mind.choice.study import Outcome, Study
 from mind.choice.trials import Blocked, EpochDone, Failed, Message, Pruned, Worker, Written
-from mind.config import Config
+from mind.config import Config, load_config
 from mind.errors import ArtifactError, ConfigError
+from mind.evaluation import metrics
+from mind.training.inputs import read_inputs
+
+TRIALS = "trials"
+"""Directory under runner.model_save_path for the models of a search: no build takes the newest of these."""
 
 
 @dataclass
@@ -135,3 +147,65 @@ class Search:
         self._waiting.clear()
         self.running.clear()
         self._idle.clear()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A search that is ready to run, and where it keeps what it finds."""
+
+    search: Search
+    study: Study
+    file: Path
+    """The file of the study."""
+    models: Path
+    """The directory of the models."""
+    keys: list[str]
+    """The settings that are searched."""
+
+
+def open_search(
+    config: Path, overrides: list[str], specs: list[str], metric: str, file: Path | None, jobs: int, prune: bool
+) -> Opened:
+    """Begin a search over a configuration, or open one that was stopped.
+
+    Args:
+        config: the YAML file that all trials have in common.
+        overrides: of it, the same in all trials.
+        specs: what to search, as `parse_space` reads it.
+        metric: the validation metric to maximise.
+        file: where the study is kept; study.jsonl beside the models if None.
+        jobs: trials at a time.
+        prune: whether trials that are worse than the median are stopped.
+
+    Raises:
+        ArtifactError: models cannot be written.
+        ConfigError: a setting, the metric or the configuration is wrong, or the study is about something else.
+        DataError: data cannot be read, or the file is no study.
+    """
+    space = parse_space(specs)
+    settings = load_config(config, overrides)
+    check_space(space, config, overrides)
+    runner, models = settings.runner, settings.runner.model_save_path / TRIALS
+    if runner.valid_data_dir is None:
+        raise ConfigError("runner.valid_data_dir: a search needs validation data")
+    if metric not in (known := metrics.names(metrics.CUTOFFS)):
+        raise ConfigError(f"--metric {metric}: expected one of {', '.join(known)}")
+    check_writable(models)
+    if jobs > 1:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # the trials share the cores
+    identity = {"metric": metric, "data": _fingerprint(settings), "settings": unsearched(settings, space)}
+    file = file or models / "study.jsonl"
+    study = Study(file, identity, space, runner.seed)
+    saved = as_overrides({"runner.model_save_path": str(models)})
+    search = Search(study, metric, partial(_configure, config, overrides + saved), prune)
+    return Opened(search, study, file, models, list(space))
+
+
+def _fingerprint(settings: Config) -> dict[str, Any]:
+    """What tells the data of the trials from others; the digest is the one that `mind.models list` shows."""
+    data = Data.model_validate(read_inputs(settings).fingerprint)
+    return {"digest": data.digest, "features": [digest[:8] for digest in data.item_features.values()]}
+
+
+def _configure(config: Path, overrides: list[str], chosen: dict[str, object]) -> Config:
+    return load_config(config, [*overrides, *as_overrides(chosen)])

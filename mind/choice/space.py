@@ -11,23 +11,14 @@ from typing import Any
 
 import yaml
 
-from mind.config import Config, load_config
+from mind.config import FOLLOWERS as FOLLOWING
+from mind.config import Config, Effect, flatten, load_config, runner_keys
 from mind.errors import ConfigError
 
-FOLLOWERS = {"hyper_parameters.embedding_dim": "hyper_parameters.hidden_size"}
-"""Keys that move with another: items and interests are compared by inner product, so both lengths are one setting."""
-FIXED = {
-    "runner.train_data_dir",
-    "runner.valid_data_dir",
-    "runner.test_data_dir",
-    "runner.item_features_file",
-    "runner.model_save_path",
-    "runner.print_interval",
-    "runner.checkpoint_interval_s",
-    "runner.infer_batch_size",
-    "runner.use_gpu",
-}
-"""Keys that are no setting of the model: data must be the same in all trials, the others change nothing."""
+FOLLOWERS = {f"hyper_parameters.{leader}": f"hyper_parameters.{follower}" for leader, follower in FOLLOWING.items()}
+"""Keys that move with another, by dotted key."""
+FIXED = {f"runner.{key}" for key in runner_keys(Effect.NOTHING, Effect.ROUNDING)}
+"""Keys that are no setting of the model, by dotted key: they are the same in all trials."""
 LOG_FROM = 10.0
 """A range of fractions whose ends are this many times apart is searched on a logarithmic scale."""
 
@@ -168,8 +159,5 @@ def _yaml(value: Any) -> str:
 def unsearched(settings: Config, space: Space) -> dict[str, Any]:
     """What stays the same in all trials and bears on their results, by dotted key."""
     searched = space.keys() | {FOLLOWERS[key] for key in space if key in FOLLOWERS}
-    tree = settings.model_dump(mode="json", by_alias=True)
-    flat = {f"{section}.{key}": value for section, keys in tree.items() for key, value in keys.items()}
-    optimizer = flat.pop("hyper_parameters.optimizer")
-    flat |= {f"hyper_parameters.optimizer.{key}": value for key, value in optimizer.items()}
+    flat = flatten(settings.model_dump(mode="json", by_alias=True))
     return {key: value for key, value in flat.items() if key not in searched and key not in FIXED}

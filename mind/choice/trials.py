@@ -112,15 +112,17 @@ def serve(connection: Connection, on_step: Callable[[], None] = lambda: None) ->
 
 def _reading(settings: Config, last: tuple[Any, Any]) -> tuple[Any, Any]:
     """What a run of these settings reads, with what it depends on; read once as long as that stays the same."""
-    from mind.train import read_inputs
+    from mind.training.inputs import read_inputs
 
     key = settings.hyper_parameters.item_features
     return last if last[1] is not None and last[0] == key else (key, read_inputs(settings))
 
 
 def _run(settings: Config, inputs: Any, connection: Connection, on_step: Callable[[], None]) -> Message:
-    from mind.train import checkpoint_of, write_model
-    from mind.training.loop import Epoch, train
+    from mind.training.inputs import checkpoint_of
+    from mind.training.loop import Epoch
+    from mind.training.parallel import Ranks
+    from mind.training.run import train_and_write
 
     def on_epoch(epoch: Epoch) -> None:
         connection.send(EpochDone(epoch.number, epoch.metrics))
@@ -129,16 +131,10 @@ def _run(settings: Config, inputs: Any, connection: Connection, on_step: Callabl
 
     checkpoint = checkpoint_of(settings, inputs)
     try:
-        trained = train(
-            settings,
-            inputs.sequences,
-            inputs.valid,
-            lambda *_: on_step(),
-            on_epoch,
-            features=inputs.features,
-            checkpoint=checkpoint,
-        )
-        answer: Message = Written(write_model(settings, inputs, trained).name, trained.best.metrics)
+        ranks = Ranks.join(settings.runner.use_gpu)
+        trained, path = train_and_write(settings, inputs, checkpoint, lambda *_: on_step(), on_epoch, ranks)
+        assert path is not None  # noqa: S101 - this process is alone, so it leads
+        answer: Message = Written(path.name, trained.best.metrics)
     except _Prune:
         answer = Pruned()
     except (_Stop, EOFError, OSError):

@@ -8,6 +8,7 @@ from mind.data.amazon_book import read_amazon_book
 from mind.data.download import Source, download_url, download_with_pip
 from mind.data.movielens import MovieLens, read_movielens_1m, read_movielens_100k
 from mind.data.split import Split
+from mind.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -72,3 +73,15 @@ DATASETS = {
         comes_split=True,
     ),
 }
+
+
+def data_file(source: str) -> Path:
+    """The file that a text means which is no name of a data set.
+
+    Raises:
+        DataError: it looks like a mistyped name: there is no such file, and it has no ending.
+    """
+    file = Path(source)
+    if not file.suffix and not file.exists():
+        raise DataError(f"{source}: is no file, and data by name are: {', '.join(DATASETS)}")
+    return file

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mind.data.columns import Mask, read_columns, strict_ids
+from mind.data.columns import Mask, strict_ids
+from mind.data.tables import read_columns
 from mind.errors import DataError
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mind.data.columns import Columns, Float64, Mask, parse_ids, parse_times, read_columns, shorten
+from mind.data.columns import Float64, Mask, parse_ids, parse_times
+from mind.data.tables import Columns, read_columns, shorten
 from mind.errors import DataError
 from mind.sequences import Int64, Sequences
 

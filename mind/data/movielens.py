@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mind.data.columns import read_columns, shorten
 from mind.data.interactions import Interactions, Report, read_interactions
+from mind.data.tables import read_columns, shorten
 from mind.data.unpack import unpacked
 from mind.errors import DataError
 

@@ -7,17 +7,16 @@ Machines write these files, so a line that breaks the format is an error, not so
 """
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from mind.data.columns import shorten
+from mind.data.files import replacing
+from mind.data.tables import shorten
 from mind.errors import DataError
 from mind.sequences import EvalCases, Int64, Sequences
 
@@ -124,25 +123,6 @@ def write_eval(path: Path, cases: EvalCases) -> None:
             history = "".join(f" hist_item:{item_id}" for item_id in cases.history[user].tolist())
             target = "".join(f" eval_item:{item_id}" for item_id in cases.target[user].tolist())
             lines.write(f"user_id:{user_id} target_item:0{history}{target}\n")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place once it is written whole; makes the directory.
-
-    Raises:
-        DataError: the disk refused it.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _read_sorted(files: list[Path]) -> Sequences | None:

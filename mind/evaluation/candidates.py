@@ -1,111 +1,131 @@
-"""Ranked lists that were made elsewhere: read from files, or asked of a running service.
+"""Ranked lists that were made elsewhere, read from files: JSON lines, or Parquet as `recall-client bulk` writes it.
 
-The service is asked by our own command-line client in a process of its own: this package knows neither gRPC nor Milvus.
+A file that `recall-client` wrote says which model answered; its lists went through gRPC and Milvus. Knows neither.
 """
 
 import json
-import subprocess
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mind.data.paddlerec import write_eval
-from mind.errors import DataError, MindError
-from mind.sequences import EvalCases, Int64, Sequences
-
-TIMEOUT_MS = 60_000
-"""Longest wait for one request of up to 256 users; Milvus Lite needs seconds with many items."""
+from mind.data.tables import read_table
+from mind.errors import DataError
+from mind.sequences import EvalCases, Int64
 
 
 @dataclass(frozen=True)
-class Service:
-    """A running service, as it describes itself."""
+class Served:
+    """The release of a service that gave some lists, as their file tells it."""
 
-    address: str
     model_version: str
     collection: str
-    max_top_k: int
+    """The Milvus collection; "" in Parquet files, which do not tell it."""
 
 
-def read_candidates(file: Path, cases: EvalCases, top_n: int) -> Int64:
-    """Ranked lists of JSON lines, in the order of `cases`: [U, top_n] int64, -1 where a list is shorter.
+@dataclass(frozen=True)
+class Candidates:
+    """The ranked lists of a file, in the order of the test users."""
+
+    ranked: Int64
+    """[U, top_n] int64, -1 where a list is shorter."""
+    served: Served | None
+    """None if the lists were not asked of a service."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    user_id: int
+    item_ids: list[int]
+    served: Served | None
+
+
+def read_candidates(file: Path, cases: EvalCases, top_n: int, items: int) -> Candidates:
+    """Read ranked lists for all test users.
+
+    Lists are taken one by one where the file has the test users in their order, for a user may occur twice in test
+    data; else by user id.
+
+    Args:
+        file: JSON lines, or Parquet if it ends in .parquet.
+        cases: the test users.
+        top_n: items of a list that are read.
+        items: items that the model knows.
 
     Raises:
-        DataError: a line is no such JSON, or a test user has no line.
+        DataError: a row is no such list, a test user has none, the lists are of several releases, or a service was
+            asked for fewer than `top_n` candidates.
     """
-    lists: dict[int, list[int]] = {}
-    number = 0
+    rows = list(_parquet_rows(file, top_n) if file.suffix == ".parquet" else _json_rows(file, top_n))
+    served = _release(file, rows)
+    longest = max((len(row.item_ids) for row in rows), default=0)
+    if served and longest < min(top_n, items):
+        raise DataError(
+            f"{file}: its longest list has {longest} items, -top_n is {top_n}: "
+            "ask for more with recall-client's --top-k, or give a smaller -top_n"
+        )
+    ranked = np.full((len(cases), top_n), -1, np.int64)
+    for number, row in enumerate(_of_users(file, rows, cases.history.user_id.tolist())):
+        ranked[number, : len(row.item_ids)] = row.item_ids
+    return Candidates(ranked, served)
+
+
+def _json_rows(file: Path, top_n: int) -> list[_Row]:
+    number, rows = 0, []
     try:
         for line in file.read_text(encoding="utf-8").splitlines():
             number += 1
-            row = json.loads(line)
-            ranked_ids = [int(item) for item in row["item_ids"][:top_n]]
-            if len(set(ranked_ids)) < len(ranked_ids):
-                raise ValueError("item_ids has repeats")
-            lists[int(row["user_id"])] = np.array(ranked_ids, np.int64).tolist()
+            rows.append(_row(json.loads(line), top_n))
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise DataError(f'{file}: line {number}: expected {{"user_id": 1, "item_ids": [..]}}: {error}') from error
-    missing = [user for user in cases.history.user_id.tolist() if user not in lists]
-    if missing:
-        raise DataError(f"{file}: {len(missing)} of {len(cases)} test users have no line, user {missing[0]} for one")
-    ranked = np.full((len(cases), top_n), -1, np.int64)
-    for row_number, user in enumerate(cases.history.user_id.tolist()):
-        ranked[row_number, : len(lists[user])] = lists[user]
-    return ranked
+    return rows
 
 
-def describe_service(address: str, top_n: int) -> Service:
-    """What runs at `address`.
+def _parquet_rows(file: Path, top_n: int) -> list[_Row]:
+    table = read_table(file)
+    for name in ("user_id", "item_ids"):
+        if name not in table.column_names:
+            raise DataError(f"{file}: no column {name!r}; there are: {', '.join(table.column_names)}")
+    known = [name for name in ("user_id", "item_ids", "model_version") if name in table.column_names]
+    number, rows = 0, []
+    try:
+        for record in table.select(known).to_pylist():
+            number += 1
+            rows.append(_row(record, top_n))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{file}: row {number}: expected an integer user_id and a list item_ids: {error}") from error
+    return rows
 
-    Raises:
-        MindError: nothing answers there, or it gives fewer than `top_n` candidates.
-    """
-    info: dict[str, Any] = json.loads(_client(address, "info", "--format", "json"))
-    service = Service(address, info["model_version"], info["collection"], info["limits"]["max_top_k"])
-    if top_n > service.max_top_k:
-        raise MindError(f"--server {address}: top_n is {top_n}, its max_top_k {service.max_top_k}")
-    return service
+
+def _row(record: dict[str, Any], top_n: int) -> _Row:
+    item_ids = np.array([int(item) for item in record["item_ids"][:top_n]], np.int64).tolist()
+    if len(set(item_ids)) < len(item_ids):
+        raise ValueError("item_ids has repeats")
+    model_version = record.get("model_version")
+    served = Served(str(model_version), str(record.get("collection", ""))) if model_version else None
+    return _Row(int(record["user_id"]), item_ids, served)
 
 
-def ask_service(service: Service, cases: EvalCases, top_n: int) -> Int64:
-    """The service's lists for all test users, in their order: [U, top_n] int64, -1 where a list is shorter.
-
-    Raises:
-        MindError: the service failed, or released another model meanwhile.
-    """
-    with tempfile.TemporaryDirectory() as directory:
-        questions, answers = Path(directory, "users.txt"), Path(directory, "answers.jsonl")
-        numbered = EvalCases(_numbered(cases.history), _numbered(cases.target))  # a user may occur twice in the data
-        write_eval(questions, numbered)
-        _client(
-            service.address, "recall", "--input", str(questions), "--output", str(answers), "--top-k", str(top_n)
-        )  # fmt: skip
-        ranked = read_candidates(answers, numbered, top_n)
-    now = describe_service(service.address, top_n)
-    if now != service:
-        raise MindError(
-            f"--server {service.address}: released {now.collection} while it was asked, {service.collection} before; "
-            "evaluate again"
+def _release(file: Path, rows: list[_Row]) -> Served | None:
+    """The release that gave all lists; None if the file names none."""
+    found = list(dict.fromkeys(row.served for row in rows))
+    names = [(one.collection or f"model {one.model_version}") if one else "no release" for one in found]
+    if len(found) > 1 or "," in "".join(names):  # a request that a release parted names both
+        raise DataError(
+            f"{file}: a release happened while it was asked: its lists are of {' and '.join(names)}; "
+            "ask with recall-client again"
         )
-    return ranked
+    return found[0] if found else None
 
 
-def _numbered(sequences: Sequences) -> Sequences:
-    return Sequences(np.arange(len(sequences)), sequences.offsets, sequences.item_id)
-
-
-def _client(address: str, command: str, *arguments: str) -> str:
-    """What `recall-client` printed."""
-    words = [sys.executable, "-m", "clients", command, "--server", address, "--timeout-ms", str(TIMEOUT_MS), *arguments]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        reason = next((line for line in lines if line.startswith("error: ")), lines[-1])
-        raise MindError(f"--server {address}: {reason.removeprefix('error: ')}")
-    return done.stdout
+def _of_users(file: Path, rows: list[_Row], users: list[int]) -> list[_Row]:
+    if [row.user_id for row in rows] == users:
+        return rows
+    by_user = {row.user_id: row for row in rows}
+    missing = [user for user in users if user not in by_user]
+    if missing:
+        raise DataError(f"{file}: {len(missing)} of {len(users)} test users have no line, user {missing[0]} for one")
+    return [by_user[user] for user in users]

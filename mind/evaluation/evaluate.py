@@ -9,7 +9,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32
 from mind.evaluation import analysis, metrics
 from mind.evaluation.analysis import Agreement, Curves, Float64, LengthBucket, Mean, PopularityBucket, Spread
-from mind.evaluation.candidates import Service
+from mind.evaluation.candidates import Served
 from mind.evaluation.interests import Interests, found_by, interests
 from mind.evaluation.metrics import Hits
 from mind.evaluation.retrieval import item_ids, nearest_items
@@ -19,7 +19,6 @@ OnStep = Callable[[str, int, int], None]
 """Told what is under way, how many users are done, and of how many."""
 
 EXACT = "MIND, exact search"
-SERVED = "MIND, served"
 SHOWN_ITEMS = 20
 """Candidates and history items shown of an example user."""
 SAMPLED_USERS = 2000
@@ -35,8 +34,8 @@ class Lists:
     """Names of those that any model must beat."""
     interest_vectors: Float32
     """[U, K, D] float32, the users' interests behind `EXACT`."""
-    service: Service | None = None
-    """Where `SERVED` comes from."""
+    served: dict[str, Served] = field(default_factory=dict)
+    """The lists that a service gave, by name, and the release that gave them."""
     notes: list[str] = field(default_factory=list)
     """Sentences about what the lists were made from, where that is not what a reader would expect."""
 
@@ -117,9 +116,10 @@ class Evaluation:
     """By method and bucket, share of the targets found in N candidates."""
     spread: dict[str, Spread]
     interests: Interests
-    service: Service | None
-    agreement: Agreement | None
-    """Of `SERVED` with `EXACT`, for users with a known history."""
+    served: dict[str, Served]
+    """As in `Lists`."""
+    agreement: dict[str, Agreement]
+    """How far each served list is `EXACT`, for users with a known history; empty if nobody has one."""
     examples: list[Example]
 
 
@@ -186,22 +186,22 @@ def evaluate(
             for name, ranked in lists.ranked.items()
         },
         interests=_interests(model, cases, lists, measured[EXACT], found, seed, on_step),
-        service=lists.service,
-        agreement=agreement(model, lists, cutoffs),
+        served=lists.served,
+        agreement=agreements(model, lists, cutoffs),
         examples=_examples(cases, lists.ranked[EXACT], measured[EXACT].hit, found, seed),
     )
 
 
-def agreement(model: Artifact, lists: Lists, cutoffs: tuple[int, ...]) -> Agreement | None:
-    """How far `SERVED` is `EXACT`, for users with a known history; None if nothing was served or nobody has one.
+def agreements(model: Artifact, lists: Lists, cutoffs: tuple[int, ...]) -> dict[str, Agreement]:
+    """How far each served list is `EXACT`, for users with a known history; empty if nobody has one.
 
     Without a known history exact search has no vector to search with, and the service gives the popular list.
     """
     active = lists.interest_vectors.any(axis=(1, 2))
-    if lists.service is None or not active.any():
-        return None
-    exact, served = (model.vocabulary.item_index(lists.ranked[name][active]) for name in (EXACT, SERVED))
-    return analysis.agreement(exact, served, cutoffs)
+    if not active.any():
+        return {}
+    rows = {name: model.vocabulary.item_index(lists.ranked[name][active]) for name in (EXACT, *lists.served)}
+    return {name: analysis.agreement(rows[EXACT], rows[name], cutoffs) for name in lists.served}
 
 
 def _popularity_buckets(item_bucket: Int64, wanted_rows: Int64) -> list[PopularityBucket]:

@@ -5,6 +5,15 @@ import numpy.typing as npt
 
 from mind.sequences import Int64, Sequences
 
+TITLES = {"recall": "Recall", "ndcg": "NDCG", "hit_rate": "HitRate"}
+"""The metrics, and what they are called in tables and plots."""
+CUTOFFS = (20, 50)
+"""Lengths of the lists that training validates."""
+SELECTED_BY = "recall@50"
+"""The validation metric that chooses the best epoch and, unless another one is named, the best model."""
+SHOWN = {"recall@20": "R@20", "recall@50": "R@50", "ndcg@50": "NDCG@50", "hit_rate@50": "Hit@50"}
+"""The validation metrics that tables of epochs and models show, and their headings."""
+
 Hits = npt.NDArray[np.bool_]
 
 
@@ -52,7 +61,13 @@ def hit_rate(hit: Hits) -> float:
 
 def names(cutoffs: tuple[int, ...]) -> list[str]:
     """The keys of `report`, in its order."""
-    return [f"{name}@{n}" for n in cutoffs for name in ("recall", "ndcg", "hit_rate")]
+    return [f"{name}@{n}" for n in cutoffs for name in TITLES]
+
+
+def title(name: str) -> str:
+    """`HitRate@50` for `hit_rate@50`."""
+    metric, _, cutoff = name.partition("@")
+    return f"{TITLES[metric]}@{cutoff}"
 
 
 def report(candidates: Int64, targets: Sequences, cutoffs: tuple[int, ...]) -> dict[str, float]:

@@ -8,10 +8,11 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from mind.data.columns import read_columns, strict_ids
-from mind.evaluation import figures
+from mind.data.columns import strict_ids
+from mind.data.tables import read_columns
+from mind.evaluation import figures, metrics
 from mind.evaluation.analysis import TOP_SHARE
-from mind.evaluation.evaluate import EXACT, SERVED, SHOWN_ITEMS, Evaluation
+from mind.evaluation.evaluate import EXACT, SHOWN_ITEMS, Evaluation
 from mind.evaluation.figures import DASHES, Series, Style
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -84,8 +85,8 @@ def render(evaluation: Evaluation, titles: dict[int, str]) -> str:
 def method_styles(evaluation: Evaluation) -> dict[str, Style]:
     """The model in the first colour and a wide line, what was served dashed over it, the baselines thin."""
     styles = dict(zip(evaluation.baselines, _BASELINE_STYLES, strict=False)) | {EXACT: Style(0, "", 2.4)}
-    if evaluation.service:
-        styles[SERVED] = Style(1, "3 3")
+    for name in list(evaluation.served)[:1]:
+        styles[name] = Style(1, "3 3")
     for name in evaluation.curves:
         number = len(styles) - len(evaluation.baselines)
         styles.setdefault(name, Style(_OTHER_COLOURS[number % len(_OTHER_COLOURS)], DASHES[number % len(DASHES)]))
@@ -132,7 +133,7 @@ def _plus_minus(half_width: float | None) -> str:
 def _accuracy(evaluation: Evaluation, styles: dict[str, Style]) -> Section:
     lead, curves = evaluation.lead, evaluation.curves
     length = evaluation.cutoffs[-1]
-    names = [("recall", "Recall"), ("ndcg", "NDCG"), ("hit_rate", "HitRate")]
+    names = list(metrics.TITLES.items())
     plots = []
     for key, name in names:
         series = [Series(styles[method], range(1, length + 1), getattr(curves[method], key)) for method in curves]
@@ -163,7 +164,7 @@ def _training(evaluation: Evaluation) -> Section:
     plots = [figures.lines("training-loss", "Loss", "epoch", [_dotted(0, x, loss)], percent=False, mark=kept)]
     names = list(epochs[0].get("valid") or {})
     cutoffs = list(dict.fromkeys(name.partition("@")[2] for name in names))
-    for key, title in (("recall", "Recall"), ("ndcg", "NDCG"), ("hit_rate", "HitRate")):
+    for key, title in metrics.TITLES.items():
         found = [(number, f"{key}@{n}") for number, n in enumerate(cutoffs) if f"{key}@{n}" in names]
         series = [_dotted(number, x, [epoch["valid"][name] for epoch in epochs]) for number, name in found]
         if series:
@@ -324,21 +325,25 @@ def _interests(evaluation: Evaluation, styles: list[Style]) -> Section:
 
 
 def _served(evaluation: Evaluation) -> list[Section]:
-    service, agreement = evaluation.service, evaluation.agreement
-    if service is None or agreement is None:
+    if not evaluation.agreement:
         return []
     n = evaluation.cutoffs[-1]
-    says = (
-        f"{service.address} served {service.collection} through gRPC and Milvus; its lists have "
-        f"{percent(agreement.found[n], 2)} of the exact top {n}, and for {percent(agreement.identical)} of the users "
-        "the whole list is the same, in the same order."
-    )
-    if service.model_version != evaluation.model_version:
-        says += f" It served another model, {service.model_version}: the row “{SERVED}” is of that one."
-    rows = [[f"top {cutoff}", percent(share, 2)] for cutoff, share in agreement.found.items()]
-    return [
-        Section("Served against exact search", says, [], Table(["", "exact items that were served"], rows, strong=""))
+    says = []
+    for name, agreement in evaluation.agreement.items():
+        served = evaluation.served[name]
+        says.append(
+            f"{_quoted(name)} was served from {served.collection or 'Milvus'} through gRPC; its lists have "
+            f"{percent(agreement.found[n], 2)} of the exact top {n}, and for {percent(agreement.identical)} of the "
+            "users the whole list is the same, in the same order."
+        )
+        if served.model_version != evaluation.model_version:
+            says.append(f"It was served by another model, {served.model_version}.")
+    rows = [
+        [name, *(percent(share, 2) for share in agreement.found.values())]
+        for name, agreement in evaluation.agreement.items()
     ]
+    head = ["exact items that were served", *(f"top {cutoff}" for cutoff in evaluation.cutoffs)]
+    return [Section("Served against exact search", " ".join(says), [], Table(head, rows, strong=""))]
 
 
 def _legend(styles: dict[str, Style]) -> list[tuple[Style, str]]:

@@ -4,7 +4,7 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.encoder import Encoder
-from mind.sequences import Int64, Sequences, pad_last
+from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 
 
@@ -12,10 +12,7 @@ def encode_histories(
     encoder: Encoder, vocabulary: Vocabulary, histories: Sequences, maxlen: int, batch_size: int
 ) -> Float32:
     """Interest vectors of external histories, [U, K, D] float32: unknown items dropped, the newest `maxlen` kept."""
-    item_index = vocabulary.item_index(histories.item_id)
-    known = item_index > 0
-    offsets = np.concatenate([[0], np.cumsum(known)])[histories.offsets]
-    hist_index, seq_len = pad_last(item_index[known], offsets, maxlen)
+    hist_index, seq_len, _ = vocabulary.look_up(histories.item_id, histories.offsets, maxlen)
     batches = range(0, len(histories), batch_size)
     return np.concatenate(
         [encoder.encode(hist_index[i : i + batch_size], seq_len[i : i + batch_size]) for i in batches]

@@ -8,15 +8,10 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
-
-from mind.artifact import Float32
-from mind.sequences import Int64
 
 ALIAS = "live"
 """The release pointer, for model and index together."""
@@ -32,10 +27,6 @@ MAX_HITS = 16_384
 """Of one query; Milvus refuses more."""
 VECTOR_SOURCE = "vector_source"
 """VARCHAR: the `VectorSource` of the item's embedding; filters may ask for it."""
-FINGERPRINT = "recall.fingerprint"
-"""Collection property that holds the `Fingerprint`; it is written last, so an unfinished build has none."""
-PUBLISHED_AT = "recall.published_at"
-"""Collection property: when the collection was last released, ISO 8601, UTC. Rollback goes back along it."""
 
 _BREADTHS = {"ef", "search_list", "reorder_k"}  # of HNSW, DISKANN and SCANN
 _NAME = re.compile(r"items_[0-9a-f]{12}_[0-9a-f]{8}")
@@ -52,27 +43,6 @@ class VectorSource(StrEnum):
     """Derived from the items that users had together with it (`mind.fresh_items`)."""
     ATTRIBUTES = "attributes"
     """Derived from items that share its attributes."""
-
-
-@dataclass(frozen=True)
-class Hits:
-    """What a search found, in columns: the hits of query 0, then those of query 1, ..."""
-
-    item_ids: Int64
-    """[H] int64, nearest first within a query."""
-    scores: Float32
-    """[H] float32, inner products."""
-    lengths: Int64
-    """[Q] int64, hits of each query."""
-
-
-def falling(scores: Float32) -> Int64:
-    """A whole number for every score, from -2^31 to 2^31, smaller for better ones and equal for equal ones.
-
-    Floats order as their bits do, as integers, once those of negative ones are turned round (IEEE 754).
-    """
-    bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
-    return np.where(bits < 0, bits & 0x7FFFFFFF, -bits)
 
 
 def wide_enough(params: Mapping[str, int | float | str], limit: int) -> dict[str, int | float | str]:

@@ -8,17 +8,18 @@ import json
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from mind.artifact import Float32
 from mind.config import HyperParameters
 from mind.encoder import Encoder
 from mind.milvus.collection import EMBEDDING
-from mind.sequences import Int64, pad_last
+from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
 USERS = "users"
@@ -33,13 +34,13 @@ UNUSED = "unused"
 """FLOAT_VECTOR of two zeros: a collection must have a vector."""
 INTEREST_KEY = "interest_key"
 """Primary key of the vectors, VARCHAR: `<user key>/<number of the interest>`."""
-USER_VECTORS = "recall.user_vectors"
-"""Property of a collection of vectors that holds its `UserVectors`."""
 
 MAX_USER_ID_BYTES = 128
 """Of UTF-8."""
 MAX_KEY = 3 * MAX_USER_ID_BYTES + 3
 """Characters of an `INTEREST_KEY`: escaped, a byte takes three, and an interest has at most two digits."""
+MAX_MESSAGE_BYTES = 32 * 2**20
+"""Bytes of one write; Milvus refuses more than 64 MiB."""
 MAX_CAPACITY = 4_096
 """Ids that a Milvus ARRAY can hold."""
 CLOCK_MARGIN_MS = 60_000
@@ -77,16 +78,8 @@ class UserVectors(BaseModel):
         return self.synced_from > 0
 
     def to_json(self) -> str:
-        """What `from_json` reads."""
+        """What `mind.milvus.records` reads."""
         return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str) -> "UserVectors | None":
-        """Read it; None if the text is none."""
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError:
-            return None
 
 
 def now_ms() -> int:
@@ -127,10 +120,8 @@ def unit_interests(
         [U, K, D] float32, zero where a user has no such interest.
     """
     offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
-    item_index = vocabulary.item_index(np.concatenate([*histories, np.zeros(0, np.int64)]))
-    known = item_index > 0
-    known_offsets = np.concatenate([[0], np.cumsum(known)])[offsets]
-    hist_index, seq_len = pad_last(item_index[known], known_offsets, hyper_parameters.maxlen)
+    item_id = np.concatenate([*histories, np.zeros(0, np.int64)])
+    hist_index, seq_len, _ = vocabulary.look_up(item_id, offsets, hyper_parameters.maxlen)
     vectors = encoder.encode(hist_index, seq_len)
     length: Float32 = np.linalg.norm(vectors, axis=2, keepdims=True)
     unit: Float32 = (vectors / np.where(length > 0, length, 1)).astype(np.float32, copy=False)
@@ -154,3 +145,25 @@ def vector_rows(user_ids: Sequence[str], updated_at: Sequence[int], vectors: Flo
             else:
                 absent.append(key)
     return rows, absent
+
+
+@dataclass(frozen=True)
+class StoredUser:
+    """What is remembered of a user."""
+
+    hist_item: Int64
+    """[n] int64 external ids, oldest first."""
+    updated_at: int
+    """Milliseconds since 1970."""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The interests found by Q searches, in columns: those of search 0, nearest first, then those of search 1, ..."""
+
+    keys: list[str]
+    """[H] interest keys; `user_id_of` tells whose they are."""
+    scores: Float32
+    """[H] float32, cosines."""
+    lengths: Int64
+    """[Q] int64, hits of each search."""

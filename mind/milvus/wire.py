@@ -14,7 +14,8 @@ from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
 from mind.artifact import Float32
-from mind.milvus.collection import EMBEDDING, METRIC, Hits
+from mind.hits import Hits
+from mind.milvus.collection import EMBEDDING, METRIC
 from mind.sequences import Int64
 
 _BOUNDED = 2  # consistency level

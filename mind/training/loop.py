@@ -1,7 +1,7 @@
 """The training loop: epochs over the sampler, validation by exact search, the best epoch kept.
 
 Everything random is a function of seed, epoch, step and rank, so a run that is taken up at a checkpoint ends as if it
-had never stopped. Knows nothing of the command line or of data files; `mind.train` is the command.
+had never stopped. Knows nothing of the command line or of files.
 """
 
 import time
@@ -16,6 +16,7 @@ from mind.config import Config
 from mind.data.features import FeatureTable
 from mind.errors import ArtifactError, ConfigError, DataError
 from mind.evaluation import metrics
+from mind.evaluation.metrics import CUTOFFS, SELECTED_BY
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
@@ -27,8 +28,6 @@ from mind.training.parallel import Ranks
 from mind.training.sampler import Batch, TrainingSampler, log_frequency
 from mind.vocabulary import Vocabulary
 
-CUTOFFS = (20, 50)
-SELECTED_BY = "recall@50"
 GOLDEN_HISTORIES = 32
 
 OnStep = Callable[[int, int, int, float], None]

@@ -1,4 +1,4 @@
-"""`recall.v1.AdminService`: registered only when there are admin tokens, of which the door asks every call for one."""
+"""`recall.v1.AdminService`: registered only if there are admin tokens; the door checks the token of every call."""
 
 import logging
 from typing import Any
@@ -8,8 +8,8 @@ import grpc
 from mind.milvus.collection import is_item_collection
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc
 from server.errors import InvalidRequestError, RefusedError
+from server.ports import ItemStore
 from server.release import Releases
-from server.store import ItemStore
 
 logger = logging.getLogger(__name__)
 
@@ -17,14 +17,14 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
-    """Dropping collections and reloading."""
+    """The methods that operators use: drop a collection, reload the release."""
 
     def __init__(self, releases: Releases, store: ItemStore) -> None:
         self._releases = releases
         self._store = store
 
     async def DropItems(self, request: admin_pb2.DropItemsRequest, context: Context) -> admin_pb2.DropItemsResponse:  # noqa: N802
-        """Drop a collection; the released one only if asked twice."""
+        """Drop a collection; the released one only if `allow_live` is set."""
         name = request.collection
         if not is_item_collection(name):
             raise InvalidRequestError("collection", f"{name!r} is no item collection's name", "UNKNOWN_COLLECTION")
@@ -38,7 +38,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         return admin_pb2.DropItemsResponse(collection=name, dropped_count=count)
 
     async def Reload(self, request: admin_pb2.ReloadRequest, context: Context) -> admin_pb2.ReloadResponse:  # noqa: N802
-        """Follow the alias now."""
+        """Look at the alias now, and take over the release that it names."""
         before, release = await self._releases.check(insist=True)
         return admin_pb2.ReloadResponse(
             model_version=release.model_version,

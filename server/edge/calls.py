@@ -1,6 +1,6 @@
-"""What becomes of each call: its metrics, its span and its line in the log.
+"""Follows each call: its metrics, its span and its line in the log.
 
-A line names method, status, reason, sizes and durations; never a user's history, never a filter, never credentials.
+A line tells method, status, reason, sizes and durations. It never shows a user's history, a filter or credentials.
 """
 
 import logging
@@ -11,18 +11,18 @@ from typing import Any
 
 import grpc
 
-from server.errors import DeadlineExceededError, InvalidRequestError, ServerError, StoreError
+from server.errors import DeadlineExceededError, Failure, InvalidRequestError, StoreError
 from server.watching.logs import FIELDS
 from server.watching.telemetry import CALL_SPAN, Telemetry
 
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = "x-request-id"
-"""Metadata key of the id that a call has in the log."""
+"""Metadata key of the id under which a call is in the log."""
 LINES_A_SECOND = 10
-"""Most lines for failures of one reason: when everything fails, answering matters more than telling."""
+"""Most lines a second for failures with one reason: when every call fails, logging must not slow the answers."""
 LATE_S = 0.02
-"""A caller that leaves so shortly before its deadline left because of it: its clock started earlier than ours."""
+"""Seconds: a caller that leaves so shortly before its deadline left because of it, as its clock started earlier."""
 
 _SANE_ID = re.compile("[!-~]{1,128}")
 _TRACEPARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -37,18 +37,18 @@ class Calls:
     """Follows calls from beginning to end."""
 
     def __init__(self, telemetry: Telemetry, access_log: bool) -> None:
-        """`access_log`: log what succeeds too, as DEBUG does."""
+        """`access_log`: log calls that succeed too, as the level DEBUG does."""
         self.metrics, self.tracing = telemetry.metrics, telemetry.tracing
         self.log_all = access_log or logger.isEnabledFor(logging.DEBUG)
         self._lines: dict[str, tuple[int, int, int]] = {}
-        """By reason: a second, lines in it, and failures without a line since the last one."""
+        """For each reason: a second, the lines logged in it, and the failures without a line since the last line."""
 
     def begin(self, method: str, context: Context) -> "Call":
-        """A call of `recall.v1.RecallService.Recall`, say, has come."""
+        """Follow a call that has arrived. `method`: its full name, such as `recall.v1.RecallService.Recall`."""
         return Call(self, method, context)
 
     def admit_line(self, reason: str) -> int | None:
-        """How many failures of this kind had no line since the last one; None if this one gets none either."""
+        """How many failures with this reason had no line since the last line; None if this one gets no line either."""
         now = int(time.monotonic())
         second, lines, left_out = self._lines.get(reason, (now, 0, 0))
         if second == now and lines >= LINES_A_SECOND:
@@ -68,7 +68,7 @@ class Call:
         self._started = time.perf_counter()
         self._calls, self._context = calls, context
         self.request: Any = None
-        """What was asked, once it is decoded."""
+        """The request; None until it is decoded."""
         self._name = method.rpartition(".")[2]
         self._span = None
         if calls.tracing:
@@ -76,7 +76,7 @@ class Call:
             CALL_SPAN.set(self._span)  # a task of its own answers each call
 
     def done(self, answer: Any) -> None:
-        """It is answered."""
+        """End a call that is answered with `answer`."""
         self._end("OK", "")
         if self._calls.log_all:
             fields = {"model_version": getattr(answer, "model_version", "")}
@@ -84,7 +84,7 @@ class Call:
                 fields |= {each.name: round(value, 3) for each, value in timings.ListFields()}
             self._context.set_trailing_metadata(self._log("OK", "", f"{self._name} OK", fields))
 
-    def failed(self, error: ServerError, status: str, cause: Exception | None = None) -> Metadata:
+    def failed(self, error: Failure, status: str, cause: Exception | None = None) -> Metadata:
         """It fails with a gRPC status; `cause` is a defect whose traceback is wanted. Gives metadata for the answer."""
         self._end(status, error.reason)
         left_out = 0 if self._calls.log_all else self._calls.admit_line(error.reason)
@@ -100,7 +100,7 @@ class Call:
         return self._log(status, error.reason, f"{self._name} {status}: {says}", fields, cause)
 
     def cancelled(self) -> None:
-        """The caller left, or its deadline passed."""
+        """End a call whose caller left or whose deadline passed."""
         remaining_s = self._context.time_remaining()
         if remaining_s is not None and remaining_s < LATE_S:
             self.failed(DeadlineExceededError("the caller did not wait longer"), "DEADLINE_EXCEEDED")
@@ -118,7 +118,7 @@ class Call:
     def _log(
         self, status: str, reason: str, says: str, fields: dict[str, Any], cause: Exception | None = None
     ) -> Metadata:
-        """Write the line. Gives the request id as metadata."""
+        """Write the line in the log. Gives the request id as metadata."""
         sent = _metadata(self._context)
         request_id = sent.get(REQUEST_ID, "")
         if not _SANE_ID.fullmatch(request_id):

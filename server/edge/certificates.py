@@ -1,4 +1,4 @@
-"""Certificates in PEM files: read and held against each other. Knows nothing of gRPC."""
+"""Reads certificates and keys from PEM files, and checks that they belong together. Knows nothing of gRPC."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -19,22 +19,22 @@ class Option(NamedTuple):
 
 @dataclass(frozen=True)
 class Certificates:
-    """Contents of the files, fit to be used together."""
+    """The contents of files that belong together."""
 
     certificate: bytes
     """The chain, our own certificate first."""
     key: bytes = field(repr=False)
     """The private key of the first certificate."""
     client_ca: bytes | None
-    """Authorities that a peer's certificate is checked against; None asks for none."""
+    """Authorities that a peer's certificate is checked against; None if peers need no certificate."""
 
 
 def read_certificates(certificate: Option, key: Option, client_ca: Option | None = None) -> Certificates:
     """Read certificate, key and authorities.
 
     Raises:
-        ConfigError: a file cannot be read or is not PEM, or the key is of another certificate; it names option, file
-            and fault.
+        ConfigError: a file cannot be read or is not PEM, or the key belongs to another certificate. The message tells
+            option, file and fault.
     """
     files = (_read(certificate, "certificate"), _read(key, "private key"))
     authorities = read_authorities(client_ca) if client_ca else None
@@ -79,4 +79,4 @@ def _read(option: Option, what: Literal["certificate", "private key"]) -> bytes:
 
 
 def _no_password() -> str:
-    raise PermissionError  # or OpenSSL would ask for it at the terminal
+    raise PermissionError  # otherwise OpenSSL would ask for it at the terminal

@@ -1,7 +1,7 @@
-"""The door: where callers are turned away, and the one place where our exceptions become gRPC statuses.
+"""The door: admits calls or turns them away, and is the one place where our exceptions become gRPC statuses.
 
-Callers are turned away when too much is in progress (grpc.aio's own maximum_concurrent_rpcs is unreliable), and while
-the server stops: what gRPC has received and not yet handed over when it shuts down is answered with a bare CANCELLED.
+Calls are turned away when too many are in progress (grpc.aio's own maximum_concurrent_rpcs is unreliable), and while
+the server stops: calls that gRPC has received but not handed over when it shuts down get a bare CANCELLED.
 """
 
 import asyncio
@@ -14,13 +14,16 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from mind.milvus.errors import FilterError
 from server.edge.calls import Calls
 from server.edge.tokens import Tokens
 from server.edge.wire import decoder
 from server.errors import (
+    FAILURES,
     CollectionGoneError,
     DeadlineExceededError,
     DisabledError,
+    Failure,
     InvalidRequestError,
     NotReadyError,
     OverloadedError,
@@ -35,15 +38,15 @@ from server.errors import (
 )
 
 DOMAIN = "recall.v1"
-"""google.rpc.ErrorInfo.domain."""
+"""The value of google.rpc.ErrorInfo.domain."""
 REASON_KEY = "error-reason"
 """Trailing metadata key that repeats ErrorInfo.reason for callers without google.rpc types."""
 RETRY_AFTER_MS = 50
-"""When a caller that was turned away should come back."""
+"""Milliseconds after which a caller that was turned away should come back."""
 CLOSING_S = 0.1
-"""How long a stopping server says so before it hangs up; the shipped client's third attempt comes after it."""
+"""Seconds in which a stopping server says so before it hangs up; the shipped client's third attempt comes later."""
 
-_CODES: dict[type[ServerError], int] = {
+_CODES: dict[type[Failure], int] = {
     InvalidRequestError: code_pb2.INVALID_ARGUMENT,
     OverloadedError: code_pb2.RESOURCE_EXHAUSTED,
     DeadlineExceededError: code_pb2.DEADLINE_EXCEEDED,
@@ -64,10 +67,10 @@ Service = TypeVar("Service")
 
 
 class Door:
-    """Stands before every method of our own services."""
+    """Guards every method of our own services."""
 
     def __init__(self, max_concurrent_requests: int, calls: Calls) -> None:
-        """`max_concurrent_requests`: counted calls in progress at once. `calls` follows every call."""
+        """`max_concurrent_requests`: most counted calls in progress at once; `calls`: follows every call."""
         self._limit = max_concurrent_requests
         self._calls = calls
         self._in_progress = 0
@@ -81,22 +84,22 @@ class Door:
     def guard(
         self, service: Service, methods: ServiceDescriptor, counted: bool, tokens: Tokens | None = None
     ) -> Service:
-        """The same servicer with its methods guarded and asked in bytes (`server.edge.wire.register`).
+        """The same servicer with guarded methods that take and give bytes (`server.edge.wire.register`).
 
-        An interceptor would be asked anew at every call.
+        Not an interceptor, which gRPC would ask anew at every call.
 
         Args:
             service: the servicer.
-            methods: names them.
-            counted: whether its calls count as in progress: they have a limit, and are waited for at the end.
-            tokens: of which callers need one; None admits everybody.
+            methods: its methods.
+            counted: whether its calls count as in progress; such calls have a limit.
+            tokens: callers need one of them; None admits every caller.
         """
         for method in methods.methods:
             setattr(service, method.name, self._guard(getattr(service, method.name), method, counted, tokens))
         return service
 
     async def close(self) -> None:
-        """Turn new calls away; returns when callers that came meanwhile have been told to go elsewhere."""
+        """Turn new calls away from now on; returns after `CLOSING_S`."""
         self._closing = True
         await asyncio.sleep(CLOSING_S)
 
@@ -117,13 +120,16 @@ class Door:
                     raise OverloadedError(f"{self._limit} requests are in progress, the limit", RETRY_AFTER_MS)
                 if counted:
                     self._in_progress += 1
-                    context.add_done_callback(self._end)  # type: ignore[arg-type] # once the answer is taken
+                    context.add_done_callback(self._end)  # type: ignore[arg-type] # when the caller has the answer
                 call.request = decode(request)
                 answer = await handle(call.request, context)
                 call.done(answer)
-                # Bytes already: an answer that waits for a slow caller is there once, not as message and bytes.
+                # As bytes, or an answer that waits for a slow caller would be in memory twice, as message and as bytes.
                 return bytes(answer.SerializeToString())
-            except ServerError as error:
+            except FilterError as error:
+                refused = InvalidRequestError("filter", str(error), error.reason)
+                await abort(context, refused, call.failed(refused, code_of(refused)))
+            except FAILURES as error:
                 await abort(context, error, call.failed(error, code_of(error)))
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 call.cancelled()
@@ -135,24 +141,24 @@ class Door:
         return guarded
 
 
-async def abort(context: Context, error: ServerError, also: tuple[tuple[str, str], ...]) -> NoReturn:
+async def abort(context: Context, error: Failure, also: tuple[tuple[str, str], ...]) -> NoReturn:
     """End a call with the status of an exception, and `also` as metadata. Always raises."""
     status = rpc_status.to_status(to_status(error))
     metadata = [*status.trailing_metadata, (REASON_KEY, error.reason), *also]
     if isinstance(error, OverloadedError):
         metadata.append(("grpc-retry-pushback-ms", str(error.retry_after_ms)))
     if isinstance(error, StoreTimeoutError):
-        metadata.append(("grpc-retry-pushback-ms", "-1"))  # gRPC's word for: do not retry
+        metadata.append(("grpc-retry-pushback-ms", "-1"))  # tells gRPC clients not to retry
     await context.abort(status.code, status.details, tuple(metadata))
 
 
-def code_of(error: ServerError) -> str:
+def code_of(error: Failure) -> str:
     """gRPC's name of the status that an exception becomes."""
     code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), code_pb2.INTERNAL)
     return str(code_pb2.Code.Name(code))
 
 
-def to_status(error: ServerError) -> status_pb2.Status:
+def to_status(error: Failure) -> status_pb2.Status:
     """google.rpc.Status with ErrorInfo, and BadRequest or RetryInfo where they fit."""
     code = code_pb2.Code.Value(code_of(error))
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]

@@ -1,4 +1,4 @@
-"""grpc.health.v1 whose streams end with the server: gRPC waits for them, and they would never end by themselves."""
+"""`grpc.health.v1` with streams that end when the server stops: a stopping gRPC server waits for all streams."""
 
 import asyncio
 from typing import Any
@@ -7,21 +7,21 @@ import grpc
 from grpc_health.v1 import health, health_pb2
 
 LIVENESS = "liveness"
-"""Service that is SERVING whenever the process answers: restarting it helps no server whose Milvus is away."""
+"""Health service that is SERVING while Milvus is away too, as restarting the process would not help then."""
 
 
 class HealthServicer(health.aio.HealthServicer):
-    """Watchers hear NOT_SERVING, then their stream ends."""
+    """Tells watchers NOT_SERVING when the server stops, then ends their streams."""
 
     def __init__(self) -> None:
-        """As gRPC's own."""
+        """Make a servicer that knows no service yet."""
         super().__init__()
         self._ending = asyncio.Event()
 
     async def Watch(  # noqa: N802
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> None:
-        """Tell every change until the server stops."""
+        """Tell a watcher every change until the server stops."""
         watching = asyncio.create_task(super().Watch(request, context))
         ending = asyncio.create_task(self._ending.wait())
         try:
@@ -31,5 +31,5 @@ class HealthServicer(health.aio.HealthServicer):
             ending.cancel()
 
     def end_streams(self) -> None:
-        """Watch no more."""
+        """End the streams of all watchers."""
         self._ending.set()

@@ -1,4 +1,4 @@
-"""What a request of any kind is held to: how many users, how much of each, what a user_id is."""
+"""The limits that several kinds of requests share: number of users, top_k, length of a user_id."""
 
 from collections.abc import Sequence
 
@@ -16,13 +16,13 @@ def check_batch(field: str, users: Sequence[object], limits: Settings) -> None:
 
 
 def check_top_k(top_k: int, limits: Settings) -> None:
-    """Check how much is wanted of each user. Raises InvalidRequestError."""
+    """Check how many results are wanted for each user. Raises InvalidRequestError."""
     if not 1 <= top_k <= limits.max_top_k:
         raise InvalidRequestError("top_k", f"is {top_k}, must be 1 to {limits.max_top_k}", "TOP_K_OUT_OF_RANGE")
 
 
 def check_total(users: int, top_k: int, wanted: str, limit: int) -> None:
-    """Check how much is wanted altogether; `wanted` names it in the message. Raises InvalidRequestError."""
+    """Check how many results are wanted in all; `wanted` names them in the message. Raises InvalidRequestError."""
     if users * top_k > limit:
         raise InvalidRequestError(
             "top_k",
@@ -32,7 +32,7 @@ def check_total(users: int, top_k: int, wanted: str, limit: int) -> None:
 
 
 def check_user_id(user_id: str) -> str:
-    """What is wrong with a user id; empty if nothing."""
+    """What is wrong with a user id; empty if nothing is."""
     size = len(user_id.encode())
     if 1 <= size <= MAX_USER_ID_BYTES:
         return ""

@@ -1,4 +1,4 @@
-"""What some files hold, read anew when they change: certificates and tokens are renewed under a running server."""
+"""A value that is read from files, and read again when they change: certificates and tokens change at run time."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -13,18 +13,18 @@ T = TypeVar("T")
 
 
 class Reloaded(Generic[T]):
-    """A value read from files. A reading that fails leaves the value of before, with one warning for each reason."""
+    """A value read from files. If reading fails, the value stays as it was, and a warning tells each reason once."""
 
     def __init__(self, files: Sequence[Path], read: Callable[[], T]) -> None:
-        """Reads once. `read` raises ConfigError, and so does this."""
+        """Read the value for the first time. `read` may raise ConfigError, and so may this."""
         self._files = files
         self._read = read
-        self._seen = self._stamps()  # before reading: what changes meanwhile is read again
+        self._seen = self._stamps()  # taken before reading, so that a change during the reading is noticed
         self._warned = ""
         self.value = read()
 
     def look(self) -> bool:
-        """Read the files anew if they changed since the last look; whether the value is another now."""
+        """Read the files again if they changed since the last look. Returns whether the value changed."""
         stamps = self._stamps()
         if stamps == self._seen:
             return False
@@ -48,7 +48,7 @@ class Reloaded(Generic[T]):
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:
-    """Another after every change of the file, also when a link leads to another file; None if there is none."""
+    """What differs after every change of a file, or of the file that a link leads to; None if there is no file."""
     try:
         found = file.stat()
     except OSError:

@@ -1,16 +1,15 @@
-"""From protobuf to arrays: what a caller may ask for, checked against the limits before anything is queued."""
+"""Decodes Recall, Explain and filters to the values of `server.serving.question`, checked against the limits."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id
 from server.errors import InvalidRequestError
-from server.serving.filter import canonical
-from server.serving.merge import Strategy
+from server.serving.filter.canonical import canonical
+from server.serving.question import Query, Strategy, UserQuery
 from server.settings import Settings
 
 _STRATEGIES = {
@@ -20,40 +19,10 @@ _STRATEGIES = {
 }
 
 
-@dataclass(frozen=True)
-class UserQuery:
-    """One user of a batch."""
-
-    hist_item: Int64
-    """[n] int64 external ids, oldest first."""
-    exclude: Int64
-    """[m] int64 external ids."""
-    invalid: str = ""
-    """Which limit this user's data breaks; such a user is left alone."""
-    user_id: str = ""
-    """Of a remembered user whose stored history is wanted; empty if hist_item was given."""
-    unknown: bool = False
-    """Whether nobody of this user_id is remembered."""
-    unread: str = ""
-    """Why the stored history could not be read, of a user who gets the popular list instead."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """A valid request."""
-
-    users: list[UserQuery]
-    top_k: int
-    filter: str
-    """Canonical (`server.serving.filter`); empty without one."""
-    exclude_history: bool
-    strategy: Strategy
-
-
 def read_recall(request: recall_pb2.RecallRequest, limits: Settings, attributes: Mapping[str, str]) -> Query:
-    """Check a Recall. Raises InvalidRequestError with the field, the value and the limit.
+    """The query of a Recall. Raises InvalidRequestError with the field, the value and the limit.
 
-    `attributes`: what filters may name, as in `Fingerprint.attributes`.
+    `attributes`: the names and types that filters may use, as in `Fingerprint.attributes`.
     """
     check_batch("users", request.users, limits)
     check_top_k(request.top_k, limits)
@@ -62,13 +31,13 @@ def read_recall(request: recall_pb2.RecallRequest, limits: Settings, attributes:
 
 
 def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, attributes: Mapping[str, str]) -> Query:
-    """Check an Explain, as `read_recall` does a Recall."""
+    """The query of an Explain, checked as `read_recall` checks a Recall."""
     check_top_k(request.top_k, limits)
     return _query([request.user], request, limits, attributes)
 
 
 def read_filter(filter_: str, limits: Settings, attributes: Mapping[str, str]) -> str:
-    """Check a filter and put it into the server's own words. Raises InvalidRequestError."""
+    """The filter in canonical spelling (`server.serving.filter`). Raises InvalidRequestError."""
     if not filter_:
         return ""
     if len(filter_) > limits.max_filter_chars:
@@ -98,7 +67,7 @@ def _query(
 
 
 def read_user(user: recall_pb2.User, limits: Settings) -> UserQuery:
-    """One user; data that break a limit make an `invalid` one."""
+    """One user of a request; a user whose data break a limit is marked as `invalid`."""
     for field, found, limit in (
         ("hist_item", len(user.hist_item), limits.max_history),
         ("exclude_item_ids", len(user.exclude_item_ids), limits.max_exclude),

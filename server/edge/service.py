@@ -12,15 +12,19 @@ from server.edge.request import read_explain, read_filter, read_recall
 from server.edge.timeouts import within
 from server.edge.user_service import UserService
 from server.errors import DisabledError
+from server.ports import ItemStore
 from server.release import Release, Releases
+from server.serving.answer import Outcome, Trace, UserResult
 from server.serving.merge import Fate
-from server.serving.pipeline import UNKNOWN_LISTED, CandidatePipeline, Outcome, Trace, UserResult
+from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
-from server.store import ItemStore
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _VERSION = version("mind-recall")  # reads a file: too slow for every call
 _INSTANCE = secrets.token_hex(8)
+
+UNKNOWN_LISTED = 100
+"""Most unknown ids that an answer lists for one user."""
 
 
 class RecallService(recall_pb2_grpc.RecallServiceServicer):
@@ -34,7 +38,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         store: ItemStore,
         users: UserService,
     ) -> None:
-        """`settings` holds the limits."""
+        """`settings` holds the limits; `users` answers the calls about users."""
         self._settings = settings
         self._releases = releases
         self._pipeline = pipeline
@@ -42,7 +46,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         self._users = users
 
     async def Recall(self, request: recall_pb2.RecallRequest, context: Context) -> recall_pb2.RecallResponse:  # noqa: N802
-        """Candidates for a batch of users."""
+        """Find candidates for a batch of users."""
         remaining_s = context.time_remaining()
         self._pipeline.admit(len(request.users), remaining_s)
         release = self._releases.current
@@ -56,7 +60,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     async def CountItems(  # noqa: N802
         self, request: recall_pb2.CountItemsRequest, context: Context
     ) -> recall_pb2.CountItemsResponse:
-        """Items of the released collection."""
+        """Count the items of the released collection."""
         release = self._releases.current
         filter_ = read_filter(request.filter, self._settings, release.fingerprint.attributes)
         limit_s = self._settings.search_timeout_ms / 1000
@@ -72,7 +76,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     async def GetServerInfo(  # noqa: N802
         self, request: recall_pb2.GetServerInfoRequest, context: Context
     ) -> recall_pb2.GetServerInfoResponse:
-        """What is being served, and the limits."""
+        """Tell what is being served, and the limits."""
         release, settings = self._releases.current, self._settings
         attributes = [recall_pb2.Attribute(name=n, type=t) for n, t in release.fingerprint.attributes.items()]
         names = [field.name for field in recall_pb2.Limits.DESCRIPTOR.fields]
@@ -90,6 +94,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             limits=recall_pb2.Limits(**{name: getattr(settings, name) for name in names}),
             admin_enabled=settings.admin_token_file is not None,
             refused_release=self._releases.refused,
+            refused_collection=self._releases.refused_collection,
             instance=_INSTANCE,
             processes=settings.processes,
             previous_collection=self._releases.previous.collection if self._releases.previous else "",
@@ -97,7 +102,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
-        """One user's recall, step by step. Raises DisabledError where it is turned off."""
+        """Find candidates for one user and show every step. Raises DisabledError if --no-explain turned it off."""
         if not self._settings.explain:
             raise DisabledError("Explain is turned off on this server", "EXPLAIN_OFF")
         release = self._releases.current
@@ -116,19 +121,19 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     async def UpsertUsers(  # noqa: N802
         self, request: recall_pb2.UpsertUsersRequest, context: Context
     ) -> recall_pb2.UpsertUsersResponse:
-        """Remember what users clicked."""
+        """Store what users clicked."""
         return await self._users.upsert(self._releases, request, context)
 
     async def FindSimilarUsers(  # noqa: N802
         self, request: recall_pb2.FindSimilarUsersRequest, context: Context
     ) -> recall_pb2.FindSimilarUsersResponse:
-        """The remembered users nearest to others."""
+        """Find the remembered users nearest to each user of the request."""
         return await self._users.find_similar(self._releases, request, context)
 
     async def DeleteUsers(  # noqa: N802
         self, request: recall_pb2.DeleteUsersRequest, context: Context
     ) -> recall_pb2.DeleteUsersResponse:
-        """Forget users."""
+        """Delete users."""
         return await self._users.delete(self._releases, request, context)
 
 

@@ -1,4 +1,4 @@
-"""How long a call that asks Milvus once may take, and whose fault it is when that was not enough."""
+"""How long a call that asks Milvus once may take, and which error it is when the time is over."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -9,11 +9,11 @@ T = TypeVar("T")
 
 
 async def within(remaining_s: float | None, limit_s: float, ask: Callable[[float], Awaitable[T]]) -> T:
-    """What `ask` gives, asked with the seconds that it may take.
+    """The answer of `ask`, which is called with the seconds that it may take.
 
     Args:
         remaining_s: time left to the caller; None without a deadline.
-        limit_s: most that anybody waits for Milvus.
+        limit_s: longest wait for Milvus.
         ask: raises StoreTimeoutError when the time is over.
 
     Raises:

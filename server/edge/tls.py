@@ -1,4 +1,4 @@
-"""TLS of the service: gRPC asks before every handshake, and gets what the files hold by then."""
+"""TLS of the service: before every handshake gRPC gets the certificates that the files hold at that time."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> 
 
     return grpc.dynamic_ssl_server_credentials(
         _configuration(reloaded.value),
-        changed,  # type: ignore[arg-type]  # the stubs do not know that None is no change
+        changed,  # type: ignore[arg-type]  # the stubs do not know that None stands for no change
         require_client_authentication=client_ca is not None,
     )
 

@@ -1,4 +1,4 @@
-"""Bearer tokens: read from a file, compared in constant time, read anew when the file changes."""
+"""Bearer tokens: read from a file, compared in constant time, read again when the file changes."""
 
 import hashlib
 import hmac
@@ -11,22 +11,22 @@ from server.edge.reloaded import Reloaded
 from server.errors import UnauthenticatedError
 
 SHORTEST = 16
-"""Characters of a token."""
+"""Least number of characters in a token."""
 LOOK_EVERY_S = 1.0
-"""How soon a changed file is noticed; a look costs as much as the rest of a check."""
+"""Seconds between two looks at the file, as a look costs as much as the rest of a check."""
 _HEADER = "authorization"
 
 
 class Tokens:
-    """The tokens that callers of some methods must send one of, as `authorization: Bearer <token>`."""
+    """The valid tokens; callers must send one of them as `authorization: Bearer <token>`."""
 
     def __init__(self, file: Path, option: str, reason: str) -> None:
         """Raises ConfigError if the file cannot be used.
 
         Args:
-            file: one token a line; several are all valid, so that one can follow another without a gap.
-            option: what names the file, for messages.
-            reason: stable word of a refusal.
+            file: has one token a line. All of them are valid, so that a new one can replace an old one without a gap.
+            option: names the file, in messages.
+            reason: the stable reason of a refusal (`ServerError.reason`).
         """
         self._digests = Reloaded([file], lambda: read_tokens(file, option))
         self._option = option
@@ -46,13 +46,14 @@ class Tokens:
             )
         scheme, _, token = sent.partition(" ")
         digest = _digest(token.strip())
-        valid = [hmac.compare_digest(digest, known) for known in self._digests.value]  # all of them, whatever the first
+        # All are compared: stopping at the first match would tell which one it was.
+        valid = [hmac.compare_digest(digest, known) for known in self._digests.value]
         if scheme.lower() != "bearer" or not any(valid):
             raise UnauthenticatedError(f"metadata {_HEADER}: no token of the server's {self._option}", self._reason)
 
 
 def read_tokens(file: Path, option: str) -> list[bytes]:
-    """Digests of the tokens in a file, one a line. Raises ConfigError, which shows none of them."""
+    """Digests of the tokens in a file, one a line. Raises ConfigError, whose message shows no token."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -76,5 +77,5 @@ def read_tokens(file: Path, option: str) -> list[bytes]:
 
 
 def _digest(token: str) -> bytes:
-    """Equally long for all tokens: comparing lengths would tell them."""
+    """A token's digest; all are equally long, so that comparing them does not tell a token's length."""
     return hashlib.sha256(token.encode()).digest()

@@ -1,30 +1,15 @@
-"""From protobuf to plain data: what a caller may ask of remembered users, checked before anything is queued."""
-
-from dataclasses import dataclass
+"""Decodes UpsertUsers to the values of `server.users`, and checks them against the limits."""
 
 import numpy as np
 
-from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
 from server.edge.limits import check_batch, check_user_id
 from server.settings import Settings
-
-
-@dataclass(frozen=True)
-class UserUpdate:
-    """One update of a batch."""
-
-    user_id: str
-    item_ids: Int64
-    """[n] int64 external ids, oldest first."""
-    append: bool
-    """Whether the ids follow what is stored, or replace it."""
-    invalid: str = ""
-    """Which limit the update breaks; such a one is left alone."""
+from server.users.histories import UserUpdate
 
 
 def read_updates(request: recall_pb2.UpsertUsersRequest, limits: Settings) -> list[UserUpdate]:
-    """Check an UpsertUsers. Raises InvalidRequestError with the field, the value and the limit."""
+    """The updates of an UpsertUsers. Raises InvalidRequestError with the field, the value and the limit."""
     check_batch("users", request.users, limits)
     return [_update(update, limits) for update in request.users]
 

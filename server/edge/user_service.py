@@ -1,4 +1,4 @@
-"""The calls about remembered users: decode, call, encode. Refuses all of them where users are not remembered."""
+"""The calls about remembered users: decode, call, encode. Each fails with DisabledError unless users are remembered."""
 
 import time
 from concurrent.futures import Executor
@@ -8,29 +8,28 @@ from typing import Any
 import grpc
 
 from protos.recall.v1 import recall_pb2
-from server.breaker import GuardedStore
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id
-from server.edge.request import Query, UserQuery, read_user
+from server.edge.request import read_user
 from server.edge.timeouts import within
 from server.edge.user_request import read_updates
 from server.errors import DisabledError, StoreUnavailableError
 from server.release import Releases
-from server.serving.pipeline import Status
+from server.serving.answer import Status
+from server.serving.question import Query, UserQuery
 from server.settings import Settings
-from server.users.store import UserStore
-from server.users.updates import RememberedUsers, Written
+from server.users.histories import RememberedUsers, Written
+from server.users.ports import UserStore
 from server.users.vectors import UserVectorIndex
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class UserService:
-    """What `server.edge.service` hands the calls about users to."""
+    """Answers the calls about users for `server.edge.service`."""
 
-    def __init__(self, settings: Settings, store: UserStore | None, encode_on: Executor, milvus: GuardedStore) -> None:
-        """`store`: None if users are not remembered; `encode_on` is as in the pipeline; `milvus` guards all."""
+    def __init__(self, settings: Settings, store: UserStore | None, encode_on: Executor) -> None:
+        """`store`: None if users are not remembered; `encode_on`: as in `server.serving.pipeline`."""
         self._settings = settings
-        self._milvus = milvus
         self._timeout_s = settings.search_timeout_ms / 1000
         self._remembered: tuple[RememberedUsers, UserVectorIndex] | None = None
         if store:
@@ -39,21 +38,21 @@ class UserService:
             self._remembered = users, vectors
 
     async def follow(self, releases: Releases) -> None:
-        """Keep vectors in step with the release that is served, for ever; nothing to do where there are none."""
+        """Keep the users' vectors in step with the release that is served, for ever."""
         if self._remembered:
             await self._remembered[1].follow(releases, self._settings.watch_interval_s)
 
     async def with_histories(self, query: Query, context: Context) -> tuple[Query, float]:
-        """A query with the stored histories that it asks for, and the milliseconds that reading them took.
+        """A query with the stored histories of its users, and the milliseconds that reading them took.
 
-        With `--degraded`, users whose histories cannot be read are marked as such instead of an error.
+        With `--degraded`, users whose histories cannot be read are marked as unread, and no error is raised.
         """
         if not self._remembered or not any(user.user_id for user in query.users):
             return query, 0.0
         remembered = self._remembered[0]
         started = time.perf_counter()
         try:
-            users = await self._milvus.guarded(lambda: remembered.with_histories(query.users, context.time_remaining()))
+            users = await remembered.with_histories(query.users, context.time_remaining())
         except StoreUnavailableError:
             if not self._settings.degraded:
                 raise
@@ -64,11 +63,11 @@ class UserService:
     async def upsert(
         self, releases: Releases, request: recall_pb2.UpsertUsersRequest, context: Context
     ) -> recall_pb2.UpsertUsersResponse:
-        """Remember what users clicked."""
+        """Store what users clicked."""
         remembered, _ = self._enabled()
         updates = read_updates(request, self._settings)
         release = releases.current
-        written = await self._milvus.guarded(lambda: remembered.upsert(release, updates, context.time_remaining()))
+        written = await remembered.upsert(release, updates, context.time_remaining())
         results = [
             recall_pb2.UserWritten(status=_status(one.status), history_length=one.length, detail=one.detail)
             for one in written
@@ -78,19 +77,17 @@ class UserService:
     async def find_similar(
         self, releases: Releases, request: recall_pb2.FindSimilarUsersRequest, context: Context
     ) -> recall_pb2.FindSimilarUsersResponse:
-        """The remembered users nearest to others."""
+        """Find the remembered users nearest to each user of the request."""
         remembered, vectors = self._enabled()
         asked = _read_similar(request, self._settings)
         release = releases.current
-        users = await self._milvus.guarded(lambda: remembered.with_histories(asked, context.time_remaining()))
+        users = await remembered.with_histories(asked, context.time_remaining())
         interests = await vectors.encode(release, [user.hist_item for user in users])
         own = [user.user_id for user in request.users]
         found = await within(
             context.time_remaining(),
             self._timeout_s,
-            lambda timeout_s: self._milvus.guarded(
-                lambda: vectors.similar(release, interests, own, request.top_k, timeout_s)
-            ),
+            lambda timeout_s: vectors.similar(release, interests, own, request.top_k, timeout_s),
         )
         results = [
             recall_pb2.SimilarUsers(
@@ -109,15 +106,13 @@ class UserService:
     async def delete(
         self, releases: Releases, request: recall_pb2.DeleteUsersRequest, context: Context
     ) -> recall_pb2.DeleteUsersResponse:
-        """Forget users."""
+        """Delete users."""
         remembered, _ = self._enabled()
         check_batch("user_ids", request.user_ids, self._settings)
         release = releases.current
         invalid = {user_id: check_user_id(user_id) for user_id in request.user_ids}
         valid = [user_id for user_id in request.user_ids if not invalid[user_id]]
-        deleted = iter(
-            await self._milvus.guarded(lambda: remembered.delete(valid, context.time_remaining())) if valid else []
-        )
+        deleted = iter(await remembered.delete(valid, context.time_remaining()) if valid else [])
         all_of_them = [
             Written(Status.INVALID, detail=invalid[user_id]) if invalid[user_id] else next(deleted)
             for user_id in request.user_ids

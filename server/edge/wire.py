@@ -1,6 +1,6 @@
-"""Messages to bytes and back, behind the door: what is turned away is never decoded, and what is no message is refused.
+"""Decodes requests behind the door, so that calls that are turned away cost no decoding, and refuses broken messages.
 
-Left to grpc.aio, a broken message would be UNKNOWN with the name of a Python class, and a traceback in the log.
+grpc.aio would answer a broken message with UNKNOWN and the name of a Python class, and log a traceback.
 """
 
 import logging
@@ -16,7 +16,7 @@ from server.errors import InvalidRequestError
 
 
 def decoder(method: MethodDescriptor) -> Callable[[bytes], Any]:
-    """Makes the method's request of bytes; raises InvalidRequestError if they are none."""
+    """A function that decodes the method's requests, and raises InvalidRequestError for bytes that are no request."""
     kind: Any = GetMessageClass(method.input_type)
 
     def decode(request: bytes) -> Any:
@@ -31,9 +31,9 @@ def decoder(method: MethodDescriptor) -> Callable[[bytes], Any]:
 
 
 def keep_quiet_about_callers() -> None:
-    """Broken messages to health and reflection, which are gRPC's own, and callers that leave before their answer.
+    """Keep grpc.aio from logging tracebacks for what callers do, which a hostile caller could cause at any rate.
 
-    For each grpc.aio would log a traceback, at a hostile caller's pace.
+    It logs them for broken messages to health and reflection, and for callers that leave before their answer.
     """
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_worth_a_line)
 
@@ -44,7 +44,7 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
 
 
 def register(service: Any, methods: ServiceDescriptor, server: grpc.aio.Server) -> None:
-    """What generated code does to add a servicer, but its methods take and give bytes."""
+    """Add a servicer to a server as generated code does, except that its methods take and give bytes."""
     handlers: dict[str, Any] = {
         method.name: grpc.unary_unary_rpc_method_handler(getattr(service, method.name)) for method in methods.methods
     }

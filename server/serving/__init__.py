@@ -1,1 +1,1 @@
-"""The serving path: a question in, candidates out."""
+"""The serving path: from a question to ranked candidates. `pipeline` shows it from top to bottom."""

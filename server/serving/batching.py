@@ -1,9 +1,9 @@
-"""Requests to batches: whatever waits when nothing is in progress is answered together, without a timer.
+"""Makes batches of requests: requests that wait at the same time are answered together, without a timer.
 
-Alone, a request starts at once. Under load, a second batch starts beside one of its group once half a full one waits:
-small ones side by side cost more than they win. Those of another group, a slow filter say, hold nobody up: they have
-room of their own. What cannot be answered in time is turned away at the door, and dropped if it no longer can. Knows
-nothing of recall.
+A request that comes alone starts at once. Under load, a second batch of a group starts beside the first once half a
+full batch waits, as two small batches cost more than one. Requests of another group, with a slow filter for example,
+delay nobody, as each group has room of its own. A request that cannot be answered in time is turned away when it
+comes; one whose time runs out in the queue is dropped. Knows nothing of recall.
 """
 
 import asyncio
@@ -16,17 +16,17 @@ from typing import Generic, TypeVar
 from server.errors import DeadlineExceededError, OverloadedError
 
 SMOOTHING = 0.1
-"""Weight of the newest batch in what a batch is believed to take."""
+"""Weight of the newest batch in the estimate of how long a batch takes."""
 OUTLIER = 4
-"""Times the usual that a batch counts for at most: one of a slow filter says little of the others."""
+"""A batch counts in the estimate as at most this many times the usual: a slow filter says little about others."""
 STUCK = 4
-"""Times the usual after which a batch in progress is waited for no longer."""
+"""After this many times the usual, the next batch of the group does not wait for the one in progress."""
 ROOM = 2
-"""Batches in progress of all groups, for each of one group."""
+"""Most batches in progress of all groups together, as a multiple of the most of one group."""
 HEADROOM = 2
-"""How many times the wait, as it is guessed, must fit into a deadline: under overload all is slower than it was."""
+"""How often the estimated wait must fit into a deadline: under overload batches take longer than they did."""
 SHORTEST_RETRY_MS, LONGEST_RETRY_MS = 10, 2_000
-"""Bounds of when a caller that was turned away should come back."""
+"""Bounds of the time after which a caller that was turned away should come back."""
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
@@ -34,27 +34,31 @@ Answer = TypeVar("Answer")
 
 @dataclass
 class Waiting(Generic[Ask, Answer]):
-    """A request in the queue."""
+    """A request that waits for its answer."""
 
     ask: Ask
+    """What is asked."""
     users: int
+    """How many users of a batch it takes."""
     group: Hashable
     """Requests of one group can be answered together."""
     deadline: float
-    """On the clock of `time.perf_counter`; infinite without one."""
+    """When the caller stops waiting, on the clock of `time.perf_counter`; infinite without a deadline."""
     answer: asyncio.Future[Answer]
+    """The answer, when it is there."""
     arrived: float = field(default_factory=time.perf_counter)
+    """When it came, on the same clock."""
     queued: bool = True
-    """Whether it waits for a batch."""
+    """Whether it is in the queue; false once it is part of a batch."""
 
     @property
     def late(self) -> bool:
-        """Whether nobody waits for the answer any more."""
+        """Whether the caller left, or its deadline passed."""
         return self.answer.done() or time.perf_counter() >= self.deadline
 
 
 class Batcher(Generic[Ask, Answer]):
-    """A bounded queue, and workers that take batches from it."""
+    """A bounded queue of requests, and workers that answer batches of them."""
 
     def __init__(
         self,
@@ -66,23 +70,23 @@ class Batcher(Generic[Ask, Answer]):
         """Make a batcher.
 
         Args:
-            answer: answers a batch of one group, in order. An exception among the answers is for that request; one
-                that is raised is for all of them.
-            max_batch_users: most users of a batch, unless a single request has more.
-            max_queued_users: most users that wait; a request that finds the queue empty is always taken.
-            workers: batches of one group in progress at once, and `ROOM` times as many of all groups; with two, one
-                is encoded and merged while the other is searched.
+            answer: answers the requests of a batch of one group, in order. An exception among the answers goes to its
+                request; an exception that is raised goes to all of them.
+            max_batch_users: most users of a batch; a request with more is a batch by itself.
+            max_queued_users: most users that wait; a request that finds the queue empty is always accepted.
+            workers: most batches of one group in progress at once. All groups together may have `ROOM` times as many.
+                With two, one batch is encoded and merged while the other is searched.
         """
         self._answer = answer
         self._max_batch_users = max_batch_users
         self._max_queued_users = max_queued_users
         self._workers = workers
         self._running: list[tuple[Hashable, float]] = []
-        """Group of each batch in progress, and when it began."""
+        """The group of each batch in progress, and when the batch began."""
         self._queue: deque[Waiting[Ask, Answer]] = deque()
         self._queued_users = 0
         self._queued_by_group: dict[Hashable, int] = {}
-        """Users that wait, by group, the group whose queue is oldest first; none for whom nobody waits."""
+        """Users that wait, for each group, without callers that left; the group that has waited longest comes first."""
         self._seconds_per_batch = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,8 +100,8 @@ class Batcher(Generic[Ask, Answer]):
 
         Args:
             ask: what is asked.
-            users: how much of a batch it fills.
-            group: see `Waiting.group`.
+            users: how many users of a batch it takes.
+            group: requests of one group can be answered together.
             remaining_s: time left to the caller; None without a deadline.
 
         Raises:
@@ -116,7 +120,7 @@ class Batcher(Generic[Ask, Answer]):
             task.add_done_callback(self._tasks.discard)
         try:
             return await answer
-        except asyncio.CancelledError:  # the caller left: its place is free now, not when its turn comes
+        except asyncio.CancelledError:  # the caller left: its place in the queue is free at once
             if waiting.queued:
                 self._count(group, -waiting.users)
                 waiting.users = 0
@@ -126,7 +130,7 @@ class Batcher(Generic[Ask, Answer]):
         """Raise OverloadedError if a request would be turned away now."""
         if not self._queue:
             return
-        batches = self._queued_users / self._max_batch_users / self._workers + 1  # those before it, and its own
+        batches = self._queued_users / self._max_batch_users / self._workers + 1  # the batches before it, and its own
         wait_s = batches * self._seconds_per_batch
         full = self._queued_users + users > self._max_queued_users
         if full or (remaining_s is not None and HEADROOM * wait_s > remaining_s):
@@ -136,7 +140,7 @@ class Batcher(Generic[Ask, Answer]):
             raise OverloadedError(f"{reason}; {limit}", retry_ms)
 
     def _count(self, group: Hashable, users: int) -> None:
-        """That many users of a group more wait, or less."""
+        """Add to the number of users that wait; `users` is negative for users that stop waiting."""
         self._queued_users += users
         if left := self._queued_by_group.get(group, 0) + users:
             self._queued_by_group[group] = left
@@ -144,7 +148,7 @@ class Batcher(Generic[Ask, Answer]):
             del self._queued_by_group[group]
 
     def _begin(self) -> tuple[Hashable, float] | None:
-        """Note the batch that should start beside those in progress; None if none should."""
+        """Note that a batch begins; gives its group and time, or None if no batch should begin now."""
         if len(self._running) >= ROOM * self._workers:
             return None
         now = time.perf_counter()
@@ -167,7 +171,7 @@ class Batcher(Generic[Ask, Answer]):
             begun = self._begin()
 
     def _next_batch(self, group: Hashable) -> list[Waiting[Ask, Answer]]:
-        """The oldest request of a group that somebody still waits for, and others as far as they fit."""
+        """The oldest request of a group whose caller still waits, and as many others of the group as fit."""
         batch: list[Waiting[Ask, Answer]] = []
         users = 0
         left: deque[Waiting[Ask, Answer]] = deque()
@@ -187,9 +191,9 @@ class Batcher(Generic[Ask, Answer]):
         return batch
 
     def _take(self, waiting: Waiting[Ask, Answer]) -> None:
-        """It is out of the queue."""
+        """Note that a request left the queue."""
         waiting.queued = False
-        if waiting.users:  # or it left, and is not counted any more
+        if waiting.users:  # 0 if its caller left, which was counted then
             self._count(waiting.group, -waiting.users)
 
     async def _run(self, batch: list[Waiting[Ask, Answer]]) -> None:
@@ -214,10 +218,10 @@ class Batcher(Generic[Ask, Answer]):
                 waiting.answer.set_result(answer)
 
     def _learn(self, users: int, took_s: float) -> None:
-        """Remember how long batches take.
+        """Improve the estimate of how long a full batch takes.
 
-        Small ones are quicker, so the guess is low until they are full: a burst after a quiet time is let in, and only
-        lasting overload is turned away.
+        Small batches are quicker, so the estimate is low until batches are full: a burst after a quiet time is
+        accepted, and only lasting overload is turned away.
         """
         took_s /= max(1, users / self._max_batch_users)
         known = self._seconds_per_batch or took_s

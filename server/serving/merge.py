@@ -1,8 +1,8 @@
-"""The hits of every user's interests as one ranked list a user, for a whole batch at a time.
+"""The third stage: merges the hits of each user's interests into one ranked list, for a whole batch at a time.
 
-Items become ranks and scores whole numbers, so that a sort by user, item and score is a sort of single integers: four
-times as fast as sorting by several keys. One such sort brings repeats and exclusions next to each other; a second puts
-what is left in order. No Python object per hit anywhere.
+Items are replaced by ranks and scores by whole numbers, so that one integer holds user, item and score: sorting single
+integers is four times as fast as sorting by several keys. A first sort brings the hits of an item and its exclusion
+together; a second sort orders the hits that are left. There is no Python object per hit.
 """
 
 from dataclasses import dataclass
@@ -12,22 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from mind.artifact import Float32
-from mind.milvus.collection import Hits, falling
+from mind.hits import Hits, falling
 from mind.sequences import Int64
+from server.serving.question import Strategy
 
 MAX_INTERESTS = 64
-"""Of one user, as `mind.config` limits them."""
-
-
-class Strategy(IntEnum):
-    """How places are given; the numbers are those of recall.v1.MergeStrategy."""
-
-    BEST_SCORE = 1
-    ROUND_ROBIN = 2
+"""Most interests of one user, as `mind.config` limits them."""
 
 
 class Fate(IntEnum):
-    """What became of a hit; the numbers are those of recall.v1.DropReason."""
+    """Whether a hit was kept, or why it was dropped; the numbers are those of recall.v1.DropReason."""
 
     KEPT = 0
     DUPLICATE = 1
@@ -50,15 +44,15 @@ class Merged:
     """Candidates in columns: those of user 0, best first, then those of user 1, ..."""
 
     item_ids: Int64
-    """[M] int64."""
+    """[M] int64 external ids."""
     scores: Float32
-    """[M] float32."""
+    """[M] float32, inner products."""
     interest: Int64
-    """[M] int64."""
+    """[M] int64, the interest that found the item."""
     offsets: Int64
-    """[B + 1] int64: user b has [offsets[b], offsets[b + 1])."""
+    """[B + 1] int64: the candidates of user b are those from offsets[b] up to offsets[b + 1]."""
     fate: Int64 | None
-    """[H] int64: the `Fate` of every hit, in the order of the search; None unless it was to be explained."""
+    """[H] int64: the `Fate` of every hit, in the order of the search; None unless it was asked for."""
 
 
 def merge(
@@ -71,20 +65,20 @@ def merge(
     excluded: Exclusions,
     explain: bool = False,
 ) -> Merged:
-    """Merge the interests of every user.
+    """Merge the hits of every user's interests.
 
-    An item that several interests found keeps its best place. Equal scores are ordered by item id, equal scores of one
-    item by interest, so the result depends on nothing but its arguments.
+    An item that several interests found keeps its best place. Equal scores are ordered by item id, and equal scores of
+    one item by interest, so that the result depends on the arguments alone.
 
     Args:
         hits: the hits of Q queries.
-        user: [Q] int64, whose query it was, 0 to users - 1.
-        interest: [Q] int64, which interest it was.
-        users: B.
+        user: [Q] int64, the user of each query, 0 to users - 1.
+        interest: [Q] int64, the interest of each query.
+        users: number of users, B.
         top_k: most candidates a user gets.
         strategy: by score, or the interests in turn.
         excluded: what users must not get.
-        explain: tell the fate of every hit.
+        explain: whether the fate of every hit is wanted.
     """
     rows, marks = len(hits.item_ids), len(excluded.user)
     hit_user = np.concatenate([np.repeat(user, hits.lengths), excluded.user])
@@ -92,16 +86,17 @@ def merge(
     distinct, item = np.unique(np.concatenate([hits.item_ids, excluded.item_ids]), return_inverse=True)
     own = hit_user * len(distinct) + item
     place, places = _places(hits, strategy)
-    if users * len(distinct) * places * MAX_INTERESTS >= 2**63:  # too many for one integer: close ranks
+    if users * len(distinct) * places * MAX_INTERESTS >= 2**63:  # too many for one integer: use ranks
         place = np.unique(place, return_inverse=True)[1] + 1
         places = rows + 1
     place = np.concatenate([place, np.zeros(marks, np.int64)])  # an exclusion comes before every hit
 
-    # Unique, so that the fastest sort gives one result; with ranks, 63 bits do for 10,000 users with 2 million hits.
+    # The sorted numbers are unique, so that a sort that is not stable gives one result. With ranks, 63 bits are enough
+    # for 10,000 users with 2 million hits.
     order = np.argsort((own * places + place) * MAX_INTERESTS + hit_interest)
     first = np.ones(rows + marks, bool)
     first[1:] = np.diff(own[order]) != 0
-    kept = order[first]  # of every user and item its exclusion, or else its best hit
+    kept = order[first]  # for every user and item: its exclusion, or else its best hit
     kept = kept[kept < rows]
     kept = kept[np.argsort((hit_user[kept] * places + place[kept]) * len(distinct) + item[kept])]
     found = np.bincount(hit_user[kept], minlength=users)
@@ -113,7 +108,7 @@ def merge(
 
 
 def _fate(order: Int64, first: npt.NDArray[np.bool_], kept: Int64, excluded: Exclusions) -> Int64:
-    """The `Fate` of every hit and, behind them, of the exclusions themselves."""
+    """The `Fate` of every hit, followed by that of the exclusions."""
     rows = len(order) - len(excluded.fate)
     leader = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]  # of each group, per position
     fate = np.full(len(order), Fate.BELOW_TOP_K)
@@ -125,7 +120,7 @@ def _fate(order: Int64, first: npt.NDArray[np.bool_], kept: Int64, excluded: Exc
 
 
 def _places(hits: Hits, strategy: Strategy) -> tuple[Int64, int]:
-    """A number for every hit, from 1, smaller for better ones and equal for equal ones, and one that is above all."""
+    """A number from 1 for every hit, smaller for better hits and equal for equal ones; and a number larger than all."""
     place = falling(hits.scores) + 2**31
     if strategy is not Strategy.ROUND_ROBIN:
         return place, 2**32

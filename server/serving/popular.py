@@ -1,7 +1,8 @@
-"""The popular list of a release without the items that were deleted from its collection.
+"""The popular items of a release that are still in its collection, for users without a usable history.
 
-The list comes from the model, which knows nothing of what was deleted since; so the collection is asked, at most every
-`REFRESH_S`. Nobody waits long for it, nor for a Milvus that did not answer the last time: what it said last is used.
+The list comes from the model, which does not know which items were deleted since. So Milvus is asked which are left, at
+most every `REFRESH_S`. No request waits for it longer than `WAIT_S`; while Milvus does not answer, its last answer is
+used without waiting.
 """
 
 import asyncio
@@ -11,65 +12,82 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.errors import StoreError
+from server.errors import StoreError, StoreUnavailableError
+from server.ports import ItemStore
 from server.release import Popular, Release
-from server.store import ItemStore
 
 REFRESH_S = 0.5
-"""Age up to which an answer is good."""
+"""Age in seconds up to which an answer of Milvus is used again."""
 WAIT_S = 0.25
-"""Longest wait for a new one."""
+"""Longest wait for a new answer."""
 
 
-class PopularShelf:
-    """Knows what is there of the popular list."""
+class PopularItems:
+    """Gives the popular items that are left, and remembers them for one release at a time."""
 
     def __init__(self, store: ItemStore) -> None:
         """`store`: holds the collections."""
         self._store = store
         self._collection = ""
-        self._shelf = _Shelf(Popular(np.zeros(0, np.int64), np.zeros(0, np.float32)))
+        self._left = _Left(Popular(np.zeros(0, np.int64), np.zeros(0, np.float32)))
 
     async def of(self, release: Release) -> Popular:
         """The popular items of a release that are in its collection."""
-        shelf = self._shelf_of(release)
-        if not shelf.asking and time.monotonic() - shelf.asked_at > REFRESH_S:
-            shelf.asked_at = time.monotonic()
-            shelf.asking = asyncio.create_task(self._ask(release, shelf))
-        if shelf.asking and shelf.answers:
-            await asyncio.wait([shelf.asking])
-        return shelf.popular
+        left = self._left_of(release)
+        if not left.asking and time.monotonic() - left.asked_at > REFRESH_S:
+            left.asked_at = time.monotonic()
+            left.asking = asyncio.create_task(self._ask(release, left))
+        if left.asking and left.answers:
+            await asyncio.wait([left.asking])
+        return left.popular
 
     def last(self, release: Release) -> Popular:
-        """The same as far as it is known, without asking."""
-        return self._shelf_of(release).popular
+        """The same as far as it is known, without asking Milvus."""
+        return self._left_of(release).popular
 
-    def _shelf_of(self, release: Release) -> "_Shelf":
-        if release.collection != self._collection:
-            self._collection, self._shelf = release.collection, _Shelf(release.popular)
-        return self._shelf
+    async def matching(self, release: Release, filter_: str, timeout_s: float) -> Popular:
+        """The popular items that are in the collection and match a filter.
 
-    async def _ask(self, release: Release, shelf: "_Shelf") -> None:
+        Raises:
+            StoreUnavailableError: Milvus did not answer in time.
+        """
         popular = release.popular
-        asking = self._store.matching(release.collection, popular.item_ids.tolist(), "")
+        asking = self._store.matching(release.collection, popular.item_ids.tolist(), filter_)
         try:
-            keep = np.isin(popular.item_ids, list(await asyncio.wait_for(asking, WAIT_S)))
-            shelf.popular = Popular(popular.item_ids[keep], popular.scores[keep])
-            shelf.answers = True
+            matching = await asyncio.wait_for(asking, timeout_s)
+        except TimeoutError as error:
+            raise StoreUnavailableError("Milvus does not answer: the filter of the popular list timed out") from error
+        return _only(popular, matching)
+
+    def _left_of(self, release: Release) -> "_Left":
+        if release.collection != self._collection:
+            self._collection, self._left = release.collection, _Left(release.popular)
+        return self._left
+
+    async def _ask(self, release: Release, left: "_Left") -> None:
+        asking = self._store.matching(release.collection, release.popular.item_ids.tolist(), "")
+        try:
+            left.popular = _only(release.popular, await asyncio.wait_for(asking, WAIT_S))
+            left.answers = True
         except (StoreError, TimeoutError):
-            shelf.answers = False
+            left.answers = False
         finally:
-            shelf.asking = None
+            left.asking = None
 
 
 @dataclass
-class _Shelf:
-    """What is there of one collection's popular list."""
+class _Left:
+    """What is known to be left of one collection's popular items."""
 
     popular: Popular
     asked_at: float = -math.inf
-    """On the clock of `time.monotonic`."""
+    """When Milvus was asked last, on the clock of `time.monotonic`."""
     asking: asyncio.Task[None] | None = None
-    """The question that is on its way."""
+    """The question that Milvus has not answered yet."""
     answers: bool = True
-    """Whether Milvus answered the last one."""
+    """Whether Milvus answered the last question."""
+
+
+def _only(popular: Popular, item_ids: set[int]) -> Popular:
+    keep = np.isin(popular.item_ids, list(item_ids))
+    return Popular(popular.item_ids[keep], popular.scores[keep])

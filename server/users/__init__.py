@@ -1,1 +1,1 @@
-"""Remembered users: their histories and their vectors."""
+"""Users that the service remembers: their histories, and the interest vectors that follow the histories."""

@@ -1,8 +1,9 @@
 """The interest vectors of remembered users: kept in step with their histories, release after release.
 
-A history is the truth, its vectors follow. Whoever writes vectors looks at the histories again afterwards, under strong
-consistency: a user who was deleted meanwhile loses them again, one who was written meanwhile gets them anew. So servers
-and the indexer may work at the same time, and nobody comes back who was deleted.
+Vectors are made from histories and can always be made again. Whoever writes vectors reads the histories again
+afterwards, under strong consistency: the vectors of a user who was deleted meanwhile are deleted, and those of a user
+who was written meanwhile are made again. So servers and the indexer may write at the same time, and a deleted user
+does not come back.
 """
 
 import asyncio
@@ -14,22 +15,31 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.milvus.collection import MAX_HITS
-from mind.milvus.users import CLOCK_MARGIN_MS, UserVectors, now_ms, unit_interests, user_id_of, user_key
+from mind.milvus.users import (
+    CLOCK_MARGIN_MS,
+    Neighbours,
+    StoredUser,
+    UserVectors,
+    now_ms,
+    unit_interests,
+    user_id_of,
+    user_key,
+)
 from mind.sequences import Int64
-from server.errors import NotReadyError, ServerError, UserVectorsIncompleteError
+from server.errors import FAILURES, NotReadyError, UserVectorsIncompleteError
 from server.release import Release, Releases
-from server.users.store import Neighbours, StoredUser, UserStore
+from server.users.ports import UserStore
 
 logger = logging.getLogger(__name__)
 
 PAGE_USERS = 500
-"""Users that a catch-up looks at, and may encode, at once."""
+"""Most users that a catch-up reads, and encodes if need be, at once."""
 MAX_ROUNDS = 10
-"""How often a user who is written all the time is encoded anew; its next write brings the vectors into step."""
+"""Most times that a user who is written all the time is encoded again; the next write brings the vectors in step."""
 
 
 class UserVectorIndex:
-    """Writes and searches the vectors of the release that is served."""
+    """Writes and searches the users' vectors of the release that is served."""
 
     def __init__(self, store: UserStore, encode_on: Executor) -> None:
         """`encode_on`: as in `server.serving.pipeline`."""
@@ -39,10 +49,10 @@ class UserVectorIndex:
         self._opened: tuple[Release, UserVectors] | None = None
         self._caught_up: Release | None = None
         self.writing = asyncio.Lock()
-        """Held while histories or vectors are written: what one server writes, it writes in one order."""
+        """Held while histories or vectors are written, so that one server writes both in the same order."""
 
     async def open(self, release: Release) -> UserVectors:
-        """The collection of a release, in memory; made if it is not there."""
+        """The collection of a release's vectors, made if it does not exist, and brought into memory."""
         async with self._opening:
             if self._opened and self._opened[0] is release and self._opened[1].complete:
                 return self._opened[1]
@@ -52,31 +62,31 @@ class UserVectorIndex:
             vectors = await self._store.open_vectors(wanted)
             if not vectors.complete:
                 now = now_ms()
-                if await self._store.count() == 0:  # nobody to encode
+                if await self._store.count() == 0:  # there is no user to encode
                     vectors = vectors.model_copy(update={"synced_from": now})
                     await self._store.mark(vectors)
             self._opened = release, vectors
             return vectors
 
     def forget(self) -> None:
-        """Look again whether the collections are there: somebody dropped one."""
+        """Look at the next use whether the collections exist, because somebody dropped one."""
         self._opened = None
 
     async def write(self, release: Release, users: dict[str, StoredUser]) -> None:
-        """Encode and store; `writing` must be held."""
+        """Encode histories and store the vectors; `writing` must be held."""
         vectors = await self.open(release)
         interests = await self.encode(release, [user.hist_item for user in users.values()])
         times = [user.updated_at for user in users.values()]
         await self._store.write_vectors(vectors, list(users), times, interests)
 
     async def settle(self, release: Release, expected: dict[str, int]) -> None:
-        """Wait until written histories are seen everywhere, and bring the vectors of others' writes into step.
+        """Wait until every server sees the written histories, and encode those again that others wrote meanwhile.
 
         `writing` must be held.
 
         Args:
             release: its vectors were written.
-            expected: users and the `updated_at` that their vectors were made from.
+            expected: for each user, the `updated_at` of the history that the vectors were made from.
         """
         for _ in range(MAX_ROUNDS):
             found = await self._store.updated_at(expected, strong=True)
@@ -89,14 +99,14 @@ class UserVectorIndex:
             expected = await self._encode_again(release, changed)
 
     async def _encode_again(self, release: Release, user_ids: Iterable[str]) -> dict[str, int]:
-        """Write vectors for histories as they are; returns what they were made from."""
+        """Write vectors for the histories as they are now. Returns the `updated_at` of these histories."""
         users = await self._store.read(user_ids, strong=True)
         if users:
             await self.write(release, users)
         return {user_id: user.updated_at for user_id, user in users.items()}
 
     async def encode(self, release: Release, histories: Sequence[Int64]) -> Float32:
-        """[U, K, D] unit vectors of U histories."""
+        """[U, K, D] float32 unit vectors of U histories."""
         arguments = (histories, release.vocabulary, release.encoder, release.hyper_parameters)
         if release.encoder.inline:
             return unit_interests(*arguments)
@@ -105,14 +115,14 @@ class UserVectorIndex:
     async def similar(
         self, release: Release, interests: Float32, own: Sequence[str], top_k: int, timeout_s: float
     ) -> list[list[tuple[str, float]]]:
-        """The remembered users nearest to each of U others, with the best cosine over all pairs of interests.
+        """The remembered users nearest to each of U users, with the best cosine over all pairs of interests.
 
         Args:
             release: of the vectors.
             interests: [U, K, D] float32 unit vectors, as `encode` gives them.
-            own: U user ids that are left out, each of its own list; empty for a user without one.
+            own: the ids of the U users, each left out of its own list; empty for a user without an id.
             top_k: most users in a list.
-            timeout_s: for the search.
+            timeout_s: longest wait for the search.
 
         Raises:
             UserVectorsIncompleteError: not all users are encoded with this model yet.
@@ -126,15 +136,15 @@ class UserVectorIndex:
         user, _ = searched = np.nonzero(np.any(interests, axis=2))
         if not len(user):
             return [[] for _ in own]
-        limit = min(MAX_HITS, (top_k + 1) * vectors.num_interests)  # even if all interests of a user are hits
+        limit = min(MAX_HITS, (top_k + 1) * vectors.num_interests)  # enough even if all interests of a user are hits
         found = await self._store.nearest(vectors, interests[searched], limit, timeout_s)
-        ranked = await asyncio.to_thread(_ranked, found, user, own, top_k)  # or it would hold up everybody's calls
-        # Whoever is not in the collection of histories is deleted, whatever a writer has yet to take away.
+        ranked = await asyncio.to_thread(_ranked, found, user, own, top_k)  # otherwise it would delay all other calls
+        # A user without a history is deleted, even if a writer has not removed all vectors yet.
         there = await self._store.updated_at({user_id for pairs in ranked for user_id, _ in pairs})
         return [[pair for pair in pairs if pair[0] in there] for pairs in ranked]
 
     async def catch_up(self, release: Release) -> None:
-        """Encode the users that were written through servers of another release since this one was published."""
+        """Encode the users that servers of another release wrote since this release was published."""
         if self._caught_up is release:
             return
         vectors = await self.open(release)
@@ -143,7 +153,7 @@ class UserVectorIndex:
                 "encoding all remembered users with model %s: it was published without", release.model_version
             )
         started = now_ms()
-        await self._store.count()  # what was written before is seen from now on
+        await self._store.count()  # strong consistency: what was written before is seen from now on
         encoded, after = 0, ""
         while page := await self._store.changed(max(0, vectors.synced_from - CLOCK_MARGIN_MS), after, PAGE_USERS):
             after = max(page, key=user_key)
@@ -165,7 +175,7 @@ class UserVectorIndex:
         return len(behind)
 
     async def follow(self, releases: Releases, interval_s: float) -> None:
-        """Catch up with every release that is taken over, for ever."""
+        """Catch up with each release that is taken over, for ever."""
         said = ""
         while True:
             try:
@@ -173,7 +183,7 @@ class UserVectorIndex:
                 said = ""
             except NotReadyError:
                 pass
-            except ServerError as error:
+            except FAILURES as error:
                 if said != str(error):
                     logger.warning("remembered users are not in step with the release yet: %s", error)
                 said = str(error)
@@ -183,7 +193,7 @@ class UserVectorIndex:
 
 
 def _ranked(found: Neighbours, user: Int64, own: Sequence[str], top_k: int) -> list[list[tuple[str, float]]]:
-    """Users and scores of each list, best first; `user` [Q] tells whose searches they were."""
+    """The users and scores of each list, best first. `user`: [Q] int64, the user of each search."""
     best: list[dict[str, float]] = [{} for _ in own]
     owner = np.repeat(user, found.lengths).tolist()
     for number, key, score in zip(owner, found.keys, found.scores.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""How a log line looks: text for people, or JSON for machines. What is logged is decided elsewhere."""
+"""The look of log lines: text for people, or JSON for programs. Other modules decide what is logged."""
 
 import logging
 import os
@@ -8,15 +8,15 @@ FIELDS = (
     "method", "status", "reason", "field", "users", "top_k", "total_ms", "queue_ms", "encode_ms", "search_ms",
     "merge_ms", "model_version", "peer", "request_id", "trace_id", "left_out",
 )  # fmt: skip
-"""What a line about a call tells of it, in this order and where it applies. Times are milliseconds."""
+"""The fields of a line about a call, in their order; those that do not apply are left out. Times in milliseconds."""
 
 
 def formatter(kind: Literal["text", "json"], several: bool) -> logging.Formatter:
-    """A formatter. `several`: whether processes share the output, so that text must tell them apart."""
+    """A formatter for log lines. `several`: whether processes share the output, so that text shows the process id."""
     if kind == "text":
         process = f" [{os.getpid()}]" if several else ""
         return TextFormatter(f"%(asctime)s %(levelname)-7s{process} %(name)s: %(message)s")
-    from pythonjsonlogger.json import JsonFormatter  # only now is it needed
+    from pythonjsonlogger.json import JsonFormatter  # not above: only JSON needs it
 
     return JsonFormatter(
         ["levelname", "name", "process", "message"],
@@ -26,7 +26,7 @@ def formatter(kind: Literal["text", "json"], several: bool) -> logging.Formatter
 
 
 class TextFormatter(logging.Formatter):
-    """One line, followed by what is known of a call as `name=value`."""
+    """Formats a record as one line of text, followed by the fields of a call as `name=value`."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         """The line, without a traceback."""

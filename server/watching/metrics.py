@@ -1,7 +1,7 @@
-"""Everything that Prometheus is told, in a registry of its own, and the endpoint that tells it.
+"""All metrics for Prometheus, in a registry of their own, and the endpoint that Prometheus reads.
 
-Whoever measures hands over seconds and counts; this file knows neither gRPC nor Milvus. Series that every call or batch
-touches are looked up once and kept: a look-up by labels costs more than counting.
+Other modules measure and hand over seconds and counts; this file knows nothing of gRPC or Milvus. Series that every
+call or batch touches are looked up once and kept, as a look-up by labels costs more than counting.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from mind.errors import ConfigError
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
-"""Upper bounds of the buckets of durations."""
+"""Upper bounds of the buckets of durations, in seconds."""
 USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 """Upper bounds of the buckets of batch sizes."""
 RECALL = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1)
@@ -27,8 +27,8 @@ class Metrics:
     """The metrics of one server process."""
 
     def __init__(self, user_statuses: Iterable[str], milvus_errors: Iterable[str]) -> None:
-        """Series of the given label values exist from the start: a rate needs a zero to begin with."""
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # series that nobody asks for
+        """Make all metrics. Series of the given label values exist from the start, because a rate begins at a zero."""
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # they are of no use here
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._release = _ReleaseInfo()
@@ -84,26 +84,26 @@ class Metrics:
         self._refusals = self._counter("recall_release_refusals", "Releases refused, and reasons that changed.")
 
     def follow(self, in_progress: Callable[[], int], queued_users: Callable[[], int]) -> None:
-        """Ask for these whenever Prometheus does."""
+        """Read these gauges from functions, whenever Prometheus asks."""
         self._in_progress.set_function(in_progress)
         self._queued.set_function(queued_users)
 
     def count_request(self, method: str, status: str, reason: str, seconds: float) -> None:
-        """A request ended. `status` is gRPC's name of it; `reason` is empty if there is none."""
+        """Count a request that ended. `status`: gRPC's name; `reason`: that of the error, empty without one."""
         self._duration(method, status).observe(seconds)
         if status != "OK":
             self._failures.labels(method, status, reason).inc()
 
     def count_wait(self, seconds: float) -> None:
-        """A request left the queue for a batch."""
+        """Count a request that left the queue for a batch after so many seconds."""
         self._queue.observe(seconds)
 
     def count_stage(self, stage: str, seconds: float) -> None:
-        """A batch was encoded, searched or merged."""
+        """Count a stage of a batch: encode, search or merge."""
         self._stages[stage].observe(seconds)
 
     def count_batch(self, statuses: Iterable[tuple[str, int]], items: int, unknown_items: int) -> None:
-        """A batch was answered: users by status, ids in their histories and how many of these are unknown."""
+        """Count an answered batch: users by status, ids in their histories, and how many of these are unknown."""
         users = 0
         for status, found in statuses:
             users += found
@@ -114,31 +114,31 @@ class Metrics:
         self._unknown.inc(unknown_items)
 
     def count_recall(self, recall: float) -> None:
-        """A sampled user's candidates were compared with an exact search."""
+        """Count the recall of a sampled user, whose candidates were compared with an exact search."""
         self._recall.observe(recall)
 
     def count_milvus_error(self, kind: str) -> None:
-        """A call to Milvus failed."""
+        """Count a call to Milvus that failed."""
         self._milvus_errors[kind].inc()
 
     def set_serving(self, serving: bool) -> None:
-        """What health checks say."""
+        """Set whether health checks say SERVING."""
         self._serving.set(serving)
 
     def set_release(self, model_version: str, collection: str) -> None:
-        """The newest release is the one being served."""
+        """Tell that the newest release is being served."""
         if self._release.served != (model_version, collection):
             self._release.served = model_version, collection
             self._taken_over.set_to_current_time()
         self._refused.set(0)
 
     def set_refused(self, new_reason: bool) -> None:
-        """The newest release is refused; `new_reason` if not for what the last check said."""
+        """Tell that the newest release is refused. `new_reason`: whether the last check gave another reason or none."""
         self._refused.set(1)
         self._refusals.inc(new_reason)
 
     def serve(self, listen: str) -> tuple[WSGIServer, int]:
-        """Answer Prometheus at `host:port`, /metrics, from a thread. Gives the server and its port.
+        """Answer Prometheus at `host:port`, path /metrics, from a thread. Gives the server and its port.
 
         Raises:
             ConfigError: the address cannot be used.
@@ -161,7 +161,7 @@ class Metrics:
 
 
 class _ReleaseInfo(Collector):
-    """One series, replaced as a whole: a scrape between clearing and setting a gauge would see none."""
+    """One series with the release being served. A gauge has a moment without a series when its labels change."""
 
     def __init__(self) -> None:
         self.served: tuple[str, str] | None = None

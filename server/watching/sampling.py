@@ -1,7 +1,7 @@
-"""How much the index finds, measured while serving: now and then one user's hits against an exact search.
+"""Measures while serving how much the index finds: compares one user's hits with an exact search now and then.
 
-Computed in a thread of its own. A sample that comes while another is computed is dropped, one that fails is logged:
-requests neither wait for it nor notice it.
+A thread of its own computes the samples. A sample that comes while another is computed is dropped, and one that fails
+is logged, so that requests never wait for samples nor fail because of them.
 """
 
 import logging
@@ -13,21 +13,21 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from mind.artifact import Float32
-from mind.milvus.collection import Hits
+from mind.hits import Hits
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 16_384
-"""Rows of the item table scored at a time: 4 MB of it at 64 numbers a row, whatever the size of the catalogue."""
+"""Rows of the item table that are scored at a time: 4 MB at 64 numbers a row."""
 
 
 class RecallSampling:
     """Compares the candidates of sampled users with the exact ones."""
 
     def __init__(self, rate: float, count: Callable[[float], None]) -> None:
-        """`rate`: share of batches of which one user is sampled; `count` is told the recall, from another thread."""
+        """`rate`: share of batches of which one user is sampled; `count`: called with the recall, on another thread."""
         self._rate = rate
         self._count = count
         self._random = random.Random()
@@ -37,12 +37,12 @@ class RecallSampling:
     def offer(
         self, vectors: Float32, user: Int64, hits: Hits, top_k: int, vocabulary: Vocabulary, item_embedding: Float32
     ) -> None:
-        """Take one user of a batch that was searched without a filter, if it is a batch's turn.
+        """Sample one user of a batch that was searched without a filter, at random and unless a sample is in progress.
 
         Args:
-            vectors: [Q, D] float32, the interests, of all users.
-            user: [Q] int64, ascending, whose they are.
-            hits: of every interest.
+            vectors: [Q, D] float32, the searched interests of all users.
+            user: [Q] int64, ascending, the user of each interest.
+            hits: the hits of every interest.
             top_k: candidates wanted.
             vocabulary: of the model.
             item_embedding: [N + 1, D] float32, row 0 padding.
@@ -56,12 +56,12 @@ class RecallSampling:
         self._thread.submit(self._compare, *sample)
 
     def wait(self) -> None:
-        """Wait for the sample in progress."""
+        """Return when no sample is in progress."""
         with self._busy:
             pass
 
     def close(self) -> None:
-        """Wait for the sample in progress, and take no more."""
+        """Return when no sample is in progress, and take no more samples."""
         self._busy.acquire()
         self._thread.shutdown()
 
@@ -94,7 +94,7 @@ def recall(
     ranked = item_ids[np.argsort(-scores, kind="stable")]
     best = ranked[np.sort(np.unique(ranked, return_index=True)[1])][:wanted]
     rows = vocabulary.item_index(best)
-    wanted -= int((rows == 0).sum())  # items that the model does not know were added since, and take their places
+    wanted -= int((rows == 0).sum())  # items unknown to the model were added since; they take places
     if wanted < 1:
         return 1.0
     own = (item_embedding[rows[rows > 0]] @ vectors.T).max(axis=1)

@@ -1,7 +1,7 @@
-"""What the serving path tells about itself, to whoever listens: metrics, traces, samples of recall.
+"""Turns what the serving path reports into metrics, traces and samples of recall, as far as these are turned on.
 
-The path names its stages as it enters them; here they become histograms and spans. Without listeners that costs no more
-than reading the clock.
+The path names each stage as it enters it; here the stages become histograms and spans. If nothing is turned on, this
+costs no more than reading the clock.
 """
 
 import time
@@ -27,19 +27,19 @@ CALL_SPAN: ContextVar["Span | None"] = ContextVar("CALL_SPAN", default=None)
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Those who listen, each if it is configured."""
+    """Metrics, traces and samples of recall; each is None if it is turned off."""
 
     metrics: Metrics | None = None
     tracing: "Tracing | None" = None
     sampling: RecallSampling | None = None
 
     def count_store_error(self, error: StoreError) -> None:
-        """Milvus failed."""
+        """Count a failed call to Milvus."""
         if self.metrics:
             self.metrics.count_milvus_error(error.reason)
 
     def close(self) -> None:
-        """Let them finish."""
+        """Wait for the sample in progress, and send the last spans."""
         if self.sampling:
             self.sampling.close()
         if self.tracing:
@@ -51,17 +51,17 @@ class Telemetry:
         """Follow a batch from now on.
 
         Args:
-            calls: the spans of its calls.
-            arrived: when each came, on the clock of `time.perf_counter`.
-            users: of all of them.
-            model_version: what answers.
-            collection: what is searched.
+            calls: the span of each of its calls; None for a call that is not traced.
+            arrived: when each call came, on the clock of `time.perf_counter`.
+            users: number of users in all calls.
+            model_version: the model that answers.
+            collection: the collection that is searched.
         """
         return BatchTelemetry(self, calls, arrived, users, (model_version, collection))
 
 
 SILENT = Telemetry()
-"""Nobody listens."""
+"""Everything is turned off."""
 
 
 class BatchTelemetry:
@@ -75,7 +75,7 @@ class BatchTelemetry:
         users: int,
         release: tuple[str, str],
     ) -> None:
-        """See `Telemetry.batch`. The first stage is encode."""
+        """Begin the stage encode. Arguments as of `Telemetry.batch`; `release`: model version and collection."""
         self.started = time.perf_counter()
         self._metrics = telemetry.metrics
         self._spans = telemetry.tracing.start_batch(calls, arrived) if telemetry.tracing else None
@@ -85,7 +85,7 @@ class BatchTelemetry:
         self._failed = False
 
     def enter(self, stage: str) -> float:
-        """The stage before ends and this one, search or merge, begins. Gives the time."""
+        """End the current stage and begin the stage `search` or `merge`. Gives the time."""
         now = time.perf_counter()
         self._laps.append((self._stage, self._since, now))
         self._stage, self._since = stage, now
@@ -94,24 +94,24 @@ class BatchTelemetry:
         return now
 
     def fail(self) -> None:
-        """The stage does not succeed, though no exception leaves the batch."""
+        """Mark the current stage as failed, where no exception leaves the batch."""
         self._failed = True
 
     def answered(
         self, statuses: Sequence[tuple[str, int]], histories: Sequence[Int64], unknown: Sequence[Int64]
     ) -> None:
-        """It has answers: users by status, and their histories and what of these is unknown, [n] int64 each."""
+        """Count the answers: users by status, their histories and the unknown ids in them, [n] int64 each."""
         if self._metrics:
             self._metrics.count_batch(statuses, sum(map(len, histories)), sum(map(len, unknown)))
 
     def __enter__(self) -> Self:
-        """It runs."""
+        """The batch runs."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """It is over."""
+        """The batch is over: count it, and make its spans."""
         self.enter("")
         if self._metrics:
             for when in self._arrived:

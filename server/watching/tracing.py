@@ -1,9 +1,9 @@
-"""Spans of calls and of what batches do for them, sent over OTLP. Imported only where traces are wanted.
+"""Makes spans of calls and of the stages of batches, and sends them over OTLP. Imported only if traces are wanted.
 
-A batch answers several calls, each with a trace of its own. Every sampled one gets the spans queue, encode, search and
+A batch answers several calls, each with a trace of its own. Every sampled call gets the spans queue, encode, search and
 merge under its own span, so that each trace can be read alone. The search happens once: Milvus sees it as part of the
-first sampled call's trace, and the search spans of the others link to that one. Spans hold counts and versions, never
-ids of users or items.
+trace of the first sampled call, and the search spans of the other calls link to that one. Spans hold counts and
+versions, never ids of users or items.
 """
 
 import threading
@@ -20,14 +20,14 @@ from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import Decision
 from opentelemetry.trace import Link, Span, SpanKind, Status, StatusCode, set_span_in_context
 
-from server.store import SEARCH_METADATA
+from mind.milvus.aio_store import SEARCH_METADATA
 
 Attributes = Mapping[str, str | int]
 
 SERVERS_FAULT = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
-"""Statuses that are errors of the server's span, by OpenTelemetry's conventions for RPC."""
+"""Statuses that make the server's span an error, by OpenTelemetry's conventions for RPC."""
 FLUSH_S = 3.0
-"""Longest wait for the last spans to leave when the server stops."""
+"""Longest wait in seconds for the last spans to be sent when the server stops."""
 
 
 class Tracing:
@@ -47,11 +47,12 @@ class Tracing:
         self._tracer = self._provider.get_tracer("mind-recall")
 
     def start_call(self, method: str, metadata: Mapping[str, str]) -> Span | None:
-        """The span of a call, `recall.v1.RecallService.Recall`, in the trace that its caller began, if it did.
+        """Start the span of a call, in the trace of its caller if there is one. None if the call is not sampled.
 
-        None if it is not sampled. Most are not: the sampler is asked before anything is made for them.
+        Most calls are not sampled, so the sampler is asked before anything is made. `method`: the full name of the
+        call's method, such as `recall.v1.RecallService.Recall`.
         """
-        trace_id = self._trace_ids.choose()  # used unless the caller has one
+        trace_id = self._trace_ids.choose()  # used unless the caller sent one
         parent = propagate.extract(metadata) if self._parent_keys & metadata.keys() else None
         if not parent and self._provider.sampler.should_sample(None, trace_id, method).decision is Decision.DROP:
             return None
@@ -61,7 +62,7 @@ class Tracing:
         return span if span.is_recording() else None
 
     def end_call(self, span: Span, status: str, sizes: Mapping[str, int]) -> None:
-        """End a call's span. `status`: gRPC's name of it; `sizes`: users and top_k, where there are any."""
+        """End a call's span. `status`: gRPC's name; `sizes`: users and top_k, if the request has them."""
         span.set_attributes({f"recall.{name}": value for name, value in sizes.items()})
         span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
         if status in SERVERS_FAULT:
@@ -74,29 +75,29 @@ class Tracing:
         return BatchSpans(self, sampled)
 
     def start(self, name: str, parent: Span, start_ns: int, links: Sequence[Link] = ()) -> Span:
-        """A child span."""
+        """Start a child span of `parent`."""
         return self._tracer.start_span(name, set_span_in_context(parent), links=links, start_time=start_ns)
 
     def close(self) -> None:
-        """Send what is left, unless that takes too long; a thread that is stuck ends with the process."""
+        """Send the last spans, for at most `FLUSH_S`; a sender that hangs then ends with the process."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(FLUSH_S)
 
 
 class _ChosenTraceIds(RandomIdGenerator):
-    """Random ids; the next trace's can be known before its first span is made."""
+    """Random ids; the id of the next trace can be known before its first span is made."""
 
     def __init__(self) -> None:
         self._next = self.choose()
 
     def choose(self) -> int:
-        """What the next trace will have."""
+        """Choose the id of the next trace."""
         self._next = super().generate_trace_id()
         return self._next
 
     def generate_trace_id(self) -> int:
-        """What was chosen."""
+        """The id that was chosen."""
         return self._next
 
 
@@ -104,14 +105,14 @@ class BatchSpans:
     """The spans of a batch under the spans of its sampled calls."""
 
     def __init__(self, tracing: Tracing, sampled: list[tuple[Span, float]]) -> None:
-        """`sampled`: the calls that are traced, and when they came."""
+        """`sampled`: the span of each call that is traced, and when the call came."""
         self._tracing = tracing
         self._sampled = sampled
-        self._zero_ns = time.time_ns() - time.perf_counter_ns()  # once: the spans of a batch follow on one another
+        self._zero_ns = time.time_ns() - time.perf_counter_ns()  # once, so that the spans of a batch join without gaps
         self._search: Span | None = None
 
     def start_search(self, at: float) -> None:
-        """Let Milvus see the search that comes now as part of the first sampled trace."""
+        """Begin the search, and send Milvus the trace of the first sampled call with it."""
         carrier: dict[str, str] = {}
         if self._sampled:
             self._search = self._tracing.start("search", self._sampled[0][0], self._epoch_ns(at))
@@ -119,15 +120,15 @@ class BatchSpans:
         SEARCH_METADATA.set(tuple(carrier.items()))
 
     def finish(self, laps: Sequence[tuple[str, float, float]], attributes: Attributes, failed: bool) -> None:
-        """Make all spans.
+        """Make the spans of all stages.
 
         Args:
-            laps: stage, start and end, on the clock of `time.perf_counter`; the last is the one that failed, if so.
-            attributes: of the batch.
-            failed: whether an exception ended it.
+            laps: stage, start and end on the clock of `time.perf_counter`; if the batch failed, it failed in the last.
+            attributes: attributes of the batch, for all spans.
+            failed: whether the batch failed.
         """
         for number, (call, arrived) in enumerate(self._sampled):
-            if call.is_recording():  # or its caller left
+            if call.is_recording():  # false if its caller left
                 call.set_attributes(attributes)
             self._tracing.start("queue", call, self._epoch_ns(arrived)).end(self._epoch_ns(laps[0][1]))
             for stage, start, end in laps:

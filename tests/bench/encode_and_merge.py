@@ -4,9 +4,10 @@ import numpy as np
 
 from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder
-from mind.milvus.collection import Hits
+from mind.hits import Hits
 from mind.paddle_encoder import PaddleEncoder
-from server.serving.merge import Exclusions, Strategy, merge
+from server.serving.merge import Exclusions, merge
+from server.serving.question import Strategy
 from tests.artifacts import hyper_parameters_of, make_weights
 from tests.bench.machine import compare, console, describe
 from tests.server.test_merge import plain_merge

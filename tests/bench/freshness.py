@@ -17,8 +17,9 @@ from indexer.build import build, choose_index
 from indexer.items.attributes import Attributes
 from indexer.items.changes import Proposal, Summary, Upsert, delete
 from indexer.items.journal import Journal
-from indexer.store import Connection, Store
 from mind.artifact import load_artifact
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from tests.artifacts import make_artifact
 from tests.bench.machine import console, describe
 

@@ -23,7 +23,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_serv
 from rich.table import Table
 
 from mind.artifact import Float32, load_artifact
-from server.listeners import make_metrics, make_telemetry
+from server.instrumentation import make_metrics, make_telemetry
 from server.settings import Settings
 from server.watching.telemetry import SILENT, Telemetry
 from tests.bench import hooks

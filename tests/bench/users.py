@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from clients import RecallClient
-from indexer.store import Connection, Store
 from indexer.users.encode import encode_users
 from mind.artifact import Artifact, load_artifact, write_artifact
 from mind.encoder import NumpyEncoder
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from mind.milvus.users import unit_interests
 from mind.sequences import Sequences
 from mind.transfer import Models

@@ -190,7 +190,15 @@ def test_every_option_reaches_the_server(bulk, servicer, files, tmp_path):
     nobody = pa.nulls(3, pa.list_(pa.null()))  # what pandas writes when all lists are empty
     table = pa.table({"user_id": ["a", "b", "c"], "hist_item": [[1]] * 3, "exclude_item_ids": exclude, "none": nobody})
     pq.write_table(table, files[0])
-    options = ["--filter", "year > 1990", "--exclude-history", "--merge", "round-robin", "--token-file", str(token)]
+    options = [
+        "--filter",
+        "year > 1990",
+        "--exclude-history",
+        "--merge",
+        "round-robin",
+        "--server-token-file",
+        str(token),
+    ]
     assert bulk(*options).exit_code == 0
     assert bulk("--overwrite", "--exclude-column", "none").exit_code == 0
     (request, metadata, _), (other, _, _) = servicer.calls["Recall"]

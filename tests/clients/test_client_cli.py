@@ -49,7 +49,7 @@ def test_recall_passes_every_option(run, servicer, tmp_path):
     token = tmp_path / "token"
     token.write_text("secret\n")
     options = ["--filter", "year > 1990", "--exclude-history", "--exclude", "1, 2", "--merge", "round-robin"]
-    assert run("recall", "--hist-item", "43", *options, "--token-file", str(token)).exit_code == 0
+    assert run("recall", "--hist-item", "43", *options, "--server-token-file", str(token)).exit_code == 0
     request, metadata, _ = servicer.calls["Recall"][0]
     assert (request.top_k, request.filter, request.exclude_history) == (50, "year > 1990", True)
     assert (list(request.users[0].exclude_item_ids), request.merge_strategy) == ([1, 2], 2)
@@ -87,6 +87,8 @@ def test_a_file_of_users_becomes_json_lines(run, servicer, tmp_path):
         "interest": [0, 1],
         "status": "USER_STATUS_OK",
         "fallback": False,
+        "model_version": "aa11",
+        "collection": "items_aa11",
     }
     assert (records[299]["user_id"], records[299]["fallback"]) == ("anna", True)
     assert [len(request.users) for request, _, _ in servicer.calls["Recall"]] == [256, 44]

@@ -16,7 +16,8 @@ import grpc
 import httpx
 import pytest
 
-from clients.gateway.settings import SettingsError, load_settings
+from clients.gateway.options import load_settings
+from clients.options import OptionError
 from tests import ROOT
 from tests.canned_recall import CannedRecall, running
 from tests.gateway import serving
@@ -78,7 +79,7 @@ def test_the_articles_changes_are_refused_unless_enabled(client: httpx.Client, s
 def test_drop_drops_what_is_released_with_the_token(target: str, servicer: CannedRecall, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret\n")
-    with with_options(target, "--allow-drop", "--token-file", str(token)) as client:
+    with with_options(target, "--allow-drop", "--server-token-file", str(token)) as client:
         answer = client.post("/qa/drop", content="", headers=FORM)
         assert answer.json() == {"status": True, "msg": "dropped items_ab12, 3706 items"}
     request, metadata, _ = servicer.calls["DropItems"][0]
@@ -347,7 +348,7 @@ def test_the_explorers_files(target: str, tmp_path: Path) -> None:
 
 
 def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RECALL_GATEWAY_SERVER", "there:1")
+    monkeypatch.setenv("RECALL_SERVER", "there:1")
     monkeypatch.setenv("RECALL_GATEWAY_ALLOW_DROP", "true")
     monkeypatch.setenv("RECALL_GATEWAY_INSERT_COMMAND", "python -m indexer 'a b'")
     settings = load_settings([])
@@ -369,7 +370,7 @@ def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_wrong_options_are_named_with_their_value(option: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=re.escape(value)) as raised:
+    with pytest.raises(OptionError, match=re.escape(value)) as raised:
         load_settings([option, value])
     assert str(raised.value).startswith(option)
 
@@ -377,19 +378,20 @@ def test_wrong_options_are_named_with_their_value(option: str, value: str) -> No
 def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"\xff\xfe")
     (tmp_path / "text").touch()
-    for option in ("--token-file", "--ca", "--cert", "--key"):
-        files = {"--ca": "text", "--cert": "text", "--key": "text"} | {option: "secret"}
-        with pytest.raises(SettingsError, match=f"{option} is '.*secret': cannot be read: "):
+    tls = ("--server-ca-cert", "--server-client-cert", "--server-client-key")
+    for option in ("--server-token-file", *tls):
+        files = dict.fromkeys(tls, "text") | {option: "secret"}
+        with pytest.raises(OptionError, match=f"{option} is '.*secret': cannot be read: "):
             load_settings([word for name, file in files.items() for word in (name, str(tmp_path / file))])
 
 
 def test_a_client_certificate_needs_its_key_and_tls(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     file = str(tmp_path / "file")
-    with pytest.raises(SettingsError, match="--cert and --key go together"):
-        load_settings(["--ca", file, "--cert", file])
-    with pytest.raises(SettingsError, match="--cert needs --ca or --tls"):
-        load_settings(["--cert", file, "--key", file])
+    with pytest.raises(OptionError, match="--server-client-cert and --server-client-key go together"):
+        load_settings(["--server-ca-cert", file, "--server-client-cert", file])
+    with pytest.raises(OptionError, match="--server-client-cert needs --server-ca-cert or --server-tls"):
+        load_settings(["--server-client-cert", file, "--server-client-key", file])
 
 
 def test_the_command_serves_until_sigterm_and_says_what_it_lacks(target: str, tmp_path: Path) -> None:

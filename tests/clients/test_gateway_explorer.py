@@ -16,9 +16,9 @@ from tests.artifacts import make_artifact
 from tests.canned_recall import CannedRecall
 from tests.canned_recall import running as canned
 from tests.gateway import serving
-from tests.indexer.test_store import build
 from tests.mind.test_item_map import draw
 from tests.server import test_service
+from tests.server.test_store import build
 
 TITLES = {item_id: f"Title {item_id}" for item_id in range(1000, 2400, 7)} | {1700: "<b>Bold</b> & Sons"}
 HISTORY = [1007, 1014, 1021]

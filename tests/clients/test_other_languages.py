@@ -19,8 +19,8 @@ import yaml
 from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.canned_recall import CannedRecall, running
-from tests.indexer.test_store import build
 from tests.server.test_service import running as running_server
+from tests.server.test_store import build
 
 EXAMPLES = ROOT / "clients" / "examples"
 MADE = ROOT / "build" / "examples"  # Node's packages and Java's classes, kept for the next run

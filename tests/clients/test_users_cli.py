@@ -9,7 +9,6 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-import clients.users_cli  # adds its commands  # noqa: F401
 from clients import RecallClient, UnavailableError
 from clients.cli import app
 from tests.canned_recall import CannedRecall, running

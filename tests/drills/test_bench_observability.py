@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from server.listeners import make_metrics
+from server.instrumentation import make_metrics
 from server.watching.telemetry import Telemetry
 from tests import ROOT
 from tests.bench import hooks

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from server.errors import StoreTimeoutError, StoreUnavailableError
-from server.store import MilvusStore
 from tests.conftest import remove_item_collections
 from tests.faults import milvus_damaged, milvus_killed, milvus_silent, releases
 from tests.faults.ground import DIM, make_models, release
 from tests.faults.proxy import Proxy
 from tests.milvus_server import Milvus
+from tests.releases import item_store
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ async def test_searches_outlive_their_connection(milvus: Milvus, tmp_path: Path)
     (collection,) = await asyncio.to_thread(release, milvus.uri, *make_models(tmp_path, 1, items=50))
     vectors = np.ones((1, DIM), np.float32)
     async with Proxy(milvus.uri) as proxy:
-        store = MilvusStore(f"http://{proxy.address}", "", "", None, 10)
+        store = item_store(f"http://{proxy.address}", timeout_s=10)
         for _ in range(3):
             found = await store.search(collection, vectors, 5, "", {}, 10)
             assert found.lengths.tolist() == [5]
@@ -67,7 +67,7 @@ async def test_searches_outlive_their_connection(milvus: Milvus, tmp_path: Path)
 async def test_a_count_heeds_its_time(milvus: Milvus, tmp_path: Path) -> None:
     (collection,) = await asyncio.to_thread(release, milvus.uri, *make_models(tmp_path, 1, items=50))
     async with Proxy(milvus.uri) as proxy:
-        store = MilvusStore(f"http://{proxy.address}", "", "", None, 60)
+        store = item_store(f"http://{proxy.address}", timeout_s=60)
         assert await store.count(collection) == 50
         proxy.stall()
         with pytest.raises(StoreTimeoutError, match=r"does not answer within 0\.2 s"):

@@ -25,9 +25,9 @@ from rich.progress import Progress
 
 from indexer.build import build, choose_index
 from indexer.items.attributes import read_attributes
-from indexer.rollout.release import publish
-from indexer.store import Connection, Store
 from mind.artifact import load_artifact
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from protos.recall.v1 import admin_pb2, recall_pb2
 from tests.artifacts import make_artifact
 from tests.faults.damage import damaged
@@ -35,6 +35,7 @@ from tests.faults.fake_server import TOKEN, fake_server
 from tests.faults.ground import own_milvus
 from tests.faults.odd_requests import ADMIN, PATIENT_S, RECALL, Asked, odd_requests
 from tests.faults.tally import Tally, console
+from tests.releases import publish
 from tests.server.test_service import running
 
 IN_FLIGHT = 16

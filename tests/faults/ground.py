@@ -16,11 +16,12 @@ from rich.table import Table
 from clients import AsyncRecallClient, UnavailableError
 from indexer.build import build, choose_index
 from indexer.items.attributes import Attributes
-from indexer.rollout.release import publish, rollback
-from indexer.store import Connection, Store
 from mind.artifact import Artifact, load_artifact
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from tests.artifacts import make_artifact
 from tests.milvus_server import ROOT, Milvus
+from tests.releases import publish, rollback
 from tests.server.test_service import Server
 
 console = Console(highlight=False, width=150)

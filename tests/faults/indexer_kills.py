@@ -20,8 +20,9 @@ import typer
 
 from clients import AsyncRecallClient
 from indexer.catalogue import ItemCollection, item_collections, with_changes
-from indexer.store import Connection, Store
 from mind.artifact import Artifact
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from tests.faults.ground import console, make_models, own_milvus, release, say, serving
 from tests.faults.load import Answers, Load
 from tests.milvus_server import ROOT

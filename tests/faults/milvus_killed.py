@@ -16,8 +16,9 @@ import typer
 from pymilvus import MilvusClient
 
 from indexer.errors import IndexerError
-from indexer.store import Connection, Store
 from mind.milvus.collection import EMBEDDING, ITEM_ID
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from tests.faults.ground import DIM, Findings, make_models, own_milvus, release, say, serving, until_health
 from tests.faults.load import SETTLE_S, Answers, Load, begin
 from tests.milvus_server import Milvus
@@ -33,7 +34,7 @@ class Writer:
     def __init__(self, uri: str) -> None:
         """Begin at once, in a thread."""
         self._store = Store(Connection(uri, timeout_s=5))
-        self._store.create(_ROWS, DIM, ())
+        self._store.create(_ROWS, DIM, {})
         self.acknowledged = 0
         self._thread = threading.Thread(target=self._write, daemon=True)
         self._thread.start()

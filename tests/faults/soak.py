@@ -17,9 +17,10 @@ import typer
 from rich.table import Table
 
 from indexer.catalogue import item_collections
-from indexer.rollout.release import prune
-from indexer.store import Connection, Store
+from indexer.rollout.retire import prune
 from mind.artifact import Artifact
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from tests.faults.ground import console, make_models, own_milvus, release, say, serving
 from tests.faults.load import Answers, Load
 

@@ -10,14 +10,16 @@ from pymilvus import MilvusClient, MilvusException
 
 from indexer.build import Built, build, choose_index
 from indexer.catalogue import item_collections
-from indexer.errors import RefusedError, StoreError, VerificationError
+from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import Attributes, read_attributes
 from indexer.items.changes import delete
 from indexer.items.journal import Journal
-from indexer.store import Connection, Row, Store
 from indexer.verify import check_contents, golden_recall
 from mind.artifact import Artifact, load_artifact
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
+from mind.milvus.connection import Connection
+from mind.milvus.errors import StoreError
+from mind.milvus.store import Row, Store
 from tests.artifacts import make_artifact
 from tests.conftest import release_lite, remove_item_collections
 
@@ -26,7 +28,8 @@ import sys, time
 from pathlib import Path
 from indexer.items.attributes import Attributes
 from indexer.build import build, choose_index
-from indexer.store import Connection, Store
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from mind.artifact import load_artifact
 
 def stop_half_way(stage, done, total):
@@ -84,7 +87,7 @@ def test_a_build_is_verified_filterable_and_idempotent(milvus_uri: str, tmp_path
 def test_a_killed_build_leaves_what_is_live_and_is_replaced(milvus_uri: str, model: Artifact, tmp_path: Path) -> None:
     live = "items_00000000000a_0000000a"
     with Store(Connection(milvus_uri)) as store:
-        store.create(live, 16, ())
+        store.create(live, 16, {})
         store.point_alias(live)
         before = item_collections(store)
     release_lite(milvus_uri)
@@ -174,11 +177,11 @@ def test_segments_are_joined_before_they_are_indexed_where_milvus_can(
 
         monkeypatch.setattr(store, "insert", insert_and_flush)
         if not allowed:
-            monkeypatch.setattr(store._client, "compact", refuse)
+            monkeypatch.setattr(store.session.client, "compact", refuse)
         built = build(store, model, Attributes(), choose_index(False, None, {}, {}), batch_rows=100)
         assert built.recall.recall > 0.95
         assert store.segments(built.collection) == (1 if allowed else 3)
-        assert store._client.describe_index(built.collection, EMBEDDING)["index_type"] == "HNSW"
+        assert store.session.client.describe_index(built.collection, EMBEDDING)["index_type"] == "HNSW"
     assert ("could not be joined" in caplog.text and "is not granted" in caplog.text) is not allowed
 
 
@@ -187,11 +190,11 @@ def test_joining_is_given_up_in_time(
 ) -> None:
     uri = str(tmp_path / "milvus.db")
     with Store(Connection(uri, wait_s=0.5)) as store:
-        store.create("items", 4, [])
+        store.create("items", 4, {})
         monkeypatch.setattr(store, "connection", Connection("http://127.0.0.1:19530", wait_s=0.5))
-        monkeypatch.setattr(store._client, "list_persistent_segments", lambda *_, **__: ["one", "two"])
-        monkeypatch.setattr(store._client, "compact", lambda *_, **__: 1)
-        monkeypatch.setattr(store._client, "get_compaction_state", lambda *_, **__: "Executing")
+        monkeypatch.setattr(store.session.client, "list_persistent_segments", lambda *_, **__: ["one", "two"])
+        monkeypatch.setattr(store.session.client, "compact", lambda *_, **__: 1)
+        monkeypatch.setattr(store.session.client, "get_compaction_state", lambda *_, **__: "Executing")
         dropped: list[str] = []
         monkeypatch.setattr(store, "drop_index", dropped.append)
         store.join_segments("items", 0)
@@ -204,17 +207,19 @@ def test_an_index_is_waited_for_as_long_as_it_grows(tmp_path: Path, monkeypatch:
     def states(*told: tuple[str, int, int]) -> None:
         each = chain(told, repeat(told[-1]))
         names = "state", "indexed_rows", "pending_index_rows"
-        monkeypatch.setattr(store._client, "describe_index", lambda *_, **__: dict(zip(names, next(each), strict=True)))
+        monkeypatch.setattr(
+            store.session.client, "describe_index", lambda *_, **__: dict(zip(names, next(each), strict=True))
+        )
 
     uri = str(tmp_path / "milvus.db")
     with Store(Connection(uri, wait_s=0.5)) as store:
-        store.create("items", 4, [])
+        store.create("items", 4, {})
         seen: list[int] = []
         # "Finished" is said of nothing too; and in the end Milvus indexes joined segments anew, which nobody waits for.
         states(("Finished", 0, 120), ("InProgress", 50, 70), ("InProgress", 100, 20), ("Finished", 120, 80))
         store.index("items", "FLAT", {}, 120, seen.append)
         assert seen == [0, 50, 100, 120]
-        store.create("more", 4, [])
+        store.create("more", 4, {})
         states(("InProgress", 0, 120), ("InProgress", 50, 70))
         with pytest.raises(StoreError, match=r"FLAT of more has 50 of 120 rows and no more after 0.5 s \(--wait-s\)"):
             store.index("more", "FLAT", {}, 120, seen.append)

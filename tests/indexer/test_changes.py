@@ -18,21 +18,26 @@ from indexer.build import build, choose_index
 from indexer.commands.items import show_carried
 from indexer.errors import AttributesError, RefusedError, VerificationError
 from indexer.items.attributes import Attributes, read_attributes
-from indexer.items.carry_over import Carried, publish_with_changes
+from indexer.items.carry_over import Carried
 from indexer.items.changes import Proposal, Summary, Upsert, delete, upsert
 from indexer.items.item_files import ItemFile
 from indexer.items.journal import Journal
-from indexer.rollout.release import drop, prune, publish
-from indexer.store import Connection, Row, Store
+from indexer.rollout import rollout
+from indexer.rollout.choice import Choice
+from indexer.rollout.retire import drop, prune
+from indexer.rollout.switch import switch
 from indexer.verify import check_contents, check_count
 from mind.artifact import Artifact, load_artifact
 from mind.data.paddlerec import read_train
 from mind.fresh_items import Neighbours, from_neighbours
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
+from mind.milvus.connection import Connection
 from mind.milvus.journal import NAMES, PENDING, Changes, journal_of
+from mind.milvus.store import Row, Store
 from mind.transfer import Models
 from tests.artifacts import make_artifact
 from tests.conftest import release_lite
+from tests.releases import publish
 
 KINDS = ["War", "Drama", "Comedy"]
 ALL = "item_id > -9"
@@ -263,7 +268,8 @@ from pathlib import Path
 import numpy as np
 from indexer.items.changes import delete
 from indexer.items.journal import Journal
-from indexer.store import Connection, Store
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 
 with Store(Connection(sys.argv[1])) as store:
     journal = Journal(store, sys.argv[2])
@@ -418,7 +424,7 @@ class Limited(Store):
     """Refuses large messages, as Milvus does."""
 
     def upsert(self, name: str, rows: list[Row]) -> None:
-        size = sum(np.asarray(row[EMBEDDING], np.float32).nbytes for row in rows)
+        size = sum(np.asarray(row.get(EMBEDDING, ()), np.float32).nbytes for row in rows)
         assert size <= LIMIT, f"a message of {size:,} bytes"
         super().upsert(name, rows)
 
@@ -433,7 +439,7 @@ def test_batches_fit_into_a_message_whatever_the_length_of_the_vectors(
         short, long = (build(store, model, Attributes(), index).collection for model in models)
         publish(store, short)
         delete(Journal(store, short), models[0].weights.item_id[:100], quiet)
-        _, carried = publish_with_changes(store, long, Models(tmp_path / "models"), publish, quiet)
+        carried = rollout.publish(store, Models(tmp_path / "models"), long, with_changes=True).carried
         assert carried and carried.summary.deleted == 100
         assert delete(Journal(store, long), models[0].weights.item_id[100:], quiet).deleted == 100
 
@@ -441,10 +447,9 @@ def test_batches_fit_into_a_message_whatever_the_length_of_the_vectors(
 def carry(released: Released, model: Artifact) -> Carried:
     """Build a model, release it with what was changed, and go on with it."""
     collection = build_model(released.store, model, released.directory)
-    release, carried = publish_with_changes(
-        released.store, collection, Models(released.directory / "models"), publish, quiet
-    )
-    assert release.live == collection == released.store.alias() and carried is not None
+    done = rollout.publish(released.store, Models(released.directory / "models"), collection, with_changes=True)
+    carried = done.carried
+    assert done.live == collection == released.store.alias() and carried is not None
     released.model, released.collection = model, collection
     return carried
 
@@ -508,23 +513,25 @@ def test_values_of_the_new_build_that_were_replaced_are_counted(
     assert lite.journal.rows([1007])[1007][NAMES] == '["genres"]'
 
 
-def test_changes_made_while_others_are_carried(lite: Released) -> None:
+def test_changes_made_while_others_are_carried(lite: Released, monkeypatch: pytest.MonkeyPatch) -> None:
     new = load_artifact(make_artifact(lite.directory / "models", seed=1))
     lite.delete(1000)
     old = Released(lite.store, lite.model, lite.collection, lite.directory)
     collection = build_model(lite.store, new, lite.directory)
 
-    def busy(store: Store, name: str | None) -> Any:
+    def busy(store: Store, choice: Choice) -> None:
         old.delete(1007)  # just before the alias moves
         old.upsert("item_id,year\n1021,1980\n")
-        publish(store, name)
+        switch(store, choice)
         Released(store, new, collection, lite.directory).upsert("item_id,year\n1021,1990\n")  # and just after
         raise StoppedError  # before it can look again
 
     models = Models(lite.directory / "models")
-    with pytest.raises(StoppedError):
-        publish_with_changes(lite.store, collection, models, busy, quiet)
-    _, carried = publish_with_changes(lite.store, collection, models, publish, quiet)
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr("indexer.rollout.rollout.switch", busy)
+        with pytest.raises(StoppedError):
+            rollout.publish(lite.store, models, collection, with_changes=True)
+    carried = rollout.publish(lite.store, models, collection, with_changes=True).carried
     after = Released(lite.store, new, collection, lite.directory)
     assert carried is not None and after.item(1000) is None and after.item(1007) is None
     row = after.item(1021)
@@ -536,7 +543,7 @@ def test_given_vectors_are_carried_within_one_model(lite: Released) -> None:
     index = choose_index(True, "FLAT", {}, {}, None, 0.9)  # the same model, searched in another way
     attributes = read_attributes(lite.directory / "items.csv", lite.model.weights.item_id, multi_valued=["genres"])
     collection = build(lite.store, lite.model, attributes, index).collection
-    _, carried = publish_with_changes(lite.store, collection, Models(lite.directory / "models"), publish, quiet)
+    carried = rollout.publish(lite.store, Models(lite.directory / "models"), collection, with_changes=True).carried
     assert carried is not None and carried.left_given == set() and carried.summary.added == {"given": 1}
 
 
@@ -554,7 +561,7 @@ def test_what_grew_longer_since_is_carried_where_it_fits(lite: Released) -> None
     new = load_artifact(make_artifact(lite.directory / "models", seed=1))
     for longest, left in ((90, set()), (60, {"title"})):  # room for 180 bytes, then for 120
         name = with_titles(new, longest)
-        _, carried = publish_with_changes(lite.store, name, models, publish, quiet)
+        carried = rollout.publish(lite.store, models, name, with_changes=True).carried
         assert carried is not None and carried.left_attributes == left
         titles = {item_id: row["title"] for item_id, row in Journal(lite.store, name).items([1000, 1007]).items()}
         assert titles[1000] == "short" and (titles[1007] == "y" * 150) is not bool(left)
@@ -567,11 +574,11 @@ def test_an_item_that_came_back_is_carried_back(lite: Released) -> None:
     second = build(lite.store, lite.model, attributes, index).collection
     models = Models(lite.directory / "models")
     lite.delete(1007)
-    publish_with_changes(lite.store, second, models, publish, quiet)
+    rollout.publish(lite.store, models, second, with_changes=True)
     assert not Journal(lite.store, second).items([1007])
     publish(lite.store, first)
     lite.upsert("item_id,year\n1007,2001\n")
-    publish_with_changes(lite.store, second, models, publish, quiet)
+    rollout.publish(lite.store, models, second, with_changes=True)
     assert Journal(lite.store, second).items([1007])[1007]["genres"] == ["Drama"]
 
 
@@ -592,12 +599,12 @@ def test_the_journal_goes_with_its_collection(lite: Released) -> None:
     assert not {lite.collection, journal} & set(lite.store.collections())
     build_model(lite.store, lite.model, lite.directory)
     lite.delete(1000)
-    lite.store._client.drop_collection(lite.collection)  # from outside: the journal is left
+    lite.store.session.client.drop_collection(lite.collection)  # from outside: the journal is left
     dropped: list[str] = []
     prune(lite.store, 2, False, set(), dropped.append)
     assert dropped == [journal]
     build_model(lite.store, lite.model, lite.directory)
     lite.delete(1000)
-    lite.store._client.drop_collection(lite.collection)
+    lite.store.session.client.drop_collection(lite.collection)
     build_model(lite.store, lite.model, lite.directory)  # does not take it for its own either
     assert lite.store.changes(lite.collection) == Changes() and lite.store.count(lite.collection) == 200

@@ -1,6 +1,5 @@
 """The command line of the indexer: what people and schedulers see."""
 
-import inspect
 import json
 import shlex
 import signal
@@ -10,7 +9,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
 
 import pytest
 from typer.testing import CliRunner
@@ -19,11 +17,13 @@ from indexer.__main__ import app
 from indexer.build import Progress
 from indexer.catalogue import item_collections
 from indexer.items.journal import Journal
-from indexer.options import _connection, milvus_options
-from indexer.rollout.release import publish
-from indexer.store import Connection, Store
+from indexer.options import Milvus, milvus_options
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
+from mind.options import Options
 from server.settings import Settings
 from tests.artifacts import make_artifact
+from tests.releases import publish
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -215,10 +215,10 @@ def test_a_printed_command_reaches_the_same_milvus(lite: str, tmp_path: Path, mo
     assert milvus_options(secret) == " --milvus-uri http://127.0.0.1:19530"
     far = Connection("https://milvus:19530", token="secret", db_name="shop", ca_cert=Path("my ca.pem"), server_name="m")
     where = " --milvus-uri https://milvus:19530"
-    assert milvus_options(far) == f"{where} --db-name shop --ca-cert 'my ca.pem' --tls-server-name m"
+    assert milvus_options(far) == f"{where} --milvus-db-name shop --milvus-ca-cert 'my ca.pem' --milvus-server-name m"
     monkeypatch.setenv("RECALL_MILVUS_DB_NAME", "shop")
     monkeypatch.setenv("RECALL_MILVUS_SERVER_NAME", "m")
-    assert milvus_options(far) == f"{where} --ca-cert 'my ca.pem'"
+    assert milvus_options(far) == f"{where} --milvus-ca-cert 'my ca.pem'"
 
 
 def test_help_names_the_commands() -> None:
@@ -273,15 +273,33 @@ def test_a_lite_file_in_use_by_another_process(lite: str, tmp_path: Path) -> Non
     [
         (["status", "--milvus-uri", "{tmp}/missing/milvus.db"], 1, "missing not exists"),
         (["status", "--milvus-uri", "{tmp}/file.db"], 1, "file.db: cannot be opened as a Milvus Lite file: "),
-        (["status", "--milvus-uri", "milvus"], 1, "uri: milvus is illegal"),
-        (["status", "--milvus-uri", "http://h", "--ca-cert", "ca.pem"], 1, "TLS options need an https:// address"),
-        (["status", "--milvus-uri", "https://h", "--client-key", "k"], 1, "mutual TLS needs all of --client-cert"),
         (
-            ["status", "--milvus-uri", "https://h", "--ca-cert", "{tmp}/ca.pem"],
+            ["status", "--milvus-uri", "milvus"],
+            1,
+            "--milvus-uri is 'milvus': expected a path that ends in .db, or",
+        ),
+        (
+            ["status", "--milvus-uri", "http://h", "--milvus-ca-cert", "ca.pem"],
+            1,
+            "--milvus-ca-cert is ca.pem: it goes with https://, --milvus-uri is 'http://h'",
+        ),
+        (
+            ["status", "--milvus-uri", "https://h", "--milvus-client-key", "k"],
+            1,
+            "--milvus-client-key is k, and --milvus-client-cert is not given",
+        ),
+        (
+            ["status", "--milvus-uri", "https://h", "--milvus-ca-cert", "{tmp}/ca.pem"],
             1,
             "ca.pem: cannot be read: No such file",
         ),
-        (["status", "--token-file", "{tmp}/token"], 1, "token: --token-file cannot be read"),
+        (
+            ["status", "--milvus-token-file", "{tmp}/token"],
+            1,
+            "--milvus-token-file {tmp}/token: cannot be read: No such",
+        ),
+        (["status", "--milvus-token", "abc"], 1, "--milvus-token: a flag shows in the process list"),
+        (["status", "--timeout-s", "0"], 1, "--timeout-s: Input should be greater than or equal to 0.1 (value: '0')"),
         (["build", "--artifact", "{tmp}"], 1, "holds no model"),
         (["build", "--artifact", "{tmp}/a", "--search-param", "ef=9", "--index-type", "HNSW"], 1, "ef=9: the check"),
         (["build", "--artifact", "{tmp}/a", "--attributes", "{tmp}/x.csv"], 1, "x.csv: cannot be read: No such file"),
@@ -309,16 +327,17 @@ def test_faults_are_one_line_and_an_exit_code(
     arguments = [argument.format(tmp=tmp_path) for argument in arguments]
     result = CliRunner().invoke(app, arguments, env={"RECALL_MILVUS_URI": str(tmp_path / "milvus.db")})
     assert result.exit_code == exit_code, result.output
-    assert message in " ".join(result.stderr.replace("│", " ").split())
+    assert message.format(tmp=tmp_path) in " ".join(result.stderr.replace("│", " ").split())
     if exit_code == 1:
         assert result.stderr.startswith("error: ")
         assert len(result.stderr.splitlines()) == 1
 
 
-def test_server_and_indexer_find_milvus_by_the_same_variables(tmp_path: Path) -> None:
-    options = [get_args(each.annotation)[1] for each in inspect.signature(_connection).parameters.values()]
-    read = {option.envvar for option in options} - {None} | {"RECALL_MILVUS_TOKEN"}
-    assert read == {f"RECALL_{name.upper()}" for name in Settings.model_fields if name.startswith("milvus_")}
+def test_server_and_indexer_find_milvus_by_the_same_options(tmp_path: Path) -> None:
+    def milvus(group: type[Options]) -> dict[str, str]:
+        return {name: repr(field) for name, field in group.model_fields.items() if name.startswith("milvus_")}
+
+    assert milvus(Milvus) == milvus(Settings)
     environment = {"RECALL_MILVUS_URI": str(tmp_path / "milvus.db"), "RECALL_MILVUS_TOKEN_FILE": "/no/such/file"}
     result = CliRunner().invoke(app, ["status"], env=environment)
-    assert result.exit_code == 1 and "/no/such/file: --token-file cannot be read" in result.stderr
+    assert result.exit_code == 1 and "RECALL_MILVUS_TOKEN_FILE /no/such/file: cannot be read" in result.stderr

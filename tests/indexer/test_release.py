@@ -3,14 +3,20 @@
 import numpy as np
 import pytest
 
-from indexer.catalogue import BUILT_AT, item_collections
+from indexer.catalogue import item_collections
 from indexer.errors import NothingToDoError, RefusedError, VerificationError
-from indexer.rollout.release import Release, drop, prune, publish, rollback
-from indexer.store import Connection, Store
-from mind.milvus.collection import EMBEDDING, FINGERPRINT, ITEM_ID, PUBLISHED_AT, Fingerprint
+from indexer.rollout.retire import drop, prune
+from indexer.rollout.rollout import Rollout
+from mind.milvus.collection import EMBEDDING, ITEM_ID, Fingerprint
+from mind.milvus.connection import Connection
+from mind.milvus.records import ItemRecord
+from mind.milvus.store import Store
+from tests.releases import publish, rollback
 
 
-def make_collection(store: Store, number: int, published: str = "", finished: bool = True, rows: int = 3) -> str:
+def make_collection(
+    store: Store, number: int, published: str = "", release: int = 0, finished: bool = True, rows: int = 3
+) -> str:
     """A collection for 3 items, built on January `number`."""
     fingerprint = Fingerprint(
         model_version=f"{number:012x}",
@@ -24,12 +30,14 @@ def make_collection(store: Store, number: int, published: str = "", finished: bo
         search_params={},
     )
     name = fingerprint.collection
-    store.create(name, 4, ())
+    store.create(name, 4, {})
     store.insert(name, [{ITEM_ID: row, EMBEDDING: np.ones(4, np.float32)} for row in range(rows)])
     store.index(name, "FLAT", {}, 0, lambda indexed: None)
     if finished:
-        built = {BUILT_AT: f"2024-01-{number:02}", FINGERPRINT: fingerprint.to_json(), PUBLISHED_AT: published}
-        store.set_properties(name, built)
+        record = ItemRecord(
+            fingerprint=fingerprint, built_at=f"2024-01-{number:02}", published_at=published, release=release
+        )
+        store.records.write(name, record)
     return name
 
 
@@ -41,22 +49,22 @@ def states(store: Store) -> dict[str, str]:
 def test_publish_and_roll_back_along_the_releases(milvus_uri: str) -> None:
     with Store(Connection(milvus_uri)) as store:
         one, two, three = (make_collection(store, number) for number in (1, 2, 3))
-        assert publish(store, one) == Release(one, before=None)
-        assert publish(store, two) == Release(two, before=one)
+        assert publish(store, one) == Rollout(one, before=None)
+        assert publish(store, two) == Rollout(two, before=one)
         assert not publish(store, two).changed
-        assert publish(store) == Release(three, before=two)  # the one that was finished last
+        assert publish(store) == Rollout(three, before=two)  # the one that was finished last
         assert states(store) == {three: "live", two: "published", one: "published"}
 
-        assert rollback(store) == Release(two, before=three)
+        assert rollback(store) == Rollout(two, before=three)
         assert states(store) == {two: "live", one: "published", three: "built"}
-        assert rollback(store, to=one) == Release(one, before=two)
+        assert rollback(store, to=one) == Rollout(one, before=two)
         with pytest.raises(NothingToDoError, match=f"{one} is live, and no release from before it is left"):
             rollback(store)
 
         publish(store, three)
         with pytest.raises(RefusedError, match=f"{two}: was not published before {three}"):
             rollback(store, to=two)
-        assert rollback(store) == Release(one, before=three)  # not two: its release was taken back
+        assert rollback(store) == Rollout(one, before=three)  # not two: its release was taken back
         assert store.alias() == one
 
 
@@ -85,7 +93,7 @@ def test_prune_keeps_the_live_one_and_the_newest_others(milvus_uri: str) -> None
         recent = make_collection(store, 3, published="2024-01-20")
         built = make_collection(store, 10)
         unfinished = make_collection(store, 11, finished=False)
-        store.create("somebody_elses", 4, ())
+        store.create("somebody_elses", 4, {})
         store.point_alias(live)
         dropped: list[str] = []
         prune(store, keep=2, incomplete=False, in_use=set(), on_drop=dropped.append)
@@ -109,7 +117,7 @@ def test_prune_keeps_what_a_rollback_would_return_to(milvus_uri: str) -> None:
         assert dropped == [newer, oldest]
         prune(store, keep=1, incomplete=False, in_use=set(), on_drop=dropped.append)
         assert dropped == [newer, oldest, newest]
-        assert rollback(store) == Release(before, before=live)
+        assert rollback(store) == Rollout(before, before=live)
 
 
 def test_drop_spares_the_live_one(milvus_uri: str) -> None:
@@ -131,5 +139,5 @@ def test_publish_after_somebody_dropped_the_live_one(milvus_uri: str) -> None:
         live, other = make_collection(store, 1), make_collection(store, 2)
         publish(store, live)
         store.drop(live)  # a Milvus server keeps the alias, and admits no second one of its name
-        assert publish(store, other) == Release(other, before=None)
+        assert publish(store, other) == Rollout(other, before=None)
         assert store.alias() == other

@@ -15,19 +15,19 @@ import pytest
 from indexer.build import build, choose_index
 from indexer.errors import RefusedError
 from indexer.items.attributes import Attributes
-from indexer.rollout.release import publish
-from indexer.store import Connection, Store
 from indexer.users.encode import Encoded, encode_users, forget_models, purge
-from indexer.users.store import Users, UserStore
 from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
-from mind.milvus.users import USERS, UserVectors, interest_keys, unit_interests
+from mind.milvus.aio_user_store import MilvusUserStore
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
+from mind.milvus.user_store import Users, UserStore
+from mind.milvus.users import USERS, StoredUser, UserVectors, interest_keys, unit_interests
 from mind.transfer import Models
-from server.store import MilvusStore
-from server.users.store import MilvusUserStore, StoredUser
 from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.conftest import release_lite
+from tests.releases import item_store, publish
 from tests.server.test_user_store import remove_user_collections
 
 
@@ -45,8 +45,8 @@ class World:
         asyncio.run(self._on_server(work, users))
 
     async def _on_server(self, deleted: tuple[str, ...], users: dict[str, list[int]]) -> None:
-        connection = MilvusStore(self.uri, "", "", None, 20)
-        store = MilvusUserStore(connection, self.uri.endswith(".db"), 20)
+        connection = item_store(self.uri, timeout_s=20)
+        store = MilvusUserStore(connection)
         await store.open()
         if users:
             now = int(time.time() * 1000)
@@ -79,7 +79,7 @@ def vectors_of(world: World, model: Artifact) -> dict[str, np.ndarray]:  # type:
     """Interest key to stored vector, strongly consistent."""
     with Store(Connection(world.uri)) as store:
         store.load(f"users_{model.model_version}")
-        rows = store._client.query(
+        rows = store.session.client.query(
             f"users_{model.model_version}",
             filter="updated_at >= 0",
             output_fields=["interest_key", "embedding"],
@@ -151,10 +151,11 @@ def test_a_job_that_was_killed_goes_on_and_leaves_nobody_behind(world: World) ->
     world.on_server(**{f"u{n}": [1000 + 7 * (n % 200), 1007] for n in range(3_000)})
     script = """
 import os, sys
-from indexer.store import Connection, Store
-from indexer.users.store import UserStore
-from indexer.users.encode import encode_users
+from mind.milvus.user_store import UserStore
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from mind.transfer import Models
+from indexer.users.encode import encode_users
 def killed(*_):
     os.kill(os.getpid(), 9)
 UserStore.updated_at = killed  # after the first vectors were written, before they were held against the histories
@@ -171,7 +172,7 @@ with Store(Connection(sys.argv[1])) as store:
     half = {key.partition("/")[0] for key in written}
     gone = sorted(half)[0]
     with Store(Connection(world.uri)) as store:  # as if deleted before the vectors were written
-        store._client.delete(USERS, filter=f'user_key == "{gone}"')
+        store.session.client.delete(USERS, filter=f'user_key == "{gone}"')
     encoded = encode(world, world.second)
     assert encoded and encoded.users == 2_999 and encoded.encoded == 3_000 - len(half)
     assert sorted(vectors_of(world, world.second)) == sorted(
@@ -198,7 +199,7 @@ def test_purging_removes_vectors_without_a_user(world: World) -> None:
     encode(world, world.first)
     purged: list[str] = []
     with Store(Connection(world.uri)) as store:
-        store._client.delete(USERS, filter='user_key == "ann"')
+        store.session.client.delete(USERS, filter='user_key == "ann"')
         purge(store, purged.append)
     assert purged == [USERS, f"users_{world.first.model_version}"]
     assert sorted(vectors_of(world, world.first)) == sorted(interest_keys(["bob"], 4))

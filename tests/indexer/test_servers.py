@@ -11,16 +11,17 @@ from typer.testing import CliRunner
 
 from indexer.__main__ import app
 from indexer.errors import RefusedError, ServersError
-from indexer.rollout.servers import Servers, collections_in_use, wait_until_serving
-from indexer.store import Connection, Store
+from indexer.rollout.servers import Servers, Serving, collections_in_use, wait_until_serving
 from mind.artifact import load_artifact
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from server.app import RecallServer
 from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections
 from tests.fake_store import FakeStore
-from tests.indexer.test_store import build
 from tests.server.test_service import running
+from tests.server.test_store import build
 
 
 class Fleet:
@@ -66,6 +67,32 @@ async def test_a_refusal_ends_the_wait(fleet: Fleet) -> None:
     fleet.store.collections[second].vectors[0] += 1
     with pytest.raises(ServersError, match=f"serves {fleet.first}, refused: collection {second}: the vector of item"):
         await fleet.wait(second)
+
+
+async def test_a_release_that_milvus_cannot_load_yet_is_waited_for(fleet: Fleet) -> None:
+    await fleet.wait(fleet.first)
+    second = fleet.publish(seed=1)
+    fleet.store.unloadable = second
+    with pytest.raises(ServersError, match=f"after 0.5 s .* 2 of 2 servers do not serve {second}: .* out of memory"):
+        await fleet.wait(second, timeout_s=0.5)
+    fleet.store.unloadable = ""
+    assert await fleet.wait(second) == 2
+
+
+@pytest.mark.parametrize(
+    ("refused", "refused_collection", "refuses"),
+    [
+        ("collection items_x: the vector of item 7 is not that of model x", "items_x", True),
+        ("collection items_y: count is 2, the model says 3", "items_y", False),
+        ("Milvus: collection items_x is not loaded", "", False),  # tried again, not refused
+        ("collection items_x: the vector of item 7 is not that of model x", None, True),  # a server without the field
+        ("collection items_y: count is 2, the model says 3", None, False),
+        ("", None, False),
+    ],
+)
+def test_which_release_a_server_refuses(refused: str, refused_collection: str | None, refuses: bool) -> None:
+    serving = Serving("host:1", "a1", "items_a", "", refused, refused_collection)
+    assert serving.refuses("items_x") == refuses
 
 
 async def test_what_has_not_happened_in_time_is_told(fleet: Fleet) -> None:

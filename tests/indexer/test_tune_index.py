@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from indexer.__main__ import app
 from indexer.build import Index
 from indexer.errors import RefusedError, TuningError
-from indexer.store import Connection, Store
 from indexer.tuning.candidates import DEFAULT, ladders, plans, rungs_from
 from indexer.tuning.index_file import read_index
 from indexer.tuning.measure import FILTERS, buckets, exact_recall, prepare, read_histories
@@ -22,6 +21,8 @@ from mind.artifact import Artifact, load_artifact, write_artifact
 from mind.encoder import NumpyEncoder
 from mind.errors import DataError
 from mind.evaluation.retrieval import encode_histories
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from tests.artifacts import hyper_parameters_of, make_artifact, make_weights
 from tests.conftest import remove_item_collections
 
@@ -65,7 +66,7 @@ def server(milvus_server_uri: str) -> Iterator[str]:
     """A real server that has a release, which must stay as it is, and no trial collections afterwards."""
     remove_item_collections(milvus_server_uri)
     with Store(Connection(milvus_server_uri)) as store:
-        store.create(LIVE, 16, ())
+        store.create(LIVE, 16, {})
         store.point_alias(LIVE)
         yield milvus_server_uri
         assert store.alias() == LIVE
@@ -76,7 +77,7 @@ def server(milvus_server_uri: str) -> Iterator[str]:
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line, which measures each speed once and briefly."""
-    monkeypatch.setattr("indexer.__main__.tune", functools.partial(tune, seconds=0))
+    monkeypatch.setattr("indexer.commands.choose_index.tune", functools.partial(tune, seconds=0))
     return CliRunner()
 
 
@@ -159,7 +160,7 @@ def test_an_interruption_leaves_nothing(server: str, data: Path, model: Artifact
             raise KeyboardInterrupt
 
     with Store(Connection(server)) as store:
-        store.create(f"tune_{model.model_version}", 8, ())  # as kill -9 leaves it
+        store.create(f"tune_{model.model_version}", 8, {})  # as kill -9 leaves it
         with pytest.raises(KeyboardInterrupt):
             tune(store, model, read_histories(data / "valid.txt"), 0.9, 40, ["IVF_FLAT"], 0, interrupt)
 

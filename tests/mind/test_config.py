@@ -26,7 +26,8 @@ def test_overrides_win() -> None:
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("runner.epochz=3", "runner.epochz: unknown key"),
+        ("runner.epochz=3", "runner.epochz: unknown key; did you mean runner.epochs?"),
+        ("hyper_parameters.optimiser.decay=none", "unknown key; did you mean hyper_parameters.optimizer?"),
         ("extra.thing=3", "extra: unknown key"),
         ("hyper_parameters.optimizer.class=SGD", "optimizer.class: Input should be 'Adam' (value: 'SGD')"),
         ("hyper_parameters.maxlen=long", "hyper_parameters.maxlen: Input should be a valid integer"),

@@ -16,9 +16,10 @@ from pyarrow.csv import write_csv
 from mind.artifact import Artifact, Float32, load_artifact, newest_artifact
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ConfigError, DataError
-from mind.import_paddlerec import count_popularity, main, read_item_ids
+from mind.import_paddlerec import main
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
+from mind.paddlerec.convert import count_popularity, read_item_ids
 from tests import ROOT
 
 layers, functional = paddle.nn, paddle.nn.functional

@@ -1,4 +1,4 @@
-"""`python -m mind.infer` as a user types it: what it prints, writes and asks of a running service."""
+"""`python -m mind.infer` as a user types it: what it prints and writes, beside lists that a running service gave."""
 
 import json
 import re
@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from clients.cli import app as recall_client
 from mind.artifact import load_artifact
 from mind.data.paddlerec import digests, read_eval, write_eval, write_train
 from mind.encoder import NumpyEncoder
-from mind.errors import MindError
+from mind.errors import DataError, MindError
 from mind.evaluation import baselines
+from mind.evaluation.candidates import read_candidates
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.infer import app
 from mind.sequences import EvalCases
@@ -49,6 +53,14 @@ class Data:
         words = [sys.executable, "-W", "error", "-m", "mind.infer", *self.options(), *arguments]
         return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
 
+    def ask(self, address: str, output: Path, top_k: int) -> Path:
+        """Write the lists of a service for the test users to a file, with our command-line client."""
+        users = str(self.directory / "test" / "test.txt")
+        words = ["recall", "--server", address, "--input", users, "--output", str(output), "--top-k", str(top_k)]
+        done = CliRunner().invoke(recall_client, words)
+        assert done.exit_code == 0, done.output
+        return output
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
@@ -80,8 +92,13 @@ class ExactRecall(CannedRecall):
         vectors = encode_histories(encoder, model.vocabulary, histories, model.hyper_parameters.maxlen, 64)
         found = item_ids(model.vocabulary, nearest_items(vectors, model.weights.item_embedding, request.top_k))
         found[~vectors.any(axis=(1, 2))] = model.weights.item_id[100 : 100 + request.top_k]  # anything else
-        results = [recall_pb2.UserCandidates(item_ids=ids, scores=[0] * len(ids)) for ids in found.tolist()]
-        return recall_pb2.RecallResponse(results=results, model_version=self.model_version)
+        results = [
+            recall_pb2.UserCandidates(item_ids=ids, scores=[0] * len(ids), interest=[0] * len(ids))
+            for ids in found.tolist()
+        ]
+        return recall_pb2.RecallResponse(
+            results=results, model_version=self.model_version, collection=f"items_{self.model_version}"
+        )
 
     def GetServerInfo(self, request: Any, context: Any) -> recall_pb2.GetServerInfoResponse:  # noqa: N802
         info = recall_pb2.GetServerInfoResponse()
@@ -102,13 +119,14 @@ def test_everything_at_once(data: Data, tmp_path: Path) -> None:
     titles.write_text("item_id,title\n" + "".join(f"{1000 + 7 * n},<script>{n}\n" for n in range(200)))
     html, figures = tmp_path / "new" / "report.html", tmp_path / "figures.json"
     with running(ExactRecall(data.artifact)) as address:
-        done = data.infer(
-            "-top_n", "3", "-top_n", str(CANDIDATES), "--server", address,
-            "--html", str(html), "--json", str(figures), "--titles", str(titles),
-        )  # fmt: skip
+        served = data.ask(address, tmp_path / "MIND, served.jsonl", CANDIDATES)
+    done = data.infer(
+        "-top_n", "3", "-top_n", str(CANDIDATES), "--candidates", str(served),
+        "--html", str(html), "--json", str(figures), "--titles", str(titles),
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"written: {html}, {figures}" in done.stdout
-    assert f"{address} serves items_ab12" in done.stdout
+    assert f"MIND, served was served from items_{data.artifact.name}" in done.stdout
     assert f"100.00 % of the exact top 3 and 100.00 % of the exact top {CANDIDATES}" in done.stdout
 
     numbers = json.loads(figures.read_text())
@@ -121,20 +139,68 @@ def test_everything_at_once(data: Data, tmp_path: Path) -> None:
         assert len(curves["recall"]) == CANDIDATES and curves["ndcg"][2] == at["ndcg@3"]
         buckets = zip(numbers["length_recall"][name], numbers["length_buckets"], strict=True)
         assert sum(one["mean"] * bucket["users"] for one, bucket in buckets) / 30 == pytest.approx(curves["recall"][-1])
-    assert numbers["agreement"] == {"found": {"3": 1, str(CANDIDATES): 1}, "identical": 1}
+    assert numbers["agreement"] == {"MIND, served": {"found": {"3": 1, str(CANDIDATES): 1}, "identical": 1}}
+    release = {"model_version": data.artifact.name, "collection": f"items_{data.artifact.name}"}
+    assert numbers["served"] == {"MIND, served": release}
     assert numbers["users"] == 30 and numbers["users_without_history"] == 2 and numbers["interests"]["users"] == 28
     assert "examples" not in numbers
 
     page = html.read_text()
     assert "&lt;script&gt;" in page and "<script" not in page
+    assert "Served against exact search" in page
     assert not list(tmp_path.rglob(".*incomplete*"))
 
 
-def test_a_service_with_another_model_is_told_apart(data: Data) -> None:
+def test_a_service_with_another_model_is_told_apart(data: Data, tmp_path: Path) -> None:
     with running(ExactRecall(data.artifact, "ffff00001111")) as address:
-        done = data.infer("-top_n", "5", "--server", address)
+        served = data.ask(address, tmp_path / "served.jsonl", 5)
+    done = data.infer("-top_n", "5", "--candidates", str(served))
     assert done.returncode == 0, done.stderr
-    assert f"it serves model ffff00001111, not {data.artifact.name}" in done.stdout
+    assert f"it was served by model ffff00001111, not {data.artifact.name}" in done.stdout
+
+
+def test_what_bulk_wrote_counts_as_the_json_lines_do(data: Data, tmp_path: Path) -> None:
+    history = read_eval(data.directory / "test").history
+    lists = pa.ListArray.from_arrays(pa.array(history.offsets.astype(np.int32)), pa.array(history.item_id))
+    users, bulk = tmp_path / "users.parquet", tmp_path / "bulk.parquet"
+    pq.write_table(pa.table({"user_id": history.user_id, "hist_item": lists}), users)
+    with running(ExactRecall(data.artifact)) as address:
+        lines = data.ask(address, tmp_path / "lines.jsonl", 5)
+        words = ["bulk", "--server", address, "--input", str(users), "--output", str(bulk), "--top-k", "5"]
+        assert CliRunner().invoke(recall_client, words).exit_code == 0
+    figures = tmp_path / "figures.json"
+    done = data.infer("-top_n", "5", "--candidates", str(lines), "--candidates", str(bulk), "--json", str(figures))
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(figures.read_text())
+    for what in ("metrics", "agreement"):
+        assert numbers[what]["bulk"] == numbers[what]["lines"]
+    assert f"bulk was served from model {data.artifact.name}; its lists have 100.00 %" in done.stdout
+
+
+def test_a_user_who_is_in_the_test_data_twice_has_two_lists(tmp_path: Path) -> None:
+    cases = EvalCases(sequences([1], [2], [3]), sequences([4], [5], [6]))
+    cases.history.user_id[:] = [7, 8, 7]
+    file = tmp_path / "lists.jsonl"
+    rows = [{"user_id": user, "item_ids": [item]} for user, item in ((7, 4), (8, 5), (7, 6))]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_candidates(file, cases, 2, 100).ranked.tolist() == [[4, -1], [5, -1], [6, -1]]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    assert read_candidates(file, cases, 2, 100).ranked.tolist() == [[4, -1], [5, -1], [4, -1]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        ({"user": [0], "item_ids": [[1]]}, "x.parquet: no column 'user_id'; there are: user, item_ids"),
+        ({"user_id": [0], "item_ids": [5]}, "x.parquet: row 1: expected an integer user_id and a list item_ids"),
+        ({"user_id": ["anna"], "item_ids": [[5]]}, "x.parquet: row 1: expected an integer user_id"),
+        ({"user_id": [0], "item_ids": [[5, 5]]}, "item_ids has repeats"),
+    ],
+)
+def test_a_parquet_file_of_other_columns_is_refused(tmp_path: Path, columns: dict[str, Any], says: str) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=re.escape(says)):
+        read_candidates(tmp_path / "x.parquet", EvalCases(sequences([1]), sequences([2])), 5, 100)
 
 
 def test_two_candidate_files_of_one_name(data: Data, tmp_path: Path) -> None:
@@ -169,7 +235,11 @@ def test_two_candidate_files_of_one_name(data: Data, tmp_path: Path) -> None:
         ),
         (["--html", "{tmp}/r.html", "--titles", "{tmp}/u.csv"], "{tmp}/u.csv: line 2: item_id is 'x', not an integer"),
         (["--html", "{tmp}/r.html", "--titles", "{tmp}/v.csv"], "{tmp}/v.csv: line 2: expected 2 columns, found 3"),
-        (["--server", "127.0.0.1:1"], "--server 127.0.0.1:1: connections to all backends failing"),
+        (
+            ["--server", "127.0.0.1:1", "-top_n", "7"],
+            "--server 127.0.0.1:1: mind.infer no longer asks a service; run `recall-client recall --server 127.0.0.1:1 "
+            "--input FILE --top-k 7 --output served.jsonl`",
+        ),
     ],
 )
 def test_one_clear_line_before_the_work(data: Data, tmp_path: Path, arguments: list[str], says: str) -> None:
@@ -183,23 +253,37 @@ def test_one_clear_line_before_the_work(data: Data, tmp_path: Path, arguments: l
     assert not (tmp_path / "r.html").exists()
 
 
-def test_a_service_that_gives_too_few_or_fails(data: Data) -> None:
+def test_a_service_that_was_asked_for_too_few(data: Data, tmp_path: Path) -> None:
     with running(ExactRecall(data.artifact)) as address:
-        done = data.infer("-top_n", "21", "--server", address)
-    assert done.returncode == 1 and done.stderr == f"error: --server {address}: top_n is 21, its max_top_k 20\n"
+        served = data.ask(address, tmp_path / "served.jsonl", 20)
+    done = data.infer("-top_n", "21", "--candidates", str(served))
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {served}: its longest list has 20 items, -top_n is 21: ask for more")
+    assert done.stderr.count("\n") == 1
 
 
-def test_a_release_meanwhile_is_an_error(data: Data) -> None:
+def test_a_release_meanwhile_is_an_error(data: Data, tmp_path: Path) -> None:
     class Moving(ExactRecall):
         def Recall(self, request: Any, context: Any) -> recall_pb2.RecallResponse:  # noqa: N802
             response = super().Recall(request, context)
             self.model_version = "ffff00001111"
             return response
 
+    many = Data(tmp_path, data.artifact)
+    lines = (data.directory / "test" / "test.txt").read_text()
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "test.txt").write_text(lines * 10)  # more users than one request takes
     with running(Moving(data.artifact)) as address:
-        done = data.infer("-top_n", "5", "--server", address)
+        served = many.ask(address, tmp_path / "served.jsonl", 5)
+    done = many.infer("-top_n", "5", "--candidates", str(served))
     assert done.returncode == 1
+    assert f"items_{data.artifact.name} and items_ffff00001111" in done.stderr
     assert "while it was asked" in done.stderr and done.stderr.count("\n") == 1
+    first = json.loads(served.read_text().splitlines()[0])
+    parted = first | {"model_version": "aa, bb", "collection": "items_aa, items_bb"}  # one request, two releases
+    served.write_text(json.dumps(parted) + "\n")
+    with pytest.raises(DataError, match="while it was asked: its lists are of items_aa, items_bb"):
+        read_candidates(served, EvalCases(sequences([1]), sequences([2])), 5, 100)
 
 
 def test_a_model_of_other_training_data_is_told_apart(data: Data, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mind.data import columns
+from mind.data import tables
 from mind.data.interactions import Finding, Interactions, Report, read_interactions
 from mind.errors import DataError
 
@@ -236,7 +236,7 @@ def test_unusable_files_are_refused_in_one_line(
 
 @pytest.mark.parametrize("before", range(5))
 def test_characters_go_over_the_borders_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
-    monkeypatch.setattr(columns, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 64)
     content = b"user_id,item_id,timestamp,note\n1,10,5,\n2,20,6,"
     content += b"x" * (60 - len(content) + before) + "😀é".encode()
     interactions, _ = read(tmp_path, content)
@@ -247,11 +247,11 @@ def test_characters_go_over_the_borders_of_blocks(tmp_path: Path, monkeypatch: p
 
 
 def test_a_file_is_in_memory_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(columns, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 1 << 16)
     path = tmp_path / "clicks.csv"
     path.write_text("user_id,note" + f"\n1,{'é' * 1000}" * 1000)  # 2 MB, without a last newline
     tracemalloc.start()
-    found = columns.read_columns(path, ["user_id"])
+    found = tables.read_columns(path, ["user_id"])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(found.table) == 1000 and peak < 1.5 * path.stat().st_size

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mind.hits import Hits
 from mind.interests import as_if_each_searched, leading
-from mind.milvus.collection import Hits
 from mind.vocabulary import Vocabulary
 
 COSINES = (0.5, 0.9, 0.99, 1.0)

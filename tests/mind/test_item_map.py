@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mind.artifact import load_artifact
-from mind.item_map import GRID, item_map
+from mind.plane import GRID, item_map
 from tests import ROOT
 from tests.artifacts import make_artifact
 

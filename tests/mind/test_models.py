@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mind.artifact import MANIFEST, TENSORS, write_artifact
-from mind.choice.comparison import differing, group, settings_of, shown_value
+from mind.choice.comparison import differing, group, settings_of, shown_value, sparkline
 from mind.choice.manifests import read_shelf
 from mind.errors import ArtifactError
-from mind.models import app, sparkline
+from mind.models import app
 from tests.artifacts import hyper_parameters_of, make_artifact, make_weights
 
 ONE = {"files": {"train.txt": "aa"}, "valid": {"valid.txt": "bb"}, "users": 10, "interactions": 1200}

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mind.data.paddlerec import data_files, read_eval, read_train, replacing, write_eval, write_train
+from mind.data.files import replacing
+from mind.data.paddlerec import data_files, read_eval, read_train, write_eval, write_train
 from mind.errors import DataError
 from mind.sequences import EvalCases, Sequences
 

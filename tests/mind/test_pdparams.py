@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mind.data import pdparams
-from mind.data.pdparams import read_pdparams
 from mind.errors import DataError
 from mind.paddle_runtime import paddle
+from mind.paddlerec import pdparams
+from mind.paddlerec.pdparams import read_pdparams
 
 STOP = b"."
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1, -2], np.int64)}

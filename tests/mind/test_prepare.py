@@ -7,7 +7,6 @@ import pyarrow.parquet as pq
 import pytest
 from typer.main import get_command
 
-from mind import prepare as command
 from mind.command import run
 from mind.data.paddlerec import read_eval, read_train
 from mind.errors import DataError
@@ -108,7 +107,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, clicks: Path, monkeypat
 
     assert prepare(monkeypatch, clicks, "--output", tmp_path / "data", *COLUMNS) == 0
     before = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()}
-    monkeypatch.setattr(command, "write_eval", fail)
+    monkeypatch.setattr("mind.data.prepared.write_eval", fail)
     assert prepare(monkeypatch, clicks, "--output", tmp_path / "data", *COLUMNS, "--seed", "1") == 1
     assert {path: path.read_bytes() for path in (tmp_path / "data").rglob("*") if path.is_file()} == before
 

@@ -9,8 +9,8 @@ import pytest
 
 from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder
-from mind.evaluation.candidates import Service
-from mind.evaluation.evaluate import EXACT, SERVED, Evaluation, Lists, evaluate, measure
+from mind.evaluation.candidates import Served
+from mind.evaluation.evaluate import EXACT, Evaluation, Lists, evaluate, measure
 from mind.evaluation.report import read_titles, render
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases
@@ -18,6 +18,7 @@ from tests.artifacts import hyper_parameters_of, make_weights
 from tests.server.test_metrics import sequences
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "line", "use", "rect"}
+SERVED = "MIND, served"
 EVIL = '<script>alert("x")</script>'
 EPOCHS = [
     {"epoch": n, "loss": 5 - n / 2, "valid": {"recall@20": 0.1, "ndcg@20": 0.05, "recall@50": 0.2 + value}}
@@ -64,7 +65,7 @@ class Page(HTMLParser):
             self.text += data
 
 
-def evaluation(service: Service | None = None, users: int = 30, interests: int = 4) -> Evaluation:
+def evaluation(served: Served | None = None, users: int = 30, interests: int = 4) -> Evaluation:
     """A random model on random users, with a list whose name needs escaping."""
     weights = make_weights(items=60, interests=interests)
     curves = {"epoch": 2, "loss": 4.0, "valid": EPOCHS[1]["valid"], "epochs": EPOCHS}
@@ -79,15 +80,15 @@ def evaluation(service: Service | None = None, users: int = 30, interests: int =
     vectors = encode_histories(encoder, model.vocabulary, cases.history, 8, 64)
     found = item_ids(model.vocabulary, nearest_items(vectors, weights.item_embedding, 10))
     popular = np.repeat(weights.item_id[None, :10], users, axis=0)
-    ranked = {"most popular": popular, EXACT: found, **({SERVED: found} if service else {}), f"{EVIL}$_{{": popular}
+    ranked = {"most popular": popular, EXACT: found, **({SERVED: found} if served else {}), f"{EVIL}$_{{": popular}
     measured = {name: measure(one, cases) for name, one in ranked.items()}
-    lists = Lists(ranked, ("most popular",), vectors, service)
+    lists = Lists(ranked, ("most popular",), vectors, {SERVED: served} if served else {})
     return evaluate(model, cases, lists, measured, (5, 10), 2024, lambda *_: None)
 
 
 @pytest.fixture(scope="module")
 def served() -> Evaluation:
-    return evaluation(Service("recall:50051", "ffff00001111", "items_ffff", 1000))
+    return evaluation(Served("ffff00001111", "items_ffff"))
 
 
 def test_one_page_that_fetches_nothing(served: Evaluation) -> None:
@@ -113,7 +114,7 @@ def test_its_sentences_are_made_of_its_numbers(served: Evaluation) -> None:
     assert "validation recall@50 was highest, 25.0 %, in epoch 2 and at most 2.0 points lower" in text
     assert f"bring {100 * served.spread[EXACT].coverage[-1]:.1f} % of 60 items to somebody" in text
     assert f"merged they have {100 * served.interests.merged_recall:.1f} %" in text
-    assert "It served another model, ffff00001111" in text and "100.00 % of the exact top 10" in text
+    assert "It was served by another model, ffff00001111" in text and "100.00 % of the exact top 10" in text
 
 
 def test_examples_show_history_hits_and_interests(served: Evaluation) -> None:

@@ -109,7 +109,7 @@ def test_a_model_that_cannot_be_written_does_not_cost_its_training(
 
     words = ["-m", str(CONFIG), *overrides(data, runner__model_save_path=tmp_path, runner__epochs=1)]
     with monkeypatch.context() as disk:
-        disk.setattr("mind.train.write_artifact", full)
+        disk.setattr("mind.training.run.write_artifact", full)
         with pytest.raises(ArtifactError):
             app(words, standalone_mode=False)
     assert list(tmp_path.glob("checkpoint-*.npz"))

@@ -25,7 +25,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from clients.cli import app as client_app
-from indexer.__main__ import app as indexer_app
+from indexer.options import Milvus, ServerOptions
+from mind.options import variable
 from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.bench.serving.world import free_port
@@ -197,13 +198,8 @@ def test_installation_stops_at_a_wheel_that_the_lock_does_not_know(install: Call
 def test_environment_variables_are_options() -> None:
     options = {
         "server": {f"RECALL_{name.upper()}" for name in Settings.model_fields},
-        "gateway": {f"RECALL_GATEWAY_{name.upper()}" for name in gateway_settings().model_fields},
-        "indexer": {
-            parameter.envvar
-            for command in typer.main.get_command(indexer_app).commands.values()
-            for parameter in command.params
-            if parameter.envvar
-        },
+        "gateway": {gateway_settings().variable(name) for name in gateway_settings().model_fields},
+        "indexer": {variable(name) for group in (Milvus, ServerOptions) for name in group.model_fields},
     }
     assert OURS.keys() == options.keys()
     for service, image in OURS.items():
@@ -224,7 +220,7 @@ def test_ports_agree() -> None:
             client_default,
             server.env["RECALL_LISTEN"],
             server.health_check[-1],
-            variables("gateway")["RECALL_GATEWAY_SERVER"],
+            variables("gateway")["RECALL_SERVER"],
         ],
         "metrics": [server.env["RECALL_METRICS_LISTEN"]],
         "gateway": [gateway_settings().model_fields["listen"].default, gateway.env["RECALL_GATEWAY_LISTEN"]],

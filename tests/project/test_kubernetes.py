@@ -122,7 +122,7 @@ def test_environment_variables_are_options() -> None:
     gateway_settings = __import__("clients.gateway.settings", fromlist=["Settings"]).Settings
     options = {
         "recall-server": {f"RECALL_{name.upper()}" for name in Settings.model_fields},
-        "recall-gateway": {f"RECALL_GATEWAY_{name.upper()}" for name in gateway_settings.model_fields},
+        "recall-gateway": {gateway_settings.variable(name) for name in gateway_settings.model_fields},
         "recall-indexer": {"RECALL_MILVUS_URI", "RECALL_MILVUS_TOKEN"},
     }
     for name, template in PODS.items():
@@ -148,7 +148,7 @@ def test_addresses_lead_somewhere() -> None:
     services = {each["metadata"]["name"]: each["spec"] for each in BASE if each["kind"] == "Service"}
     asked = [word for container in containers(PODS["recall-indexer"]) for word in container["args"] if ":" in word]
     variables = {each["name"]: each.get("value", "") for each in containers(PODS["recall-gateway"])[0]["env"]}
-    for address in [*asked, variables["RECALL_GATEWAY_SERVER"]]:
+    for address in [*asked, variables["RECALL_SERVER"]]:
         name, _, port = address.partition(":")
         assert int(port) == services[name]["ports"][0]["port"] == PORTS["server"]
         assert services[name]["clusterIP"] == "None"  # every server's address, for client-side balancing

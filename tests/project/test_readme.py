@@ -16,8 +16,8 @@ from mind.config import HyperParameters, Optimizer, Runner
 from server.settings import Settings
 from tests import ROOT
 from tests.artifacts import make_artifact
-from tests.indexer.test_store import build
 from tests.server.test_service import Server, running
+from tests.server.test_store import build
 
 FOLDERS = (
     ".",

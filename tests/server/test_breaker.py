@@ -3,12 +3,16 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
-from server import breaker
-from server.breaker import GuardedStore
+from mind.milvus.errors import StoreError
+from mind.milvus.users import StoredUser
 from server.errors import CollectionGoneError, ServerError, StoreTimeoutError, StoreUnavailableError
+from server.serving import breaker
+from server.serving.breaker import Breaker
 from tests.fake_store import FakeStore
+from tests.fake_user_store import FakeUserStore
 
 REFUSED = StoreUnavailableError("Milvus does not answer: connection refused")
 
@@ -18,13 +22,14 @@ class Probed:
     """A guarded store whose probes end as the test says."""
 
     store: FakeStore = field(default_factory=FakeStore)
-    fault: ServerError | None = None
+    fault: ServerError | StoreError | None = None
     probes: int = 0
     changes: list[bool] = field(default_factory=list)
     told: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
-        self.guarded = GuardedStore(self.store, self.probe, self.on_change)
+        self.breaker = Breaker(self.probe, self.on_change)
+        self.guarded = self.breaker.guard(self.store, unguarded=["load"])
 
     async def probe(self) -> None:
         self.probes += 1
@@ -32,14 +37,14 @@ class Probed:
             raise self.fault
 
     async def on_change(self) -> None:
-        self.changes.append(self.guarded.open)
+        self.changes.append(self.breaker.open)
         self.told.set()
 
     async def change(self) -> bool:
         """What the breaker changes to next."""
         self.told.clear()
         await asyncio.wait_for(self.told.wait(), 10)
-        return self.guarded.open
+        return self.breaker.open
 
     async def fail(self) -> None:
         self.store.fault = REFUSED
@@ -80,7 +85,7 @@ async def test_a_probe_that_waited_in_vain_is_enough(probed: Probed) -> None:
     await probed.fail()
     assert await probed.change() is True
     assert probed.probes == 1
-    await probed.guarded.close()
+    probed.breaker.close()
 
 
 async def test_a_hanging_call_is_noticed_and_given_up(probed: Probed) -> None:
@@ -89,12 +94,12 @@ async def test_a_hanging_call_is_noticed_and_given_up(probed: Probed) -> None:
             await asyncio.Event().wait()
             return 0
 
-    probed.guarded = GuardedStore(Hanging(), probed.probe, probed.on_change)
+    guarded = probed.breaker.guard(Hanging())
     probed.fault = REFUSED
     with pytest.raises(StoreUnavailableError, match="connection refused"):
-        await asyncio.wait_for(probed.guarded.count("items"), 10)
-    assert probed.guarded.open
-    await probed.guarded.close()
+        await asyncio.wait_for(guarded.count("items"), 10)
+    assert probed.breaker.open
+    probed.breaker.close()
 
 
 async def test_loading_goes_on_while_it_is_open(probed: Probed) -> None:
@@ -105,4 +110,17 @@ async def test_loading_goes_on_while_it_is_open(probed: Probed) -> None:
     probed.store.fault = None
     with pytest.raises(CollectionGoneError):  # from the store, not from the breaker
         await probed.guarded.load("items")
-    await probed.guarded.close()
+    probed.breaker.close()
+
+
+async def test_stores_share_the_breaker(probed: Probed) -> None:
+    users = probed.breaker.guard(FakeUserStore(users={"ann": StoredUser(np.array([1000]), 1)}))
+    assert await users.count() == 1
+    probed.fault = REFUSED
+    await probed.fail()
+    assert await probed.change() is True
+    with pytest.raises(StoreUnavailableError, match="connection refused"):
+        await users.count()
+    probed.fault = None
+    assert await probed.change() is False
+    assert await users.count() == 1

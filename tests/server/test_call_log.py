@@ -118,10 +118,10 @@ async def test_health_that_changes_is_logged_with_the_reason(tmp_path: Path, cap
     caplog.set_level(logging.INFO)
     async with watched(tmp_path, SILENT) as server:
         server.store.fault = StoreUnavailableError("Milvus does not answer")
-        await until_health(server.edge.health, NOT_SERVING)
+        await until_health(server.health, NOT_SERVING)
         await asyncio.sleep(0.2)  # a few more checks
         server.store.fault = None
-        await until_health(server.edge.health, SERVING)
+        await until_health(server.health, SERVING)
     health = [(r.levelname, r.getMessage()) for r in caplog.records if r.getMessage().startswith("health")]
     assert health == [
         ("INFO", "health is SERVING"),

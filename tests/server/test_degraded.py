@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from clients import AsyncRecallClient, UnavailableError
 from mind.artifact import load_artifact
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
-from server import breaker
 from server.app import RecallServer
 from server.errors import StoreTimeoutError, StoreUnavailableError
+from server.serving import breaker
 from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore

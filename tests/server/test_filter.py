@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from mind.artifact import load_artifact
 from mind.milvus.collection import VECTOR_SOURCE
 from server.errors import InvalidRequestError
-from server.serving.filter import MAX_CONDITIONS, MAX_VALUES, canonical
-from server.store import MilvusStore
+from server.serving.filter.canonical import canonical
+from server.serving.filter.grammar import MAX_CONDITIONS, MAX_VALUES
 from tests.artifacts import make_artifact
-from tests.indexer.test_store import build
+from tests.releases import item_store
+from tests.server.test_store import build
 
 TYPES = {
     "year": "INT64",
@@ -347,7 +348,7 @@ def test_milvus_understands_what_we_mean(milvus_uri: str, tmp_path: Path) -> Non
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "items.parquet")
     build(milvus_uri, tmp_path / "artifacts", "--attributes", str(tmp_path / "items.parquet"))
-    store = MilvusStore(milvus_uri, "", "", None, 20)
+    store = item_store(milvus_uri, timeout_s=20)
     items = [row["item_id"] for row in rows]
     with asyncio.Runner() as runner:
         name = runner.run(store.live_collection())

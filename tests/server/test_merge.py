@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mind.milvus.collection import Hits
-from server.serving.merge import Exclusions, Fate, Merged, Strategy, merge
+from mind.hits import Hits
+from server.serving.merge import Exclusions, Fate, Merged, merge
+from server.serving.question import Strategy
 
 
 def as_hits(lists: list[list[tuple[int, float]]]) -> Hits:

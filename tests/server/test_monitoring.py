@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
-from server.listeners import make_metrics
+from server.instrumentation import make_metrics
 from tests import ROOT
 
 DOCKER = ROOT / "docker"

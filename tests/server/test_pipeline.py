@@ -14,12 +14,13 @@ from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import nearest_items
 from mind.sequences import Int64
 from mind.transfer import Models
-from server.edge.request import Query, UserQuery
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.release import Release, Releases
-from server.serving.merge import Fate, Strategy
-from server.serving.pipeline import CandidatePipeline, Outcome, Status
-from server.serving.popular import PopularShelf
+from server.serving.answer import Outcome, Status
+from server.serving.merge import Fate
+from server.serving.pipeline import CandidatePipeline
+from server.serving.popular import PopularItems
+from server.serving.question import Query, Strategy, UserQuery
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
 
@@ -118,11 +119,11 @@ async def test_the_popular_list_has_nothing_that_was_deleted(store: FakeStore, r
     there = store.collections[release.collection]
     keep = there.item_ids != 1007
     there.item_ids, there.vectors = there.item_ids[keep], there.vectors[keep]
-    shelf = PopularShelf(store)
-    assert (await shelf.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
+    popular = PopularItems(store)
+    assert (await popular.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
     store.fault = StoreUnavailableError("Milvus does not answer")
-    assert (await shelf.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
-    assert (await PopularShelf(store).of(release)).item_ids.tolist()[:3] == [1000, 1007, 1014]  # better than nothing
+    assert (await popular.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
+    assert (await PopularItems(store).of(release)).item_ids.tolist()[:3] == [1000, 1007, 1014]  # better than nothing
 
 
 async def test_the_popular_list_obeys_the_filter(store: FakeStore, release: Release) -> None:

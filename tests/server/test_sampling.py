@@ -10,10 +10,10 @@ import pytest
 
 from mind.artifact import Float32
 from mind.evaluation.retrieval import nearest_items
-from mind.milvus.collection import Hits
+from mind.hits import Hits
 from mind.vocabulary import Vocabulary
 from protos.recall.v1 import recall_pb2
-from server.listeners import make_metrics
+from server.instrumentation import make_metrics
 from server.watching import sampling
 from server.watching.sampling import RecallSampling, recall, worst_of_best
 from server.watching.telemetry import Telemetry

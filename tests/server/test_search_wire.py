@@ -9,8 +9,8 @@ from pymilvus.client.async_interceptor import async_header_adder_interceptor
 from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
+from mind.milvus.internals import _search_method
 from mind.milvus.wire import read_key_search, read_search, write_search
-from server.store import _search_method
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 float32 = st.floats(width=32, allow_nan=False)

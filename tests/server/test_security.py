@@ -24,20 +24,22 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients import AsyncRecallClient, RecallClient, RecallError, UnauthenticatedError, UnavailableError
 from clients.gateway.backend import Backend
-from clients.gateway.settings import load_settings as load_gateway_settings
+from clients.gateway.options import load_settings as load_gateway_settings
 from mind.artifact import load_artifact
 from mind.errors import ConfigError
+from mind.milvus.connection import without_credentials
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
 from server.edge import tokens
 from server.errors import StoreUnavailableError
-from server.settings import Settings, load_settings, without_credentials
-from server.store import MilvusStore
+from server.options import load_settings
+from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections
 from tests.fake_store import FakeStore
-from tests.indexer.test_store import publish_here
+from tests.releases import item_store
 from tests.server.test_service import GRPCURL, ROOT, running
+from tests.server.test_store import publish_here
 
 FIRST, SECOND, ADMIN = "first-token-of-reading", "second-token-of-reading", "token-of-administration"
 
@@ -148,7 +150,8 @@ async def test_the_gateway_shows_its_certificate(start: Start, files: Files, oth
     target = await start(**files.server, tls_client_ca=files.ca)
     for shown, admitted in ((files.mine, True), (others.mine, False)):
         cert, key = map(str, shown)
-        options = ["--server", target, "--ca", str(files.ca), "--cert", cert, "--key", key, "--timeout-ms", "5000"]
+        options = ["--server", target, "--server-ca-cert", str(files.ca), "--timeout-ms", "5000"]
+        options += ["--server-client-cert", cert, "--server-client-key", key]
         async with Backend(load_gateway_settings(options)) as backend:
             with contextlib.nullcontext() if admitted else pytest.raises(UnavailableError):
                 assert await backend.main.count_items()
@@ -257,21 +260,21 @@ async def test_the_command_line_and_grpcurl_speak_tls_and_send_the_token(
 ) -> None:
     target = await start(**files.server, tls_client_ca=files.ca, token_file=token_file)
     client = [sys.executable, "-m", "clients", "count", "--server", target]
-    mutual = ["--ca", files.ca, "--cert", files.client_cert, "--key", files.client_key]
-    done = await asyncio.to_thread(run, *client, *mutual, "--token-file", token_file)
+    mutual = ["--server-ca-cert", files.ca]
+    mutual += ["--server-client-cert", files.client_cert, "--server-client-key", files.client_key]
+    done = await asyncio.to_thread(run, *client, *mutual, "--server-token-file", token_file)
     assert (done.returncode, done.stdout.split()[0]) == (0, "200"), done.stderr
-    variables = {
-        "RECALL_CLIENT_CA": str(files.ca),
-        "RECALL_CLIENT_CERT": str(files.client_cert),
-        "RECALL_CLIENT_KEY": str(files.client_key),
-        "RECALL_CLIENT_TOKEN_FILE": str(token_file),
-    }
-    done = await asyncio.to_thread(run, *client, **variables)
-    assert done.returncode == 0, done.stderr
+    values = [str(file) for file in (files.ca, files.client_cert, files.client_key, token_file)]
+    for names in (
+        ("RECALL_SERVER_CA_CERT", "RECALL_SERVER_CLIENT_CERT", "RECALL_SERVER_CLIENT_KEY", "RECALL_SERVER_TOKEN_FILE"),
+        ("RECALL_CLIENT_CA", "RECALL_CLIENT_CERT", "RECALL_CLIENT_KEY", "RECALL_CLIENT_TOKEN_FILE"),  # version 0.1
+    ):
+        done = await asyncio.to_thread(run, *client, **dict(zip(names, values, strict=True)))
+        assert done.returncode == 0, done.stderr
     done = await asyncio.to_thread(run, *client, *mutual)
     assert done.returncode == 1 and "authorization: missing" in done.stderr and "[TOKEN]" in done.stderr
-    done = await asyncio.to_thread(run, *client, "--cert", files.client_cert)
-    assert done.returncode == 1 and "--cert and --key go together" in done.stderr
+    done = await asyncio.to_thread(run, *client, "--server-client-cert", files.client_cert)
+    assert done.returncode == 1 and "--server-client-cert and --server-client-key go together" in done.stderr
 
     curl = [GRPCURL, "-cacert", files.ca, "-cert", files.client_cert, "-key", files.client_key]
     method = "recall.v1.RecallService/CountItems"
@@ -422,6 +425,11 @@ async def tls_in_front(uri: str, files: Files) -> AsyncIterator[int]:
         await asyncio.gather(*copies, *(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
+def pair(mine: tuple[Path, Path] | None) -> dict[str, Path]:
+    """A certificate and its key, by their names in `Connection`."""
+    return dict(zip(("client_cert", "client_key"), mine, strict=True)) if mine else {}
+
+
 async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, others: Files, tmp_path: Path) -> None:
     remove_item_collections(milvus_server_uri)
     artifact = make_artifact(tmp_path / "artifacts")
@@ -429,7 +437,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
     files.write(files.authority.issue_cert("milvus.internal"))
     async with tls_in_front(milvus_server_uri, files) as port:
         uri = f"https://127.0.0.1:{port}"
-        store = MilvusStore(uri, "", "", files.ca, 10, client_cert=files.mine, server_name="milvus.internal")
+        store = item_store(uri, timeout_s=10, ca_cert=files.ca, server_name="milvus.internal", **pair(files.mine))
         name = await store.live_collection()
         assert name is not None
         await store.load(name)
@@ -441,7 +449,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
         async with tls_in_front(milvus_server_uri, files) as port:  # pymilvus shares the connections to an address
             client_cert, server_name = wrong
             uri = f"https://127.0.0.1:{port}"
-            refused = MilvusStore(uri, "", "", files.ca, 1, client_cert=client_cert, server_name=server_name)
+            refused = item_store(uri, timeout_s=1, ca_cert=files.ca, server_name=server_name, **pair(client_cert))
             with pytest.raises(StoreUnavailableError, match=f"Milvus at {uri}"):
                 await refused.live_collection()
 

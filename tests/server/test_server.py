@@ -445,8 +445,24 @@ async def test_a_refused_release_leaves_the_old_one_serving(start: Start, tmp_pa
     assert "the vector of item 1000 is not that of model" in message
     info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
     assert (info.collection, info.refused_release) == (running.collection, message)
+    assert info.refused_collection == name
     answer = await running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5))
     assert answer.collection == running.collection
+    running.store.collections[name].vectors[0] = artifact.weights.item_embedding[1]
+    await running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN))
+    info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
+    assert (info.collection, info.refused_release, info.refused_collection) == (name, "", "")
+
+
+async def test_a_refused_release_is_taken_back(start: Start, tmp_path: Path) -> None:
+    running = await start(watch_interval_s=60)
+    name = running.store.publish(load_artifact(make_artifact(tmp_path / "artifacts", seed=1)))
+    running.store.collections[name].vectors[0] += 1
+    await failure(running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN)))
+    running.store.alias = running.collection
+    await running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN))
+    info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
+    assert (info.collection, info.refused_release, info.refused_collection) == (running.collection, "", "")
 
 
 async def test_rolling_back_needs_no_model_from_disk(start: Start, tmp_path: Path) -> None:
@@ -498,6 +514,7 @@ async def test_a_release_that_milvus_cannot_load_leaves_the_old_one_serving(star
     await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
     info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
     assert info.collection == running.collection and "out of memory" in info.refused_release
+    assert info.HasField("refused_collection") and info.refused_collection == ""  # it is tried again, not refused
 
 
 async def test_a_slot_is_given_back_whatever_happens(start: Start) -> None:

@@ -15,12 +15,12 @@ from mind.artifact import load_artifact
 from mind.errors import ConfigError
 from protos.recall.v1 import recall_pb2
 from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
-from server.listeners import make_metrics
+from server.instrumentation import make_metrics
 from server.settings import Settings
-from server.store import MilvusStore
 from server.watching.metrics import Metrics
 from server.watching.telemetry import Telemetry
 from tests.artifacts import make_artifact
+from tests.releases import item_store
 from tests.server.test_processes import NO_MILVUS, pids
 from tests.server.test_server import USER, Running, failure, until_health
 from tests.server.test_service import running
@@ -148,16 +148,16 @@ async def test_one_release_at_a_time_and_refusals(
 async def test_health_and_a_milvus_that_is_away_is_no_refusal(server: Running, metrics: Metrics) -> None:
     assert value(metrics, "recall_serving") == 1
     server.store.fault = StoreUnavailableError("Milvus does not answer")
-    await until_health(server.edge.health, NOT_SERVING)
+    await until_health(server.health, NOT_SERVING)
     assert value(metrics, "recall_serving") == 0
     assert value(metrics, "recall_release_refused") == 0
     server.store.fault = None
-    await until_health(server.edge.health, SERVING)
+    await until_health(server.health, SERVING)
     assert value(metrics, "recall_serving") == 1
 
 
 async def test_errors_of_milvus_by_kind(metrics: Metrics) -> None:
-    store = MilvusStore("http://127.0.0.1:9", "", "", None, 1, on_error=Telemetry(metrics).count_store_error)
+    store = item_store("http://127.0.0.1:9", timeout_s=1, on_error=Telemetry(metrics).count_store_error)
     with pytest.raises(StoreUnavailableError):
         await store.live_collection()
     assert value(metrics, "recall_milvus_errors_total", kind="STORE_UNAVAILABLE") == 1
@@ -165,7 +165,7 @@ async def test_errors_of_milvus_by_kind(metrics: Metrics) -> None:
 
 
 async def test_errors_of_a_milvus_that_answers(milvus_uri: str, metrics: Metrics) -> None:
-    store = MilvusStore(milvus_uri, "", "", None, 10, on_error=Telemetry(metrics).count_store_error)
+    store = item_store(milvus_uri, timeout_s=10, on_error=Telemetry(metrics).count_store_error)
     with pytest.raises(CollectionGoneError):
         await store.fingerprint("items_000000000000_00000000")
     await store.close()

@@ -12,17 +12,20 @@ from pymilvus import AsyncMilvusClient
 
 from indexer.items.changes import Proposal, Summary, Upsert, delete
 from indexer.items.journal import Journal
-from indexer.store import Connection, Store
 from mind.artifact import Artifact, load_artifact, newest_artifact
 from mind.encoder import Encoder, NumpyEncoder
-from mind.milvus.collection import ALIAS, FINGERPRINT
+from mind.milvus.aio_store import MilvusStore
+from mind.milvus.collection import ALIAS
+from mind.milvus.connection import Connection
 from mind.milvus.journal import Changes, journal_of
+from mind.milvus.records import NAME, RECORDS
+from mind.milvus.store import Store
 from mind.transfer import Models
 from server.errors import ReleaseRefusedError
 from server.release import Releases
-from server.store import MilvusStore
 from tests.artifacts import make_artifact
-from tests.indexer.test_store import build, publish_here
+from tests.releases import item_store
+from tests.server.test_store import build, publish_here
 
 
 def numpy_encoder(artifact: Artifact) -> Encoder:
@@ -53,7 +56,7 @@ async def released(milvus_uri: str, tmp_path: Path) -> AsyncIterator[Released]:
     artifacts = tmp_path / "artifacts"
     make_artifact(artifacts)
     build(milvus_uri, artifacts)
-    store = MilvusStore(milvus_uri, "", "", None, 20)
+    store = item_store(milvus_uri, timeout_s=20)
     admin = AsyncMilvusClient(milvus_uri, timeout=20)
     releases = Releases(store, Models(artifacts), numpy_encoder)
     collection = await store.live_collection()
@@ -77,8 +80,8 @@ async def test_no_alias(released: Released) -> None:
 
 
 async def test_an_unfinished_build(released: Released) -> None:
-    await released.admin.alter_collection_properties(released.collection, {FINGERPRINT: ""})
-    assert "has no fingerprint: its build has not finished" in await released.refusal()
+    await released.admin.delete(RECORDS, filter=f'{NAME} == "{released.collection}"')
+    assert "has no release record: its build has not finished" in await released.refusal()
 
 
 async def test_half_filled(released: Released) -> None:

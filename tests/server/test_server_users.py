@@ -12,13 +12,12 @@ import pytest
 
 from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
-from mind.milvus.users import UserVectors, unit_interests
+from mind.milvus.users import StoredUser, UserVectors, unit_interests
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
-from server import breaker
 from server.app import RecallServer
 from server.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
+from server.serving import breaker
 from server.settings import Settings
-from server.users.store import StoredUser
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
 from tests.fake_user_store import FakeUserStore
@@ -467,7 +466,7 @@ async def test_once_milvus_is_away_nobody_waits_for_users_either(start: Start, m
     monkeypatch.setattr(running.store, "read", count_reads)
     running.items.fault = StoreUnavailableError("Milvus does not answer")
     async with asyncio.timeout(10):
-        while running.server._store.open is False:
+        while running.server._breaker.open is False:
             await failure(running.ask(stored("ann")))
     before = asked
     update = recall_pb2.UserUpdate(user_id="ann", append_item_ids=[1000])

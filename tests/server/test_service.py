@@ -22,7 +22,7 @@ from mind.artifact import load_artifact
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.artifacts import make_artifact
-from tests.indexer.test_store import build
+from tests.server.test_store import build
 
 GRPCURL = Path(sys.executable).parent / "grpcurl"
 
@@ -259,7 +259,7 @@ def test_a_lite_file_in_use(tmp_path: Path) -> None:
         (["--listen", "127.0.0.1:99999"], 1, "--listen is '127.0.0.1:99999': expected host:port, port 0 to 65535"),
         (["--milvus-ca-cert", "/nope"], 1, "--milvus-ca-cert is /nope: it goes with https://"),
         (["--processes", "2"], 1, "--processes is 2: a Milvus Lite file admits one process alone"),
-        (["--nonsense"], 2, "unrecognized arguments: --nonsense"),
+        (["--nonsense"], 2, "No such option: --nonsense"),
         (["--encoder", "torch"], 1, "error: --encoder: Input should be 'numpy' or 'paddle' (value: 'torch')"),
     ],
 )
@@ -273,7 +273,7 @@ def test_options_that_cannot_work(options: list[str], code: int, says: str) -> N
 @pytest.mark.parametrize(
     ("number", "module", "processes"),
     [
-        (signal.SIGINT, "pydantic_settings", "1"),
+        (signal.SIGINT, "typer", "1"),
         (signal.SIGINT, "pandas", "1"),
         (signal.SIGTERM, "server.app", "1"),
         (signal.SIGINT, "grpc", "2"),  # of one of the two
@@ -312,7 +312,7 @@ def test_no_error_shows_the_token() -> None:
 
 
 def test_flag_over_environment_over_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from server.settings import load_settings
+    from server.options import load_settings
 
     file = tmp_path / "server.yaml"
     file.write_text("max_users: 1\nmax_top_k: 1\nmax_exclude: 1\n")

@@ -20,16 +20,17 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from mind.artifact import Float32
 from mind.errors import ConfigError
-from mind.milvus.collection import Hits
+from mind.hits import Hits
+from mind.milvus.aio_store import SEARCH_METADATA
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.errors import StoreError, StoreUnavailableError
-from server.listeners import make_telemetry
+from server.instrumentation import make_telemetry
 from server.settings import Settings
-from server.store import SEARCH_METADATA, MilvusStore
 from server.watching import tracing
 from server.watching.telemetry import Telemetry
 from server.watching.tracing import Tracing
 from tests.fake_store import FakeStore
+from tests.releases import item_store
 from tests.server.test_server import USER, Running, failure
 from tests.server.test_service import running
 from tests.watched_server import watched
@@ -211,7 +212,7 @@ async def test_the_context_goes_to_milvus_with_the_search() -> None:
     server = grpc.server(ThreadPoolExecutor(2), [milvus])
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    store = MilvusStore(f"http://127.0.0.1:{port}", "", "", None, 10)
+    store = item_store(f"http://127.0.0.1:{port}", timeout_s=10)
     vectors: Float32 = np.ones((1, 4), np.float32)
     search = "items", vectors, 5, "", {}, 10
     assert len((await store.search(*search)).item_ids) == 0

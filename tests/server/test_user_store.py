@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from pymilvus import AsyncMilvusClient, MilvusClient
 
-from mind.milvus.users import USERS, UserVectors, is_user_vectors, user_id_of, user_key
+from mind.milvus.aio_user_store import MilvusUserStore
+from mind.milvus.users import USERS, StoredUser, UserVectors, is_user_vectors, user_id_of, user_key
 from server.errors import StoreError
-from server.store import MilvusStore
-from server.users.store import MilvusUserStore, StoredUser, UserStore
+from server.users.ports import UserStore
 from tests.fake_user_store import FakeUserStore
+from tests.releases import item_store
 
 ODD = ["a", "ü/'\"x\\n", "100%", "a b", "é" * 64, "\n", "7", "a/0", '"] or user_key != "']
 WANTED = UserVectors(model_version="0123456789ab", num_interests=2, dim=4)
@@ -28,8 +29,8 @@ def remove_user_collections(uri: str) -> None:
 @pytest.fixture
 async def milvus(milvus_uri: str) -> AsyncIterator[MilvusUserStore]:
     remove_user_collections(milvus_uri)
-    connection = MilvusStore(milvus_uri, "", "", None, 20)
-    yield MilvusUserStore(connection, milvus_uri.endswith(".db"), 20)
+    connection = item_store(milvus_uri, timeout_s=20)
+    yield MilvusUserStore(connection)
     await connection.close()
     remove_user_collections(milvus_uri)
 
@@ -115,8 +116,8 @@ async def test_what_was_confirmed_is_seen_by_every_server(milvus: MilvusUserStor
     if milvus_uri.endswith(".db"):
         other, connection = milvus, None  # one process alone
     else:
-        connection = MilvusStore(milvus_uri, "", "", None, 20)
-        other = MilvusUserStore(connection, False, 20)
+        connection = item_store(milvus_uri, timeout_s=20)
+        other = MilvusUserStore(connection)
     await milvus.open()
     for click in range(10):
         await milvus.write({"ann": user(click, at=click)})

@@ -14,8 +14,8 @@ from mind.artifact import load_artifact
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.artifacts import make_artifact
-from tests.indexer.test_store import build
 from tests.server.test_service import Server, running
+from tests.server.test_store import build
 from tests.server.test_user_store import remove_user_collections
 
 OK, UNKNOWN_USER = recall_pb2.USER_STATUS_OK, recall_pb2.USER_STATUS_UNKNOWN_USER

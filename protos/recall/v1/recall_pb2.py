@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/recall/v1/recall.proto\x12\trecall.v1\"D\n\x04User\x12\x11\n\thist_item\x18\x01 \x03(\x03\x12\x18\n\x10\x65xclude_item_ids\x18\x02 \x03(\x03\x12\x0f\n\x07user_id\x18\x03 \x01(\t\"\x99\x01\n\rRecallRequest\x12\x1e\n\x05users\x18\x01 \x03(\x0b\x32\x0f.recall.v1.User\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x17\n\x0f\x65xclude_history\x18\x04 \x01(\x08\x12\x30\n\x0emerge_strategy\x18\x05 \x01(\x0e\x32\x18.recall.v1.MergeStrategy\"\xbe\x01\n\x0eUserCandidates\x12\x10\n\x08item_ids\x18\x01 \x03(\x03\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x10\n\x08interest\x18\x03 \x03(\x05\x12%\n\x06status\x18\x04 \x01(\x0e\x32\x15.recall.v1.UserStatus\x12\x10\n\x08\x66\x61llback\x18\x05 \x01(\x08\x12\x18\n\x10unknown_item_ids\x18\x06 \x03(\x03\x12\x15\n\runknown_count\x18\x07 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\"~\n\x0cStageTimings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x11\n\tencode_ms\x18\x02 \x01(\x02\x12\x11\n\tsearch_ms\x18\x03 \x01(\x02\x12\x10\n\x08merge_ms\x18\x04 \x01(\x02\x12\x10\n\x08total_ms\x18\x05 \x01(\x02\x12\x12\n\nhistory_ms\x18\n \x01(\x02\"\x91\x01\n\x0eRecallResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.recall.v1.UserCandidates\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12(\n\x07timings\x18\x04 \x01(\x0b\x32\x17.recall.v1.StageTimings\"#\n\x11\x43ountItemsRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"N\n\x12\x43ountItemsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\"\x16\n\x14GetServerInfoRequest\"\x91\x02\n\x06Limits\x12\x11\n\tmax_users\x18\x01 \x01(\x05\x12\x11\n\tmax_top_k\x18\x02 \x01(\x05\x12\x16\n\x0emax_candidates\x18\x03 \x01(\x05\x12\x13\n\x0bmax_history\x18\x04 \x01(\x05\x12\x13\n\x0bmax_exclude\x18\x05 \x01(\x05\x12\x18\n\x10max_filter_chars\x18\x06 \x01(\x05\x12\x19\n\x11max_request_bytes\x18\x07 \x01(\x05\x12\x1f\n\x17max_concurrent_requests\x18\x08 \x01(\x05\x12\x18\n\x10max_filter_depth\x18\t \x01(\x05\x12\x1a\n\x12max_stored_history\x18\n \x01(\x05\x12\x13\n\x0bmax_similar\x18\x0b \x01(\x05\"\'\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\xa3\x03\n\x15GetServerInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x12\n\nitem_count\x18\x04 \x01(\x03\x12\x15\n\rembedding_dim\x18\x05 \x01(\x05\x12\x15\n\rnum_interests\x18\x06 \x01(\x05\x12\x0e\n\x06maxlen\x18\x07 \x01(\x05\x12\x0e\n\x06metric\x18\x08 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\t \x01(\t\x12(\n\nattributes\x18\n \x03(\x0b\x32\x14.recall.v1.Attribute\x12!\n\x06limits\x18\x0b \x01(\x0b\x32\x11.recall.v1.Limits\x12\x15\n\radmin_enabled\x18\x0c \x01(\x08\x12\x17\n\x0frefused_release\x18\r \x01(\t\x12\x10\n\x08instance\x18\x0e \x01(\t\x12\x11\n\tprocesses\x18\x0f \x01(\x05\x12\x1b\n\x13previous_collection\x18\x10 \x01(\t\x12\x15\n\rusers_enabled\x18\x14 \x01(\x08\"\x99\x01\n\x0e\x45xplainRequest\x12\x1d\n\x04user\x18\x01 \x01(\x0b\x32\x0f.recall.v1.User\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x17\n\x0f\x65xclude_history\x18\x04 \x01(\x08\x12\x30\n\x0emerge_strategy\x18\x05 \x01(\x0e\x32\x18.recall.v1.MergeStrategy\"<\n\x08Interest\x12\x0e\n\x06vector\x18\x01 \x03(\x02\x12\x10\n\x08item_ids\x18\x02 \x03(\x03\x12\x0e\n\x06scores\x18\x03 \x03(\x02\"e\n\nDroppedHit\x12\x0f\n\x07item_id\x18\x01 \x01(\x03\x12\x10\n\x08interest\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x02\x12%\n\x06reason\x18\x04 \x01(\x0e\x32\x15.recall.v1.DropReason\"\xfd\x01\n\x0f\x45xplainResponse\x12\x16\n\x0eused_hist_item\x18\x01 \x03(\x03\x12&\n\tinterests\x18\x02 \x03(\x0b\x32\x13.recall.v1.Interest\x12-\n\ncandidates\x18\x03 \x01(\x0b\x32\x19.recall.v1.UserCandidates\x12&\n\x07\x64ropped\x18\x04 \x03(\x0b\x32\x15.recall.v1.DroppedHit\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x12\n\ncollection\x18\x06 \x01(\t\x12(\n\x07timings\x18\x07 \x01(\x0b\x32\x17.recall.v1.StageTimings\"I\n\nUserUpdate\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\thist_item\x18\x02 \x03(\x03\x12\x17\n\x0f\x61ppend_item_ids\x18\x03 \x03(\x03\":\n\x12UpsertUsersRequest\x12$\n\x05users\x18\x01 \x03(\x0b\x32\x15.recall.v1.UserUpdate\"\\\n\x0bUserWritten\x12%\n\x06status\x18\x01 \x01(\x0e\x32\x15.recall.v1.UserStatus\x12\x16\n\x0ehistory_length\x18\x02 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"U\n\x13UpsertUsersResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.recall.v1.UserWritten\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"H\n\x17\x46indSimilarUsersRequest\x12\x1e\n\x05users\x18\x01 \x03(\x0b\x32\x0f.recall.v1.User\x12\r\n\x05top_k\x18\x02 \x01(\x05\"g\n\x0cSimilarUsers\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12%\n\x06status\x18\x03 \x01(\x0e\x32\x15.recall.v1.UserStatus\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"o\n\x18\x46indSimilarUsersResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.recall.v1.SimilarUsers\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\"&\n\x12\x44\x65leteUsersRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"D\n\x0bUserDeleted\x12%\n\x06status\x18\x01 \x01(\x0e\x32\x15.recall.v1.UserStatus\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"U\n\x13\x44\x65leteUsersResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.recall.v1.UserDeleted\x12\x15\n\rmodel_version\x18\x02 \x01(\t*n\n\rMergeStrategy\x12\x1e\n\x1aMERGE_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19MERGE_STRATEGY_BEST_SCORE\x10\x01\x12\x1e\n\x1aMERGE_STRATEGY_ROUND_ROBIN\x10\x02*\xca\x01\n\nUserStatus\x12\x1b\n\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eUSER_STATUS_OK\x10\x01\x12\x1d\n\x19USER_STATUS_EMPTY_HISTORY\x10\x02\x12\x1b\n\x17USER_STATUS_ALL_UNKNOWN\x10\x03\x12\x17\n\x13USER_STATUS_INVALID\x10\x04\x12\x18\n\x14USER_STATUS_DEGRADED\x10\x05\x12\x1c\n\x18USER_STATUS_UNKNOWN_USER\x10\x06*\x94\x01\n\nDropReason\x12\x1b\n\x17\x44ROP_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44ROP_REASON_DUPLICATE\x10\x01\x12\x17\n\x13\x44ROP_REASON_HISTORY\x10\x02\x12\x18\n\x14\x44ROP_REASON_EXCLUDED\x10\x03\x12\x1b\n\x17\x44ROP_REASON_BELOW_TOP_K\x10\x04\x32\xa8\x04\n\rRecallService\x12=\n\x06Recall\x12\x18.recall.v1.RecallRequest\x1a\x19.recall.v1.RecallResponse\x12I\n\nCountItems\x12\x1c.recall.v1.CountItemsRequest\x1a\x1d.recall.v1.CountItemsResponse\x12R\n\rGetServerInfo\x12\x1f.recall.v1.GetServerInfoRequest\x1a .recall.v1.GetServerInfoResponse\x12@\n\x07\x45xplain\x12\x19.recall.v1.ExplainRequest\x1a\x1a.recall.v1.ExplainResponse\x12L\n\x0bUpsertUsers\x12\x1d.recall.v1.UpsertUsersRequest\x1a\x1e.recall.v1.UpsertUsersResponse\x12[\n\x10\x46indSimilarUsers\x12\".recall.v1.FindSimilarUsersRequest\x1a#.recall.v1.FindSimilarUsersResponse\x12L\n\x0b\x44\x65leteUsers\x12\x1d.recall.v1.DeleteUsersRequest\x1a\x1e.recall.v1.DeleteUsersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dprotos/recall/v1/recall.proto\x12\trecall.v1\"D\n\x04User\x12\x11\n\thist_item\x18\x01 \x03(\x03\x12\x18\n\x10\x65xclude_item_ids\x18\x02 \x03(\x03\x12\x0f\n\x07user_id\x18\x03 \x01(\t\"\x99\x01\n\rRecallRequest\x12\x1e\n\x05users\x18\x01 \x03(\x0b\x32\x0f.recall.v1.User\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x17\n\x0f\x65xclude_history\x18\x04 \x01(\x08\x12\x30\n\x0emerge_strategy\x18\x05 \x01(\x0e\x32\x18.recall.v1.MergeStrategy\"\xbe\x01\n\x0eUserCandidates\x12\x10\n\x08item_ids\x18\x01 \x03(\x03\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x10\n\x08interest\x18\x03 \x03(\x05\x12%\n\x06status\x18\x04 \x01(\x0e\x32\x15.recall.v1.UserStatus\x12\x10\n\x08\x66\x61llback\x18\x05 \x01(\x08\x12\x18\n\x10unknown_item_ids\x18\x06 \x03(\x03\x12\x15\n\runknown_count\x18\x07 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x08 \x01(\t\"~\n\x0cStageTimings\x12\x10\n\x08queue_ms\x18\x01 \x01(\x02\x12\x11\n\tencode_ms\x18\x02 \x01(\x02\x12\x11\n\tsearch_ms\x18\x03 \x01(\x02\x12\x10\n\x08merge_ms\x18\x04 \x01(\x02\x12\x10\n\x08total_ms\x18\x05 \x01(\x02\x12\x12\n\nhistory_ms\x18\n \x01(\x02\"\x91\x01\n\x0eRecallResponse\x12*\n\x07results\x18\x01 \x03(\x0b\x32\x19.recall.v1.UserCandidates\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12(\n\x07timings\x18\x04 \x01(\x0b\x32\x17.recall.v1.StageTimings\"#\n\x11\x43ountItemsRequest\x12\x0e\n\x06\x66ilter\x18\x01 \x01(\t\"N\n\x12\x43ountItemsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x03\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\"\x16\n\x14GetServerInfoRequest\"\x91\x02\n\x06Limits\x12\x11\n\tmax_users\x18\x01 \x01(\x05\x12\x11\n\tmax_top_k\x18\x02 \x01(\x05\x12\x16\n\x0emax_candidates\x18\x03 \x01(\x05\x12\x13\n\x0bmax_history\x18\x04 \x01(\x05\x12\x13\n\x0bmax_exclude\x18\x05 \x01(\x05\x12\x18\n\x10max_filter_chars\x18\x06 \x01(\x05\x12\x19\n\x11max_request_bytes\x18\x07 \x01(\x05\x12\x1f\n\x17max_concurrent_requests\x18\x08 \x01(\x05\x12\x18\n\x10max_filter_depth\x18\t \x01(\x05\x12\x1a\n\x12max_stored_history\x18\n \x01(\x05\x12\x13\n\x0bmax_similar\x18\x0b \x01(\x05\"\'\n\tAttribute\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\"\xdb\x03\n\x15GetServerInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\x12\x12\n\nitem_count\x18\x04 \x01(\x03\x12\x15\n\rembedding_dim\x18\x05 \x01(\x05\x12\x15\n\rnum_interests\x18\x06 \x01(\x05\x12\x0e\n\x06maxlen\x18\x07 \x01(\x05\x12\x0e\n\x06metric\x18\x08 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\t \x01(\t\x12(\n\nattributes\x18\n \x03(\x0b\x32\x14.recall.v1.Attribute\x12!\n\x06limits\x18\x0b \x01(\x0b\x32\x11.recall.v1.Limits\x12\x15\n\radmin_enabled\x18\x0c \x01(\x08\x12\x17\n\x0frefused_release\x18\r \x01(\t\x12\x10\n\x08instance\x18\x0e \x01(\t\x12\x11\n\tprocesses\x18\x0f \x01(\x05\x12\x1b\n\x13previous_collection\x18\x10 \x01(\t\x12\x15\n\rusers_enabled\x18\x14 \x01(\x08\x12\x1f\n\x12refused_collection\x18\x15 \x01(\tH\x00\x88\x01\x01\x42\x15\n\x13_refused_collection\"\x99\x01\n\x0e\x45xplainRequest\x12\x1d\n\x04user\x18\x01 \x01(\x0b\x32\x0f.recall.v1.User\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\x12\x17\n\x0f\x65xclude_history\x18\x04 \x01(\x08\x12\x30\n\x0emerge_strategy\x18\x05 \x01(\x0e\x32\x18.recall.v1.MergeStrategy\"<\n\x08Interest\x12\x0e\n\x06vector\x18\x01 \x03(\x02\x12\x10\n\x08item_ids\x18\x02 \x03(\x03\x12\x0e\n\x06scores\x18\x03 \x03(\x02\"e\n\nDroppedHit\x12\x0f\n\x07item_id\x18\x01 \x01(\x03\x12\x10\n\x08interest\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x02\x12%\n\x06reason\x18\x04 \x01(\x0e\x32\x15.recall.v1.DropReason\"\xfd\x01\n\x0f\x45xplainResponse\x12\x16\n\x0eused_hist_item\x18\x01 \x03(\x03\x12&\n\tinterests\x18\x02 \x03(\x0b\x32\x13.recall.v1.Interest\x12-\n\ncandidates\x18\x03 \x01(\x0b\x32\x19.recall.v1.UserCandidates\x12&\n\x07\x64ropped\x18\x04 \x03(\x0b\x32\x15.recall.v1.DroppedHit\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x12\n\ncollection\x18\x06 \x01(\t\x12(\n\x07timings\x18\x07 \x01(\x0b\x32\x17.recall.v1.StageTimings\"I\n\nUserUpdate\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x11\n\thist_item\x18\x02 \x03(\x03\x12\x17\n\x0f\x61ppend_item_ids\x18\x03 \x03(\x03\":\n\x12UpsertUsersRequest\x12$\n\x05users\x18\x01 \x03(\x0b\x32\x15.recall.v1.UserUpdate\"\\\n\x0bUserWritten\x12%\n\x06status\x18\x01 \x01(\x0e\x32\x15.recall.v1.UserStatus\x12\x16\n\x0ehistory_length\x18\x02 \x01(\x05\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"U\n\x13UpsertUsersResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.recall.v1.UserWritten\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"H\n\x17\x46indSimilarUsersRequest\x12\x1e\n\x05users\x18\x01 \x03(\x0b\x32\x0f.recall.v1.User\x12\r\n\x05top_k\x18\x02 \x01(\x05\"g\n\x0cSimilarUsers\x12\x10\n\x08user_ids\x18\x01 \x03(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12%\n\x06status\x18\x03 \x01(\x0e\x32\x15.recall.v1.UserStatus\x12\x0e\n\x06\x64\x65tail\x18\x04 \x01(\t\"o\n\x18\x46indSimilarUsersResponse\x12(\n\x07results\x18\x01 \x03(\x0b\x32\x17.recall.v1.SimilarUsers\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x12\n\ncollection\x18\x03 \x01(\t\"&\n\x12\x44\x65leteUsersRequest\x12\x10\n\x08user_ids\x18\x01 \x03(\t\"D\n\x0bUserDeleted\x12%\n\x06status\x18\x01 \x01(\x0e\x32\x15.recall.v1.UserStatus\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"U\n\x13\x44\x65leteUsersResponse\x12\'\n\x07results\x18\x01 \x03(\x0b\x32\x16.recall.v1.UserDeleted\x12\x15\n\rmodel_version\x18\x02 \x01(\t*n\n\rMergeStrategy\x12\x1e\n\x1aMERGE_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19MERGE_STRATEGY_BEST_SCORE\x10\x01\x12\x1e\n\x1aMERGE_STRATEGY_ROUND_ROBIN\x10\x02*\xca\x01\n\nUserStatus\x12\x1b\n\x17USER_STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eUSER_STATUS_OK\x10\x01\x12\x1d\n\x19USER_STATUS_EMPTY_HISTORY\x10\x02\x12\x1b\n\x17USER_STATUS_ALL_UNKNOWN\x10\x03\x12\x17\n\x13USER_STATUS_INVALID\x10\x04\x12\x18\n\x14USER_STATUS_DEGRADED\x10\x05\x12\x1c\n\x18USER_STATUS_UNKNOWN_USER\x10\x06*\x94\x01\n\nDropReason\x12\x1b\n\x17\x44ROP_REASON_UNSPECIFIED\x10\x00\x12\x19\n\x15\x44ROP_REASON_DUPLICATE\x10\x01\x12\x17\n\x13\x44ROP_REASON_HISTORY\x10\x02\x12\x18\n\x14\x44ROP_REASON_EXCLUDED\x10\x03\x12\x1b\n\x17\x44ROP_REASON_BELOW_TOP_K\x10\x04\x32\xa8\x04\n\rRecallService\x12=\n\x06Recall\x12\x18.recall.v1.RecallRequest\x1a\x19.recall.v1.RecallResponse\x12I\n\nCountItems\x12\x1c.recall.v1.CountItemsRequest\x1a\x1d.recall.v1.CountItemsResponse\x12R\n\rGetServerInfo\x12\x1f.recall.v1.GetServerInfoRequest\x1a .recall.v1.GetServerInfoResponse\x12@\n\x07\x45xplain\x12\x19.recall.v1.ExplainRequest\x1a\x1a.recall.v1.ExplainResponse\x12L\n\x0bUpsertUsers\x12\x1d.recall.v1.UpsertUsersRequest\x1a\x1e.recall.v1.UpsertUsersResponse\x12[\n\x10\x46indSimilarUsers\x12\".recall.v1.FindSimilarUsersRequest\x1a#.recall.v1.FindSimilarUsersResponse\x12L\n\x0b\x44\x65leteUsers\x12\x1d.recall.v1.DeleteUsersRequest\x1a\x1e.recall.v1.DeleteUsersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.recall.v1.recall_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MERGESTRATEGY']._serialized_start=3001
-  _globals['_MERGESTRATEGY']._serialized_end=3111
-  _globals['_USERSTATUS']._serialized_start=3114
-  _globals['_USERSTATUS']._serialized_end=3316
-  _globals['_DROPREASON']._serialized_start=3319
-  _globals['_DROPREASON']._serialized_end=3467
+  _globals['_MERGESTRATEGY']._serialized_start=3057
+  _globals['_MERGESTRATEGY']._serialized_end=3167
+  _globals['_USERSTATUS']._serialized_start=3170
+  _globals['_USERSTATUS']._serialized_end=3372
+  _globals['_DROPREASON']._serialized_start=3375
+  _globals['_DROPREASON']._serialized_end=3523
   _globals['_USER']._serialized_start=44
   _globals['_USER']._serialized_end=112
   _globals['_RECALLREQUEST']._serialized_start=115
@@ -58,35 +58,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTRIBUTE']._serialized_start=1156
   _globals['_ATTRIBUTE']._serialized_end=1195
   _globals['_GETSERVERINFORESPONSE']._serialized_start=1198
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1617
-  _globals['_EXPLAINREQUEST']._serialized_start=1620
-  _globals['_EXPLAINREQUEST']._serialized_end=1773
-  _globals['_INTEREST']._serialized_start=1775
-  _globals['_INTEREST']._serialized_end=1835
-  _globals['_DROPPEDHIT']._serialized_start=1837
-  _globals['_DROPPEDHIT']._serialized_end=1938
-  _globals['_EXPLAINRESPONSE']._serialized_start=1941
-  _globals['_EXPLAINRESPONSE']._serialized_end=2194
-  _globals['_USERUPDATE']._serialized_start=2196
-  _globals['_USERUPDATE']._serialized_end=2269
-  _globals['_UPSERTUSERSREQUEST']._serialized_start=2271
-  _globals['_UPSERTUSERSREQUEST']._serialized_end=2329
-  _globals['_USERWRITTEN']._serialized_start=2331
-  _globals['_USERWRITTEN']._serialized_end=2423
-  _globals['_UPSERTUSERSRESPONSE']._serialized_start=2425
-  _globals['_UPSERTUSERSRESPONSE']._serialized_end=2510
-  _globals['_FINDSIMILARUSERSREQUEST']._serialized_start=2512
-  _globals['_FINDSIMILARUSERSREQUEST']._serialized_end=2584
-  _globals['_SIMILARUSERS']._serialized_start=2586
-  _globals['_SIMILARUSERS']._serialized_end=2689
-  _globals['_FINDSIMILARUSERSRESPONSE']._serialized_start=2691
-  _globals['_FINDSIMILARUSERSRESPONSE']._serialized_end=2802
-  _globals['_DELETEUSERSREQUEST']._serialized_start=2804
-  _globals['_DELETEUSERSREQUEST']._serialized_end=2842
-  _globals['_USERDELETED']._serialized_start=2844
-  _globals['_USERDELETED']._serialized_end=2912
-  _globals['_DELETEUSERSRESPONSE']._serialized_start=2914
-  _globals['_DELETEUSERSRESPONSE']._serialized_end=2999
-  _globals['_RECALLSERVICE']._serialized_start=3470
-  _globals['_RECALLSERVICE']._serialized_end=4022
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1673
+  _globals['_EXPLAINREQUEST']._serialized_start=1676
+  _globals['_EXPLAINREQUEST']._serialized_end=1829
+  _globals['_INTEREST']._serialized_start=1831
+  _globals['_INTEREST']._serialized_end=1891
+  _globals['_DROPPEDHIT']._serialized_start=1893
+  _globals['_DROPPEDHIT']._serialized_end=1994
+  _globals['_EXPLAINRESPONSE']._serialized_start=1997
+  _globals['_EXPLAINRESPONSE']._serialized_end=2250
+  _globals['_USERUPDATE']._serialized_start=2252
+  _globals['_USERUPDATE']._serialized_end=2325
+  _globals['_UPSERTUSERSREQUEST']._serialized_start=2327
+  _globals['_UPSERTUSERSREQUEST']._serialized_end=2385
+  _globals['_USERWRITTEN']._serialized_start=2387
+  _globals['_USERWRITTEN']._serialized_end=2479
+  _globals['_UPSERTUSERSRESPONSE']._serialized_start=2481
+  _globals['_UPSERTUSERSRESPONSE']._serialized_end=2566
+  _globals['_FINDSIMILARUSERSREQUEST']._serialized_start=2568
+  _globals['_FINDSIMILARUSERSREQUEST']._serialized_end=2640
+  _globals['_SIMILARUSERS']._serialized_start=2642
+  _globals['_SIMILARUSERS']._serialized_end=2745
+  _globals['_FINDSIMILARUSERSRESPONSE']._serialized_start=2747
+  _globals['_FINDSIMILARUSERSRESPONSE']._serialized_end=2858
+  _globals['_DELETEUSERSREQUEST']._serialized_start=2860
+  _globals['_DELETEUSERSREQUEST']._serialized_end=2898
+  _globals['_USERDELETED']._serialized_start=2900
+  _globals['_USERDELETED']._serialized_end=2968
+  _globals['_DELETEUSERSRESPONSE']._serialized_start=2970
+  _globals['_DELETEUSERSRESPONSE']._serialized_end=3055
+  _globals['_RECALLSERVICE']._serialized_start=3526
+  _globals['_RECALLSERVICE']._serialized_end=4078
 # @@protoc_insertion_point(module_scope)

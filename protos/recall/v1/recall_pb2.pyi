@@ -173,7 +173,7 @@ class Attribute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled")
+    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -191,6 +191,7 @@ class GetServerInfoResponse(_message.Message):
     PROCESSES_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_COLLECTION_FIELD_NUMBER: _ClassVar[int]
     USERS_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_COLLECTION_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     model_version: str
     collection: str
@@ -208,7 +209,8 @@ class GetServerInfoResponse(_message.Message):
     processes: int
     previous_collection: str
     users_enabled: bool
-    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ...) -> None: ...
+    refused_collection: str
+    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy")

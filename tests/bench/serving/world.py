@@ -23,7 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mind.artifact import Weights, load_artifact, write_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import item_ids, nearest_items
-from mind.sequences import Int64, Sequences, pad_last
+from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 from tests import ROOT
 from tests.artifacts import hyper_parameters_of
@@ -93,9 +93,8 @@ def _histories(rng: np.random.Generator, users: int, cluster: Int64, clusters: i
 
 def pad_histories(vocabulary: Vocabulary, histories: Sequences, users: int) -> tuple[Int64, Int64]:
     """Rows of what the model knows of the first `users` histories: [users, L] and [users] int64."""
-    values = vocabulary.item_index(histories.item_id)
-    offsets = np.append(0, np.cumsum(values > 0))[histories.offsets[: users + 1]]
-    return pad_last(values[values > 0], offsets, MAXLEN)
+    hist_index, seq_len, _ = vocabulary.look_up(histories.item_id, histories.offsets[: users + 1], MAXLEN)
+    return hist_index, seq_len
 
 
 def write_data(directory: Path, items: int, users: int = USERS, dim: int = DIM) -> Path:

@@ -1,4 +1,4 @@
-"""Who listens to the serving path, by the options: Prometheus' endpoint, the samples, the traces."""
+"""Makes what watches the serving path, as the options ask: the metrics endpoint, recall samples and traces."""
 
 import logging
 import os
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mind.errors import ConfigError
 from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
-from server.serving.pipeline import Status
+from server.serving.answer import Status
 from server.settings import Settings
 from server.watching.metrics import Metrics
 from server.watching.sampling import RecallSampling
@@ -18,11 +18,15 @@ if TYPE_CHECKING:  # OpenTelemetry may not be installed
 logger = logging.getLogger(__name__)
 
 OTEL_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-"""Variables that ask for traces as --otlp-endpoint does."""
+"""Environment variables of OpenTelemetry that turn traces on, as --otlp-endpoint does."""
 
 
 def make_telemetry(settings: Settings) -> Telemetry:
-    """What the options ask for. Raises ConfigError if the metrics' address or OpenTelemetry cannot be used."""
+    """The telemetry that the options ask for.
+
+    Raises:
+        ConfigError: the address for metrics cannot be used, or OpenTelemetry is not installed.
+    """
     if not settings.metrics_listen:
         return Telemetry(tracing=_tracing(settings.otlp_endpoint))
     metrics = make_metrics()
@@ -34,7 +38,7 @@ def make_telemetry(settings: Settings) -> Telemetry:
 
 
 def make_metrics() -> Metrics:
-    """The metrics of a server."""
+    """The metrics of a server, with a series for every user status and every kind of Milvus error."""
     kinds = (StoreError, StoreUnavailableError, CollectionGoneError)
     return Metrics(Status.__members__, [kind.reason for kind in kinds])
 

@@ -1,7 +1,7 @@
-"""Users that the service remembers: histories written, read in the place of hist_item, and forgotten.
+"""The histories of remembered users: writes them, reads them where a query has no hist_item, and deletes them.
 
-Writes that come at the same time are written together, one batch after the other, so that no click is lost on one
-server; a batch is over when every server sees it. Knows neither protobuf nor gRPC nor pymilvus.
+Updates that come at the same time are written together, one batch after the other, so that one server loses no click;
+a batch is done when every server sees it. Knows nothing of protobuf, gRPC or pymilvus.
 """
 
 import logging
@@ -10,50 +10,63 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mind.milvus.users import now_ms
+from mind.milvus.users import StoredUser, now_ms
 from mind.sequences import Int64
-from server.edge.request import UserQuery
-from server.edge.user_request import UserUpdate
 from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
 from server.release import Release
+from server.serving.answer import Status
 from server.serving.batching import Batcher, Waiting
-from server.serving.pipeline import Status
-from server.users.store import StoredUser, UserStore
+from server.serving.question import UserQuery
+from server.users.ports import UserStore
 from server.users.vectors import UserVectorIndex
 
 logger = logging.getLogger(__name__)
 
 MAX_READ_USERS = 256
-"""Users of one look-up."""
+"""Most users of one read."""
 MAX_WRITTEN_USERS = 1_024
-"""Users of one write."""
+"""Most users of one write."""
+
+
+@dataclass(frozen=True)
+class UserUpdate:
+    """What one user clicked, to be remembered."""
+
+    user_id: str
+    item_ids: Int64
+    """[n] int64 external ids, oldest first."""
+    append: bool
+    """Whether the ids are added to the stored history; otherwise they replace it."""
+    invalid: str = ""
+    """Which limit the update breaks; empty if it breaks none. An invalid update is not written."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """What became of an update or a deletion."""
+    """The result of an update or a deletion."""
 
     status: Status
     length: int = 0
-    """Ids that are stored now."""
+    """Number of ids that are stored now."""
     detail: str = ""
+    """What a person may want to know; may be empty."""
 
 
 @dataclass(frozen=True)
 class _Updates:
-    """What one caller wants written."""
+    """The updates of one caller."""
 
     release: Release
     updates: Sequence[UserUpdate]
 
 
 class RememberedUsers:
-    """Reads, writes and forgets histories."""
+    """Reads, writes and deletes histories."""
 
     def __init__(
         self, store: UserStore, vectors: UserVectorIndex, max_stored_history: int, max_queued_users: int
     ) -> None:
-        """The limits are as in `server.settings`."""
+        """The limits are options of `server.settings`; `vectors` is told of every write."""
         self._store = store
         self._vectors = vectors
         self._max_stored_history = max_stored_history
@@ -67,12 +80,12 @@ class RememberedUsers:
             self._delete, MAX_WRITTEN_USERS, max_queued_users, workers=1
         )
         self._unseen = True
-        """Whether a write of this server may not be seen by all reads yet."""
+        """Whether some reads may not see the last write of this server yet."""
 
     async def with_histories(self, users: list[UserQuery], remaining_s: float | None) -> list[UserQuery]:
-        """The users, those that come by user_id alone with the histories that are stored of them.
+        """The same users; those that have a user_id get their stored histories.
 
-        What several requests ask for at the same time is read by one query.
+        Histories that several requests need at the same time are read by one query.
 
         Raises:
             OverloadedError: more is waiting than can be answered in time.
@@ -86,17 +99,17 @@ class RememberedUsers:
         return [_remembered(user, stored.get(user.user_id)) if user.user_id else user for user in users]
 
     async def upsert(self, release: Release, updates: list[UserUpdate], remaining_s: float | None) -> list[Written]:
-        """Write updates in order and wait until every server sees them.
+        """Write updates in order, and wait until every server sees them.
 
         Raises:
-            OverloadedError: more is waiting than can be written in time; nothing was written.
-            DeadlineExceededError: the caller's time ran out in the queue; nothing was written.
-            StoreError: Milvus failed; it is unknown what was written.
+            OverloadedError: more is waiting than can be written in time. Nothing was written.
+            DeadlineExceededError: the caller's time ran out in the queue. Nothing was written.
+            StoreError: Milvus failed. Some updates may have been written.
         """
         return await self._writes.submit(_Updates(release, updates), len(updates), id(release), remaining_s)
 
     async def delete(self, user_ids: list[str], remaining_s: float | None) -> list[Written]:
-        """Forget users in every release, and wait until no read finds them. Raises as `upsert` does."""
+        """Delete users in every release, and wait until no read finds them. Raises as `upsert` does."""
         return await self._deletes.submit(user_ids, len(user_ids), "delete", remaining_s)
 
     async def _read(
@@ -104,7 +117,7 @@ class RememberedUsers:
     ) -> list[dict[str, StoredUser] | Exception]:
         try:
             stored = await self._store.read({user_id for each in waiting for user_id in each.ask})
-        except CollectionGoneError:  # nobody has been remembered yet
+        except CollectionGoneError:  # no user has been remembered yet
             stored = {}
         return [stored for _ in waiting]
 
@@ -117,7 +130,7 @@ class RememberedUsers:
             try:
                 lengths, detail = await self._store_all(release, valid)
             except CollectionGoneError:
-                self._vectors.forget()  # somebody dropped it; the next write makes it anew
+                self._vectors.forget()  # somebody dropped it; the next write makes it again
                 raise
         length = iter(lengths)
         return [
@@ -129,7 +142,7 @@ class RememberedUsers:
         ]
 
     async def _store_all(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], str]:
-        """Length of a user's history after each update, and what the users must be told."""
+        """The length of the user's history after each update, and what to tell these users."""
         await self._vectors.open(release)
         lengths, histories = await self._joined(release, updates)
         now = now_ms()
@@ -147,7 +160,7 @@ class RememberedUsers:
         return lengths, detail
 
     async def _joined(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], dict[str, Int64]]:
-        """Length of a user's history after each update, and the histories after all of them."""
+        """The length of the user's history after each update, and the histories after all updates."""
         keep = max(self._max_stored_history, release.hyper_parameters.maxlen)
         stored = await self._store.read({u.user_id for u in updates if u.append}, strong=self._unseen)
         histories = {user_id: user.hist_item for user_id, user in stored.items()}

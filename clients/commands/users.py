@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from clients.cli import Format, FormatOption, _file, _ids, _show, _with_client, app
+from clients.command import with_client
+from clients.commands.answer import Format, FormatOption, show
+from clients.commands.question import file_option, parse_ids
 from clients.errors import RecallError
 from clients.sync_client import RecallClient
 from clients.tables import similar_view, status_words
 from clients.user_files import read_updates
 from protos.recall.v1 import recall_pb2
 
-users = typer.Typer(no_args_is_help=True, help="Users whom the service remembers; needs a server with --users.")
-app.add_typer(users, name="users")
+app = typer.Typer(no_args_is_help=True, help="Users whom the service remembers; needs a server with --users.")
 
 _USERS_PER_CALL = 256
 
@@ -23,12 +24,12 @@ Update = tuple[str, str, list[int]]
 """User id, `hist_item` or `append_item_ids`, and item ids."""
 
 
-@users.command(
+@app.command(
     epilog="Example: recall-client users upsert --user-id 7 --append 50,181"
     '\n\nExample: echo \'{"user_id": "7", "hist_item": [50, 181]}\' > clicks.jsonl; '
     "recall-client users upsert --input clicks.jsonl"
 )
-@_with_client
+@with_client
 def upsert(
     client: RecallClient,
     user_id: Annotated[str | None, typer.Option(help="The user; with --hist-item or --append.")] = None,
@@ -40,7 +41,7 @@ def upsert(
     ] = None,
     input: Annotated[  # noqa: A002
         Path | None,
-        _file(
+        file_option(
             "--input",
             help='JSON lines instead: {"user_id": "7", "hist_item": [43, 23]} or '
             '{"user_id": "7", "append_item_ids": [23]}, applied in order.',
@@ -57,12 +58,12 @@ def upsert(
     if (hist_item is None) == (append is None):
         raise typer.BadParameter("give either --hist-item or --append")
     field = "hist_item" if append is None else "append_item_ids"
-    ids = _ids(hist_item or append or "", "--hist-item" if append is None else "--append")
+    ids = parse_ids(hist_item or append or "", "--hist-item" if append is None else "--append")
     _upsert_all(client, [(user_id or "", field, ids)])
 
 
-@users.command(epilog="Example: recall-client users similar --user-id 7 --top-k 20")
-@_with_client
+@app.command(epilog="Example: recall-client users similar --user-id 7 --top-k 20")
+@with_client
 def similar(
     client: RecallClient,
     user_id: Annotated[str | None, typer.Option(help="A user whom the service remembers.")] = None,
@@ -75,12 +76,12 @@ def similar(
     """Find the remembered users whose interests are nearest to a user's."""
     if (user_id is None) == (hist_item is None):
         raise typer.BadParameter("give either --user-id or --hist-item")
-    response = client.find_similar_users([user_id or _ids(hist_item or "", "--hist-item")], top_k=top_k)
-    _show(format, response, similar_view(response.results[0]))
+    response = client.find_similar_users([user_id or parse_ids(hist_item or "", "--hist-item")], top_k=top_k)
+    show(format, response, similar_view(response.results[0]))
 
 
-@users.command(epilog="Example: recall-client users delete 7 8 --yes")
-@_with_client
+@app.command(epilog="Example: recall-client users delete 7 8 --yes")
+@with_client
 def delete(
     client: RecallClient,
     user_id: Annotated[list[str], typer.Argument(help="The users to forget.")],
@@ -95,7 +96,7 @@ def delete(
         f"{one_id}: {'forgotten' if one.status == recall_pb2.USER_STATUS_OK else one.detail or 'was not remembered'}"
         for one_id, one in zip(user_id, response.results, strict=True)
     ]
-    _show(format, response, *lines)
+    show(format, response, *lines)
 
 
 def _upsert_all(client: RecallClient, updates: Iterable[Update]) -> None:

@@ -1,28 +1,36 @@
-"""Remembered users in Milvus, as the server sees them. Speaks through the connection of `server.store`."""
+"""Remembered users in Milvus, as the server reads and writes them."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
-from pymilvus import AsyncMilvusClient, DataType
+from pymilvus import AsyncMilvusClient
 from pymilvus.client.prepare import Prepare
 
 from mind.artifact import Float32
+from mind.milvus import internals, schemas
+from mind.milvus.aio_session import ONCE
+from mind.milvus.aio_store import MilvusStore
 from mind.milvus.collection import BY_KEY, EMBEDDING, METRIC, wide_enough
+from mind.milvus.errors import CollectionGoneError, StoreError
+from mind.milvus.records import NAME, RECORD, RECORDS, user_record
+from mind.milvus.records import UNUSED as UNUSED_OF_RECORDS
+from mind.milvus.translation import translated
 from mind.milvus.users import (
     HIST_ITEM,
     HNSW,
     INTEREST_KEY,
-    MAX_CAPACITY,
     MAX_KEY,
+    MAX_MESSAGE_BYTES,
     UNUSED,
     UPDATED_AT,
     USER_KEY,
-    USER_VECTORS,
     USERS,
+    Neighbours,
     Row,
+    StoredUser,
     UserVectors,
     interest_keys,
     is_user_vectors,
@@ -31,107 +39,24 @@ from mind.milvus.users import (
     vector_rows,
 )
 from mind.milvus.wire import read_key_search, write_search
-from mind.sequences import Int64
-from server.errors import CollectionGoneError, StoreError
-from server.store import ONCE, MilvusStore, translate
 
-MAX_MESSAGE_BYTES = 32 * 2**20
-"""Bytes of one write; Milvus refuses more than 64 MiB."""
 _LOAD_TIMEOUT_S = 10 * 60
 _EF = 128
-
-
-@dataclass(frozen=True)
-class StoredUser:
-    """What is remembered of a user."""
-
-    hist_item: Int64
-    """[n] int64 external ids, oldest first."""
-    updated_at: int
-    """Milliseconds since 1970."""
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The interests found by Q searches, in columns: those of search 0, nearest first, then those of search 1, ..."""
-
-    keys: list[str]
-    """[H] interest keys; `user_id_of` tells whose they are."""
-    scores: Float32
-    """[H] float32, cosines."""
-    lengths: Int64
-    """[Q] int64, hits of each search."""
-
-
-class UserStore(Protocol):
-    """What remembering users needs of a vector database. Every method raises StoreError or a child of it.
-
-    `strong`: see everything that was written before the call, by whomever, 0.2 to 0.6 s later; otherwise what was
-    written until about 0.5 s ago.
-    """
-
-    async def open(self) -> None:
-        """Make the collection of histories if it is not there, and bring it into memory."""
-
-    async def count(self) -> int:
-        """Remembered users, exactly."""
-
-    async def read(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, StoredUser]:
-        """Remembered users; those who are not are absent."""
-
-    async def updated_at(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, int]:
-        """When users were written, in ms since 1970; those who are not remembered are absent."""
-
-    async def changed(self, since: int, after: str, limit: int) -> dict[str, int]:
-        """The first users after `after`, by their keys, written at `since` or later, and when."""
-
-    async def write(self, users: Mapping[str, StoredUser]) -> None:
-        """Store histories, in the place of what was there."""
-
-    async def delete(self, user_ids: Sequence[str]) -> None:
-        """Remove histories, and the vectors of all models."""
-
-    async def open_vectors(self, wanted: UserVectors) -> UserVectors:
-        """Make a collection of vectors if it is not there, bring it into memory, and tell how far it is."""
-
-    async def mark(self, vectors: UserVectors) -> None:
-        """Write down how far a collection of vectors is."""
-
-    async def encoded_at(self, vectors: UserVectors, user_ids: Iterable[str]) -> dict[str, int]:
-        """`updated_at` of the histories that the stored vectors were made from; users without vectors are absent."""
-
-    async def write_vectors(
-        self, vectors: UserVectors, user_ids: Sequence[str], updated_at: Sequence[int], interests: Float32
-    ) -> None:
-        """Store the [U, K, D] unit vectors of users, in the place of what was there."""
-
-    async def delete_vectors(self, vectors: UserVectors, user_ids: Sequence[str]) -> None:
-        """Remove all vectors of users."""
-
-    async def nearest(self, vectors: UserVectors, queries: Float32, limit: int, timeout_s: float) -> Neighbours:
-        """The `limit` interests, at most `MAX_HITS`, nearest to each of the [Q, D] unit vectors."""
 
 
 class MilvusUserStore:
     """`UserStore` on Milvus Lite, Standalone or Distributed."""
 
-    def __init__(self, milvus: MilvusStore, is_lite: bool, timeout_s: float) -> None:
-        """Uses the connection of `milvus`. `timeout_s`: longest wait for anything but loading a collection."""
-        self._call = milvus._call
-        self._search = milvus._search
-        self._is_lite = is_lite
-        self._timeout_s = timeout_s
+    def __init__(self, milvus: MilvusStore) -> None:
+        """Uses the connection of `milvus`."""
+        self._milvus = milvus
+        self._call = milvus.session.call
+        self._is_lite = milvus.session.connection.is_lite
+        self._timeout_s = milvus.session.connection.timeout_s
 
     async def open(self) -> None:
         """See `UserStore`."""
-
-        def add_fields(schema: Any) -> None:
-            schema.add_field(USER_KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY)
-            schema.add_field(HIST_ITEM, DataType.ARRAY, element_type=DataType.INT64, max_capacity=MAX_CAPACITY)
-            schema.add_field(UPDATED_AT, DataType.INT64)
-            schema.add_field(UNUSED, DataType.FLOAT_VECTOR, dim=2)
-
-        found = await self._opened(USERS, add_fields, UNUSED, "FLAT", {}, {})
+        found = await self._opened(USERS, schemas.users(), UNUSED, "FLAT", {})
         names = {field["name"] for field in found["fields"]}
         if not names >= {USER_KEY, HIST_ITEM, UPDATED_AT}:
             raise StoreError(f"Milvus has a collection {USERS!r} that is not ours: its fields are {sorted(names)}")
@@ -178,34 +103,32 @@ class MilvusUserStore:
         await self._delete(USERS, USER_KEY, list(map(user_key, user_ids)))
         names = await self._call(lambda milvus: milvus.list_collections(**ONCE))
         for name in filter(is_user_vectors, names):  # of a release that is being encoded too
-            try:
-                properties = (await self._describe(name)).get("properties") or {}
-                vectors = UserVectors.from_json(properties.get(USER_VECTORS, ""))
-                if vectors:
+            with suppress(CollectionGoneError):  # pruned meanwhile
+                if vectors := await self._record(name):
                     await self.delete_vectors(vectors, user_ids)
-            except CollectionGoneError:
-                continue  # pruned meanwhile
 
     async def open_vectors(self, wanted: UserVectors) -> UserVectors:
         """See `UserStore`."""
 
-        def add_fields(schema: Any) -> None:
-            schema.add_field(INTEREST_KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY)
-            schema.add_field(UPDATED_AT, DataType.INT64)
-            schema.add_field(EMBEDDING, DataType.FLOAT_VECTOR, dim=wanted.dim)
-
+        name = wanted.collection
         index = ("FLAT", {}) if self._is_lite else ("HNSW", HNSW)
-        properties = {USER_VECTORS: wanted.to_json()}
-        found = await self._opened(wanted.collection, add_fields, EMBEDDING, *index, properties)
-        vectors = UserVectors.from_json((found.get("properties") or {}).get(USER_VECTORS, ""))
-        if vectors is None or (vectors.num_interests, vectors.dim) != (wanted.num_interests, wanted.dim):
-            raise StoreError(f"Milvus has a collection {wanted.collection!r} that holds no vectors of this model")
+        await self._opened(name, schemas.user_vectors(wanted.dim), EMBEDDING, *index)
+        vectors = await self._record(name)
+        if vectors is None:  # it was made just now, or its maker was cut short
+            await self.mark(vectors := wanted)
+        if (vectors.num_interests, vectors.dim) != (wanted.num_interests, wanted.dim):
+            raise StoreError(f"Milvus has a collection {name!r} that holds no vectors of this model")
         return vectors
 
     async def mark(self, vectors: UserVectors) -> None:
         """See `UserStore`."""
-        properties = {USER_VECTORS: vectors.to_json()}
-        await self._call(lambda milvus: milvus.alter_collection_properties(vectors.collection, properties, **ONCE))
+        row = {NAME: vectors.collection, RECORD: vectors.to_json(), UNUSED_OF_RECORDS: [0.0, 0.0]}
+        await self._opened(RECORDS, schemas.records(), UNUSED_OF_RECORDS, "FLAT", {})
+        await self._upsert_part(RECORDS, [row])
+
+    async def _record(self, name: str) -> UserVectors | None:
+        properties = (await self._describe(name)).get("properties") or {}
+        return user_record(await self._milvus.record(name), properties)
 
     async def encoded_at(self, vectors: UserVectors, user_ids: Iterable[str]) -> dict[str, int]:
         """See `UserStore`."""
@@ -229,50 +152,36 @@ class MilvusUserStore:
         """See `UserStore`."""
         params = {} if self._is_lite else wide_enough({"ef": _EF}, limit)
         request = write_search(vectors.collection, queries, limit, "", tuple(params.items()))
-        answer = await self._call(lambda milvus: self._search(milvus, request), timeout_s=timeout_s)
+        answer = await self._call(lambda milvus: self._milvus.send(milvus, request), timeout_s=timeout_s)
         try:
             status, keys, scores, lengths = read_key_search(answer)
         except ValueError as error:
             raise StoreError(f"Milvus answered a search with what is no answer: {error}") from error
         if status.code or status.error_code:
-            raise translate(status.code or status.error_code, status.reason, "")
+            raise translated(status.code or status.error_code, status.reason, "")
         return Neighbours(keys, scores, lengths)
 
     async def _opened(
-        self,
-        name: str,
-        add_fields: Callable[[Any], None],
-        vector: str,
-        index_type: str,
-        params: Mapping[str, int],
-        properties: Mapping[str, str],
+        self, name: str, schema: Any, vector: str, index_type: str, params: Mapping[str, int]
     ) -> dict[str, Any]:
         """Description of a collection that is made if it is not there, and loaded."""
         try:
             await self._describe(name)
         except CollectionGoneError:
-            schema = AsyncMilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-            add_fields(schema)
-            await self._call(
-                lambda milvus: milvus.create_collection(name, schema=schema, properties=dict(properties), **ONCE)
-            )
-        if not await self._call(lambda milvus: milvus.list_indexes(name, **ONCE)):  # maybe one that was cut short here
+            await self._call(lambda milvus: milvus.create_collection(name, schema=schema, **ONCE))
+        if not await self._call(lambda milvus: milvus.list_indexes(name, **ONCE)):  # or its making was cut short here
             index = {"index_type": index_type, "metric_type": METRIC, "params": dict(params)}
-            await self._call(
-                lambda milvus: self._create_index(
-                    milvus, Prepare.create_index_request(name, vector, index, index_name=vector)
-                )
-            )
+            request = Prepare.create_index_request(name, vector, index, index_name=vector)
+            await self._call(lambda milvus: self._create_index(milvus, request))
         await self._call(lambda milvus: milvus.load_collection(name, **ONCE), timeout_s=_LOAD_TIMEOUT_S)
         return await self._describe(name)
 
     async def _create_index(self, milvus: AsyncMilvusClient, request: Any) -> None:
-        """As `create_index`, but without waiting for rows to be indexed, which Milvus Lite has no answer to."""
-        stub = (await milvus._get_connection())._async_stub
-        metadata = milvus._generate_call_context().to_grpc_metadata()
-        status = await stub.CreateIndex(request, timeout=self._timeout_s, metadata=metadata)
+        """As pymilvus' `create_index`, but without waiting for rows to be indexed, which Milvus Lite never reports."""
+        stub = await internals.aio_stub(milvus)
+        status = await stub.CreateIndex(request, timeout=self._timeout_s, metadata=internals.metadata(milvus))
         if status.code or status.error_code:
-            raise translate(status.code or status.error_code, status.reason, "")
+            raise translated(status.code or status.error_code, status.reason)
 
     async def _describe(self, name: str) -> dict[str, Any]:
         return dict(await self._call(lambda milvus: milvus.describe_collection(name, **ONCE)))

@@ -1,4 +1,4 @@
-"""Remembered users in Milvus, as the batch job sees them. Speaks through the connection of `indexer.store`."""
+"""Remembered users in Milvus, as the indexer reads and writes them."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -6,19 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pymilvus import DataType, MilvusClient
 
-from indexer.store import Store
 from mind.artifact import Float32
+from mind.milvus import schemas
 from mind.milvus.collection import EMBEDDING
+from mind.milvus.store import Store
 from mind.milvus.users import (
     HIST_ITEM,
     HNSW,
     INTEREST_KEY,
     MAX_KEY,
+    MAX_MESSAGE_BYTES,
     UPDATED_AT,
     USER_KEY,
-    USER_VECTORS,
     USERS,
     UserVectors,
     interest_keys,
@@ -28,9 +28,6 @@ from mind.milvus.users import (
     vector_rows,
 )
 from mind.sequences import Int64
-
-MAX_MESSAGE_BYTES = 32 * 2**20
-"""Bytes of one write; Milvus refuses more than 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +47,9 @@ class UserStore:
     def __init__(self, store: Store) -> None:
         """Every method raises what those of `Store` raise."""
         self._store = store
-        self._milvus = store._client
-        self._timeout = store.connection.timeout_s
+        self._session = store.session
+        self._milvus = store.session.client
+        self._timeout = store.session.timeout_s
 
     def exists(self) -> bool:
         """Whether users were ever remembered."""
@@ -64,40 +62,29 @@ class UserStore:
 
     def vectors(self) -> list[UserVectors]:
         """All collections of vectors."""
-        found = []
-        for name in filter(is_user_vectors, self._store.collections()):
-            vectors = UserVectors.from_json((self._store.properties(name) or {}).get(USER_VECTORS, ""))
-            if vectors:
-                found.append(vectors)
-        return found
+        return self._store.records.users(filter(is_user_vectors, self._store.collections()))
 
     def open_vectors(self, wanted: UserVectors) -> UserVectors:
         """Make a collection of vectors if it is not there, bring it into memory, and tell how far it is."""
         name = wanted.collection
-        if self._store.properties(name) is None:
-            schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-            schema.add_field(INTEREST_KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY)
-            schema.add_field(UPDATED_AT, DataType.INT64)
-            schema.add_field(EMBEDDING, DataType.FLOAT_VECTOR, dim=wanted.dim)
-            with self._store._speaking(f"create {name}"):
-                properties = {USER_VECTORS: wanted.to_json()}
-                self._milvus.create_collection(name, schema=schema, properties=properties, timeout=self._timeout)
-        with self._store._speaking(f"list the indexes of {name}"):
-            indexed = self._milvus.list_indexes(name, timeout=self._timeout)
-        if not indexed:
-            self._index(name)
-        self._store.load(name)
-        return UserVectors.from_json((self._store.properties(name) or {}).get(USER_VECTORS, "")) or wanted
+        if name not in self._store.collections():
+            self._store.records.delete(name)  # of a collection that was dropped
+            self._store.create_collection(name, schemas.user_vectors(wanted.dim))
+        self._store.open(name, EMBEDDING, *self._index_type())
+        found = self._store.records.users([name])
+        if not found:  # its maker was cut short
+            self._store.records.write(name, wanted)
+        return found[0] if found else wanted
 
     def seal(self, vectors: UserVectors) -> None:
         """Have everything that was written indexed; Milvus Lite searches exactly and has nothing to wait for."""
         if not self._store.connection.is_lite:
             self._store.flush(vectors.collection)
-            self._index(vectors.collection)
+            self._store.index(vectors.collection, *self._index_type(), 0, lambda rows: None)
 
     def mark(self, vectors: UserVectors) -> None:
         """Write down how far a collection of vectors is."""
-        self._store.set_properties(vectors.collection, {USER_VECTORS: vectors.to_json()})
+        self._store.records.write(vectors.collection, vectors)
 
     def since(self, updated_at: int, size: int) -> Iterator[Users]:
         """All users written at a time or later, `size` at a time."""
@@ -129,7 +116,7 @@ class UserStore:
         """Store the [U, K, D] unit vectors of users, in the place of what was there."""
         rows, absent = vector_rows(users.user_ids, users.updated_at, interests)
         step = max(1, MAX_MESSAGE_BYTES // (MAX_KEY + 4 * vectors.dim))
-        with self._store._speaking(f"write into {vectors.collection}"):
+        with self._session.calling(f"write into {vectors.collection}"):
             for start in range(0, len(rows), step):
                 self._milvus.upsert(vectors.collection, rows[start : start + step], timeout=self._timeout)
         self._delete(vectors.collection, absent)
@@ -140,23 +127,22 @@ class UserStore:
 
     def compact(self, name: str) -> None:
         """Begin to write what is left of a collection anew, without what was deleted."""
-        with self._store._speaking(f"compact {name}"):
+        with self._session.calling(f"compact {name}"):
             self._milvus.compact(name, timeout=self._timeout)
 
-    def _index(self, name: str) -> None:
-        index_type, params = ("FLAT", {}) if self._store.connection.is_lite else ("HNSW", HNSW)
-        self._store.index(name, index_type, params, 0, lambda rows: None)
+    def _index_type(self) -> tuple[str, dict[str, int]]:
+        return ("FLAT", {}) if self._store.connection.is_lite else ("HNSW", HNSW)
 
     def _delete(self, name: str, keys: list[str]) -> None:
         if keys:
-            with self._store._speaking(f"remove users from {name}"):
+            with self._session.calling(f"remove users from {name}"):
                 self._milvus.delete(name, filter=f"{INTEREST_KEY} in {json.dumps(keys)}", timeout=self._timeout)
 
     def _rows(self, name: str, key: str, keys: Any, fields: list[str], level: str) -> list[dict[str, Any]]:
         wanted = list(keys)
         if not wanted:
             return []
-        with self._store._speaking(f"read from {name}"):
+        with self._session.calling(f"read from {name}"):
             return list(
                 self._milvus.query(
                     name,
@@ -168,13 +154,13 @@ class UserStore:
             )
 
     def _pages(self, name: str, filter_: str, fields: list[str], size: int) -> Iterator[list[dict[str, Any]]]:
-        with self._store._speaking(f"read all of {name}"):
+        with self._session.calling(f"read all of {name}"):
             pages = self._milvus.query_iterator(
                 name, batch_size=size, filter=filter_, output_fields=fields, timeout=self._timeout
             )
         try:
             while True:
-                with self._store._speaking(f"read all of {name}"):
+                with self._session.calling(f"read all of {name}"):
                     page = list(pages.next())
                 if not page:
                     return

@@ -12,16 +12,19 @@ from pymilvus import MilvusClient
 from indexer.build import build as build_collection
 from indexer.build import choose_index
 from indexer.items.attributes import Attributes
-from indexer.rollout.release import publish
-from indexer.store import Connection, Store
 from mind.artifact import Artifact, load_artifact, newest_artifact
+from mind.milvus.connection import Connection
+from mind.milvus.errors import CollectionGoneError, FilterError, StoreUnavailableError
 from mind.milvus.journal import Changes
-from server.errors import CollectionGoneError, InvalidRequestError, StoreUnavailableError
-from server.store import ItemStore, MilvusStore, translate
+from mind.milvus.records import RECORDS
+from mind.milvus.store import Store
+from mind.milvus.translation import translated
+from server.ports import ItemStore
 from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections_of
 from tests.fake_store import FakeStore
+from tests.releases import item_store, publish
 
 
 @pytest.fixture
@@ -75,9 +78,9 @@ async def contract(store: ItemStore, artifact: Artifact) -> None:
     none = await store.search(name, queries[:2], 7, "item_id < 0", {}, 10)
     assert len(none.item_ids) == 0 and none.lengths.tolist() == [0, 0]
     for filter_ in ("item_id >=", "nope == 1", "item_id == "):
-        with pytest.raises(InvalidRequestError, match="filter: Milvus cannot use"):
+        with pytest.raises(FilterError, match="Milvus cannot use"):
             await store.search(name, queries[:1], 7, filter_, {}, 10)
-        with pytest.raises(InvalidRequestError, match="filter: Milvus cannot use"):
+        with pytest.raises(FilterError, match="Milvus cannot use"):
             await store.count(name, filter_)
     with pytest.raises(CollectionGoneError):
         await store.search("items_000000000000_00000000", queries[:1], 7, "", {}, 10)
@@ -98,7 +101,7 @@ async def test_the_store_in_memory(artifact: Artifact) -> None:
 
 async def test_milvus(milvus_uri: str, artifact: Artifact, tmp_path: Path) -> None:
     build(milvus_uri, tmp_path / "artifacts")
-    store = MilvusStore(milvus_uri, "", "", None, 10)
+    store = item_store(milvus_uri, timeout_s=10)
     try:
         await contract(store, artifact)
     finally:
@@ -113,7 +116,7 @@ async def test_a_database_of_its_own(milvus_uri: str, artifact: Artifact, tmp_pa
         await asyncio.to_thread(publish_here, milvus_uri, tmp_path / "artifacts")
         await asyncio.to_thread(publish_here, milvus_uri, tmp_path / "other", "tenant")
         for db_name, model in (("", artifact), ("tenant", other)):
-            store = MilvusStore(milvus_uri, "", db_name, None, 20)
+            store = item_store(milvus_uri, timeout_s=20, db_name=db_name)
             name = await store.live_collection()
             assert name is not None and model.model_version in name
             await store.load(name)
@@ -124,6 +127,7 @@ async def test_a_database_of_its_own(milvus_uri: str, artifact: Artifact, tmp_pa
     finally:
         tenant = MilvusClient(milvus_uri, db_name="tenant")
         remove_item_collections_of(tenant)
+        tenant.drop_collection(RECORDS)
         tenant.close()
         admin.drop_database("tenant")
         admin.close()
@@ -131,12 +135,12 @@ async def test_a_database_of_its_own(milvus_uri: str, artifact: Artifact, tmp_pa
 
 async def test_nobody_answers() -> None:
     with pytest.raises(StoreUnavailableError, match=r"Milvus at http://127\.0\.0\.1:9: "):
-        await MilvusStore("http://127.0.0.1:9", "", "", None, 1).live_collection()
+        await item_store("http://127.0.0.1:9", timeout_s=1).live_collection()
 
 
 async def test_the_directory_of_a_lite_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="not exists"):
-        await MilvusStore(str(tmp_path / "nowhere" / "milvus.db"), "", "", None, 1).live_collection()
+        await item_store(str(tmp_path / "nowhere" / "milvus.db"), timeout_s=1).live_collection()
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -145,4 +149,4 @@ async def test_the_directory_of_a_lite_file_must_exist(tmp_path: Path) -> None:
     [(1, "service not ready[standalone=1]: Initializing"), (8, "request is rejected: rate limit exceeded[rate=1]")],
 )
 def test_a_milvus_that_asks_to_come_back_is_unavailable(code: int, message: str) -> None:
-    assert isinstance(translate(code, message, ""), StoreUnavailableError)
+    assert isinstance(translated(code, message, ""), StoreUnavailableError)

@@ -1,0 +1,53 @@
+"""The commands that only look: `count`, `info` and `health`."""
+
+import json
+import time
+from typing import Annotated
+
+import typer
+
+from clients.command import with_client
+from clients.commands.answer import Format, FormatOption, show
+from clients.commands.question import Filter
+from clients.sync_client import RecallClient
+from clients.tables import info_view
+
+app = typer.Typer()
+
+
+@app.command(epilog="Example: recall-client count --filter 'year >= 1990'")
+@with_client
+def count(
+    client: RecallClient,
+    filter: Filter = "",  # noqa: A002
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """The number of released items, all of them or those that match a filter."""
+    response = client.count_items(filter)
+    show(format, response, f"{response.count:,} items in {response.collection} (model {response.model_version})")
+
+
+@app.command(epilog="Example: recall-client info --server recall:50051 --format json")
+@with_client
+def info(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # noqa: A002
+    """What is being served and which limits hold."""
+    response = client.get_server_info()
+    show(format, response, info_view(response))
+
+
+@app.command(epilog="Example: recall-client health --wait 60")
+@with_client
+def health(
+    client: RecallClient,
+    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Wait this long for it to be ready.")] = 0,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """Whether the server is ready: exit code 0 if it is, 1 if it is not, 3 if there is none."""
+    end = time.monotonic() + wait
+    serving = client.is_serving(timeout_s=wait or None, wait_for_ready=wait > 0)
+    while not serving and (left_s := end - time.monotonic()) > 0:
+        time.sleep(min(0.2, left_s))
+        serving = client.is_serving(timeout_s=left_s, wait_for_ready=True)
+    status = "SERVING" if serving else "NOT_SERVING"
+    typer.echo(json.dumps({"status": status}) if format is Format.JSON else status)
+    raise typer.Exit(0 if serving else 1)

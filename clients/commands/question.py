@@ -1,0 +1,52 @@
+"""Options that ask for candidates, which several commands have, and what is made of them."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from clients.core import MergeStrategyName
+from clients.user_files import is_int64
+
+
+class Merge(StrEnum):
+    """Spellings of --merge."""
+
+    BEST_SCORE = "best-score"
+    ROUND_ROBIN = "round-robin"
+
+
+def file_option(*names: str, help: str) -> Any:  # noqa: A002
+    """An option that names a file to read."""
+    return typer.Option(*names, exists=True, dir_okay=False, help=help)
+
+
+HIST_ITEM = typer.Option(
+    "--hist-item", metavar="ID,ID,...", help="Ids of the items that the user clicked, oldest first."
+)
+HistItem = Annotated[str, HIST_ITEM]
+TopK = Annotated[int, typer.Option(min=1, help="Candidates per user.")]
+Filter = Annotated[str, typer.Option(metavar="EXPR", help="Milvus expression over attributes that `info` lists.")]
+ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Leave out what is in the history.")]
+Exclude = Annotated[str, typer.Option(metavar="ID,ID,...", help="Ids that must not come back.")]
+MergeOption = Annotated[Merge, typer.Option("--merge", help="Best score first, or the interests take turns.")]
+Titles = Annotated[
+    Path | None, file_option("--titles", help="CSV file of item_id,title rows, to show titles in tables.")
+]
+
+
+def parse_ids(text: str, option: str) -> list[int]:
+    """Item ids out of an option such as 43,23,65. Raises BadParameter."""
+    try:
+        ids = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        ids = [-(2**64)]
+    if not all(map(is_int64, ids)):
+        raise typer.BadParameter(f"{text!r} is not a list of 64-bit integers like 43,23,65", param_hint=option)
+    return ids
+
+
+def merge_strategy_of(merge: Merge) -> MergeStrategyName:
+    """What the clients call it."""
+    return cast(MergeStrategyName, merge.value.replace("-", "_"))

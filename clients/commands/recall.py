@@ -1,0 +1,157 @@
+"""The commands `recall` and `explain`."""
+
+import functools
+import itertools
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from clients.command import with_client
+from clients.commands.answer import Format, FormatOption, show
+from clients.commands.question import (
+    HIST_ITEM,
+    Exclude,
+    ExcludeHistory,
+    Filter,
+    HistItem,
+    Merge,
+    MergeOption,
+    Titles,
+    TopK,
+    file_option,
+    merge_strategy_of,
+    parse_ids,
+)
+from clients.core import RecallResult
+from clients.plain import to_plain
+from clients.sync_client import RecallClient
+from clients.tables import candidates_view, explain_view, origin_line, status_words
+from clients.user_files import FileError, read_titles, read_users
+from protos.recall.v1 import recall_pb2
+
+app = typer.Typer()
+
+_USERS_PER_CALL = 256
+
+
+@app.command(
+    epilog="Example: recall-client recall --hist-item 43,23,65 --top-k 50 --filter 'year >= 1990' --titles items.csv"
+    "\n\nExample: recall-client recall --input test.txt --output candidates.jsonl"
+)
+@with_client
+def recall(
+    client: RecallClient,
+    hist_item: Annotated[str | None, HIST_ITEM] = None,
+    user_id: Annotated[str | None, typer.Option(help="A user whom the service remembers, instead.")] = None,
+    input: Annotated[  # noqa: A002
+        Path | None,
+        file_option(
+            "--input",
+            help="File of many users instead, answered in JSON lines. It has PaddleRec lines "
+            '(user_id:7 hist_item:43 hist_item:23 ...) or JSON lines ({"user_id": 7, "hist_item": [43, 23]}).',
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Where the JSON lines for --input go; standard output if not given."),
+    ] = None,
+    top_k: TopK = 50,
+    filter: Filter = "",  # noqa: A002
+    exclude_history: ExcludeHistory = False,
+    exclude: Exclude = "",
+    merge: MergeOption = Merge.BEST_SCORE,
+    titles: Titles = None,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """Candidates for one user, or for a file of users."""
+    if [hist_item, user_id, input].count(None) != 2:
+        raise typer.BadParameter("give one of --hist-item, --user-id and --input")
+    excluded = parse_ids(exclude, "--exclude")
+    ask = functools.partial(
+        client.recall,
+        top_k=top_k,
+        filter=filter,
+        exclude_history=exclude_history,
+        merge_strategy=merge_strategy_of(merge),
+    )
+    if input is not None:
+        with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
+            _recall_file(lambda users: ask(users, exclude_item_ids=[excluded] * len(users)), input, lines)
+        return
+    result = ask([user_id or parse_ids(hist_item or "", "--hist-item")], exclude_item_ids=[excluded])
+    response = recall_pb2.RecallResponse(
+        results=result.results,
+        model_version=result.model_versions[0],
+        collection=result.collections[0],
+        timings=result.timings[0],
+    )
+    view = candidates_view(result.results[0], read_titles(titles) if titles else {})
+    show(format, response, view, origin_line(response))
+
+
+@app.command(epilog="Example: recall-client explain --hist-item 43,23,65 --top-k 10 --titles items.csv")
+@with_client
+def explain(
+    client: RecallClient,
+    hist_item: HistItem,
+    top_k: TopK = 10,
+    filter: Filter = "",  # noqa: A002
+    exclude_history: ExcludeHistory = False,
+    exclude: Exclude = "",
+    merge: MergeOption = Merge.BEST_SCORE,
+    titles: Titles = None,
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """One user's recall step by step: what each interest found, and why hits were dropped."""
+    response = client.explain(
+        parse_ids(hist_item, "--hist-item"),
+        top_k=top_k,
+        filter=filter,
+        exclude_history=exclude_history,
+        exclude_item_ids=parse_ids(exclude, "--exclude"),
+        merge_strategy=merge_strategy_of(merge),
+    )
+    view = explain_view(response, read_titles(titles) if titles else {})
+    show(format, response, view, origin_line(response))
+
+
+def _recall_file(ask: Callable[[list[list[int]]], RecallResult], path: Path, output: TextIO) -> None:
+    """Writes a JSON line for every user of the file; progress and summary go to standard error."""
+    console = Console(stderr=True, highlight=False)
+    statuses: Counter[str] = Counter()
+    model_versions: dict[str, None] = {}
+    started = time.monotonic()
+    progress = Progress(console=console, transient=True)
+    with progress, progress.open(path, "rb", description=path.name) as lines:
+        users = read_users(lines, str(path))
+        while batch := list(itertools.islice(users, _USERS_PER_CALL)):
+            result = ask([hist_item for _, hist_item in batch])
+            # One each, unless a release happened within the batch: then nobody knows which users it parted.
+            release = {"model_version": ", ".join(result.model_versions), "collection": ", ".join(result.collections)}
+            for (user_id, _), candidates in zip(batch, result.results, strict=True):
+                output.write(json.dumps({"user_id": user_id} | _output_fields(candidates) | release) + "\n")
+                statuses[status_words(candidates.status)] += 1
+            model_versions |= dict.fromkeys(result.model_versions)
+    total = statuses.total()
+    if not total:
+        raise FileError(f"{path} has no users")
+    elapsed_s = time.monotonic() - started
+    parts = ", ".join(f"{number:,} {words}" for words, number in statuses.most_common())
+    console.print(f"{total:,} users in {elapsed_s:.1f} s ({total / elapsed_s:,.0f} users/s): {parts}")
+    console.print(f"model {', '.join(model_versions)}")
+    if len(model_versions) > 1:
+        console.print("a release happened meanwhile: scores of different users do not compare", style="yellow")
+
+
+def _output_fields(candidates: recall_pb2.UserCandidates) -> dict[str, Any]:
+    plain = to_plain(candidates)
+    return {name: plain[name] for name in ("item_ids", "scores", "interest", "status", "fallback")}

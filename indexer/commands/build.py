@@ -1,0 +1,139 @@
+"""The command `build`: its options, and what it prints."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexer import display
+from indexer.build import Index, build, choose_index
+from indexer.commands.releases import show_rollout
+from indexer.items.attributes import TYPES, Attributes, read_attributes
+from indexer.options import Artifact, ArtifactCache, milvus_options
+from indexer.rollout import rollout
+from indexer.tuning.index_file import read_index
+from indexer.verify import MIN_RECALL
+from mind.artifact import load_artifact
+from mind.milvus.collection import ITEM_ID
+from mind.milvus.connection import Connection
+from mind.milvus.store import Params, Store
+from mind.transfer import CACHE, Models
+
+
+def build_command(
+    connection: Connection,
+    artifact: Artifact,
+    attributes: Annotated[
+        Path | None, typer.Option(help="CSV or Parquet file of item attributes; all its columns are taken.")
+    ] = None,
+    id_column: Annotated[str, typer.Option(help="Column of --attributes that holds the item id.")] = ITEM_ID,
+    multi_valued: Annotated[
+        list[str] | None, typer.Option(help="Text column to split at '|', such as genres. Repeatable.")
+    ] = None,
+    column_type: Annotated[
+        list[str] | None,
+        typer.Option("--type", help=f"Type of a column, such as year=INT64: {', '.join(TYPES)}. Repeatable."),
+    ] = None,
+    index_type: Annotated[
+        str | None,
+        typer.Option(help="HNSW, IVF_FLAT, ... (HNSW on a server, FLAT on Milvus Lite).", show_default=False),
+    ] = None,
+    index_param: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as M=32, efConstruction=200 (the defaults of HNSW) or nlist=1024. Repeatable."),
+    ] = None,
+    search_param: Annotated[
+        list[str] | None,
+        typer.Option(help="Such as ef=128 (the default of HNSW) or nprobe=32; servers search with it. Repeatable."),
+    ] = None,
+    filter_search_param: Annotated[
+        list[str] | None,
+        typer.Option(help="The same for searches with a filter, if they need others. Repeatable."),
+    ] = None,
+    interest_cosine: Annotated[
+        float | None,
+        typer.Option(
+            max=1,
+            help="Search once for interests of a user at least this similar; 1 (the default) for each on its own.",
+        ),
+    ] = None,
+    index_file: Annotated[
+        Path | None, typer.Option("--index", help="File that `choose-index` wrote, instead of the five options above.")
+    ] = None,
+    min_recall: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of the exact best 50 that the index must find.")
+    ] = MIN_RECALL,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Most rows in one insert.")] = 20_000,
+    publish: Annotated[bool, typer.Option("--publish", help="Make it live afterwards.")] = False,
+    artifact_cache: ArtifactCache = CACHE,
+) -> None:
+    """Build and verify the collection of a model.
+
+    Inserts the item embeddings and attributes, indexes and loads them, then
+    counts, compares stored vectors with the model's, and measures what the
+    index finds against an exact search. If the collection is there already,
+    it is only verified again. What an interrupted build left is replaced, so
+    never run two builds of the same model at once.
+    """
+    started = time.monotonic()
+    models = Models(artifact, artifact_cache)
+    model = load_artifact(models.newest())
+    if attributes is None and (multi_valued or column_type):
+        raise typer.BadParameter("--multi-valued and --type are about the columns of --attributes")
+    given = (_pairs(index_param), _pairs(search_param), _pairs(filter_search_param))
+    index = _index(connection.is_lite, index_file, index_type, *given, interest_cosine)
+    display.show_model(model)
+    loaded = Attributes()
+    if attributes is not None:
+        types = {name: str(kind) for name, kind in _pairs(column_type).items()}
+        loaded = read_attributes(attributes, model.weights.item_id, id_column, multi_valued or [], types)
+        display.show_attributes(loaded, len(model.weights.item_id))
+    with Store(connection) as store:
+        with display.progress() as on_progress:
+            built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
+        display.show_built(built, time.monotonic() - started)
+        if publish:
+            with display.progress() as on_progress:
+                done = rollout.publish(store, models, built.collection, on_progress=on_progress)
+            show_rollout(done, connection, models)
+        else:
+            display.line("next", f"python -m indexer publish {built.collection}{milvus_options(connection)}")
+
+
+def _index(
+    is_lite: bool,
+    file: Path | None,
+    index_type: str | None,
+    build_params: Params,
+    search_params: Params,
+    filter_search_params: Params,
+    interest_cosine: float | None,
+) -> Index:
+    if file is None:
+        cosine = 1 if interest_cosine is None else interest_cosine
+        return choose_index(is_lite, index_type, build_params, search_params, filter_search_params, cosine)
+    if index_type or build_params or search_params or filter_search_params or interest_cosine is not None:
+        raise typer.BadParameter("--index holds the index and its parameters; leave the options for them out")
+    found = read_index(file)
+    params = (found.build_params, found.search_params, found.filter_search_params)
+    return choose_index(is_lite, found.type, *params, found.interest_cosine)
+
+
+def _pairs(options: list[str] | None) -> dict[str, int | float | str]:
+    pairs: dict[str, int | float | str] = {}
+    for option in options or []:
+        name, equals, text = option.partition("=")
+        if not (name and equals and text):
+            raise typer.BadParameter(f"{option!r}: expected NAME=VALUE")
+        pairs[name] = _number(text)
+    return pairs
+
+
+def _number(text: str) -> int | float | str:
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text

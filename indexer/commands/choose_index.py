@@ -1,0 +1,58 @@
+"""The command `choose-index`: its options, and what it prints."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexer import display
+from indexer.errors import RefusedError
+from indexer.options import Artifact, ArtifactCache, milvus_options
+from indexer.tuning.candidates import TYPES
+from indexer.tuning.index_file import write_index
+from indexer.tuning.measure import MIN_USERS, read_histories
+from indexer.tuning.tune import refuse_lite, tune
+from mind.artifact import load_artifact
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
+from mind.transfer import CACHE, Models
+
+
+def choose_index_command(
+    connection: Connection,
+    artifact: Artifact,
+    histories: Annotated[
+        Path, typer.Option(help="Evaluation or training lines, a file or a directory: whose users are searched for.")
+    ],
+    min_recall: Annotated[
+        float, typer.Option(min=0, max=1, help="Least share of a user's exact merged best 50 that must be found.")
+    ] = 0.99,
+    users: Annotated[int, typer.Option(min=MIN_USERS, help="Most histories to measure with.")] = 512,
+    index_type: Annotated[
+        list[str] | None, typer.Option(help=f"Try only this: {', '.join(TYPES)}. Repeatable.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="File to write; `build --index` reads it.")] = Path("index.json"),
+    artifact_cache: ArtifactCache = CACHE,
+) -> None:
+    """Choose index and search parameters by measuring: the fastest that finds enough.
+
+    Inserts the model's items into a trial collection on a Milvus server,
+    indexes it in many ways, and searches for real users as a server would.
+    The trial collection is dropped afterwards; released collections and the
+    alias are not touched, but share Milvus' time and memory with it.
+    """
+    refuse_lite(connection)
+    if output.is_dir():
+        raise RefusedError(f"{output}: --output is a directory")
+    model = load_artifact(Models(artifact, artifact_cache).newest())
+    sequences = read_histories(histories)
+    display.show_model(model)
+    with Store(connection) as store:
+        version = store.version()
+        with display.progress() as on_progress:
+            tuned = tune(store, model, sequences, min_recall, users, index_type or TYPES, on_progress=on_progress)
+    display.show_tuned(tuned)
+    write_index(output, tuned, model.model_version, version)
+    display.line("wrote", str(output))
+    options = f"--artifact {artifact} --index {output} --publish{milvus_options(connection)}"
+    display.line("next", f"python -m indexer build {options}")

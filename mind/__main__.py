@@ -1,0 +1,32 @@
+"""`python -m mind`: the tools of this package, and what each is for."""
+
+import sys
+
+TOOLS = {
+    "prepare": "turn clicks, or public data by name, into training, validation and test files",
+    "train": "train a model and write it as an artifact",
+    "infer": "evaluate a model on the test users, beside baselines and lists that a service gave",
+    "models": "list, compare and choose trained models, and push one to where servers load it from",
+    "tune": "search for the settings that give the best model",
+    "ablation": "train the recipe with every choice of it removed alone, to see what each is worth",
+    "import_paddlerec": "turn a model that PaddleRec trained into an artifact",
+    "item_map": "draw a model's items on a plane, for the explorer page of the HTTP gateway",
+}
+"""The modules that people run, in the order in which they need them."""
+
+
+def main() -> None:
+    """Print a line for each tool; any argument but --help is a mistake."""
+    width = max(map(len, TOOLS))
+    lines = [f"  python -m mind.{name:<{width}}  {purpose}" for name, purpose in TOOLS.items()]
+    text = "\n".join(["Tools of the model package; each tells its options with --help:", "", *lines])
+    if set(sys.argv[1:]) <= {"--help", "-h"}:
+        print(text)
+        return
+    asked = sys.argv[1].removeprefix("mind.")
+    hint = f"run `python -m mind.{asked}`" if asked in TOOLS else "`python -m mind` lists the tools"
+    sys.exit(f"error: python -m mind takes no {sys.argv[1]}: {hint}")
+
+
+if __name__ == "__main__":
+    main()

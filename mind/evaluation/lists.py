@@ -1,0 +1,115 @@
+"""The ranked lists that an evaluation compares: a model's by exact search, three baselines', and given ones.
+
+Knows nothing of the command line.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from mind.artifact import Artifact, Float32
+from mind.config import Config
+from mind.data.paddlerec import digests, read_train
+from mind.encoder import Encoder, NumpyEncoder, check_golden
+from mind.evaluation import baselines
+from mind.evaluation.candidates import Candidates
+from mind.evaluation.evaluate import EXACT, Lists, OnStep
+from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
+from mind.sequences import EvalCases, Int64
+
+
+class EncoderName(StrEnum):
+    """What encodes the histories."""
+
+    numpy = "numpy"
+    paddle = "paddle"
+
+
+def make_lists(
+    settings: Config,
+    model: Artifact,
+    encoder: EncoderName,
+    given: dict[Path, Candidates],
+    cases: EvalCases,
+    top_n: int,
+    on_step: OnStep,
+) -> Lists:
+    """All lists that an evaluation compares.
+
+    Args:
+        settings: names the training data, which the baselines count.
+        model: whose interests are searched with, and whose item popularity ranks the most popular items.
+        encoder: what encodes the histories.
+        given: lists that were made elsewhere, by file; the file's name without its ending becomes the list's.
+        cases: the test users.
+        top_n: items of a list.
+        on_step: told of progress.
+    """
+    ranked, notes = _baselines(settings, model, cases, top_n, on_step)
+    baselines = tuple(ranked)
+    vectors, ranked[EXACT] = _exact(settings, model, encoder, cases, top_n, on_step)
+    served = {}
+    for file, candidates in given.items():
+        name = file.stem if file.stem not in ranked else str(file)
+        ranked[name] = candidates.ranked
+        if candidates.served:
+            served[name] = candidates.served
+    return Lists(ranked, baselines, vectors, served, notes)
+
+
+def _baselines(
+    settings: Config, model: Artifact, cases: EvalCases, top_n: int, on_step: OnStep
+) -> tuple[dict[str, Int64], list[str]]:
+    """Their lists, and what a reader should know of them."""
+    vocabulary, users = model.vocabulary, len(cases)
+    ranked = {"most popular": baselines.most_popular(vocabulary, model.weights.popularity, cases.history, top_n)}
+    train = read_train(settings.runner.train_data_dir)
+    pairs = baselines.Pairs.of(vocabulary, train, settings.runner.seed)
+    for name, method in (("item co-occurrence", baselines.co_occurrence), ("item-kNN, cosine", baselines.item_knn)):
+        on_step(name, 0, users)
+        ranked[name] = method(pairs, cases.history, top_n, settings.runner.infer_batch_size)
+        on_step(name, users, users)
+    if pairs.counted == len(train):
+        return ranked, []
+    return ranked, [
+        f"Item co-occurrence and item-kNN count {pairs.counted:,} of {len(train):,} training users, drawn at random: "
+        f"all have more than {baselines.MAX_PAIRS:,} pairs of items."
+    ]
+
+
+def _exact(
+    settings: Config, model: Artifact, name: EncoderName, cases: EvalCases, top_n: int, on_step: OnStep
+) -> tuple[Float32, Int64]:
+    """Interest vectors, [U, K, D], and the nearest items to them, [U, top_n] item ids."""
+    encoder: Encoder
+    if name is EncoderName.paddle:
+        from mind.paddle_encoder import PaddleEncoder  # only then is Paddle needed
+
+        encoder = PaddleEncoder.from_artifact(model)
+    else:
+        encoder = NumpyEncoder(model.weights, model.hyper_parameters)
+    check_golden(encoder, model)
+    batch, users = settings.runner.infer_batch_size, len(cases)
+    vectors = encode_histories(encoder, model.vocabulary, cases.history, model.hyper_parameters.maxlen, batch)
+    rows = np.zeros((users, top_n), np.int64)
+    for start in range(0, users, batch):
+        on_step(EXACT, start, users)
+        some = slice(start, start + batch)
+        rows[some] = nearest_items(vectors[some], model.weights.item_embedding, top_n, batch)
+    on_step(EXACT, users, users)
+    return vectors, item_ids(model.vocabulary, rows)
+
+
+def other_training_data(model: Artifact, train_data_dir: Path) -> str | None:
+    """A sentence if the training files there are not those of the model; None too if the model names none."""
+    trained = model.data.get("files", {})
+    found = digests(train_data_dir) if trained else {}
+    others = [name for name in sorted(found | trained) if found.get(name) != trained.get(name)]
+    if not others:
+        return None
+    named = ", ".join(others[:3]) + (f" and {len(others) - 3:,} files more" if len(others) > 3 else "")
+    return (
+        f"{train_data_dir}: model {model.model_version} was trained with another {named}. If users were split anew, it "
+        "may have been trained on test users."
+    )

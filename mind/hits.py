@@ -1,0 +1,29 @@
+"""The hits of vector searches in columns, and an exact integer order of their scores. Knows nothing of Milvus."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mind.artifact import Float32
+from mind.sequences import Int64
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a batch of searches found, in columns: the hits of query 0, then those of query 1, ..."""
+
+    item_ids: Int64
+    """[H] int64, nearest first within a query."""
+    scores: Float32
+    """[H] float32, inner products."""
+    lengths: Int64
+    """[Q] int64, the number of hits of each query."""
+
+
+def falling(scores: Float32) -> Int64:
+    """Turn scores into whole numbers from -2^31 to 2^31: smaller for better scores, equal for equal ones.
+
+    Floats order as their bits do when read as integers, once the bits of negative floats are inverted (IEEE 754).
+    """
+    bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
+    return np.where(bits < 0, bits & 0x7FFFFFFF, -bits)

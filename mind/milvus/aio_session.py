@@ -1,0 +1,88 @@
+"""An asyncio connection to Milvus: one attempt a call, a timeout on each, and our errors instead of pymilvus' own."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from pymilvus import AsyncMilvusClient, MilvusException
+
+from mind.milvus.connection import Connection
+from mind.milvus.errors import FileInUseError, StoreError, StoreTimeoutError, StoreUnavailableError
+from mind.milvus.lite import lite_failure
+from mind.milvus.translation import bounded, translated
+
+ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}
+"""pymilvus tries again until a timeout passes; without one it heeds the number of tries. `call` sets the time."""
+_CHANNEL = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1_000}
+"""Or a Milvus that was away for minutes would be noticed up to two minutes after it is back."""
+
+T = TypeVar("T")
+
+
+class AioSession:
+    """A connection, made on first use and again after that failed: a server may start before its database."""
+
+    def __init__(self, connection: Connection, on_error: Callable[[StoreError], None] = lambda _: None) -> None:
+        """`on_error`: told what Milvus fails at."""
+        self.connection = connection
+        self._on_error = on_error
+        self._client: AsyncMilvusClient | None = None
+        self._connecting = asyncio.Lock()
+
+    async def call(
+        self, call: Callable[[AsyncMilvusClient], Awaitable[T]], filter_: str = "", timeout_s: float | None = None
+    ) -> T:
+        """Make one attempt, and give up when `timeout_s`, or the connection's own, has passed.
+
+        Args:
+            call: what to do with the client.
+            filter_: the filter of the call, if it has one.
+            timeout_s: longest wait; the connection's if None.
+
+        Raises:
+            StoreError: Milvus failed or did not answer.
+            FilterError: Milvus cannot use the filter.
+        """
+        try:
+            return await self._translated(call, filter_, self.connection.timeout_s if timeout_s is None else timeout_s)
+        except StoreError as error:
+            self._on_error(error)
+            raise
+
+    async def close(self) -> None:
+        """Hang up."""
+        if self._client:
+            await self._client.close()
+
+    async def _translated(self, call: Callable[[AsyncMilvusClient], Awaitable[T]], filter_: str, timeout_s: float) -> T:
+        try:
+            async with asyncio.timeout(timeout_s):
+                async with self._connecting:
+                    if self._client is None:
+                        self._client = await self._connect()
+                return await call(self._client)
+        except TimeoutError as error:
+            raise StoreTimeoutError(f"Milvus does not answer within {timeout_s:.3g} s") from error
+        except MilvusException as error:
+            raise translated(error.code, error.message, filter_) from error
+        except grpc.RpcError as error:
+            details = bounded(error.details() or error.code().name)
+            raise StoreUnavailableError(f"Milvus does not answer: {details}") from error
+        except grpc.aio.UsageError as error:  # pymilvus closed the channel under the call
+            raise StoreUnavailableError("Milvus does not answer: the connection is being made anew") from error
+
+    async def _connect(self) -> AsyncMilvusClient:
+        uri, shown = self.connection.uri, self.connection.shown
+        try:
+            client = AsyncMilvusClient(uri, grpc_options=_CHANNEL, **self.connection.options())
+            await client.list_collections(timeout=self.connection.timeout_s)
+        except (MilvusException, grpc.RpcError, ValueError, OSError) as error:
+            if self.connection.is_lite and isinstance(reason := lite_failure(uri), FileInUseError):
+                raise reason from error
+            message = error.message if isinstance(error, MilvusException) else str(error)
+            if isinstance(error, grpc.RpcError):
+                message = error.details() or error.code().name
+            text = bounded(str(message).replace(uri, shown))
+            raise StoreUnavailableError(f"Milvus at {shown}: {text}") from error
+        return client

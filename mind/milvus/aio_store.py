@@ -1,0 +1,159 @@
+"""The item collection in Milvus, as the server sees it."""
+
+import asyncio
+import json
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+from pymilvus import AsyncMilvusClient
+from pymilvus.client.types import LoadState
+
+from mind.artifact import Float32
+from mind.hits import Hits
+from mind.milvus.aio_session import ONCE, AioSession
+from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, Fingerprint, is_item_collection, wide_enough
+from mind.milvus.errors import CollectionGoneError, StoreError, StoreUnavailableError
+from mind.milvus.internals import Searches
+from mind.milvus.journal import COUNTED, DELETED, Changes, journal_of
+from mind.milvus.records import NAME, RECORD, RECORDS, item_record
+from mind.milvus.translation import translated
+from mind.milvus.wire import read_search, write_search
+
+_LOADING_S = 10 * 60
+SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_METADATA", default=())
+"""gRPC metadata that goes to Milvus with the searches of a task, such as the trace that they belong to."""
+
+
+class MilvusStore:
+    """`ItemStore` on Milvus Lite, Standalone or Distributed."""
+
+    def __init__(self, session: AioSession) -> None:
+        """`session`: the connection, which a user store may share."""
+        self.session = session
+        self._call = session.call
+        self._searches = Searches()
+
+    async def live_collection(self) -> str | None:
+        """See `ItemStore`."""
+        try:
+            found = await self._call(lambda milvus: milvus.describe_collection(ALIAS, **ONCE))
+        except CollectionGoneError:
+            return None
+        return str(found["collection_name"])  # DescribeAlias of 2.3.5 looks in the default database only
+
+    async def fingerprint(self, collection: str) -> Fingerprint | None:
+        """See `ItemStore`."""
+        found = await self._call(lambda milvus: milvus.describe_collection(collection, **ONCE))
+        record = item_record(await self.record(collection), found.get("properties") or {})
+        return record.fingerprint if record else None
+
+    async def record(self, name: str) -> str | None:
+        """The release record of a collection as JSON (`mind.milvus.records`); None without one."""
+        if not await self._is_used(RECORDS):
+            return None
+        await self.load(RECORDS)
+        rows = await self._query(RECORDS, f"{NAME} in {json.dumps([name])}", [RECORD], consistency_level="Strong")
+        return rows[0][RECORD] if rows else None
+
+    async def load(self, collection: str) -> None:
+        """See `ItemStore`."""
+        state = await self._call(lambda milvus: milvus.get_load_state(collection, **ONCE))
+        if state["state"] != LoadState.Loaded:
+            await self._call(lambda milvus: milvus.load_collection(collection, **ONCE), timeout_s=_LOADING_S)
+
+    async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
+        """See `ItemStore`."""
+        rows = await self._query(collection, filter_, ["count(*)"], timeout_s, consistency_level="Strong")
+        return int(rows[0]["count(*)"])
+
+    async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
+        """See `ItemStore`."""
+        rows = await self._query(collection, f"{ITEM_ID} in {json.dumps(item_ids)}", [ITEM_ID, EMBEDDING])
+        return {row[ITEM_ID]: np.asarray(row[EMBEDDING], np.float32) for row in rows}
+
+    async def changes(self, collection: str) -> Changes:
+        """See `ItemStore`."""
+        journal = journal_of(collection)
+        if not await self._is_used(journal):
+            return Changes()
+        await self.load(journal)
+        queries = (
+            self._query(journal, filter_, ["count(*)"], consistency_level="Strong") for filter_ in COUNTED.values()
+        )
+        counts = [int(rows[0]["count(*)"]) for rows in await asyncio.gather(*queries)]
+        return Changes(*counts)
+
+    async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
+        """See `ItemStore`."""
+        journal = journal_of(collection)
+        if not item_ids or not await self._is_used(journal):
+            return set()
+        await self.load(journal)
+        gone = f"{ITEM_ID} in {json.dumps(item_ids)} and ({DELETED})"
+        rows = await self._query(journal, gone, [ITEM_ID], consistency_level="Strong")
+        return {row[ITEM_ID] for row in rows}
+
+    async def _is_used(self, name: str) -> bool:
+        """Whether a collection exists and has the index without which nothing is written to it."""
+        if name not in await self._call(lambda milvus: milvus.list_collections(**ONCE)):
+            return False
+        return bool(await self._call(lambda milvus: milvus.list_indexes(name, **ONCE)))
+
+    async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
+        """See `ItemStore`."""
+        both = f"{ITEM_ID} in {json.dumps(item_ids)}"
+        if filter_:
+            both = f"({filter_}) and {both}"
+        rows = await self._query(collection, both, [ITEM_ID], limit=len(item_ids))
+        return {row[ITEM_ID] for row in rows}
+
+    async def search(
+        self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
+    ) -> Hits:
+        """See `ItemStore`."""
+        params = wide_enough(params, limit)
+        request = write_search(collection, vectors, limit, filter_, tuple(params.items()))
+
+        async def ask(milvus: AsyncMilvusClient) -> Hits:
+            return _hits(await self.send(milvus, request), filter_)
+
+        return await self._call(ask, filter_, timeout_s)
+
+    async def send(self, milvus: AsyncMilvusClient, request: bytes) -> bytes:
+        """Send a serialized SearchRequest; gives the serialized SearchResults."""
+        return await self._searches.ask(milvus, request, SEARCH_METADATA.get())
+
+    async def drop(self, collection: str) -> None:
+        """See `ItemStore`."""
+        if await self.live_collection() == collection:
+            await self._call(lambda milvus: milvus.drop_alias(ALIAS, **ONCE))
+        if await self._is_used(RECORDS):  # before the collection: a record must not vouch for the next of that name
+            named = f"{NAME} in {json.dumps([collection])}"
+            await self._call(lambda milvus: milvus.delete(RECORDS, filter=named, **ONCE))
+        await self._call(lambda milvus: milvus.drop_collection(collection, **ONCE))
+        if is_item_collection(collection):
+            journal = journal_of(collection)
+            await self._call(lambda milvus: milvus.drop_collection(journal, **ONCE))
+
+    async def close(self) -> None:
+        """See `ItemStore`."""
+        await self.session.close()
+
+    async def _query(
+        self, collection: str, filter_: str, fields: list[str], timeout_s: float | None = None, **options: Any
+    ) -> list[dict[str, Any]]:
+        query = {"filter": filter_, "output_fields": fields} | ONCE | options
+        return list(await self._call(lambda milvus: milvus.query(collection, **query), filter_, timeout_s))
+
+
+def _hits(answer: bytes, filter_: str) -> Hits:
+    try:
+        status, hits = read_search(answer)
+    except ValueError as error:
+        raise StoreError(f"Milvus answered a search with what is no answer: {error}") from error
+    if status.code or status.error_code:
+        raise translated(status.code or status.error_code, status.reason, filter_)
+    if not filter_ and not hits.lengths.all():
+        raise StoreUnavailableError("Milvus finds nothing: the collection is being loaded or released")
+    return hits

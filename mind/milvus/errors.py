@@ -1,0 +1,43 @@
+"""What can go wrong with Milvus.
+
+StoreError                 Milvus answered and refused a call
+├── StoreUnavailableError  nobody answers, or answers that Milvus cannot be used now
+│   ├── StoreTimeoutError  Milvus did not answer in time
+│   └── FileInUseError     another process holds the Milvus Lite file
+└── CollectionGoneError    the collection does not exist
+FilterError                Milvus cannot use the filter
+"""
+
+from mind.errors import MindError
+
+
+class StoreError(MindError):
+    """Milvus answered and refused a call."""
+
+    reason = "STORE_FAILED"
+
+
+class StoreUnavailableError(StoreError):
+    """Nobody answers, or answers that Milvus cannot be used now."""
+
+    reason = "STORE_UNAVAILABLE"
+
+
+class StoreTimeoutError(StoreUnavailableError):
+    """Milvus was asked and did not answer in time. Asking again would only add to its load."""
+
+
+class FileInUseError(StoreUnavailableError):
+    """Another process holds the Milvus Lite file."""
+
+
+class CollectionGoneError(StoreError):
+    """The collection does not exist."""
+
+    reason = "COLLECTION_GONE"
+
+
+class FilterError(MindError):
+    """Milvus cannot use the filter."""
+
+    reason = "FILTER_INVALID"

@@ -1,0 +1,80 @@
+"""The release records in Milvus, as the indexer reads and writes them (`mind.milvus.records`)."""
+
+import json
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from mind.milvus import schemas
+from mind.milvus.records import MAX_RECORDS, NAME, RECORD, RECORDS, UNUSED, ItemRecord, item_record, user_record
+from mind.milvus.users import UserVectors
+
+if TYPE_CHECKING:
+    from mind.milvus.store import Store
+
+
+class RecordStore:
+    """Reads and writes records. Every method raises StoreError."""
+
+    def __init__(self, store: "Store") -> None:
+        """`store`: the connection."""
+        self._store = store
+        self._is_open = False
+
+    def items(self, names: Iterable[str]) -> dict[str, ItemRecord]:
+        """Records of item collections by name; unfinished builds and missing collections are left out."""
+        wanted = list(names)
+        rows = self._rows(wanted)
+        found = {name: item_record(rows.get(name), self._properties(name, rows)) for name in wanted}
+        return {name: record for name, record in found.items() if record is not None}
+
+    def users(self, names: Iterable[str]) -> list[UserVectors]:
+        """Records of collections of user vectors; those without one are left out."""
+        wanted = list(names)
+        rows = self._rows(wanted)
+        found = (user_record(rows.get(name), self._properties(name, rows)) for name in wanted)
+        return [record for record in found if record is not None]
+
+    def write(self, name: str, record: ItemRecord | UserVectors) -> None:
+        """Write the record of a collection, in the place of the one before."""
+        self._open(create=True)
+        row = {NAME: name, RECORD: record.to_json(), UNUSED: [0.0, 0.0]}
+        self._store.upsert(RECORDS, [row])
+
+    def delete(self, name: str) -> None:
+        """Remove the record of a collection; none there is fine."""
+        if self._open():
+            with self._store.session.calling(f"delete the record of {name}"):
+                self._store.session.client.delete(
+                    RECORDS, filter=f"{NAME} in {json.dumps([name])}", timeout=self._store.session.timeout_s
+                )
+
+    def _rows(self, names: list[str]) -> dict[str, str]:
+        if not names or not self._open():
+            return {}
+        session = self._store.session
+        with session.calling("read the release records"):
+            rows: list[dict[str, Any]] = session.client.query(
+                RECORDS,
+                filter=f"{NAME} in {json.dumps(names)}",
+                output_fields=[NAME, RECORD],
+                consistency_level="Strong",
+                timeout=session.timeout_s,
+                limit=MAX_RECORDS,
+            )
+        return {row[NAME]: row[RECORD] for row in rows}
+
+    def _properties(self, name: str, rows: dict[str, str]) -> dict[str, str]:
+        """What a version before this one wrote; not asked for where there is a row."""
+        return {} if name in rows else self._store.properties(name) or {}
+
+    def _open(self, create: bool = False) -> bool:
+        """Bring the collection of records into memory, once; whether it is there."""
+        if self._is_open:
+            return True
+        if RECORDS not in self._store.collections():
+            if not create:
+                return False
+            self._store.create_collection(RECORDS, schemas.records())
+        self._store.open(RECORDS, UNUSED)
+        self._is_open = True
+        return True

@@ -1,0 +1,111 @@
+"""The contract as Milvus' schemas: of items, their journal, histories, user vectors and release records."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pymilvus import DataType, MilvusClient
+
+from mind.milvus.collection import EMBEDDING, ITEM_ID
+from mind.milvus.journal import APPLIED, CHANGED_AT, KNOWN, NAMES, NEIGHBOURS, OP
+from mind.milvus.records import MAX_NAME, MAX_RECORD, NAME, RECORD
+from mind.milvus.records import UNUSED as UNUSED_OF_RECORDS
+from mind.milvus.users import HIST_ITEM, INTEREST_KEY, MAX_CAPACITY, MAX_KEY, UNUSED, UPDATED_AT, USER_KEY
+
+MAX_TEXT_BYTES = 65_535
+"""Longest VARCHAR, in bytes of UTF-8."""
+_JOURNAL = {OP: 64, KNOWN: None, APPLIED: None, NAMES: MAX_TEXT_BYTES, NEIGHBOURS: 4_096, CHANGED_AT: 64}
+"""Fields of the journal: bytes of a VARCHAR; None is BOOL."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What an attribute of a collection can hold."""
+
+    type: str
+    """As in `Fingerprint.attributes`."""
+    max_length: int
+    """VARCHAR: most bytes of a value."""
+    max_capacity: int
+    """ARRAY: most values."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Bytes of the largest value."""
+        return max(self.max_length, 8) * max(self.max_capacity, 1)
+
+
+def items(dim: int, attributes: Mapping[str, Column]) -> Any:
+    """Schema of an item collection."""
+    schema = _empty()
+    schema.add_field(ITEM_ID, DataType.INT64, is_primary=True)
+    schema.add_field(EMBEDDING, DataType.FLOAT_VECTOR, dim=dim)
+    for name, column in attributes.items():
+        schema.add_field(name, **_field_type(column))
+    return schema
+
+
+def journal(described: Sequence[Mapping[str, Any]]) -> Any:
+    """Schema of the journal of an item collection: its fields, as Milvus describes them, and the journal's own."""
+    schema = _empty()
+    for field in described:
+        kind = {"datatype": field["type"], "is_primary": field.get("is_primary", False), **field["params"]}
+        element = {"element_type": field["element_type"]} if field.get("element_type") else {}
+        schema.add_field(field["name"], **kind, **element)
+    for own, max_length in _JOURNAL.items():
+        text = {"datatype": DataType.VARCHAR, "max_length": max_length}
+        schema.add_field(own, **(text if max_length else {"datatype": DataType.BOOL}))
+    return schema
+
+
+def users() -> Any:
+    """Schema of the histories of remembered users."""
+    schema = _empty()
+    schema.add_field(USER_KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY)
+    schema.add_field(HIST_ITEM, DataType.ARRAY, element_type=DataType.INT64, max_capacity=MAX_CAPACITY)
+    schema.add_field(UPDATED_AT, DataType.INT64)
+    schema.add_field(UNUSED, DataType.FLOAT_VECTOR, dim=2)
+    return schema
+
+
+def user_vectors(dim: int) -> Any:
+    """Schema of the interest vectors of remembered users."""
+    schema = _empty()
+    schema.add_field(INTEREST_KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY)
+    schema.add_field(UPDATED_AT, DataType.INT64)
+    schema.add_field(EMBEDDING, DataType.FLOAT_VECTOR, dim=dim)
+    return schema
+
+
+def records() -> Any:
+    """Schema of the release records."""
+    schema = _empty()
+    schema.add_field(NAME, DataType.VARCHAR, is_primary=True, max_length=MAX_NAME)
+    schema.add_field(RECORD, DataType.VARCHAR, max_length=MAX_RECORD)
+    schema.add_field(UNUSED_OF_RECORDS, DataType.FLOAT_VECTOR, dim=2)
+    return schema
+
+
+def columns(described: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
+    """The attributes of an item collection, from its fields as Milvus describes them."""
+    return {field["name"]: _column(field) for field in described if field["name"] not in (ITEM_ID, EMBEDDING)}
+
+
+def _empty() -> Any:
+    return MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
+
+
+def _column(described: Mapping[str, Any]) -> Column:
+    kind, params = DataType(described["type"]), described["params"]
+    name = f"ARRAY<{DataType(described['element_type']).name}>" if kind == DataType.ARRAY else kind.name
+    longest = MAX_TEXT_BYTES if "VARCHAR" in name else 0  # Lite does not tell that of texts in arrays
+    return Column(name, int(params.get("max_length", longest)), int(params.get("max_capacity", 0)))
+
+
+def _field_type(column: Column) -> dict[str, Any]:
+    element = column.type.removeprefix("ARRAY<").removesuffix(">")
+    text = {"max_length": column.max_length} if element == "VARCHAR" else {}
+    if element == column.type:
+        return {"datatype": DataType[element], **text}
+    array = {"datatype": DataType.ARRAY, "element_type": DataType[element], "max_capacity": column.max_capacity}
+    return {**array, **text}

@@ -1,0 +1,83 @@
+"""Our error for an error of pymilvus or gRPC. Codes and messages were seen on Milvus 2.3.5 and Milvus Lite."""
+
+import re
+from typing import Any
+
+import grpc
+from pymilvus import MilvusException
+
+from mind.milvus.errors import (
+    CollectionGoneError,
+    FilterError,
+    StoreError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
+
+NO_COLLECTION, NO_ALIAS = 100, 1600
+_DEAD, _NOT_LOADED, _RECOVERING = 2, 101, 503
+_BAD_PARAMETER, _LITE_BAD_FILTER = 1100, 6
+_LONGEST_REASON = 300
+_SILENT = re.compile(
+    "unavailable|retry timeout|retry run out|context (canceled|deadline|done)|shard leader"
+    "|(channel|collection|segment|node) not found"  # a query node that was just told to release it
+    "|service not ready|(rate|request) limit exceeded|too many concurrent requests",  # retriable, says Milvus
+    re.IGNORECASE,
+)
+"""Messages that say that nobody can answer now, under a code that means other things too."""
+
+
+def is_missing(error: MilvusException) -> bool:
+    """Whether Milvus says that a collection or an alias does not exist."""
+    return error.code in (NO_COLLECTION, NO_ALIAS)
+
+
+def kind_of(code: Any, message: str) -> type[StoreError]:
+    """What an error of Milvus means; `code` is Milvus' number or a `grpc.StatusCode`."""
+    if code in (NO_COLLECTION, NO_ALIAS):
+        return CollectionGoneError
+    # A Milvus that has just started says "not loaded" of collections that it is about to load.
+    away = isinstance(code, grpc.StatusCode) or code in (_DEAD, _RECOVERING, _NOT_LOADED) or _SILENT.search(message)
+    return StoreUnavailableError if away else StoreError
+
+
+def translated(code: Any, message: str, filter_: str = "") -> StoreError | FilterError:
+    """Our error for an error of Milvus, for callers of the server: without addresses.
+
+    Args:
+        code: Milvus' number, or a `grpc.StatusCode`.
+        message: what Milvus says.
+        filter_: the filter of the call, if it had one.
+    """
+    reason, kind = bounded(message), kind_of(code, message)
+    if filter_ and (code in (_LITE_BAD_FILTER, _BAD_PARAMETER) or "expression" in message):
+        return FilterError(f"Milvus cannot use {filter_[:100]!r}: {reason}")
+    if kind is CollectionGoneError or code == _NOT_LOADED:
+        return kind(f"Milvus: {reason}")
+    if kind is StoreUnavailableError:
+        return kind(f"Milvus does not answer: {reason}")
+    return kind(f"Milvus (code {code}): {reason}")
+
+
+def explained(error: BaseException, attempt: str, limit: str) -> StoreError:
+    """Our error for what pymilvus or gRPC raised during a blocking call.
+
+    Args:
+        error: a MilvusException or a gRPC error.
+        attempt: what was tried, such as "localhost: cannot load items_1".
+        limit: the longest wait of the call, such as "30 s (--timeout-s)".
+    """
+    rpc = error.__cause__ if isinstance(error.__cause__, grpc.Call) else error
+    if isinstance(rpc, grpc.Call):
+        if rpc.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+            return StoreTimeoutError(f"{attempt}: Milvus did not answer within {limit}")
+        return StoreUnavailableError(f"{attempt}: {bounded(rpc.details() or rpc.code().name)}")
+    if not isinstance(error, MilvusException):
+        return StoreError(f"{attempt}: {bounded(str(error))}")
+    return kind_of(error.code, error.message)(f"{attempt}: {bounded(error.message)}")
+
+
+def bounded(text: str) -> str:
+    """A message of Milvus as one line of limited length."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…"

@@ -1,0 +1,51 @@
+"""What a training run reads, and the checkpoint that belongs to it. Knows nothing of Paddle."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from mind.config import Config, Effect, runner_keys
+from mind.data.features import FeatureTable, read_features
+from mind.data.paddlerec import digests, read_eval, read_train
+from mind.sequences import EvalCases, Sequences
+from mind.training.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run reads before it trains."""
+
+    sequences: Sequences
+    """The training users."""
+    valid: EvalCases | None
+    """The users that choose the best epoch."""
+    features: FeatureTable | None
+    """The features of the items."""
+    fingerprint: dict[str, Any]
+    """The files that all of it was read from, with their sha256; becomes `data` in the manifest."""
+
+
+def read_inputs(settings: Config) -> Inputs:
+    """Read the data of a run. Raises DataError."""
+    runner, hyper = settings.runner, settings.hyper_parameters
+    sequences = read_train(runner.train_data_dir)
+    valid = read_eval(runner.valid_data_dir) if runner.valid_data_dir else None
+    named = runner.item_features_file if hyper.item_features else None
+    features = read_features(named, hyper.item_features) if named else None
+    fingerprint: dict[str, Any] = {"files": digests(runner.train_data_dir)}
+    if runner.valid_data_dir:
+        fingerprint["valid"] = digests(runner.valid_data_dir)
+    if named:
+        fingerprint["item_features"] = digests(named)
+    fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
+    return Inputs(sequences, valid, features, fingerprint)
+
+
+def checkpoint_of(settings: Config, inputs: Inputs, resume: bool = True) -> Checkpoint | None:
+    """The checkpoint of a run of these settings and data, wherever the data lie; None if none is wanted."""
+    if not settings.runner.checkpoint_interval_s:
+        return None
+    same = settings.model_dump(mode="json", exclude={"runner": runner_keys(Effect.NOTHING)})
+    digest = hashlib.sha256(json.dumps([same, inputs.fingerprint], sort_keys=True).encode()).hexdigest()
+    return Checkpoint(settings.runner.model_save_path, digest[:12], resume)

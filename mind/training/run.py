@@ -1,0 +1,70 @@
+"""One training run: from inputs to the artifact of its best epoch. Knows nothing of the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from mind.artifact import write_artifact
+from mind.config import Config, Effect, runner_keys
+from mind.training.checkpoint import Checkpoint
+from mind.training.inputs import Inputs
+from mind.training.loop import Epoch, OnStep, Trained, train
+from mind.training.parallel import Ranks
+
+
+def train_and_write(
+    settings: Config,
+    inputs: Inputs,
+    checkpoint: Checkpoint | None,
+    on_step: OnStep,
+    on_epoch: Callable[[Epoch], None],
+    ranks: Ranks,
+) -> tuple[Trained, Path | None]:
+    """Train, and write the model under runner.model_save_path; then the checkpoint is removed.
+
+    Args:
+        settings: the configuration.
+        inputs: what `read_inputs` gives for it.
+        checkpoint: where to go on from, and where to note how far training has come.
+        on_step, on_epoch: as `mind.training.loop.train` calls them.
+        ranks: this process among those that train together.
+
+    Returns:
+        What was learnt, and the directory of the artifact: None for all processes but the leader, which writes it.
+
+    Raises:
+        ArtifactError, ConfigError, DataError: as `train` and `write_artifact` raise them.
+    """
+    trained = train(
+        settings,
+        inputs.sequences,
+        inputs.valid,
+        on_step,
+        on_epoch,
+        features=inputs.features,
+        checkpoint=checkpoint,
+        ranks=ranks,
+    )
+    if not ranks.leads:
+        return trained, None
+    path = _write_model(settings, inputs, trained)
+    if checkpoint:
+        checkpoint.remove()  # only now: a full disk must not cost the training
+    return trained, path
+
+
+def _write_model(settings: Config, inputs: Inputs, trained: Trained) -> Path:
+    curves = [{"epoch": epoch.number, "loss": epoch.loss, "valid": epoch.metrics} for epoch in trained.epochs]
+    best = trained.best
+    return write_artifact(
+        settings.runner.model_save_path,
+        settings.hyper_parameters.model_copy(update={"item_count": len(trained.weights.item_id)}),
+        trained.weights,
+        data=inputs.fingerprint,
+        metrics={
+            "epoch": best.number,
+            "loss": best.loss,
+            "valid": best.metrics,
+            "epochs": curves,
+            "runner": settings.runner.model_dump(mode="json", exclude=runner_keys(Effect.NOTHING)),
+        },
+    )

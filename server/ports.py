@@ -1,0 +1,51 @@
+"""What the server needs of a vector database. `mind.milvus` implements it, and so do the fakes of the tests."""
+
+from typing import Any, Protocol
+
+from mind.artifact import Float32
+from mind.hits import Hits
+from mind.milvus.collection import Fingerprint
+from mind.milvus.journal import Changes
+
+
+class ItemStore(Protocol):
+    """What serving needs of a vector database. Every method raises `StoreError`."""
+
+    async def live_collection(self) -> str | None:
+        """The collection that the release alias names; None without a release."""
+
+    async def fingerprint(self, collection: str) -> Fingerprint | None:
+        """What the collection was built from; None if its build did not finish."""
+
+    async def load(self, collection: str) -> None:
+        """Bring the collection into memory if it is not there."""
+
+    async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
+        """Items that match, exactly, counted in `timeout_s`. Raises FilterError for a bad filter."""
+
+    async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
+        """The stored embeddings of the given items, [D] float32 each; items that do not exist are absent."""
+
+    async def changes(self, collection: str) -> Changes:
+        """The changes since the build of the collection, from its journal, which is brought into memory if need be."""
+
+    async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
+        """Those of the given items that may have been deleted, as the collection's journal says."""
+
+    async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
+        """Those of the given items that exist and match the filter, if there is one.
+
+        Raises FilterError for a filter that cannot be used. It must be canonical: it is
+        joined with another condition, which any other text could escape.
+        """
+
+    async def search(
+        self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
+    ) -> Hits:
+        """The `limit` items nearest to each of the [Q, D] vectors. Raises FilterError for a bad filter."""
+
+    async def drop(self, collection: str) -> None:
+        """Drop a collection, and the release alias if it names that collection."""
+
+    async def close(self) -> None:
+        """Close the connection."""

@@ -1,0 +1,86 @@
+"""What a caller gets: the candidates of each user, how they came about and how long it took, as plain values."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from mind.artifact import Float32
+from mind.hits import Hits
+from mind.sequences import Int64
+
+
+class Status(IntEnum):
+    """How a user was answered; the numbers are those of recall.v1.UserStatus."""
+
+    OK = 1
+    EMPTY_HISTORY = 2
+    ALL_UNKNOWN = 3
+    INVALID = 4
+    DEGRADED = 5
+    UNKNOWN_USER = 6
+
+
+FALLBACK = (Status.EMPTY_HISTORY, Status.ALL_UNKNOWN, Status.DEGRADED, Status.UNKNOWN_USER)
+"""Statuses of users whose candidates are the popular list."""
+
+
+@dataclass(frozen=True)
+class UserResult:
+    """One user's candidates, best first; the three arrays are parallel."""
+
+    item_ids: Int64
+    """[n] int64 external ids."""
+    scores: Float32
+    """[n] float32, inner products, or shares of interactions in the popular list."""
+    interest: Int64
+    """[n] int64, the interest that found the item; -1 in the popular list."""
+    status: Status
+    unknown: Int64
+    """History entries that the model does not know, repeats included."""
+    detail: str = ""
+    """What a person may want to know about the status, or about a short list; may be empty."""
+
+    @property
+    def fallback(self) -> bool:
+        """Whether the candidates are the popular list."""
+        return self.status in FALLBACK
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The steps to the answer of a batch of one user, for Explain."""
+
+    used_hist_item: Int64
+    """[n] int64, the history entries that the model looked at, oldest first."""
+    interest_vectors: Float32
+    """[Q, D] float32, the interests that were searched."""
+    interest: Int64
+    """[Q] int64, the numbers of these interests."""
+    hits: Hits
+    """The hits of each of them."""
+    fate: Int64
+    """[H] int64, the `server.serving.merge.Fate` of each hit."""
+
+
+@dataclass(frozen=True)
+class Timings:
+    """How long each stage took, in milliseconds."""
+
+    queue_ms: float
+    encode_ms: float
+    search_ms: float
+    merge_ms: float
+
+    @property
+    def total_ms(self) -> float:
+        """The sum of all stages."""
+        return self.queue_ms + self.encode_ms + self.search_ms + self.merge_ms
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The answer to a query."""
+
+    results: list[UserResult]
+    timings: Timings
+    trace: Trace | None
+    """The steps; None unless they were asked for."""

@@ -1,0 +1,39 @@
+"""A caller's filter becomes one of our own words, or is refused; what the caller wrote never reaches Milvus.
+
+The language is the part of Milvus' own that item attributes need. Milvus 2.3.5 ends its process on some comparisons of
+constants and on divisions by zero, so neither passes. What Milvus versions understand differently is written in a way
+that all of them understand alike, and filters that differ only in spelling become equal. Knows nothing of pymilvus.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from mind.milvus.collection import ITEM_ID
+from server.errors import InvalidRequestError
+from server.serving.filter.error import FilterError
+from server.serving.filter.grammar import Parser
+
+
+def canonical(filter_: str, attributes: Mapping[str, str], max_depth: int) -> str:
+    """The filter in canonical spelling; empty if it is blank.
+
+    Args:
+        filter_: what the caller wrote.
+        attributes: name to Milvus type, as in `Fingerprint.attributes`; `item_id` is known besides.
+        max_depth: how deep parentheses, `not` and signs may be nested.
+
+    Raises:
+        InvalidRequestError: it is no expression, or one that could harm; the message names the column, from 1.
+    """
+    return _canonical(filter_, tuple(attributes.items()), max_depth)
+
+
+@lru_cache(256)
+def _canonical(filter_: str, attributes: tuple[tuple[str, str], ...], max_depth: int) -> str:
+    if not filter_.strip():
+        return ""
+    try:
+        return Parser(filter_, {ITEM_ID: "INT64"} | dict(attributes), max_depth).parse()
+    except FilterError as error:
+        message = f"{filter_[:100]!r}, column {error.at + 1}: {error}"
+        raise InvalidRequestError("filter", message, error.reason) from None

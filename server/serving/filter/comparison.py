@@ -1,0 +1,50 @@
+"""Comparisons in filters: which types can be compared with which, and how a comparison is written."""
+
+from server.serving.filter.error import FilterError
+from server.serving.filter.parts import ELEMENT, NUMERIC, Binds, Kind, Part, condition
+from server.serving.filter.tokens import Token
+
+MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
+"""The operators, and what each becomes when its two sides change places."""
+_CHAINS = ({"<", "<="}, {">", ">="})
+
+
+def compared(left: Part, token: Token, right: Part) -> Part:
+    """`left == right`, say, as a condition; a constant goes to the right. Raises FilterError."""
+    if left.constant is not None and right.constant is not None:
+        raise FilterError(left.at, f"compares the constants {left.text} and {right.text}; one side must have a field")
+    operator = token.text
+    if left.constant is not None:
+        left, right, operator = right, left, MIRRORED[operator]
+    for side in (left, right):
+        if side.kind in (Kind.CONDITION, *ELEMENT):
+            raise FilterError(side.at, f"{side.text} is {side.kind.value}, which `{operator}` cannot compare")
+    if right.constant is not None:
+        check_value(left, left.kind, right)
+    else:
+        _check_fields(left, right)
+    if left.kind is Kind.BOOLEAN and operator not in ("==", "!="):
+        raise FilterError(token.at, f"{left.text} is true or false: compare it with == or !=")
+    return condition(f"{left.text} {operator} {right.text}", left.at)
+
+
+def check_range(first: Token, second: Token) -> None:
+    """Check that two operators make a range, as in `1 < year <= 5`. Raises FilterError."""
+    if not any({first.text, second.text} <= chain for chain in _CHAINS):
+        raise FilterError(second.at, f"`{first.text}` and then `{second.text}` is no range; use parentheses and `and`")
+
+
+def check_value(left: Part, kind: Kind, value: Part) -> None:
+    """Check that a value is a constant fit for `left`, whose values are of a kind. Raises FilterError."""
+    if value.constant is None:
+        raise FilterError(value.at, f"expected a constant, found {value.text}")
+    if value.kind is not kind and (kind, value.kind) != (Kind.NUMBER, Kind.INTEGER):
+        raise FilterError(value.at, f"{value.text} is {value.kind.value}; {left.text} needs {kind.value}")
+
+
+def _check_fields(left: Part, right: Part) -> None:
+    for side in (left, right):
+        if side.element or side.binds < Binds.ATOM:
+            raise FilterError(side.at, f"{side.text} can be compared with a constant alone")
+    if left.kind is not right.kind and not (left.kind in NUMERIC and right.kind in NUMERIC):
+        raise FilterError(right.at, f"{right.text} is {right.kind.value}, {left.text} {left.kind.value}")

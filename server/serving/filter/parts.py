@@ -1,0 +1,99 @@
+"""The parts of a filter that have been read: the type of each, and its canonical text."""
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from server.serving.filter.error import FilterError
+from server.serving.filter.tokens import INT64_MAX
+
+Constant = bool | int | float | str
+
+_ESCAPED = str.maketrans({"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"})
+_LARGEST_DOUBLE = 1.7976931348623157e308
+
+
+class Kind(Enum):
+    """The type of a part; the values are what messages call it."""
+
+    CONDITION = "a condition"
+    INTEGER = "an integer"
+    NUMBER = "a number"
+    TEXT = "a string"
+    BOOLEAN = "true or false"
+    INTEGERS = "an array of integers"
+    TEXTS = "an array of strings"
+
+
+KIND_OF_TYPE = {
+    "INT64": Kind.INTEGER,
+    "DOUBLE": Kind.NUMBER,
+    "BOOL": Kind.BOOLEAN,
+    "VARCHAR": Kind.TEXT,
+    "ARRAY<INT64>": Kind.INTEGERS,
+    "ARRAY<VARCHAR>": Kind.TEXTS,
+}
+"""The kinds of attributes, by their Milvus types."""
+ELEMENT = {Kind.INTEGERS: Kind.INTEGER, Kind.TEXTS: Kind.TEXT}
+"""The kinds of the elements of arrays."""
+NUMERIC = (Kind.INTEGER, Kind.NUMBER)
+
+
+class Binds(IntEnum):
+    """How tightly operators bind their operands; a larger number binds more tightly."""
+
+    NOTHING = 0
+    OR = 1
+    AND = 2
+    NOT = 3
+    COMPARISON = 4
+    SUM = 5
+    PRODUCT = 6
+    SIGN = 7
+    POWER = 8
+    ATOM = 9
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a filter that has been read, checked and written anew."""
+
+    text: str
+    """Its canonical spelling."""
+    kind: Kind
+    at: int
+    """Where it begins in the filter, from 0."""
+    binds: int = Binds.ATOM
+    """How tightly its outermost operator binds."""
+    constant: Constant | None = None
+    """Its value; None if it depends on an item."""
+    element: bool = False
+    """Whether it is an element or the length of an array."""
+
+    def within(self, binds: int) -> str:
+        """Its text as an operand of an operator: in parentheses if that binds more tightly."""
+        return self.text if self.binds >= binds else f"({self.text})"
+
+
+def constant(value: Constant, at: int) -> Part:
+    """A constant as a part. Raises FilterError for a number that Milvus cannot hold."""
+    if isinstance(value, str):
+        return Part(quoted(value), Kind.TEXT, at, constant=value)
+    if isinstance(value, bool):
+        return Part("true" if value else "false", Kind.BOOLEAN, at, constant=value)
+    largest = INT64_MAX if isinstance(value, int) else _LARGEST_DOUBLE
+    if not -largest <= value <= largest:
+        holds = "64-bit integers" if isinstance(value, int) else "double precision"
+        raise FilterError(at, f"a number beyond {holds}")
+    kind = Kind.INTEGER if isinstance(value, int) else Kind.NUMBER
+    text = repr(value)
+    return Part(text, kind, at, Binds.SIGN if text.startswith("-") else Binds.ATOM, value)
+
+
+def condition(text: str, at: int, binds: int = Binds.COMPARISON) -> Part:
+    """A condition as a part."""
+    return Part(text, Kind.CONDITION, at, binds)
+
+
+def quoted(text: str) -> str:
+    """A string as a literal."""
+    return f'"{text.translate(_ESCAPED)}"'

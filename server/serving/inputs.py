@@ -1,0 +1,97 @@
+"""The users of a batch as arrays: histories looked up in the model's vocabulary, and the items to leave out."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from mind.sequences import Int64
+from server.release import Release
+from server.serving.answer import Status
+from server.serving.merge import Exclusions, Fate
+from server.serving.question import Query, UserQuery
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The users of a batch; those whose history the model can encode are its B active users."""
+
+    users: list[UserQuery]
+    """All users of the batch."""
+    status: list[Status]
+    """Status of each user; OK for the active ones."""
+    unknown: list[Int64]
+    """History entries of each user that the model does not know, repeats included."""
+    active: Int64
+    """[B] int64, positions of the active users in `users`."""
+    hist_index: Int64
+    """[B, L] int64, 0-padded, rows of the item table."""
+    seq_len: Int64
+    """[B] int64, history entries that are not padding."""
+
+
+def look_up(release: Release, users: list[UserQuery]) -> Inputs:
+    """Look all histories up at once, drop unknown ids, keep the newest `maxlen` known ones."""
+    lengths = [len(user.hist_item) for user in users]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    hist_item = np.concatenate([user.hist_item for user in users])
+    hist_index, seq_len, known = release.vocabulary.look_up(hist_item, offsets, release.hyper_parameters.maxlen)
+    status = [_status(user, length) for user, length in zip(users, seq_len.tolist(), strict=True)]
+    if known.all():
+        unknown = [hist_item[:0]] * len(users)
+    else:
+        unknown = [hist_item[start:end][~known[start:end]] for start, end in pairwise(offsets.tolist())]
+    active = np.flatnonzero(seq_len)
+    # Always maxlen wide: a narrower batch would round differently, and an answer must not depend on its neighbours.
+    return Inputs(users, status, unknown, active, hist_index[active], seq_len[active])
+
+
+def _status(user: UserQuery, known: int) -> Status:
+    if user.invalid:
+        return Status.INVALID
+    if user.unread:
+        return Status.DEGRADED
+    if user.unknown:
+        return Status.UNKNOWN_USER
+    if known:
+        return Status.OK
+    return Status.ALL_UNKNOWN if len(user.hist_item) else Status.EMPTY_HISTORY
+
+
+def overfetch(query: Query) -> int:
+    """Most hits of one interest that exclusions can take away, rounded up to a power of two.
+
+    Rounded, because requests share a batch only if they fetch equally many hits.
+    """
+    most = max(len(user.exclude) + (len(user.hist_item) if query.exclude_history else 0) for user in query.users)
+    return 1 << (most - 1).bit_length() if most else 0
+
+
+def exclusions(inputs: Inputs, exclude_history: list[bool], sizes: list[int]) -> Exclusions:
+    """The items that active users must not get, without repeats.
+
+    An item that is both in the history and among the excluded ids counts as being in the history.
+
+    Args:
+        inputs: the users of all requests of a batch, request by request.
+        exclude_history: for each request, whether its users do not get items of their histories.
+        sizes: for each request, its number of users.
+    """
+    without_history = np.repeat(exclude_history, sizes)
+    user, item_ids, fate = [], [], []
+    for number, position in enumerate(inputs.active.tolist()):
+        asked = inputs.users[position]
+        if not len(asked.exclude) and not without_history[position]:
+            continue
+        lists = [(Fate.EXCLUDED, asked.exclude)]
+        if without_history[position]:
+            lists.insert(0, (Fate.HISTORY, asked.hist_item))
+        joined = np.concatenate([ids for _, ids in lists])
+        distinct, first = np.unique(joined, return_index=True)
+        item_ids.append(distinct)
+        fate.append(np.repeat([reason for reason, _ in lists], [len(ids) for _, ids in lists])[first])
+        user.append(np.full(len(distinct), number))
+    if not user:
+        nothing = np.zeros(0, np.int64)
+        return Exclusions(nothing, nothing, nothing)
+    return Exclusions(np.concatenate(user), np.concatenate(item_ids), np.concatenate(fate))

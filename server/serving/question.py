@@ -1,0 +1,43 @@
+"""What a caller asks for, as plain values that have been checked. Knows nothing of protobuf."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from mind.sequences import Int64
+
+
+class Strategy(IntEnum):
+    """How the candidates of a user's interests become one list; the numbers are those of recall.v1.MergeStrategy."""
+
+    BEST_SCORE = 1
+    ROUND_ROBIN = 2
+
+
+@dataclass(frozen=True)
+class UserQuery:
+    """One user of a batch."""
+
+    hist_item: Int64
+    """[n] int64 external ids, oldest first."""
+    exclude: Int64
+    """[m] int64 external ids that must not be among the candidates."""
+    invalid: str = ""
+    """Which limit this user's data break; empty if none. An invalid user gets no candidates."""
+    user_id: str = ""
+    """A remembered user, whose stored history is wanted; empty if hist_item was given."""
+    unknown: bool = False
+    """Whether no user with this user_id is remembered."""
+    unread: str = ""
+    """Why the stored history could not be read; empty if it could. The user then gets the popular list."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """A valid request."""
+
+    users: list[UserQuery]
+    top_k: int
+    filter: str
+    """In canonical spelling (`server.serving.filter`); empty for no filter."""
+    exclude_history: bool
+    strategy: Strategy

@@ -1,0 +1,57 @@
+"""The second stage: one search of Milvus finds the items nearest to the interests of a whole batch."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mind.artifact import Float32
+from mind.hits import Hits
+from mind.interests import OVERSEARCH, as_if_each_searched, leading
+from mind.milvus.collection import MAX_HITS
+from mind.sequences import Int64
+from server.ports import ItemStore
+from server.release import Release
+from server.serving.offload import computed
+
+
+@dataclass(frozen=True)
+class Found:
+    """The Q interests of a batch that are not zero, and the hits of each."""
+
+    user: Int64
+    """[Q] int64, the active user whose interest it is, ascending."""
+    interest: Int64
+    """[Q] int64, which interest of that user it is."""
+    hits: Hits
+
+
+async def search(
+    store: ItemStore, release: Release, vectors: Float32, filter_: str, limit: int, timeout_s: float
+) -> Found:
+    """Search with the interests of all users at once.
+
+    Where the release says that interests of one user that point the same way are searched once
+    (`Fingerprint.interest_cosine` below 1), only the leading ones are searched, and the others get the same hits with
+    scores of their own.
+
+    Args:
+        store: Milvus.
+        release: its collection is searched.
+        vectors: [B, K, D] float32, the interest vectors of B users; all-zero ones are not searched.
+        filter_: canonical; empty for none.
+        limit: hits wanted for each interest.
+        timeout_s: longest wait for Milvus.
+    """
+    user, interest = np.nonzero(np.any(vectors, axis=2))
+    fingerprint = release.fingerprint
+    leads = leading(vectors, fingerprint.interest_cosine)
+    if not leads.any():
+        return Found(user, interest, Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64)))
+    params = dict((filter_ and fingerprint.filter_search_params) or fingerprint.search_params)
+    fetched = limit if fingerprint.interest_cosine >= 1 else min(MAX_HITS, limit * OVERSEARCH)
+    hits = await store.search(release.collection, vectors[leads], fetched, filter_, params, timeout_s)
+    if fingerprint.interest_cosine < 1:
+        known = release.vocabulary, release.item_embedding
+        size = len(hits.item_ids) * vectors.shape[1]
+        hits = await computed(size, as_if_each_searched, hits, leads, vectors, *known, limit)
+    return Found(user, interest, hits)
