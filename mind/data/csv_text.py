@@ -149,6 +149,8 @@ class CsvText:
         bad = np.array([row.number - 1 for row in invalid], np.int64)
         good = np.delete(np.arange(records), bad)[self.header_lines :]
         line = np.arange(1, total + 1)
+        if total == records > self.header_lines:
+            self._refuse_open_end(total, key)
         if total != records:
             continued = self._continued_lines(key)
             line = np.delete(line, continued - 1)
@@ -161,11 +163,19 @@ class CsvText:
         return line[good], line[bad], total - records
 
     def _continued_lines(self, key: int | None) -> Int64:
-        quotes = Quotes(self.path, self.delimiter, len(self.names), key, self.quote, self.has_option)
-        if not self.header_lines:
-            return quotes.continued_lines(self.content, 0, 1)
-        header = _BREAKS.search(self.content)
-        return quotes.continued_lines(self.content, header.end() if header else len(self.content), 2)
+        header = _BREAKS.search(self.content) if self.header_lines else None
+        start = header.end() if header else len(codecs.BOM_UTF8) * self.content.startswith(codecs.BOM_UTF8)
+        return self._quotes(key).continued_lines(self.content, start, self.header_lines + 1)
+
+    def _refuse_open_end(self, lines: int, key: int | None) -> None:
+        """Refuse a quote on the last line that is not closed, which joins no lines."""
+        end = len(self.content) - self.content.endswith((b"\n", b"\r"))
+        start = self.content.rfind(b"\n", 0, end) + 1
+        start = max(start, self.content.rfind(b"\r", start, end - self.content.endswith(b"\r\n")) + 1)
+        self._quotes(key).continued_lines(self.content, start, lines)
+
+    def _quotes(self, key: int | None) -> Quotes:
+        return Quotes(self.path, self.delimiter, len(self.names), key, self.quote, self.has_option)
 
     def _blank(self, table: pa.Table, lines: Int64) -> Mask:
         """Which rows are blank lines: [N] bool."""

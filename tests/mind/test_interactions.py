@@ -162,6 +162,7 @@ def test_line_numbers_count_the_lines_of_the_file(tmp_path: Path) -> None:
             '1,"11,6\n1,12,7\n1,13,8\n',
             'line 3: a quote (") opens a value that is not closed before the end of the file',
         ),
+        ('1,11,"6\n', 'line 3: a quote (") opens a value that is not closed before the end of the file'),
         ('1,11,"6\n1,12,7\n1,13,"8\n', 'line 3: a quote (") opens a value that closes on line 5 in the middle of a va'),
         ('1,11,"6\n1,12,7\n1,13,8"\n', 'line 3: a quote (") opens a value that closes on line 5, and lines in it look'),
     ],

@@ -1,0 +1,176 @@
+"""A plain reader of CSV and Parquet, one character and one row at a time: what `fuzz_tables` holds ours against.
+
+It shares no code with the project. It is slow, and short enough to see that it is right.
+"""
+
+import csv
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow.csv as pa_csv
+
+NULLS = set(pa_csv.ConvertOptions().null_values)
+NUMBER = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+INTEGER = re.compile(r"-?[0-9]{1,19}")
+LARGEST, SMALLEST = 2**63 - 1, -(2**63)
+UNITS = [10**3, 10**6, 10**9]
+SECONDS = (631_152_000, 4_102_444_800)
+"""1990 and 2100."""
+
+
+class RefusedError(Exception):
+    """The file must not be read."""
+
+
+@dataclass
+class Record:
+    """One row of a CSV file, or a blank line."""
+
+    lines: list[str]
+    """The lines that it takes."""
+    cells: list[str]
+    blank: bool
+
+
+@dataclass
+class Expected:
+    """What a file of clicks comes to."""
+
+    clicks: list[tuple[int, int, float]] = field(default_factory=list)
+    """User, item and time, ordered by user and time."""
+    rows: int = 0
+    malformed: int = 0
+    missing: int = 0
+    duplicates: int = 0
+    blank: int = 0
+    continued: int = 0
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, whatever ends them."""
+    lines = re.split(r"\r\n|\r|\n", text)
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def records_of(text: str, delimiter: str, width: int, key: int, quote: str) -> list[Record]:
+    """Split a text into rows.
+
+    Raises:
+        RefusedError: a quoted value does not end or, for quote="auto", may have swallowed rows.
+    """
+    lines = lines_of(text)
+    if quote == "none":
+        return [Record([line], line.split(delimiter), not line.strip()) for line in lines]
+    records, start = [], 0
+    while start < len(lines):
+        cells, taken = _record(lines, start, delimiter, width, key, quote == "auto")
+        records.append(Record(lines[start : start + taken], cells, taken == 1 and not lines[start].strip()))
+        start += taken
+    return records
+
+
+def _record(
+    lines: Sequence[str], start: int, delimiter: str, width: int, key: int, is_wary: bool
+) -> tuple[list[str], int]:
+    """The cells of the row that begins on a line, and how many lines it takes."""
+    number, place, cells, cell = start, 0, [], ""
+    before: list[str] = []
+    while True:
+        line = lines[number]
+        if place < len(line) and line[place] == '"':
+            opened, place, cell = number, place + 1, ""
+            # What the first line would be if the quote were a character: the cells so far, and the rest of it.
+            before = [*cells, *line[place:].split(delimiter)] if number == start else []
+            while True:
+                line = lines[number]
+                end = line.find('"', place)
+                if end < 0:
+                    cell += line[place:] + "\n"
+                    number, place = number + 1, 0
+                    if number == len(lines):
+                        raise RefusedError("a quote is not closed")
+                elif line[end : end + 2] == '""':
+                    cell, place = cell + line[place : end + 1], end + 2
+                else:
+                    cell, place = cell + line[place:end], end + 1
+                    break
+            if is_wary and number > opened:
+                if place < len(line) and line[place] != delimiter:
+                    raise RefusedError("a quote is closed inside of a value")
+                like = sum(_looks_like_a_row(inner, delimiter, width, key) for inner in lines[opened + 1 : number + 1])
+                if like >= (1 if len(before) == width else 3):
+                    raise RefusedError("a value takes in rows")
+        end = line.find(delimiter, place)
+        cells.append(cell + line[place : end if end >= 0 else len(line)])
+        cell, place = "", end + 1
+        if end < 0:
+            return cells, number - start + 1
+
+
+def _looks_like_a_row(line: str, delimiter: str, width: int, key: int) -> bool:
+    cells = next(csv.reader([line], delimiter=delimiter), [])
+    return len(cells) == width and re.fullmatch(r"\s*-?[0-9]+\s*", cells[key]) is not None
+
+
+def expect_clicks(records: Iterable[Record], width: int, positions: Sequence[int]) -> Expected:
+    """What the rows of a CSV file come to; the header is not among them."""
+    found, rows = Expected(), []
+    for record in records:
+        if record.blank:
+            found.blank += 1
+        elif len(record.cells) != width:
+            found.malformed += len(record.lines)
+            found.rows += len(record.lines)
+        else:
+            found.rows += 1
+            found.continued += len(record.lines) - 1
+            cells = [record.cells[position] for position in positions]
+            rows.append([None if cell in NULLS or not cell.strip() else cell.strip() for cell in cells])
+    return _add_rows(found, rows)
+
+
+def expect_rows(rows: Sequence[Sequence[Any]]) -> Expected:
+    """What the rows of a Parquet file come to."""
+    return _add_rows(Expected(rows=len(rows)), [[_text(value) for value in row] for row in rows])
+
+
+def _text(value: Any) -> str | None:
+    if value is None or value != value or (isinstance(value, str) and not value.strip()):
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
+def _add_rows(found: Expected, rows: Sequence[Sequence[str | None]]) -> Expected:
+    clicks: list[tuple[int, int, float]] = []
+    spellings: list[dict[int, str]] = [{}, {}]
+    times = [row[2] for row in rows if row[2] is not None]
+    integers = all(_is_id(time) for time in times if NUMBER.fullmatch(time))
+    for row in rows:
+        for cell, seen in zip(row[:2], spellings, strict=True):
+            if _is_id(cell) and seen.setdefault(int(str(cell)), str(cell)) != cell:
+                raise RefusedError("an id has two spellings")
+        if None in row:
+            found.missing += 1
+        elif not all(_is_id(cell) for cell in row[:2]) or not NUMBER.fullmatch(str(row[2])):
+            found.malformed += 1
+        else:
+            user, item = (int(str(cell)) for cell in row[:2])
+            clicks.append((user, item, int(str(row[2])) if integers else float(str(row[2]))))
+    if not clicks:
+        raise RefusedError("no row is usable")
+    if len({unit for _, _, time in clicks for unit in [1, *UNITS] if _among(time, unit)}) > 1:
+        raise RefusedError("two units")
+    distinct = list(dict.fromkeys(clicks))
+    found.duplicates = len(clicks) - len(distinct)
+    found.clicks = sorted(distinct, key=lambda click: (click[0], click[2]))
+    return found
+
+
+def _among(time: float, unit: int) -> bool:
+    return SECONDS[0] * unit <= time < SECONDS[1] * unit
+
+
+def _is_id(cell: str | None) -> bool:
+    return cell is not None and bool(INTEGER.fullmatch(cell)) and SMALLEST <= int(cell) <= LARGEST
