@@ -162,7 +162,6 @@ def test_line_numbers_count_the_lines_of_the_file(tmp_path: Path) -> None:
             '1,"11,6\n1,12,7\n1,13,8\n',
             'line 3: a quote (") opens a value that is not closed before the end of the file',
         ),
-        ('1,11,"6\n', 'line 3: a quote (") opens a value that is not closed before the end of the file'),
         ('1,11,"6\n1,12,7\n1,13,"8\n', 'line 3: a quote (") opens a value that closes on line 5 in the middle of a va'),
         ('1,11,"6\n1,12,7\n1,13,8"\n', 'line 3: a quote (") opens a value that closes on line 5, and lines in it look'),
     ],
@@ -177,6 +176,20 @@ def test_a_quote_that_swallows_lines_is_refused(tmp_path: Path, rows: str, messa
     interactions, report = read(tmp_path, content, max_malformed=0.9, quote=Quote.NONE)
     assert report.count == LineCount(rows=4, header=1)
     assert len(interactions) + report.malformed.count == 4
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r"])
+def test_a_quote_that_is_open_on_the_last_line_is_refused(tmp_path: Path, end: str) -> None:
+    content = "user_id,item_id,note,timestamp\n1,10,,5\n".replace("\n", end or "\n")
+    with pytest.raises(DataError, match=re.escape('line 3: a quote (") opens a value that is not closed')):
+        read(tmp_path, content + '1,11,"an open end,6' + end, quote=Quote.ALWAYS)
+
+
+def test_a_byte_order_mark_hides_no_quote(tmp_path: Path) -> None:
+    options = {"header": ["note", "user_id", "item_id", "timestamp"]}
+    interactions, report = read(tmp_path, '\ufeff"a,b",1,10,5\n"two\nlines",2,20,6\n', **options)
+    assert rows(interactions) == [(1, 10, 5), (2, 20, 6)]
+    assert report.count == LineCount(rows=2, continued=1)
 
 
 def test_a_value_with_lines_that_look_like_rows_can_be_meant(tmp_path: Path) -> None:
