@@ -56,6 +56,12 @@ class MilvusStore:
         rows = await self._query(RECORDS, f"{NAME} in {json.dumps([name])}", [RECORD], consistency_level="Strong")
         return rows[0][RECORD] if rows else None
 
+    async def delete_record(self, name: str) -> None:
+        """Remove the release record of a collection, which must not vouch for the next collection of that name."""
+        if await self._is_used(RECORDS):
+            named = f"{NAME} in {json.dumps([name])}"
+            await self._call(lambda milvus: milvus.delete(RECORDS, filter=named, **ONCE))
+
     async def load(self, collection: str) -> None:
         """See `ItemStore`."""
         state = await self._call(lambda milvus: milvus.get_load_state(collection, **ONCE))
@@ -128,9 +134,7 @@ class MilvusStore:
         """See `ItemStore`."""
         if await self.live_collection() == collection:
             await self._call(lambda milvus: milvus.drop_alias(ALIAS, **ONCE))
-        if await self._is_used(RECORDS):  # before the collection: a record must not vouch for the next of that name
-            named = f"{NAME} in {json.dumps([collection])}"
-            await self._call(lambda milvus: milvus.delete(RECORDS, filter=named, **ONCE))
+        await self.delete_record(collection)
         await self._call(lambda milvus: milvus.drop_collection(collection, **ONCE))
         if is_item_collection(collection):
             journal = journal_of(collection)

@@ -108,8 +108,9 @@ class MilvusUserStore:
 
     async def open_vectors(self, wanted: UserVectors) -> UserVectors:
         """See `UserStore`."""
-
         name = wanted.collection
+        if name not in await self._call(lambda milvus: milvus.list_collections(**ONCE)):
+            await self._milvus.delete_record(name)  # of a collection that was dropped
         index = ("FLAT", {}) if self._is_lite else ("HNSW", HNSW)
         await self._opened(name, schemas.user_vectors(wanted.dim), EMBEDDING, *index)
         vectors = await self._record(name)
