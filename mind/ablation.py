@@ -19,8 +19,8 @@ console = Console(highlight=False)
 def main(
     config: ConfigFile,
     override: Overrides = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of every variant, with seeds 1, 2, ...")] = 3,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one core each.")] = 2,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs of every variant; their seeds are 1, 2, ...")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of runs at a time, one core each.")] = 2,
     output: Annotated[Path | None, typer.Option(help="Write the table here as Markdown.")] = None,
     version: Version = False,
 ) -> None:

@@ -50,7 +50,7 @@ def main(
     ] = None,
     train_data: Annotated[
         Path | None,
-        typer.Option(help="PaddleRec's training lines, a file or directory: counts how popular each item is."),
+        typer.Option(help="PaddleRec's training lines, a file or a directory, which tell how popular each item is."),
     ] = None,
     ignore: Annotated[
         list[str] | None,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.milvus_server import Milvus
+from tests.milvus_server import QUICK, Milvus
 
 _URI_TIMEOUT_S = 300
 _shared = pytest.StashKey[Milvus]()
@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None) and not os.environ.get("RECALL_TEST_MILVUS_URI") and find_spec("milvus"):
         directory = tempfile.TemporaryDirectory(prefix="milvus-")
         config.add_cleanup(directory.cleanup)
-        config.stash[_shared] = Milvus(Path(directory.name), config.cache.mkdir("milvus-2.3.5"))
+        config.stash[_shared] = Milvus(Path(directory.name), config.cache.mkdir("milvus-2.3.5"), QUICK)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -53,7 +53,7 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest
         pytest.skip("the package milvus is not installed: it exists for Linux x86-64 only")
     if hasattr(pytestconfig, "workerinput"):
         pytest.fail("this test may break the Milvus server that the tests of a parallel run share: run it without -n")
-    with Milvus(tmp_path_factory.mktemp("milvus"), pytestconfig.cache.mkdir("milvus-2.3.5")) as server:
+    with Milvus(tmp_path_factory.mktemp("milvus"), pytestconfig.cache.mkdir("milvus-2.3.5"), QUICK) as server:
         yield server
 
 

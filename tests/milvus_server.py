@@ -2,12 +2,13 @@
 
     python -m tests.milvus_server DATA_DIRECTORY BINARY_CACHE
 
-Prints the URI once the server is healthy, then obeys the lines `kill`, `start`, `pause` and `resume`, and answers each
-with itself; `Milvus` is the other side. Its embedded etcd needs port 2380, which cannot be moved: runs on one machine
-take turns, by a lock file.
+Prints the URI once the server is healthy, then obeys the lines `kill`, `terminate`, `start`, `pause` and `resume`, and
+answers each with itself; `Milvus` is the other side. Its embedded etcd needs port 2380, which cannot be moved: runs on
+one machine take turns, by a lock file.
 """
 
 import fcntl
+import os
 import select
 import signal
 import socket
@@ -16,24 +17,46 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 import psutil
 
 from tests import ROOT
 
+LEAVE_TIMEOUT_S = 20
 START_TIMEOUT_S = 90
 URI_FILE = "uri.txt"
+QUICK = {
+    "DATACOORD_SEGMENT_ASSIGNMENTEXPIRATION": "200",
+    "INDEXCOORD_SCHEDULER_INTERVAL": "100",
+    "PROXY_TIMETICKINTERVAL": "100",
+    "QUERYCOORD_CHECKCHANNELINTERVAL": "100",
+    "QUERYCOORD_CHECKINTERVAL": "100",
+    "QUERYCOORD_CHECKSEGMENTINTERVAL": "100",
+    "QUERYCOORD_DISTPULLINTERVAL": "100",
+    "QUERYCOORD_UPDATENEXTTARGETINTERVAL": "1",
+}
+"""Settings, as environment variables, by which Milvus looks for work several times a second: ms, the last one s.
+
+By its own it waits up to a second before it flushes, loads or releases: 11 s for a small collection, 5 s with these.
+"""
 
 
 class Milvus:
     """A Milvus server in a process of its own that can be killed, paused and started again. A context manager."""
 
-    def __init__(self, data: Path, cache: Path) -> None:
-        """Start it with a new data directory, and do not wait. `cache`: keeps its unpacked binary."""
+    def __init__(self, data: Path, cache: Path, settings: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Start it with a new data directory, and do not wait.
+
+        Args:
+            data: where it keeps its data; made if it is not there.
+            cache: keeps its unpacked binary.
+            settings: environment variables for it, such as QUICK.
+        """
         command = [sys.executable, "-m", "tests.milvus_server", str(data.resolve()), str(cache.resolve())]
         data.mkdir(parents=True, exist_ok=True)
         self.uri_file = data / URI_FILE
@@ -41,7 +64,10 @@ class Milvus:
         self._errors = data / "errors.txt"
         pipe = subprocess.PIPE
         with self._errors.open("w") as stderr:
-            self._process = subprocess.Popen(command, cwd=ROOT, stdin=pipe, stdout=pipe, stderr=stderr, text=True)
+            environment = os.environ | settings
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=stderr, text=True
+            )
 
     @cached_property
     def uri(self) -> str:
@@ -60,8 +86,12 @@ class Milvus:
         """End it with SIGKILL; its data stay."""
         self._tell("kill")
 
+    def terminate(self) -> None:
+        """End it with SIGTERM, and with SIGKILL if it is still there after `LEAVE_TIMEOUT_S`; its data stay."""
+        self._tell("terminate")
+
     def start(self) -> None:
-        """Start it again after `kill`, on the same port and data; does not wait until it answers."""
+        """Start it again after `kill` or `terminate`, on the same port and data; does not wait until it answers."""
         self._tell("start")
 
     def pause(self) -> None:
@@ -142,6 +172,13 @@ def _obey(server: Any) -> None:
             case "kill":
                 server.server_proc.kill()
                 server.server_proc.wait()
+            case "terminate":
+                server.server_proc.terminate()
+                try:
+                    server.server_proc.wait(LEAVE_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    server.server_proc.kill()
+                    server.server_proc.wait()
             case "start":
                 logs = {name: server.proc_fds[name] for name in ("stdout", "stderr")}
                 server.server_proc = subprocess.Popen(command, cwd=directory, env=environment, **logs)
