@@ -30,4 +30,5 @@ def test_a_tool_given_as_an_argument_is_pointed_to() -> None:
     done = run("train", "-m", "mind/config.yaml")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: python -m mind takes no train: run `python -m mind.train`\n"
+    assert run("trian").stderr == "error: python -m mind takes no trian: did you mean `python -m mind.train`?\n"
     assert run("index").stderr == "error: python -m mind takes no index: `python -m mind` lists the tools\n"

@@ -49,7 +49,7 @@ def test_what_is_mistyped_is_exit_code_2_and_no_page_of_usage(words: list[str], 
 
 
 @pytest.mark.parametrize(
-    "program", ["server", "indexer", "clients", "clients.gateway", "mind.prepare", "mind.infer", "mind.models"]
+    "program", ["server", "indexer", "clients", "clients.gateway", "mind", "mind.prepare", "mind.infer", "mind.models"]
 )
 def test_every_program_tells_its_version(program: str) -> None:
     done = run("-m", program, "--version")
