@@ -23,6 +23,7 @@ from mind.choice.trials import Blocked, EpochDone, Failed, Message, Pruned, Work
 from mind.config import Config, Effect, load_config, runner_keys
 from mind.data.paddlerec import write_eval, write_train
 from mind.errors import ArtifactError, ConfigError, DataError
+from tests.commands import run_here
 from tests.mind.test_train import CONFIG, ROOT
 from tests.mind.test_training import clustered, held_out
 from tests.server.test_metrics import sequences
@@ -379,7 +380,7 @@ def test_kill_9_and_go_on(tmp_path: Path, overrides: list[str]) -> None:
         newest_artifact(tmp_path)  # what `indexer build` and servers take
     push = re.search(r"to serve it: python -m (mind\.models push .*)", done.stdout)
     assert push
-    subprocess.run([sys.executable, "-m", *shlex.split(push[1])], cwd=ROOT, check=True, timeout=60)
+    assert run_here(*shlex.split(push[1])).returncode == 0
     assert newest_artifact(tmp_path).name in models
 
 
@@ -392,7 +393,6 @@ def test_kill_9_and_go_on(tmp_path: Path, overrides: list[str]) -> None:
     ],
 )
 def test_one_clear_line_and_no_traceback(tmp_path: Path, arguments: list[str], says: str) -> None:
-    words = [sys.executable, "-m", "mind.tune", "-m", str(CONFIG), "-o", f"runner.model_save_path={tmp_path}"]
-    done = subprocess.run([*words, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = run_here("mind.tune", "-m", CONFIG, "-o", f"runner.model_save_path={tmp_path}", *arguments)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and says in done.stderr
     assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []

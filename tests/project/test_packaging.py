@@ -14,6 +14,7 @@ import pytest
 
 from tests import ROOT
 from tests.canned_recall import CannedRecall, running
+from tests.commands import run_here
 
 UV = Path(sys.executable).parent / "uv"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -169,9 +170,7 @@ def test_the_version_is_said_once_and_told_everywhere() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", version)
     assert metadata.version("mind-recall") == version
     for command in ("clients", "clients.gateway", "indexer", "server"):
-        done = subprocess.run(
-            [sys.executable, "-m", command, "--version"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        done = run_here(command, "--version")
         assert done.stdout.strip() == version, command
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert newest and newest[1] == version
@@ -179,9 +178,7 @@ def test_the_version_is_said_once_and_told_everywhere() -> None:
 
 @pytest.mark.parametrize("command", ["clients", "indexer"])
 def test_a_shell_gets_completion(command: str) -> None:
-    env = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "COLUMNS": "120"}
-    shown = subprocess.run(
-        [sys.executable, "-m", command, "--show-completion", "bash"], cwd=ROOT, env=env, capture_output=True, text=True
-    )
+    env = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "COLUMNS": "120"}
+    shown = run_here(command, "--show-completion", "bash", env=env)
     assert shown.returncode == 0, shown.stderr
     assert "complete -o default" in shown.stdout
