@@ -5,7 +5,6 @@ same replaces it. The released collection is never touched.
 """
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +13,14 @@ import pyarrow as pa
 from indexer.catalogue import ItemCollection, now
 from indexer.errors import RefusedError
 from indexer.items.attributes import Attribute, Attributes
+from indexer.progress import Progress
 from indexer.verify import MIN_RECALL, RECALL_AT, Recall, check_contents, check_recall
 from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder, check_golden
 from mind.milvus.collection import (
     EMBEDDING,
     ITEM_ID,
+    MAX_MESSAGE_BYTES,
     METRIC,
     VECTOR_SOURCE,
     Fingerprint,
@@ -29,13 +30,7 @@ from mind.milvus.journal import journal_of
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Params, Row, Store
 
-MAX_MESSAGE_BYTES = 48 * 2**20
-"""Bytes of one insert; Milvus refuses more than 64 MiB."""
-
 _log = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
-"""Told the stage, rows done, rows in all."""
 
 
 @dataclass(frozen=True)

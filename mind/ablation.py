@@ -9,7 +9,7 @@ from rich.markdown import Markdown
 from rich.progress import track
 
 from mind.choice.ablation import VARIANTS, Scores, runs_of, table, validate_variants
-from mind.command import ConfigFile, Overrides, run
+from mind.command import ConfigFile, Overrides, Version, run
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 console = Console(highlight=False)
@@ -19,9 +19,10 @@ console = Console(highlight=False)
 def main(
     config: ConfigFile,
     override: Overrides = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Runs of every variant, with seeds 1, 2, ...")] = 3,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one core each.")] = 2,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs of every variant; their seeds are 1, 2, ...")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of runs at a time, one core each.")] = 2,
     output: Annotated[Path | None, typer.Option(help="Write the table here as Markdown.")] = None,
+    version: Version = False,
 ) -> None:
     """Train the recipe and every choice of it removed alone; validation metrics, mean and sample standard deviation.
 

@@ -56,16 +56,16 @@ class Weights:
     focus: Float32
     """[1] float32: power of an interest's own coupling in the weights of the residual."""
     golden_hist_index: Int64
-    """[G, L] int64, 0-padded on the right: rows of example histories."""
+    """[G, L] int64, 0-padded on the right: item rows of the golden histories, by which encoders are checked."""
     golden_seq_len: Int64
-    """[G] int64."""
+    """[G] int64: the items of each golden history."""
     golden_interest_vectors: Float32
-    """[G, K, D] float32: what the trained Paddle network gave for them."""
+    """[G, K, D] float32: the interest vectors that the trained Paddle network gave for the golden histories."""
     projection: Float32 | None = None
     """[D + 1, D] float32: the linear layer before the ReLU, its bias last; None without `projection: relu`."""
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
-        """All arrays by name, those that are not None."""
+        """The arrays by name; those that this model does not have are left out."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
 
@@ -79,9 +79,9 @@ class Artifact:
     data: dict[str, Any] = field(default_factory=dict)
     """Fingerprint of the data: sha256 of the training, validation and feature files, users, interactions."""
     metrics: dict[str, Any] = field(default_factory=dict)
-    """Validation metrics of the epoch that was kept, as fractions; the curves; the runner's keys."""
+    """The epoch that was kept, its loss and validation metrics as fractions, all epochs, and the `runner` keys."""
     created_at: str = ""
-    """ISO 8601, UTC."""
+    """When the model was written: ISO 8601, UTC."""
 
     @property
     def vocabulary(self) -> Vocabulary:

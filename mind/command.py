@@ -44,8 +44,8 @@ Version = Annotated[
 ]
 
 
-def run(app: typer.Typer) -> None:
-    """Run a command line; errors that a user can mend are one line on stderr and exit code 1.
+def run(app: typer.Typer) -> NoReturn:
+    """Run a command line and exit; errors that a user can mend are one line on stderr and exit code 1.
 
     SIGTERM ends it as Ctrl-C does: what it has begun to write is removed.
     """
@@ -55,6 +55,7 @@ def run(app: typer.Typer) -> None:
     except MindError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    sys.exit(0)
 
 
 def call(app: typer.Typer, arguments: Sequence[str] | None = None, renamed: Mapping[str, str] | None = None) -> Any:

@@ -39,7 +39,7 @@ class _Section(BaseModel):
 
 
 class Optimizer(_Section):
-    """`hyper_parameters.optimizer`."""
+    """The section `hyper_parameters.optimizer`: how the weights are learnt."""
 
     class_: Literal["Adam"] = Field(default="Adam", alias="class")
     """Adam, with moments updated only for the rows of the item table that a batch touches (lazy mode)."""
@@ -50,7 +50,7 @@ class Optimizer(_Section):
 
 
 class HyperParameters(_Section):
-    """`hyper_parameters`: what defines the model; kept inside the artifact."""
+    """The section `hyper_parameters`: what defines the model; an artifact keeps it."""
 
     optimizer: Optimizer = Optimizer()
     """How the weights are learnt."""
@@ -108,7 +108,7 @@ class HyperParameters(_Section):
 
 
 class Runner(_Section):
-    """`runner`: where data lies and how long to train."""
+    """The section `runner`: where data lies and how long to train."""
 
     train_data_dir: Annotated[Path, Effect.NOTHING] = Path("data/movielens-100k/train")
     """Directory of training files, `uid,item_id,time` a line."""
@@ -212,7 +212,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
 
 
 def explain(error: ValidationError, model: type[BaseModel] | None = None, secret: Collection[str] = ()) -> str:
-    """The faults that pydantic found, one line each: key, what is wrong, the value unless the key is secret.
+    """Describe the faults that pydantic found, one line each: the key, what is wrong, the value unless it is secret.
 
     Args:
         error: what pydantic raised.

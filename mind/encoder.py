@@ -21,7 +21,7 @@ class Encoder(Protocol):
     """Turns histories into interest vectors. Implementations need not be thread-safe."""
 
     name: str
-    """Shown by GetServerInfo."""
+    """The name that the server shows for the encoder."""
     inline: bool
     """Whether a batch is encoded so fast that handing it to a thread would cost more."""
 

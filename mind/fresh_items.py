@@ -17,7 +17,7 @@ from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 
 MAX_NEIGHBOURS = 20
-"""Most items that a vector is derived from."""
+"""The most items that a vector is derived from."""
 STRETCH = 1 / 3
 """How far the mean of the neighbours is stretched to their own length: 0 leaves it, 1 makes it as long as they are."""
 _NEAREST = 50  # items with the nearest numbers that speak for a number
@@ -26,7 +26,7 @@ _FITTED = 20_000  # items on which the weights of the attributes are fitted, at 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The items that users had together with a new one."""
+    """The items that users had together with a new item."""
 
     item_id: Int64
     """[n] int64, the heaviest first; n is `MAX_NEIGHBOURS` at most and at least 1."""
@@ -190,7 +190,7 @@ class _Nearest:
 
 
 def _flat(column: Any) -> tuple[Int64, Any]:
-    """Whose value it is, and the values, one after the other; nulls and empty texts are none."""
+    """Flatten a column: the item of each value, and the values; nulls and empty texts are left out."""
     if pa.types.is_list(column.type):
         owner, values = pc.list_parent_indices(column).to_numpy(), pc.list_flatten(column)
     else:
@@ -205,5 +205,5 @@ def _is_number(kind: Any) -> bool:
 
 
 def _numbers(column: Any) -> Any:
-    """[N] float64, NaN for null."""
+    """A column as numbers: [N] float64, NaN for null."""
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mind.command import run
+from mind.command import Version, run
 from mind.config import HyperParameters
 from mind.paddlerec.checkpoint import Checkpoint
 from mind.paddlerec.convert import OPTIONS, import_checkpoint
@@ -50,12 +50,13 @@ def main(
     ] = None,
     train_data: Annotated[
         Path | None,
-        typer.Option(help="PaddleRec's training lines, a file or directory: counts how popular each item is."),
+        typer.Option(help="PaddleRec's training lines, a file or a directory, which tell how popular each item is."),
     ] = None,
     ignore: Annotated[
         list[str] | None,
         typer.Option(metavar="LAYER", help="A layer of a changed network that its interest vectors do not depend on."),
     ] = None,
+    version: Version = False,
 ) -> None:
     """Turn a PaddleRec MIND checkpoint into an artifact that gives the same interest vectors.
 

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from mind.artifact import Artifact, load_artifact, newest_artifact
-from mind.command import ConfigFile, Overrides, run
+from mind.command import ConfigFile, Overrides, Version, run
 from mind.config import load_config
 from mind.data.files import check_outputs, replacing
 from mind.data.paddlerec import read_eval
@@ -26,7 +26,7 @@ from mind.errors import MindError
 from mind.evaluation import metrics
 from mind.evaluation.analysis import Agreement
 from mind.evaluation.candidates import Served, read_candidates
-from mind.evaluation.evaluate import Evaluation, OnStep, agreements, evaluate, measure
+from mind.evaluation.evaluate import Evaluation, Lists, Measured, OnStep, agreements, evaluate, measure
 from mind.evaluation.lists import EncoderName, make_lists, other_training_data
 
 EPILOG = """Examples:
@@ -45,7 +45,13 @@ def main(
     override: Overrides = None,
     top_n: Annotated[
         list[int] | None,
-        typer.Option("-top_n", "--top-n", min=1, max=10_000, help="Cut-off of the metrics. Repeatable; 20 and 50."),
+        typer.Option(
+            "-top_n",
+            "--top-n",
+            min=1,
+            max=10_000,
+            help="Length of the lists that metrics are measured at. Repeatable; 20 and 50 if not given.",
+        ),
     ] = None,
     artifact: Annotated[
         Path | None, typer.Option(help="Model directory; the newest under runner.model_save_path otherwise.")
@@ -67,6 +73,7 @@ def main(
     titles: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CSV or Parquet with item_id and title, for the report.")
     ] = None,
+    version: Version = False,
 ) -> None:
     """Evaluate a model on the test users: exact search over all items, beside three baselines.
 
@@ -92,22 +99,32 @@ def main(
         if doubt:
             lists.notes.insert(0, doubt)
         measured = {name: measure(ranked, cases) for name, ranked in lists.ranked.items()}
-        scores = {name: found.curves.at(cutoffs) for name, found in measured.items()}
         seed = settings.runner.seed
         evaluation = evaluate(model, cases, lists, measured, cutoffs, seed, on_step) if files else None
     title = f"model {model.model_version} on {len(cases):,} test users, per cent"
+    _print_scores(title, model, lists, measured, cutoffs)
+    if evaluation:
+        _write_files(evaluation, output, html, item_titles)
+        console.print(f"written: {', '.join(map(str, files))}", soft_wrap=True, markup=False)
+
+
+def _print_scores(
+    title: str, model: Artifact, lists: Lists, measured: dict[str, Measured], cutoffs: tuple[int, ...]
+) -> None:
+    scores = {name: found.curves.at(cutoffs) for name, found in measured.items()}
     console.print(_table(scores, cutoffs, title, "\n".join(lists.notes)))
     agreed = agreements(model, lists, cutoffs)
     for name, served in lists.served.items():
         console.print(_served_line(model, name, served, agreed.get(name)), soft_wrap=True)
-    if evaluation and output:
+
+
+def _write_files(evaluation: Evaluation, output: Path | None, html: Path | None, titles: dict[int, str]) -> None:
+    if output:
         _write(output, json.dumps(_plain(evaluation), indent=2, allow_nan=False))
-    if evaluation and html:
+    if html:
         from mind.evaluation.report import render
 
-        _write(html, render(evaluation, item_titles))
-    if files:
-        console.print(f"written: {', '.join(map(str, files))}", soft_wrap=True, markup=False)
+        _write(html, render(evaluation, titles))
 
 
 def _instead_of(server: str, top_n: int, test_data_dir: Path) -> str:

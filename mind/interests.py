@@ -48,7 +48,7 @@ def leading(vectors: Float32, cosine: float) -> Mask:
 def as_if_each_searched(
     hits: Hits, leads: Mask, vectors: Float32, vocabulary: Vocabulary, item_embedding: Float32, limit: int
 ) -> Hits:
-    """What each interest of a user would have found among the hits of those that were searched.
+    """What each interest of a user would have found among the hits of the interests that were searched.
 
     A user whose interests were all searched keeps the hits as they are. Those of another are a pool, which each of its
     interests ranks anew: equal scores by item, and alike whoever else is in the batch.
@@ -84,7 +84,7 @@ class _Pool:
     """The distinct items among the hits of each user, ascending by user and item, in columns of P."""
 
     def __init__(self, user: Int64, interest: Int64, item_ids: Int64, scores: Float32) -> None:
-        """Columns of the hits; `user` ascends."""
+        """Take the hits of all users in columns, of which `user` ascends."""
         order = np.lexsort((item_ids, user))
         self.user, self.item_ids = user[order], item_ids[order]
         first = np.ones(len(order), bool)
@@ -93,7 +93,7 @@ class _Pool:
         self._entry, self._interest, self._scores = np.cumsum(first) - 1, interest[order], scores[order]  # of every hit
 
     def scored(self, vectors: Float32, vocabulary: Vocabulary, item_embedding: Float32) -> Float32:
-        """What every interest of its user makes of each item, [P, K] float32; -inf if it cannot tell, or is zero."""
+        """Score each item by every interest of its user, [P, K] float32; -inf if it is unknown or the interest zero."""
         row = vocabulary.item_index(self.item_ids)
         embedding = item_embedding[row]
         scores = np.full((len(row), vectors.shape[1]), -np.inf, np.float32)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mind.artifact import load_artifact, newest_artifact
-from mind.command import run
+from mind.command import Version, run
 from mind.plane import item_map
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -18,6 +18,7 @@ def main(
     artifact: Annotated[Path, typer.Option(help="Model directory, or a directory of models: the newest then.")],
     output: Annotated[Path, typer.Option(dir_okay=False, help="JSON file to write.")],
     items: Annotated[int, typer.Option(min=2, help="Items on the map, the most popular ones.")] = 5_000,
+    version: Version = False,
 ) -> None:
     """Draw a model's items on a plane, for the explorer page of the HTTP gateway."""
     model = load_artifact(newest_artifact(artifact))

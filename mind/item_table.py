@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from mind.data.features import ItemFeatures  # which reads files, as serving never does
 
 RANDOM_SHARE = 0.3
-"""What is left of a random start: items that begin alike must be able to part."""
+"""The share of the random start that stays, so that items which begin alike can still become different."""
 
 
 class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
@@ -50,7 +50,7 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
                 )
 
     def forward(self, item_index: paddle.Tensor) -> paddle.Tensor:
-        """Vectors of rows.
+        """Look up the vectors of rows.
 
         Args:
             item_index: [...] int64 rows, 0 being padding.
@@ -81,7 +81,7 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
         self.embedding.weight.set_value(start)
 
     def dense(self, batch_size: int = 100_000) -> Float32:
-        """One vector an item, [N + 1, D] float32: what the network computes with when it does not train."""
+        """The vector of every item, [N + 1, D] float32, with which the network computes when it does not train."""
         if not self.names:
             return np.array(self.embedding.weight.numpy())
         training = self.training

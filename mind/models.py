@@ -34,7 +34,7 @@ from mind.choice.comparison import (
     spread,
 )
 from mind.choice.manifests import Model, Shelf, read_shelf
-from mind.command import run
+from mind.command import Version, run
 from mind.errors import ArtifactError
 from mind.evaluation.metrics import SHOWN
 from mind.transfer import Models
@@ -48,7 +48,7 @@ Metric = Annotated[str, typer.Option(metavar="NAME", help="Validation metric to 
 
 
 @app.callback()
-def main() -> None:
+def main(version: Version = False) -> None:
     """Look over trained models: what there is, what their settings are worth, which is the best.
 
     Everything comes from the manifests; metrics are those of the validation users, never of the test users.
@@ -58,7 +58,7 @@ def main() -> None:
 @app.command("list", epilog="Example: python -m mind.models list artifacts")
 def list_(
     directory: Directory,
-    output_format: Annotated[Literal["table", "json"], typer.Option("--format", help="For people or programs.")]
+    output_format: Annotated[Literal["table", "json"], typer.Option("--format", help="A table, or JSON for programs.")]
     = "table",
 ) -> None:  # fmt: skip
     """List the models, newest first, and what is wrong with those that cannot be used."""
@@ -77,7 +77,10 @@ def list_(
 def compare(
     directory: Directory,
     version: Annotated[
-        list[str] | None, typer.Argument(metavar="[VERSION]...", help="Only these models; a few first digits do.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[VERSION]...", help="Compare only these models; the first digits of a version are enough."
+        ),
     ] = None,
     metric: Metric = DEFAULT_METRIC,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all of it as one HTML page.")] = None,
@@ -116,7 +119,8 @@ def best(
     directory: Directory,
     metric: Metric = DEFAULT_METRIC,
     data: Annotated[
-        str | None, typer.Option(metavar="DIGEST", help="Choose among the models of this data, see list.")
+        str | None,
+        typer.Option(metavar="DIGEST", help="Choose among the models of these data; `list` shows the digest."),
     ] = None,
 ) -> None:
     """Print the path of the best model, alone on standard output; ties go to the older one."""
@@ -144,7 +148,7 @@ def push(
         str, typer.Argument(metavar="URL", help="Directory or URL of models; servers and indexer read it.")
     ],
 ) -> None:
-    """Bring a model to where servers and indexer load it from.
+    """Copy a model to where servers and the indexer load it from.
 
     The URL is one that fsspec opens: s3:// needs the package s3fs, gs:// gcsfs. The manifest goes last, so nobody loads
     half a model; a push that was cut off is done by the next.
@@ -193,7 +197,7 @@ def _list_table(models: list[Model]) -> Table:
 
 
 def _name(model: Model) -> str:
-    """The version, and the directory where that is called otherwise."""
+    """The version of a model, and its directory if that has another name."""
     return model.version if model.path.name == model.version else f"{model.version} in {model.path.name}"
 
 

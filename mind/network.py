@@ -179,7 +179,7 @@ def squash(capsule: paddle.Tensor) -> paddle.Tensor:
 
 
 def _coupling(logits: paddle.Tensor, valid: paddle.Tensor, over_interests: bool) -> paddle.Tensor:
-    """How much of each behaviour goes to each interest: [B, K, L] from [B or 1, K, L], zero at padding."""
+    """How much of each history item goes to each interest: [B, K, L] from logits [B or 1, K, L], zero at padding."""
     return functional.softmax(logits, axis=1) * valid if over_interests else _masked_softmax(logits, valid)
 
 

@@ -9,7 +9,7 @@ from mind.paddle_runtime import has_gpu, paddle
 from mind.sequences import Int64
 
 GPU_BATCH_SIZES = (1, 8, 64, 256)
-"""Batches that a GPU is set up for."""
+"""The batch sizes for which a GPU is warmed up."""
 
 
 class PaddleEncoder:
@@ -19,7 +19,7 @@ class PaddleEncoder:
     inline = False
 
     def __init__(self, network: MIND, batch_sizes: tuple[int, ...] = ()) -> None:
-        """Encode with a network that may still be training: weights are read at every call.
+        """Take a network that may still be training: its weights are read at every call.
 
         `batch_sizes`: ascending; batches are padded to one of them, or cut into the largest. A GPU sets itself up for
         every new shape, which takes longer than the work. Empty leaves batches as they are.
@@ -29,7 +29,7 @@ class PaddleEncoder:
 
     @classmethod
     def from_artifact(cls, artifact: Artifact, device: str = "cpu") -> "PaddleEncoder":
-        """The network with an artifact's weights, the item table included, on a device and warm.
+        """Make an encoder of an artifact's weights on a device, warmed up.
 
         Args:
             artifact: the model.
@@ -86,6 +86,6 @@ class PaddleEncoder:
 
 
 def check_device(device: str) -> None:
-    """Raises ConfigError if a GPU is asked for and there is none."""
+    """Refuse to go on if a GPU is asked for and there is none. Raises ConfigError."""
     if device == "gpu" and not has_gpu():
         raise ConfigError("device is gpu, but this Paddle has no GPU: install paddlepaddle-gpu, or say cpu or auto")

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from mind.artifact import Artifact, Float32
 
 GRID = 4096
-"""Coordinates of items are whole numbers below this."""
+"""The coordinates of items are whole numbers below this number."""
 
 
 def item_map(artifact: Artifact, items: int) -> dict[str, Any]:
-    """The most popular items on the plane that tells them apart best.
+    """Put the most popular items on the plane that shows most of their variance.
 
     Directions alone count, for items and interests: `xy = (v / |v| - mean) @ axes`, then `(xy - low) * scale` is on
     the grid.
@@ -51,7 +51,7 @@ def item_map(artifact: Artifact, items: int) -> dict[str, Any]:
 
 
 def _unit(vectors: Float32) -> npt.NDArray[np.float64]:
-    """[N, D] rows of length 1; rows of zeros stay."""
+    """Scale the rows of [N, D] to length 1; rows of zeros stay."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: npt.NDArray[np.float64] = vectors / np.maximum(lengths, 1e-12).astype(np.float64)
     return unit

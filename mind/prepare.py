@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mind.command import run
+from mind.command import Version, run
 from mind.data.datasets import DATASETS, data_file
 from mind.data.download import fetch
 from mind.data.interactions import Interactions, Report, read_interactions
@@ -70,7 +70,9 @@ def main(
     header: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME,NAME,..", help="All columns of a CSV file that has no header.", rich_help_panel=FILES
+            metavar="NAME,NAME,..",
+            help="Names of all columns, for a CSV file without a header line.",
+            rich_help_panel=FILES,
         ),
     ] = None,
     max_malformed: Annotated[
@@ -98,6 +100,7 @@ def main(
         int, typer.Option(min=2, help="Users with fewer interactions are dropped.", rich_help_panel=SPLIT)
     ] = 5,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split of the users.", rich_help_panel=SPLIT)] = 2024,
+    version: Version = False,
 ) -> None:
     """Turn interactions into training and evaluation data.
 
@@ -117,14 +120,10 @@ def main(
             parts, items = _split(data.interactions, data.report, seed, min_interactions), data.items
     else:
         _refuse(context, "a file", [NAMES])
+        columns = header.split(",") if header else None
+        separator = "\t" if delimiter == "tab" else delimiter
         found = read_interactions(
-            data_file(source),
-            user,
-            item,
-            time,
-            delimiter="\t" if delimiter == "tab" else delimiter,
-            header=header.split(",") if header else None,
-            max_malformed=max_malformed,
+            data_file(source), user, item, time, delimiter=separator, header=columns, max_malformed=max_malformed
         )
         parts = _split(*found, seed, min_interactions)
     write_split(output, parts, items)
@@ -133,7 +132,7 @@ def main(
 
 
 def _refuse(context: typer.Context, source: str, panels: Sequence[str]) -> None:
-    """Options that would be ignored, where they are on the command line."""
+    """Refuse options on the command line that would be ignored."""
     for option in context.command.params:
         origin = context.get_parameter_source(option.name or "")
         given = origin is not None and origin.name == "COMMANDLINE"

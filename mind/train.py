@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mind.artifact import check_writable
-from mind.command import ConfigFile, Overrides, run
+from mind.command import ConfigFile, Overrides, Version, run
 from mind.config import Config, load_config
 from mind.evaluation.metrics import SELECTED_BY, SHOWN
 from mind.training.checkpoint import Checkpoint
@@ -39,6 +39,7 @@ def main(
     config: ConfigFile,
     override: Overrides = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint that a killed run left behind.")] = True,
+    version: Version = False,
 ) -> None:
     """Train MIND and write the best epoch as an artifact under runner.model_save_path.
 

@@ -20,15 +20,15 @@ from mind.errors import ArtifactError
 CACHE = Path("~/.cache/mind-recall")
 """Where models from URLs are kept by default."""
 CACHED = 4
-"""Models that the cache keeps, those used last."""
+"""The number of models that the cache keeps: those that were used last."""
 _LONGEST_REASON = 300
 
 
 class Models:
-    """One directory per model version, here or elsewhere."""
+    """A place that has one directory per model version: a local directory or a URL."""
 
     def __init__(self, where: str | Path, cache: Path = CACHE) -> None:
-        """Nothing is opened before it is needed.
+        """Name a place; nothing is opened before it is needed.
 
         Args:
             where: a directory or a URL.
@@ -68,7 +68,7 @@ class Models:
         return self._fetch(max(created)[1].split("/")[-2])
 
     def push(self, path: Path) -> bool:
-        """Bring a model there, whole or not at all.
+        """Copy a model to the place, whole or not at all.
 
         Returns:
             Whether it had to be copied; otherwise it was there already.

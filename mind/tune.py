@@ -19,11 +19,11 @@ from rich.text import Text
 from mind.choice.comparison import DEFAULT_METRIC, percent, plain
 from mind.choice.search import Running, Search, open_search
 from mind.choice.study import Outcome, Study, best_of
-from mind.command import ConfigFile, Overrides, run
+from mind.command import ConfigFile, Overrides, Version, run
 from mind.errors import ConfigError
 
 TOP = 10
-"""Trials that the table at the end shows."""
+"""The most trials that the table at the end shows."""
 EPILOG = """Example:
 
 python -m mind.tune -m mind/config.yaml --trials 20 --space 'hyper_parameters.embedding_dim=[32, 64, 128]'
@@ -45,14 +45,15 @@ def main(
         ),
     ] = None,
     override: Overrides = None,
-    trials: Annotated[int, typer.Option(min=1, help="Trials in all, those of earlier runs included.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials, those of earlier runs included.")] = 20,
     metric: Annotated[str, typer.Option(metavar="NAME", help="Validation metric to maximise.")] = DEFAULT_METRIC,
     study: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Where the search is kept; study.jsonl beside the models if not given."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Trials at a time, one core each if more than one.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of trials at a time, one core each if more than one.")] = 1,
     prune: Annotated[bool, typer.Option(help="Stop trials that are worse than the median at the same epoch.")] = True,
+    version: Version = False,
 ) -> None:
     """Search for settings: every trial trains MIND, the validation users decide, each model becomes an artifact.
 
@@ -109,7 +110,7 @@ def _run(search: Search, study: Study, trials: int, jobs: int, metric: str) -> N
 
 
 def _line(outcome: Outcome, metric: str) -> Text:
-    """How a trial went."""
+    """A line that tells how a trial went."""
     settings = ", ".join(f"{_short(key)} {plain(value)}" for key, value in outcome.settings.items())
     if outcome.repeats is not None:
         how = Text(f"as #{outcome.repeats}", "dim")

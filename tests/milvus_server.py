@@ -2,9 +2,9 @@
 
     python -m tests.milvus_server DATA_DIRECTORY BINARY_CACHE
 
-Prints the URI once the server is healthy, then obeys the lines `kill`, `start`, `pause` and `resume`, and answers each
-with itself; `Milvus` is the other side. Its embedded etcd needs port 2380, which cannot be moved: runs on one machine
-take turns, by a lock file.
+Prints the URI once the server is healthy, then obeys the lines `kill`, `terminate`, `start`, `pause` and `resume`, and
+answers each with itself; `Milvus` is the other side. Its embedded etcd needs port 2380, which cannot be moved: runs on
+one machine take turns, by a lock file.
 """
 
 import fcntl
@@ -27,6 +27,7 @@ import psutil
 
 from tests import ROOT
 
+LEAVE_TIMEOUT_S = 20
 START_TIMEOUT_S = 90
 URI_FILE = "uri.txt"
 QUICK = {
@@ -85,8 +86,12 @@ class Milvus:
         """End it with SIGKILL; its data stay."""
         self._tell("kill")
 
+    def terminate(self) -> None:
+        """End it with SIGTERM, and with SIGKILL if it is still there after `LEAVE_TIMEOUT_S`; its data stay."""
+        self._tell("terminate")
+
     def start(self) -> None:
-        """Start it again after `kill`, on the same port and data; does not wait until it answers."""
+        """Start it again after `kill` or `terminate`, on the same port and data; does not wait until it answers."""
         self._tell("start")
 
     def pause(self) -> None:
@@ -167,6 +172,13 @@ def _obey(server: Any) -> None:
             case "kill":
                 server.server_proc.kill()
                 server.server_proc.wait()
+            case "terminate":
+                server.server_proc.terminate()
+                try:
+                    server.server_proc.wait(LEAVE_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    server.server_proc.kill()
+                    server.server_proc.wait()
             case "start":
                 logs = {name: server.proc_fds[name] for name in ("stdout", "stderr")}
                 server.server_proc = subprocess.Popen(command, cwd=directory, env=environment, **logs)

@@ -12,7 +12,7 @@ from fastapi.staticfiles import StaticFiles
 from clients.gateway import article, pages, problems, v1
 from clients.gateway.backend import Backend
 from clients.gateway.catalogue import Catalogue
-from clients.gateway.door import BoundedBody, SecurityHeaders
+from clients.gateway.middleware import BoundedBody, SecurityHeaders
 from clients.gateway.settings import Settings
 
 _DESCRIPTION = """HTTP and JSON for the recall service, which speaks gRPC.

@@ -10,8 +10,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from clients.gateway.backend import BackendOf
-from clients.gateway.door import refuse_other_sites
 from clients.gateway.ids import ItemId
+from clients.gateway.middleware import refuse_other_sites
 from clients.gateway.problems import OF_EVERY_CALL, ProblemError, responses
 from clients.gateway.settings import Settings
 from clients.gateway.v1 import TopK

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from indexer.build import Progress
 from indexer.catalogue import ItemCollection, before_live, find, fingerprint_of, item_collections, live_one
 from indexer.items.changes import Proposal, Summary, Upsert, neighbours_of, proposal_from_neighbours, stage_deletes
 from indexer.items.journal import Journal
 from indexer.model import load_model
+from indexer.progress import Progress
 from mind.artifact import Artifact
 from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE, VectorSource
 from mind.milvus.journal import CHANGED_AT, DELETE, NAMES, NEIGHBOURS, OP, journal_of

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from indexer.build import Progress
 from indexer.catalogue import now
 from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import ARROW, absent_of
 from indexer.items.item_files import ItemFile
 from indexer.items.journal import Journal
+from indexer.progress import Progress
 from mind.artifact import Artifact, Float32
 from mind.fresh_items import AttributeVectors, Neighbours, count_neighbours, from_neighbours
 from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE, VectorSource

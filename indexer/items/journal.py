@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from indexer.build import MAX_MESSAGE_BYTES, Progress
 from indexer.catalogue import ItemCollection, fingerprint_of
 from indexer.errors import RefusedError
-from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
+from indexer.progress import Progress
+from mind.milvus.collection import EMBEDDING, ITEM_ID, MAX_MESSAGE_BYTES, VECTOR_SOURCE
 from mind.milvus.journal import APPLIED, DELETE, FIELDS, OP, PENDING
 from mind.milvus.store import Row, Store
 

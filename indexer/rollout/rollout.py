@@ -5,8 +5,8 @@ Whatever ends it half way, the collection that was live stays so until the switc
 
 from dataclasses import dataclass
 
-from indexer.build import Progress
 from indexer.items.carry_over import Carried, CarryOver
+from indexer.progress import Progress
 from indexer.rollout.choice import Choice, check_publish, check_rollback
 from indexer.rollout.switch import switch
 from indexer.users.encode import Encoded, encode_users

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from indexer.build import Index, Progress
+from indexer.build import Index
 from indexer.errors import TuningError
+from indexer.progress import Progress
 from indexer.verify import RECALL_AT
 from mind.artifact import Artifact, Float32
 from mind.data.paddlerec import data_files, read_eval, read_train

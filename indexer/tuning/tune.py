@@ -12,9 +12,10 @@ from statistics import median
 
 import pyarrow as pa
 
-from indexer.build import Index, Progress, fill
+from indexer.build import Index, fill
 from indexer.errors import IndexerError, RefusedError, TuningError
 from indexer.items.attributes import Attribute, Attributes
+from indexer.progress import Progress
 from indexer.tuning.candidates import DEFAULT, TYPES, ladders, plans, rungs_from
 from indexer.tuning.measure import (
     BUCKET,

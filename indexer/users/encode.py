@@ -8,9 +8,9 @@ deleted meanwhile does not come back. Servers do the same (`server.users.vectors
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from indexer.build import Progress
 from indexer.errors import RefusedError
 from indexer.model import load_model
+from indexer.progress import Progress
 from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder, check_golden
 from mind.milvus.collection import is_item_collection

@@ -20,7 +20,7 @@ DEFAULT_METRIC = SELECTED_BY
 """Ranks models unless another one is named: the metric that chose their epochs."""
 NOT_RECORDED = "not recorded"
 BARS = "▁▂▃▄▅▆▇█"
-"""The heights of a sparkline."""
+"""The bars of a sparkline, from low to high."""
 
 
 def settings_of(model: Model) -> dict[str, Any]:
@@ -47,33 +47,33 @@ class Group:
     """Models of the same settings and data."""
 
     models: tuple[Model, ...]
-    """Older ones first, each version once."""
+    """The members, older ones first, each version once."""
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Of every member."""
+        """What was chosen for the members, the same for all of them, by dotted key."""
         return settings_of(self.models[0])
 
     def values(self, metric: str) -> list[float]:
-        """What the members that have it score."""
+        """The metric of each member that has it, in the order of `models`."""
         return [model.manifest.metrics.valid[metric] for model in self.models if metric in model.manifest.metrics.valid]
 
     def mean(self, metric: str) -> float | None:
-        """Mean over the members; None if none was validated."""
+        """The metric's mean over the members that have it; None if no member has it."""
         values = self.values(metric)
         return statistics.fmean(values) if values else None
 
     def sd(self, metric: str) -> float | None:
-        """Sample standard deviation over the members (n - 1); None for fewer than two."""
+        """The metric's sample standard deviation over the members (n - 1); None for fewer than two."""
         values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
 
     def curves(self, metric: str) -> list[list[float]]:
-        """Per member, the metric after every epoch, as far as the manifest has it; `loss` is a metric too."""
+        """The metric after every epoch, for each member whose manifest has it; `loss` counts as a metric."""
         return [curve for model in self.models if (curve := _curve(model, metric))]
 
     def curve(self, metric: str) -> list[float]:
-        """Mean over the members, as far as all of them trained."""
+        """The mean of the members' curves, up to the epoch that all of them reached."""
         return [statistics.fmean(values) for values in zip(*self.curves(metric), strict=False)]
 
 
@@ -103,36 +103,36 @@ def group(models: Iterable[Model]) -> list[Group]:
 
 
 def ranked(groups: Iterable[Group], metric: str) -> list[Group]:
-    """The best mean first, older groups before newer ones that tie, those without the metric last."""
+    """Sort groups by the mean of a metric, the best first; older groups win ties, those without the metric are last."""
     by_age = sorted(groups, key=lambda one: one.models[0].age)
     return sorted(by_age, key=lambda one: -1.0 if (mean := one.mean(metric)) is None else mean, reverse=True)
 
 
 def differing(groups: list[Group]) -> list[str]:
-    """The keys in which at least two groups are known to differ, in the order of the configuration."""
+    """The keys of the settings in which at least two groups are known to differ, in the order of the configuration."""
     keys = dict.fromkeys(key for one in groups for key in one.settings)
     return [key for key in keys if len({repr(one.settings[key]) for one in groups if key in one.settings}) > 1]
 
 
 def shown_value(one: Group, key: str) -> str:
-    """A setting for people; says where the manifest left it to the default, or is too old to tell."""
+    """The text of a setting in tables; it tells a default, and a manifest that is too old to know the key."""
     text = plain(one.settings.get(key, NOT_RECORDED))
     return f"{text} (default)" if all(key in defaulted(model) for model in one.models) else text
 
 
 def labels(count: int) -> list[str]:
-    """A, B, ... Z, A1, B1, ...: short names for rows."""
+    """Short names for the rows of a table: A, B, ... Z, A1, B1, ..."""
     return [chr(65 + i % 26) + (str(i // 26) if i >= 26 else "") for i in range(count)]
 
 
 def spread(one: Group, metric: str) -> str:
-    """`35.40 ± 0.21`, in per cent; without a spread for one model alone."""
+    """A group's mean and standard deviation in per cent, `35.40 ± 0.21`; the mean alone for one model."""
     sd = one.sd(metric)
     return percent(one.mean(metric)) + ("" if sd is None else f" ± {100 * sd:.2f}")
 
 
 def epochs_kept(one: Group) -> str:
-    """`6` or `6-8`: the epochs whose weights the models have."""
+    """The epochs whose weights the models have: `6`, or `6-8` where they differ."""
     epochs = [model.manifest.metrics.epoch for model in one.models if model.manifest.metrics.epoch]
     if not epochs:
         return ""
@@ -140,18 +140,18 @@ def epochs_kept(one: Group) -> str:
 
 
 def sparkline(values: list[float], low: float, high: float) -> str:
-    """One bar a value; `low` and `high` are the ends of the scale, the same for all that are compared."""
+    """Values as a row of bars, one for each; `low` and `high` are the ends of the scale."""
     scale = (len(BARS) - 1) / (high - low) if high > low else 0
     return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
 def percent(value: float | None) -> str:
-    """`35.40`; nothing for nothing."""
+    """A fraction in per cent, `35.40`; empty for None."""
     return "" if value is None else f"{100 * value:.2f}"
 
 
 def plain(value: object) -> str:
-    """A value of the configuration; of a fraction four digits, which are enough to tell models apart."""
+    """The text of a value of the configuration; fractions have four digits."""
     if isinstance(value, list):
         return "[" + ", ".join(map(plain, value)) + "]"
     if isinstance(value, bool):
@@ -160,7 +160,7 @@ def plain(value: object) -> str:
 
 
 def metrics_of(models: Iterable[Model]) -> list[str]:
-    """The metrics that at least one model has."""
+    """The names of the metrics that at least one of the models has."""
     return list(dict.fromkeys(name for model in models for name in model.manifest.metrics.valid))
 
 

@@ -48,9 +48,9 @@ class Data(_Part):
     files: dict[str, str] = {}
     """Training files by name, with their sha256."""
     valid: dict[str, str] | None = None
-    """Validation files likewise; None in models of earlier releases and in those that were not validated."""
+    """Validation files by name, with their sha256; None if there were none, or an earlier release wrote the model."""
     item_features: dict[str, str] = {}
-    """The file of item features; a choice of the model, so no part of `digest`."""
+    """The file of item features by name, with its sha256; it is a setting of the model, so no part of `digest`."""
     users: int | None = None
     interactions: int | None = None
 
@@ -82,7 +82,7 @@ class Manifest(_Part):
 
 @dataclass(frozen=True)
 class Model:
-    """A model on disk, its tensors unread."""
+    """A model on disk, of which only the manifest has been read."""
 
     path: Path
     manifest: Manifest
@@ -90,16 +90,16 @@ class Model:
 
     @property
     def version(self) -> str:
-        """The content's name."""
+        """The version of the model, which names its content."""
         return self.manifest.model_version
 
     @property
     def age(self) -> tuple[str, str]:
-        """Sorts older models first; those of the same second by version."""
+        """A sort key: older models come first, models of the same second by version."""
         return self.manifest.created_at, self.version
 
     def as_row(self) -> dict[str, Any]:
-        """What programs are told of the model."""
+        """The model as plain data, for programs."""
         manifest = self.manifest
         hyper, data, metrics = manifest.hyper_parameters, manifest.data, manifest.metrics
         return {
@@ -174,7 +174,7 @@ def read_shelf(directory: Path) -> Shelf:
 
 
 def _model_directories(directory: Path) -> list[Path]:
-    """Those that hold a part of a model; what starts with a dot is still being written."""
+    """The subdirectories that hold a part of a model; one that starts with a dot is still being written."""
     if (directory / MANIFEST).is_file():
         return [directory]
     try:
@@ -206,7 +206,7 @@ def _read_model(path: Path) -> Model:
 
 
 def _check_complete(file: Path) -> None:
-    """Hold the size of a safetensors file to its header: eight bytes of length, JSON, then the tensors."""
+    """Check the size of a safetensors file against its header: eight bytes of length, JSON, then the tensors."""
     size = file.stat().st_size
     with file.open("rb") as content:
         header_length = int.from_bytes(content.read(8), "little")

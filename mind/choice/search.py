@@ -21,12 +21,12 @@ from mind.evaluation import metrics
 from mind.training.inputs import read_inputs
 
 TRIALS = "trials"
-"""Directory under runner.model_save_path for the models of a search: no build takes the newest of these."""
+"""The directory under runner.model_save_path that receives the models of a search; no build looks for models there."""
 
 
 @dataclass
 class Running:
-    """A trial in training."""
+    """A trial that is being trained."""
 
     worker: Worker
     trial: Trial
@@ -86,11 +86,11 @@ class Search:
 
     @property
     def _begun(self) -> int:
-        """Trials that have not ended."""
+        """The number of trials that have begun and not ended."""
         return len(self.running) + len(self._waiting)
 
     def _begin(self) -> Outcome | None:
-        """Start a trial; gives its outcome if that is known without training."""
+        """Start a trial; return its outcome if an earlier trial had the same settings."""
         trial = self._study.ask()
         before = self._study.earlier(trial)
         if before:
@@ -111,7 +111,7 @@ class Search:
         return self._study.end(trial, before.ended, before.value, before.note, before.number)
 
     def _heed(self, running: Running) -> Outcome | None:
-        """Take one message from a worker; gives the trial's outcome if it has ended."""
+        """Take one message from a worker; return the trial's outcome if it has ended."""
         line, trial = running.worker.connection, running.trial
         try:
             message: Message = line.recv()
@@ -136,7 +136,7 @@ class Search:
                 return self._study.end(trial, "failed", None, message.reason)
 
     def _stop(self) -> None:
-        """End all workers; what they were training is for the next process."""
+        """End all workers; the next process trains again what they were training."""
         for running in self.running.values():
             running.worker.stop()
             self._study.interrupt(running.trial.number)

@@ -16,7 +16,7 @@ from mind.config import Config, Effect, flatten, load_config, runner_keys
 from mind.errors import ConfigError
 
 FOLLOWERS = {f"hyper_parameters.{leader}": f"hyper_parameters.{follower}" for leader, follower in FOLLOWING.items()}
-"""Keys that move with another, by dotted key."""
+"""Dotted keys that another key always equals, and that other key."""
 FIXED = {f"runner.{key}" for key in runner_keys(Effect.NOTHING, Effect.ROUNDING)}
 """Keys that are no setting of the model, by dotted key: they are the same in all trials."""
 LOG_FROM = 10.0
@@ -38,19 +38,19 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """A number between two, both included; whole if both are."""
+    """The numbers between two, both included; whole numbers if both ends are."""
 
     low: int | float
     high: int | float
 
     @property
     def whole(self) -> bool:
-        """Whether only integers are meant."""
+        """Whether the range holds only whole numbers."""
         return isinstance(self.low, int)
 
     @property
     def log(self) -> bool:
-        """Whether 0.001 to 0.01 counts as much as 0.01 to 0.1."""
+        """Whether the range is searched on a logarithmic scale: 0.001 to 0.01 counts as much as 0.01 to 0.1."""
         return not self.whole and self.low > 0 and self.high / self.low >= LOG_FROM
 
     def __str__(self) -> str:
@@ -61,10 +61,10 @@ Space = dict[str, Choice | Range]
 
 
 def parse_space(specs: list[str]) -> Space:
-    """Read `KEY=[a, b, c]` and `KEY=low..high`.
+    """Read the settings to search, each written as `KEY=[a, b, c]` or `KEY=low..high`.
 
     Raises:
-        ConfigError: one is neither, is empty, or repeats a key.
+        ConfigError: a text is neither, is empty, or repeats a key.
     """
     space: Space = {}
     for spec in specs:
@@ -108,7 +108,7 @@ def _parse_range(spec: str, low: str, high: str) -> Range:
 
 
 def check_space(space: Space, config: Path, overrides: list[str]) -> None:
-    """Hold every key and value to the configuration.
+    """Check every key and value of a space by loading the configuration with it.
 
     Raises:
         ConfigError: a key is unknown, follows another, is overridden as well or cannot be searched, or a value has a
@@ -133,7 +133,7 @@ def check_space(space: Space, config: Path, overrides: list[str]) -> None:
 
 
 def _probes(values: Choice | Range) -> list[Any]:
-    """All of a list; the ends of a range and something between, in case only whole numbers will do."""
+    """Values to check: all of a list; the ends of a range and, if they are fractions, one between them."""
     if isinstance(values, Choice):
         return list(values.values)
     inside = [] if values.whole else [values.low + (values.high - values.low) * 0.381966]
@@ -141,23 +141,23 @@ def _probes(values: Choice | Range) -> list[Any]:
 
 
 def as_overrides(chosen: dict[str, Any]) -> list[str]:
-    """Chosen values, and those that follow them, as overrides of the configuration."""
+    """Chosen values, and the keys that follow theirs, as overrides of the configuration."""
     followed = {FOLLOWERS[key]: value for key, value in chosen.items() if key in FOLLOWERS}
     return [f"{key}={_yaml(value)}" for key, value in (chosen | followed).items()]
 
 
 def scalar(value: Any) -> Scalar:
-    """A value as a study keeps it."""
+    """A value in the form in which a study keeps it: lists become JSON."""
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _yaml(value: Any) -> str:
-    """A value, or what `scalar` made of it, for an override; no key takes text that begins with a bracket."""
+    """The YAML text of a value, or of what `scalar` made of it; no key takes text that begins with a bracket."""
     return value if isinstance(value, str) and value[:1] in ("[", "{") else json.dumps(value)
 
 
 def unsearched(settings: Config, space: Space) -> dict[str, Any]:
-    """What stays the same in all trials and bears on their results, by dotted key."""
+    """The settings that are the same in all trials and that their results depend on, by dotted key."""
     searched = space.keys() | {FOLLOWERS[key] for key in space if key in FOLLOWERS}
     flat = flatten(settings.model_dump(mode="json", by_alias=True))
     return {key: value for key, value in flat.items() if key not in searched and key not in FIXED}

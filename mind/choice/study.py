@@ -26,13 +26,13 @@ from mind.errors import ConfigError, DataError
 
 NAME = "mind"
 STARTUP_TRIALS = 5
-"""Complete trials before one can be pruned."""
+"""The number of complete trials from which on a trial can be pruned."""
 FIRST_PRUNED_EPOCH = 2
-"""After the first, small steps always look worse."""
+"""The first epoch after which a trial can be pruned: after epoch 1, small step sizes always look worse."""
 ENOUGH_FOR_IMPORTANCE = 10
-"""Complete trials before the importance of parameters is worth a line."""
+"""The number of complete trials from which on the importance of settings is estimated."""
 _BEGINNING = b'{"op_code":'
-"""Of every file that Optuna writes; nothing else is touched."""
+"""The first bytes of every journal that Optuna writes; a file that begins otherwise is refused."""
 Ended = Literal["complete", "pruned", "failed"]
 _STATES: dict[TrialState, Ended] = {
     TrialState.COMPLETE: "complete",
@@ -47,12 +47,12 @@ class Outcome:
 
     number: int
     settings: dict[str, Any]
-    """What was searched, by key."""
+    """The settings that the trial tried, by dotted key."""
     ended: Ended
     value: float | None
-    """The validation metric; of the last epoch if pruned."""
+    """The validation metric: that of the last epoch if the trial was pruned, None if it failed."""
     note: str
-    """The model's version, or why there is none."""
+    """The version of the trial's model, or why there is none."""
     repeats: int | None
     """Number of the trial that already had these settings: training is deterministic, so its outcome stands."""
 
@@ -94,7 +94,7 @@ class Study:
             raise DataError(f"{file}: no study: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        """Let others have the file."""
+        """Close the file, so that another process may open the study."""
         self._lock.close()
 
     def _queue_interrupted(self) -> int:
@@ -114,12 +114,12 @@ class Study:
 
     @property
     def _interrupted(self) -> list[int]:
-        """Numbers of the trials that did not end by themselves."""
+        """Numbers of the trials whose process was killed or stopped."""
         numbers: list[int] = self._study.user_attrs.get("interrupted", [])
         return numbers
 
     def outcomes(self) -> list[Outcome]:
-        """All trials that have ended by themselves, in their order."""
+        """All trials that were not interrupted and have ended, in their order."""
         trials, interrupted = self._study.get_trials(deepcopy=False), set(self._interrupted)
         return [_outcome(trial) for trial in trials if trial.state.is_finished() and trial.number not in interrupted]
 
@@ -131,16 +131,16 @@ class Study:
         return self._study.ask(self._distributions)
 
     def earlier(self, trial: Trial) -> Outcome | None:
-        """A trial that has ended with the same settings."""
+        """The outcome of an earlier trial with the same settings; None if there is none."""
         return next((one for one in self.outcomes() if one.settings == trial.params), None)
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Note a trial's metric after an epoch; gives whether it is worse than the median and should stop."""
+        """Note a trial's metric after an epoch; return whether it is worse than the median: then it should stop."""
         trial.report(value, epoch)
         return trial.should_prune()
 
     def end(self, trial: Trial, ended: Ended, value: float | None, note: str, repeats: int | None = None) -> Outcome:
-        """Close a trial."""
+        """Note how a trial ended, and return its outcome."""
         trial.set_user_attr("note", note)
         if repeats is not None:
             trial.set_user_attr("repeats", repeats)
@@ -148,12 +148,12 @@ class Study:
         return _outcome(self._study.tell(trial, value if ended == "complete" else None, state=state))
 
     def interrupt(self, number: int) -> None:
-        """Close a trial that did not end by itself; the next process begins with it."""
+        """Close a trial that was interrupted; the next process begins with its settings."""
         self._study.set_user_attr("interrupted", [*self._interrupted, number])
         self._study.tell(number, state=TrialState.FAIL)
 
     def importance(self) -> dict[str, float]:
-        """Share of each setting in how the metric varies (PED-ANOVA, arXiv 2304.10255); empty for too few trials."""
+        """What share of the metric's variation each setting explains (PED-ANOVA, arXiv 2304.10255); empty at first."""
         complete = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         if len(complete) < ENOUGH_FOR_IMPORTANCE or len(self._distributions) < 2:
             return {}
@@ -161,7 +161,7 @@ class Study:
 
 
 def best_of(outcomes: list[Outcome]) -> list[Outcome]:
-    """The complete trials, each setting once, the best first; the earlier one wins a tie."""
+    """The complete trials, each combination of settings once, the best first; the earlier trial wins a tie."""
     complete = [one for one in outcomes if one.ended == "complete" and one.repeats is None]
     return sorted(complete, key=lambda one: -(one.value or 0))
 
@@ -190,7 +190,7 @@ def _outcome(trial: FrozenTrial) -> Outcome:
 
 
 def _open_locked(file: Path) -> BinaryIO:
-    """Open the file and keep others out; mend what a killed process left: half a line, Optuna's own lock."""
+    """Open and lock the file; remove what a killed process left: half a line, and Optuna's own lock."""
     with ExitStack() as opened:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

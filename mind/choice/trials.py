@@ -37,12 +37,12 @@ class Written:
 
 @dataclass(frozen=True)
 class Pruned:
-    """The trial was stopped."""
+    """The trial was stopped because others were better."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """These settings give no model."""
+    """The settings of the trial give no model."""
 
     reason: str
 
@@ -58,20 +58,20 @@ Message = EpochDone | Written | Pruned | Failed | Blocked
 
 
 class _Stop(Exception):  # noqa: N818 - not an error
-    """The parent said so, or is gone."""
+    """The parent process asked the worker to stop, or has ended."""
 
 
 @dataclass
 class Worker:
-    """A process that trains, and the line to it."""
+    """A process that trains trials, and the connection to it."""
 
     connection: Connection
     stop: Callable[[], None]
-    """End it at once, whatever it is doing."""
+    """Ends the process at once, whatever it is doing."""
 
     @classmethod
     def start(cls) -> "Worker":
-        """Start a process; it imports Paddle once, for all its trials."""
+        """Start a worker process; it imports Paddle once, for all its trials."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_main, args=(theirs, os.getpid()), daemon=True)
@@ -97,7 +97,7 @@ def _main(connection: Connection, parent: int) -> None:
 
 
 def serve(connection: Connection, on_step: Callable[[], None] = lambda: None) -> None:
-    """Train what comes over the line, until it is closed."""
+    """Train the configurations that arrive on a connection, until it is closed."""
     inputs: tuple[Any, Any] = (None, None)
     while True:
         try:
@@ -111,7 +111,7 @@ def serve(connection: Connection, on_step: Callable[[], None] = lambda: None) ->
 
 
 def _reading(settings: Config, last: tuple[Any, Any]) -> tuple[Any, Any]:
-    """What a run of these settings reads, with what it depends on; read once as long as that stays the same."""
+    """The inputs of a run, behind the key that they depend on; `last` is used again while the key stays the same."""
     from mind.training.inputs import read_inputs
 
     key = settings.hyper_parameters.item_features

@@ -24,11 +24,11 @@ _ZONED = r":.*[Z+-]"
 
 
 def parse_ids(column: pa.ChunkedArray) -> tuple[Int64, Mask]:
-    """Integers of 64 bits; no list is one.
+    """Read a column as integers of 64 bits; a list is none.
 
     Returns:
         values: [N] int64; 0 where the value is null or no such integer.
-        valid: [N] bool.
+        valid: [N] bool, where there is one.
     """
     if pa.types.is_signed_integer(column.type):
         return column.fill_null(0).cast(pa.int64()).to_numpy(), column.is_valid().to_numpy()
@@ -43,7 +43,7 @@ def parse_ids(column: pa.ChunkedArray) -> tuple[Int64, Mask]:
 
 
 def strict_ids(path: Path, found: Columns, name: str, unique: bool = False) -> Int64:
-    """Ids of a file of which every row counts, such as one about items: [N] int64.
+    """Read a column of ids, every one of which must be valid: [N] int64.
 
     Raises:
         DataError: a line has too many or too few columns, an id is no integer of 64 bits, or, where they must be
@@ -66,7 +66,7 @@ def strict_ids(path: Path, found: Columns, name: str, unique: bool = False) -> I
 
 
 def parse_times(column: pa.ChunkedArray) -> tuple[Int64 | Float64, Mask]:
-    """Integers, else floats, else ISO 8601 in microseconds since 1970 (UTC where no zone is given).
+    """Read a column of times: integers, floats, or ISO 8601 in microseconds since 1970 (UTC where no zone is given).
 
     What most values are decides which of them are valid.
 

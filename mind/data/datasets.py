@@ -16,11 +16,11 @@ class Dataset:
     """A data set that can be asked for by name."""
 
     sources: tuple[Source, ...]
-    """In the order in which they are tried."""
+    """Where the archive comes from, in the order in which the sources are tried."""
     read: Callable[[Path], MovieLens | Split]
     """Reads an archive of any of the sources."""
     comes_split: bool = False
-    """Train, valid and test are its authors' choice."""
+    """Whether the authors of the data split them into train, valid and test."""
 
 
 DATASETS = {
@@ -76,7 +76,7 @@ DATASETS = {
 
 
 def data_file(source: str) -> Path:
-    """The file that a text means which is no name of a data set.
+    """The file that a command line names instead of a data set.
 
     Raises:
         DataError: it looks like a mistyped name: there is no such file, and it has no ending.

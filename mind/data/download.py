@@ -26,9 +26,9 @@ from mind.errors import DataError
 
 TIMEOUT_S = 30
 ATTEMPTS = 3
-"""Failures in a row without progress after which a download is given up."""
+"""A download is given up after so many failures in a row without progress."""
 RETRY_WAIT_S = 1.0
-"""Pause after the first of them; it doubles."""
+"""The pause after the first failure, in seconds; it doubles after each further one."""
 
 # Statuses of HTTP that may be another one the next time; after 416 the next request is for the whole file.
 _PASSING = {408, 416, 425, 429, 500, 502, 503, 504}
@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """Where an archive comes from."""
+    """A place where an archive can be downloaded."""
 
     file_name: str
     digest: str | None
@@ -52,7 +52,7 @@ class Source:
 
 
 def fetch(name: str, sources: Sequence[Source], cache_dir: Path) -> Path:
-    """The archive of the first source that works; one already in `cache_dir` needs no network.
+    """Download an archive from the first source that works; an archive that is in `cache_dir` already needs no network.
 
     Raises:
         DataError: none works; the message says what to download by hand.
@@ -126,7 +126,7 @@ def _download(source: Source, cache_dir: Path) -> Path:
 
 
 def _accept(path: Path, source: Source, target: Path) -> bool:
-    """Whether a file is what it should be; the sha256 of one without a published digest is recorded for `target`."""
+    """Whether a file has the digest of its source; where none is published, its own sha256 is recorded for `target`."""
     expected = _digest(source, target)
     if expected is None and not _is_whole_gzip(path):
         return False
@@ -166,7 +166,7 @@ def _is_whole_gzip(path: Path) -> bool:
 
 
 def _transfer(source: Source, part: Path) -> None:
-    """One request, for what `part` lacks."""
+    """Make one request, for the bytes that `part` lacks."""
     start = _size(part)
     request = urllib.request.Request(source.location, headers={"Accept-Encoding": "identity"})  # noqa: S310
     if start:

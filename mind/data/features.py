@@ -16,9 +16,9 @@ from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
 SEPARATOR = "|"
-"""Between several values in one cell of a CSV file; Parquet has lists."""
+"""Stands between several values in one cell of a CSV file; Parquet has lists instead."""
 MAX_VALUES = 64
-"""Values one item may have of one feature."""
+"""The most values that one item may have of one feature."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FeatureColumn:
 
     name: str
     values: tuple[str, ...]
-    """Different values, ascending; value `values[i]` has number `i + 1`."""
+    """The different values of the feature, ascending; `values[i]` has the number `i + 1`."""
     value_index: npt.NDArray[np.int32]
     """[N + 1, V] int32: numbers of each row's values, 0-padded on the right."""
 
@@ -43,12 +43,12 @@ class ItemFeatures:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features as a file has them, before rows are known."""
+    """The features of items as a file has them, before a vocabulary gives the items their rows."""
 
     item_id: Int64
-    """[M] int64, ascending, each once."""
+    """[M] int64, ascending: the items of the file, each once."""
     columns: dict[str, pa.ChunkedArray]
-    """name -> [M] lists of strings."""
+    """The features by name: [M] lists of strings."""
 
     def align(self, vocabulary: Vocabulary, trained: Mask) -> ItemFeatures:
         """Line the features up with the rows of a vocabulary.

@@ -11,7 +11,7 @@ from mind.errors import DataError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place once it is written whole; makes the directory.
+    """Give a temporary file that takes the place of `path` once it is written whole; the directory is made.
 
     Raises:
         DataError: the disk refused it.
@@ -29,10 +29,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_outputs(*paths: Path | None) -> list[Path]:
-    """Those that are not None, after making sure, before hours of evaluation, that they can be written.
+    """Make sure, before hours of work, that files can be written; return those that are not None.
 
     Raises:
-        DataError: one cannot, or two are the same file.
+        DataError: a file cannot be written, or two are the same.
     """
     files = [path for path in paths if path is not None]
     if len({path.absolute() for path in files}) < len(files):

@@ -15,7 +15,7 @@ from mind.errors import DataError
 from mind.sequences import Int64, Sequences
 
 EXAMPLES = 5
-"""How many lines a `Finding` names."""
+"""The most lines that a `Finding` names."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Interactions:
         return Interactions(self.user_id[rows], self.item_id[rows], self.timestamp[rows])
 
     def sort(self) -> "Interactions":
-        """By user, then time; interactions of one user at one time keep their order."""
+        """Sort by user, then by time; interactions of one user at one time keep their order."""
         return self.take(np.lexsort((self.timestamp, self.user_id)))
 
     def sequences(self) -> Sequences:
@@ -52,11 +52,11 @@ class Finding:
     """One kind of problem in a file."""
 
     count: int
-    """Rows that have it."""
+    """The number of rows that have the problem."""
     lines: tuple[int, ...]
-    """The first few of them."""
+    """Where the first few of these rows stand in the file."""
     texts: tuple[str, ...] = ()
-    """What each of `lines` says, where that helps."""
+    """What is wrong with each of `lines`, where that helps."""
 
 
 @dataclass(frozen=True)
@@ -68,13 +68,13 @@ class Report:
     unit: str
     """What `Finding.lines` count, from 1: "line" (a header is line 1), or "row" in Parquet."""
     malformed: Finding
-    """Skipped: a wrong number of columns, an id that is no int64, a time that is none."""
+    """Rows that were skipped: a wrong number of columns, an id that is no int64, or no time."""
     missing: Finding
-    """Skipped: a value is empty."""
+    """Rows that were skipped because a value is empty."""
     duplicates: Finding
-    """Skipped: user, item and time of an earlier row."""
+    """Rows that were skipped because an earlier row has the same user, item and time."""
     unsorted: Finding
-    """Moved: the time is before that of the user's previous row."""
+    """Rows that were moved because their time is before that of the user's previous row."""
 
     def __str__(self) -> str:
         """One line for the file and one for each kind of problem in it."""
@@ -178,7 +178,7 @@ def _check_share(path: Path, report: Report, limit: float) -> None:
 
 
 def _duplicates(interactions: Interactions) -> Mask:
-    """Rows that say what an earlier row says, [N] bool."""
+    """Which rows have the user, item and time of an earlier row: [N] bool."""
     columns = (interactions.item_id, interactions.timestamp, interactions.user_id)
     order = np.lexsort(columns)
     repeats = np.all([column[order[1:]] == column[order[:-1]] for column in columns], axis=0)

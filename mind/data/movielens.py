@@ -36,7 +36,7 @@ _GENRES = (
 
 @dataclass(frozen=True)
 class MovieLens:
-    """A data set."""
+    """The ratings and the movies of a MovieLens data set."""
 
     interactions: Interactions
     report: Report
@@ -46,7 +46,7 @@ class MovieLens:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Two files of an archive, of ratings and of movies, and what reads them."""
+    """How an archive of MovieLens is laid out: its two files, of ratings and of movies, and what reads them."""
 
     ratings: str
     movies: str

@@ -21,7 +21,7 @@ from mind.errors import DataError
 from mind.sequences import EvalCases, Int64, Sequences
 
 BLOCK_BYTES = 1 << 24
-"""Of a training file, read at a time."""
+"""Bytes of a training file that are read at a time."""
 _TRAIN_COLUMNS = ["uid", "item_id", "time"]
 _EVAL_LINE = re.compile(
     r"user_id:(-?\d{1,19}) target_item:-?\d{1,19}((?: hist_item:-?\d{1,19})*)((?: eval_item:-?\d{1,19})+)", re.ASCII
@@ -126,7 +126,7 @@ def write_eval(path: Path, cases: EvalCases) -> None:
 
 
 def _read_sorted(files: list[Path]) -> Sequences | None:
-    """Sequences of lines that are sorted by user and time, and None as soon as one is not."""
+    """Read lines that are sorted by user and time; None as soon as a line is out of order."""
     items: list[Int64] = []
     starts: list[Int64] = []  # positions at which a user begins
     users: list[Int64] = []

@@ -28,7 +28,7 @@ from mind.sequences import Int64
 BLOCK_BYTES = 1 << 24
 """Bytes of a CSV file that are decoded or parsed at a time."""
 DELIMITERS = ",\t;|"
-"""What the delimiter of a CSV file is detected among."""
+"""The delimiters that are recognised in a CSV file."""
 
 _STREAMED_BYTES = 1 << 22
 """Bytes of a CSV file that `read_batches` has in memory at a time."""
@@ -36,7 +36,7 @@ _STREAMED_BYTES = 1 << 22
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns as they stand in a file."""
+    """Some columns of a file, and where each row stands in it."""
 
     table: pa.Table
     """N rows under the wanted names: signed integers, lists of text, or trimmed text; null where a value is missing."""
@@ -62,7 +62,7 @@ def column_names(path: Path) -> list[str]:
 
 
 def read_table(path: Path) -> pa.Table:
-    """A whole file that ends in .csv, with a header line, or .parquet. Cells of a CSV file are text, null if empty.
+    """Read a whole file that ends in .csv, with a header, or .parquet. Cells of a CSV file are text, null if empty.
 
     Raises:
         DataError: it cannot be read, ends otherwise, or a row has too many or too few columns.
@@ -76,7 +76,7 @@ def read_table(path: Path) -> pa.Table:
 
 
 def read_batches(path: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """The rows of such a file, at most `batch_rows` at a time, however large the file is. Raises DataError."""
+    """Read such a file at most `batch_rows` rows at a time, so that it may be larger than memory. Raises DataError."""
     with _reading(path):
         if _ends_in_parquet(path):
             with pq.ParquetFile(path) as file:
@@ -94,7 +94,7 @@ _WHOLE_ROWS = pa_csv.ParseOptions(newlines_in_values=True)
 
 
 def _as_text(names: list[str]) -> pa_csv.ConvertOptions:
-    """All columns as text: Arrow would choose types by the first block, and make dates of texts."""
+    """Read all columns as text: Arrow would choose types by the first block, and make dates of texts."""
     return pa_csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.large_string()), null_values=[""], strings_can_be_null=True
     )
@@ -142,7 +142,7 @@ def read_columns(
 
 
 def shorten(text: str) -> str:
-    """Text from a file as part of a message."""
+    """Quote text from a file in a message, at most 60 characters of it."""
     return repr(text) if len(text) <= 60 else f"{text[:60]!r}..."
 
 
@@ -184,7 +184,7 @@ def _csv_columns(path: Path, names: Sequence[str], delimiter: str | None, header
 
 
 def _check_utf8(path: Path, content: bytes) -> None:
-    """Decode it a block at a time: the whole would take as much memory again, or several times that."""
+    """Refuse text that is not UTF-8. Blocks are decoded one by one, for the whole needs several times its size."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     for start in range(0, len(content), BLOCK_BYTES):
         pending = len(decoder.getstate()[0])  # bytes of a character that the last block began
@@ -206,7 +206,7 @@ def _positions(path: Path, names: Sequence[str], found: list[str]) -> list[int]:
 
 
 def _tidy(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Signed integers as they are, lists as lists of text, anything else as text; null where a value is missing."""
+    """Leave signed integers, make lists of text of lists, and text of anything else; null where a value is missing."""
     if pa.types.is_signed_integer(column.type):
         return column
     if pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
@@ -250,7 +250,7 @@ class _Csv:
         return table, invalid
 
     def lines(self, rows: int, invalid: list[pa_csv.InvalidRow]) -> tuple[Int64, Int64]:
-        """Lines, from 1, of what `parse` gave: [rows] int64 and [len(invalid)] int64."""
+        """The lines, from 1, of rows that `parse` gave and of rows that it skipped: [rows], [len(invalid)] int64."""
         records = self.header_lines + rows + len(invalid)
         bad = np.array([row.number - 1 for row in invalid], np.int64)
         good = np.delete(np.arange(records), bad)[self.header_lines :]

@@ -23,7 +23,7 @@ MAX_MEMBER_BYTES = 1 << 30
 _FAULTS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError)
 
 Member = tuple[str, int, Callable[[], IO[bytes]]]
-"""Name, size as the archive tells it, and what opens it."""
+"""A member of an archive: its name, its size as the archive tells it, and what opens it."""
 
 
 @contextmanager

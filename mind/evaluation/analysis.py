@@ -16,9 +16,9 @@ from mind.sequences import Int64, Sequences
 Float64 = npt.NDArray[np.float64]
 
 CELLS = 4_000_000
-"""Users times candidates worked on at a time; bounds the memory of 64-bit temporaries to about 200 MB."""
+"""The most values (users times candidates) that are worked on at a time, which bounds temporaries to 200 MB."""
 LENGTH_BUCKETS = 5
-"""Groups of users by history length."""
+"""The number of groups that users are put into by the length of their history."""
 POPULARITY_BUCKETS = ("head", "torso", "tail")
 """Groups of items, each with a third of the interactions in the training data, the most popular items first."""
 TOP_SHARE = 0.01
@@ -90,7 +90,7 @@ class Agreement:
 
 
 def hit_matrix(ranked: Int64, targets: Sequences) -> Hits:
-    """`metrics.hits` in batches of users: [U, N] bool."""
+    """Which candidates the user clicked afterwards, as `metrics.hits` says, in batches of users: [U, N] bool."""
     hit = np.zeros(ranked.shape, np.bool_)
     for users in batches(ranked):
         part = targets.take(np.arange(len(targets))[users])
@@ -127,7 +127,7 @@ def user_recall(hit: Hits, wanted: Int64) -> Float64:
 
 
 def mean(values: Float64) -> Mean:
-    """Mean of [U] float64 and its uncertainty; give differences of two methods for a paired comparison."""
+    """The mean of [U] float64 and its uncertainty; for a paired comparison, give the differences of two methods."""
     half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
     return Mean(float(values.mean()), half)
 

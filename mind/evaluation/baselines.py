@@ -11,7 +11,7 @@ from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 
 RECENCY = 0.8
-"""Weight of a history item against the one clicked after it."""
+"""The weight of a history item, as a share of the weight of the item that was clicked after it."""
 MAX_PAIRS = 100_000_000
 """Pairs of items in users' clicks that are counted, 3 GB; of more, those of users drawn at random. A catalogue that has
 no more pairs than this is counted whole."""
@@ -25,19 +25,19 @@ def most_popular(vocabulary: Vocabulary, popularity: Int64, histories: Sequences
 
 @dataclass(frozen=True)
 class Pairs:
-    """Which items users had together, counted once for all that is made of it."""
+    """How many users had each pair of items together; both baselines of item pairs use it."""
 
     vocabulary: Vocabulary
     together: sparse.csr_array
-    """[N, N]: users with both items of every pair of different items."""
+    """[N, N]: the users who had both items, for every pair of different items."""
     users: Float32
-    """[N]: users with each item."""
+    """[N]: the users who had each item."""
     counted: int
-    """Users that were counted: all, or those drawn to stay within `MAX_PAIRS`."""
+    """The users that were counted: all of them, or those drawn to stay within `MAX_PAIRS`."""
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, train: Sequences, seed: int = 0) -> "Pairs":
-        """Count the pairs of the training users; a repeated click is one user all the same. `seed`: of the draw."""
+        """Count pairs of items, each user once for a pair; `seed` draws the users if there are too many."""
         had = _matrix(vocabulary, train, np.ones(len(train.item_id), np.float32))
         had.data[:] = 1
         pairs = np.diff(had.indptr).astype(np.int64) ** 2

@@ -16,13 +16,13 @@ from mind.evaluation.retrieval import item_ids, nearest_items
 from mind.sequences import EvalCases, Int64
 
 OnStep = Callable[[str, int, int], None]
-"""Told what is under way, how many users are done, and of how many."""
+"""A function that is told what is under way, how many users are done, and of how many."""
 
 EXACT = "MIND, exact search"
 SHOWN_ITEMS = 20
-"""Candidates and history items shown of an example user."""
+"""The number of candidates and of history items that are shown of an example user."""
 SAMPLED_USERS = 2000
-"""Users, at most, whose interests are searched for one by one."""
+"""The most users whose interests are searched for one by one."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Lists:
 
     ranked: dict[str, Int64]
     baselines: tuple[str, ...]
-    """Names of those that any model must beat."""
+    """The names of the baselines, which any model must beat."""
     interest_vectors: Float32
-    """[U, K, D] float32, the users' interests behind `EXACT`."""
+    """[U, K, D] float32, the interest vectors that `EXACT` was searched with."""
     served: dict[str, Served] = field(default_factory=dict)
     """The lists that a service gave, by name, and the release that gave them."""
     notes: list[str] = field(default_factory=list)
@@ -42,12 +42,12 @@ class Lists:
 
 @dataclass(frozen=True)
 class Measured:
-    """A method's hits and what follows from them."""
+    """The hits of one method's lists, and the metrics that follow from them."""
 
     hit: Hits
-    """[U, N] bool."""
+    """[U, N] bool, whether the user clicked the candidate afterwards."""
     recall: Float64
-    """[U] float64, of the whole list."""
+    """[U] float64, each user's recall with the whole list."""
     curves: Curves
 
 
@@ -70,11 +70,11 @@ class Example:
     group: str
     user_id: int
     history: list[int]
-    """Newest first, the newest `SHOWN_ITEMS`."""
+    """The newest `SHOWN_ITEMS` items of the history, the newest first."""
     history_items: int
-    """Items in the whole history."""
+    """The number of items in the whole history."""
     wanted: int
-    """Different items clicked afterwards."""
+    """The number of different items that the user clicked afterwards."""
     candidates: list[Candidate]
 
 
@@ -84,47 +84,47 @@ class Evaluation:
 
     model_version: str
     created_at: str
-    """Of the model."""
+    """When the model was written."""
     users: int
     items: int
-    """In the catalogue, those the model knows."""
+    """The number of items in the catalogue, which are those that the model knows."""
     targets: int
-    """Different (user, item) pairs to be found."""
+    """The number of different (user, item) pairs that are to be found."""
     unknown_targets: int
-    """Those of them whose item is not in the training data: no method here can find them."""
+    """The number of these pairs whose item is not in the training data: no method here can find them."""
     users_without_history: int
-    """Users of whose history the model knows no item."""
+    """The number of users of whose history the model knows no item."""
     cutoffs: tuple[int, ...]
     metrics: dict[str, dict[str, float]]
     baselines: tuple[str, ...]
     best_baseline: str
-    """By recall@N."""
+    """The baseline with the highest recall@N."""
     lead: Mean
-    """recall@N of `EXACT` minus that of the best baseline, user by user."""
+    """The recall@N of `EXACT` minus that of the best baseline, user by user."""
     training: dict[str, Any]
     """The artifact's metrics: the epoch that was kept and, in newer artifacts, the curves."""
     data: dict[str, Any]
     """The artifact's fingerprint of the training data."""
     notes: list[str]
-    """Those of the lists."""
+    """The notes of the lists."""
     curves: dict[str, Curves]
     length_buckets: list[LengthBucket]
     length_recall: dict[str, list[Mean]]
-    """By method and bucket, recall@N."""
+    """The recall@N of each method in each bucket."""
     popularity_buckets: list[PopularityBucket]
     popularity_recall: dict[str, list[float | None]]
-    """By method and bucket, share of the targets found in N candidates."""
+    """The share of the targets in each bucket that each method found with N candidates."""
     spread: dict[str, Spread]
     interests: Interests
     served: dict[str, Served]
-    """As in `Lists`."""
+    """The lists that a service gave, by name, and the release that gave them."""
     agreement: dict[str, Agreement]
     """How far each served list is `EXACT`, for users with a known history; empty if nobody has one."""
     examples: list[Example]
 
 
 def measure(ranked: Int64, cases: EvalCases) -> Measured:
-    """Hits of one method's lists, [U, N] int64 item ids, and the metrics that follow."""
+    """Measure one method's lists, [U, N] int64 item ids."""
     wanted = metrics.distinct_targets(cases.target)
     hit = analysis.hit_matrix(ranked, cases.target)
     return Measured(hit, analysis.user_recall(hit, wanted), analysis.curves(hit, wanted))
@@ -139,7 +139,7 @@ def evaluate(
     seed: int,
     on_step: OnStep,
 ) -> Evaluation:
-    """Every number of the report.
+    """Compute every number of the report.
 
     Args:
         model: what is evaluated.
@@ -147,7 +147,7 @@ def evaluate(
         lists: what was found for them.
         measured: `measure` of each of these lists.
         cutoffs: list lengths of the metrics, ascending; the last is N.
-        seed: of the samples.
+        seed: draws the samples.
         on_step: told of progress.
     """
     vocabulary, popularity = model.vocabulary, model.weights.popularity
@@ -215,7 +215,7 @@ def _popularity_buckets(item_bucket: Int64, wanted_rows: Int64) -> list[Populari
 def _interests(
     model: Artifact, cases: EvalCases, lists: Lists, merged: Measured, found: Int64, seed: int, on_step: OnStep
 ) -> Interests:
-    """The nearest items of single interests cost a search each, so they are those of a sample of the users."""
+    """How distinct the interests are. What needs a search for each interest is measured on a sample of the users."""
     vectors, length = lists.interest_vectors, merged.hit.shape[1]
     active = np.flatnonzero(vectors.any(axis=(1, 2)))
     size = min(len(active), SAMPLED_USERS)

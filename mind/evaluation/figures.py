@@ -62,7 +62,7 @@ class Style:
     """How one method, interest or curve looks in every plot and legend."""
 
     colour: int
-    """Number of the page's colour."""
+    """The number of the colour on the page."""
     dashes: str = ""
     """SVG's stroke-dasharray, a pattern for those who cannot tell the colours apart."""
     width: float = 1.6
@@ -219,7 +219,7 @@ def _dashes(style: Style) -> str | tuple[float, list[float]]:
 
 
 def _svg(figure: Figure, name: str, title: str) -> Markup:
-    """The drawing alone: no prolog, no fixed size, ids that no other plot of the page has, the page's colours."""
+    """The SVG of a drawing for the page: no prolog, no fixed size, ids of its own, the page's colours."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()

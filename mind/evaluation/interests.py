@@ -22,9 +22,9 @@ class Interests:
     cosine_quartiles: list[float]
     """[3]: quartiles over users of a user's mean cosine between different interests."""
     histogram_edges: list[float]
-    """[B + 1]: bins of that mean cosine."""
+    """[B + 1]: the edges of the bins of that mean cosine."""
     histogram_users: list[int]
-    """[B]: users in each bin."""
+    """[B]: the users in each bin."""
     found: list[float]
     """[K]: share of all candidates that each interest found, that is, scored highest."""
     contributing: list[float]
@@ -32,7 +32,7 @@ class Interests:
     largest_part: float
     """Mean over users of the part of the list that comes from the interest that found most."""
     sampled_users: int
-    """Users whose interests were searched for one by one."""
+    """The number of users whose interests were searched for one by one."""
     overlap: list[list[float]]
     """[K, K]: mean over sampled users of the share that the N nearest items of two interests have in common."""
     own_recall: list[float]

@@ -61,7 +61,7 @@ def make_lists(
 def _baselines(
     settings: Config, model: Artifact, cases: EvalCases, top_n: int, on_step: OnStep
 ) -> tuple[dict[str, Int64], list[str]]:
-    """Their lists, and what a reader should know of them."""
+    """The lists of the baselines, and sentences that a reader should know about them."""
     vocabulary, users = model.vocabulary, len(cases)
     ranked = {"most popular": baselines.most_popular(vocabulary, model.weights.popularity, cases.history, top_n)}
     train = read_train(settings.runner.train_data_dir)
@@ -102,7 +102,7 @@ def _exact(
 
 
 def other_training_data(model: Artifact, train_data_dir: Path) -> str | None:
-    """A sentence if the training files there are not those of the model; None too if the model names none."""
+    """A warning if the files in a directory are not those that the model was trained with; None if it names none."""
     trained = model.data.get("files", {})
     found = digests(train_data_dir) if trained else {}
     others = [name for name in sorted(found | trained) if found.get(name) != trained.get(name)]

@@ -60,18 +60,18 @@ def hit_rate(hit: Hits) -> float:
 
 
 def names(cutoffs: tuple[int, ...]) -> list[str]:
-    """The keys of `report`, in its order."""
+    """The names of the metrics at some cutoffs, in the order of `report`."""
     return [f"{name}@{n}" for n in cutoffs for name in TITLES]
 
 
 def title(name: str) -> str:
-    """`HitRate@50` for `hit_rate@50`."""
+    """What tables call a metric: `HitRate@50` for `hit_rate@50`."""
     metric, _, cutoff = name.partition("@")
     return f"{TITLES[metric]}@{cutoff}"
 
 
 def report(candidates: Int64, targets: Sequences, cutoffs: tuple[int, ...]) -> dict[str, float]:
-    """`recall@n`, `ndcg@n` and `hit_rate@n` for every cutoff n, as fractions. Arguments as for `hits`."""
+    """Measure `recall@n`, `ndcg@n` and `hit_rate@n` for every cutoff n, as fractions. Arguments as for `hits`."""
     hit, wanted = hits(candidates, targets), distinct_targets(targets)
     values = [
         f(hit[:, :n]) for n in cutoffs for f in (lambda h: recall(h, wanted), lambda h: ndcg(h, wanted), hit_rate)

@@ -24,7 +24,7 @@ _OTHER_COLOURS = (5, 6, 7)
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first column names the row, the row `strong` is the one to look at."""
+    """A table of texts; the first column names the row, and the row named `strong` is set in bold."""
 
     head: list[str]
     rows: list[list[str]]
@@ -44,7 +44,7 @@ class Section:
 
 
 def read_titles(path: Path) -> dict[int, str]:
-    """Titles by item id, from the columns item_id and title of a CSV or Parquet file; items without title left out.
+    """Read titles by item id from the columns item_id and title of a CSV or Parquet file; empty ones are left out.
 
     Raises:
         DataError: the file or a column is missing, a line is malformed, or an id is no integer of 64 bits.
@@ -56,7 +56,7 @@ def read_titles(path: Path) -> dict[int, str]:
 
 
 def render(evaluation: Evaluation, titles: dict[int, str]) -> str:
-    """The page. `titles`: by item id; an item without one is shown by its id."""
+    """Write the page as HTML text; an item that has no entry in `titles` is shown by its id."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     styles = method_styles(evaluation)
@@ -83,7 +83,7 @@ def render(evaluation: Evaluation, titles: dict[int, str]) -> str:
 
 
 def method_styles(evaluation: Evaluation) -> dict[str, Style]:
-    """The model in the first colour and a wide line, what was served dashed over it, the baselines thin."""
+    """How each method looks: the model in the first colour, a served list dashed over it, the baselines thin."""
     styles = dict(zip(evaluation.baselines, _BASELINE_STYLES, strict=False)) | {EXACT: Style(0, "", 2.4)}
     for name in list(evaluation.served)[:1]:
         styles[name] = Style(1, "3 3")
@@ -94,7 +94,7 @@ def method_styles(evaluation: Evaluation) -> dict[str, Style]:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """A share for people."""
+    """The text of a share, in per cent; a dash for None."""
     return "–" if share is None else f"{100 * share:.{digits}f}\u00a0%"
 
 
@@ -112,7 +112,7 @@ def _headline(evaluation: Evaluation) -> str:
 
 
 def _tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """Key figures: value and what it is."""
+    """The key figures at the top of the page: each value, and what it is."""
     n, lead = evaluation.cutoffs[-1], evaluation.lead
     mine = evaluation.curves[EXACT]
     return [

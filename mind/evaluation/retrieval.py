@@ -11,7 +11,7 @@ from mind.vocabulary import Vocabulary
 def encode_histories(
     encoder: Encoder, vocabulary: Vocabulary, histories: Sequences, maxlen: int, batch_size: int
 ) -> Float32:
-    """Interest vectors of external histories, [U, K, D] float32: unknown items dropped, the newest `maxlen` kept."""
+    """Encode histories of external ids, [U, K, D] float32: unknown items are dropped, the newest `maxlen` are kept."""
     hist_index, seq_len, _ = vocabulary.look_up(histories.item_id, histories.offsets, maxlen)
     batches = range(0, len(histories), batch_size)
     return np.concatenate(

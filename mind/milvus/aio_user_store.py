@@ -13,7 +13,7 @@ from mind.artifact import Float32
 from mind.milvus import internals, schemas
 from mind.milvus.aio_session import ONCE
 from mind.milvus.aio_store import MilvusStore
-from mind.milvus.collection import BY_KEY, EMBEDDING, METRIC, wide_enough
+from mind.milvus.collection import BY_KEY, EMBEDDING, MAX_MESSAGE_BYTES, METRIC, wide_enough
 from mind.milvus.errors import CollectionGoneError, StoreError
 from mind.milvus.records import NAME, RECORD, RECORDS, user_record
 from mind.milvus.records import UNUSED as UNUSED_OF_RECORDS
@@ -23,7 +23,6 @@ from mind.milvus.users import (
     HNSW,
     INTEREST_KEY,
     MAX_KEY,
-    MAX_MESSAGE_BYTES,
     UNUSED,
     UPDATED_AT,
     USER_KEY,

@@ -23,6 +23,8 @@ METRIC = "IP"
 """Inner product, what the model is trained with."""
 BY_KEY: dict[str, Any] = {"iterator": "True", "reduce_stop_for_best": "True"}
 """Of a query: what makes Milvus give the rows with the smallest keys, as pymilvus' iterator does; else any."""
+MAX_MESSAGE_BYTES = 48 * 2**20
+"""Bytes of one message of rows; Milvus refuses more than 64 MiB."""
 MAX_HITS = 16_384
 """Of one query; Milvus refuses more."""
 VECTOR_SOURCE = "vector_source"

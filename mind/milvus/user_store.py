@@ -9,14 +9,13 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.milvus import schemas
-from mind.milvus.collection import EMBEDDING
+from mind.milvus.collection import EMBEDDING, MAX_MESSAGE_BYTES
 from mind.milvus.store import Store
 from mind.milvus.users import (
     HIST_ITEM,
     HNSW,
     INTEREST_KEY,
     MAX_KEY,
-    MAX_MESSAGE_BYTES,
     UPDATED_AT,
     USER_KEY,
     USERS,

@@ -39,8 +39,6 @@ MAX_USER_ID_BYTES = 128
 """Of UTF-8."""
 MAX_KEY = 3 * MAX_USER_ID_BYTES + 3
 """Characters of an `INTEREST_KEY`: escaped, a byte takes three, and an interest has at most two digits."""
-MAX_MESSAGE_BYTES = 32 * 2**20
-"""Bytes of one write; Milvus refuses more than 64 MiB."""
 MAX_CAPACITY = 4_096
 """Ids that a Milvus ARRAY can hold."""
 CLOCK_MARGIN_MS = 60_000

@@ -28,27 +28,27 @@ TRAINING_ONLY = ("sampled_softmax",)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """PaddleRec's parameters in our shapes, checked."""
+    """The parameters of a PaddleRec network, checked, in the shapes of our network."""
 
     item_embedding: Float32
     """[N + 1, D] float32; row 0 is padding and zero."""
     routing_logits: Float32
-    """[K, L] float32."""
+    """[K, L] float32: where routing starts from."""
     bilinear: Float32
-    """[D, D] float32."""
+    """[D, D] float32: the map from items to interests."""
     projection: Float32 | None
-    """[D + 1, D] float32, the bias last."""
+    """[D + 1, D] float32: the linear layer before the ReLU, its bias last; None for PaddleRec's later network."""
     ignored: tuple[str, ...]
-    """Parameters that interest vectors do not depend on."""
+    """Parameters that were left out, for interest vectors do not depend on them."""
 
     @property
     def items(self) -> int:
-        """N."""
+        """The number of items (N)."""
         return len(self.item_embedding) - 1
 
 
 def read_checkpoint(path: Path, arrays: dict[str, Array], ignore: list[str]) -> Checkpoint:
-    """PaddleRec's parameters among the arrays of a checkpoint.
+    """Find and check PaddleRec's parameters among the arrays of a checkpoint.
 
     Raises:
         DataError: one is missing, has a wrong shape or is not finite; there are others that interest vectors may
@@ -74,7 +74,7 @@ def read_checkpoint(path: Path, arrays: dict[str, Array], ignore: list[str]) -> 
 
 
 def _match(path: Path, arrays: dict[str, Array], ignore: list[str]) -> tuple[dict[str, Array], list[str]]:
-    """Arrays by our key of `NAMES`, and the names of those left out; whatever wraps the network stands before a dot."""
+    """Match arrays to the keys of `NAMES`, whatever prefix with a dot they have; also give the ignored names."""
     named: dict[str, Array] = {}
     ignored, unknown = [], []
     for name, array in arrays.items():

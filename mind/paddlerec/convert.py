@@ -31,7 +31,7 @@ EARLIER = {"projection": "relu", "routing_softmax": "history_then_interests", "b
 LATER = {"projection": "none", "routing_softmax": "history", "bounded_update": True}
 """PaddleRec's later network: every softmax over the history, a bounded update, no projection."""
 THEIRS = {"residual": False, "dropout": 0.0, "item_init": "random", "bilinear_init": "normal", "readout": "label_aware"}
-"""What both have in common."""
+"""The options that both networks have in common."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Imported:
     checkpoint: Checkpoint
     """The parameters that the artifact was made of."""
     hyper_parameters: HyperParameters
-    """What PaddleRec's network is called in our terms."""
+    """The hyper-parameters of our network that make it PaddleRec's."""
 
 
 def import_checkpoint(
@@ -81,7 +81,7 @@ def import_checkpoint(
 
 
 def hyper_parameters(checkpoint: Checkpoint, overrides: list[str]) -> HyperParameters:
-    """Sizes as the weights have them, PaddleRec's choices, and what the user says about the rest.
+    """Find the hyper-parameters: sizes from the weights, PaddleRec's choices, and overrides for the rest.
 
     Args:
         checkpoint: the weights.
@@ -111,7 +111,7 @@ def hyper_parameters(checkpoint: Checkpoint, overrides: list[str]) -> HyperParam
 
 
 def read_item_ids(path: Path, items: int) -> tuple[Int64, Int64]:
-    """External ids of the rows 1 to N, in ascending order of the ids.
+    """Read the external ids of the rows 1 to N, in ascending order of the ids.
 
     Returns:
         rows: [N] int64, each of 1 to N once.
@@ -133,7 +133,7 @@ def read_item_ids(path: Path, items: int) -> tuple[Int64, Int64]:
 
 
 def count_popularity(path: Path, items: int) -> Int64:
-    """How often each row occurs in training lines, whose ids are rows: [N] int64.
+    """Count how often each row occurs in training lines whose ids are rows: [N] int64.
 
     Raises:
         DataError: an id is outside the rows 1 to N, so the checkpoint was trained on other data.
@@ -148,7 +148,7 @@ def count_popularity(path: Path, items: int) -> Int64:
 def make_weights(
     checkpoint: Checkpoint, hyper: HyperParameters, rows: Int64, item_id: Int64, popularity: Int64
 ) -> Weights:
-    """Weights, with golden histories on which both encoders agree.
+    """Make the weights of an artifact, with golden histories on which both encoders agree.
 
     Args:
         checkpoint: PaddleRec's parameters.
@@ -183,7 +183,7 @@ def make_weights(
 
 
 def _histories(table: Float32, maxlen: int) -> tuple[Int64, Int64]:
-    """Seeded histories of rows that are not zero, of all lengths: [G, L] and [G] int64."""
+    """Draw golden histories of all lengths, of items whose rows are not zero: [G, L] and [G] int64."""
     rng = np.random.default_rng(0)
     seq_len = np.linspace(1, maxlen, GOLDEN_HISTORIES).round().astype(np.int64)
     hist_index = rng.choice(np.flatnonzero(table.any(axis=1)), (len(seq_len), maxlen))

@@ -26,9 +26,9 @@ Array = npt.NDArray[Any]
 MAX_OPERATIONS = 1_000_000
 """Operations of one file, about 25 an array, so that a small file cannot ask for much memory or time."""
 MAX_DEPTH = 4
-"""Dictionaries within dictionaries."""
+"""How deep dictionaries may be nested."""
 MAX_ENTRIES = 100_000
-"""Entries of all dictionaries together."""
+"""The most entries that all dictionaries together may have."""
 
 _ADMITTED = {
     ("numpy", "ndarray"): "ndarray",
@@ -44,7 +44,7 @@ _ADMITTED = {
     ("__builtin__", "tuple"): "tuple",
     ("collections", "OrderedDict"): "OrderedDict",
 }
-"""Module and name, compared exactly -> what the machine does instead of importing it."""
+"""Functions and classes that a file may name, by module and name, and what the machine does instead of importing."""
 _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 _SPLIT = "UnpackBigParamInfor@@"
 """Key under which paddle.save (protocols 2 and 3) says which arrays above 1 GiB it cut into slices."""
@@ -110,13 +110,13 @@ class _Machine:
     """The pickle machine, as far as arrays need it."""
 
     def __init__(self, size: int) -> None:
-        """`size`: of the file in bytes; the texts that become bytes are not longer together."""
+        """`size` is that of the file in bytes; the texts that become bytes may not be longer together."""
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._encodable = size
 
     def run(self, file: IO[bytes]) -> Any:
-        """The object that the operations make."""
+        """Follow the operations of a file, and return the object that they make."""
         for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
             if count == MAX_OPERATIONS:
                 raise _RefusedError(f"it has more than {MAX_OPERATIONS:,} operations")

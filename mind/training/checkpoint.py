@@ -19,7 +19,7 @@ _PROGRESS = "progress.json"
 
 
 class Checkpoint:
-    """The checkpoint of one run; the name in the file system says which."""
+    """The checkpoint file of one run, whose name tells the run."""
 
     def __init__(self, directory: Path, run: str, resume: bool = True) -> None:
         """`run` identifies configuration and data: another run has another file. Without `resume` nothing is loaded."""
@@ -27,7 +27,7 @@ class Checkpoint:
         self._resume = resume
 
     def save(self, arrays: Arrays, progress: dict[str, Any]) -> None:
-        """Replace what was saved before; array by array, so memory stays what it was.
+        """Save arrays and progress in place of what was saved before, one array after the other to save memory.
 
         Raises:
             ArtifactError: the disk refused it; what was saved before is unharmed.
@@ -43,7 +43,7 @@ class Checkpoint:
             raise ArtifactError(f"{self.path}: the checkpoint cannot be written: {error.strerror}") from error
 
     def load(self) -> tuple[Arrays, dict[str, Any]] | None:
-        """What was saved last, None if nothing was or nothing is wanted.
+        """Load what was saved last; None if nothing was, or if the run does not resume.
 
         Raises:
             ArtifactError: the file is damaged.
@@ -60,6 +60,6 @@ class Checkpoint:
             raise ArtifactError(f"{self.path}: damaged ({error}); delete it and training starts anew") from error
 
     def remove(self) -> None:
-        """Forget it, and what was being written when a process was killed: the run is done."""
+        """Remove the checkpoint, and what a killed process left of one: the run is done."""
         for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.incomplete")):
             path.unlink(missing_ok=True)

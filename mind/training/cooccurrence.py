@@ -15,9 +15,9 @@ from mind.sequences import Int64
 Rows = npt.NDArray[np.int32]
 
 WINDOW = 20
-"""Clicks apart at most."""
+"""The most clicks that two items of a pair may be apart."""
 FADING = 0.8
-"""Weight of a pair for each click that it is further apart."""
+"""What the weight of a pair is multiplied by for each click that its items are further apart."""
 SMOOTHING = 0.75
 """Power of context counts, so that rare items are not neighbours by chance (Levy, Goldberg, Dagan, TACL 2015)."""
 MAX_ITEMS = 500_000
@@ -25,7 +25,7 @@ MAX_ITEMS = 500_000
 MAX_CLICKS = 3_000_000
 """Clicks that are looked at; of more, those of users drawn at random. They make 2 GB of pairs."""
 OVERSAMPLING, POWER_ITERATIONS = 16, 4
-"""Of the randomised singular value decomposition."""
+"""Parameters of the randomised singular value decomposition."""
 
 
 def cooccurrence_vectors(item_index: Rows, offsets: Int64, items: int, dim: int, seed: int) -> Float32:

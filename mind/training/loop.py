@@ -38,11 +38,11 @@ class Epoch:
     """How one epoch went."""
 
     number: int
-    """From 1."""
+    """The number of the epoch, from 1."""
     loss: float
-    """Mean cross entropy, nats."""
+    """The mean cross entropy of the epoch, in nats."""
     examples_per_s: float
-    """Training examples a second, validation not counted."""
+    """Training examples per second, without the time of validation."""
     metrics: dict[str, float]
     """Validation metrics as fractions; empty without validation data."""
 
@@ -109,10 +109,10 @@ class _Progress:
 
     step: int = 0
     loss: float = 0.0
-    """Sum over the steps done, each the mean of the processes."""
+    """The sum of the losses of the steps done, each the mean over the processes."""
     started: float = field(default_factory=time.perf_counter)
     examples: int = 0
-    """Seen since `started`."""
+    """Training examples seen since `started`."""
 
 
 class _Run:
@@ -164,12 +164,12 @@ class _Run:
 
     @property
     def finished(self) -> bool:
-        """All epochs done, or `patience` of them without a better one."""
+        """Whether all epochs are done, or `patience` epochs in a row were no better than the best one."""
         done = len(self.epochs)
         return done >= self.runner.epochs or (done > 0 and done - self.best_epoch.number >= self.runner.patience)
 
     def finish_epoch(self, on_step: OnStep, checkpoint: Checkpoint | None) -> tuple[float, float]:
-        """Do the steps of the epoch that are left; gives its mean loss and the speed in examples a second."""
+        """Do the steps of the epoch that are left; return its mean loss and the speed in examples per second."""
         number, steps, now = len(self.epochs) + 1, self.sampler.steps, self.now
         self.network.train()
         losses: list[paddle.Tensor] = []
@@ -196,7 +196,7 @@ class _Run:
         return now.loss / max(now.step, 1), speed
 
     def _step(self, batch: Batch, number: int) -> paddle.Tensor:
-        """One update; gives the loss, still on the device."""
+        """Do one update of the weights; return the loss, which is still on the device."""
         seed = [self.runner.seed, number, self.now.step, self.ranks.rank]
         paddle.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
         arrays = (batch.hist_index, batch.seq_len, batch.candidates, self.frequency[batch.candidates])
@@ -209,7 +209,7 @@ class _Run:
         return loss.detach()
 
     def validate(self, cases: EvalCases) -> dict[str, float]:
-        """Metrics at `CUTOFFS` on held-out users, by exact search over all items; rank 0's, so that all ranks agree."""
+        """Measure held-out users at `CUTOFFS`, by exact search over all items; all ranks get the metrics of rank 0."""
         names = metrics.names(CUTOFFS)
         scores = dict.fromkeys(names, 0.0)
         if self.ranks.leads:

@@ -8,7 +8,7 @@ from mind.paddle_runtime import has_gpu, paddle
 
 @dataclass(frozen=True)
 class Ranks:
-    """A process among its peers; one process alone is rank 0 of 1."""
+    """Which of the processes that train together this one is; a process alone is rank 0 of 1."""
 
     rank: int = 0
     world: int = 1
@@ -42,7 +42,7 @@ class Ranks:
         return paddle.DataParallel(network, find_unused_parameters=True)
 
     def mean(self, values: list[float]) -> list[float]:
-        """Means of the processes' values; all give as many."""
+        """The means of the processes' values; all processes give equally many."""
         if self.world == 1:
             return values
         tensor = paddle.to_tensor(values, dtype="float64")
@@ -50,7 +50,7 @@ class Ranks:
         return [float(total) / self.world for total in tensor.numpy()]
 
     def of_leader(self, values: list[float]) -> list[float]:
-        """Rank 0's values; the others give as many."""
+        """The values of rank 0; all processes give equally many."""
         if self.world == 1:
             return values
         tensor = paddle.to_tensor(values, dtype="float64")

@@ -19,7 +19,7 @@ class Batch:
     hist_index: Int64
     """[B, L] int64 rows, oldest first, 0-padded on the right."""
     seq_len: Int64
-    """[B] int64."""
+    """[B] int64: the items of each history."""
     candidates: Int64
     """[C] int64 rows: the targets of the B rows, those of the other processes' rows, then drawn negatives."""
 
@@ -41,7 +41,7 @@ class TrainingSampler:
         self.item_index = _rows(vocabulary, sequences.item_id)
         """[n] int32 rows of all clicks, user after user."""
         self.offsets = sequences.offsets
-        """[U + 1] int64, where each user's begin."""
+        """[U + 1] int64, where each user's clicks begin."""
         self._first_target = sequences.offsets[:-1] + least  # of each user, as a position in item_index
         self._first_example = np.append(0, np.cumsum(np.maximum(sequences.lengths - least, 0)))
         if not self.examples:
@@ -95,7 +95,7 @@ class TrainingSampler:
 
 
 def _rows(vocabulary: Vocabulary, item_id: Int64, size: int = 1 << 22) -> npt.NDArray[np.int32]:
-    """Rows of many items, some at a time: int32, same shape."""
+    """Look up the rows of many items, some at a time to save memory: int32, same shape."""
     parts = [vocabulary.item_index(item_id[i : i + size]).astype(np.int32) for i in range(0, len(item_id), size)]
     return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 

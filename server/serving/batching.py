@@ -8,7 +8,6 @@ comes; one whose time runs out in the queue is dropped. Knows nothing of recall.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -23,6 +22,8 @@ STUCK = 4
 """After this many times the usual, the next batch of the group does not wait for the one in progress."""
 ROOM = 2
 """Most batches in progress of all groups together, as a multiple of the most of one group."""
+STALE = 2
+"""Batches before the oldest request came that an estimate may be old, to be believed."""
 HEADROOM = 2
 """How often the estimated wait must fit into a deadline: under overload batches take longer than they did."""
 SHORTEST_RETRY_MS, LONGEST_RETRY_MS = 10, 2_000
@@ -32,7 +33,7 @@ Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
 
 
-@dataclass
+@dataclass(eq=False)
 class Waiting(Generic[Ask, Answer]):
     """A request that waits for its answer."""
 
@@ -48,8 +49,6 @@ class Waiting(Generic[Ask, Answer]):
     """The answer, when it is there."""
     arrived: float = field(default_factory=time.perf_counter)
     """When it came, on the same clock."""
-    queued: bool = True
-    """Whether it is in the queue; false once it is part of a batch."""
 
     @property
     def late(self) -> bool:
@@ -83,11 +82,14 @@ class Batcher(Generic[Ask, Answer]):
         self._workers = workers
         self._running: list[tuple[Hashable, float]] = []
         """The group of each batch in progress, and when the batch began."""
-        self._queue: deque[Waiting[Ask, Answer]] = deque()
+        self._queue: dict[Waiting[Ask, Answer], None] = {}
+        """The requests that wait, oldest first; whoever leaves is taken out at once."""
         self._queued_users = 0
         self._queued_by_group: dict[Hashable, int] = {}
-        """Users that wait, for each group, without callers that left; the group that has waited longest comes first."""
+        """Users that wait, for each group; the group that has waited longest comes first."""
         self._seconds_per_batch = 0.0
+        self._learned_at = -float("inf")
+        """When a batch last ended, on the clock of `time.perf_counter`."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -112,7 +114,7 @@ class Batcher(Generic[Ask, Answer]):
         deadline = time.perf_counter() + remaining_s if remaining_s is not None else float("inf")
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         waiting = Waiting(ask, users, group, deadline, answer)
-        self._queue.append(waiting)
+        self._queue[waiting] = None
         self._count(group, users)
         if begun := self._begin():
             task = asyncio.create_task(self._work(begun))
@@ -121,9 +123,7 @@ class Batcher(Generic[Ask, Answer]):
         try:
             return await answer
         except asyncio.CancelledError:  # the caller left: its place in the queue is free at once
-            if waiting.queued:
-                self._count(group, -waiting.users)
-                waiting.users = 0
+            self._take(waiting)
             raise
 
     def admit(self, users: int, remaining_s: float | None) -> None:
@@ -131,13 +131,21 @@ class Batcher(Generic[Ask, Answer]):
         if not self._queue:
             return
         batches = self._queued_users / self._max_batch_users / self._workers + 1  # the batches before it, and its own
-        wait_s = batches * self._seconds_per_batch
+        wait_s = batches * self._seconds_per_batch if self._believes() else 0.0
         full = self._queued_users + users > self._max_queued_users
         if full or (remaining_s is not None and HEADROOM * wait_s > remaining_s):
             reason = f"{self._queued_users} users are waiting, about {wait_s * 1000:.0f} ms"
             limit = f"the limit is {self._max_queued_users}" if full else f"the deadline is in {remaining_s:.3g} s"
             retry_ms = min(max(int(wait_s * 500), SHORTEST_RETRY_MS), LONGEST_RETRY_MS)
             raise OverloadedError(f"{reason}; {limit}", retry_ms)
+
+    def _believes(self) -> bool:
+        """Whether the estimate of a batch is from the time in which the queue filled.
+
+        An older one may be from a slow moment long ago. Where requests wait, batches end, so a new one comes soon.
+        """
+        oldest = next(iter(self._queue)).arrived
+        return self._learned_at >= oldest - STALE * self._seconds_per_batch
 
     def _count(self, group: Hashable, users: int) -> None:
         """Add to the number of users that wait; `users` is negative for users that stop waiting."""
@@ -173,27 +181,27 @@ class Batcher(Generic[Ask, Answer]):
     def _next_batch(self, group: Hashable) -> list[Waiting[Ask, Answer]]:
         """The oldest request of a group whose caller still waits, and as many others of the group as fit."""
         batch: list[Waiting[Ask, Answer]] = []
+        late: list[Waiting[Ask, Answer]] = []
         users = 0
-        left: deque[Waiting[Ask, Answer]] = deque()
-        while self._queue and users < self._max_batch_users:
-            waiting = self._queue.popleft()
+        for waiting in self._queue:
+            if users >= self._max_batch_users:
+                break
             if waiting.late:
-                self._take(waiting)
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(DeadlineExceededError("the deadline passed in the queue"))
+                late.append(waiting)
             elif waiting.group == group and (not batch or users + waiting.users <= self._max_batch_users):
-                self._take(waiting)
                 batch.append(waiting)
                 users += waiting.users
-            else:
-                left.append(waiting)
-        self._queue.extendleft(reversed(left))
+        for waiting in (*late, *batch):
+            self._take(waiting)
+        for waiting in late:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(DeadlineExceededError("the deadline passed in the queue"))
         return batch
 
     def _take(self, waiting: Waiting[Ask, Answer]) -> None:
-        """Note that a request left the queue."""
-        waiting.queued = False
-        if waiting.users:  # 0 if its caller left, which was counted then
+        """Take a request out of the queue; one that is not in it any more is fine."""
+        if waiting in self._queue:
+            del self._queue[waiting]
             self._count(waiting.group, -waiting.users)
 
     async def _run(self, batch: list[Waiting[Ask, Answer]]) -> None:
@@ -223,6 +231,7 @@ class Batcher(Generic[Ask, Answer]):
         Small batches are quicker, so the estimate is low until batches are full: a burst after a quiet time is
         accepted, and only lasting overload is turned away.
         """
+        self._learned_at = time.perf_counter()
         took_s /= max(1, users / self._max_batch_users)
         known = self._seconds_per_batch or took_s
         self._seconds_per_batch = known + SMOOTHING * (min(took_s, OUTLIER * known) - known)

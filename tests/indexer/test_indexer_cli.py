@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from indexer.__main__ import app
-from indexer.build import Progress
 from indexer.catalogue import item_collections
 from indexer.items.journal import Journal
 from indexer.options import Milvus, milvus_options
+from indexer.progress import Progress
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.options import Options

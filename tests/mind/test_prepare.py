@@ -158,7 +158,8 @@ def test_a_wrong_command_line_is_exit_code_2(
     monkeypatch: pytest.MonkeyPatch, capsys: Output, arguments: tuple[str, ...]
 ) -> None:
     assert prepare(monkeypatch, *arguments) == 2
-    assert "Usage: " in capsys.readouterr().err
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("error: ") and lines[1].endswith("--help` shows the usage.") and len(lines) == 2
 
 
 def test_every_option_is_explained() -> None:

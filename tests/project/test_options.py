@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,8 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         (["-m", "server", "--max-userz", "3"], "No such option: --max-userz. Did you mean --max-users?"),
         (["-m", "server", "--milvus-urk", "x"], "No such option: --milvus-urk. Did you mean --milvus-uri?"),
         (["-m", "server", "--wholly-other"], "No such option: --wholly-other"),
+        (["-m", "mind.train", "--overide", "x=1"], "No such option: --overide. Did you mean --override?"),
+        (["-m", "mind.models", "pusch"], "No such command 'pusch'. Did you mean 'push'?"),
         (["-m", "clients.gateway", "--titels", "x"], "No such option: --titels. Did you mean --titles?"),
         (["-m", "clients", "recal"], "No such command 'recal'. Did you mean 'recall'?"),
         (["-m", "clients", "users", "upsret"], "No such command 'upsret'. Did you mean 'upsert'?"),
@@ -46,12 +49,13 @@ def test_what_is_mistyped_is_exit_code_2_and_no_page_of_usage(words: list[str], 
     assert len(others) <= 2 and "--help` shows the usage." in others[0]
 
 
-@pytest.mark.parametrize("program", [["-m", "server"], ["-m", "indexer"], ["-m", "clients"], ["-m", "clients.gateway"]])
-def test_every_program_tells_its_version(program: list[str]) -> None:
-    done = run(*program, "--version")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("0.")
-    assert "--version" in run(*program, "--help").stdout
+@pytest.mark.parametrize(
+    "program", ["server", "indexer", "clients", "clients.gateway", "mind.prepare", "mind.infer", "mind.models"]
+)
+def test_every_program_tells_its_version(program: str) -> None:
+    done = run("-m", program, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{metadata.version('mind-recall')}\n", "")
+    assert "--version" in run("-m", program, "--help").stdout
 
 
 @pytest.mark.parametrize(

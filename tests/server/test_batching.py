@@ -269,3 +269,25 @@ async def test_a_fault_teaches_nothing_about_how_long_batches_take(raised: bool,
     await settle()
     worker.open.set()
     assert await asyncio.gather(busy, *rest) == [4, 6, 8]
+
+
+async def test_a_caller_that_leaves_during_a_slow_moment_does_not_close_the_door(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("server.serving.batching.time.perf_counter", lambda: now[0])
+    worker = Worker()
+    slow = worker.ask(1)
+    await settle()
+    leaves = worker.ask(2, remaining_s=0.5)
+    await settle()
+    now[0] += 5  # the batch takes 5 s, and the caller that waits behind it gives up
+    leaves.cancel()
+    await settle()
+    worker.open.set()
+    assert await slow == 2
+    assert await worker.ask(3, remaining_s=0.05) == 6
+    burst = [worker.ask(number, remaining_s=0.05) for number in (4, 5)]  # the second finds the first in the queue
+    now[0] += 60
+    burst += [worker.ask(number, remaining_s=0.05) for number in (6, 7)]
+    assert await asyncio.gather(*burst) == [8, 10, 12, 14]

@@ -1,0 +1,216 @@
+"""Milvus restarted between and during the commands of a release, by SIGTERM and by SIGKILL in turn.
+
+    python -m tests.faults.milvus_restarts --restarts 30
+
+After each restart every command must do what it would have done without. A command that was cut short may fail; given
+again, it must end right. Users are remembered, so publishing encodes them. Milvus 2.3.5 forgets the last change of a
+collection's properties when it restarts (its issue 30144), which release records must outlive.
+"""
+
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from indexer.catalogue import item_collections, with_changes
+from mind.artifact import Artifact
+from mind.milvus import schemas
+from mind.milvus.connection import Connection
+from mind.milvus.errors import StoreError
+from mind.milvus.journal import Changes
+from mind.milvus.store import Store
+from mind.milvus.user_store import UserStore
+from mind.milvus.users import HIST_ITEM, UNUSED, UPDATED_AT, USER_KEY, USERS
+from mind.sequences import Int64
+from tests.faults.ground import Findings, make_models, own_milvus, say
+from tests.milvus_server import ROOT, Milvus
+
+REMEMBERED = 20
+BACK_S, COMMAND_S = 180, 300
+"""Longest wait for Milvus to answer again, and for a command."""
+Released = tuple[dict[str, str], Changes, bool]
+"""State of every collection, what the journal of the live one counts, whether all users have vectors of its model."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, and what must be there afterwards."""
+
+    words: Sequence[str]
+    expected: Released
+
+
+@dataclass
+class Drill:
+    """Three models: the first two are released, the third comes and goes."""
+
+    milvus: Milvus
+    directory: Path
+    models: Sequence[Artifact]
+    findings: Findings
+    names: list[str] = field(default_factory=list)
+    """Collections of the models."""
+    took_s: dict[str, float] = field(default_factory=dict)
+    how: Counter[str] = field(default_factory=Counter)
+
+    def prepare(self) -> None:
+        """Release the first two models, remember users, and change items of the live one."""
+        item_id = self.models[0].weights.item_id
+        self.file("items.csv", "item_id,year", (f"{item},{1990 + row}" for row, item in enumerate(item_id.tolist())))
+        self.file("changed.csv", "item_id,year", (f"{item},1900" for item in item_id[:3].tolist()))
+        self._remember(item_id)
+        for number in (0, 1, 2):
+            assert self.run(self._build(number)) == 0, "a build failed"
+            with Store(Connection(self.milvus.uri)) as store:
+                self.names += [one.name for one in item_collections(store) if one.name not in self.names]
+            if number < 2:
+                assert self.run(self._publish(number)) == 0, "a publish failed"
+        assert self.run(["prune", "--keep", "1"]) == 0
+
+    def steps(self) -> list[Step]:
+        """One round, which ends as it began."""
+        first, live, third = self.names
+        changed = str(self.directory / "changed.csv")
+        deleted = str(int(self.models[0].weights.item_id[-1]))
+        without = {first: "published", live: "live"}
+        before, after = {**without, third: "built"}, {first: "published", live: "published", third: "live"}
+        artifacts = str(self.directory / "models")
+        changes = Changes(changed=3, deleted=1)
+        # The items are changed in the first round; changing them again changes nothing.
+        return [
+            Step(["upsert", "--attributes", changed, "--artifact", artifacts], (without, Changes(changed=3), True)),
+            Step(["delete", "--ids", deleted], (without, changes, True)),
+            Step(self._build(2), (before, changes, True)),
+            Step([*self._publish(2), "--carry-over"], (after, changes, True)),
+            Step(["rollback", "--artifact", artifacts], (before, changes, True)),
+            Step(["prune", "--keep", "1"], (without, changes, True)),
+        ]
+
+    def round(self, interrupted: bool, rng: random.Random, most: int) -> int:
+        """Run the steps, each with a restart before or during it if `interrupted`; gives the number of restarts."""
+        restarts = 0
+        for number, step in enumerate(self.steps()):
+            name = step.words[0]
+            if not interrupted or restarts >= most:
+                started = time.monotonic()
+                self.findings.expect(self.run(step.words) == 0, f"{name} failed without a restart")
+                self.took_s[name] = time.monotonic() - started
+            else:
+                end = rng.choice((self.milvus.terminate, self.milvus.kill))
+                during = rng.random() < 0.5
+                how = f"{'during' if during else 'before'} {name}, by {end.__name__}"
+                self.how[how] += 1
+                restarts += 1
+                say(f"restart {how}")
+                self._with_restart(step, end, rng.uniform(0.3, 1) * self.took_s[name] if during else None)
+            found = self._released()
+            expected = (
+                step.expected if number or found[1].deleted == 0 else (*step.expected[:1], Changes(0, 3, 1), True)
+            )
+            self.findings.expect(found == expected, f"after {name}: {found}, expected {expected}")
+        return restarts
+
+    def _with_restart(self, step: Step, end: Callable[[], None], after_s: float | None) -> None:
+        command = None
+        if after_s is not None:
+            command = self._begin(step.words)
+            time.sleep(after_s)
+        end()
+        self.milvus.start()
+        if command:
+            command.communicate(timeout=COMMAND_S)
+        self._until_back()
+        if after_s is None or self._released() != step.expected:
+            self.findings.expect(self.run(step.words) == 0, f"{step.words[0]} failed after a restart")
+
+    def run(self, words: Sequence[str]) -> int:
+        """Run a command of the indexer; gives its exit code."""
+        command = self._begin(words)
+        output, _ = command.communicate(timeout=COMMAND_S)
+        if command.returncode:
+            say(output.strip())
+        return command.returncode
+
+    def file(self, name: str, header: str, lines: Iterable[str]) -> None:
+        """Write a CSV file."""
+        (self.directory / name).write_text("\n".join([header, *lines]))
+
+    def _begin(self, words: Sequence[str]) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "indexer", *words, "--milvus-uri", self.milvus.uri]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def _build(self, number: int) -> list[str]:
+        model = str(self.directory / "models" / self.models[number].model_version)
+        return ["build", "--artifact", model, "--attributes", str(self.directory / "items.csv")]
+
+    def _publish(self, number: int) -> list[str]:
+        return ["publish", self.names[number], "--artifact", str(self.directory / "models")]
+
+    def _remember(self, item_id: Int64) -> None:
+        with Store(Connection(self.milvus.uri)) as store:
+            store.create_collection(USERS, schemas.users())
+            store.open(USERS, UNUSED)
+            history = item_id[:5].tolist()
+            users = [
+                {USER_KEY: f"u{number}", HIST_ITEM: history, UPDATED_AT: number + 1, UNUSED: [0.0, 0.0]}
+                for number in range(REMEMBERED)
+            ]
+            store.upsert(USERS, users)
+
+    def _released(self) -> Released:
+        with Store(Connection(self.milvus.uri)) as store:
+            collections = with_changes(store, item_collections(store))
+            live = next(one for one in collections if one.live)
+            users = UserStore(store)
+            assert live.fingerprint is not None
+            complete = any(
+                one.complete for one in users.vectors() if one.model_version == live.fingerprint.model_version
+            )
+            states = {
+                one.name: str(one.state) for one in sorted(collections, key=lambda one: self.names.index(one.name))
+            }
+            return states, live.changes, complete and users.count() == REMEMBERED
+
+    def _until_back(self) -> None:
+        started = time.monotonic()
+        while True:
+            try:
+                self._released()
+                break
+            except (StoreError, StopIteration):
+                if time.monotonic() - started > BACK_S:
+                    raise
+                time.sleep(1)
+        say(f"Milvus answers {time.monotonic() - started:.0f} s later")
+
+
+def drill(milvus: Milvus, directory: Path, restarts: int, seed: int = 0) -> Findings:
+    """One round without restarts, then rounds with one for each command."""
+    findings, rng = Findings(), random.Random(seed)
+    models = make_models(directory / "models", 3, items=300)
+    run = Drill(milvus, directory, models, findings)
+    run.prepare()
+    run.round(interrupted=False, rng=rng, most=0)
+    done = 0
+    while done < restarts:
+        done += run.round(interrupted=True, rng=rng, most=restarts - done)
+    findings.measured = {how: str(count) for how, count in sorted(run.how.items())}
+    findings.expect(sum(run.how.values()) == restarts, f"{sum(run.how.values())} restarts instead of {restarts}")
+    return findings
+
+
+def main(restarts: Annotated[int, typer.Option(min=1)] = 30, seed: int = 0) -> None:
+    """Restart Milvus between and during commands."""
+    with own_milvus() as (milvus, directory):
+        drill(milvus, directory, restarts, seed).close()
+
+
+if __name__ == "__main__":
+    typer.run(main)
