@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mind.artifact import load_artifact
@@ -47,13 +46,17 @@ def overrides(directory: Path, **changes: object) -> list[str]:
     return [word for key, value in keys.items() for word in ("-o", f"{key}={value}")]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("data")
+def write_data(directory: Path) -> Path:
+    """Small data in PaddleRec's format, of users who click within groups of items; gives the directory."""
     write_train(directory / "train" / "train.txt", sequences(*clustered(300, 1)))
     write_eval(directory / "valid" / "valid.txt", held_out(40, 2))
     write_eval(directory / "test" / "test.txt", held_out(40, 3))
     return directory
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def test_train_and_infer(data: Path, tmp_path: Path) -> None:
@@ -92,23 +95,6 @@ def models(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir() if path.is_dir()]
 
 
-def test_a_killed_run_goes_on_and_gives_the_same_model(data: Path, tmp_path: Path) -> None:
-    longer = {"runner__epochs": 6, "runner__checkpoint_interval_s": 0.001, "runner__print_interval": 1}
-    whole, killed = (overrides(data, runner__model_save_path=tmp_path / name, **longer) for name in ("whole", "killed"))
-    assert here("mind.train", *whole).returncode == 0
-    words = [sys.executable, "-m", "mind.train", "-m", str(CONFIG), *killed]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        while not process.stdout.readline().startswith("    2 "):  # epoch 2 is done, four are to come
-            assert process.poll() is None
-        process.kill()
-    assert models(tmp_path / "killed") == [] and list((tmp_path / "killed").glob("checkpoint-*.npz"))
-    resumed = here("mind.train", *killed)
-    assert "going on from" in resumed.stdout, resumed.stderr
-    assert models(tmp_path / "killed") == models(tmp_path / "whole")
-    assert not list((tmp_path / "killed").glob("*checkpoint-*"))
-
-
 def test_a_model_that_cannot_be_written_does_not_cost_its_training(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,19 +111,6 @@ def test_a_model_that_cannot_be_written_does_not_cost_its_training(
         nothing_to_do.setattr("mind.training.loop._Run.finish_epoch", full)
         app(words, standalone_mode=False)
     assert len(models(tmp_path)) == 1 and not list(tmp_path.glob("checkpoint-*"))
-
-
-def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
-    def epochs(name: str, *launcher: str) -> list[float]:
-        keys = overrides(data, runner__model_save_path=tmp_path / name, runner__epochs=3, hyper_parameters__dropout=0)
-        words = [sys.executable, *launcher, "mind/train.py", "-m", str(CONFIG), *keys]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        (version,) = models(tmp_path / name)
-        return [epoch["loss"] for epoch in load_artifact(tmp_path / name / version).metrics["epochs"]]
-
-    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log")]
-    np.testing.assert_allclose(epochs("two", *launcher), epochs("one"), rtol=1e-3)
 
 
 @pytest.mark.parametrize(
