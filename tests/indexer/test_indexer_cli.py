@@ -23,13 +23,13 @@ from mind.milvus.store import Store
 from mind.options import Options
 from server.settings import Settings
 from tests.artifacts import make_artifact
+from tests.commands import run_here
 from tests.releases import publish
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "indexer", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    """Run the command line in this process."""
+    return run_here("indexer", *arguments)
 
 
 @pytest.fixture
@@ -261,8 +261,9 @@ def test_an_interrupt_is_one_line(silent_port: socket.socket) -> None:
 
 
 def test_a_lite_file_in_use_by_another_process(lite: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "indexer", "status", "--milvus-uri", lite]
     with Store(Connection(lite)):
-        result = run("status", "--milvus-uri", lite)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
     assert result.stderr.startswith(f"error: {lite}: another process holds this Milvus Lite file; stop it, or")
     assert f"milvus-lite server --host 127.0.0.1 --data-dir {lite}" in result.stderr

@@ -1,18 +1,16 @@
 """Bare `python -m mind` leads to the tools."""
 
 import subprocess
-import sys
 
 import pytest
 
 from mind.__main__ import TOOLS
 from tests import ROOT
+from tests.commands import run_here
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mind", *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
-    )
+    return run_here("mind", *words)
 
 
 @pytest.mark.parametrize("words", [(), ("--help",)])

@@ -16,11 +16,12 @@ from mind.errors import ConfigError
 from mind.options import flag, read, variable
 from server.options import load_settings
 from server.settings import Settings
+from tests.commands import run_here
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in a process of its own."""
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=60)
+    """Run a program; `words` begin with -m."""
+    return run_here(*words[1:])
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from mind.artifact import load_artifact
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.artifacts import make_artifact
+from tests.commands import run_here
 from tests.server.test_store import build
 
 GRPCURL = Path(sys.executable).parent / "grpcurl"
@@ -129,8 +130,7 @@ def test_items_that_are_added_and_deleted_while_it_serves(released: Server, milv
 
 def index(*words: object) -> str:
     """Run the indexer; what it printed."""
-    command = [sys.executable, "-m", "indexer", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = run_here("indexer", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -264,8 +264,7 @@ def test_a_lite_file_in_use(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_cannot_work(options: list[str], code: int, says: str) -> None:
-    command = [sys.executable, "-m", "server", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    done = run_here("server", *options)
     assert done.returncode == code
     assert says in done.stderr and "Traceback" not in done.stderr
 
