@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.commands import run_here
 from tests.server.test_store import build
+from tests.waiting import wait_until
 
 GRPCURL = Path(sys.executable).parent / "grpcurl"
 
@@ -135,14 +136,6 @@ def index(*words: object) -> str:
     return done.stdout
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Ask again for 20 s at most."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_grpcurl_and_the_client(released: Server) -> None:
     address = released.address
     assert grpcurl(address, "list").split() == [
@@ -197,8 +190,8 @@ def test_sigterm_drains_under_load(released: Server) -> None:
     threads = [threading.Thread(target=call) for _ in range(8)]
     for thread in threads:
         thread.start()
-    time.sleep(1)
-    assert not errors and len(answers) > 20
+    wait_until(lambda: errors or len(answers) > 20)
+    assert not errors
     assert released.stop() == 0
     stop.set()
     for thread in threads:
