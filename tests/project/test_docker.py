@@ -314,7 +314,7 @@ def test_what_an_image_installs_is_enough_for_what_it_runs(
     modules = {
         "server": "server.app, server.watching.tracing",
         "server-gpu": "server.app, mind.paddle_encoder",
-        "indexer": "indexer.store, indexer.rollout.servers",
+        "indexer": "mind.milvus.store, indexer.rollout.servers",
         "gateway": "clients.gateway.app",
         "trainer": "mind.training.loop",
     }
