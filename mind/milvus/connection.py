@@ -37,7 +37,7 @@ class Connection:
     def __post_init__(self) -> None:
         """Refuse what pymilvus would ignore in silence. Raises ConfigError."""
         if (self.client_cert or self.client_key) and not (self.client_cert and self.client_key and self.ca_cert):
-            raise ConfigError("mutual TLS needs all of --client-cert, --client-key and --ca-cert")
+            raise ConfigError("mutual TLS needs all of --milvus-client-cert, --milvus-client-key and --milvus-ca-cert")
         if (self.ca_cert or self.server_name) and not self.uri.startswith("https://"):
             raise ConfigError(f"TLS options need an https:// address, --milvus-uri is {self.shown}")
 
