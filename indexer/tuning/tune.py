@@ -310,7 +310,7 @@ def _trial(store: Store, model: Artifact, name: str, on_progress: Progress) -> I
     finally:
         try:
             _drop_if_there(store, name)
-        except IndexerError as error:
+        except (IndexerError, StoreError) as error:
             _log.warning("%s stays; tuning the same model again drops it: %s", name, error)
 
 
