@@ -124,6 +124,7 @@ def build(
     sampled = check_contents(store, name, weights)
     recall = check_recall(store, fingerprint, weights, min_recall)
     store.records.write(name, ItemRecord(fingerprint=fingerprint, built_at=now()))
+    store.records.secure()
     return Built(fingerprint, sampled, recall)
 
 

@@ -87,15 +87,19 @@ def live_one(collections: Sequence[ItemCollection]) -> ItemCollection | None:
 
 
 def before_live(collections: Sequence[ItemCollection]) -> list[ItemCollection]:
-    """Those that were published before the live one, newest first."""
+    """Those that were published before the live one, newest first.
+
+    All of them, if the live one does not count as published: a rollback was cut short before it moved the alias.
+    """
     live = live_one(collections)
-    earlier = [one for one in collections if live and one.published_at and one.order < live.order]
+    earlier = [
+        one for one in collections if live and one.published_at and (one.order < live.order or not live.published_at)
+    ]
     return sorted(earlier, key=lambda one: one.order, reverse=True)
 
 
 def after_live(collections: Sequence[ItemCollection]) -> list[ItemCollection]:
-    """Those that count as published after the live one: a publish was cut short before it moved the alias, or a
-    rollback before it had taken them back."""
+    """Those that count as published after the live one: a publish was cut short before it moved the alias."""
     live = live_one(collections)
     return [one for one in collections if live and live.published_at and one.order > live.order and one.published_at]
 

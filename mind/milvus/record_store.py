@@ -40,6 +40,15 @@ class RecordStore:
         row = {NAME: name, RECORD: record.to_json(), UNUSED: [0.0, 0.0]}
         self._store.upsert(RECORDS, [row])
 
+    def secure(self) -> None:
+        """Have Milvus write to disk what was written so far, so that it does not depend on Milvus' log.
+
+        Milvus limits how often a collection may be flushed, so this is for the end of a series of writes. Milvus Lite
+        writes at once.
+        """
+        if not self._store.connection.is_lite and self._open():
+            self._store.flush(RECORDS)
+
     def delete(self, name: str) -> None:
         """Remove the record of a collection; none there is fine."""
         if self._open():

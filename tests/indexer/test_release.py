@@ -141,3 +141,41 @@ def test_publish_after_somebody_dropped_the_live_one(milvus_uri: str) -> None:
         store.drop(live)  # a Milvus server keeps the alias, and admits no second one of its name
         assert publish(store, other) == Rollout(other, before=None)
         assert store.alias() == other
+
+
+def test_a_rollback_that_was_cut_short_is_completed_by_the_same_command(
+    milvus_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        one, two, three = (make_collection(store, number) for number in (1, 2, 3))
+        for name in (one, two, three):
+            publish(store, name)
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "point_alias", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                rollback(store)
+        assert states(store) == {three: "live", two: "published", one: "published"}
+        assert rollback(store).live == two  # and not one
+        assert states(store) == {two: "live", one: "published", three: "built"}
+
+
+def test_releases_are_ordered_by_their_numbers_whatever_the_clock_says(
+    milvus_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        one, two = (make_collection(store, number) for number in (1, 2))
+        publish(store, one)
+        monkeypatch.setattr("indexer.rollout.switch.now", lambda: "2001-01-01T00:00:00.000000+00:00")
+        publish(store, two)  # by a machine whose clock is years behind
+        assert rollback(store).live == one
+
+
+def test_a_rollback_that_is_refused_changes_nothing(milvus_uri: str) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        one, two, three = (make_collection(store, number) for number in (1, 2, 3))
+        for name in (one, two):
+            publish(store, name)
+        before = store.records.items([one, two, three])
+        with pytest.raises(RefusedError):
+            rollback(store, to=three)
+        assert store.records.items([one, two, three]) == before
