@@ -10,11 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.milvus_server import QUICK, Milvus
 
-_URI_TIMEOUT_S = 300
+hypothesis.settings.register_profile("tests", deadline=None)  # how fast an example runs is no result of a test
+hypothesis.settings.load_profile("tests")
+
+_URI_TIMEOUT_S = 200
 _shared = pytest.StashKey[Milvus]()
 
 
