@@ -10,7 +10,7 @@ import reprlib
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from indexer.errors import AttributesError
+from mind.data.line_count import LineCount
+from mind.data.quotes import Quote
 from mind.data.tables import read_table
 from mind.errors import DataError
 from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
@@ -93,6 +95,8 @@ class Attributes:
     """Items of the model that the file does not have."""
     unknown: int = 0
     """Rows of the file whose item the model does not know; they are left out."""
+    count: LineCount = field(default_factory=lambda: LineCount(0))
+    """How the lines of the file add up."""
 
     @property
     def capacities(self) -> dict[str, Column]:
@@ -128,21 +132,23 @@ def read_attributes(
     id_column: str = ITEM_ID,
     multi_valued: Collection[str] = (),
     types: Mapping[str, str] | None = None,
+    quote: Quote | None = None,
 ) -> Attributes:
     """Read the attributes of the items that a model knows.
 
     Args:
-        path: `.csv` with a header line, or `.parquet`.
+        path: `.csv` with a header line, `.parquet`, or a directory of Parquet files.
         item_id: [N] int64, strictly ascending: the model's items.
         id_column: column that holds the item id.
         multi_valued: text columns to split at `SEPARATOR`.
         types: column to one of `TYPES`, for columns whose type must not be left to the data.
+        quote: what quotes mean in a CSV file.
 
     Raises:
         AttributesError: the file cannot be used; with column, row, value and limit.
     """
     with refusing():
-        table = read_table(path)
+        table, count = read_table(path, id_column, quote)
     types = types or {}
     for name, kind in types.items():
         if kind not in TYPES:
@@ -169,7 +175,7 @@ def read_attributes(
             column = split_values(column)
         kind = types.get(name) or _type_of(path, name, column)
         columns.append(_measured(path, name, kind, converted(path, name, column, kind), take))
-    return Attributes(tuple(columns), int(missing.sum()), int((~known).sum()))
+    return Attributes(tuple(columns), int(missing.sum()), int((~known).sum()), count)
 
 
 @contextmanager
@@ -247,7 +253,7 @@ def _type_of(path: Path, name: str, column: Any) -> str:
             return "ARRAY<INT64>" if pa.types.is_integer(element) else "ARRAY<VARCHAR>"
     elif pa.types.is_integer(kind):
         return "INT64"
-    elif pa.types.is_floating(kind):
+    elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
         return "DOUBLE"
     elif pa.types.is_boolean(kind):
         return "BOOL"

@@ -26,7 +26,9 @@ from indexer.items.attributes import (
     split_values,
 )
 from mind.artifact import Float32
-from mind.data.tables import column_names, read_batches
+from mind.data.line_count import LineCount
+from mind.data.quotes import Quote
+from mind.data.tables import column_names, count_rows, read_batches
 from mind.milvus.collection import EMBEDDING, ITEM_ID
 from mind.milvus.schemas import Column
 from mind.sequences import Int64
@@ -43,6 +45,13 @@ class ItemFile:
     dim: int = 0
     """Length of the vectors in column `embedding`; 0 for a file of attributes."""
     batch_rows: int = 5_000
+    quote: Quote | None = None
+    """What quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it."""
+
+    def count(self) -> LineCount:
+        """Count the lines of the file, and find quotes that swallow some. Raises AttributesError."""
+        with refusing():
+            return count_rows(self.path, self.id_column, self.quote)
 
     def check(self) -> Int64:
         """Go through the whole file; its item ids, ascending.
@@ -57,10 +66,15 @@ class ItemFile:
             if name not in taken:
                 known = ", ".join(taken[1:]) or "none"
                 raise AttributesError(f"{self.path}: column {name!r}: the collection's attributes are {known}")
-        ids = [item_id for item_id, _ in self.batches()]
-        if not ids:
+        expected = self.count().rows
+        ids = np.concatenate([np.zeros(0, np.int64), *(item_id for item_id, _ in self.batches())])
+        if len(ids) != expected:
+            raise AttributesError(
+                f"{self.path}: its lines hold {expected:,} rows, {len(ids):,} were read; mend its quotes and line ends"
+            )
+        if not len(ids):
             raise AttributesError(f"{self.path}: a header and no rows")
-        return check_distinct(self.path, self.id_column, np.concatenate(ids))
+        return check_distinct(self.path, self.id_column, ids)
 
     def batches(self) -> Iterator[tuple[Int64, dict[str, list[Any]] | Float32]]:
         """Item ids [n], and either the attributes that the file has, None where a cell is empty, or vectors [n, D]."""
@@ -76,11 +90,11 @@ class ItemFile:
 
     def _names(self) -> list[str]:
         with refusing():
-            return column_names(self.path)
+            return column_names(self.path, self.quote)
 
     def _read(self) -> Iterator[Any]:
         with refusing():
-            yield from read_batches(self.path, self.batch_rows)
+            yield from read_batches(self.path, self.batch_rows, self.quote)
 
     def _values(self, name: str, column: Any, first: int) -> list[Any]:
         kind = self.kinds[name]
@@ -120,7 +134,10 @@ class ItemFile:
         try:
             flat = pc.list_flatten(column).cast(pa.float64())
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise AttributesError(f"{self.path}: column {EMBEDDING}: {' '.join(str(error).split())}") from error
+            raise AttributesError(
+                f"{self.path}: column {EMBEDDING} holds {column.type.value_type}, of which a value is no number; "
+                "it must hold lists of numbers"
+            ) from error
         with np.errstate(over="ignore"):
             vectors: Float32 = flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, self.dim)
         wrong = ~np.isfinite(vectors).all(axis=1)
