@@ -394,7 +394,7 @@ def test_an_address_is_shown_without_credentials(uri: str, shown: str) -> None:
 
 @contextlib.asynccontextmanager
 async def tls_in_front(uri: str, files: Files) -> AsyncIterator[str]:
-    """An address of the same database that takes TLS from those whom the authority knows, and hands on to Milvus what they say."""
+    """An address of the same database for callers with a certificate of the authority; passes on what they say."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(files.ca))
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(files.cert, files.key)
