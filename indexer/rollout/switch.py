@@ -1,4 +1,4 @@
-"""Moves the release alias, and keeps the records of releases true around that."""
+"""Moves the release alias, and updates the release records before and after that."""
 
 from indexer.catalogue import after_live, find, item_collections, now
 from indexer.rollout.choice import Choice
@@ -8,8 +8,9 @@ from mind.milvus.store import Store
 def switch(store: Store, choice: Choice) -> None:
     """Make the chosen collection the live one.
 
-    Before the alias moves, a published collection gets its number, so what is live always has one. After a kill in
-    between it has a number and is not live: the next release takes that number back (`_take_back`).
+    A publish writes the release number before it moves the alias, so the live collection always has a number. If it is
+    killed between the two, a collection has a number but is not live. The next release then withdraws that number
+    (`_take_back`).
     """
     if not choice.changes_live:
         return
@@ -30,7 +31,7 @@ def _number(store: Store, name: str) -> None:
 
 
 def _take_back(store: Store) -> None:
-    """Whatever counts as published after the live release is only built from now on."""
+    """Withdraw the releases after the live one: their records change from published to built."""
     for collection in after_live(item_collections(store)):
         if collection.record:
             record = collection.record.model_copy(update={"published_at": "", "release": 0})
