@@ -13,11 +13,11 @@ def switch(store: Store, choice: Choice) -> None:
     the alias moves. After a kill in between, the same command finds a live collection without a number and returns to
     the newest one with a number, which is the one that was chosen.
     """
+    collections = item_collections(store)
     if choice.rolls_back:
-        chosen = find(item_collections(store), choice.next.name)
-        _take_back(store, [one for one in item_collections(store) if one.order > chosen.order])
+        _take_back(store, [one for one in collections if one.order > choice.next.order])
     elif choice.changes_live or not choice.next.published_at:
-        _take_back(store, after_live(item_collections(store)))
+        _take_back(store, after_live(collections))
         _number(store, choice.next.name)
     store.records.secure()
     if choice.changes_live:
@@ -33,7 +33,7 @@ def _number(store: Store, name: str) -> None:
 
 
 def _take_back(store: Store, collections: list[ItemCollection]) -> None:
-    """These count as built from now on, and no longer as published."""
+    """Change the records of collections from published to built."""
     for collection in collections:
         if collection.record and collection.record.published:
             record = collection.record.model_copy(update={"published_at": "", "release": 0})
