@@ -21,9 +21,8 @@ def main() -> None:
     """Print a line for each tool, or the version; any argument but --help and --version is a mistake."""
     width = max(map(len, TOOLS))
     lines = [f"  python -m mind.{name:<{width}}  {purpose}" for name, purpose in TOOLS.items()]
-    text = "\n".join(
-        ["Tools of the model package; each tells its options with --help, its version with --version:", "", *lines]
-    )
+    title = "Tools of the model package; each tells its options with --help, the version with --version:"
+    text = "\n".join([title, "", *lines])
     if set(sys.argv[1:]) <= {"--help", "-h"}:
         print(text)
         return

@@ -18,10 +18,13 @@ from rich.table import Table
 from mind.command import Version, run
 from mind.data.datasets import DATASETS, data_file
 from mind.data.download import fetch
-from mind.data.interactions import Interactions, Report, read_interactions
+from mind.data.heavy_users import heavy_users
+from mind.data.interactions import EXAMPLES, Interactions, Report, read_interactions
+from mind.data.losses import Part, parts_of
 from mind.data.prepared import write_split
+from mind.data.quotes import Quote
 from mind.data.split import Split, split
-from mind.sequences import EvalCases, Int64
+from mind.data.time_units import TimeUnit
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 console = Console(highlight=False)
@@ -46,8 +49,8 @@ def main(
         str,
         typer.Argument(
             metavar="FILE|NAME",
-            help="A CSV (plain or compressed) or Parquet file with a row for every interaction, or the name of data "
-            "that are downloaded: movielens-100k, movielens-1m, amazon-book.",
+            help="A CSV file (plain or compressed), a Parquet file or a directory of Parquet files, with a row for "
+            "every interaction; or the name of data that are downloaded: movielens-100k, movielens-1m, amazon-book.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Directory that receives train/, valid/ and test/.")],
@@ -75,6 +78,21 @@ def main(
             rich_help_panel=FILES,
         ),
     ] = None,
+    quote: Annotated[
+        Quote,
+        typer.Option(
+            help='What `"` means in a CSV file. auto: it quotes values, also over several lines; one that takes in '
+            "lines which look like rows is refused. always: it quotes values, whatever is in them. none: nothing.",
+            rich_help_panel=FILES,
+        ),
+    ] = Quote.AUTO,
+    time_unit: Annotated[
+        TimeUnit | None,
+        typer.Option(
+            help="Unit since 1970 of times that are numbers; found otherwise, and times of two units are refused.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
     max_malformed: Annotated[
         float,
         typer.Option(
@@ -99,6 +117,15 @@ def main(
     min_interactions: Annotated[
         int, typer.Option(min=2, help="Users with fewer interactions are dropped.", rich_help_panel=SPLIT)
     ] = 5,
+    max_user_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Users with more than this share of all interactions are left out. Above a half there is a warning.",
+            rich_help_panel=SPLIT,
+        ),
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the split of the users.", rich_help_panel=SPLIT)] = 2024,
     version: Version = False,
 ) -> None:
@@ -108,26 +135,35 @@ def main(
     first 80 % of the items are the history and the rest is what the model has to find. amazon-book is ComiRec's own
     split, and keeps it.
 
-    Duplicates are dropped, times are put in order, malformed rows are skipped and reported with their lines.
+    Duplicates are dropped, times are put in order, malformed rows are skipped and reported with their lines. The lines
+    of the file add up to what is printed, and the table counts what a model never learns from, by cause.
     """
     items = None
+    left_out: dict[str, Interactions] = {}
     if dataset := DATASETS.get(source):
         _refuse(context, source, [FILES, SPLIT] if dataset.comes_split else [FILES])
         data = dataset.read(archive or fetch(source, dataset.sources, cache_dir))
         if isinstance(data, Split):
             parts = data
         else:
-            parts, items = _split(data.interactions, data.report, seed, min_interactions), data.items
+            items = data.items
+            parts, left_out = _split(data.interactions, data.report, seed, min_interactions, max_user_share)
     else:
         _refuse(context, "a file", [NAMES])
-        columns = header.split(",") if header else None
-        separator = "\t" if delimiter == "tab" else delimiter
-        found = read_interactions(
-            data_file(source), user, item, time, delimiter=separator, header=columns, max_malformed=max_malformed
+        interactions, report = read_interactions(
+            data_file(source),
+            user,
+            item,
+            time,
+            delimiter="\t" if delimiter == "tab" else delimiter,
+            header=header.split(",") if header else None,
+            quote=quote,
+            time_unit=time_unit,
+            max_malformed=max_malformed,
         )
-        parts = _split(*found, seed, min_interactions)
+        parts, left_out = _split(interactions, report, seed, min_interactions, max_user_share)
     write_split(output, parts, items)
-    console.print(_summary(parts))
+    console.print(_summary(parts_of(parts, left_out)))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
 
 
@@ -140,30 +176,45 @@ def _refuse(context: typer.Context, source: str, panels: Sequence[str]) -> None:
             raise typer.BadParameter(f"does not apply to {source}", param_hint=option.opts[0])
 
 
-def _split(interactions: Interactions, report: Report, seed: int, min_interactions: int) -> Split:
+def _split(
+    interactions: Interactions, report: Report, seed: int, min_interactions: int, max_user_share: float
+) -> tuple[Split, dict[str, Interactions]]:
+    """The split, and the interactions that are left out of it, by cause."""
     console.print(str(report), markup=False, soft_wrap=True)
+    heavy, left_out = heavy_users(interactions, min(max_user_share, 0.5)), {}
+    for user in heavy[:EXAMPLES]:
+        told = f"user {user.user_id} has {user.share:.1%} of the interactions ({user.interactions:,})"
+        is_out = user.share > max_user_share
+        told = f"{told}: left out" if is_out else f"warning: {told}; --max-user-share 0.5 would leave this user out"
+        console.print(told, markup=False, soft_wrap=True)
+    if len(heavy) > EXAMPLES:
+        console.print(f"and {len(heavy) - EXAMPLES:,} more users: left out")
+    if dropped := [user for user in heavy if user.share > max_user_share]:
+        among = np.isin(interactions.user_id, [user.user_id for user in dropped])
+        left_out[f"more than {max_user_share:.0%} of all"] = interactions.take(among)
+        interactions = interactions.take(~among)
     parts = split(interactions, seed=seed, min_interactions=min_interactions)
     if parts.dropped_users:
         console.print(f"users dropped, fewer than {min_interactions} interactions: {parts.dropped_users:,}")
-    return parts
+        user_id, counts = np.unique(interactions.user_id, return_counts=True)
+        few = np.isin(interactions.user_id, user_id[counts < min_interactions])
+        left_out[f"fewer than {min_interactions}"] = interactions.take(few)
+    return parts, left_out
 
 
-def _summary(parts: Split) -> Table:
-    table = Table()
+def _summary(parts: Sequence[Part]) -> Table:
+    table = Table(caption="A model learns from train; it does not know the items that no user in train has.")
     table.add_column("split")
-    for heading in ("users", "items", "interactions"):
+    for heading in ("users", "items", "unknown items", "interactions"):
         table.add_column(heading, justify="right")
-    for name, users, item_id in (
-        ("train", len(parts.train), parts.train.item_id),
-        ("valid", len(parts.valid), _item_ids(parts.valid)),
-        ("test", len(parts.test), _item_ids(parts.test)),
-    ):
-        table.add_row(name, f"{users:,}", f"{len(np.unique(item_id)):,}", f"{len(item_id):,}")
+    total = sum(part.interactions for part in (parts[0], parts[-1]))
+    for part in parts:
+        share = f" ({part.interactions / total:.0%})" if part is parts[-1] else ""
+        numbers = (f"{part.users:,}", f"{part.items:,}", f"{part.unlearnt:,}", f"{part.interactions:,}{share}")
+        if part is parts[-1]:
+            table.add_section()
+        table.add_row(part.name, *numbers)
     return table
-
-
-def _item_ids(cases: EvalCases) -> Int64:
-    return np.concatenate([cases.history.item_id, cases.target.item_id])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from mind.data.spellings import refuse_two_spellings
 from mind.data.tables import Columns, shorten
 from mind.errors import DataError
 from mind.sequences import Int64
@@ -46,8 +47,8 @@ def strict_ids(path: Path, found: Columns, name: str, unique: bool = False) -> I
     """Read a column of ids, every one of which must be valid: [N] int64.
 
     Raises:
-        DataError: a line has too many or too few columns, an id is no integer of 64 bits, or, where they must be
-            `unique`, one occurs twice.
+        DataError: a line has too many or too few columns, an id is no integer of 64 bits, one is spelt in two ways
+            (007 and 7), or, where they must be `unique`, one occurs twice.
     """
     if found.misfits:
         line, fault = found.misfits[0]
@@ -58,6 +59,7 @@ def strict_ids(path: Path, found: Columns, name: str, unique: bool = False) -> I
         row = int(valid.argmin())
         text = shorten(str(column[row].as_py() or ""))
         raise DataError(f"{path}: {found.unit} {found.lines[row]}: {name} is {text}, not an integer of 64 bits")
+    refuse_two_spellings(path, name, column, ids, found.lines, found.unit)
     ordered = np.sort(ids)
     repeated = np.flatnonzero(ordered[1:] == ordered[:-1])
     if unique and len(repeated):
@@ -65,7 +67,7 @@ def strict_ids(path: Path, found: Columns, name: str, unique: bool = False) -> I
     return ids
 
 
-def parse_times(column: pa.ChunkedArray) -> tuple[Int64 | Float64, Mask]:
+def parse_times(column: pa.ChunkedArray) -> tuple[Int64 | Float64, Mask, bool]:
     """Read a column of times: integers, floats, or ISO 8601 in microseconds since 1970 (UTC where no zone is given).
 
     What most values are decides which of them are valid.
@@ -73,19 +75,20 @@ def parse_times(column: pa.ChunkedArray) -> tuple[Int64 | Float64, Mask]:
     Returns:
         values: [N] int64 if all are integers or dates, or float64; 0 where the value is null or no time.
         valid: [N] bool.
+        dated: whether they are microseconds, because the values are ISO 8601.
     """
     values, valid = parse_ids(column)
     if pa.types.is_list(column.type) or len(valid) - valid.sum() == column.null_count:
-        return values, valid
+        return values, valid, False
     numbers = pc.match_substring_regex(column, _NUMBER).fill_null(False)
     dates = pc.match_substring_regex(column, _DATE).fill_null(False)
     number_count, date_count = pc.sum(numbers).as_py(), pc.sum(dates).as_py()
     if date_count > number_count:
-        return _parse_dates(column, dates)
+        return *_parse_dates(column, dates), True
     if number_count == valid.sum():
-        return values, valid
+        return values, valid, False
     floats = pc.if_else(numbers, column, "0").cast(pa.float64()).to_numpy()
-    return floats, numbers.to_numpy() & np.isfinite(floats)
+    return floats, numbers.to_numpy() & np.isfinite(floats), False
 
 
 def _parse_dates(text: pa.ChunkedArray, matches: pa.ChunkedArray) -> tuple[Int64, Mask]:

@@ -10,7 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from mind.data.columns import Float64, Mask, parse_ids, parse_times
+from mind.data.line_count import LineCount
+from mind.data.quotes import Quote
+from mind.data.spellings import refuse_two_spellings
 from mind.data.tables import Columns, read_columns, shorten
+from mind.data.time_units import TimeUnit, find_unit, show_range
 from mind.errors import DataError
 from mind.sequences import Int64, Sequences
 
@@ -63,10 +67,8 @@ class Finding:
 class Report:
     """What was found in a file, and what became of it."""
 
-    rows: int
-    """Rows in the file, without header and blank lines."""
-    unit: str
-    """What `Finding.lines` count, from 1: "line" (a header is line 1), or "row" in Parquet."""
+    count: LineCount
+    """How the lines of the file add up."""
     malformed: Finding
     """Rows that were skipped: a wrong number of columns, an id that is no int64, or no time."""
     missing: Finding
@@ -75,11 +77,31 @@ class Report:
     """Rows that were skipped because an earlier row has the same user, item and time."""
     unsorted: Finding
     """Rows that were moved because their time is before that of the user's previous row."""
+    times: str = ""
+    """The first and the last time, in words."""
+    padded: int = 0
+    """Ids whose leading zeros were dropped."""
+
+    @property
+    def rows(self) -> int:
+        """Rows in the file, without header and blank lines."""
+        return self.count.rows
+
+    @property
+    def unit(self) -> str:
+        """What `Finding.lines` count, from 1: "line" (a header is line 1), or "row" in Parquet."""
+        return self.count.unit
 
     def __str__(self) -> str:
         """One line for the file and one for each kind of problem in it."""
         skipped = self.malformed.count + self.missing.count + self.duplicates.count
         lines = [f"{self.rows - skipped:,} interactions in {self.rows:,} rows"]
+        if self.unit == "line":
+            lines.append(f"  {self.count}")
+        if self.times:
+            lines.append(f"  {self.times}")
+        if self.padded:
+            lines.append(f"  ids with leading zeros, read without them: {self.padded:,}")
         for label, finding in (
             ("malformed, skipped", self.malformed),
             ("missing values, skipped", self.missing),
@@ -106,43 +128,60 @@ def read_interactions(
     *,
     delimiter: str | None = None,
     header: Sequence[str] | None = None,
+    quote: Quote | None = None,
+    time_unit: TimeUnit | None = None,
     max_malformed: float = 0.01,
 ) -> tuple[Interactions, Report]:
-    """Read a CSV (plain or compressed) or Parquet file.
+    """Read a CSV file (plain or compressed), a Parquet file or a directory of Parquet files.
 
     Ids are integers of 64 bits. Times are integers, floats, or ISO 8601, which becomes microseconds since 1970 (UTC
     where no zone is given).
 
     Args:
-        path: a Parquet file, or text in UTF-8.
+        path: Parquet, or text in UTF-8.
         user: name of the column of user ids; a header may add a type to it, as in `user_id:token`.
         item: name of the column of item ids.
         time: name of the column of times.
         delimiter: one character; detected if None.
         header: names of all columns of a CSV file that does not name them itself.
+        quote: what quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it.
+        time_unit: of times that are numbers; found if None.
         max_malformed: largest share of rows, 0 to 1, that may be malformed or lack a value.
 
     Returns:
         The interactions, sorted by user and time, without duplicates, and what was found.
 
     Raises:
-        DataError: the file or a column is missing, the format is another, or too few rows are usable.
+        DataError: the file or a column is missing, the format is another, too few rows are usable, a quote swallows
+            lines, an id is spelt in two ways, or times are of two units.
     """
-    found = read_columns(path, (user, item, time), delimiter, header)
+    found = read_columns(path, (user, item, time), delimiter, header, quote)
     user_id, user_valid = parse_ids(found.table.column(0))
     item_id, item_valid = parse_ids(found.table.column(1))
-    timestamp, time_valid = parse_times(found.table.column(2))
+    timestamp, time_valid, dated = parse_times(found.table.column(2))
     valid = (user_valid, item_valid, time_valid)
     usable = np.all(valid, axis=0)
     present = np.all([column.is_valid().to_numpy() for column in found.table.columns], axis=0)
-    rows = len(usable) + len(found.misfits)
     malformed = _malformed(found, valid, np.flatnonzero(present & ~usable))
     missing = _finding(found.lines[~present])
-    interactions = Interactions(user_id, item_id, timestamp).take(usable)
+    padded = sum(
+        refuse_two_spellings(path, name, found.table.column(column), ids, found.lines, found.unit)
+        for column, (name, ids) in enumerate(((user, user_id), (item, item_id)))
+    )
+    interactions, lines = Interactions(user_id, item_id, timestamp).take(usable), found.lines[usable]
+    told = TimeUnit.US if dated else time_unit or find_unit(path, time, interactions.timestamp, lines, found.unit)
     duplicate = _duplicates(interactions)
-    interactions, lines = interactions.take(~duplicate), found.lines[usable]
+    interactions = interactions.take(~duplicate)
     unsorted = lines[~duplicate][_earlier_than_before(interactions)]
-    report = Report(rows, found.unit, malformed, missing, _finding(lines[duplicate]), _finding(unsorted))
+    report = Report(
+        count=found.count,
+        malformed=malformed,
+        missing=missing,
+        duplicates=_finding(lines[duplicate]),
+        unsorted=_finding(unsorted),
+        times=show_range(interactions.timestamp, told),
+        padded=padded,
+    )
     _check_share(path, report, max_malformed)
     return interactions.sort(), report
 

@@ -85,7 +85,7 @@ def _json_rows(file: Path, top_n: int) -> list[_Row]:
 
 
 def _parquet_rows(file: Path, top_n: int) -> list[_Row]:
-    table = read_table(file)
+    table, _ = read_table(file)
     for name in ("user_id", "item_ids"):
         if name not in table.column_names:
             raise DataError(f"{file}: no column {name!r}; there are: {', '.join(table.column_names)}")

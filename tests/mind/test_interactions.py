@@ -1,7 +1,9 @@
 """Reading interactions: any CSV or Parquet, sorted, with every problem counted and named by its line."""
 
 import gzip
+import re
 import tracemalloc
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -10,15 +12,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mind.data import tables
+from mind.data import csv_text, tables
 from mind.data.interactions import Finding, Interactions, Report, read_interactions
+from mind.data.line_count import LineCount
+from mind.data.quotes import Quote
+from mind.data.time_units import TimeUnit
 from mind.errors import DataError
 
 HEADER = "user_id,item_id,timestamp\n"
 NOTHING = Finding(0, ())
+
+
+def findings(report: Report) -> tuple[int, str, Finding, Finding, Finding, Finding]:
+    return report.rows, report.unit, report.malformed, report.missing, report.duplicates, report.unsorted
 
 
 def read(
@@ -55,7 +64,7 @@ def rows(interactions: Interactions) -> list[tuple[int, int, float]]:
 def test_every_dialect_gives_the_same(tmp_path: Path, content: str | bytes, options: dict[str, Any]) -> None:
     interactions, report = read(tmp_path, content, **options)
     assert rows(interactions) == [(1, 10, 5), (2, 20, 6)]
-    assert report == Report(2, "line", NOTHING, NOTHING, NOTHING, NOTHING)
+    assert findings(report) == (2, "line", NOTHING, NOTHING, NOTHING, NOTHING)
 
 
 def test_ids_of_any_size(tmp_path: Path) -> None:
@@ -102,7 +111,7 @@ def test_times(tmp_path: Path, times: list[str], expected: list[float]) -> None:
 def test_malformed_rows_are_skipped_and_named(tmp_path: Path, row: str, text: str) -> None:
     interactions, report = read(tmp_path, f"{HEADER}1,10,5\n{row}\n1,11,6\n", max_malformed=0.5)
     assert rows(interactions) == [(1, 10, 5), (1, 11, 6)]
-    assert report == Report(3, "line", Finding(1, (3,), (text,)), NOTHING, NOTHING, NOTHING)
+    assert findings(report) == (3, "line", Finding(1, (3,), (text,)), NOTHING, NOTHING, NOTHING)
 
 
 def test_a_day_that_is_not_in_the_calendar(tmp_path: Path) -> None:
@@ -113,6 +122,7 @@ def test_a_day_that_is_not_in_the_calendar(tmp_path: Path) -> None:
 zones = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
+@settings(deadline=None)  # the first example may wait for a slow disk
 @given(st.lists(st.datetimes(timezones=zones), min_size=1, max_size=5))
 def test_dates_mean_what_python_says(tmp_path_factory: pytest.TempPathFactory, times: list[datetime]) -> None:
     microseconds = [(time - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) for time in times]
@@ -145,9 +155,63 @@ def test_line_numbers_count_the_lines_of_the_file(tmp_path: Path) -> None:
     assert report.missing.lines == (11,)
 
 
-def test_lines_swallowed_by_an_open_quote_all_count(tmp_path: Path) -> None:
-    _, report = read(tmp_path, f'{HEADER}1,10,5\n1,"11,6\n1,12,7\n1,13,8\n', max_malformed=0.9)
-    assert (report.rows, report.malformed.count, report.malformed.lines) == (4, 3, (3, 4, 5))
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            '1,"11,6\n1,12,7\n1,13,8\n',
+            'line 3: a quote (") opens a value that is not closed before the end of the file',
+        ),
+        ('1,11,"6\n1,12,7\n1,13,"8\n', 'line 3: a quote (") opens a value that closes on line 5 in the middle of a va'),
+        ('1,11,"6\n1,12,7\n1,13,8"\n', 'line 3: a quote (") opens a value that closes on line 5, and lines in it look'),
+    ],
+)
+def test_a_quote_that_swallows_lines_is_refused(tmp_path: Path, rows: str, message: str) -> None:
+    content = f"{HEADER}1,10,5\n{rows}"
+    with pytest.raises(DataError, match=re.escape(f"{tmp_path}/clicks.csv: {message}")) as error:
+        read(tmp_path, content, max_malformed=0.9)
+    assert "--quote" not in str(error.value)  # which a command without the option must not name
+    with pytest.raises(DataError, match="give --quote none if quotes mean nothing in this file"):
+        read(tmp_path, content, max_malformed=0.9, quote=Quote.AUTO)
+    interactions, report = read(tmp_path, content, max_malformed=0.9, quote=Quote.NONE)
+    assert report.count == LineCount(rows=4, header=1)
+    assert len(interactions) + report.malformed.count == 4
+
+
+def test_a_value_with_lines_that_look_like_rows_can_be_meant(tmp_path: Path) -> None:
+    content = 'user_id,item_id,timestamp,note\n1,10,5,"as in\n2,20,6,x\n"\n3,30,7,\n'
+    with pytest.raises(DataError, match=r"line 2: .* or --quote always if the value is meant to have several lines"):
+        read(tmp_path, content, quote=Quote.AUTO)
+    interactions, report = read(tmp_path, content, quote=Quote.ALWAYS)
+    assert rows(interactions) == [(1, 10, 5), (3, 30, 7)]
+    assert str(report.count) == "5 lines: 1 header, 2 rows, 0 blank, 2 inside quoted values"
+
+
+def test_a_quote_in_the_middle_of_a_value_is_a_character(tmp_path: Path) -> None:
+    content = 'user_id,item_id,timestamp,note\n1,10,5,7" vinyl\n2,20,6,"say ""hi"", then\nleave"\n3,30,7,12"\n'
+    interactions, report = read(tmp_path, content)
+    assert rows(interactions) == [(1, 10, 5), (2, 20, 6), (3, 30, 7)]
+    assert report.count == LineCount(rows=3, header=1, continued=1)
+
+
+def test_a_malformed_value_of_many_lines_counts_as_so_many(tmp_path: Path) -> None:
+    _, report = read(tmp_path, f'{HEADER}1,10,5\n1,"a\nb\nc"\n1,11,6\n', max_malformed=0.9)
+    assert report.malformed.lines == (3, 4, 5)
+    assert report.count == LineCount(rows=5, header=1)
+
+
+def test_a_quote_that_swallows_more_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 256)
+    with pytest.raises(DataError, match='line 3: a quote \\("\\) opens a value that is not closed'):
+        read(tmp_path, f'{HEADER}1,10,5\n1,"11,6\n' + "1,12,7\n" * 200)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_add_up_whatever_ends_them(tmp_path: Path, end: str) -> None:
+    lines = ["user_id,item_id,timestamp,note", "1,10,5,", "", '1,11,6,"a', "", 'b"', "   ", ",,,only a note", "1,12"]
+    _, report = read(tmp_path, end.join(lines), max_malformed=0.9)
+    assert report.count == LineCount(rows=4, header=1, blank=2, continued=2)
+    assert (report.missing, report.malformed.lines) == (Finding(1, (8,)), (9,))
 
 
 def test_only_the_first_few_lines_are_named(tmp_path: Path) -> None:
@@ -166,12 +230,13 @@ def test_duplicates_and_order(tmp_path: Path) -> None:
     )
     interactions, report = read(tmp_path, HEADER + content)
     assert rows(interactions) == [(5, 12, 1), (5, 11, 1), (5, 10, 3), (5, 10, 4), (7, 30, 9)]
-    assert report == Report(6, "line", NOTHING, NOTHING, duplicates=Finding(1, (6,)), unsorted=Finding(1, (4,)))
+    assert findings(report) == (6, "line", NOTHING, NOTHING, Finding(1, (6,)), Finding(1, (4,)))
 
 
 small = st.integers(0, 3)
 
 
+@settings(deadline=None)  # the first example may wait for a slow disk
 @given(st.lists(st.tuples(small, small, small), min_size=1, max_size=30))
 def test_order_and_counts_agree_with_a_loop_over_rows(
     tmp_path_factory: pytest.TempPathFactory, clicks: list[tuple[int, int, int]]
@@ -193,6 +258,8 @@ def test_the_report_reads_well(tmp_path: Path) -> None:
     _, report = read(tmp_path, content, max_malformed=0.5)
     assert str(report).splitlines() == [
         "3 interactions in 13 rows",
+        "  14 lines: 1 header, 13 rows, 0 blank",
+        "  times from 4 to 5",
         "  malformed, skipped: 2 (line 5: item_id is 'x', not an integer of 64 bits; "
         "line 6: expected 3 columns, found 2: '1,10')",
         "  missing values, skipped: 1 (line 7)",
@@ -236,7 +303,7 @@ def test_unusable_files_are_refused_in_one_line(
 
 @pytest.mark.parametrize("before", range(5))
 def test_characters_go_over_the_borders_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 64)
     content = b"user_id,item_id,timestamp,note\n1,10,5,\n2,20,6,"
     content += b"x" * (60 - len(content) + before) + "😀é".encode()
     interactions, _ = read(tmp_path, content)
@@ -247,7 +314,7 @@ def test_characters_go_over_the_borders_of_blocks(tmp_path: Path, monkeypatch: p
 
 
 def test_a_file_is_in_memory_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 1 << 16)
     path = tmp_path / "clicks.csv"
     path.write_text("user_id,note" + f"\n1,{'é' * 1000}" * 1000)  # 2 MB, without a last newline
     tracemalloc.start()
@@ -320,3 +387,141 @@ def test_parquet_with_texts_that_are_not_utf8(tmp_path: Path) -> None:
 def test_parquet_without_the_column(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'user_id'; there are: uid, item_id"):
         read_interactions(parquet(tmp_path, uid=[1], item_id=[1]))
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (("0101", "101"), "item_id 101 is spelt '0101' in line 2 and '101' in line 3"),
+        (("7", "07"), "item_id 7 is spelt '7' in line 2 and '07' in line 3"),
+        (("0007", "007"), "item_id 7 is spelt '0007' in line 2 and '007' in line 3"),
+        (("0", "-0"), "item_id 0 is spelt '0' in line 2 and '-0' in line 3"),
+        (("-01", "-1"), "item_id -1 is spelt '-01' in line 2 and '-1' in line 3"),
+    ],
+)
+def test_two_spellings_of_an_id_never_become_one(tmp_path: Path, texts: tuple[str, str], message: str) -> None:
+    content = HEADER + "".join(f"1,{text},5\n" for text in texts)
+    with pytest.raises(DataError, match=re.escape(message)):
+        read(tmp_path, content)
+    with pytest.raises(DataError, match=re.escape(message.replace("item_id", "user_id"))):
+        read(tmp_path, HEADER + "".join(f"{text},1,5\n" for text in texts))
+    strings = {"user_id": [1, 1], "item_id": list(texts), "timestamp": [5, 5]}
+    with pytest.raises(DataError, match=re.escape(message.replace("line 2", "row 1").replace("line 3", "row 2"))):
+        read_interactions(parquet(tmp_path, **strings))
+
+
+def test_leading_zeros_of_one_spelling_are_dropped_and_told(tmp_path: Path) -> None:
+    interactions, report = read(tmp_path, f"{HEADER}1,0101,5\n1,0101,6\n1,0,7\n0x1,2,8\n", max_malformed=0.5)
+    assert interactions.item_id.tolist() == [101, 101, 0]
+    assert "  ids with leading zeros, read without them: 2" in str(report)
+
+
+SECONDS = 1_559_969_382
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (
+            (SECONDS, SECONDS * 1000),
+            "timestamp has times of two units: line 2 has 1559969382, which is 2019-06-08 04:49:42 UTC in seconds, and "
+            "line 3 has 1559969382000, which is 2019-06-08 04:49:42 UTC in milliseconds; convert them to one unit",
+        ),
+        ((SECONDS * 10**9, SECONDS * 10**6), "line 3 has 1559969382000000, which is 2019-06-08 04:49:42 UTC in micro"),
+        ((SECONDS + 0.5, SECONDS * 1000), "line 2 has 1559969382.5, which is 2019-06-08 04:49:42 UTC in seconds, and"),
+    ],
+)
+def test_times_of_two_units_are_refused(tmp_path: Path, times: tuple[float, float], message: str) -> None:
+    content = HEADER + "".join(f"1,{item},{time}\n" for item, time in enumerate(times))
+    with pytest.raises(DataError, match=re.escape(message)):
+        read(tmp_path, content)
+    assert len(read(tmp_path, content, time_unit=TimeUnit.S)[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (("0", "9"), "times from 0 to 9"),
+        (("0", SECONDS), "times from 1970-01-01 00:00:00 UTC to 2019-06-08 04:49:42 UTC"),
+        ((SECONDS * 1000, SECONDS * 1000 + 5000), "times from 2019-06-08 04:49:42 UTC to 2019-06-08 04:49:47 UTC"),
+        (("1970-01-08", "2019-06-08T04:49:42Z"), "times from 1970-01-08 00:00:00 UTC to 2019-06-08 04:49:42 UTC"),
+    ],
+)
+def test_the_range_of_the_times_is_told(tmp_path: Path, times: tuple[Any, Any], expected: str) -> None:
+    _, report = read(tmp_path, HEADER + "".join(f"1,{item},{time}\n" for item, time in enumerate(times)))
+    assert report.times == expected
+
+
+def test_a_directory_of_parquet_files_with_columns_in_its_folders(tmp_path: Path) -> None:
+    for day, users in (("2019-01", [1, 2]), ("2019-02", [3])):
+        folder = tmp_path / "clicks" / f"day={day}" / "kind=7"
+        folder.mkdir(parents=True)
+        columns = {"user_id": users, "item_id": [user * 10 for user in users]}
+        pq.write_table(pa.table(columns), folder / "part-0.parquet")
+    (tmp_path / "clicks" / "_SUCCESS").touch()
+    interactions, report = read_interactions(tmp_path / "clicks", item="kind", time="item_id")
+    assert rows(interactions) == [(1, 7, 10), (2, 7, 20), (3, 7, 30)]
+    assert (report.rows, report.unit) == (3, "row")
+    days = tables.read_columns(tmp_path / "clicks", ["user_id", "day"]).table.column("day").to_pylist()
+    assert days == ["2019-01", "2019-01", "2019-02"]
+
+
+def test_folders_with_leading_zeros_stay_text(tmp_path: Path) -> None:
+    for user in ("07", "7"):
+        folder = tmp_path / f"user_id={user}"
+        folder.mkdir()
+        pq.write_table(pa.table({"item_id": [1], "timestamp": [1]}), folder / "a.parquet")
+    with pytest.raises(DataError, match="user_id 7 is spelt '07' in row 1 and '7' in row 2"):
+        read_interactions(tmp_path)
+
+
+def test_directories_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"{tmp_path}: the directory has no Parquet files"):
+        read_interactions(tmp_path)
+    pq.write_table(pa.table({"user_id": [1], "item_id": [1], "timestamp": [1]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"user_id": ["x"], "item_id": [1], "timestamp": [1]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=f"{tmp_path}: its files have a column of the same name and different types"):
+        read_interactions(tmp_path)
+    (tmp_path / "b.parquet").write_text("user_id,item_id\n")
+    with pytest.raises(
+        DataError, match=r"b\.parquet: cannot be read as Parquet: it does not begin with PAR1 as Parquet"
+    ):
+        read_interactions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: b"", "the file is empty"),
+        (lambda content: content[:-100], "its end is missing; copy or export it again"),
+        (
+            lambda content: b"user_id,item_id\n1,2\n",
+            "it does not begin with PAR1 as Parquet does; a CSV file ends in .csv",
+        ),
+        (lambda content: content[:-4] + b"PARE", "it is encrypted; write it again without encryption"),
+        (lambda content: content[:-8] + b"\xff\xff\x00\x00PAR1", "its content is damaged; copy or export it again"),
+        (
+            lambda content: content[:4] + b"\xff" * 200 + content[204:],
+            "its content is damaged; copy or export it again",
+        ),
+        (
+            lambda content: content.replace("Zoë12".encode(), b"Zo\xff\xfe12"),
+            "a text in it is not UTF-8; write it again",
+        ),
+    ],
+)
+def test_a_parquet_file_that_cannot_be_read_says_why(
+    tmp_path: Path, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    path = parquet(tmp_path, user_id=["Zoë12"] * 2, item_id=list(range(2)), timestamp=[1, 2])
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=re.escape(f"{path}: cannot be read as Parquet: {reason}")):
+        read_interactions(path)
+
+
+@pytest.mark.parametrize("values", [[[[1]]], [{"a": 1}], [[{"a": 1}]]])
+def test_nested_columns_are_refused_in_plain_words(tmp_path: Path, values: list[Any]) -> None:
+    with pytest.raises(
+        DataError, match=r"column item_id is .*; a column may hold numbers, texts, times, or lists of num"
+    ):
+        read_interactions(parquet(tmp_path, user_id=[1], item_id=values, timestamp=[1]))

@@ -55,7 +55,10 @@ def test_a_csv_file_becomes_training_and_evaluation_data(
     assert "102 interactions in 103 rows" in printed
     assert "malformed, skipped: 1 (line 104: iid is 'x', not an integer of 64 bits)" in printed
     assert "users dropped, fewer than 5 interactions: 1" in printed
-    assert "│ train │     8 │    80 │           80 │" in printed
+    assert "104 lines: 1 header, 103 rows, 0 blank" in printed
+    assert "│ train        │     8 │    80 │             0 │           80 │" in printed
+    assert "│ fewer than 5 │     1 │     2 │             2 │            2 │" in printed
+    assert "│ not in train │     3 │    22 │            22 │     22 (22%) │" in printed
 
 
 def test_a_file_without_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
@@ -64,6 +67,34 @@ def test_a_file_without_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     header = "user_id,item_id,rating,timestamp"
     assert prepare(monkeypatch, path, "--output", tmp_path, "--header", header, "--delimiter", "tab") == 0
     assert "15 interactions in 15 rows" in capsys.readouterr().out
+
+
+def test_a_user_with_most_of_the_rows_is_told_and_left_out_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    path = tmp_path / "clicks.csv"
+    rows = [f"{user},{item},{item}" for user in range(1, 5) for item in range(5)] + [f"9,{i},{i}" for i in range(180)]
+    path.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    assert prepare(monkeypatch, path, "--output", tmp_path) == 0
+    warning = "warning: user 9 has 90.0% of the interactions (180); --max-user-share 0.5 would leave this user out"
+    assert warning in capsys.readouterr().out
+    assert prepare(monkeypatch, path, "--output", tmp_path, "--max-user-share", "0.5") == 0
+    printed = capsys.readouterr().out
+    assert "user 9 has 90.0% of the interactions (180): left out" in printed
+    assert "│ more than 50% of all │     1 │   180 │           175 │          180 │" in printed
+    assert 9 not in read_train(tmp_path / "train").user_id
+
+
+def test_quotes_that_mean_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    path = tmp_path / "plays.tsv"
+    lines = [f"{user}\t{item}\t{item}\tartist {item}" for user in range(4) for item in range(6)]
+    lines[3] = '0\t3\t3\t"Heroes'
+    path.write_text("\n".join(lines) + "\n")
+    options = ("--output", tmp_path, "--header", "user_id,timestamp,item_id,artist")
+    assert prepare(monkeypatch, path, *options) == 1
+    assert 'line 4: a quote (") opens a value that is not closed' in capsys.readouterr().err
+    assert prepare(monkeypatch, path, *options, "--quote", "none") == 0
+    assert "24 lines: 0 header, 24 rows, 0 blank" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -98,7 +129,7 @@ def test_amazon_book_keeps_the_split_it_comes_with(
     assert read_train(tmp_path / "train").user_id.tolist() == [0, 1]
     assert read_eval(tmp_path / "valid").target[0].tolist() == [24, 25]
     assert read_eval(tmp_path / "test").history.user_id.tolist() == [3, 4]
-    assert "│ test  │     2 │     3 │            3 │" in capsys.readouterr().out
+    assert "│ test         │     2 │     3 │             3 │            3 │" in capsys.readouterr().out
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path, clicks: Path, monkeypatch: pytest.MonkeyPatch) -> None:

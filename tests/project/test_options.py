@@ -93,11 +93,13 @@ def test_the_indexer_takes_the_flags_and_commands_of_earlier_versions(
     monkeypatch.setattr(indexer.signal, "signal", lambda *_: None)
     lite = ["--milvus-uri", "milvus.db"]
     assert index("status", *lite, "--token-file", "/no").startswith("error: --milvus-token-file /no: cannot be read")
-    assert index("status", *lite, "--ca-cert=a.pem").startswith("error: --milvus-ca-cert is a.pem: it goes with https")
-    assert index("status", *lite, "--tls-server-name", "m").startswith("error: --milvus-server-name is m: it goes with")
+    assert index("status", *lite, "--ca-cert=a.pem").startswith("error: --milvus-ca-cert is a.pem: it needs an https")
+    assert index("status", *lite, "--tls-server-name", "m").startswith(
+        "error: --milvus-server-name is m: it needs an https"
+    )
     far = ["--milvus-uri", "https://milvus:19530", "--client-cert", "c.pem"]
-    assert "--milvus-client-cert is c.pem, and --milvus-client-key is not given" in index("status", *far)
-    assert "--milvus-client-cert is c.pem, and --milvus-ca-cert" in index("status", *far, "--client-key", "k.pem")
+    assert "--milvus-client-cert is c.pem, but --milvus-client-key is not given" in index("status", *far)
+    assert "--milvus-client-cert is c.pem, but --milvus-ca-cert" in index("status", *far, "--client-key", "k.pem")
     for name in ("tune", "choose-index"):
         chosen = index(name, *lite, "--db-name", "shop", "--artifact", str(tmp_path), "--histories", str(tmp_path))
         assert "Milvus Lite" in chosen

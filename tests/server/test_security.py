@@ -309,8 +309,8 @@ def test_every_process_serves_tls(files: Files) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("--tls-cert {cert}", "--tls-cert is {cert}, and --tls-key is not given"),
-        ("--tls-client-ca {ca}", "--tls-client-ca is {ca}, and --tls-cert is not given"),
+        ("--tls-cert {cert}", "--tls-cert is {cert}, but --tls-key is not given"),
+        ("--tls-client-ca {ca}", "--tls-client-ca is {ca}, but --tls-cert is not given"),
         ("--tls-cert {no} --tls-key {key}", "--tls-cert {no}: cannot be read: No such file or directory"),
         ("--tls-cert {key} --tls-key {key}", "--tls-cert {key}: is not PEM: it has no certificate"),
         ("--tls-cert {cert} --tls-key {cert}", "--tls-key {cert}: is not PEM: it has no private key"),
@@ -321,11 +321,14 @@ def test_every_process_serves_tls(files: Files) -> None:
         ("--tls-cert {torn} --tls-key {key}", "--tls-cert {torn}, --tls-key {key}: cannot be used"),
         ("--tls-cert {cert} --tls-key {locked}", "--tls-key {locked}: is protected by a password"),
         ("--tls-cert {cert} --tls-key {key} --tls-client-ca {torn}", "--tls-client-ca {torn}: cannot be used"),
-        ("--milvus-ca-cert {ca}", "--milvus-ca-cert is {ca}: it goes with https://, --milvus-uri is 'milvus.db'"),
+        (
+            "--milvus-ca-cert {ca}",
+            "--milvus-ca-cert is {ca}: it needs an https:// address, but --milvus-uri is 'milvus.db'",
+        ),
         ("--milvus-uri https://m --milvus-ca-cert {key}", "--milvus-ca-cert {key}: is not PEM"),
         (
             "--milvus-uri https://m --milvus-client-cert {cert} --milvus-client-key {key}",
-            "--milvus-client-cert is {cert}, and --milvus-ca-cert is not given",
+            "--milvus-client-cert is {cert}, but --milvus-ca-cert is not given",
         ),
         (
             "--milvus-uri https://m --milvus-ca-cert {ca} --milvus-client-cert {cert} --milvus-client-key {other_key}",
@@ -394,7 +397,7 @@ def test_an_address_is_shown_without_credentials(uri: str, shown: str) -> None:
 
 @contextlib.asynccontextmanager
 async def tls_in_front(uri: str, files: Files) -> AsyncIterator[str]:
-    """An address of the same database that takes TLS from those whom the authority knows."""
+    """An address of the same database for callers with a certificate of the authority; passes on what they say."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(files.ca))
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(files.cert, files.key)

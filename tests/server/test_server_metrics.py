@@ -209,5 +209,7 @@ def test_every_process_has_an_endpoint_of_its_own() -> None:
 
 @pytest.mark.parametrize("address", ["9464", "localhost:", "localhost:65535"])
 def test_addresses_that_cannot_work(address: str) -> None:
-    with pytest.raises(ValueError, match=r"metrics_listen is '.*': expected host:port, a port for each of 2 processes"):
+    with pytest.raises(
+        ValueError, match=r"metrics_listen is '.*': expected host:port, with a port for each of 2 processes"
+    ):
         Settings(metrics_listen=address, processes=2, milvus_uri="http://127.0.0.1:1")

@@ -246,12 +246,16 @@ def test_a_lite_file_in_use(tmp_path: Path) -> None:
     ("options", "code", "says"),
     [
         (["--max-users", "0"], 1, "error: --max-users: Input should be greater than 0 (value: '0')"),
-        (["--max-top-k", "500", "--max-candidates", "100"], 1, "--max-top-k is 500, more than --max-candidates, 100"),
+        (
+            ["--max-top-k", "500", "--max-candidates", "100"],
+            1,
+            "--max-top-k is 500: it must not exceed --max-candidates, which is 100",
+        ),
         (["--config", "/nowhere.yaml"], 1, "error: --config /nowhere.yaml: no such file"),
         (["--milvus-uri", "foo"], 1, "--milvus-uri is 'foo': expected a path that ends in .db, or http(s)://host:port"),
         (["--listen", "127.0.0.1:99999"], 1, "--listen is '127.0.0.1:99999': expected host:port, port 0 to 65535"),
-        (["--milvus-ca-cert", "/nope"], 1, "--milvus-ca-cert is /nope: it goes with https://"),
-        (["--processes", "2"], 1, "--processes is 2: a Milvus Lite file admits one process alone"),
+        (["--milvus-ca-cert", "/nope"], 1, "--milvus-ca-cert is /nope: it needs an https:// address"),
+        (["--processes", "2"], 1, "--processes is 2: only one process can use a Milvus Lite file"),
         (["--nonsense"], 2, "No such option: --nonsense"),
         (["--encoder", "torch"], 1, "error: --encoder: Input should be 'numpy' or 'paddle' (value: 'torch')"),
     ],
@@ -299,7 +303,9 @@ def test_no_error_shows_the_token() -> None:
     command = [sys.executable, "-m", "server", "--max-candidates", "10"]
     environment = os.environ | {"RECALL_MILVUS_TOKEN": "secret123"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=30)
-    assert done.returncode == 1 and "--max-top-k is 1000, more than --max-candidates, 10" in done.stderr
+    assert (
+        done.returncode == 1 and "--max-top-k is 1000: it must not exceed --max-candidates, which is 10" in done.stderr
+    )
     assert "secret123" not in done.stdout + done.stderr
 
 

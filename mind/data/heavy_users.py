@@ -1,0 +1,24 @@
+"""Users with a large share of all interactions, such as a robot or an account that many people use."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mind.data.interactions import Interactions
+
+
+@dataclass(frozen=True)
+class HeavyUser:
+    """A user and the share of all interactions that are this user's."""
+
+    user_id: int
+    interactions: int
+    share: float
+
+
+def heavy_users(interactions: Interactions, share: float) -> list[HeavyUser]:
+    """Users with more than a share of all interactions, the heaviest first."""
+    user_id, counts = np.unique(interactions.user_id, return_counts=True)
+    heavy = np.flatnonzero(counts > share * len(interactions))
+    order = heavy[np.argsort(-counts[heavy], kind="stable")]
+    return [HeavyUser(int(user_id[at]), int(counts[at]), float(counts[at] / len(interactions))) for at in order]

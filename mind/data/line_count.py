@@ -1,0 +1,55 @@
+"""How the lines of a file add up: every line is a header, a row, blank, or inside of a quoted value."""
+
+import mmap
+from dataclasses import dataclass
+
+Text = bytes | mmap.mmap
+_BLOCK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class LineCount:
+    """What the lines of a CSV file are, or how many rows a Parquet file has."""
+
+    rows: int
+    """Rows, malformed ones included; each line of a malformed row counts."""
+    header: int = 0
+    """Lines of the header."""
+    blank: int = 0
+    """Lines that have nothing but white space."""
+    continued: int = 0
+    """Lines that begin inside of a quoted value."""
+    unit: str = "line"
+    """"line", or "row" in Parquet."""
+
+    @property
+    def lines(self) -> int:
+        """All lines of the file."""
+        return self.header + self.rows + self.blank + self.continued
+
+    def __str__(self) -> str:
+        """The sum in one line."""
+        if self.unit == "row":
+            return f"{self.rows:,} rows"
+        text = f"{self.lines:,} lines: {self.header} header, {self.rows:,} rows, {self.blank:,} blank"
+        return text + (f", {self.continued:,} inside quoted values" if self.continued else "")
+
+
+def count_line_breaks(content: Text, start: int, end: int) -> int:
+    r"""How many of \n, \r and \r\n a part of a text has. Neither end may be inside of \r\n."""
+    count = 0
+    while start < end:
+        block = content[start : min(end, start + _BLOCK_BYTES)]
+        while block.endswith(b"\r") and start + len(block) < end:
+            block += content[start + len(block) : start + len(block) + 1]
+        count += block.count(b"\n")
+        if b"\r" in block:
+            count += block.count(b"\r") - block.count(b"\r\n")
+        start += len(block)
+    return count
+
+
+def count_lines(content: Text) -> int:
+    """The lines of a text; the last one need not end."""
+    size = len(content)
+    return count_line_breaks(content, 0, size) + (size > 0 and content[size - 1 : size] not in (b"\n", b"\r"))

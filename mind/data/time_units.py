@@ -1,0 +1,93 @@
+"""Times as numbers: the unit that they count in since 1970, and the range that was read.
+
+A number tells its unit if it is a moment between 1990 and 2100 in it. Other numbers, such as 0, 1, 2, are fine too:
+only their order matters to a model.
+"""
+
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mind.errors import DataError
+from mind.sequences import Int64
+
+
+class TimeUnit(StrEnum):
+    """What a number that is a time counts."""
+
+    S = "s"
+    MS = "ms"
+    US = "us"
+    NS = "ns"
+
+    @property
+    def word(self) -> str:
+        """The unit in full."""
+        return _WORDS[self]
+
+    @property
+    def per_second(self) -> int:
+        """How many of them make a second."""
+        return int(1000 ** list(TimeUnit).index(self))
+
+
+_WORDS = {
+    TimeUnit.S: "seconds",
+    TimeUnit.MS: "milliseconds",
+    TimeUnit.US: "microseconds",
+    TimeUnit.NS: "nanoseconds",
+}
+_EARLIEST, _LATEST = 631_152_000, 4_102_444_800
+"""1990 and 2100 in seconds since 1970."""
+
+
+def find_unit(
+    path: Path, name: str, times: Int64 | npt.NDArray[np.float64], lines: Int64, unit: str = "line"
+) -> TimeUnit | None:
+    """The unit that some of the times tell; None if none does.
+
+    Args:
+        path: the file, for the message.
+        name: the column's.
+        times: [N].
+        lines: [N] int64, where each row stands.
+        unit: what `lines` counts.
+
+    Raises:
+        DataError: the times are of two units.
+    """
+    found: list[tuple[TimeUnit, int]] = []
+    for one in TimeUnit:
+        among = (times >= _EARLIEST * one.per_second) & (times < _LATEST * one.per_second)
+        if among.any():
+            found.append((one, int(among.argmax())))
+    if len(found) > 1:
+        (one, row), (other, other_row) = found[:2]
+        raise DataError(
+            f"{path}: {name} has times of two units: {unit} {lines[row]} has {times[row]}, which is "
+            f"{_moment(times[row], one)} in {one.word}, and {unit} {lines[other_row]} has {times[other_row]}, which is "
+            f"{_moment(times[other_row], other)} in {other.word}; convert them to one unit, or say with --time-unit "
+            "which one all of them have"
+        )
+    return found[0][0] if found else None
+
+
+def show_range(times: Int64 | npt.NDArray[np.float64], unit: TimeUnit | None) -> str:
+    """The first and the last time in words."""
+    if not len(times):
+        return ""
+    first, last = times.min(), times.max()
+    if unit is None:
+        return f"times from {first} to {last}"
+    return f"times from {_moment(first, unit)} to {_moment(last, unit)}"
+
+
+def _moment(time: float, unit: TimeUnit) -> str:
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=float(time) / unit.per_second)
+    except OverflowError:
+        return f"{time} {unit.word}"
+    return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
