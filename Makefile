@@ -1,8 +1,10 @@
 .DEFAULT_GOAL := help
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# Test processes: more than cores, because many tests wait for Milvus.
+WORKERS ?= 4
 
-.PHONY: help install demo test check protos bench bench-serve recording released lock clean
+.PHONY: help install demo test drills check protos bench bench-serve recording released lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,8 +22,11 @@ install: .venv/installed  ## Create .venv with everything, versions and hashes f
 demo: install  ## Real data, train, index, serve, evaluate, call: a few minutes
 	@$(BIN)/python -m tests.demo
 
-test: install  ## All tests, against Milvus Lite and a real Milvus server
-	$(BIN)/pytest
+test: install  ## Tests, against Milvus Lite and a real Milvus server, in parallel: 5 minutes on two cores
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal
+
+drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: 15 minutes
+	$(BIN)/pytest tests/drills
 
 check: install  ## ruff, mypy --strict, import arrows, buf lint, compatible contract
 	$(BIN)/ruff check .

@@ -1,1 +1,1 @@
-"""The batch job between a trained model and the service: build, verify, publish, roll back, prune."""
+"""The batch job between training and serving: it builds, verifies, publishes, rolls back and prunes collections."""

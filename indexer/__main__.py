@@ -1,4 +1,4 @@
-"""Command line: `python -m indexer build | publish | choose-index | upsert | delete | status | count | ...`."""
+"""The command line of the indexer: `python -m indexer build`, `publish`, `choose-index`, `upsert` and the others."""
 
 import logging
 import signal
@@ -37,13 +37,13 @@ Build the newest model under artifacts/ in a local file, and release it:
 
     python -m indexer build --artifact artifacts --publish
 
-The same on a Milvus server, with attributes to filter on:
+Do the same on a Milvus server, with attributes to filter on:
 
     python -m indexer build --artifact artifacts --publish
         --attributes items.csv --multi-valued genres
         --milvus-uri http://127.0.0.1:19530
 
-Choose the fastest index that finds enough, and build with it:
+Measure which index is fastest at the recall you want, and build with it:
 
     python -m indexer choose-index --artifact artifacts
         --histories data/movielens-100k/valid --output index.json
@@ -56,22 +56,22 @@ Add new items and change attributes between trainings:
     python -m indexer upsert --attributes items.csv --interactions since.txt
     python -m indexer delete --ids 50,181
 
-Go back to the release before, and clean up:
+Return to the previous release, and drop old collections:
 
     python -m indexer rollback
     python -m indexer prune --keep 2
 
-A build never touches what is live. The same model, attributes and index
-give the same collection, so building again is safe.
+A build never changes the live collection. The same model, attributes and index
+give the same collection, so it is safe to build again.
 
-Exit code: 0 done; 1 failed, one line says why; 2 wrong usage; 130 interrupted.
+Exit codes: 0 success; 1 failure, with one line that says why; 2 wrong usage; 130 interrupted.
 """,
 )
 
 
 @app.callback()
 def _options(version: Version = False) -> None:
-    """Options before the command."""
+    """Take the options that stand before the command."""
 
 
 app.command("build")(connected(build_command))
@@ -89,7 +89,7 @@ app.command("purge-users")(connected(purge_users_command))
 
 
 def main() -> None:
-    """Run the command line. SIGTERM ends it as Ctrl-C does."""
+    """Run the command line. SIGTERM ends it in the same way as Ctrl-C."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for noisy in ("pymilvus", "milvus_lite"):  # they log a traceback for every error they also raise

@@ -1,7 +1,7 @@
-"""One model into one verified collection.
+"""Builds the collection of a model and verifies it.
 
-The release record is written last: a collection without one is a build that was cut short, and the next build of the
-same replaces it. The released collection is never touched.
+A build writes the release record last. A collection without a record is an interrupted build, and the next build of the
+same collection replaces it. A build never changes the released collection.
 """
 
 import logging
@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Index:
-    """How the embeddings are indexed, and how servers search them; `Fingerprint` tells what each field does."""
+    """How the embeddings are indexed, and how servers search them. `Fingerprint` documents each field."""
 
     type: str
     build_params: Params
@@ -46,18 +46,18 @@ class Index:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build did."""
+    """The result of a build."""
 
     fingerprint: Fingerprint
     sampled: int
-    """Stored vectors that were compared with the model's."""
+    """Number of stored vectors that were compared with the vectors of the model."""
     recall: Recall
     was_there: bool = False
-    """Whether an earlier build had finished the collection."""
+    """Whether the collection was already complete, so that this build only verified it."""
 
     @property
     def collection(self) -> str:
-        """Name of the collection."""
+        """The name of the collection."""
         return self.fingerprint.collection
 
 
@@ -69,10 +69,12 @@ def choose_index(
     filter_search_params: Params | None = None,
     interest_cosine: float = 1,
 ) -> Index:
-    """Fill in what the user left open: HNSW on a server, exact search on Milvus Lite, whose HNSW filters badly.
+    """Fill in what the user did not choose.
+
+    The default is HNSW on a server and exact search (FLAT) on Milvus Lite, where HNSW loses recall under filters.
 
     Raises:
-        RefusedError: the parameters cannot work.
+        RefusedError: a parameter is out of range.
     """
     index_type = index_type or ("FLAT" if is_lite else "HNSW")
     if index_type == "HNSW":
@@ -81,9 +83,12 @@ def choose_index(
         for option, params in (("--search-param", search_params), ("--filter-search-param", filter_search_params)):
             ef = (params or {}).get("ef", RECALL_AT)
             if not isinstance(ef, int | float) or ef < RECALL_AT:
-                raise RefusedError(f"{option} ef={ef}: the check asks for {RECALL_AT} items, ef must cover them")
+                raise RefusedError(
+                    f"{option} ef={ef}: ef must be at least {RECALL_AT}, because the check of a build searches for "
+                    f"{RECALL_AT} items"
+                )
     if not 0 < interest_cosine <= 1:
-        raise RefusedError(f"--interest-cosine {interest_cosine:g}: above 0 and at most 1 is what it can be")
+        raise RefusedError(f"--interest-cosine {interest_cosine:g}: the value must be above 0 and at most 1")
     return Index(index_type, build_params, search_params, filter_search_params or {}, interest_cosine)
 
 
@@ -96,12 +101,13 @@ def build(
     batch_rows: int = 20_000,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Built:
-    """Build and verify the collection of a model; if it is there already, only verify it.
+    """Build and verify the collection of a model. If the collection already exists, only verify it.
 
     Raises:
         ArtifactError: the model does not reproduce its own golden vectors.
-        VerificationError: the collection is not what it should be; a new one gets no record.
-        RefusedError: the collection is live although it was never finished.
+        VerificationError: the collection differs from the model or its index finds too little. A new collection then
+            gets no release record.
+        RefusedError: a collection of this name is live but its build never finished, or it has another fingerprint.
     """
     weights = artifact.weights
     check_golden(NumpyEncoder(weights, artifact.hyper_parameters), artifact)
@@ -111,7 +117,7 @@ def build(
         store.load(name)
         sampled = check_contents(store, name, weights)
         return Built(fingerprint, sampled, check_recall(store, fingerprint, weights, min_recall), was_there=True)
-    if journal_of(name) in store.collections():  # of a collection of this name that was dropped, and that alone
+    if journal_of(name) in store.collections():  # the journal of a collection that was dropped without its journal
         store.drop(journal_of(name))
     marked = Attributes((*attributes.columns, _trained(fingerprint.count)))
     store.create(name, fingerprint.dim, marked.capacities)
@@ -124,6 +130,7 @@ def build(
     sampled = check_contents(store, name, weights)
     recall = check_recall(store, fingerprint, weights, min_recall)
     store.records.write(name, ItemRecord(fingerprint=fingerprint, built_at=now()))
+    store.records.secure()
     return Built(fingerprint, sampled, recall)
 
 
@@ -149,17 +156,21 @@ def _trained(items: int) -> Attribute:
 
 
 def _finished(store: Store, fingerprint: Fingerprint) -> bool:
-    """Whether the collection is built; what an interrupted build left of it is dropped."""
+    """Return whether the collection is already built. Drop what an interrupted build left of it."""
     name = fingerprint.collection
     if name not in store.collections():
-        store.records.delete(name)  # of a collection that was dropped, and that alone
+        store.records.delete(name)  # the record of a collection that was dropped without its record
         return False
     found = ItemCollection(name, store.records.items([name]).get(name), store.alias() == name)
     if found.fingerprint == fingerprint:
         return True
     if found.live or found.fingerprint is not None:
-        raise RefusedError(f"{name}: exists, but with another fingerprint or none, and is {found.state}; drop it first")
-    _log.warning("%s: dropping what an interrupted build left", name)
+        why = "has another fingerprint than this build" if found.fingerprint else "has no release record"
+        raise RefusedError(
+            f"{name}: a collection of this name exists, is {found.state} and {why}; "
+            f"drop it first (`python -m indexer drop {name}`)"
+        )
+    _log.warning("%s: an earlier build was interrupted; its incomplete collection is dropped", name)
     store.drop(name)
     return False
 
@@ -167,7 +178,7 @@ def _finished(store: Store, fingerprint: Fingerprint) -> bool:
 def fill(
     store: Store, name: str, artifact: Artifact, attributes: Attributes, batch_rows: int, on_progress: Progress
 ) -> None:
-    """Add all items of a model to an empty collection that was made with the same attributes, ready to be indexed."""
+    """Insert all items of a model into an empty collection with the same attributes, and prepare it for the index."""
     item_id, embedding = artifact.weights.item_id, artifact.weights.item_embedding[1:]
     row_bytes = 64 + embedding[0].nbytes + sum(16 + column.max_bytes for column in attributes.columns)
     step = max(1, min(batch_rows, MAX_MESSAGE_BYTES // row_bytes))

@@ -1,4 +1,4 @@
-"""The item collections in a Milvus, and what their release records say about them."""
+"""Lists the item collections in Milvus, together with their release records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,44 +16,44 @@ State = Literal["live", "published", "built", "incomplete"]
 
 @dataclass(frozen=True)
 class ItemCollection:
-    """One item collection."""
+    """One item collection in Milvus."""
 
     name: str
     record: ItemRecord | None
-    """None if its build did not finish."""
+    """The release record; None if the build did not finish."""
     live: bool
-    """Whether the release alias names it."""
+    """Whether the release alias points to this collection."""
     changes: Changes = field(default_factory=Changes)
-    """What was added, changed and deleted since; only where that was asked for."""
+    """How many items were added, changed and deleted since the build. Only `with_changes` fills this in."""
 
     @property
     def fingerprint(self) -> Fingerprint | None:
-        """What it was built from; None if its build did not finish."""
+        """What the collection was built from; None if the build did not finish."""
         return self.record.fingerprint if self.record else None
 
     @property
     def built_at(self) -> str:
-        """When its build was verified; empty if that did not finish."""
+        """The time when the build was verified; empty if the build did not finish."""
         return self.record.built_at if self.record else ""
 
     @property
     def published_at(self) -> str:
-        """When it was last released; empty if never, or if a rollback took the release back."""
+        """The time of the last release; empty if there was none, or if a rollback withdrew it."""
         return self.record.published_at if self.record else ""
 
     @property
     def changed_at(self) -> str:
-        """When it was last released, or else finished."""
+        """The time of the last release; without a release, the time when the build was verified."""
         return self.published_at or self.built_at
 
     @property
     def order(self) -> tuple[int, str]:
-        """Orders published collections from the oldest release to the newest (`ItemRecord.order`)."""
+        """The sort key of published collections, from the oldest release to the newest (`ItemRecord.order`)."""
         return self.record.order if self.record else (0, "")
 
     @property
     def state(self) -> State:
-        """The state in one word; the released collection is live even if something else is wrong with it."""
+        """The state in one word. The released collection is "live" even if its build did not finish."""
         if self.live:
             return "live"
         if self.record is None:
@@ -62,7 +62,7 @@ class ItemCollection:
 
 
 def item_collections(store: Store) -> list[ItemCollection]:
-    """All item collections: the live one first, then by when they were last released or finished, newest first."""
+    """List all item collections: the live one first, then the others, the most recently released or built first."""
     names = [name for name in store.collections() if is_item_collection(name)]
     records, live = store.records.items(names), store.alias()
     found = [ItemCollection(name, records.get(name), name == live) for name in names]
@@ -70,41 +70,47 @@ def item_collections(store: Store) -> list[ItemCollection]:
 
 
 def find(collections: Sequence[ItemCollection], name: str) -> ItemCollection:
-    """The collection of that name.
+    """Return the collection with this name.
 
     Raises:
-        NothingToDoError: there is none.
+        NothingToDoError: no item collection has this name.
     """
     for collection in collections:
         if collection.name == name:
             return collection
-    raise NothingToDoError(f"{name}: there is no such item collection; `python -m indexer status` lists them")
+    raise NothingToDoError(
+        f"{name}: there is no item collection with this name; `python -m indexer status` lists those that exist"
+    )
 
 
 def live_one(collections: Sequence[ItemCollection]) -> ItemCollection | None:
-    """The released collection; None without a release."""
+    """Return the released collection, or None if nothing is released."""
     return next((collection for collection in collections if collection.live), None)
 
 
 def before_live(collections: Sequence[ItemCollection]) -> list[ItemCollection]:
-    """Those that were published before the live one, newest first."""
+    """Those that were published before the live one, newest first.
+
+    All of them, if the live one does not count as published: a rollback was cut short before it moved the alias.
+    """
     live = live_one(collections)
-    earlier = [one for one in collections if live and one.published_at and one.order < live.order]
+    earlier = [
+        one for one in collections if live and one.published_at and (one.order < live.order or not live.published_at)
+    ]
     return sorted(earlier, key=lambda one: one.order, reverse=True)
 
 
 def after_live(collections: Sequence[ItemCollection]) -> list[ItemCollection]:
-    """Those that count as published after the live one: a publish was cut short before it moved the alias, or a
-    rollback before it had taken them back."""
+    """Those that count as published after the live one: a publish was cut short before it moved the alias."""
     live = live_one(collections)
     return [one for one in collections if live and live.published_at and one.order > live.order and one.published_at]
 
 
 def fingerprint_of(collection: ItemCollection) -> Fingerprint:
-    """What it was built from.
+    """Return what a collection was built from.
 
     Raises:
-        RefusedError: its build did not finish.
+        RefusedError: the build of the collection did not finish.
     """
     if collection.fingerprint is None:
         raise RefusedError(f"{collection.name}: its build did not finish; build it again")
@@ -112,10 +118,10 @@ def fingerprint_of(collection: ItemCollection) -> Fingerprint:
 
 
 def with_changes(store: Store, collections: list[ItemCollection]) -> list[ItemCollection]:
-    """The same, with what their journals say; these are loaded for that."""
+    """Return the same collections with the changes that their journals count. This loads the journals."""
     return [replace(collection, changes=store.changes(collection.name)) for collection in collections]
 
 
 def now() -> str:
-    """The time as records hold it; texts order as times do."""
+    """Return the current time in the format of release records (ISO 8601, UTC). These texts sort by time."""
     return datetime.now(UTC).isoformat(timespec="microseconds")

@@ -1,4 +1,4 @@
-"""What the commands print: lines and tables for people, plain data for programs."""
+"""The output of the commands: lines and tables for people, plain data for programs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,11 +67,11 @@ def show_attributes(attributes: Attributes, items: int) -> None:
     for position, column in enumerate(attributes.columns):
         line("" if position else "attributes", f"{column.name} {column.type}, {column.filled:,} of {items:,} items")
     if attributes.missing:
-        line("", f'{attributes.missing:,} items have no row in the file: "", 0, false or [] stands for their values')
+        line("", f'{attributes.missing:,} items have no row in the file; they get the values "", 0, false or []')
     if attributes.padded:
         line("", f"{attributes.padded:,} ids have leading zeros, which are dropped")
     if attributes.unknown:
-        line("", f"{attributes.unknown:,} rows are of items that the model does not know: left out")
+        line("", f"{attributes.unknown:,} rows are left out, because the model does not know their items")
 
 
 def show_built(built: Built, seconds: float) -> None:
@@ -81,14 +81,14 @@ def show_built(built: Built, seconds: float) -> None:
     facts = f"{fingerprint.count:,} items, {built.sampled:,} vectors equal bit for bit"
     recall = f"recall@{built.recall.limit} {built.recall.recall:.3f} over {built.recall.queries} interest vectors"
     line("verified", f"{facts}, {recall}")
-    line("built", f"[cyan]{built.collection}[/] " + ("was there already" if built.was_there else f"in {seconds:.1f} s"))
+    line("built", f"[cyan]{built.collection}[/] " + ("existed already" if built.was_there else f"in {seconds:.1f} s"))
 
 
 def show_release(now: Rollout) -> None:
     if not now.changed:
         line("live", f"[cyan]{now.live}[/] was live already")
     else:
-        line("live", f"[cyan]{now.live}[/]" + (f", before: {now.before}" if now.before else ""))
+        line("live", f"[cyan]{now.live}[/]" + (f", previously {now.before}" if now.before else ""))
 
 
 def _index(index: Index) -> str:
@@ -105,27 +105,32 @@ def _params(params: Params) -> str:
 
 
 def show_tuned(tuned: Tuned) -> None:
-    """Print what was measured and chosen."""
+    """Print the measurements and the choice."""
     Console(highlight=False, width=max(out.width, 100)).print(tuned_table(tuned))  # in a log or a pipe it must fit too
     for failed in tuned.failures:
         line("failed", f"{failed.type} {_params(failed.build_params)}: {failed.reason}")
     line(
         "compared",
-        f"{tuned.best.users_per_s:,.0f} users/s, the default {tuned.default.users_per_s:,.0f} in turn with it",
+        f"{tuned.best.users_per_s:,.0f} users/s, the default index {tuned.default.users_per_s:,.0f}, "
+        "measured alternately",
     )
     index = tuned.best.index
     found = ", ".join(f"{recall:.4f} at {FILTERS[name]:.0%} of the items" for name, recall in tuned.filtered.items())
     line("filters", f"recall@{RECALL_AT} {found}, search {_params(index.filter_search_params or index.search_params)}")
     if min(tuned.filtered.values()) < tuned.min_recall:
-        other = "; IVF_FLAT could, at its cost" if index.type == "HNSW" else ""
-        text = f"no search parameters of this index reach {tuned.min_recall:g} with a filter, these come closest{other}"
+        other = "; IVF_FLAT could, but may be slower" if index.type == "HNSW" else ""
+        text = f"no search parameters of this index reach {tuned.min_recall:g} with a filter; these come closest{other}"
         line("warning", f"[yellow]{text}[/]")
     line("chosen", f"[cyan]{_index(index)}[/]")
-    line("", f"recall@{RECALL_AT} {tuned.best.recall:.4f} over {tuned.users} users, {tuned.ratio:.2f} x default")
+    speed = f"{tuned.ratio:.2f} times the speed of the default"
+    line("", f"recall@{RECALL_AT} {tuned.best.recall:.4f} over {tuned.users} users, {speed}")
 
 
 def tuned_table(tuned: Tuned) -> Table:
-    """The default, and the best of each index and interest_cosine; fits 100 columns. * marks the choice."""
+    """Make a table of the default index and the best of each index and interest_cosine.
+
+    The table fits into 100 columns. A star marks the choice.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("", "index", "search"):
         table.add_column(heading, no_wrap=True)
@@ -161,7 +166,7 @@ def _add(table: Table, measured: Measured, ratio: float, mark: str, style: str) 
 
 
 def table(collections: list[ItemCollection]) -> Table:
-    """Fits 80 columns: the name contains the model version."""
+    """Make a table of collections. It fits into 80 columns, so it leaves the model version to the name."""
     colours = {"live": "bold green", "incomplete": "yellow"}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("collection", no_wrap=True)

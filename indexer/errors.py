@@ -1,34 +1,33 @@
-"""What can go wrong while indexing, for people to read. What goes wrong with Milvus is a
-`StoreError` (`mind.milvus.errors`).
+"""The errors of the indexer. An error of Milvus is a `StoreError` (`mind.milvus.errors`).
 
 IndexerError
-├── AttributesError      an attributes file that cannot be used
-├── VerificationError    a collection does not hold what it was built from
-├── TuningError          no index reaches what was asked for, or there is nothing to measure with
-├── ServersError         a server cannot be asked, refused a release, or did not take it over in time
+├── AttributesError      an input file cannot be used
+├── VerificationError    a collection does not hold what it was built from, or its index finds too little
+├── TuningError          no index reaches the wanted recall, or too few histories can be used to measure
+├── ServersError         a server did not answer, refused a release, or did not take it over in time
 ├── NothingToDoError     there is no collection to publish, count or roll back to
-└── RefusedError         asked for something that would do harm or cannot work
+└── RefusedError         the command would do harm or cannot work
 """
 
 
 class IndexerError(Exception):
-    """The message names the file, collection or option, the value and the limit; it is all a user needs to see."""
+    """An error whose message tells users everything: the file, collection or option, the value and the limit."""
 
 
 class AttributesError(IndexerError):
-    """An attributes file that cannot be used."""
+    """A file of attributes, vectors or ids cannot be used."""
 
 
 class VerificationError(IndexerError):
-    """A collection does not hold what it was built from."""
+    """A collection does not hold what it was built from, or its index finds too little."""
 
 
 class TuningError(IndexerError):
-    """No index reaches what was asked for, or there is nothing to measure with."""
+    """No index reaches the wanted recall, or too few histories can be used to measure."""
 
 
 class ServersError(IndexerError):
-    """A server cannot be asked, refused a release, or did not take it over in time."""
+    """A server did not answer, refused a release, or did not take it over in time."""
 
 
 class NothingToDoError(IndexerError):
@@ -36,4 +35,4 @@ class NothingToDoError(IndexerError):
 
 
 class RefusedError(IndexerError):
-    """Asked for something that would do harm or cannot work."""
+    """The command would do harm or cannot work."""

@@ -1,4 +1,4 @@
-"""Options that several commands have, and what is made of them: a connection to Milvus, the servers to ask."""
+"""Options that several commands share, and what they become: a connection to Milvus and the servers to ask."""
 
 import functools
 import inspect
@@ -32,14 +32,17 @@ RENAMED = {
     "--client-key": "--milvus-client-key",
     "--tls-server-name": "--milvus-server-name",
 }
-"""Flags of version 0.1, which still work, and what they are called now."""
+"""Flags of version 0.1, which still work, with their present names."""
 
 Artifact = Annotated[
-    str, typer.Option(help="A model's directory, or a directory or URL (s3://bucket/models) of them: then the newest.")
+    str,
+    typer.Option(
+        help="Directory of a model, or a directory or URL (s3://bucket/models) of models, of which the newest is taken."
+    ),
 ]
 ReleasedArtifact = Annotated[
     str,
-    typer.Option("--artifact", help="The model's directory, or a directory or URL of models."),
+    typer.Option("--artifact", help="Directory of the model, or a directory or URL of models that holds it."),
 ]
 QuoteOption = Annotated[
     Quote,
@@ -49,51 +52,55 @@ QuoteOption = Annotated[
         "which look like rows is refused. always: it quotes values, whatever is in them. none: nothing.",
     ),
 ]
-ArtifactCache = Annotated[Path, typer.Option(help="Directory that keeps models from a URL.", show_default=False)]
+ArtifactCache = Annotated[
+    Path, typer.Option(help="Directory that stores models downloaded from a URL.", show_default=False)
+]
 Wait = Annotated[
     bool,
     typer.Option(
-        "--wait", rich_help_panel=SERVERS_PANEL, help="Return when every server serves it; fail if one refuses it."
+        "--wait",
+        rich_help_panel=SERVERS_PANEL,
+        help="Wait until every server serves the collection; fail if one refuses it.",
     ),
 ]
 WaitTimeout = Annotated[
-    float, typer.Option(min=0, rich_help_panel=SERVERS_PANEL, help="Longest that --wait waits, in seconds.")
+    float, typer.Option(min=0, rich_help_panel=SERVERS_PANEL, help="Maximum time that --wait waits, in seconds.")
 ]
 
 
 def _split(value: object) -> object:
-    """The words of an environment variable; a list of flags stays as it is."""
+    """Split an environment variable into words. A list of flags stays as it is."""
     return value.split() if isinstance(value, str) else value
 
 
 class Milvus(MilvusOptions):
-    """Where Milvus is, how to get in, and how long the indexer waits for it."""
+    """The address of Milvus, the credentials, and how long the indexer waits for it."""
 
     timeout_s: float = Field(default=30, ge=0.1)
-    """Longest that one call may take, in seconds."""
+    """Maximum time of one call to Milvus, in seconds."""
     wait_s: float = Field(default=3600, ge=1)
-    """Longest that flush, joining or load may take, and an index build without progress, in seconds."""
+    """Maximum time of a flush, compaction or load, and of an index build without progress, in seconds."""
 
 
 class ServerOptions(Options):
-    """Which servers to ask, and how to get in; called as in `recall-client`."""
+    """The recall servers to ask, and the credentials for them. The options have the same names in `recall-client`."""
 
     panels: ClassVar = {"server": SERVERS_PANEL}
 
     server: Annotated[tuple[str, ...], BeforeValidator(_split)] = ()
-    """host:port of a server, or of all servers of that name. Repeatable."""
+    """host:port of a recall server. A name may stand for several servers. Repeatable."""
     server_token_file: Path | None = None
-    """File that holds the token that they ask for."""
+    """File with the token for the servers."""
     server_ca_cert: Path | None = None
-    """PEM file of the authorities to trust; without it there is no TLS."""
+    """PEM file with the certificate authorities to trust. Without it the connection has no TLS."""
     server_client_cert: Path | None = None
-    """PEM file of the certificate to show to them (mutual TLS); needs its key and --server-ca-cert."""
+    """PEM file with the client certificate for mutual TLS. It needs --server-client-key and --server-ca-cert."""
     server_client_key: Path | None = None
-    """PEM file with the private key of that certificate."""
+    """PEM file with the private key of --server-client-cert."""
 
     def servers(self) -> "Servers | None":
-        """How to ask them; None if there is none. Raises RefusedError."""
-        from indexer.rollout.servers import Servers  # what most commands do without: gRPC's stubs
+        """Return the servers to ask, or None if no --server is given. Raises RefusedError."""
+        from indexer.rollout.servers import Servers  # imports gRPC's stubs, which most commands do not need
 
         if not self.server:
             return None
@@ -102,7 +109,7 @@ class ServerOptions(Options):
 
 
 def milvus_options(connection: Connection) -> str:
-    """What a printed command needs at its end to reach the same Milvus; without credentials."""
+    """Return the options that a printed command needs to reach the same Milvus, without credentials."""
     uri, default = "milvus_uri", Milvus.model_fields["milvus_uri"].default
     given = {uri: "" if connection.uri == (os.environ.get(variable(uri)) or default) else connection.shown}
     for attribute in ("db_name", "ca_cert", "client_cert", "client_key", "server_name"):
@@ -112,16 +119,16 @@ def milvus_options(connection: Connection) -> str:
 
 
 _GROUPS: dict[str, type[Options]] = {"connection": Milvus, "servers": ServerOptions}
-"""Parameters that a command may have, and the options that each is made from."""
+"""Parameters that a command may have, and the group of options that each is made from."""
 _MADE: dict[str, Callable[[Any], Any]] = {
     "connection": lambda milvus: milvus.connection(milvus.timeout_s, milvus.wait_s),
     "servers": ServerOptions.servers,
 }
-"""How each is made."""
+"""How each parameter is made from its options."""
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options behind its `connection` and `servers`; a failure becomes one line and exit code 1."""
+    """Give a command the options behind its `connection` and `servers`. An error becomes one line and exit code 1."""
     takes = inspect.signature(command).parameters
     groups = {name: group for name, group in _GROUPS.items() if name in takes}
 
@@ -131,14 +138,14 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
 
     panels = " and ".join(title for group in groups.values() for title in group.panels.values())
     example = next(iter(Milvus.model_fields))
-    also = f"Options of {panels} are environment variables too: {variable(example)} for {flag(example)}."
+    also = f"Each {panels} option can also be set as an environment variable, such as {variable(example)}."
     run_connected.__doc__ = f"{inspect.getdoc(command)}\n\n{also}"
-    return _told(with_options(run_connected, groups))
+    return _reporting(with_options(run_connected, groups))
 
 
-def _told(command: Callable[..., None]) -> Callable[..., None]:
+def _reporting(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
-    def run_told(*context: typer.Context, **values: Any) -> None:
+    def run_reporting(*context: typer.Context, **values: Any) -> None:
         try:
             command(*context, **values)
         except (IndexerError, MindError) as error:
@@ -149,7 +156,7 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
             display.err.print("interrupted")
             raise typer.Exit(130) from error
 
-    return run_told
+    return run_reporting
 
 
 def _read_secret(file: Path, option: str) -> str:

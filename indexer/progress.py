@@ -1,6 +1,6 @@
-"""How long work tells how far it is."""
+"""The callback through which long work reports its progress."""
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Called with the stage, the rows that are done, and the rows in all; 0 where that is not known."""
+"""A callback with three arguments: the stage, the number of rows done, and the total; 0 is an unknown total."""

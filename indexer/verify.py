@@ -1,7 +1,7 @@
-"""Holds a loaded collection to the model that it was built from.
+"""Checks a loaded collection against the model that it was built from.
 
-Three questions: are all items there, are their vectors the model's bit for bit, and does the index find what an exact
-search would find for real interest vectors.
+There are three checks: all items are in the collection, stored vectors equal those of the model bit for bit, and the
+index finds enough of what an exact search finds for real interest vectors.
 """
 
 from dataclasses import dataclass
@@ -16,24 +16,24 @@ from mind.milvus.store import Params, Store
 from mind.vocabulary import Vocabulary
 
 RECALL_AT = 50
-"""Candidates per query when the index is measured."""
+"""Number of candidates per query when the recall of an index is measured."""
 MIN_RECALL = 0.95
-"""Least recall of an index that a build accepts, unless told otherwise."""
+"""Minimum recall of an index that a build accepts by default."""
 SAMPLE = 1000
-"""Stored vectors that are compared."""
+"""Number of stored vectors that are compared with those of the model."""
 _BREADTH = {"HNSW": "ef", "DISKANN": "search_list", "IVF": "nprobe"}
 
 
 @dataclass(frozen=True)
 class Recall:
-    """How much of the exact result the index finds."""
+    """The measured recall of an index."""
 
     recall: float
-    """Mean share of the best `limit` items that were found."""
+    """Mean share of the exact best `limit` items that the index found."""
     limit: int
-    """Items asked for per query."""
+    """Number of items that each query asked for."""
     queries: int
-    """Interest vectors searched with."""
+    """Number of interest vectors that were searched for."""
 
 
 def check_contents(store: Store, name: str, weights: Weights) -> int:
@@ -43,7 +43,7 @@ def check_contents(store: Store, name: str, weights: Weights) -> int:
         The number of vectors compared.
 
     Raises:
-        VerificationError: a row is missing, doubled or different, and the journal does not say why.
+        VerificationError: a row is missing, duplicated or different, and the journal does not explain it.
     """
     check_count(store, name, len(weights.item_id))
     rng = np.random.default_rng(0)
@@ -63,24 +63,24 @@ def check_contents(store: Store, name: str, weights: Weights) -> int:
 
 
 def check_count(store: Store, name: str, expected: int) -> None:
-    """Count a loaded collection, `expected` rows of which its build inserted.
+    """Count the rows of a loaded collection. Its build inserted `expected` rows.
 
     Raises:
-        VerificationError: it has more or fewer, and its journal does not say why.
+        VerificationError: the collection has more or fewer rows, and its journal does not explain it.
     """
     before = store.changes(name)
     found = store.count(name)
     least, most = rows_between(before, store.changes(name), expected)
     if not least <= found <= most:
-        because = "" if least == most == expected else f", with its journal {least:,} to {most:,} rows"
+        because = "" if least == most == expected else f", and its journal explains {least:,} to {most:,} rows"
         raise VerificationError(
-            f"{name}: holds {found:,} rows, the model has {expected:,} items{because}; "
+            f"{name}: holds {found:,} rows, but the model has {expected:,} items{because}; "
             "drop the collection and build again"
         )
 
 
 def _deleted(store: Store, name: str, item_id: list[int]) -> set[int]:
-    """Those of the items that the journal says may be gone."""
+    """Return the items that are deleted according to the journal, or whose change is pending."""
     if not item_id or journal_of(name) not in store.collections():
         return set()
     asked = f"{ITEM_ID} in {item_id} and ({DELETED})"
@@ -88,7 +88,7 @@ def _deleted(store: Store, name: str, item_id: list[int]) -> set[int]:
 
 
 def check_recall(store: Store, fingerprint: Fingerprint, weights: Weights, min_recall: float) -> Recall:
-    """Search with the golden interest vectors of the model and compare with an exact search.
+    """Search for the golden interest vectors of the model, and compare the result with an exact search.
 
     Raises:
         VerificationError: the index finds less than `min_recall` of the exact result.
@@ -97,15 +97,16 @@ def check_recall(store: Store, fingerprint: Fingerprint, weights: Weights, min_r
     if not recall.recall >= min_recall:
         raise VerificationError(
             f"{fingerprint.collection}: {fingerprint.index_type} finds {recall.recall:.3f} of the exact best "
-            f"{recall.limit}, the limit is {min_recall:g} (--min-recall); {_remedy(fingerprint)}"
+            f"{recall.limit}, but the minimum is {min_recall:g} (--min-recall); {_remedy(fingerprint)}"
         )
     return recall
 
 
 def golden_recall(store: Store, name: str, search_params: Params, weights: Weights) -> Recall:
-    """What a collection's index finds for each golden interest vector of the model on its own.
+    """Measure the recall of a collection's index over the golden interest vectors of the model, one search for each.
 
-    Items that were added since take places of a result, and those that were deleted leave some: neither is a fault.
+    Items that were added since the build displace others from a result, and deleted items are missing from it. Neither
+    lowers the recall.
 
     Raises:
         VerificationError: the model has no golden interest vector.
@@ -128,7 +129,7 @@ def golden_recall(store: Store, name: str, search_params: Params, weights: Weigh
 
 
 def _best(query: Float32, limit: int, weights: Weights) -> set[int]:
-    """The exact result, and whatever scores as its last item does: equal scores are equally right."""
+    """Return the exact result, and all items whose score equals that of its last item, because any of them is right."""
     scores = weights.item_embedding[1:] @ query  # [N]
     return set(weights.item_id[scores >= np.partition(scores, -limit)[-limit]].tolist())
 

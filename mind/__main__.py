@@ -1,6 +1,8 @@
 """`python -m mind`: the tools of this package, and what each is for."""
 
 import sys
+from difflib import get_close_matches
+from importlib import metadata
 
 TOOLS = {
     "prepare": "turn clicks, or public data by name, into training, validation and test files",
@@ -16,15 +18,21 @@ TOOLS = {
 
 
 def main() -> None:
-    """Print a line for each tool; any argument but --help is a mistake."""
+    """Print a line for each tool, or the version; any argument but --help and --version is a mistake."""
     width = max(map(len, TOOLS))
     lines = [f"  python -m mind.{name:<{width}}  {purpose}" for name, purpose in TOOLS.items()]
-    text = "\n".join(["Tools of the model package; each tells its options with --help:", "", *lines])
+    title = "Tools of the model package; each tells its options with --help, the version with --version:"
+    text = "\n".join([title, "", *lines])
     if set(sys.argv[1:]) <= {"--help", "-h"}:
         print(text)
         return
+    if sys.argv[1:] == ["--version"]:
+        print(metadata.version("mind-recall"))
+        return
     asked = sys.argv[1].removeprefix("mind.")
     hint = f"run `python -m mind.{asked}`" if asked in TOOLS else "`python -m mind` lists the tools"
+    if asked not in TOOLS and (near := get_close_matches(asked, TOOLS, n=1, cutoff=0.7)):
+        hint = f"did you mean `python -m mind.{near[0]}`?"
     sys.exit(f"error: python -m mind takes no {sys.argv[1]}: {hint}")
 
 

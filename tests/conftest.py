@@ -10,11 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
-from tests.milvus_server import QUICK, Milvus
+from tests.milvus_server import FAILED_FILE, QUICK, Milvus
 
-_URI_TIMEOUT_S = 300
+hypothesis.settings.register_profile("tests", deadline=None)  # how fast an example runs is no result of a test
+hypothesis.settings.load_profile("tests")
+
+_URI_TIMEOUT_S = 200
 _shared = pytest.StashKey[Milvus]()
 
 
@@ -71,9 +75,9 @@ def _announced(file: Path) -> str:
     """The address that the shared Milvus server leaves once it is healthy."""
     deadline = time.monotonic() + _URI_TIMEOUT_S
     while not file.exists():
-        if time.monotonic() > deadline:
+        if time.monotonic() > deadline or (file.parent / FAILED_FILE).exists():
             why = (file.parent / "errors.txt").read_text()
-            raise RuntimeError(f"the shared Milvus server did not start within {_URI_TIMEOUT_S} s\n{why}")
+            raise RuntimeError(f"the shared Milvus server did not start, or not within {_URI_TIMEOUT_S} s\n{why}")
         time.sleep(0.1)
     return file.read_text()
 

@@ -44,6 +44,11 @@ class FakeStore:
     """Name of a collection that does not fit in memory."""
     searches: list[tuple[int, int]] = field(default_factory=list)
     """(queries, limit) of every search."""
+    looks: int = 0
+    """How often somebody asked which collection is live."""
+    held: int = 0
+    """Searches that wait for `let_go`."""
+    _held: dict[str, asyncio.Event] = field(default_factory=dict)
 
     def publish(self, artifact: Artifact) -> str:
         """Add the collection of a model and point the alias at it; returns its name."""
@@ -55,6 +60,16 @@ class FakeStore:
         self.alias = fingerprint.collection
         return self.alias
 
+    def hold(self) -> None:
+        """Let searches of the live collection wait until `let_go`."""
+        assert self.alias
+        self._held[self.alias] = asyncio.Event()
+
+    def let_go(self) -> None:
+        """Let searches go on after `hold`, those that wait and later ones."""
+        for event in self._held.values():
+            event.set()
+
     async def _find(self, name: str) -> FakeCollection:
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
@@ -65,6 +80,7 @@ class FakeStore:
         return self.collections[name]
 
     async def live_collection(self) -> str | None:
+        self.looks += 1
         if self.fault:
             raise self.fault
         return self.alias
@@ -102,6 +118,12 @@ class FakeStore:
         self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
     ) -> Hits:
         found = await self._find(collection)
+        if event := self._held.get(collection):
+            self.held += 1
+            try:
+                await event.wait()
+            finally:
+                self.held -= 1
         if not found.loaded:
             raise StoreUnavailableError(f"Milvus: collection {collection} is not loaded")
         self.searches.append((len(vectors), limit))

@@ -29,7 +29,8 @@ from tests import ROOT
 
 LEAVE_TIMEOUT_S = 20
 START_TIMEOUT_S = 90
-URI_FILE = "uri.txt"
+URI_FILE, FAILED_FILE = "uri.txt", "failed.txt"
+"""One of them appears in the data directory once the server is healthy, or has failed to start."""
 QUICK = {
     "DATACOORD_SEGMENT_ASSIGNMENTEXPIRATION": "200",
     "INDEXCOORD_SCHEDULER_INTERVAL": "100",
@@ -156,6 +157,9 @@ def main(data: Path, cache: Path) -> None:
             (data / "uri").rename(data / URI_FILE)  # whole or not at all
             print(uri, flush=True)
             _obey(server)
+        except SystemExit:
+            (data / FAILED_FILE).touch()
+            raise
         finally:
             if server.server_proc.poll() is None:
                 server.server_proc.send_signal(signal.SIGCONT)

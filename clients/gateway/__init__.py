@@ -1,1 +1,4 @@
-"""An HTTP and JSON face of the recall service, and the explorer page. Speaks gRPC to a server, loads no model."""
+"""An HTTP and JSON interface to the recall service, and the explorer page.
+
+The gateway calls a recall server over gRPC. It loads no model.
+"""

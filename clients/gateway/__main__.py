@@ -1,11 +1,11 @@
-"""`recall-gateway`, also `python -m clients.gateway`."""
+"""Starts the gateway: `recall-gateway` or `python -m clients.gateway`."""
 
 import socket
 import sys
 
 
 def main() -> None:
-    """Serve; the exit code is 0 after a stop, 1 for options that cannot work, 2 for unknown ones."""
+    """Run the gateway. The exit code is 0 after a stop, 1 for options that cannot work, and 2 for unknown options."""
     try:
         import uvicorn
 
@@ -21,7 +21,7 @@ def main() -> None:
         listening = _listen(settings.listen)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    # No access log: it would hold what people search for.
+    # There is no access log, because it would contain what people search for.
     config = uvicorn.Config(
         app, log_level=settings.log_level.lower(), access_log=False, server_header=False, lifespan="on"
     )

@@ -15,17 +15,18 @@ from clients.gateway.catalogue import Catalogue
 from clients.gateway.middleware import BoundedBody, SecurityHeaders
 from clients.gateway.settings import Settings
 
-_DESCRIPTION = """HTTP and JSON for the recall service, which speaks gRPC.
-`/v1` is the service's own contract: item ids are taken as numbers or strings and go out as strings, because JavaScript
-rounds integers beyond 2^53. `/rec` and `/qa` are the endpoints of the usual tutorial, ids as numbers. Failures are
-RFC 9457 problems with a stable `reason`."""
+_DESCRIPTION = """An HTTP and JSON interface to the recall service, whose own protocol is gRPC.
+`/v1` has the same calls and fields as the gRPC service. Requests may give item ids as numbers or strings; answers give
+strings, because JavaScript rounds integers beyond 2^53. `/rec` and `/qa` are the endpoints of the usual tutorial, with
+ids as numbers. Errors are RFC 9457 problems with a stable `reason`."""
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; it connects when it starts.
+    """Create the application. It connects to the recall server when it starts.
 
     Raises:
-        FileError, OSError: a file that the settings name cannot be used.
+        FileError: a file that the settings name has wrong content.
+        OSError: a file that the settings name cannot be read.
     """
 
     @asynccontextmanager

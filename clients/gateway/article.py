@@ -1,4 +1,7 @@
-"""The four endpoints of the usual tutorial (FastAPI around PaddleRec and pymilvus), with its requests and answers."""
+"""The four endpoints of the usual tutorial, which puts FastAPI around PaddleRec and pymilvus.
+
+Requests and answers have the same form as in the tutorial.
+"""
 
 import asyncio
 import logging
@@ -19,30 +22,30 @@ from clients.gateway.v1 import TopK
 logger = logging.getLogger(__name__)
 router = APIRouter(tags=["article"], responses=OF_EVERY_CALL)
 KILL_AFTER_S = 10
-"""What an insert command that was told to stop gets to do so."""
+"""Seconds between asking the insert command to stop and killing it."""
 _GUARDS = [Depends(refuse_other_sites)]
 
 
 class ArticleBody(BaseModel):
-    """What the article's curl sends."""
+    """The request of the tutorial."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     top_k: TopK = 50
-    """Candidates wanted per user."""
+    """Number of candidates per user."""
     hist_item: list[list[ItemId]] = Field(min_length=1)
-    """A row for each user: items that the user clicked, oldest first."""
+    """One row for each user: the items that the user clicked, oldest first."""
 
 
 class Done(BaseModel):
-    """What the article's stack says after a change."""
+    """The tutorial's answer after a change."""
 
     status: bool = True
     msg: str
 
 
 def settings_of(request: Request) -> Settings:
-    """The application's settings, for `Depends`."""
+    """Return the settings of the application, for `Depends`."""
     settings: Settings = request.app.state.settings
     return settings
 
@@ -52,35 +55,37 @@ SettingsOf = Annotated[Settings, Depends(settings_of)]
 
 @router.post("/rec/recall", response_model=list[list[int]])
 async def recall(body: ArticleBody, backend: BackendOf) -> Any:
-    """A row of item ids for each user, as numbers, best first; /v1/recall says more about them."""
+    """Return one row of item ids for each user, as numbers, best first. /v1/recall returns more details."""
     answer = await backend.main.recall(body.hist_item, top_k=body.top_k)
     return JSONResponse([list(candidates.item_ids) for candidates in answer.results])
 
 
 @router.post("/rec/count")
 async def count(backend: BackendOf) -> int:
-    """The number of items."""
+    """Count the items."""
     return (await backend.main.count_items()).count
 
 
 @router.post("/rec/insert_data", dependencies=_GUARDS, responses=responses(403))
 async def insert_data(request: Request, settings: SettingsOf) -> Done:
-    """Runs the command that the operator gave for it, such as the indexer's build and publish, to its end."""
+    """Run the operator's command, such as the indexer's build and publish, and wait until it ends."""
     if not settings.insert_command:
-        raise ProblemError(403, "Not enabled", "the gateway's option --insert-command enables it", "NOT_ENABLED")
+        detail = "inserting is not enabled; the gateway's option --insert-command enables it"
+        raise ProblemError(403, "Not enabled", detail, "NOT_ENABLED")
     running: asyncio.Lock = request.state.insert_lock
     if running.locked():
-        raise ProblemError(409, "Already running", "the command runs; ask again when it has ended", "ALREADY_RUNNING")
+        detail = "the insert command is still running; try again when it has ended"
+        raise ProblemError(409, "Already running", detail, "ALREADY_RUNNING")
     async with running:
         await _run(settings.insert_command, settings.insert_timeout_s)
-    return Done(msg="the command ended well; servers take a published release over by themselves")
+    return Done(msg="the command succeeded; servers take a published release over by themselves")
 
 
 @router.post("/qa/drop", dependencies=_GUARDS, responses=responses(403))
 async def drop(backend: BackendOf, settings: SettingsOf) -> Done:
-    """Drops the released collection from Milvus; recall then fails until another release is published."""
+    """Drop the released collection from Milvus. Recall then fails until another release is published."""
     if not settings.allow_drop:
-        detail = "the gateway's options --allow-drop and --server-token-file enable it"
+        detail = "dropping is not enabled; the gateway's options --allow-drop and --server-token-file enable it"
         raise ProblemError(403, "Not enabled", detail, "NOT_ENABLED")
     collection = (await backend.main.get_server_info()).collection
     dropped = await backend.main.drop_items(collection, allow_live=True)
@@ -89,16 +94,18 @@ async def drop(backend: BackendOf, settings: SettingsOf) -> Done:
 
 
 async def _run(command: tuple[str, ...], timeout_s: float) -> None:
-    """Runs a command of the operator's; its output goes where the gateway's goes. Raises ProblemError."""
+    """Run a command of the operator. Its output goes to the output of the gateway. Raises ProblemError."""
     try:
         process = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
     except OSError as error:
         logger.error("--insert-command %s: %s", command[0], error)
-        raise ProblemError(502, "Failed", "the command could not be started; see the log", "INSERT_FAILED") from error
+        detail = "the insert command could not be started; the log of the gateway has the reason"
+        raise ProblemError(502, "Failed", detail, "INSERT_FAILED") from error
     try:
         code = await asyncio.wait_for(process.wait(), timeout_s)
     except TimeoutError as error:
-        raise ProblemError(504, "Not done in time", f"stopped after {timeout_s:g} s", "INSERT_TIMEOUT") from error
+        detail = f"the insert command was stopped after {timeout_s:g} s; --insert-timeout-s sets this limit"
+        raise ProblemError(504, "Not done in time", detail, "INSERT_TIMEOUT") from error
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
@@ -109,4 +116,5 @@ async def _run(command: tuple[str, ...], timeout_s: float) -> None:
                 process.kill()
                 await process.wait()
     if code:
-        raise ProblemError(502, "Failed", f"the command ended with code {code}; see the log", "INSERT_FAILED")
+        detail = f"the insert command ended with exit code {code}; the log of the gateway has its output"
+        raise ProblemError(502, "Failed", detail, "INSERT_FAILED")

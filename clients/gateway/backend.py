@@ -1,4 +1,4 @@
-"""The recall servers behind the gateway, and how their answers become JSON."""
+"""Clients of the recall servers behind the gateway, and the conversion of their answers to JSON."""
 
 from contextlib import AsyncExitStack
 from typing import Annotated, Any, Literal, Self
@@ -16,11 +16,11 @@ _UNLIMITED = 2**31 - 1
 
 
 class Backend:
-    """Clients of the server and of the one to compare it with. Make it inside the running loop."""
+    """The clients of the server and of the second server to compare with. Create it inside the running event loop."""
 
     def __init__(self, settings: Settings) -> None:
         connection = settings.arguments() | {
-            # One request stays one request, so that the server judges it by its own limits.
+            # The client must not split a request, so that the limits of the server apply to it.
             "max_users": _UNLIMITED,
             "max_candidates": _UNLIMITED,
         }
@@ -31,15 +31,15 @@ class Backend:
 
     @property
     def compares(self) -> bool:
-        """Whether there is a second server."""
+        """Whether there is a second server to compare with."""
         return self._compared is not None
 
     def client(self, name: ServerName) -> AsyncRecallClient:
-        """The client of a server. Raises ProblemError if there is no second one."""
+        """Return the client of a server. Raises ProblemError if the second server is wanted and there is none."""
         if name == "main":
             return self.main
         if self._compared is None:
-            detail = "there is no second server; the gateway's option --compare-with names one"
+            detail = "the gateway has no second server to compare with; its option --compare-with sets one"
             raise ProblemError(404, "Not found", detail, "NOT_COMPARED")
         return self._compared
 
@@ -53,7 +53,7 @@ class Backend:
 
 
 def backend_of(request: Request) -> Backend:
-    """The application's backend, for `Depends`."""
+    """Return the backend of the application, for `Depends`."""
     backend: Backend = request.state.backend
     return backend
 
@@ -62,5 +62,5 @@ BackendOf = Annotated[Backend, Depends(backend_of)]
 
 
 def to_json(message: Message) -> dict[str, Any]:
-    """Protobuf's own JSON, every field under its protobuf name: ids are strings, enums their names."""
+    """Convert a message to protobuf's JSON with protobuf field names. Ids become strings, enums become their names."""
     return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)

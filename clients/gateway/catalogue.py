@@ -1,4 +1,4 @@
-"""What the explorer knows beside the servers: titles, example users, maps. Read once, when the gateway starts."""
+"""The titles, example users and maps that the explorer shows. They are read once, when the gateway starts."""
 
 import itertools
 import json
@@ -13,14 +13,15 @@ from clients.gateway.settings import Settings
 from clients.user_files import FileError, read_titles, read_users
 
 MAX_USERS = 200
+"""Maximum number of example users."""
 _EVAL_ITEM = re.compile(rb"\beval_item:(-?\d+)")
 
 
 class Catalogue:
-    """Read from the files that the settings name."""
+    """The titles, example users and maps from the files that the settings name."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises FileError or OSError: a file cannot be used."""
+        """Read the files. Raises FileError or OSError if a file cannot be used."""
         self._titles = read_titles(settings.titles) if settings.titles else {}
         self._searched = [(title.casefold(), item_id) for item_id, title in self._titles.items()]
         self.users = _read_example_users(settings.users) if settings.users else []
@@ -28,15 +29,15 @@ class Catalogue:
 
     @property
     def has_titles(self) -> bool:
-        """Whether titles can be searched."""
+        """Whether there are titles to show and to search."""
         return bool(self._titles)
 
     def titles_of(self, item_ids: Iterable[int]) -> dict[str, str]:
-        """Titles of those items that have one."""
+        """Return the titles of items, by id. Items without a title are left out."""
         return {str(item_id): self._titles[item_id] for item_id in item_ids if item_id in self._titles}
 
     def search(self, text: str, limit: int) -> list[tuple[int, str]]:
-        """Items whose title has the text, those that begin with it first, then in the order of the file."""
+        """Find items whose title contains a text: first titles that begin with it, then the others."""
         wanted = text.casefold().strip()
         if not wanted:
             return []
@@ -47,7 +48,7 @@ class Catalogue:
 
 
 def catalogue_of(request: Request) -> Catalogue:
-    """The application's catalogue, for `Depends`."""
+    """Return the catalogue of the application, for `Depends`."""
     catalogue: Catalogue = request.app.state.catalogue
     return catalogue
 
@@ -56,7 +57,7 @@ CatalogueOf = Annotated[Catalogue, Depends(catalogue_of)]
 
 
 def _read_example_users(path: Path) -> list[dict[str, Any]]:
-    """The first users of the file: id, history, and what they clicked afterwards where the file says so."""
+    """Read the first users of a file: id, history, and the later clicks if the file has them."""
     with path.open("rb") as file:
         lines = list(itertools.islice(filter(bytes.strip, file), MAX_USERS))
     return [
@@ -70,10 +71,10 @@ def _read_example_users(path: Path) -> list[dict[str, Any]]:
 
 
 def _read_map(path: Path) -> tuple[str, bytes]:
-    """Model version and content of a map's file."""
+    """Read the file of a map. Return the model version and the content."""
     content = path.read_bytes()
     try:
         version = json.loads(content)["model_version"]
     except (KeyError, TypeError, ValueError) as error:
-        raise FileError(f"--map {path}: not a map; python -m mind.item_map makes one") from error
+        raise FileError(f"--map {path}: not a map; `python -m mind.item_map` makes one") from error
     return str(version), content

@@ -1,4 +1,4 @@
-"""Item ids in JSON. JavaScript rounds integers beyond 2^53, so ids are taken as numbers or strings."""
+"""Item ids in JSON. JavaScript rounds integers beyond 2^53, so requests may give ids as numbers or as strings."""
 
 import re
 from typing import Annotated, Any
@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 INT64_STRING = {"type": "string", "format": "int64"}
-"""How ids go out in /v1, as in protobuf's own JSON."""
+"""The JSON schema of ids in the answers of /v1. They are strings, as in protobuf's JSON."""
 _DIGITS = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _EXACT = 2**53
 
@@ -21,7 +21,7 @@ def _item_id(value: Any) -> int:
 
 
 def whole(value: Any) -> int:
-    """A whole number; JSON has one kind of number, so 5.0 is 5. Raises ValueError."""
+    """Read a whole number. JSON has only one kind of number, so 5.0 is accepted as 5. Raises ValueError."""
     if type(value) is int or (isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT):
         return int(value)
     raise ValueError("must be a whole number")
@@ -33,4 +33,4 @@ ItemId = Annotated[
     BeforeValidator(_item_id),
     WithJsonSchema({"anyOf": [{"type": "integer", "format": "int64"}, INT64_STRING]}),
 ]
-"""An id in a request."""
+"""The type of an item id in a request."""

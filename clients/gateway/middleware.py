@@ -1,4 +1,4 @@
-"""What happens to every request and answer before and after its endpoint: bounds, and headers for browsers."""
+"""Limits the size of every request body, adds security headers to every answer, and refuses other sites' pages."""
 
 import ipaddress
 from collections.abc import MutableMapping
@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clients.gateway.problems import ProblemError, problem
 
-# The pages have no inline script or style, and ask nobody but this gateway.
+# The pages have no inline script or style, and send requests only to this gateway.
 _CONTENT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -27,7 +27,7 @@ _HEADERS = {
 
 
 class SecurityHeaders:
-    """Adds the headers that an endpoint did not set itself."""
+    """Adds security headers to every answer, unless the endpoint set them itself."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -46,7 +46,7 @@ class SecurityHeaders:
 
 
 class BoundedBody:
-    """Refuses bodies over `max_bytes`, announced or not, without keeping more than that of them."""
+    """Refuses bodies larger than `max_bytes`, with or without a Content-Length, and stops reading at that size."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
@@ -69,7 +69,7 @@ class BoundedBody:
             if not message.get("more_body"):
                 break
         if size > self._max_bytes:
-            detail = f"the body has {size} bytes or more, the limit is {self._max_bytes}"
+            detail = f"the body has {size} bytes or more; the limit is {self._max_bytes}"
             refusal = problem(413, "The body is too large", detail, "BODY_TOO_LARGE", headers={"Connection": "close"})
             await refusal(scope, receive, send)
             return
@@ -82,19 +82,21 @@ class BoundedBody:
 
 
 def refuse_other_sites(request: Request) -> None:
-    """Keeps other sites' pages from changing anything through a visitor's browser.
+    """Refuse a change that the page of another site requests through a visitor's browser.
 
-    Programs send no Origin. A browser's must be the gateway itself, under an address that no name server can turn
-    over to somebody else (DNS rebinding): an IP address or localhost.
+    Programs send no Origin header and are accepted. A browser sends one, which must be the gateway itself under an IP
+    address or localhost. A host name is not accepted, because DNS rebinding can point it to another machine.
 
     Raises:
-        ProblemError: 403.
+        ProblemError: the request is refused, with status 403.
     """
     origin = request.headers.get("origin")
     if origin is None:
         return
     if not _is_own(origin, request.headers.get("host")):
-        detail = f"a page of {origin} may not do this; it works from the gateway's own pages under an IP address"
+        detail = (
+            f"a page of {origin} may not do this; use the gateway's own pages, opened under an IP address or localhost"
+        )
         raise ProblemError(403, "Refused", detail, "OTHER_SITE")
 
 

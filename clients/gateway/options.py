@@ -12,11 +12,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 def _settings(settings: Settings, version: Version = False) -> Settings:
-    """An HTTP gateway to a recall server, and the explorer page.
+    """Run an HTTP gateway to a recall server, with the explorer page.
 
-    Every option is also an environment variable: RECALL_GATEWAY_LISTEN for
-    --listen. Variables of Servers and Logging begin with RECALL_ alone, as in
-    other programs: RECALL_SERVER for --server. A flag wins over a variable.
+    Every option can also be set as an environment variable, such as
+    RECALL_GATEWAY_LISTEN for --listen. The variables of Servers and Logging begin
+    with RECALL_, as in the other programs: RECALL_SERVER for --server. A flag
+    overrides a variable.
     """
     return settings
 
@@ -25,11 +26,11 @@ app.command()(with_options(_settings, "settings", Settings))
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:
-    """Settings from a command line and the environment.
+    """Read the settings from a command line and from the environment.
 
     Raises:
         OptionError: an option has a wrong value.
-        SystemExit: an unknown flag (2), or --help or --version (0).
+        SystemExit: the exit code is 2 for an unknown flag, and 0 for --help and --version.
     """
     settings: Settings = call(app, "recall-gateway", arguments, RENAMED)
     return settings

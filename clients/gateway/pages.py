@@ -1,4 +1,4 @@
-"""The explorer page and the docs page, their files, and what only they ask for."""
+"""The explorer page and the docs page, with their files and the endpoints that only they use."""
 
 import copy
 from pathlib import Path
@@ -31,28 +31,28 @@ def _is_id(text: str) -> bool:
 
 @router.get("/")
 async def explorer() -> Response:
-    """The explorer."""
+    """Return the explorer page."""
     return FileResponse(STATIC / "explorer.html")
 
 
 @router.get("/docs")
 async def docs() -> Response:
-    """Swagger UI, whose files travel in this package."""
+    """Return the page of Swagger UI. Its files are part of this package."""
     return FileResponse(STATIC / "docs.html", headers={"Content-Security-Policy": _DOCS_CONTENT})
 
 
 @router.get("/swagger/{name}")
 async def swagger(name: str) -> Response:
-    """One of Swagger UI's files; they are stored compressed."""
+    """Return a file of Swagger UI. The files are stored compressed."""
     if name not in _SWAGGER:
-        raise ProblemError(404, "Not found", f"no such file: {name}", "NOT_FOUND")
+        raise ProblemError(404, "Not found", f"there is no file {name}", "NOT_FOUND")
     headers = {"Content-Encoding": "gzip", "Cache-Control": "max-age=86400"}
     return FileResponse(HERE / "swagger" / f"{name}.gz", headers=headers, media_type=_SWAGGER[name])
 
 
 @router.get("/openapi.json")
 async def openapi(request: Request, backend: BackendOf) -> Response:
-    """The API's description, with examples from the model that is served now."""
+    """Return the OpenAPI description, with examples from the model that is served now."""
     schema = copy.deepcopy(request.app.openapi())
     try:
         popular = (await backend.main.recall([[]], top_k=_EXAMPLE_ITEMS)).results[0].item_ids
@@ -72,7 +72,7 @@ async def openapi(request: Request, backend: BackendOf) -> Response:
 
 @router.get("/explorer/setup")
 async def setup(backend: BackendOf, catalogue: CatalogueOf) -> Response:
-    """What the page can offer."""
+    """Return what the explorer page can offer: a second server, titles, maps and example users."""
     return JSONResponse(
         {
             "compares": backend.compares,
@@ -87,19 +87,19 @@ async def setup(backend: BackendOf, catalogue: CatalogueOf) -> Response:
 async def items(
     catalogue: CatalogueOf, search: str, limit: Annotated[int, Query(ge=1, le=50)] = 10
 ) -> list[dict[str, str]]:
-    """Items whose title has the text."""
+    """Find items whose title contains a text."""
     return [{"item_id": str(item_id), "title": title} for item_id, title in catalogue.search(search, limit)]
 
 
 @router.get("/explorer/titles")
 async def titles(catalogue: CatalogueOf, item_ids: str) -> dict[str, str]:
-    """Titles of a list of ids with commas between them."""
+    """Return the titles of items. `item_ids` is a list of ids separated by commas."""
     return catalogue.titles_of(int(part) for part in item_ids.split(",") if _is_id(part))
 
 
 @router.get("/explorer/maps/{model_version}")
 async def item_map(catalogue: CatalogueOf, model_version: str) -> Response:
-    """The map of a model's items."""
+    """Return the map of the items of a model."""
     if model_version not in catalogue.maps:
-        raise ProblemError(404, "Not found", f"no map of model {model_version}", "NOT_FOUND")
+        raise ProblemError(404, "Not found", f"there is no map of model {model_version}", "NOT_FOUND")
     return Response(catalogue.maps[model_version], media_type="application/json")

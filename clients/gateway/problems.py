@@ -1,4 +1,4 @@
-"""Failures as RFC 9457 problems. The only place that knows which HTTP status a gRPC status becomes."""
+"""Turns errors into RFC 9457 problems. Only this module knows which HTTP status a gRPC status becomes."""
 
 import math
 import re
@@ -22,7 +22,7 @@ _STATUS = {
     grpc.StatusCode.FAILED_PRECONDITION: (409, "The recall server is in the wrong state for this"),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (429, "The recall server is overloaded"),
     grpc.StatusCode.UNIMPLEMENTED: (501, "The recall server does not offer this"),
-    # Not 401: the token is the gateway's own, and no caller can mend it.
+    # The status is not 401, because the token is the gateway's own and a caller cannot correct it.
     grpc.StatusCode.UNAUTHENTICATED: (502, "The recall server refuses the gateway's token"),
     grpc.StatusCode.PERMISSION_DENIED: (502, "The recall server refuses the gateway's token"),
     grpc.StatusCode.UNAVAILABLE: (503, "The recall server is not available"),
@@ -30,26 +30,26 @@ _STATUS = {
     grpc.StatusCode.DEADLINE_EXCEEDED: (504, "The recall server did not answer in time"),
 }
 _FIELD = re.compile(r"([a-z_]+(?:\[\d+\])?(?:\.[a-z_]+(?:\[\d+\])?)*): ")
-"""The server's messages about a field begin with its path."""
+"""The path of a field, with which the server's messages about that field begin."""
 
 
 class Problem(BaseModel):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     type: str
-    """URI of the kind of problem; it ends in the reason."""
+    """URI of the kind of error. It ends with the reason."""
     title: str
-    """The kind of problem, for people."""
+    """The kind of error, for people."""
     status: int
     """The HTTP status."""
     detail: str
-    """What happened this time; names the value and the limit."""
+    """What went wrong in this request, with the value and the limit."""
     reason: str
-    """A stable word for programs; clients/README.md lists those of the recall server."""
+    """A stable word for programs. clients/README.md lists the reasons of the recall server."""
     field: str | None = None
-    """Path of the field at fault, such as users[3].hist_item."""
+    """Path of the wrong field, such as users[3].hist_item."""
 
 
 class ProblemError(Exception):
@@ -65,20 +65,20 @@ class ProblemError(Exception):
 def problem(
     status: int, title: str, detail: str, reason: str, field: str | None = None, headers: dict[str, str] | None = None
 ) -> JSONResponse:
-    """The response for a problem."""
+    """Make the response for a problem."""
     kind = f"urn:mind-recall:problem:{reason.lower().replace('_', '-')}"
     content = Problem(type=kind, title=title, status=status, detail=detail, reason=reason, field=field)
     return JSONResponse(content.model_dump(exclude_none=True), status, headers, MEDIA_TYPE)
 
 
 def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI says about problems with these statuses."""
+    """Make the OpenAPI description of problems with these statuses."""
     schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
     return {status: {"description": _DESCRIPTIONS[status], "content": {MEDIA_TYPE: schema}} for status in statuses}
 
 
 _DESCRIPTIONS: dict[int, str] = dict(_STATUS.values()) | {
-    403: "Not enabled, or asked for by another site's page",
+    403: "Not enabled, or requested by a page of another site",
     409: "Not possible in the present state",
     413: "The body is too large",
     502: "The recall server failed",
@@ -123,11 +123,11 @@ def _from_routing(request: Request, error: Exception) -> JSONResponse:
 
 
 def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    return problem(500, "Internal error", "a defect of the gateway; its log has the traceback", "INTERNAL")
+    return problem(500, "Internal error", "the gateway has a defect; its log has the traceback", "INTERNAL")
 
 
 def install(app: FastAPI) -> None:
-    """Makes every failure of the application a problem."""
+    """Turn every error of the application into a problem."""
     app.add_exception_handler(RecallError, _from_call)
     app.add_exception_handler(RequestValidationError, _from_validation)
     app.add_exception_handler(ProblemError, _from_refusal)
@@ -136,7 +136,7 @@ def install(app: FastAPI) -> None:
 
 
 def describe(schema: dict[str, Any]) -> None:
-    """Puts the shape of problems into an OpenAPI description, in place of FastAPI's own errors."""
+    """Replace FastAPI's own errors in an OpenAPI description with the schema of problems."""
     schemas = schema["components"]["schemas"]
     schemas["Problem"] = Problem.model_json_schema()
     for name in ("HTTPValidationError", "ValidationError"):

@@ -1,4 +1,4 @@
-"""What the gateway is told: its options, checked. Knows nothing of command lines; `clients.gateway.options` does."""
+"""The options of the gateway, validated. The command line that reads them is `clients.gateway.options`."""
 
 import os
 import shlex
@@ -10,13 +10,13 @@ from clients.options import Connection
 
 
 def _words(value: object) -> object:
-    """The words of a command, which the command line gives as a list of one text."""
+    """Split a command into words. The command line gives it as a list with one text."""
     texts = [value] if isinstance(value, str) else value if isinstance(value, list) else None
     return value if texts is None else [word for text in texts for word in shlex.split(text)]
 
 
 def _paths(value: object) -> object:
-    """The paths of an environment variable; a list of flags stays as it is."""
+    """Split an environment variable into paths. A list of flags stays as it is."""
     return value.split(os.pathsep) if isinstance(value, str) else value
 
 
@@ -24,12 +24,12 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
 def _level(value: object) -> object:
-    """The level that a text names in any case; other texts stay as they are, for the message."""
+    """Write the name of a log level in capitals. Other texts stay as they are, so that an error can show them."""
     return value.upper() if isinstance(value, str) and value.upper() in get_args(LogLevel) else value
 
 
 class Settings(Connection):
-    """What the gateway is told."""
+    """The options of the gateway."""
 
     panels: ClassVar = Connection.panels | {
         "compare_with": "Gateway",
@@ -40,25 +40,25 @@ class Settings(Connection):
     prefix: ClassVar = "RECALL_GATEWAY_"
 
     compare_with: str = ""
-    """host:port of a second server, with another model; the explorer shows both side by side."""
+    """host:port of a second server with another model. The explorer shows the answers of both side by side."""
     listen: str = Field(default="127.0.0.1:8000", pattern=r"^.+:\d{1,5}$")
-    """Address to listen on. 0.0.0.0:8000 admits other machines; port 0 takes a free one."""
+    """Address to listen on. 0.0.0.0:8000 accepts other machines. Port 0 takes a free port."""
     max_body_bytes: int = Field(default=1024 * 1024, gt=0)
-    """Size of a request's body."""
+    """Maximum size of a request body in bytes."""
     titles: FilePath | None = None
-    """CSV file of item_id,title rows, for the explorer and its search."""
+    """CSV file with rows item_id,title. The explorer shows the titles and searches them."""
     users: FilePath | None = None
-    """File of example users for the explorer, as mind.prepare writes them or JSON lines; the first 200 are offered."""
+    """File of example users for the explorer, from mind.prepare or JSON lines. The first 200 users are offered."""
     map: Annotated[tuple[FilePath, ...], BeforeValidator(_paths)] = ()
-    """Map of a model's items, made by mind.item_map. Repeatable; the page takes the one of the model that answered."""
+    """Map of a model's items, from mind.item_map. The explorer shows the map of the model that answers. Repeatable."""
     insert_command: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
-    """Command that /rec/insert_data runs, such as "python -m indexer build --publish"; empty, insert is refused."""
+    """Command that /rec/insert_data runs, such as "python -m indexer build --publish". Empty refuses inserts."""
     insert_timeout_s: float = Field(default=3_600, gt=0)
-    """Seconds after which that command is stopped."""
+    """Seconds after which the insert command is stopped."""
     allow_drop: bool = False
-    """Let /qa/drop drop the released collection, with the admin token: whoever reaches the gateway can then do it."""
+    """Let /qa/drop drop the released collection with the admin token. Everyone who reaches the gateway can do it."""
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
-    """Least severe messages to log."""
+    """Lowest severity of messages to log."""
 
     @model_validator(mode="after")
     def _usable_connection(self) -> Self:

@@ -1,4 +1,4 @@
-"""The REST face: the calls of recall.v1.RecallService, field for field."""
+"""The endpoints of /v1: the calls of recall.v1.RecallService as HTTP and JSON, with the same fields."""
 
 from typing import Annotated, Any, Literal
 
@@ -13,16 +13,16 @@ from clients.gateway.problems import OF_EVERY_CALL, ProblemError, responses
 from protos.recall.v1 import recall_pb2
 
 TopK = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(whole)]
-"""No server allows more."""
+"""The type of `top_k`. No server allows more than 10,000."""
 
 Id = Annotated[str, WithJsonSchema(INT64_STRING)]
 Server = Annotated[
-    ServerName, Query(description="Which server answers: the gateway's own, or the one that it compares with.")
+    ServerName, Query(description="The server to ask: main, or compared for the second server of --compare-with.")
 ]
 
 
 def _text(value: str) -> str:
-    """JSON can hold halves of characters (surrogates), which protobuf cannot."""
+    """Refuse half characters (surrogates), which JSON can hold but protobuf cannot. Raises ValueError."""
     try:
         value.encode()
     except UnicodeEncodeError as error:
@@ -38,32 +38,32 @@ class _Body(BaseModel):
 
 
 class User(_Body):
-    """One user. Ids are numbers or strings of digits."""
+    """One user. Item ids may be numbers or strings of digits."""
 
     hist_item: list[ItemId] = []
-    """Items that the user clicked, oldest first."""
+    """The items that the user clicked, oldest first."""
     exclude_item_ids: list[ItemId] = []
-    """Items that must not come back."""
+    """Items that must not be among the candidates."""
     user_id: Annotated[str, AfterValidator(_text)] = ""
-    """Of a user whom the server remembers, instead of hist_item."""
+    """The id of a user whom the server remembers, instead of hist_item."""
 
     def to_message(self) -> recall_pb2.User:
-        """As the server reads it."""
+        """Convert the user to the message of the gRPC service."""
         return recall_pb2.User(hist_item=self.hist_item, exclude_item_ids=self.exclude_item_ids, user_id=self.user_id)
 
 
 class _Question(_Body):
     top_k: TopK = 50
-    """Candidates wanted per user; the server's limit may be lower."""
+    """Number of candidates per user. The limit of the server may be lower than 10,000."""
     filter: Annotated[str, AfterValidator(_text)] = ""
     """Milvus expression over the attributes that /v1/info lists."""
     exclude_history: StrictBool = False
-    """Leave out what is in the user's own history."""
+    """Leave out the items in the user's own history."""
     merge_strategy: Literal["best_score", "round_robin"] = "best_score"
-    """Best score first, or the interests take turns."""
+    """best_score puts the best score first. round_robin lets the interests take turns."""
 
     def options(self) -> dict[str, Any]:
-        """Arguments of the client."""
+        """Return the arguments for the client."""
         return {name: getattr(self, name) for name in _Question.model_fields}
 
 
@@ -71,18 +71,18 @@ class RecallBody(_Question):
     """A batch of users."""
 
     users: list[User] = Field(min_length=1)
-    """The users; the answer has their order."""
+    """The users. The answer has the same order."""
 
 
 class ExplainBody(_Question):
-    """One user, looked at closely."""
+    """One user whose recall is explained."""
 
     user: User
     """The user."""
 
 
 class Candidates(BaseModel):
-    """The candidates of one user: parallel arrays, best first."""
+    """The candidates of one user in parallel arrays, best first."""
 
     item_ids: list[Id]
     scores: list[float]
@@ -95,7 +95,7 @@ class Candidates(BaseModel):
 
 
 class Timings(BaseModel):
-    """Where the time went in the server, in milliseconds."""
+    """The time of each stage in the server, in milliseconds."""
 
     history_ms: float
     queue_ms: float
@@ -111,14 +111,14 @@ class _Origin(BaseModel):
 
 
 class RecallAnswer(_Origin):
-    """Answers in the order of the users."""
+    """The candidates of all users, in the order of the request."""
 
     results: list[Candidates]
     timings: Timings
 
 
 class Interest(BaseModel):
-    """One interest of the user and what the search found for it, nearest first."""
+    """One interest of the user and the items that the search found for it, nearest first."""
 
     vector: list[float]
     item_ids: list[Id]
@@ -126,7 +126,7 @@ class Interest(BaseModel):
 
 
 class DroppedHit(BaseModel):
-    """A hit that is not among the candidates, and why."""
+    """A hit that is not among the candidates, and the reason."""
 
     item_id: Id
     interest: int
@@ -146,13 +146,13 @@ class ExplainAnswer(_Origin):
 
 
 class Count(_Origin):
-    """Items that can be recalled."""
+    """The number of items that can be recalled."""
 
     count: Id
 
 
 class Info(_Origin):
-    """What is being served and which limits hold; more fields as in GetServerInfoResponse."""
+    """The served release and the limits of the server. There are more fields, as in GetServerInfoResponse."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -165,7 +165,7 @@ class Info(_Origin):
 
 @router.post("/recall", response_model=RecallAnswer)
 async def recall(body: RecallBody, backend: BackendOf, server: Server = "main") -> Any:
-    """Candidates for a batch of users."""
+    """Return candidates for a batch of users."""
     answer = await backend.client(server).recall([user.to_message() for user in body.users], **body.options())
     response = recall_pb2.RecallResponse(
         results=answer.results,
@@ -178,7 +178,7 @@ async def recall(body: RecallBody, backend: BackendOf, server: Server = "main") 
 
 @router.post("/explain", response_model=ExplainAnswer)
 async def explain(body: ExplainBody, backend: BackendOf, catalogue: CatalogueOf, server: Server = "main") -> Any:
-    """One user's recall step by step: interests, what each found, what was dropped and why."""
+    """Explain the recall of one user: the interests, the hits of each, and which hits were dropped and why."""
     response = await backend.client(server).explain(body.user.to_message(), **body.options())
     found = {item_id for interest in response.interests for item_id in interest.item_ids}
     item_ids = found.union(body.user.hist_item, body.user.exclude_item_ids, response.candidates.item_ids)
@@ -187,17 +187,17 @@ async def explain(body: ExplainBody, backend: BackendOf, catalogue: CatalogueOf,
 
 @router.get("/info", response_model=Info)
 async def info(backend: BackendOf, server: Server = "main") -> Any:
-    """What is being served and which limits hold."""
+    """Return the served release and the limits of the server."""
     return JSONResponse(to_json(await backend.client(server).get_server_info()))
 
 
 @router.get("/count", response_model=Count)
 async def count(
     backend: BackendOf,
-    filter: Annotated[str, Query(description="Milvus expression; empty counts everything.")] = "",  # noqa: A002
+    filter: Annotated[str, Query(description="Milvus expression. Empty counts all items.")] = "",  # noqa: A002
     server: Server = "main",
 ) -> Any:
-    """The number of released items, all of them or those that match a filter."""
+    """Count the released items, all of them or those that match a filter."""
     return JSONResponse(to_json(await backend.client(server).count_items(filter)))
 
 
@@ -205,20 +205,20 @@ health = APIRouter(tags=["health"])
 
 
 class Health(BaseModel):
-    """How it is."""
+    """The state of the gateway or of the recall server."""
 
     status: Literal["ok"] = "ok"
 
 
 @health.get("/healthz")
 async def healthz() -> Health:
-    """Whether the gateway runs, whatever the recall server does."""
+    """Return ok while the gateway runs, even if the recall server does not answer."""
     return Health()
 
 
 @health.get("/readyz", responses=responses(409, 429, 501, 502, 503, 504))
 async def readyz(backend: BackendOf) -> Health:
-    """Whether the recall server is ready to answer."""
+    """Return ok if the recall server is ready to answer."""
     if not await backend.main.is_serving():
         raise ProblemError(503, "Not ready", "the recall server has no release to serve yet", "NOT_READY")
     return Health()

@@ -1,1 +1,1 @@
-"""The commands of `python -m indexer`: options in, lines out."""
+"""The commands of `python -m indexer`. They read options, call the library and print the result."""

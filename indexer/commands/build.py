@@ -1,4 +1,4 @@
-"""The command `build`: its options, and what it prints."""
+"""The command `build`: its options and its output."""
 
 import time
 from pathlib import Path
@@ -40,50 +40,61 @@ def build_command(
     quote: QuoteOption = Quote.AUTO,
     index_type: Annotated[
         str | None,
-        typer.Option(help="HNSW, IVF_FLAT, ... (HNSW on a server, FLAT on Milvus Lite).", show_default=False),
+        typer.Option(
+            help="Milvus index type, such as HNSW or IVF_FLAT. The default is HNSW on a server, FLAT on Milvus Lite.",
+            show_default=False,
+        ),
     ] = None,
     index_param: Annotated[
         list[str] | None,
-        typer.Option(help="Such as M=32, efConstruction=200 (the defaults of HNSW) or nlist=1024. Repeatable."),
+        typer.Option(
+            help="Parameter of the index build, such as nlist=1024. "
+            "The defaults of HNSW are M=32 and efConstruction=200. Repeatable."
+        ),
     ] = None,
     search_param: Annotated[
         list[str] | None,
-        typer.Option(help="Such as ef=128 (the default of HNSW) or nprobe=32; servers search with it. Repeatable."),
+        typer.Option(
+            help="Parameter that servers search with, such as nprobe=32. The default of HNSW is ef=128. Repeatable."
+        ),
     ] = None,
     filter_search_param: Annotated[
         list[str] | None,
-        typer.Option(help="The same for searches with a filter, if they need others. Repeatable."),
+        typer.Option(help="Parameter for searches with a filter, where it differs from --search-param. Repeatable."),
     ] = None,
     interest_cosine: Annotated[
         float | None,
         typer.Option(
             max=1,
-            help="Search once for interests of a user at least this similar; 1 (the default) for each on its own.",
+            help="Interests of a user with at least this cosine share one search. 1 (the default) searches for each.",
         ),
     ] = None,
     index_file: Annotated[
-        Path | None, typer.Option("--index", help="File that `choose-index` wrote, instead of the five options above.")
+        Path | None, typer.Option("--index", help="File from `choose-index`. It replaces the five options above.")
     ] = None,
     min_recall: Annotated[
-        float, typer.Option(min=0, max=1, help="Least share of the exact best 50 that the index must find.")
+        float,
+        typer.Option(min=0, max=1, help="Minimum share of the exact best 50 that the index must find (recall@50)."),
     ] = MIN_RECALL,
-    batch_rows: Annotated[int, typer.Option(min=1, help="Most rows in one insert.")] = 20_000,
-    publish: Annotated[bool, typer.Option("--publish", help="Make it live afterwards.")] = False,
+    batch_rows: Annotated[int, typer.Option(min=1, help="Maximum number of rows in one insert.")] = 20_000,
+    publish: Annotated[bool, typer.Option("--publish", help="Publish the collection when it is verified.")] = False,
     artifact_cache: ArtifactCache = CACHE,
 ) -> None:
     """Build and verify the collection of a model.
 
-    Inserts the item embeddings and attributes, indexes and loads them, then
-    counts, compares stored vectors with the model's, and measures what the
-    index finds against an exact search. If the collection is there already,
-    it is only verified again. What an interrupted build left is replaced, so
-    never run two builds of the same model at once.
+    The build inserts the item embeddings and attributes, indexes and loads them.
+    Then it verifies the collection: it counts the items, compares stored vectors
+    with those of the model, and measures the recall of the index against an
+    exact search. If the collection already exists, it is only verified again.
+
+    A build replaces what an interrupted build left. Do not run two builds of the
+    same model at once.
     """
     started = time.monotonic()
     models = Models(artifact, artifact_cache)
     model = load_artifact(models.newest())
     if attributes is None and (multi_valued or column_type):
-        raise typer.BadParameter("--multi-valued and --type are about the columns of --attributes")
+        raise typer.BadParameter("--multi-valued and --type need --attributes, whose columns they describe")
     given = (_pairs(index_param), _pairs(search_param), _pairs(filter_search_param))
     index = _index(connection.is_lite, index_file, index_type, *given, interest_cosine)
     display.show_model(model)
@@ -118,7 +129,10 @@ def _index(
         cosine = 1 if interest_cosine is None else interest_cosine
         return choose_index(is_lite, index_type, build_params, search_params, filter_search_params, cosine)
     if index_type or build_params or search_params or filter_search_params or interest_cosine is not None:
-        raise typer.BadParameter("--index holds the index and its parameters; leave the options for them out")
+        raise typer.BadParameter(
+            "--index cannot be combined with --index-type, --index-param, --search-param, --filter-search-param "
+            "or --interest-cosine; the file holds all of them"
+        )
     found = read_index(file)
     params = (found.build_params, found.search_params, found.filter_search_params)
     return choose_index(is_lite, found.type, *params, found.interest_cosine)

@@ -1,4 +1,4 @@
-"""The command `choose-index`: its options, and what it prints."""
+"""The command `choose-index`: its options and its output."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,28 +22,30 @@ def choose_index_command(
     connection: Connection,
     artifact: Artifact,
     histories: Annotated[
-        Path, typer.Option(help="Evaluation or training lines, a file or a directory: whose users are searched for.")
+        Path,
+        typer.Option(help="File or directory of evaluation or training lines. The searches are for these users."),
     ],
     min_recall: Annotated[
-        float, typer.Option(min=0, max=1, help="Least share of a user's exact merged best 50 that must be found.")
+        float,
+        typer.Option(min=0, max=1, help="Minimum share of a user's exact merged best 50 that the index must find."),
     ] = 0.99,
-    users: Annotated[int, typer.Option(min=MIN_USERS, help="Most histories to measure with.")] = 512,
+    users: Annotated[int, typer.Option(min=MIN_USERS, help="Maximum number of histories to measure with.")] = 512,
     index_type: Annotated[
-        list[str] | None, typer.Option(help=f"Try only this: {', '.join(TYPES)}. Repeatable.")
+        list[str] | None, typer.Option(help=f"Index type to try: {', '.join(TYPES)}. Repeatable; all by default.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="File to write; `build --index` reads it.")] = Path("index.json"),
+    output: Annotated[Path, typer.Option(help="File to write. `build --index` reads it.")] = Path("index.json"),
     artifact_cache: ArtifactCache = CACHE,
 ) -> None:
-    """Choose index and search parameters by measuring: the fastest that finds enough.
+    """Measure which index and search parameters are fastest at the recall you want.
 
-    Inserts the model's items into a trial collection on a Milvus server,
-    indexes it in many ways, and searches for real users as a server would.
-    The trial collection is dropped afterwards; released collections and the
-    alias are not touched, but share Milvus' time and memory with it.
+    The command inserts the model's items into a trial collection on a Milvus
+    server, indexes it in several ways, and searches for real users as a server
+    does. It drops the trial collection at the end. It does not change released
+    collections or the alias, but the trial uses CPU and memory of the same Milvus.
     """
     refuse_lite(connection)
     if output.is_dir():
-        raise RefusedError(f"{output}: --output is a directory")
+        raise RefusedError(f"{output}: --output is a directory; name a file to write")
     model = load_artifact(Models(artifact, artifact_cache).newest())
     sequences = read_histories(histories)
     display.show_model(model)

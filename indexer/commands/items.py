@@ -1,4 +1,4 @@
-"""The commands `upsert` and `delete`: their options, and what they print."""
+"""The commands `upsert` and `delete`: their options and their output."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from indexer import display
 from indexer.catalogue import ItemCollection, find, fingerprint_of, item_collections
 from indexer.errors import NothingToDoError, RefusedError
 from indexer.items.carry_over import Carried
-from indexer.items.changes import Summary, delete, upsert
+from indexer.items.changes import ChangeSummary, delete, upsert
 from indexer.items.item_files import ItemFile, parse_id, read_ids
 from indexer.items.journal import Journal
 from indexer.model import load_model
@@ -40,13 +40,16 @@ def upsert_command(
     interactions: Annotated[
         Path | None,
         typer.Option(
-            help="Lines uid,item_id,time, a file or a directory of them, as `mind.prepare` writes: new items in it get "
-            "their vectors from the items that the same users had.",
+            help="File or directory of lines uid,item_id,time, as `mind.prepare` writes them. A new item in them gets "
+            "its vector from the items that the same users interacted with.",
         ),
     ] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option(help="CSV or Parquet: an id and a list of numbers `embedding` (CSV: 0.1|0.2|...), for new items."),
+        typer.Option(
+            help="CSV or Parquet file with an id column and a column `embedding`, a list of numbers (in CSV "
+            "0.1|0.2|...), for new items."
+        ),
     ] = None,
     id_column: Annotated[str, typer.Option(help="Column that holds the item id.")] = ITEM_ID,
     quote: QuoteOption = Quote.AUTO,
@@ -54,31 +57,33 @@ def upsert_command(
     artifact_cache: ArtifactCache = CACHE,
     collection: Collection = None,
 ) -> None:
-    """Add new items and change attributes, without training or building anew.
+    """Add new items and change attributes without training or building again.
 
-    A new item needs a vector. It is taken from --vectors; else derived from the
-    items that users of --interactions had together with it; else from the items
-    that share its attributes. `vector_source` of each item tells which: trained,
-    given, neighbours or attributes, and filters may ask for it. Items that the
-    model knows keep the vector they were trained to.
+    A new item needs a vector. The command takes it from --vectors. Without one it
+    derives the vector from the items that occur together with the new item in
+    --interactions, and otherwise from the items with similar attributes. The
+    attribute `vector_source` of each item holds its source: trained, given,
+    neighbours or attributes. Filters can use it. Items that the model knows keep
+    their trained vectors.
 
-    An attribute that a file does not have, or an empty cell, stays as it is.
-    Servers see a change at once. A command that was killed is completed by the
-    same command; given again, it changes nothing. Give one at a time.
-    If another collection is released meanwhile, it fails: give it again.
+    An attribute keeps its value if its column is missing or its cell is empty.
+    Servers see a change at once. If the command is interrupted, run it again: it
+    completes the work. A repeated command changes nothing. Run one `upsert` or
+    `delete` at a time. The command fails if another collection is released
+    meanwhile; then run it again.
 
     [bold]Examples[/bold]
 
-    What is in stock now (stock.csv: item_id,in_stock):
+    Change what is in stock (stock.csv: item_id,in_stock):
 
         python -m indexer upsert --attributes stock.csv
 
-    New items and their attributes, vectors from who bought what since the training:
+    Add new items with attributes, and derive their vectors from interactions since the training:
 
         python -m indexer upsert --attributes new.csv --interactions since.txt
     """
     if attributes is None and interactions is None and vectors is None:
-        raise typer.BadParameter("one of --attributes, --interactions and --vectors, or several, are needed")
+        raise typer.BadParameter("give at least one of --attributes, --interactions and --vectors")
     with Store(connection) as store:
         found = _chosen(store, collection)
         model = load_model(Models(artifact, artifact_cache), fingerprint_of(found).model_version)
@@ -100,15 +105,16 @@ def upsert_command(
 
 def delete_command(
     connection: Connection,
-    ids: Annotated[str | None, typer.Option(help="Such as 1,2,3.")] = None,
-    ids_file: Annotated[Path | None, typer.Option(help="Text file, one id a line.")] = None,
+    ids: Annotated[str | None, typer.Option(help="Item ids, separated by commas, such as 1,2,3.")] = None,
+    ids_file: Annotated[Path | None, typer.Option(help="Text file with one item id per line.")] = None,
     collection: Collection = None,
 ) -> None:
-    """Take items out, those that the model knows too.
+    """Delete items from the collection, whether the model knows them or not.
 
-    Servers see it at once. A deleted item stays out until an `upsert` names it in
-    --attributes or --vectors, and, with `publish --carry-over`, in later releases.
-    If another collection is released meanwhile, it fails: give it again.
+    Servers see the change at once. A deleted item stays deleted until an `upsert`
+    names it in --attributes or --vectors. `publish --carry-over` keeps it deleted
+    in later releases too. Run one `upsert` or `delete` at a time. The command fails
+    if another collection is released meanwhile; then run it again.
 
     [bold]Examples[/bold]
 
@@ -117,7 +123,7 @@ def delete_command(
         python -m indexer delete --ids-file withdrawn.txt
     """
     if (ids is None) == (ids_file is None):
-        raise typer.BadParameter("one of --ids and --ids-file is needed")
+        raise typer.BadParameter("give either --ids or --ids-file")
     item_id = np.unique([parse_id(text, "--ids") for text in ids.split(",")]) if ids else read_ids(Path(str(ids_file)))
     with Store(connection) as store:
         journal = Journal(store, _chosen(store, collection).name)
@@ -128,8 +134,8 @@ def delete_command(
         _check_still_live(store, journal.collection, collection)
 
 
-def show_summary(summary: Summary) -> None:
-    """Print what was done; what was not, with some of the ids."""
+def show_summary(summary: ChangeSummary) -> None:
+    """Print how many items were changed, and some ids of those that could not be."""
     for source, count in sorted(summary.added.items()):
         display.line("added", f"{count:,} items, vectors {source}")
     for label, count in (
@@ -140,23 +146,26 @@ def show_summary(summary: Summary) -> None:
         if count:
             display.line(label, f"{count:,} items")
     if summary.no_vector:
-        text = f"{_listed(summary.no_vector)}: no vector was given, and neither neighbours nor attributes tell one"
+        text = (
+            f"{_listed(summary.no_vector)}: no vector is given, and none can be derived from neighbours or attributes"
+        )
         display.line("left out", text)
     if summary.unknown:
-        display.line("unknown", f"{_listed(summary.unknown)}: not in the collection")
+        display.line("unknown", f"{_listed(summary.unknown)}: they are not in the collection")
 
 
 def show_carried(carried: Carried | None) -> None:
-    """Print what was brought along from the release before."""
+    """Print which changes were carried over from the previous release."""
     if carried is None:
-        display.line("carried", "nothing: no release before it, or no item of it was changed")
+        display.line("carried", "nothing: there is no previous release, or it has no changes")
         return
     display.line("carried", f"changes of {carried.source}")
     show_summary(carried.summary)
     if carried.summary.replaced:
-        display.line("replaced", f"{carried.summary.replaced:,} attribute values of the new build, by earlier upserts")
+        text = f"{carried.summary.replaced:,} attribute values of the new build are replaced by earlier upserts"
+        display.line("replaced", text)
     if carried.left_given:
-        display.line("left out", f"{_listed(carried.left_given)}: their vectors were given for the model before")
+        display.line("left out", f"{_listed(carried.left_given)}: their vectors were given for the previous model")
     if carried.left_attributes:
         names = ", ".join(sorted(carried.left_attributes))
         display.line("left out", f"attributes that this collection does not have or cannot hold: {names}")
@@ -168,15 +177,17 @@ def _listed(items: set[int]) -> str:
 
 
 def _chosen(store: Store, name: str | None) -> ItemCollection:
-    """The collection of that name, or the live one."""
+    """Return the collection with this name, or the live one if there is no name."""
     name = name or store.alias()
     if name is None:
-        raise NothingToDoError("nothing is live; name the collection to change: --collection")
+        raise NothingToDoError("no collection is live; name the collection to change with --collection")
     return find(item_collections(store), name)
 
 
 def _check_still_live(store: Store, changed: str, name: str | None) -> None:
-    """Refuse to end well if the live collection was changed, for no name was given, and another one is live by now."""
+    """Fail if the command changed the live collection (no name was given) and another collection became live."""
     live = store.alias()
     if name is None and live not in (None, changed):
-        raise RefusedError(f"{live}: was released while {changed} was changed; give the same command again")
+        raise RefusedError(
+            f"{live} was released while this command changed {changed}; run the same command again to change {live}"
+        )

@@ -23,11 +23,16 @@ def publish_command(
     connection: Connection,
     servers: "Servers | None",
     collection: Annotated[
-        str | None, typer.Argument(help="The one that was finished last if left out.", show_default=False)
+        str | None,
+        typer.Argument(
+            help="Collection to publish. The default is the one whose build finished last.", show_default=False
+        ),
     ] = None,
     carry_over: Annotated[
         bool,
-        typer.Option("--carry-over", help="With what `upsert` and `delete` did to the live one since it was built."),
+        typer.Option(
+            "--carry-over", help="Carry over what `upsert` and `delete` changed in the live collection since its build."
+        ),
     ] = False,
     artifact: ReleasedArtifact = "artifacts",
     artifact_cache: ArtifactCache = CACHE,
@@ -36,19 +41,20 @@ def publish_command(
 ) -> None:
     """Make a finished collection the live one.
 
-    It is counted again before the alias moves, and remembered users are
-    encoded with its model; published again, the live one gets the users
-    that it lacks.
+    Before the alias moves, the command counts the collection again and encodes
+    remembered users with its model. If the collection is already live, the command
+    encodes the users that are not encoded yet.
 
-    Without --carry-over, what `upsert` and `delete` did to the live one stays
-    there; a warning says how much that is, and which command brings it along.
+    Without --carry-over the new release lacks the changes that `upsert` and
+    `delete` made to the live collection. The command then prints how many changes
+    that are, and which command carries them over.
 
-    --carry-over brings along deleted items, changed attributes and new items,
-    whose vectors are derived anew for the new model. Vectors that were given
-    by hand were made for the model before: such items are left out and listed.
+    --carry-over carries over deletions, changed attributes and new items. Derived
+    vectors are derived again for the new model. A vector that was given with
+    --vectors belongs to the old model, so such items are left out and listed.
 
-    With --wait the command ends well only when every process of every
-    --server serves it; it fails when one refuses it.
+    With --wait the command succeeds when every process of every --server serves
+    the collection. It fails when one of them refuses it.
     """
     _check_wait(wait, servers)
     models = Models(artifact, artifact_cache)
@@ -65,17 +71,22 @@ def publish_command(
 def rollback_command(
     connection: Connection,
     servers: "Servers | None",
-    to: Annotated[str | None, typer.Option(help="An earlier release.", show_default="the one before")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(help="Earlier release to return to.", show_default="the previous one", metavar="NAME"),
+    ] = None,
     artifact: ReleasedArtifact = "artifacts",
     artifact_cache: ArtifactCache = CACHE,
     wait: Wait = False,
     wait_timeout_s: WaitTimeout = 120,
 ) -> None:
-    """Return to the release before the live one. Releases after it count as built, no longer as published.
+    """Return to the release before the live one.
 
-    What `upsert` and `delete` did to the live one stays there, and a warning
-    says how much that is. `publish NAME --carry-over`, given instead of
-    `rollback`, brings it along.
+    The releases after it are then built, but no longer published.
+
+    A rollback does not carry over what `upsert` and `delete` changed in the live
+    collection, and prints how many changes that are. To carry them over, use
+    `publish NAME --carry-over` instead of `rollback`.
     """
     _check_wait(wait, servers)
     with Store(connection) as store:
@@ -89,17 +100,18 @@ def rollback_command(
 def prune_command(
     connection: Connection,
     servers: "Servers | None",
-    keep: Annotated[int, typer.Option(min=0, help="Collections to keep besides the live one.")] = 2,
+    keep: Annotated[int, typer.Option(min=0, help="Number of collections to keep besides the live one.")] = 2,
     incomplete: Annotated[
-        bool, typer.Option("--incomplete", help="Also drop unfinished builds; make sure that none is running.")
+        bool,
+        typer.Option("--incomplete", help="Also drop unfinished builds. First make sure that no build is running."),
     ] = False,
 ) -> None:
     """Drop old collections.
 
-    Keeps the live one and --keep others: the one that `rollback` would return
-    to, then those that were last published or, if never published, finished.
-    Keeps whatever one of the --server still uses, too. If one of these does
-    not answer, nothing is dropped.
+    The command keeps the live collection and --keep others: first the one that
+    `rollback` would return to, then the most recently published or built. It also
+    keeps every collection that a --server still uses. If one of these servers does
+    not answer, the command drops nothing.
     """
     in_use: set[str] = set()
     if servers:
@@ -113,13 +125,16 @@ def prune_command(
 
 def drop_command(
     connection: Connection,
-    collection: Annotated[str, typer.Argument(help="Its name, as `status` shows it.", show_default=False)],
+    collection: Annotated[
+        str, typer.Argument(help="Name of the collection, as `status` shows it.", show_default=False)
+    ],
     allow_live: Annotated[
-        bool, typer.Option("--allow-live", help="Even if it is live; servers have nothing to follow then.")
+        bool,
+        typer.Option("--allow-live", help="Drop the collection even if it is live. Then nothing is released any more."),
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Drop without asking for confirmation.")] = False,
 ) -> None:
-    """Drop one collection, for good."""
+    """Drop one collection. This cannot be undone."""
     if not yes and not typer.confirm(f"Drop {collection} from {connection.shown}?", err=True):
         raise RefusedError(f"{collection}: not dropped")
     with Store(connection) as store:
@@ -129,33 +144,33 @@ def drop_command(
 
 
 def purge_users_command(connection: Connection) -> None:
-    """Have Milvus write the collections of users anew, without deleted users.
+    """Compact the collections of users, so that deleted users leave the disk.
 
-    DeleteUsers makes users invisible at once; what Milvus has written to
-    disk stays there until it compacts, which this begins. Run it daily.
+    DeleteUsers makes users invisible at once, but their rows stay on the disk of
+    Milvus until it compacts. This command starts the compaction. Run it daily.
     """
     with Store(connection) as store:
         purge(store, lambda name: display.line("compacting", name))
 
 
 def show_rollout(done: rollout.Rollout, connection: Connection, models: Models | None = None) -> None:
-    """Print what a release did, and warn of changes that it left behind; `models`: None after a rollback."""
+    """Print what a release did, and warn of changes that it left behind. `models` is None after a rollback."""
     if done.encoded:
         display.line("users", f"{done.encoded.users:,} remembered, {done.encoded.encoded:,} of them encoded now")
     display.show_release(done)
     if not done.left_behind:
         return
-    remedy = f"upsert and delete again what {done.live} lacks of it"
+    remedy = f"repeat those `upsert` and `delete` commands that {done.live} lacks"
     if models:
         options = f"--carry-over --artifact {models}{milvus_options(connection)}"
-        remedy = f"`python -m indexer publish {done.live} {options}` brings it along"
+        remedy = f"`python -m indexer publish {done.live} {options}` carries them over"
     left = f"{done.left_behind.upserted:,} items added or changed and {done.left_behind.deleted:,} deleted"
     display.line("warning", f"[yellow]{left} in {done.before} were not carried over; {remedy}[/]")
 
 
 def _check_wait(wait: bool, servers: "Servers | None") -> None:
     if wait and not servers:
-        raise typer.BadParameter("--wait needs a --server")
+        raise typer.BadParameter("--wait needs at least one --server")
 
 
 def _wait_until_serving(servers: "Servers", collection: str, timeout_s: float) -> None:

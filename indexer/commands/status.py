@@ -1,4 +1,4 @@
-"""The commands that only look: `status` and `count`."""
+"""The commands that read and change nothing: `status` and `count`."""
 
 import json
 from enum import StrEnum
@@ -14,7 +14,7 @@ from mind.milvus.store import Store
 
 
 class Format(StrEnum):
-    """How `status` answers."""
+    """The output formats of `status`."""
 
     TABLE = "table"
     JSON = "json"
@@ -22,9 +22,15 @@ class Format(StrEnum):
 
 def status_command(
     connection: Connection,
-    form: Annotated[Format, typer.Option("--format", help="For people or for programs.")] = Format.TABLE,
+    form: Annotated[
+        Format, typer.Option("--format", help="Output format: a table for people or JSON for programs.")
+    ] = Format.TABLE,
 ) -> None:
-    """List the item collections: live, published before, built, incomplete; and items changed since they were built."""
+    """List the item collections with their states, and the number of items changed since each build.
+
+    A collection is live, published (released before), built, or incomplete (its
+    build did not finish).
+    """
     with Store(connection) as store:
         collections = with_changes(store, item_collections(store))
     if form is Format.JSON:
@@ -32,19 +38,21 @@ def status_command(
     elif collections:
         display.out.print(display.table(collections))
     else:
-        display.out.print(f"{connection.shown} holds no item collection; `python -m indexer build` makes one")
+        display.out.print(f"{connection.shown} has no item collection; `python -m indexer build` creates one")
 
 
 def count_command(
     connection: Connection,
-    collection: Annotated[str | None, typer.Argument(help="The live one if left out.", show_default=False)] = None,
+    collection: Annotated[
+        str | None, typer.Argument(help="Collection to count. The default is the live one.", show_default=False)
+    ] = None,
 ) -> None:
-    """Count the items in a collection, exactly; loads it if it is not."""
+    """Count the items in a collection exactly. The command loads the collection if necessary."""
     with Store(connection) as store:
         if collection is None:
             collection = store.alias()
         if collection is None:
-            raise NothingToDoError("nothing is live; name the collection to count")
+            raise NothingToDoError("no collection is live; name the collection to count")
         find(item_collections(store), collection)
         store.load(collection)
         print(store.count(collection))

@@ -1,1 +1,1 @@
-"""Items that a collection holds: their attributes, and what is changed between two builds."""
+"""The items of a collection: their attributes, and changes to them between two builds."""

@@ -1,6 +1,6 @@
-"""Item attributes from a CSV or Parquet file: what filters can be written on.
+"""Reads item attributes, which filters can use, from a CSV or Parquet file.
 
-Knows nothing of Milvus but its types and limits. Rows in messages are counted from 1, after the header.
+This module knows only the types and limits of Milvus. Messages count rows from 1, without the header.
 """
 
 import hashlib
@@ -30,11 +30,11 @@ from mind.milvus.schemas import MAX_TEXT_BYTES, Column
 from mind.sequences import Int64
 
 SEPARATOR = "|"
-"""Between the values of a multi-valued CSV column."""
+"""The separator between the values of a multi-valued CSV column."""
 MAX_ARRAY_LENGTH = 4096
-"""Most values in an ARRAY."""
+"""Maximum number of values in an ARRAY."""
 LEAST_ID = -(2**63) + 1
-"""Least item id: Milvus cannot name -2^63 in a filter."""
+"""The smallest item id. Milvus cannot read -2^63 in a filter."""
 
 ARROW = {
     "INT64": pa.int64(),
@@ -44,9 +44,9 @@ ARROW = {
     "ARRAY<INT64>": pa.list_(pa.int64()),
     "ARRAY<VARCHAR>": pa.list_(pa.large_string()),
 }
-"""What an attribute can be, as Arrow has it."""
+"""The types that an attribute can have, and the Arrow type of each."""
 TYPES = tuple(ARROW)
-"""The names of these types."""
+"""The names of the types that an attribute can have."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _KEYWORDS = {"and", "or", "not", "in", "is", "null", "like", "exists", "true", "false"}
@@ -57,7 +57,7 @@ _CHUNK = 65_536
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute of all items of a model."""
+    """One attribute with its values for all items of a model."""
 
     name: str
     type: str
@@ -65,35 +65,35 @@ class Attribute:
     column: Any
     """[N] pyarrow array in the order of the model's items; null where there is no value."""
     max_length: int
-    """VARCHAR: bytes of the longest value, with headroom."""
+    """For VARCHAR: the maximum bytes of a value that the collection takes, more than the longest value needs."""
     max_capacity: int
-    """ARRAY: values in the longest one, with headroom."""
+    """For ARRAY: the maximum number of values that the collection takes, more than the longest array needs."""
     max_bytes: int
-    """Bytes of the largest value."""
+    """Size of the largest value in bytes."""
 
     @property
     def capacity(self) -> Column:
-        """What the collection must be able to hold."""
+        """The type and size that the field in the collection needs."""
         return Column(self.type, self.max_length, self.max_capacity)
 
     @property
     def filled(self) -> int:
-        """Items that have a value."""
+        """The number of items that have a value."""
         return len(self.column) - int(self.column.null_count)
 
     def values(self, start: int, stop: int) -> list[Any]:
-        """Values of some items; Milvus 2.3 knows no null, so an absent one is "", 0, 0.0, false or []."""
+        """Return the values of some items. Milvus 2.3 has no null, so a missing value is "", 0, 0.0, false or []."""
         absent = absent_of(self.type)
         return [absent if value is None else value for value in self.column.slice(start, stop - start).to_pylist()]
 
 
 @dataclass(frozen=True)
 class Attributes:
-    """The attributes of all items of a model."""
+    """All attributes of the items of a model."""
 
     columns: tuple[Attribute, ...] = ()
     missing: int = 0
-    """Items of the model that the file does not have."""
+    """Number of items of the model that the file does not have."""
     unknown: int = 0
     """Rows of the file whose item the model does not know; they are left out."""
     count: LineCount = field(default_factory=lambda: LineCount(0))
@@ -103,17 +103,17 @@ class Attributes:
 
     @property
     def capacities(self) -> dict[str, Column]:
-        """Attribute name to what the collection must be able to hold."""
+        """The type and size that each field in the collection needs, by attribute name."""
         return {column.name: column.capacity for column in self.columns}
 
     @property
     def types(self) -> dict[str, str]:
-        """Attribute name to type."""
+        """The type of each attribute, by name."""
         return {column.name: column.type for column in self.columns}
 
     @property
     def digest(self) -> str:
-        """sha256 of names, types and values, whatever the order of rows and columns in the file; "" without any."""
+        """The sha256 of names, types and values, independent of the order in the file; empty without attributes."""
         if not self.columns:
             return ""
         digest = hashlib.sha256()
@@ -125,7 +125,7 @@ class Attributes:
 
 
 def absent_of(kind: str) -> Any:
-    """What stands for no value of a type."""
+    """Return the value that stands for a missing value of a type."""
     return {"INT64": 0, "DOUBLE": 0.0, "BOOL": False, "VARCHAR": ""}.get(kind, [])
 
 
@@ -148,14 +148,16 @@ def read_attributes(
         quote: what quotes mean in a CSV file.
 
     Raises:
-        AttributesError: the file cannot be used; with column, row, value and limit.
+        AttributesError: the file cannot be used. The message names the column, row, value and limit.
     """
     with refusing():
         table, count = read_table(path, id_column, quote)
     types = types or {}
     for name, kind in types.items():
         if kind not in TYPES:
-            raise AttributesError(f"{path}: column {name} cannot be {kind!r}, only {', '.join(TYPES)}")
+            raise AttributesError(
+                f"{path}: column {name} cannot have the type {kind!r}; the types are {', '.join(TYPES)}"
+            )
     _check_columns(path, table.column_names, id_column, [*multi_valued, *types])
     names = [name for name in table.column_names if name != id_column]
     found = item_ids(path, id_column, table.column(id_column).combine_chunks())
@@ -163,11 +165,14 @@ def read_attributes(
     check_distinct(path, id_column, found, lambda row: str(ids[row].as_py()))
     padded = refuse_two_spellings(path, id_column, ids, found, np.arange(1, len(found) + 1), "row")
     if not len(found):
-        raise AttributesError(f"{path}: a header and no rows")
+        raise AttributesError(f"{path}: the file has no rows after the header")
     position = np.searchsorted(item_id, found).clip(max=len(item_id) - 1)
     known = item_id[position] == found
     if not known.any():
-        raise AttributesError(f"{path}: none of its {len(found):,} item ids, such as {found[0]}, is one of the model's")
+        raise AttributesError(
+            f"{path}: the model knows none of the {len(found):,} item ids, such as {found[0]}; "
+            f"check that column {id_column} holds the ids that the model was trained with"
+        )
     row = np.zeros(len(item_id), np.int64)
     missing = np.ones(len(item_id), bool)
     row[position[known]] = np.flatnonzero(known)
@@ -185,7 +190,7 @@ def read_attributes(
 
 @contextmanager
 def refusing() -> Iterator[None]:
-    """Raise AttributesError for a file that `mind.data.tables` cannot read."""
+    """Turn an error of `mind.data.tables`, which could not read a file, into an AttributesError."""
     try:
         yield
     except DataError as error:
@@ -195,39 +200,41 @@ def refusing() -> Iterator[None]:
 def _check_columns(path: Path, names: list[str], id_column: str, asked: list[str]) -> None:
     check_names(path, names, [id_column, *asked])
     if len(names) == 1:
-        raise AttributesError(f"{path}: has no column but {id_column!r}")
+        raise AttributesError(f"{path}: the only column is {id_column!r}; add a column for each attribute")
     for name in names:
         if name == id_column:
             continue
         if not _NAME.fullmatch(name):
             raise AttributesError(
-                f"{path}: column {name!r}: Milvus takes letters, digits and underscores, no digit in front, "
-                "255 characters at most; rename the column"
+                f"{path}: column {name!r}: a name in Milvus has letters, digits and underscores, does not begin with "
+                "a digit, and has at most 255 characters; rename the column"
             )
         if name.lower() in _RESERVED:
             raise AttributesError(f"{path}: column {name!r}: the name is reserved; rename the column")
 
 
 def check_names(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
-    """Refuse a file that lacks a column, or has two of a name. Raises AttributesError."""
+    """Check that a file has all needed columns and no two with the same name. Raises AttributesError."""
     for name in needed:
         if name not in names:
             raise AttributesError(f"{path}: has no column {name!r}; its columns are {', '.join(names)}")
     for name in names:
         if names.count(name) > 1:
-            raise AttributesError(f"{path}: has {names.count(name)} columns {name!r}")
+            raise AttributesError(f"{path}: has {names.count(name)} columns {name!r}; remove or rename all but one")
 
 
 def item_ids(path: Path, name: str, column: Any, first: int = 1) -> Int64:
-    """The ids in a column, the first of which is in row `first` of the file: [n] int64. Raises AttributesError."""
+    """Read the ids in a column: [n] int64. Its first value is in row `first` of the file. Raises AttributesError."""
     if not pa.types.is_integer(column.type) and not (path.suffix == ".csv" and is_text(column.type)):
-        raise AttributesError(f"{path}: column {name} is {column.type}, item ids are INT64")
+        raise AttributesError(f"{path}: column {name} is {column.type}, but item ids must be 64-bit integers")
     if column.null_count:
         raise AttributesError(f"{path}: row {pc.index(column.is_null(), True).as_py() + first}: {name} is empty")
     found: Int64 = np.asarray(converted(path, name, column, "INT64", first))
     low = np.flatnonzero(found < LEAST_ID)
     if len(low):
-        raise AttributesError(f"{path}: row {low[0] + first}: {name} is {found[low[0]]}, ids begin at -2^63 + 1")
+        raise AttributesError(
+            f"{path}: row {low[0] + first}: {name} is {found[low[0]]}, but the smallest item id is -2^63 + 1"
+        )
     return found
 
 
@@ -247,7 +254,7 @@ def check_distinct(path: Path, name: str, item_id: Int64, text: Callable[[int], 
 
 
 def _type_of(path: Path, name: str, column: Any) -> str:
-    """The type that a column declares (Parquet) or that all its values fit (CSV, where everything is text)."""
+    """Return the type that a column declares (Parquet), or the first type that all its values fit (CSV is all text)."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if path.suffix == ".csv":
         is_list = pa.types.is_list(kind)
@@ -270,23 +277,23 @@ def _type_of(path: Path, name: str, column: Any) -> str:
     elif is_text(kind):
         return "VARCHAR"
     raise AttributesError(
-        f"{path}: column {name} is {kind}, an attribute is one of {', '.join(TYPES)}; convert or remove the column"
+        f"{path}: column {name} is {kind}, but an attribute is one of {', '.join(TYPES)}; convert or remove the column"
     )
 
 
 def converted(path: Path, name: str, column: Any, kind: str, first: int = 1) -> Any:
-    """A column, which begins in row `first` of the file, as one of `TYPES`. Raises AttributesError."""
+    """Convert a column to one of `TYPES`. `first` is the row of its first value in the file. Raises AttributesError."""
     found = _cast(column, kind)
     if found is None:
         row = bisect_left(range(len(column)), True, key=lambda row: _cast(column.slice(0, row + 1), kind) is None)
         raise AttributesError(
-            f"{path}: row {row + first}: {name} is {reprlib.repr(column[row].as_py())}, which is no {kind}"
+            f"{path}: row {row + first}: {name} is {reprlib.repr(column[row].as_py())}, which is not a valid {kind}"
         )
     return found
 
 
 def _cast(column: Any, kind: str) -> Any | None:
-    """The column as a type; None if a value does not fit, is not finite, or is an absent one inside an array."""
+    """Cast a column to a type. Return None if a value does not fit, is not finite, or is missing inside an array."""
     try:
         converted = column.cast(ARROW[kind])
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
@@ -306,13 +313,13 @@ def _measured(path: Path, name: str, kind: str, column: Any, take: Any) -> Attri
         most = pc.max(lengths).as_py() or 0
         if most > MAX_ARRAY_LENGTH:
             row = pc.index(lengths, most).as_py() + 1
-            raise AttributesError(f"{path}: row {row}: {name} has {most:,} values, the limit is {MAX_ARRAY_LENGTH:,}")
+            raise AttributesError(f"{path}: row {row}: {name} has {most:,} values; the limit is {MAX_ARRAY_LENGTH:,}")
     if is_text(values.type):
         sizes = pc.binary_length(values)
         longest = pc.max(sizes).as_py() or 0
         if longest > MAX_TEXT_BYTES:
             row = row_of[pc.index(sizes, longest).as_py()] + 1
-            raise AttributesError(f"{path}: row {row}: {name} has {longest:,} bytes, the limit is {MAX_TEXT_BYTES:,}")
+            raise AttributesError(f"{path}: row {row}: {name} has {longest:,} bytes; the limit is {MAX_TEXT_BYTES:,}")
     return Attribute(
         name=name,
         type=kind,
@@ -324,7 +331,7 @@ def _measured(path: Path, name: str, kind: str, column: Any, take: Any) -> Attri
 
 
 def split_values(column: Any) -> Any:
-    """A column of texts as lists of texts, split at `SEPARATOR`."""
+    """Split each text of a column at `SEPARATOR` into a list of texts."""
     return pa.array(
         [
             None if text is None else [part.strip() for part in text.split(SEPARATOR) if part.strip()]
@@ -335,7 +342,7 @@ def split_values(column: Any) -> Any:
 
 
 def is_text(kind: Any) -> bool:
-    """Whether an Arrow type is one of the kinds of text."""
+    """Return whether an Arrow type is a text type."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 

@@ -1,9 +1,9 @@
-"""Changes that were made to the live collection, brought along to the one that is released next.
+"""Carries changes of the live collection over to the collection that is released next.
 
-Before the alias moves, and once more afterwards for what was changed in the meantime. A change is carried with its
-time, and never replaces a later one, so carrying may be repeated. A deletion is carried past models that do not know
-the item. Vectors that were derived are derived anew in the new model's space; a vector that was given belongs to the
-old model's space and stays behind, unless the model is the same.
+Changes are carried over before the alias moves, and once more afterwards for those made in the meantime. A change keeps
+its time and never replaces a later change, so carrying over may be repeated. A deletion is carried over even if the new
+model does not know the item, so later releases still see it. Derived vectors are derived again for the new model. A
+vector that was given by hand belongs to the old model, so it is left out unless the model is the same.
 """
 
 import json
@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from indexer.catalogue import ItemCollection, before_live, find, fingerprint_of, item_collections, live_one
-from indexer.items.changes import Proposal, Summary, Upsert, neighbours_of, proposal_from_neighbours, stage_deletes
+from indexer.items.changes import (
+    ChangeSummary,
+    Proposal,
+    Upsert,
+    neighbours_of,
+    proposal_from_neighbours,
+    stage_deletes,
+)
 from indexer.items.journal import Journal
 from indexer.model import load_model
 from indexer.progress import Progress
@@ -25,41 +32,45 @@ from mind.milvus.store import Row, Store
 from mind.transfer import Models
 
 _MARGIN = timedelta(minutes=5)
-"""Between the time that a change bears and its being written, whatever the clocks of two machines say."""
+"""How much older the time of a change may be than the moment when it is written. It allows for clock differences."""
 
 
 @dataclass
 class Carried:
-    """What was brought along."""
+    """The changes that were carried over."""
 
     source: str
     """The collection that was live before."""
-    summary: Summary = field(default_factory=Summary)
+    summary: ChangeSummary = field(default_factory=ChangeSummary)
     left_given: set[int] = field(default_factory=set)
-    """New items that stay behind because their vectors belong to the other model's space."""
+    """New items that were left out because their vectors were given for another model."""
     left_attributes: set[str] = field(default_factory=set)
-    """Changed attributes that the new collection does not have, or has with another type."""
+    """Changed attributes that the new collection does not have, or has with another type or a lower limit."""
 
 
 class CarryOver:
-    """Brings the changes of the live collection along to the one that is released next."""
+    """Carries the changes of the live collection over to the one that is released next."""
 
     def __init__(self, store: Store, source: str, target: str, model: Artifact, same_space: bool) -> None:
-        """See `to`. `same_space`: whether both collections hold vectors of one model."""
+        """Open both journals. `same_space` tells whether both collections hold vectors of the same model. See `to`."""
         self._source, self._target = Journal(store, source), Journal(store, target)
-        self._source.batch_rows = min(self._source.batch_rows, self._target.batch_rows)  # what is read here goes there
+        self._source.batch_rows = min(self._source.batch_rows, self._target.batch_rows)  # a batch must fit both
         self._model = model
         self._same_space = same_space
         self._started = datetime.now(UTC)
         self.carried = Carried(source)
-        """What was brought along so far."""
+        """The changes that were carried over so far."""
         self._upsert = Upsert(self._target, model, self.carried.summary)
 
     @classmethod
     def to(cls, store: Store, target: str, models: Models) -> "CarryOver | None":
-        """From the live collection to `target`; None if nothing was changed, or nothing is live.
+        """Prepare to carry changes over from the live collection to `target`.
 
-        If `target` is live itself, because its release was cut short, from the collection released before it.
+        If `target` is live itself, because its release was interrupted after the switch, the changes come from the
+        collection that was released before it.
+
+        Returns:
+            None if no collection is live, or if the live one has no changes.
 
         Raises:
             RefusedError: the model of `target` cannot be used.
@@ -73,12 +84,12 @@ class CarryOver:
         return cls(store, source.name, target, load_model(models, fingerprint.model_version), same_space)
 
     def carry(self, on_progress: Progress) -> None:
-        """Everything that was changed since the build of the live collection."""
+        """Carry over all changes since the build of the live collection."""
         self._started = datetime.now(UTC)
         self._carry("", on_progress)
 
     def carry_again(self, on_progress: Progress) -> None:
-        """What was changed since `carry` began."""
+        """Carry over the changes that were made since `carry` began."""
         self._carry((self._started - _MARGIN).isoformat(timespec="microseconds"), on_progress)
 
     def _carry(self, since: str, on_progress: Progress) -> None:
@@ -96,12 +107,12 @@ class CarryOver:
         self._target.apply(on_progress)
 
     def _proposal(self, row: Row) -> Proposal | None:
-        """What a change means for the new collection; None if nothing."""
+        """Return what a change means for the new collection, or None if it means nothing."""
         item_id, source, names = row[ITEM_ID], row[VECTOR_SOURCE], set(json.loads(row[NAMES]))
         values = {name: row[name] for name in names if self._takes(name, row[name])}
         self.carried.left_attributes |= names - values.keys()
         if self._knows(item_id):
-            return Proposal(item_id, values, changed_at=row[CHANGED_AT])  # without values it may be one that came back
+            return Proposal(item_id, values, changed_at=row[CHANGED_AT])  # also without values: it may undo a deletion
         if source == VectorSource.TRAINED:
             return None  # the new model forgot it, so there is nothing to change
         if source == VectorSource.GIVEN:
@@ -113,10 +124,10 @@ class CarryOver:
         derived = neighbours and proposal_from_neighbours(
             item_id, neighbours, self._model, values=values, changed_at=row[CHANGED_AT]
         )
-        return derived or Proposal(item_id, values, changed_at=row[CHANGED_AT])  # from its attributes
+        return derived or Proposal(item_id, values, changed_at=row[CHANGED_AT])  # its vector comes from attributes
 
     def _takes(self, name: str, value: Any) -> bool:
-        """Whether the new collection has the attribute, of the same type, and room for the value."""
+        """Return whether the new collection has the attribute with the same type, and a limit that the value meets."""
         old, new = self._source.columns.get(name), self._target.columns.get(name)
         if old is None or new is None or old.type != new.type:
             return False

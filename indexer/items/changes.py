@@ -1,8 +1,8 @@
-"""Items that are added, changed or deleted between two builds of their collection.
+"""Adds, changes and deletes items between two builds of their collection.
 
-Everything is staged in the journal first, files are checked before that, and staging what is there already changes
-nothing; so a command may be killed at any moment and given again. One at a time: two that change the same item at
-once may undo each other's change.
+A command first checks its files, then stages all changes in the journal, then applies them. Staging the same change
+twice changes nothing, so a command may be killed at any moment and run again. Run one command at a time: if two
+commands change the same item at the same time, one of the changes may be lost.
 """
 
 import json
@@ -29,60 +29,61 @@ from mind.milvus.store import Row
 from mind.sequences import Int64, Sequences
 
 MAX_LEARNT = 200_000
-"""Items of the model that vectors from attributes are learnt from, at most; drawn at random where there are more."""
+"""Maximum number of trained items that vectors from attributes are learnt from. If there are more, they are sampled."""
 
 T = TypeVar("T")
 
 
 @dataclass
-class Summary:
-    """What a command did."""
+class ChangeSummary:
+    """How many items a command added, changed and deleted, and which it did not."""
 
     added: dict[str, int] = field(default_factory=dict)
-    """Items that the model does not know, by the source of their vector."""
+    """Number of added items, which the model does not know, by the source of their vector."""
     changed: int = 0
-    """Items that were there and are different now."""
+    """Number of items that were in the collection and have other values now."""
     replaced: int = 0
-    """Values that the build gave to attributes of the model's items, and that became others."""
+    """Number of attribute values of the model's items that the build inserted and that are replaced now."""
     deleted: int = 0
+    """Number of deleted items."""
     unchanged: set[int] = field(default_factory=set)
-    """Items that already were as they should be."""
+    """Items that already had the wanted values or were already deleted."""
     no_vector: set[int] = field(default_factory=set)
-    """New items that were left out because nothing says anything about their vector."""
+    """New items that were left out because no vector was given and none could be derived."""
     unknown: set[int] = field(default_factory=set)
     """Items to delete that are not in the collection."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """What an item is to become."""
+    """The new values of one item."""
 
     item_id: int
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Attributes; those left out stay as they are."""
+    """Attribute values by name; attributes that are not here keep their values."""
     vector: Float32 | None = None
-    """[D] float32; None keeps the vector it has, or derives one from attributes if it has none."""
+    """[D] float32; None keeps the present vector, or derives one from attributes if there is none."""
     source: VectorSource = VectorSource.GIVEN
-    """Of `vector`."""
+    """The source of `vector`."""
     neighbours: str = "[]"
-    """JSON, what `vector` was derived from."""
+    """The items and weights that `vector` was derived from, as JSON."""
     changed_at: str = ""
-    """When it was changed; now if empty."""
+    """The time of the change; empty is now."""
 
 
 class Upsert:
     """Stages proposals for the collection of a model."""
 
-    def __init__(self, journal: Journal, model: Artifact, summary: Summary) -> None:
-        """`summary`: is kept up to date."""
+    def __init__(self, journal: Journal, model: Artifact, summary: ChangeSummary) -> None:
+        """Prepare staging for the collection of `journal`. Each staged proposal is counted in `summary`."""
         self.journal, self.model, self.summary = journal, model, summary
         self.vocabulary = model.vocabulary
         self._embedding = model.weights.item_embedding
-        self._touched: set[int] = set()  # an item may be in several files, and counts once
+        self._touched: set[int] = set()  # an item may be in several files, but is counted once
         self._kinds = {name: column.type for name, column in journal.columns.items() if name != VECTOR_SOURCE}
 
     def stage(self, proposals: Iterable[Proposal], on_batch: Callable[[int], None] = lambda rows: None) -> None:
-        """Write down what differs from what is there; told the number of proposals after every batch."""
+        """Stage the proposals that change something. `on_batch` gets the number of proposals done after each batch."""
         done = 0
         for batch in _batched(proposals, self.journal.batch_rows):
             self._stage({proposal.item_id: proposal for proposal in batch})
@@ -123,13 +124,15 @@ class Upsert:
         return row
 
     def _with_vectors(self, rows: list[Row], before: dict[int, Row]) -> list[Row]:
-        """The rows, vectors derived from attributes where there are none, or where these attributes changed."""
+        """Return the rows with vectors. Rows without one, or with changed attributes, get it from their attributes."""
         asked = [row for row in rows if self._needs_attributes(row, before.get(row[ITEM_ID]))]
         if not asked:
             return rows
         vectors, told = np.zeros((len(asked), 0), np.float32), np.zeros(len(asked), np.int64)
         if self._kinds:
-            given = [{name: row[name] for name in json.loads(row[NAMES])} for row in asked]  # others are but absent
+            given = [
+                {name: row[name] for name in json.loads(row[NAMES])} for row in asked
+            ]  # the others only hold the placeholder for a missing value
             vectors, told = self._by_attributes.of(self._columns(given))
         without = set()
         for row, vector, attributes in zip(asked, vectors, told.tolist(), strict=True):
@@ -140,7 +143,9 @@ class Upsert:
         return [row for row in rows if row[ITEM_ID] not in without]
 
     def _needs_attributes(self, row: Row, old: Row | None) -> bool:
-        if EMBEDDING not in row or not row[VECTOR_SOURCE]:  # it is new, or was when its deletion was carried over
+        if (
+            EMBEDDING not in row or not row[VECTOR_SOURCE]
+        ):  # a new item, or one that was new when its deletion was carried over
             return True
         if row[VECTOR_SOURCE] != VectorSource.ATTRIBUTES or old is None:
             return False
@@ -148,7 +153,7 @@ class Upsert:
 
     @cached_property
     def _by_attributes(self) -> AttributeVectors:
-        """Learnt from items of the model that are in the collection, as they are there."""
+        """Learn vectors from the attributes that the model's items have in the collection now."""
         chosen = np.sort(np.random.default_rng(0).permutation(self.vocabulary.item_id)[:MAX_LEARNT]).tolist()
         learnt: list[Row] = []
         for batch in _batched(chosen, self.journal.batch_rows):
@@ -161,7 +166,7 @@ class Upsert:
         return {name: pa.array([row.get(name) for row in rows], ARROW[kind]) for name, kind in self._kinds.items()}
 
     def _note(self, row: Row, old: Row | None) -> bool:
-        """Count what becomes of an item; whether it differs from what is there."""
+        """Count what becomes of an item. Return whether it differs from the present row."""
         item_id, summary = row[ITEM_ID], self.summary
         if old is not None and old.get(OP, UPSERT) == UPSERT and _same(row, old):
             if item_id not in self._touched:
@@ -184,7 +189,7 @@ def _batched(values: Iterable[T], size: int) -> Iterator[list[T]]:
 
 
 def _same(row: Row, old: Row) -> bool:
-    """Whether two rows of a journal, or a row of it and one of the collection, say the same but for the time."""
+    """Return whether two rows are equal except for their time. Each is from the journal or from the collection."""
     if not np.array_equal(row[EMBEDDING], old[EMBEDDING]):
         return False
     compared = [name for name in old if name not in (EMBEDDING, CHANGED_AT, APPLIED)]
@@ -198,21 +203,21 @@ def upsert(
     attributes: ItemFile | None,
     interactions: Sequences | None,
     on_progress: Progress,
-) -> Summary:
+) -> ChangeSummary:
     """Add new items and change attributes.
 
     Args:
-        journal: of the collection.
-        model: that the collection was built from.
-        vectors: new items with vectors of their own.
-        attributes: of new items and others.
-        interactions: what users had; new items in it get vectors from the items that they had together with them,
-            unless they have a vector that was given, or were deleted.
-        on_progress: told how far it is.
+        journal: the journal of the collection.
+        model: the model that the collection was built from.
+        vectors: a file of new items with their vectors.
+        attributes: a file of attributes of new or known items.
+        interactions: interactions of users. New items in them get vectors from the items that occur together with
+            them, unless an item has a given vector or was deleted.
+        on_progress: called with the progress.
 
     Raises:
-        AttributesError: a file cannot be used; nothing was changed.
-        RefusedError: a vector for an item that the model knows; nothing was changed.
+        AttributesError: a file cannot be used. Nothing was changed.
+        RefusedError: `vectors` has an item that the model knows. Nothing was changed.
     """
     on_progress("check", 0, 0)
     given = vectors.check() if vectors else np.zeros(0, np.int64)
@@ -221,10 +226,10 @@ def upsert(
     known = given[model.vocabulary.item_index(given) > 0]
     if vectors and len(known):
         raise RefusedError(
-            f"{vectors.path}: item {known[0]} is one of the model's, whose vectors are as they were trained; "
-            f"remove the rows of the {len(known):,} such items"
+            f"{vectors.path}: item {known[0]} is an item of the model, and such items keep their trained vectors; "
+            f"remove the rows of these items, {len(known):,} in all"
         )
-    summary = Summary()
+    summary = ChangeSummary()
     stage = Upsert(journal, model, summary)
     for proposals, total in (
         (_from_vectors(vectors), len(given)),
@@ -269,7 +274,7 @@ def _from_interactions(
 
 
 def proposal_from_neighbours(item_id: int, neighbours: Neighbours, model: Artifact, **more: Any) -> Proposal | None:
-    """A new item in the space of a model; None if the model knows none of its neighbours."""
+    """Propose a new item with a vector derived from its neighbours. Return None if the model knows none of them."""
     vector = from_neighbours(neighbours, model.vocabulary, model.weights.item_embedding)
     if vector is None:
         return None
@@ -279,7 +284,7 @@ def proposal_from_neighbours(item_id: int, neighbours: Neighbours, model: Artifa
 
 
 def neighbours_of(text: str) -> Neighbours | None:
-    """What `proposal_from_neighbours` wrote; None if it is empty."""
+    """Read the neighbours that `proposal_from_neighbours` wrote as JSON. Return None if there are none."""
     pairs = json.loads(text)
     if not pairs:
         return None
@@ -287,9 +292,9 @@ def neighbours_of(text: str) -> Neighbours | None:
     return Neighbours(np.array(item_id, np.int64), np.array(weight, np.float32))
 
 
-def delete(journal: Journal, item_id: Int64, on_progress: Progress) -> Summary:
-    """Delete items, those of the model too. What is deleted stays so until an upsert names it."""
-    summary = Summary()
+def delete(journal: Journal, item_id: Int64, on_progress: Progress) -> ChangeSummary:
+    """Delete items, whether the model knows them or not. They stay deleted until an upsert names them."""
+    summary = ChangeSummary()
     on_progress("write", 0, len(item_id))
     for start in range(0, len(item_id), journal.batch_rows):
         stage_deletes(journal, {one: now() for one in item_id[start : start + journal.batch_rows].tolist()}, summary)
@@ -298,10 +303,14 @@ def delete(journal: Journal, item_id: Int64, on_progress: Progress) -> Summary:
     return summary
 
 
-def stage_deletes(journal: Journal, changed_at: dict[int, str], summary: Summary, unseen: bool = False) -> None:
-    """Write down that items are deleted, by id and when.
+def stage_deletes(journal: Journal, changed_at: dict[int, str], summary: ChangeSummary, unseen: bool = False) -> None:
+    """Stage deletions.
 
-    `unseen`: those too that the collection never had, so that they stay out of what is released after it.
+    Args:
+        journal: the journal of the collection.
+        changed_at: the time of each deletion, by item id.
+        summary: each deletion is counted here.
+        unseen: whether to stage deletions of items that the collection never had, so that later releases see them.
     """
     before = journal.rows(list(changed_at))
     built = journal.items([item_id for item_id in changed_at if item_id not in before])

@@ -1,7 +1,7 @@
-"""Files of new vectors, changed attributes and deleted ids, read in batches so that they may be larger than memory.
+"""Reads files of new vectors, changed attributes and deleted ids.
 
-Each is read twice: `check` goes through the whole file before anything is changed. Rows in messages are counted from 1,
-after the header.
+Vectors and attributes are read in batches, so their files may be larger than memory. Such a file is read twice: `check`
+reads all of it before anything is changed. Messages count rows from 1, without the header.
 """
 
 from collections.abc import Iterator, Mapping
@@ -37,14 +37,15 @@ from mind.sequences import Int64
 
 @dataclass(frozen=True)
 class ItemFile:
-    """A CSV or Parquet file with a row for each item."""
+    """A CSV or Parquet file with one row for each item."""
 
     path: Path
     id_column: str
+    """The column that holds the item id."""
     kinds: Mapping[str, Column]
-    """What the collection takes for each attribute; only those that the file has are read."""
+    """The type and limits of each attribute in the collection. The file may have some or all of them."""
     dim: int = 0
-    """Length of the vectors in column `embedding`; 0 for a file of attributes."""
+    """The length of the vectors in column `embedding`; 0 for a file of attributes."""
     batch_rows: int = 5_000
     quote: Quote | None = None
     """What quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it."""
@@ -56,10 +57,10 @@ class ItemFile:
             return count_rows(self.path, self.id_column, self.quote)
 
     def check(self) -> Int64:
-        """Go through the whole file; its item ids, ascending.
+        """Read and check the whole file. Return its item ids in ascending order.
 
         Raises:
-            AttributesError: what is wrong, with column, row, value and limit.
+            AttributesError: the file cannot be used. The message names the column, row, value and limit.
         """
         names = self._names()
         check_names(self.path, names, [self.id_column, EMBEDDING] if self.dim else [self.id_column])
@@ -79,7 +80,10 @@ class ItemFile:
         return check_distinct(self.path, self.id_column, ids, self._id_text)
 
     def batches(self) -> Iterator[tuple[Int64, dict[str, list[Any]] | Float32]]:
-        """Item ids [n], and either the attributes that the file has, None where a cell is empty, or vectors [n, D]."""
+        """Read the file in batches: item ids [n], and either vectors [n, D] or attribute values by name.
+
+        A value is None where the cell is empty.
+        """
         first = 1
         for batch in self._read():
             item_id = item_ids(self.path, self.id_column, batch.column(self.id_column), first)
@@ -121,8 +125,8 @@ class ItemFile:
 
     def _too_large(self, row: int, name: str, found: str, limit: str) -> AttributesError:
         return AttributesError(
-            f"{self.path}: row {row}: {name} has {found}, the collection takes {limit}, twice the most that it was "
-            "built with or a little more; build again for longer ones"
+            f"{self.path}: row {row}: {name} has {found}; the limit of this collection is {limit}, about twice the "
+            "largest value of its build; build again with this value to raise the limit"
         )
 
     def _vectors(self, column: Any, first: int) -> Float32:
@@ -131,15 +135,16 @@ class ItemFile:
         if not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type)):
             if not pa.types.is_fixed_size_list(column.type):
                 raise AttributesError(
-                    f"{self.path}: column {EMBEDDING} is {column.type}, it must hold lists of numbers "
-                    f"(in CSV, numbers with {SEPARATOR!r} between them)"
+                    f"{self.path}: column {EMBEDDING} is {column.type}, but it must hold lists of numbers "
+                    f"(in CSV, numbers separated by {SEPARATOR!r})"
                 )
             column = column.cast(pa.list_(column.type.value_type))
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False)
         if (lengths != self.dim).any():
             row = int(np.argmax(lengths != self.dim))
             raise AttributesError(
-                f"{self.path}: row {row + first}: {EMBEDDING} has {lengths[row]} numbers, the model's have {self.dim}"
+                f"{self.path}: row {row + first}: {EMBEDDING} has {lengths[row]} numbers, but the vectors of the model "
+                f"have {self.dim}"
             )
         try:
             flat = pc.list_flatten(column).cast(pa.float64())
@@ -153,15 +158,20 @@ class ItemFile:
         wrong = ~np.isfinite(vectors).all(axis=1)
         if wrong.any():
             row = int(np.argmax(wrong))
-            raise AttributesError(f"{self.path}: row {row + first}: {EMBEDDING} has NaN, empty or infinite values")
+            raise AttributesError(
+                f"{self.path}: row {row + first}: {EMBEDDING} has NaN, empty or infinite values; all must be finite"
+            )
         return vectors
 
 
 def read_ids(path: Path) -> Int64:
-    """Ids of a text file, one a line; a first line `item_id` is a header. Ascending, each once.
+    """Read a text file with one item id per line. A first line `item_id` is a header.
+
+    Returns:
+        [n] int64, ascending, without repeats.
 
     Raises:
-        AttributesError: the file cannot be read, or a line is no id.
+        AttributesError: the file cannot be read, or a line is not an item id.
     """
     ids = []
     try:
@@ -173,13 +183,13 @@ def read_ids(path: Path) -> Int64:
         reason = error.strerror if isinstance(error, OSError) else error
         raise AttributesError(f"{path}: cannot be read: {reason or error}") from error
     if not ids:
-        raise AttributesError(f"{path}: holds no ids")
+        raise AttributesError(f"{path}: the file has no item ids")
     return np.unique(np.array(ids, np.int64))
 
 
 def parse_id(text: str, where: str) -> int:
-    """An item id from text. Raises AttributesError."""
+    """Read an item id from text. `where` begins the message of the AttributesError that it may raise."""
     digits = text.strip().removeprefix("-")
     if len(digits) <= 19 and digits.isascii() and digits.isdigit() and LEAST_ID <= int(text) < 2**63:
         return int(text)
-    raise AttributesError(f"{where}: {text[:60]!r} is no item id: an integer from -2^63 + 1 to 2^63 - 1")
+    raise AttributesError(f"{where}: {text[:60]!r} is not an item id; ids are integers from -2^63 + 1 to 2^63 - 1")

@@ -1,7 +1,7 @@
-"""The journal of an item collection: changes are staged in it, then applied, so that no kill leaves one half done.
+"""The journal of an item collection. Changes are staged in it, then applied to the collection.
 
-`mind.milvus.journal` says what the rows mean. Staging and applying may be repeated at any point: both write whole
-rows by id.
+If a command is killed in between, the next one finds the staged changes and applies them. `mind.milvus.journal`
+documents the rows. Staging and applying may be repeated at any point, because both write whole rows by id.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,11 +17,11 @@ from mind.milvus.journal import APPLIED, DELETE, FIELDS, OP, PENDING
 from mind.milvus.store import Row, Store
 
 MAX_BATCH_ROWS = 5_000
-"""Rows that are read or written at once."""
+"""Maximum number of rows that are read or written at once."""
 
 
 class Journal:
-    """The journal of one collection, made when it is first needed."""
+    """The journal of one item collection. It is created when it is first needed."""
 
     def __init__(self, store: Store, collection: str) -> None:
         """Load the collection and its journal.
@@ -32,41 +32,42 @@ class Journal:
         self._store = store
         self.collection = collection
         self.columns = store.columns(collection)
-        """The attributes of the collection, the source of the vector among them."""
+        """The attributes of the collection, including `vector_source`."""
         if VECTOR_SOURCE not in self.columns:
             raise RefusedError(
-                f"{collection}: its items have no {VECTOR_SOURCE}, so it cannot be changed; build it again"
+                f"{collection}: its items have no attribute {VECTOR_SOURCE}, so they cannot be changed; "
+                "build the collection again"
             )
         record = store.records.items([collection]).get(collection)
         self.dim = fingerprint_of(ItemCollection(collection, record, live=False)).dim
-        """Length of a vector (D)."""
+        """The length of a vector (D)."""
         store.load(collection)
         self.name = store.create_journal(collection)
         row_bytes = 4096 + 4 * self.dim + sum(column.max_bytes for column in self.columns.values())
         self.batch_rows = max(1, min(MAX_BATCH_ROWS, MAX_MESSAGE_BYTES // row_bytes))
-        """Rows that fit into a message, however long their texts are."""
+        """The number of rows that fit into a message, even if all texts have the maximum length."""
 
     def rows(self, item_id: list[int]) -> dict[int, Row]:
-        """What is journaled of some items, by id."""
+        """Read the journal's rows of some items, by id. Items without a row are left out."""
         return _by_id(self._store.rows(self.name, item_id)) if item_id else {}
 
     def items(self, item_id: list[int]) -> dict[int, Row]:
-        """Rows of the item collection, by id."""
+        """Read the rows of some items in the item collection, by id. Missing items are left out."""
         return _by_id(self._store.rows(self.collection, item_id)) if item_id else {}
 
     def walk(self, name: str, filter_: str) -> Iterator[list[Row]]:
-        """All rows of the journal or the collection that match, by ascending id, in batches."""
+        """Read all rows that match a filter, by ascending id, in batches. `name` is the journal or the collection."""
         last = ""
         while rows := self._store.rows(name, f"({filter_}){last}", self.batch_rows, first=True):
             yield [_plain(row) for row in rows]
             last = f" and {ITEM_ID} > {rows[-1][ITEM_ID]}"
 
     def stage(self, rows: Iterable[Row]) -> None:
-        """Write changes down, to be applied."""
+        """Write changes to the journal, to be applied later."""
         self._store.upsert(self.name, [row | {APPLIED: False} for row in rows])
 
     def apply(self, on_progress: Progress) -> None:
-        """Bring everything that is staged, by whatever process, into the collection."""
+        """Apply all staged changes to the collection, including those that another process staged."""
         done = total = 0
         while True:
             rows = [_plain(row) for row in self._store.rows(self.name, PENDING, self.batch_rows)]
@@ -82,7 +83,7 @@ class Journal:
 
 
 def item_of(row: Row) -> Row:
-    """The row of the item collection that a row of the journal holds."""
+    """Return the part of a journal row that is the row of the item collection."""
     return {name: value for name, value in row.items() if name not in FIELDS}
 
 
@@ -91,7 +92,7 @@ def _by_id(rows: list[Row]) -> dict[int, Row]:
 
 
 def _plain(row: Row) -> Row:
-    """With the vector as float32 and lists as lists, so that equal rows compare equal."""
+    """Convert a row so that equal rows compare equal: the vector to a float32 array, other sequences to lists."""
     plain: dict[str, Any] = {
         name: value if isinstance(value, str | int | float | bool) else list(value) for name, value in row.items()
     }

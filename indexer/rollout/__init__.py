@@ -1,1 +1,1 @@
-"""The release procedure: which collection is live, and how the next one becomes it."""
+"""The release procedure: how a collection becomes the live one, and how old collections are dropped."""

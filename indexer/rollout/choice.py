@@ -1,7 +1,7 @@
-"""Which collection becomes the live one, and whether it may: the check at the beginning of every release.
+"""Chooses and checks the collection that becomes live; the first step of every release.
 
-Releases form a line by their numbers (`mind.milvus.records`). Publishing appends to it. Rolling back takes the releases
-after the one it returns to off the line, so that the next rollback does not end at a release that was taken back.
+Releases are numbered (`mind.milvus.records`). A publish gives the next number. A rollback withdraws the releases after
+the one that it returns to, so that the next rollback cannot return to a withdrawn release.
 """
 
 from dataclasses import dataclass
@@ -14,43 +14,43 @@ from mind.milvus.store import Store
 
 @dataclass(frozen=True)
 class Choice:
-    """What a release changes."""
+    """The collection that a release makes live, and the one that it replaces."""
 
     next: ItemCollection
-    """What becomes live, or is live already."""
+    """The collection that becomes live, or is live already."""
     before: str | None
-    """What the alias names now; it may name a collection that was dropped."""
+    """The collection that the alias points to now; it may have been dropped. None without an alias."""
     rolls_back: bool
-    """Whether it returns to an earlier release."""
+    """Whether the release returns to an earlier one."""
 
     @property
     def model_version(self) -> str:
-        """The model of the next release."""
+        """The version of the model of the next release."""
         return fingerprint_of(self.next).model_version
 
     @property
     def changes_live(self) -> bool:
-        """Whether the alias has to move."""
+        """Whether the alias must move."""
         return not self.next.live
 
 
 def check_publish(store: Store, name: str | None = None) -> Choice:
-    """What publishing a collection would change.
+    """Choose the collection to publish, and check that it is complete.
 
     Args:
-        store: Milvus.
-        name: the collection; the one that was finished last if None.
+        store: the connection to Milvus.
+        name: the collection; None takes the one whose build finished last.
 
     Raises:
-        NothingToDoError: no finished collection, or none of that name.
-        RefusedError: its build did not finish.
-        VerificationError: it lost rows since.
+        NothingToDoError: there is no finished collection, or none with this name.
+        RefusedError: the build of the collection did not finish.
+        VerificationError: the collection lost rows since its build.
     """
     collections = item_collections(store)
     if name is None:
         finished = [collection for collection in collections if collection.record]
         if not finished:
-            raise NothingToDoError("there is no finished collection to publish; `python -m indexer build` makes one")
+            raise NothingToDoError("there is no finished collection to publish; `python -m indexer build` creates one")
         chosen = max(finished, key=lambda collection: collection.built_at)
     else:
         chosen = find(collections, name)
@@ -59,26 +59,33 @@ def check_publish(store: Store, name: str | None = None) -> Choice:
 
 
 def check_rollback(store: Store, to: str | None = None) -> Choice:
-    """What returning to the release before the live one would change, or to an earlier one.
+    """Choose the release to return to, and check that its collection is complete.
+
+    Args:
+        store: the connection to Milvus.
+        to: the collection of an earlier release; None takes the release before the live one.
 
     Raises:
-        NothingToDoError: nothing is live, or nothing was published before it.
+        NothingToDoError: no collection is live, or none was published before the live one.
         RefusedError: `to` was not published before the live one.
-        VerificationError: it lost rows since.
+        VerificationError: the collection lost rows since its build.
     """
     collections = item_collections(store)
     live = live_one(collections)
     if live is None:
-        raise NothingToDoError("nothing is live, so there is nothing to roll back")
+        raise NothingToDoError("no collection is live, so there is nothing to roll back")
     earlier = before_live(collections)
     if to is not None:
         chosen = find(collections, to)
         if chosen not in earlier:
-            raise RefusedError(f"{to}: was not published before {live.name}, which is live; use publish")
+            raise RefusedError(
+                f"{to}: was not published before the live collection {live.name}, so rollback cannot return to it; "
+                "use `publish` to release it"
+            )
     elif earlier:
         chosen = earlier[0]
     else:
-        raise NothingToDoError(f"{live.name} is live, and no release from before it is left")
+        raise NothingToDoError(f"{live.name} is live, and no earlier release is left to return to")
     _check_whole(store, chosen)
     return Choice(chosen, live.name, rolls_back=True)
 

@@ -1,4 +1,4 @@
-"""Drops collections that are not needed any more."""
+"""Drops collections that are no longer needed."""
 
 from collections.abc import Callable, Set
 
@@ -9,16 +9,17 @@ from mind.milvus.store import Store
 
 
 def prune(store: Store, keep: int, incomplete: bool, in_use: Set[str], on_drop: Callable[[str], None]) -> None:
-    """Drop all but the live collection and `keep` others: what `rollback` would return to, then the newest.
+    """Drop all collections except the live one, `keep` others and those in use.
 
-    The newest are those that were last published or, if never, finished.
+    The first of the `keep` others is the one that `rollback` would return to. The next ones are the most recently
+    published, or built if they were never published.
 
     Args:
-        store: Milvus.
-        keep: finished collections to keep besides the live one.
-        incomplete: drop unfinished builds too, running ones included.
-        in_use: collections to keep in any case, since servers use them.
-        on_drop: told the name of every collection dropped.
+        store: the connection to Milvus.
+        keep: number of finished collections to keep besides the live one.
+        incomplete: whether to drop unfinished builds too, including running ones.
+        in_use: names of collections that servers use; they are kept in any case.
+        on_drop: called with the name of every dropped collection.
     """
     collections = item_collections(store)
     back = before_live(collections)[:1]
@@ -31,21 +32,23 @@ def prune(store: Store, keep: int, incomplete: bool, in_use: Set[str], on_drop: 
             on_drop(collection.name)
     left = store.collections()
     for name in left:
-        if (owner := collection_of(name)) and owner not in left:  # its drop was cut short
+        if (owner := collection_of(name)) and owner not in left:  # the drop of the collection was interrupted
             store.drop(name)
             on_drop(name)
 
 
 def drop(store: Store, name: str, allow_live: bool) -> None:
-    """Drop one collection, and the alias with it if it is the live one.
+    """Drop one collection. If it is the live one, drop the alias too.
 
     Raises:
-        NothingToDoError: there is no such item collection.
-        RefusedError: it is live, and `allow_live` is false.
+        NothingToDoError: no item collection has this name.
+        RefusedError: the collection is live, and `allow_live` is false.
     """
     collection = find(item_collections(store), name)
     if collection.live:
         if not allow_live:
-            raise RefusedError(f"{name}: is live; publish another one first, or insist with --allow-live")
+            raise RefusedError(
+                f"{name}: the collection is live; publish another one first, or add --allow-live to drop it anyway"
+            )
         store.drop_alias()
     store.drop(name)

@@ -1,6 +1,8 @@
-"""The release procedure: how a collection becomes the live one. `_roll_out` is its six steps.
+"""The release procedure: how a collection becomes the live one.
 
-Whatever ends it half way, the collection that was live stays so until the switch, and the same command completes it.
+A release has six steps: check, carry over changes, encode users, switch, carry over again, report. The check is in
+`indexer.rollout.choice`, the other steps are in `_roll_out`. The old collection stays live until the switch. If the
+procedure is interrupted, the same command completes it.
 """
 
 from dataclasses import dataclass
@@ -17,27 +19,28 @@ from mind.transfer import Models
 
 @dataclass(frozen=True)
 class LeftBehind:
-    """What `upsert` and `delete` did to the collection that was live before, and the next one lacks."""
+    """How many changes of the previous collection (`upsert`, `delete`) the new one lacks."""
 
     upserted: int
-    """Items added or changed."""
+    """Number of items that were added or changed."""
     deleted: int
+    """Number of items that were deleted."""
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """What a release did."""
+    """The result of a release."""
 
     live: str
     """The collection that is live now."""
     before: str | None
-    """The one that was live before; None if there was none."""
+    """The collection that was live before; None if there was none."""
     encoded: Encoded | None = None
-    """Remembered users; None if there are none."""
+    """How many remembered users were encoded; None if no users are remembered."""
     carried: Carried | None = None
-    """Changes that were brought along; None if there were none, or nobody asked for them."""
+    """The changes that were carried over; None if there were none, or if this was not asked for."""
     left_behind: LeftBehind | None = None
-    """Changes that were not brought along; None if there were none, or all were."""
+    """The changes that were not carried over; None if there are none."""
 
     @property
     def changed(self) -> bool:
@@ -52,38 +55,38 @@ def _silent(stage: str, done: int, total: int) -> None:
 def publish(
     store: Store, models: Models, name: str | None = None, with_changes: bool = False, on_progress: Progress = _silent
 ) -> Rollout:
-    """Make a collection the live one. The live one may be published again: it gets the users that it lacks.
+    """Make a collection the live one. If it is live already, only encode the users that are not encoded yet.
 
     Args:
-        store: Milvus.
-        models: where models are; used only for remembered users and for changes.
-        name: the collection; the one that was finished last if None.
-        with_changes: bring along what `upsert` and `delete` did to the collection that is live.
-        on_progress: told how far it is.
+        store: the connection to Milvus.
+        models: where models are stored; used only to encode remembered users and to carry over changes.
+        name: the collection; None takes the one whose build finished last.
+        with_changes: whether to carry over what `upsert` and `delete` changed in the live collection.
+        on_progress: called with the progress.
 
     Raises:
-        NothingToDoError: no finished collection, or none of that name.
-        RefusedError: its build did not finish, or a model that is needed cannot be used.
-        VerificationError: it lost rows since.
+        NothingToDoError: there is no finished collection, or none with this name.
+        RefusedError: the build of the collection did not finish, or a model that is needed cannot be used.
+        VerificationError: the collection lost rows since its build.
         StoreError: Milvus failed.
     """
     return _roll_out(store, models, check_publish(store, name), with_changes, on_progress)
 
 
 def rollback(store: Store, models: Models, to: str | None = None, on_progress: Progress = _silent) -> Rollout:
-    """Return to the release before the live one, or to an earlier one.
+    """Return to the release before the live one, or to the earlier release `to`.
 
     Raises:
-        NothingToDoError: nothing is live, or nothing was published before it.
+        NothingToDoError: no collection is live, or none was published before the live one.
         RefusedError: `to` was not published before the live one, or the model to encode users with cannot be used.
-        VerificationError: it lost rows since.
+        VerificationError: the collection lost rows since its build.
         StoreError: Milvus failed.
     """
     return _roll_out(store, models, check_rollback(store, to), with_changes=False, on_progress=on_progress)
 
 
 def _roll_out(store: Store, models: Models, choice: Choice, with_changes: bool, on_progress: Progress) -> Rollout:
-    """The steps after the check of `choice`."""
+    """Run the steps that follow the check: carry over, encode users, switch, carry over again, report."""
     changes = CarryOver.to(store, choice.next.name, models) if with_changes else None
     if changes:
         changes.carry(on_progress)

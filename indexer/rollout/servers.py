@@ -1,6 +1,7 @@
-"""What the servers say that they serve, asked over gRPC: before a release counts as done, before a collection goes.
+"""Asks the recall servers over gRPC which collections they serve.
 
-Every address that a name stands for is asked, and of a port that several processes share each of them.
+`publish --wait` uses this to wait until a release is served; `prune` uses it to keep collections that are in use. Every
+address of a host name is asked. Where several processes share a port, each of them is asked.
 """
 
 import socket
@@ -16,71 +17,74 @@ from indexer.errors import RefusedError, ServersError
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 
 CALL_TIMEOUT_S = 5
-"""Longest wait for one server's answer."""
+"""Maximum time to wait for the answer of one server."""
 PAUSE_S = 0.2
-"""Between two rounds of questions."""
+"""Pause between two rounds in which all servers are asked."""
 MOST_CONNECTIONS = 20
-"""Connections for every process of a port, which the kernel spreads by chance, until all have been met."""
+"""Maximum number of connections for each process of a port. The kernel assigns connections to processes by chance, so
+it may take several until all processes have answered."""
 
 
 @dataclass(frozen=True)
 class Servers:
-    """Which servers there are, and how to get in."""
+    """The addresses of the recall servers, and the credentials for them."""
 
     targets: tuple[str, ...]
-    """`host:port` each; a name may stand for several addresses."""
+    """The addresses, each as `host:port`. A host name may stand for several addresses."""
     token: str = ""
-    """Sent as `authorization: Bearer <token>`, if there is one."""
+    """The token, sent as `authorization: Bearer <token>`; empty sends none."""
     ca_cert: Path | None = None
-    """PEM file that their certificates are checked against; without it the connection is not encrypted."""
+    """PEM file that the servers' certificates are checked against. Without it the connection is not encrypted."""
     client_cert: Path | None = None
-    """PEM file for mutual TLS; needs `client_key`."""
+    """PEM file with the client certificate for mutual TLS; needs `client_key` and `ca_cert`."""
     client_key: Path | None = None
-    """Private key of `client_cert`."""
+    """PEM file with the private key of `client_cert`."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, by its option."""
+        """Check the values. Raises RefusedError, which names the option."""
         for target in self.targets:
             host, _, port = target.rpartition(":")
             if not (host and port.isdecimal()):
                 raise RefusedError(f"--server {target}: expected host:port")
         if bool(self.client_cert) != bool(self.client_key) or (self.client_cert and not self.ca_cert):
-            raise RefusedError("--server-client-cert needs --server-client-key and --server-ca-cert")
+            raise RefusedError(
+                "mutual TLS needs --server-client-cert, --server-client-key and --server-ca-cert together"
+            )
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What one server process serves."""
+    """The answer of one server process: what it serves."""
 
     address: str
     instance: str
-    """Tells the processes of one address apart."""
+    """An id that differs between the processes of one address."""
     collection: str
-    """Empty if it has no release."""
+    """The collection that it serves; empty if it has no release."""
     previous_collection: str
-    """What requests in progress and a rollback may still use; may be empty."""
+    """The previous collection, which requests in progress and a rollback may still use; empty if there is none."""
     refused: str
-    """Why it did not take the newest release over; may be empty."""
+    """Why the server refused the newest release; empty if it did not."""
     refused_collection: str | None
-    """The collection that it refused; empty if it refused none, None if the server is too old to tell."""
+    """The collection that it refused; empty if it refused none, None if the server is too old to report it."""
 
     def refuses(self, collection: str) -> bool:
-        """Whether the server checked this collection and refused it."""
+        """Return whether the server checked this collection and refused it."""
         if self.refused_collection is None:
             return collection in self.refused
         return collection == self.refused_collection
 
     def __str__(self) -> str:
-        """For people."""
+        """Say in one sentence what the server serves and what it refused."""
         refused = f", refused: {self.refused}" if self.refused else ""
         return f"{self.address} serves {self.collection or 'nothing'}{refused}"
 
 
 def collections_in_use(servers: Servers) -> set[str]:
-    """Collections that some server serves or would roll back to.
+    """Return the names of the collections that a server serves or would roll back to.
 
     Raises:
-        ServersError: one cannot be asked, so what it uses is not known.
+        ServersError: a server did not answer, so the collections that it uses are unknown.
     """
     found = [serving for address, name in _addresses(servers) for serving in _processes(servers, address, name)]
     return {name for serving in found for name in (serving.collection, serving.previous_collection) if name}
@@ -89,19 +93,19 @@ def collections_in_use(servers: Servers) -> set[str]:
 def wait_until_serving(
     servers: Servers, collection: str, timeout_s: float, on_progress: Callable[[int, int], None]
 ) -> int:
-    """Return when every process of every server serves a collection.
+    """Wait until every process of every server serves a collection.
 
     Args:
-        servers: all of them.
-        collection: the one that was released.
-        timeout_s: longest wait.
-        on_progress: told the number of addresses that are done, and of all.
+        servers: the servers to ask.
+        collection: the collection that was released.
+        timeout_s: maximum time to wait.
+        on_progress: called with the number of addresses that serve the collection, and of all addresses.
 
     Returns:
         The number of server processes.
 
     Raises:
-        ServersError: one refused the release, or did not take it over in time.
+        ServersError: a server refused the release, or did not take it over in time.
     """
     deadline = time.monotonic() + timeout_s
     addresses = _addresses(servers)
@@ -135,7 +139,7 @@ def wait_until_serving(
 
 
 def _addresses(servers: Servers) -> list[tuple[str, str]]:
-    """Address and host name of every server."""
+    """Return the address and the host name of every server."""
     found: dict[tuple[str, str], None] = {}
     for target in servers.targets:
         host, _, port = target.rpartition(":")
@@ -150,12 +154,14 @@ def _addresses(servers: Servers) -> list[tuple[str, str]]:
 
 
 def _processes(servers: Servers, address: str, name: str) -> list[Serving]:
-    """What every process behind an address serves; each is met by chance, on a connection of its own."""
+    """Ask every process behind an address. Each connection reaches one of them by chance."""
     met: dict[str, Serving] = {}
     expected, asked = 1, 0
     while len(met) < expected:
         if asked >= MOST_CONNECTIONS * expected:
-            raise ServersError(f"{address}: only {len(met)} of {expected} processes were met on {asked} connections")
+            raise ServersError(
+                f"{address}: only {len(met)} of {expected} server processes answered on {asked} connections; try again"
+            )
         info = _ask(servers, address, name)
         asked += 1
         expected = info.processes
@@ -178,13 +184,13 @@ def _ask(servers: Servers, address: str, name: str) -> recall_pb2.GetServerInfoR
                 recall_pb2.GetServerInfoRequest(), timeout=CALL_TIMEOUT_S, metadata=metadata
             )
         except grpc.RpcError as error:
-            raise ServersError(f"{address} cannot be asked: {error.details() or error.code().name}") from error
+            raise ServersError(f"{address} did not answer: {error.details() or error.code().name}") from error
     return info
 
 
 @contextmanager
 def _channel(servers: Servers, address: str, name: str) -> Iterator[grpc.Channel]:
-    options: list[tuple[str, str | int]] = [("grpc.use_local_subchannel_pool", 1)]  # never a connection made before
+    options: list[tuple[str, str | int]] = [("grpc.use_local_subchannel_pool", 1)]  # always a new connection
     if not servers.ca_cert:
         with grpc.insecure_channel(address, options) as channel:
             yield channel

@@ -1,6 +1,6 @@
-"""Moves the release alias, and keeps the records of releases true around that."""
+"""Moves the release alias. Before that the records say what will be live, so that a kill in between loses nothing."""
 
-from indexer.catalogue import after_live, find, item_collections, now
+from indexer.catalogue import ItemCollection, after_live, find, item_collections, now
 from indexer.rollout.choice import Choice
 from mind.milvus.store import Store
 
@@ -8,17 +8,20 @@ from mind.milvus.store import Store
 def switch(store: Store, choice: Choice) -> None:
     """Make the chosen collection the live one.
 
-    Before the alias moves, a published collection gets its number, so what is live always has one. After a kill in
-    between it has a number and is not live: the next release takes that number back (`_take_back`).
+    A published collection gets the next number before the alias moves. After a kill in between it has a number and is
+    not live: the next release takes that number back. A rollback takes the releases after the chosen one back before
+    the alias moves. After a kill in between, the same command finds a live collection without a number and returns to
+    the newest one with a number, which is the one that was chosen.
     """
-    if not choice.changes_live:
-        return
-    if not choice.rolls_back:
-        _take_back(store)
-        _number(store, choice.next.name)
-    store.point_alias(choice.next.name)
+    collections = item_collections(store)
     if choice.rolls_back:
-        _take_back(store)
+        _take_back(store, [one for one in collections if one.order > choice.next.order])
+    elif choice.changes_live or not choice.next.published_at:
+        _take_back(store, after_live(collections))
+        _number(store, choice.next.name)
+    store.records.secure()
+    if choice.changes_live:
+        store.point_alias(choice.next.name)
 
 
 def _number(store: Store, name: str) -> None:
@@ -29,9 +32,9 @@ def _number(store: Store, name: str) -> None:
     store.records.write(name, record.model_copy(update={"published_at": now(), "release": newest + 1}))
 
 
-def _take_back(store: Store) -> None:
-    """Whatever counts as published after the live release is only built from now on."""
-    for collection in after_live(item_collections(store)):
-        if collection.record:
+def _take_back(store: Store, collections: list[ItemCollection]) -> None:
+    """Change the records of collections from published to built."""
+    for collection in collections:
+        if collection.record and collection.record.published:
             record = collection.record.model_copy(update={"published_at": "", "release": 0})
             store.records.write(collection.name, record)

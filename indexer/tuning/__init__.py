@@ -1,1 +1,1 @@
-"""Measures indexes on real histories and chooses one."""
+"""Measures indexes on real histories, and chooses the fastest that finds enough."""

@@ -1,4 +1,4 @@
-"""Which indexes are worth trying for so many items, and with which search parameters, from fast to thorough."""
+"""Lists the indexes that are worth trying for a number of items, and the search parameters of each to try in order."""
 
 from collections.abc import Sequence
 
@@ -8,15 +8,15 @@ from mind.milvus.store import Params
 
 TYPES = ("HNSW", "IVF_FLAT", "IVF_SQ8", "SCANN")
 DEFAULT = choose_index(False, None, {}, {})
-"""What a build takes that is told nothing: the yardstick."""
+"""The index that a build uses by default. The other indexes are compared with it."""
 _EF = (50, 64, 96, 128, 192, 256, 384, 512)
 _NPROBE = (4, 8, 16, 32, 64, 128, 256)
-_REORDER = (2, 4, 8)  # of SCANN, in multiples of the hits asked for
-_ROWS_PER_LIST = 39  # least that k-means takes without complaint
+_REORDER = (2, 4, 8)  # reorder_k of SCANN, as a multiple of the number of hits
+_ROWS_PER_LIST = 39  # minimum rows per list that k-means accepts without a warning
 
 
 def plans(items: int, types: Sequence[str]) -> list[Index]:
-    """The indexes to build for a number of items; each is climbed along its `ladders`."""
+    """List the indexes to build for a number of items. Each is tried with the search parameters of its `ladders`."""
     wanted = 4 * items**0.5
     nlist = min((2**power for power in range(4, 17)), key=lambda lists: abs(lists - wanted))
     nlist = max(1, min(nlist, items // _ROWS_PER_LIST))
@@ -31,12 +31,12 @@ def plans(items: int, types: Sequence[str]) -> list[Index]:
 
 
 def ladders(index: Index, limit: int, exhaustive: bool = False) -> list[list[Params]]:
-    """Search parameters to climb, each ladder from fast to thorough.
+    """List the search parameters to try. Each ladder goes from fast to thorough.
 
     Args:
-        index: built how.
-        limit: hits of a search; no parameter may be below it.
-        exhaustive: go on until all lists of an inverted file are searched; for filters, which need it.
+        index: the index that is searched.
+        limit: the number of hits of a search; `ef` and `reorder_k` must not be lower.
+        exhaustive: whether to go up to larger values, for IVF to a search of all lists. Filters may need it.
     """
     if index.type == "HNSW":
         efs = (*_EF, 1024, 2048) if exhaustive else _EF
@@ -52,7 +52,7 @@ def ladders(index: Index, limit: int, exhaustive: bool = False) -> list[list[Par
 
 
 def rungs_from(index: Index, exhaustive: bool = False) -> list[Params]:
-    """The rungs from the one of an index upwards."""
+    """List the search parameters of an index and those after them on the same ladder."""
     for ladder in ladders(index, limit_of(index.interest_cosine), exhaustive):
         if index.search_params in ladder:
             return ladder[ladder.index(index.search_params) :]

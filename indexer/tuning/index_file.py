@@ -1,4 +1,4 @@
-"""The file that carries an index from `choose-index` to `build`: JSON, written whole or not at all."""
+"""The JSON file that carries an index from `choose-index` to `build`. It is written completely or not at all."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from mind.data.files import replacing
 
 
 class IndexFile(BaseModel):
-    """How to index and search; `Fingerprint` tells what each field does."""
+    """How to index and search. `Fingerprint` documents each field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -24,14 +24,14 @@ class IndexFile(BaseModel):
     filter_search_params: dict[str, int | float | str] = {}
     interest_cosine: float = Field(1, gt=0, le=1)
     measured: dict[str, Any] = {}
-    """How it was chosen, for people; a build does not read it."""
+    """The measurements behind the choice, for people. A build does not read them."""
 
 
 def read_index(path: Path) -> IndexFile:
-    """Read what `write_index` wrote, or somebody by hand.
+    """Read a file that `write_index` or a person wrote.
 
     Raises:
-        RefusedError: it cannot be read or is something else.
+        RefusedError: the file cannot be read, or it is not an index file.
     """
     try:
         return IndexFile.model_validate_json(path.read_bytes())
@@ -42,10 +42,10 @@ def read_index(path: Path) -> IndexFile:
 
 
 def write_index(path: Path, tuned: Tuned, model_version: str, milvus_version: str) -> None:
-    """Write the choice.
+    """Write the chosen index and its measurements to a file.
 
     Raises:
-        DataError: the disk refused it; a file that was there before is unharmed.
+        DataError: the file cannot be written. An earlier file at this path stays as it was.
     """
     index: Index = tuned.best.index
     content = IndexFile(

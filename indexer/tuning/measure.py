@@ -1,7 +1,7 @@
-"""What an index finds and how fast, for histories of real users: the merged best 50 of a user against an exact search.
+"""Measures the recall and the speed of an index for histories of real users.
 
-Searches as the server does (`mind.interests`), over columns, several batches in flight. Knows nothing of which index
-to try; that is `indexer.tuning.tune`.
+Recall compares the merged best 50 of each user with an exact search. The searches are like those of the server
+(`mind.interests`), with several batches in flight. Which index to try is the task of `indexer.tuning.tune`.
 """
 
 import time
@@ -28,37 +28,40 @@ from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 
 MIN_USERS = 20
-"""Fewer say nothing about an index."""
+"""Minimum number of users to measure with."""
 BUCKETS = 1000
-"""Values of the attribute `BUCKET`, all about equally frequent."""
+"""Number of values of the attribute `BUCKET`. All are about equally frequent."""
 BUCKET = "bucket"
+"""The attribute of the trial collection that filters are measured on."""
 FILTERS = {f"{BUCKET} < {BUCKETS // 100}": 0.01, f"{BUCKET} < {BUCKETS // 10}": 0.1}
-"""Filters that are measured, and the share of the items that match."""
+"""The filters to measure, and the share of the items that matches each."""
 BATCH_USERS = 64
+"""Number of users in one batch of searches."""
 IN_FLIGHT = 2
-_BLOCK = 2**24  # scores at a time of an exact search
-_ROUNDING = 1e-6  # of an inner product, relative to the lengths of its vectors
+"""Number of batches in flight at the same time."""
+_BLOCK = 2**24  # number of scores that an exact search computes at once
+_ROUNDING = 1e-6  # rounding error of an inner product, relative to the lengths of its vectors
 
 
 @dataclass(frozen=True)
 class Workload:
-    """The interest vectors of U users, and what an exact search finds for them."""
+    """The interest vectors of U users, and the results of an exact search for them."""
 
     vectors: Float32
-    """[U, K, D] float32; every user has one that is not zero."""
+    """[U, K, D] float32; every user has at least one vector that is not zero."""
     vocabulary: Vocabulary
-    """Of N items."""
+    """The vocabulary of the N items."""
     item_embedding: Float32
-    """[N + 1, D] float32."""
+    """[N + 1, D] float32; row 0 is padding."""
     nearest: Int64
     """[U, K, P] int64, the rows nearest to each interest, in no order."""
     cut: dict[str, Float32]
-    """By filter ("" is none), [U] float32: the score that an item of the exact merged best 50 has at least."""
+    """[U] float32 for each filter ("" is no filter): the lowest score in the user's exact merged best 50."""
     wanted: dict[str, int]
-    """By filter, the length of that list: 50, or all matching items where there are fewer."""
+    """The length of that list for each filter: 50, or the number of matching items if it is lower."""
 
     def share(self, user: int, rows: Int64, filter_: str = "") -> float:
-        """How much of a user's exact list some distinct rows are; equally good ones are equally right."""
+        """Return which share of a user's exact list some distinct rows make up. Items with equal scores are equal."""
         interests = self.vectors[user][np.any(self.vectors[user], axis=1)]
         scores = np.max(interests @ self.item_embedding[rows].T, axis=0)
         return min(1.0, float((scores >= self.cut[filter_][user]).sum()) / self.wanted[filter_])
@@ -66,21 +69,22 @@ class Workload:
 
 @dataclass(frozen=True)
 class Measured:
-    """What an index does for a workload."""
+    """The measured recall and speed of an index."""
 
     index: Index
     searches: float
-    """Mean searches for a user."""
+    """Mean number of searches per user."""
     recall: float
-    """Mean share of a user's exact best 50 in the merged list."""
+    """Mean share of a user's exact best 50 that is in the merged list."""
     users_per_s: float
+    """Throughput in users per second."""
 
 
 def read_histories(path: Path) -> Sequences:
-    """Histories of an evaluation file, or all that the users of a training file clicked.
+    """Read the histories of an evaluation file, or all interactions of each user of a training file.
 
     Raises:
-        DataError: the file is neither.
+        DataError: the file is neither an evaluation file nor a training file.
     """
     data_files(path)
     try:
@@ -93,10 +97,10 @@ def read_histories(path: Path) -> Sequences:
 
 
 def prepare(model: Artifact, histories: Sequences, users: int, on_progress: Progress) -> Workload:
-    """Encode histories, chosen evenly from those with a known item, and search for them exactly.
+    """Encode histories and search for them exactly. The histories are chosen evenly from those with a known item.
 
     Raises:
-        TuningError: too few have one.
+        TuningError: too few histories have a known item.
     """
     weights = model.weights
     known = np.append(0, np.cumsum(model.vocabulary.item_index(histories.item_id) > 0))[histories.offsets]
@@ -110,8 +114,9 @@ def prepare(model: Artifact, histories: Sequences, users: int, on_progress: Prog
     vectors = vectors[np.any(vectors, axis=(1, 2))]
     if len(vectors) < MIN_USERS:
         raise TuningError(
-            f"model {model.model_version} knows an item of {len(usable):,} of {len(histories):,} histories and has "
-            f"{len(vectors)} to measure with, {MIN_USERS} are the least; does the file belong to the model?"
+            f"model {model.model_version} knows an item in {len(usable):,} of {len(histories):,} histories, which "
+            f"leaves {len(vectors)} users to measure with; the minimum is {MIN_USERS}. "
+            "Check that --histories holds ids of the items that the model was trained with"
         )
     bucket = buckets(len(weights.item_id))
     matching = {"": np.arange(len(bucket))} | {
@@ -133,24 +138,24 @@ def prepare(model: Artifact, histories: Sequences, users: int, on_progress: Prog
 
 
 def buckets(items: int) -> Int64:
-    """The attribute `BUCKET`, [N] int64: which items a filter leaves has nothing to do with their vectors."""
+    """Return the values of the attribute `BUCKET`, [N] int64. They are random, so independent of the vectors."""
     return np.random.default_rng(0).permutation(items).astype(np.int64) % BUCKETS
 
 
 def exact_recall(workload: Workload, cosine: float) -> tuple[float, float]:
-    """Recall of a search that misses nothing but what `interest_cosine` does not look for, and searches per user."""
+    """Return the recall of exact searches with an `interest_cosine`, and the mean number of searches per user."""
     leads = leading(workload.vectors, cosine)
     shares = [workload.share(user, np.unique(workload.nearest[user, own])) for user, own in enumerate(leads)]
     return float(np.mean(shares)), float(leads.sum()) / len(leads)
 
 
 def limit_of(cosine: float) -> int:
-    """Hits that are fetched for a search."""
+    """Return the number of hits that each search asks for."""
     return RECALL_AT * (OVERSEARCH if cosine < 1 else 1)
 
 
 def measure(store: Store, name: str, workload: Workload, index: Index, seconds: float) -> Measured:
-    """Search a loaded collection for all users, then again and again for some time to see how fast that is.
+    """Measure recall by searching a loaded collection for all users, and speed by repeating that for some seconds.
 
     Raises:
         StoreError: Milvus refuses the parameters.
@@ -167,7 +172,7 @@ def measure(store: Store, name: str, workload: Workload, index: Index, seconds: 
 
 
 def recall_of(store: Store, name: str, workload: Workload, index: Index, filter_: str = "") -> float:
-    """Mean share of the users' exact merged best 50 in the merged lists that a loaded collection gives.
+    """Measure which share of the users' exact merged best 50 is in the merged lists of a loaded collection.
 
     Raises:
         StoreError: Milvus refuses the parameters.
@@ -183,7 +188,7 @@ def recall_of(store: Store, name: str, workload: Workload, index: Index, filter_
 
 
 def _search_all(store: Store, name: str, workload: Workload, index: Index, filter_: str) -> list[tuple[slice, Hits]]:
-    """What all interests of the users find, searched in batches of users, `IN_FLIGHT` at a time."""
+    """Search for all interests of all users, in batches of users, `IN_FLIGHT` batches at a time."""
     ends = [*range(0, len(workload.vectors), BATCH_USERS), len(workload.vectors)]
     batches = [slice(start, end) for start, end in pairwise(ends)]
     pool = ThreadPoolExecutor(IN_FLIGHT)
@@ -197,7 +202,7 @@ def _search_all(store: Store, name: str, workload: Workload, index: Index, filte
 def _exact(
     vectors: Float32, item_embedding: Float32, matching: dict[str, Int64], wanted: dict[str, int]
 ) -> tuple[Int64, dict[str, Float32]]:
-    """`Workload.nearest` and `Workload.cut` of some users."""
+    """Compute `Workload.nearest` and `Workload.cut` for some users."""
     items = item_embedding[1:].T
     limit = min(limit_of(0), items.shape[1])
     nearest = []
@@ -211,7 +216,7 @@ def _exact(
 
 
 def _search(store: Store, name: str, workload: Workload, index: Index, vectors: Float32, filter_: str) -> Hits:
-    """What the interests that are not zero, [B, K, D], find: as a server has it before it merges."""
+    """Search for the interests that are not zero, [B, K, D]. The hits are those that a server merges."""
     leads = leading(vectors, index.interest_cosine)
     params = (filter_ and index.filter_search_params) or index.search_params
     hits = store.search_columns(name, vectors[leads], limit_of(index.interest_cosine), params, filter_)
@@ -222,7 +227,7 @@ def _search(store: Store, name: str, workload: Workload, index: Index, vectors: 
 
 
 def _merged(rows: Int64, scores: Float32) -> Int64:
-    """The distinct rows of the best `RECALL_AT` scores."""
+    """Return the distinct rows with the best `RECALL_AT` scores."""
     order = np.argsort(-scores, kind="stable")
     _, first = np.unique(rows[order], return_index=True)
     merged: Int64 = rows[order][np.sort(first)[:RECALL_AT]]

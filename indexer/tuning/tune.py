@@ -1,7 +1,7 @@
-"""Chooses index, search parameters and interest_cosine for a recall target, by measuring on the user's own Milvus.
+"""Chooses index, search parameters and interest_cosine for a recall target, by measuring on a Milvus server.
 
-All happens in trial collections, `tune_<model_version>` and, for a last comparison with the default index,
-`tune_<model_version>_default`. They are gone afterwards; item collections and the alias are never touched.
+The measurements use trial collections: `tune_<model_version>` and, for the last comparison with the default index,
+`tune_<model_version>_default`. They are dropped at the end. Item collections and the alias are never changed.
 """
 
 import logging
@@ -38,8 +38,9 @@ from mind.milvus.store import Params, Store
 from mind.sequences import Sequences
 
 COSINES = (1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 0.5)
+"""The values of `interest_cosine` that may be tried."""
 SECONDS = 0.5
-"""Least time of a measurement of speed."""
+"""Minimum time of one measurement of speed, in seconds."""
 _ROUNDS = 3
 
 _log = logging.getLogger(__name__)
@@ -47,16 +48,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Rung:
-    """One thing that was measured."""
+    """One measurement: an index with its search parameters, and whether it finds enough."""
 
     measured: Measured
     passes: bool
-    """Whether it reaches the target and what a build demands."""
+    """Whether it reaches the recall target, and the recall that a build requires for each interest."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """An index that Milvus refused."""
+    """An index that Milvus could not build or search, and the reason."""
 
     type: str
     build_params: Params
@@ -65,21 +66,25 @@ class Failed:
 
 @dataclass(frozen=True)
 class Tuned:
-    """What was measured and chosen."""
+    """The chosen index and all measurements."""
 
     best: Measured
-    """The choice; its speed and that of `default` are medians of rounds in turn."""
+    """The choice. Its speed and that of `default` are medians of alternate rounds."""
     default: Measured
+    """The default index."""
     filtered: dict[str, float]
-    """Recall by filter."""
+    """The recall under each filter."""
     rungs: list[Rung]
+    """All measurements, in order."""
     failures: list[Failed]
     users: int
+    """Number of users that were searched for."""
     min_recall: float
+    """The recall target."""
 
     @property
     def ratio(self) -> float:
-        """Speed of the choice in multiples of the default's."""
+        """The speed of the choice divided by the speed of the default."""
         return self.best.users_per_s / self.default.users_per_s
 
 
@@ -93,25 +98,25 @@ def tune(
     seconds: float = SECONDS,
     on_progress: Progress = lambda stage, done, total: None,
 ) -> Tuned:
-    """Find the fastest index that finds enough.
+    """Find the fastest index that reaches a recall.
 
     Args:
-        store: a Milvus server; Lite searches exactly.
-        model: whose items and encoder are measured.
-        histories: of real users, external ids.
-        min_recall: least mean share of a user's exact merged best 50.
-        users: most histories to search for.
-        types: indexes to try, of `TYPES`.
-        seconds: least time of each measurement of speed.
-        on_progress: told what is under way.
+        store: the connection to a Milvus server, not Milvus Lite.
+        model: the model whose items and encoder are used.
+        histories: histories of real users, with external ids.
+        min_recall: the recall target: minimum mean share of a user's exact merged best 50.
+        users: maximum number of histories to search for.
+        types: the index types to try, from `TYPES`.
+        seconds: minimum time of each measurement of speed.
+        on_progress: called with the progress.
 
     Raises:
-        RefusedError: the store is Milvus Lite, or has no such index.
+        RefusedError: the store is Milvus Lite, or `types` has a type that is not in `TYPES`.
         TuningError: no index reaches `min_recall`, or too few histories can be used.
     """
     refuse_lite(store.connection)
     if unknown := sorted(set(types) - set(TYPES)):
-        raise RefusedError(f"--index-type {unknown[0]}: what can be tuned is {', '.join(TYPES)}")
+        raise RefusedError(f"--index-type {unknown[0]}: this type cannot be tried; choose from {', '.join(TYPES)}")
     check_golden(NumpyEncoder(model.weights, model.hyper_parameters), model)
     workload = prepare(model, histories, users, on_progress)
     for name in _names(model):
@@ -121,7 +126,7 @@ def tune(
 
 
 def worthwhile_cosines(workload: Workload, min_recall: float) -> list[float]:
-    """1, and at most two of `COSINES` that save the most searches while an exact index would still find enough."""
+    """Return 1.0 and at most two other `COSINES`: those that save most searches and reach the recall if exact."""
     searches = {}
     for cosine in COSINES:
         recall, searches[cosine] = exact_recall(workload, cosine)
@@ -131,13 +136,16 @@ def worthwhile_cosines(workload: Workload, min_recall: float) -> list[float]:
 
 
 def refuse_lite(connection: Connection) -> None:
-    """Refuse a file of Milvus Lite, before it is made. Raises RefusedError."""
+    """Refuse Milvus Lite before its file is created. Raises RefusedError."""
     if connection.is_lite:
-        raise RefusedError(f"{connection.shown}: Milvus Lite searches exactly; tuning is for a Milvus server")
+        raise RefusedError(
+            f"{connection.shown}: `choose-index` needs a Milvus server (--milvus-uri http://host:19530); "
+            "with Milvus Lite a build uses exact search"
+        )
 
 
 class _Trial:
-    """A collection of all items whose index is replaced again and again."""
+    """A collection of all items that gets one index after the other."""
 
     def __init__(self, store: Store, model: Artifact, name: str, on_progress: Progress) -> None:
         self.store, self.model, self.name, self.on_progress = store, model, name, on_progress
@@ -148,7 +156,7 @@ class _Trial:
         fill(store, name, model, Attributes((bucket,)), 20_000, on_progress)
 
     def build(self, index: Index) -> bool:
-        """Make this the index, unless it is already; returns whether it was made."""
+        """Build this index unless the collection has it already. Return whether it was built."""
         if self._built == (index.type, index.build_params):
             return False
         self._built = None
@@ -167,7 +175,7 @@ class _Trial:
 
 @dataclass
 class _Tuning:
-    """The choice as it is made."""
+    """The state of one choice: what was measured and what failed so far."""
 
     trial: _Trial
     workload: Workload
@@ -178,7 +186,7 @@ class _Tuning:
     failures: list[Failed] = field(default_factory=list)
 
     def run(self) -> Tuned:
-        """Measure everything, settle on the fastest that still passes when built anew, compare, look at filters."""
+        """Measure all candidates, choose the fastest, compare it with the default, and measure it with filters."""
         cosines = worthwhile_cosines(self.workload, self.min_recall)
         self.trial.build(DEFAULT)
         first = self._measure(DEFAULT).measured
@@ -198,23 +206,23 @@ class _Tuning:
         return Tuned(best, default, filtered, self.rungs, self.failures, len(self.workload.vectors), self.min_recall)
 
     def _measure(self, index: Index) -> Rung:
-        """Measure on the trial collection, whose index it must be."""
+        """Measure an index, which the trial collection must have."""
         store, name = self.trial.store, self.trial.name
         self.trial.on_progress(f"measure {index.type}", 0, 0)
         measured = measure(store, name, self.workload, index, self.seconds)
         passes = measured.recall >= self.min_recall and (
             golden_recall(store, name, index.search_params, self.trial.model.weights).recall >= MIN_RECALL
-        )  # what a build will demand of each interest on its own
+        )  # the check that a build makes for each interest
         self.rungs.append(Rung(measured, passes))
         return self.rungs[-1]
 
     def _passing(self) -> list[Measured]:
-        """What was measured and is good enough, the fastest first."""
+        """List the measurements that pass, the fastest first."""
         passing = [rung.measured for rung in self.rungs if rung.passes and rung.measured.index.type in self.types]
         return sorted(passing, key=lambda measured: -measured.users_per_s)
 
     def _climb(self, index: Index, ladder: list[Params]) -> None:
-        """Up to the first rung that passes, or that is already slower than the best that does."""
+        """Try parameters in order until one passes, or is slower than the best that passes."""
         for search_params in ladder:
             rung = self._measure(replace(index, search_params=search_params))
             passing = self._passing()
@@ -222,7 +230,10 @@ class _Tuning:
                 return
 
     def _settled(self) -> Measured:
-        """The fastest that passes on an index built anew, for no two builds are the same; a rung higher if need be."""
+        """Return the fastest that still passes after its index is built again, because two builds differ.
+
+        If the parameters no longer pass on the new index, more thorough ones are tried.
+        """
         for best in self._passing():
             if not self.trial.build(best.index):
                 return best
@@ -239,19 +250,23 @@ class _Tuning:
         best = max(measured, key=lambda each: each.recall)
         what = " ".join([best.index.type, *(f"{name}={value}" for name, value in best.index.search_params.items())])
         return TuningError(
-            f"no index reaches recall@{RECALL_AT} {self.min_recall:g}: the best is {best.recall:.4f} by {what}"
-            + (f", which finds less than {MIN_RECALL:g} for one interest" if best.recall >= self.min_recall else "")
+            f"no index reaches recall@{RECALL_AT} {self.min_recall:g}: the best is {best.recall:.4f} with {what}"
+            + (
+                f", whose recall for single interests is below {MIN_RECALL:g}"
+                if best.recall >= self.min_recall
+                else "; lower --min-recall or try other index types"
+            )
         )
 
     def _compared(self, best: Measured, default: Measured) -> tuple[Measured, Measured]:
-        """The choice and the default, searched in turn; the default becomes the choice if that is no slower."""
+        """Measure the choice and the default alternately. If the default is not slower, it becomes the choice."""
         try:
             with self._beside(best.index) as name:
                 rounds = [(self._once(name, DEFAULT), self._once(self.trial.name, best.index)) for _ in range(_ROUNDS)]
         except StoreUnavailableError:
             raise
         except StoreError as error:
-            _log.warning("the default index was measured before, not in turn with the choice: %s", error)
+            _log.warning("the choice and the default index could not be measured alternately: %s", error)
             return best, default
         default, best = (
             replace(column[0], users_per_s=median(each.users_per_s for each in column))
@@ -270,7 +285,7 @@ class _Tuning:
 
     @contextmanager
     def _beside(self, index: Index) -> Iterator[str]:
-        """A collection with the default index, while the trial collection has another."""
+        """Give a collection with the default index, beside the trial collection with another index."""
         if (index.type, index.build_params) == (DEFAULT.type, DEFAULT.build_params):
             yield self.trial.name
             return
@@ -280,7 +295,11 @@ class _Tuning:
             yield other.name
 
     def _filters(self, index: Index) -> tuple[Params, dict[str, float]]:
-        """Search parameters that find enough under a filter too, empty if they are the usual, and the recalls."""
+        """Find search parameters that reach the recall with filters too. They are empty if the usual ones do.
+
+        Returns:
+            The parameters, and the recall under each filter.
+        """
         self.trial.build(index)
         best: tuple[Params, dict[str, float]] = {}, {}
         for search_params in rungs_from(index, exhaustive=True):
@@ -310,8 +329,10 @@ def _trial(store: Store, model: Artifact, name: str, on_progress: Progress) -> I
     finally:
         try:
             _drop_if_there(store, name)
-        except IndexerError as error:
-            _log.warning("%s stays; tuning the same model again drops it: %s", name, error)
+        except (IndexerError, StoreError) as error:
+            _log.warning(
+                "%s could not be dropped; the next `choose-index` for the same model drops it: %s", name, error
+            )
 
 
 def _drop_if_there(store: Store, name: str) -> None:

@@ -1,1 +1,1 @@
-"""Remembered users in a release: encoded before servers switch to it."""
+"""Remembered users in a release: the indexer encodes them before servers switch to it."""

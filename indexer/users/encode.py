@@ -1,8 +1,8 @@
-"""The remembered users in a release: encoded with its model before servers switch to it.
+"""Encodes the remembered users with the model of a release, before servers switch to it.
 
-Histories are the truth, vectors follow; a user whose vectors are of the right history is passed over, so the job may be
-killed and run again. What it has written it holds against the histories again, under strong consistency: a user who was
-deleted meanwhile does not come back. Servers do the same (`server.users.vectors`), and catch up after the switch.
+The vectors of users are derived from their histories. A user whose vectors already match the history is skipped, so the
+job may be killed and run again. After writing vectors the job reads the histories again under strong consistency, so a
+user who was deleted meanwhile does not come back. Servers do the same (`server.users.vectors`) after the switch.
 """
 
 from collections.abc import Callable
@@ -20,37 +20,37 @@ from mind.milvus.users import CLOCK_MARGIN_MS, USERS, UserVectors, is_user_vecto
 from mind.transfer import Models
 
 PAGE_USERS = 2_000
-"""Users read, encoded and written at once."""
+"""Number of users that are read, encoded and written at once."""
 PAGE_VECTORS = 10_000
-"""Vectors whose users are looked up at once."""
+"""Number of vectors whose users are looked up at once."""
 MAX_ROUNDS = 10
-"""How often a user who is written all the time is encoded anew; the server that writes keeps it in step."""
+"""How often a user is encoded again because its history changed meanwhile. After that the servers do it."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What bringing the users of a release into step did."""
+    """How many users are remembered, and how many of them were encoded."""
 
     users: int
-    """Remembered."""
+    """Number of remembered users."""
     encoded: int
-    """Of them, those whose vectors were missing or of an older history."""
+    """Number of users whose vectors were missing or outdated, so that they were encoded now."""
 
 
 def encode_users(store: Store, model_version: str, models: Models, on_progress: Progress) -> Encoded | None:
-    """Bring the user vectors of a model into step with the histories.
+    """Encode the users whose vectors for a model are missing or outdated.
 
     Args:
-        store: Milvus.
-        model_version: of the release that comes next.
-        models: where the model is.
-        on_progress: told the stage, users done, users in all.
+        store: the connection to Milvus.
+        model_version: the version of the model of the next release.
+        models: where models are stored.
+        on_progress: called with the stage, the number of users done, and the number of all users.
 
     Returns:
         None if no users are remembered.
 
     Raises:
-        RefusedError: users are remembered and the model to encode them with cannot be used.
+        RefusedError: users are remembered, but the model to encode them with cannot be used.
     """
     users = UserStore(store)
     remembered = users.count() if users.exists() else 0
@@ -65,7 +65,7 @@ def encode_users(store: Store, model_version: str, models: Models, on_progress: 
 
 
 def forget_models(store: Store, on_drop: Callable[[str], None]) -> None:
-    """Drop the user vectors of models that no item collection is left of; histories stay."""
+    """Drop the user vectors of models that have no item collection any more. Histories stay."""
     names = store.collections()
     kept = {name.split("_")[1] for name in filter(is_item_collection, names)}
     for name in filter(is_user_vectors, names):
@@ -75,16 +75,16 @@ def forget_models(store: Store, on_drop: Callable[[str], None]) -> None:
 
 
 def purge(store: Store, on_purge: Callable[[str], None]) -> None:
-    """Remove vectors whose users are gone, and have Milvus write all collections of users anew without the deleted.
+    """Delete the vectors of users who are not remembered any more, and compact all collections of users.
 
     Args:
-        store: Milvus.
-        on_purge: told the name of every collection.
+        store: the connection to Milvus.
+        on_purge: called with the name of every collection whose compaction started.
     """
     users = UserStore(store)
     if not users.exists():
         return
-    users.count()  # brings it into memory
+    users.count()  # loads the collection
     for vectors in users.vectors():
         store.load(vectors.collection)
         remove_orphans(users, vectors)
@@ -95,7 +95,7 @@ def purge(store: Store, on_purge: Callable[[str], None]) -> None:
 
 
 def remove_orphans(users: UserStore, vectors: UserVectors) -> None:
-    """Remove the vectors of users who are not remembered any more; the collection must be in memory."""
+    """Delete the vectors of users who are not remembered any more. The collection must be loaded."""
     for user_ids in users.encoded(vectors, PAGE_VECTORS):
         there = users.updated_at(user_ids)
         users.delete_vectors(vectors, [user_id for user_id in user_ids if user_id not in there])
@@ -113,9 +113,9 @@ class _Encoding:
         self._vectors = users.open_vectors(wanted)
 
     def run(self, remembered: int) -> Encoded:
-        """All users, or those written since the last time; then those written while this went on."""
+        """Encode all users, or those written since the last run. Then encode those written during this run."""
         if not self._vectors.complete:
-            remove_orphans(self._users, self._vectors)  # which a job that was killed may have left
+            remove_orphans(self._users, self._vectors)  # a job that was killed may have left some
         encoded = 0
         since = self._vectors.synced_from
         for _ in range(2):
@@ -152,7 +152,7 @@ class _Encoding:
         return len(behind)
 
     def _write(self, users: Users) -> Users:
-        """Encode and store users; returns those who were written meanwhile, as they are now."""
+        """Encode and store users. Return those whose histories were written meanwhile, as they are now."""
         weights = self._model.hyper_parameters
         interests = unit_interests(users.histories, self._model.vocabulary, self._encoder, weights)
         self._users.write_vectors(self._vectors, users, interests)

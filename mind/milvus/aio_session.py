@@ -1,4 +1,4 @@
-"""An asyncio connection to Milvus: one attempt a call, a timeout on each, and our errors instead of pymilvus' own."""
+"""An asyncio connection to Milvus. Each call is tried once, has a timeout, and raises our errors."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -13,18 +13,18 @@ from mind.milvus.lite import lite_failure
 from mind.milvus.translation import bounded, translated
 
 ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}
-"""pymilvus tries again until a timeout passes; without one it heeds the number of tries. `call` sets the time."""
+"""Arguments that make pymilvus try once. With a timeout it would retry until the timeout; `call` sets the limit."""
 _CHANNEL = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 1_000}
-"""Or a Milvus that was away for minutes would be noticed up to two minutes after it is back."""
+"""Short pauses between attempts to reconnect. With gRPC's defaults a pause may take up to two minutes."""
 
 T = TypeVar("T")
 
 
 class AioSession:
-    """A connection, made on first use and again after that failed: a server may start before its database."""
+    """A connection that is made on first use. If that fails, the next call tries again, so Milvus may start later."""
 
     def __init__(self, connection: Connection, on_error: Callable[[StoreError], None] = lambda _: None) -> None:
-        """`on_error`: told what Milvus fails at."""
+        """Prepare a connection. `on_error` is called with every error of Milvus."""
         self.connection = connection
         self._on_error = on_error
         self._client: AsyncMilvusClient | None = None
@@ -33,12 +33,12 @@ class AioSession:
     async def call(
         self, call: Callable[[AsyncMilvusClient], Awaitable[T]], filter_: str = "", timeout_s: float | None = None
     ) -> T:
-        """Make one attempt, and give up when `timeout_s`, or the connection's own, has passed.
+        """Call Milvus once.
 
         Args:
-            call: what to do with the client.
+            call: the function that calls the client.
             filter_: the filter of the call, if it has one.
-            timeout_s: longest wait; the connection's if None.
+            timeout_s: maximum time to wait; None takes the timeout of the connection.
 
         Raises:
             StoreError: Milvus failed or did not answer.
@@ -51,7 +51,7 @@ class AioSession:
             raise
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._client:
             await self._client.close()
 
@@ -70,7 +70,7 @@ class AioSession:
             details = bounded(error.details() or error.code().name)
             raise StoreUnavailableError(f"Milvus does not answer: {details}") from error
         except grpc.aio.UsageError as error:  # pymilvus closed the channel under the call
-            raise StoreUnavailableError("Milvus does not answer: the connection is being made anew") from error
+            raise StoreUnavailableError("Milvus does not answer: the connection is being renewed; try again") from error
 
     async def _connect(self) -> AsyncMilvusClient:
         uri, shown = self.connection.uri, self.connection.shown

@@ -1,4 +1,4 @@
-"""The item collection in Milvus, as the server sees it."""
+"""The item collections in Milvus, as the server reads them."""
 
 import asyncio
 import json
@@ -22,14 +22,14 @@ from mind.milvus.wire import read_search, write_search
 
 _LOADING_S = 10 * 60
 SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_METADATA", default=())
-"""gRPC metadata that goes to Milvus with the searches of a task, such as the trace that they belong to."""
+"""The gRPC metadata that the searches of a task send to Milvus, such as the id of their trace."""
 
 
 class MilvusStore:
-    """`ItemStore` on Milvus Lite, Standalone or Distributed."""
+    """The `ItemStore` on Milvus Lite, Standalone or Distributed."""
 
     def __init__(self, session: AioSession) -> None:
-        """`session`: the connection, which a user store may share."""
+        """Use a connection, which a user store may share."""
         self.session = session
         self._call = session.call
         self._searches = Searches()
@@ -49,12 +49,18 @@ class MilvusStore:
         return record.fingerprint if record else None
 
     async def record(self, name: str) -> str | None:
-        """The release record of a collection as JSON (`mind.milvus.records`); None without one."""
+        """Read the release record of a collection as JSON (`mind.milvus.records`). Return None if there is none."""
         if not await self._is_used(RECORDS):
             return None
         await self.load(RECORDS)
         rows = await self._query(RECORDS, f"{NAME} in {json.dumps([name])}", [RECORD], consistency_level="Strong")
         return rows[0][RECORD] if rows else None
+
+    async def delete_record(self, name: str) -> None:
+        """Remove the release record of a collection, which must not vouch for the next collection of that name."""
+        if await self._is_used(RECORDS):
+            named = f"{NAME} in {json.dumps([name])}"
+            await self._call(lambda milvus: milvus.delete(RECORDS, filter=named, **ONCE))
 
     async def load(self, collection: str) -> None:
         """See `ItemStore`."""
@@ -95,7 +101,7 @@ class MilvusStore:
         return {row[ITEM_ID] for row in rows}
 
     async def _is_used(self, name: str) -> bool:
-        """Whether a collection exists and has the index without which nothing is written to it."""
+        """Return whether a collection exists and has an index. Nothing is written to it before it has one."""
         if name not in await self._call(lambda milvus: milvus.list_collections(**ONCE)):
             return False
         return bool(await self._call(lambda milvus: milvus.list_indexes(name, **ONCE)))
@@ -121,16 +127,14 @@ class MilvusStore:
         return await self._call(ask, filter_, timeout_s)
 
     async def send(self, milvus: AsyncMilvusClient, request: bytes) -> bytes:
-        """Send a serialized SearchRequest; gives the serialized SearchResults."""
+        """Send a serialized SearchRequest and return the serialized SearchResults."""
         return await self._searches.ask(milvus, request, SEARCH_METADATA.get())
 
     async def drop(self, collection: str) -> None:
         """See `ItemStore`."""
         if await self.live_collection() == collection:
             await self._call(lambda milvus: milvus.drop_alias(ALIAS, **ONCE))
-        if await self._is_used(RECORDS):  # before the collection: a record must not vouch for the next of that name
-            named = f"{NAME} in {json.dumps([collection])}"
-            await self._call(lambda milvus: milvus.delete(RECORDS, filter=named, **ONCE))
+        await self.delete_record(collection)
         await self._call(lambda milvus: milvus.drop_collection(collection, **ONCE))
         if is_item_collection(collection):
             journal = journal_of(collection)
@@ -151,9 +155,9 @@ def _hits(answer: bytes, filter_: str) -> Hits:
     try:
         status, hits = read_search(answer)
     except ValueError as error:
-        raise StoreError(f"Milvus answered a search with what is no answer: {error}") from error
+        raise StoreError(f"Milvus sent an invalid answer to a search: {error}") from error
     if status.code or status.error_code:
         raise translated(status.code or status.error_code, status.reason, filter_)
     if not filter_ and not hits.lengths.all():
-        raise StoreUnavailableError("Milvus finds nothing: the collection is being loaded or released")
+        raise StoreUnavailableError("Milvus finds nothing: the collection is being loaded or released; try again")
     return hits

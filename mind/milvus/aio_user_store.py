@@ -44,10 +44,10 @@ _EF = 128
 
 
 class MilvusUserStore:
-    """`UserStore` on Milvus Lite, Standalone or Distributed."""
+    """The `UserStore` on Milvus Lite, Standalone or Distributed."""
 
     def __init__(self, milvus: MilvusStore) -> None:
-        """Uses the connection of `milvus`."""
+        """Use the connection of an item store."""
         self._milvus = milvus
         self._call = milvus.session.call
         self._is_lite = milvus.session.connection.is_lite
@@ -58,7 +58,10 @@ class MilvusUserStore:
         found = await self._opened(USERS, schemas.users(), UNUSED, "FLAT", {})
         names = {field["name"] for field in found["fields"]}
         if not names >= {USER_KEY, HIST_ITEM, UPDATED_AT}:
-            raise StoreError(f"Milvus has a collection {USERS!r} that is not ours: its fields are {sorted(names)}")
+            raise StoreError(
+                f"Milvus has a collection {USERS!r} that another program made: its fields are {sorted(names)}; "
+                "rename it, or use another Milvus database (--milvus-db-name)"
+            )
 
     async def count(self) -> int:
         """See `UserStore`."""
@@ -101,22 +104,26 @@ class MilvusUserStore:
         """See `UserStore`."""
         await self._delete(USERS, USER_KEY, list(map(user_key, user_ids)))
         names = await self._call(lambda milvus: milvus.list_collections(**ONCE))
-        for name in filter(is_user_vectors, names):  # of a release that is being encoded too
-            with suppress(CollectionGoneError):  # pruned meanwhile
+        for name in filter(is_user_vectors, names):  # also of a release that is still being encoded
+            with suppress(CollectionGoneError):  # it was pruned meanwhile
                 if vectors := await self._record(name):
                     await self.delete_vectors(vectors, user_ids)
 
     async def open_vectors(self, wanted: UserVectors) -> UserVectors:
         """See `UserStore`."""
-
         name = wanted.collection
+        if name not in await self._call(lambda milvus: milvus.list_collections(**ONCE)):
+            await self._milvus.delete_record(name)  # of a collection that was dropped
         index = ("FLAT", {}) if self._is_lite else ("HNSW", HNSW)
         await self._opened(name, schemas.user_vectors(wanted.dim), EMBEDDING, *index)
         vectors = await self._record(name)
-        if vectors is None:  # it was made just now, or its maker was cut short
+        if vectors is None:  # the collection is new, or the process that made it was interrupted
             await self.mark(vectors := wanted)
         if (vectors.num_interests, vectors.dim) != (wanted.num_interests, wanted.dim):
-            raise StoreError(f"Milvus has a collection {name!r} that holds no vectors of this model")
+            raise StoreError(
+                f"Milvus has a collection {name!r} with {vectors.num_interests} vectors of length {vectors.dim} per "
+                f"user, but the model has {wanted.num_interests} of length {wanted.dim}; drop the collection"
+            )
         return vectors
 
     async def mark(self, vectors: UserVectors) -> None:
@@ -155,7 +162,7 @@ class MilvusUserStore:
         try:
             status, keys, scores, lengths = read_key_search(answer)
         except ValueError as error:
-            raise StoreError(f"Milvus answered a search with what is no answer: {error}") from error
+            raise StoreError(f"Milvus sent an invalid answer to a search: {error}") from error
         if status.code or status.error_code:
             raise translated(status.code or status.error_code, status.reason, "")
         return Neighbours(keys, scores, lengths)
@@ -163,12 +170,14 @@ class MilvusUserStore:
     async def _opened(
         self, name: str, schema: Any, vector: str, index_type: str, params: Mapping[str, int]
     ) -> dict[str, Any]:
-        """Description of a collection that is made if it is not there, and loaded."""
+        """Create a collection if it does not exist, load it, and return its description."""
         try:
             await self._describe(name)
         except CollectionGoneError:
             await self._call(lambda milvus: milvus.create_collection(name, schema=schema, **ONCE))
-        if not await self._call(lambda milvus: milvus.list_indexes(name, **ONCE)):  # or its making was cut short here
+        if not await self._call(
+            lambda milvus: milvus.list_indexes(name, **ONCE)
+        ):  # it is new, or an earlier attempt was interrupted here
             index = {"index_type": index_type, "metric_type": METRIC, "params": dict(params)}
             request = Prepare.create_index_request(name, vector, index, index_name=vector)
             await self._call(lambda milvus: self._create_index(milvus, request))
@@ -176,7 +185,7 @@ class MilvusUserStore:
         return await self._describe(name)
 
     async def _create_index(self, milvus: AsyncMilvusClient, request: Any) -> None:
-        """As pymilvus' `create_index`, but without waiting for rows to be indexed, which Milvus Lite never reports."""
+        """Create an index without waiting until rows are indexed, as pymilvus would. Milvus Lite never reports that."""
         stub = await internals.aio_stub(milvus)
         status = await stub.CreateIndex(request, timeout=self._timeout_s, metadata=internals.metadata(milvus))
         if status.code or status.error_code:
@@ -207,6 +216,6 @@ class MilvusUserStore:
         await self._call(lambda milvus: milvus.upsert(name, rows, **ONCE))
 
     async def _delete(self, name: str, key: str, keys: list[str]) -> None:
-        if keys:  # any number: a key is removed by itself, in memory or not
+        if keys:  # a delete by key has no limit, and works if the collection is not loaded
             filter_ = f"{key} in {json.dumps(keys)}"
             await self._call(lambda milvus: milvus.delete(name, filter=filter_, **ONCE))

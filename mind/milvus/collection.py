@@ -1,7 +1,8 @@
-"""What indexer and server agree on about the item collection in Milvus, as plain data.
+"""The contract between indexer and server about item collections in Milvus, as plain data.
 
-Knows nothing of Milvus itself. A collection is named after what it was built from, so that another model, other
-attributes or another index are another collection, and building is idempotent. The alias names the released one.
+This module does not use Milvus. The name of a collection contains the model version and a digest of everything else it
+was built from. So another model, other attributes or another index make another collection, and a build is idempotent.
+The alias points to the released collection.
 """
 
 import hashlib
@@ -14,21 +15,21 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 ALIAS = "live"
-"""The release pointer, for model and index together."""
+"""The alias that points to the released collection, and so to the released model."""
 ITEM_ID = "item_id"
 """Primary key, INT64: the external item id."""
 EMBEDDING = "embedding"
-"""FLOAT_VECTOR: the item embedding, as trained."""
+"""FLOAT_VECTOR: the item embedding, without normalisation."""
 METRIC = "IP"
-"""Inner product, what the model is trained with."""
+"""The similarity: inner product, as in training."""
 BY_KEY: dict[str, Any] = {"iterator": "True", "reduce_stop_for_best": "True"}
-"""Of a query: what makes Milvus give the rows with the smallest keys, as pymilvus' iterator does; else any."""
+"""Options of a query with which Milvus returns the rows with the smallest keys. Without them it returns any rows."""
 MAX_MESSAGE_BYTES = 48 * 2**20
-"""Bytes of one message of rows; Milvus refuses more than 64 MiB."""
+"""Maximum size of one message of rows. Milvus refuses more than 64 MiB."""
 MAX_HITS = 16_384
-"""Of one query; Milvus refuses more."""
+"""Maximum number of hits of one query. Milvus refuses more."""
 VECTOR_SOURCE = "vector_source"
-"""VARCHAR: the `VectorSource` of the item's embedding; filters may ask for it."""
+"""VARCHAR: the `VectorSource` of the item's embedding. Filters can use it."""
 
 _BREADTHS = {"ef", "search_list", "reorder_k"}  # of HNSW, DISKANN and SCANN
 _NAME = re.compile(r"items_[0-9a-f]{12}_[0-9a-f]{8}")
@@ -40,59 +41,59 @@ class VectorSource(StrEnum):
     TRAINED = "trained"
     """The model knows the item."""
     GIVEN = "given"
-    """Somebody made it elsewhere."""
+    """The embedding was given with `upsert --vectors`."""
     NEIGHBOURS = "neighbours"
-    """Derived from the items that users had together with it (`mind.fresh_items`)."""
+    """The embedding is derived from items that occur together with this one in interactions (`mind.fresh_items`)."""
     ATTRIBUTES = "attributes"
-    """Derived from items that share its attributes."""
+    """The embedding is derived from items with similar attributes."""
 
 
 def wide_enough(params: Mapping[str, int | float | str], limit: int) -> dict[str, int | float | str]:
-    """Search parameters for `limit` hits: Milvus refuses to look at fewer items than it shall give."""
+    """Raise search parameters to at least `limit`, because Milvus refuses an `ef` below the number of hits."""
     return {name: max(int(value), limit) if name in _BREADTHS else value for name, value in params.items()}
 
 
 class Fingerprint(BaseModel):
-    """What a verified collection was built from; the server checks it against the artifact."""
+    """What a verified collection was built from. The server checks it against the artifact."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_version: str
-    """Version of the artifact whose embeddings it holds."""
+    """The version of the artifact whose embeddings the collection holds."""
     dim: int
-    """Length of an embedding."""
+    """The length of an embedding."""
     metric: str
-    """`METRIC`."""
+    """The similarity; always `METRIC`."""
     count: int
-    """Items."""
+    """The number of items that the build inserted."""
     attributes: dict[str, str]
-    """Attribute name to Milvus type, such as INT64 or ARRAY<VARCHAR>."""
+    """The Milvus type of each attribute, such as INT64 or ARRAY<VARCHAR>, by name."""
     attributes_digest: str
-    """sha256 of the attribute values; empty without attributes."""
+    """The sha256 of the attribute values; empty without attributes."""
     index_type: str
-    """Such as HNSW, FLAT or IVF_FLAT."""
+    """The Milvus index type, such as HNSW, FLAT or IVF_FLAT."""
     index_params: dict[str, int | float | str]
-    """Parameters of the index build."""
+    """The parameters of the index build."""
     search_params: dict[str, int | float | str]
-    """Parameters that a search must use, such as ef."""
+    """The parameters that a search must use, such as ef."""
     filter_search_params: dict[str, int | float | str] = {}
-    """Those of a search with a filter, which some indexes answer badly otherwise; empty if they are the same."""
+    """The parameters that a search with a filter must use; empty if they are the same as without a filter."""
     interest_cosine: float = 1
-    """Interests of a user at least this similar are searched once (`mind.interests`); 1 searches each on its own."""
+    """Interests of a user with at least this cosine share one search (`mind.interests`); 1 searches for each."""
 
     @property
     def collection(self) -> str:
-        """Name of the collection: `items_<model_version>_<digest of all the rest>`."""
+        """The name of the collection: `items_<model_version>_<digest of the whole fingerprint>`."""
         digest = hashlib.sha256(self.to_json().encode()).hexdigest()
         return f"items_{self.model_version}_{digest[:8]}"
 
     def to_json(self) -> str:
-        """Canonical JSON: equal fingerprints give equal text."""
+        """Write the fingerprint as canonical JSON: equal fingerprints give equal texts."""
         return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "Fingerprint | None":
-        """Read a fingerprint; None if the text is none."""
+        """Read a fingerprint from JSON. Return None if the text is not a fingerprint."""
         try:
             return cls.model_validate_json(text)
         except ValidationError:
@@ -100,5 +101,5 @@ class Fingerprint(BaseModel):
 
 
 def is_item_collection(name: str) -> bool:
-    """Whether a collection's name is one that `Fingerprint.collection` gives."""
+    """Return whether a name has the form of `Fingerprint.collection`."""
     return _NAME.fullmatch(name) is not None

@@ -1,7 +1,4 @@
-"""Where Milvus is and how to get in; told by server and indexer in the same way.
-
-Knows nothing of collections.
-"""
+"""The address of Milvus and the credentials for it, as plain values. Server and indexer share them."""
 
 import re
 from dataclasses import dataclass, field
@@ -13,37 +10,37 @@ from mind.errors import ConfigError
 
 @dataclass(frozen=True)
 class Connection:
-    """Where Milvus is and how to get in."""
+    """The address of Milvus, the credentials, and the time limits."""
 
     uri: str
-    """`http://host:19530`, `https://...`, or a path that ends in `.db`: Milvus Lite inside this process."""
+    """`http://host:19530`, `https://...`, or a path that ends in `.db` for Milvus Lite inside this process."""
     token: str = field(default="", repr=False)
     """`user:password` or an API key; empty without authentication."""
     db_name: str = ""
-    """Milvus database; empty is the default one."""
+    """The Milvus database; empty is the default database."""
     ca_cert: Path | None = None
-    """PEM file that the server's certificate is checked against."""
+    """PEM file that the certificate of Milvus is checked against."""
     client_cert: Path | None = None
-    """PEM file for mutual TLS; needs `client_key` and `ca_cert`."""
+    """PEM file with the client certificate for mutual TLS; needs `client_key` and `ca_cert`."""
     client_key: Path | None = None
-    """Private key of `client_cert`."""
+    """PEM file with the private key of `client_cert`."""
     server_name: str = ""
-    """Name in the server's certificate, where it differs from the host."""
+    """The name in the certificate of Milvus, if it differs from the host."""
     timeout_s: float = 30
-    """Longest that one call may take."""
+    """Maximum time of one call."""
     wait_s: float = 3600
-    """Longest that flush, joining or load may take, and an index build without progress."""
+    """Maximum time of a flush, compaction or load, and of an index build without progress."""
 
     def __post_init__(self) -> None:
-        """Refuse what pymilvus would ignore in silence. Raises ConfigError."""
+        """Refuse combinations that pymilvus would ignore without an error. Raises ConfigError."""
         if (self.client_cert or self.client_key) and not (self.client_cert and self.client_key and self.ca_cert):
-            raise ConfigError("mutual TLS needs all of --client-cert, --client-key and --ca-cert")
+            raise ConfigError("mutual TLS needs all of --milvus-client-cert, --milvus-client-key and --milvus-ca-cert")
         if (self.ca_cert or self.server_name) and not self.uri.startswith("https://"):
-            raise ConfigError(f"TLS options need an https:// address, --milvus-uri is {self.shown}")
+            raise ConfigError(f"TLS options need an https:// address, but --milvus-uri is {self.shown}")
 
     @property
     def is_lite(self) -> bool:
-        """Whether it is a Milvus Lite file."""
+        """Whether the address is a Milvus Lite file."""
         return self.uri.endswith(".db")
 
     @property
@@ -52,7 +49,7 @@ class Connection:
         return without_credentials(self.uri)
 
     def options(self) -> dict[str, Any]:
-        """Arguments of pymilvus' clients."""
+        """Return the arguments for the clients of pymilvus."""
         authority = "ca_pem_path" if self.client_cert else "server_pem_path"  # pymilvus' two names for the same file
         files = (self.ca_cert, self.client_cert, self.client_key, self.server_name)
         names = (authority, "client_pem_path", "client_key_path", "server_name")
@@ -63,5 +60,5 @@ class Connection:
 
 
 def without_credentials(uri: str) -> str:
-    """An address without user and password, for logs and messages, however badly it is written."""
+    """Remove user and password from an address, for logs and messages. This works for malformed addresses too."""
     return re.sub(r"^([A-Za-z]+:/+)?.*@", r"\1", uri)

@@ -1,7 +1,7 @@
-"""What can go wrong with Milvus.
+"""The errors of calls to Milvus.
 
-StoreError                 Milvus answered and refused a call
-├── StoreUnavailableError  nobody answers, or answers that Milvus cannot be used now
+StoreError                 Milvus answered and refused the call
+├── StoreUnavailableError  Milvus does not answer, or answers that it cannot be used now
 │   ├── StoreTimeoutError  Milvus did not answer in time
 │   └── FileInUseError     another process holds the Milvus Lite file
 └── CollectionGoneError    the collection does not exist
@@ -12,19 +12,19 @@ from mind.errors import MindError
 
 
 class StoreError(MindError):
-    """Milvus answered and refused a call."""
+    """Milvus answered and refused the call."""
 
     reason = "STORE_FAILED"
 
 
 class StoreUnavailableError(StoreError):
-    """Nobody answers, or answers that Milvus cannot be used now."""
+    """Milvus does not answer, or answers that it cannot be used now."""
 
     reason = "STORE_UNAVAILABLE"
 
 
 class StoreTimeoutError(StoreUnavailableError):
-    """Milvus was asked and did not answer in time. Asking again would only add to its load."""
+    """Milvus did not answer in time. A retry would only add to its load."""
 
 
 class FileInUseError(StoreUnavailableError):

@@ -1,8 +1,8 @@
-"""The private parts of pymilvus that we use, all of them in this file.
+"""The only file that uses private parts of pymilvus.
 
-Searches go over pymilvus' own channel as bytes (`mind.milvus.wire`): 0.13 ms of our time for 256 queries of 50 hits;
-the public client spends 14 to 46 ms. pymilvus documents neither that channel nor its generated messages, hence the cap
-on its version. `check` names what a version of pymilvus lacks.
+Searches use pymilvus' own channel and are sent as bytes (`mind.milvus.wire`). That takes 0.13 ms of CPU time for 256
+queries of 50 hits; the public client takes 14 to 46 ms. pymilvus does not document the channel or its generated
+messages, so pyproject.toml limits its version. `check` names what an installed version lacks.
 """
 
 from importlib.metadata import version
@@ -25,43 +25,43 @@ class UnfitPymilvusError(ImportError):
 
 
 def check() -> None:
-    """Raise UnfitPymilvusError if the installed pymilvus lacks something that we use; the message names it."""
+    """Raise UnfitPymilvusError if the installed pymilvus lacks something that we use. The message names it."""
     missing = [
         f"{owner.__name__}.{name}" for owner, names in _NEEDED.items() for name in names if not hasattr(owner, name)
     ]
     if missing:
         raise UnfitPymilvusError(
-            f"pymilvus {version('pymilvus')} lacks {', '.join(missing)}; install a version that pyproject.toml admits"
+            f"pymilvus {version('pymilvus')} lacks {', '.join(missing)}; install a version that pyproject.toml allows"
         )
 
 
 def stub(client: Any) -> Any:
-    """The blocking gRPC stub of a `MilvusClient`."""
+    """Return the blocking gRPC stub of a `MilvusClient`."""
     return client._get_connection()._stub
 
 
 def metadata(client: Any) -> list[tuple[str, str]]:
-    """gRPC metadata that names the Milvus database of a client."""
+    """Return the gRPC metadata that names the Milvus database of a client."""
     return [*client._generate_call_context().to_grpc_metadata()]
 
 
 async def aio_stub(client: Any) -> Any:
-    """The asyncio gRPC stub of an `AsyncMilvusClient`."""
+    """Return the asyncio gRPC stub of an `AsyncMilvusClient`."""
     return (await client._get_connection())._async_stub
 
 
 class Searches:
-    """The method Search of an `AsyncMilvusClient`, asked in bytes."""
+    """Sends searches as bytes over the channel of an `AsyncMilvusClient`."""
 
     def __init__(self) -> None:
-        """Nothing is connected yet."""
+        """Start without a channel. The first search takes the client's."""
         self._channel: Any = None
-        """Where `_method` belongs to; pymilvus makes a new channel when one of its own calls fails."""
+        """The channel that `_method` belongs to. pymilvus makes a new channel when one of its own calls fails."""
         self._method: Any = None
         self._metadata: tuple[tuple[str, str | bytes], ...] = ()
 
     async def ask(self, client: Any, request: bytes, more: tuple[tuple[str, str], ...]) -> bytes:
-        """Send a serialized SearchRequest, with more metadata; gives the serialized SearchResults."""
+        """Send a serialized SearchRequest with the additional metadata `more`. Return the serialized SearchResults."""
         channel = (await client._get_connection())._final_channel
         if channel is not self._channel:
             self._method, added = _search_method(channel)
@@ -70,9 +70,10 @@ class Searches:
 
 
 def _search_method(channel: Any) -> tuple[Any, tuple[tuple[str, str | bytes], ...]]:
-    """The method Search of a channel, and the metadata that pymilvus' interceptors would add to each call.
+    """Return the method Search of a channel, and the metadata that pymilvus' interceptors would add to each call.
 
-    They add the same to all. Run for each call, they cost a task: 2 to 3 % of the throughput of single users.
+    They add the same metadata to every call. Running them for each call creates a task, which takes 2 to 3 % of the
+    throughput of single-user requests.
     """
     method = channel.unary_unary(SEARCH)
     details = grpc.aio.ClientCallDetails(SEARCH, None, None, None, None)

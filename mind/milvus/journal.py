@@ -1,10 +1,12 @@
-"""The journal of an item collection, as plain data: what indexer and server agree on about changes after a build.
+"""The contract between indexer and server about the journal of an item collection, as plain data.
 
-Beside `items_<version>_<digest>` lies `changes_<version>_<digest>`, from the first change on: one row for every item
-that was changed, with the item's whole row as it is to be and the fields below; of a deleted one that the collection
-never had, absent values and a zero vector. A change is written there first, then applied to the item collection, then
-marked as applied. So the rows that a collection must hold are known at any time, give or take the changes that are
-pending, and what a killed process left can be completed. Knows nothing of Milvus.
+The journal of `items_<version>_<digest>` is the collection `changes_<version>_<digest>`. The first change creates it.
+It has one row for every changed item: the whole new row of the item, and the fields below. For a deleted item that the
+collection never had, the row has missing values and a zero vector.
+
+A change is first written to the journal, then applied to the item collection, then marked as applied. So the number of
+rows that the collection must hold is always known, except for pending changes, and the next command can complete what a
+killed one left. This module does not use Milvus.
 """
 
 from dataclasses import dataclass
@@ -17,51 +19,52 @@ UPSERT, DELETE = "upsert", "delete"
 KNOWN = "change_known"
 """BOOL: whether the model knows the item, so that the build inserted it."""
 APPLIED = "change_applied"
-"""BOOL: whether the item collection has the change."""
+"""BOOL: whether the change is applied to the item collection."""
 NAMES = "change_names"
-"""VARCHAR, JSON: names of the attributes that were changed since the build, ascending."""
+"""VARCHAR, JSON: the sorted names of the attributes that were changed since the build."""
 NEIGHBOURS = "change_neighbours"
-"""VARCHAR, JSON: `[[item_id, weight], ...]` that the vector was derived from; `[]` if from something else."""
+"""VARCHAR, JSON: `[[item_id, weight], ...]` that the vector was derived from; `[]` if it has another source."""
 CHANGED_AT = "change_at"
-"""VARCHAR: when, ISO 8601, UTC; texts order as times do."""
+"""VARCHAR: the time of the change, ISO 8601, UTC. These texts sort by time."""
 FIELDS = (OP, KNOWN, APPLIED, NAMES, NEIGHBOURS, CHANGED_AT)
-"""What a row of the journal has besides the fields of the item collection."""
+"""The fields of a journal row that the item collection does not have."""
 
 PENDING = f"{APPLIED} == false"
+"""The filter for changes that are not marked as applied, so the collection may have them or not."""
 DELETED = f'{OP} == "{DELETE}" or {PENDING}'
-"""Filters: what may or may not be in the collection yet, and which of the model's items it may lack."""
+"""The filter for items that the collection may lack."""
 
 _ITEMS, _CHANGES = "items_", "changes_"
 
 
 def journal_of(collection: str) -> str:
-    """Name of the journal of an item collection."""
+    """Return the name of the journal of an item collection."""
     return _CHANGES + collection.removeprefix(_ITEMS)
 
 
 def collection_of(name: str) -> str | None:
-    """The item collection that a journal belongs to; None if the name is not that of a journal."""
+    """Return the item collection that a journal belongs to, or None if the name is not that of a journal."""
     collection = _ITEMS + name.removeprefix(_CHANGES)
     return collection if name.startswith(_CHANGES) and is_item_collection(collection) else None
 
 
 @dataclass(frozen=True)
 class Changes:
-    """How many items of a collection differ from what was built."""
+    """How many items of a collection were added, changed and deleted since its build."""
 
     added: int = 0
-    """Items that the model does not know."""
+    """Number of added items. The model does not know them."""
     changed: int = 0
-    """Items of the model whose attributes are others."""
+    """Number of items of the model that have other attribute values now."""
     deleted: int = 0
-    """Items of the model that are gone."""
+    """Number of deleted items of the model."""
     pending_new: int = 0
-    """Items that the model does not know, and that may be there or not: their change is being applied."""
+    """Number of items that the model does not know and whose change is pending. The collection may have them or not."""
     pending_known: int = 0
-    """The same for items of the model."""
+    """Number of items of the model whose change is pending."""
 
     def rows(self, built: int) -> tuple[int, int]:
-        """The least and the most rows that a collection may hold of which `built` were inserted by its build."""
+        """Return the minimum and maximum number of rows of a collection whose build inserted `built` rows."""
         applied = built - self.deleted + self.added
         return applied - self.pending_known, applied + self.pending_new
 
@@ -73,10 +76,10 @@ COUNTED = {
     "pending_new": f"{KNOWN} == false and {PENDING}",
     "pending_known": f"{KNOWN} == true and {PENDING}",
 }
-"""The fields of `Changes`, and the filters by which the rows of a journal are counted for them."""
+"""For each field of `Changes`, the filter that counts its rows in a journal."""
 
 
 def rows_between(before: Changes, after: Changes, built: int) -> tuple[int, int]:
-    """What may be counted between two looks at the journal: a change may come at any time."""
+    """Return the minimum and maximum number of rows between two reads of the journal, as changes may come meanwhile."""
     least, most = zip(before.rows(built), after.rows(built), strict=True)
     return min(least), max(most)

@@ -1,4 +1,4 @@
-"""The options that tell where Milvus is and how to get in; the same in server and indexer."""
+"""The options for the address of Milvus and its credentials. They are the same in server and indexer."""
 
 import re
 from pathlib import Path
@@ -15,30 +15,30 @@ _TOGETHER = (
     ("milvus_client_key", "milvus_client_cert"),
     ("milvus_client_cert", "milvus_ca_cert"),
 )
-"""Options that need another one."""
+"""Pairs of options: the first one needs the second one."""
 
 
 class MilvusOptions(Options):
-    """Where Milvus is and how to get in."""
+    """The address of Milvus and the credentials for it."""
 
     panels: ClassVar = {"milvus_uri": "Milvus"}
 
     milvus_uri: str = "milvus.db"
-    """Milvus: a .db path (Milvus Lite, embedded) or http(s)://host:19530 (Standalone, Distributed)."""
+    """Address of Milvus: a .db path (Milvus Lite, embedded) or http(s)://host:19530 (Standalone, Distributed)."""
     milvus_token: SecretStr = SecretStr("")
-    """Token or user:password for Milvus. No flag, which would show in the process list."""
+    """Token or user:password for Milvus. It has no flag, because a flag is visible in the process list."""
     milvus_token_file: Path | None = None
-    """File with that token, read at start; without it, RECALL_MILVUS_TOKEN holds the token itself."""
+    """File with the token for Milvus, read at start. Alternatively, RECALL_MILVUS_TOKEN holds the token itself."""
     milvus_db_name: str = ""
-    """Milvus database; empty is the default one."""
+    """Milvus database. Empty is the default database."""
     milvus_ca_cert: Path | None = None
-    """PEM file that the certificate of an https:// Milvus is checked against; the system's authorities otherwise."""
+    """PEM file to check the certificate of an https:// Milvus against. The default is the system's authorities."""
     milvus_client_cert: Path | None = None
-    """PEM file with the certificate to show to Milvus (mutual TLS); needs its key and --milvus-ca-cert."""
+    """PEM file with the client certificate for mutual TLS. It needs --milvus-client-key and --milvus-ca-cert."""
     milvus_client_key: Path | None = None
-    """PEM file with the private key of that certificate."""
+    """PEM file with the private key of --milvus-client-cert."""
     milvus_server_name: str = ""
-    """Name in the certificate of Milvus, where it is not the host of --milvus-uri."""
+    """Name in the certificate of Milvus, if it differs from the host of --milvus-uri."""
 
     @model_validator(mode="after")
     def _usable(self) -> Self:
@@ -46,18 +46,20 @@ class MilvusOptions(Options):
         if not re.fullmatch(r".+\.db|https?://.+", self.milvus_uri):
             raise ValueError(f"milvus_uri is {uri!r}: expected a path that ends in .db, or http(s)://host:port")
         if self.milvus_token.get_secret_value() and self.milvus_token_file:
-            raise ValueError("milvus_token and milvus_token_file are both given: one is enough")
+            raise ValueError("milvus_token and milvus_token_file are both given; give only one of them")
         for name in ("milvus_ca_cert", "milvus_client_cert", "milvus_server_name"):
             if getattr(self, name) and not self.milvus_uri.startswith("https://"):
-                raise ValueError(f"{name} is {getattr(self, name)}: it goes with https://, milvus_uri is {uri!r}")
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}: it needs an https:// address, but milvus_uri is {uri!r}"
+                )
         for name, needed in _TOGETHER:
             if getattr(self, name) and not getattr(self, needed):
-                raise ValueError(f"{name} is {getattr(self, name)}, and {needed} is not given")
+                raise ValueError(f"{name} is {getattr(self, name)}, but {needed} is not given; give both")
         _ = self.milvus_secret
         return self
 
     def connection(self, timeout_s: float, wait_s: float = 3600) -> Connection:
-        """What the stores connect with; see `Connection` for the two times. Raises ConfigError."""
+        """Make the connection of these options. `Connection` documents the two times. Raises ConfigError."""
         return Connection(
             uri=self.milvus_uri,
             token=self.milvus_secret,
@@ -72,7 +74,7 @@ class MilvusOptions(Options):
 
     @property
     def milvus_secret(self) -> str:
-        """The token for Milvus, wherever it is from. Raises ConfigError."""
+        """The token for Milvus, from the variable or from the file. Raises ConfigError."""
         if self.milvus_token_file is None:
             return self.milvus_token.get_secret_value()
         try:
@@ -81,5 +83,7 @@ class MilvusOptions(Options):
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise ConfigError(f"milvus_token_file {self.milvus_token_file}: cannot be read: {reason}") from None
         if not token:
-            raise ConfigError(f"milvus_token_file {self.milvus_token_file}: has no token")
+            raise ConfigError(
+                f"milvus_token_file {self.milvus_token_file}: has no token; write the token into this file"
+            )
         return token

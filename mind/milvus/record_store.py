@@ -1,4 +1,4 @@
-"""The release records in Milvus, as the indexer reads and writes them (`mind.milvus.records`)."""
+"""Reads and writes the release records in Milvus for the indexer (`mind.milvus.records`)."""
 
 import json
 from collections.abc import Iterable
@@ -16,32 +16,41 @@ class RecordStore:
     """Reads and writes records. Every method raises StoreError."""
 
     def __init__(self, store: "Store") -> None:
-        """`store`: the connection."""
+        """Use the connection of `store`."""
         self._store = store
         self._is_open = False
 
     def items(self, names: Iterable[str]) -> dict[str, ItemRecord]:
-        """Records of item collections by name; unfinished builds and missing collections are left out."""
+        """Read the records of item collections, by name. Unfinished builds and missing collections are left out."""
         wanted = list(names)
         rows = self._rows(wanted)
         found = {name: item_record(rows.get(name), self._properties(name, rows)) for name in wanted}
         return {name: record for name, record in found.items() if record is not None}
 
     def users(self, names: Iterable[str]) -> list[UserVectors]:
-        """Records of collections of user vectors; those without one are left out."""
+        """Read the records of collections of user vectors. Collections without a record are left out."""
         wanted = list(names)
         rows = self._rows(wanted)
         found = (user_record(rows.get(name), self._properties(name, rows)) for name in wanted)
         return [record for record in found if record is not None]
 
     def write(self, name: str, record: ItemRecord | UserVectors) -> None:
-        """Write the record of a collection, in the place of the one before."""
+        """Write the record of a collection. It replaces the previous one."""
         self._open(create=True)
         row = {NAME: name, RECORD: record.to_json(), UNUSED: [0.0, 0.0]}
         self._store.upsert(RECORDS, [row])
 
+    def secure(self) -> None:
+        """Have Milvus write to disk what was written so far, so that it does not depend on Milvus' log.
+
+        Milvus limits how often a collection may be flushed, so this is for the end of a series of writes. Milvus Lite
+        writes at once.
+        """
+        if not self._store.connection.is_lite and self._open():
+            self._store.flush(RECORDS)
+
     def delete(self, name: str) -> None:
-        """Remove the record of a collection; none there is fine."""
+        """Delete the record of a collection. It is no error if there is none."""
         if self._open():
             with self._store.session.calling(f"delete the record of {name}"):
                 self._store.session.client.delete(
@@ -64,11 +73,11 @@ class RecordStore:
         return {row[NAME]: row[RECORD] for row in rows}
 
     def _properties(self, name: str, rows: dict[str, str]) -> dict[str, str]:
-        """What a version before this one wrote; not asked for where there is a row."""
+        """Read the properties that an earlier version wrote. A collection with a row does not need them."""
         return {} if name in rows else self._store.properties(name) or {}
 
     def _open(self, create: bool = False) -> bool:
-        """Bring the collection of records into memory, once; whether it is there."""
+        """Load the collection of records if it is not loaded yet. Return whether it exists."""
         if self._is_open:
             return True
         if RECORDS not in self._store.collections():

@@ -1,11 +1,11 @@
-"""Release records: what is known of a collection and must outlive any restart of Milvus.
+"""Release records: what each collection was built from, and when it was built and published.
 
-Milvus 2.3.5 forgets the last change of a collection's properties when it restarts (its issue 30144), so records are
-rows of a small collection, `release_records`, read under strong consistency: one row for each collection of items or of
-user vectors. Versions before this one kept them as properties; a collection without a row is described by these.
+A record must survive every restart of Milvus. Milvus 2.3.5 loses the last change of a collection's properties when it
+restarts (its issue 30144). So records are rows of a small collection, `release_records`, which is read under strong
+consistency. It has one row for each collection of items or of user vectors. Earlier versions of this project wrote
+properties; they are read for a collection that has no row.
 
-Publishing gives a collection the next release number. Releases are ordered by that number and not by a clock, which
-may be behind.
+A publish gives a collection the next release number. Releases are ordered by that number, because clocks may differ.
 """
 
 from collections.abc import Mapping
@@ -17,59 +17,59 @@ from mind.milvus.collection import Fingerprint
 from mind.milvus.users import UserVectors
 
 RECORDS = "release_records"
-"""The collection of records."""
+"""The name of the collection of records."""
 NAME = "collection_name"
-"""Its primary key, VARCHAR: the collection that a record describes."""
+"""VARCHAR, primary key: the collection that a record describes."""
 RECORD = "record"
 """VARCHAR: the record as JSON."""
 UNUSED = "unused"
-"""FLOAT_VECTOR of two zeros: a collection must have a vector."""
+"""FLOAT_VECTOR of two zeros. Milvus requires a vector field in every collection."""
 MAX_RECORDS = 16_384
-"""Rows that one query may give; Milvus refuses more."""
+"""Maximum number of rows that one query may return. Milvus refuses more."""
 MAX_NAME, MAX_RECORD = 255, 65_535
-"""Bytes of the two texts."""
+"""Maximum length of the name and of the record, in bytes."""
 
 Record = TypeVar("Record", bound=BaseModel)
 
 _FINGERPRINT, _BUILT_AT, _PUBLISHED_AT = "recall.fingerprint", "recall.built_at", "recall.published_at"
 _USER_VECTORS = "recall.user_vectors"
-"""Properties that versions before this one wrote."""
+"""The properties that earlier versions wrote."""
 
 
 class ItemRecord(BaseModel):
-    """What is known of an item collection whose build is finished."""
+    """The record of an item collection whose build is finished."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fingerprint: Fingerprint
     built_at: str
-    """When the build was verified, ISO 8601, UTC."""
+    """The time when the build was verified, ISO 8601, UTC."""
     published_at: str = ""
-    """When it was last released; empty if never, or if a rollback took the release back."""
+    """The time of the last release; empty if there was none, or if a rollback withdrew it."""
     release: int = 0
-    """Number of that release, from 1; 0 if never, or if a version before this one released it."""
+    """The number of that release, from 1; 0 if there was none, or if an earlier version of this project released it."""
 
     @property
     def published(self) -> bool:
-        """Whether it was released, and no rollback took that back."""
+        """Whether the collection was released and no rollback withdrew the release."""
         return bool(self.published_at)
 
     @property
     def order(self) -> tuple[int, str]:
-        """Orders releases from old to new. Those without a number came before all others, ordered by time."""
+        """The sort key of releases, from old to new. Releases without a number are older than those with one."""
         return self.release, self.published_at
 
     def to_json(self) -> str:
-        """What `item_record` reads."""
+        """Write the record as JSON, which `item_record` reads."""
         return self.model_dump_json()
 
 
 def item_record(text: str | None, properties: Mapping[str, str]) -> ItemRecord | None:
-    """The record of an item collection; None if its build did not finish.
+    """Read the record of an item collection. Return None if its build did not finish.
 
     Args:
-        text: its row; None if there is none.
-        properties: of the collection.
+        text: the JSON of its row; None if there is no row.
+        properties: the properties of the collection, which are read if there is no row.
     """
     if text is not None:
         return _parsed(ItemRecord, text)
@@ -84,7 +84,11 @@ def item_record(text: str | None, properties: Mapping[str, str]) -> ItemRecord |
 
 
 def user_record(text: str | None, properties: Mapping[str, str]) -> UserVectors | None:
-    """The record of a collection of user vectors, from its row or, without one, its properties; None without both."""
+    """Read the record of a collection of user vectors from its row or, without one, from its properties.
+
+    Returns:
+        None if there is neither.
+    """
     return _parsed(UserVectors, properties.get(_USER_VECTORS, "") if text is None else text)
 
 

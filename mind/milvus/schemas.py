@@ -1,4 +1,4 @@
-"""The contract as Milvus' schemas: of items, their journal, histories, user vectors and release records."""
+"""The schemas of our collections in Milvus: items, their journal, histories, user vectors and release records."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,30 +13,30 @@ from mind.milvus.records import UNUSED as UNUSED_OF_RECORDS
 from mind.milvus.users import HIST_ITEM, INTEREST_KEY, MAX_CAPACITY, MAX_KEY, UNUSED, UPDATED_AT, USER_KEY
 
 MAX_TEXT_BYTES = 65_535
-"""Longest VARCHAR, in bytes of UTF-8."""
+"""Maximum length of a VARCHAR, in bytes of UTF-8."""
 _JOURNAL = {OP: 64, KNOWN: None, APPLIED: None, NAMES: MAX_TEXT_BYTES, NEIGHBOURS: 4_096, CHANGED_AT: 64}
-"""Fields of the journal: bytes of a VARCHAR; None is BOOL."""
+"""The journal's own fields, with the maximum bytes of a VARCHAR; None is a BOOL."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """What an attribute of a collection can hold."""
+    """The type and the limits of an attribute in a collection."""
 
     type: str
-    """As in `Fingerprint.attributes`."""
+    """The Milvus type, as in `Fingerprint.attributes`."""
     max_length: int
-    """VARCHAR: most bytes of a value."""
+    """For VARCHAR: the maximum bytes of a value."""
     max_capacity: int
-    """ARRAY: most values."""
+    """For ARRAY: the maximum number of values."""
 
     @property
     def max_bytes(self) -> int:
-        """Bytes of the largest value."""
+        """The size of the largest value in bytes."""
         return max(self.max_length, 8) * max(self.max_capacity, 1)
 
 
 def items(dim: int, attributes: Mapping[str, Column]) -> Any:
-    """Schema of an item collection."""
+    """Return the schema of an item collection."""
     schema = _empty()
     schema.add_field(ITEM_ID, DataType.INT64, is_primary=True)
     schema.add_field(EMBEDDING, DataType.FLOAT_VECTOR, dim=dim)
@@ -46,7 +46,10 @@ def items(dim: int, attributes: Mapping[str, Column]) -> Any:
 
 
 def journal(described: Sequence[Mapping[str, Any]]) -> Any:
-    """Schema of the journal of an item collection: its fields, as Milvus describes them, and the journal's own."""
+    """Return the schema of the journal of an item collection.
+
+    It has the fields of the item collection, which `described` gives as Milvus describes them, and the journal's own.
+    """
     schema = _empty()
     for field in described:
         kind = {"datatype": field["type"], "is_primary": field.get("is_primary", False), **field["params"]}
@@ -59,7 +62,7 @@ def journal(described: Sequence[Mapping[str, Any]]) -> Any:
 
 
 def users() -> Any:
-    """Schema of the histories of remembered users."""
+    """Return the schema of the histories of remembered users."""
     schema = _empty()
     schema.add_field(USER_KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY)
     schema.add_field(HIST_ITEM, DataType.ARRAY, element_type=DataType.INT64, max_capacity=MAX_CAPACITY)
@@ -69,7 +72,7 @@ def users() -> Any:
 
 
 def user_vectors(dim: int) -> Any:
-    """Schema of the interest vectors of remembered users."""
+    """Return the schema of the interest vectors of remembered users."""
     schema = _empty()
     schema.add_field(INTEREST_KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY)
     schema.add_field(UPDATED_AT, DataType.INT64)
@@ -78,7 +81,7 @@ def user_vectors(dim: int) -> Any:
 
 
 def records() -> Any:
-    """Schema of the release records."""
+    """Return the schema of the release records."""
     schema = _empty()
     schema.add_field(NAME, DataType.VARCHAR, is_primary=True, max_length=MAX_NAME)
     schema.add_field(RECORD, DataType.VARCHAR, max_length=MAX_RECORD)
@@ -87,7 +90,7 @@ def records() -> Any:
 
 
 def columns(described: Sequence[Mapping[str, Any]]) -> dict[str, Column]:
-    """The attributes of an item collection, from its fields as Milvus describes them."""
+    """Return the attributes of an item collection, from its fields as Milvus describes them."""
     return {field["name"]: _column(field) for field in described if field["name"] not in (ITEM_ID, EMBEDDING)}
 
 
@@ -98,7 +101,7 @@ def _empty() -> Any:
 def _column(described: Mapping[str, Any]) -> Column:
     kind, params = DataType(described["type"]), described["params"]
     name = f"ARRAY<{DataType(described['element_type']).name}>" if kind == DataType.ARRAY else kind.name
-    longest = MAX_TEXT_BYTES if "VARCHAR" in name else 0  # Lite does not tell that of texts in arrays
+    longest = MAX_TEXT_BYTES if "VARCHAR" in name else 0  # Milvus Lite does not report the limit of texts in arrays
     return Column(name, int(params.get("max_length", longest)), int(params.get("max_capacity", 0)))
 
 

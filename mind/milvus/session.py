@@ -1,4 +1,4 @@
-"""A blocking connection to Milvus: what pymilvus or gRPC raise leaves here as a `StoreError` with one bounded line."""
+"""A blocking connection to Milvus. Errors of pymilvus and gRPC become a `StoreError` with one bounded line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,19 +15,19 @@ from mind.milvus.translation import explained
 
 
 class Session:
-    """A connection, and the one way to call pymilvus over it."""
+    """A connection to Milvus. Every call of pymilvus goes through `calling`."""
 
     def __init__(self, connection: Connection) -> None:
-        """Connect.
+        """Connect to Milvus.
 
         Raises:
-            StoreUnavailableError: nobody answers, the credentials are wrong, or the file cannot be opened.
+            StoreUnavailableError: Milvus does not answer, the credentials are wrong, or the file cannot be opened.
             FileInUseError: another process holds the file.
             ConfigError: a certificate cannot be read.
         """
         self.connection = connection
         self.timeout_s = connection.timeout_s
-        """Longest that one call may take."""
+        """Maximum time of one call."""
         try:
             with self.calling("connect"):
                 self.client = MilvusClient(uri=connection.uri, **connection.options())
@@ -39,12 +39,12 @@ class Session:
             raise
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.client.close()
 
     @contextmanager
     def calling(self, doing: str, slow: bool = False) -> Iterator[None]:
-        """Turn what a call raises into a StoreError that says what was tried, such as "load items_1"."""
+        """Turn the errors of a call into a StoreError that names what was tried, such as "load items_1"."""
         limit = f"{self.connection.wait_s:g} s (--wait-s)" if slow else f"{self.timeout_s:g} s (--timeout-s)"
         try:
             yield

@@ -1,4 +1,4 @@
-"""The few calls that the indexer makes to Milvus. Every call has a timeout and raises `StoreError`."""
+"""The calls that the indexer makes to Milvus. Every call has a timeout and may raise `StoreError`."""
 
 import logging
 import time
@@ -29,41 +29,41 @@ Row = dict[str, Any]
 
 _log = logging.getLogger(__name__)
 
-_BOUNDED = 2  # consistency level: what servers search with
+_BOUNDED = 2  # the consistency level of the searches of servers
 
 
 class Store:
     """A connection to Milvus. Use it as a context manager."""
 
     def __init__(self, connection: Connection) -> None:
-        """Connect. Raises what `Session` raises."""
+        """Connect to Milvus. Raises the errors of `Session`."""
         self.connection = connection
         self.session = Session(connection)
         self.records = RecordStore(self)
-        """What is known of collections (`mind.milvus.records`)."""
+        """The release records (`mind.milvus.records`)."""
         self._client = self.session.client
         self._timeout = connection.timeout_s
 
     def __enter__(self) -> "Store":
-        """The store itself."""
+        """Return the store itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.session.close()
 
     def version(self) -> str:
-        """What Milvus calls its version."""
+        """Return the version of Milvus."""
         with self.session.calling("ask for the version"):
             return str(self._client.get_server_version(timeout=self._timeout))
 
     def collections(self) -> list[str]:
-        """Names of all collections, ours and others."""
+        """List the names of all collections, including those of other programs."""
         with self.session.calling("list the collections"):
             return list(self._client.list_collections(timeout=self._timeout))
 
     def properties(self, name: str) -> dict[str, str] | None:
-        """Properties of a collection; None if there is no such collection."""
+        """Return the properties of a collection, or None if the collection does not exist."""
         with self.session.calling(f"describe {name}"):
             try:
                 return dict(self._client.describe_collection(name, timeout=self._timeout).get("properties") or {})
@@ -77,13 +77,13 @@ class Store:
         self.create_collection(name, schemas.items(dim, attributes))
 
     def columns(self, name: str) -> dict[str, Column]:
-        """The attributes of an item collection, the source of the vector among them."""
+        """Return the attributes of an item collection, including `vector_source`."""
         return schemas.columns(self._fields(name))
 
     def create_journal(self, collection: str) -> str:
-        """Make the journal of an item collection if it is not there, and load it; returns its name.
+        """Create the journal of an item collection if it does not exist, load it, and return its name.
 
-        It has the fields of the collection and its own. What an interrupted call left is completed.
+        An earlier call that was interrupted is completed.
         """
         name = journal_of(collection)
         if name not in self.collections():
@@ -97,7 +97,7 @@ class Store:
             self._client.create_collection(name, schema=schema, timeout=self._timeout)
 
     def open(self, name: str, vector: str, index_type: str = "FLAT", params: Params | None = None) -> None:
-        """Load a collection, and first give it an index if it has none: Milvus loads nothing without one."""
+        """Load a collection. If it has no index, create one first, because Milvus cannot load it without one."""
         with self.session.calling(f"list the indexes of {name}"):
             indexed = self._client.list_indexes(name, timeout=self._timeout)
         if not indexed:
@@ -109,30 +109,31 @@ class Store:
             return list(self._client.describe_collection(name, timeout=self._timeout)["fields"])
 
     def insert(self, name: str, rows: list[Row]) -> None:
-        """Add rows; a message must stay under 64 MiB."""
+        """Insert rows. They must fit into one message, which has at most 64 MiB."""
         with self.session.calling(f"insert into {name}"):
             self._client.insert(name, rows, timeout=self._timeout)
 
     def upsert(self, name: str, rows: list[Row]) -> None:
-        """Add rows, or replace those that are there; a message must stay under 64 MiB."""
+        """Insert rows, or replace rows with the same key. They must fit into one message, which has at most 64 MiB."""
         if rows:
             with self.session.calling(f"change {name}"):
                 self._client.upsert(name, rows, timeout=self._timeout)
 
     def delete(self, name: str, item_id: list[int]) -> None:
-        """Remove rows; those that are not there are no fault."""
+        """Delete rows by id. Ids without a row are ignored."""
         if item_id:
             with self.session.calling(f"delete rows of {name}"):
                 self._client.delete(name, ids=item_id, timeout=self._timeout)
 
     def rows(self, name: str, item_id: list[int] | str, limit: int = 0, first: bool = False) -> list[Row]:
-        """Whole rows of a loaded collection, by ascending id, all that was acknowledged before.
+        """Read whole rows of a loaded collection, by ascending id, under strong consistency.
 
         Args:
-            name: of the collection.
-            item_id: ids, of which those that are there are given; or a filter.
-            limit: most rows for a filter.
-            first: those with the smallest ids of all that pass the filter, maybe fewer than `limit`; else any.
+            name: the name of the collection.
+            item_id: a list of ids, of which missing ones are left out; or a filter.
+            limit: maximum number of rows for a filter.
+            first: whether to return the rows with the smallest ids that match the filter, possibly fewer than `limit`.
+                Otherwise any rows that match are returned.
         """
         chosen: dict[str, Any] = {"filter": item_id, "limit": limit} if isinstance(item_id, str) else {"ids": item_id}
         if first:
@@ -144,20 +145,21 @@ class Store:
         return sorted((dict(row) for row in found), key=lambda row: int(row[ITEM_ID]))
 
     def flush(self, name: str) -> None:
-        """Seal what was inserted."""
+        """Write all inserted rows to disk and seal their segments."""
         with self.session.calling(f"flush {name}", slow=True):
             self._client.flush(name, timeout=self.connection.wait_s)
 
     def segments(self, name: str) -> int:
-        """Parts that the flushed rows of a collection lie in; each has an index of its own, and all are searched."""
+        """Count the segments of a collection. Each segment has its own index, and a search visits all of them."""
         with self.session.calling(f"list the segments of {name}"):
             return len(self._client.list_persistent_segments(name, timeout=self._timeout))
 
     def join_segments(self, name: str, count: int) -> None:
-        """Make few large segments of all `count` rows; to be done before the embeddings are indexed.
+        """Join the segments of all `count` rows into few large ones. Call this before the embeddings are indexed.
 
-        Milvus joins segments by itself, but only those that have an index, and then indexes all anew beside the
-        searches, which takes as long as the first index did. So here is an index that costs nothing, for a moment.
+        Milvus joins segments by itself, but only after they have an index. Then it indexes the joined segments again
+        while searches run, which takes as long as the first index build. So this method gives the segments a FLAT
+        index, which costs nothing, joins them, and drops that index.
         """
         if self.connection.is_lite:
             return
@@ -168,8 +170,8 @@ class Store:
             self._compact(name)
         except StoreUnavailableError:
             raise
-        except StoreError as error:  # rights may forbid it, and a build does not depend on it
-            _log.warning("%s: segments could not be joined, so Milvus may do it later: %s", name, error)
+        except StoreError as error:  # the user may lack the right to compact, and the build can go on without it
+            _log.warning("%s: segments could not be joined; Milvus may join them later: %s", name, error)
         self.drop_index(name)
 
     def _compact(self, name: str) -> None:
@@ -177,16 +179,16 @@ class Store:
             job = self._client.compact(name, timeout=self._timeout)
 
         def completed() -> bool:
-            with self.session.calling(f"see how compacting {name} goes"):
+            with self.session.calling(f"ask for the progress of compacting {name}"):
                 return bool(self._client.get_compaction_state(job, timeout=self._timeout) != "Executing")
 
         try:
             _ask_until(completed, stop_after_delay(self.connection.wait_s))
         except RetryError as error:
-            raise StoreError(f"not done after {self.connection.wait_s:g} s (--wait-s)") from error
+            raise StoreError(f"compacting {name} is not done after {self.connection.wait_s:g} s (--wait-s)") from error
 
     def index(self, name: str, index_type: str, params: Params, count: int, on_progress: Callable[[int], None]) -> None:
-        """Index the embeddings and wait until all `count` rows are in; "Finished" alone comes too early."""
+        """Index the embeddings and wait until all `count` rows are indexed. Milvus reports "Finished" too early."""
         self.start_index(name, EMBEDDING, index_type, params)
         most, since = 0, time.monotonic()
 
@@ -195,7 +197,9 @@ class Store:
             with self.session.calling(f"describe the index of {name}"):
                 state = self._client.describe_index(name, EMBEDDING, timeout=self._timeout)
             if state["state"] == "Failed":
-                raise StoreError(f"{self.connection.shown}: {index_type} of {name} failed: Milvus gives no reason here")
+                raise StoreError(
+                    f"{self.connection.shown}: the {index_type} index of {name} failed; see the log of Milvus"
+                )
             on_progress(state["indexed_rows"])
             if state["indexed_rows"] > most:
                 most, since = state["indexed_rows"], time.monotonic()
@@ -205,34 +209,34 @@ class Store:
             _ask_until(indexed, lambda _: time.monotonic() - since > self.connection.wait_s)
         except RetryError as error:
             raise StoreError(
-                f"{self.connection.shown}: {index_type} of {name} has {most:,} of {count:,} rows and no more after "
-                f"{self.connection.wait_s:g} s (--wait-s)"
+                f"{self.connection.shown}: the {index_type} index of {name} has {most:,} of {count:,} rows and made no "
+                f"progress for {self.connection.wait_s:g} s (--wait-s)"
             ) from error
 
     def start_index(self, name: str, vector: str, index_type: str, params: Params) -> None:
-        """Have Milvus index a field of vectors, without waiting for it."""
+        """Start the index of a vector field, without waiting for it."""
         indexes = self._client.prepare_index_params()
         indexes.add_index(vector, index_name=vector, index_type=index_type, metric_type=METRIC, params=dict(params))
         with self.session.calling(f"index {name}"):
             self._client.create_index(name, indexes, timeout=self._timeout, sync=False)
 
     def load(self, name: str) -> None:
-        """Bring a collection into memory; searching and counting need it. Already loaded is fine."""
+        """Load a collection into memory, which searches and counts need. It may be loaded already."""
         with self.session.calling(f"load {name}", slow=True):
             self._client.load_collection(name, timeout=self.connection.wait_s)
 
     def release(self, name: str) -> None:
-        """Take a collection out of memory. Not loaded is fine."""
+        """Release a collection from memory. It is no error if it is not loaded."""
         with self.session.calling(f"release {name}"):
             self._client.release_collection(name, timeout=self._timeout)
 
     def drop_index(self, name: str) -> None:
-        """Remove the index of a collection that is not loaded. None there is fine."""
+        """Drop the index of a collection that is not loaded. It is no error if there is none."""
         with self.session.calling(f"drop the index of {name}"):
             self._client.drop_index(name, EMBEDDING, timeout=self._timeout)
 
     def count(self, name: str, filter_: str = "") -> int:
-        """Rows of a loaded collection that match, exactly."""
+        """Count the rows of a loaded collection that match a filter, exactly."""
         with self.session.calling(f"count {name}"):
             answer = self._client.query(
                 name, filter=filter_, output_fields=["count(*)"], consistency_level="Strong", timeout=self._timeout
@@ -240,7 +244,7 @@ class Store:
         return int(answer[0]["count(*)"])
 
     def changes(self, collection: str) -> Changes:
-        """What the journal of an item collection says; loads it if it is not."""
+        """Count the changes in the journal of an item collection. This loads the journal."""
         name = journal_of(collection)
         if name not in self.collections():
             return Changes()
@@ -250,7 +254,7 @@ class Store:
             return Changes(**dict(zip(COUNTED, counts, strict=True)))
 
     def vectors(self, name: str, item_id: Int64) -> dict[int, Float32]:
-        """Stored embeddings by item id; ids that are not there are left out."""
+        """Read the stored embeddings of items, by id. Missing items are left out."""
         with self.session.calling(f"read from {name}"):
             rows = self._client.query(
                 name, ids=item_id.tolist(), output_fields=[EMBEDDING], consistency_level="Strong", timeout=self._timeout
@@ -258,7 +262,7 @@ class Store:
         return {row[ITEM_ID]: np.asarray(row[EMBEDDING], np.float32) for row in rows}
 
     def search(self, name: str, queries: Float32, limit: int, params: Params) -> list[list[int]]:
-        """Item ids nearest to each query, best first. `queries`: [Q, D] float32."""
+        """Return the ids of the items nearest to each query, best first. `queries` is [Q, D] float32."""
         with self.session.calling(f"search {name}"):
             answer = self._client.search(
                 name,
@@ -272,9 +276,10 @@ class Store:
         return [list(hits.ids) for hits in answer]
 
     def search_columns(self, name: str, queries: Float32, limit: int, params: Params, filter_: str = "") -> Hits:
-        """What a server would get for a search: past pymilvus' objects, whose making takes longer than searching.
+        """Search as a server does, and return the hits in columns. `queries` is [Q, D] float32.
 
-        Safe from several threads. `queries`: [Q, D] float32.
+        This does not create pymilvus' result objects, which takes longer than the search. It may be called from
+        several threads.
         """
         request = Prepare.search_requests_with_expr(
             name,
@@ -297,7 +302,7 @@ class Store:
         )
 
     def alias(self) -> str | None:
-        """The collection that the release alias names; None without one."""
+        """Return the collection that the release alias points to, or None without an alias."""
         with self.session.calling(f"look up alias {ALIAS}"):
             try:
                 # DescribeAlias of 2.3.5 looks in the default database only
@@ -308,7 +313,7 @@ class Store:
                 raise
 
     def point_alias(self, name: str) -> None:
-        """Make the release alias name this collection, whatever it named: one that was dropped, too."""
+        """Point the release alias to a collection. The alias may point to another one, a dropped one, or not exist."""
         with self.session.calling(f"point alias {ALIAS} to {name}"):
             try:
                 self._client.alter_alias(name, ALIAS, timeout=self._timeout)
@@ -318,14 +323,15 @@ class Store:
                 self._client.create_alias(name, ALIAS, timeout=self._timeout)
 
     def drop_alias(self) -> None:
-        """Remove the release alias."""
+        """Drop the release alias."""
         with self.session.calling(f"drop alias {ALIAS}"):
             self._client.drop_alias(ALIAS, timeout=self._timeout)
 
     def drop(self, name: str) -> None:
-        """Remove a collection with its record and journal; the caller makes sure that it is not the released one.
+        """Drop a collection with its record and journal. The caller makes sure that it is not the released one.
 
-        The record goes first: one that outlived its collection would vouch for the next of that name.
+        The record is deleted first. Otherwise an interrupted drop could leave a record that the next collection of the
+        same name would inherit.
         """
         self.records.delete(name)
         for doomed in (name, journal_of(name)) if is_item_collection(name) else (name,):
@@ -334,7 +340,7 @@ class Store:
 
 
 def _ask_until(done: Callable[[], bool], stop: Callable[[RetryCallState], bool]) -> None:
-    """Ask ever more seldom whether Milvus is done. Raises RetryError."""
+    """Wait until `done` returns true, with pauses that grow to 2 s. Raises RetryError."""
     Retrying(
         retry=retry_if_result(lambda is_done: not is_done), wait=wait_exponential(multiplier=0.1, max=2), stop=stop
     )(done)

@@ -1,4 +1,4 @@
-"""Our error for an error of pymilvus or gRPC. Codes and messages were seen on Milvus 2.3.5 and Milvus Lite."""
+"""Turns errors of pymilvus and gRPC into ours. The codes and messages are those of Milvus 2.3.5 and Milvus Lite."""
 
 import re
 from typing import Any
@@ -24,16 +24,16 @@ _SILENT = re.compile(
     "|service not ready|(rate|request) limit exceeded|too many concurrent requests",  # retriable, says Milvus
     re.IGNORECASE,
 )
-"""Messages that say that nobody can answer now, under a code that means other things too."""
+"""Messages that mean that Milvus cannot answer now. Their codes also have other meanings."""
 
 
 def is_missing(error: MilvusException) -> bool:
-    """Whether Milvus says that a collection or an alias does not exist."""
+    """Return whether the error means that a collection or an alias does not exist."""
     return error.code in (NO_COLLECTION, NO_ALIAS)
 
 
 def kind_of(code: Any, message: str) -> type[StoreError]:
-    """What an error of Milvus means; `code` is Milvus' number or a `grpc.StatusCode`."""
+    """Return the type of our error for an error of Milvus. `code` is Milvus' number or a `grpc.StatusCode`."""
     if code in (NO_COLLECTION, NO_ALIAS):
         return CollectionGoneError
     # A Milvus that has just started says "not loaded" of collections that it is about to load.
@@ -42,11 +42,11 @@ def kind_of(code: Any, message: str) -> type[StoreError]:
 
 
 def translated(code: Any, message: str, filter_: str = "") -> StoreError | FilterError:
-    """Our error for an error of Milvus, for callers of the server: without addresses.
+    """Turn an error of Milvus into our error. The message has no addresses, because callers of the server see it.
 
     Args:
         code: Milvus' number, or a `grpc.StatusCode`.
-        message: what Milvus says.
+        message: the message of Milvus.
         filter_: the filter of the call, if it had one.
     """
     reason, kind = bounded(message), kind_of(code, message)
@@ -60,12 +60,12 @@ def translated(code: Any, message: str, filter_: str = "") -> StoreError | Filte
 
 
 def explained(error: BaseException, attempt: str, limit: str) -> StoreError:
-    """Our error for what pymilvus or gRPC raised during a blocking call.
+    """Turn an error of pymilvus or gRPC during a blocking call into our error.
 
     Args:
         error: a MilvusException or a gRPC error.
         attempt: what was tried, such as "localhost: cannot load items_1".
-        limit: the longest wait of the call, such as "30 s (--timeout-s)".
+        limit: the time limit of the call, such as "30 s (--timeout-s)".
     """
     rpc = error.__cause__ if isinstance(error.__cause__, grpc.Call) else error
     if isinstance(rpc, grpc.Call):
@@ -78,6 +78,6 @@ def explained(error: BaseException, attempt: str, limit: str) -> StoreError:
 
 
 def bounded(text: str) -> str:
-    """A message of Milvus as one line of limited length."""
+    """Shorten a message of Milvus to one line of limited length."""
     line = " ".join(text.split())
     return line if len(line) <= _LONGEST_REASON else line[: _LONGEST_REASON - 1] + "…"

@@ -41,78 +41,78 @@ class Users:
 
 
 class UserStore:
-    """The few verbs that encoding remembered users needs."""
+    """The calls that the encoding of remembered users needs. Every method may raise `StoreError`."""
 
     def __init__(self, store: Store) -> None:
-        """Every method raises what those of `Store` raise."""
+        """Use the connection of `store`."""
         self._store = store
         self._session = store.session
         self._milvus = store.session.client
         self._timeout = store.session.timeout_s
 
     def exists(self) -> bool:
-        """Whether users were ever remembered."""
+        """Return whether users were ever remembered."""
         return USERS in self._store.collections()
 
     def count(self) -> int:
-        """Remembered users, exactly; their collection is in memory afterwards."""
+        """Count the remembered users exactly. This loads their collection."""
         self._store.load(USERS)
         return self._store.count(USERS)
 
     def vectors(self) -> list[UserVectors]:
-        """All collections of vectors."""
+        """List the records of all collections of user vectors."""
         return self._store.records.users(filter(is_user_vectors, self._store.collections()))
 
     def open_vectors(self, wanted: UserVectors) -> UserVectors:
-        """Make a collection of vectors if it is not there, bring it into memory, and tell how far it is."""
+        """Create a collection of user vectors if it does not exist, load it, and return its record."""
         name = wanted.collection
         if name not in self._store.collections():
-            self._store.records.delete(name)  # of a collection that was dropped
+            self._store.records.delete(name)  # the record of a collection that was dropped
             self._store.create_collection(name, schemas.user_vectors(wanted.dim))
         self._store.open(name, EMBEDDING, *self._index_type())
         found = self._store.records.users([name])
-        if not found:  # its maker was cut short
+        if not found:  # the collection is new, or the process that made it was interrupted
             self._store.records.write(name, wanted)
         return found[0] if found else wanted
 
     def seal(self, vectors: UserVectors) -> None:
-        """Have everything that was written indexed; Milvus Lite searches exactly and has nothing to wait for."""
+        """Flush all vectors and wait for their index. Milvus Lite searches exactly, so nothing is done there."""
         if not self._store.connection.is_lite:
             self._store.flush(vectors.collection)
             self._store.index(vectors.collection, *self._index_type(), 0, lambda rows: None)
 
     def mark(self, vectors: UserVectors) -> None:
-        """Write down how far a collection of vectors is."""
+        """Write the record of a collection of user vectors."""
         self._store.records.write(vectors.collection, vectors)
 
     def since(self, updated_at: int, size: int) -> Iterator[Users]:
-        """All users written at a time or later, `size` at a time."""
+        """Read all users whose histories were written at a time or later, `size` users at a time."""
         fields = [USER_KEY, HIST_ITEM, UPDATED_AT]
         for rows in self._pages(USERS, f"{UPDATED_AT} >= {updated_at}", fields, size):
             yield _users(rows)
 
     def read(self, user_ids: Sequence[str]) -> Users:
-        """Users as they are now; those who are not remembered are left out."""
+        """Read users under strong consistency. Users who are not remembered are left out."""
         return _users(self._rows(USERS, USER_KEY, map(user_key, user_ids), [HIST_ITEM, UPDATED_AT], "Strong"))
 
     def updated_at(self, user_ids: Sequence[str]) -> dict[str, int]:
-        """When users were written, as of now; those who are not remembered are left out."""
+        """Read when users were last written, under strong consistency. Users who are not remembered are left out."""
         rows = self._rows(USERS, USER_KEY, map(user_key, user_ids), [UPDATED_AT], "Strong")
         return {user_id_of(row[USER_KEY]): row[UPDATED_AT] for row in rows}
 
     def encoded_at(self, vectors: UserVectors, user_ids: Sequence[str]) -> dict[str, int]:
-        """`updated_at` of the histories that the stored vectors were made from; users without vectors are left out."""
+        """Read the `updated_at` of the histories behind the stored vectors. Users without vectors are left out."""
         keys = interest_keys(user_ids, vectors.num_interests)
         rows = self._rows(vectors.collection, INTEREST_KEY, keys, [UPDATED_AT], "Bounded")
         return {user_id_of(row[INTEREST_KEY]): row[UPDATED_AT] for row in rows}
 
     def encoded(self, vectors: UserVectors, size: int) -> Iterator[list[str]]:
-        """All users who have vectors, those of `size` vectors at a time."""
+        """List all users who have vectors, in pages of `size` vectors."""
         for rows in self._pages(vectors.collection, f"{UPDATED_AT} >= 0", [INTEREST_KEY], size):
             yield list(dict.fromkeys(user_id_of(row[INTEREST_KEY]) for row in rows))
 
     def write_vectors(self, vectors: UserVectors, users: Users, interests: Float32) -> None:
-        """Store the [U, K, D] unit vectors of users, in the place of what was there."""
+        """Store the [U, K, D] unit vectors of users. They replace the previous ones."""
         rows, absent = vector_rows(users.user_ids, users.updated_at, interests)
         step = max(1, MAX_MESSAGE_BYTES // (MAX_KEY + 4 * vectors.dim))
         with self._session.calling(f"write into {vectors.collection}"):
@@ -121,11 +121,11 @@ class UserStore:
         self._delete(vectors.collection, absent)
 
     def delete_vectors(self, vectors: UserVectors, user_ids: Sequence[str]) -> None:
-        """Remove all vectors of users."""
+        """Delete all vectors of some users."""
         self._delete(vectors.collection, interest_keys(user_ids, vectors.num_interests))
 
     def compact(self, name: str) -> None:
-        """Begin to write what is left of a collection anew, without what was deleted."""
+        """Start the compaction of a collection, which removes deleted rows from disk."""
         with self._session.calling(f"compact {name}"):
             self._milvus.compact(name, timeout=self._timeout)
 

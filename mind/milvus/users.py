@@ -1,7 +1,8 @@
-"""What server and indexer agree on about remembered users in Milvus, as plain data.
+"""The contract between server and indexer about remembered users in Milvus, as plain data.
 
-Two kinds of collection. `users` holds histories and belongs to no model: it is the truth. `users_<model_version>` holds
-the interest vectors of these histories by one model; it can always be made anew. Knows nothing of Milvus itself.
+There are two kinds of collections. `users` holds the histories and does not depend on a model. `users_<model_version>`
+holds the interest vectors that one model computes from these histories; they can always be computed again. This module
+does not use Milvus.
 """
 
 import json
@@ -23,28 +24,28 @@ from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
 USERS = "users"
-"""The collection of histories."""
+"""The name of the collection of histories."""
 USER_KEY = "user_key"
-"""Its primary key, VARCHAR: `user_key(user_id)`."""
+"""VARCHAR, primary key of the histories: `user_key(user_id)`."""
 HIST_ITEM = "hist_item"
 """ARRAY<INT64>: external item ids, oldest first."""
 UPDATED_AT = "updated_at"
-"""INT64, in both kinds: milliseconds since 1970, by the clock of the server that wrote the history."""
+"""INT64: when the server wrote the history, in milliseconds since 1970. Both kinds of collections have it."""
 UNUSED = "unused"
-"""FLOAT_VECTOR of two zeros: a collection must have a vector."""
+"""FLOAT_VECTOR of two zeros. Milvus requires a vector field in every collection."""
 INTEREST_KEY = "interest_key"
-"""Primary key of the vectors, VARCHAR: `<user key>/<number of the interest>`."""
+"""VARCHAR, primary key of the vectors: `<user key>/<number of the interest>`."""
 
 MAX_USER_ID_BYTES = 128
-"""Of UTF-8."""
+"""Maximum length of a user id, in bytes of UTF-8."""
 MAX_KEY = 3 * MAX_USER_ID_BYTES + 3
-"""Characters of an `INTEREST_KEY`: escaped, a byte takes three, and an interest has at most two digits."""
+"""Maximum length of an `INTEREST_KEY`: an escaped byte takes three characters, and an interest has up to two digits."""
 MAX_CAPACITY = 4_096
-"""Ids that a Milvus ARRAY can hold."""
+"""Maximum number of ids in a Milvus ARRAY."""
 CLOCK_MARGIN_MS = 60_000
-"""How far the clocks of servers may be apart."""
+"""Maximum difference between the clocks of servers that we allow for."""
 HNSW = {"M": 16, "efConstruction": 128}
-"""Index of the vectors on a Milvus server; Milvus Lite searches exactly."""
+"""The index parameters of the vectors on a Milvus server. Milvus Lite searches exactly."""
 
 _NAME = re.compile(r"users_[0-9a-f]{12}")
 
@@ -52,70 +53,72 @@ Row = dict[str, Any]
 
 
 class UserVectors(BaseModel):
-    """What a collection of user vectors is."""
+    """The record of a collection of user vectors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_version: str
     """The model that encoded the histories."""
     num_interests: int
-    """K."""
+    """The number of interest vectors per user (K)."""
     dim: int
-    """Length of a vector."""
+    """The length of a vector (D)."""
     synced_from: int = 0
-    """All users as they were at this time, in ms since 1970, are in; 0: not even once."""
+    """The collection holds all users as they were at this time, in milliseconds since 1970; 0 if it never held all."""
 
     @property
     def collection(self) -> str:
-        """Its name."""
+        """The name of the collection."""
         return f"users_{self.model_version}"
 
     @property
     def complete(self) -> bool:
-        """Whether it ever held all users."""
+        """Whether the collection ever held all users."""
         return self.synced_from > 0
 
     def to_json(self) -> str:
-        """What `mind.milvus.records` reads."""
+        """Write the record as JSON, which `mind.milvus.records` reads."""
         return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
 
 
 def now_ms() -> int:
-    """The time as `UPDATED_AT` has it."""
+    """Return the current time in the unit of `UPDATED_AT`."""
     return int(time.time() * 1000)
 
 
 def is_user_vectors(name: str) -> bool:
-    """Whether a collection's name is one that `UserVectors.collection` gives."""
+    """Return whether a name has the form of `UserVectors.collection`."""
     return _NAME.fullmatch(name) is not None
 
 
 def user_key(user_id: str) -> str:
-    """The id escaped as in URLs: no quote, backslash or slash, so that it can stand in a Milvus expression."""
+    """Escape a user id as in a URL. The key has no quote, backslash or slash, so a Milvus expression can hold it."""
     return quote(user_id, safe="")
 
 
 def user_id_of(key: str) -> str:
-    """The user id of a user's or an interest's key."""
+    """Return the user id in the key of a user or of an interest."""
     return unquote(key.partition("/")[0])
 
 
 def interest_keys(user_ids: Sequence[str], num_interests: int) -> list[str]:
-    """Keys of all interests that the users may have."""
+    """List the keys of all interests that the users may have."""
     return [f"{user_key(user_id)}/{number}" for user_id in user_ids for number in range(num_interests)]
 
 
 def unit_interests(
     histories: Sequence[Int64], vocabulary: Vocabulary, encoder: Encoder, hyper_parameters: HyperParameters
 ) -> Float32:
-    """Interest vectors of unit length, so that an inner product of two is their cosine.
+    """Compute interest vectors of length 1, so that the inner product of two of them is their cosine.
 
     Args:
         histories: U arrays [n] int64 of external ids, oldest first.
-        vocabulary, encoder, hyper_parameters: of the model.
+        vocabulary: the vocabulary of the model.
+        encoder: the encoder of the model.
+        hyper_parameters: the hyper-parameters of the model.
 
     Returns:
-        [U, K, D] float32, zero where a user has no such interest.
+        [U, K, D] float32. The vector of an interest that a user does not have is zero.
     """
     offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])])
     item_id = np.concatenate([*histories, np.zeros(0, np.int64)])
@@ -127,12 +130,12 @@ def unit_interests(
 
 
 def vector_rows(user_ids: Sequence[str], updated_at: Sequence[int], vectors: Float32) -> tuple[list[Row], list[str]]:
-    """Rows to store and keys to remove, for the interests that a user does not have.
+    """Return the rows to store, and the keys to delete because the user does not have the interest.
 
     Args:
-        user_ids: U ids.
-        updated_at: U times of their histories.
-        vectors: [U, K, D] float32, as `unit_interests` gives them.
+        user_ids: U user ids.
+        updated_at: U times when the histories were written.
+        vectors: [U, K, D] float32, from `unit_interests`.
     """
     rows, absent = [], []
     present = np.any(vectors, axis=2)  # [U, K]
@@ -147,21 +150,21 @@ def vector_rows(user_ids: Sequence[str], updated_at: Sequence[int], vectors: Flo
 
 @dataclass(frozen=True)
 class StoredUser:
-    """What is remembered of a user."""
+    """A remembered user."""
 
     hist_item: Int64
     """[n] int64 external ids, oldest first."""
     updated_at: int
-    """Milliseconds since 1970."""
+    """When the history was written, in milliseconds since 1970."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The interests found by Q searches, in columns: those of search 0, nearest first, then those of search 1, ..."""
+    """The H interests that Q searches found, in columns: the hits of search 0, nearest first, then of search 1, ..."""
 
     keys: list[str]
-    """[H] interest keys; `user_id_of` tells whose they are."""
+    """[H] interest keys; `user_id_of` returns the user of a key."""
     scores: Float32
     """[H] float32, cosines."""
     lengths: Int64
-    """[Q] int64, hits of each search."""
+    """[Q] int64, the number of hits of each search."""

@@ -1,8 +1,8 @@
-"""A Milvus search on the wire: vectors to the bytes of a request, the bytes of an answer to columns.
+"""Writes the request of a Milvus search as bytes, and reads the bytes of the answer into arrays.
 
-Protobuf's Python objects would turn every hit into two Python objects; here arrays are read and written as they are.
-Field numbers are those of Milvus' public protocol (milvus.proto, schema.proto, common.proto); how fields become bytes
-is told at https://protobuf.dev/programming-guides/encoding/. Knows nothing of connections.
+Protobuf's Python classes would create two Python objects for every hit. This module copies arrays instead. The field
+numbers are those of Milvus' public protocol (milvus.proto, schema.proto, common.proto). For the encoding of fields, see
+https://protobuf.dev/programming-guides/encoding/. This module does not use connections.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ Ids = TypeVar("Ids", Int64, list[str])
 def write_search(
     collection: str, vectors: Float32, limit: int, filter_: str, params: tuple[tuple[str, Any], ...]
 ) -> bytes:
-    """A milvus.proto SearchRequest for the `limit` items nearest to each of the [Q, D] vectors, serialized."""
+    """Serialize a milvus.proto SearchRequest for the `limit` items nearest to each of the [Q, D] vectors."""
     queries, dim = vectors.shape
     header = _tag(3) + _varint(4 * dim)
     rows = np.empty((queries, len(header) + 4 * dim), np.uint8)
@@ -50,7 +50,7 @@ def write_search(
 
 @lru_cache(256)
 def _template(collection: str, limit: int, filter_: str, params: tuple[tuple[str, Any], ...]) -> bytes:
-    """All of a request but the vectors; the fields of a message may be joined like text."""
+    """Serialize a request without its vectors. Serialized fields may be appended to a message."""
     request = Prepare.search_requests_with_expr(
         collection,
         anns_field=EMBEDDING,
@@ -66,20 +66,23 @@ def _template(collection: str, limit: int, filter_: str, params: tuple[tuple[str
 
 
 def read_search(answer: bytes) -> tuple[Any, Hits]:
-    """The status and the hits of a serialized milvus.proto SearchResults.
+    """Read the status and the hits of a serialized milvus.proto SearchResults.
 
     Raises:
-        ValueError: it is no such message.
+        ValueError: the bytes are not such a message.
     """
     status, item_ids, scores, lengths = _read(answer, np.zeros(0, np.int64), _read_ids)
     return status, Hits(item_ids, scores, lengths)
 
 
 def read_key_search(answer: bytes) -> tuple[Any, list[str], Float32, Int64]:
-    """The same for a collection whose primary key is text: status, keys [H], scores [H], hits of each query [Q].
+    """Read a serialized SearchResults of a collection whose primary key is text.
+
+    Returns:
+        The status, the keys [H], the scores [H], and the number of hits of each query [Q].
 
     Raises:
-        ValueError: it is no such message.
+        ValueError: the bytes are not such a message.
     """
     return _read(answer, [], _read_keys)
 
@@ -120,7 +123,7 @@ def _read_keys(ids: memoryview) -> list[str]:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Number and content of every field that has bytes as its content; other fields are skipped."""
+    """Yield the number and the content of every field that contains bytes. Other fields are skipped."""
     position = 0
     while position < len(message):
         key, position = _one_varint(message, position)
@@ -141,7 +144,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _one_varint(message: memoryview, position: int) -> tuple[int, int]:
-    """A number and the position behind it."""
+    """Read a number. Return it and the position after it."""
     value = shift = 0
     while True:
         if position >= len(message):
@@ -155,7 +158,7 @@ def _one_varint(message: memoryview, position: int) -> tuple[int, int]:
 
 
 def _read_varints(packed: memoryview) -> Int64:
-    """Numbers of a packed repeated int64: seven bits a byte, the lowest first; the last byte is below 128."""
+    """Read a packed repeated int64: seven bits per byte, lowest first. The last byte of a number is below 128."""
     content = np.frombuffer(packed, np.uint8)
     end = np.flatnonzero(content < 0x80)
     if not len(end):

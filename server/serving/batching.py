@@ -47,7 +47,7 @@ class Waiting(Generic[Ask, Answer]):
     """When the caller stops waiting, on the clock of `time.perf_counter`; infinite without a deadline."""
     answer: asyncio.Future[Answer]
     """The answer, when it is there."""
-    arrived: float = field(default_factory=time.perf_counter)
+    arrived: float = field(default_factory=lambda: time.perf_counter())  # asked of the module, so that tests can set it
     """When it came, on the same clock."""
 
     @property

@@ -23,6 +23,7 @@ from clients.cli import app
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.canned_recall import INFO, CannedRecall, running
+from tests.waiting import wait_until
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "going away", ())
 TIMED_OUT = (grpc.StatusCode.DEADLINE_EXCEEDED, "too slow", ())
@@ -99,13 +100,6 @@ def start(target, files):
     for process in started:
         process.kill()
         process.communicate()
-
-
-def wait_until(true):
-    end = time.monotonic() + 60
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def parts_of(output):

@@ -11,7 +11,7 @@ def test_calls_are_spread_evenly_over_servers(tmp_path: Path) -> None:
     alone, together = slow(tmp_path, seconds=2)
     assert alone.shares == (1.0,)
     assert together.servers == SERVERS
-    assert together.shares == pytest.approx([1 / SERVERS] * SERVERS, abs=0.05)
+    assert together.shares == pytest.approx([1 / SERVERS] * SERVERS, abs=0.15)
     assert alone.refused == together.refused == 0
     shown = [list(column.cells) for column in table("", [alone, together]).columns]
     assert shown[0] == ["1", "3"]

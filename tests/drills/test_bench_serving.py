@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -34,11 +35,12 @@ def test_the_three_are_measured_side_by_side(milvus_server_uri: str, tmp_path: P
         ("floor", 1, "1"),
         ("ours", 1, "4"),
     ]
-    for row in results["closed"] + results["open"]:
+    assert all(set(row["outcomes"]) == {"OK"} for row in results["closed"])
+    answered = [row for row in results["open"] if "OK" in row["outcomes"]]  # a busy machine turns calls away
+    assert results["open"]
+    for row in results["closed"] + answered:
         assert row["recall"] > 0.99
         assert row["users_per_s"] > 0 and row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
-    assert all(set(row["outcomes"]) <= {"OK"} for row in results["closed"])
-    assert all("OK" in row["outcomes"] for row in results["open"])  # a busy machine may turn some away
     assert "<svg" in (tmp_path / "2000" / "latency.svg").read_text()
 
 
@@ -70,21 +72,34 @@ def test_an_empty_call_is_timed_on_both_sides() -> None:
 
 
 async def test_latency_counts_from_when_a_call_was_due() -> None:
+    at_once, most_at_once = 0, 0
+
     async def slow(body: bytes) -> bytes:
+        nonlocal at_once, most_at_once
+        at_once += 1
+        most_at_once = max(most_at_once, at_once)
+        if body == b"stop":
+            time.sleep(0.5)  # nothing can be sent meanwhile
         await asyncio.sleep(0.05)
+        at_once -= 1
         if body == b"odd":
             raise CallError("RESOURCE_EXHAUSTED")
         return b""
 
     run = Run(slow, [b"even", b"odd"])
     await run.closed(callers=2, seconds=0.2)
-    assert 3 <= run.outcomes["OK"] <= 4 and 3 <= run.outcomes["RESOURCE_EXHAUSTED"] <= 4
-    assert 0.05 <= np.median(run.latency_s) < 0.1
+    assert most_at_once == 2
+    assert 1 <= run.outcomes["OK"] <= 4 and 1 <= run.outcomes["RESOURCE_EXHAUSTED"] <= 4
+    assert min(run.latency_s) >= 0.05
 
     run = Run(slow, [b"even"])
     await run.open(calls_per_s=200, seconds=0.5, seed=0)
-    assert run.outcomes["OK"] == 100  # none waits for another
-    assert np.median(run.latency_s) < 0.15
+    assert run.outcomes["OK"] == 100
+    assert most_at_once > 2  # none waits for another
+
+    run = Run(slow, [b"stop", *[b"even"] * 99])
+    await run.open(calls_per_s=200, seconds=0.5, seed=0)
+    assert np.median(run.latency_s) > 0.2  # those that were due while nothing could be sent waited
 
 
 @asynccontextmanager

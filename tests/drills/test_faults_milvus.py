@@ -9,7 +9,7 @@ import pytest
 
 from server.errors import StoreTimeoutError, StoreUnavailableError
 from tests.conftest import remove_item_collections
-from tests.faults import milvus_damaged, milvus_killed, milvus_silent, releases
+from tests.faults import milvus_damaged, milvus_killed, milvus_restarts, milvus_silent, releases
 from tests.faults.ground import DIM, make_models, release
 from tests.faults.proxy import Proxy
 from tests.milvus_server import Milvus
@@ -75,3 +75,9 @@ async def test_a_count_heeds_its_time(milvus: Milvus, tmp_path: Path) -> None:
         proxy.go_on()
         assert await store.count(collection) == 50
         await store.close()
+
+
+@pytest.mark.timeout(600)
+def test_restarts_lose_nothing_of_a_release(milvus: Milvus, tmp_path: Path) -> None:
+    findings = milvus_restarts.drill(milvus, tmp_path, restarts=2, at=("build", "publish"))
+    assert findings.faults == []

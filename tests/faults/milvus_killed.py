@@ -15,9 +15,9 @@ import numpy as np
 import typer
 from pymilvus import MilvusClient
 
-from indexer.errors import IndexerError
 from mind.milvus.collection import EMBEDDING, ITEM_ID
 from mind.milvus.connection import Connection
+from mind.milvus.errors import StoreError
 from mind.milvus.store import Store
 from tests.faults.ground import DIM, Findings, make_models, own_milvus, release, say, serving, until_health
 from tests.faults.load import SETTLE_S, Answers, Load, begin
@@ -41,7 +41,7 @@ class Writer:
 
     def _write(self) -> None:
         vector = np.ones(DIM, np.float32)
-        with suppress(IndexerError):
+        with suppress(StoreError):
             while True:
                 ids = range(self.acknowledged, self.acknowledged + 50)
                 self._store.insert(_ROWS, [{ITEM_ID: item_id, EMBEDDING: vector} for item_id in ids])

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +32,7 @@ from mind.sequences import Int64
 from tests.faults.ground import Findings, make_models, own_milvus, say
 from tests.milvus_server import ROOT, Milvus
 
+COMMANDS = ("upsert", "delete", "build", "publish", "rollback", "prune")
 REMEMBERED = 20
 BACK_S, COMMAND_S = 180, 300
 """Longest wait for Milvus to answer again, and for a command."""
@@ -93,12 +94,12 @@ class Drill:
             Step(["prune", "--keep", "1"], (without, changes, True)),
         ]
 
-    def round(self, interrupted: bool, rng: random.Random, most: int) -> int:
-        """Run the steps, each with a restart before or during it if `interrupted`; gives the number of restarts."""
+    def round(self, at: Collection[str], rng: random.Random, most: int) -> int:
+        """Run the steps, with a restart before or during those of these names; gives the number of restarts."""
         restarts = 0
         for number, step in enumerate(self.steps()):
             name = step.words[0]
-            if not interrupted or restarts >= most:
+            if name not in at or restarts >= most:
                 started = time.monotonic()
                 self.findings.expect(self.run(step.words) == 0, f"{name} failed without a restart")
                 self.took_s[name] = time.monotonic() - started
@@ -155,6 +156,7 @@ class Drill:
 
     def _remember(self, item_id: Int64) -> None:
         with Store(Connection(self.milvus.uri)) as store:
+            store.drop(USERS)
             store.create_collection(USERS, schemas.users())
             store.open(USERS, UNUSED)
             history = item_id[:5].tolist()
@@ -191,16 +193,16 @@ class Drill:
         say(f"Milvus answers {time.monotonic() - started:.0f} s later")
 
 
-def drill(milvus: Milvus, directory: Path, restarts: int, seed: int = 0) -> Findings:
-    """One round without restarts, then rounds with one for each command."""
+def drill(milvus: Milvus, directory: Path, restarts: int, seed: int = 0, at: Collection[str] = COMMANDS) -> Findings:
+    """One round without restarts, then rounds with one for each of these commands."""
     findings, rng = Findings(), random.Random(seed)
     models = make_models(directory / "models", 3, items=300)
     run = Drill(milvus, directory, models, findings)
     run.prepare()
-    run.round(interrupted=False, rng=rng, most=0)
+    run.round((), rng, most=0)
     done = 0
     while done < restarts:
-        done += run.round(interrupted=True, rng=rng, most=restarts - done)
+        done += run.round(at, rng, most=restarts - done)
     findings.measured = {how: str(count) for how, count in sorted(run.how.items())}
     findings.expect(sum(run.how.values()) == restarts, f"{sum(run.how.values())} restarts instead of {restarts}")
     return findings

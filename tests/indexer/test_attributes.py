@@ -116,38 +116,58 @@ def test_lengths_are_counted_in_bytes_and_leave_room(tmp_path: Path) -> None:
     ("content", "options", "message"),
     [
         ("item_id,year\n10,1\n10,2\n", {}, "row 2: item_id 10 is in row 1 already"),
-        ("item_id,year\n10,1\nx1,2\n", {}, "row 2: item_id is 'x1', which is no INT64"),
+        ("item_id,year\n10,1\nx1,2\n", {}, "row 2: item_id is 'x1', which is not a valid INT64"),
         ("item_id,year\n10,1\n,2\n", {}, "row 2: item_id is empty"),
-        ("item_id,year\n9223372036854775808,1\n", {}, "row 1: item_id is '9223372036854775808', which is no INT64"),
+        (
+            "item_id,year\n9223372036854775808,1\n",
+            {},
+            "row 1: item_id is '9223372036854775808', which is not a valid INT64",
+        ),
         (
             "item_id,year\n-9223372036854775808,1\n",
             {},
-            "row 1: item_id is -9223372036854775808, ids begin at -2^63 + 1",
+            "row 1: item_id is -9223372036854775808, but the smallest item id is -2^63 + 1",
         ),
-        ("item_id,year\n1,1\n2,2\n", {}, "none of its 2 item ids, such as 1, is one of the model's"),
-        ("item_id,year\n10,1\n20,n/a\n", {"types": {"year": "INT64"}}, "row 2: year is 'n/a', which is no INT64"),
-        ("item_id,year\n10,nan\n", {"types": {"year": "DOUBLE"}}, "row 1: year is 'nan', which is no DOUBLE"),
-        ("item_id,year\n10,1\n", {"types": {"year": "INT"}}, "column year cannot be 'INT', only INT64, DOUBLE, BOOL"),
+        ("item_id,year\n1,1\n2,2\n", {}, "the model knows none of the 2 item ids, such as 1"),
+        (
+            "item_id,year\n10,1\n20,n/a\n",
+            {"types": {"year": "INT64"}},
+            "row 2: year is 'n/a', which is not a valid INT64",
+        ),
+        ("item_id,year\n10,nan\n", {"types": {"year": "DOUBLE"}}, "row 1: year is 'nan', which is not a valid DOUBLE"),
+        (
+            "item_id,year\n10,1\n",
+            {"types": {"year": "INT"}},
+            "column year cannot have the type 'INT'; the types are INT64, DOUBLE, BOOL",
+        ),
         ("item_id,year\n10,1\n", {"multi_valued": ["genres"]}, "has no column 'genres'; its columns are item_id, year"),
         ("sku,year\n10,1\n", {}, "has no column 'item_id'; its columns are sku, year"),
-        ("item_id\n10\n", {}, "has no column but 'item_id'"),
+        ("item_id\n10\n", {}, "the only column is 'item_id'"),
         ("item_id,a,a\n10,1,2\n", {}, "has 2 columns 'a'"),
-        ("item_id,release date\n10,1\n", {}, "column 'release date': Milvus takes letters, digits and underscores"),
+        (
+            "item_id,release date\n10,1\n",
+            {},
+            "column 'release date': a name in Milvus has letters, digits and underscores",
+        ),
         ("item_id,embedding\n10,1\n", {}, "column 'embedding': the name is reserved"),
         ("item_id,like\n10,1\n", {}, "column 'like': the name is reserved"),
         ("item_id,year\n10,1,2\n", {}, "line 2: expected 2 columns, found 3: '10,1,2'"),
         ("", {}, "the file is empty"),
         (f"item_id,{'y' * 200_000}\n10,1\n", {}, "cannot be read: field larger than field limit"),
-        (f"item_id,text\n10,a\n20,{'x' * 65_536}\n", {}, "row 2: text has 65,536 bytes, the limit is 65,535"),
-        ({"item_id": [10], "tags": [["a"] * 4097]}, {}, "row 1: tags has 4,097 values, the limit is 4,096"),
+        (f"item_id,text\n10,a\n20,{'x' * 65_536}\n", {}, "row 2: text has 65,536 bytes; the limit is 65,535"),
+        ({"item_id": [10], "tags": [["a"] * 4097]}, {}, "row 1: tags has 4,097 values; the limit is 4,096"),
         (
             {"item_id": [10, 20], "tags": [["a"], ["a", None]]},
             {},
-            "row 2: tags is ['a', None], which is no ARRAY<VARCHAR>",
+            "row 2: tags is ['a', None], which is not a valid ARRAY<VARCHAR>",
         ),
-        ({"item_id": [10, 20], "price": [1.0, float("inf")]}, {}, "row 2: price is inf, which is no DOUBLE"),
-        ({"item_id": ["10"], "year": [1]}, {}, "column item_id is string, item ids are INT64"),
-        ({"item_id": [10], "day": pa.array([0], pa.date32())}, {}, "column day is date32[day], an attribute is one of"),
+        ({"item_id": [10, 20], "price": [1.0, float("inf")]}, {}, "row 2: price is inf, which is not a valid DOUBLE"),
+        ({"item_id": ["10"], "year": [1]}, {}, "column item_id is string, but item ids must be 64-bit integers"),
+        (
+            {"item_id": [10], "day": pa.array([0], pa.date32())},
+            {},
+            "column day is date32[day], but an attribute is one of",
+        ),
     ],
 )
 def test_faults_name_row_value_and_limit(
@@ -174,7 +194,7 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
 
 
 def test_a_header_without_rows(tmp_path: Path) -> None:
-    with pytest.raises(AttributesError, match=r"items\.csv: a header and no rows"):
+    with pytest.raises(AttributesError, match=r"items\.csv: the file has no rows after the header"):
         read_attributes(write(tmp_path, "item_id,title\n"), ITEMS)
 
 

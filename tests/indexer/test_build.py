@@ -116,7 +116,10 @@ def test_a_live_collection_is_not_replaced_even_if_unfinished(milvus_uri: str, m
             build(store, model, Attributes(), index, on_progress=stop)
         (unfinished,) = item_collections(store)
         store.point_alias(unfinished.name)
-        with pytest.raises(RefusedError, match=f"{unfinished.name}: exists, but .* and is live"):
+        with pytest.raises(
+            RefusedError,
+            match=f"{unfinished.name}: a collection of this name exists, is live and has no release record",
+        ):
             build(store, model, Attributes(), index)
         assert store.alias() == unfinished.name
 
@@ -129,7 +132,7 @@ def test_an_index_that_finds_too_little_is_not_finished(tmp_path: Path, model: A
         (unfinished,) = item_collections(store)
         assert unfinished.state == "incomplete"
         assert str(caught.value).startswith(f"{unfinished.name}: IVF_FLAT finds 0.")
-        assert "the limit is 0.9 (--min-recall); raise --search-param nprobe=... above 1" in str(caught.value)
+        assert "the minimum is 0.9 (--min-recall); raise --search-param nprobe=... above 1" in str(caught.value)
 
 
 def test_building_again_holds_the_index_to_the_limit_of_now(tmp_path: Path, model: Artifact) -> None:
@@ -138,7 +141,9 @@ def test_building_again_holds_the_index_to_the_limit_of_now(tmp_path: Path, mode
         found = build(store, model, Attributes(), index, min_recall=0).recall
         assert 0.5 < found.recall < 0.99
         assert build(store, model, Attributes(), index, min_recall=found.recall).recall == found
-        with pytest.raises(VerificationError, match=r"IVF_FLAT finds 0\.\d+ .*, the limit is 0\.99 \(--min-recall\)"):
+        with pytest.raises(
+            VerificationError, match=r"IVF_FLAT finds 0\.\d+ .*, but the minimum is 0\.99 \(--min-recall\)"
+        ):
             build(store, model, Attributes(), index, min_recall=0.99)
         assert [collection.state for collection in item_collections(store)] == ["built"]
 
@@ -200,7 +205,8 @@ def test_joining_is_given_up_in_time(
         store.join_segments("items", 0)
         assert dropped == ["items"]
     release_lite(uri)
-    assert "could not be joined, so Milvus may do it later: not done after 0.5 s (--wait-s)" in caplog.text
+    late = "compacting items is not done after 0.5 s (--wait-s)"
+    assert f"could not be joined; Milvus may join them later: {late}" in caplog.text
 
 
 def test_an_index_is_waited_for_as_long_as_it_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +227,9 @@ def test_an_index_is_waited_for_as_long_as_it_grows(tmp_path: Path, monkeypatch:
         assert seen == [0, 50, 100, 120]
         store.create("more", 4, {})
         states(("InProgress", 0, 120), ("InProgress", 50, 70))
-        with pytest.raises(StoreError, match=r"FLAT of more has 50 of 120 rows and no more after 0.5 s \(--wait-s\)"):
+        with pytest.raises(
+            StoreError, match=r"the FLAT index of more has 50 of 120 rows and made no progress for 0.5 s \(--wait-s\)"
+        ):
             store.index("more", "FLAT", {}, 120, seen.append)
     release_lite(uri)
 
@@ -235,7 +243,7 @@ def test_a_collection_that_changed_afterwards_is_noticed(tmp_path: Path, model: 
         with pytest.raises(VerificationError, match=f"{name}: item 1007 has another vector"):
             check_contents(store, name, model.weights)
         client.delete(name, ids=[1000])
-        with pytest.raises(VerificationError, match=f"{name}: holds 299 rows, the model has 300 items"):
+        with pytest.raises(VerificationError, match=f"{name}: holds 299 rows, but the model has 300 items"):
             build_default(store, model)
 
 
@@ -261,5 +269,5 @@ def test_defaults_and_limits_of_the_index() -> None:
     hnsw = choose_index(False, None, {"M": 16}, {})
     assert (hnsw.type, hnsw.build_params) == ("HNSW", {"M": 16, "efConstruction": 200})
     assert hnsw.search_params == {"ef": 128}
-    with pytest.raises(RefusedError, match="ef=20: the check asks for 50 items"):
+    with pytest.raises(RefusedError, match="ef=20: ef must be at least 50"):
         choose_index(False, None, {}, {"ef": 20})

@@ -19,7 +19,7 @@ from indexer.commands.items import show_carried
 from indexer.errors import AttributesError, RefusedError, VerificationError
 from indexer.items.attributes import Attributes, read_attributes
 from indexer.items.carry_over import Carried
-from indexer.items.changes import Proposal, Summary, Upsert, delete, upsert
+from indexer.items.changes import ChangeSummary, Proposal, Upsert, delete, upsert
 from indexer.items.item_files import ItemFile
 from indexer.items.journal import Journal
 from indexer.rollout import rollout
@@ -74,7 +74,9 @@ class Released:
         pq.write_table(pa.table({"item_id": list(rows), EMBEDDING: lists}), self.directory / "vectors.parquet")
         return ItemFile(self.directory / "vectors.parquet", "item_id", {}, 16, 3)
 
-    def upsert(self, attributes: str = "", vectors: dict[int, list[float]] | None = None, bought: str = "") -> Summary:
+    def upsert(
+        self, attributes: str = "", vectors: dict[int, list[float]] | None = None, bought: str = ""
+    ) -> ChangeSummary:
         return upsert(
             self.journal,
             self.model,
@@ -84,7 +86,7 @@ class Released:
             quiet,
         )
 
-    def delete(self, *ids: int) -> Summary:
+    def delete(self, *ids: int) -> ChangeSummary:
         return delete(self.journal, np.array(ids), quiet)
 
     def item(self, item_id: int) -> Row | None:
@@ -309,7 +311,9 @@ def test_kill_9_between_a_change_and_its_mark(milvus_uri: str, tmp_path: Path) -
 def test_what_the_journal_does_not_explain_is_refused(lite: Released) -> None:
     lite.delete(1000, 1007)
     lite.store.delete(lite.collection, [1014])
-    with pytest.raises(VerificationError, match="holds 197 rows, the model has 200 items, with its journal 198 to 198"):
+    with pytest.raises(
+        VerificationError, match="holds 197 rows, but the model has 200 items, and its journal explains 198 to 198"
+    ):
         check_count(lite.store, lite.collection, 200)
     lite.upsert("", {5: [1.0] * 16})  # as many as there should be, and not the right ones
     lite.store.upsert(lite.collection, [(lite.item(5) or {}) | {"item_id": 6}])
@@ -320,18 +324,30 @@ def test_what_the_journal_does_not_explain_is_refused(lite: Released) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("item_id,colour\n1000,red\n", "column 'colour': the collection's attributes are year, genres, in_stock"),
+        (
+            "item_id,colour\n1000,red\n",
+            "the collection has no attribute 'colour'; its attributes are year, genres, in_stock",
+        ),
         ("id,year\n1000,1\n", "has no column 'item_id'; its columns are id, year"),
-        ("item_id,year\n1000,1999\n1007,new\n", "row 2: year is 'new', which is no INT64"),
+        ("item_id,year\n1000,1999\n1007,new\n", "row 2: year is 'new', which is not a valid INT64"),
         ("item_id,year\n1000,1\n5,1\n6,2\n1007,1\n1000,3\n", "row 5: item_id 1000 is in row 1 already"),
         ("item_id,year\n,1\n", "row 1: item_id is empty"),
-        ("item_id,year\nabc,1\n", "row 1: item_id is 'abc', which is no INT64"),
-        ("item_id,year\n9223372036854775808,1\n", "item_id is '9223372036854775808', which is no INT64"),
-        ("item_id,year\n-9223372036854775808,1\n", "row 1: item_id is -9223372036854775808, ids begin at -2^63 + 1"),
-        (f"item_id,genres\n1000,{'|'.join('x' * 17)}\n", "row 1: genres has 17 values, the collection takes 16"),
+        ("item_id,year\nabc,1\n", "row 1: item_id is 'abc', which is not a valid INT64"),
+        ("item_id,year\n9223372036854775808,1\n", "item_id is '9223372036854775808', which is not a valid INT64"),
+        (
+            "item_id,year\n-9223372036854775808,1\n",
+            "row 1: item_id is -9223372036854775808, but the smallest item id is -2^63 + 1",
+        ),
+        (
+            f"item_id,genres\n1000,{'|'.join('x' * 17)}\n",
+            "row 1: genres has 17 values; the limit of this collection is 16",
+        ),
         ("item_id,year,year\n1000,1,2\n", "has 2 columns 'year'"),
-        ("item_id,vector_source\n1000,trained\n", "column 'vector_source': the collection's attributes are"),
-        ("item_id,year\n", "a header and no rows"),
+        (
+            "item_id,vector_source\n1000,trained\n",
+            "the collection has no attribute 'vector_source'; its attributes are",
+        ),
+        ("item_id,year\n", "the file has no rows after the header"),
         (f"item_id,{'y' * 200_000}\n1000,1\n", "cannot be read: field larger than field limit"),
     ],
 )
@@ -355,11 +371,14 @@ def test_text_that_is_no_text_changes_nothing(lite: Released) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ({5: [1.0] * 15}, "row 1: embedding has 15 numbers, the model's have 16"),
+        ({5: [1.0] * 15}, "row 1: embedding has 15 numbers, but the vectors of the model have 16"),
         ({4: [1.0] * 16, 5: [float("nan")] * 16}, "row 2: embedding has NaN, empty or infinite values"),
         ({5: [1e300] * 16}, "row 1: embedding has NaN, empty or infinite values"),
         ({5: [None] * 16}, "row 1: embedding has NaN, empty or infinite values"),
-        ({5: [1.0] * 16, 1007: [1.0] * 16}, "item 1007 is one of the model's, whose vectors are as they were trained"),
+        (
+            {5: [1.0] * 16, 1007: [1.0] * 16},
+            "item 1007 is an item of the model, and such items keep their trained vectors",
+        ),
     ],
 )
 def test_bad_vectors_change_nothing(lite: Released, rows: dict[int, list[float]], message: str) -> None:
@@ -410,7 +429,7 @@ def test_no_more_of_the_catalogue_is_learnt_from_than_fits_in_memory(
 
     vectors = []
     for _ in range(2):
-        Upsert(Watched(lite.store, lite.collection), lite.model, Summary()).stage([Proposal(5, {"year": 2003})])
+        Upsert(Watched(lite.store, lite.collection), lite.model, ChangeSummary()).stage([Proposal(5, {"year": 2003})])
         vectors.append(lite.journal.rows([5])[5][EMBEDDING])
         lite.store.delete(lite.journal.name, [5])
     assert len(read) == 100 and read[:50] == read[50:] and max(read) > 2000
@@ -507,7 +526,7 @@ def test_values_of_the_new_build_that_were_replaced_are_counted(
 ) -> None:
     lite.upsert("item_id,year,genres\n1000,1999,War\n1007,1950,Comedy\n")  # built as 2000 and War, 2001 and Drama
     show_carried(carry(lite, load_artifact(make_artifact(lite.directory / "models", seed=1))))
-    assert "replaced   3 attribute values of the new build, by earlier upserts" in capsys.readouterr().out
+    assert "replaced   3 attribute values of the new build are replaced by earlier upserts" in capsys.readouterr().out
     lite.upsert("item_id,year\n1007,2001\n")  # what the next build says, so that it ends there
     assert carry(lite, load_artifact(make_artifact(lite.directory / "models", seed=2))).summary.replaced == 2
     assert lite.journal.rows([1007])[1007][NAMES] == '["genres"]'

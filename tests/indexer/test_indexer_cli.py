@@ -23,13 +23,13 @@ from mind.milvus.store import Store
 from mind.options import Options
 from server.settings import Settings
 from tests.artifacts import make_artifact
+from tests.commands import run_here
 from tests.releases import publish
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "indexer", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    """Run the command line in this process."""
+    return run_here("indexer", *arguments)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def test_the_life_of_two_releases(lite: str, tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         return result.stdout
 
-    assert "holds no item collection" in invoke("status")
+    assert "has no item collection" in invoke("status")
     attributes = ["--attributes", tmp_path / "items.csv", "--multi-valued", "tags", "--type", "year=DOUBLE"]
     output = invoke("build", "--artifact", tmp_path / "a", *attributes)
     assert "year DOUBLE, 2 of 120 items" in output
@@ -60,11 +60,11 @@ def test_the_life_of_two_releases(lite: str, tmp_path: Path) -> None:
     first = json.loads(invoke("status", "--format", "json"))[0]["collection"]
     assert f"python -m indexer publish {first}" in output
     refused = runner.invoke(app, ["publish", "--wait"])
-    assert (refused.exit_code, "--wait needs a --server" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "--wait needs at least one --server" in refused.stderr) == (2, True)
     assert json.loads(invoke("status", "--format", "json"))[0]["state"] == "built"
     assert f"live       {first}" in invoke("publish")
     assert "was live already" in invoke("build", "--artifact", tmp_path / "a", *attributes, "--publish")
-    assert f"before: {first}" in invoke("build", "--artifact", tmp_path / "b", "--publish")
+    assert f"previously {first}" in invoke("build", "--artifact", tmp_path / "b", "--publish")
     assert (invoke("count"), invoke("count", first)) == ("130\n", "120\n")
 
     listed = json.loads(invoke("status", "--format", "json"))
@@ -79,9 +79,9 @@ def test_the_life_of_two_releases(lite: str, tmp_path: Path) -> None:
     assert invoke("prune", "--keep", 0) == f"dropped    {second}\n"
     refused = runner.invoke(app, ["drop", first], input="n\n")
     assert (refused.exit_code, "not dropped" in refused.stderr) == (1, True)
-    assert "is live; publish another one first" in runner.invoke(app, ["drop", first, "--yes"]).stderr
+    assert "the collection is live; publish another one first" in runner.invoke(app, ["drop", first, "--yes"]).stderr
     assert invoke("drop", first, "--yes", "--allow-live") == f"dropped    {first}\n"
-    assert runner.invoke(app, ["count"]).stderr == "error: nothing is live; name the collection to count\n"
+    assert runner.invoke(app, ["count"]).stderr == "error: no collection is live; name the collection to count\n"
 
 
 def test_items_come_and_go_between_two_releases(lite: str, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_items_come_and_go_between_two_releases(lite: str, tmp_path: Path) -> No
     assert invoke("delete", "--ids-file", tmp_path / "gone.txt")[1:] == ["deleted 2 items"]
     assert invoke("delete", "--ids", "1007,77")[1:] == [
         "unchanged 1 items",
-        "unknown 1 items (77): not in the collection",
+        "unknown 1 items (77): they are not in the collection",
     ]
     assert invoke("count") == ["121"]
     first, changes = invoke("status")[1:]
@@ -135,8 +135,8 @@ def test_items_come_and_go_between_two_releases(lite: str, tmp_path: Path) -> No
         "added 1 items, vectors neighbours",
         "changed 1 items",
         "deleted 2 items",
-        "replaced 1 attribute values of the new build, by earlier upserts",
-        "left out 1 items (7): their vectors were given for the model before",
+        "replaced 1 attribute values of the new build are replaced by earlier upserts",
+        "left out 1 items (7): their vectors were given for the previous model",
     ]
     assert invoke("count") == ["120"]
 
@@ -172,7 +172,8 @@ def test_a_release_while_items_are_changed(
         patched.setattr(Journal, "apply", slow)
         late = runner.invoke(app, arguments)
         assert late.exit_code == 1
-        assert late.stderr == f"error: {second}: was released while {first} was changed; give the same command again\n"
+        again = f"run the same command again to change {second}"
+        assert late.stderr == f"error: {second} was released while this command changed {first}; {again}\n"
         assert runner.invoke(app, [*arguments, "--collection", first]).exit_code == 0  # it was named
     assert runner.invoke(app, arguments).exit_code == 0
     count = "121\n" if command == "upsert" else "119\n"
@@ -193,9 +194,9 @@ def test_changes_that_a_release_leaves_behind_are_told(
     invoke("delete", "--ids", "1000,1007")
     options = f"--carry-over {' '.join(models)} --milvus-uri {lite}"
     left = f"warning 0 items added or changed and 2 deleted in {first} were not carried over; "
-    told = f"{left}`python -m indexer publish {second} {options}` brings it along"
+    told = f"{left}`python -m indexer publish {second} {options}` carries them over"
     assert invoke("build", *models, "--publish")[-1] == told
-    assert invoke("rollback") == [f"live {first}, before: {second}"]
+    assert invoke("rollback") == [f"live {first}, previously {second}"]
     assert invoke("publish", second, *models)[1:] == [told]
     assert invoke("count") == ["120"]
     assert invoke(*shlex.split(told.partition("`python -m indexer ")[2].partition("`")[0]))[1] == "deleted 2 items"
@@ -205,9 +206,9 @@ def test_changes_that_a_release_leaves_behind_are_told(
     invoke("upsert", "--vectors", str(tmp_path / "new.csv"), *models)
     invoke("delete", "--ids", "1014")
     left = f"warning 1 items added or changed and 3 deleted in {second} were not carried over; "
-    assert invoke("rollback")[1:] == [f"{left}upsert and delete again what {first} lacks of it"]
+    assert invoke("rollback")[1:] == [f"{left}repeat those `upsert` and `delete` commands that {first} lacks"]
     assert invoke("publish", first, "--carry-over", *models)[0].startswith("carried nothing")  # so nothing else helps
-    assert invoke("publish", second, "--carry-over", *models)[-1] == f"live {second}, before: {first}"
+    assert invoke("publish", second, "--carry-over", *models)[-1] == f"live {second}, previously {first}"
 
 
 def test_a_printed_command_reaches_the_same_milvus(lite: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,8 +268,9 @@ def test_an_interrupt_is_one_line(silent_port: socket.socket) -> None:
 
 
 def test_a_lite_file_in_use_by_another_process(lite: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "indexer", "status", "--milvus-uri", lite]
     with Store(Connection(lite)):
-        result = run("status", "--milvus-uri", lite)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
     assert result.stderr.startswith(f"error: {lite}: another process holds this Milvus Lite file; stop it, or")
     assert f"milvus-lite server --host 127.0.0.1 --data-dir {lite}" in result.stderr
@@ -287,12 +289,12 @@ def test_a_lite_file_in_use_by_another_process(lite: str, tmp_path: Path) -> Non
         (
             ["status", "--milvus-uri", "http://h", "--milvus-ca-cert", "ca.pem"],
             1,
-            "--milvus-ca-cert is ca.pem: it goes with https://, --milvus-uri is 'http://h'",
+            "--milvus-ca-cert is ca.pem: it needs an https:// address, but --milvus-uri is 'http://h'",
         ),
         (
             ["status", "--milvus-uri", "https://h", "--milvus-client-key", "k"],
             1,
-            "--milvus-client-key is k, and --milvus-client-cert is not given",
+            "--milvus-client-key is k, but --milvus-client-cert is not given",
         ),
         (
             ["status", "--milvus-uri", "https://h", "--milvus-ca-cert", "{tmp}/ca.pem"],
@@ -307,21 +309,29 @@ def test_a_lite_file_in_use_by_another_process(lite: str, tmp_path: Path) -> Non
         (["status", "--milvus-token", "abc"], 1, "--milvus-token: a flag shows in the process list"),
         (["status", "--timeout-s", "0"], 1, "--timeout-s: Input should be greater than or equal to 0.1 (value: '0')"),
         (["build", "--artifact", "{tmp}"], 1, "holds no model"),
-        (["build", "--artifact", "{tmp}/a", "--search-param", "ef=9", "--index-type", "HNSW"], 1, "ef=9: the check"),
+        (
+            ["build", "--artifact", "{tmp}/a", "--search-param", "ef=9", "--index-type", "HNSW"],
+            1,
+            "ef=9: ef must be at least 50",
+        ),
         (["build", "--artifact", "{tmp}/a", "--attributes", "{tmp}/x.csv"], 1, "x.csv: cannot be read: No such file"),
         (["build", "--artifact", "{tmp}/a", "--index-param", "M"], 2, "'M': expected NAME=VALUE"),
-        (["build", "--artifact", "{tmp}/a", "--type", "year=INT64"], 2, "are about the columns of"),
+        (["build", "--artifact", "{tmp}/a", "--type", "year=INT64"], 2, "need --attributes, whose columns"),
         (["build"], 2, "--artifact"),
-        (["upsert"], 2, "one of --attributes, --interactions and --vectors"),
-        (["upsert", "--attributes", "{tmp}/x.csv"], 1, "nothing is live; name the collection to change: --collection"),
-        (["delete"], 2, "one of --ids and --ids-file is needed"),
-        (["delete", "--ids", "1", "--ids-file", "x"], 2, "one of --ids and --ids-file is needed"),
-        (["delete", "--ids", "1,x"], 1, "--ids: 'x' is no item id: an integer from -2^63 + 1 to 2^63 - 1"),
-        (["delete", "--ids", "1" * 5_000], 1, "is no item id: an integer from -2^63 + 1 to 2^63 - 1"),
-        (["delete", "--ids=-9223372036854775808"], 1, "'-9223372036854775808' is no item id"),
+        (["upsert"], 2, "at least one of --attributes, --interactions and --vectors"),
+        (
+            ["upsert", "--attributes", "{tmp}/x.csv"],
+            1,
+            "no collection is live; name the collection to change with --collection",
+        ),
+        (["delete"], 2, "give either --ids or --ids-file"),
+        (["delete", "--ids", "1", "--ids-file", "x"], 2, "give either --ids or --ids-file"),
+        (["delete", "--ids", "1,x"], 1, "--ids: 'x' is not an item id; ids are integers from -2^63 + 1 to 2^63 - 1"),
+        (["delete", "--ids", "1" * 5_000], 1, "is not an item id; ids are integers from -2^63 + 1 to 2^63 - 1"),
+        (["delete", "--ids=-9223372036854775808"], 1, "'-9223372036854775808' is not an item id"),
         (["delete", "--ids-file", "{tmp}/x.txt"], 1, "x.txt: cannot be read: No such file"),
-        (["delete", "--ids-file", "{tmp}/file.db"], 1, "file.db: line 1: 'not Milvus' is no item id"),
-        (["delete", "--ids", "1", "--collection", "items_x"], 1, "items_x: there is no such item collection"),
+        (["delete", "--ids-file", "{tmp}/file.db"], 1, "file.db: line 1: 'not Milvus' is not an item id"),
+        (["delete", "--ids", "1", "--collection", "items_x"], 1, "items_x: there is no item collection with this name"),
         (["publsh"], 2, "publsh"),
     ],
 )

@@ -58,11 +58,11 @@ def test_publish_and_roll_back_along_the_releases(milvus_uri: str) -> None:
         assert rollback(store) == Rollout(two, before=three)
         assert states(store) == {two: "live", one: "published", three: "built"}
         assert rollback(store, to=one) == Rollout(one, before=two)
-        with pytest.raises(NothingToDoError, match=f"{one} is live, and no release from before it is left"):
+        with pytest.raises(NothingToDoError, match=f"{one} is live, and no earlier release is left to return to"):
             rollback(store)
 
         publish(store, three)
-        with pytest.raises(RefusedError, match=f"{two}: was not published before {three}"):
+        with pytest.raises(RefusedError, match=f"{two}: was not published before the live collection {three}"):
             rollback(store, to=two)
         assert rollback(store) == Rollout(one, before=three)  # not two: its release was taken back
         assert store.alias() == one
@@ -72,15 +72,15 @@ def test_only_a_whole_collection_is_published(milvus_uri: str) -> None:
     with Store(Connection(milvus_uri)) as store:
         with pytest.raises(NothingToDoError, match="there is no finished collection to publish"):
             publish(store)
-        with pytest.raises(NothingToDoError, match="nothing is live"):
+        with pytest.raises(NothingToDoError, match="no collection is live"):
             rollback(store)
         unfinished = make_collection(store, 1, finished=False)
         short = make_collection(store, 2, rows=2)
         with pytest.raises(RefusedError, match=f"{unfinished}: its build did not finish"):
             publish(store, unfinished)
-        with pytest.raises(VerificationError, match=f"{short}: holds 2 rows, the model has 3 items"):
+        with pytest.raises(VerificationError, match=f"{short}: holds 2 rows, but the model has 3 items"):
             publish(store, short)
-        with pytest.raises(NothingToDoError, match="items_x: there is no such item collection"):
+        with pytest.raises(NothingToDoError, match="items_x: there is no item collection with this name"):
             publish(store, "items_x")
         assert store.alias() is None
         assert states(store) == {short: "built", unfinished: "incomplete"}
@@ -124,9 +124,9 @@ def test_drop_spares_the_live_one(milvus_uri: str) -> None:
     with Store(Connection(milvus_uri)) as store:
         live, other = make_collection(store, 1), make_collection(store, 2)
         store.point_alias(live)
-        with pytest.raises(RefusedError, match=f"{live}: is live; publish another one first"):
+        with pytest.raises(RefusedError, match=f"{live}: the collection is live; publish another one first"):
             drop(store, live, allow_live=False)
-        with pytest.raises(NothingToDoError, match="live: there is no such item collection"):
+        with pytest.raises(NothingToDoError, match="live: there is no item collection with this name"):
             drop(store, "live", allow_live=True)
         drop(store, other, allow_live=False)
         assert states(store) == {live: "live"}
@@ -141,3 +141,41 @@ def test_publish_after_somebody_dropped_the_live_one(milvus_uri: str) -> None:
         store.drop(live)  # a Milvus server keeps the alias, and admits no second one of its name
         assert publish(store, other) == Rollout(other, before=None)
         assert store.alias() == other
+
+
+def test_a_rollback_that_was_cut_short_is_completed_by_the_same_command(
+    milvus_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        one, two, three = (make_collection(store, number) for number in (1, 2, 3))
+        for name in (one, two, three):
+            publish(store, name)
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "point_alias", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                rollback(store)
+        assert states(store) == {three: "live", two: "published", one: "published"}
+        assert rollback(store).live == two  # and not one
+        assert states(store) == {two: "live", one: "published", three: "built"}
+
+
+def test_releases_are_ordered_by_their_numbers_whatever_the_clock_says(
+    milvus_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        one, two = (make_collection(store, number) for number in (1, 2))
+        publish(store, one)
+        monkeypatch.setattr("indexer.rollout.switch.now", lambda: "2001-01-01T00:00:00.000000+00:00")
+        publish(store, two)  # by a machine whose clock is years behind
+        assert rollback(store).live == one
+
+
+def test_a_rollback_that_is_refused_changes_nothing(milvus_uri: str) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        one, two, three = (make_collection(store, number) for number in (1, 2, 3))
+        for name in (one, two):
+            publish(store, name)
+        before = store.records.items([one, two, three])
+        with pytest.raises(RefusedError):
+            rollback(store, to=three)
+        assert store.records.items([one, two, three]) == before

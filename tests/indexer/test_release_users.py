@@ -122,7 +122,10 @@ def test_a_release_without_the_artifact_is_refused_where_users_are_remembered(wo
     with Store(Connection(world.uri)) as store:
         with pytest.raises(RefusedError, match=f"model {version} cannot be used"):
             encode_users(store, version, Models(world.artifacts / "nowhere"), lambda stage, done, total: None)
-        with pytest.raises(RefusedError, match=f"is model {world.first.model_version}, the collection needs {version}"):
+        with pytest.raises(
+            RefusedError,
+            match=f"this is model {world.first.model_version}, but the collection was built from {version}",
+        ):
             encode_users(
                 store, version, Models(world.artifacts / world.first.model_version), lambda stage, done, total: None
             )

@@ -3,7 +3,6 @@
 import hashlib
 import pickle
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from mind.import_paddlerec import main
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
 from mind.paddlerec.convert import count_popularity, read_item_ids
-from tests import ROOT
+from tests.commands import run_here
 
 layers, functional = paddle.nn, paddle.nn.functional
 K, L, D, ROWS = 4, 12, 16, 301
@@ -284,8 +283,7 @@ def test_layers_that_do_not_matter_can_be_ignored(tmp_path: Path, capsys: pytest
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-W", "error", "-m", "mind.import_paddlerec", *map(str, arguments)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    return run_here("mind.import_paddlerec", *arguments)
 
 
 def test_the_command(tmp_path: Path) -> None:

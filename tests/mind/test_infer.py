@@ -28,6 +28,7 @@ from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.canned_recall import INFO, CannedRecall, running
+from tests.commands import run_here
 from tests.server.test_metrics import sequences
 
 CANDIDATES = 8
@@ -50,8 +51,7 @@ class Data:
         return ["-m", str(ROOT / "mind" / "config.yaml"), *overrides]
 
     def infer(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-W", "error", "-m", "mind.infer", *self.options(), *arguments]
-        return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        return run_here("mind.infer", *self.options(), *arguments)
 
     def ask(self, address: str, output: Path, top_k: int) -> Path:
         """Write the lists of a service for the test users to a file, with our command-line client."""

@@ -1,8 +1,6 @@
 """The map of a model's items: what the file says is what the explorer page needs to put vectors on it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +8,14 @@ import pytest
 
 from mind.artifact import load_artifact
 from mind.plane import GRID, item_map
-from tests import ROOT
 from tests.artifacts import make_artifact
+from tests.commands import run_here
 
 
 def draw(directory: Path, *options: str) -> Path:
     """A map of the newest model under `directory`/artifacts, by the command."""
     output = directory / "map.json"
-    command = [
-        sys.executable,
-        "-m",
-        "mind.item_map",
-        "--artifact",
-        str(directory / "artifacts"),
-        "--output",
-        str(output),
-    ]
-    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_here("mind.item_map", "--artifact", directory / "artifacts", "--output", output, *options)
     assert done.returncode == 0, done.stderr
     assert "200 items" in done.stdout or options
     return output

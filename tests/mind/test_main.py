@@ -1,18 +1,16 @@
 """Bare `python -m mind` leads to the tools."""
 
 import subprocess
-import sys
 
 import pytest
 
 from mind.__main__ import TOOLS
 from tests import ROOT
+from tests.commands import run_here
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mind", *words], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
-    )
+    return run_here("mind", *words)
 
 
 @pytest.mark.parametrize("words", [(), ("--help",)])
@@ -30,4 +28,5 @@ def test_a_tool_given_as_an_argument_is_pointed_to() -> None:
     done = run("train", "-m", "mind/config.yaml")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: python -m mind takes no train: run `python -m mind.train`\n"
+    assert run("trian").stderr == "error: python -m mind takes no trian: did you mean `python -m mind.train`?\n"
     assert run("index").stderr == "error: python -m mind takes no index: `python -m mind` lists the tools\n"

@@ -277,11 +277,11 @@ def test_bombs_are_refused_before_they_grow(tmp_path: Path, monkeypatch: pytest.
         "more than 4 deep": b"\x80\x04}\x94" + text("x") + b"h\x00s.",
         "holds a NoneType": b"\x80\x04Nr\xff\xff\xff\xff.",
     }
-    started = time.perf_counter()
+    started = time.process_time()
     for message, content in bombs.items():
         with pytest.raises(DataError, match=message):
             read(tmp_path, content)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
     monkeypatch.setattr(pdparams, "MAX_OPERATIONS", 100)
     with pytest.raises(DataError, match="it has more than 100 operations"):
         read(tmp_path, b"\x80\x04" + b"]" * 200 + STOP)
@@ -291,10 +291,10 @@ def test_shared_dictionaries_do_not_multiply(tmp_path: Path) -> None:
     made: dict[str, Any] = {}
     for _ in range(3):
         made = {str(number): made for number in range(200)}
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(DataError, match="more than 100,000 entries"):
         read(tmp_path, pickle.dumps(made, 4))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mind.artifact import load_artifact
@@ -13,6 +12,8 @@ from mind.data.paddlerec import write_eval, write_train
 from mind.errors import ArtifactError
 from mind.train import app
 from tests import ROOT
+from tests.artifacts import make_artifact
+from tests.commands import run_here
 from tests.mind.test_training import clustered, held_out
 from tests.server.test_metrics import sequences
 
@@ -20,8 +21,14 @@ CONFIG = ROOT / "mind" / "config.yaml"
 
 
 def command(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own."""
     words = [sys.executable, "-W", "error", "-m", module, "-m", str(CONFIG), *arguments]
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+
+
+def here(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in this process."""
+    return run_here(module, "-m", str(CONFIG), *arguments)
 
 
 def overrides(directory: Path, **changes: object) -> list[str]:
@@ -39,13 +46,17 @@ def overrides(directory: Path, **changes: object) -> list[str]:
     return [word for key, value in keys.items() for word in ("-o", f"{key}={value}")]
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("data")
+def write_data(directory: Path) -> Path:
+    """Small data in PaddleRec's format, of users who click within groups of items; gives the directory."""
     write_train(directory / "train" / "train.txt", sequences(*clustered(300, 1)))
     write_eval(directory / "valid" / "valid.txt", held_out(40, 2))
     write_eval(directory / "test" / "test.txt", held_out(40, 3))
     return directory
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp("data"))
 
 
 def test_train_and_infer(data: Path, tmp_path: Path) -> None:
@@ -59,7 +70,7 @@ def test_train_and_infer(data: Path, tmp_path: Path) -> None:
     assert artifact.data["interactions"] == 3600 and set(artifact.data["files"]) == {"train.txt"}
     assert set(artifact.metrics["valid"]) >= {"recall@50", "ndcg@20", "hit_rate@50"}
 
-    again = command("mind.train", *overrides(data))
+    again = here("mind.train", *overrides(data))
     assert again.returncode == 0 and [p.name for p in (data / "artifacts").iterdir()] == [path.name]
 
     served = tmp_path / "served.jsonl"
@@ -76,29 +87,12 @@ def test_train_and_infer(data: Path, tmp_path: Path) -> None:
     assert all(name in infer.stdout for name in metrics)
 
     paddle = tmp_path / "paddle.json"
-    command("mind.infer", *overrides(data), "-top_n", "50", "--encoder", "paddle", "--json", str(paddle))
+    here("mind.infer", *overrides(data), "-top_n", "50", "--encoder", "paddle", "--json", str(paddle))
     assert json.loads(paddle.read_text())["metrics"]["MIND, exact search"] == metrics["MIND, exact search"]
 
 
 def models(directory: Path) -> list[str]:
     return [path.name for path in directory.iterdir() if path.is_dir()]
-
-
-def test_a_killed_run_goes_on_and_gives_the_same_model(data: Path, tmp_path: Path) -> None:
-    longer = {"runner__epochs": 6, "runner__checkpoint_interval_s": 0.001, "runner__print_interval": 1}
-    whole, killed = (overrides(data, runner__model_save_path=tmp_path / name, **longer) for name in ("whole", "killed"))
-    assert command("mind.train", *whole).returncode == 0
-    words = [sys.executable, "-m", "mind.train", "-m", str(CONFIG), *killed]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        while not process.stdout.readline().startswith("    2 "):  # epoch 2 is done, four are to come
-            assert process.poll() is None
-        process.kill()
-    assert models(tmp_path / "killed") == [] and list((tmp_path / "killed").glob("checkpoint-*.npz"))
-    resumed = command("mind.train", *killed)
-    assert "going on from" in resumed.stdout, resumed.stderr
-    assert models(tmp_path / "killed") == models(tmp_path / "whole")
-    assert not list((tmp_path / "killed").glob("*checkpoint-*"))
 
 
 def test_a_model_that_cannot_be_written_does_not_cost_its_training(
@@ -119,19 +113,6 @@ def test_a_model_that_cannot_be_written_does_not_cost_its_training(
     assert len(models(tmp_path)) == 1 and not list(tmp_path.glob("checkpoint-*"))
 
 
-def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
-    def epochs(name: str, *launcher: str) -> list[float]:
-        keys = overrides(data, runner__model_save_path=tmp_path / name, runner__epochs=3, hyper_parameters__dropout=0)
-        words = [sys.executable, *launcher, "mind/train.py", "-m", str(CONFIG), *keys]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        (version,) = models(tmp_path / name)
-        return [epoch["loss"] for epoch in load_artifact(tmp_path / name / version).metrics["epochs"]]
-
-    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log")]
-    np.testing.assert_allclose(epochs("two", *launcher), epochs("one"), rtol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -145,7 +126,7 @@ def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
 )
 def test_training_data_that_cannot_be_used(data: Path, tmp_path: Path, content: str, says: str) -> None:
     (tmp_path / "train.txt").write_text(content)
-    done = command("mind.train", *overrides(data, runner__train_data_dir=tmp_path))
+    done = here("mind.train", *overrides(data, runner__train_data_dir=tmp_path))
     assert done.returncode == 1
     assert says in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
@@ -155,7 +136,7 @@ def test_ids_beyond_2_to_the_62(tmp_path: Path, data: Path) -> None:
     big = 2**62
     rows = [[big + item % 7, big + (item + 1) % 7, -(big) - item % 7] for item in range(50)]
     write_train(tmp_path / "train" / "train.txt", sequences(*rows))
-    done = command("mind.train", *overrides(tmp_path, runner__valid_data_dir="null"))
+    done = here("mind.train", *overrides(tmp_path, runner__valid_data_dir="null"))
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "artifacts").iterdir()
     assert load_artifact(path).weights.item_id.max() == big + 6
@@ -171,19 +152,30 @@ def test_ids_beyond_2_to_the_62(tmp_path: Path, data: Path) -> None:
         ("mind.train", ["-o", "runner.model_save_path=/proc/models"], "/proc/models: models cannot be written there"),
         ("mind.train", ["-o", "runner.use_gpu=true"], "runner.use_gpu is true, but this Paddle has no GPU"),
         ("mind.infer", ["-o", "runner.model_save_path=/nowhere"], "/nowhere: holds no model"),
-        ("mind.infer", ["--candidates", "/nowhere"], "/nowhere: cannot be read: No such file"),
     ],
 )
 def test_one_clear_line_and_no_traceback(data: Path, module: str, arguments: list[str], says: str) -> None:
-    done = command(module, *overrides(data), *arguments)
+    done = here(module, *overrides(data), *arguments)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and says in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_candidates_must_cover_the_test_users(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("candidates", "says"),
+    [
+        ("/nowhere", "/nowhere: cannot be read: No such file"),
+        ("{tmp}/half.jsonl", "39 of 40 test users have no line, user 1 for one"),
+    ],
+)
+def test_candidates_must_be_there_and_cover_the_test_users(
+    data: Path, tmp_path: Path, candidates: str, says: str
+) -> None:
+    make_artifact(tmp_path / "artifacts")
     file = tmp_path / "half.jsonl"
     file.write_text('{"user_id": 0, "item_ids": [1]}\n')
-    done = command("mind.infer", *overrides(data), "--candidates", str(file))
+    options = overrides(data, runner__model_save_path=tmp_path / "artifacts")
+    done = here("mind.infer", *options, "--candidates", candidates.format(tmp=tmp_path))
     assert done.returncode == 1
-    assert "39 of 40 test users have no line, user 1 for one" in done.stderr
+    assert done.stderr.startswith("error: ") and says in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr

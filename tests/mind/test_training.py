@@ -1,9 +1,6 @@
 """Training learns what there is to learn, keeps the best epoch, and gives the same model for the same seed."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +16,6 @@ from mind.training.loop import Epoch, Trained, train
 from mind.training.parallel import Ranks
 from mind.training.sampler import TrainingSampler, log_frequency
 from mind.vocabulary import Vocabulary
-from tests import ROOT
 from tests.server.test_metrics import sequences
 
 GROUPS, PER_GROUP = 10, 20
@@ -136,21 +132,6 @@ def whole_and_resumed(file: Path) -> None:
     if ranks.leads:
         losses = [[epoch.loss for epoch in trained.epochs] for trained in (whole, resumed)]
         file.write_text(json.dumps({"losses": losses, "last_step": steps[-1]}))
-
-
-def test_two_processes_that_go_on_end_as_if_they_had_not_stopped(tmp_path: Path) -> None:
-    script, found = tmp_path / "script.py", tmp_path / "found.json"
-    script.write_text(f"from tests.mind.test_training import *\nwhole_and_resumed(Path({str(found)!r}))\n")
-    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log")]
-    root = ROOT
-    done = subprocess.run(
-        [sys.executable, *launcher, str(script)], cwd=root, env=os.environ | {"PYTHONPATH": str(root)},
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    how = json.loads(found.read_text())
-    whole, resumed = how["losses"]
-    assert whole == resumed and how["last_step"] == [2, 24, 24]
 
 
 def test_fewer_examples_than_processes_are_refused() -> None:

@@ -1,11 +1,6 @@
 """`python -m mind.tune`: the space is checked, trials are chosen on validation, and a search outlives its process."""
 
-import json
 import re
-import shlex
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import Pipe
@@ -15,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mind.artifact import load_artifact, newest_artifact
+from mind.artifact import load_artifact
 from mind.choice.search import Search
 from mind.choice.space import FIXED, Choice, Range, as_overrides, check_space, parse_space, unsearched
 from mind.choice.study import Outcome, Study, best_of
@@ -23,7 +18,8 @@ from mind.choice.trials import Blocked, EpochDone, Failed, Message, Pruned, Work
 from mind.config import Config, Effect, load_config, runner_keys
 from mind.data.paddlerec import write_eval, write_train
 from mind.errors import ArtifactError, ConfigError, DataError
-from tests.mind.test_train import CONFIG, ROOT
+from tests.commands import run_here
+from tests.mind.test_train import CONFIG
 from tests.mind.test_training import clustered, held_out
 from tests.server.test_metrics import sequences
 
@@ -306,10 +302,8 @@ def test_one_process_at_a_time_and_no_foreign_files(tmp_path: Path) -> None:
         Study(tmp_path, {}, SPACE, seed=1)
 
 
-@pytest.fixture(scope="module")
-def overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Tiny data; the test users do not exist, so nobody can read them."""
-    directory = tmp_path_factory.mktemp("data")
+def short_runs(directory: Path) -> list[str]:
+    """Write tiny data, and give the overrides that train on them; the test users do not exist, so nobody reads them."""
     write_train(directory / "train" / "train.txt", sequences(*clustered(300, 1)))
     write_eval(directory / "valid" / "valid.txt", held_out(40, 2))
     keys = {
@@ -320,6 +314,11 @@ def overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "train_batch_size": 64,
     }
     return [f"runner.{key}={value}" for key, value in keys.items()]
+
+
+@pytest.fixture(scope="module")
+def overrides(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    return short_runs(tmp_path_factory.mktemp("data"))
 
 
 def talk(connection: Connection, settings: Config, stop_after: int = 99) -> list[Message]:
@@ -355,34 +354,6 @@ def test_a_worker_trains_and_writes_the_model(tmp_path: Path, overrides: list[st
     assert not thread.is_alive()
 
 
-def test_kill_9_and_go_on(tmp_path: Path, overrides: list[str]) -> None:
-    save = f"runner.model_save_path={tmp_path}"
-    words = [sys.executable, "-W", "error", "-m", "mind.tune", "-m", str(CONFIG), "--trials", "2"]
-    words += [word for override in [*overrides, save] for word in ("-o", override)]
-    words += ["--space", f"{DIM}=[8, 16, 32]", "--space", f"{RATE}=0.001..0.02"]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as killed:
-        assert killed.stdout
-        for line in killed.stdout:
-            if line.startswith("#0"):
-                killed.send_signal(signal.SIGKILL)
-                break
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "1 of 2 trials are done, the best #0 with" in done.stdout and "#0 " in done.stdout
-    trials = tmp_path / "trials"
-    models = {path.parent.name for path in trials.glob("*/manifest.json")}
-    assert len(models) == 2 and all(model in done.stdout for model in models)
-    assert f"best: {trials}/" in done.stdout and "2 trials: 2 models" in done.stdout
-    assert all(isinstance(json.loads(line), dict) for line in (trials / "study.jsonl").read_text().splitlines())
-
-    with pytest.raises(ArtifactError, match="holds no model"):
-        newest_artifact(tmp_path)  # what `indexer build` and servers take
-    push = re.search(r"to serve it: python -m (mind\.models push .*)", done.stdout)
-    assert push
-    subprocess.run([sys.executable, "-m", *shlex.split(push[1])], cwd=ROOT, check=True, timeout=60)
-    assert newest_artifact(tmp_path).name in models
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -392,7 +363,6 @@ def test_kill_9_and_go_on(tmp_path: Path, overrides: list[str]) -> None:
     ],
 )
 def test_one_clear_line_and_no_traceback(tmp_path: Path, arguments: list[str], says: str) -> None:
-    words = [sys.executable, "-m", "mind.tune", "-m", str(CONFIG), "-o", f"runner.model_save_path={tmp_path}"]
-    done = subprocess.run([*words, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = run_here("mind.tune", "-m", CONFIG, "-o", f"runner.model_save_path={tmp_path}", *arguments)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and says in done.stderr
     assert "Traceback" not in done.stderr and list(tmp_path.iterdir()) == []

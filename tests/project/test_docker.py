@@ -7,14 +7,10 @@ import hashlib
 import importlib
 import os
 import re
-import shlex
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +24,6 @@ from clients.cli import app as client_app
 from indexer.options import Milvus, ServerOptions
 from mind.options import variable
 from server.settings import Settings
-from tests.artifacts import make_artifact
-from tests.bench.serving.world import free_port
 from tests.images import (
     DOCKER,
     DOCKERFILE,
@@ -38,12 +32,9 @@ from tests.images import (
     PORTS,
     PROJECT,
     ROOT,
-    Container,
     admitted,
-    build_wheel,
     copied,
     extras,
-    make_environment,
     needed,
     run,
     stages,
@@ -70,20 +61,6 @@ def variables(service: str) -> dict[str, str]:
 
 def gateway_settings() -> Any:
     return importlib.import_module("clients.gateway.settings").Settings
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Makes what an image has installed, once."""
-    directory = tmp_path_factory.mktemp("images")
-    (directory / "build").mkdir()
-    wheel = build_wheel(directory / "build")
-
-    def of(image: str) -> Path:
-        made = directory / image
-        return made if made.exists() else make_environment(image, wheel, made)
-
-    return of
 
 
 def test_dockerfile_is_clean() -> None:
@@ -296,32 +273,6 @@ def test_images_are_run_by_an_ordinary_user_and_are_labelled(image: str) -> None
     assert f"VERSION={PROJECT['version']}" in stages()["runtime"].of("ARG")
 
 
-@pytest.mark.parametrize("image", IMAGES)
-def test_what_an_image_installs_is_enough_for_what_it_runs(
-    image: str, environment: Callable[[str], Path], tmp_path: Path
-) -> None:
-    container = Container(image, environment(image), tmp_path, {}, {})
-    words = (
-        [[]]
-        if image != "trainer"
-        else [service["command"][:1] for service in DEMO["services"].values() if "<<" in service]
-    )
-    words = words if image != "trainer" else [["mind.prepare"], ["mind.train"]]
-    for command in words:
-        result = container.run(*stages()[image].entrypoint, *command, "--help")
-        assert result.returncode == 0, result.stderr
-        assert "usage" in result.stdout.lower()
-    modules = {
-        "server": "server.app, server.watching.tracing",
-        "server-gpu": "server.app, mind.paddle_encoder",
-        "indexer": "indexer.store, indexer.rollout.servers",
-        "gateway": "clients.gateway.app",
-        "trainer": "mind.training.loop",
-    }
-    result = container.run("python", "-c", f"import {modules[image]}")
-    assert result.returncode == 0, result.stderr
-
-
 def test_demo_is_prepared_and_trained_where_the_next_step_looks() -> None:
     commands = {name: service.get("command", []) for name, service in DEMO["services"].items()}
     config = yaml.safe_load((ROOT / "mind/config.yaml").read_text())["runner"]
@@ -332,66 +283,3 @@ def test_demo_is_prepared_and_trained_where_the_next_step_looks() -> None:
     assert f"/{config['model_save_path']}" in commands["indexer"]
     assert commands["trainer"][1:] == ["-m", "mind/config.yaml"]
     assert "mind/config.yaml mind/config.yaml" in stages()["trainer"].of("COPY")
-
-
-def test_commands_of_the_readme_parse(environment: Callable[[str], Path], tmp_path: Path) -> None:
-    text = (DOCKER / "README.md").read_text()
-    jobs = re.findall(r"run --rm indexer (\w[^`\n]*)", text)
-    assert jobs
-    for words in jobs:
-        container = Container("indexer", environment("indexer"), tmp_path, {}, {})
-        result = container.run(*stages()["indexer"].entrypoint, *shlex.split(words), "--help")
-        assert result.returncode == 0, words
-    for files in re.findall(r"docker compose ((?:--file \S+ )+)", text):
-        for file in re.findall(r"--file (\S+)", files):
-            assert (ROOT / file).is_file(), file
-    for target in re.findall(r"--target (\S+)", text):
-        assert target in IMAGES
-
-
-@contextmanager
-def started(container: Container, image: str, timeout_s: float = 30) -> Iterator[subprocess.Popen[str]]:
-    """An image's entry point, healthy by its own health check."""
-    health_check = stages()[image].health_check
-    assert container.run(*health_check).returncode != 0, "somebody else answers"
-    process = container.start(*stages()[image].entrypoint)
-    log = container.directory / "log.txt"
-    try:
-        deadline = time.monotonic() + timeout_s
-        while (healthy := container.run(*health_check)).returncode != 0 and time.monotonic() < deadline:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.1)
-        assert healthy.returncode == 0, log.read_text()
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_compose_builds_a_release_and_serves_it(
-    environment: Callable[[str], Path], tmp_path: Path, milvus_uri: str
-) -> None:
-    make_artifact(tmp_path / "artifacts")
-    ports = {name: free_port() for name in PORTS}
-    here = {"http://milvus:19530": milvus_uri, "/artifacts": str(tmp_path / "artifacts")}
-    for host in ("0.0.0.0", "127.0.0.1", "server"):
-        here |= {f"{host}:{number}": f"127.0.0.1:{ports[name]}" for name, number in PORTS.items()}
-    made: dict[str, Container] = {}
-    for service, image in OURS.items():
-        (tmp_path / service).mkdir()
-        made[service] = Container(image, environment(image), tmp_path / service, variables(service), here)
-
-    built = made["indexer"].run(*stages()["indexer"].entrypoint, *SERVICES["indexer"]["command"])
-    assert built.returncode == 0, built.stderr
-    assert "live " in built.stdout
-
-    with started(made["server"], "server") as server:
-        scrape = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{PORTS['metrics']}/metrics').read())"
-        assert "recall_serving 1.0" in made["server"].run("python", "-c", scrape).stdout
-        with started(made["gateway"], "gateway") as gateway:
-            ready = stages()["gateway"].health_check[-1].replace("/healthz", "/readyz")
-            assert made["gateway"].run("python", "-c", ready).returncode == 0
-            gateway.send_signal(signal.SIGTERM)
-            assert gateway.wait(timeout=30) in (0, -signal.SIGTERM)  # uvicorn ends by the signal it was sent
-        server.send_signal(signal.SIGTERM)
-        assert server.wait(timeout=30) == 0, (tmp_path / "server" / "log.txt").read_text()

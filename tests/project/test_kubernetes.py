@@ -264,7 +264,7 @@ def test_components_change_what_they_say(tmp_path: Path) -> None:
     name = metric["pods"]["metric"]["name"]
     adapter = yaml.safe_load((KUBERNETES / "components/queue-depth/adapter-values.yaml").read_text())
     assert adapter["rules"]["custom"][0]["seriesQuery"].startswith(f"{name}{{")
-    assert f'"{name}"' in (ROOT / "server" / "metrics.py").read_text()
+    assert f'"{name}"' in (ROOT / "server" / "watching" / "metrics.py").read_text()
     (server,) = containers(pods(resources)["recall-server"])
     assert server["image"] == f"mind-recall-server-gpu:{PROJECT['version']}"
     assert server["image"].removeprefix("mind-recall-").partition(":")[0] in IMAGES

@@ -16,11 +16,12 @@ from mind.errors import ConfigError
 from mind.options import flag, read, variable
 from server.options import load_settings
 from server.settings import Settings
+from tests.commands import run_here
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run a program in a process of its own."""
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=60)
+    """Run a program; `words` begin with -m."""
+    return run_here(*words[1:])
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_what_is_mistyped_is_exit_code_2_and_no_page_of_usage(words: list[str], 
 
 
 @pytest.mark.parametrize(
-    "program", ["server", "indexer", "clients", "clients.gateway", "mind.prepare", "mind.infer", "mind.models"]
+    "program", ["server", "indexer", "clients", "clients.gateway", "mind", "mind.prepare", "mind.infer", "mind.models"]
 )
 def test_every_program_tells_its_version(program: str) -> None:
     done = run("-m", program, "--version")
@@ -92,11 +93,13 @@ def test_the_indexer_takes_the_flags_and_commands_of_earlier_versions(
     monkeypatch.setattr(indexer.signal, "signal", lambda *_: None)
     lite = ["--milvus-uri", "milvus.db"]
     assert index("status", *lite, "--token-file", "/no").startswith("error: --milvus-token-file /no: cannot be read")
-    assert index("status", *lite, "--ca-cert=a.pem").startswith("error: --milvus-ca-cert is a.pem: it goes with https")
-    assert index("status", *lite, "--tls-server-name", "m").startswith("error: --milvus-server-name is m: it goes with")
+    assert index("status", *lite, "--ca-cert=a.pem").startswith("error: --milvus-ca-cert is a.pem: it needs an https")
+    assert index("status", *lite, "--tls-server-name", "m").startswith(
+        "error: --milvus-server-name is m: it needs an https"
+    )
     far = ["--milvus-uri", "https://milvus:19530", "--client-cert", "c.pem"]
-    assert "--milvus-client-cert is c.pem, and --milvus-client-key is not given" in index("status", *far)
-    assert "--milvus-client-cert is c.pem, and --milvus-ca-cert" in index("status", *far, "--client-key", "k.pem")
+    assert "--milvus-client-cert is c.pem, but --milvus-client-key is not given" in index("status", *far)
+    assert "--milvus-client-cert is c.pem, but --milvus-ca-cert" in index("status", *far, "--client-key", "k.pem")
     for name in ("tune", "choose-index"):
         chosen = index(name, *lite, "--db-name", "shop", "--artifact", str(tmp_path), "--histories", str(tmp_path))
         assert "Milvus Lite" in chosen

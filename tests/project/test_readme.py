@@ -16,6 +16,7 @@ from mind.config import HyperParameters, Optimizer, Runner
 from server.settings import Settings
 from tests import ROOT
 from tests.artifacts import make_artifact
+from tests.commands import run_here
 from tests.server.test_service import Server, running
 from tests.server.test_store import build
 
@@ -109,10 +110,7 @@ def test_every_option_that_a_page_uses_exists() -> None:
         else:
             continue
         if program not in helps:
-            done = subprocess.run(
-                [sys.executable, *program, "--help"], cwd=ROOT, capture_output=True, text=True, check=False,
-                env={"COLUMNS": "200", "PATH": "", "TERM": "dumb"},
-            )  # fmt: skip
+            done = run_here(*program[1:], "--help", env={"COLUMNS": "200", "TERM": "dumb"})
             assert done.returncode == 0, f"{' '.join(words)}:\n{done.stderr}"
             helps[program] = done.stdout
         for word in words:

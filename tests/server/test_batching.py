@@ -167,13 +167,9 @@ async def test_a_full_queue_turns_away_and_takes_again_when_it_is_empty() -> Non
     assert await worker.ask(3, users=50) == 6  # more than the limit, but nobody waits
 
 
-async def test_what_cannot_be_answered_in_time_is_turned_away_at_once() -> None:
+async def test_what_cannot_be_answered_in_time_is_turned_away_at_once(clock: list[float]) -> None:
     worker = Worker(max_batch_users=1)
-    first = worker.ask(0)
-    await asyncio.sleep(0.05)  # a user costs 50 ms, it learns
-    worker.open.set()
-    await first
-    worker.open.clear()
+    await answered_in(worker, clock, 0.05)
     busy = worker.ask(1)
     await settle()
     queue = [worker.ask(number) for number in range(2, 6)]

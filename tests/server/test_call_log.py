@@ -18,6 +18,7 @@ from server.watching.telemetry import SILENT, Telemetry
 from tests.server.test_processes import NO_MILVUS
 from tests.server.test_server import USER, failure, until_health
 from tests.server.test_service import running
+from tests.waiting import until
 from tests.watched_server import NOT_SERVING, SERVING, watched
 
 RECALL = recall_pb2.RecallRequest(users=[USER] * 2, top_k=5)
@@ -104,12 +105,12 @@ async def test_a_deadline_that_passes_has_a_line_and_a_caller_that_leaves_has_no
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with watched(tmp_path, SILENT) as server:
-        server.store.delay_s = 0.3
+        server.store.hold()
         call = server.recall.Recall(RECALL)
-        await asyncio.sleep(0.1)
+        await until(lambda: server.in_progress)
         call.cancel()
-        await failure(server.recall.Recall(RECALL, timeout=0.1))
-        await asyncio.sleep(0.1)
+        await failure(server.recall.Recall(RECALL, timeout=0.5))
+        await until(lambda: lines(caplog) and not server.in_progress)
     (line,) = lines(caplog)
     assert (line.status, line.reason, line.levelname) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "WARNING")
 

@@ -19,6 +19,7 @@ from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
 from tests.server.test_server import until_health
+from tests.waiting import until
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 DEGRADED = recall_pb2.USER_STATUS_DEGRADED
@@ -92,14 +93,15 @@ async def test_exclusions_and_own_statuses_are_kept(running: Running) -> None:
 
 
 async def test_each_caller_gets_it_before_its_own_deadline(running: Running) -> None:
-    running.store.delay_s = 2
+    running.store.hold()
     first = asyncio.create_task(running.ask(User(hist_item=[1000])))  # what comes next is answered together
-    await asyncio.sleep(0.1)
+    await until(lambda: running.store.held)
     patient = asyncio.create_task(running.ask(User(hist_item=[1007])))
     request = recall_pb2.RecallRequest(users=[User(hist_item=[1014])], top_k=5)
-    (hurried,) = (await running.recall.Recall(request, timeout=0.4)).results
+    (hurried,) = (await running.recall.Recall(request, timeout=2)).results
     assert (hurried.status, list(hurried.item_ids)) == (DEGRADED, POPULAR)
     assert not patient.done()
+    running.store.let_go()
     await asyncio.gather(first, patient)
 
 

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import grpc
@@ -14,6 +13,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.server.test_service import ROOT, Server, running
+from tests.waiting import wait_until
 
 NO_MILVUS = ("--milvus-uri", "http://127.0.0.1:1", "--processes", "2")
 
@@ -25,10 +25,7 @@ def pids(server: Server) -> list[int]:
 
 
 def wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 20
-    while psutil.pid_exists(pid):
-        assert time.monotonic() < deadline, f"process {pid} is still there"
-        time.sleep(0.05)
+    wait_until(lambda: not psutil.pid_exists(pid))
 
 
 def test_connections_are_spread_and_all_end_with_sigterm() -> None:

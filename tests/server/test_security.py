@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import pytest
@@ -308,8 +309,8 @@ def test_every_process_serves_tls(files: Files) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ("--tls-cert {cert}", "--tls-cert is {cert}, and --tls-key is not given"),
-        ("--tls-client-ca {ca}", "--tls-client-ca is {ca}, and --tls-cert is not given"),
+        ("--tls-cert {cert}", "--tls-cert is {cert}, but --tls-key is not given"),
+        ("--tls-client-ca {ca}", "--tls-client-ca is {ca}, but --tls-cert is not given"),
         ("--tls-cert {no} --tls-key {key}", "--tls-cert {no}: cannot be read: No such file or directory"),
         ("--tls-cert {key} --tls-key {key}", "--tls-cert {key}: is not PEM: it has no certificate"),
         ("--tls-cert {cert} --tls-key {cert}", "--tls-key {cert}: is not PEM: it has no private key"),
@@ -320,11 +321,14 @@ def test_every_process_serves_tls(files: Files) -> None:
         ("--tls-cert {torn} --tls-key {key}", "--tls-cert {torn}, --tls-key {key}: cannot be used"),
         ("--tls-cert {cert} --tls-key {locked}", "--tls-key {locked}: is protected by a password"),
         ("--tls-cert {cert} --tls-key {key} --tls-client-ca {torn}", "--tls-client-ca {torn}: cannot be used"),
-        ("--milvus-ca-cert {ca}", "--milvus-ca-cert is {ca}: it goes with https://, --milvus-uri is 'milvus.db'"),
+        (
+            "--milvus-ca-cert {ca}",
+            "--milvus-ca-cert is {ca}: it needs an https:// address, but --milvus-uri is 'milvus.db'",
+        ),
         ("--milvus-uri https://m --milvus-ca-cert {key}", "--milvus-ca-cert {key}: is not PEM"),
         (
             "--milvus-uri https://m --milvus-client-cert {cert} --milvus-client-key {key}",
-            "--milvus-client-cert is {cert}, and --milvus-ca-cert is not given",
+            "--milvus-client-cert is {cert}, but --milvus-ca-cert is not given",
         ),
         (
             "--milvus-uri https://m --milvus-ca-cert {ca} --milvus-client-cert {cert} --milvus-client-key {other_key}",
@@ -392,13 +396,13 @@ def test_an_address_is_shown_without_credentials(uri: str, shown: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def tls_in_front(uri: str, files: Files) -> AsyncIterator[int]:
-    """A port that takes TLS from those whom the authority knows, and hands on to Milvus what they say."""
+async def tls_in_front(uri: str, files: Files) -> AsyncIterator[str]:
+    """An address of the same database for callers with a certificate of the authority; passes on what they say."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(files.ca))
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(files.cert, files.key)
     context.set_alpn_protocols(["h2"])
-    host, port = uri.removeprefix("http://").split(":")
+    milvus = urlsplit(uri)
     writers: list[asyncio.StreamWriter] = []
     copies: list[asyncio.Task[None]] = []
 
@@ -410,14 +414,14 @@ async def tls_in_front(uri: str, files: Files) -> AsyncIterator[int]:
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        milvus_reader, milvus_writer = await asyncio.open_connection(host, int(port))
+        milvus_reader, milvus_writer = await asyncio.open_connection(milvus.hostname, milvus.port)
         writers.extend((writer, milvus_writer))
         for ends in ((reader, milvus_writer), (milvus_reader, writer)):
             copies.append(asyncio.create_task(copy(*ends)))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     try:
-        yield int(server.sockets[0].getsockname()[1])
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}{milvus.path}"
     finally:
         server.close()
         for writer in writers:
@@ -435,8 +439,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
     artifact = make_artifact(tmp_path / "artifacts")
     await asyncio.to_thread(publish_here, milvus_server_uri, tmp_path / "artifacts")
     files.write(files.authority.issue_cert("milvus.internal"))
-    async with tls_in_front(milvus_server_uri, files) as port:
-        uri = f"https://127.0.0.1:{port}"
+    async with tls_in_front(milvus_server_uri, files) as uri:
         store = item_store(uri, timeout_s=10, ca_cert=files.ca, server_name="milvus.internal", **pair(files.mine))
         name = await store.live_collection()
         assert name is not None
@@ -446,9 +449,8 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
         assert found.lengths.tolist() == [5, 5]
         await store.close()
     for wrong in (files.mine, ""), (None, "milvus.internal"), (others.mine, "milvus.internal"):
-        async with tls_in_front(milvus_server_uri, files) as port:  # pymilvus shares the connections to an address
+        async with tls_in_front(milvus_server_uri, files) as uri:  # pymilvus shares the connections to an address
             client_cert, server_name = wrong
-            uri = f"https://127.0.0.1:{port}"
             refused = item_store(uri, timeout_s=1, ca_cert=files.ca, server_name=server_name, **pair(client_cert))
             with pytest.raises(StoreUnavailableError, match=f"Milvus at {uri}"):
                 await refused.live_collection()

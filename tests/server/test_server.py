@@ -21,12 +21,14 @@ from mind.sequences import Int64
 from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
+from server.edge.door import CLOSING_S
 from server.edge.health import LIVENESS
 from server.errors import CollectionGoneError, ReleaseRefusedError, StoreError, StoreTimeoutError, StoreUnavailableError
 from server.release import Releases
 from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
+from tests.waiting import PATIENCE_S, until
 
 TOKEN = "correct horse battery"
 USER = recall_pb2.User(hist_item=[1000, 1007])
@@ -42,6 +44,11 @@ class Running:
     admin: Any
     health: Any
     collection: str
+
+    @property
+    def in_progress(self) -> int:
+        """Requests that the server has let in."""
+        return self.server._door.in_progress
 
 
 Start = Callable[..., Awaitable[Running]]
@@ -86,11 +93,9 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
 
 
 async def until_health(health: Any, wanted: int) -> None:
-    for _ in range(100):
-        if (await health.Check(health_pb2.HealthCheckRequest())).status == wanted:
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"health never became {wanted}")
+    async with asyncio.timeout(PATIENCE_S):
+        while (await health.Check(health_pb2.HealthCheckRequest())).status != wanted:
+            await asyncio.sleep(0.02)
 
 
 def bearer(token: str) -> dict[str, Any]:
@@ -229,22 +234,22 @@ async def test_what_is_no_message_is_refused(start: Start, caplog: pytest.LogCap
 
 async def test_overload_turns_callers_away_and_says_when_to_come_back(start: Start) -> None:
     running = await start(max_concurrent_requests=2)
-    running.store.delay_s = 0.3
+    running.store.hold()
     request = recall_pb2.RecallRequest(users=[USER], top_k=5)
     accepted = [asyncio.ensure_future(running.recall.Recall(request)) for _ in range(2)]
-    await asyncio.sleep(0.1)
+    await until(lambda: running.in_progress == 2)
     code, reason, message, details = await failure(running.recall.Recall(request))
     assert (code, reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
     assert "2 requests are in progress" in message
     assert details[1].retry_delay.ToMilliseconds() == 50
+    running.store.let_go()
     assert all(len(answer.results) == 1 for answer in await asyncio.gather(*accepted))
-    running.store.delay_s = 0
     assert (await running.recall.Recall(request)).results  # room again
 
 
 async def test_the_callers_deadline_is_kept(start: Start) -> None:
     running = await start()
-    running.store.delay_s = 1
+    running.store.hold()
     request = recall_pb2.RecallRequest(users=[USER], top_k=5)
     code, *_ = await failure(running.recall.Recall(request, timeout=0.1))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -287,7 +292,7 @@ async def test_a_defect_is_internal_and_says_nothing_of_the_inside(
 
 async def test_before_the_first_release_everything_says_why(start: Start) -> None:
     running = await start(published=False)
-    await asyncio.sleep(0.1)
+    await until(lambda: running.server.releases.refused)
     for call in (
         running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5)),
         running.recall.CountItems(recall_pb2.CountItemsRequest()),
@@ -322,11 +327,13 @@ async def test_is_alive_whatever_milvus_does(start: Start) -> None:
 async def test_old_connections_are_replaced_and_no_call_is_lost(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     running = await start(max_connection_age_s=0.05, access_log=True)
-    for _ in range(60):
-        await running.recall.CountItems(recall_pb2.CountItemsRequest(), timeout=5)
-        await asyncio.sleep(0.01)
-    peers = {record.peer for record in caplog.records if record.name == "server.edge.calls"}
-    assert len(peers) >= 4
+
+    def peers() -> set[str]:
+        return {record.peer for record in caplog.records if record.name == "server.edge.calls"}
+
+    async with asyncio.timeout(PATIENCE_S):
+        while len(peers()) < 4:
+            await running.recall.CountItems(recall_pb2.CountItemsRequest())
 
 
 async def test_who_watches_health_does_not_hold_up_the_end(start: Start) -> None:
@@ -411,7 +418,7 @@ async def test_health_follows_a_dropped_collection_until_the_next_release(start:
 async def test_a_lost_alias_does_not_stop_serving(start: Start) -> None:
     running = await start()
     running.store.alias = None
-    await asyncio.sleep(0.2)
+    await until(lambda: running.server.releases.refused)
     await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
     info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
     assert "no alias 'live'" in info.refused_release
@@ -494,13 +501,12 @@ async def test_the_release_before_is_checked_before_it_serves_again(start: Start
 
 async def test_a_request_in_progress_ends_with_the_release_it_began_with(start: Start, tmp_path: Path) -> None:
     running = await start(watch_interval_s=60)
-    running.store.delay_s = 0.1
+    running.store.hold()
     call = asyncio.ensure_future(running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5)))
-    while not running.store.searches:  # two are of the warm-up
-        await asyncio.sleep(0.01)
+    await until(lambda: running.store.held)
     name = running.store.publish(load_artifact(make_artifact(tmp_path / "artifacts", seed=1)))
-    running.store.delay_s = 0
     await running.admin.Reload(admin_pb2.ReloadRequest(), **bearer(TOKEN))
+    running.store.let_go()
     assert (await call).collection == running.collection
     answer = await running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5))
     assert answer.collection == name
@@ -510,7 +516,7 @@ async def test_a_release_that_milvus_cannot_load_leaves_the_old_one_serving(star
     running = await start()
     name = running.store.publish(load_artifact(make_artifact(tmp_path / "artifacts", seed=1)))
     running.store.unloadable = name
-    await asyncio.sleep(0.3)
+    await until(lambda: running.server.releases.refused)
     await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
     info = await running.recall.GetServerInfo(recall_pb2.GetServerInfoRequest())
     assert info.collection == running.collection and "out of memory" in info.refused_release
@@ -584,7 +590,8 @@ async def test_an_encoder_that_is_lost_ends_health_and_liveness(
     assert (await running.recall.Recall(ask)).results[0].item_ids
     Device.fails = 1_000
     assert (await failure(running.recall.Recall(ask)))[0] is grpc.StatusCode.INTERNAL
-    await asyncio.sleep(0.2)  # looking for releases changes nothing
+    seen = running.store.looks
+    await until(lambda: running.store.looks >= seen + 3)  # looking for releases changes nothing
     for request in (health_pb2.HealthCheckRequest(), liveness):
         assert (await running.health.Check(request)).status == health_pb2.HealthCheckResponse.NOT_SERVING
     assert "start this process again" in caplog.text
@@ -620,12 +627,16 @@ async def test_a_refused_release_is_checked_again_ever_more_seldom(
 async def test_stopping_lets_calls_in_progress_finish(start: Start, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     running = await start()
-    running.store.delay_s = 0.3
+    running.store.hold()
     calls = [
         asyncio.ensure_future(running.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=5))) for _ in range(10)
     ]
-    await asyncio.sleep(0.1)
-    await running.server.stop(5)
+    await until(lambda: running.in_progress == 10)
+    stopping = asyncio.create_task(running.server.stop(PATIENCE_S))
+    await until(lambda: running.server._door._closing)
+    await asyncio.sleep(2 * CLOSING_S)  # by then gRPC was told to stop
+    running.store.let_go()
+    await stopping
     answers = await asyncio.gather(*calls)
     assert all(len(answer.results[0].item_ids) == 5 for answer in answers)
     assert caplog.text == ""

@@ -19,6 +19,7 @@ from server.instrumentation import make_metrics
 from server.settings import Settings
 from server.watching.metrics import Metrics
 from server.watching.telemetry import Telemetry
+from tests import waiting
 from tests.artifacts import make_artifact
 from tests.releases import item_store
 from tests.server.test_processes import NO_MILVUS, pids
@@ -52,11 +53,7 @@ def releases(metrics: Metrics) -> list[dict[str, str]]:
 
 
 async def until(metrics: Metrics, name: str, wanted: float) -> None:
-    for _ in range(200):
-        if value(metrics, name) == wanted:
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"{name} is {value(metrics, name)}, never became {wanted}")
+    await waiting.until(lambda: value(metrics, name) == wanted)
 
 
 async def test_users_items_batches_and_stages(server: Running, metrics: Metrics) -> None:
@@ -100,13 +97,13 @@ async def test_failures_by_method_status_and_reason(server: Running, metrics: Me
 
 
 async def test_callers_that_leave_and_deadlines(server: Running, metrics: Metrics) -> None:
-    server.store.delay_s = 0.5
+    server.store.hold()
     left = server.recall.Recall(RECALL)
     await until(metrics, "recall_requests_in_progress", 1)
     left.cancel()
     await until(metrics, "recall_requests_in_progress", 0)
     assert value(metrics, "recall_request_duration_seconds_count", method="Recall", status="CANCELLED") == 1
-    code, *_ = await failure(server.recall.Recall(RECALL, timeout=0.1))
+    code, *_ = await failure(server.recall.Recall(RECALL, timeout=0.5))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     await until(metrics, "recall_requests_in_progress", 0)
     assert value(metrics, "recall_request_duration_seconds_count", method="Recall", status="DEADLINE_EXCEEDED") == 1
@@ -114,10 +111,11 @@ async def test_callers_that_leave_and_deadlines(server: Running, metrics: Metric
 
 async def test_the_queue_as_it_is(metrics: Metrics, tmp_path: Path) -> None:
     async with watched(tmp_path, Telemetry(metrics), search_workers=1) as server:
-        server.store.delay_s = 0.3
+        server.store.hold()
         calls = [asyncio.ensure_future(server.recall.Recall(RECALL)) for _ in range(3)]
         await until(metrics, "recall_queued_users", 2)
         assert value(metrics, "recall_requests_in_progress") == 3
+        server.store.let_go()
         await asyncio.gather(*calls)
         assert (value(metrics, "recall_queued_users"), value(metrics, "recall_requests_in_progress")) == (0, 0)
 
@@ -134,7 +132,8 @@ async def test_one_release_at_a_time_and_refusals(
     newer = server.store.publish(artifact)
     server.store.collections[newer].vectors[0] += 1
     await until(metrics, "recall_release_refused", 1)
-    await asyncio.sleep(0.2)  # a few more checks
+    seen = server.store.looks
+    await waiting.until(lambda: server.store.looks >= seen + 3)
     assert value(metrics, "recall_release_refusals_total") == 1  # for the same reason
     assert [each["collection"] for each in releases(metrics)] == [server.collection]
     assert value(metrics, "recall_release_taken_over_timestamp_seconds") == first
@@ -210,5 +209,7 @@ def test_every_process_has_an_endpoint_of_its_own() -> None:
 
 @pytest.mark.parametrize("address", ["9464", "localhost:", "localhost:65535"])
 def test_addresses_that_cannot_work(address: str) -> None:
-    with pytest.raises(ValueError, match=r"metrics_listen is '.*': expected host:port, a port for each of 2 processes"):
+    with pytest.raises(
+        ValueError, match=r"metrics_listen is '.*': expected host:port, with a port for each of 2 processes"
+    ):
         Settings(metrics_listen=address, processes=2, milvus_uri="http://127.0.0.1:1")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pymilvus import AsyncMilvusClient
 
-from indexer.items.changes import Proposal, Summary, Upsert, delete
+from indexer.items.changes import ChangeSummary, Proposal, Upsert, delete
 from indexer.items.journal import Journal
 from mind.artifact import Artifact, load_artifact, newest_artifact
 from mind.encoder import Encoder, NumpyEncoder
@@ -116,7 +116,7 @@ def change_here(uri: str, collection: str, artifacts: Path) -> None:
     with Store(Connection(uri)) as store:
         journal = Journal(store, collection)
         delete(journal, np.array([1000, 1007]), lambda *_: None)
-        stage = Upsert(journal, load_artifact(newest_artifact(artifacts)), Summary())
+        stage = Upsert(journal, load_artifact(newest_artifact(artifacts)), ChangeSummary())
         stage.stage([Proposal(5, vector=np.ones(16, np.float32))])
         journal.apply(lambda *_: None)
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from mind.artifact import load_artifact
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.artifacts import make_artifact
+from tests.commands import run_here
 from tests.server.test_store import build
+from tests.waiting import wait_until
 
 GRPCURL = Path(sys.executable).parent / "grpcurl"
 
@@ -129,18 +131,9 @@ def test_items_that_are_added_and_deleted_while_it_serves(released: Server, milv
 
 def index(*words: object) -> str:
     """Run the indexer; what it printed."""
-    command = [sys.executable, "-m", "indexer", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = run_here("indexer", *words)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Ask again for 20 s at most."""
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_grpcurl_and_the_client(released: Server) -> None:
@@ -197,8 +190,8 @@ def test_sigterm_drains_under_load(released: Server) -> None:
     threads = [threading.Thread(target=call) for _ in range(8)]
     for thread in threads:
         thread.start()
-    time.sleep(1)
-    assert not errors and len(answers) > 20
+    wait_until(lambda: errors or len(answers) > 20)
+    assert not errors
     assert released.stop() == 0
     stop.set()
     for thread in threads:
@@ -253,19 +246,22 @@ def test_a_lite_file_in_use(tmp_path: Path) -> None:
     ("options", "code", "says"),
     [
         (["--max-users", "0"], 1, "error: --max-users: Input should be greater than 0 (value: '0')"),
-        (["--max-top-k", "500", "--max-candidates", "100"], 1, "--max-top-k is 500, more than --max-candidates, 100"),
+        (
+            ["--max-top-k", "500", "--max-candidates", "100"],
+            1,
+            "--max-top-k is 500: it must not exceed --max-candidates, which is 100",
+        ),
         (["--config", "/nowhere.yaml"], 1, "error: --config /nowhere.yaml: no such file"),
         (["--milvus-uri", "foo"], 1, "--milvus-uri is 'foo': expected a path that ends in .db, or http(s)://host:port"),
         (["--listen", "127.0.0.1:99999"], 1, "--listen is '127.0.0.1:99999': expected host:port, port 0 to 65535"),
-        (["--milvus-ca-cert", "/nope"], 1, "--milvus-ca-cert is /nope: it goes with https://"),
-        (["--processes", "2"], 1, "--processes is 2: a Milvus Lite file admits one process alone"),
+        (["--milvus-ca-cert", "/nope"], 1, "--milvus-ca-cert is /nope: it needs an https:// address"),
+        (["--processes", "2"], 1, "--processes is 2: only one process can use a Milvus Lite file"),
         (["--nonsense"], 2, "No such option: --nonsense"),
         (["--encoder", "torch"], 1, "error: --encoder: Input should be 'numpy' or 'paddle' (value: 'torch')"),
     ],
 )
 def test_options_that_cannot_work(options: list[str], code: int, says: str) -> None:
-    command = [sys.executable, "-m", "server", *options]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    done = run_here("server", *options)
     assert done.returncode == code
     assert says in done.stderr and "Traceback" not in done.stderr
 
@@ -307,7 +303,9 @@ def test_no_error_shows_the_token() -> None:
     command = [sys.executable, "-m", "server", "--max-candidates", "10"]
     environment = os.environ | {"RECALL_MILVUS_TOKEN": "secret123"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=30)
-    assert done.returncode == 1 and "--max-top-k is 1000, more than --max-candidates, 10" in done.stderr
+    assert (
+        done.returncode == 1 and "--max-top-k is 1000: it must not exceed --max-candidates, which is 10" in done.stderr
+    )
     assert "secret123" not in done.stdout + done.stderr
 
 

@@ -1,8 +1,6 @@
 """One contract, three stores: the exact one in memory, Milvus Lite and a real Milvus server."""
 
 import asyncio
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +18,9 @@ from mind.milvus.records import RECORDS
 from mind.milvus.store import Store
 from mind.milvus.translation import translated
 from server.ports import ItemStore
-from tests import ROOT
 from tests.artifacts import make_artifact
-from tests.conftest import remove_item_collections_of
+from tests.commands import run_here
+from tests.conftest import release_lite, remove_item_collections_of
 from tests.fake_store import FakeStore
 from tests.releases import item_store, publish
 
@@ -33,9 +31,10 @@ def artifact(tmp_path: Path) -> Artifact:
 
 
 def build(uri: str, artifacts: Path, *options: str) -> None:
-    """Build and publish the newest model with the indexer, in a process of its own."""
-    command = [sys.executable, "-m", "indexer", "build", "--milvus-uri", uri, "--artifact", str(artifacts), "--publish"]
-    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True, check=False)
+    """Build and publish the newest model with the indexer, and let go of a Milvus Lite file."""
+    done = run_here("indexer", "build", "--milvus-uri", uri, "--artifact", artifacts, "--publish", *options)
+    if uri.endswith(".db"):
+        release_lite(uri)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

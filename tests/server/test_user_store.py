@@ -166,6 +166,6 @@ async def test_collections_without_an_index_are_completed(
 async def test_somebody_elses_users_are_left_alone(milvus: MilvusUserStore, milvus_uri: str) -> None:
     client = MilvusClient(milvus_uri, timeout=20)
     await asyncio.to_thread(client.create_collection, USERS, 4)
-    with pytest.raises(StoreError, match="has a collection 'users' that is not ours: its fields are"):
+    with pytest.raises(StoreError, match="has a collection 'users' that another program made: its fields are"):
         await milvus.open()
     client.close()

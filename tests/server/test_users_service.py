@@ -1,7 +1,6 @@
 """Remembered users as they run: servers beside Milvus, the shipped client, the indexer's command line."""
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ import pytest
 from clients import RecallClient
 from mind.artifact import load_artifact
 from protos.recall.v1 import recall_pb2
-from tests import ROOT
 from tests.artifacts import make_artifact
+from tests.commands import run_here
 from tests.server.test_service import Server, running
 from tests.server.test_store import build
 from tests.server.test_user_store import remove_user_collections
@@ -31,8 +30,7 @@ class World:
     clients: list[RecallClient]
 
     def indexer(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "indexer", *words, "--milvus-uri", self.uri]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+        return run_here("indexer", *words, "--milvus-uri", self.uri)
 
 
 @pytest.fixture

@@ -108,7 +108,8 @@ class Connection(asyncio.Protocol):
         self._next_stream = 1
         self._waiting: deque[_Call] = deque()
         """Calls that the server's limits hold back."""
-        self._most_calls, self._window = LARGEST_WINDOW, DEFAULT_WINDOW
+        self._most_calls, self._window = 0, DEFAULT_WINDOW
+        """Nothing is sent before the server tells its limits: it refuses calls beyond them."""
         self._received = 0
         self._rest = b""
 
@@ -172,7 +173,7 @@ class Connection(asyncio.Protocol):
                 _end(call, "UNAVAILABLE")
         elif kind == SETTINGS and not flags & ACK:
             settings = dict(_SETTING.iter_unpack(payload))
-            self._most_calls = settings.get(MAX_CONCURRENT_STREAMS, self._most_calls)
+            self._most_calls = settings.get(MAX_CONCURRENT_STREAMS, self._most_calls or LARGEST_WINDOW)
             self._send(SETTINGS, ACK, 0)
         elif kind == PING and not flags & ACK:
             self._send(PING, ACK, 0, payload)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -162,26 +161,3 @@ def test_an_extra_brings_what_its_commands_import(
         done = installed.run(*command.split())
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert "sage: " in done.stdout
-
-
-def test_the_version_is_said_once_and_told_everywhere() -> None:
-    version = PROJECT["version"]
-    assert re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", version)
-    assert metadata.version("mind-recall") == version
-    for command in ("clients", "clients.gateway", "indexer", "server"):
-        done = subprocess.run(
-            [sys.executable, "-m", command, "--version"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.strip() == version, command
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert newest and newest[1] == version
-
-
-@pytest.mark.parametrize("command", ["clients", "indexer"])
-def test_a_shell_gets_completion(command: str) -> None:
-    env = os.environ | {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "COLUMNS": "120"}
-    shown = subprocess.run(
-        [sys.executable, "-m", command, "--show-completion", "bash"], cwd=ROOT, env=env, capture_output=True, text=True
-    )
-    assert shown.returncode == 0, shown.stderr
-    assert "complete -o default" in shown.stdout

@@ -50,7 +50,7 @@ def test_it_shows_the_whole_path_twice(tmp_path: Path) -> None:
         for told in ("loss", "vectors equal bit for bit", "SERVING", "● ", "exclude_history", "filter year >= 1995"):
             assert told in output, told
         assert f"recall-gateway --titles {tmp_path}" in output
-        assert ("was there already" in output) == (attempt == "second")
+        assert ("existed already" in output) == (attempt == "second")
         assert output.count("Go on with") == 1
         assert not processes_about(tmp_path)
     assert "1,Toy Story" in (tmp_path / "titles.csv").read_text().splitlines()
