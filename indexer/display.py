@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from indexer.tuning.measure import FILTERS, Measured
 from indexer.tuning.tune import Rung, Tuned
 from indexer.verify import RECALL_AT
 from mind.artifact import Artifact
+from mind.data.line_count import LineCount
 from mind.milvus.journal import Changes
 from mind.milvus.store import Params
 
@@ -56,11 +58,18 @@ def show_model(model: Artifact) -> None:
     line("model", f"{model.model_version}: {items:,} items, {dim} dimensions")
 
 
+def show_count(path: Path, count: LineCount) -> None:
+    """Print how the lines of a file add up."""
+    line("read", f"{path.name}: {count}")
+
+
 def show_attributes(attributes: Attributes, items: int) -> None:
     for position, column in enumerate(attributes.columns):
         line("" if position else "attributes", f"{column.name} {column.type}, {column.filled:,} of {items:,} items")
     if attributes.missing:
         line("", f'{attributes.missing:,} items have no row in the file; they get the values "", 0, false or []')
+    if attributes.padded:
+        line("", f"{attributes.padded:,} ids have leading zeros, which are dropped")
     if attributes.unknown:
         line("", f"{attributes.unknown:,} rows are left out, because the model does not know their items")
 

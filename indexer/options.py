@@ -14,6 +14,7 @@ from pydantic import BeforeValidator, Field
 from indexer import display
 from indexer.errors import IndexerError, RefusedError
 from mind.command import with_options
+from mind.data.quotes import Quote
 from mind.errors import MindError
 from mind.milvus.connection import Connection
 from mind.milvus.options import MilvusOptions
@@ -42,6 +43,14 @@ Artifact = Annotated[
 ReleasedArtifact = Annotated[
     str,
     typer.Option("--artifact", help="Directory of the model, or a directory or URL of models that holds it."),
+]
+QuoteOption = Annotated[
+    Quote,
+    typer.Option(
+        "--quote",
+        help='What `"` means in CSV files. auto: it quotes values, also over several lines; one that takes in lines '
+        "which look like rows is refused. always: it quotes values, whatever is in them. none: nothing.",
+    ),
 ]
 ArtifactCache = Annotated[
     Path, typer.Option(help="Directory that stores models downloaded from a URL.", show_default=False)

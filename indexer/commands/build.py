@@ -10,11 +10,12 @@ from indexer import display
 from indexer.build import Index, build, choose_index
 from indexer.commands.releases import show_rollout
 from indexer.items.attributes import TYPES, Attributes, read_attributes
-from indexer.options import Artifact, ArtifactCache, milvus_options
+from indexer.options import Artifact, ArtifactCache, QuoteOption, milvus_options
 from indexer.rollout import rollout
 from indexer.tuning.index_file import read_index
 from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact
+from mind.data.quotes import Quote
 from mind.milvus.collection import ITEM_ID
 from mind.milvus.connection import Connection
 from mind.milvus.store import Params, Store
@@ -25,7 +26,8 @@ def build_command(
     connection: Connection,
     artifact: Artifact,
     attributes: Annotated[
-        Path | None, typer.Option(help="CSV or Parquet file of item attributes. The build takes all its columns.")
+        Path | None,
+        typer.Option(help="CSV, Parquet or a directory of Parquet files: item attributes; all columns are taken."),
     ] = None,
     id_column: Annotated[str, typer.Option(help="Column of --attributes that holds the item id.")] = ITEM_ID,
     multi_valued: Annotated[
@@ -35,6 +37,7 @@ def build_command(
         list[str] | None,
         typer.Option("--type", help=f"Type of a column, such as year=INT64: {', '.join(TYPES)}. Repeatable."),
     ] = None,
+    quote: QuoteOption = Quote.AUTO,
     index_type: Annotated[
         str | None,
         typer.Option(
@@ -98,7 +101,8 @@ def build_command(
     loaded = Attributes()
     if attributes is not None:
         types = {name: str(kind) for name, kind in _pairs(column_type).items()}
-        loaded = read_attributes(attributes, model.weights.item_id, id_column, multi_valued or [], types)
+        loaded = read_attributes(attributes, model.weights.item_id, id_column, multi_valued or [], types, quote)
+        display.show_count(attributes, loaded.count)
         display.show_attributes(loaded, len(model.weights.item_id))
     with Store(connection) as store:
         with display.progress() as on_progress:

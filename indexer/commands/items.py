@@ -14,8 +14,9 @@ from indexer.items.changes import ChangeSummary, delete, upsert
 from indexer.items.item_files import ItemFile, parse_id, read_ids
 from indexer.items.journal import Journal
 from indexer.model import load_model
-from indexer.options import ArtifactCache, ReleasedArtifact
+from indexer.options import ArtifactCache, QuoteOption, ReleasedArtifact
 from mind.data.paddlerec import read_train
+from mind.data.quotes import Quote
 from mind.milvus.collection import ITEM_ID, VECTOR_SOURCE
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
@@ -32,7 +33,9 @@ def upsert_command(
     connection: Connection,
     attributes: Annotated[
         Path | None,
-        typer.Option(help="CSV or Parquet file with an id column and some or all attributes of the collection."),
+        typer.Option(
+            help="CSV, Parquet or a directory of Parquet files: an id and attributes that the collection has, or some."
+        ),
     ] = None,
     interactions: Annotated[
         Path | None,
@@ -49,6 +52,7 @@ def upsert_command(
         ),
     ] = None,
     id_column: Annotated[str, typer.Option(help="Column that holds the item id.")] = ITEM_ID,
+    quote: QuoteOption = Quote.AUTO,
     artifact: ReleasedArtifact = "artifacts",
     artifact_cache: ArtifactCache = CACHE,
     collection: Collection = None,
@@ -87,16 +91,14 @@ def upsert_command(
         kinds = {name: column for name, column in journal.columns.items() if name != VECTOR_SOURCE}
         dim, rows = model.hyper_parameters.embedding_dim, journal.batch_rows
         sequences = read_train(interactions) if interactions else None
+        vector_file = ItemFile(vectors, id_column, {}, dim, rows, quote) if vectors else None
+        attribute_file = ItemFile(attributes, id_column, kinds, 0, rows, quote) if attributes else None
         with display.progress() as on_progress:
-            summary = upsert(
-                journal,
-                model,
-                ItemFile(vectors, id_column, {}, dim, rows) if vectors else None,
-                ItemFile(attributes, id_column, kinds, 0, rows) if attributes else None,
-                sequences,
-                on_progress,
-            )
+            summary = upsert(journal, model, vector_file, attribute_file, sequences, on_progress)
         display.line("collection", f"[cyan]{found.name}[/]")
+        for file in (vector_file, attribute_file):
+            if file:
+                display.show_count(file.path, file.count)
         show_summary(summary)
         _check_still_live(store, found.name, collection)
 

@@ -8,7 +8,7 @@ import json
 import re
 import reprlib
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from indexer.errors import AttributesError
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
+from mind.data.spellings import refuse_two_spellings
 from mind.data.tables import read_table
 from mind.errors import DataError
 from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
@@ -97,6 +98,8 @@ class Attributes:
     """Rows of the file whose item the model does not know; they are left out."""
     count: LineCount = field(default_factory=lambda: LineCount(0))
     """How the lines of the file add up."""
+    padded: int = 0
+    """Ids of the file whose leading zeros were dropped."""
 
     @property
     def capacities(self) -> dict[str, Column]:
@@ -158,7 +161,9 @@ def read_attributes(
     _check_columns(path, table.column_names, id_column, [*multi_valued, *types])
     names = [name for name in table.column_names if name != id_column]
     found = item_ids(path, id_column, table.column(id_column).combine_chunks())
-    check_distinct(path, id_column, found)
+    ids = table.column(id_column)
+    check_distinct(path, id_column, found, lambda row: str(ids[row].as_py()))
+    padded = refuse_two_spellings(path, id_column, ids, found, np.arange(1, len(found) + 1), "row")
     if not len(found):
         raise AttributesError(f"{path}: the file has no rows after the header")
     position = np.searchsorted(item_id, found).clip(max=len(item_id) - 1)
@@ -180,7 +185,7 @@ def read_attributes(
             column = split_values(column)
         kind = types.get(name) or _type_of(path, name, column)
         columns.append(_measured(path, name, kind, converted(path, name, column, kind), take))
-    return Attributes(tuple(columns), int(missing.sum()), int((~known).sum()), count)
+    return Attributes(tuple(columns), int(missing.sum()), int((~known).sum()), count, padded)
 
 
 @contextmanager
@@ -233,15 +238,18 @@ def item_ids(path: Path, name: str, column: Any, first: int = 1) -> Int64:
     return found
 
 
-def check_distinct(path: Path, name: str, item_id: Int64) -> Int64:
-    """Sort the ids of a file in ascending order. Raises AttributesError if an id occurs twice."""
+def check_distinct(path: Path, name: str, item_id: Int64, text: Callable[[int], str]) -> Int64:
+    """All ids of a file, ascending. Raises AttributesError if one is there twice.
+
+    `text` gives the id in a row, from 0, as the file spells it.
+    """
     order = np.argsort(item_id, kind="stable")
     repeated = np.flatnonzero(np.diff(item_id[order]) == 0)
     if len(repeated):
         one, other = order[repeated[0]], order[repeated[0] + 1]
-        raise AttributesError(
-            f"{path}: row {other + 1}: {name} {item_id[other]} is in row {one + 1} already; keep one row for each item"
-        )
+        spelt, before = text(int(other)), text(int(one))
+        note = f", spelt {before!r} there and {spelt!r} here; ids are integers" if spelt != before else ""
+        raise AttributesError(f"{path}: row {other + 1}: {name} {item_id[other]} is in row {one + 1} already{note}")
     return item_id[order]
 
 

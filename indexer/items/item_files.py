@@ -6,6 +6,7 @@ reads all of it before anything is changed. Messages count rows from 1, without 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,9 @@ class ItemFile:
     quote: Quote | None = None
     """What quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it."""
 
+    @cached_property
     def count(self) -> LineCount:
-        """Count the lines of the file, and find quotes that swallow some. Raises AttributesError."""
+        """How the lines of the file add up. Raises AttributesError if a quote swallows some."""
         with refusing():
             return count_rows(self.path, self.id_column, self.quote)
 
@@ -67,7 +69,7 @@ class ItemFile:
             if name not in taken:
                 known = ", ".join(taken[1:]) or "none"
                 raise AttributesError(f"{self.path}: column {name!r}: the collection's attributes are {known}")
-        expected = self.count().rows
+        expected = self.count.rows
         ids = np.concatenate([np.zeros(0, np.int64), *(item_id for item_id, _ in self.batches())])
         if len(ids) != expected:
             raise AttributesError(
@@ -75,7 +77,7 @@ class ItemFile:
             )
         if not len(ids):
             raise AttributesError(f"{self.path}: a header and no rows")
-        return check_distinct(self.path, self.id_column, ids)
+        return check_distinct(self.path, self.id_column, ids, self._id_text)
 
     def batches(self) -> Iterator[tuple[Int64, dict[str, list[Any]] | Float32]]:
         """Read the file in batches: item ids [n], and either vectors [n, D] or attribute values by name.
@@ -91,6 +93,14 @@ class ItemFile:
                 names = [name for name in batch.schema.names if name != self.id_column]
                 yield item_id, {name: self._values(name, batch.column(name), first) for name in names}
             first += len(batch)
+
+    def _id_text(self, row: int) -> str:
+        """The id in a row, from 0, as the file spells it."""
+        for batch in self._read():
+            if row < len(batch):
+                return str(batch.column(self.id_column)[row].as_py())
+            row -= len(batch)
+        return ""
 
     def _names(self) -> list[str]:
         with refusing():

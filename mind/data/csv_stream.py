@@ -72,16 +72,18 @@ def read_csv_batches(path: Path, batch_rows: int, quote: Quote | None) -> Iterat
 
     quoted = quote is not Quote.NONE
     names = header_of(path, quote)
-    blocks = pa_csv.open_csv(
-        path,
-        pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, skip_rows=1, column_names=names),
-        pa_csv.ParseOptions(quote_char='"' if quoted else False, newlines_in_values=quoted, invalid_row_handler=refuse),
-        # As text: Arrow would choose types by the first block, and make dates of texts.
-        pa_csv.ConvertOptions(
-            column_types=dict.fromkeys(names, pa.large_string()), null_values=[""], strings_can_be_null=True
-        ),
-    )
     try:
+        blocks = pa_csv.open_csv(
+            path,
+            pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES, skip_rows=1, column_names=names),
+            pa_csv.ParseOptions(
+                quote_char='"' if quoted else False, newlines_in_values=quoted, invalid_row_handler=refuse
+            ),
+            # As text: Arrow would choose types by the first block, and make dates of texts.
+            pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.large_string()), null_values=[""], strings_can_be_null=True
+            ),
+        )
         for block in blocks:
             for start in range(0, len(block), batch_rows):
                 yield block.slice(start, batch_rows)

@@ -1,5 +1,6 @@
 """Item attributes from CSV and Parquet."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import pytest
 
 from indexer.errors import AttributesError
 from indexer.items.attributes import Attributes, read_attributes
+from indexer.items.item_files import ItemFile
+from mind.data.quotes import Quote
+from mind.milvus.schemas import Column
 
 ITEMS = np.array([10, 20, 30])
+KINDS = {"title": Column("VARCHAR", 64, 0), "year": Column("INT64", 0, 0), "price": Column("DOUBLE", 0, 0)}
 
 CSV = """item_id,title,year,score,adult,genres
 30,"Heat, the film",1995,8.3,false,Crime|Thriller
@@ -191,3 +196,88 @@ def test_files_that_are_no_tables(tmp_path: Path) -> None:
 def test_a_header_without_rows(tmp_path: Path) -> None:
     with pytest.raises(AttributesError, match=r"items\.csv: the file has no rows after the header"):
         read_attributes(write(tmp_path, "item_id,title\n"), ITEMS)
+
+
+STRAY = 'item_id,title,year\n10,"Heroes,1977\n20,Low,1977\n30,"Heroes"" again",1977\n'
+
+
+def test_a_quote_that_swallows_rows_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = write(tmp_path, STRAY)
+    with pytest.raises(AttributesError, match=r'items\.csv: line 2: a quote \("\) opens a value that'):
+        read_attributes(path, ITEMS, quote=Quote.AUTO)
+    file = ItemFile(path, "item_id", KINDS, quote=Quote.AUTO)
+    with pytest.raises(
+        AttributesError, match=r"items\.csv: line 2: .*--quote none if quotes mean nothing in this file"
+    ):
+        file.check()
+
+
+def test_quotes_that_mean_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path, STRAY)
+    attributes = read_attributes(path, ITEMS, quote=Quote.NONE)
+    assert values(attributes)["title"] == ['"Heroes', "Low", '"Heroes"" again"']
+    assert str(attributes.count) == "4 lines: 1 header, 3 rows, 0 blank"
+    file = ItemFile(path, "item_id", KINDS, quote=Quote.NONE)
+    assert (file.check().tolist(), file.count) == ([10, 20, 30], attributes.count)
+
+
+def test_every_line_is_counted_by_what_it_is(tmp_path: Path) -> None:
+    path = write(tmp_path, 'item_id,title,year\n\n10,"one\n\ntwo",1999\n   \n20,"a, b",2000\n77,unknown,2001')
+    attributes = read_attributes(path, ITEMS)
+    assert str(attributes.count) == "8 lines: 1 header, 3 rows, 2 blank, 2 inside quoted values"
+    assert values(attributes)["title"] == ["one\n\ntwo", "a, b", ""]
+    file = ItemFile(path, "item_id", KINDS, batch_rows=1)
+    assert (file.check().tolist(), file.count) == ([10, 20, 77], attributes.count)
+
+
+def test_a_row_of_another_width_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path, "item_id,title,year\n10,a,1\n20,b\n")
+    with pytest.raises(AttributesError, match=r"items\.csv: line 3: expected 3 columns, found 2: '20,b'"):
+        read_attributes(path, ITEMS)
+    with pytest.raises(AttributesError, match=r"items\.csv: row 2: expected 3 columns, found 2: '20,b'"):
+        ItemFile(path, "item_id", KINDS).check()
+
+
+def test_two_spellings_of_an_id_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "item_id,year\n010,1\n20,2\n10,3\n")
+    message = r"items\.csv: row 3: item_id 10 is in row 1 already, spelt '010' there and '10' here; ids are integers"
+    with pytest.raises(AttributesError, match=message):
+        read_attributes(path, ITEMS)
+    with pytest.raises(AttributesError, match=message):
+        ItemFile(path, "item_id", KINDS, batch_rows=1).check()
+
+
+def test_leading_zeros_that_are_dropped_are_counted(tmp_path: Path) -> None:
+    attributes = read_attributes(write(tmp_path, "item_id,year\n010,1\n020,2\n30,3\n"), ITEMS)
+    assert (values(attributes)["year"], attributes.padded) == ([1, 2, 3], 2)
+
+
+def test_a_decimal_column_is_a_double(tmp_path: Path) -> None:
+    prices = pa.array([Decimal("12.50"), None, Decimal("0.01")], pa.decimal128(9, 2))
+    path = write(tmp_path, {"item_id": [10, 20, 30], "price": prices})
+    attributes = read_attributes(path, ITEMS)
+    assert (attributes.types, values(attributes)) == ({"price": "DOUBLE"}, {"price": [12.5, 0.0, 0.01]})
+    (_, columns), *_ = ItemFile(path, "item_id", KINDS).batches()
+    assert columns == {"price": [12.5, None, 0.01]}
+
+
+def test_a_list_of_lists_is_refused_in_plain_words(tmp_path: Path) -> None:
+    with pytest.raises(AttributesError, match=r"items\.parquet: column tags is list<.*, an attribute is one of INT64"):
+        read_attributes(write(tmp_path, {"item_id": [10], "tags": [[["a"]]]}), ITEMS)
+    path = write(tmp_path, {"item_id": [10], "embedding": [[["a"], ["b"]]]})
+    with pytest.raises(
+        AttributesError, match=r"column embedding holds list<.*, of which a value is no number; it must"
+    ):
+        ItemFile(path, "item_id", {}, 2).check()
+
+
+def test_a_directory_of_parquet_files(tmp_path: Path) -> None:
+    for year, item_ids in ((1999, [10, 20]), (2000, [30])):
+        (tmp_path / "items" / f"year={year}").mkdir(parents=True)
+        table = pa.table({"item_id": item_ids, "title": [f"film {item_id}" for item_id in item_ids]})
+        pa.parquet.write_table(table, tmp_path / "items" / f"year={year}" / "part-0.parquet")
+    attributes = read_attributes(tmp_path / "items", ITEMS)
+    assert values(attributes) == {"title": ["film 10", "film 20", "film 30"], "year": [1999, 1999, 2000]}
+    file = ItemFile(tmp_path / "items", "item_id", KINDS, batch_rows=1)
+    assert file.check().tolist() == [10, 20, 30]
+    assert [columns["year"] for _, columns in file.batches()] == [[1999], [1999], [2000]]

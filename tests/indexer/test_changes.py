@@ -363,7 +363,7 @@ def test_text_that_is_no_text_changes_nothing(lite: Released) -> None:
     genres = pa.array([b"\xff\xfe"], pa.binary()).view(pa.string())
     pq.write_table(pa.table({"item_id": [1000], "genres": genres}), path)
     kinds = {name: kind for name, kind in lite.journal.columns.items() if name != VECTOR_SOURCE}
-    with pytest.raises(AttributesError, match=r"items\.parquet: cannot be read: "):
+    with pytest.raises(AttributesError, match=r"items\.parquet: cannot be read as Parquet: a text in it is not UTF-8"):
         upsert(lite.journal, lite.model, None, ItemFile(path, "item_id", kinds, 0, 3), None, quiet)
     assert lite.store.changes(lite.collection) == Changes()
 

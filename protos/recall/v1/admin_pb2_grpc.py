@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """Off unless the server was started with an admin token; every call then needs the metadata
+    """The service is off unless the server was started with an admin token. Every call needs the metadata
     `authorization: Bearer <token>`.
     """
 
@@ -49,7 +49,7 @@ class AdminServiceStub(object):
 
 
 class AdminServiceServicer(object):
-    """Off unless the server was started with an admin token; every call then needs the metadata
+    """The service is off unless the server was started with an admin token. Every call needs the metadata
     `authorization: Bearer <token>`.
     """
 
@@ -89,7 +89,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """Off unless the server was started with an admin token; every call then needs the metadata
+    """The service is off unless the server was started with an admin token. Every call needs the metadata
     `authorization: Bearer <token>`.
     """
 

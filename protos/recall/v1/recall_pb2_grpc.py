@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RecallServiceStub(object):
-    """Finds candidate items for users. Every call may go to any server; what users did is kept in Milvus, if at all.
+    """Finds candidate items for users. Every call may go to any server, because remembered users are stored in Milvus.
     """
 
     def __init__(self, channel):
@@ -73,7 +73,7 @@ class RecallServiceStub(object):
 
 
 class RecallServiceServicer(object):
-    """Finds candidate items for users. Every call may go to any server; what users did is kept in Milvus, if at all.
+    """Finds candidate items for users. Every call may go to any server, because remembered users are stored in Milvus.
     """
 
     def Recall(self, request, context):
@@ -99,17 +99,17 @@ class RecallServiceServicer(object):
 
     def Explain(self, request, context):
         """Runs Recall for one user and shows every step: interest vectors, hits of each, what was dropped and why.
-        UNIMPLEMENTED where it is turned off.
+        Answers UNIMPLEMENTED if the server runs with --no-explain.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpsertUsers(self, request, context):
-        """Remembers what users clicked, so that Recall can be asked by user_id alone. Answers when every server sees it,
-        0.2 to 0.6 s later. Not idempotent where it appends: an attempt whose outcome is unknown (DEADLINE_EXCEEDED,
-        UNAVAILABLE) may have been written. Nothing was written when it answers RESOURCE_EXHAUSTED.
-        UNIMPLEMENTED with the reason USERS_DISABLED unless the server runs with --users, as are the two below.
+        """Remembers what users clicked, so that Recall needs only their user_id. Answers when every server sees the change,
+        after 0.2 to 0.6 s. Appending is not idempotent: after DEADLINE_EXCEEDED or UNAVAILABLE the update may have been
+        written or not. After RESOURCE_EXHAUSTED nothing was written. This call and the two below answer UNIMPLEMENTED
+        with the reason USERS_DISABLED unless the server runs with --users.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -123,7 +123,7 @@ class RecallServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUsers(self, request, context):
-        """Forgets users for good, in every release. Answers when no read finds them any more; may be repeated.
+        """Deletes remembered users from every release. Answers when no read finds them any more. May be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,7 +176,7 @@ def add_RecallServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RecallService(object):
-    """Finds candidate items for users. Every call may go to any server; what users did is kept in Milvus, if at all.
+    """Finds candidate items for users. Every call may go to any server, because remembered users are stored in Milvus.
     """
 
     @staticmethod
