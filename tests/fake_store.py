@@ -3,14 +3,14 @@
 import asyncio
 import operator
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from mind.artifact import Artifact, Float32
 from mind.hits import Hits
-from mind.milvus.collection import Fingerprint
+from mind.milvus.collection import VECTOR_SOURCE, Fingerprint
 from mind.milvus.errors import FilterError
 from mind.milvus.journal import Changes
 from mind.sequences import Int64
@@ -59,6 +59,14 @@ class FakeStore:
         )
         self.alias = fingerprint.collection
         return self.alias
+
+    def delete(self, collection: str, item_ids: list[int]) -> None:
+        """Delete items that the model knows, as the indexer does."""
+        found = self.collections[collection]
+        keep = ~np.isin(found.item_ids, item_ids)
+        found.item_ids, found.vectors = found.item_ids[keep], found.vectors[keep]
+        found.deleted |= set(item_ids)
+        found.changes = replace(found.changes, deleted=len(found.deleted))
 
     def hold(self) -> None:
         """Let searches of the live collection wait until `let_go`."""
@@ -143,17 +151,18 @@ class FakeStore:
 
 
 def fingerprint_of(artifact: Artifact) -> Fingerprint:
-    """What the indexer would write for a model without attributes and an exact index."""
+    """What the indexer writes for a model without attributes of its own and an exact index."""
     return Fingerprint(
         model_version=artifact.model_version,
         dim=artifact.hyper_parameters.embedding_dim,
         metric="IP",
         count=len(artifact.weights.item_id),
-        attributes={},
+        attributes={VECTOR_SOURCE: "VARCHAR"},
         attributes_digest="",
         index_type="FLAT",
         index_params={},
         search_params={},
+        interest_cosine=1.0,
     )
 
 

@@ -1,6 +1,7 @@
 """One contract, three stores: the exact one in memory, Milvus Lite and a real Milvus server."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from pymilvus import MilvusClient
 from indexer.build import build as build_collection
 from indexer.build import choose_index
 from indexer.items.attributes import Attributes
+from indexer.items.changes import delete as delete_items
+from indexer.items.journal import Journal
 from mind.artifact import Artifact, load_artifact, newest_artifact
 from mind.milvus.connection import Connection
 from mind.milvus.errors import CollectionGoneError, FilterError, StoreUnavailableError
@@ -23,6 +26,8 @@ from tests.commands import run_here
 from tests.conftest import release_lite, remove_item_collections_of
 from tests.fake_store import FakeStore
 from tests.releases import item_store, publish
+from tests.server.recorder import Recorder, assert_same_answers
+from tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -46,24 +51,51 @@ def publish_here(uri: str, artifact: Path, db_name: str = "") -> None:
         publish(store, built.collection)
 
 
-async def contract(store: ItemStore, artifact: Artifact) -> None:
-    """What serving relies on."""
+def delete_here(uri: str, collection: str, item_ids: list[int]) -> None:
+    """Delete items as `indexer delete` does."""
+    with Store(Connection(uri)) as store:
+        deleted = delete_items(Journal(store, collection), np.array(item_ids), lambda *_: None)
+        assert deleted.deleted == len(item_ids)
+
+
+GONE = "items_000000000000_00000000"
+Delete = Callable[[list[int]], Awaitable[None]]
+
+
+async def contract(store: ItemStore, artifact: Artifact, delete: Delete) -> None:
+    """What serving relies on. `delete` deletes items as the indexer does."""
     name = await store.live_collection()
     assert name is not None
     fingerprint = await store.fingerprint(name)
     assert fingerprint is not None and fingerprint.model_version == artifact.model_version
     await store.load(name)
+    await items_are_counted_and_read(store, name, artifact)
+    await the_nearest_items_are_found(store, name, artifact)
+    await bad_filters_are_refused(store, name, artifact)
+    await other_collections_are_gone(store, artifact)
+    await deleted_items_stay_known(store, name, artifact, delete)
+    await store.drop(name)
+    assert await store.live_collection() is None
+    with pytest.raises(CollectionGoneError):
+        await store.count(name)
 
-    weights = artifact.weights
+
+async def items_are_counted_and_read(store: ItemStore, name: str, artifact: Artifact) -> None:
     assert await store.count(name) == 200
     assert await store.count(name, "item_id < 1070") == 10
     stored = await store.vectors(name, [1000, 1007, 5])
     assert set(stored) == {1000, 1007}
-    np.testing.assert_array_equal(stored[1007], weights.item_embedding[2])
+    np.testing.assert_array_equal(stored[1007], artifact.weights.item_embedding[2])
+    assert await store.vectors(name, [5]) == {}
     assert await store.matching(name, [1000, 1007, 5, 2001], "item_id > 1003") == {1007, 2001}
     assert await store.matching(name, [1000, 1007, 5], "") == {1000, 1007}
+    assert await store.matching(name, [1000], "item_id < 0") == set()
     assert (await store.changes(name), await store.deleted(name, [1000])) == (Changes(), set())
+    assert await store.deleted(name, []) == set()
 
+
+async def the_nearest_items_are_found(store: ItemStore, name: str, artifact: Artifact) -> None:
+    weights = artifact.weights
     queries = weights.golden_interest_vectors.reshape(-1, 16)
     found = await store.search(name, queries, 7, "", {}, 10)
     scores = queries @ weights.item_embedding[1:].T
@@ -72,39 +104,86 @@ async def contract(store: ItemStore, artifact: Artifact) -> None:
     np.testing.assert_array_equal(found.item_ids.reshape(-1, 7), expected)
     np.testing.assert_allclose(found.scores.reshape(-1, 7), -np.sort(-scores, axis=1)[:, :7], rtol=1e-4, atol=1e-5)
 
+    everything = await store.search(name, queries[:1], 300, "", {}, 10)
+    assert everything.lengths.tolist() == [200]
     few = await store.search(name, queries[:2], 7, "item_id < 1020", {}, 10)
     assert few.lengths.tolist() == [3, 3] and set(few.item_ids.tolist()) == {1000, 1007, 1014}
     none = await store.search(name, queries[:2], 7, "item_id < 0", {}, 10)
     assert len(none.item_ids) == 0 and none.lengths.tolist() == [0, 0]
+
+
+async def bad_filters_are_refused(store: ItemStore, name: str, artifact: Artifact) -> None:
+    query = artifact.weights.golden_interest_vectors.reshape(-1, 16)[:1]
     for filter_ in ("item_id >=", "nope == 1", "item_id == "):
         with pytest.raises(FilterError, match="Milvus cannot use"):
-            await store.search(name, queries[:1], 7, filter_, {}, 10)
+            await store.search(name, query, 7, filter_, {}, 10)
         with pytest.raises(FilterError, match="Milvus cannot use"):
             await store.count(name, filter_)
-    with pytest.raises(CollectionGoneError):
-        await store.search("items_000000000000_00000000", queries[:1], 7, "", {}, 10)
-    with pytest.raises(CollectionGoneError):
-        await store.fingerprint("items_000000000000_00000000")
+        with pytest.raises(FilterError, match="Milvus cannot use"):
+            await store.matching(name, [1000], filter_)
 
-    await store.drop(name)
-    assert await store.live_collection() is None
+
+async def other_collections_are_gone(store: ItemStore, artifact: Artifact) -> None:
+    query = artifact.weights.golden_interest_vectors.reshape(-1, 16)[:1]
     with pytest.raises(CollectionGoneError):
-        await store.count(name)
+        await store.search(GONE, query, 7, "", {}, 10)
+    for ask in (store.fingerprint, store.load, store.count):
+        with pytest.raises(CollectionGoneError):
+            await ask(GONE)
+    for ask_of in (store.vectors, lambda name, items: store.matching(name, items, "")):
+        with pytest.raises(CollectionGoneError):
+            await ask_of(GONE, [1000])
+
+
+async def deleted_items_stay_known(store: ItemStore, name: str, artifact: Artifact, delete: Delete) -> None:
+    await delete([1000, 1014])
+    assert await store.count(name) == 198
+    assert await store.changes(name) == Changes(deleted=2)
+    assert await store.deleted(name, [1000, 1007, 1014, 5]) == {1000, 1014}
+    assert set(await store.vectors(name, [1000, 1007])) == {1007}
+    assert await store.matching(name, [1000, 1007, 1014], "") == {1007}
+    query = artifact.weights.item_embedding[1:2]
+    found = await store.search(name, query, 300, "", {}, 10)
+    assert found.lengths.tolist() == [198] and not {1000, 1014} & set(found.item_ids.tolist())
+
+
+async def in_memory(artifact: Artifact) -> Recorder:
+    """The contract, kept by the store in memory; what it answered."""
+    store = FakeStore()
+    name = store.publish(artifact)
+
+    async def delete(item_ids: list[int]) -> None:
+        store.delete(name, item_ids)
+
+    recorder = Recorder(store)
+    await contract(recorder, artifact, delete)  # type: ignore[arg-type]
+    return recorder
 
 
 async def test_the_store_in_memory(artifact: Artifact) -> None:
-    store = FakeStore()
-    store.publish(artifact)
-    await contract(store, artifact)
+    await in_memory(artifact)
 
 
-async def test_milvus(milvus_uri: str, artifact: Artifact, tmp_path: Path) -> None:
-    build(milvus_uri, tmp_path / "artifacts")
+async def test_milvus_answers_as_the_store_in_memory_does(milvus_uri: str, artifact: Artifact, tmp_path: Path) -> None:
+    build(milvus_uri, tmp_path / "artifacts", "--index-type", "FLAT")
     store = item_store(milvus_uri, timeout_s=10)
+
+    async def delete(item_ids: list[int]) -> None:
+        name = await store.live_collection()
+        assert name
+        await asyncio.to_thread(delete_here, milvus_uri, name, item_ids)
+        async with asyncio.timeout(PATIENCE_S):  # a search sees a deletion a little later
+            left = set(item_ids)
+            while left & set(item_ids):
+                found = await store.search(name, artifact.weights.item_embedding[1:2], 300, "", {}, 10)
+                left = set(found.item_ids.tolist())
+
     try:
-        await contract(store, artifact)
+        recorder = Recorder(store)
+        await contract(recorder, artifact, delete)  # type: ignore[arg-type]
     finally:
         await store.close()
+    assert_same_answers(recorder, await in_memory(artifact))
 
 
 async def test_a_database_of_its_own(milvus_uri: str, artifact: Artifact, tmp_path: Path) -> None:

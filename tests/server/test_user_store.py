@@ -13,6 +13,8 @@ from server.errors import StoreError
 from server.users.ports import UserStore
 from tests.fake_user_store import FakeUserStore
 from tests.releases import item_store
+from tests.server.recorder import Recorder, assert_same_answers
+from tests.waiting import PATIENCE_S
 
 ODD = ["a", "ü/'\"x\\n", "100%", "a b", "é" * 64, "\n", "7", "a/0", '"] or user_key != "']
 WANTED = UserVectors(model_version="0123456789ab", num_interests=2, dim=4)
@@ -39,12 +41,21 @@ def user(*item_ids: int, at: int = 5) -> StoredUser:
     return StoredUser(np.array(item_ids, np.int64), at)
 
 
-async def contract(store: UserStore) -> None:
-    """What remembering users relies on."""
+async def contract(store: UserStore, waited: UserStore | None = None) -> None:
+    """What remembering users relies on. `waited`: the same store, for questions whose number depends on time."""
+    await histories_are_kept(store)
+    await vectors_are_kept(store, waited or store)
+    await what_is_deleted_is_gone(store, waited or store)
+
+
+async def histories_are_kept(store: UserStore) -> None:
     await store.open()
     await store.open()
     assert await store.count() == 0
     assert await store.read([]) == {}
+    assert await store.updated_at(["nobody"], strong=True) == {}
+    assert await store.changed(0, "", 10) == {}
+    await store.delete(["nobody"])
 
     users = {user_id: user(number, -(2**63), 2**63 - 1, at=number) for number, user_id in enumerate(ODD)}
     await store.write(users)
@@ -66,16 +77,21 @@ async def contract(store: UserStore) -> None:
         after = max(page, key=user_key)
     assert seen == {"a": 70, "long": 71} | {user_id: number for number, user_id in enumerate(ODD) if number >= 3}
 
+
+async def vectors_are_kept(store: UserStore, waited: UserStore) -> None:
     vectors = await store.open_vectors(WANTED)
     assert vectors == WANTED and not vectors.complete
     await store.mark(WANTED.model_copy(update={"synced_from": 9}))
     assert (await store.open_vectors(WANTED)).synced_from == 9
+    nobody = await store.nearest(WANTED, np.eye(4, dtype=np.float32)[:2], 3, 10)
+    assert nobody.keys == [] and nobody.lengths.tolist() == [0, 0]
+    assert await store.encoded_at(WANTED, ["a"]) == {}
     east, north = [1, 0, 0, 0], [0, 1, 0, 0]
     half = [0.6, 0.8, 0, 0]
     nothing = [0, 0, 0, 0]
     interests = np.array([[east, north], [half, nothing], [north, nothing]], np.float32)
     await store.write_vectors(WANTED, ["a", ODD[1], "7"], [70, 1, 6], interests)
-    await until_nearest(store, east, {"a": 1.0, ODD[1]: 0.6})
+    await until_nearest(waited, east, {"a": 1.0, ODD[1]: 0.6})
     assert await store.encoded_at(WANTED, ["a", ODD[1], "100%"]) == {"a": 70, ODD[1]: 1}
     found_ = await store.nearest(WANTED, np.array([east, north], np.float32), 3, 10)
     assert found_.lengths.tolist() == [3, 3]
@@ -84,32 +100,42 @@ async def contract(store: UserStore) -> None:
     np.testing.assert_allclose(found_.scores, [1, 0.6, 0, 1, 1, 0.8], atol=1e-6)
 
     await store.write_vectors(WANTED, ["a"], [72], np.array([[half, nothing]], np.float32))  # one interest fewer
-    await until_nearest(store, north, {"7": 1.0, "a": 0.8, ODD[1]: 0.8})
+    await until_nearest(waited, north, {"7": 1.0, "a": 0.8, ODD[1]: 0.8})
 
+
+async def what_is_deleted_is_gone(store: UserStore, waited: UserStore) -> None:
     await store.delete(["a", ODD[1], "nobody"])
     await store.delete_vectors(WANTED, ["7"])
     assert await store.updated_at(["a", ODD[1], "7"], strong=True) == {"7": 6}
-    await until_nearest(store, north, {})
+    await until_nearest(waited, [0, 1, 0, 0], {})
     assert await store.encoded_at(WANTED, ["a", ODD[1], "7"]) == {}
+    assert set(await store.read(["a", "long", "7"], strong=True)) == {"long", "7"}
+    assert await store.count() == len(ODD) - 1
 
 
 async def until_nearest(store: UserStore, query: list[int], expected: dict[str, float]) -> None:
     """Wait until a search sees what was written."""
     limit = len(expected) or 3
-    for _ in range(50):
-        found = await store.nearest(WANTED, np.array([query], np.float32), limit, 10)
-        if dict(zip(map(user_id_of, found.keys), found.scores.tolist(), strict=True)) == pytest.approx(expected):
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"{found} instead of {expected}")
+    async with asyncio.timeout(PATIENCE_S):
+        scores: dict[str, float] | None = None
+        while scores != pytest.approx(expected):
+            found = await store.nearest(WANTED, np.array([query], np.float32), limit, 10)
+            scores = dict(zip(map(user_id_of, found.keys), found.scores.tolist(), strict=True))
+
+
+async def recorded(store: UserStore) -> Recorder:
+    """The contract, kept by a store; what the store answered."""
+    recorder = Recorder(store)
+    await contract(recorder, store)  # type: ignore[arg-type]
+    return recorder
 
 
 async def test_the_store_in_memory() -> None:
-    await contract(FakeUserStore())
+    await recorded(FakeUserStore())
 
 
-async def test_milvus(milvus: MilvusUserStore) -> None:
-    await contract(milvus)
+async def test_milvus_answers_as_the_store_in_memory_does(milvus: MilvusUserStore) -> None:
+    assert_same_answers(await recorded(milvus), await recorded(FakeUserStore()))
 
 
 async def test_what_was_confirmed_is_seen_by_every_server(milvus: MilvusUserStore, milvus_uri: str) -> None:
