@@ -14,6 +14,7 @@ from clients.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from clients.statuses import UserStatus
 from clients.sync_client import RecallClient
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "RecallResult",
     "UnauthenticatedError",
     "UnavailableError",
+    "UserStatus",
     "channel_options",
 ]

@@ -20,14 +20,16 @@ from clients.core import (
     RecallResult,
     join_responses,
 )
-from clients.errors import from_rpc_error
 from protos.recall.v1 import admin_pb2, recall_pb2
 
 _MAX_CONCURRENT_REQUESTS = 4
 
 
 class AsyncRecallClient(ClientCore):
-    """RecallClient for asyncio: the same methods, to be awaited. Make it inside the running loop.
+    """RecallClient for asyncio: the same methods, to be awaited. May be made anywhere, at import time too.
+
+    A channel belongs to the event loop that it is first used in, so the client opens one for each loop. `close` closes
+    that of the loop it is called in.
 
     The requests of a split batch run side by side, four at a time.
 
@@ -55,7 +57,7 @@ class AsyncRecallClient(ClientCore):
 
         async def call(request: recall_pb2.RecallRequest) -> recall_pb2.RecallResponse:
             async with slots:
-                return await self._call(self._recall.Recall, request, deadline)
+                return await self._call(self._stubs().recall.Recall, request, deadline)
 
         calls = [asyncio.create_task(call(request)) for request in requests]
         try:
@@ -67,12 +69,12 @@ class AsyncRecallClient(ClientCore):
     async def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
         """The number of released items, all of them or those that match a filter."""
         request = recall_pb2.CountItemsRequest(filter=filter)
-        return await self._call(self._recall.CountItems, request, self._deadline(timeout_s))
+        return await self._call(self._stubs().recall.CountItems, request, self._deadline(timeout_s))
 
     async def get_server_info(self, *, timeout_s: float | None = None) -> recall_pb2.GetServerInfoResponse:
         """What is being served and which limits hold."""
         request = recall_pb2.GetServerInfoRequest()
-        return await self._call(self._recall.GetServerInfo, request, self._deadline(timeout_s))
+        return await self._call(self._stubs().recall.GetServerInfo, request, self._deadline(timeout_s))
 
     async def explain(
         self,
@@ -87,7 +89,7 @@ class AsyncRecallClient(ClientCore):
     ) -> recall_pb2.ExplainResponse:
         """Every step of one user's recall; the arguments mean what they mean in `recall`."""
         request = self._explain_request(history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
-        return await self._call(self._recall.Explain, request, self._deadline(timeout_s))
+        return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
     async def upsert_users(
         self,
@@ -98,43 +100,46 @@ class AsyncRecallClient(ClientCore):
     ) -> recall_pb2.UpsertUsersResponse:
         """Remembers users; see RecallClient.upsert_users."""
         request = self._upsert_request(hist_item, append_item_ids)
-        return await self._call(self._recall.UpsertUsers, request, self._deadline(timeout_s))
+        return await self._call(self._stubs().recall.UpsertUsers, request, self._deadline(timeout_s))
 
     async def find_similar_users(
         self, users: Sequence[History], *, top_k: int, timeout_s: float | None = None
     ) -> recall_pb2.FindSimilarUsersResponse:
         """The `top_k` remembered users most similar to each of the users; one request."""
         request = self._similar_request(users, top_k)
-        return await self._call(self._recall.FindSimilarUsers, request, self._deadline(timeout_s))
+        return await self._call(self._stubs().recall.FindSimilarUsers, request, self._deadline(timeout_s))
 
     async def delete_users(
         self, user_ids: Sequence[str], *, timeout_s: float | None = None
     ) -> recall_pb2.DeleteUsersResponse:
         """Makes the service forget users, in every release; one request."""
         request = recall_pb2.DeleteUsersRequest(user_ids=user_ids)
-        return await self._call(self._recall.DeleteUsers, request, self._deadline(timeout_s))
+        return await self._call(self._stubs().recall.DeleteUsers, request, self._deadline(timeout_s))
 
     async def drop_items(
         self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None
     ) -> admin_pb2.DropItemsResponse:
         """Drops an item collection, rows and index; needs the admin token."""
         request = admin_pb2.DropItemsRequest(collection=collection, allow_live=allow_live)
-        return await self._call(self._admin.DropItems, request, self._deadline(timeout_s))
+        return await self._call(self._stubs().admin.DropItems, request, self._deadline(timeout_s))
 
     async def reload(self, *, timeout_s: float | None = None) -> admin_pb2.ReloadResponse:
         """Makes the server look for a new release now; needs the admin token."""
-        return await self._call(self._admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
+        return await self._call(self._stubs().admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
 
     async def is_serving(self, *, timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
         """Whether the server calls itself ready (grpc.health.v1); `wait_for_ready` keeps trying to connect."""
         deadline = self._deadline(timeout_s)
-        health = await self._call(self._health_check, HEALTH_REQUEST, deadline, wait_for_ready=wait_for_ready)
+        health = await self._call(self._stubs().health_check, HEALTH_REQUEST, deadline, wait_for_ready=wait_for_ready)
         return health == HEALTH_SERVING
 
+    def _owner(self) -> object:
+        return asyncio.get_running_loop()
+
     async def close(self) -> None:
-        """Closes the channel, unless the caller brought it."""
-        if self._owns_channel:
-            await self._channel.close()
+        """Closes the channel of the running loop, unless the caller brought it."""
+        if stubs := self._taken():
+            await stubs.channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -146,4 +151,4 @@ class AsyncRecallClient(ClientCore):
         try:
             return await method(request, timeout=deadline.remaining_s(), metadata=self._metadata, **options)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise self._failed(error) from error

@@ -5,24 +5,33 @@ Never makes a call and never waits; the two clients differ in nothing else.
 
 import json
 import math
+import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
+from weakref import WeakKeyDictionary
 
 import grpc
 
+from clients.errors import RecallError, from_rpc_error
+from clients.proxies import is_local, proxy_of
+from clients.requests import (
+    MAX_REQUEST_BYTES,
+    History,
+    MergeStrategyName,
+    merge_strategy_of,
+    split,
+    updates_of,
+    user_of,
+    users_of,
+)
+from clients.statuses import UserStatus
 from protos.recall.v1 import admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 
-History = Sequence[int] | str | recall_pb2.User
-"""Of a user: item ids, oldest first; or the user_id of one whom the service remembers; or a ready message."""
-MergeStrategyName = Literal["best_score", "round_robin"]
-
-_MERGE_STRATEGIES: dict[str, recall_pb2.MergeStrategy] = {
-    "best_score": recall_pb2.MERGE_STRATEGY_BEST_SCORE,
-    "round_robin": recall_pb2.MERGE_STRATEGY_ROUND_ROBIN,
-}
+__all__ = ["History", "MergeStrategyName"]
 
 _BACKOFF: dict[str, Any] = {
     "maxAttempts": 4,
@@ -73,6 +82,11 @@ class RecallResult:
     timings: tuple[recall_pb2.StageTimings, ...]
     """Where the time went in the server, one for each request."""
 
+    @property
+    def statuses(self) -> tuple[UserStatus, ...]:
+        """The status of each user, which prints as its name."""
+        return tuple(UserStatus(candidates.status) for candidates in self.results)
+
 
 def join_responses(responses: Sequence[recall_pb2.RecallResponse]) -> RecallResult:
     """Answers to the requests of one batch, in the order of the requests, as one."""
@@ -84,9 +98,14 @@ def join_responses(responses: Sequence[recall_pb2.RecallResponse]) -> RecallResu
     )
 
 
-def channel_options() -> list[tuple[str, str | int]]:
-    """gRPC channel arguments that both clients use; a caller who brings a channel may want them too."""
+def channel_options(target: str = "") -> list[tuple[str, str | int]]:
+    """gRPC channel arguments that both clients use; a caller who brings a channel may want them too.
+
+    Args:
+        target: where the channel goes. A proxy of the environment is left out where that is this machine.
+    """
     return [
+        ("grpc.enable_http_proxy", int(not (target and is_local(target)))),
         ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
         # A request larger than this buffer, 256 KiB by default, would never be tried again.
         ("grpc.per_rpc_retry_buffer_size", _MAX_MESSAGE_BYTES),
@@ -118,6 +137,17 @@ class Deadline:
         return max(0.0, self.at_s - time.monotonic())
 
 
+class Stubs:
+    """The methods of the service over one channel."""
+
+    def __init__(self, channel: Any) -> None:
+        """`channel`: of the module grpc or grpc.aio."""
+        self.channel = channel
+        self.recall = recall_pb2_grpc.RecallServiceStub(channel)
+        self.admin = admin_pb2_grpc.AdminServiceStub(channel)
+        self.health_check = channel.unary_unary(_HEALTH_CHECK)
+
+
 class ClientCore:
     """What a client holds between calls. Thread-safe, like the channel under it."""
 
@@ -133,6 +163,7 @@ class ClientCore:
         token: str | None = None,
         max_users: int = 256,
         max_candidates: int = 150_000,
+        max_request_bytes: int = MAX_REQUEST_BYTES,
         channel: Any = None,
     ) -> None:
         """Connects on the first call.
@@ -145,35 +176,52 @@ class ClientCore:
             token: sent as `authorization: Bearer <token>`. Without TLS it travels in the clear.
             max_users: users in one request; larger batches are split. GetServerInfo tells the server's limit.
             max_candidates: users times top_k in one request, likewise.
+            max_request_bytes: bytes of one request, likewise; the server's option is `--max-request-bytes`.
             channel: use this channel instead of opening one; it stays the caller's to close.
         """
         if timeout_s is not None:
             _check_timeout(timeout_s)
+        self._target = target
         self._timeout_s = timeout_s
         self._max_users = max_users
         self._max_candidates = max_candidates
+        self._max_request_bytes = max_request_bytes
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
-        self._owns_channel = channel is None
-        self._channel = self._open_channel(target, tls, client_cert) if channel is None else channel
-        self._recall = recall_pb2_grpc.RecallServiceStub(self._channel)
-        self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)
-        self._health_check = self._channel.unary_unary(_HEALTH_CHECK)
+        self._credentials = _credentials(tls, client_cert)
+        self._given = Stubs(channel) if channel is not None else None
+        self._opening = threading.Lock()
+        self._opened: WeakKeyDictionary[object, Stubs] = WeakKeyDictionary()
 
-    @classmethod
-    def _open_channel(
-        cls, target: str, tls: bool | str | Path, client_cert: tuple[str | Path, str | Path] | None
-    ) -> Any:
-        if not tls:
-            if client_cert:
-                raise ValueError("client_cert needs tls")
-            return cls._transport.insecure_channel(target, options=channel_options())
-        certificate, key = (Path(path).read_bytes() for path in client_cert) if client_cert else (None, None)
-        credentials = grpc.ssl_channel_credentials(
-            root_certificates=None if tls is True else Path(tls).read_bytes(),
-            private_key=key,
-            certificate_chain=certificate,
-        )
-        return cls._transport.secure_channel(target, credentials, options=channel_options())
+    def _owner(self) -> object:
+        """What a channel belongs to, and ends with."""
+        raise NotImplementedError
+
+    def _stubs(self) -> Stubs:
+        """The methods over the channel of `_owner`, which is opened if there is none."""
+        if self._given:
+            return self._given
+        owner = self._owner()
+        with self._opening:
+            if owner not in self._opened:
+                self._opened[owner] = self._open()
+            return self._opened[owner]
+
+    def _taken(self) -> Stubs | None:
+        """The methods over the channel of `_owner`, which the client then forgets; None if there is none to close."""
+        with self._opening:
+            return self._opened.pop(self._owner(), None)
+
+    def _open(self) -> Stubs:
+        options = channel_options(self._target)
+        if self._credentials is None:
+            return Stubs(self._transport.insecure_channel(self._target, options=options))
+        return Stubs(self._transport.secure_channel(self._target, self._credentials, options=options))
+
+    def _failed(self, error: grpc.RpcError) -> RecallError:
+        """Our exception for a failed call."""
+        if self._given:
+            return from_rpc_error(error)
+        return from_rpc_error(error, self._target, proxy_of(self._target, os.environ))
 
     def _deadline(self, timeout_s: float | None) -> Deadline:
         if timeout_s is None:
@@ -192,21 +240,17 @@ class ClientCore:
         merge_strategy: str,
     ) -> list[recall_pb2.RecallRequest]:
         """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
-        if exclude_item_ids is None:
-            exclude_item_ids = [()] * len(histories)
-        if len(exclude_item_ids) != len(histories):
-            raise ValueError(f"exclude_item_ids has {len(exclude_item_ids)} lists for {len(histories)} histories")
-        users = [_user(*pair) for pair in zip(histories, exclude_item_ids, strict=True)]
-        size = max(1, min(self._max_users, self._max_candidates // max(1, top_k)))
+        users = users_of(histories, exclude_item_ids)
+        most = max(1, min(self._max_users, self._max_candidates // max(1, top_k)))
         return [
             recall_pb2.RecallRequest(
-                users=users[start : start + size],
+                users=part,
                 top_k=top_k,
                 filter=filter,
                 exclude_history=exclude_history,
-                merge_strategy=_merge_strategy(merge_strategy),
+                merge_strategy=merge_strategy_of(merge_strategy),
             )
-            for start in range(0, max(1, len(users)), size)
+            for part in split(users, most, self._max_request_bytes, filter)
         ]
 
     def _explain_request(
@@ -219,40 +263,36 @@ class ClientCore:
         merge_strategy: str,
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
-            user=_user(history, exclude_item_ids),
+            user=user_of(history, exclude_item_ids),
             top_k=top_k,
             filter=filter,
             exclude_history=exclude_history,
-            merge_strategy=_merge_strategy(merge_strategy),
+            merge_strategy=merge_strategy_of(merge_strategy),
         )
 
     @staticmethod
     def _upsert_request(
         hist_item: Mapping[str, Sequence[int]] | None, append_item_ids: Mapping[str, Sequence[int]] | None
     ) -> recall_pb2.UpsertUsersRequest:
-        replaced = [recall_pb2.UserUpdate(user_id=u, hist_item=ids) for u, ids in (hist_item or {}).items()]
-        appended = [recall_pb2.UserUpdate(user_id=u, append_item_ids=ids) for u, ids in (append_item_ids or {}).items()]
-        return recall_pb2.UpsertUsersRequest(users=replaced + appended)
+        return updates_of(hist_item, append_item_ids)
 
     @staticmethod
     def _similar_request(users: Sequence[History], top_k: int) -> recall_pb2.FindSimilarUsersRequest:
-        return recall_pb2.FindSimilarUsersRequest(users=[_user(user, ()) for user in users], top_k=top_k)
+        return recall_pb2.FindSimilarUsersRequest(users=users_of(users, None, "users"), top_k=top_k)
 
 
-def _user(history: History, exclude_item_ids: Sequence[int]) -> recall_pb2.User:
-    if isinstance(history, str):
-        return recall_pb2.User(user_id=history, exclude_item_ids=exclude_item_ids)
-    if not isinstance(history, recall_pb2.User):
-        return recall_pb2.User(hist_item=history, exclude_item_ids=exclude_item_ids)
-    if len(exclude_item_ids):
-        raise ValueError("exclude_item_ids goes with plain histories; a User message carries its own")
-    return history
-
-
-def _merge_strategy(name: str) -> recall_pb2.MergeStrategy:
-    if name not in _MERGE_STRATEGIES:
-        raise ValueError(f"merge_strategy is {name!r}, must be one of {', '.join(_MERGE_STRATEGIES)}")
-    return _MERGE_STRATEGIES[name]
+def _credentials(tls: bool | str | Path, client_cert: tuple[str | Path, str | Path] | None) -> Any:
+    """What gRPC needs for TLS; None without it."""
+    if not tls:
+        if client_cert:
+            raise ValueError("client_cert needs tls")
+        return None
+    certificate, key = (Path(path).read_bytes() for path in client_cert) if client_cert else (None, None)
+    return grpc.ssl_channel_credentials(
+        root_certificates=None if tls is True else Path(tls).read_bytes(),
+        private_key=key,
+        certificate_chain=certificate,
+    )
 
 
 def _check_timeout(timeout_s: float) -> None:

@@ -9,6 +9,7 @@ RecallError                   anything else; `code` tells
     └── OverloadedError       the server refused work; try again after `retry_after_s`
 """
 
+import re
 from typing import Any
 
 import grpc
@@ -69,20 +70,43 @@ _ERROR_OF_CODE: dict[grpc.StatusCode, type[RecallError]] = {
 }
 
 
-def from_rpc_error(error: grpc.RpcError) -> RecallError:
-    """Our exception for a `grpc.RpcError` of either API; `grpc.aio.AioRpcError` is one too."""
+_CAUSES = (
+    r"connection refused|no route to host|network is unreachable|connection timed out|name or service not known",
+    r"dns resolution failed|domain name not found|http proxy returned response code \d+",
+    r"failed to connect to (all addresses|remote host)",
+)
+"""What gRPC says of a server that it cannot connect to, the most exact words first."""
+
+
+def from_rpc_error(error: grpc.RpcError, target: str = "", proxy: str = "") -> RecallError:
+    """Our exception for a `grpc.RpcError` of either API; `grpc.aio.AioRpcError` is one too.
+
+    Args:
+        error: what the call raised.
+        target: where the call went; empty if that is not known.
+        proxy: the variable of the environment with the proxy it went through, as `clients.proxies.proxy_of` gives it.
+    """
     trailing: Any = error.trailing_metadata() or ()
     metadata = dict(iter(trailing))  # grpc.aio's Metadata looks like a mapping, but dict() of it fails on grpcio 1.75
     kind = _ERROR_OF_CODE.get(error.code(), RecallError)
-    details = error.details() or ""
+    reason, details = metadata.get("error-reason", ""), error.details() or ""
     if kind is OverloadedError and "larger than max" in details:
         kind = InvalidRequestError  # gRPC's own word for a message over the size limit: no retry will help
-    return kind(
-        error.code(),
-        details,
-        metadata.get("error-reason", ""),
-        _pushback_s(metadata.get("grpc-retry-pushback-ms", "")),
-    )
+    causes = (re.search(words, details, re.IGNORECASE) for words in _CAUSES)
+    cause = next((found[0].lower() for found in causes if found), "")
+    if kind is UnavailableError and not reason and target and cause:
+        details = _unreached(target, cause, proxy)
+    elif kind in (UnavailableError, DeadlineExceededError) and not reason and proxy:
+        details = f"{details}; the call went through the proxy of {proxy}"
+    return kind(error.code(), details, reason, _pushback_s(metadata.get("grpc-retry-pushback-ms", "")))
+
+
+def _unreached(target: str, cause: str, proxy: str) -> str:
+    """That no server was reached, why, and what to do."""
+    if proxy:
+        through = f"no server was reached at {target} through the proxy of {proxy} ({cause})"
+        return f"{through}; no_proxy spares the hosts that it lists"
+    return f"no server answers at {target} ({cause}); `python -m server --listen HOST:PORT` starts one"
 
 
 def _pushback_s(pushback_ms: str) -> float | None:

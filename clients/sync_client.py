@@ -18,7 +18,6 @@ from clients.core import (
     RecallResult,
     join_responses,
 )
-from clients.errors import from_rpc_error
 from protos.recall.v1 import admin_pb2, recall_pb2
 
 
@@ -57,17 +56,17 @@ class RecallClient(ClientCore):
         """
         deadline = self._deadline(timeout_s)
         requests = self._recall_requests(histories, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
-        return join_responses([self._call(self._recall.Recall, request, deadline) for request in requests])
+        return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
 
     def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
         """The number of released items, all of them or those that match a filter."""
         request = recall_pb2.CountItemsRequest(filter=filter)
-        return self._call(self._recall.CountItems, request, self._deadline(timeout_s))
+        return self._call(self._stubs().recall.CountItems, request, self._deadline(timeout_s))
 
     def get_server_info(self, *, timeout_s: float | None = None) -> recall_pb2.GetServerInfoResponse:
         """What is being served and which limits hold."""
         request = recall_pb2.GetServerInfoRequest()
-        return self._call(self._recall.GetServerInfo, request, self._deadline(timeout_s))
+        return self._call(self._stubs().recall.GetServerInfo, request, self._deadline(timeout_s))
 
     def explain(
         self,
@@ -82,7 +81,7 @@ class RecallClient(ClientCore):
     ) -> recall_pb2.ExplainResponse:
         """Every step of one user's recall; the arguments mean what they mean in `recall`."""
         request = self._explain_request(history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
-        return self._call(self._recall.Explain, request, self._deadline(timeout_s))
+        return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
     def upsert_users(
         self,
@@ -102,43 +101,46 @@ class RecallClient(ClientCore):
             timeout_s: for the call.
         """
         request = self._upsert_request(hist_item, append_item_ids)
-        return self._call(self._recall.UpsertUsers, request, self._deadline(timeout_s))
+        return self._call(self._stubs().recall.UpsertUsers, request, self._deadline(timeout_s))
 
     def find_similar_users(
         self, users: Sequence[History], *, top_k: int, timeout_s: float | None = None
     ) -> recall_pb2.FindSimilarUsersResponse:
         """The `top_k` remembered users most similar to each of the users; one request."""
         request = self._similar_request(users, top_k)
-        return self._call(self._recall.FindSimilarUsers, request, self._deadline(timeout_s))
+        return self._call(self._stubs().recall.FindSimilarUsers, request, self._deadline(timeout_s))
 
     def delete_users(
         self, user_ids: Sequence[str], *, timeout_s: float | None = None
     ) -> recall_pb2.DeleteUsersResponse:
         """Makes the service forget users, in every release; one request."""
         request = recall_pb2.DeleteUsersRequest(user_ids=user_ids)
-        return self._call(self._recall.DeleteUsers, request, self._deadline(timeout_s))
+        return self._call(self._stubs().recall.DeleteUsers, request, self._deadline(timeout_s))
 
     def drop_items(
         self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None
     ) -> admin_pb2.DropItemsResponse:
         """Drops an item collection, rows and index; needs the admin token."""
         request = admin_pb2.DropItemsRequest(collection=collection, allow_live=allow_live)
-        return self._call(self._admin.DropItems, request, self._deadline(timeout_s))
+        return self._call(self._stubs().admin.DropItems, request, self._deadline(timeout_s))
 
     def reload(self, *, timeout_s: float | None = None) -> admin_pb2.ReloadResponse:
         """Makes the server look for a new release now; needs the admin token."""
-        return self._call(self._admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
+        return self._call(self._stubs().admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
 
     def is_serving(self, *, timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
         """Whether the server calls itself ready (grpc.health.v1); `wait_for_ready` keeps trying to connect."""
         deadline = self._deadline(timeout_s)
-        health = self._call(self._health_check, HEALTH_REQUEST, deadline, wait_for_ready=wait_for_ready)
+        health = self._call(self._stubs().health_check, HEALTH_REQUEST, deadline, wait_for_ready=wait_for_ready)
         return health == HEALTH_SERVING
+
+    def _owner(self) -> object:
+        return grpc  # one channel for all threads
 
     def close(self) -> None:
         """Closes the channel, unless the caller brought it."""
-        if self._owns_channel:
-            self._channel.close()
+        if stubs := self._taken():
+            stubs.channel.close()
 
     def __enter__(self) -> Self:
         return self
@@ -150,4 +152,4 @@ class RecallClient(ClientCore):
         try:
             return method(request, timeout=deadline.remaining_s(), metadata=self._metadata, **options)
         except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
+            raise self._failed(error) from error

@@ -16,13 +16,14 @@ _UNLIMITED = 2**31 - 1
 
 
 class Backend:
-    """The clients of the server and of the second server to compare with. Create it inside the running event loop."""
+    """The clients of the server and of the second server to compare with."""
 
     def __init__(self, settings: Settings) -> None:
         connection = settings.arguments() | {
             # The client must not split a request, so that the limits of the server apply to it.
             "max_users": _UNLIMITED,
             "max_candidates": _UNLIMITED,
+            "max_request_bytes": _UNLIMITED,
         }
         compared = connection | {"target": settings.compare_with}
         self.main = AsyncRecallClient(**connection)

@@ -1,3 +1,4 @@
+import asyncio
 from concurrent import futures
 
 import grpc
@@ -121,3 +122,31 @@ async def test_the_deadline_covers_the_whole_split_batch(client, servicer):
     servicer.delay_s = 0.2
     with pytest.raises(DeadlineExceededError):
         await client.recall([[user] for user in range(40)], top_k=1, timeout_s=0.5)  # 20 requests, 4 at a time: 1 s
+
+
+def test_a_client_made_outside_a_loop_works_in_every_loop():
+    client = AsyncRecallClient(timeout_s=5)  # as at import time
+
+    async def ask(servicer: CannedRecall) -> list[int]:
+        server = grpc.aio.server()
+        client._target = f"127.0.0.1:{servicer.add_to(server)}"
+        await server.start()
+        try:
+            return list((await client.recall([[43]], top_k=2)).results[0].item_ids)
+        finally:
+            await client.close()
+            await server.stop(None)
+
+    for _ in range(2):
+        assert asyncio.run(ask(CannedRecall())) == [44, 45]
+
+
+async def test_loops_of_two_threads_share_a_client(target):
+    client = AsyncRecallClient(target, timeout_s=5)
+
+    async def ask() -> int:
+        return (await client.count_items()).count
+
+    found = await asyncio.gather(*(asyncio.to_thread(asyncio.run, ask()) for _ in range(3)), ask())
+    assert found == [3706] * 4
+    await client.close()

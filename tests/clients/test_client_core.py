@@ -17,6 +17,8 @@ from clients.errors import (
     from_rpc_error,
 )
 from clients.plain import to_plain
+from clients.proxies import is_local, proxy_of
+from clients.statuses import UserStatus
 from clients.sync_client import RecallClient
 from protos.recall.v1 import recall_pb2
 
@@ -62,6 +64,149 @@ def test_a_batch_is_split_at_both_limits(client, users, top_k, sizes):
     requests = split(client, [[user] for user in range(users)], top_k)
     assert [len(request.users) for request in requests] == sizes
     assert [user.hist_item[0] for request in requests for user in request.users] == list(range(users))
+
+
+def test_a_batch_is_split_by_bytes_too():
+    client = RecallClient(max_request_bytes=10_000)
+    histories = [
+        [2**62 + user] * length for user, length in enumerate([100, 300, 500, 2_000, 10, 0, 990])
+    ]  # 9 bytes an id
+    requests = split(client, histories, 10)
+    assert [[len(user.hist_item) for user in request.users] for request in requests] == [
+        [100, 300, 500],
+        [2_000],  # alone, for the server to refuse
+        [10, 0],
+        [990],
+    ]
+    assert [list(user.hist_item) for request in requests for user in request.users] == histories
+    assert all(request.ByteSize() < 10_000 for request in requests if len(request.users[0].hist_item) != 2_000)
+
+
+def test_hash_ids_of_a_default_batch_stay_under_what_a_server_accepts(client):
+    client = RecallClient()
+    requests = split(client, [[2**62] * 2_000] * 256, 10, filter="x" * 2_000)
+    assert len(requests) == 2 and all(request.ByteSize() <= 4 * 2**20 - 5 for request in requests)
+
+
+@pytest.mark.parametrize(
+    ("histories", "kind", "message"),
+    [
+        (
+            [[1], [2, 4.5]],
+            TypeError,
+            "histories[1][1] is 4.5 (float), must be an integer: item ids are integers of 64 bits",
+        ),
+        ([[1], ["43"]], TypeError, "histories[1][0] is '43' (str), must be an integer"),
+        (
+            [43, 23],
+            TypeError,
+            "histories[0] is 43 (int), must be a list of item ids: [[43, 23]] is one user with two clicks",
+        ),
+        ([[1], [[2]]], TypeError, "histories[1][0] is [2] (list), must be an integer"),
+        ([[2**63]], ValueError, f"histories[0][0] is {2**63}, does not fit 64 bits"),
+        ("ann", TypeError, "histories is the text 'ann', must be a list with one history for each user"),
+        ([b"ab"], TypeError, "histories[0] is b'ab' (bytes), must be a list of item ids"),
+        ([[None]], TypeError, "histories[0][0] is None (NoneType), must be an integer"),
+    ],
+)
+def test_an_error_names_the_user_and_the_field(client, histories, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        split(client, histories, 10)
+
+
+def test_errors_name_the_field_in_other_calls_too():
+    client = RecallClient(timeout_s=1)
+    for call, message in (
+        (
+            lambda: client.recall([[1], [2]], top_k=1, exclude_item_ids=[[], [2.5]]),
+            "exclude_item_ids[1][0] is 2.5 (float)",
+        ),
+        (lambda: client.explain([1.5], top_k=1), "history[0] is 1.5 (float)"),
+        (lambda: client.explain([1], top_k=1, exclude_item_ids=5), "exclude_item_ids is 5 (int)"),
+        (lambda: client.upsert_users({"ann": [1], "bob": [1, "x"]}), "hist_item['bob'][1] is 'x' (str)"),
+        (lambda: client.upsert_users(append_item_ids={"ann": 7}), "append_item_ids['ann'] is 7 (int)"),
+        (lambda: client.upsert_users({7: [1]}), "hist_item has the user_id 7, must be text"),
+        (lambda: client.find_similar_users([["a"]], top_k=1), "users[0][0] is 'a' (str)"),
+    ):
+        with pytest.raises(TypeError, match=re.escape(message)):
+            call()
+
+
+def test_integers_of_numpy_are_item_ids(client):
+    np = pytest.importorskip("numpy")
+    [request] = split(client, [np.array([1, 2]), [np.int64(3)], np.zeros(0, np.int32)], 10)
+    assert [list(user.hist_item) for user in request.users] == [[1, 2], [3], []]
+
+
+def test_statuses_print_as_names():
+    statuses = {name.removeprefix("USER_STATUS_"): number for name, number in recall_pb2.UserStatus.items()}
+    assert {str(one): int(one) for one in UserStatus} == statuses
+    results = [recall_pb2.UserCandidates(status=number) for number in (1, 6, 99)]
+    result = join_responses([recall_pb2.RecallResponse(results=results)])
+    assert [str(status) for status in result.statuses] == ["OK", "UNKNOWN_USER", "99"]
+    assert result.statuses[1] == recall_pb2.USER_STATUS_UNKNOWN_USER
+
+
+@pytest.mark.parametrize(
+    ("target", "environment", "found"),
+    [
+        ("recall:50051", {"http_proxy": "http://me:secret@proxy:8080"}, "http_proxy=http://proxy:8080"),
+        ("dns:///recall:50051", {"https_proxy": "b", "http_proxy": "a"}, "https_proxy=b"),
+        ("recall:50051", {"grpc_proxy": "c", "http_proxy": "a"}, "grpc_proxy=c"),
+        ("recall.shop:50051", {"http_proxy": "a", "no_proxy": "other, .shop"}, ""),
+        ("recall:50051", {"http_proxy": "a", "no_grpc_proxy": "", "no_proxy": "recall"}, "http_proxy=a"),
+        ("recall:50051", {"HTTP_PROXY": "a"}, ""),
+        ("recall:50051", {}, ""),
+        *[
+            (target, {"http_proxy": "a"}, "")
+            for target in (
+                "localhost:50051",
+                "127.0.0.1:50051",
+                "[::1]:50051",
+                "ipv4:127.0.0.1:1,127.0.0.2:2",
+                "dns:///localhost:50051",
+                "unix:/run/recall.sock",
+            )
+        ],
+        ("ipv4:127.0.0.1:1,10.0.0.1:1", {"http_proxy": "a"}, "http_proxy=a"),
+    ],
+)
+def test_which_proxy_a_call_goes_through(target, environment, found):
+    assert proxy_of(target, environment) == found
+    assert dict(channel_options(target))["grpc.enable_http_proxy"] == (0 if is_local(target) else 1)
+
+
+REFUSED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: connect: Connection refused (111)"
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "proxy", "message"),
+    [
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            REFUSED,
+            "",
+            "no server answers at recall:1 (connection refused); `python -m server --listen HOST:PORT` starts one",
+        ),
+        (
+            grpc.StatusCode.UNAVAILABLE,
+            REFUSED,
+            "http_proxy=http://proxy",
+            "no server was reached at recall:1 through the proxy of http_proxy=http://proxy (connection refused); "
+            "no_proxy spares the hosts that it lists",
+        ),
+        (grpc.StatusCode.UNAVAILABLE, "stopping", "", "stopping"),
+        (
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            "Deadline Exceeded",
+            "http_proxy=http://proxy",
+            "Deadline Exceeded; the call went through the proxy of http_proxy=http://proxy",
+        ),
+        (grpc.StatusCode.INVALID_ARGUMENT, "top_k", "http_proxy=http://proxy", "top_k"),
+    ],
+)
+def test_a_server_that_is_not_there_is_one_sentence(code, details, proxy, message):
+    assert from_rpc_error(FakeRpcError(code, details), "recall:1", proxy).message == message
 
 
 def test_every_part_of_a_split_batch_carries_all_options(client):

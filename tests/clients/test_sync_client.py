@@ -198,3 +198,27 @@ def test_mutual_tls(certificate):
 def test_a_client_certificate_without_tls_is_a_mistake(certificate):
     with pytest.raises(ValueError, match="client_cert needs tls"):
         RecallClient(client_cert=certificate)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_localhost_is_never_sent_to_a_proxy(host, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # nobody is there
+    monkeypatch.setenv("no_proxy", "")
+    with running(CannedRecall()) as target, RecallClient(f"{host}:{target.rpartition(':')[2]}", timeout_s=5) as client:
+        assert client.count_items().count == 3706
+
+
+def test_an_error_names_the_proxy(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    with RecallClient("recall.example:50051", timeout_s=5) as client, pytest.raises(UnavailableError) as caught:
+        client.count_items()
+    assert str(caught.value).startswith("no server was reached at recall.example:50051 through the proxy of ")
+    assert "http_proxy=http://127.0.0.1:9" in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_is_one_sentence():
+    with RecallClient("127.0.0.1:9", timeout_s=5) as client, pytest.raises(UnavailableError) as caught:
+        client.count_items()
+    start = "`python -m server --listen HOST:PORT` starts one"
+    assert str(caught.value) == f"no server answers at 127.0.0.1:9 (connection refused); {start} [UNAVAILABLE]"

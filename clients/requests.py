@@ -1,0 +1,133 @@
+"""Requests from plain Python values, split so that a server accepts each, and errors that name what cannot be sent."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from operator import index
+from typing import Any, Literal
+
+from protos.recall.v1 import recall_pb2
+
+History = Sequence[int] | str | recall_pb2.User
+"""Of a user: item ids, oldest first; or the user_id of one whom the service remembers; or a ready message."""
+MergeStrategyName = Literal["best_score", "round_robin"]
+
+MAX_REQUEST_BYTES = 4 * 1024 * 1024
+"""What a server accepts that was started without `--max-request-bytes`."""
+_MERGE_STRATEGIES: dict[str, recall_pb2.MergeStrategy] = {
+    "best_score": recall_pb2.MERGE_STRATEGY_BEST_SCORE,
+    "round_robin": recall_pb2.MERGE_STRATEGY_ROUND_ROBIN,
+}
+_SPARE_BYTES = 1024
+"""Of a request for all but users and filter, and for the frame that gRPC counts too."""
+_FIELD_BYTES = 6
+"""Most bytes of the tag and length before a user."""
+_EXAMPLE = "[[43, 23]] is one user with two clicks"
+
+
+def users_of(
+    histories: Sequence[History], exclude_item_ids: Sequence[Sequence[int]] | None, field: str = "histories"
+) -> list[recall_pb2.User]:
+    """The users of a batch.
+
+    Args:
+        histories: of each user.
+        exclude_item_ids: of each user; None if nothing is excluded.
+        field: what the caller knows the histories as.
+
+    Raises:
+        TypeError: a value is of the wrong kind; says which.
+        ValueError: an id does not fit 64 bits, or the two lists do not belong together.
+    """
+    if isinstance(histories, str | bytes):
+        raise TypeError(f"{field} is the text {histories[:50]!r}, must be a list with one history for each user")
+    if exclude_item_ids is None:
+        exclude_item_ids = [()] * len(histories)
+    if len(exclude_item_ids) != len(histories):
+        raise ValueError(f"exclude_item_ids has {len(exclude_item_ids)} lists for {len(histories)} {field}")
+    pairs = zip(histories, exclude_item_ids, strict=True)
+    return [
+        user_of(history, exclude, f"{field}[{number}]", f"exclude_item_ids[{number}]")
+        for number, (history, exclude) in enumerate(pairs)
+    ]
+
+
+def user_of(
+    history: History, exclude_item_ids: Sequence[int], field: str = "history", exclude: str = "exclude_item_ids"
+) -> recall_pb2.User:
+    """One user; `field` and `exclude` are what the caller knows the two values as. Raises what `users_of` raises."""
+    if isinstance(history, recall_pb2.User):
+        if len(exclude_item_ids):
+            raise ValueError("exclude_item_ids goes with plain histories; a User message carries its own")
+        return history
+    user = recall_pb2.User(user_id=history) if isinstance(history, str) else recall_pb2.User()
+    if not isinstance(history, str):
+        _fill(user.hist_item, history, field)
+    _fill(user.exclude_item_ids, exclude_item_ids, exclude)
+    return user
+
+
+def updates_of(
+    hist_item: Mapping[str, Sequence[int]] | None, append_item_ids: Mapping[str, Sequence[int]] | None
+) -> recall_pb2.UpsertUsersRequest:
+    """The updates of an UpsertUsers. Raises what `users_of` raises, and names the user_id."""
+    request = recall_pb2.UpsertUsersRequest()
+    for name, given in (("hist_item", hist_item), ("append_item_ids", append_item_ids)):
+        for user_id, item_ids in (given or {}).items():
+            if not isinstance(user_id, str):
+                raise TypeError(f"{name} has the user_id {user_id!r}, must be text: send a number as its decimal text")
+            update = request.users.add(user_id=user_id)
+            _fill(getattr(update, name), item_ids, f"{name}[{user_id!r}]")
+    return request
+
+
+def merge_strategy_of(name: str) -> recall_pb2.MergeStrategy:
+    """The number of a strategy. Raises ValueError if there is none of this name."""
+    if name not in _MERGE_STRATEGIES:
+        raise ValueError(f"merge_strategy is {name!r}, must be one of {', '.join(_MERGE_STRATEGIES)}")
+    return _MERGE_STRATEGIES[name]
+
+
+def split(
+    users: Sequence[recall_pb2.User], max_users: int, max_bytes: int, filter_: str
+) -> Iterator[Sequence[recall_pb2.User]]:
+    """The users in as few parts as the limits allow, in order; at least one part.
+
+    A user who is larger than `max_bytes` is a part of its own, which the server judges.
+    """
+    room = max_bytes - _SPARE_BYTES - len(filter_.encode())
+    start = size = 0
+    for number, user in enumerate(users):
+        own = user.ByteSize() + _FIELD_BYTES
+        if number > start and (number - start == max_users or size + own > room):
+            yield users[start:number]
+            start, size = number, 0
+        size += own
+    yield users[start:]
+
+
+def _fill(ids: Any, given: Any, field: str) -> None:
+    """Put item ids into a field of a message."""
+    try:
+        if isinstance(given, bytes):
+            raise TypeError
+        ids.extend(given)
+    except (TypeError, ValueError) as error:
+        raise type(error)(_why(given, field)) from None
+
+
+def _why(given: Any, field: str) -> str:
+    """What is wrong with item ids that a message refuses."""
+    if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
+        return f"{field} is {_shown(given)}, must be a list of item ids: {_EXAMPLE}"
+    for place, value in enumerate(given):
+        try:
+            inside = -(2**63) <= index(value) < 2**63
+        except TypeError:
+            return f"{field}[{place}] is {_shown(value)}, must be an integer: item ids are integers of 64 bits"
+        if not inside:
+            return f"{field}[{place}] is {value}, does not fit 64 bits: item ids are from -2**63 to 2**63 - 1"
+    return f"{field} is {_shown(given)}, must be a list of item ids"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text if len(text) <= 50 else text[:49] + '…'} ({type(value).__name__})"
