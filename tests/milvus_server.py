@@ -29,6 +29,8 @@ from tests import ROOT
 
 LEAVE_TIMEOUT_S = 20
 START_TIMEOUT_S = 90
+ATTEMPTS, PAUSE_S = 3, 5
+"""To start, where Milvus ends at once; and the time between two of them."""
 URI_FILE, FAILED_FILE = "uri.txt", "failed.txt"
 """One of them appears in the data directory once the server is healthy, or has failed to start."""
 QUICK = {
@@ -136,8 +138,6 @@ class Milvus:
 
 def main(data: Path, cache: Path) -> None:
     """Start it, say where it is, do as the parent says until it goes."""
-    from milvus import MilvusServer, MilvusServerConfig  # not installed everywhere
-
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     cache.mkdir(parents=True, exist_ok=True)
     (data / "bin").symlink_to(cache)  # unpacking the binary takes 10 s: once is enough
@@ -145,11 +145,12 @@ def main(data: Path, cache: Path) -> None:
         while not _locked(lock.fileno()):
             if _parent_gone(timeout_s=0.5):
                 return
-        port = _free_port()
-        server = MilvusServer(MilvusServerConfig(data_dir=str(data), proxy_port=port), wait_for_started=False)
-        server.start()
         try:
-            _wait_until_healthy(server, data)
+            server, port = _start(data)
+        except SystemExit:
+            (data / FAILED_FILE).touch()
+            raise
+        try:
             if server.listen_port != port:
                 sys.exit(f"asked for port {port}, Milvus listens on {server.listen_port}")
             uri = f"http://127.0.0.1:{port}"
@@ -157,13 +158,33 @@ def main(data: Path, cache: Path) -> None:
             (data / "uri").rename(data / URI_FILE)  # whole or not at all
             print(uri, flush=True)
             _obey(server)
-        except SystemExit:
-            (data / FAILED_FILE).touch()
-            raise
         finally:
             if server.server_proc.poll() is None:
                 server.server_proc.send_signal(signal.SIGCONT)
             server.stop()
+
+
+def _start(data: Path) -> tuple[Any, int]:
+    """Start Milvus on a free port and wait until it is healthy; try again where it ends at once.
+
+    Another Milvus may be on its way out, and hold port 2380 for a moment.
+    """
+    from milvus import MilvusServer, MilvusServerConfig  # not installed everywhere
+
+    for attempt in range(ATTEMPTS):
+        time.sleep(PAUSE_S if attempt else 0)
+        port = _free_port()
+        server = MilvusServer(MilvusServerConfig(data_dir=str(data), proxy_port=port), wait_for_started=False)
+        server.start()
+        try:
+            if _is_healthy_in_time(server):
+                return server, port
+        except BaseException:
+            server.stop()
+            raise
+        server.stop()
+    log = (data / "logs" / "milvus-stderr.log").read_text(errors="replace")[-2000:]
+    sys.exit(f"Milvus did not start; does another one run on this machine (port 2380)?\n{log}")
 
 
 def _obey(server: Any) -> None:
@@ -213,18 +234,18 @@ def _free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def _wait_until_healthy(server: Any, data: Path) -> None:
+def _is_healthy_in_time(server: Any) -> bool:
+    """Wait until Milvus says that it is healthy; false if it ended, or not within `START_TIMEOUT_S`."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while server.server_proc.poll() is None and time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{server.webservice_port}/healthz", timeout=5) as answer:
                 if b"OK" in answer.read():
-                    return
+                    return True
         except OSError:
             pass
         time.sleep(0.1)
-    log = (data / "logs" / "milvus-stderr.log").read_text(errors="replace")[-2000:]
-    sys.exit(f"Milvus did not start; does another one run on this machine (port 2380)?\n{log}")
+    return False
 
 
 if __name__ == "__main__":
