@@ -47,6 +47,7 @@ class ItemFile:
     dim: int = 0
     """The length of the vectors in column `embedding`; 0 for a file of attributes."""
     batch_rows: int = 5_000
+    """The number of rows to read at once."""
     quote: Quote | None = None
     """What quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it."""
 
@@ -68,7 +69,11 @@ class ItemFile:
         for name in names:
             if name not in taken:
                 known = ", ".join(taken[1:]) or "none"
-                raise AttributesError(f"{self.path}: column {name!r}: the collection's attributes are {known}")
+                raise AttributesError(
+                    f"{self.path}: the collection has no attribute {name!r}; its attributes are {known}"
+                    if not self.dim
+                    else f"{self.path}: column {name!r}: a file of vectors has the columns {self.id_column} and {known}"
+                )
         expected = self.count.rows
         ids = np.concatenate([np.zeros(0, np.int64), *(item_id for item_id, _ in self.batches())])
         if len(ids) != expected:
@@ -76,7 +81,7 @@ class ItemFile:
                 f"{self.path}: its lines hold {expected:,} rows, {len(ids):,} were read; mend its quotes and line ends"
             )
         if not len(ids):
-            raise AttributesError(f"{self.path}: a header and no rows")
+            raise AttributesError(f"{self.path}: the file has no rows after the header")
         return check_distinct(self.path, self.id_column, ids, self._id_text)
 
     def batches(self) -> Iterator[tuple[Int64, dict[str, list[Any]] | Float32]]:
