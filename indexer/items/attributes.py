@@ -144,7 +144,7 @@ def read_attributes(
         item_id: [N] int64, strictly ascending: the model's items.
         id_column: column that holds the item id.
         multi_valued: text columns to split at `SEPARATOR`.
-        types: column to one of `TYPES`, for columns whose type must not be left to the data.
+        types: the type of a column, one of `TYPES`; the types of other columns are taken from the data.
         quote: what quotes mean in a CSV file.
 
     Raises:
@@ -239,7 +239,7 @@ def item_ids(path: Path, name: str, column: Any, first: int = 1) -> Int64:
 
 
 def check_distinct(path: Path, name: str, item_id: Int64, text: Callable[[int], str]) -> Int64:
-    """All ids of a file, ascending. Raises AttributesError if one is there twice.
+    """Sort the ids of a file in ascending order. Raises AttributesError if an id occurs twice.
 
     `text` gives the id in a row, from 0, as the file spells it.
     """
@@ -249,7 +249,10 @@ def check_distinct(path: Path, name: str, item_id: Int64, text: Callable[[int], 
         one, other = order[repeated[0]], order[repeated[0] + 1]
         spelt, before = text(int(other)), text(int(one))
         note = f", spelt {before!r} there and {spelt!r} here; ids are integers" if spelt != before else ""
-        raise AttributesError(f"{path}: row {other + 1}: {name} {item_id[other]} is in row {one + 1} already{note}")
+        raise AttributesError(
+            f"{path}: row {other + 1}: {name} {item_id[other]} is in row {one + 1} already{note}; "
+            "keep one row for each item"
+        )
     return item_id[order]
 
 

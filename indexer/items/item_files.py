@@ -47,6 +47,7 @@ class ItemFile:
     dim: int = 0
     """The length of the vectors in column `embedding`; 0 for a file of attributes."""
     batch_rows: int = 5_000
+    """The number of rows to read at once."""
     quote: Quote | None = None
     """What quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it."""
 

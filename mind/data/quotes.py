@@ -124,7 +124,9 @@ class Quotes:
         return len(cells) == self.width and (self.key is None or bool(_KEY.fullmatch(cells[self.key])))
 
     def _cells(self, text: bytes) -> list[str]:
-        """The cells of a line read on its own."""
+        """The cells of a line read on its own; [] if there are certainly fewer than a row has."""
+        if text.count(self.delimiter.encode()) < self.width - 1:
+            return []
         try:
             return cells_of(text.decode(errors="replace"), self.delimiter, self.mode)
         except csv.Error:

@@ -128,8 +128,17 @@ async def echo(port: int = 0, most_at_once: int = 100) -> AsyncIterator[int]:
 async def test_the_load_generator_speaks_grpc() -> None:
     async with echo(most_at_once=10) as port, echo() as other:
         call = Channel([("127.0.0.1", port), ("127.0.0.1", other)], "/test.Echo/Answer", timeout_s=20)
+
+        async def answered(body: bytes) -> bytes:
+            while True:
+                try:
+                    return await call(body)
+                except CallError as error:  # it was sent as the server ended another, which still counted
+                    if str(error) != "UNAVAILABLE":
+                        raise
+
         rests = [b"%d" % number * 2_000 for number in range(200)]  # together more than fits into a window
-        assert await asyncio.gather(*(call(b"2 " + rest) for rest in rests)) == [rest * 2 for rest in rests]
+        assert await asyncio.gather(*(answered(b"2 " + rest) for rest in rests)) == [rest * 2 for rest in rests]
         assert await call(b"1000000 abc") == b"abc" * 1_000_000
         assert await call(b"0 ") == b""
         with pytest.raises(CallError, match="RESOURCE_EXHAUSTED"):

@@ -262,7 +262,9 @@ def test_a_decimal_column_is_a_double(tmp_path: Path) -> None:
 
 
 def test_a_list_of_lists_is_refused_in_plain_words(tmp_path: Path) -> None:
-    with pytest.raises(AttributesError, match=r"column tags is list<.*, but an attribute is one of INT64"):
+    with pytest.raises(
+        AttributesError, match=r"items\.parquet: column tags is list<.*, but an attribute is one of INT64"
+    ):
         read_attributes(write(tmp_path, {"item_id": [10], "tags": [[["a"]]]}), ITEMS)
     path = write(tmp_path, {"item_id": [10], "embedding": [[["a"], ["b"]]]})
     with pytest.raises(
