@@ -20,6 +20,7 @@ from tests.conftest import remove_item_collections
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.timeout(600)
 def test_the_three_are_measured_side_by_side(milvus_server_uri: str, tmp_path: Path) -> None:
     remove_item_collections(milvus_server_uri)
     command = [sys.executable, "-m", "tests.bench.serving", "--milvus-uri", milvus_server_uri, "--items", "2000"]
