@@ -36,10 +36,11 @@ def test_the_three_are_measured_side_by_side(milvus_server_uri: str, tmp_path: P
         ("floor", 1, "1"),
         ("ours", 1, "4"),
     ]
-    assert all(set(row["outcomes"]) == {"OK"} for row in results["closed"])
+    closed = [row for row in results["closed"] if row["subject"] != "floor"]  # which counts no outcomes
+    assert all(set(row["outcomes"]) == {"OK"} for row in closed)
     answered = [row for row in results["open"] if "OK" in row["outcomes"]]  # a busy machine turns calls away
     assert results["open"]
-    for row in results["closed"] + answered:
+    for row in closed + answered:
         assert row["recall"] > 0.99
         assert row["users_per_s"] > 0 and row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
     assert "<svg" in (tmp_path / "2000" / "latency.svg").read_text()
