@@ -20,7 +20,6 @@ from tests.conftest import remove_item_collections
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.timeout(600)
 def test_the_three_are_measured_side_by_side(milvus_server_uri: str, tmp_path: Path) -> None:
     remove_item_collections(milvus_server_uri)
     command = [sys.executable, "-m", "tests.bench.serving", "--milvus-uri", milvus_server_uri, "--items", "2000"]
@@ -36,11 +35,11 @@ def test_the_three_are_measured_side_by_side(milvus_server_uri: str, tmp_path: P
         ("floor", 1, "1"),
         ("ours", 1, "4"),
     ]
-    closed = [row for row in results["closed"] if row["subject"] != "floor"]  # which counts no outcomes
-    assert all(set(row["outcomes"]) == {"OK"} for row in closed)
+    for row in results["closed"]:  # the floor counts no outcomes: the first search that fails ends it
+        assert set(row["outcomes"]) == (set() if row["subject"] == "floor" else {"OK"}), row
     answered = [row for row in results["open"] if "OK" in row["outcomes"]]  # a busy machine turns calls away
     assert results["open"]
-    for row in closed + answered:
+    for row in results["closed"] + answered:
         assert row["recall"] > 0.99
         assert row["users_per_s"] > 0 and row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
     assert "<svg" in (tmp_path / "2000" / "latency.svg").read_text()

@@ -17,6 +17,7 @@ from pymilvus.client.prepare import Prepare
 
 from mind.artifact import load_artifact
 from mind.encoder import NumpyEncoder
+from mind.milvus import internals
 from mind.milvus.collection import EMBEDDING, METRIC
 from tests.bench.serving.article import merge
 from tests.bench.serving.world import SEARCH_PARAMS, TOP_K, answer_lines, pad_histories, read_histories, watching
@@ -33,7 +34,7 @@ class Floor:
         self._hist_index, self._seq_len = pad_histories(model.vocabulary, histories, len(histories))
         self._collection = collection
         client = MilvusClient(milvus_uri)
-        self._stub = client._get_connection()._stub
+        self._stub, self._metadata = internals.stub(client), internals.metadata(client)  # which names the database
 
     def answer(self, question: dict[str, Any]) -> Any:
         """Search for batches of users.
@@ -79,7 +80,10 @@ class Floor:
             data=vectors.reshape(-1, vectors.shape[-1]),
             consistency_level=2,
         )
-        found = self._stub.Search(request, timeout=30).results
+        answer = self._stub.Search(request, timeout=30, metadata=self._metadata)
+        if answer.status.code or answer.status.error_code:
+            raise RuntimeError(f"Milvus refused the search: {answer.status.reason}")
+        found = answer.results
         return np.array(found.ids.int_id.data), np.array(found.scores), np.array(found.topks)
 
     def _candidates(self, users: int) -> list[list[int]]:
