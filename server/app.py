@@ -50,7 +50,8 @@ GC_THRESHOLDS = (20_000, 20, 20)
 """For `gc.set_threshold`: requests in progress hold far fewer objects, so only a leak reaches these numbers."""
 
 FIRST_LOOK_S = 10.0
-"""Longest time that a starting server waits for its first release before it answers calls, with an error if need be."""
+"""Longest time that a starting server waits for its first release, and then for the collections of remembered users,
+before it answers calls, with an error if need be."""
 
 
 class RecallServer:
@@ -149,9 +150,13 @@ class RecallServer:
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._tell_health()
         watching = watch(self.releases, self._settings.watch_interval_s, on_health)
-        self._watching = [asyncio.create_task(work) for work in (watching, self._users.follow(self.releases))]
+        self._watching = [asyncio.create_task(watching)]
         with suppress(TimeoutError):
             await asyncio.wait_for(looked.wait(), FIRST_LOOK_S)
+        preparing = asyncio.create_task(self._users.prepare(self.releases))
+        self._watching.append(preparing)
+        await asyncio.wait([preparing], timeout=FIRST_LOOK_S)
+        self._watching.append(asyncio.create_task(self._users.follow(self.releases)))
         await self._server.start()
 
     async def stop(self, drain_s: float) -> None:

@@ -23,12 +23,14 @@ class FakeUserStore:
     fault: ServerError | StoreError | None = None
     vector_fault: ServerError | StoreError | None = None
     read_delay_s: float = 0
+    opened: bool = False
     reads: list[int] = field(default_factory=list)
     """Users of every read."""
 
     async def open(self) -> None:
         if self.fault:
             raise self.fault
+        self.opened = True
 
     async def count(self) -> int:
         return len(self.users)

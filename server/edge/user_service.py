@@ -37,6 +37,11 @@ class UserService:
             users = RememberedUsers(store, vectors, settings.max_stored_history, settings.max_queued_users)
             self._remembered = users, vectors
 
+    async def prepare(self, releases: Releases) -> None:
+        """Make and load the collections that calls about users need."""
+        if self._remembered:
+            await self._remembered[1].prepare(releases)
+
     async def follow(self, releases: Releases) -> None:
         """Keep the users' vectors in step with the release that is served, for ever."""
         if self._remembered:

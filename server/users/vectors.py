@@ -68,6 +68,17 @@ class UserVectorIndex:
             self._opened = release, vectors
             return vectors
 
+    async def prepare(self, releases: Releases) -> None:
+        """Make and load the collections that calls need. Milvus takes seconds for a new one: no caller shall wait."""
+        try:
+            async with self._opening:
+                await self._store.open()
+            await self.open(releases.current)
+        except NotReadyError:
+            pass  # the collection of vectors is made once a release is loaded
+        except FAILURES as error:
+            logger.warning("the collections of remembered users cannot be opened yet: %s", error)
+
     def forget(self) -> None:
         """Look at the next use whether the collections exist, because somebody dropped one."""
         self._opened = None

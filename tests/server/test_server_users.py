@@ -107,6 +107,21 @@ def stored(user_id: str) -> recall_pb2.User:
     return recall_pb2.User(user_id=user_id)
 
 
+async def test_a_server_that_answers_has_made_the_collections(start: Start, artifact: Artifact) -> None:
+    """Milvus takes seconds for a new collection: the first call would fail at its deadline."""
+    running = await start(wait=False, watch_interval_s=60)
+    assert list(running.store.collections) == [f"users_{artifact.model_version}"]
+    assert running.store.opened
+
+
+async def test_a_server_starts_before_its_milvus(start: Start) -> None:
+    store = FakeUserStore(fault=StoreUnavailableError("Milvus does not answer"))
+    running = await start(store, wait=False)
+    assert (await running.ask(recall_pb2.User(hist_item=[1000]))).results[0].status == OK
+    store.fault = None
+    await running.in_step(running.server.releases.current.model_version)
+
+
 async def test_recall_by_user_id_is_recall_by_history(start: Start) -> None:
     running = await start()
     assert [(w.status, w.history_length) for w in await running.upsert(ann=[1000, 1007], bob=[1014])] == [
