@@ -23,4 +23,3 @@ def check_files(settings: Settings) -> None:
     for name in ("token_file", "admin_token_file"):
         if file := getattr(settings, name):
             read_tokens(file, name)
-    _ = settings.milvus_secret

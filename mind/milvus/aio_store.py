@@ -45,16 +45,18 @@ class MilvusStore:
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         """See `ItemStore`."""
         found = await self._call(lambda milvus: milvus.describe_collection(collection, **ONCE))
-        record = item_record(await self.record(collection), found.get("properties") or {})
+        rows = await self.records([collection])
+        record = item_record(rows.get(collection), found.get("properties") or {})
         return record.fingerprint if record else None
 
-    async def record(self, name: str) -> str | None:
-        """Read the release record of a collection as JSON (`mind.milvus.records`). Return None if there is none."""
-        if not await self._is_used(RECORDS):
-            return None
+    async def records(self, names: list[str]) -> dict[str, str]:
+        """Read the release records of collections as JSON (`mind.milvus.records`). Those without one are left out."""
+        if not names or not await self._is_used(RECORDS):
+            return {}
         await self.load(RECORDS)
-        rows = await self._query(RECORDS, f"{NAME} in {json.dumps([name])}", [RECORD], consistency_level="Strong")
-        return rows[0][RECORD] if rows else None
+        wanted = f"{NAME} in {json.dumps(names)}"
+        rows = await self._query(RECORDS, wanted, [NAME, RECORD], consistency_level="Strong")
+        return {row[NAME]: row[RECORD] for row in rows}
 
     async def delete_record(self, name: str) -> None:
         """Remove the release record of a collection, which must not vouch for the next collection of that name."""

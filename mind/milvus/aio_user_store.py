@@ -104,9 +104,11 @@ class MilvusUserStore:
         """See `UserStore`."""
         await self._delete(USERS, USER_KEY, list(map(user_key, user_ids)))
         names = await self._call(lambda milvus: milvus.list_collections(**ONCE))
-        for name in filter(is_user_vectors, names):  # also of a release that is still being encoded
+        ours = [name for name in names if is_user_vectors(name)]  # also of a release that is still being encoded
+        records = await self._milvus.records(ours)  # one read for all of them: it takes 0.2 s
+        for name in ours:
             with suppress(CollectionGoneError):  # it was pruned meanwhile
-                if vectors := await self._record(name):
+                if vectors := await self._record(name, records):
                     await self.delete_vectors(vectors, user_ids)
 
     async def open_vectors(self, wanted: UserVectors) -> UserVectors:
@@ -116,7 +118,7 @@ class MilvusUserStore:
             await self._milvus.delete_record(name)  # of a collection that was dropped
         index = ("FLAT", {}) if self._is_lite else ("HNSW", HNSW)
         await self._opened(name, schemas.user_vectors(wanted.dim), EMBEDDING, *index)
-        vectors = await self._record(name)
+        vectors = await self._record(name, await self._milvus.records([name]))
         if vectors is None:  # the collection is new, or the process that made it was interrupted
             await self.mark(vectors := wanted)
         if (vectors.num_interests, vectors.dim) != (wanted.num_interests, wanted.dim):
@@ -132,9 +134,10 @@ class MilvusUserStore:
         await self._opened(RECORDS, schemas.records(), UNUSED_OF_RECORDS, "FLAT", {})
         await self._upsert_part(RECORDS, [row])
 
-    async def _record(self, name: str) -> UserVectors | None:
-        properties = (await self._describe(name)).get("properties") or {}
-        return user_record(await self._milvus.record(name), properties)
+    async def _record(self, name: str, records: Mapping[str, str]) -> UserVectors | None:
+        """Read the record of a collection of vectors, or the properties that an earlier version wrote."""
+        properties = {} if name in records else (await self._describe(name)).get("properties") or {}
+        return user_record(records.get(name), properties)
 
     async def encoded_at(self, vectors: UserVectors, user_ids: Iterable[str]) -> dict[str, int]:
         """See `UserStore`."""
