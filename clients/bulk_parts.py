@@ -163,9 +163,12 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _whole_file(path: Path, temporary: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name when all of it is on the disk."""
-    with temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    """A file that gets its name when all of it is on the disk. An OSError names the file."""
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from error

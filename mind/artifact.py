@@ -9,6 +9,7 @@ Nothing in it can execute: no pickle, no code. Knows nothing of Paddle; loading 
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -35,6 +36,8 @@ TENSORS = "model.safetensors"
 VERSION_LENGTH = 12
 
 Float32 = npt.NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -165,12 +168,11 @@ def load_artifact(path: Path) -> Artifact:
         )
     try:
         hyper_parameters = HyperParameters.model_validate(manifest["hyper_parameters"])
-        expected = manifest["files"][TENSORS]
     except ValidationError as error:
         raise ArtifactError(f"{path / MANIFEST}: hyper_parameters: {explain(error)}") from error
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ArtifactError(f"{path / MANIFEST}: misses {error}") from error
-    weights = _load_weights(path / TENSORS, expected)
+    weights = _load_weights(path / TENSORS, tensors_hash(manifest, path))
     _check_shapes(hyper_parameters, weights, path)
     return Artifact(
         model_version=version,
@@ -178,23 +180,51 @@ def load_artifact(path: Path) -> Artifact:
         weights=weights,
         data=manifest.get("data", {}),
         metrics=manifest.get("metrics", {}),
-        created_at=manifest.get("created_at", ""),
+        created_at=created_at(manifest),
     )
 
 
 def newest_artifact(directory: Path) -> Path:
     """The model in `directory` that was written last; `directory` itself if it is a model.
 
+    A manifest that cannot be read is left out, with a warning, so that one damaged model does not hide the others.
+
     Raises:
-        ArtifactError: there is none.
+        ArtifactError: there is none that can be read.
     """
     if (directory / MANIFEST).is_file():
         return directory
-    manifests = directory.glob(f"[!.]*/{MANIFEST}")  # what starts with a dot is still being written
-    found = [(read_manifest(path.parent).get("created_at", ""), path.parent) for path in manifests]
-    if not found:
-        raise ArtifactError(f"{directory}: holds no model; `python -m mind.train` writes one")
-    return max(found)[1]
+    found: list[tuple[str, Path]] = []
+    damaged: ArtifactError | None = None
+    for path in directory.glob(f"[!.]*/{MANIFEST}"):  # what starts with a dot is still being written
+        try:
+            found.append((created_at(read_manifest(path.parent)), path.parent))
+        except ArtifactError as error:
+            logger.warning("%s; this model is left out", error)
+            damaged = error
+    if found:
+        return max(found)[1]
+    raise damaged or ArtifactError(f"{directory}: holds no model; `python -m mind.train` writes one")
+
+
+def created_at(manifest: dict[str, Any]) -> str:
+    """When the model of a manifest was written: ISO 8601, UTC; empty, so the oldest, without such a text."""
+    found = manifest.get("created_at")
+    return found if isinstance(found, str) else ""
+
+
+def tensors_hash(manifest: dict[str, Any], path: Path) -> str:
+    """The sha256 that a manifest gives for the tensors, in hex. Raises ArtifactError if it gives none.
+
+    Args:
+        manifest: the content of the manifest.
+        path: the directory of the model, or its URL, for the error.
+    """
+    files = manifest.get("files")
+    found = files.get(TENSORS) if isinstance(files, dict) else None
+    if not isinstance(found, str):
+        raise ArtifactError(f"{path / MANIFEST}: misses files.{TENSORS}, the sha256 of the tensors")
+    return found
 
 
 def content_version(manifest: dict[str, Any]) -> str:

@@ -6,6 +6,8 @@ the cache: half a model is never seen, neither there nor here.
 
 import hashlib
 import json
+import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,14 +16,27 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from mind.artifact import MANIFEST, TENSORS, content_version, load_artifact, newest_artifact, read_manifest
+from mind.artifact import (
+    MANIFEST,
+    TENSORS,
+    content_version,
+    created_at,
+    load_artifact,
+    newest_artifact,
+    read_manifest,
+    tensors_hash,
+)
 from mind.errors import ArtifactError
 
 CACHE = Path("~/.cache/mind-recall")
 """Where models from URLs are kept by default."""
 CACHED = 4
 """The number of models that the cache keeps: those that were used last."""
+FETCHED = ".fetched"
+"""The empty file that marks a model which this cache fetched. Without it nothing is deleted."""
 _LONGEST_REASON = 300
+
+logger = logging.getLogger(__name__)
 
 
 class Models:
@@ -64,7 +79,16 @@ class Models:
             found = files.cat(files.glob(f"{root}/*/{MANIFEST}")) if files.exists(root) else {}
         if not found:
             raise ArtifactError(f"{self}: holds no model; `python -m mind.models push` brings one there")
-        created = [(_parsed(content, path).get("created_at", ""), path) for path, content in found.items()]
+        created: list[tuple[str, str]] = []
+        damaged: ArtifactError | None = None
+        for path, content in found.items():
+            try:
+                created.append((created_at(_parsed(content, path)), path))
+            except ArtifactError as error:
+                logger.warning("%s; this model is left out", error)
+                damaged = error
+        if damaged and not created:
+            raise damaged
         return self._fetch(max(created)[1].split("/")[-2])
 
     def push(self, path: Path) -> bool:
@@ -88,8 +112,9 @@ class Models:
 
     def _fetch(self, version: str) -> Path:
         target = self._cache / version
-        if (target / MANIFEST).is_file():
-            target.touch()
+        if self._is_whole(target, version):
+            with suppress(OSError):  # the cache of another user can be read, not changed
+                os.utime(target)
             return target
         staging: Path | None = None
         try:
@@ -98,30 +123,67 @@ class Models:
             with self._opened() as (files, root):
                 for name in (MANIFEST, TENSORS):
                     files.get_file(f"{root}/{version}/{name}", str(staging / name))
-            self._check(staging, version)
-            staging.rename(target)
+            self._check(staging, version, f"{self}/{version}")
+            (staging / FETCHED).touch()
+            for name in (MANIFEST, TENSORS, FETCHED):
+                _sync(staging / name)
+            self._replace(target, staging, version)
         except OSError as error:
-            if not target.is_dir():  # or another process was faster
-                raise ArtifactError(f"{target}: the cache cannot be written: {error.strerror}") from error
+            raise ArtifactError(f"{target}: the cache cannot be written: {error.strerror}") from error
         finally:
             if staging is not None:
                 shutil.rmtree(staging, ignore_errors=True)
         self._forget_old()
         return target
 
-    def _check(self, staging: Path, version: str) -> None:
-        """Hold a download to its name and hash. Raises ArtifactError."""
-        manifest = read_manifest(staging)
+    def _is_whole(self, target: Path, version: str) -> bool:
+        """Whether the cache has this model undamaged. The disk may have changed it since it was fetched."""
+        if not target.exists():
+            return False
+        try:
+            self._check(target, version, str(target))
+        except ArtifactError as error:
+            logger.warning("%s; it is fetched again", error)
+            return False
+        return True
+
+    def _replace(self, target: Path, staging: Path, version: str) -> None:
+        """Give a download its name in the cache. A damaged model that was fetched before goes.
+
+        Raises:
+            ArtifactError: what has that name was not fetched by this cache, so it is not deleted.
+            OSError: the cache cannot be written.
+        """
+        if target.exists() and not self._is_whole(target, version):  # else another process was faster
+            if not (target / FETCHED).exists():
+                raise ArtifactError(
+                    f"{target}: damaged, and not put there by this cache, so it stays; remove it yourself"
+                )
+            shutil.rmtree(target)
+        try:
+            staging.rename(target)
+        except OSError:
+            if not self._is_whole(target, version):
+                raise
+
+    @staticmethod
+    def _check(path: Path, version: str, name: str) -> None:
+        """Hold a model to its name and hash. Raises ArtifactError, which calls the model `name`."""
+        manifest = read_manifest(path)
         if content_version(manifest) != version:
-            raise ArtifactError(f"{self}/{version}/{MANIFEST}: is that of model {content_version(manifest)}")
-        with (staging / TENSORS).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != manifest["files"].get(TENSORS):
-            raise ArtifactError(f"{self}/{version}/{TENSORS}: incomplete, or changed since it was written")
+            raise ArtifactError(f"{name}/{MANIFEST}: is that of model {content_version(manifest)}")
+        try:
+            with (path / TENSORS).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ArtifactError(f"{name}/{TENSORS}: cannot be read: {error.strerror}") from error
+        if digest != tensors_hash(manifest, path):
+            raise ArtifactError(f"{name}/{TENSORS}: incomplete, or changed since it was written")
 
     def _forget_old(self) -> None:
+        """Delete the models that were used longest ago, of those that this cache fetched and nobody else's."""
         kept = []
-        for file in self._cache.glob(f"[!.]*/{MANIFEST}"):
+        for file in self._cache.glob(f"[!.]*/{FETCHED}"):
             with suppress(FileNotFoundError):  # another process forgot it
                 kept.append((file.parent.stat().st_mtime, file.parent))
         for _, model in sorted(kept)[:-CACHED]:
@@ -139,6 +201,12 @@ class Models:
         except Exception as error:  # every file system has errors of its own
             reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
             raise ArtifactError(f"{self}: cannot be used: {reason}") from error
+
+
+def _sync(path: Path) -> None:
+    """Have the disk keep a file. Raises OSError."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _parsed(content: bytes, path: str) -> dict[str, Any]:

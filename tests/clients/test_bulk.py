@@ -1,5 +1,6 @@
 """`recall-client bulk`: the answers, what is asked of the server, and runs that end early."""
 
+import errno
 import json
 import os
 import shutil
@@ -495,6 +496,19 @@ def test_a_run_killed_at_its_very_end_ends_again(tmp_path):
     with open_parts(output, {"top_k": 2}, restart=False, overwrite=True) as parts:
         assert parts.rows == 0
     assert not parts.directory.exists()
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (
+        open_parts(tmp_path / "out.parquet", {}, restart=False, overwrite=False) as parts,
+        monkeypatch.context() as disk,
+    ):
+        disk.setattr("os.fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device: '.*out\.parquet\.parts/00000\.parquet'"):
+            parts.write(pa.table({"user_id": [1]}))
 
 
 def test_a_release_in_the_middle_shows(bulk, servicer, files):

@@ -8,7 +8,7 @@ import fsspec
 import pytest
 from typer.testing import CliRunner
 
-from mind.artifact import MANIFEST, TENSORS, load_artifact
+from mind.artifact import FORMAT_VERSION, MANIFEST, TENSORS, content_version, load_artifact
 from mind.errors import ArtifactError
 from mind.models import app
 from mind.transfer import CACHED, Models
@@ -88,6 +88,74 @@ def test_the_cache_keeps_the_models_used_last(models: Models, tmp_path: Path) ->
         models.push(tmp_path / "here" / version)
         models.version(version)
     assert {entry.name for entry in (tmp_path / "cache").iterdir()} == set(versions[-CACHED:])
+
+
+def test_a_damaged_model_in_the_cache_is_fetched_again(models: Models, tmp_path: Path) -> None:
+    path = make_artifact(tmp_path / "here")
+    models.push(path)
+    fetched = models.version(path.name)
+    whole = (fetched / TENSORS).read_bytes()
+    (fetched / TENSORS).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert (models.version(path.name) / TENSORS).read_bytes() == whole
+    (fetched / TENSORS).unlink()
+    assert (models.version(path.name) / TENSORS).read_bytes() == whole
+    (fetched / MANIFEST).unlink()
+    assert load_artifact(models.version(path.name)).model_version == path.name
+    assert [entry.name for entry in (tmp_path / "cache").iterdir()] == [path.name]
+
+
+def test_the_cache_deletes_nothing_that_it_did_not_fetch(models: Models, tmp_path: Path) -> None:
+    """The cache is by mistake a directory of models."""
+    mine = [make_artifact(tmp_path / "cache", seed=seed).name for seed in range(CACHED + 2)]
+    other = make_artifact(tmp_path / "here", seed=CACHED + 2)
+    models.push(other)
+    models.version(other.name)
+    assert {entry.name for entry in (tmp_path / "cache").iterdir()} == {*mine, other.name}
+    models.push(tmp_path / "cache" / mine[0])
+    (tmp_path / "cache" / mine[0] / TENSORS).write_bytes(b"half a model")
+    with pytest.raises(ArtifactError, match="this cache did not put it there, so it stays; remove it"):
+        models.version(mine[0])
+    assert (tmp_path / "cache" / mine[0] / TENSORS).read_bytes() == b"half a model"
+
+
+def test_a_cache_that_may_only_be_read_is_used(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_artifact(tmp_path / "here")
+    models.push(path)
+    models.version(path.name)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("os.utime", refused)
+    assert load_artifact(models.version(path.name)).model_version == path.name
+
+
+def test_one_damaged_model_does_not_hide_the_others(models: Models, tmp_path: Path) -> None:
+    path = make_artifact(tmp_path / "here")
+    models.push(path)
+    memory = fsspec.filesystem("memory")
+    for number, content in enumerate((b"{}", b'{"created_at": 7}', b"[]", b"{")):
+        memory.pipe_file(f"/bucket/models/{number}/{MANIFEST}", content)
+        (tmp_path / "here" / str(number)).mkdir()
+        (tmp_path / "here" / str(number) / MANIFEST).write_bytes(content)
+    assert models.newest().name == path.name
+    assert Models(tmp_path / "here").newest() == path
+    memory.rm(f"/bucket/models/{path.name}", recursive=True)
+    for number in (0, 1, 2):
+        memory.rm(f"/bucket/models/{number}", recursive=True)
+    with pytest.raises(ArtifactError, match=r"3/manifest\.json: not a JSON object"):
+        models.newest()
+
+
+@pytest.mark.parametrize("files", [[], None, {}, {TENSORS: 7}])
+def test_a_manifest_without_hashes_is_refused(models: Models, tmp_path: Path, files: object) -> None:
+    manifest = {"format_version": FORMAT_VERSION, "hyper_parameters": {}, "files": files}
+    version = content_version(manifest)
+    content = json.dumps(manifest | {"model_version": version}).encode()
+    for name in (MANIFEST, TENSORS):
+        fsspec.filesystem("memory").pipe_file(f"/bucket/models/{version}/{name}", content)
+    with pytest.raises(ArtifactError, match=f"misses files.{TENSORS}, the sha256"):
+        models.version(version)
 
 
 def test_errors_name_the_place_without_credentials(tmp_path: Path) -> None:
