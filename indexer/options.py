@@ -53,7 +53,7 @@ QuoteOption = Annotated[
     ),
 ]
 ArtifactCache = Annotated[
-    Path, typer.Option(help="Directory that stores models downloaded from a URL.", show_default=False)
+    Path, typer.Option(help="Directory that stores models downloaded from a URL, the 4 used last.", show_default=False)
 ]
 Wait = Annotated[
     bool,

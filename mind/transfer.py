@@ -116,6 +116,8 @@ class Models:
             with suppress(OSError):  # the cache of another user can be read, not changed
                 os.utime(target)
             return target
+        if target.exists():
+            logger.warning("%s: damaged; it is fetched again", target)
         staging: Path | None = None
         try:
             self._cache.mkdir(parents=True, exist_ok=True)
@@ -142,8 +144,7 @@ class Models:
             return False
         try:
             self._check(target, version, str(target))
-        except ArtifactError as error:
-            logger.warning("%s; it is fetched again", error)
+        except ArtifactError:
             return False
         return True
 

@@ -48,7 +48,7 @@ class Settings(MilvusOptions):
     artifacts: str = "artifacts"
     """Directory or URL (s3://bucket/models) of models, one directory per version. The server loads the released one."""
     artifact_cache: Path = CACHE
-    """Directory that stores models downloaded from a URL."""
+    """Directory that stores models downloaded from a URL, the 4 used last. It deletes only what it downloaded."""
     keep_previous: bool = True
     """Keep the previous release in memory, so that a rollback to it loads nothing."""
     encoder: Literal["numpy", "paddle"] = "numpy"

@@ -113,7 +113,7 @@ def test_the_cache_deletes_nothing_that_it_did_not_fetch(models: Models, tmp_pat
     assert {entry.name for entry in (tmp_path / "cache").iterdir()} == {*mine, other.name}
     models.push(tmp_path / "cache" / mine[0])
     (tmp_path / "cache" / mine[0] / TENSORS).write_bytes(b"half a model")
-    with pytest.raises(ArtifactError, match="this cache did not put it there, so it stays; remove it"):
+    with pytest.raises(ArtifactError, match="not put there by this cache, so it stays; remove it"):
         models.version(mine[0])
     assert (tmp_path / "cache" / mine[0] / TENSORS).read_bytes() == b"half a model"
 
