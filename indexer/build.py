@@ -1,21 +1,23 @@
 """Builds the collection of a model and verifies it.
 
-A build writes the release record last. A collection without a record is an interrupted build, and the next build of the
-same collection replaces it. A build never changes the released collection.
+A build writes to a collection that has a name of its own. Once it is verified, the build gives it its final name and
+then writes the release record. So builds of the same model cannot write into each other's collection: the one that
+finishes first keeps the name, and the other one drops what it built. A build never changes the released collection.
 """
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from indexer.catalogue import ItemCollection, now
-from indexer.errors import RefusedError
+from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import Attribute, Attributes
 from indexer.progress import Progress
 from indexer.verify import MIN_RECALL, RECALL_AT, Recall, check_contents, check_recall
-from mind.artifact import Artifact
+from mind.artifact import Artifact, Weights
 from mind.encoder import NumpyEncoder, check_golden
 from mind.milvus.collection import (
     EMBEDDING,
@@ -25,10 +27,15 @@ from mind.milvus.collection import (
     VECTOR_SOURCE,
     Fingerprint,
     VectorSource,
+    build_age_s,
+    building_name,
 )
-from mind.milvus.journal import journal_of
+from mind.milvus.errors import StoreError, StoreUnavailableError
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Params, Row, Store
+
+ABANDONED_S = 24 * 3600
+"""Age of an unfinished build in seconds after which another build takes it for dead and drops it."""
 
 _log = logging.getLogger(__name__)
 
@@ -113,25 +120,59 @@ def build(
     check_golden(NumpyEncoder(weights, artifact.hyper_parameters), artifact)
     fingerprint = _fingerprint(artifact, attributes, index)
     name = fingerprint.collection
-    if _finished(store, fingerprint):
-        store.load(name)
-        sampled = check_contents(store, name, weights)
-        return Built(fingerprint, sampled, check_recall(store, fingerprint, weights, min_recall), was_there=True)
-    if journal_of(name) in store.collections():  # the journal of a collection that was dropped without its journal
-        store.drop(journal_of(name))
-    marked = Attributes((*attributes.columns, _trained(fingerprint.count)))
-    store.create(name, fingerprint.dim, marked.capacities)
+    if _is_built(store, fingerprint, weights):
+        return _verified(store, fingerprint, weights, min_recall)
+    _drop_abandoned(store)
+    building = building_name(name)
+    try:
+        _fill_and_index(store, building, artifact, attributes, index, batch_rows, on_progress)
+        on_progress("verify", 0, 0)
+        sampled = check_contents(store, building, weights)
+        recall = check_recall(store, building, fingerprint, weights, min_recall)
+    except (VerificationError, KeyboardInterrupt):
+        with suppress(StoreError):
+            store.drop(building)
+        raise
+    if not store.rename(building, name):  # another build of the same collection was faster
+        store.drop(building)
+        return _verified(store, fingerprint, weights, min_recall)
+    store.load(name)
+    _record(store, fingerprint)
+    return Built(fingerprint, sampled, recall)
+
+
+def _verified(store: Store, fingerprint: Fingerprint, weights: Weights, min_recall: float) -> Built:
+    """Verify a collection that was built already."""
+    name = fingerprint.collection
+    store.load(name)
+    sampled = check_contents(store, name, weights)
+    recall = check_recall(store, name, fingerprint, weights, min_recall)
+    return Built(fingerprint, sampled, recall, was_there=True)
+
+
+def _fill_and_index(
+    store: Store,
+    name: str,
+    artifact: Artifact,
+    attributes: Attributes,
+    index: Index,
+    batch_rows: int,
+    on_progress: Progress,
+) -> None:
+    """Create a collection, insert all items of a model, index and load it."""
+    count = len(artifact.weights.item_id)
+    marked = Attributes((*attributes.columns, _trained(count)))
+    store.create(name, artifact.hyper_parameters.embedding_dim, marked.capacities)
     fill(store, name, artifact, marked, batch_rows, on_progress)
-    count = fingerprint.count
     store.index(name, index.type, index.build_params, count, lambda rows: on_progress("index", rows, count))
     on_progress("load", 0, 0)
     store.load(name)
-    on_progress("verify", 0, 0)
-    sampled = check_contents(store, name, weights)
-    recall = check_recall(store, fingerprint, weights, min_recall)
-    store.records.write(name, ItemRecord(fingerprint=fingerprint, built_at=now()))
+
+
+def _record(store: Store, fingerprint: Fingerprint) -> None:
+    """Write the release record of a collection that was verified."""
+    store.records.write(fingerprint.collection, ItemRecord(fingerprint=fingerprint, built_at=now()))
     store.records.secure()
-    return Built(fingerprint, sampled, recall)
 
 
 def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fingerprint:
@@ -155,11 +196,14 @@ def _trained(items: int) -> Attribute:
     return Attribute(VECTOR_SOURCE, "VARCHAR", source, max_length=64, max_capacity=0, max_bytes=16)
 
 
-def _finished(store: Store, fingerprint: Fingerprint) -> bool:
-    """Return whether the collection is already built. Drop what an interrupted build left of it."""
+def _is_built(store: Store, fingerprint: Fingerprint, weights: Weights) -> bool:
+    """Return whether the collection is already built.
+
+    A collection without a record may have been renamed by a build that was killed before it wrote the record, or is
+    about to write it: its contents decide. If they are not whole, an earlier version of the indexer was interrupted.
+    """
     name = fingerprint.collection
     if name not in store.collections():
-        store.records.delete(name)  # the record of a collection that was dropped without its record
         return False
     found = ItemCollection(name, store.records.items([name]).get(name), store.alias() == name)
     if found.fingerprint == fingerprint:
@@ -170,9 +214,38 @@ def _finished(store: Store, fingerprint: Fingerprint) -> bool:
             f"{name}: a collection of this name exists, is {found.state} and {why}; "
             f"drop it first (`python -m indexer drop {name}`)"
         )
-    _log.warning("%s: an earlier build was interrupted; its incomplete collection is dropped", name)
-    store.drop(name)
-    return False
+    try:
+        store.load(name)
+        check_contents(store, name, weights)
+    except StoreUnavailableError:
+        raise
+    except (StoreError, VerificationError) as error:
+        _log.warning("%s: an earlier build was interrupted; its incomplete collection is dropped (%s)", name, error)
+        store.drop(name)
+        return False
+    if name not in store.records.items([name]):
+        _record(store, fingerprint)
+    return True
+
+
+def _drop_abandoned(store: Store) -> None:
+    """Drop what killed builds left. On a server a build may be running elsewhere, so only old ones are dropped."""
+    for name in store.collections():
+        age_s = build_age_s(name)
+        if age_s is None:
+            continue
+        if store.connection.is_lite or age_s > ABANDONED_S:
+            _log.warning("%s: a build that was interrupted; it is dropped", name)
+            store.drop(name)
+        else:
+            minutes = max(0, age_s) / 60
+            _log.warning(
+                "%s: another build began %.0f minutes ago and is not finished; if it was killed, "
+                "`python -m indexer drop %s` frees its disk",
+                name,
+                minutes,
+                name,
+            )
 
 
 def fill(

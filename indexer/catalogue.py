@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from indexer.errors import NothingToDoError, RefusedError
-from mind.milvus.collection import Fingerprint, is_item_collection
+from mind.milvus.collection import Fingerprint, build_age_s, is_item_collection
 from mind.milvus.journal import Changes
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Store
@@ -62,8 +62,11 @@ class ItemCollection:
 
 
 def item_collections(store: Store) -> list[ItemCollection]:
-    """List all item collections: the live one first, then the others, the most recently released or built first."""
-    names = [name for name in store.collections() if is_item_collection(name)]
+    """List all item collections: the live one first, then the others, the most recently released or built first.
+
+    Those that a build has not finished have a name of that build (`building_name`) and no record.
+    """
+    names = [name for name in store.collections() if is_item_collection(name) or build_age_s(name) is not None]
     records, live = store.records.items(names), store.alias()
     found = [ItemCollection(name, records.get(name), name == live) for name in names]
     return sorted(found, key=lambda one: (one.live, one.changed_at), reverse=True)

@@ -87,13 +87,13 @@ def _deleted(store: Store, name: str, item_id: list[int]) -> set[int]:
     return {row[ITEM_ID] for row in store.rows(journal_of(name), asked, len(item_id))}
 
 
-def check_recall(store: Store, fingerprint: Fingerprint, weights: Weights, min_recall: float) -> Recall:
-    """Search for the golden interest vectors of the model, and compare the result with an exact search.
+def check_recall(store: Store, name: str, fingerprint: Fingerprint, weights: Weights, min_recall: float) -> Recall:
+    """Search the collection `name` for the golden interest vectors of the model; compare with an exact search.
 
     Raises:
         VerificationError: the index finds less than `min_recall` of the exact result.
     """
-    recall = golden_recall(store, fingerprint.collection, fingerprint.search_params, weights)
+    recall = golden_recall(store, name, fingerprint.search_params, weights)
     if not recall.recall >= min_recall:
         raise VerificationError(
             f"{fingerprint.collection}: {fingerprint.index_type} finds {recall.recall:.3f} of the exact best "

@@ -49,7 +49,15 @@ def pytest_configure_node(node: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def milvus_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Milvus]:
+def milvus_settings() -> dict[str, str]:
+    """The settings of the real Milvus server."""
+    return QUICK
+
+
+@pytest.fixture(scope="session")
+def milvus_server(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, milvus_settings: dict[str, str]
+) -> Iterator[Milvus]:
     """A real Milvus server that can be broken: the one of the PyPI package `milvus`, with fresh data."""
     if os.environ.get("RECALL_TEST_MILVUS_URI"):
         pytest.skip("the Milvus server of RECALL_TEST_MILVUS_URI is not ours to break")
@@ -57,7 +65,8 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest
         pytest.skip("the package milvus is not installed: it exists for Linux x86-64 only")
     if hasattr(pytestconfig, "workerinput"):
         pytest.fail("this test may break the Milvus server that the tests of a parallel run share: run it without -n")
-    with Milvus(tmp_path_factory.mktemp("milvus"), pytestconfig.cache.mkdir("milvus-2.3.5"), QUICK) as server:
+    directory, cache = tmp_path_factory.mktemp("milvus"), pytestconfig.cache.mkdir("milvus-2.3.5")
+    with Milvus(directory, cache, milvus_settings) as server:
         yield server
 
 
@@ -125,7 +134,7 @@ def remove_item_collections(uri: str) -> None:
 
 def remove_item_collections_of(client: Any) -> None:
     """Remove everything of ours but histories from the database that a client uses."""
-    from mind.milvus.collection import ALIAS, is_item_collection
+    from mind.milvus.collection import ALIAS, build_age_s, is_item_collection
     from mind.milvus.journal import collection_of
     from mind.milvus.records import NAME, RECORDS
     from mind.milvus.users import is_user_vectors
@@ -133,6 +142,7 @@ def remove_item_collections_of(client: Any) -> None:
     client.drop_alias(ALIAS, timeout=30)
     names = client.list_collections(timeout=30)
     ours = [name for name in names if is_item_collection(name) or collection_of(name) or is_user_vectors(name)]
+    ours += [name for name in names if build_age_s(name) is not None]
     if RECORDS in names and ours:  # making that collection anew would take seconds
         client.delete(RECORDS, filter=f"{NAME} in {json.dumps(ours)}", timeout=30)
     for name in ours:

@@ -87,8 +87,10 @@ def build_command(
     with those of the model, and measures the recall of the index against an
     exact search. If the collection already exists, it is only verified again.
 
-    A build replaces what an interrupted build left. Do not run two builds of the
-    same model at once.
+    Until it is verified, the collection has a name of its own (building_...), so
+    that builds of the same model do not disturb each other: the first that
+    finishes counts. What an interrupted build left is dropped by a build on the
+    next day, or by `prune --incomplete`; on Milvus Lite by the next build.
     """
     started = time.monotonic()
     models = Models(artifact, artifact_cache)

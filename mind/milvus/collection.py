@@ -8,6 +8,8 @@ The alias points to the released collection.
 import hashlib
 import json
 import re
+import secrets
+import time
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -33,6 +35,7 @@ VECTOR_SOURCE = "vector_source"
 
 _BREADTHS = {"ef", "search_list", "reorder_k"}  # of HNSW, DISKANN and SCANN
 _NAME = re.compile(r"items_[0-9a-f]{12}_[0-9a-f]{8}")
+_BUILDING = re.compile(r"building_[0-9a-f]{12}_[0-9a-f]{8}_([0-9a-f]{11})[0-9a-f]{8}")
 
 
 class VectorSource(StrEnum):
@@ -103,3 +106,14 @@ class Fingerprint(BaseModel):
 def is_item_collection(name: str) -> bool:
     """Return whether a name has the form of `Fingerprint.collection`."""
     return _NAME.fullmatch(name) is not None
+
+
+def building_name(collection: str) -> str:
+    """Return a name for a new build of an item collection, which no other build has. It tells when the build began."""
+    return f"building_{collection.removeprefix('items_')}_{time.time_ns() // 10**6:011x}{secrets.token_hex(4)}"
+
+
+def build_age_s(name: str) -> float | None:
+    """Return for how many seconds the build with this name runs, or None if it is not the name of a build."""
+    begun = _BUILDING.fullmatch(name)
+    return time.time() - int(begun[1], 16) / 1000 if begun else None

@@ -108,6 +108,20 @@ class Store:
         with self.session.calling(f"describe {name}"):
             return list(self._client.describe_collection(name, timeout=self._timeout)["fields"])
 
+    def rename(self, name: str, to: str) -> bool:
+        """Give a collection another name. Return False, and change nothing, if another collection has that name.
+
+        Whoever still writes under the old name gets an error. Milvus Lite must load the collection again.
+        """
+        try:
+            with self.session.calling(f"rename {name} to {to}"):
+                self._client.rename_collection(name, to, timeout=self._timeout)
+        except StoreError:
+            if to not in self.collections():
+                raise
+            return False
+        return True
+
     def insert(self, name: str, rows: list[Row]) -> None:
         """Insert rows. They must fit into one message, which has at most 64 MiB."""
         with self.session.calling(f"insert into {name}"):

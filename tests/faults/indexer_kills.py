@@ -21,6 +21,7 @@ import typer
 from clients import AsyncRecallClient
 from indexer.catalogue import ItemCollection, item_collections, with_changes
 from mind.artifact import Artifact
+from mind.milvus.collection import is_item_collection
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from tests.faults.ground import console, make_models, own_milvus, release, say, serving
@@ -148,7 +149,8 @@ class Drill:
 
     def _collections(self) -> list[ItemCollection]:
         with Store(Connection(self._uri)) as store:
-            return with_changes(store, item_collections(store))
+            finished = [one for one in item_collections(store) if is_item_collection(one.name)]
+            return with_changes(store, finished)
 
     def _new_items(self) -> int:
         with Store(Connection(self._uri)) as store:

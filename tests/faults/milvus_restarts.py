@@ -18,10 +18,12 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from tenacity import Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
 from indexer.catalogue import item_collections, with_changes
 from mind.artifact import Artifact
 from mind.milvus import schemas
+from mind.milvus.collection import is_item_collection
 from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError
 from mind.milvus.journal import Changes
@@ -36,8 +38,8 @@ COMMANDS = ("upsert", "delete", "build", "publish", "rollback", "prune")
 REMEMBERED = 20
 BACK_S, COMMAND_S = 180, 300
 """Longest wait for Milvus to answer again, and for a command."""
-Released = tuple[dict[str, str], Changes, bool]
-"""State of every collection, what the journal of the live one counts, whether all users have vectors of its model."""
+Released = tuple[dict[str, str], Changes, int]
+"""State of every collection, what the journal of the live one counts, number of users with vectors of its model."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,15 @@ class Drill:
         changes = Changes(changed=3, deleted=1)
         # The items are changed in the first round; changing them again changes nothing.
         return [
-            Step(["upsert", "--attributes", changed, "--artifact", artifacts], (without, Changes(changed=3), True)),
-            Step(["delete", "--ids", deleted], (without, changes, True)),
-            Step(self._build(2), (before, changes, True)),
-            Step([*self._publish(2), "--carry-over"], (after, changes, True)),
-            Step(["rollback", "--artifact", artifacts], (before, changes, True)),
-            Step(["prune", "--keep", "1"], (without, changes, True)),
+            Step(
+                ["upsert", "--attributes", changed, "--artifact", artifacts],
+                (without, Changes(changed=3), REMEMBERED),
+            ),
+            Step(["delete", "--ids", deleted], (without, changes, REMEMBERED)),
+            Step(self._build(2), (before, changes, REMEMBERED)),
+            Step([*self._publish(2), "--carry-over"], (after, changes, REMEMBERED)),
+            Step(["rollback", "--artifact", artifacts], (before, changes, REMEMBERED)),
+            Step(["prune", "--keep", "1"], (without, changes, REMEMBERED)),
         ]
 
     def round(self, at: Collection[str], rng: random.Random, most: int) -> int:
@@ -113,7 +118,7 @@ class Drill:
                 self._with_restart(step, end, rng.uniform(0.3, 1) * self.took_s[name] if during else None)
             found = self._released()
             expected = (
-                step.expected if number or found[1].deleted == 0 else (*step.expected[:1], Changes(0, 3, 1), True)
+                step.expected if number or found[1].deleted == 0 else (*step.expected[:1], Changes(0, 3, 1), REMEMBERED)
             )
             self.findings.expect(found == expected, f"after {name}: {found}, expected {expected}")
         return restarts
@@ -168,7 +173,8 @@ class Drill:
 
     def _released(self) -> Released:
         with Store(Connection(self.milvus.uri)) as store:
-            collections = with_changes(store, item_collections(store))
+            finished = [one for one in item_collections(store) if is_item_collection(one.name)]
+            collections = with_changes(store, finished)
             live = next(one for one in collections if one.live)
             users = UserStore(store)
             assert live.fingerprint is not None
@@ -178,19 +184,20 @@ class Drill:
             states = {
                 one.name: str(one.state) for one in sorted(collections, key=lambda one: self.names.index(one.name))
             }
-            return states, live.changes, complete and users.count() == REMEMBERED
+            return states, live.changes, users.count() if complete else 0
 
     def _until_back(self) -> None:
+        """Wait until Milvus answers and finds the users, whom no command changes. Raises if it takes too long."""
         started = time.monotonic()
-        while True:
-            try:
-                self._released()
-                break
-            except (StoreError, StopIteration):
-                if time.monotonic() - started > BACK_S:
-                    raise
-                time.sleep(1)
+        refused = retry_if_exception_type((StoreError, StopIteration))
+        fewer = retry_if_result(lambda users: users != REMEMBERED)
+        Retrying(retry=refused | fewer, wait=wait_fixed(1), stop=stop_after_delay(BACK_S))(self._remembered)
         say(f"Milvus answers {time.monotonic() - started:.0f} s later")
+
+    def _remembered(self) -> int:
+        self._released()
+        with Store(Connection(self.milvus.uri)) as store:
+            return UserStore(store).count()
 
 
 def drill(milvus: Milvus, directory: Path, restarts: int, seed: int = 0, at: Collection[str] = COMMANDS) -> Findings:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from itertools import chain, repeat
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from pymilvus import MilvusClient, MilvusException
@@ -14,6 +15,7 @@ from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import Attributes, read_attributes
 from indexer.items.changes import delete
 from indexer.items.journal import Journal
+from indexer.rollout.retire import prune
 from indexer.verify import check_contents, golden_recall
 from mind.artifact import Artifact, load_artifact
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
@@ -22,6 +24,7 @@ from mind.milvus.errors import StoreError
 from mind.milvus.store import Row, Store
 from tests.artifacts import make_artifact
 from tests.conftest import release_lite, remove_item_collections
+from tests.releases import publish
 
 HALF_A_BUILD = """
 import sys, time
@@ -84,54 +87,108 @@ def test_a_build_is_verified_filterable_and_idempotent(milvus_uri: str, tmp_path
         assert item_collections(store) == [found]
 
 
-def test_a_killed_build_leaves_what_is_live_and_is_replaced(milvus_uri: str, model: Artifact, tmp_path: Path) -> None:
+@pytest.fixture
+def killed_build(milvus_uri: str, model: Artifact, tmp_path: Path) -> None:
+    """Kill a build of the model between two inserts."""
+    release_lite(milvus_uri)
+    command = [sys.executable, "-c", HALF_A_BUILD, milvus_uri, tmp_path / "models" / model.model_version]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout and killed.stdout.readline() == "inserted 100 of 300\n"
+        killed.kill()
+
+
+@pytest.mark.usefixtures("killed_build")
+def test_a_killed_build_leaves_what_is_live(milvus_uri: str, model: Artifact) -> None:
     live = "items_00000000000a_0000000a"
     with Store(Connection(milvus_uri)) as store:
         store.create(live, 16, {})
         store.point_alias(live)
-        before = item_collections(store)
-    release_lite(milvus_uri)
-
-    command = [sys.executable, "-c", HALF_A_BUILD, milvus_uri, tmp_path / "models" / model.model_version]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as killed:
-        assert killed.stdout.readline() == "inserted 100 of 300\n"
-        killed.kill()
-
-    with Store(Connection(milvus_uri)) as store:
         assert [collection.state for collection in item_collections(store)] == ["live", "incomplete"]
         built = build_default(store, model)
         assert store.count(built.collection) == 300
-        assert [collection.state for collection in item_collections(store)] == ["live", "built"]
-        assert item_collections(store)[:1] == before
+        # Milvus Lite has one process: what another one left there is dropped at once
+        left = [] if store.connection.is_lite else ["incomplete"]
+        assert [collection.state for collection in item_collections(store)] == ["live", "built", *left]
+        prune(store, keep=1, incomplete=True, in_use=set(), on_drop=lambda name: None)
+        assert [collection.name for collection in item_collections(store)] == [live, built.collection]
+
+
+@pytest.mark.usefixtures("killed_build")
+def test_a_build_drops_what_was_killed_long_ago(
+    milvus_uri: str, model: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.build.ABANDONED_S", 0)
+    with Store(Connection(milvus_uri)) as store:
+        build_default(store, model)
+        assert [collection.state for collection in item_collections(store)] == ["built"]
+
+
+@pytest.mark.parametrize("at", ["insert", "verify"])
+def test_builds_of_the_same_model_do_not_mix(milvus_uri: str, model: Artifact, at: str) -> None:
+    """The slow one pauses while the other one builds and publishes."""
+    with Store(Connection(milvus_uri)) as store:
+        fast: list[Built] = []
+
+        def overtake(stage: str, done: int, total: int) -> None:
+            if stage == at and not fast:
+                fast.append(build_default(store, model))
+                publish(store, fast[0].collection)
+
+        index = choose_index(store.connection.is_lite, None, {}, {})
+        if store.connection.is_lite:  # its one process has one build, so the fast one takes the slow one for dead
+            with pytest.raises(StoreError, match="building_"):
+                build(store, model, Attributes(), index, on_progress=overtake)
+        else:
+            slow = build(store, model, Attributes(), index, on_progress=overtake)
+            assert (slow.collection, slow.was_there) == (fast[0].collection, True)
+        assert [(one.name, one.state) for one in item_collections(store)] == [(fast[0].collection, "live")]
+        check_contents(store, fast[0].collection, model.weights)
+
+
+def test_a_build_that_was_killed_before_it_wrote_the_record(
+    milvus_uri: str, model: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr("indexer.build._record", Mock(side_effect=KeyboardInterrupt))
+            build_default(store, model)
+        (unfinished,) = item_collections(store)
+        assert unfinished.state == "incomplete"
+        assert build_default(store, model).was_there
+        (finished,) = item_collections(store)
+        assert (finished.name, finished.state) == (unfinished.name, "built")
+
+
+def test_what_an_earlier_version_left_half_built_is_replaced(milvus_uri: str, model: Artifact) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        name = build_default(store, model).collection
+        store.drop(name)
+        store.create(name, 16, {})
+        assert not build_default(store, model).was_there
+        check_contents(store, name, model.weights)
 
 
 def test_a_live_collection_is_not_replaced_even_if_unfinished(milvus_uri: str, model: Artifact) -> None:
     with Store(Connection(milvus_uri)) as store:
-
-        def stop(stage: str, done: int, total: int) -> None:
-            raise KeyboardInterrupt
-
-        index = choose_index(False, "FLAT", {}, {})
-        with pytest.raises(KeyboardInterrupt):
-            build(store, model, Attributes(), index, on_progress=stop)
-        (unfinished,) = item_collections(store)
-        store.point_alias(unfinished.name)
+        unfinished = build_default(store, model).collection
+        store.records.delete(unfinished)
+        store.point_alias(unfinished)
         with pytest.raises(
             RefusedError,
-            match=f"{unfinished.name}: a collection of this name exists, is live and has no release record",
+            match=f"{unfinished}: a collection of this name exists, is live and has no release record",
         ):
-            build(store, model, Attributes(), index)
-        assert store.alias() == unfinished.name
+            build_default(store, model)
+        assert store.alias() == unfinished
 
 
-def test_an_index_that_finds_too_little_is_not_finished(tmp_path: Path, model: Artifact) -> None:
+def test_an_index_that_finds_too_little_is_not_kept(tmp_path: Path, model: Artifact) -> None:
     with Store(Connection(str(tmp_path / "milvus.db"))) as store:
         index = choose_index(True, "IVF_FLAT", {"nlist": 64}, {"nprobe": 1})
         with pytest.raises(VerificationError) as caught:
             build(store, model, Attributes(), index, min_recall=0.9)
-        (unfinished,) = item_collections(store)
-        assert unfinished.state == "incomplete"
-        assert str(caught.value).startswith(f"{unfinished.name}: IVF_FLAT finds 0.")
+        assert item_collections(store) == []
+        assert str(caught.value).startswith(f"items_{model.model_version}_")
+        assert ": IVF_FLAT finds 0." in str(caught.value)
         assert "the minimum is 0.9 (--min-recall); raise --search-param nprobe=... above 1" in str(caught.value)
 
 
