@@ -26,9 +26,12 @@ from mind.milvus.collection import (
     Fingerprint,
     VectorSource,
 )
-from mind.milvus.journal import journal_of
+from mind.milvus.journal import FIELDS, journal_of
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Params, Row, Store
+
+MAX_ATTRIBUTES = (64 - len((ITEM_ID, EMBEDDING, VECTOR_SOURCE)) - len(FIELDS)) // 2
+"""Maximum number of attributes on a Milvus server, which allows 64 fields in a collection, a journal included."""
 
 _log = logging.getLogger(__name__)
 
@@ -107,9 +110,11 @@ def build(
         ArtifactError: the model does not reproduce its own golden vectors.
         VerificationError: the collection differs from the model or its index finds too little. A new collection then
             gets no release record.
-        RefusedError: a collection of this name is live but its build never finished, or it has another fingerprint.
+        RefusedError: a collection of this name is live but its build never finished, or it has another fingerprint;
+            or there are more than `MAX_ATTRIBUTES` attributes.
     """
     weights = artifact.weights
+    _check_fields(store, attributes)
     check_golden(NumpyEncoder(weights, artifact.hyper_parameters), artifact)
     fingerprint = _fingerprint(artifact, attributes, index)
     name = fingerprint.collection
@@ -119,9 +124,9 @@ def build(
         return Built(fingerprint, sampled, check_recall(store, fingerprint, weights, min_recall), was_there=True)
     if journal_of(name) in store.collections():  # the journal of a collection that was dropped without its journal
         store.drop(journal_of(name))
-    marked = Attributes((*attributes.columns, _trained(fingerprint.count)))
-    store.create(name, fingerprint.dim, marked.capacities)
-    fill(store, name, artifact, marked, batch_rows, on_progress)
+    stored = _stored(attributes, fingerprint.count)
+    store.create(name, fingerprint.dim, stored.capacities)
+    fill(store, name, artifact, stored, batch_rows, on_progress)
     count = fingerprint.count
     store.index(name, index.type, index.build_params, count, lambda rows: on_progress("index", rows, count))
     on_progress("load", 0, 0)
@@ -140,7 +145,7 @@ def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fi
         dim=artifact.hyper_parameters.embedding_dim,
         metric=METRIC,
         count=len(artifact.weights.item_id),
-        attributes=attributes.types | {VECTOR_SOURCE: "VARCHAR"},
+        attributes=_stored(attributes, 0).types,
         attributes_digest=attributes.digest,
         index_type=index.type,
         index_params=dict(index.build_params),
@@ -150,9 +155,20 @@ def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fi
     )
 
 
-def _trained(items: int) -> Attribute:
+def _stored(attributes: Attributes, items: int) -> Attributes:
+    """Return the fields of the collection: attributes, which items have them, and the source of the vector."""
     source = pa.repeat(pa.scalar(VectorSource.TRAINED.value, pa.large_string()), items)
-    return Attribute(VECTOR_SOURCE, "VARCHAR", source, max_length=64, max_capacity=0, max_bytes=16)
+    trained = Attribute(VECTOR_SOURCE, "VARCHAR", source, max_length=64, max_capacity=0, max_bytes=16)
+    return Attributes((*attributes.columns, *(column.presence for column in attributes.columns), trained))
+
+
+def _check_fields(store: Store, attributes: Attributes) -> None:
+    """Raise RefusedError if there are more attributes than a journal on a Milvus server can have."""
+    if not store.connection.is_lite and len(attributes.columns) > MAX_ATTRIBUTES:
+        raise RefusedError(
+            f"the file has {len(attributes.columns)} attributes; the limit on a Milvus server is {MAX_ATTRIBUTES}, "
+            "because its collections have at most 64 fields and an attribute takes two; remove columns"
+        )
 
 
 def _finished(store: Store, fingerprint: Fingerprint) -> bool:
