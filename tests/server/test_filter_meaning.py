@@ -92,8 +92,10 @@ def memberships(draw: st.DrawFn) -> Case:
         return text, lambda row: (row[field] in values) == inside
     if form == 1:
         prefix, wild = draw(TEXTS), draw(st.sampled_from(["", "%"]))
-        pattern = re.sub(r"([%_\\])", r"\\\1", prefix) + wild
-        return f"title like {quoted(pattern)}", lambda row: row["title"][: len(prefix) if wild else None] == prefix
+        pattern, end = re.sub(r"([%_\\])", r"\\\1", prefix) + wild, len(prefix) if wild else None
+        if draw(st.booleans()):
+            return f"title like {quoted(pattern)}", lambda row: row["title"][:end] == prefix
+        return f"genres[1] like {quoted(pattern)}", lambda row: row["genres"][1][:end] == prefix
     flag = draw(st.booleans())
     return f"adult == {str(flag).lower()}", lambda row: row["adult"] == flag
 

@@ -8,7 +8,7 @@ reads a backslash in some filters and not in others. So a pattern is written in 
 import re
 
 from server.serving.filter.error import FilterError
-from server.serving.filter.logic import Binds, Certain
+from server.serving.filter.logic import Binds, Certain, both, either
 from server.serving.filter.parts import Part, condition, quoted
 
 _PIECE = re.compile(r"\\(.?)|([%_])|([^\\%_]+)", re.DOTALL)
@@ -67,6 +67,9 @@ def _anywhere(field: Part, pattern: str, at: int) -> Part:
 
 def _matching(field: Part, holds: str, binds: int) -> Part:
     fails = Certain(f"not ({holds})", Binds.NOT, field.needs)
+    if field.element:  # there is none beyond the end of its array
+        some = (Certain(f'{field.text} {operator} ""', needs=field.needs) for operator in ("==", "!="))
+        fails = both(fails, either(*some))
     return condition(Certain(holds, binds, field.needs), fails, field.at)
 
 
