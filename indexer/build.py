@@ -31,11 +31,14 @@ from mind.milvus.collection import (
     building_name,
 )
 from mind.milvus.errors import StoreError, StoreUnavailableError
+from mind.milvus.journal import FIELDS, journal_of
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Params, Row, Store
 
 ABANDONED_S = 24 * 3600
 """Age of an unfinished build in seconds after which another build takes it for dead and drops it."""
+MAX_ATTRIBUTES = (64 - len((ITEM_ID, EMBEDDING, VECTOR_SOURCE)) - len(FIELDS)) // 2
+"""Maximum number of attributes on a Milvus server, which allows 64 fields in a collection, a journal included."""
 
 _log = logging.getLogger(__name__)
 
@@ -114,9 +117,11 @@ def build(
         ArtifactError: the model does not reproduce its own golden vectors.
         VerificationError: the collection differs from the model or its index finds too little. A new collection then
             gets no release record.
-        RefusedError: a collection of this name is live but its build never finished, or it has another fingerprint.
+        RefusedError: a collection of this name is live but its build never finished, or it has another fingerprint;
+            or there are more than `MAX_ATTRIBUTES` attributes.
     """
     weights = artifact.weights
+    _check_fields(store, attributes)
     check_golden(NumpyEncoder(weights, artifact.hyper_parameters), artifact)
     fingerprint = _fingerprint(artifact, attributes, index)
     name = fingerprint.collection
@@ -142,11 +147,13 @@ def build(
 
 
 def _verified(store: Store, fingerprint: Fingerprint, weights: Weights, min_recall: float) -> Built:
-    """Verify a collection that was built already."""
+    """Verify a collection that was built already. If its build could not write the record, write it."""
     name = fingerprint.collection
     store.load(name)
     sampled = check_contents(store, name, weights)
     recall = check_recall(store, name, fingerprint, weights, min_recall)
+    if name not in store.records.items([name]):
+        _record(store, fingerprint)
     return Built(fingerprint, sampled, recall, was_there=True)
 
 
@@ -161,9 +168,9 @@ def _fill_and_index(
 ) -> None:
     """Create a collection, insert all items of a model, index and load it."""
     count = len(artifact.weights.item_id)
-    marked = Attributes((*attributes.columns, _trained(count)))
-    store.create(name, artifact.hyper_parameters.embedding_dim, marked.capacities)
-    fill(store, name, artifact, marked, batch_rows, on_progress)
+    stored = _stored(attributes, count)
+    store.create(name, artifact.hyper_parameters.embedding_dim, stored.capacities)
+    fill(store, name, artifact, stored, batch_rows, on_progress)
     store.index(name, index.type, index.build_params, count, lambda rows: on_progress("index", rows, count))
     on_progress("load", 0, 0)
     store.load(name)
@@ -181,7 +188,7 @@ def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fi
         dim=artifact.hyper_parameters.embedding_dim,
         metric=METRIC,
         count=len(artifact.weights.item_id),
-        attributes=attributes.types | {VECTOR_SOURCE: "VARCHAR"},
+        attributes=_stored(attributes, 0).types,
         attributes_digest=attributes.digest,
         index_type=index.type,
         index_params=dict(index.build_params),
@@ -191,9 +198,20 @@ def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fi
     )
 
 
-def _trained(items: int) -> Attribute:
+def _stored(attributes: Attributes, items: int) -> Attributes:
+    """Return the fields of the collection: attributes, which items have them, and the source of the vector."""
     source = pa.repeat(pa.scalar(VectorSource.TRAINED.value, pa.large_string()), items)
-    return Attribute(VECTOR_SOURCE, "VARCHAR", source, max_length=64, max_capacity=0, max_bytes=16)
+    trained = Attribute(VECTOR_SOURCE, "VARCHAR", source, max_length=64, max_capacity=0, max_bytes=16)
+    return Attributes((*attributes.columns, *(column.presence for column in attributes.columns), trained))
+
+
+def _check_fields(store: Store, attributes: Attributes) -> None:
+    """Raise RefusedError if there are more attributes than a journal on a Milvus server can have."""
+    if not store.connection.is_lite and len(attributes.columns) > MAX_ATTRIBUTES:
+        raise RefusedError(
+            f"the file has {len(attributes.columns)} attributes; the limit on a Milvus server is {MAX_ATTRIBUTES}, "
+            "because its collections have at most 64 fields and an attribute takes two; remove columns"
+        )
 
 
 def _is_built(store: Store, fingerprint: Fingerprint, weights: Weights) -> bool:
@@ -203,7 +221,10 @@ def _is_built(store: Store, fingerprint: Fingerprint, weights: Weights) -> bool:
     about to write it: its contents decide. If they are not whole, an earlier version of the indexer was interrupted.
     """
     name = fingerprint.collection
-    if name not in store.collections():
+    there = store.collections()
+    if name not in there:
+        if journal_of(name) in there:  # the collection was dropped without its journal
+            store.drop(journal_of(name))
         return False
     found = ItemCollection(name, store.records.items([name]).get(name), store.alias() == name)
     if found.fingerprint == fingerprint:
@@ -223,8 +244,6 @@ def _is_built(store: Store, fingerprint: Fingerprint, weights: Weights) -> bool:
         _log.warning("%s: an earlier build was interrupted; its incomplete collection is dropped (%s)", name, error)
         store.drop(name)
         return False
-    if name not in store.records.items([name]):
-        _record(store, fingerprint)
     return True
 
 

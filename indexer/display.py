@@ -64,10 +64,13 @@ def show_count(path: Path, count: LineCount) -> None:
 
 
 def show_attributes(attributes: Attributes, items: int) -> None:
+    """Print the type of each attribute, how many items have a value, and how many cells are empty."""
     for position, column in enumerate(attributes.columns):
-        line("" if position else "attributes", f"{column.name} {column.type}, {column.filled:,} of {items:,} items")
+        empty = items - attributes.missing - column.filled
+        text = f"{column.name} {column.type}, {column.filled:,} of {items:,} items, {empty:,} cells are empty"
+        line("" if position else "attributes", text)
     if attributes.missing:
-        line("", f'{attributes.missing:,} items have no row in the file; they get the values "", 0, false or []')
+        line("", f"{attributes.missing:,} items have no row in the file, so they have no values")
     if attributes.padded:
         line("", f"{attributes.padded:,} ids have leading zeros, which are dropped")
     if attributes.unknown:

@@ -117,7 +117,9 @@ class Runner(_Section):
     test_data_dir: Annotated[Path, Effect.NOTHING] = Path("data/movielens-100k/test")
     """Directory of evaluation files that `mind.infer` reports on."""
     item_features_file: Annotated[Path | None, Effect.NOTHING] = None
-    """CSV or Parquet with item_id and the columns that hyper_parameters.item_features names."""
+    """CSV or Parquet with item ids and the columns that hyper_parameters.item_features names."""
+    item_features_id: Annotated[str, Effect.NOTHING] = "item_id"
+    """Column of runner.item_features_file that holds the item id."""
     model_save_path: Annotated[Path, Effect.NOTHING] = Path("artifacts")
     """Directory that receives one artifact directory per model version."""
     train_batch_size: int = Field(default=512, gt=0)

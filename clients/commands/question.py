@@ -27,7 +27,14 @@ HIST_ITEM = typer.Option(
 )
 HistItem = Annotated[str, HIST_ITEM]
 TopK = Annotated[int, typer.Option(min=1, help="Candidates per user.")]
-Filter = Annotated[str, typer.Option(metavar="EXPR", help="Milvus expression over attributes that `info` lists.")]
+Filter = Annotated[
+    str,
+    typer.Option(
+        metavar="EXPR",
+        help="Milvus expression over attributes that `info` lists. `price is null` finds items without a price, which "
+        "match no other condition on it.",
+    ),
+]
 ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Leave out what is in the history.")]
 Exclude = Annotated[str, typer.Option(metavar="ID,ID,...", help="Ids that must not come back.")]
 MergeOption = Annotated[Merge, typer.Option("--merge", help="Best score first, or the interests take turns.")]

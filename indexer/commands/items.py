@@ -52,6 +52,12 @@ def upsert_command(
         ),
     ] = None,
     id_column: Annotated[str, typer.Option(help="Column that holds the item id.")] = ITEM_ID,
+    clear_empty: Annotated[
+        bool,
+        typer.Option(
+            "--clear-empty", help="An empty cell of --attributes removes the item's value, which is null then."
+        ),
+    ] = False,
     quote: QuoteOption = Quote.AUTO,
     artifact: ReleasedArtifact = "artifacts",
     artifact_cache: ArtifactCache = CACHE,
@@ -66,7 +72,8 @@ def upsert_command(
     neighbours or attributes. Filters can use it. Items that the model knows keep
     their trained vectors.
 
-    An attribute keeps its value if its column is missing or its cell is empty.
+    An attribute keeps its value if its column is missing, and if its cell is empty
+    unless you give --clear-empty. Attributes that a new item is not given are null.
     Servers see a change at once. If the command is interrupted, run it again: it
     completes the work. A repeated command changes nothing. Run one `upsert` or
     `delete` at a time. The command fails if another collection is released
@@ -78,12 +85,18 @@ def upsert_command(
 
         python -m indexer upsert --attributes stock.csv
 
+    Say that items have no price now (prices.csv: item_id,price, with empty cells):
+
+        python -m indexer upsert --attributes prices.csv --clear-empty
+
     Add new items with attributes, and derive their vectors from interactions since the training:
 
         python -m indexer upsert --attributes new.csv --interactions since.txt
     """
     if attributes is None and interactions is None and vectors is None:
         raise typer.BadParameter("give at least one of --attributes, --interactions and --vectors")
+    if clear_empty and attributes is None:
+        raise typer.BadParameter("--clear-empty needs --attributes, whose empty cells it is about")
     with Store(connection) as store:
         found = _chosen(store, collection)
         model = load_model(Models(artifact, artifact_cache), fingerprint_of(found).model_version)
@@ -94,7 +107,7 @@ def upsert_command(
         vector_file = ItemFile(vectors, id_column, {}, dim, rows, quote) if vectors else None
         attribute_file = ItemFile(attributes, id_column, kinds, 0, rows, quote) if attributes else None
         with display.progress() as on_progress:
-            summary = upsert(journal, model, vector_file, attribute_file, sequences, on_progress)
+            summary = upsert(journal, model, vector_file, attribute_file, sequences, on_progress, clear_empty)
         display.line("collection", f"[cyan]{found.name}[/]")
         for file in (vector_file, attribute_file):
             if file:
@@ -145,6 +158,8 @@ def show_summary(summary: ChangeSummary) -> None:
     ):
         if count:
             display.line(label, f"{count:,} items")
+    if summary.kept:
+        display.line("kept", f"{summary.kept:,} values whose cells are empty; --clear-empty removes them")
     if summary.no_vector:
         text = (
             f"{_listed(summary.no_vector)}: no vector is given, and none can be derived from neighbours or attributes"

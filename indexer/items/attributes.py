@@ -24,7 +24,7 @@ from mind.data.quotes import Quote
 from mind.data.spellings import refuse_two_spellings
 from mind.data.tables import read_table
 from mind.errors import DataError
-from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
+from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE, is_presence, presence_of
 from mind.milvus.journal import FIELDS
 from mind.milvus.schemas import MAX_TEXT_BYTES, Column
 from mind.sequences import Int64
@@ -81,8 +81,13 @@ class Attribute:
         """The number of items that have a value."""
         return len(self.column) - int(self.column.null_count)
 
+    @property
+    def presence(self) -> "Attribute":
+        """The attribute that tells which items have a value of this one (`mind.milvus.collection.PRESENCE`)."""
+        return Attribute(presence_of(self.name), "BOOL", self.column.is_valid(), 0, 0, max_bytes=8)
+
     def values(self, start: int, stop: int) -> list[Any]:
-        """Return the values of some items. Milvus 2.3 has no null, so a missing value is "", 0, 0.0, false or []."""
+        """Return the values of some items as they are stored: "", 0, 0.0, false or [] where there is no value."""
         absent = absent_of(self.type)
         return [absent if value is None else value for value in self.column.slice(start, stop - start).to_pylist()]
 
@@ -120,12 +125,12 @@ class Attributes:
         for column in sorted(self.columns, key=lambda column: column.name):
             digest.update(f"{column.name} {column.type}\n".encode())
             for start in range(0, len(column.column), _CHUNK):
-                digest.update(json.dumps(column.values(start, start + _CHUNK)).encode())
+                digest.update(json.dumps(column.column.slice(start, _CHUNK).to_pylist()).encode())
         return digest.hexdigest()
 
 
 def absent_of(kind: str) -> Any:
-    """Return the value that stands for a missing value of a type."""
+    """Return what a field of a type holds where there is no value, as Milvus 2.3 has no null."""
     return {"INT64": 0, "DOUBLE": 0.0, "BOOL": False, "VARCHAR": ""}.get(kind, [])
 
 
@@ -209,7 +214,7 @@ def _check_columns(path: Path, names: list[str], id_column: str, asked: list[str
                 f"{path}: column {name!r}: a name in Milvus has letters, digits and underscores, does not begin with "
                 "a digit, and has at most 255 characters; rename the column"
             )
-        if name.lower() in _RESERVED:
+        if name.lower() in _RESERVED or is_presence(name):
             raise AttributesError(f"{path}: column {name!r}: the name is reserved; rename the column")
 
 

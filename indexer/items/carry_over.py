@@ -127,10 +127,12 @@ class CarryOver:
         return derived or Proposal(item_id, values, changed_at=row[CHANGED_AT])  # its vector comes from attributes
 
     def _takes(self, name: str, value: Any) -> bool:
-        """Return whether the new collection has the attribute with the same type, and a limit that the value meets."""
+        """Return whether the new collection has the attribute with the same type and can hold the value, or none."""
         old, new = self._source.columns.get(name), self._target.columns.get(name)
         if old is None or new is None or old.type != new.type:
             return False
+        if value is None:
+            return name in self._target.optional
         texts = [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
         fits = all(len(text.encode()) <= new.max_length for text in texts)
         return fits and not (isinstance(value, list) and len(value) > new.max_capacity)

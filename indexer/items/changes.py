@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from indexer.catalogue import now
 from indexer.errors import RefusedError, VerificationError
-from indexer.items.attributes import ARROW, absent_of
+from indexer.items.attributes import ARROW
 from indexer.items.item_files import ItemFile
 from indexer.items.journal import Journal
 from indexer.progress import Progress
@@ -52,6 +52,8 @@ class ChangeSummary:
     """New items that were left out because no vector was given and none could be derived."""
     unknown: set[int] = field(default_factory=set)
     """Items to delete that are not in the collection."""
+    kept: int = 0
+    """Number of attribute values that stay although their cells are empty."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Proposal:
 
     item_id: int
     values: Mapping[str, Any] = field(default_factory=dict)
-    """Attribute values by name; attributes that are not here keep their values."""
+    """Attribute values by name; None where there is none. Attributes that are not here keep their values."""
     vector: Float32 | None = None
     """[D] float32; None keeps the present vector, or derives one from attributes if there is none."""
     source: VectorSource = VectorSource.GIVEN
@@ -74,9 +76,17 @@ class Proposal:
 class Upsert:
     """Stages proposals for the collection of a model."""
 
-    def __init__(self, journal: Journal, model: Artifact, summary: ChangeSummary) -> None:
-        """Prepare staging for the collection of `journal`. Each staged proposal is counted in `summary`."""
+    def __init__(self, journal: Journal, model: Artifact, summary: ChangeSummary, clears: bool = True) -> None:
+        """Prepare staging for the collection of `journal`.
+
+        Args:
+            journal: the journal of the collection.
+            model: the model that the collection was built from.
+            summary: each staged proposal is counted here.
+            clears: whether None in a proposal removes the value of an attribute. Otherwise the item keeps it.
+        """
         self.journal, self.model, self.summary = journal, model, summary
+        self._clears = clears
         self.vocabulary = model.vocabulary
         self._embedding = model.weights.item_embedding
         self._touched: set[int] = set()  # an item may be in several files, but is counted once
@@ -108,9 +118,12 @@ class Upsert:
         self.journal.stage(staged)
 
     def _proposed(self, proposal: Proposal, known: bool, old: Row | None) -> Row:
-        row = {name: absent_of(kind) for name, kind in self._kinds.items()} | (old or {}) | dict(proposal.values)
-        changed = {name for name, value in proposal.values.items() if old is None or old[name] != value or not known}
-        earlier = set(json.loads(old[NAMES]) if old else [])
+        values, had = self._values(proposal, old), old or {}
+        row = dict.fromkeys(self._kinds) | had | values
+        changed = {
+            name for name, value in values.items() if value != had.get(name) or (value is not None and not known)
+        }
+        earlier = set(json.loads(had.get(NAMES, "[]")))
         if known:
             self.summary.replaced += len(changed - earlier)
         names = sorted(changed | earlier)
@@ -123,6 +136,15 @@ class Upsert:
             row |= {EMBEDDING: proposal.vector, VECTOR_SOURCE: proposal.source.value, NEIGHBOURS: proposal.neighbours}
         return row
 
+    def _values(self, proposal: Proposal, old: Row | None) -> Row:
+        """Return the values to set. Count those that stay because None does not remove them."""
+        if self._clears:
+            return dict(proposal.values)
+        empty = {name for name, value in proposal.values.items() if value is None}
+        if old is not None and old[OP] == UPSERT:
+            self.summary.kept += sum(old[name] is not None for name in empty & self.journal.optional)
+        return {name: value for name, value in proposal.values.items() if name not in empty}
+
     def _with_vectors(self, rows: list[Row], before: dict[int, Row]) -> list[Row]:
         """Return the rows with vectors. Rows without one, or with changed attributes, get it from their attributes."""
         asked = [row for row in rows if self._needs_attributes(row, before.get(row[ITEM_ID]))]
@@ -130,9 +152,8 @@ class Upsert:
             return rows
         vectors, told = np.zeros((len(asked), 0), np.float32), np.zeros(len(asked), np.int64)
         if self._kinds:
-            given = [
-                {name: row[name] for name in json.loads(row[NAMES])} for row in asked
-            ]  # the others only hold the placeholder for a missing value
+            # In a collection of an earlier version the others hold a placeholder for a missing value.
+            given = [{name: row[name] for name in json.loads(row[NAMES])} for row in asked]
             vectors, told = self._by_attributes.of(self._columns(given))
         without = set()
         for row, vector, attributes in zip(asked, vectors, told.tolist(), strict=True):
@@ -203,6 +224,7 @@ def upsert(
     attributes: ItemFile | None,
     interactions: Sequences | None,
     on_progress: Progress,
+    clear_empty: bool = False,
 ) -> ChangeSummary:
     """Add new items and change attributes.
 
@@ -214,11 +236,18 @@ def upsert(
         interactions: interactions of users. New items in them get vectors from the items that occur together with
             them, unless an item has a given vector or was deleted.
         on_progress: called with the progress.
+        clear_empty: whether an empty cell removes the value of an item. Otherwise the item keeps it.
 
     Raises:
         AttributesError: a file cannot be used. Nothing was changed.
-        RefusedError: `vectors` has an item that the model knows. Nothing was changed.
+        RefusedError: `vectors` has an item that the model knows, or values cannot be removed from this collection.
+            Nothing was changed.
     """
+    if clear_empty and journal.columns.keys() - journal.optional != {VECTOR_SOURCE}:
+        raise RefusedError(
+            f"{journal.collection}: an earlier version built it, so an item cannot lose a value (--clear-empty); "
+            "build and publish it again"
+        )
     on_progress("check", 0, 0)
     given = vectors.check() if vectors else np.zeros(0, np.int64)
     if attributes:
@@ -230,7 +259,7 @@ def upsert(
             f"remove the rows of these items, {len(known):,} in all"
         )
     summary = ChangeSummary()
-    stage = Upsert(journal, model, summary)
+    stage = Upsert(journal, model, summary, clear_empty)
     for proposals, total in (
         (_from_vectors(vectors), len(given)),
         (_from_interactions(journal, model, interactions, given), 0),
@@ -252,8 +281,7 @@ def _from_attributes(file: ItemFile | None) -> Iterator[Proposal]:
     for item_id, columns in file.batches() if file else ():
         assert isinstance(columns, dict)  # noqa: S101 - a file of attributes
         for row, one in enumerate(item_id.tolist()):
-            cells = {name: values[row] for name, values in columns.items()}
-            yield Proposal(one, {name: value for name, value in cells.items() if value is not None})
+            yield Proposal(one, {name: values[row] for name, values in columns.items()})
 
 
 def _from_interactions(
@@ -314,7 +342,7 @@ def stage_deletes(journal: Journal, changed_at: dict[int, str], summary: ChangeS
     """
     before = journal.rows(list(changed_at))
     built = journal.items([item_id for item_id in changed_at if item_id not in before])
-    absent: Row = {name: absent_of(column.type) for name, column in journal.columns.items()}
+    absent: Row = dict.fromkeys(journal.columns)
     absent[EMBEDDING] = np.zeros(journal.dim, np.float32)
     rows = []
     for item_id, at in changed_at.items():

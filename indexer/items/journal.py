@@ -1,7 +1,8 @@
 """The journal of an item collection. Changes are staged in it, then applied to the collection.
 
 If a command is killed in between, the next one finds the staged changes and applies them. `mind.milvus.journal`
-documents the rows. Staging and applying may be repeated at any point, because both write whole rows by id.
+documents the rows. Staging and applying may be repeated at any point, because both write whole rows by id. In the rows
+that this module gives and takes, None is the value of an attribute that an item does not have.
 """
 
 from collections.abc import Iterable, Iterator
@@ -11,8 +12,16 @@ import numpy as np
 
 from indexer.catalogue import ItemCollection, fingerprint_of
 from indexer.errors import RefusedError
+from indexer.items.attributes import absent_of
 from indexer.progress import Progress
-from mind.milvus.collection import EMBEDDING, ITEM_ID, MAX_MESSAGE_BYTES, VECTOR_SOURCE
+from mind.milvus.collection import (
+    EMBEDDING,
+    ITEM_ID,
+    MAX_MESSAGE_BYTES,
+    VECTOR_SOURCE,
+    is_presence,
+    presence_of,
+)
 from mind.milvus.journal import APPLIED, DELETE, FIELDS, OP, PENDING
 from mind.milvus.store import Row, Store
 
@@ -31,8 +40,11 @@ class Journal:
         """
         self._store = store
         self.collection = collection
-        self.columns = store.columns(collection)
+        fields = store.columns(collection)
+        self.columns = {name: column for name, column in fields.items() if not is_presence(name)}
         """The attributes of the collection, including `vector_source`."""
+        self.optional = {name for name in self.columns if presence_of(name) in fields}
+        """The attributes that an item may lack: all but `vector_source`; none if an earlier version built it."""
         if VECTOR_SOURCE not in self.columns:
             raise RefusedError(
                 f"{collection}: its items have no attribute {VECTOR_SOURCE}, so they cannot be changed; "
@@ -43,28 +55,28 @@ class Journal:
         """The length of a vector (D)."""
         store.load(collection)
         self.name = store.create_journal(collection)
-        row_bytes = 4096 + 4 * self.dim + sum(column.max_bytes for column in self.columns.values())
+        row_bytes = 4096 + 4 * self.dim + sum(column.max_bytes for column in fields.values())
         self.batch_rows = max(1, min(MAX_BATCH_ROWS, MAX_MESSAGE_BYTES // row_bytes))
         """The number of rows that fit into a message, even if all texts have the maximum length."""
 
     def rows(self, item_id: list[int]) -> dict[int, Row]:
         """Read the journal's rows of some items, by id. Items without a row are left out."""
-        return _by_id(self._store.rows(self.name, item_id)) if item_id else {}
+        return self._by_id(self._store.rows(self.name, item_id)) if item_id else {}
 
     def items(self, item_id: list[int]) -> dict[int, Row]:
         """Read the rows of some items in the item collection, by id. Missing items are left out."""
-        return _by_id(self._store.rows(self.collection, item_id)) if item_id else {}
+        return self._by_id(self._store.rows(self.collection, item_id)) if item_id else {}
 
     def walk(self, name: str, filter_: str) -> Iterator[list[Row]]:
         """Read all rows that match a filter, by ascending id, in batches. `name` is the journal or the collection."""
         last = ""
         while rows := self._store.rows(name, f"({filter_}){last}", self.batch_rows, first=True):
-            yield [_plain(row) for row in rows]
+            yield [self._decoded(row) for row in rows]
             last = f" and {ITEM_ID} > {rows[-1][ITEM_ID]}"
 
     def stage(self, rows: Iterable[Row]) -> None:
         """Write changes to the journal, to be applied later."""
-        self._store.upsert(self.name, [row | {APPLIED: False} for row in rows])
+        self._store.upsert(self.name, [self._encoded(row) | {APPLIED: False} for row in rows])
 
     def apply(self, on_progress: Progress) -> None:
         """Apply all staged changes to the collection, including those that another process staged."""
@@ -81,14 +93,27 @@ class Journal:
             if len(rows) < self.batch_rows:
                 return
 
+    def _by_id(self, rows: list[Row]) -> dict[int, Row]:
+        return {row[ITEM_ID]: self._decoded(row) for row in rows}
+
+    def _decoded(self, row: Row) -> Row:
+        """Return a stored row with None for each attribute that the item does not have."""
+        decoded = _plain(row)
+        for name in self.optional:
+            if not decoded.pop(presence_of(name)):
+                decoded[name] = None
+        return decoded
+
+    def _encoded(self, row: Row) -> Row:
+        """Return a row as it is stored (`mind.milvus.collection.PRESENCE`)."""
+        present = {presence_of(name): row[name] is not None for name in self.optional}
+        absent = {name: absent_of(column.type) for name, column in self.columns.items() if row[name] is None}
+        return row | present | absent
+
 
 def item_of(row: Row) -> Row:
     """Return the part of a journal row that is the row of the item collection."""
     return {name: value for name, value in row.items() if name not in FIELDS}
-
-
-def _by_id(rows: list[Row]) -> dict[int, Row]:
-    return {row[ITEM_ID]: _plain(row) for row in rows}
 
 
 def _plain(row: Row) -> Row:

@@ -33,6 +33,11 @@ MAX_HITS = 16_384
 VECTOR_SOURCE = "vector_source"
 """VARCHAR: the `VectorSource` of the item's embedding. Filters can use it."""
 
+PRESENCE = "__present"
+"""The end of the names of BOOL fields that tell whether an item has a value of an attribute: `price__present` of
+`price`. Milvus 2.3 has no null, so the attribute itself holds 0, false, "" or [] where there is no value. A collection
+that an earlier version built has no such fields."""
+
 _BREADTHS = {"ef", "search_list", "reorder_k"}  # of HNSW, DISKANN and SCANN
 _NAME = re.compile(r"items_[0-9a-f]{12}_[0-9a-f]{8}")
 _BUILDING = re.compile(r"building_[0-9a-f]{12}_[0-9a-f]{8}_([0-9a-f]{11})[0-9a-f]{8}")
@@ -49,6 +54,16 @@ class VectorSource(StrEnum):
     """The embedding is derived from items that occur together with this one in interactions (`mind.fresh_items`)."""
     ATTRIBUTES = "attributes"
     """The embedding is derived from items with similar attributes."""
+
+
+def presence_of(attribute: str) -> str:
+    """Return the name of the field that tells whether an item has a value of an attribute."""
+    return attribute + PRESENCE
+
+
+def is_presence(field: str) -> bool:
+    """Return whether a name is that of a field that tells whether an item has a value (`PRESENCE`)."""
+    return field.endswith(PRESENCE)
 
 
 def wide_enough(params: Mapping[str, int | float | str], limit: int) -> dict[str, int | float | str]:

@@ -32,12 +32,14 @@ def read_inputs(settings: Config) -> Inputs:
     sequences = read_train(runner.train_data_dir)
     valid = read_eval(runner.valid_data_dir) if runner.valid_data_dir else None
     named = runner.item_features_file if hyper.item_features else None
-    features = read_features(named, hyper.item_features) if named else None
+    features = read_features(named, hyper.item_features, runner.item_features_id) if named else None
     fingerprint: dict[str, Any] = {"files": digests(runner.train_data_dir)}
     if runner.valid_data_dir:
         fingerprint["valid"] = digests(runner.valid_data_dir)
     if named:
-        fingerprint["item_features"] = digests(named)
+        # Another column of ids makes other features of the same file.
+        ids = "" if runner.item_features_id == "item_id" else f", ids in {runner.item_features_id}"
+        fingerprint["item_features"] = {name + ids: digest for name, digest in digests(named).items()}
     fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
     return Inputs(sequences, valid, features, fingerprint)
 

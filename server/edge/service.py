@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import numpy as np
 
+from mind.milvus.collection import is_presence
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.edge.request import read_explain, read_filter, read_recall
 from server.edge.timeouts import within
@@ -78,7 +79,11 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     ) -> recall_pb2.GetServerInfoResponse:
         """Tell what is being served, and the limits."""
         release, settings = self._releases.current, self._settings
-        attributes = [recall_pb2.Attribute(name=n, type=t) for n, t in release.fingerprint.attributes.items()]
+        attributes = [
+            recall_pb2.Attribute(name=name, type=kind)
+            for name, kind in release.fingerprint.attributes.items()
+            if not is_presence(name)
+        ]
         names = [field.name for field in recall_pb2.Limits.DESCRIPTOR.fields]
         return recall_pb2.GetServerInfoResponse(
             server_version=_VERSION,

@@ -97,6 +97,10 @@ def test_digest_follows_the_values_and_not_the_order(tmp_path: Path) -> None:
     assert read_attributes(write(tmp_path, CSV.replace("1995", "1996")), ITEMS).digest != digest
     assert read_attributes(write(tmp_path, CSV), ITEMS, types={"year": "VARCHAR"}).digest != digest
     assert Attributes().digest == ""
+    zero, absent = (
+        read_attributes(write(tmp_path, f"item_id,a,b\n10,{cell},1\n20,1,1\n"), ITEMS) for cell in ("0", "")
+    )
+    assert zero.digest != absent.digest and values(zero) == values(absent)
 
 
 def test_types_that_the_data_must_not_decide(tmp_path: Path) -> None:
@@ -151,6 +155,7 @@ def test_lengths_are_counted_in_bytes_and_leave_room(tmp_path: Path) -> None:
         ),
         ("item_id,embedding\n10,1\n", {}, "column 'embedding': the name is reserved"),
         ("item_id,like\n10,1\n", {}, "column 'like': the name is reserved"),
+        ("item_id,year__present\n10,1\n", {}, "column 'year__present': the name is reserved"),
         ("item_id,year\n10,1,2\n", {}, "line 2: expected 2 columns, found 3: '10,1,2'"),
         ("", {}, "the file is empty"),
         (f"item_id,{'y' * 200_000}\n10,1\n", {}, "cannot be read: field larger than field limit"),

@@ -150,7 +150,7 @@ def test_a_build_that_was_killed_before_it_wrote_the_record(
 ) -> None:
     with Store(Connection(milvus_uri)) as store:
         with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-            killed.setattr("indexer.build._record", Mock(side_effect=KeyboardInterrupt))
+            killed.setattr(store.records, "write", Mock(side_effect=KeyboardInterrupt))
             build_default(store, model)
         (unfinished,) = item_collections(store)
         assert unfinished.state == "incomplete"
@@ -317,8 +317,8 @@ def test_long_texts_make_smaller_messages(tmp_path: Path) -> None:
             choose_index(True, None, {}, {}),
             on_progress=lambda stage, done, total: inserted.append(done) if stage == "insert" else None,
         )
-    # 48 MiB over 64 + 16 * 4 + 16 + 65,000 bytes a row
-    assert inserted == [0, 772, 1544, 1600]
+    # 48 MiB over 64 + 16 * 4 + 16 + 65,000 + 16 + 8 + 16 + 16 bytes a row
+    assert inserted == [0, 771, 1542, 1600]
 
 
 def test_defaults_and_limits_of_the_index() -> None:

@@ -155,7 +155,7 @@ def test_new_items_in_three_ways(released: Released) -> None:
     assert (summary.changed, summary.unchanged) == (0, set())
     given, near, alike = released.item(8), released.item(5), released.item(7)
     assert given is not None and near is not None and alike is not None
-    assert given[EMBEDDING].tolist() == [-0.25] * 16 and (given["year"], given["genres"]) == (2024, [])
+    assert given[EMBEDDING].tolist() == [-0.25] * 16 and (given["year"], given["genres"]) == (2024, None)
     assert [row[VECTOR_SOURCE] for row in (given, near, alike)] == ["given", "neighbours", "attributes"]
     # 1000 was bought by users 1 and 2, 1007 by user 2, item 5 by both: 2 / sqrt(2 * 2) and 1 / sqrt(1 * 2)
     mean = (embedding[1] + embedding[2] / np.sqrt(2)) / (1 + 1 / np.sqrt(2))
@@ -316,7 +316,7 @@ def test_what_the_journal_does_not_explain_is_refused(lite: Released) -> None:
     ):
         check_count(lite.store, lite.collection, 200)
     lite.upsert("", {5: [1.0] * 16})  # as many as there should be, and not the right ones
-    lite.store.upsert(lite.collection, [(lite.item(5) or {}) | {"item_id": 6}])
+    lite.store.upsert(lite.collection, [row | {"item_id": 6} for row in lite.store.rows(lite.collection, [5])])
     with pytest.raises(VerificationError, match="item 1014 is missing"):
         check_contents(lite.store, lite.collection, lite.model.weights)
 

@@ -16,6 +16,7 @@ from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.item_table import ItemTable
 from mind.paddle_runtime import paddle
 from mind.sequences import EvalCases
+from mind.training.inputs import read_inputs
 from mind.training.loop import train
 from mind.vocabulary import Vocabulary
 from tests.mind.test_training import GROUPS, PER_GROUP, clustered
@@ -71,6 +72,24 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, content: str, says: str) -> 
 def test_features_need_a_file() -> None:
     with pytest.raises(ValueError, match=r"runner\.item_features_file no file"):
         Config.model_validate({"hyper_parameters": {"item_features": ["genres"]}})
+
+
+def test_a_column_of_another_name_holds_the_ids(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("item_id,sku,brand\n1,7,A\n2,5,B\n")
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "one.txt").write_text("1,5,0\n1,7,1\n")
+    runner = {
+        "train_data_dir": tmp_path / "train",
+        "item_features_file": tmp_path / "items.csv",
+        "valid_data_dir": None,
+    }
+    ids = {}
+    for column in ("item_id", "sku"):
+        settings = {"runner": runner | {"item_features_id": column}, "hyper_parameters": {"item_features": ["brand"]}}
+        inputs = read_inputs(Config.model_validate(settings))
+        assert inputs.features is not None
+        ids[column] = inputs.features.item_id.tolist(), list(inputs.fingerprint["item_features"])
+    assert ids == {"item_id": ([1, 2], ["items.csv"]), "sku": ([5, 7], ["items.csv, ids in sku"])}
 
 
 def test_an_items_vector_is_the_sum_of_its_parts(table: FeatureTable) -> None:

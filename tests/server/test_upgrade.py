@@ -16,7 +16,9 @@ from mind.encoder import NumpyEncoder
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.transfer import Models
+from server.errors import InvalidRequestError
 from server.release import Releases
+from server.serving.filter.canonical import canonical
 from tests import ROOT
 from tests.conftest import release_lite
 from tests.releases import item_store, publish, rollback
@@ -58,4 +60,7 @@ async def test_a_release_of_the_version_before_is_served(stored: str) -> None:
     assert (release.collection, release.fingerprint.count) == (SECOND, 30)
     hits = await store.search(SECOND, np.ones((1, 4), np.float32), 30, "year >= 1990", {}, 10)
     assert len(hits.item_ids) == 29 and 1007 not in hits.item_ids
+    assert canonical("not (year < 1990)", release.fingerprint.attributes, 16) == "year >= 1990"
+    with pytest.raises(InvalidRequestError, match="does not know which items have no year"):
+        canonical("year is null", release.fingerprint.attributes, 16)
     await store.close()

@@ -218,7 +218,7 @@ async function showServed() {
   const served = await api.info("main");
   byId("served").textContent = `${Number(served.item_count).toLocaleString("en")} items · ${served.num_interests} interests · model ${served.model_version}`;
   const names = served.attributes.map(({ name, type }) => `${name} (${type.toLowerCase()})`).join(", ");
-  byId("attributes").textContent = names ? `Attributes: ${names}` : "This model's items have no attributes to filter by.";
+  byId("attributes").textContent = names ? `Attributes: ${names}; \`is null\` finds items without one` : "This model's items have no attributes to filter by.";
   if (served.limits?.max_top_k) byId("top-k").max = served.limits.max_top_k;
 }
 

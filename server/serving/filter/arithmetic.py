@@ -35,7 +35,8 @@ def combined(left: Part, token: Token, right: Part, binds: int) -> Part:
     if len(kinds) > 1 and (left if left.constant is None else right).kind is Kind.INTEGER:
         raise FilterError(right.at, f"{left.text} and {right.text}: an integer field takes integers alone")
     kind = Kind.NUMBER if Kind.NUMBER in kinds else Kind.INTEGER
-    return Part(f"{left.within(binds)} {operator} {right.within(binds + 1)}", kind, left.at, binds)
+    text = f"{left.within(binds)} {operator} {right.within(binds + 1)}"
+    return Part(text, kind, left.at, binds, needs=left.needs | right.needs)
 
 
 def signed(token: Token, part: Part) -> Part:

@@ -1,11 +1,14 @@
 """Comparisons in filters: which types can be compared with which, and how a comparison is written."""
 
 from server.serving.filter.error import FilterError
-from server.serving.filter.parts import ELEMENT, NUMERIC, Binds, Kind, Part, condition
+from server.serving.filter.logic import Binds, Certain, both
+from server.serving.filter.parts import ELEMENT, NUMERIC, Kind, Part, condition
 from server.serving.filter.tokens import Token
 
 MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 """The operators, and what each becomes when its two sides change places."""
+_OPPOSITE = {"==": "!=", "!=": "==", "<": ">=", "<=": ">", ">": "<=", ">=": "<"}
+"""The operators, and for each the one that is true where it is false, as values are never NaN."""
 _CHAINS = ({"<", "<="}, {">", ">="})
 
 
@@ -25,7 +28,25 @@ def compared(left: Part, token: Token, right: Part) -> Part:
         _check_fields(left, right)
     if left.kind is Kind.BOOLEAN and operator not in ("==", "!="):
         raise FilterError(token.at, f"{left.text} is true or false: compare it with == or !=")
-    return condition(f"{left.text} {operator} {right.text}", left.at)
+    return _comparison(left, operator, right.text, left.needs | right.needs)
+
+
+def is_true(field: Part) -> Part:
+    """A field that is true or false as a condition, which Milvus wants spelled out."""
+    return _comparison(field, "==", "true", field.needs)
+
+
+def among(field: Part, values: list[str], inside: bool) -> Part:
+    """`field in [...]`, or `field not in [...]`, as a condition. Raises FilterError."""
+    listed = f"[{', '.join(values)}]"
+    holds = Certain(f"{field.text} in {listed}", needs=field.needs)
+    fails = Certain(f"{field.text} not in {listed}", needs=field.needs)
+    if field.element:
+        if not values:
+            raise FilterError(field.at, f"`in` needs a list of one value or more for {field.text}")
+        # Of an element beyond the end of its array Milvus 2.3.5 says `not in`, but not `!=`.
+        fails = both(fails, Certain(f"{field.text} != {values[0]}", needs=field.needs))
+    return condition(*((holds, fails) if inside else (fails, holds)), field.at)
 
 
 def check_range(first: Token, second: Token) -> None:
@@ -40,6 +61,11 @@ def check_value(left: Part, kind: Kind, value: Part) -> None:
         raise FilterError(value.at, f"expected a constant, found {value.text}")
     if value.kind is not kind and (kind, value.kind) != (Kind.NUMBER, Kind.INTEGER):
         raise FilterError(value.at, f"{value.text} is {value.kind.value}; {left.text} needs {kind.value}")
+
+
+def _comparison(left: Part, operator: str, right: str, needs: frozenset[str]) -> Part:
+    holds = Certain(f"{left.text} {operator} {right}", needs=needs)
+    return condition(holds, Certain(f"{left.text} {_OPPOSITE[operator]} {right}", needs=needs), left.at)
 
 
 def _check_fields(left: Part, right: Part) -> None:

@@ -3,14 +3,15 @@
 See Pratt 1973, "Top down operator precedence".
 """
 
-import re
 from typing import NoReturn
 
-from mind.milvus.collection import ITEM_ID
+from mind.milvus.collection import ITEM_ID, VECTOR_SOURCE, is_presence, presence_of
 from server.serving.filter.arithmetic import combined, signed
-from server.serving.filter.comparison import MIRRORED, check_range, check_value, compared
+from server.serving.filter.comparison import MIRRORED, among, check_range, check_value, compared, is_true
 from server.serving.filter.error import FilterError
-from server.serving.filter.parts import ELEMENT, KIND_OF_TYPE, Binds, Kind, Part, condition, constant, quoted
+from server.serving.filter.like import fits
+from server.serving.filter.logic import Binds, Certain, both, either
+from server.serving.filter.parts import ELEMENT, KIND_OF_TYPE, Kind, Part, condition, constant
 from server.serving.filter.tokens import Token, literal, token_at
 
 MAX_VALUES = 10_000
@@ -22,7 +23,7 @@ MAX_SUBSCRIPT = 4095
 
 _BINDS = (
     {"or": Binds.OR, "||": Binds.OR, "and": Binds.AND, "&&": Binds.AND}
-    | dict.fromkeys(("in", "not", "like", *MIRRORED), Binds.COMPARISON)
+    | dict.fromkeys(("in", "not", "like", "is", *MIRRORED), Binds.COMPARISON)
     | dict.fromkeys("+-", Binds.SUM)
     | dict.fromkeys("*/%", Binds.PRODUCT)
     | {"**": Binds.POWER}
@@ -46,7 +47,7 @@ class Parser:
         whole = self._condition(self._expression(Binds.NOTHING))
         if self._token.kind != "end":
             self._expected("`and`, `or` or the end", self._token)
-        return whole.text
+        return whole.holds.whole().text
 
     def _expression(self, binds: int) -> Part:
         """An operand and all operators after it that bind more tightly than `binds`."""
@@ -66,10 +67,11 @@ class Parser:
             self._skip(")")
             return part
         if token.text in ("not", "!"):
-            negated = self._condition(self._nested(token, Binds.NOT))
-            return condition(f"not ({negated.text})", token.at, Binds.NOT)
+            return _negated(self._condition(self._nested(token, Binds.NOT)), token.at)
         if token.text in ("-", "+"):
             return signed(token, self._nested(token, Binds.SIGN))
+        if token.text == "null":
+            raise FilterError(token.at, "nothing equals null; write `is null` or `is not null` after an attribute")
         return self._expected("a field, a value or `(`", token)
 
     def _nested(self, token: Token, binds: int) -> Part:
@@ -92,13 +94,15 @@ class Parser:
 
     def _field(self, token: Token) -> Part:
         name = token.text
-        if token.kind != "word" or name not in self._attributes:
-            known = ", ".join(self._attributes)
+        if token.kind != "word" or name not in self._attributes or is_presence(name):
+            known = ", ".join(name for name in self._attributes if not is_presence(name))
             raise FilterError(token.at, f"{name!r} is no attribute of the items; known are {known}")
         kind = KIND_OF_TYPE.get(self._attributes[name])
         if kind is None:
             raise FilterError(token.at, f"{name} is {self._attributes[name]}, which filters cannot use")
-        return Part(name, kind, token.at)
+        present = presence_of(name)
+        needs = frozenset([f"{present} == true"] if present in self._attributes else [])
+        return Part(name, kind, token.at, needs=needs)
 
     def _element(self, array: Part) -> Part:
         self._skip("[")
@@ -109,7 +113,7 @@ class Parser:
         if not isinstance(position, int) or not 0 <= position <= MAX_SUBSCRIPT:
             raise FilterError(token.at, f"expected a position from 0 to {MAX_SUBSCRIPT}, found {token.shown()}")
         self._skip("]")
-        return Part(f"{array.text}[{position}]", ELEMENT[array.kind], array.at, element=True)
+        return Part(f"{array.text}[{position}]", ELEMENT[array.kind], array.at, element=True, needs=array.needs)
 
     def _function(self, token: Token) -> Part:
         name = token.text.lower()
@@ -121,7 +125,7 @@ class Parser:
             raise FilterError(array.at, f"{array.text} is {array.kind.value}; {name} needs an array")
         if name == "array_length":
             self._skip(")")
-            return Part(f"array_length({array.text})", Kind.INTEGER, token.at, element=True)
+            return Part(f"array_length({array.text})", Kind.INTEGER, token.at, element=True, needs=array.needs)
         self._skip(",")
         if name == "array_contains":
             value = self._expression(Binds.COMPARISON)
@@ -135,7 +139,9 @@ class Parser:
                 raise FilterError(token.at, f"{name} needs a list of one value or more")
             text = f"{name.removeprefix('array_contains')}({array.text}, [{', '.join(values)}])"
         self._skip(")")
-        return self._counted(condition(f"array_contains{text}", token.at))
+        holds = f"array_contains{text}"
+        fails = Certain(f"not ({holds})", Binds.NOT, array.needs)
+        return self._counted(condition(Certain(holds, needs=array.needs), fails, token.at))
 
     def _operator(self, left: Part, token: Token) -> Part:
         operator = {"&&": "and", "||": "or"}.get(token.text, token.text)
@@ -145,22 +151,23 @@ class Parser:
             return self._like(left)
         if operator in ("in", "not"):
             return self._membership(left, token)
+        if operator == "is":
+            return self._null(left)
         if operator in MIRRORED:
             return self._comparison(left, token)
         binds = _BINDS[operator]
         return combined(left, token, self._expression(binds), binds)
 
     def _joined(self, left: Part, operator: str) -> Part:
-        binds = _BINDS[operator]
-        conditions = (self._condition(left), self._condition(self._expression(binds)))
-        return condition(f" {operator} ".join(each.within(binds) for each in conditions), left.at, binds)
+        left, right = self._condition(left), self._condition(self._expression(_BINDS[operator]))
+        return _both(left, right) if operator == "and" else _negated(_both(_negated(left), _negated(right)))
 
     def _condition(self, part: Part) -> Part:
-        """The part as a condition; a field that is true or false is one, which Milvus wants spelled out."""
+        """The part as a condition; a field that is true or false is one."""
         if part.kind is Kind.CONDITION:
             return part
         if part.kind is Kind.BOOLEAN and part.constant is None:
-            return self._counted(condition(f"{part.text} == true", part.at))
+            return self._counted(is_true(part))
         raise FilterError(part.at, f"expected a condition, such as {ITEM_ID} > 0, found {part.text}")
 
     def _counted(self, one: Part) -> Part:
@@ -175,19 +182,36 @@ class Parser:
         token = self._next()
         if token.kind != "string":
             self._expected("a pattern in quotes", token)
-        pattern = str(literal(token))
-        # Milvus 2.3.5 takes an empty pattern for one that fits everything.
-        operator = "like" if re.search(r"[%_\\]", pattern) else "=="
-        return self._counted(condition(f"{left.text} {operator} {quoted(pattern)}", left.at))
+        return self._counted(fits(left, str(literal(token, pattern=True)), token.at))
+
+    def _null(self, left: Part) -> Part:
+        """What follows `is`."""
+        negated = self._token.text == "not"
+        if negated:
+            self._next()
+        self._skip("null")
+        if left.text not in self._attributes:
+            raise FilterError(left.at, f"`is null` needs an attribute on its left, found {left.text}")
+        present = presence_of(left.text)
+        if left.text in (ITEM_ID, VECTOR_SOURCE):
+            raise FilterError(left.at, f"{left.text} is never null: every item has one")
+        if present not in self._attributes:
+            raise FilterError(
+                left.at,
+                f"this collection does not know which items have no {left.text}, because an earlier version built it; "
+                "build and publish it again to filter with `is null`",
+                "FILTER_NEEDS_NEW_BUILD",
+            )
+        holds, fails = (Certain(f"{present} == {value}") for value in ("false", "true"))
+        found = self._counted(condition(holds, fails, left.at))
+        return _negated(found, left.at) if negated else found
 
     def _membership(self, left: Part, token: Token) -> Part:
         if token.text == "not":
             self._skip("in")
         if left.constant is not None or left.binds < Binds.ATOM or left.kind in (Kind.CONDITION, *ELEMENT):
             raise FilterError(left.at, f"`in` needs a field on its left, found {left.text}")
-        values = self._values(left, left.kind)
-        operator = "not in" if token.text == "not" else "in"
-        return self._counted(condition(f"{left.text} {operator} [{', '.join(values)}]", left.at))
+        return self._counted(among(left, self._values(left, left.kind), inside=token.text == "in"))
 
     def _values(self, left: Part, kind: Kind) -> list[str]:
         """A list of constants, each fit to be compared with `left`, whose values are of the given kind."""
@@ -216,7 +240,7 @@ class Parser:
         second = self._counted(compared(right, further, self._expression(Binds.COMPARISON)))
         if self._token.text in MIRRORED:
             self._expected("`and`, `or` or the end", self._token)
-        return condition(f"{first.text} and {second.text}", left.at, Binds.AND)
+        return _both(first, second)
 
     def _next(self) -> Token:
         token = self._token
@@ -231,3 +255,16 @@ class Parser:
 
     def _expected(self, what: str, found: Token) -> NoReturn:
         raise FilterError(found.at, f"expected {what}, found {found.shown()}")
+
+
+def _both(left: Part, right: Part) -> Part:
+    return condition(both(left.holds, right.holds), either(_fails(left), _fails(right)), left.at)
+
+
+def _negated(part: Part, at: int | None = None) -> Part:
+    return condition(_fails(part), part.holds, part.at if at is None else at)
+
+
+def _fails(part: Part) -> Certain:
+    assert part.fails is not None  # noqa: S101 - it is a condition
+    return part.fails

@@ -1,9 +1,10 @@
 """The parts of a filter that have been read: the type of each, and its canonical text."""
 
 from dataclasses import dataclass
-from enum import Enum, IntEnum
+from enum import Enum
 
 from server.serving.filter.error import FilterError
+from server.serving.filter.logic import Binds, Certain
 from server.serving.filter.tokens import INT64_MAX
 
 Constant = bool | int | float | str
@@ -38,21 +39,6 @@ ELEMENT = {Kind.INTEGERS: Kind.INTEGER, Kind.TEXTS: Kind.TEXT}
 NUMERIC = (Kind.INTEGER, Kind.NUMBER)
 
 
-class Binds(IntEnum):
-    """How tightly operators bind their operands; a larger number binds more tightly."""
-
-    NOTHING = 0
-    OR = 1
-    AND = 2
-    NOT = 3
-    COMPARISON = 4
-    SUM = 5
-    PRODUCT = 6
-    SIGN = 7
-    POWER = 8
-    ATOM = 9
-
-
 @dataclass(frozen=True)
 class Part:
     """A part of a filter that has been read, checked and written anew."""
@@ -68,6 +54,15 @@ class Part:
     """Its value; None if it depends on an item."""
     element: bool = False
     """Whether it is an element or the length of an array."""
+    needs: frozenset[str] = frozenset()
+    """Conditions that say that all its attributes have a value. Without them it is neither true nor false."""
+    fails: Certain | None = None
+    """Of a condition: where it is certainly false."""
+
+    @property
+    def holds(self) -> Certain:
+        """Of a condition: where it is certainly true."""
+        return Certain(self.text, self.binds, self.needs)
 
     def within(self, binds: int) -> str:
         """Its text as an operand of an operator: in parentheses if that binds more tightly."""
@@ -89,9 +84,9 @@ def constant(value: Constant, at: int) -> Part:
     return Part(text, kind, at, Binds.SIGN if text.startswith("-") else Binds.ATOM, value)
 
 
-def condition(text: str, at: int, binds: int = Binds.COMPARISON) -> Part:
-    """A condition as a part."""
-    return Part(text, Kind.CONDITION, at, binds)
+def condition(holds: Certain, fails: Certain, at: int) -> Part:
+    """A condition as a part, from where it is true and where it is false."""
+    return Part(holds.text, Kind.CONDITION, at, holds.binds, needs=holds.needs, fails=fails)
 
 
 def quoted(text: str) -> str:

@@ -8,7 +8,7 @@ from server.serving.filter.error import FilterError
 INT64_MAX = 2**63 - 1
 """The largest integer, and without its sign the smallest: Milvus 2.3.5 does not read -2^63."""
 
-_KEYWORDS = {"and", "or", "not", "in", "like"}
+_KEYWORDS = {"and", "or", "not", "in", "like", "is", "null"}
 _TOKEN = re.compile(
     r"""[ \t\r\n]*(?:
     (?P<word>[A-Za-z_][A-Za-z0-9_]*)
@@ -53,18 +53,20 @@ def token_at(filter_: str, at: int) -> Token:
     return Token(kind, text, matched.start(kind))
 
 
-def literal(token: Token) -> int | float | str:
-    """The value of a float, an integer or a string. Raises FilterError."""
+def literal(token: Token, pattern: bool = False) -> int | float | str:
+    """The value of a float, an integer or a string, or of a string as a pattern of `like`. Raises FilterError."""
     if token.kind == "float":
         return float(token.text)
     if token.kind == "integer":
         if len(token.text) > 1 and token.text.startswith("0"):
             raise FilterError(token.at, f"{token.text[:30]} begins with 0, which some would read as octal")
         return int(token.text) if len(token.text) <= len(str(INT64_MAX)) else INT64_MAX + 1
-    return _ESCAPE.sub(lambda escape: _unescaped(escape, token.at + 1), token.text[1:-1])
+    return _ESCAPE.sub(lambda escape: _unescaped(escape, token.at + 1, pattern), token.text[1:-1])
 
 
-def _unescaped(escape: re.Match[str], start: int) -> str:
+def _unescaped(escape: re.Match[str], start: int, pattern: bool) -> str:
+    if pattern and escape[2] in ("%", "_"):
+        return escape[0]
     character = chr(int(escape[1], 16)) if escape[1] else _UNESCAPED.get(escape[2], "")
     if not character or "\ud800" <= character <= "\udfff":
         known = r"known are \\ \" \' \n \r \t and \u with a character's code"
