@@ -1,11 +1,23 @@
 """Starts the gateway: `recall-gateway` or `python -m clients.gateway`."""
 
+import signal
 import socket
 import sys
 
 
 def main() -> None:
-    """Run the gateway. The exit code is 0 after a stop, 1 for options that cannot work, and 2 for unknown options."""
+    """Run the gateway until SIGTERM or Ctrl-C.
+
+    The exit code is 0 after a stop, 1 for options that cannot work, and 2 for unknown options.
+    """
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        _run()
+    except KeyboardInterrupt:  # uvicorn sends the signal again, once it has answered the requests in progress
+        return
+
+
+def _run() -> None:
     try:
         import uvicorn
 

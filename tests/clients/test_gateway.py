@@ -337,10 +337,6 @@ def test_the_explorers_files(target: str, tmp_path: Path) -> None:
         found = [item["title"] for item in client.get("/explorer/items", params=search).json()]
         assert found == ["Toy Story", "Story of Toys, A"]
         assert client.get("/explorer/items", params={"search": " "}).json() == []
-        assert client.get("/explorer/titles", params={"item_ids": "4,x,-,6,999"}).json() == {
-            "4": "Toy Story",
-            "6": "Heat",
-        }
         assert client.get("/explorer/maps/ab12").json() == json.loads(drawn.read_text())
         is_problem(client.get("/explorer/maps/other"), 404, "NOT_FOUND")
         titled = client.post("/v1/explain?server=compared", json={"user": {"hist_item": [3]}, "top_k": 3}).json()
@@ -394,18 +390,21 @@ def test_a_client_certificate_needs_its_key_and_tls(tmp_path: Path) -> None:
         load_settings(["--server-client-cert", file, "--server-client-key", file])
 
 
-def test_the_command_serves_until_sigterm_and_says_what_it_lacks(target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_told_to_stop(target: str, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "clients.gateway", "--listen", "127.0.0.1:0", "--server", target]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        url = next(found[0] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:[1-9]\d*", line)))
+        assert httpx.post(f"{url}/rec/count").json() == 3706
+        process.send_signal(number)
+        assert "Traceback" not in process.communicate()[1]
+    assert process.returncode == 0
+
+
+def test_the_command_says_what_it_lacks(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "clients.gateway"]
     refused = subprocess.run([*command, "--titles", "/no/such.csv"], capture_output=True, text=True, check=False)
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1) and "/no/such.csv" in refused.stderr
-    with subprocess.Popen(
-        [*command, "--listen", "127.0.0.1:0", "--server", target], stderr=subprocess.PIPE, text=True
-    ) as process:
-        url = next(found[0] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:[1-9]\d*", line)))
-        assert httpx.post(f"{url}/rec/count").json() == 3706
-        process.terminate()
-        process.communicate()
-    assert process.returncode in (0, -signal.SIGTERM)
     # A module on the path stands for an installation without the extra.
     (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError('no', name='fastapi')")
     bare = subprocess.run(
