@@ -327,7 +327,8 @@ def test_the_explorers_files(target: str, tmp_path: Path) -> None:
         target, "--titles", str(titles), "--users", str(users), "--map", str(drawn), "--compare-with", target
     ) as client:
         setup = client.get("/explorer/setup").json()
-        assert client.get("/explorer/titles", params={"item_ids": f"4,{'1' * 5_000},x"}).json() == {"4": "Toy Story"}
+        assert client.post("/explorer/titles", json={"item_ids": ["4", -1, 999]}).json() == {"4": "Toy Story"}
+        is_problem(client.post("/explorer/titles", json={"item_ids": ["1" * 5_000]}), 400, "REQUEST_INVALID")
         assert setup["compares"] and setup["has_titles"] and setup["maps"] == ["ab12"]
         assert setup["users"] == [
             {"user_id": "7", "hist_item": ["3", "4"], "eval_item": ["5"]},
