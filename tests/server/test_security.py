@@ -452,7 +452,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
         async with tls_in_front(milvus_server_uri, files) as uri:  # pymilvus shares the connections to an address
             client_cert, server_name = wrong
             refused = item_store(uri, timeout_s=1, ca_cert=files.ca, server_name=server_name, **pair(client_cert))
-            with pytest.raises(StoreUnavailableError, match=f"Milvus at {uri}"):
+            with pytest.raises(StoreUnavailableError, match=f"Milvus answers at {uri}"):
                 await refused.live_collection()
 
 
@@ -487,7 +487,7 @@ def test_no_log_shows_a_secret(
     uri = milvus.replace("http://", "http://root:uri-password@")
     options = ("--search-timeout-ms", "500") if not answers else ()
     with running("--milvus-uri", uri, "--artifacts", str(tmp_path / "artifacts"), *options) as server:
-        server.wait_for("serving model" if answers else "Milvus at http://127.0.0.1:9")
+        server.wait_for("serving model" if answers else "no Milvus answers at http://127.0.0.1:9")
         target = server.address.replace("127.0.0.1", "localhost")
         for token in (FIRST, "a-wrong-token-of-somebody"):
             with RecallClient(target, tls=files.ca, token=token, timeout_s=10) as client:
