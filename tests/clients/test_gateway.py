@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -124,15 +125,83 @@ def test_an_insert_that_fails_says_so(target: str, command: str, timeout_s: str,
         ("http://rebound.example:8000", "rebound.example:8000", 403),
         ("null", "127.0.0.1:8000", 403),
         ("http://[", "127.0.0.1:8000", 403),
+        ("http://203.0.113.5", "127.0.0.1:8000", 403),
+        ("http://shop.example", "shop.example", 200),
+        ("https://shop.example", "127.0.0.1:8000", 200),  # a proxy took the name away
     ],
 )
 def test_other_sites_pages_cannot_change_anything(
     target: str, servicer: CannedRecall, origin: str | None, host: str | None, status: int
 ) -> None:
     headers = {name: value for name, value in (("origin", origin), ("host", host)) if value}
-    with with_options(target, "--allow-drop") as client:
+    with with_options(target, "--allow-drop", "--allow-host", "shop.example") as client:
         assert client.post("/qa/drop", headers=headers).status_code == status
     assert len(servicer.calls["DropItems"]) == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("host", "admitted"),
+    [
+        ("evil.example", False),
+        ("evil.example:8000", False),
+        ("localhost.evil.example", False),
+        ("", False),
+        ("[::1]:8000", True),
+        ("192.0.2.7", True),
+        ("LOCALHOST", True),
+        ("localhost.", True),
+        ("recall.Example.com:443", True),
+        ("a.shop.example", True),
+        ("shop.example.evil.example", False),
+    ],
+)
+def test_it_answers_under_its_own_names_alone(target: str, tmp_path: Path, host: str, admitted: bool) -> None:
+    """By DNS rebinding a page reaches it under the page's own name, and could read users and their histories."""
+    users = tmp_path / "users.txt"
+    users.write_text("user_id:7 target_item:0 hist_item:3\n")
+    options = ["--users", str(users), "--allow-host", "recall.example.com", "--allow-host", "*.shop.example"]
+    with with_options(target, *options) as client:
+        for path in ("/", "/explorer/setup", "/v1/info", "/static/explorer.js", "/healthz"):
+            answer = client.get(path, headers={"host": host})
+            if admitted:
+                assert answer.status_code == 200
+            else:
+                says = is_problem(answer, 403, "HOST_NOT_ALLOWED")["detail"]
+                assert repr(host) in says and "--allow-host" in says
+                assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_its_names_come_from_where_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Box7")
+    assert load_settings([]).names == ("localhost", "127.0.0.1")
+    assert load_settings(["--listen", "0.0.0.0:80"]).names == ("localhost", "box7")
+    monkeypatch.setenv("RECALL_GATEWAY_ALLOW_HOST", "a.example, b.example")
+    assert load_settings(["--listen", "shop.lan:80"]).names == ("localhost", "shop.lan", "a.example", "b.example")
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "admitted"),
+    [
+        ("same-origin", "cors", True),
+        ("none", "navigate", True),
+        ("cross-site", "navigate", True),  # a link to the page
+        ("cross-site", "no-cors", False),
+        ("same-site", "cors", False),
+    ],
+)
+def test_a_browser_tells_which_site_a_request_comes_from(
+    client: httpx.Client, servicer: CannedRecall, site: str, mode: str, admitted: bool
+) -> None:
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+    answer = client.get("/v1/count", headers=headers)
+    if admitted:
+        assert answer.json()["count"] == "3706"
+    else:
+        is_problem(answer, 403, "OTHER_SITE")
+    assert len(servicer.calls["CountItems"]) == admitted
+    if site == "cross-site":
+        is_problem(client.post("/v1/recall", headers=headers, json={"users": [{}]}), 403, "OTHER_SITE")
+    assert not servicer.calls["Recall"]
 
 
 def test_recall_is_the_services_answer_with_ids_as_strings(client: httpx.Client, servicer: CannedRecall) -> None:
