@@ -3,8 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # Test processes: more than cores, because many tests wait for Milvus.
 WORKERS ?= 4
+# Of `make milvus`.
+PORT ?= 19530
+DATA ?= data/milvus
 
-.PHONY: help install demo test drills check protos bench bench-serve recording released lock clean
+.PHONY: help install demo milvus test drills check protos bench bench-serve recording released lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -21,6 +24,9 @@ install: .venv/installed  ## Create .venv with everything, versions and hashes f
 
 demo: install  ## Real data, train, index, serve, evaluate, call: a few minutes
 	@$(BIN)/python -m tests.demo
+
+milvus: install  ## A real Milvus server until Ctrl-C: PORT=19530 DATA=data/milvus
+	@$(BIN)/python -m tests.milvus --port $(PORT) --data $(DATA)
 
 test: install  ## Tests, against Milvus Lite and a real Milvus server, in parallel: 5 minutes on two cores
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal

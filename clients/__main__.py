@@ -4,7 +4,14 @@ import sys
 
 
 def main() -> None:
-    """Runs the command line, or says how to install it."""
+    """Runs the command line, or says how to install it. The exit code is 130 after Ctrl-C."""
+    try:
+        _run()
+    except KeyboardInterrupt:  # the imports alone take half a second
+        sys.exit(130)
+
+
+def _run() -> None:
     try:
         from clients.cli import app
         from clients.command import call

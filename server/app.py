@@ -8,6 +8,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -112,10 +113,10 @@ class RecallServer:
 
     def _add_services(self, recall: RecallService) -> None:
         settings = self._settings
-        tokens = Tokens(settings.token_file, "--token-file", "TOKEN") if settings.token_file else None
+        tokens = self._tokens(settings.token_file, "--token-file", "TOKEN") if settings.token_file else None
         register(self._door.guard(recall, RECALL, counted=True, tokens=tokens), RECALL, self._server)
         if settings.admin_token_file:
-            admin_tokens = Tokens(settings.admin_token_file, "--admin-token-file", "ADMIN_TOKEN")
+            admin_tokens = self._tokens(settings.admin_token_file, "--admin-token-file", "ADMIN_TOKEN")
             admin = AdminService(self.releases, self._store)
             register(self._door.guard(admin, ADMIN, counted=False, tokens=admin_tokens), ADMIN, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -124,11 +125,15 @@ class RecallServer:
             names += [ADMIN.full_name] if settings.admin_token_file else []
             reflection.enable_server_reflection(names, self._server)
 
+    def _tokens(self, file: Path, option: str, reason: str) -> Tokens:
+        return Tokens(file, option, reason, self._telemetry.on_read(option))
+
     def _listen(self) -> int:
         settings = self._settings
         try:
             if settings.tls_cert and settings.tls_key:
-                credentials = server_credentials(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
+                files = settings.tls_cert, settings.tls_key, settings.tls_client_ca
+                credentials = server_credentials(*files, self._telemetry.on_read("--tls-cert"))
                 return self._server.add_secure_port(settings.listen, credentials)
             return self._server.add_insecure_port(settings.listen)
         except RuntimeError as error:

@@ -8,15 +8,16 @@ from contextlib import contextmanager
 import uvicorn
 
 from clients.gateway.app import create_app
+from clients.gateway.connections import config_of
 from clients.gateway.options import load_settings
 
 
 @contextmanager
 def serving(*options: str) -> Iterator[str]:
     """Serves with these options; the base URL."""
-    app = create_app(load_settings(list(options)))
+    settings = load_settings([*options, "--log-level", "WARNING"])
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(uvicorn.Config(app, access_log=False, log_level="warning", lifespan="on"))
+        server = uvicorn.Server(config_of(create_app(settings), settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -26,8 +25,8 @@ from typing import Any, Self
 import psutil
 
 from tests import ROOT
+from tests.milvus import is_healthy, launched, stop
 
-LEAVE_TIMEOUT_S = 20
 START_TIMEOUT_S = 90
 ATTEMPTS, PAUSE_S = 3, 5
 """To start, where Milvus ends at once; and the time between two of them."""
@@ -90,7 +89,7 @@ class Milvus:
         self._tell("kill")
 
     def terminate(self) -> None:
-        """End it with SIGTERM, and with SIGKILL if it is still there after `LEAVE_TIMEOUT_S`; its data stay."""
+        """End it with SIGTERM, and with SIGKILL if it is still there after 20 s; its data stay."""
         self._tell("terminate")
 
     def start(self) -> None:
@@ -169,13 +168,10 @@ def _start(data: Path) -> tuple[Any, int]:
 
     Another Milvus may be on its way out, and hold port 2380 for a moment.
     """
-    from milvus import MilvusServer, MilvusServerConfig  # not installed everywhere
-
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S if attempt else 0)
         port = _free_port()
-        server = MilvusServer(MilvusServerConfig(data_dir=str(data), proxy_port=port), wait_for_started=False)
-        server.start()
+        server = launched(data, port)
         try:
             if _is_healthy_in_time(server):
                 return server, port
@@ -198,12 +194,7 @@ def _obey(server: Any) -> None:
                 server.server_proc.kill()
                 server.server_proc.wait()
             case "terminate":
-                server.server_proc.terminate()
-                try:
-                    server.server_proc.wait(LEAVE_TIMEOUT_S)
-                except subprocess.TimeoutExpired:
-                    server.server_proc.kill()
-                    server.server_proc.wait()
+                stop(server.server_proc)
             case "start":
                 logs = {name: server.proc_fds[name] for name in ("stdout", "stderr")}
                 server.server_proc = subprocess.Popen(command, cwd=directory, env=environment, **logs)
@@ -238,12 +229,8 @@ def _is_healthy_in_time(server: Any) -> bool:
     """Wait until Milvus says that it is healthy; false if it ended, or not within `START_TIMEOUT_S`."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while server.server_proc.poll() is None and time.monotonic() < deadline:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{server.webservice_port}/healthz", timeout=5) as answer:
-                if b"OK" in answer.read():
-                    return True
-        except OSError:
-            pass
+        if is_healthy(server):
+            return True
         time.sleep(0.1)
     return False
 

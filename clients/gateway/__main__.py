@@ -1,15 +1,28 @@
 """Starts the gateway: `recall-gateway` or `python -m clients.gateway`."""
 
+import signal
 import socket
 import sys
 
 
 def main() -> None:
-    """Run the gateway. The exit code is 0 after a stop, 1 for options that cannot work, and 2 for unknown options."""
+    """Run the gateway until SIGTERM or Ctrl-C.
+
+    The exit code is 0 after a stop, 1 for options that cannot work, and 2 for unknown options.
+    """
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        _run()
+    except KeyboardInterrupt:  # uvicorn sends the signal again, once it has answered the requests in progress
+        return
+
+
+def _run() -> None:
     try:
         import uvicorn
 
         from clients.gateway.app import create_app
+        from clients.gateway.connections import config_of
         from clients.gateway.options import load_settings
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in {"fastapi", "pydantic", "rich", "starlette", "typer", "uvicorn"}:
@@ -21,10 +34,7 @@ def main() -> None:
         listening = _listen(settings.listen)
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
-    # There is no access log, because it would contain what people search for.
-    config = uvicorn.Config(
-        app, log_level=settings.log_level.lower(), access_log=False, server_header=False, lifespan="on"
-    )
+    config = config_of(app, settings)
     host, port = settings.listen.rpartition(":")[0], listening.getsockname()[1]
     print(f"explorer: http://{host}:{port}/  HTTP API: http://{host}:{port}/docs", file=sys.stderr, flush=True)
     with listening:

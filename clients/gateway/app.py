@@ -14,6 +14,7 @@ from clients.gateway.backend import Backend
 from clients.gateway.catalogue import Catalogue
 from clients.gateway.middleware import BoundedBody, SecurityHeaders
 from clients.gateway.settings import Settings
+from clients.gateway.sites import OwnSite
 
 _DESCRIPTION = """An HTTP and JSON interface to the recall service, whose own protocol is gRPC.
 `/v1` has the same calls and fields as the gRPC service. Requests may give item ids as numbers or strings; answers give
@@ -45,7 +46,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.catalogue = Catalogue(settings)
-    app.add_middleware(BoundedBody, max_bytes=settings.max_body_bytes)
+    app.add_middleware(BoundedBody, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
+    app.add_middleware(OwnSite, names=settings.names)
     app.add_middleware(SecurityHeaders)
     problems.install(app)
     for router in (v1.router, v1.health, article.router, pages.router):

@@ -1,15 +1,13 @@
-"""Limits the size of every request body, adds security headers to every answer, and refuses other sites' pages."""
+"""Limits the size of every request body, and adds security headers to every answer."""
 
-import ipaddress
+import asyncio
 from collections.abc import MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
-from fastapi import Request
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clients.gateway.problems import ProblemError, problem
+from clients.gateway.problems import problem
 
 # The pages have no inline script or style, and send requests only to this gateway.
 _CONTENT = (
@@ -24,6 +22,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_CLOSE = {"Connection": "close"}
 
 
 class SecurityHeaders:
@@ -46,11 +45,12 @@ class SecurityHeaders:
 
 
 class BoundedBody:
-    """Refuses bodies larger than `max_bytes`, with or without a Content-Length, and stops reading at that size."""
+    """Refuses bodies larger than `max_bytes`, with or without a Content-Length, and those that take too long."""
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_s: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -59,18 +59,18 @@ class BoundedBody:
             return
         announced = Headers(scope=scope).get("content-length", "0")
         size = int(announced) if announced.isdecimal() else 0
-        body = b""
-        while size <= self._max_bytes:
-            message = await receive()
-            body += message.get("body", b"")
-            size = max(size, len(body))
-            if message["type"] == "http.disconnect":
-                return
-            if not message.get("more_body"):
-                break
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                body, size = await self._read(receive, size)
+        except TimeoutError:
+            detail = f"the body was not there after {self._timeout_s:g} s; the option --body-timeout-s sets this limit"
+            await problem(408, "The body is too slow", detail, "BODY_TOO_SLOW", headers=_CLOSE)(scope, receive, send)
+            return
+        except ConnectionError:
+            return
         if size > self._max_bytes:
             detail = f"the body has {size} bytes or more; the limit is {self._max_bytes}"
-            refusal = problem(413, "The body is too large", detail, "BODY_TOO_LARGE", headers={"Connection": "close"})
+            refusal = problem(413, "The body is too large", detail, "BODY_TOO_LARGE", headers=_CLOSE)
             await refusal(scope, receive, send)
             return
         unread: list[Message] = [{"type": "http.request", "body": body}]
@@ -80,37 +80,19 @@ class BoundedBody:
 
         await self._app(scope, again, send)
 
+    async def _read(self, receive: Receive, size: int) -> tuple[bytes, int]:
+        """The body and its size, which is at least `size`; no more of a body that is too large.
 
-def refuse_other_sites(request: Request) -> None:
-    """Refuse a change that the page of another site requests through a visitor's browser.
-
-    Programs send no Origin header and are accepted. A browser sends one, which must be the gateway itself under an IP
-    address or localhost. A host name is not accepted, because DNS rebinding can point it to another machine.
-
-    Raises:
-        ProblemError: the request is refused, with status 403.
-    """
-    origin = request.headers.get("origin")
-    if origin is None:
-        return
-    if not _is_own(origin, request.headers.get("host")):
-        detail = (
-            f"a page of {origin} may not do this; use the gateway's own pages, opened under an IP address or localhost"
-        )
-        raise ProblemError(403, "Refused", detail, "OTHER_SITE")
-
-
-def _is_own(origin: str, host: str | None) -> bool:
-    try:
-        parts = urlsplit(origin)
-    except ValueError:
-        return False
-    return parts.netloc == host and _is_fixed(parts.hostname or "")
-
-
-def _is_fixed(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return True
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        body = bytearray()
+        while size <= self._max_bytes:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ConnectionError
+            body += message.get("body", b"")
+            size = max(size, len(body))
+            if not message.get("more_body"):
+                break
+        return bytes(body), size

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import FileResponse, JSONResponse
+from pydantic import BaseModel
 
 from clients.errors import RecallError
 from clients.gateway.backend import BackendOf
 from clients.gateway.catalogue import CatalogueOf
+from clients.gateway.ids import ItemId
 from clients.gateway.problems import ProblemError
 
 HERE = Path(__file__).parent
@@ -23,10 +25,6 @@ _DOCS_CONTENT = (
 _EXAMPLE_ITEMS = 5
 
 router = APIRouter(include_in_schema=False)
-
-
-def _is_id(text: str) -> bool:
-    return len(text) <= 20 and text.removeprefix("-").isdecimal()
 
 
 @router.get("/")
@@ -91,10 +89,16 @@ async def items(
     return [{"item_id": str(item_id), "title": title} for item_id, title in catalogue.search(search, limit)]
 
 
-@router.get("/explorer/titles")
-async def titles(catalogue: CatalogueOf, item_ids: str) -> dict[str, str]:
-    """Return the titles of items. `item_ids` is a list of ids separated by commas."""
-    return catalogue.titles_of(int(part) for part in item_ids.split(",") if _is_id(part))
+class TitlesBody(BaseModel):
+    """Items whose titles the page asks for. They may be somebody's history, which no address may contain."""
+
+    item_ids: list[ItemId]
+
+
+@router.post("/explorer/titles")
+async def titles(catalogue: CatalogueOf, body: TitlesBody) -> dict[str, str]:
+    """Return the titles of items, by id. Items without a title are left out."""
+    return catalogue.titles_of(body.item_ids)
 
 
 @router.get("/explorer/maps/{model_version}")

@@ -78,12 +78,13 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _DESCRIPTIONS: dict[int, str] = dict(_STATUS.values()) | {
-    403: "Not enabled, or requested by a page of another site",
+    403: "Not enabled, not a name of this gateway, or requested by a page of another site",
+    408: "The body did not come in time",
     409: "Not possible in the present state",
     413: "The body is too large",
     502: "The recall server failed",
 }
-OF_EVERY_CALL = responses(400, 409, 413, 429, 501, 502, 503, 504)
+OF_EVERY_CALL = responses(400, 403, 408, 409, 413, 429, 501, 502, 503, 504)
 
 
 def _from_call(request: Request, error: Exception) -> JSONResponse:

@@ -1,7 +1,9 @@
 """The options of the gateway, validated. The command line that reads them is `clients.gateway.options`."""
 
 import os
+import re
 import shlex
+import socket
 from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, FilePath, model_validator
@@ -18,6 +20,11 @@ def _words(value: object) -> object:
 def _paths(value: object) -> object:
     """Split an environment variable into paths. A list of flags stays as it is."""
     return value.split(os.pathsep) if isinstance(value, str) else value
+
+
+def _names(value: object) -> object:
+    """Split an environment variable into host names. A list of flags stays as it is."""
+    return re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else value
 
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -43,8 +50,18 @@ class Settings(Connection):
     """host:port of a second server with another model. The explorer shows the answers of both side by side."""
     listen: str = Field(default="127.0.0.1:8000", pattern=r"^.+:\d{1,5}$")
     """Address to listen on. 0.0.0.0:8000 accepts other machines. Port 0 takes a free port."""
+    allow_host: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Name of the gateway in requests, such as recall.example.com or *.example.com, besides --listen. Repeatable."""
     max_body_bytes: int = Field(default=1024 * 1024, gt=0)
     """Maximum size of a request body in bytes."""
+    max_connections: int = Field(default=4096, gt=0)
+    """Maximum number of connections, or less if the system permits fewer open files."""
+    max_connections_per_address: int = Field(default=512, gt=0)
+    """Maximum number of connections from one IP address, which may be that of a proxy."""
+    header_timeout_s: float = Field(default=10, gt=0)
+    """Seconds within which the headers of a request must come."""
+    body_timeout_s: float = Field(default=30, gt=0)
+    """Seconds within which the body of a request must come."""
     titles: FilePath | None = None
     """CSV file with rows item_id,title. The explorer shows the titles and searches them."""
     users: FilePath | None = None
@@ -59,6 +76,14 @@ class Settings(Connection):
     """Let /qa/drop drop the released collection with the admin token. Everyone who reaches the gateway can do it."""
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
     """Lowest severity of messages to log."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names under which requests may reach the gateway, besides IP addresses: patterns, in small letters."""
+        host = self.listen.rpartition(":")[0].strip("[]")
+        everywhere = host in ("0.0.0.0", "::")  # noqa: S104 - compared, not listened on
+        names = ("localhost", socket.gethostname() if everywhere else host, *self.allow_host)
+        return tuple(name.lower() for name in names)
 
     @model_validator(mode="after")
     def _usable_connection(self) -> Self:

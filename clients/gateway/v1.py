@@ -216,7 +216,7 @@ async def healthz() -> Health:
     return Health()
 
 
-@health.get("/readyz", responses=responses(409, 429, 501, 502, 503, 504))
+@health.get("/readyz", responses=responses(403, 409, 429, 501, 502, 503, 504))
 async def readyz(backend: BackendOf) -> Health:
     """Return ok if the recall server is ready to answer."""
     if not await backend.main.is_serving():

@@ -184,8 +184,15 @@ def _ask(servers: Servers, address: str, name: str) -> recall_pb2.GetServerInfoR
                 recall_pb2.GetServerInfoRequest(), timeout=CALL_TIMEOUT_S, metadata=metadata
             )
         except grpc.RpcError as error:
-            raise ServersError(f"{address} did not answer: {error.details() or error.code().name}") from error
+            raise ServersError(_silence(address, error.details() or error.code().name)) from error
     return info
+
+
+def _silence(address: str, details: str) -> str:
+    """That a server did not answer, and what starts one where there is none."""
+    if "connection refused" in details.lower():
+        return f"{address} did not answer (connection refused); `python -m server --listen {address}` starts a server"
+    return f"{address} did not answer: {details}"
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pymilvus import AsyncMilvusClient, MilvusException
 from mind.milvus.connection import Connection
 from mind.milvus.errors import FileInUseError, StoreError, StoreTimeoutError, StoreUnavailableError
 from mind.milvus.lite import lite_failure
-from mind.milvus.translation import bounded, translated
+from mind.milvus.translation import bounded, translated, unreached
 
 ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}
 """Arguments that make pymilvus try once. With a timeout it would retry until the timeout; `call` sets the limit."""
@@ -84,5 +84,5 @@ class AioSession:
             if isinstance(error, grpc.RpcError):
                 message = error.details() or error.code().name
             text = bounded(str(message).replace(uri, shown))
-            raise StoreUnavailableError(f"Milvus at {shown}: {text}") from error
+            raise StoreUnavailableError(unreached(shown, text) or f"Milvus at {shown}: {text}") from error
         return client

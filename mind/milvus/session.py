@@ -9,9 +9,9 @@ from pymilvus import MilvusClient, MilvusException
 
 from mind.errors import ConfigError
 from mind.milvus.connection import Connection
-from mind.milvus.errors import StoreError
+from mind.milvus.errors import StoreError, StoreUnavailableError
 from mind.milvus.lite import lite_failure
-from mind.milvus.translation import explained
+from mind.milvus.translation import explained, unreached
 
 
 class Session:
@@ -36,6 +36,8 @@ class Session:
         except StoreError as error:
             if connection.is_lite and Path(connection.uri).parent.is_dir():
                 raise lite_failure(connection.uri) from error
+            if says := unreached(connection.shown, str(error)):
+                raise StoreUnavailableError(says) from error
             raise
 
     def close(self) -> None:

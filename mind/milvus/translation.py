@@ -27,6 +27,29 @@ _SILENT = re.compile(
 """Messages that mean that Milvus cannot answer now. Their codes also have other meanings."""
 
 
+_UNREACHED = re.compile(
+    "connection refused|no route to host|network is unreachable|name or service not known|dns resolution failed"
+    "|domain name not found|illegal connection params or server unavailable",
+    re.IGNORECASE,
+)
+"""What gRPC and pymilvus say of a server that they cannot connect to."""
+_THIS_MACHINE = re.compile(r"https?://(localhost|127\.|\[::1\])")
+
+
+def unreached(shown: str, message: str) -> str:
+    """Say that no Milvus was reached at an address, and what starts one; empty if the message has another cause.
+
+    Args:
+        shown: the address, without credentials.
+        message: the message of gRPC or pymilvus.
+    """
+    cause = _UNREACHED.search(message)
+    if cause is None:
+        return ""
+    start = "; `make milvus` starts one" if _THIS_MACHINE.match(shown) else ""
+    return f"no Milvus answers at {shown} ({cause[0].lower()}){start}"
+
+
 def is_missing(error: MilvusException) -> bool:
     """Return whether the error means that a collection or an alias does not exist."""
     return error.code in (NO_COLLECTION, NO_ALIAS)

@@ -12,31 +12,42 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class Reloaded(Generic[T]):
-    """A value read from files. If reading fails, the value stays as it was, and a warning tells each reason once."""
+OnRead = Callable[[bool], None]
+"""Is told after each reading of files whether they could be used."""
 
-    def __init__(self, files: Sequence[Path], read: Callable[[], T]) -> None:
+
+class Reloaded(Generic[T]):
+    """A value read from files.
+
+    If reading fails, the value stays as it was, a warning tells each reason once, and the next look reads again.
+    """
+
+    def __init__(self, files: Sequence[Path], read: Callable[[], T], on_read: OnRead = lambda _: None) -> None:
         """Read the value for the first time. `read` may raise ConfigError, and so may this."""
         self._files = files
         self._read = read
+        self._on_read = on_read
         self._seen = self._stamps()  # taken before reading, so that a change during the reading is noticed
         self._warned = ""
         self.value = read()
+        on_read(True)
 
     def look(self) -> bool:
-        """Read the files again if they changed since the last look. Returns whether the value changed."""
+        """Read the files again if they changed since they were read. Returns whether the value changed."""
         stamps = self._stamps()
         if stamps == self._seen:
             return False
-        self._seen = stamps
         try:
             value = self._read()
         except ConfigError as error:
+            self._on_read(False)
             if str(error) != self._warned:
                 logger.warning("%s; what was read before stays in use", error)
             self._warned = str(error)
             return False
+        self._seen = stamps
         self._warned = ""
+        self._on_read(True)
         if value == self.value:
             return False
         self.value = value

@@ -5,11 +5,15 @@ from pathlib import Path
 import grpc
 
 from server.edge.certificates import Certificates, Option, read_certificates
-from server.edge.reloaded import Reloaded
+from server.edge.reloaded import OnRead, Reloaded
 
 
-def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> grpc.ServerCredentials:
+def server_credentials(
+    certificate: Path, key: Path, client_ca: Path | None, on_read: OnRead = lambda _: None
+) -> grpc.ServerCredentials:
     """Credentials that follow their files; with `client_ca`, callers need a certificate of one of its authorities.
+
+    `on_read` is told whether the files could be used.
 
     Raises:
         ConfigError: the files cannot be used.
@@ -19,6 +23,7 @@ def server_credentials(certificate: Path, key: Path, client_ca: Path | None) -> 
     reloaded = Reloaded(
         files,
         lambda: read_certificates(Option("--tls-cert", certificate), Option("--tls-key", key), authorities),
+        on_read,
     )
 
     def changed() -> grpc.ServerCertificateConfiguration | None:  # on a thread of gRPC

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mind.errors import ConfigError
-from server.edge.reloaded import Reloaded
+from server.edge.reloaded import OnRead, Reloaded
 from server.errors import UnauthenticatedError
 
 SHORTEST = 16
@@ -20,15 +20,16 @@ _HEADER = "authorization"
 class Tokens:
     """The valid tokens; callers must send one of them as `authorization: Bearer <token>`."""
 
-    def __init__(self, file: Path, option: str, reason: str) -> None:
+    def __init__(self, file: Path, option: str, reason: str, on_read: OnRead = lambda _: None) -> None:
         """Raises ConfigError if the file cannot be used.
 
         Args:
             file: has one token a line. All of them are valid, so that a new one can replace an old one without a gap.
             option: names the file, in messages.
             reason: the stable reason of a refusal (`ServerError.reason`).
+            on_read: is told whether the file could be used.
         """
-        self._digests = Reloaded([file], lambda: read_tokens(file, option))
+        self._digests = Reloaded([file], lambda: read_tokens(file, option), on_read)
         self._option = option
         self._reason = reason
         self._looked = time.monotonic()

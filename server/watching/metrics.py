@@ -81,6 +81,12 @@ class Metrics:
         self._refused = self._gauge(
             "recall_release_refused", "1 while the newest release is refused; the one before it keeps serving."
         )
+        self._unusable = Gauge(
+            "recall_file_unusable",
+            "1 while a file of tokens or certificates cannot be used, by option; what was read before stays in use.",
+            ["option"],
+            registry=self.registry,
+        )
         self._refusals = self._counter("recall_release_refusals", "Releases refused, and reasons that changed.")
 
     def follow(self, in_progress: Callable[[], int], queued_users: Callable[[], int]) -> None:
@@ -131,6 +137,10 @@ class Metrics:
             self._release.served = model_version, collection
             self._taken_over.set_to_current_time()
         self._refused.set(0)
+
+    def set_file(self, option: str, usable: bool) -> None:
+        """Set whether the file of an option could be used when it was read last."""
+        self._unusable.labels(option).set(not usable)
 
     def set_refused(self, new_reason: bool) -> None:
         """Tell that the newest release is refused. `new_reason`: whether the last check gave another reason or none."""

@@ -5,9 +5,10 @@ costs no more than reading the clock.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -37,6 +38,11 @@ class Telemetry:
         """Count a failed call to Milvus."""
         if self.metrics:
             self.metrics.count_milvus_error(error.reason)
+
+    def on_read(self, option: str) -> Callable[[bool], None]:
+        """What is told after each reading of the file of an option whether it could be used."""
+        metrics = self.metrics
+        return partial(metrics.set_file, option) if metrics else lambda _: None
 
     def close(self) -> None:
         """Wait for the sample in progress, and send the last spans."""

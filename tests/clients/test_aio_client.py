@@ -7,7 +7,7 @@ import pytest
 
 from clients import AsyncRecallClient, DeadlineExceededError, InvalidRequestError, OverloadedError, UnavailableError
 from protos.recall.v1 import recall_pb2
-from tests.canned_recall import INFO, CannedRecall
+from tests.canned_recall import INFO, CannedRecall, running
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "going away", ())
 
@@ -139,6 +139,17 @@ def test_a_client_made_outside_a_loop_works_in_every_loop():
 
     for _ in range(2):
         assert asyncio.run(ask(CannedRecall())) == [44, 45]
+
+
+def test_a_client_that_nobody_closes_works_in_the_next_loop():
+    """As at the top of a module of an application, or in a notebook."""
+    with running(CannedRecall()) as target:
+        client = AsyncRecallClient(target, timeout_s=5)
+
+        async def ask() -> list[int]:
+            return list((await client.recall([[43]], top_k=2)).results[0].item_ids)
+
+        assert [asyncio.run(ask()) for _ in range(2)] == [[44, 45], [44, 45]]
 
 
 async def test_loops_of_two_threads_share_a_client(target):

@@ -1,4 +1,6 @@
 import json
+import signal
+import socket
 import subprocess
 import sys
 
@@ -7,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clients.cli import app
+from tests import ROOT
 from tests.canned_recall import CannedRecall, running
 
 
@@ -231,3 +234,24 @@ main()
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr == "error: the command line needs rich and typer: pip install 'mind-recall[cli]'\n"
+
+
+@pytest.mark.parametrize(("module", "imported", "code"), [("clients", "typer", 130), ("clients.gateway", "fastapi", 0)])
+def test_ctrl_c_during_the_imports_ends_it_quietly(module: str, imported: str, code: int) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", module]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        log = [next(line for line in process.stderr if line.split()[-1:] == [imported])]
+        process.send_signal(signal.SIGINT)
+        log += process.stderr.readlines()
+    assert (process.returncode, "Traceback" in "".join(log)) == (code, False), "".join(log[-20:])
+
+
+def test_ctrl_c_ends_a_call_that_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        target = f"127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "clients", "info", "--server", target, "--timeout-ms", "60000"]
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process, silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            errors = process.communicate()[1]
+    assert (process.returncode, errors) == (130, "")

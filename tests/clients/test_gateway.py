@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -124,15 +125,83 @@ def test_an_insert_that_fails_says_so(target: str, command: str, timeout_s: str,
         ("http://rebound.example:8000", "rebound.example:8000", 403),
         ("null", "127.0.0.1:8000", 403),
         ("http://[", "127.0.0.1:8000", 403),
+        ("http://203.0.113.5", "127.0.0.1:8000", 403),
+        ("http://shop.example", "shop.example", 200),
+        ("https://shop.example", "127.0.0.1:8000", 200),  # a proxy took the name away
     ],
 )
 def test_other_sites_pages_cannot_change_anything(
     target: str, servicer: CannedRecall, origin: str | None, host: str | None, status: int
 ) -> None:
     headers = {name: value for name, value in (("origin", origin), ("host", host)) if value}
-    with with_options(target, "--allow-drop") as client:
+    with with_options(target, "--allow-drop", "--allow-host", "shop.example") as client:
         assert client.post("/qa/drop", headers=headers).status_code == status
     assert len(servicer.calls["DropItems"]) == (status == 200)
+
+
+@pytest.mark.parametrize(
+    ("host", "admitted"),
+    [
+        ("evil.example", False),
+        ("evil.example:8000", False),
+        ("localhost.evil.example", False),
+        ("", False),
+        ("[::1]:8000", True),
+        ("192.0.2.7", True),
+        ("LOCALHOST", True),
+        ("localhost.", True),
+        ("recall.Example.com:443", True),
+        ("a.shop.example", True),
+        ("shop.example.evil.example", False),
+    ],
+)
+def test_it_answers_under_its_own_names_alone(target: str, tmp_path: Path, host: str, admitted: bool) -> None:
+    """By DNS rebinding a page reaches it under the page's own name, and could read users and their histories."""
+    users = tmp_path / "users.txt"
+    users.write_text("user_id:7 target_item:0 hist_item:3\n")
+    options = ["--users", str(users), "--allow-host", "recall.example.com", "--allow-host", "*.shop.example"]
+    with with_options(target, *options) as client:
+        for path in ("/", "/explorer/setup", "/v1/info", "/static/explorer.js", "/healthz"):
+            answer = client.get(path, headers={"host": host})
+            if admitted:
+                assert answer.status_code == 200
+            else:
+                says = is_problem(answer, 403, "HOST_NOT_ALLOWED")["detail"]
+                assert repr(host) in says and "--allow-host" in says
+                assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_its_names_come_from_where_it_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "gethostname", lambda: "Box7")
+    assert load_settings([]).names == ("localhost", "127.0.0.1")
+    assert load_settings(["--listen", "0.0.0.0:80"]).names == ("localhost", "box7")
+    monkeypatch.setenv("RECALL_GATEWAY_ALLOW_HOST", "a.example, b.example")
+    assert load_settings(["--listen", "shop.lan:80"]).names == ("localhost", "shop.lan", "a.example", "b.example")
+
+
+@pytest.mark.parametrize(
+    ("site", "mode", "admitted"),
+    [
+        ("same-origin", "cors", True),
+        ("none", "navigate", True),
+        ("cross-site", "navigate", True),  # a link to the page
+        ("cross-site", "no-cors", False),
+        ("same-site", "cors", False),
+    ],
+)
+def test_a_browser_tells_which_site_a_request_comes_from(
+    client: httpx.Client, servicer: CannedRecall, site: str, mode: str, admitted: bool
+) -> None:
+    headers = {"sec-fetch-site": site, "sec-fetch-mode": mode}
+    answer = client.get("/v1/count", headers=headers)
+    if admitted:
+        assert answer.json()["count"] == "3706"
+    else:
+        is_problem(answer, 403, "OTHER_SITE")
+    assert len(servicer.calls["CountItems"]) == admitted
+    if site == "cross-site":
+        is_problem(client.post("/v1/recall", headers=headers, json={"users": [{}]}), 403, "OTHER_SITE")
+    assert not servicer.calls["Recall"]
 
 
 def test_recall_is_the_services_answer_with_ids_as_strings(client: httpx.Client, servicer: CannedRecall) -> None:
@@ -327,7 +396,8 @@ def test_the_explorers_files(target: str, tmp_path: Path) -> None:
         target, "--titles", str(titles), "--users", str(users), "--map", str(drawn), "--compare-with", target
     ) as client:
         setup = client.get("/explorer/setup").json()
-        assert client.get("/explorer/titles", params={"item_ids": f"4,{'1' * 5_000},x"}).json() == {"4": "Toy Story"}
+        assert client.post("/explorer/titles", json={"item_ids": ["4", -1, 999]}).json() == {"4": "Toy Story"}
+        is_problem(client.post("/explorer/titles", json={"item_ids": ["1" * 5_000]}), 400, "REQUEST_INVALID")
         assert setup["compares"] and setup["has_titles"] and setup["maps"] == ["ab12"]
         assert setup["users"] == [
             {"user_id": "7", "hist_item": ["3", "4"], "eval_item": ["5"]},
@@ -337,10 +407,6 @@ def test_the_explorers_files(target: str, tmp_path: Path) -> None:
         found = [item["title"] for item in client.get("/explorer/items", params=search).json()]
         assert found == ["Toy Story", "Story of Toys, A"]
         assert client.get("/explorer/items", params={"search": " "}).json() == []
-        assert client.get("/explorer/titles", params={"item_ids": "4,x,-,6,999"}).json() == {
-            "4": "Toy Story",
-            "6": "Heat",
-        }
         assert client.get("/explorer/maps/ab12").json() == json.loads(drawn.read_text())
         is_problem(client.get("/explorer/maps/other"), 404, "NOT_FOUND")
         titled = client.post("/v1/explain?server=compared", json={"user": {"hist_item": [3]}, "top_k": 3}).json()
@@ -394,18 +460,21 @@ def test_a_client_certificate_needs_its_key_and_tls(tmp_path: Path) -> None:
         load_settings(["--server-client-cert", file, "--server-client-key", file])
 
 
-def test_the_command_serves_until_sigterm_and_says_what_it_lacks(target: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_until_it_is_told_to_stop(target: str, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "clients.gateway", "--listen", "127.0.0.1:0", "--server", target]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        url = next(found[0] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:[1-9]\d*", line)))
+        assert httpx.post(f"{url}/rec/count").json() == 3706
+        process.send_signal(number)
+        assert "Traceback" not in process.communicate()[1]
+    assert process.returncode == 0
+
+
+def test_the_command_says_what_it_lacks(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "clients.gateway"]
     refused = subprocess.run([*command, "--titles", "/no/such.csv"], capture_output=True, text=True, check=False)
     assert (refused.returncode, refused.stderr.count("\n")) == (1, 1) and "/no/such.csv" in refused.stderr
-    with subprocess.Popen(
-        [*command, "--listen", "127.0.0.1:0", "--server", target], stderr=subprocess.PIPE, text=True
-    ) as process:
-        url = next(found[0] for line in process.stderr if (found := re.search(r"http://127\.0\.0\.1:[1-9]\d*", line)))
-        assert httpx.post(f"{url}/rec/count").json() == 3706
-        process.terminate()
-        process.communicate()
-    assert process.returncode in (0, -signal.SIGTERM)
     # A module on the path stands for an installation without the extra.
     (tmp_path / "fastapi.py").write_text("raise ModuleNotFoundError('no', name='fastapi')")
     bare = subprocess.run(

@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from clients import RecallClient
 from tests import browser as browsers
@@ -307,6 +307,7 @@ def test_without_files_it_offers_popular_items_and_says_how_to_get_a_map(browser
 def test_failures_are_told_and_pass(browser: Browser) -> None:
     servicer = CannedRecall()
     with canned(servicer) as target, serving("--server", target) as url, opened(browser, url) as page:
+        expect(page.locator("#served")).to_contain_text("ab12")
         refusal = (("error-reason", "FILTER_INVALID"),)
         servicer.failures = [(grpc.StatusCode.INVALID_ARGUMENT, "filter: Milvus cannot use 'x =='", refusal)]
         page.fill("#filter", "x ==")
@@ -325,6 +326,122 @@ def test_failures_are_told_and_pass(browser: Browser) -> None:
         page.context.set_offline(False)
         problem.get_by_role("button", name="Try again").click()
         expect(problem).to_be_hidden()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Options with titles of the items 1 to 9 and two example users, for a gateway in front of canned answers."""
+    titles = tmp_path / "titles.csv"
+    titles.write_text("".join(f"{item_id},Title {item_id}\n" for item_id in range(1, 10)))
+    users = tmp_path / "users.txt"
+    users.write_text(
+        "user_id:1 target_item:0 hist_item:1 hist_item:2\nuser_id:2 target_item:0 hist_item:3 hist_item:4\n"
+    )
+    return ["--titles", str(titles), "--users", str(users), "--timeout-ms", "20000"]
+
+
+def shows_no_answer(page: Page, newest_first: list[str]) -> None:
+    """The page has nothing of the user before, and the titles of what this user clicked."""
+    expect(page.locator(".candidates, .interest, .left-out, .map, .facts")).to_have_count(0)
+    expect(page.locator("#agreement")).to_be_hidden()
+    expect(page.locator("#said")).to_be_empty()
+    expect(page.locator("#history li .title")).to_have_text(newest_first)  # without a remark such as "too long ago"
+
+
+def test_no_answer_is_left_under_another_users_name_when_the_server_stops(browser: Browser, files: list[str]) -> None:
+    servicer = CannedRecall()
+    with ExitStack() as stack:
+        server = stack.enter_context(ExitStack())
+        target = server.enter_context(canned(servicer))
+        page = stack.enter_context(opened(browser, stack.enter_context(serving("--server", target, *files))))
+        assert shown(page)[:2] == ["3", "4"]
+        server.close()
+        page.select_option("#user", "2")
+        problem = page.get_by_role("alert")
+        expect(problem).to_contain_text(f"no server answers at {target}")
+        expect(problem).to_contain_text("python -m server")
+        shows_no_answer(page, ["Title 4", "Title 3"])
+        assert axe(page) == []
+
+
+def test_no_answer_is_left_beside_a_filter_that_is_refused(browser: Browser, site: Site) -> None:
+    with opened(browser, site.plain) as page:
+        page.fill("#filter", "item_id = 1700")
+        page.keyboard.press("Enter")
+        problem = page.get_by_role("alert")
+        expect(problem).to_contain_text("`=` is no operator; use `==`")
+        expect(page.locator("#filter")).to_have_attribute("aria-invalid", "true")
+        shows_no_answer(page, [TITLES[1707], TITLES[1700]])
+        page.fill("#filter", "item_id == 1028")
+        page.keyboard.press("Enter")
+        expect(problem).to_be_hidden()
+        expect(page.locator(".candidates .rows > li")).to_have_count(1)
+
+
+def test_an_answer_is_dimmed_while_the_next_is_on_its_way(browser: Browser, files: list[str]) -> None:
+    with (
+        canned(CannedRecall()) as target,
+        serving("--server", target, *files) as url,
+        opened(browser, url) as page,
+    ):
+        held: list[Route] = []
+        page.route("**/v1/explain*", lambda route: held.append(route))
+        page.select_option("#user", "2")
+        expect(page.locator("#sides")).to_have_css("opacity", "0.35")
+        expect(page.locator("#history li .title")).to_have_text(["Title 4", "Title 3"])
+        held[0].continue_()
+        settled(page)
+        expect(page.locator("#sides")).to_have_css("opacity", "1")
+        assert shown(page)[:2] == ["5", "6"]
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_one_dead_server_does_not_hide_the_answer_of_the_other(browser: Browser, files: list[str], dead: int) -> None:
+    with canned(CannedRecall()) as target:
+        servers = [target, target]
+        servers[dead] = "127.0.0.1:1"
+        with (
+            serving("--server", servers[0], "--compare-with", servers[1], *files) as url,
+            opened(browser, url) as page,
+        ):
+            alive, failed = page.locator(".side").nth(1 - dead), page.locator(".side").nth(dead)
+            expect(alive.locator(".candidates .rows > li")).to_have_count(4)
+            expect(alive.locator(".move")).to_have_count(0)
+            expect(failed.get_by_role("alert")).to_contain_text("no server answers at 127.0.0.1:1")
+            expect(failed.locator(".candidates")).to_have_count(0)
+            expect(page.locator("#agreement")).to_be_hidden()
+            assert axe(page) == []
+            failed.get_by_role("button", name="Try again").click()
+            settled(page)
+            expect(alive.locator(".candidates .rows > li")).to_have_count(4)
+
+
+def test_a_silent_server_does_not_hide_the_answer_of_the_other(browser: Browser, files: list[str]) -> None:
+    with (
+        canned(CannedRecall()) as target,
+        serving("--server", target, "--compare-with", target, *files) as url,
+        opened(browser, url) as page,
+    ):
+        held: list[Route] = []
+        page.route("**/v1/explain?server=compared", lambda route: held.append(route))
+        page.select_option("#user", "2")
+        expect(page.locator(".side").nth(1)).to_contain_text("It has not answered yet.")
+        assert shown(page)[:2] == ["5", "6"]
+        expect(page.locator("#sides")).to_have_css("opacity", "1")
+        held[0].continue_()
+        settled(page)
+        expect(page.locator("#agreement")).to_contain_text("4 of 4")
+
+
+def test_the_model_on_top_is_told_once_the_server_is_back(browser: Browser, files: list[str]) -> None:
+    servicer = CannedRecall()
+    with canned(servicer) as target, serving("--server", target, *files) as url:
+        servicer.failures = [(grpc.StatusCode.FAILED_PRECONDITION, "no release yet", ())] * 9
+        with opened(browser, url) as page:
+            expect(page.get_by_role("alert")).to_contain_text("no release yet")
+            servicer.failures = []
+            page.get_by_role("button", name="Try again").click()
+            expect(page.locator("#served")).to_contain_text("model ab12")
 
 
 def test_a_server_that_is_away_is_told(browser: Browser) -> None:

@@ -241,8 +241,8 @@ def test_nobody_listens() -> None:
         port = listener.getsockname()[1]
     result = run("status", "--milvus-uri", f"http://user:secret@127.0.0.1:{port}", "--timeout-s", 2)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"error: http://127.0.0.1:{port}: cannot connect: failed to connect")
-    assert len(result.stderr.splitlines()) == 1
+    why = f"no Milvus answers at http://127.0.0.1:{port} (connection refused); `make milvus` starts one"
+    assert result.stderr == f"error: {why}\n"
 
 
 def test_a_server_that_hangs(silent_port: socket.socket) -> None:

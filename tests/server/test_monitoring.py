@@ -28,6 +28,7 @@ def exported() -> dict[str, set[str]]:
     """Names of all series that a server can have, and their labels."""
     metrics = make_metrics()
     metrics.count_request("Recall", "UNAVAILABLE", "NOT_READY", 0.1)
+    metrics.set_file("--token-file", usable=True)
     metrics.set_release("0123456789ab", "items_0123456789ab_01234567")
     found: dict[str, set[str]] = {}
     for family in metrics.registry.collect():

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from urllib.parse import urlsplit
 
 import grpc
@@ -31,10 +32,12 @@ from mind.errors import ConfigError
 from mind.milvus.connection import without_credentials
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
-from server.edge import tokens
+from server.edge import tls, tokens
 from server.errors import StoreUnavailableError
+from server.instrumentation import make_metrics
 from server.options import load_settings
 from server.settings import Settings
+from server.watching.telemetry import SILENT, Telemetry
 from tests.artifacts import make_artifact
 from tests.conftest import remove_item_collections
 from tests.fake_store import FakeStore
@@ -101,11 +104,11 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     """Starts a server that answers, and gives `localhost:port`."""
     servers: list[RecallServer] = []
 
-    async def start(**options: Any) -> str:
+    async def start(telemetry: Telemetry = SILENT, **options: Any) -> str:
         store = FakeStore()
         store.publish(load_artifact(make_artifact(tmp_path / "artifacts")))
         settings = Settings(listen="127.0.0.1:0", artifacts=str(tmp_path / "artifacts"), **options)
-        server = RecallServer(settings, store)
+        server = RecallServer(settings, store, telemetry=telemetry)
         servers.append(server)
         await server.releases.check()
         await server.start()
@@ -239,6 +242,42 @@ async def test_tokens_are_rotated_without_a_gap(
     token_file.unlink()
     assert await items(target, token=SECOND) == 7
     assert SECOND not in caplog.text
+
+
+async def test_a_token_file_that_could_not_be_read_for_a_while_is_read_again(
+    start: Start, token_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing about the file changes again when it becomes readable, such as its permissions or the disk under it."""
+    metrics = make_metrics()
+    monkeypatch.setattr(tokens, "LOOK_EVERY_S", 0)
+    target = await start(telemetry=Telemetry(metrics), token_file=token_file)
+
+    def unusable() -> float | None:
+        return metrics.registry.get_sample_value("recall_file_unusable", {"option": "--token-file"})
+
+    assert unusable() == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(tokens, "read_tokens", Mock(side_effect=ConfigError("--token-file: Input/output error")))
+        token_file.write_text(SECOND)
+        assert [await items(target, token=FIRST) for _ in range(2)] == [7, 7]
+    assert (unusable(), caplog.text.count("Input/output error")) == (1, 1)
+    assert await items(target, token=SECOND) == 7
+    assert await failure(items(target, token=FIRST)) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN")
+    assert unusable() == 0
+
+
+async def test_a_certificate_that_could_not_be_read_for_a_while_is_read_again(
+    start: Start, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = make_metrics()
+    target = await start(telemetry=Telemetry(metrics), **files.server)
+    with monkeypatch.context() as patch:
+        patch.setattr(tls, "read_certificates", Mock(side_effect=ConfigError("--tls-key: Input/output error")))
+        os.utime(files.server["tls_key"])
+        assert await items(target, tls=files.ca) == 7
+        assert metrics.registry.get_sample_value("recall_file_unusable", {"option": "--tls-cert"}) == 1
+    assert await items(target, tls=files.ca) == 7
+    assert metrics.registry.get_sample_value("recall_file_unusable", {"option": "--tls-cert"}) == 0
 
 
 async def test_explain_can_be_turned_off(start: Start) -> None:
@@ -452,7 +491,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
         async with tls_in_front(milvus_server_uri, files) as uri:  # pymilvus shares the connections to an address
             client_cert, server_name = wrong
             refused = item_store(uri, timeout_s=1, ca_cert=files.ca, server_name=server_name, **pair(client_cert))
-            with pytest.raises(StoreUnavailableError, match=f"Milvus at {uri}"):
+            with pytest.raises(StoreUnavailableError, match=f"Milvus answers at {uri}"):
                 await refused.live_collection()
 
 
@@ -487,7 +526,7 @@ def test_no_log_shows_a_secret(
     uri = milvus.replace("http://", "http://root:uri-password@")
     options = ("--search-timeout-ms", "500") if not answers else ()
     with running("--milvus-uri", uri, "--artifacts", str(tmp_path / "artifacts"), *options) as server:
-        server.wait_for("serving model" if answers else "Milvus at http://127.0.0.1:9")
+        server.wait_for("serving model" if answers else "no Milvus answers at http://127.0.0.1:9")
         target = server.address.replace("127.0.0.1", "localhost")
         for token in (FIRST, "a-wrong-token-of-somebody"):
             with RecallClient(target, tls=files.ca, token=token, timeout_s=10) as client:

@@ -212,7 +212,7 @@ async def test_a_database_of_its_own(milvus_uri: str, artifact: Artifact, tmp_pa
 
 
 async def test_nobody_answers() -> None:
-    with pytest.raises(StoreUnavailableError, match=r"Milvus at http://127\.0\.0\.1:9: "):
+    with pytest.raises(StoreUnavailableError, match=r"no Milvus answers at http://127\.0\.0\.1:9 "):
         await item_store("http://127.0.0.1:9", timeout_s=1).live_collection()
 
 

@@ -43,6 +43,11 @@ export function renderAnswer(view) {
     leftOut(view));
 }
 
+/** The section for one of two servers that has given no answer; a node says why. */
+export function renderUnanswered(name, why) {
+  return h("section", { class: "side", "aria-label": `${name}: no answer` }, h("h2", { class: "side-name" }, name), why);
+}
+
 function facts({ answer, roundTripMs }) {
   const { timings, candidates } = answer;
   const total = Math.max(timings.total_ms, 0.001);

@@ -28,6 +28,6 @@ export const setup = () => ask("/explorer/setup");
 export const info = (server) => ask(`/v1/info?server=${server}`);
 export const explain = (body, server, signal) => post(`/v1/explain?server=${server}`, body, signal);
 export const search = (text, signal) => ask(`/explorer/items?search=${encodeURIComponent(text)}`, { signal });
-export const titles = (itemIds) => ask(`/explorer/titles?item_ids=${itemIds.join(",")}`);
+export const titles = (itemIds) => post("/explorer/titles", { item_ids: itemIds });
 export const itemMap = (version) => ask(`/explorer/maps/${encodeURIComponent(version)}`);
 export const popular = async (count) => (await post("/v1/recall", { users: [{}], top_k: count })).results[0].item_ids;

@@ -1,12 +1,13 @@
 // The explorer page: one user, what the model makes of the user's clicks, and where every candidate comes from.
 
 import * as api from "./api.js";
-import { agreement, renderAnswer } from "./answer.js";
+import { agreement, renderAnswer, renderUnanswered } from "./answer.js";
 import { byId, h } from "./dom.js";
 import { searchBox, showHistory } from "./history.js";
 import { START, fromHash, idsIn, toBody, toHash } from "./state.js";
 
 const SERVERS = ["main", "compared"];
+const NAMES = ["This server", "Second server"];
 const POPULAR_EXAMPLES = 12;
 const INPUT_OF_FIELD = { filter: "filter", top_k: "top-k" };
 
@@ -14,7 +15,8 @@ const titles = new Map();
 const maps = new Map();
 let setup = { compares: false, has_titles: false, maps: [], users: [] };
 let state = { ...START };
-let answers = [];
+let sides = []; // one for each server: its answer to what is asked now or its error, nothing while it has not answered
+let served = "";
 let asked = new AbortController();
 
 const titleOf = (itemId) => titles.get(itemId) ?? `item ${itemId}`;
@@ -24,7 +26,6 @@ function change(changes) {
   state = { ...state, ...changes };
   history.replaceState(null, "", toHash(state));
   showQuestion();
-  showClicks();
   return ask();
 }
 
@@ -44,7 +45,7 @@ function showClicks() {
   showHistory({
     history: state.history,
     titleOf,
-    answer: answers[0]?.answer,
+    answer: sides.find(({ answer }) => answer)?.answer,
     onRemove: (index) => {
       change({ history: state.history.filter((_, other) => other !== index) });
       byId("add").focus();
@@ -52,23 +53,26 @@ function showClicks() {
   });
 }
 
+/** Asks every server. Until the first has answered, what is shown is dimmed: it answers another question. */
 async function ask() {
   asked.abort();
   asked = new AbortController();
   const { signal } = asked;
   const main = byId("answers");
+  const servers = state.compare && setup.compares ? SERVERS : SERVERS.slice(0, 1);
   main.setAttribute("aria-busy", "true");
-  try {
-    const servers = state.compare && setup.compares ? SERVERS : SERVERS.slice(0, 1);
-    const loaded = await Promise.all(servers.map((server) => askOne(server, signal)));
+  main.classList.add("stale");
+  sides = servers.map(() => ({}));
+  showClicks();
+  learnTitles(state.history).then((learned) => learned && showClicks(), () => {}); // an answer may never come
+  await Promise.all(servers.map(async (server, index) => {
+    const side = await askOne(server, signal).catch((error) => ({ error }));
     if (signal.aborted) return;
-    answers = loaded;
+    sides[index] = side;
+    main.classList.remove("stale");
     show();
-  } catch (error) {
-    if (error.name === "AbortError" || signal.aborted) return;
-    showProblem(error);
-  }
-  main.setAttribute("aria-busy", "false");
+  }));
+  if (!signal.aborted) main.setAttribute("aria-busy", "false");
 }
 
 async function askOne(server, signal) {
@@ -76,7 +80,7 @@ async function askOne(server, signal) {
   const answer = await api.explain(toBody(state), server, signal);
   const roundTripMs = performance.now() - started;
   for (const [itemId, title] of Object.entries(answer.titles)) titles.set(itemId, title);
-  return { answer, roundTripMs, map: await mapOf(answer.model_version) };
+  return { answer, roundTripMs, map: await mapOf(answer.model_version).catch(() => null) };
 }
 
 /** The map of a model's items, null if the gateway has none; asked for once. */
@@ -87,41 +91,54 @@ async function mapOf(version) {
 }
 
 function show() {
-  byId("problem").hidden = true;
-  blame(null);
-  const clicked = new Set(setup.users.find(({ user_id }) => user_id === state.user)?.eval_item);
-  const sides = answers.map(({ answer, roundTripMs, map }, index) =>
-    renderAnswer({
-      answer,
-      roundTripMs,
-      map,
-      anyMap: map ?? answers.map((other) => other.map).find(Boolean) ?? null,
-      name: answers.length > 1 ? ["This server", "Second server"][index] : null,
-      other: answers.length > 1 ? answers[1 - index].answer : null,
-      clicked,
-      question: state,
-      titleOf,
-      learnTitles,
-      onAdd: (itemId) => change({ history: [...state.history, itemId] }),
-    }));
-  byId("sides").replaceChildren(...sides);
-  byId("sides").classList.toggle("two", answers.length > 1);
+  const answers = sides.map(({ answer }) => answer).filter(Boolean);
+  const errors = sides.map(({ error }) => error).filter(Boolean);
+  const allAlike = errors.length === sides.length && new Set(errors.map(({ title, detail }) => `${title} ${detail}`)).size === 1;
+  if (allAlike) showProblem(errors[0]);
+  else byId("problem").hidden = true;
+  blame(errors.find(({ field }) => field)?.field);
+  byId("sides").replaceChildren(...(allAlike ? [] : sides.map(renderSide)));
+  byId("sides").classList.toggle("two", sides.length > 1);
   const common = byId("agreement");
   common.hidden = answers.length < 2;
-  if (answers.length > 1) common.replaceChildren(...agreement(answers[0].answer, answers[1].answer));
+  if (answers.length > 1) common.replaceChildren(...agreement(...answers));
   showClicks();
-  const { candidates, interests } = answers[0].answer;
-  byId("said").textContent = `${candidates.item_ids.length} candidates from ${interests.length} interests`;
+  const [first] = answers;
+  byId("said").textContent = first ? `${first.candidates.item_ids.length} candidates from ${first.interests.length} interests` : "";
+  if (sides[0].answer && first.model_version !== served) showServed().catch(() => {});
+}
+
+function renderSide({ answer, error, roundTripMs, map }, index) {
+  const name = sides.length > 1 ? NAMES[index] : null;
+  if (error) return renderUnanswered(name, h("div", { class: "problem", role: "alert" }, problemIn(error)));
+  if (!answer) return renderUnanswered(name, h("p", { class: "hint" }, "It has not answered yet."));
+  const other = sides[1 - index];
+  const clicked = new Set(setup.users.find(({ user_id }) => user_id === state.user)?.eval_item);
+  return renderAnswer({
+    answer,
+    roundTripMs,
+    map,
+    anyMap: map ?? other?.map ?? null,
+    name,
+    other: other?.answer ?? null,
+    clicked,
+    question: state,
+    titleOf,
+    learnTitles,
+    onAdd: (itemId) => change({ history: [...state.history, itemId] }),
+  });
 }
 
 function showProblem(error) {
-  const problem = byId("problem");
-  problem.hidden = false;
-  problem.replaceChildren(
+  byId("problem").hidden = false;
+  byId("problem").replaceChildren(...problemIn(error));
+}
+
+function problemIn(error) {
+  return [
     h("div", {}, h("strong", {}, error.title ?? "Something went wrong"), h("p", {}, error.detail ?? String(error)), error.reason && h("code", {}, error.reason)),
     h("button", { type: "button", click: ask }, "Try again"),
-  );
-  blame(error.field);
+  ];
 }
 
 /** Marks the input of the field at fault, and no other. */
@@ -129,11 +146,12 @@ function blame(fault) {
   for (const [field, id] of Object.entries(INPUT_OF_FIELD)) byId(id).setAttribute("aria-invalid", String(field === fault));
 }
 
-/** Titles of items that no answer has named yet, such as points of the map. */
+/** Titles of items that no answer has named yet, such as points of the map; whether any was asked for. */
 async function learnTitles(itemIds) {
   const unknown = itemIds.filter((itemId) => !titles.has(itemId));
-  if (!unknown.length || !setup.has_titles) return;
+  if (!unknown.length || !setup.has_titles) return false;
   for (const [itemId, title] of Object.entries(await api.titles(unknown))) titles.set(itemId, title);
+  return true;
 }
 
 async function offerUsers() {
@@ -215,11 +233,12 @@ function themeButton() {
 }
 
 async function showServed() {
-  const served = await api.info("main");
-  byId("served").textContent = `${Number(served.item_count).toLocaleString("en")} items · ${served.num_interests} interests · model ${served.model_version}`;
-  const names = served.attributes.map(({ name, type }) => `${name} (${type.toLowerCase()})`).join(", ");
+  const info = await api.info("main");
+  served = info.model_version;
+  byId("served").textContent = `${Number(info.item_count).toLocaleString("en")} items · ${info.num_interests} interests · model ${served}`;
+  const names = info.attributes.map(({ name, type }) => `${name} (${type.toLowerCase()})`).join(", ");
   byId("attributes").textContent = names ? `Attributes: ${names}; \`is null\` finds items without one` : "This model's items have no attributes to filter by.";
-  if (served.limits?.max_top_k) byId("top-k").max = served.limits.max_top_k;
+  if (info.limits?.max_top_k) byId("top-k").max = info.limits.max_top_k;
 }
 
 async function start() {

@@ -15,11 +15,13 @@ _TOKEN = re.compile(
     |(?P<float>(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|[0-9]+[eE][+-]?[0-9]+)
     |(?P<integer>[0-9]+)
     |(?P<string>"(?:[^"\\\r\n]|\\.)*"|'(?:[^'\\\r\n]|\\.)*')
-    |(?P<symbol>\*\*|&&|\|\||[=!<>]=|[!<>+\-*/%()\[\],])
+    |(?P<symbol>\*\*|&&|\|\||[=!<>]=|<(?!>)|[!>+\-*/%()\[\],])
     |(?P<end>\Z)
     )""",
     re.VERBOSE,
 )
+_MEANT = {"=": "==", "<>": "!=", "&": "and", "|": "or"}
+"""Operators of other languages that people write, and what they are here."""
 _ESCAPE = re.compile(r"\\(?:u([0-9A-Fa-f]{4})|(.))", re.DOTALL)
 _UNESCAPED = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", '"': '"', "'": "'"}
 
@@ -43,6 +45,9 @@ def token_at(filter_: str, at: int) -> Token:
     matched = _TOKEN.match(filter_, at)
     if not matched:
         at += len(filter_[at:]) - len(filter_[at:].lstrip(" \t\r\n"))
+        for slip, meant in _MEANT.items():
+            if filter_.startswith(slip, at):
+                raise FilterError(at, f"`{slip}` is no operator; use `{meant}`")
         if filter_[at] in "\"'":
             raise FilterError(at, "a string that does not end; strings stay on one line")
         raise FilterError(at, f"{filter_[at]!r} is no part of a filter")
