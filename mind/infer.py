@@ -26,6 +26,7 @@ from mind.errors import MindError
 from mind.evaluation import metrics
 from mind.evaluation.analysis import Agreement
 from mind.evaluation.candidates import Served, read_candidates
+from mind.evaluation.compared import compared
 from mind.evaluation.evaluate import Evaluation, Lists, Measured, OnStep, agreements, evaluate, measure
 from mind.evaluation.lists import EncoderName, make_lists, other_training_data
 
@@ -77,8 +78,9 @@ def main(
 ) -> None:
     """Evaluate a model on the test users: exact search over all items, beside three baselines.
 
-    Recall, NDCG and hit rate are means over users as ComiRec defines them; clicked items are not left out. A warning
-    names training files that are not those of the model: it may have been trained on test users.
+    Recall, NDCG and hit rate are means over users as ComiRec defines them; clicked items are not left out. Every row is
+    over the same users: who has no list of their own, because the model knows no item of the history or a service says
+    so, is in no row, and a note under the table counts them.
     """
     settings = load_config(config, override)
     cutoffs = tuple(sorted(set(top_n or [20, 50])))
@@ -90,18 +92,19 @@ def main(
     model = load_artifact(newest_artifact(artifact or settings.runner.model_save_path))
     items = len(model.vocabulary)
     given = {file: read_candidates(file, cases, cutoffs[-1], items) for file in candidates or []}
+    users = compared(cases, model.vocabulary, given)
     doubt = other_training_data(model, settings.runner.train_data_dir)
     if doubt:
         typer.echo(f"warning: {doubt}", err=True)
     with _progress() as progress:
         on_step = _steps(progress)
-        lists = make_lists(settings, model, encoder, given, cases, cutoffs[-1], on_step)
+        lists = make_lists(settings, model, encoder, users, cutoffs[-1], on_step)
         if doubt:
             lists.notes.insert(0, doubt)
-        measured = {name: measure(ranked, cases) for name, ranked in lists.ranked.items()}
+        measured = {name: measure(ranked, users.cases) for name, ranked in lists.ranked.items()}
         seed = settings.runner.seed
-        evaluation = evaluate(model, cases, lists, measured, cutoffs, seed, on_step) if files else None
-    title = f"model {model.model_version} on {len(cases):,} test users, per cent"
+        evaluation = evaluate(model, users.cases, lists, measured, cutoffs, seed, on_step) if files else None
+    title = f"model {model.model_version} on {len(users.cases):,} test users, per cent"
     _print_scores(title, model, lists, measured, cutoffs)
     if evaluation:
         _write_files(evaluation, output, html, item_titles)

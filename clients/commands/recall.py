@@ -154,4 +154,4 @@ def _recall_file(ask: Callable[[list[list[int]]], RecallResult], path: Path, out
 
 def _output_fields(candidates: recall_pb2.UserCandidates) -> dict[str, Any]:
     plain = to_plain(candidates)
-    return {name: plain[name] for name in ("item_ids", "scores", "interest", "status", "fallback")}
+    return {name: plain[name] for name in ("item_ids", "scores", "interest", "status", "detail", "fallback")}

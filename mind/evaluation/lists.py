@@ -13,7 +13,7 @@ from mind.config import Config
 from mind.data.paddlerec import digests, read_train
 from mind.encoder import Encoder, NumpyEncoder, check_golden
 from mind.evaluation import baselines
-from mind.evaluation.candidates import Candidates
+from mind.evaluation.compared import Compared
 from mind.evaluation.evaluate import EXACT, Lists, OnStep
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases, Int64
@@ -30,8 +30,7 @@ def make_lists(
     settings: Config,
     model: Artifact,
     encoder: EncoderName,
-    given: dict[Path, Candidates],
-    cases: EvalCases,
+    users: Compared,
     top_n: int,
     on_step: OnStep,
 ) -> Lists:
@@ -41,21 +40,22 @@ def make_lists(
         settings: names the training data, which the baselines count.
         model: whose interests are searched with, and whose item popularity ranks the most popular items.
         encoder: what encodes the histories.
-        given: lists that were made elsewhere, by file; the file's name without its ending becomes the list's.
-        cases: the test users.
+        users: the test users that are compared, and the lists that were made elsewhere for them; the name of a file
+            without its ending becomes the list's.
         top_n: items of a list.
         on_step: told of progress.
     """
+    cases = users.cases
     ranked, notes = _baselines(settings, model, cases, top_n, on_step)
     baselines = tuple(ranked)
     vectors, ranked[EXACT] = _exact(settings, model, encoder, cases, top_n, on_step)
     served = {}
-    for file, candidates in given.items():
+    for file, candidates in users.given.items():
         name = file.stem if file.stem not in ranked else str(file)
         ranked[name] = candidates.ranked
         if candidates.served:
             served[name] = candidates.served
-    return Lists(ranked, baselines, vectors, served, notes)
+    return Lists(ranked, baselines, vectors, served, users.left_out, users.notes + notes)
 
 
 def _baselines(

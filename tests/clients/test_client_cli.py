@@ -86,6 +86,7 @@ def test_a_file_of_users_becomes_json_lines(run, servicer, tmp_path):
         "scores": [1, 0.9],
         "interest": [0, 1],
         "status": "USER_STATUS_OK",
+        "detail": "",
         "fallback": False,
         "model_version": "aa11",
         "collection": "items_aa11",

@@ -10,7 +10,9 @@ import pytest
 from mind.artifact import load_artifact
 from mind.data.paddlerec import write_eval, write_train
 from mind.errors import ArtifactError
+from mind.sequences import EvalCases
 from mind.train import app
+from mind.training.loop import _Run
 from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.commands import run_here
@@ -89,6 +91,39 @@ def test_train_and_infer(data: Path, tmp_path: Path) -> None:
     paddle = tmp_path / "paddle.json"
     here("mind.infer", *overrides(data), "-top_n", "50", "--encoder", "paddle", "--json", str(paddle))
     assert json.loads(paddle.read_text())["metrics"]["MIND, exact search"] == metrics["MIND, exact search"]
+
+
+@pytest.mark.parametrize(
+    ("more", "saved", "says"),
+    [
+        ([], True, "stopped; the same command goes on from {path}"),
+        (["--no-resume"], True, "stopped; the same command without --no-resume goes on from {path}"),
+        ([], False, "stopped before the first checkpoint; the same command starts anew"),
+        (["-o", "runner.checkpoint_interval_s=0"], False, "stopped; runner.checkpoint_interval_s is 0, so nothing was"),
+    ],
+)
+def test_ctrl_c_says_whether_the_same_command_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], saved: bool, says: str
+) -> None:
+    words = [*overrides(data, runner__model_save_path=tmp_path), *more]
+    validate, done = _Run.validate, []
+
+    def stopped(self: _Run, cases: EvalCases) -> dict[str, float]:
+        if len(done) == saved:
+            raise KeyboardInterrupt
+        done.append(1)
+        return validate(self, cases)
+
+    with monkeypatch.context() as training:
+        training.setattr(_Run, "validate", stopped)
+        ended = here("mind.train", *words)
+    assert ended.returncode == 130, ended.stderr
+    path = next(tmp_path.glob("checkpoint-*"), None)
+    assert (path is not None) == saved
+    assert says.format(path=path) in ended.stdout
+    if path and not more:
+        again = here("mind.train", *words)
+        assert again.returncode == 0 and f"going on from {path}" in again.stdout
 
 
 def models(directory: Path) -> list[str]:
