@@ -22,6 +22,15 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 ConfigFile = Annotated[
     Path, typer.Option("-m", "--config", help="YAML configuration in PaddleRec's terms, such as mind/config.yaml.")
 ]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Directory that `mind.prepare` wrote. Its train/, valid/ and test/ take the place of "
+        "runner.train_data_dir, valid_data_dir and test_data_dir; -o overrides them.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

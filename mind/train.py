@@ -15,16 +15,18 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mind.artifact import check_writable
-from mind.command import ConfigFile, Overrides, Version, run
-from mind.config import Config, load_config
+from mind.command import ConfigFile, DataDir, Overrides, Version, run
+from mind.config import Config, data_overrides, load_config
 from mind.evaluation.metrics import SELECTED_BY, SHOWN
 from mind.training.checkpoint import Checkpoint
-from mind.training.inputs import Inputs, checkpoint_of, read_inputs
+from mind.training.inputs import Inputs, checkpoint_of, read_inputs, valid_elsewhere
 from mind.training.loop import Epoch, Trained
 from mind.training.parallel import Ranks
 from mind.training.run import train_and_write
 
 EPILOG = """Examples:
+
+python -m mind.train -m mind/config.yaml --data data/mine
 
 python -m mind.train -m mind/config.yaml -o runner.epochs=3 -o hyper_parameters.maxlen=50
 
@@ -37,6 +39,7 @@ console = Console(highlight=False, markup=False)
 @app.command(epilog=EPILOG)
 def main(
     config: ConfigFile,
+    data: DataDir = None,
     override: Overrides = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint that a killed run left behind.")] = True,
     version: Version = False,
@@ -45,7 +48,7 @@ def main(
 
     Every key of the configuration is checked; unknown ones are refused by name.
     """
-    settings = load_config(config, override)
+    settings = load_config(config, data_overrides(data) + (override or []))
     ranks = Ranks.join(settings.runner.use_gpu)
     console.quiet = not ranks.leads
     check_writable(settings.runner.model_save_path)
@@ -55,6 +58,8 @@ def main(
         f"{len(sequences):,} users, {len(sequences.item_id):,} interactions to train on; "
         + (f"{len(valid):,} users choose the best epoch by {SELECTED_BY}" if valid else "the last epoch is kept")
     )
+    if doubt := valid_elsewhere(settings):
+        console.print(f"warning: {doubt}", soft_wrap=True)
     checkpoint = checkpoint_of(settings, inputs, resume)
     if checkpoint and resume and checkpoint.path.exists():
         console.print(f"going on from {checkpoint.path}; --no-resume starts anew", soft_wrap=True)

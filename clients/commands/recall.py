@@ -35,7 +35,8 @@ from clients.core import RecallResult
 from clients.plain import to_plain
 from clients.sync_client import RecallClient
 from clients.tables import candidates_view, explain_view, origin_line, status_words
-from clients.user_files import FileError, read_titles, read_users
+from clients.titles import read_titles
+from clients.user_files import FileError, read_users
 from protos.recall.v1 import recall_pb2
 
 app = typer.Typer()

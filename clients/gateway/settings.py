@@ -46,7 +46,7 @@ class Settings(Connection):
     max_body_bytes: int = Field(default=1024 * 1024, gt=0)
     """Maximum size of a request body in bytes."""
     titles: FilePath | None = None
-    """CSV file with rows item_id,title. The explorer shows the titles and searches them."""
+    """CSV or Parquet file with the columns item_id and title. The explorer shows the titles and searches them."""
     users: FilePath | None = None
     """File of example users for the explorer, from mind.prepare or JSON lines. The first 200 users are offered."""
     map: Annotated[tuple[FilePath, ...], BeforeValidator(_paths)] = ()

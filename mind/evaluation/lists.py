@@ -4,13 +4,12 @@ Knows nothing of the command line.
 """
 
 from enum import StrEnum
-from pathlib import Path
 
 import numpy as np
 
 from mind.artifact import Artifact, Float32
 from mind.config import Config
-from mind.data.paddlerec import digests, read_train
+from mind.data.paddlerec import read_train
 from mind.encoder import Encoder, NumpyEncoder, check_golden
 from mind.evaluation import baselines
 from mind.evaluation.compared import Compared
@@ -99,17 +98,3 @@ def _exact(
         rows[some] = nearest_items(vectors[some], model.weights.item_embedding, top_n, batch)
     on_step(EXACT, users, users)
     return vectors, item_ids(model.vocabulary, rows)
-
-
-def other_training_data(model: Artifact, train_data_dir: Path) -> str | None:
-    """A warning if the files in a directory are not those that the model was trained with; None if it names none."""
-    trained = model.data.get("files", {})
-    found = digests(train_data_dir) if trained else {}
-    others = [name for name in sorted(found | trained) if found.get(name) != trained.get(name)]
-    if not others:
-        return None
-    named = ", ".join(others[:3]) + (f" and {len(others) - 3:,} files more" if len(others) > 3 else "")
-    return (
-        f"{train_data_dir}: model {model.model_version} was trained with another {named}. If users were split anew, it "
-        "may have been trained on test users."
-    )

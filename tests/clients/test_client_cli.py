@@ -217,7 +217,7 @@ def test_a_bad_title_is_named(run, titles):
     titles.write_text(titles.read_text() + "x,Ran\n")
     result = run("recall", "--hist-item", "43", "--titles", str(titles))
     assert result.exit_code == 1
-    assert "items.csv:4: must be item_id,title; is 'x,Ran'" in result.stderr
+    assert "items.csv: line 4: item_id is 'x', not an integer of 64 bits" in result.stderr
 
 
 def test_the_client_needs_no_extras_and_the_command_line_says_which():

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -286,19 +287,33 @@ def test_a_release_meanwhile_is_an_error(data: Data, tmp_path: Path) -> None:
         read_candidates(served, EvalCases(sequences([1]), sequences([2])), 5, 100)
 
 
-def test_a_model_of_other_training_data_is_told_apart(data: Data, tmp_path: Path) -> None:
-    trained = {"files": digests(data.directory / "train")}
-    mine = Data(data.directory, make_artifact(tmp_path / "mine", data=trained))
-    done = mine.infer("-top_n", "5")
+def test_other_data_than_the_model_was_made_with_are_refused(data: Data, tmp_path: Path) -> None:
+    own = {"files": digests(data.directory / "train"), "test": digests(data.directory / "test")}
+    for part in ("train", "test"):  # the same data in another place
+        copytree(data.directory / part, tmp_path / "copy" / part)
+    done = Data(tmp_path / "copy", make_artifact(tmp_path / "mine", data=own)).infer("-top_n", "5")
     assert (done.returncode, done.stderr) == (0, "")
-    other = Data(
-        data.directory, make_artifact(tmp_path / "other", data={"files": {"train.txt": "00", "gone.txt": "11"}})
-    )
+
     html, figures = tmp_path / "report.html", tmp_path / "figures.json"
-    done = other.infer("-top_n", "5", "--html", str(html), "--json", str(figures))
-    says = f"{data.directory / 'train'}: model {other.artifact.name} was trained with another gone.txt, train.txt."
-    assert done.returncode == 0 and done.stderr.startswith(f"warning: {says}") and done.stderr.count("\n") == 1
-    assert says in html.read_text() and json.loads(figures.read_text())["notes"][0].startswith(says)
+    others = {"files": {"train.txt": "00", "gone.txt": "11"}}, own | {"test": {"test.txt": "00"}}
+    for number, recorded in enumerate(others):
+        other = Data(data.directory, make_artifact(tmp_path / f"other{number}", data=recorded))
+        says = [
+            f"{data.directory / 'train'}: model {other.artifact.name} was trained with another gone.txt, train.txt.",
+            f"{data.directory / 'test'}: beside the training data of model {other.artifact.name} lay another test.txt.",
+        ][number]
+        done = other.infer("-top_n", "5")
+        assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith(f"error: {says}")
+        assert "--data DIR, or give --other-data" in done.stderr and done.stderr.count("\n") == 1
+        done = other.infer("-top_n", "5", "--other-data", "--html", str(html), "--json", str(figures))
+        assert done.returncode == 0 and done.stderr.startswith(f"warning: {says}") and done.stderr.count("\n") == 1
+        assert says in html.read_text() and json.loads(figures.read_text())["notes"][0].startswith(says)
+
+
+def test_a_model_that_does_not_know_its_data_is_evaluated_with_a_warning(data: Data) -> None:
+    done = data.infer("-top_n", "5")
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"warning: model {data.artifact.name} does not record what it was trained on")
 
 
 def test_pairs_of_some_users_only_are_said(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +321,7 @@ def test_pairs_of_some_users_only_are_said(data: Data, tmp_path: Path, monkeypat
     figures = tmp_path / "figures.json"
     done = CliRunner().invoke(app, [*data.options(), "-top_n", "5", "--json", str(figures)])
     assert done.exit_code == 0
-    _, note = json.loads(figures.read_text())["notes"]
+    _, _, note = json.loads(figures.read_text())["notes"]
     assert re.match(r"Item co-occurrence and item-kNN count \d+ of 60 training users, drawn at random", note)
     assert note in " ".join(done.stdout.split())
 
