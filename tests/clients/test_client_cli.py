@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clients.cli import app
+from protos.recall.v1 import recall_pb2
 from tests.canned_recall import CannedRecall, running
 
 
@@ -211,6 +212,19 @@ def test_an_empty_file_is_a_mistake(run, tmp_path):
     result = run("recall", "--input", str(users))
     assert (result.exit_code, result.stdout) == (1, "")
     assert "users.txt has no users" in result.stderr
+
+
+def test_a_file_of_long_histories_is_cut_to_what_the_server_accepts(run, servicer, tmp_path, monkeypatch):
+    info = recall_pb2.GetServerInfoResponse(limits=recall_pb2.Limits(max_history=20_000))
+    monkeypatch.setattr("tests.canned_recall.INFO", info)
+    users = tmp_path / "users.jsonl"
+    users.write_text("".join(json.dumps({"user_id": n, "hist_item": list(range(n))}) + "\n" for n in (3, 20_005)))
+    result = run("recall", "--input", str(users), "--output", str(tmp_path / "out.jsonl"), "--exclude", "5")
+    assert result.exit_code == 0
+    short, long = servicer.calls["Recall"][0][0].users
+    assert (list(short.hist_item), list(long.hist_item)) == ([0, 1, 2], list(range(5, 20_005)))
+    assert list(short.exclude_item_ids) == list(long.exclude_item_ids) == [5]
+    assert "1 histories are longer than 20,000 items, of which the newest were sent" in " ".join(result.stderr.split())
 
 
 def test_a_bad_title_is_named(run, titles):
