@@ -139,6 +139,28 @@ def test_the_small_commands(run, arguments, text, field):
     assert json.loads(run(*arguments, "--format", "json").stdout)[field[0]] == field[1]
 
 
+def test_info_counts_what_is_there(run, servicer, monkeypatch):
+    info = recall_pb2.GetServerInfoResponse(collection="items_ab12", item_count=3707, metric="IP")
+    monkeypatch.setattr("tests.canned_recall.INFO", info)
+    assert "items_ab12, 3,706 items (3,707 when it was built), metric IP" in run("info").output
+    found = json.loads(run("info", "--format", "json").stdout)
+    assert (found["item_count"], found["counted_items"]) == (3707, 3706)
+
+
+def test_info_tells_the_rest_when_items_cannot_be_counted():
+    class Away(CannedRecall):
+        def CountItems(self, request, context):  # noqa: N802
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the collection is gone")
+
+    with running(Away()) as target:
+        env = {"RECALL_SERVER": target, "COLUMNS": "150", "NO_COLOR": "1", "TERM": "dumb"}
+        result = CliRunner().invoke(app, ["info"], env=env)
+        found = json.loads(CliRunner().invoke(app, ["info", "--format", "json"], env=env).stdout)
+    assert result.exit_code == 0
+    assert "items cannot be counted now: the collection is gone (3,706 when it was built), metric IP" in result.output
+    assert (found["item_count"], found["counted_items"]) == (3706, None)
+
+
 def test_dropping_asks_first(run, servicer):
     assert run("admin", "drop-items", "items_aa11", input="n\n").exit_code == 1
     assert servicer.calls["DropItems"] == []
