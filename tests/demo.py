@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clients import RecallClient
+from mind.command import print_anywhere
 from mind.data.paddlerec import read_eval
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
@@ -82,6 +83,7 @@ def main(
     ] = None,
 ) -> None:
     """Real data, train, index, serve, evaluate, call: MIND on MovieLens-100K in a few minutes."""
+    print_anywhere()
     os.chdir(ROOT)
     directory.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
