@@ -44,22 +44,27 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
         delimiter = max(DELIMITERS, key=file.readline().count)
         file.seek(0)
         rows = csv.reader(file, delimiter=delimiter)
-        first = next(rows, [])
-        width, (item_id, title) = len(first), (0, 1)
-        if first and _INTEGER.fullmatch(first[0].strip()):
-            if width < len(COLUMNS):
-                raise FileError(f"{path}: line 1: must be item_id,title; is {first[0]!r}")
-            yield "line 1", first[item_id], first[title]
-        else:
-            item_id, title = _positions(path, first)
         try:
-            for row in rows:
-                if row and len(row) != width:
-                    raise FileError(f"{path}: line {rows.line_num}: expected {width} columns, found {len(row)}")
-                if row:
-                    yield f"line {rows.line_num}", row[item_id], row[title]
+            yield from _titled(path, rows)
         except csv.Error as error:
             raise FileError(f"{path}: line {rows.line_num}: {error}") from error
+
+
+def _titled(path: Path, rows: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Where a row of a csv.reader stands, its item_id and its title."""
+    first: list[str] = next(rows, [])
+    width, (item_id, title) = len(first), (0, 1)
+    if not first or not _INTEGER.fullmatch(first[0].strip()):
+        item_id, title = _positions(path, first)
+    elif width < len(COLUMNS):
+        raise FileError(f"{path}: line 1: must be item_id,title; is {first[0]!r}")
+    else:
+        yield "line 1", first[item_id], first[title]
+    for row in rows:
+        if row and len(row) != width:
+            raise FileError(f"{path}: line {rows.line_num}: expected {width} columns, found {len(row)}")
+        if row:
+            yield f"line {rows.line_num}", row[item_id], row[title]
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
@@ -74,7 +79,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
             names = file.schema_arrow.names
             wanted = [names[position] for position in _positions(path, names)]
             columns = [file.read([name]).column(0).to_pylist() for name in wanted]
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise FileError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
     for number, (item_id, title) in enumerate(zip(*columns, strict=True), start=1):
         yield f"row {number}", item_id, title

@@ -31,7 +31,9 @@ def read_titles(path: Path) -> dict[int, str]:
 
 
 def _header(path: Path) -> list[str] | None:
-    """The names of all columns of a CSV file that does not name them; None for any other file."""
+    """The names of all columns of a CSV file that does not name them; None for anything else."""
+    if path.is_dir():
+        return None
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             line = file.readline()

@@ -54,7 +54,7 @@ def compared(cases: EvalCases, vocabulary: Vocabulary, given: dict[Path, Candida
     left_out = int((~kept).sum())
     if left_out == len(cases):
         raise DataError(f"none of {len(cases):,} test users can be compared: {'; '.join(reasons)}")
-    notes = [f"Of {len(cases):,} test users, {left_out:,} are in no row: {'; '.join(reasons)}."] if left_out else []
+    notes = [f"Users in no row: {left_out:,} of {len(cases):,}; {'; '.join(reasons)}."] if left_out else []
     users = np.flatnonzero(kept)
     return Compared(cases.take(users), {file: one.take(users) for file, one in given.items()}, left_out, notes)
 

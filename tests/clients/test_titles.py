@@ -65,3 +65,8 @@ def test_a_file_that_has_none_says_why(read: Reader, tmp_path: Path, text: str, 
     with pytest.raises((FileError, DataError)) as error:
         read(path)
     assert str(error.value).startswith(f"{path}: {says}")
+
+
+def test_a_directory_of_parquet_files_for_the_report(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"title": ["Seven"], "item_id": [-7]}), tmp_path / "part.parquet")
+    assert mind.data.titles.read_titles(tmp_path) == {-7: "Seven"}

@@ -350,7 +350,7 @@ def test_every_row_is_over_the_same_users(data: Data, tmp_path: Path) -> None:
     assert (numbers["users"], numbers["left_out"]) == (27, 3)
     assert "on 27 test users" in done.stdout
     note = (
-        "Of 30 test users, 3 are in no row: the model knows no item of the history of 2 (without any history: 1), "
+        "Users in no row: 3 of 30; the model knows no item of the history of 2 (without any history: 1), "
         "and a service gives them the popular list; mine.jsonl has no list of their own for 1 "
         "(1 INVALID: hist_item has 13000 ids, the limit is 10000)."
     )
