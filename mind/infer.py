@@ -181,7 +181,7 @@ def _steps(progress: Progress) -> OnStep:
 
     def on_step(name: str, done: int, total: int) -> None:
         if name not in tasks:
-            tasks[name] = progress.add_task(name, total=None)  # shown as under way
+            tasks[name] = progress.add_task(name, total=total)
         if done:
             progress.update(tasks[name], completed=done, total=total)
 
