@@ -89,9 +89,8 @@ def main(
     """Evaluate a model on the test users: exact search over all items, beside three baselines.
 
     Recall, NDCG and hit rate are means over users as ComiRec defines them; clicked items are not left out. Every row is
-    over the same users: who has no list of their own, because the model knows no item of the history or a service says
-    so, is in no row, and a note under the table counts them. A model knows its data by their content; others are
-    refused.
+    over the same users. A user is in no row if the model knows no item of the history, or a service gave no personal
+    list; a note under the table counts them. A model knows its data by their content, and others are refused.
     """
     settings = load_config(config, data_overrides(data) + (override or []))
     cutoffs = tuple(sorted(set(top_n or [20, 50])))

@@ -16,7 +16,7 @@ from mind.errors import DataError
 from mind.sequences import EvalCases, Int64
 
 PERSONAL = ("", "UNSPECIFIED", "OK")
-"""Statuses of users whose list is their own: a file that names no status has such lists alone."""
+"""The statuses of a personal list; "" where the file names none, for then all lists count as personal."""
 
 
 @dataclass(frozen=True)

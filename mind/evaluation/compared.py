@@ -1,7 +1,7 @@
-"""Which test users an evaluation compares: the same ones in every row, each of whom every method answers personally.
+"""Which test users an evaluation compares: the same ones in every row, to whom every method gives a personal list.
 
-Who has no history that the model knows has no list of their own: exact search has nothing to search with, and a service
-gives the popular list. Neither says anything about a model, and one beside the other is no comparison.
+Where the model knows no item of a history, exact search has nothing to search with, and a service gives the popular
+list. Neither says anything about the model, and the two cannot be compared.
 """
 
 from collections import Counter
@@ -31,7 +31,7 @@ class Compared:
 
 
 def compared(cases: EvalCases, vocabulary: Vocabulary, given: dict[Path, Candidates]) -> Compared:
-    """Leave out the test users whom some method cannot answer personally.
+    """Leave out the test users to whom some method gives no personal list.
 
     Raises:
         DataError: nobody is left.
@@ -48,9 +48,7 @@ def compared(cases: EvalCases, vocabulary: Vocabulary, given: dict[Path, Candida
         out = kept & ~np.isin(candidates.status, PERSONAL)
         kept = kept & ~out
         if out.any():
-            reasons.append(
-                f"{file.name} has no list of their own for {int(out.sum()):,} ({_statuses(candidates, out)})"
-            )
+            reasons.append(f"{file.name} has no personal list for {int(out.sum()):,} ({_statuses(candidates, out)})")
     left_out = int((~kept).sum())
     if left_out == len(cases):
         raise DataError(f"none of {len(cases):,} test users can be compared: {'; '.join(reasons)}")

@@ -20,7 +20,7 @@ def encode_histories(
 
 
 def knows(vocabulary: Vocabulary, histories: Sequences) -> Mask:
-    """Whose history has an item that the model knows: [U] bool. There is nothing to search with for the others."""
+    """Tell which histories have an item that the model knows: [U] bool. The others give nothing to search with."""
     owner = np.repeat(np.arange(len(histories)), histories.lengths)
     known: Mask = np.bincount(owner[vocabulary.item_index(histories.item_id) > 0], minlength=len(histories)) > 0
     return known

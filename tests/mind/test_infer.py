@@ -351,7 +351,7 @@ def test_every_row_is_over_the_same_users(data: Data, tmp_path: Path) -> None:
     assert "on 27 test users" in done.stdout
     note = (
         "Users in no row: 3 of 30; the model knows no item of the history of 2 (without any history: 1), "
-        "and a service gives them the popular list; mine.jsonl has no list of their own for 1 "
+        "and a service gives them the popular list; mine.jsonl has no personal list for 1 "
         "(1 INVALID: hist_item has 13000 ids, the limit is 10000)."
     )
     assert note in " ".join(done.stdout.split()) and note in html.read_text() and note in numbers["notes"]
@@ -376,4 +376,4 @@ def test_a_file_without_any_list_of_its_own_is_no_row_of_zeros(data: Data, tmp_p
     done = data.infer("-top_n", "5", "--candidates", str(tmp_path / "mine.jsonl"))
     assert done.returncode == 1
     assert done.stderr.startswith("error: none of 30 test users can be compared: the model knows no item of")
-    assert "mine.jsonl has no list of their own for 28 (28 INVALID: hist_item has 13000 ids)" in done.stderr
+    assert "mine.jsonl has no personal list for 28 (28 INVALID: hist_item has 13000 ids)" in done.stderr
