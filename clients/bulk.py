@@ -172,8 +172,8 @@ class _Asking:
             limits.max_users or _UNLIMITED,
             max(1, (limits.max_candidates or _UNLIMITED) // self._question.top_k),
         )
-        # One more than the limit breaks it just as well, and a boundless history is no boundless request.
-        max_history = (limits.max_history or _UNLIMITED) + 1
+        max_history = limits.max_history or _UNLIMITED
+        # One more than the limit breaks it just as well, and boundless exclusions are no boundless request.
         max_exclude = (limits.max_exclude or _UNLIMITED) + 1
         with closing(self._histories.read(self._done, size * _REQUESTS_PER_READ)) as batches:
             for rows in batches:

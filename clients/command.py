@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
@@ -47,6 +48,7 @@ def call(app: typer.Typer, name: str, arguments: Sequence[str], renamed: Mapping
         SystemExit: wrong usage (2), an answer of no to a question (1), Ctrl-C (130), --help or --version (0), and
             whatever code the command itself exits with.
     """
+    print_anywhere()
     try:
         result = app([_renamed(word, renamed) for word in arguments], name, standalone_mode=False)
     except typer.Abort:
@@ -57,6 +59,13 @@ def call(app: typer.Typer, name: str, arguments: Sequence[str], renamed: Mapping
     if isinstance(result, int):  # the exit code that a command asked for
         sys.exit(result)
     return result
+
+
+def print_anywhere() -> None:
+    """Let standard output print a question mark for a character that its encoding, such as ASCII, does not have."""
+    output = sys.stdout
+    if isinstance(output, io.TextIOWrapper) and (output.errors == "strict" or output.encoding.lower() != "utf-8"):
+        output.reconfigure(errors="replace")
 
 
 def _renamed(word: str, renamed: Mapping[str, str]) -> str:

@@ -19,6 +19,7 @@ import grpc
 from clients.errors import RecallError, from_rpc_error
 from clients.proxies import is_local, proxy_of
 from clients.requests import (
+    MAX_HISTORY,
     MAX_REQUEST_BYTES,
     History,
     MergeStrategyName,
@@ -164,6 +165,7 @@ class ClientCore:
         max_users: int = 256,
         max_candidates: int = 150_000,
         max_request_bytes: int = MAX_REQUEST_BYTES,
+        max_history: int = MAX_HISTORY,
         channel: Any = None,
     ) -> None:
         """Connects on the first call.
@@ -177,6 +179,8 @@ class ClientCore:
             max_users: users in one request; larger batches are split. GetServerInfo tells the server's limit.
             max_candidates: users times top_k in one request, likewise.
             max_request_bytes: bytes of one request, likewise; the server's option is `--max-request-bytes`.
+            max_history: ids of a history that are sent, the newest ones; the model looks at fewer (`maxlen` of
+                GetServerInfo). `exclude_history` leaves out what was sent. A ready `User` is sent as it is.
             channel: use this channel instead of opening one; it stays the caller's to close.
         """
         if timeout_s is not None:
@@ -186,6 +190,7 @@ class ClientCore:
         self._max_users = max_users
         self._max_candidates = max_candidates
         self._max_request_bytes = max_request_bytes
+        self._max_history = max_history
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._credentials = _credentials(tls, client_cert)
         self._given = Stubs(channel) if channel is not None else None
@@ -240,7 +245,7 @@ class ClientCore:
         merge_strategy: str,
     ) -> list[recall_pb2.RecallRequest]:
         """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
-        users = users_of(histories, exclude_item_ids)
+        users = users_of(histories, exclude_item_ids, self._max_history)
         most = max(1, min(self._max_users, self._max_candidates // max(1, top_k)))
         return [
             recall_pb2.RecallRequest(
@@ -263,22 +268,20 @@ class ClientCore:
         merge_strategy: str,
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
-            user=user_of(history, exclude_item_ids),
+            user=user_of(history, exclude_item_ids, self._max_history),
             top_k=top_k,
             filter=filter,
             exclude_history=exclude_history,
             merge_strategy=merge_strategy_of(merge_strategy),
         )
 
-    @staticmethod
     def _upsert_request(
-        hist_item: Mapping[str, Sequence[int]] | None, append_item_ids: Mapping[str, Sequence[int]] | None
+        self, hist_item: Mapping[str, Sequence[int]] | None, append_item_ids: Mapping[str, Sequence[int]] | None
     ) -> recall_pb2.UpsertUsersRequest:
-        return updates_of(hist_item, append_item_ids)
+        return updates_of(hist_item, append_item_ids, self._max_history)
 
-    @staticmethod
-    def _similar_request(users: Sequence[History], top_k: int) -> recall_pb2.FindSimilarUsersRequest:
-        return recall_pb2.FindSimilarUsersRequest(users=users_of(users, None, "users"), top_k=top_k)
+    def _similar_request(self, users: Sequence[History], top_k: int) -> recall_pb2.FindSimilarUsersRequest:
+        return recall_pb2.FindSimilarUsersRequest(users=users_of(users, None, self._max_history, "users"), top_k=top_k)
 
 
 def _credentials(tls: bool | str | Path, client_cert: tuple[str | Path, str | Path] | None) -> Any:

@@ -12,6 +12,8 @@ MergeStrategyName = Literal["best_score", "round_robin"]
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """What a server accepts that was started without `--max-request-bytes`."""
+MAX_HISTORY = 10_000
+"""Ids of a user that a server accepts which was started without `--max-history`."""
 _MERGE_STRATEGIES: dict[str, recall_pb2.MergeStrategy] = {
     "best_score": recall_pb2.MERGE_STRATEGY_BEST_SCORE,
     "round_robin": recall_pb2.MERGE_STRATEGY_ROUND_ROBIN,
@@ -24,13 +26,17 @@ _EXAMPLE = "[[43, 23]] is one user with two clicks"
 
 
 def users_of(
-    histories: Sequence[History], exclude_item_ids: Sequence[Sequence[int]] | None, field: str = "histories"
+    histories: Sequence[History],
+    exclude_item_ids: Sequence[Sequence[int]] | None,
+    max_history: int,
+    field: str = "histories",
 ) -> list[recall_pb2.User]:
     """The users of a batch.
 
     Args:
         histories: of each user.
         exclude_item_ids: of each user; None if nothing is excluded.
+        max_history: ids of a history that are sent, the newest ones: a model looks at fewer.
         field: what the caller knows the histories as.
 
     Raises:
@@ -45,13 +51,17 @@ def users_of(
         raise ValueError(f"exclude_item_ids has {len(exclude_item_ids)} lists for {len(histories)} {field}")
     pairs = zip(histories, exclude_item_ids, strict=True)
     return [
-        user_of(history, exclude, f"{field}[{number}]", f"exclude_item_ids[{number}]")
+        user_of(history, exclude, max_history, f"{field}[{number}]", f"exclude_item_ids[{number}]")
         for number, (history, exclude) in enumerate(pairs)
     ]
 
 
 def user_of(
-    history: History, exclude_item_ids: Sequence[int], field: str = "history", exclude: str = "exclude_item_ids"
+    history: History,
+    exclude_item_ids: Sequence[int],
+    max_history: int,
+    field: str = "history",
+    exclude: str = "exclude_item_ids",
 ) -> recall_pb2.User:
     """One user; `field` and `exclude` are what the caller knows the two values as. Raises what `users_of` raises."""
     if isinstance(history, recall_pb2.User):
@@ -61,14 +71,20 @@ def user_of(
     user = recall_pb2.User(user_id=history) if isinstance(history, str) else recall_pb2.User()
     if not isinstance(history, str):
         _fill(user.hist_item, history, field)
+        _keep_newest(user.hist_item, max_history)
     _fill(user.exclude_item_ids, exclude_item_ids, exclude)
     return user
 
 
 def updates_of(
-    hist_item: Mapping[str, Sequence[int]] | None, append_item_ids: Mapping[str, Sequence[int]] | None
+    hist_item: Mapping[str, Sequence[int]] | None,
+    append_item_ids: Mapping[str, Sequence[int]] | None,
+    max_history: int,
 ) -> recall_pb2.UpsertUsersRequest:
-    """The updates of an UpsertUsers. Raises what `users_of` raises, and names the user_id."""
+    """The updates of an UpsertUsers, of each the newest `max_history` ids, for a server stores fewer.
+
+    Raises what `users_of` raises, and names the user_id.
+    """
     request = recall_pb2.UpsertUsersRequest()
     for name, given in (("hist_item", hist_item), ("append_item_ids", append_item_ids)):
         for user_id, item_ids in (given or {}).items():
@@ -76,6 +92,7 @@ def updates_of(
                 raise TypeError(f"{name} has the user_id {user_id!r}, must be text: send a number as its decimal text")
             update = request.users.add(user_id=user_id)
             _fill(getattr(update, name), item_ids, f"{name}[{user_id!r}]")
+            _keep_newest(getattr(update, name), max_history)
     return request
 
 
@@ -112,6 +129,11 @@ def _fill(ids: Any, given: Any, field: str) -> None:
         ids.extend(given)
     except (TypeError, ValueError) as error:
         raise type(error)(_why(given, field)) from None
+
+
+def _keep_newest(ids: Any, limit: int) -> None:
+    """Drop the oldest ids of a field of a message beyond `limit`."""
+    del ids[: max(0, len(ids) - limit)]
 
 
 def _why(given: Any, field: str) -> str:

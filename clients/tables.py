@@ -85,15 +85,23 @@ def similar_view(similar: recall_pb2.SimilarUsers) -> RenderableType:
     return table
 
 
-def info_view(info: recall_pb2.GetServerInfoResponse) -> RenderableType:
-    """What is being served, and the limits."""
+def info_view(info: recall_pb2.GetServerInfoResponse, counted: int | str) -> RenderableType:
+    """What is being served, and the limits.
+
+    Args:
+        info: what the server told.
+        counted: the items that are there now, or why they cannot be counted. Between two builds items come and go.
+    """
     limits = info.limits
+    items = f"{counted:,} items" if isinstance(counted, int) else f"items cannot be counted now: {counted}"
+    if counted != info.item_count:
+        items += f" ({info.item_count:,} when it was built)"
     rows = {
         "server": info.server_version,
         "model": f"{info.model_version}, {info.num_interests} interests x {info.embedding_dim}, "
         f"newest {info.maxlen} known items of a history",
         "encoder": info.encoder,
-        "collection": f"{info.collection}, {info.item_count:,} items, metric {info.metric}",
+        "collection": f"{info.collection}, {items}, metric {info.metric}",
         "before": info.previous_collection or "none",
         "attributes": ", ".join(f"{attribute.name} {attribute.type}" for attribute in info.attributes) or "none",
         "limits": f"{limits.max_users:,} users, top_k {limits.max_top_k:,}, {limits.max_candidates:,} candidates, "

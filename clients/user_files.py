@@ -1,9 +1,7 @@
-"""The files that the command line reads: histories of many users, titles of items. Knows nothing of the service."""
+"""The files that the command line reads: histories of many users. Knows nothing of the service."""
 
-import csv
 import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 
@@ -63,23 +61,6 @@ def read_updates(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, str, 
                 '{"user_id": U, "append_item_ids": [I, ...]}'
             ) from error
         yield user_id, field, item_ids
-
-
-def read_titles(path: Path) -> dict[int, str]:
-    """Titles by item id from a CSV file of `item_id,title` rows, with or without a heading.
-
-    Raises:
-        FileError: a row has no integer id or no title.
-    """
-    titles = {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for number, row in enumerate(csv.reader(file), start=1):
-            try:
-                titles[int(row[0])] = row[1]
-            except (IndexError, ValueError) as error:
-                if number > 1:
-                    raise FileError(f"{path}:{number}: must be item_id,title; is {','.join(row)!r}") from error
-    return titles
 
 
 def is_int64(value: object) -> bool:

@@ -9,7 +9,8 @@ from rich.markdown import Markdown
 from rich.progress import track
 
 from mind.choice.ablation import VARIANTS, Scores, runs_of, table, validate_variants
-from mind.command import ConfigFile, Overrides, Version, run
+from mind.command import ConfigFile, DataDir, Overrides, Version, run
+from mind.config import data_overrides
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 console = Console(highlight=False)
@@ -18,6 +19,7 @@ console = Console(highlight=False)
 @app.command(epilog="Example: python -m mind.ablation -m mind/config.yaml --seeds 3 --jobs 2 --output ablation.md")
 def main(
     config: ConfigFile,
+    data: DataDir = None,
     override: Overrides = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of runs of every variant; their seeds are 1, 2, ...")] = 3,
     jobs: Annotated[int, typer.Option(min=1, help="Number of runs at a time, one core each.")] = 2,
@@ -29,7 +31,7 @@ def main(
     The best epoch of each run is chosen by the same validation users, so compare rows, not with test figures.
     """
     found: dict[str, list[Scores]] = {name: [] for name in VARIANTS}
-    done = validate_variants(config, override or [], seeds, jobs)
+    done = validate_variants(config, data_overrides(data) + (override or []), seeds, jobs)
     for name, scores in track(done, "training", total=runs_of(seeds), console=console, transient=True):
         found[name].append(scores)
     text = table(found)

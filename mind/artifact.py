@@ -80,7 +80,7 @@ class Artifact:
     hyper_parameters: HyperParameters
     weights: Weights
     data: dict[str, Any] = field(default_factory=dict)
-    """Fingerprint of the data: sha256 of the training, validation and feature files, users, interactions."""
+    """Fingerprint of the data: sha256 of the training, validation, test and feature files, users, interactions."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """The epoch that was kept, its loss and validation metrics as fractions, all epochs, and the `runner` keys."""
     created_at: str = ""

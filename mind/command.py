@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import io
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,15 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 ConfigFile = Annotated[
     Path, typer.Option("-m", "--config", help="YAML configuration in PaddleRec's terms, such as mind/config.yaml.")
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Directory that `mind.prepare` wrote. Its train/, valid/ and test/ take the place of "
+        "runner.train_data_dir, valid_data_dir and test_data_dir; -o overrides them.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -70,6 +80,7 @@ def call(app: typer.Typer, arguments: Sequence[str] | None = None, renamed: Mapp
         SystemExit: wrong usage (2), an answer of no to a question (1), Ctrl-C (130), --help or --version (0), and
             whatever code the command itself exits with.
     """
+    print_anywhere()
     words = [_renamed(word, renamed or {}) for word in (sys.argv[1:] if arguments is None else arguments)]
     try:
         result = app(words, standalone_mode=False)
@@ -81,6 +92,13 @@ def call(app: typer.Typer, arguments: Sequence[str] | None = None, renamed: Mapp
     if isinstance(result, int):  # the exit code that a command asked for
         sys.exit(result)
     return result
+
+
+def print_anywhere() -> None:
+    """Let standard output print a question mark for a character that its encoding, such as ASCII, does not have."""
+    output = sys.stdout
+    if isinstance(output, io.TextIOWrapper) and (output.errors == "strict" or output.encoding.lower() != "utf-8"):
+        output.reconfigure(errors="replace")
 
 
 def _renamed(word: str, renamed: Mapping[str, str]) -> str:

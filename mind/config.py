@@ -3,6 +3,7 @@
 Knows nothing of training itself. The hyper-parameters travel inside the artifact and are checked again on load.
 """
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -187,6 +188,12 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
     return flat
+
+
+def data_overrides(directory: Path | None) -> list[str]:
+    """The overrides that make the three parts of a directory that `mind.prepare` wrote the data; none for None."""
+    parts = ("train", "valid", "test") if directory else ()
+    return [f"runner.{part}_data_dir={json.dumps(str(Path(directory or '', part)))}" for part in parts]
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:

@@ -3,6 +3,7 @@
 import json
 import sys
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -18,18 +19,23 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from mind.artifact import Artifact, load_artifact, newest_artifact
-from mind.command import ConfigFile, Overrides, Version, run
-from mind.config import load_config
+from mind.command import ConfigFile, DataDir, Overrides, Version, run
+from mind.config import data_overrides, load_config
 from mind.data.files import check_outputs, replacing
 from mind.data.paddlerec import read_eval
-from mind.errors import MindError
+from mind.data.titles import read_titles
+from mind.errors import DataError, MindError
 from mind.evaluation import metrics
 from mind.evaluation.analysis import Agreement
 from mind.evaluation.candidates import Served, read_candidates
+from mind.evaluation.compared import compared
 from mind.evaluation.evaluate import Evaluation, Lists, Measured, OnStep, agreements, evaluate, measure
-from mind.evaluation.lists import EncoderName, make_lists, other_training_data
+from mind.evaluation.lists import EncoderName, make_lists
+from mind.evaluation.provenance import other_data, unrecorded
 
 EPILOG = """Examples:
+
+python -m mind.infer -m mind/config.yaml --data data/mine -top_n 50
 
 python -m mind.infer -m mind/config.yaml -top_n 20 -top_n 50 --html report.html --titles items.csv
 
@@ -42,6 +48,7 @@ console = Console(highlight=False)
 @app.command(epilog=EPILOG)
 def main(
     config: ConfigFile,
+    data: DataDir = None,
     override: Overrides = None,
     top_n: Annotated[
         list[int] | None,
@@ -66,21 +73,26 @@ def main(
             "`recall-client bulk` writes. Lists that a service gave are compared with exact search. Repeatable."
         ),
     ] = None,
+    other: Annotated[
+        bool, typer.Option("--other-data", help="Evaluate with data that are not those the model was made with.")
+    ] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots, one HTML file.")] = None,
     output: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics and the plots' numbers.")
     ] = None,
     titles: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="CSV or Parquet with item_id and title, for the report.")
+        Path | None,
+        typer.Option(metavar="FILE", help="CSV or Parquet file with the columns item_id and title, for the report."),
     ] = None,
     version: Version = False,
 ) -> None:
     """Evaluate a model on the test users: exact search over all items, beside three baselines.
 
-    Recall, NDCG and hit rate are means over users as ComiRec defines them; clicked items are not left out. A warning
-    names training files that are not those of the model: it may have been trained on test users.
+    Recall, NDCG and hit rate are means over users as ComiRec defines them; clicked items are not left out. Every row is
+    over the same users. A user is in no row if the model knows no item of the history, or a service gave no personal
+    list; a note under the table counts them. A model knows its data by their content, and others are refused.
     """
-    settings = load_config(config, override)
+    settings = load_config(config, data_overrides(data) + (override or []))
     cutoffs = tuple(sorted(set(top_n or [20, 50])))
     if server:
         raise MindError(_instead_of(server, cutoffs[-1], settings.runner.test_data_dir))
@@ -88,20 +100,23 @@ def main(
     item_titles = _titles(html, titles)
     cases = read_eval(settings.runner.test_data_dir)
     model = load_artifact(newest_artifact(artifact or settings.runner.model_save_path))
+    doubt = other_data(model, settings.runner.train_data_dir, settings.runner.test_data_dir)
+    if doubt and not other:
+        raise DataError(f"{doubt} Name its data with --data DIR, or give --other-data")
     items = len(model.vocabulary)
     given = {file: read_candidates(file, cases, cutoffs[-1], items) for file in candidates or []}
-    doubt = other_training_data(model, settings.runner.train_data_dir)
-    if doubt:
+    users = compared(cases, model.vocabulary, given)
+    if doubt := doubt or unrecorded(model):
         typer.echo(f"warning: {doubt}", err=True)
     with _progress() as progress:
         on_step = _steps(progress)
-        lists = make_lists(settings, model, encoder, given, cases, cutoffs[-1], on_step)
+        lists = make_lists(settings, model, encoder, users, cutoffs[-1], on_step)
         if doubt:
             lists.notes.insert(0, doubt)
-        measured = {name: measure(ranked, cases) for name, ranked in lists.ranked.items()}
+        measured = {name: measure(ranked, users.cases) for name, ranked in lists.ranked.items()}
         seed = settings.runner.seed
-        evaluation = evaluate(model, cases, lists, measured, cutoffs, seed, on_step) if files else None
-    title = f"model {model.model_version} on {len(cases):,} test users, per cent"
+        evaluation = evaluate(model, users.cases, lists, measured, cutoffs, seed, on_step) if files else None
+    title = f"model {model.model_version} on {len(users.cases):,} test users, per cent"
     _print_scores(title, model, lists, measured, cutoffs)
     if evaluation:
         _write_files(evaluation, output, html, item_titles)
@@ -143,7 +158,7 @@ def _titles(html: Path | None, titles: Path | None) -> dict[int, str]:
             raise MindError(f"--titles {titles}: titles are shown in the report alone, which --html writes")
         return {}
     try:
-        from mind.evaluation.report import read_titles
+        import_module("mind.evaluation.report")
     except ModuleNotFoundError as error:
         raise MindError(f"--html needs {error.name}: pip install 'mind-recall[train]'") from error
     return read_titles(titles) if titles else {}
@@ -165,7 +180,7 @@ def _steps(progress: Progress) -> OnStep:
 
     def on_step(name: str, done: int, total: int) -> None:
         if name not in tasks:
-            tasks[name] = progress.add_task(name, total=None)  # shown as under way
+            tasks[name] = progress.add_task(name, total=total)
         if done:
             progress.update(tasks[name], completed=done, total=total)
 

@@ -62,6 +62,10 @@ class EvalCases:
         """Number of users."""
         return len(self.history)
 
+    def take(self, users: Int64) -> "EvalCases":
+        """Some of the users, in the order of their positions `users`, [V] int64."""
+        return EvalCases(self.history.take(users), self.target.take(users))
+
 
 def pad_last(values: Int64, offsets: Int64, maxlen: int) -> tuple[Int64, Int64]:
     """Keep the newest `maxlen` values of every row.

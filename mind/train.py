@@ -12,19 +12,21 @@ if line := missing("train,cpu", "paddle", "pyarrow", "safetensors", "typer"):
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mind.artifact import check_writable
-from mind.command import ConfigFile, Overrides, Version, run
-from mind.config import Config, load_config
+from mind.command import ConfigFile, DataDir, Overrides, Version, run
+from mind.config import Config, data_overrides, load_config
 from mind.evaluation.metrics import SELECTED_BY, SHOWN
 from mind.training.checkpoint import Checkpoint
-from mind.training.inputs import Inputs, checkpoint_of, read_inputs
+from mind.training.inputs import Inputs, checkpoint_of, read_inputs, valid_elsewhere
 from mind.training.loop import Epoch, Trained
 from mind.training.parallel import Ranks
 from mind.training.run import train_and_write
 
 EPILOG = """Examples:
+
+python -m mind.train -m mind/config.yaml --data data/mine
 
 python -m mind.train -m mind/config.yaml -o runner.epochs=3 -o hyper_parameters.maxlen=50
 
@@ -37,6 +39,7 @@ console = Console(highlight=False, markup=False)
 @app.command(epilog=EPILOG)
 def main(
     config: ConfigFile,
+    data: DataDir = None,
     override: Overrides = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint that a killed run left behind.")] = True,
     version: Version = False,
@@ -45,7 +48,7 @@ def main(
 
     Every key of the configuration is checked; unknown ones are refused by name.
     """
-    settings = load_config(config, override)
+    settings = load_config(config, data_overrides(data) + (override or []))
     ranks = Ranks.join(settings.runner.use_gpu)
     console.quiet = not ranks.leads
     check_writable(settings.runner.model_save_path)
@@ -55,14 +58,26 @@ def main(
         f"{len(sequences):,} users, {len(sequences.item_id):,} interactions to train on; "
         + (f"{len(valid):,} users choose the best epoch by {SELECTED_BY}" if valid else "the last epoch is kept")
     )
+    if doubt := valid_elsewhere(settings):
+        console.print(f"warning: {doubt}", soft_wrap=True)
     checkpoint = checkpoint_of(settings, inputs, resume)
     if checkpoint and resume and checkpoint.path.exists():
         console.print(f"going on from {checkpoint.path}; --no-resume starts anew", soft_wrap=True)
     console.print(_heading(valid is not None), style="bold")
     started = time.perf_counter()
-    trained, path = _train(settings, inputs, checkpoint, ranks)
+    try:
+        trained, path = _train(settings, inputs, checkpoint, ranks)
+    except KeyboardInterrupt as stop:
+        console.print(_stopped(checkpoint), soft_wrap=True)
+        raise typer.Exit(130) from stop
     if path is None:
         return
+    if valid and trained.valid_users < len(valid):
+        console.print(
+            f"{len(valid) - trained.valid_users:,} of {len(valid):,} validation users are not counted: "
+            "the model knows no item of their history",
+            soft_wrap=True,
+        )
     console.print(
         f"epoch {trained.best.number} kept after {time.perf_counter() - started:.0f} s; "
         f"model {path.name} written to {path}",
@@ -76,20 +91,32 @@ def _train(
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
         BarColumn(bar_width=30),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[done]}"),
         TextColumn("loss {task.fields[loss]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not ranks.leads) as progress:
-        task = progress.add_task("", total=None, epoch=1, loss="-")
+        task = progress.add_task("", total=None, epoch=1, done="preparing", loss="-")
 
-        def on_step(epoch: int, step: int, steps: int, loss: float) -> None:
-            progress.update(task, completed=step, total=steps, epoch=epoch, loss=f"{loss:.4f}")
+        def on_step(epoch: int, step: int, steps: int, loss: float | None) -> None:
+            progress.update(task, completed=step, total=steps, epoch=epoch, done=f"{step:,}/{steps:,} steps")
+            if loss is not None:
+                progress.update(task, loss=f"{loss:.4f}")
 
         def on_epoch(epoch: Epoch) -> None:
             console.print(_epoch_line(epoch))
 
         return train_and_write(settings, inputs, checkpoint, on_step, on_epoch, ranks)
+
+
+def _stopped(checkpoint: Checkpoint | None) -> str:
+    """What is left of a run that Ctrl-C or SIGTERM ended, and how to go on."""
+    if checkpoint is None:
+        return "stopped; runner.checkpoint_interval_s is 0, so nothing was saved, and the same command starts anew"
+    if not checkpoint.path.exists():
+        return "stopped before the first checkpoint; the same command starts anew"
+    again = "the same command goes on" if checkpoint.resumes else "the same command without --no-resume goes on"
+    return f"stopped; {again} from {checkpoint.path}"
 
 
 def _heading(validated: bool) -> str:

@@ -19,7 +19,8 @@ from rich.text import Text
 from mind.choice.comparison import DEFAULT_METRIC, percent, plain
 from mind.choice.search import Running, Search, open_search
 from mind.choice.study import Outcome, Study, best_of
-from mind.command import ConfigFile, Overrides, Version, run
+from mind.command import ConfigFile, DataDir, Overrides, Version, run
+from mind.config import data_overrides
 from mind.errors import ConfigError
 
 TOP = 10
@@ -36,6 +37,7 @@ console = Console(highlight=False, markup=False)
 @app.command(epilog=EPILOG)
 def main(
     config: ConfigFile,
+    data: DataDir = None,
     space: Annotated[
         list[str] | None,
         typer.Option(
@@ -60,7 +62,7 @@ def main(
     Models go to trials/ under runner.model_save_path, where no build takes the newest from. The test users are never
     read. The same command goes on with a search that was stopped or killed.
     """
-    opened = open_search(config, override or [], space or [], metric, study, jobs, prune)
+    opened = open_search(config, data_overrides(data) + (override or []), space or [], metric, study, jobs, prune)
     found, file = opened.study, opened.file
     _say_resumed(found, file, trials)
     try:

@@ -23,7 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 from clients import RecallClient
+from mind.command import print_anywhere
 from mind.data.paddlerec import read_eval
+from mind.milvus.errors import FileInUseError
+from mind.milvus.lite import lite_failure
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
 
@@ -82,6 +85,7 @@ def main(
     ] = None,
 ) -> None:
     """Real data, train, index, serve, evaluate, call: MIND on MovieLens-100K in a few minutes."""
+    print_anywhere()
     os.chdir(ROOT)
     directory.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -97,6 +101,7 @@ def main(
 
 def _demo(paths: Paths, override: list[str]) -> None:
     started = time.monotonic()
+    _check_not_held(paths.milvus)
     model_path = f"runner.model_save_path={paths.artifacts}"
     overrides = [word for key in [model_path, *override] for word in ("-o", key)]
     _heading(1, "Real people's histories: MovieLens-100K, split by users 8:1:1")
@@ -126,6 +131,15 @@ def _demo(paths: Paths, override: list[str]) -> None:
         _heading(7, "Stop")
     console.print(f"everything the demo started has been stopped; it took {time.monotonic() - started:.0f} s")
     _next_steps(paths)
+
+
+def _check_not_held(file: Path) -> None:
+    """Find out before anything is trained whether the index can be written: one process at a time holds such a file."""
+    if file.exists() and isinstance(lite_failure(str(file)), FileInUseError):
+        raise StepError(
+            f"{file}: another process holds this Milvus Lite file, perhaps the server of an earlier demo; stop it, or "
+            "run `.venv/bin/python -m tests.demo --directory build/other`"
+        )
 
 
 def _heading(number: int, text: str) -> None:

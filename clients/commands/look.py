@@ -9,6 +9,8 @@ import typer
 from clients.command import with_client
 from clients.commands.answer import Format, FormatOption, show
 from clients.commands.question import Filter
+from clients.errors import RecallError
+from clients.plain import to_plain
 from clients.sync_client import RecallClient
 from clients.tables import info_view
 
@@ -30,9 +32,17 @@ def count(
 @app.command(epilog="Example: recall-client info --server recall:50051 --format json")
 @with_client
 def info(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # noqa: A002
-    """What is being served and which limits hold."""
+    """What is being served, the items that are there now, and which limits hold."""
     response = client.get_server_info()
-    show(format, response, info_view(response))
+    try:
+        counted: int | str = client.count_items().count
+    except RecallError as error:  # such as Milvus being away, while the server still tells what it serves
+        counted = error.message
+    if format is Format.JSON:
+        found = counted if isinstance(counted, int) else None
+        typer.echo(json.dumps(to_plain(response) | {"counted_items": found}, indent=2))
+    else:
+        show(format, response, info_view(response, counted))
 
 
 @app.command(epilog="Example: recall-client health --wait 60")

@@ -39,7 +39,8 @@ ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Leave o
 Exclude = Annotated[str, typer.Option(metavar="ID,ID,...", help="Ids that must not come back.")]
 MergeOption = Annotated[Merge, typer.Option("--merge", help="Best score first, or the interests take turns.")]
 Titles = Annotated[
-    Path | None, file_option("--titles", help="CSV file of item_id,title rows, to show titles in tables.")
+    Path | None,
+    file_option("--titles", help="CSV or Parquet file with columns item_id and title, to show titles in tables."),
 ]
 
 

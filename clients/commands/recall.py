@@ -33,9 +33,11 @@ from clients.commands.question import (
 )
 from clients.core import RecallResult
 from clients.plain import to_plain
+from clients.requests import MAX_HISTORY
 from clients.sync_client import RecallClient
 from clients.tables import candidates_view, explain_view, origin_line, status_words
-from clients.user_files import FileError, read_titles, read_users
+from clients.titles import read_titles
+from clients.user_files import FileError, read_users
 from protos.recall.v1 import recall_pb2
 
 app = typer.Typer()
@@ -84,8 +86,9 @@ def recall(
         merge_strategy=merge_strategy_of(merge),
     )
     if input is not None:
+        max_history = client.get_server_info().limits.max_history or MAX_HISTORY
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
-            _recall_file(lambda users: ask(users, exclude_item_ids=[excluded] * len(users)), input, lines)
+            _recall_file(ask, input, lines, excluded, max_history)
         return
     result = ask([user_id or parse_ids(hist_item or "", "--hist-item")], exclude_item_ids=[excluded])
     response = recall_pb2.RecallResponse(
@@ -124,17 +127,33 @@ def explain(
     show(format, response, view, origin_line(response))
 
 
-def _recall_file(ask: Callable[[list[list[int]]], RecallResult], path: Path, output: TextIO) -> None:
-    """Writes a JSON line for every user of the file; progress and summary go to standard error."""
+def _recall_file(
+    ask: Callable[[list[recall_pb2.User]], RecallResult],
+    path: Path,
+    output: TextIO,
+    excluded: list[int],
+    max_history: int,
+) -> None:
+    """Writes a JSON line for every user of the file; progress and summary go to standard error.
+
+    Args:
+        ask: for the candidates of some users.
+        path: of the file.
+        output: where the lines go.
+        excluded: ids that must not come back, for every user.
+        max_history: ids of a history that the server accepts; of longer ones the newest are sent.
+    """
     console = Console(stderr=True, highlight=False)
     statuses: Counter[str] = Counter()
     model_versions: dict[str, None] = {}
-    started = time.monotonic()
+    started, cut = time.monotonic(), 0
     progress = Progress(console=console, transient=True)
     with progress, progress.open(path, "rb", description=path.name) as lines:
         users = read_users(lines, str(path))
         while batch := list(itertools.islice(users, _USERS_PER_CALL)):
-            result = ask([hist_item for _, hist_item in batch])
+            cut += sum(len(hist_item) > max_history for _, hist_item in batch)
+            asked = [recall_pb2.User(hist_item=ids[-max_history:], exclude_item_ids=excluded) for _, ids in batch]
+            result = ask(asked)
             # One each, unless a release happened within the batch: then nobody knows which users it parted.
             release = {"model_version": ", ".join(result.model_versions), "collection": ", ".join(result.collections)}
             for (user_id, _), candidates in zip(batch, result.results, strict=True):
@@ -147,6 +166,8 @@ def _recall_file(ask: Callable[[list[list[int]]], RecallResult], path: Path, out
     elapsed_s = time.monotonic() - started
     parts = ", ".join(f"{number:,} {words}" for words, number in statuses.most_common())
     console.print(f"{total:,} users in {elapsed_s:.1f} s ({total / elapsed_s:,.0f} users/s): {parts}")
+    if cut:
+        console.print(f"{cut:,} histories are longer than {max_history:,} items, of which the newest were sent")
     console.print(f"model {', '.join(model_versions)}")
     if len(model_versions) > 1:
         console.print("a release happened meanwhile: scores of different users do not compare", style="yellow")
@@ -154,4 +175,4 @@ def _recall_file(ask: Callable[[list[list[int]]], RecallResult], path: Path, out
 
 def _output_fields(candidates: recall_pb2.UserCandidates) -> dict[str, Any]:
     plain = to_plain(candidates)
-    return {name: plain[name] for name in ("item_ids", "scores", "interest", "status", "fallback")}
+    return {name: plain[name] for name in ("item_ids", "scores", "interest", "status", "detail", "fallback")}

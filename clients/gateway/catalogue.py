@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from clients.gateway.settings import Settings
-from clients.user_files import FileError, read_titles, read_users
+from clients.titles import read_titles
+from clients.user_files import FileError, read_users
 
 MAX_USERS = 200
 """Maximum number of example users."""

@@ -63,7 +63,7 @@ class Settings(Connection):
     body_timeout_s: float = Field(default=30, gt=0)
     """Seconds within which the body of a request must come."""
     titles: FilePath | None = None
-    """CSV file with rows item_id,title. The explorer shows the titles and searches them."""
+    """CSV or Parquet file with the columns item_id and title. The explorer shows the titles and searches them."""
     users: FilePath | None = None
     """File of example users for the explorer, from mind.prepare or JSON lines. The first 200 users are offered."""
     map: Annotated[tuple[FilePath, ...], BeforeValidator(_paths)] = ()

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mind.data.tables import read_table
 from mind.errors import DataError
 from mind.sequences import EvalCases, Int64
+
+PERSONAL = ("", "UNSPECIFIED", "OK")
+"""The statuses of a personal list; "" where the file names none, for then all lists count as personal."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +36,14 @@ class Candidates:
     """[U, top_n] int64, -1 where a list is shorter."""
     served: Served | None
     """None if the lists were not asked of a service."""
+    status: npt.NDArray[np.str_]
+    """[U]: what the service said of each user, such as OK or EMPTY_HISTORY; "" where the file does not tell it."""
+    detail: npt.NDArray[np.str_]
+    """[U]: why, in the words of the service; "" where the file does not tell it."""
+
+    def take(self, users: Int64) -> "Candidates":
+        """The lists of some of the users, in the order of their positions `users`, [V] int64."""
+        return Candidates(self.ranked[users], self.served, self.status[users], self.detail[users])
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,8 @@ class _Row:
     user_id: int
     item_ids: list[int]
     served: Served | None
+    status: str
+    detail: str
 
 
 def read_candidates(file: Path, cases: EvalCases, top_n: int, items: int) -> Candidates:
@@ -59,16 +73,19 @@ def read_candidates(file: Path, cases: EvalCases, top_n: int, items: int) -> Can
     """
     rows = list(_parquet_rows(file, top_n) if file.suffix == ".parquet" else _json_rows(file, top_n))
     served = _release(file, rows)
-    longest = max((len(row.item_ids) for row in rows), default=0)
-    if served and longest < min(top_n, items):
+    longest = max((len(row.item_ids) for row in rows if row.status in PERSONAL), default=None)
+    if served and longest is not None and longest < min(top_n, items):
         raise DataError(
             f"{file}: its longest list has {longest} items, -top_n is {top_n}: "
             "ask for more with recall-client's --top-k, or give a smaller -top_n"
         )
+    rows = _of_users(file, rows, cases.history.user_id.tolist())
     ranked = np.full((len(cases), top_n), -1, np.int64)
-    for number, row in enumerate(_of_users(file, rows, cases.history.user_id.tolist())):
+    for number, row in enumerate(rows):
         ranked[number, : len(row.item_ids)] = row.item_ids
-    return Candidates(ranked, served)
+    return Candidates(
+        ranked, served, np.array([row.status for row in rows], str), np.array([row.detail for row in rows], str)
+    )
 
 
 def _json_rows(file: Path, top_n: int) -> list[_Row]:
@@ -89,7 +106,7 @@ def _parquet_rows(file: Path, top_n: int) -> list[_Row]:
     for name in ("user_id", "item_ids"):
         if name not in table.column_names:
             raise DataError(f"{file}: no column {name!r}; there are: {', '.join(table.column_names)}")
-    known = [name for name in ("user_id", "item_ids", "model_version") if name in table.column_names]
+    known = [name for name in ("user_id", "item_ids", "status", "model_version") if name in table.column_names]
     number, rows = 0, []
     try:
         for record in table.select(known).to_pylist():
@@ -106,7 +123,8 @@ def _row(record: dict[str, Any], top_n: int) -> _Row:
         raise ValueError("item_ids has repeats")
     model_version = record.get("model_version")
     served = Served(str(model_version), str(record.get("collection", ""))) if model_version else None
-    return _Row(int(record["user_id"]), item_ids, served)
+    status = str(record.get("status") or "").removeprefix("USER_STATUS_")
+    return _Row(int(record["user_id"]), item_ids, served, status, str(record.get("detail") or ""))
 
 
 def _release(file: Path, rows: list[_Row]) -> Served | None:

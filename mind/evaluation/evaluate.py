@@ -36,8 +36,10 @@ class Lists:
     """[U, K, D] float32, the interest vectors that `EXACT` was searched with."""
     served: dict[str, Served] = field(default_factory=dict)
     """The lists that a service gave, by name, and the release that gave them."""
+    left_out: int = 0
+    """The number of test users that are in none of the lists."""
     notes: list[str] = field(default_factory=list)
-    """Sentences about what the lists were made from, where that is not what a reader would expect."""
+    """Sentences about whom the lists are for and what they were made from, where a reader would expect otherwise."""
 
 
 @dataclass(frozen=True)
@@ -86,14 +88,15 @@ class Evaluation:
     created_at: str
     """When the model was written."""
     users: int
+    """The number of test users that are compared, the same ones in every row."""
+    left_out: int
+    """The number of test users that are not; the notes say why."""
     items: int
     """The number of items in the catalogue, which are those that the model knows."""
     targets: int
     """The number of different (user, item) pairs that are to be found."""
     unknown_targets: int
     """The number of these pairs whose item is not in the training data: no method here can find them."""
-    users_without_history: int
-    """The number of users of whose history the model knows no item."""
     cutoffs: tuple[int, ...]
     metrics: dict[str, dict[str, float]]
     baselines: tuple[str, ...]
@@ -119,7 +122,7 @@ class Evaluation:
     served: dict[str, Served]
     """The lists that a service gave, by name, and the release that gave them."""
     agreement: dict[str, Agreement]
-    """How far each served list is `EXACT`, for users with a known history; empty if nobody has one."""
+    """How far each served list is `EXACT`."""
     examples: list[Example]
 
 
@@ -161,10 +164,10 @@ def evaluate(
         model_version=model.model_version,
         created_at=model.created_at,
         users=len(cases),
+        left_out=lists.left_out,
         items=len(vocabulary),
         targets=len(wanted_rows),
         unknown_targets=int((wanted_rows == 0).sum()),
-        users_without_history=int((~lists.interest_vectors.any(axis=(1, 2))).sum()),
         cutoffs=cutoffs,
         metrics={name: found.curves.at(cutoffs) for name, found in measured.items()},
         baselines=lists.baselines,
@@ -193,14 +196,8 @@ def evaluate(
 
 
 def agreements(model: Artifact, lists: Lists, cutoffs: tuple[int, ...]) -> dict[str, Agreement]:
-    """How far each served list is `EXACT`, for users with a known history; empty if nobody has one.
-
-    Without a known history exact search has no vector to search with, and the service gives the popular list.
-    """
-    active = lists.interest_vectors.any(axis=(1, 2))
-    if not active.any():
-        return {}
-    rows = {name: model.vocabulary.item_index(lists.ranked[name][active]) for name in (EXACT, *lists.served)}
+    """How far each served list is `EXACT`."""
+    rows = {name: model.vocabulary.item_index(lists.ranked[name]) for name in (EXACT, *lists.served)}
     return {name: analysis.agreement(rows[EXACT], rows[name], cutoffs) for name in lists.served}
 
 

@@ -4,16 +4,15 @@ Knows nothing of the command line.
 """
 
 from enum import StrEnum
-from pathlib import Path
 
 import numpy as np
 
 from mind.artifact import Artifact, Float32
 from mind.config import Config
-from mind.data.paddlerec import digests, read_train
+from mind.data.paddlerec import read_train
 from mind.encoder import Encoder, NumpyEncoder, check_golden
 from mind.evaluation import baselines
-from mind.evaluation.candidates import Candidates
+from mind.evaluation.compared import Compared
 from mind.evaluation.evaluate import EXACT, Lists, OnStep
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases, Int64
@@ -30,8 +29,7 @@ def make_lists(
     settings: Config,
     model: Artifact,
     encoder: EncoderName,
-    given: dict[Path, Candidates],
-    cases: EvalCases,
+    users: Compared,
     top_n: int,
     on_step: OnStep,
 ) -> Lists:
@@ -41,21 +39,22 @@ def make_lists(
         settings: names the training data, which the baselines count.
         model: whose interests are searched with, and whose item popularity ranks the most popular items.
         encoder: what encodes the histories.
-        given: lists that were made elsewhere, by file; the file's name without its ending becomes the list's.
-        cases: the test users.
+        users: the test users that are compared, and the lists that were made elsewhere for them; the name of a file
+            without its ending becomes the list's.
         top_n: items of a list.
         on_step: told of progress.
     """
+    cases = users.cases
     ranked, notes = _baselines(settings, model, cases, top_n, on_step)
     baselines = tuple(ranked)
     vectors, ranked[EXACT] = _exact(settings, model, encoder, cases, top_n, on_step)
     served = {}
-    for file, candidates in given.items():
+    for file, candidates in users.given.items():
         name = file.stem if file.stem not in ranked else str(file)
         ranked[name] = candidates.ranked
         if candidates.served:
             served[name] = candidates.served
-    return Lists(ranked, baselines, vectors, served, notes)
+    return Lists(ranked, baselines, vectors, served, users.left_out, users.notes + notes)
 
 
 def _baselines(
@@ -99,17 +98,3 @@ def _exact(
         rows[some] = nearest_items(vectors[some], model.weights.item_embedding, top_n, batch)
     on_step(EXACT, users, users)
     return vectors, item_ids(model.vocabulary, rows)
-
-
-def other_training_data(model: Artifact, train_data_dir: Path) -> str | None:
-    """A warning if the files in a directory are not those that the model was trained with; None if it names none."""
-    trained = model.data.get("files", {})
-    found = digests(train_data_dir) if trained else {}
-    others = [name for name in sorted(found | trained) if found.get(name) != trained.get(name)]
-    if not others:
-        return None
-    named = ", ".join(others[:3]) + (f" and {len(others) - 3:,} files more" if len(others) > 3 else "")
-    return (
-        f"{train_data_dir}: model {model.model_version} was trained with another {named}. If users were split anew, it "
-        "may have been trained on test users."
-    )

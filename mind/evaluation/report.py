@@ -8,8 +8,6 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from mind.data.columns import strict_ids
-from mind.data.tables import read_columns
 from mind.evaluation import figures, metrics
 from mind.evaluation.analysis import TOP_SHARE
 from mind.evaluation.evaluate import EXACT, SHOWN_ITEMS, Evaluation
@@ -41,18 +39,6 @@ class Section:
     table: Table | None = None
     legend: list[tuple[Style, str]] = field(default_factory=list)
     note: str = ""
-
-
-def read_titles(path: Path) -> dict[int, str]:
-    """Read titles by item id from the columns item_id and title of a CSV or Parquet file; empty ones are left out.
-
-    Raises:
-        DataError: the file or a column is missing, a line is malformed, or an id is no integer of 64 bits.
-    """
-    columns = read_columns(path, ["item_id", "title"])
-    item_id = strict_ids(path, columns, "item_id")
-    titles = columns.table.column("title").to_pylist()
-    return {item: str(title) for item, title in zip(item_id.tolist(), titles, strict=True) if title is not None}
 
 
 def render(evaluation: Evaluation, titles: dict[int, str]) -> str:

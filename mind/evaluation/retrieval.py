@@ -5,7 +5,7 @@ import numpy as np
 from mind.artifact import Float32
 from mind.encoder import Encoder
 from mind.sequences import Int64, Sequences
-from mind.vocabulary import Vocabulary
+from mind.vocabulary import Mask, Vocabulary
 
 
 def encode_histories(
@@ -17,6 +17,13 @@ def encode_histories(
     return np.concatenate(
         [encoder.encode(hist_index[i : i + batch_size], seq_len[i : i + batch_size]) for i in batches]
     )
+
+
+def knows(vocabulary: Vocabulary, histories: Sequences) -> Mask:
+    """Tell which histories have an item that the model knows: [U] bool. The others give nothing to search with."""
+    owner = np.repeat(np.arange(len(histories)), histories.lengths)
+    known: Mask = np.bincount(owner[vocabulary.item_index(histories.item_id) > 0], minlength=len(histories)) > 0
+    return known
 
 
 def nearest_items(interest_vectors: Float32, item_embedding: Float32, top_n: int, batch_size: int = 256) -> Int64:

@@ -24,7 +24,7 @@ class Checkpoint:
     def __init__(self, directory: Path, run: str, resume: bool = True) -> None:
         """`run` identifies configuration and data: another run has another file. Without `resume` nothing is loaded."""
         self.path = directory / f"checkpoint-{run}.npz"
-        self._resume = resume
+        self.resumes = resume
 
     def save(self, arrays: Arrays, progress: dict[str, Any]) -> None:
         """Save arrays and progress in place of what was saved before, one array after the other to save memory.
@@ -48,7 +48,7 @@ class Checkpoint:
         Raises:
             ArtifactError: the file is damaged.
         """
-        if not self._resume:
+        if not self.resumes:
             return None
         try:
             with np.load(self.path, allow_pickle=False) as file:

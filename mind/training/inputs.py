@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mind.config import Config, Effect, runner_keys
@@ -36,12 +37,29 @@ def read_inputs(settings: Config) -> Inputs:
     fingerprint: dict[str, Any] = {"files": digests(runner.train_data_dir)}
     if runner.valid_data_dir:
         fingerprint["valid"] = digests(runner.valid_data_dir)
+    if test := _beside(runner.train_data_dir, "test"):
+        fingerprint["test"] = digests(test)
     if named:
         # Another column of ids makes other features of the same file.
         ids = "" if runner.item_features_id == "item_id" else f", ids in {runner.item_features_id}"
         fingerprint["item_features"] = {name + ids: digest for name, digest in digests(named).items()}
     fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
     return Inputs(sequences, valid, features, fingerprint)
+
+
+def valid_elsewhere(settings: Config) -> str | None:
+    """A warning if validation data lie beside the training data and others are used."""
+    valid, beside = settings.runner.valid_data_dir, _beside(settings.runner.train_data_dir, "valid")
+    if valid is None or beside is None or valid.absolute() == beside.absolute() or digests(valid) == digests(beside):
+        return None
+    return f"runner.valid_data_dir is {valid}, though {beside} lies beside the training data; --data names both"
+
+
+def _beside(train_data_dir: Path, part: str) -> Path | None:
+    """Another part of the directory that `mind.prepare` wrote; None if there is none with files."""
+    directory = train_data_dir.parent / part
+    there = train_data_dir.name == "train" and directory.is_dir() and any(directory.iterdir())
+    return directory if there else None
 
 
 def checkpoint_of(settings: Config, inputs: Inputs, resume: bool = True) -> Checkpoint | None:

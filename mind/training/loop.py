@@ -17,7 +17,7 @@ from mind.data.features import FeatureTable
 from mind.errors import ArtifactError, ConfigError, DataError
 from mind.evaluation import metrics
 from mind.evaluation.metrics import CUTOFFS, SELECTED_BY
-from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
+from mind.evaluation.retrieval import encode_histories, item_ids, knows, nearest_items
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
@@ -30,7 +30,8 @@ from mind.vocabulary import Vocabulary
 
 GOLDEN_HISTORIES = 32
 
-OnStep = Callable[[int, int, int, float], None]
+OnStep = Callable[[int, int, int, float | None], None]
+"""A function that is told the epoch, the steps done, those of an epoch and the mean loss, None before there is one."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Trained:
     epochs: list[Epoch]
     best: Epoch
     """The epoch whose weights these are."""
+    valid_users: int
+    """The number of held-out users that the metrics are means over."""
 
 
 def train(
@@ -73,8 +76,9 @@ def train(
     Args:
         config: sizes, seed, epochs, patience.
         sequences: the training users.
-        valid: held-out users that choose the best epoch by `SELECTED_BY`; None keeps the last epoch.
-        on_step: called every `print_interval` steps with epoch, step, steps of an epoch and the mean loss since then.
+        valid: held-out users that choose the best epoch by `SELECTED_BY`, those that have a history which the model
+            knows; None keeps the last epoch.
+        on_step: called when an epoch begins or is taken up, and every `print_interval` steps with the mean loss since.
         on_epoch: called after every epoch, also for those that a checkpoint brings along.
         features: of the items; those that no training user had become items of the model too.
         checkpoint: where to go on from, and where to note how far training has come. It stays until the caller, who
@@ -82,12 +86,14 @@ def train(
         ranks: this process among those that train together; found out if None.
 
     Raises:
-        DataError: nothing to predict, or `item_count` disagrees with the data.
+        DataError: nothing to predict, `item_count` disagrees with the data, or no held-out user has a history that
+            the model knows.
         ConfigError: a GPU is asked for and there is none, or the loss is no longer finite.
         ArtifactError: the checkpoint is damaged or cannot be written.
     """
     with paddle.utils.unique_name.guard():  # the optimizer's state goes by names, which must not depend on the past
         run = _Run(config, sequences, features, ranks or Ranks.join(config.runner.use_gpu))
+        valid = _known(valid, run.vocabulary) if valid else None
         if checkpoint:
             run.restore(checkpoint)
         for epoch in run.epochs:
@@ -100,7 +106,7 @@ def train(
                 checkpoint.save(*run.state())
             on_epoch(epoch)
     assert run.best is not None  # noqa: S101 - epochs is at least 1
-    return Trained(run.best, run.epochs, run.best_epoch)
+    return Trained(run.best, run.epochs, run.best_epoch, len(valid) if valid else 0)
 
 
 @dataclass
@@ -172,6 +178,7 @@ class _Run:
         """Do the steps of the epoch that are left; return its mean loss and the speed in examples per second."""
         number, steps, now = len(self.epochs) + 1, self.sampler.steps, self.now
         self.network.train()
+        on_step(number, now.step, steps, None)
         losses: list[paddle.Tensor] = []
         for batch in self.sampler.epoch(number, now.step, self.ranks.rank):
             losses.append(self._step(batch, number))
@@ -297,6 +304,17 @@ def _vocabulary(sequences: Sequences, features: FeatureTable | None) -> tuple[Vo
     popularity = np.zeros(len(vocabulary), np.int64)
     popularity[vocabulary.item_index(item_id) - 1] = counts
     return vocabulary, popularity
+
+
+def _known(valid: EvalCases, vocabulary: Vocabulary) -> EvalCases:
+    """The held-out users for whom there is something to search with, as an evaluation compares them."""
+    known = valid.take(np.flatnonzero(knows(vocabulary, valid.history)))
+    if not len(known):
+        raise DataError(
+            f"none of {len(valid):,} validation users has an item of the training data in the history: "
+            "runner.valid_data_dir is of other data than runner.train_data_dir"
+        )
+    return known
 
 
 def _take(arrays: Arrays, prefix: str) -> Arrays:

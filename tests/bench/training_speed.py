@@ -330,8 +330,10 @@ def _time_epoch(file: Path, share: float, report: Path) -> None:
     stamps: list[tuple[int, float, float]] = []
     wanted = 0
 
-    def on_step(_: int, step: int, steps: int, loss: float) -> None:
+    def on_step(_: int, step: int, steps: int, loss: float | None) -> None:
         nonlocal wanted
+        if loss is None:  # no step was done yet
+            return
         wanted = steps
         stamps.append((step, time.perf_counter(), time.process_time()))
         if step >= share * steps and step < steps:

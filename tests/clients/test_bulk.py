@@ -255,12 +255,12 @@ def test_requests_keep_the_limits_of_the_server(bulk, servicer, files, options, 
 
 
 @pytest.mark.parametrize("servicer", [Limited(max_history=4, max_exclude=2)])
-def test_a_boundless_history_is_cut_where_it_still_breaks_the_limit(bulk, servicer, files):
+def test_a_history_is_cut_to_the_limit_and_exclusions_where_they_still_break_it(bulk, servicer, files):
     lists = pa.array([list(range(1, 100)), [1, 2, 3, 4]], pa.list_(pa.int64()))
     pq.write_table(pa.table({"user_id": [1, 2], "hist_item": lists, "exclude_item_ids": lists}), files[0])
     assert bulk().exit_code == 0
     users = servicer.calls["Recall"][0][0].users
-    assert [list(user.hist_item) for user in users] == [[95, 96, 97, 98, 99], [1, 2, 3, 4]]
+    assert [list(user.hist_item) for user in users] == [[96, 97, 98, 99], [1, 2, 3, 4]]
     assert [len(user.exclude_item_ids) for user in users] == [3, 3]
 
 

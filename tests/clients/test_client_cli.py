@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clients.cli import app
+from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.canned_recall import CannedRecall, running
 
@@ -89,6 +90,7 @@ def test_a_file_of_users_becomes_json_lines(run, servicer, tmp_path):
         "scores": [1, 0.9],
         "interest": [0, 1],
         "status": "USER_STATUS_OK",
+        "detail": "",
         "fallback": False,
         "model_version": "aa11",
         "collection": "items_aa11",
@@ -138,6 +140,28 @@ def test_the_small_commands(run, arguments, text, field):
     assert result.exit_code == 0
     assert text in result.output
     assert json.loads(run(*arguments, "--format", "json").stdout)[field[0]] == field[1]
+
+
+def test_info_counts_what_is_there(run, servicer, monkeypatch):
+    info = recall_pb2.GetServerInfoResponse(collection="items_ab12", item_count=3707, metric="IP")
+    monkeypatch.setattr("tests.canned_recall.INFO", info)
+    assert "items_ab12, 3,706 items (3,707 when it was built), metric IP" in run("info").output
+    found = json.loads(run("info", "--format", "json").stdout)
+    assert (found["item_count"], found["counted_items"]) == (3707, 3706)
+
+
+def test_info_tells_the_rest_when_items_cannot_be_counted():
+    class Away(CannedRecall):
+        def CountItems(self, request, context):  # noqa: N802
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "the collection is gone")
+
+    with running(Away()) as target:
+        env = {"RECALL_SERVER": target, "COLUMNS": "150", "NO_COLOR": "1", "TERM": "dumb"}
+        result = CliRunner().invoke(app, ["info"], env=env)
+        found = json.loads(CliRunner().invoke(app, ["info", "--format", "json"], env=env).stdout)
+    assert result.exit_code == 0
+    assert "items cannot be counted now: the collection is gone (3,706 when it was built), metric IP" in result.output
+    assert (found["item_count"], found["counted_items"]) == (3706, None)
 
 
 def test_dropping_asks_first(run, servicer):
@@ -215,11 +239,24 @@ def test_an_empty_file_is_a_mistake(run, tmp_path):
     assert "users.txt has no users" in result.stderr
 
 
+def test_a_file_of_long_histories_is_cut_to_what_the_server_accepts(run, servicer, tmp_path, monkeypatch):
+    info = recall_pb2.GetServerInfoResponse(limits=recall_pb2.Limits(max_history=20_000))
+    monkeypatch.setattr("tests.canned_recall.INFO", info)
+    users = tmp_path / "users.jsonl"
+    users.write_text("".join(json.dumps({"user_id": n, "hist_item": list(range(n))}) + "\n" for n in (3, 20_005)))
+    result = run("recall", "--input", str(users), "--output", str(tmp_path / "out.jsonl"), "--exclude", "5")
+    assert result.exit_code == 0
+    short, long = servicer.calls["Recall"][0][0].users
+    assert (list(short.hist_item), list(long.hist_item)) == ([0, 1, 2], list(range(5, 20_005)))
+    assert list(short.exclude_item_ids) == list(long.exclude_item_ids) == [5]
+    assert "1 histories are longer than 20,000 items, of which the newest were sent" in " ".join(result.stderr.split())
+
+
 def test_a_bad_title_is_named(run, titles):
     titles.write_text(titles.read_text() + "x,Ran\n")
     result = run("recall", "--hist-item", "43", "--titles", str(titles))
     assert result.exit_code == 1
-    assert "items.csv:4: must be item_id,title; is 'x,Ran'" in result.stderr
+    assert "items.csv: line 4: item_id is 'x', not an integer of 64 bits" in result.stderr
 
 
 def test_the_client_needs_no_extras_and_the_command_line_says_which():

@@ -132,6 +132,19 @@ def test_errors_name_the_field_in_other_calls_too():
             call()
 
 
+def test_of_a_history_beyond_the_limit_the_newest_ids_are_sent():
+    long, ready = list(range(12)), recall_pb2.User(hist_item=range(12))
+    client = RecallClient(max_history=5)
+    [request] = split(client, [long, [1, 2], ready], 10)
+    assert [list(user.hist_item) for user in request.users] == [long[-5:], [1, 2], long]
+    assert list(client._explain_request(long, 10, "", False, long, "best_score").user.hist_item) == long[-5:]
+    updates = client._upsert_request({"ann": long}, {"bob": long}).users
+    assert (list(updates[0].hist_item), list(updates[1].append_item_ids)) == (long[-5:], long[-5:])
+    assert list(client._similar_request([long], 10).users[0].hist_item) == long[-5:]
+    [request] = split(RecallClient(), [range(13_000)], 10)
+    assert list(request.users[0].hist_item) == list(range(3_000, 13_000)), "what a server of default limits accepts"
+
+
 def test_integers_of_numpy_are_item_ids(client):
     np = pytest.importorskip("numpy")
     [request] = split(client, [np.array([1, 2]), [np.int64(3)], np.zeros(0, np.int32)], 10)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from milvus_lite import MilvusLite
 
 from tests import ROOT
 
@@ -57,6 +58,19 @@ def test_it_shows_the_whole_path_twice(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "map.json").read_text())["item_ids"]) > 1600
     lines = (tmp_path / "MIND, served.jsonl").read_text().splitlines()
     assert len(lines) == 95 and len(json.loads(lines[0])["item_ids"]) == 50
+
+
+def test_a_held_index_is_found_before_anything_is_trained(tmp_path: Path) -> None:
+    held = MilvusLite(str(tmp_path / "milvus.db"))
+    try:
+        output, _ = (demo := start(tmp_path)).communicate(timeout=60)
+    finally:
+        held.close()
+    assert demo.returncode == 1
+    assert f"the demo stopped: {tmp_path}/milvus.db: another process holds this Milvus Lite file" in " ".join(
+        output.split()
+    )
+    assert "mind.prepare" not in output and not (tmp_path / "artifacts").exists()
 
 
 @pytest.mark.parametrize("step", ["mind.prepare", "epoch", "indexer build", "serving model"])

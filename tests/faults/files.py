@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clients.bulk_input import open_histories
-from clients.user_files import FileError, read_titles, read_users
+from clients.titles import read_titles
+from clients.user_files import FileError, read_users
 from indexer.errors import IndexerError
 from indexer.items.attributes import read_attributes
 from indexer.tuning.index_file import read_index

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -138,11 +139,11 @@ def test_everything_at_once(data: Data, tmp_path: Path) -> None:
         curves, at = numbers["curves"][name], numbers["metrics"][name]
         assert len(curves["recall"]) == CANDIDATES and curves["ndcg"][2] == at["ndcg@3"]
         buckets = zip(numbers["length_recall"][name], numbers["length_buckets"], strict=True)
-        assert sum(one["mean"] * bucket["users"] for one, bucket in buckets) / 30 == pytest.approx(curves["recall"][-1])
+        assert sum(one["mean"] * bucket["users"] for one, bucket in buckets) / 28 == pytest.approx(curves["recall"][-1])
     assert numbers["agreement"] == {"MIND, served": {"found": {"3": 1, str(CANDIDATES): 1}, "identical": 1}}
     release = {"model_version": data.artifact.name, "collection": f"items_{data.artifact.name}"}
     assert numbers["served"] == {"MIND, served": release}
-    assert numbers["users"] == 30 and numbers["users_without_history"] == 2 and numbers["interests"]["users"] == 28
+    assert numbers["users"] == numbers["interests"]["users"] == 28 and numbers["left_out"] == 2
     assert "examples" not in numbers
 
     page = html.read_text()
@@ -286,19 +287,33 @@ def test_a_release_meanwhile_is_an_error(data: Data, tmp_path: Path) -> None:
         read_candidates(served, EvalCases(sequences([1]), sequences([2])), 5, 100)
 
 
-def test_a_model_of_other_training_data_is_told_apart(data: Data, tmp_path: Path) -> None:
-    trained = {"files": digests(data.directory / "train")}
-    mine = Data(data.directory, make_artifact(tmp_path / "mine", data=trained))
-    done = mine.infer("-top_n", "5")
+def test_other_data_than_the_model_was_made_with_are_refused(data: Data, tmp_path: Path) -> None:
+    own = {"files": digests(data.directory / "train"), "test": digests(data.directory / "test")}
+    for part in ("train", "test"):  # the same data in another place
+        copytree(data.directory / part, tmp_path / "copy" / part)
+    done = Data(tmp_path / "copy", make_artifact(tmp_path / "mine", data=own)).infer("-top_n", "5")
     assert (done.returncode, done.stderr) == (0, "")
-    other = Data(
-        data.directory, make_artifact(tmp_path / "other", data={"files": {"train.txt": "00", "gone.txt": "11"}})
-    )
+
     html, figures = tmp_path / "report.html", tmp_path / "figures.json"
-    done = other.infer("-top_n", "5", "--html", str(html), "--json", str(figures))
-    says = f"{data.directory / 'train'}: model {other.artifact.name} was trained with another gone.txt, train.txt."
-    assert done.returncode == 0 and done.stderr.startswith(f"warning: {says}") and done.stderr.count("\n") == 1
-    assert says in html.read_text() and json.loads(figures.read_text())["notes"][0].startswith(says)
+    others = {"files": {"train.txt": "00", "gone.txt": "11"}}, own | {"test": {"test.txt": "00"}}
+    for number, recorded in enumerate(others):
+        other = Data(data.directory, make_artifact(tmp_path / f"other{number}", data=recorded))
+        says = [
+            f"{data.directory / 'train'}: model {other.artifact.name} was trained with another gone.txt, train.txt.",
+            f"{data.directory / 'test'}: beside the training data of model {other.artifact.name} lay another test.txt.",
+        ][number]
+        done = other.infer("-top_n", "5")
+        assert (done.returncode, done.stdout) == (1, "") and done.stderr.startswith(f"error: {says}")
+        assert "--data DIR, or give --other-data" in done.stderr and done.stderr.count("\n") == 1
+        done = other.infer("-top_n", "5", "--other-data", "--html", str(html), "--json", str(figures))
+        assert done.returncode == 0 and done.stderr.startswith(f"warning: {says}") and done.stderr.count("\n") == 1
+        assert says in html.read_text() and json.loads(figures.read_text())["notes"][0].startswith(says)
+
+
+def test_a_model_that_does_not_know_its_data_is_evaluated_with_a_warning(data: Data) -> None:
+    done = data.infer("-top_n", "5")
+    assert done.returncode == 0
+    assert done.stderr.startswith(f"warning: model {data.artifact.name} does not record what it was trained on")
 
 
 def test_pairs_of_some_users_only_are_said(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +321,7 @@ def test_pairs_of_some_users_only_are_said(data: Data, tmp_path: Path, monkeypat
     figures = tmp_path / "figures.json"
     done = CliRunner().invoke(app, [*data.options(), "-top_n", "5", "--json", str(figures)])
     assert done.exit_code == 0
-    (note,) = json.loads(figures.read_text())["notes"]
+    _, _, note = json.loads(figures.read_text())["notes"]
     assert re.match(r"Item co-occurrence and item-kNN count \d+ of 60 training users, drawn at random", note)
     assert note in " ".join(done.stdout.split())
 
@@ -315,3 +330,50 @@ def test_plots_are_loaded_for_a_report_alone() -> None:
     script = "import sys, mind.infer; print({'matplotlib', 'jinja2', 'paddle', 'grpc', 'pymilvus'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_every_row_is_over_the_same_users(data: Data, tmp_path: Path) -> None:
+    """Users without a known history have no list of their own: not by exact search, and not from a service."""
+    popular = list(range(1000, 1035, 7))
+    cases = read_eval(data.directory / "test")
+    wanted = [cases.target[user].tolist()[:1] for user in range(30)]
+    answers: list[dict[str, Any]] = [{"item_ids": wanted[user], "status": "OK"} for user in range(30)]
+    answers[0] = {"item_ids": popular, "status": "USER_STATUS_EMPTY_HISTORY"}
+    answers[1] = {"item_ids": popular, "status": "ALL_UNKNOWN"}
+    answers[7] = {"item_ids": [], "status": "INVALID", "detail": "hist_item has 13000 ids, the limit is 10000"}
+    file, figures, html = tmp_path / "mine.jsonl", tmp_path / "x.json", tmp_path / "x.html"
+    users = cases.history.user_id.tolist()
+    file.write_text("".join(json.dumps({"user_id": user} | answers[user]) + "\n" for user in users))
+    done = data.infer("-top_n", "5", "--candidates", str(file), "--json", str(figures), "--html", str(html))
+    assert done.returncode == 0, done.stderr
+    numbers = json.loads(figures.read_text())
+    assert (numbers["users"], numbers["left_out"]) == (27, 3)
+    assert "on 27 test users" in done.stdout
+    note = (
+        "Users in no row: 3 of 30; the model knows no item of the history of 2 (without any history: 1), "
+        "and a service gives them the popular list; mine.jsonl has no personal list for 1 "
+        "(1 INVALID: hist_item has 13000 ids, the limit is 10000)."
+    )
+    assert note in " ".join(done.stdout.split()) and note in html.read_text() and note in numbers["notes"]
+    assert numbers["metrics"]["mine"]["hit_rate@5"] == 1, "each of the 27 has one right candidate"
+    alone = tmp_path / "alone.json"
+    assert data.infer("-top_n", "5", "--json", str(alone)).returncode == 0
+    kept = [user for user in range(2, 30) if user != 7]
+    exact = NumpyEncoder(load_artifact(data.artifact).weights, load_artifact(data.artifact).hyper_parameters)
+    model = load_artifact(data.artifact)
+    own = cases.take(np.array(kept))
+    vectors = encode_histories(exact, model.vocabulary, own.history, model.hyper_parameters.maxlen, 64)
+    ranked = item_ids(model.vocabulary, nearest_items(vectors, model.weights.item_embedding, 5))
+    found = [len(set(ranked[n].tolist()) & set(own.target[n].tolist())) > 0 for n in range(27)]
+    assert numbers["metrics"]["MIND, exact search"]["hit_rate@5"] == pytest.approx(sum(found) / 27)
+    assert json.loads(alone.read_text())["users"] == 28, "without the file user 7 is compared"
+
+
+def test_a_file_without_any_list_of_its_own_is_no_row_of_zeros(data: Data, tmp_path: Path) -> None:
+    users = read_eval(data.directory / "test").history.user_id.tolist()
+    row = {"item_ids": [], "status": "INVALID", "detail": "hist_item has 13000 ids", "model_version": "ab12"}
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps({"user_id": user} | row) + "\n" for user in users))
+    done = data.infer("-top_n", "5", "--candidates", str(tmp_path / "mine.jsonl"))
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: none of 30 test users can be compared: the model knows no item of")
+    assert "mine.jsonl has no personal list for 28 (28 INVALID: hist_item has 13000 ids)" in done.stderr

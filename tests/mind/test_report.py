@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.candidates import Served
 from mind.evaluation.evaluate import EXACT, Evaluation, Lists, evaluate, measure
-from mind.evaluation.report import read_titles, render
+from mind.evaluation.report import render
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases
 from tests.artifacts import hyper_parameters_of, make_weights
@@ -137,10 +136,3 @@ def test_models_without_curves_service_or_several_interests() -> None:
 
 def test_many_interests(served: Evaluation) -> None:
     Page(render(evaluation(interests=10), {}))
-
-
-@pytest.mark.parametrize("name", ["titles.csv", "titles.tsv"])
-def test_titles(tmp_path: Path, name: str) -> None:
-    tab = "\t" if name.endswith("tsv") else ","
-    (tmp_path / name).write_text(f"year{tab}item_id:token{tab}title\n1990{tab}-7{tab}Seven\n1991{tab}8{tab}\n")
-    assert read_titles(tmp_path / name) == {-7: "Seven"}

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from mind.artifact import load_artifact
-from mind.data.paddlerec import write_eval, write_train
+from mind.data.paddlerec import digests, write_eval, write_train
 from mind.errors import ArtifactError
+from mind.sequences import EvalCases
 from mind.train import app
+from mind.training.loop import _Run
 from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.commands import run_here
@@ -46,11 +48,11 @@ def overrides(directory: Path, **changes: object) -> list[str]:
     return [word for key, value in keys.items() for word in ("-o", f"{key}={value}")]
 
 
-def write_data(directory: Path) -> Path:
+def write_data(directory: Path, seed: int = 1) -> Path:
     """Small data in PaddleRec's format, of users who click within groups of items; gives the directory."""
-    write_train(directory / "train" / "train.txt", sequences(*clustered(300, 1)))
-    write_eval(directory / "valid" / "valid.txt", held_out(40, 2))
-    write_eval(directory / "test" / "test.txt", held_out(40, 3))
+    write_train(directory / "train" / "train.txt", sequences(*clustered(300, seed)))
+    write_eval(directory / "valid" / "valid.txt", held_out(40, seed + 1))
+    write_eval(directory / "test" / "test.txt", held_out(40, seed + 2))
     return directory
 
 
@@ -89,6 +91,67 @@ def test_train_and_infer(data: Path, tmp_path: Path) -> None:
     paddle = tmp_path / "paddle.json"
     here("mind.infer", *overrides(data), "-top_n", "50", "--encoder", "paddle", "--json", str(paddle))
     assert json.loads(paddle.read_text())["metrics"]["MIND, exact search"] == metrics["MIND, exact search"]
+
+
+@pytest.mark.parametrize(
+    ("more", "saved", "says"),
+    [
+        ([], True, "stopped; the same command goes on from {path}"),
+        (["--no-resume"], True, "stopped; the same command without --no-resume goes on from {path}"),
+        ([], False, "stopped before the first checkpoint; the same command starts anew"),
+        (["-o", "runner.checkpoint_interval_s=0"], False, "stopped; runner.checkpoint_interval_s is 0, so nothing was"),
+    ],
+)
+def test_ctrl_c_says_whether_the_same_command_goes_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: list[str], saved: bool, says: str
+) -> None:
+    words = [*overrides(data, runner__model_save_path=tmp_path), *more]
+    validate, done = _Run.validate, []
+
+    def stopped(self: _Run, cases: EvalCases) -> dict[str, float]:
+        if len(done) == saved:
+            raise KeyboardInterrupt
+        done.append(1)
+        return validate(self, cases)
+
+    with monkeypatch.context() as training:
+        training.setattr(_Run, "validate", stopped)
+        ended = here("mind.train", *words)
+    assert ended.returncode == 130, ended.stderr
+    path = next(tmp_path.glob("checkpoint-*"), None)
+    assert (path is not None) == saved
+    assert says.format(path=path) in ended.stdout
+    if path and not more:
+        again = here("mind.train", *words)
+        assert again.returncode == 0 and f"going on from {path}" in again.stdout
+
+
+def test_one_directory_of_data_for_all_commands(data: Path, tmp_path: Path) -> None:
+    """A forgotten directory once gave the baselines of MovieLens beside a model of other data."""
+    keys = overrides(data, runner__model_save_path=tmp_path / "artifacts", runner__epochs=1)
+    rest = [word for pair in zip(keys[::2], keys[1::2], strict=True) if "_data_dir" not in pair[1] for word in pair]
+    trained = here("mind.train", "--data", data, *rest)
+    assert trained.returncode == 0, trained.stderr
+    assert "300 users, 3,600 interactions to train on; 40 users choose" in trained.stdout
+    (path,) = (tmp_path / "artifacts").iterdir()
+    assert load_artifact(path).data["test"] == digests(data / "test")
+    done = here("mind.infer", "--data", data, *rest, "-top_n", "5")
+    assert (done.returncode, done.stderr) == (0, "")
+    other = write_data(tmp_path / "other: data", seed=7)
+    for words in (["--data", other], ["--data", data, "-o", f"runner.train_data_dir='{other}/train'"]):
+        done = here("mind.infer", *rest, *words)
+        assert done.returncode == 1 and "was trained with another train.txt" in done.stderr
+    done = here("mind.infer", *rest, "--data", data, "-o", f"runner.test_data_dir='{other}/test'")
+    assert done.returncode == 1 and f"{other}/test: beside the training data of model {path.name} lay" in done.stderr
+
+
+def test_validation_data_of_another_place_are_told(data: Path, tmp_path: Path) -> None:
+    other = write_data(tmp_path, seed=7)
+    keys = {"runner__model_save_path": tmp_path / "artifacts", "runner__epochs": 1}
+    done = here("mind.train", *overrides(other, **keys, runner__valid_data_dir=data / "valid"))
+    assert done.returncode == 0
+    assert f"warning: runner.valid_data_dir is {data}/valid, though {other}/valid lies beside" in done.stdout
+    assert "warning" not in here("mind.train", *overrides(other, **keys)).stdout
 
 
 def models(directory: Path) -> list[str]:

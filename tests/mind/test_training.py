@@ -46,7 +46,7 @@ def config(**changes: object) -> Config:
     return Config.model_validate({"runner": runner, "hyper_parameters": hyper})
 
 
-Step = tuple[int, int, int, float]
+Step = tuple[int, int, int, float | None]
 
 
 def run(settings: Config, valid: EvalCases | None = None) -> tuple[Trained, list[Epoch], list[Step]]:
@@ -67,6 +67,24 @@ def test_it_learns_the_groups_and_keeps_the_best_epoch() -> None:
     check_golden(NumpyEncoder(trained.weights, hyper), Artifact("test", hyper, trained.weights))
     assert len(trained.weights.golden_seq_len) == 32
     assert trained.weights.popularity.sum() == 300 * 12
+
+
+def test_the_steps_of_an_epoch_are_told_before_the_first_is_done() -> None:
+    _, epochs, steps = run(config(epochs=2, print_interval=1_000))
+    total = -(-300 * 11 // 64)
+    assert [step[:3] for step in steps] == [(1, 0, total), (1, total, total), (2, 0, total), (2, total, total)]
+    assert [step[3] for step in steps] == [None, pytest.approx(epochs[0].loss), None, pytest.approx(epochs[1].loss)]
+
+
+def test_held_out_users_whom_the_model_knows_nothing_of_do_not_count() -> None:
+    known = held_out(30, 2)
+    strangers = EvalCases(sequences([], [5], [6, 7]), sequences([1], [2], [3]))
+    rows = [known.history[user].tolist() for user in range(30)], [known.target[user].tolist() for user in range(30)]
+    mixed = EvalCases(sequences([], [5], *rows[0]), sequences([1], [2], *rows[1]))
+    alone, together = run(config(epochs=1), known)[0], run(config(epochs=1), mixed)[0]
+    assert together.best.metrics == alone.best.metrics and together.valid_users == alone.valid_users == 30
+    with pytest.raises(DataError, match="none of 3 validation users has an item of the training data"):
+        run(config(epochs=1), strangers)
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
@@ -91,16 +109,17 @@ def test_a_run_taken_up_at_a_checkpoint_ends_as_if_it_had_not_stopped(tmp_path, 
     rows, valid = sequences(*clustered(300, 1)), held_out(30, 2)
     whole = train(settings, rows, valid)
 
-    def pull_the_plug(epoch: int, step: int, steps: int, loss: float) -> None:
+    def pull_the_plug(epoch: int, step: int, steps: int, loss: float | None) -> None:
         if (epoch, step) == stop_at:
             raise StoppedError
 
     checkpoint = Checkpoint(tmp_path, "run")
     with pytest.raises(StoppedError):
         train(settings, rows, valid, pull_the_plug, checkpoint=checkpoint)
-    steps: list[tuple[int, int]] = []
-    resumed = train(settings, rows, valid, lambda e, s, *_: steps.append((e, s)), checkpoint=checkpoint)
-    assert steps[0] == stop_at  # what came after the last checkpoint is done again, nothing before it
+    steps: list[Step] = []
+    resumed = train(settings, rows, valid, lambda *step: steps.append(step), checkpoint=checkpoint)
+    taken_up, first = steps[:2]  # what came after the last checkpoint is done again, nothing before it
+    assert taken_up == (stop_at[0], stop_at[1] - 5, taken_up[2], None) and first[:2] == stop_at
     assert [(e.number, e.loss, e.metrics) for e in resumed.epochs] == [
         (e.number, e.loss, e.metrics) for e in whole.epochs
     ]
@@ -121,7 +140,7 @@ def whole_and_resumed(file: Path) -> None:
     settings = config(epochs=2, train_batch_size=137, print_interval=5, checkpoint_interval_s=0)
     checkpoint, steps = Checkpoint(file.parent, "run"), []
 
-    def pull_the_plug(epoch: int, step: int, steps: int, loss: float) -> None:
+    def pull_the_plug(epoch: int, step: int, steps: int, loss: float | None) -> None:
         if (epoch, step) == (2, 15):
             raise StoppedError
 

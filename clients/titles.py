@@ -1,0 +1,94 @@
+"""Titles of items out of a file, for people who look at candidates. Knows nothing of the service.
+
+`mind.data.titles` reads the same files for the report of an evaluation; a test holds the two to one another.
+"""
+
+import csv
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from clients.user_files import FileError, is_int64
+
+COLUMNS = ("item_id", "title")
+DELIMITERS = ",\t;|"
+"""The delimiters that are recognised in a CSV file."""
+_INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_PARQUET = b"PAR1"
+
+
+def read_titles(path: Path) -> dict[int, str]:
+    """Titles by item id from the columns `item_id` and `title` of a CSV or Parquet file; empty titles are left out.
+
+    A CSV file whose first cell is an integer has no header: then they are its first two columns.
+
+    Raises:
+        FileError: it is not such a file, a column is missing, or an item_id is no integer of 64 bits.
+    """
+    with path.open("rb") as file:
+        parquet = file.read(len(_PARQUET)) == _PARQUET
+    titles = {}
+    for place, item_id, title in _parquet_rows(path) if parquet else _csv_rows(path):
+        text = str(item_id).strip()
+        if not _INTEGER.fullmatch(text) or not is_int64(int(text)):
+            raise FileError(f"{path}: {place}: item_id is {text[:50]!r}, not an integer of 64 bits")
+        if title is not None and str(title).strip():
+            titles[int(text)] = str(title).strip()
+    return titles
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
+    """Where a row stands, its item_id and its title."""
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        delimiter = max(DELIMITERS, key=file.readline().count)
+        file.seek(0)
+        rows = csv.reader(file, delimiter=delimiter)
+        try:
+            yield from _titled(path, rows)
+        except csv.Error as error:
+            raise FileError(f"{path}: line {rows.line_num}: {error}") from error
+
+
+def _titled(path: Path, rows: Any) -> Iterator[tuple[str, Any, Any]]:
+    """Where a row of a csv.reader stands, its item_id and its title."""
+    first: list[str] = next(rows, [])
+    width, (item_id, title) = len(first), (0, 1)
+    if not first or not _INTEGER.fullmatch(first[0].strip()):
+        item_id, title = _positions(path, first)
+    elif width < len(COLUMNS):
+        raise FileError(f"{path}: line 1: must be item_id,title; is {first[0]!r}")
+    else:
+        yield "line 1", first[item_id], first[title]
+    for row in rows:
+        if row and len(row) != width:
+            raise FileError(f"{path}: line {rows.line_num}: expected {width} columns, found {len(row)}")
+        if row:
+            yield f"line {rows.line_num}", row[item_id], row[title]
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
+    """Where a row stands, its item_id and its title."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ModuleNotFoundError as error:
+        raise FileError(f"{path}: a Parquet file needs pyarrow: pip install 'mind-recall[bulk]'") from error
+    try:
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            wanted = [names[position] for position in _positions(path, names)]
+            columns = [file.read([name]).column(0).to_pylist() for name in wanted]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
+    for number, (item_id, title) in enumerate(zip(*columns, strict=True), start=1):
+        yield f"row {number}", item_id, title
+
+
+def _positions(path: Path, found: Iterable[str]) -> list[int]:
+    """Where the columns stand; a name may have a type behind it, as in `item_id:token` (RecBole)."""
+    names = [name.strip().partition(":")[0] for name in found]
+    for name in COLUMNS:
+        if name not in names:
+            raise FileError(f"{path}: no column {name!r}; there are: {', '.join(names)}")
+    return [names.index(name) for name in COLUMNS]

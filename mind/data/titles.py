@@ -1,0 +1,48 @@
+"""Titles of items out of a file, for the report of an evaluation.
+
+`clients.titles` reads the same files, because clients import nothing of this package; a test holds the two together.
+"""
+
+import csv
+import re
+from pathlib import Path
+
+from mind.data.columns import strict_ids
+from mind.data.csv_text import DELIMITERS
+from mind.data.tables import read_columns
+from mind.errors import DataError
+
+COLUMNS = ("item_id", "title")
+_INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+
+
+def read_titles(path: Path) -> dict[int, str]:
+    """Read titles by item id from the columns item_id and title of a CSV or Parquet file; empty ones are left out.
+
+    A CSV file whose first cell is an integer has no header: then they are its first two columns.
+
+    Raises:
+        DataError: the file or a column is missing, a line is malformed, or an id is no integer of 64 bits.
+    """
+    columns = read_columns(path, COLUMNS, header=_header(path))
+    item_id = strict_ids(path, columns, "item_id")
+    titles = columns.table.column("title").to_pylist()
+    return {item: str(title) for item, title in zip(item_id.tolist(), titles, strict=True) if title is not None}
+
+
+def _header(path: Path) -> list[str] | None:
+    """The names of all columns of a CSV file that does not name them; None for anything else."""
+    if path.is_dir():
+        return None
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+            line = file.readline()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    delimiter = max(DELIMITERS, key=line.count)
+    first = next(csv.reader([line], delimiter=delimiter), [])
+    if not first or not _INTEGER.fullmatch(first[0].strip()):
+        return None
+    if len(first) < len(COLUMNS):
+        raise DataError(f"{path}: line 1: must be item_id,title; is {first[0]!r}")
+    return [*COLUMNS, *(f"column {number}" for number in range(3, len(first) + 1))]
