@@ -184,7 +184,7 @@ class RecallServer:
             release = self.releases.current
             params = dict(release.fingerprint.search_params)
             timeout_s = self._settings.search_timeout_ms / 1000
-            await store.search(release.collection, release.item_embedding[1:2], 1, "", params, timeout_s)
+            await store.search(release.collection, release.item_embedding[1:2], 1, params, timeout_s)
 
         return probe
 
