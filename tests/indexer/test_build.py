@@ -110,6 +110,7 @@ def test_what_a_filter_finds_is_measured_where_servers_search_the_index(
     assert check_recall(index, fingerprint, model.weights, 0.95).filtered is None  # servers score all that match
     for module in ("indexer.verify", "mind.milvus.filtered"):
         monkeypatch.setattr(f"{module}.IN_MEMORY", 100)
+    monkeypatch.setattr("mind.milvus.filtered.ROWS_A_HIT", 0)
     found = check_recall(index, fingerprint, model.weights, 0.95)
     assert (found.recall, found.filtered) == (1, 1)
     worse = fingerprint.model_copy(update={"filter_search_params": {"nprobe": 1}})

@@ -138,7 +138,8 @@ def test_an_inverted_file_is_searched_more_thoroughly_with_a_filter_and_what_mil
 ) -> None:
     lacking = Index("HNSW", {"M": 1_000_000, "efConstruction": 200}, {})
     monkeypatch.setattr("indexer.tuning.tune.plans", lambda items, types: [lacking, *plans(items, types)])
-    monkeypatch.setattr("mind.milvus.filtered.IN_MEMORY", 100)  # so that filters need the index
+    for name in ("IN_MEMORY", "ROWS_A_HIT"):
+        monkeypatch.setattr(f"mind.milvus.filtered.{name}", 0)  # so that filters need the index
     with Store(Connection(server)) as store:
         histories = read_histories(data / "valid.txt")
         tuned = tune(store, model, histories, 0.95, 40, ["IVF_FLAT"], seconds=0)

@@ -8,11 +8,20 @@ from mind.nearest import CHUNK_ROWS, nearest
 
 @pytest.mark.parametrize(
     ("queries", "rows", "limit"),
-    [(0, 10, 5), (3, 0, 5), (1, 1, 50), (4, 30, 50), (5, 3 * CHUNK_ROWS, 50), (3, 5_000, 4_999), (2, 20_000, 3_000)],
+    [
+        (0, 10, 5),
+        (3, 0, 5),
+        (1, 1, 50),
+        (4, 30, 50),
+        (5, 3 * CHUNK_ROWS, 50),
+        (400, 4_000, 7),
+        (3, 5_000, 4_999),
+        (2, 20_000, 3_000),
+    ],
 )
 def test_the_best_rows_are_found(queries: int, rows: int, limit: int) -> None:
     rng = np.random.default_rng(rows)
-    table = rng.normal(size=(25_000, 8)).astype(np.float32)
+    table = rng.normal(size=(3 * CHUNK_ROWS + 100, 8)).astype(np.float32)
     chosen = np.sort(rng.choice(len(table), rows, replace=False)).astype(np.int32)
     vectors = rng.normal(size=(queries, 8)).astype(np.float32)
     found, scores = nearest(vectors, table, chosen, limit)
@@ -21,6 +30,16 @@ def test_the_best_rows_are_found(queries: int, rows: int, limit: int) -> None:
     assert found.shape == scores.shape == (queries, min(limit, rows))
     np.testing.assert_allclose(scores, np.take_along_axis(every, order, axis=1), rtol=1e-5, atol=1e-5)
     assert (found == chosen[order]).mean() > 0.999 if found.size else True  # rounding may swap neighbours
+
+
+def test_several_threads_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    table, rows = rng.integers(-2, 3, (9_000, 4)).astype(np.float32), np.arange(7, 9_000, dtype=np.int32)
+    queries = rng.integers(-2, 3, (5, 4)).astype(np.float32)  # with many equal scores
+    one = nearest(queries, table, rows, 30)
+    monkeypatch.setattr("mind.nearest.PART_PAIRS", 10)
+    several = nearest(queries, table, rows, 30)
+    assert one[0].tolist() == several[0].tolist() and one[1].tobytes() == several[1].tobytes()
 
 
 @pytest.mark.parametrize("ascending", [True, False])
