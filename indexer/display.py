@@ -14,11 +14,12 @@ from indexer.build import Built, Index
 from indexer.catalogue import ItemCollection
 from indexer.items.attributes import Attributes
 from indexer.rollout.rollout import Rollout
-from indexer.tuning.measure import FILTERS, Measured
+from indexer.tuning.measure import Measured
 from indexer.tuning.tune import Rung, Tuned
 from indexer.verify import RECALL_AT
 from mind.artifact import Artifact
 from mind.data.line_count import LineCount
+from mind.milvus.filtered import IN_MEMORY
 from mind.milvus.journal import Changes
 from mind.milvus.store import Params
 
@@ -84,7 +85,15 @@ def show_built(built: Built, seconds: float) -> None:
     facts = f"{fingerprint.count:,} items, {built.sampled:,} vectors equal bit for bit"
     recall = f"recall@{built.recall.limit} {built.recall.recall:.3f} over {built.recall.queries} interest vectors"
     line("verified", f"{facts}, {recall}")
+    line("filters", _filtered(built.recall.filtered))
     line("built", f"[cyan]{built.collection}[/] " + ("existed already" if built.was_there else f"in {seconds:.1f} s"))
+
+
+def _filtered(recall: float | None) -> str:
+    limit = f"recall@{RECALL_AT}"
+    if recall is None:
+        return f"{limit} 1: servers score all items that match"
+    return f"{limit} {recall:.3f}, and 1 if at most {IN_MEMORY:,} items match, which servers score"
 
 
 def show_release(now: Rollout) -> None:
@@ -118,7 +127,7 @@ def show_tuned(tuned: Tuned) -> None:
         "measured alternately",
     )
     index = tuned.best.index
-    found = ", ".join(f"{recall:.4f} at {FILTERS[name]:.0%} of the items" for name, recall in tuned.filtered.items())
+    found = ", ".join(f"{recall:.4f} at {name} of the items" for name, recall in tuned.filtered.items())
     line("filters", f"recall@{RECALL_AT} {found}, search {_params(index.filter_search_params or index.search_params)}")
     if min(tuned.filtered.values()) < tuned.min_recall:
         other = "; IVF_FLAT could, but may be slower" if index.type == "HNSW" else ""

@@ -4,15 +4,17 @@ There are three checks: all items are in the collection, stored vectors equal th
 index finds enough of what an exact search finds for real interest vectors.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from indexer.errors import VerificationError
 from mind.artifact import Float32, Weights
-from mind.milvus.collection import ITEM_ID, Fingerprint
+from mind.milvus.collection import ITEM_ID, Fingerprint, wide_enough
+from mind.milvus.filtered import IN_MEMORY, hits_to_fetch
 from mind.milvus.journal import DELETED, journal_of, rows_between
 from mind.milvus.store import Params, Store
+from mind.nearest import Rows
 from mind.vocabulary import Vocabulary
 
 RECALL_AT = 50
@@ -34,6 +36,11 @@ class Recall:
     """Number of items that each query asked for."""
     queries: int
     """Number of interest vectors that were searched for."""
+    filtered: float | None = None
+    """The recall with a filter that so many items match that servers search the index (`mind.milvus.filtered`).
+
+    None if servers score in memory whatever matches any filter, which finds all.
+    """
 
 
 def check_contents(store: Store, name: str, weights: Weights) -> int:
@@ -93,17 +100,37 @@ def check_recall(store: Store, name: str, fingerprint: Fingerprint, weights: Wei
     Raises:
         VerificationError: the index finds less than `min_recall` of the exact result.
     """
-    recall = golden_recall(store, name, fingerprint.search_params, weights)
-    if not recall.recall >= min_recall:
-        raise VerificationError(
-            f"{fingerprint.collection}: {fingerprint.index_type} finds {recall.recall:.3f} of the exact best "
-            f"{recall.limit}, but the minimum is {min_recall:g} (--min-recall); {_remedy(fingerprint)}"
-        )
+    params = fingerprint.search_params
+    recall = golden_recall(store, name, params, weights)
+    among = _some_rows(len(weights.item_id))
+    if among is not None:
+        filtered = golden_recall(store, name, fingerprint.filter_search_params or params, weights, among).recall
+        recall = replace(recall, filtered=filtered)
+    for found, searched in ((recall.recall, ""), (recall.filtered, " with a filter")):
+        if found is not None and not found >= min_recall:
+            what = f"{fingerprint.index_type} finds {found:.3f} of the exact best {recall.limit}{searched}"
+            raise VerificationError(
+                f"{fingerprint.collection}: {what}, but the minimum is {min_recall:g} (--min-recall); "
+                f"{_remedy(fingerprint)}"
+            )
     return recall
 
 
-def golden_recall(store: Store, name: str, search_params: Params, weights: Weights) -> Recall:
+def _some_rows(items: int) -> Rows | None:
+    """Choose rows at random for a filter with which servers search the index; None if there is no such filter."""
+    if items <= IN_MEMORY:
+        return None
+    chosen = np.random.default_rng(0).choice(items, (items + IN_MEMORY) // 2, replace=False) + 1
+    return np.sort(chosen).astype(np.int32)
+
+
+def golden_recall(
+    store: Store, name: str, search_params: Params, weights: Weights, among: Rows | None = None
+) -> Recall:
     """Measure the recall of a collection's index over the golden interest vectors of the model, one search for each.
+
+    With `among`, [M] int32 rows, this is the recall of a filter that these items match: more hits are fetched, the
+    others are left out, and a result that is too short counts as right, because servers then search exactly.
 
     Items that were added since the build displace others from a result, and deleted items are missing from it. Neither
     lowers the recall.
@@ -116,22 +143,28 @@ def golden_recall(store: Store, name: str, search_params: Params, weights: Weigh
     if not len(queries):
         raise VerificationError(f"{name}: its model has no golden interest vector to search with")
     vocabulary = Vocabulary(weights.item_id)
-    limit = min(RECALL_AT, len(vocabulary))
-    found = store.search(name, queries, limit, search_params)
-    best = [_best(query, limit, weights) for query in queries]
+    rows = np.arange(1, len(vocabulary) + 1, dtype=np.int32) if among is None else among
+    limit = min(RECALL_AT, len(rows))
+    fetched = limit if among is None else hits_to_fetch(len(vocabulary), len(rows), limit)
+    found = store.search(name, queries, fetched, wide_enough(search_params, fetched))
+    best = [_best(query, limit, weights, rows) for query in queries]
+    if among is not None:
+        matching = set(weights.item_id[among - 1].tolist())
+        found = [[item_id for item_id in hits if item_id in matching][:limit] for hits in found]
+        found = [hits if len(hits) == limit else list(own) for hits, own in zip(found, best, strict=True)]
     gone = _deleted(store, name, sorted(set[int]().union(*best).difference(*found)))
     right = wanted = 0
     for exact, hits in zip(best, found, strict=True):
         added = int((vocabulary.item_index(np.unique(hits)) == 0).sum())
-        right += len(exact.intersection(hits))
+        right += min(limit, len(exact.intersection(hits)))
         wanted += min(limit - added, len(exact - gone))
     return Recall(right / wanted if wanted else 1.0, limit, len(queries))
 
 
-def _best(query: Float32, limit: int, weights: Weights) -> set[int]:
+def _best(query: Float32, limit: int, weights: Weights, rows: Rows) -> set[int]:
     """Return the exact result, and all items whose score equals that of its last item, because any of them is right."""
-    scores = weights.item_embedding[1:] @ query  # [N]
-    return set(weights.item_id[scores >= np.partition(scores, -limit)[-limit]].tolist())
+    scores = weights.item_embedding[rows] @ query  # [M]
+    return set(weights.item_id[rows[scores >= np.partition(scores, -limit)[-limit]] - 1].tolist())
 
 
 def _remedy(fingerprint: Fingerprint) -> str:

@@ -5,6 +5,7 @@ import gc
 import logging
 import multiprocessing
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -49,6 +50,9 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
 GC_THRESHOLDS = (20_000, 20, 20)
 """For `gc.set_threshold`: requests in progress hold far fewer objects, so only a leak reaches these numbers."""
+
+SWITCH_S = 0.0005
+"""For `sys.setswitchinterval`: how long the event loop keeps threads waiting that score items between two products."""
 
 FIRST_LOOK_S = 10.0
 """Longest time that a starting server waits for its first release, and then for the collections of remembered users,
@@ -189,7 +193,7 @@ class RecallServer:
             release = self.releases.current
             params = dict(release.fingerprint.search_params)
             timeout_s = self._settings.search_timeout_ms / 1000
-            await store.search(release.collection, release.item_embedding[1:2], 1, "", params, timeout_s)
+            await store.search(release.collection, release.item_embedding[1:2], 1, params, timeout_s)
 
         return probe
 
@@ -241,6 +245,7 @@ async def serve(settings: Settings) -> None:
     if parent := multiprocessing.parent_process():
         asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)  # the parent was killed
     _tame_garbage_collector()
+    sys.setswitchinterval(SWITCH_S)
     address = settings.listen.rpartition(":")[0] + f":{server.port}"
     logger.info("listening on %s%s", address, " with TLS" if settings.tls_cert else "")
     await stopping.wait()

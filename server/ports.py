@@ -4,8 +4,10 @@ from typing import Any, Protocol
 
 from mind.artifact import Float32
 from mind.hits import Hits
+from mind.milvus.change_log import ChangeLog
 from mind.milvus.collection import Fingerprint
 from mind.milvus.journal import Changes
+from mind.sequences import Int64
 
 
 class ItemStore(Protocol):
@@ -20,8 +22,13 @@ class ItemStore(Protocol):
     async def load(self, collection: str) -> None:
         """Bring the collection into memory if it is not there."""
 
-    async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
-        """Items that match, exactly, counted in `timeout_s`. Raises FilterError for a bad filter."""
+    async def count(
+        self, collection: str, filter_: str = "", timeout_s: float | None = None, strong: bool = True
+    ) -> int:
+        """Items that match, counted in `timeout_s`. Raises FilterError for a bad filter.
+
+        `strong`: whether the newest changes must count, for which Milvus waits up to 0.2 s.
+        """
 
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
         """The stored embeddings of the given items, [D] float32 each; items that do not exist are absent."""
@@ -32,17 +39,19 @@ class ItemStore(Protocol):
     async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
         """Those of the given items that may have been deleted, as the collection's journal says."""
 
-    async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
-        """Those of the given items that exist and match the filter, if there is one.
+    async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
+        """Those of the given items that exist."""
 
-        Raises FilterError for a filter that cannot be used. It must be canonical: it is
-        joined with another condition, which any other text could escape.
-        """
+    async def matching(self, collection: str, filter_: str, timeout_s: float | None = None) -> Int64:
+        """The ids of all items that match a filter, [M] int64, ascending. Raises FilterError for a bad filter."""
+
+    async def change_log(self, collection: str) -> ChangeLog:
+        """The newest changes of the collection's items."""
 
     async def search(
-        self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
+        self, collection: str, vectors: Float32, limit: int, params: dict[str, Any], timeout_s: float
     ) -> Hits:
-        """The `limit` items nearest to each of the [Q, D] vectors. Raises FilterError for a bad filter."""
+        """The `limit` items nearest to each of the [Q, D] vectors."""
 
     async def drop(self, collection: str) -> None:
         """Drop a collection, and the release alias if it names that collection."""

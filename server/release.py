@@ -278,7 +278,7 @@ class Releases:
         params = dict(release.fingerprint.search_params)
         vectors = release.golden_interest_vectors.reshape(-1, release.fingerprint.dim)
         for queries in (1, len(vectors)):
-            await self._store.search(release.collection, vectors[:queries], 50, "", params, 60)
+            await self._store.search(release.collection, vectors[:queries], 50, params, 60)
 
 
 async def watch(releases: Releases, interval_s: float, on_health: Callable[[bool], Awaitable[None]]) -> None:

@@ -1,6 +1,7 @@
 """An exact item store in memory, with faults on demand, for tests of the server that are not about Milvus."""
 
 import asyncio
+import json
 import operator
 import re
 from dataclasses import dataclass, field, replace
@@ -10,13 +11,14 @@ import numpy as np
 
 from mind.artifact import Artifact, Float32
 from mind.hits import Hits
+from mind.milvus.change_log import ChangeLog
 from mind.milvus.collection import VECTOR_SOURCE, Fingerprint
 from mind.milvus.errors import FilterError
 from mind.milvus.journal import Changes
 from mind.sequences import Int64
 from server.errors import CollectionGoneError, ServerError, StoreError, StoreUnavailableError
 
-_OPERATORS = {"<": operator.lt, ">": operator.gt, "==": operator.eq}
+_OPERATORS = {"<": operator.lt, ">": operator.gt, "==": operator.eq, ">=": operator.ge}
 
 
 @dataclass
@@ -30,6 +32,7 @@ class FakeCollection:
     changes: Changes = field(default_factory=Changes)
     deleted: set[int] = field(default_factory=set)
     """Ids that the journal says are gone."""
+    log: ChangeLog = field(default_factory=ChangeLog)
 
 
 @dataclass
@@ -44,6 +47,8 @@ class FakeStore:
     """Name of a collection that does not fit in memory."""
     searches: list[tuple[int, int]] = field(default_factory=list)
     """(queries, limit) of every search."""
+    filters: list[str] = field(default_factory=list)
+    """The filters of all questions which items match."""
     looks: int = 0
     """How often somebody asked which collection is live."""
     held: int = 0
@@ -67,6 +72,16 @@ class FakeStore:
         found.item_ids, found.vectors = found.item_ids[keep], found.vectors[keep]
         found.deleted |= set(item_ids)
         found.changes = replace(found.changes, deleted=len(found.deleted))
+        found.log = found.log.with_batch(item_ids)
+
+    def add(self, collection: str, item_id: int, vector: Float32) -> None:
+        """Add an item that the model does not know, as the indexer does. `vector`: [D] float32."""
+        found = self.collections[collection]
+        place = int(np.searchsorted(found.item_ids, item_id))
+        found.item_ids = np.insert(found.item_ids, place, item_id)
+        found.vectors = np.insert(found.vectors, place, vector, axis=0)
+        found.changes = replace(found.changes, added=found.changes.added + 1)
+        found.log = found.log.with_batch([item_id])
 
     def hold(self) -> None:
         """Let searches of the live collection wait until `let_go`."""
@@ -101,7 +116,9 @@ class FakeStore:
             raise StoreError("Milvus (code 65535): out of memory")
         (await self._find(collection)).loaded = True
 
-    async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
+    async def count(
+        self, collection: str, filter_: str = "", timeout_s: float | None = None, strong: bool = True
+    ) -> int:
         return int(_passes((await self._find(collection)).item_ids, filter_).sum())
 
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
@@ -118,12 +135,23 @@ class FakeStore:
     async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
         return (await self._find(collection)).deleted & set(item_ids)
 
-    async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
+    async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
         there = (await self._find(collection)).item_ids
-        return set(there[_passes(there, filter_) & np.isin(there, item_ids)].tolist())
+        return set(there[np.isin(there, item_ids)].tolist())
+
+    async def matching(self, collection: str, filter_: str, timeout_s: float | None = None) -> Int64:
+        self.filters.append(filter_)
+        there = (await self._find(collection)).item_ids
+        return there[_passes(there, filter_)]
+
+    async def change_log(self, collection: str) -> ChangeLog:
+        if self.fault:
+            raise self.fault
+        found = self.collections.get(collection)
+        return found.log if found else ChangeLog()
 
     async def search(
-        self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
+        self, collection: str, vectors: Float32, limit: int, params: dict[str, Any], timeout_s: float
     ) -> Hits:
         found = await self._find(collection)
         if event := self._held.get(collection):
@@ -135,11 +163,10 @@ class FakeStore:
         if not found.loaded:
             raise StoreUnavailableError(f"Milvus: collection {collection} is not loaded")
         self.searches.append((len(vectors), limit))
-        keep = _passes(found.item_ids, filter_)
-        scores = vectors @ found.vectors[keep].T
+        scores = vectors @ found.vectors.T
         order = np.argsort(-scores, axis=1, kind="stable")[:, :limit]
         lengths = np.full(len(vectors), order.shape[1], np.int64)
-        return Hits(found.item_ids[keep][order].ravel(), np.take_along_axis(scores, order, 1).ravel(), lengths)
+        return Hits(found.item_ids[order].ravel(), np.take_along_axis(scores, order, 1).ravel(), lengths)
 
     async def drop(self, collection: str) -> None:
         await self._find(collection)
@@ -169,7 +196,14 @@ def fingerprint_of(artifact: Artifact) -> Fingerprint:
 def _passes(item_ids: Int64, filter_: str) -> np.ndarray:  # type: ignore[type-arg]
     if not filter_:
         return np.ones(len(item_ids), bool)
-    matched = re.fullmatch(r"item_id ([<>]|==) (-?\d+)", filter_)
+    if both := re.fullmatch(r"\((.*)\) and item_id in (\[.*\])", filter_):
+        return _passes(item_ids, both[1]) & np.isin(item_ids, json.loads(both[2]))
+    if negated := re.fullmatch(r"not \((.*)\)", filter_):
+        return ~_passes(item_ids, negated[1])
+    if " or " in filter_:
+        one, other = filter_.split(" or ")
+        return _passes(item_ids, one) | _passes(item_ids, other)
+    matched = re.fullmatch(r"item_id ([<>]|==|>=) (-?\d+)", filter_)
     if not matched:
         raise FilterError(f"Milvus cannot use {filter_!r}")
     passing: np.ndarray = _OPERATORS[matched[1]](item_ids, int(matched[2]))  # type: ignore[type-arg]

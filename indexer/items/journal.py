@@ -81,6 +81,7 @@ class Journal:
     def apply(self, on_progress: Progress) -> None:
         """Apply all staged changes to the collection, including those that another process staged."""
         done = total = 0
+        log = self._store.records.change_log(self.collection)
         while True:
             rows = [_plain(row) for row in self._store.rows(self.name, PENDING, self.batch_rows)]
             if len(rows) == self.batch_rows and not total:
@@ -88,6 +89,9 @@ class Journal:
             on_progress("apply", done, total)
             self._store.delete(self.collection, [row[ITEM_ID] for row in rows if row[OP] == DELETE])
             self._store.upsert(self.collection, [item_of(row) for row in rows if row[OP] != DELETE])
+            if rows:
+                log = log.with_batch([row[ITEM_ID] for row in rows])
+                self._store.records.write_change_log(self.collection, log)
             self._store.upsert(self.name, [row | {APPLIED: True} for row in rows])
             done += len(rows)
             if len(rows) < self.batch_rows:

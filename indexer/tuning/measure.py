@@ -23,18 +23,16 @@ from mind.errors import DataError
 from mind.evaluation.retrieval import encode_histories
 from mind.hits import Hits
 from mind.interests import OVERSEARCH, as_if_each_searched, leading
+from mind.milvus.filtered import hits_to_fetch
 from mind.milvus.store import Store
+from mind.nearest import Rows, nearest
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 
 MIN_USERS = 20
 """Minimum number of users to measure with."""
-BUCKETS = 1000
-"""Number of values of the attribute `BUCKET`. All are about equally frequent."""
-BUCKET = "bucket"
-"""The attribute of the trial collection that filters are measured on."""
-FILTERS = {f"{BUCKET} < {BUCKETS // 100}": 0.01, f"{BUCKET} < {BUCKETS // 10}": 0.1}
-"""The filters to measure, and the share of the items that matches each."""
+FILTERS = {"50 %": 0.5, "90 %": 0.9}
+"""The filters to measure: the share of the items that matches each. With few matches, servers do not use the index."""
 BATCH_USERS = 64
 """Number of users in one batch of searches."""
 IN_FLIGHT = 2
@@ -59,6 +57,8 @@ class Workload:
     """[U] float32 for each filter ("" is no filter): the lowest score in the user's exact merged best 50."""
     wanted: dict[str, int]
     """The length of that list for each filter: 50, or the number of matching items if it is lower."""
+    matching: dict[str, Rows]
+    """The rows that match each filter, [M] int32, ascending. They are chosen at random."""
 
     def share(self, user: int, rows: Int64, filter_: str = "") -> float:
         """Return which share of a user's exact list some distinct rows make up. Items with equal scores are equal."""
@@ -118,12 +118,9 @@ def prepare(model: Artifact, histories: Sequences, users: int, on_progress: Prog
             f"leaves {len(vectors)} users to measure with; the minimum is {MIN_USERS}. "
             "Check that --histories holds ids of the items that the model was trained with"
         )
-    bucket = buckets(len(weights.item_id))
-    matching = {"": np.arange(len(bucket))} | {
-        f: np.flatnonzero(bucket < share * BUCKETS) for f, share in FILTERS.items()
-    }
-    wanted = {f: min(RECALL_AT, len(rows)) for f, rows in matching.items() if len(rows)}
-    step = max(1, _BLOCK // len(bucket))
+    matching = matches(len(weights.item_id))
+    wanted = {f: min(RECALL_AT, len(rows)) for f, rows in matching.items()}
+    step = max(1, _BLOCK // len(weights.item_id))
     nearest, cuts = [], []
     for start in range(0, len(vectors), step):
         on_progress("exact", start, len(vectors))
@@ -134,12 +131,14 @@ def prepare(model: Artifact, histories: Sequences, users: int, on_progress: Prog
         _ROUNDING * np.linalg.norm(vectors, axis=2).max(axis=1) * np.linalg.norm(weights.item_embedding, axis=1).max()
     )
     cut = {f: np.concatenate([block[f] for block in cuts]) - rounding for f in wanted}
-    return Workload(vectors, model.vocabulary, weights.item_embedding, np.concatenate(nearest), cut, wanted)
+    return Workload(vectors, model.vocabulary, weights.item_embedding, np.concatenate(nearest), cut, wanted, matching)
 
 
-def buckets(items: int) -> Int64:
-    """Return the values of the attribute `BUCKET`, [N] int64. They are random, so independent of the vectors."""
-    return np.random.default_rng(0).permutation(items).astype(np.int64) % BUCKETS
+def matches(items: int) -> dict[str, Rows]:
+    """Choose the rows that match each filter; all for no filter."""
+    order = np.random.default_rng(0).permutation(items) + 1
+    shares = {"": 1.0} | FILTERS
+    return {f: np.sort(order[: max(1, round(share * items))]).astype(np.int32) for f, share in shares.items()}
 
 
 def exact_recall(workload: Workload, cosine: float) -> tuple[float, float]:
@@ -200,7 +199,7 @@ def _search_all(store: Store, name: str, workload: Workload, index: Index, filte
 
 
 def _exact(
-    vectors: Float32, item_embedding: Float32, matching: dict[str, Int64], wanted: dict[str, int]
+    vectors: Float32, item_embedding: Float32, matching: dict[str, Rows], wanted: dict[str, int]
 ) -> tuple[Int64, dict[str, Float32]]:
     """Compute `Workload.nearest` and `Workload.cut` for some users."""
     items = item_embedding[1:].T
@@ -211,19 +210,45 @@ def _exact(
         scores = vectors[:, interest] @ items  # [B, N]
         nearest.append(np.argpartition(scores, -limit, axis=1)[:, -limit:] + 1)
         np.maximum(best, scores, out=best, where=np.any(vectors[:, interest], axis=1)[:, None])
-    cut = {f: np.partition(best[:, matching[f]], -n, axis=1)[:, -n] for f, n in wanted.items()}
+    cut = {f: np.partition(best[:, matching[f] - 1], -n, axis=1)[:, -n] for f, n in wanted.items()}
     return np.stack(nearest, axis=1), cut
 
 
 def _search(store: Store, name: str, workload: Workload, index: Index, vectors: Float32, filter_: str) -> Hits:
     """Search for the interests that are not zero, [B, K, D]. The hits are those that a server merges."""
+    limit = RECALL_AT
+    if filter_:
+        rows = workload.matching[filter_]
+        limit = hits_to_fetch(len(workload.vocabulary), len(rows), RECALL_AT)
+        if not limit:
+            return _exact_hits(workload, vectors[np.any(vectors, axis=2)], rows)
     leads = leading(vectors, index.interest_cosine)
     params = (filter_ and index.filter_search_params) or index.search_params
-    hits = store.search_columns(name, vectors[leads], limit_of(index.interest_cosine), params, filter_)
-    if index.interest_cosine >= 1:
-        return hits
-    known = workload.vocabulary, workload.item_embedding
-    return as_if_each_searched(hits, leads, vectors, *known, RECALL_AT)
+    fetched = limit * (OVERSEARCH if index.interest_cosine < 1 else 1)
+    hits = store.search_columns(name, vectors[leads], fetched, params)
+    if index.interest_cosine < 1:
+        hits = as_if_each_searched(hits, leads, vectors, workload.vocabulary, workload.item_embedding, limit)
+    return _matching(workload, vectors[np.any(vectors, axis=2)], hits, workload.matching[filter_]) if filter_ else hits
+
+
+def _matching(workload: Workload, queries: Float32, hits: Hits, rows: Rows) -> Hits:
+    """Keep the hits of [Q, D] queries that match, and search exactly for the queries that have too few of them."""
+    query = np.repeat(np.arange(len(queries)), hits.lengths)
+    keep = np.isin(workload.vocabulary.item_index(hits.item_ids), rows)
+    short = np.flatnonzero(np.bincount(query[keep], minlength=len(queries)) < min(RECALL_AT, len(rows)))
+    keep &= ~np.isin(query, short)
+    more = _exact_hits(workload, queries[short], rows)
+    of = np.concatenate([query[keep], np.repeat(short, more.lengths)])
+    order = np.argsort(of, kind="stable")
+    item_ids = np.concatenate([hits.item_ids[keep], more.item_ids])[order]
+    scores = np.concatenate([hits.scores[keep], more.scores])[order]
+    return Hits(item_ids, scores, np.bincount(of, minlength=len(queries)))
+
+
+def _exact_hits(workload: Workload, queries: Float32, rows: Rows) -> Hits:
+    found, scores = nearest(queries, workload.item_embedding, rows, RECALL_AT)
+    lengths = np.full(len(queries), found.shape[1])
+    return Hits(workload.vocabulary.item_id[found.ravel() - 1], scores.ravel(), lengths)
 
 
 def _merged(rows: Int64, scores: Float32) -> Int64:

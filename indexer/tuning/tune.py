@@ -10,19 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-import pyarrow as pa
-
 from indexer.build import Index, fill
 from indexer.errors import IndexerError, RefusedError, TuningError
-from indexer.items.attributes import Attribute, Attributes
+from indexer.items.attributes import Attributes
 from indexer.progress import Progress
 from indexer.tuning.candidates import DEFAULT, TYPES, ladders, plans, rungs_from
 from indexer.tuning.measure import (
-    BUCKET,
     FILTERS,
     Measured,
     Workload,
-    buckets,
     exact_recall,
     limit_of,
     measure,
@@ -151,9 +147,8 @@ class _Trial:
         self.store, self.model, self.name, self.on_progress = store, model, name, on_progress
         self._items = len(model.weights.item_id)
         self._built: tuple[str, Params] | None = None
-        bucket = Attribute(BUCKET, "INT64", pa.array(buckets(self._items)), 0, 0, 8)
-        store.create(name, model.hyper_parameters.embedding_dim, {BUCKET: bucket.capacity})
-        fill(store, name, model, Attributes((bucket,)), 20_000, on_progress)
+        store.create(name, model.hyper_parameters.embedding_dim, {})
+        fill(store, name, model, Attributes(), 20_000, on_progress)
 
     def build(self, index: Index) -> bool:
         """Build this index unless the collection has it already. Return whether it was built."""
@@ -308,7 +303,6 @@ class _Tuning:
             recalls = {
                 filter_: recall_of(self.trial.store, self.trial.name, self.workload, tried, filter_)
                 for filter_ in FILTERS
-                if filter_ in self.workload.wanted
             }
             if not best[1] or min(recalls.values()) > min(best[1].values()):
                 best = {} if search_params == index.search_params else search_params, recalls

@@ -12,13 +12,15 @@ from pymilvus.client.types import LoadState
 from mind.artifact import Float32
 from mind.hits import Hits
 from mind.milvus.aio_session import ONCE, AioSession
+from mind.milvus.change_log import ChangeLog
 from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, Fingerprint, is_item_collection, wide_enough
 from mind.milvus.errors import CollectionGoneError, StoreError, StoreUnavailableError
-from mind.milvus.internals import Searches
+from mind.milvus.internals import QUERY, SEARCH, ByteCalls
 from mind.milvus.journal import COUNTED, DELETED, Changes, journal_of
 from mind.milvus.records import NAME, RECORD, RECORDS, item_record
 from mind.milvus.translation import translated
-from mind.milvus.wire import read_search, write_search
+from mind.milvus.wire import read_query, read_search, write_query, write_search
+from mind.sequences import Int64
 
 _LOADING_S = 10 * 60
 SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_METADATA", default=())
@@ -32,7 +34,7 @@ class MilvusStore:
         """Use a connection, which a user store may share."""
         self.session = session
         self._call = session.call
-        self._searches = Searches()
+        self._calls = ByteCalls()
 
     async def live_collection(self) -> str | None:
         """See `ItemStore`."""
@@ -70,15 +72,20 @@ class MilvusStore:
         if state["state"] != LoadState.Loaded:
             await self._call(lambda milvus: milvus.load_collection(collection, **ONCE), timeout_s=_LOADING_S)
 
-    async def count(self, collection: str, filter_: str = "", timeout_s: float | None = None) -> int:
+    async def count(
+        self, collection: str, filter_: str = "", timeout_s: float | None = None, strong: bool = True
+    ) -> int:
         """See `ItemStore`."""
-        rows = await self._query(collection, filter_, ["count(*)"], timeout_s, consistency_level="Strong")
+        level = "Strong" if strong else "Bounded"
+        rows = await self._query(collection, filter_, ["count(*)"], timeout_s, consistency_level=level)
         return int(rows[0]["count(*)"])
 
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
         """See `ItemStore`."""
-        rows = await self._query(collection, f"{ITEM_ID} in {json.dumps(item_ids)}", [ITEM_ID, EMBEDDING])
-        return {row[ITEM_ID]: np.asarray(row[EMBEDDING], np.float32) for row in rows}
+        columns = await self._columns(collection, f"{ITEM_ID} in {json.dumps(item_ids)}", [ITEM_ID, EMBEDDING])
+        ids = columns.get(ITEM_ID, np.zeros(0, np.int64)).tolist()
+        vectors: Float32 = columns[EMBEDDING].reshape(len(ids), -1) if ids else np.zeros((0, 0), np.float32)
+        return dict(zip(ids, vectors, strict=True))
 
     async def changes(self, collection: str) -> Changes:
         """See `ItemStore`."""
@@ -108,29 +115,39 @@ class MilvusStore:
             return False
         return bool(await self._call(lambda milvus: milvus.list_indexes(name, **ONCE)))
 
-    async def matching(self, collection: str, item_ids: list[int], filter_: str) -> set[int]:
+    async def matching(self, collection: str, filter_: str, timeout_s: float | None = None) -> Int64:
         """See `ItemStore`."""
-        both = f"{ITEM_ID} in {json.dumps(item_ids)}"
-        if filter_:
-            both = f"({filter_}) and {both}"
-        rows = await self._query(collection, both, [ITEM_ID], limit=len(item_ids))
-        return {row[ITEM_ID] for row in rows}
+        columns = await self._columns(collection, filter_, [ITEM_ID], timeout_s, callers=True)
+        found: Int64 = np.sort(columns.get(ITEM_ID, np.zeros(0, np.int64)))
+        return found
+
+    async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
+        """See `ItemStore`."""
+        return set((await self.matching(collection, f"{ITEM_ID} in {json.dumps(item_ids)}")).tolist())
+
+    async def change_log(self, collection: str) -> ChangeLog:
+        """See `ItemStore`."""
+        try:
+            rows = await self._query(RECORDS, f"{NAME} in {json.dumps([journal_of(collection)])}", [RECORD])
+        except CollectionGoneError:
+            return ChangeLog()
+        return ChangeLog.from_json(rows[0][RECORD] if rows else "")
 
     async def search(
-        self, collection: str, vectors: Float32, limit: int, filter_: str, params: dict[str, Any], timeout_s: float
+        self, collection: str, vectors: Float32, limit: int, params: dict[str, Any], timeout_s: float
     ) -> Hits:
         """See `ItemStore`."""
         params = wide_enough(params, limit)
-        request = write_search(collection, vectors, limit, filter_, tuple(params.items()))
+        request = write_search(collection, vectors, limit, tuple(params.items()))
 
         async def ask(milvus: AsyncMilvusClient) -> Hits:
-            return _hits(await self.send(milvus, request), filter_)
+            return _hits(await self.send(milvus, request))
 
-        return await self._call(ask, filter_, timeout_s)
+        return await self._call(ask, timeout_s=timeout_s)
 
     async def send(self, milvus: AsyncMilvusClient, request: bytes) -> bytes:
         """Send a serialized SearchRequest and return the serialized SearchResults."""
-        return await self._searches.ask(milvus, request, SEARCH_METADATA.get())
+        return await self._calls.ask(milvus, SEARCH, request, SEARCH_METADATA.get())
 
     async def drop(self, collection: str) -> None:
         """See `ItemStore`."""
@@ -140,6 +157,7 @@ class MilvusStore:
         await self._call(lambda milvus: milvus.drop_collection(collection, **ONCE))
         if is_item_collection(collection):
             journal = journal_of(collection)
+            await self.delete_record(journal)
             await self._call(lambda milvus: milvus.drop_collection(journal, **ONCE))
 
     async def close(self) -> None:
@@ -152,14 +170,32 @@ class MilvusStore:
         query = {"filter": filter_, "output_fields": fields} | ONCE | options
         return list(await self._call(lambda milvus: milvus.query(collection, **query), filter_, timeout_s))
 
+    async def _columns(
+        self, collection: str, filter_: str, fields: list[str], timeout_s: float | None = None, callers: bool = False
+    ) -> dict[str, Any]:
+        """Query columns of whole numbers and vectors. `callers`: whether the filter is a caller's."""
+        request = write_query(collection, filter_, fields)
 
-def _hits(answer: bytes, filter_: str) -> Hits:
+        async def ask(milvus: AsyncMilvusClient) -> dict[str, Any]:
+            answer = await self._calls.ask(milvus, QUERY, request)
+            try:
+                status, columns = read_query(answer)
+            except ValueError as error:
+                raise StoreError(f"Milvus sent an invalid answer to a query: {error}") from error
+            if status.code or status.error_code:
+                raise translated(status.code or status.error_code, status.reason, filter_ if callers else "")
+            return columns
+
+        return await self._call(ask, filter_ if callers else "", timeout_s)
+
+
+def _hits(answer: bytes) -> Hits:
     try:
         status, hits = read_search(answer)
     except ValueError as error:
         raise StoreError(f"Milvus sent an invalid answer to a search: {error}") from error
     if status.code or status.error_code:
-        raise translated(status.code or status.error_code, status.reason, filter_)
-    if not filter_ and not hits.lengths.all():
+        raise translated(status.code or status.error_code, status.reason)
+    if not hits.lengths.all():
         raise StoreUnavailableError("Milvus finds nothing: the collection is being loaded or released; try again")
     return hits

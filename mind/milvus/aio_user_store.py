@@ -160,7 +160,7 @@ class MilvusUserStore:
     async def nearest(self, vectors: UserVectors, queries: Float32, limit: int, timeout_s: float) -> Neighbours:
         """See `UserStore`."""
         params = {} if self._is_lite else wide_enough({"ef": _EF}, limit)
-        request = write_search(vectors.collection, queries, limit, "", tuple(params.items()))
+        request = write_search(vectors.collection, queries, limit, tuple(params.items()))
         answer = await self._call(lambda milvus: self._milvus.send(milvus, request), timeout_s=timeout_s)
         try:
             status, keys, scores, lengths = read_key_search(answer)

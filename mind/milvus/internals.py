@@ -1,8 +1,8 @@
 """The only file that uses private parts of pymilvus.
 
-Searches use pymilvus' own channel and are sent as bytes (`mind.milvus.wire`). That takes 0.13 ms of CPU time for 256
-queries of 50 hits; the public client takes 14 to 46 ms. pymilvus does not document the channel or its generated
-messages, so pyproject.toml limits its version. `check` names what an installed version lacks.
+Searches, and queries with many rows, use pymilvus' own channel and are sent as bytes (`mind.milvus.wire`). That takes
+0.13 ms of CPU time for 256 searches of 50 hits; the public client takes 14 to 46 ms. pymilvus does not document the
+channel or its generated messages, so pyproject.toml limits its version. `check` names what an installed version lacks.
 """
 
 from importlib.metadata import version
@@ -12,11 +12,11 @@ import grpc
 import pymilvus
 from pymilvus.client.prepare import Prepare
 
-SEARCH = "/milvus.proto.milvus.MilvusService/Search"
+SEARCH, QUERY = "/milvus.proto.milvus.MilvusService/Search", "/milvus.proto.milvus.MilvusService/Query"
 _NEEDED = {
     pymilvus.MilvusClient: ("_get_connection", "_generate_call_context"),
     pymilvus.AsyncMilvusClient: ("_get_connection", "_generate_call_context"),
-    Prepare: ("search_requests_with_expr", "create_index_request"),
+    Prepare: ("search_requests_with_expr", "query_request", "create_index_request"),
 }
 
 
@@ -50,33 +50,38 @@ async def aio_stub(client: Any) -> Any:
     return (await client._get_connection())._async_stub
 
 
-class Searches:
-    """Sends searches as bytes over the channel of an `AsyncMilvusClient`."""
+class ByteCalls:
+    """Sends searches and queries as bytes over the channel of an `AsyncMilvusClient`."""
 
     def __init__(self) -> None:
-        """Start without a channel. The first search takes the client's."""
+        """Start without a channel. The first call takes the client's."""
         self._channel: Any = None
-        """The channel that `_method` belongs to. pymilvus makes a new channel when one of its own calls fails."""
-        self._method: Any = None
+        """The channel that `_methods` belong to. pymilvus makes a new channel when one of its own calls fails."""
+        self._methods: dict[str, Any] = {}
         self._metadata: tuple[tuple[str, str | bytes], ...] = ()
 
-    async def ask(self, client: Any, request: bytes, more: tuple[tuple[str, str], ...]) -> bytes:
-        """Send a serialized SearchRequest with the additional metadata `more`. Return the serialized SearchResults."""
+    async def ask(self, client: Any, method: str, request: bytes, more: tuple[tuple[str, str], ...] = ()) -> bytes:
+        """Send a serialized request to `SEARCH` or `QUERY`, with the additional metadata `more`.
+
+        Returns:
+            The serialized answer.
+        """
         channel = (await client._get_connection())._final_channel
         if channel is not self._channel:
-            self._method, added = _search_method(channel)
-            self._channel, self._metadata = channel, (*metadata(client), *added)
-        return bytes(await self._method(request, metadata=(*self._metadata, *more)))
+            made = {name: _method(channel, name) for name in (SEARCH, QUERY)}
+            self._methods = {name: call for name, (call, _) in made.items()}
+            self._channel, self._metadata = channel, (*metadata(client), *made[SEARCH][1])
+        return bytes(await self._methods[method](request, metadata=(*self._metadata, *more)))
 
 
-def _search_method(channel: Any) -> tuple[Any, tuple[tuple[str, str | bytes], ...]]:
-    """Return the method Search of a channel, and the metadata that pymilvus' interceptors would add to each call.
+def _method(channel: Any, name: str) -> tuple[Any, tuple[tuple[str, str | bytes], ...]]:
+    """Return a method of a channel, and the metadata that pymilvus' interceptors would add to each call.
 
     They add the same metadata to every call. Running them for each call creates a task, which takes 2 to 3 % of the
     throughput of single-user requests.
     """
-    method = channel.unary_unary(SEARCH)
-    details = grpc.aio.ClientCallDetails(SEARCH, None, None, None, None)
+    method = channel.unary_unary(name)
+    details = grpc.aio.ClientCallDetails(name, None, None, None, None)
     for interceptor in method._interceptors or ():
         details, _ = interceptor._fn(details, b"")
     method._interceptors = None

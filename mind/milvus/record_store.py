@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mind.milvus import schemas
+from mind.milvus.change_log import ChangeLog
+from mind.milvus.journal import journal_of
 from mind.milvus.records import MAX_RECORDS, NAME, RECORD, RECORDS, UNUSED, ItemRecord, item_record, user_record
 from mind.milvus.users import UserVectors
 
@@ -40,6 +42,16 @@ class RecordStore:
         row = {NAME: name, RECORD: record.to_json(), UNUSED: [0.0, 0.0]}
         self._store.upsert(RECORDS, [row])
 
+    def change_log(self, collection: str) -> ChangeLog:
+        """Read the change log of an item collection. It may lack what was written in the last half second."""
+        name = journal_of(collection)
+        return ChangeLog.from_json(self._rows([name], "Bounded").get(name, ""))
+
+    def write_change_log(self, collection: str, log: ChangeLog) -> None:
+        """Tell servers what has changed in an item collection, after Milvus has taken the changes."""
+        self._open(create=True)
+        self._store.upsert(RECORDS, [{NAME: journal_of(collection), RECORD: log.to_json(), UNUSED: [0.0, 0.0]}])
+
     def secure(self) -> None:
         """Have Milvus write to disk what was written so far, so that it does not depend on Milvus' log.
 
@@ -57,7 +69,7 @@ class RecordStore:
                     RECORDS, filter=f"{NAME} in {json.dumps([name])}", timeout=self._store.session.timeout_s
                 )
 
-    def _rows(self, names: list[str]) -> dict[str, str]:
+    def _rows(self, names: list[str], consistency_level: str = "Strong") -> dict[str, str]:
         if not names or not self._open():
             return {}
         session = self._store.session
@@ -66,7 +78,7 @@ class RecordStore:
                 RECORDS,
                 filter=f"{NAME} in {json.dumps(names)}",
                 output_fields=[NAME, RECORD],
-                consistency_level="Strong",
+                consistency_level=consistency_level,
                 timeout=session.timeout_s,
                 limit=MAX_RECORDS,
             )

@@ -2,7 +2,8 @@
 
 A record must survive every restart of Milvus. Milvus 2.3.5 loses the last change of a collection's properties when it
 restarts (its issue 30144). So records are rows of a small collection, `release_records`, which is read under strong
-consistency. It has one row for each collection of items or of user vectors. Earlier versions of this project wrote
+consistency. It has one row for each collection of items or of user vectors, and
+one for the change log of each changed collection (`mind.milvus.change_log`). Earlier versions of this project wrote
 properties; they are read for a collection that has no row.
 
 A publish gives a collection the next release number. Releases are ordered by that number, because clocks may differ.

@@ -289,7 +289,7 @@ class Store:
             )
         return [list(hits.ids) for hits in answer]
 
-    def search_columns(self, name: str, queries: Float32, limit: int, params: Params, filter_: str = "") -> Hits:
+    def search_columns(self, name: str, queries: Float32, limit: int, params: Params) -> Hits:
         """Search as a server does, and return the hits in columns. `queries` is [Q, D] float32.
 
         This does not create pymilvus' result objects, which takes longer than the search. It may be called from
@@ -301,7 +301,7 @@ class Store:
             param={"metric_type": METRIC, "params": wide_enough(params, limit)},
             limit=limit,
             data=queries,
-            expr=filter_,
+            expr="",
             consistency_level=_BOUNDED,
         )
         with self.session.calling(f"search {name}"):
@@ -347,8 +347,8 @@ class Store:
         The record is deleted first. Otherwise an interrupted drop could leave a record that the next collection of the
         same name would inherit.
         """
-        self.records.delete(name)
         for doomed in (name, journal_of(name)) if is_item_collection(name) else (name,):
+            self.records.delete(doomed)
             with self.session.calling(f"drop {doomed}"):
                 self._client.drop_collection(doomed, timeout=self._timeout)
 

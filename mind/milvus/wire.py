@@ -1,4 +1,4 @@
-"""Writes the request of a Milvus search as bytes, and reads the bytes of the answer into arrays.
+"""Writes the requests of Milvus searches and queries as bytes, and reads the bytes of the answers into arrays.
 
 Protobuf's Python classes would create two Python objects for every hit. This module copies arrays instead. The field
 numbers are those of Milvus' public protocol (milvus.proto, schema.proto, common.proto). For the encoding of fields, see
@@ -25,13 +25,15 @@ _STATUS, _RESULTS = 1, 2  # fields of SearchResults
 _SCORES, _IDS, _TOPKS = 4, 5, 6  # fields of SearchResultData
 _INT_ID, _STR_ID, _DATA = 1, 2, 1  # fields of IDs, and of LongArray and StringArray
 _PLACEHOLDER, _FLOAT_VECTOR = b"$0", 101
+_COLUMNS = 2  # field of QueryResults
+_NAME, _SCALARS, _VECTORS = 2, 3, 4  # fields of FieldData
+_LONGS, _FLOATS = 3, 2  # fields of ScalarField and of VectorField
 
 Ids = TypeVar("Ids", Int64, list[str])
+Numbers = TypeVar("Numbers", Int64, Float32)
 
 
-def write_search(
-    collection: str, vectors: Float32, limit: int, filter_: str, params: tuple[tuple[str, Any], ...]
-) -> bytes:
+def write_search(collection: str, vectors: Float32, limit: int, params: tuple[tuple[str, Any], ...]) -> bytes:
     """Serialize a milvus.proto SearchRequest for the `limit` items nearest to each of the [Q, D] vectors."""
     queries, dim = vectors.shape
     header = _tag(3) + _varint(4 * dim)
@@ -41,15 +43,11 @@ def write_search(
     value = _field(1, _PLACEHOLDER) + _tag(2, _VARINT) + _varint(_FLOAT_VECTOR) + rows.tobytes()
     number = milvus_pb2.SearchRequest.DESCRIPTOR.fields_by_name
     nq = _tag(number["nq"].number, _VARINT) + _varint(queries)
-    return (
-        _template(collection, limit, filter_, params)
-        + nq
-        + _field(number["placeholder_group"].number, _field(1, value))
-    )
+    return _template(collection, limit, params) + nq + _field(number["placeholder_group"].number, _field(1, value))
 
 
 @lru_cache(256)
-def _template(collection: str, limit: int, filter_: str, params: tuple[tuple[str, Any], ...]) -> bytes:
+def _template(collection: str, limit: int, params: tuple[tuple[str, Any], ...]) -> bytes:
     """Serialize a request without its vectors. Serialized fields may be appended to a message."""
     request = Prepare.search_requests_with_expr(
         collection,
@@ -57,7 +55,7 @@ def _template(collection: str, limit: int, filter_: str, params: tuple[tuple[str
         param={"metric_type": METRIC, "params": dict(params)},
         limit=limit,
         data=np.zeros((1, 1), np.float32),
-        expr=filter_,
+        expr="",
         consistency_level=_BOUNDED,
     )
     request.ClearField("nq")
@@ -87,6 +85,60 @@ def read_key_search(answer: bytes) -> tuple[Any, list[str], Float32, Int64]:
     return _read(answer, [], _read_keys)
 
 
+def write_query(collection: str, filter_: str, fields: list[str]) -> bytes:
+    """Serialize a milvus.proto QueryRequest for these fields of all items that match a filter."""
+    request = Prepare.query_request(
+        collection, filter_, fields, [], use_default_consistency=False, consistency_level=_BOUNDED
+    )
+    return bytes(request.SerializeToString())
+
+
+def read_query(answer: bytes) -> tuple[Any, dict[str, Int64 | Float32]]:
+    """Read the status and the columns of a serialized milvus.proto QueryResults of whole numbers and vectors.
+
+    Returns:
+        The status, and by field name the numbers, [M] int64, or the numbers of all vectors, [M * D] float32. Fields may
+        be missing if no row matches.
+
+    Raises:
+        ValueError: the bytes are not such a message.
+    """
+    status = common_pb2.Status()
+    columns: dict[str, Int64 | Float32] = {}
+    for field, content in _fields(memoryview(answer)):
+        if field == _STATUS:
+            status = common_pb2.Status.FromString(bytes(content))
+        if field == _COLUMNS:
+            name, values = _read_column(content)
+            columns[name] = values
+    return status, columns
+
+
+def _read_column(column: memoryview) -> tuple[str, Int64 | Float32]:
+    name = ""
+    values: Int64 | Float32 = np.zeros(0, np.int64)
+    for field, content in _fields(column):
+        if field == _NAME:
+            name = str(content, "utf-8")
+        elif field == _SCALARS:
+            for kind, array in _fields(content):
+                if kind == _LONGS:
+                    values = _packed(array, _read_varints)
+        elif field == _VECTORS:
+            for kind, array in _fields(content):
+                if kind == _FLOATS:
+                    values = _packed(array, lambda packed: np.frombuffer(packed, "<f4"))
+    return name, values
+
+
+def _packed(array: memoryview, read: Callable[[memoryview], Numbers]) -> Numbers:
+    """Read the one field of a LongArray or FloatArray."""
+    for field, packed in _fields(array):
+        if field == _DATA:
+            return read(packed)
+    return read(memoryview(b""))
+
+
 def _read(answer: bytes, no_ids: Ids, read_ids: Callable[[memoryview], Ids]) -> tuple[Any, Ids, Float32, Int64]:
     status = common_pb2.Status()
     ids, scores, lengths = no_ids, np.zeros(0, np.float32), np.zeros(0, np.int64)
@@ -109,9 +161,7 @@ def _read(answer: bytes, no_ids: Ids, read_ids: Callable[[memoryview], Ids]) -> 
 def _read_ids(ids: memoryview) -> Int64:
     for field, longs in _fields(ids):
         if field == _INT_ID:
-            for column, values in _fields(longs):
-                if column == _DATA:
-                    return _read_varints(values)
+            return _packed(longs, _read_varints)
     return np.zeros(0, np.int64)
 
 

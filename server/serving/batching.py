@@ -1,7 +1,7 @@
 """Makes batches of requests: requests that wait at the same time are answered together, without a timer.
 
 A request that comes alone starts at once. Under load, a second batch of a group starts beside the first once half a
-full batch waits, as two small batches cost more than one. Requests of another group, with a slow filter for example,
+full batch waits, as two small batches cost more than one. Requests of another group, of more candidates for example,
 delay nobody, as each group has room of its own. A request that cannot be answered in time is turned away when it
 comes; one whose time runs out in the queue is dropped. Knows nothing of recall.
 """
@@ -17,7 +17,7 @@ from server.errors import DeadlineExceededError, OverloadedError
 SMOOTHING = 0.1
 """Weight of the newest batch in the estimate of how long a batch takes."""
 OUTLIER = 4
-"""A batch counts in the estimate as at most this many times the usual: a slow filter says little about others."""
+"""A batch counts in the estimate as at most this many times the usual: one that is slow says little about others."""
 STUCK = 4
 """After this many times the usual, the next batch of the group does not wait for the one in progress."""
 ROOM = 2

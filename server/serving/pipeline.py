@@ -4,26 +4,31 @@ One encode, one search and one merge for a whole batch, never one per user. Know
 """
 
 import asyncio
+import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, islice, pairwise
 from typing import Any
 
+from mind.artifact import Float32
+from mind.milvus.filtered import hits_to_fetch
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.ports import ItemStore
 from server.release import Popular, Release
 from server.serving.answer import FALLBACK, Outcome, Status, Timings, UserResult
 from server.serving.batching import Batcher, Waiting
 from server.serving.encode import EncodeStage
+from server.serving.filtered import search_matches
 from server.serving.inputs import Inputs, exclusions, look_up, overfetch
+from server.serving.matching import Matches, MatchingItems
 from server.serving.merge import merge
 from server.serving.offload import computed
-from server.serving.popular import PopularItems
+from server.serving.popular import PopularItems, popular_among
 from server.serving.question import Query, UserQuery
 from server.serving.results import results, results_without_milvus, trace
-from server.serving.search import search
+from server.serving.search import Found, search
 from server.watching.telemetry import CALL_SPAN, SILENT, BatchTelemetry, Telemetry
 
 ANSWER_S = 0.05
@@ -43,6 +48,27 @@ class _Job:
     explain: bool
     span: Any
     """Span of the call; None if it is not traced."""
+    matches: Matches | None = None
+    """The items that match the filter; None without a filter."""
+    failure: StoreUnavailableError | None = None
+    """Why it is not known which items match."""
+    matching_ms: float = 0.0
+    """How long it took to learn which items match."""
+
+    @property
+    def group(self) -> Hashable:
+        """Jobs of one group are answered together: those of one search of Milvus, or those searched in memory."""
+        if self.explain or self.failure:
+            return id(self)
+        found = (self.fetched, self.limit if self.fetched or self.matches is None else 0)
+        return id(self.release), self.matches is None, found, self.query.top_k, self.query.strategy
+
+    @property
+    def fetched(self) -> int:
+        """Hits of the index to fetch for the items that match; 0 if these are scored in memory, or without a filter."""
+        if self.matches is None:
+            return 0
+        return hits_to_fetch(len(self.release.vocabulary), len(self.matches), self.limit)
 
 
 async def _nothing() -> None:
@@ -76,6 +102,7 @@ class CandidatePipeline:
         self._store = store
         self._encode = EncodeStage(encode_on, on_encoder_lost).encode
         self._popular_items = PopularItems(store)
+        self._matching_items = MatchingItems(store)
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
         self._degraded = degraded
@@ -106,21 +133,37 @@ class CandidatePipeline:
             DeadlineExceededError: the caller's time ran out on the way.
             StoreError: Milvus failed.
         """
-        limit = query.top_k + min(self._max_overfetch, overfetch(query))
-        job = _Job(release, query, limit, explain, CALL_SPAN.get())
-        group = (id(job) if explain else 0, id(release), query.filter, limit, query.top_k, query.strategy)
-        answer = self._batcher.submit(job, len(query.users), group, remaining_s)
         if not self._degraded or explain or remaining_s is None:
-            return await answer
+            return await self._run(release, query, remaining_s, explain)
         arrived = time.perf_counter()
         try:
             async with asyncio.timeout(remaining_s - min(ANSWER_S, remaining_s / 2)):
-                return await answer
+                return await self._run(release, query, remaining_s, explain)
         except TimeoutError:  # the batch goes on: others in it may have more time
             inputs, popular = look_up(release, query.users), self._popular_items.last(release)
             timings = Timings((time.perf_counter() - arrived) * 1000, 0.0, 0.0, 0.0)
             told = zip(inputs.status, inputs.unknown, strict=True)
             return Outcome(results_without_milvus(query, popular, told), timings, None)
+
+    async def _run(self, release: Release, query: Query, remaining_s: float | None, explain: bool) -> Outcome:
+        limit = query.top_k + min(self._max_overfetch, overfetch(query))
+        job = _Job(release, query, limit, explain, CALL_SPAN.get())
+        if query.filter:
+            arrived = time.perf_counter()
+            job = await self._with_matches(job, remaining_s)
+            remaining_s = None if remaining_s is None else remaining_s - (time.perf_counter() - arrived)
+        return await self._batcher.submit(job, len(query.users), job.group, remaining_s)
+
+    async def _with_matches(self, job: _Job, remaining_s: float | None) -> _Job:
+        """The job with the items that match its filter, or with the reason why Milvus did not tell them."""
+        started = time.perf_counter()
+        deadline = started + remaining_s if remaining_s is not None else math.inf
+        time_left_s = self._search_time_left_s(deadline)
+        try:
+            job = replace(job, matches=await self._matching_items.of(job.release, job.query.filter, time_left_s))
+        except StoreUnavailableError as error:
+            job = replace(job, failure=error)
+        return replace(job, matching_ms=(time.perf_counter() - started) * 1000)
 
     async def _answer(self, batch: list[Waiting[_Job, Outcome]]) -> list[Outcome | Exception]:
         """Answer the jobs of a batch, which differ in nothing but their users."""
@@ -140,31 +183,33 @@ class CandidatePipeline:
         inputs = await computed(sum(len(user.hist_item) for user in users), look_up, release, users)
         vectors = await self._encode(release, inputs)
         encoded = watched.enter("search")
+        matches = [each.ask.matches for each in batch for _ in each.ask.query.users]
         try:
-            found = await search(
-                self._store, release, vectors, query.filter, job.limit, self._search_time_left_s(deadline)
-            )
+            if job.failure:
+                raise job.failure
+            found = await self._search(release, vectors, batch, matches, inputs, deadline)
             searched = watched.enter("merge")
             excluded = exclusions(inputs, [each.ask.query.exclude_history for each in batch], sizes)
             how = len(inputs.active), query.top_k, query.strategy, excluded, job.explain
             merged = await computed(len(found.hits.item_ids), merge, found.hits, found.user, found.interest, *how)
-            popular = await self._popular(release, query.filter, inputs, deadline)
+            popular = await self._popular(release, matches, inputs)
         except StoreUnavailableError as error:
             watched.fail()
             stages = (encoded - watched.started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
             return self._answer_unsearched(batch, inputs, error, watched, stages)
-        answered = results(query.top_k, inputs, merged, popular)
+        answered = results(query.top_k, inputs, merged, popular, matches)
 
         steps = None if merged.fate is None else trace(release, inputs, vectors, found, merged.fate)
         _tell(watched, users, answered)
-        if self._telemetry.sampling and not query.filter:
+        if self._telemetry.sampling:
             known = release.vocabulary, release.item_embedding
+            among = [own.rows for own in (matches[user] for user in inputs.active.tolist()) if own is not None]
             searched_with = vectors[found.user, found.interest]
-            self._telemetry.sampling.offer(searched_with, found.user, found.hits, query.top_k, *known)
+            self._telemetry.sampling.offer(searched_with, found.user, found.hits, query.top_k, *known, among)
         ended = time.perf_counter()
         stages = (encoded - watched.started) * 1000, (searched - encoded) * 1000, (ended - searched) * 1000
         return [
-            Outcome(answered[start:end], Timings((watched.started - each.arrived) * 1000, *stages), steps)
+            Outcome(answered[start:end], _timings(each, watched.started, stages), steps)
             for each, (start, end) in zip(batch, pairwise(accumulate(sizes, initial=0)), strict=True)
         ]
 
@@ -188,7 +233,7 @@ class CandidatePipeline:
             if needs_search and (job.explain or not self._degraded):
                 outcomes.append(_late(each, error))
                 continue
-            timings = Timings((watched.started - each.arrived) * 1000, *stages)
+            timings = _timings(each, watched.started, stages)
             outcomes.append(outcome := Outcome(results_without_milvus(job.query, popular, own), timings, None))
             answered += outcome.results
             users += job.query.users
@@ -196,13 +241,31 @@ class CandidatePipeline:
             _tell(watched, users, answered)
         return outcomes
 
-    async def _popular(self, release: Release, filter_: str, inputs: Inputs, deadline: float) -> Popular:
-        """What users without a usable history get: the popular items that pass the filter."""
+    async def _search(
+        self,
+        release: Release,
+        vectors: Float32,
+        batch: list[Waiting[_Job, Outcome]],
+        matches: list[Matches | None],
+        inputs: Inputs,
+        deadline: float,
+    ) -> Found:
+        """Search for the active users of a batch: all with filters, or all without."""
+        job, time_left_s = batch[0].ask, self._search_time_left_s(deadline)
+        limit = max(each.ask.limit for each in batch)
+        if job.matches is None:
+            return await search(self._store, release, vectors, limit, time_left_s)
+        own = [of_user for of_user in (matches[user] for user in inputs.active.tolist()) if of_user is not None]
+        return await search_matches(self._store, release, vectors, own, limit, job.fetched, time_left_s)
+
+    async def _popular(self, release: Release, matches: list[Matches | None], inputs: Inputs) -> list[Popular]:
+        """What each user gets who has no usable history: the popular items that match the user's filter."""
         if not any(status in FALLBACK for status in inputs.status):
-            return release.popular
-        if not filter_:
-            return await self._popular_items.of(release)
-        return await self._popular_items.matching(release, filter_, self._search_time_left_s(deadline))
+            return [release.popular] * len(matches)
+        if matches[0] is None:
+            return [await self._popular_items.of(release)] * len(matches)
+        of = {id(each): popular_among(release, each) for each in matches if each is not None}
+        return [of[id(each)] for each in matches]
 
     def _search_time_left_s(self, deadline: float) -> float:
         return max(min(self._search_timeout_s, deadline - time.perf_counter()), 0.001)
@@ -212,6 +275,12 @@ def _tell(watched: BatchTelemetry, users: list[UserQuery], answered: list[UserRe
     statuses = [result.status for result in answered]
     by_status = [(status.name, statuses.count(status)) for status in Status]
     watched.answered(by_status, [user.hist_item for user in users], [result.unknown for result in answered])
+
+
+def _timings(waiting: Waiting[_Job, Outcome], started: float, stages: tuple[float, float, float]) -> Timings:
+    """The timings of one job of a batch that started then. To ask what matches its filter is part of its search."""
+    encode_ms, search_ms, merge_ms = stages
+    return Timings((started - waiting.arrived) * 1000, encode_ms, search_ms + waiting.ask.matching_ms, merge_ms)
 
 
 def _late(waiting: Waiting[_Job, Outcome], error: StoreUnavailableError) -> Exception:

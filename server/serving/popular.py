@@ -12,9 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.errors import StoreError, StoreUnavailableError
+from mind.vocabulary import Mask
+from server.errors import StoreError
 from server.ports import ItemStore
 from server.release import Popular, Release
+from server.serving.matching import Matches
 
 REFRESH_S = 0.5
 """Age in seconds up to which an answer of Milvus is used again."""
@@ -45,27 +47,13 @@ class PopularItems:
         """The same as far as it is known, without asking Milvus."""
         return self._left_of(release).popular
 
-    async def matching(self, release: Release, filter_: str, timeout_s: float) -> Popular:
-        """The popular items that are in the collection and match a filter.
-
-        Raises:
-            StoreUnavailableError: Milvus did not answer in time.
-        """
-        popular = release.popular
-        asking = self._store.matching(release.collection, popular.item_ids.tolist(), filter_)
-        try:
-            matching = await asyncio.wait_for(asking, timeout_s)
-        except TimeoutError as error:
-            raise StoreUnavailableError("Milvus does not answer: the filter of the popular list timed out") from error
-        return _only(popular, matching)
-
     def _left_of(self, release: Release) -> "_Left":
         if release.collection != self._collection:
             self._collection, self._left = release.collection, _Left(release.popular)
         return self._left
 
     async def _ask(self, release: Release, left: "_Left") -> None:
-        asking = self._store.matching(release.collection, release.popular.item_ids.tolist(), "")
+        asking = self._store.existing(release.collection, release.popular.item_ids.tolist())
         try:
             left.popular = _only(release.popular, await asyncio.wait_for(asking, WAIT_S))
             left.answers = True
@@ -88,6 +76,15 @@ class _Left:
     """Whether Milvus answered the last question."""
 
 
+def popular_among(release: Release, matches: Matches) -> Popular:
+    """The popular items that match a filter."""
+    row = release.vocabulary.item_index(release.popular.item_ids)
+    return _kept(release.popular, np.isin(row, matches.rows))
+
+
 def _only(popular: Popular, item_ids: set[int]) -> Popular:
-    keep = np.isin(popular.item_ids, list(item_ids))
+    return _kept(popular, np.isin(popular.item_ids, list(item_ids)))
+
+
+def _kept(popular: Popular, keep: Mask) -> Popular:
     return Popular(popular.item_ids[keep], popular.scores[keep])

@@ -1,6 +1,6 @@
 """The answer to each user: merged candidates, or the popular list where there is no history or no Milvus."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -10,34 +10,42 @@ from mind.sequences import Int64
 from server.release import Popular, Release
 from server.serving.answer import Status, Trace, UserResult
 from server.serving.inputs import Inputs
+from server.serving.matching import Matches
 from server.serving.merge import Merged
 from server.serving.question import Query, UserQuery
 from server.serving.search import Found
 
+LISTED = "the popular list has"
 
-def results(top_k: int, inputs: Inputs, merged: Merged, popular: Popular) -> list[UserResult]:
+
+def results(
+    top_k: int, inputs: Inputs, merged: Merged, popular: list[Popular], matches: Sequence[Matches | None]
+) -> list[UserResult]:
     """One result for each user of a batch, in their order.
 
     Args:
         top_k: candidates wanted for each user.
         inputs: the users.
         merged: the candidates of the active users.
-        popular: the list for users without a usable history.
+        popular: for each user, the list in case there is no usable history.
+        matches: for each user, the items that match the filter; None without a filter.
     """
     own_hits = (slice(start, end) for start, end in pairwise(merged.offsets.tolist()))  # of the active users, in turn
     answered = []
-    for user, status, unknown in zip(inputs.users, inputs.status, inputs.unknown, strict=True):
+    columns = inputs.users, inputs.status, inputs.unknown, popular, matches
+    for user, status, unknown, listed, matching in zip(*columns, strict=True):
         if status is Status.OK:
             own = next(own_hits)
             item_ids, scores, interest = merged.item_ids[own], merged.scores[own], merged.interest[own]
         elif status is Status.INVALID:
-            item_ids, scores, interest = popular.item_ids[:0], popular.scores[:0], merged.interest[:0]
+            item_ids, scores, interest = listed.item_ids[:0], listed.scores[:0], merged.interest[:0]
         else:
-            rows = np.flatnonzero(~np.isin(popular.item_ids, user.exclude))[:top_k]
-            item_ids, scores, interest = popular.item_ids[rows], popular.scores[rows], np.full(len(rows), -1)
+            rows = np.flatnonzero(~np.isin(listed.item_ids, user.exclude))[:top_k]
+            item_ids, scores, interest = listed.item_ids[rows], listed.scores[rows], np.full(len(rows), -1)
         detail = user.invalid or user.unread
         if not detail and len(item_ids) < top_k:
-            detail = _fewer(len(item_ids), top_k)
+            source = "the search found" if status is Status.OK else LISTED
+            detail = _fewer(len(item_ids), top_k, source, matching)
         answered.append(UserResult(item_ids, scores, interest, status, unknown, detail))
     return answered
 
@@ -63,12 +71,16 @@ def _degraded(query: Query, popular: Popular, user: UserQuery, status: Status, u
     elif status is Status.OK:
         status, detail = Status.DEGRADED, "Milvus does not answer"
     if not detail and len(rows) < query.top_k:
-        detail = _fewer(len(rows), query.top_k)
+        detail = _fewer(len(rows), query.top_k, LISTED, None)
     return UserResult(popular.item_ids[rows], popular.scores[rows], np.full(len(rows), -1), status, unknown, detail)
 
 
-def _fewer(found: int, top_k: int) -> str:
-    return f"{found} of {top_k}: filter and exclusions leave no more of the items fetched"
+def _fewer(found: int, top_k: int, source: str, matches: Matches | None) -> str:
+    """Why a user gets fewer candidates than wanted. `source`: what has no more of them."""
+    if matches is None:
+        return f"{found} of {top_k}: {source} no more items that are not excluded"
+    matching = f"{found} of {top_k}: {len(matches):,} items match the filter"
+    return matching if found == len(matches) else f"{matching}, and {source} no more of them that are not excluded"
 
 
 def trace(release: Release, inputs: Inputs, vectors: Float32, found: Found, fate: Int64) -> Trace:

@@ -25,10 +25,13 @@ class Found:
     hits: Hits
 
 
+NO_HITS = Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
 async def search(
-    store: ItemStore, release: Release, vectors: Float32, filter_: str, limit: int, timeout_s: float
+    store: ItemStore, release: Release, vectors: Float32, limit: int, timeout_s: float, filtered: bool = False
 ) -> Found:
-    """Search with the interests of all users at once.
+    """Search Milvus with the interests of all users at once.
 
     Where the release says that interests of one user that point the same way are searched once
     (`Fingerprint.interest_cosine` below 1), only the leading ones are searched, and the others get the same hits with
@@ -38,18 +41,19 @@ async def search(
         store: Milvus.
         release: its collection is searched.
         vectors: [B, K, D] float32, the interest vectors of B users; all-zero ones are not searched.
-        filter_: canonical; empty for none.
         limit: hits wanted for each interest.
         timeout_s: longest wait for Milvus.
+        filtered: whether hits that do not match a filter will be left out, for which a release may have search
+            parameters of its own.
     """
     user, interest = np.nonzero(np.any(vectors, axis=2))
     fingerprint = release.fingerprint
     leads = leading(vectors, fingerprint.interest_cosine)
     if not leads.any():
-        return Found(user, interest, Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64)))
-    params = dict((filter_ and fingerprint.filter_search_params) or fingerprint.search_params)
+        return Found(user, interest, NO_HITS)
     fetched = limit if fingerprint.interest_cosine >= 1 else min(MAX_HITS, limit * OVERSEARCH)
-    hits = await store.search(release.collection, vectors[leads], fetched, filter_, params, timeout_s)
+    params = dict((filtered and fingerprint.filter_search_params) or fingerprint.search_params)
+    hits = await store.search(release.collection, vectors[leads], fetched, params, timeout_s)
     if fingerprint.interest_cosine < 1:
         known = release.vocabulary, release.item_embedding
         size = len(hits.item_ids) * vectors.shape[1]

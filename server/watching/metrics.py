@@ -69,7 +69,7 @@ class Metrics:
         self._unknown = self._counter("recall_history_items_unknown", "Those of them that the model does not know.")
         self._recall = self._histogram(
             "recall_sampled_recall_ratio",
-            "Share of the exact best top_k items that the search found, for sampled users without a filter.",
+            "Share of the exact best top_k items, with a filter of those that match, that sampled users got.",
             RECALL,
         )
 

@@ -7,13 +7,14 @@ is logged, so that requests never wait for samples nor fail because of them.
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from mind.artifact import Float32
 from mind.hits import Hits
+from mind.nearest import Rows
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
@@ -35,9 +36,16 @@ class RecallSampling:
         self._busy = threading.Lock()
 
     def offer(
-        self, vectors: Float32, user: Int64, hits: Hits, top_k: int, vocabulary: Vocabulary, item_embedding: Float32
+        self,
+        vectors: Float32,
+        user: Int64,
+        hits: Hits,
+        top_k: int,
+        vocabulary: Vocabulary,
+        item_embedding: Float32,
+        among: Sequence[Rows] = (),
     ) -> None:
-        """Sample one user of a batch that was searched without a filter, at random and unless a sample is in progress.
+        """Sample one user of a batch, at random and unless a sample is in progress.
 
         Args:
             vectors: [Q, D] float32, the searched interests of all users.
@@ -46,13 +54,16 @@ class RecallSampling:
             top_k: candidates wanted.
             vocabulary: of the model.
             item_embedding: [N + 1, D] float32, row 0 padding.
+            among: for each user, the rows of items that match the filter; empty without filters.
         """
         if self._random.random() >= self._rate or not len(user) or not self._busy.acquire(blocking=False):
             return
-        own = np.flatnonzero(user == user[self._random.randrange(len(user))])
+        chosen = int(user[self._random.randrange(len(user))])
+        own = np.flatnonzero(user == chosen)
         ends = np.cumsum(hits.lengths)
         found = slice(int(ends[own[0]] - hits.lengths[own[0]]), int(ends[own[-1]]))
-        sample = vectors[own], hits.item_ids[found], hits.scores[found], top_k, vocabulary, item_embedding
+        known = vocabulary, item_embedding, among[chosen] if among else None
+        sample = vectors[own], hits.item_ids[found], hits.scores[found], top_k, *known
         self._thread.submit(self._compare, *sample)
 
     def wait(self) -> None:
@@ -75,7 +86,13 @@ class RecallSampling:
 
 
 def recall(
-    vectors: Float32, item_ids: Int64, scores: Float32, top_k: int, vocabulary: Vocabulary, item_embedding: Float32
+    vectors: Float32,
+    item_ids: Int64,
+    scores: Float32,
+    top_k: int,
+    vocabulary: Vocabulary,
+    item_embedding: Float32,
+    among: Rows | None = None,
 ) -> float:
     """Share of a user's exact best items that are among the best of the hits.
 
@@ -89,24 +106,25 @@ def recall(
         top_k: how many items are compared, fewer if the table has fewer.
         vocabulary: of the model.
         item_embedding: [N + 1, D] float32, row 0 padding.
+        among: the rows of the items that could be found; None if all could.
     """
-    wanted = min(top_k, len(item_embedding) - 1)
+    among = np.arange(1, len(item_embedding), dtype=np.int32) if among is None else among
     ranked = item_ids[np.argsort(-scores, kind="stable")]
-    best = ranked[np.sort(np.unique(ranked, return_index=True)[1])][:wanted]
+    best = ranked[np.sort(np.unique(ranked, return_index=True)[1])][:top_k]
     rows = vocabulary.item_index(best)
-    wanted -= int((rows == 0).sum())  # items unknown to the model were added since; they take places
+    wanted = min(top_k - int((rows == 0).sum()), len(among))  # items that were added since take places
     if wanted < 1:
         return 1.0
     own = (item_embedding[rows[rows > 0]] @ vectors.T).max(axis=1)
-    last = worst_of_best(vectors, item_embedding, wanted)
+    last = worst_of_best(vectors, item_embedding, among, wanted)
     return float((own >= last - 1e-5 * abs(last)).sum() / wanted)
 
 
-def worst_of_best(vectors: Float32, item_embedding: Float32, wanted: int) -> float:
-    """The score of the item at place `wanted` of an exact search, a chunk of the table at a time."""
+def worst_of_best(vectors: Float32, item_embedding: Float32, among: Rows, wanted: int) -> float:
+    """The score of the item at place `wanted` of an exact search among some rows, a chunk of them at a time."""
     best = np.full(wanted, -np.inf, np.float32)
-    for start in range(1, len(item_embedding), CHUNK_ROWS):
-        score = (item_embedding[start : start + CHUNK_ROWS] @ vectors.T).max(axis=1)
+    for start in range(0, len(among), CHUNK_ROWS):
+        score = (item_embedding[among[start : start + CHUNK_ROWS]] @ vectors.T).max(axis=1)
         score = np.concatenate([best, score[score > best[0]]])
         best = np.partition(score, len(score) - wanted)[-wanted:]
     return float(best[0])

@@ -46,6 +46,20 @@ def test_the_three_are_measured_side_by_side(milvus_server_uri: str, tmp_path: P
 
 
 @pytest.mark.timeout(600)
+def test_filters_find_what_matches_beside_requests_without_one(milvus_server_uri: str, tmp_path: Path) -> None:
+    remove_item_collections(milvus_server_uri)
+    command = [sys.executable, "-m", "tests.bench.serving.filters", "--milvus-uri", milvus_server_uri]
+    command += ["--items", "2000", "--rounds", "1", "--seconds", "0.3", "--workdir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "2000" / "filters.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["bucket"] * 6 + ["shelf"] * 6 + ["64 callers, each its own"]
+    for row in rows:
+        assert row["recall"] > 0.999 and row["short"] == 0
+        assert row["users_per_s"] > 0 and row["cold_ms"] > 0
+
+
+@pytest.mark.timeout(600)
 def test_the_chosen_index_is_served_beside_the_default_one(milvus_server_uri: str, tmp_path: Path) -> None:
     remove_item_collections(milvus_server_uri)
     command = [sys.executable, "-m", "tests.bench.serving.tuned", "--milvus-uri", milvus_server_uri]

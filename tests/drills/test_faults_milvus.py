@@ -54,9 +54,9 @@ async def test_searches_outlive_their_connection(milvus: Milvus, tmp_path: Path)
     async with Proxy(milvus.uri) as proxy:
         store = item_store(f"http://{proxy.address}", timeout_s=10)
         for _ in range(3):
-            found = await store.search(collection, vectors, 5, "", {}, 10)
+            found = await store.search(collection, vectors, 5, {}, 10)
             assert found.lengths.tolist() == [5]
-            for call in (lambda: store.search(collection, vectors, 5, "", {}, 10), store.live_collection):
+            for call in (lambda: store.search(collection, vectors, 5, {}, 10), store.live_collection):
                 proxy.reset()
                 with suppress(StoreUnavailableError):  # gRPC may have noticed before
                     await call()

@@ -9,6 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from mind.hits import Hits
+from mind.milvus.change_log import ChangeLog
 from mind.milvus.errors import FilterError, StoreError
 from mind.milvus.users import Neighbours
 
@@ -66,6 +67,8 @@ def plain(value: Any) -> Any:
             return _by_query(value.item_ids.tolist(), value.scores, value.lengths)
         case Neighbours():
             return _by_query(value.keys, value.scores, value.lengths)
+        case ChangeLog():  # tokens are random
+            return [batch.item_ids for batch in value.batches]
         case BaseModel():
             return plain(value.model_dump())
         case np.ndarray():

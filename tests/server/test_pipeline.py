@@ -12,6 +12,7 @@ import pytest
 from mind.artifact import Artifact, Float32, load_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import nearest_items
+from mind.milvus import filtered
 from mind.sequences import Int64
 from mind.transfer import Models
 from server.errors import DeadlineExceededError, StoreUnavailableError
@@ -160,7 +161,7 @@ async def test_overfetch_is_bounded_and_said(store: FakeStore, release: Release,
     excluded = exact(artifact, [A], 150)
     outcome = await run(store, release, ask([A], exclude=excluded))
     assert store.searches[-1][1] == 5 + 10
-    assert "of 5: filter and exclusions leave no more" in outcome.results[0].detail
+    assert outcome.results[0].detail == "0 of 5: the search found no more items that are not excluded"
 
 
 async def test_a_passed_deadline_does_no_search(store: FakeStore, release: Release) -> None:
@@ -280,21 +281,123 @@ async def test_merged_interests_do_not_depend_on_the_neighbours(store: FakeStore
         assert B not in result.item_ids
 
 
-async def test_a_search_with_a_filter_has_parameters_of_its_own(store: FakeStore, release: Release) -> None:
+async def test_filters_are_searched_exactly_and_different_ones_together(
+    store: FakeStore, release: Release, artifact: Artifact
+) -> None:
+    filters = ["item_id > 1100", "item_id < 1300", "item_id < 1300", "item_id < 0"]
+    histories = [[A, B], [C], [A, B, C], [A]]
+    batches: list[int] = []
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on, workers=1)
+        answer = pipeline._batcher._answer
+
+        async def spy(batch: list[Any]) -> Any:
+            batches.append(len(batch))
+            return await answer(batch)
+
+        pipeline._batcher._answer = spy
+        queries = [ask(h, [], top_k=20, filter=f) for h, f in zip(histories, filters, strict=True)]
+        answers = await asyncio.gather(*(pipeline.run(release, query, 10) for query in queries))
+    for history, filter_, outcome in zip(histories, filters, answers, strict=True):
+        passing = set((await store.matching(release.collection, filter_)).tolist())
+        wanted = [item for item in exact(artifact, history, ITEMS) if item in passing][:20]
+        assert outcome.results[0].item_ids.tolist() == wanted
+        popular = [item for item in range(A, A + 7 * ITEMS, 7) if item in passing][:20]
+        assert outcome.results[1].item_ids.tolist() == popular
+    assert store.searches == []
+    assert sum(batches) == 4 and max(batches) > 1  # the first begins at once
+
+
+async def test_very_many_matches_are_searched_in_the_index(
+    store: FakeStore, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wide, narrow = ask([A, B], [C], [], top_k=20, filter="item_id > 1100"), ask([A], top_k=20, filter="item_id < 1100")
+    store.add(release.collection, 5, 10 * await _first_interest(store, release))
+    store.add(release.collection, 5_000, 9 * await _first_interest(store, release))
+    in_memory = [await run(store, release, query) for query in (wide, narrow)]
+    store.searches.clear()
+    monkeypatch.setattr(filtered, "IN_MEMORY", 5)
+    monkeypatch.setattr(filtered, "ROWS_A_HIT", 0)
+    for query, expected in zip((wide, narrow), in_memory, strict=True):
+        found = await run(store, release, query)
+        for one, other in zip(found.results, expected.results, strict=True):
+            assert one.item_ids.tolist() == other.item_ids.tolist()
+            np.testing.assert_allclose(one.scores, other.scores, rtol=1e-5)
+    assert store.searches == [(8, 32), (4, 512)]  # 20 * 1.5 * 200 / 186, and 20 * 1.5 * 200 / 16
+    monkeypatch.setattr(filtered, "WIDER", 0.01)  # so all are short, and are searched for in memory
+    for query, expected in zip((wide, narrow), in_memory, strict=True):
+        found = await run(store, release, query)
+        assert [each.item_ids.tolist() for each in found.results] == [
+            each.item_ids.tolist() for each in expected.results
+        ]
+
+
+async def test_a_search_whose_hits_a_filter_leaves_out_has_parameters_of_its_own(
+    store: FakeStore, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tuned = release.fingerprint.model_copy(
         update={"search_params": {"nprobe": 8}, "filter_search_params": {"nprobe": 99}}
     )
+    monkeypatch.setattr(filtered, "IN_MEMORY", 5)
+    monkeypatch.setattr(filtered, "ROWS_A_HIT", 0)
     seen = []
     search = store.search
 
     async def spy(*arguments: Any) -> Any:
-        seen.append(arguments[3:5])
+        seen.append(arguments[3])
         return await search(*arguments)
 
     store.search = spy  # type: ignore[method-assign]
     for filter_ in ("", f"item_id > {A}"):
         await run(store, replace(release, fingerprint=tuned), ask([A], filter=filter_))
-    assert seen == [("", {"nprobe": 8}), (f"item_id > {A}", {"nprobe": 99})]
+    assert seen == [{"nprobe": 8}, {"nprobe": 99}]
+
+
+async def test_items_that_were_added_are_found_with_a_filter(store: FakeStore, release: Release) -> None:
+    vector = await _first_interest(store, release)
+    store.add(release.collection, 5, 10 * vector)
+    store.add(release.collection, 6, 9 * vector)
+    outcome = await run(store, release, ask([A], filter="item_id < 1020"))
+    (result,) = outcome.results
+    assert result.item_ids.tolist()[:2] == [5, 6] and set(result.item_ids.tolist()[2:]) == {A, B, C}
+    assert outcome.trace is not None
+    assert result.scores[0] == pytest.approx(10 * float((outcome.trace.interest_vectors @ vector).max()), rel=1e-5)
+    (result,) = (await run(store, release, ask([A], filter="item_id < 6"))).results
+    assert result.item_ids.tolist() == [5]
+
+
+async def _first_interest(store: FakeStore, release: Release) -> Float32:
+    outcome = await run(store, release, ask([A]))
+    assert outcome.trace is not None
+    return outcome.trace.interest_vectors[0]
+
+
+@pytest.mark.parametrize(
+    ("filter_", "exclude", "detail"),
+    [
+        ("item_id < 1020", [], "3 of 5: 3 items match the filter"),
+        (
+            "item_id < 1020",
+            [A],
+            "2 of 5: 3 items match the filter, and the search found no more of them that are not excluded",
+        ),
+        ("item_id < 0", [], "0 of 5: 0 items match the filter"),
+        ("item_id > 0", [], ""),
+    ],
+)
+async def test_a_short_list_says_how_many_items_match(
+    store: FakeStore, release: Release, filter_: str, exclude: list[int], detail: str
+) -> None:
+    outcome = await run(store, release, ask([B], filter=filter_, exclude=exclude))
+    assert outcome.results[0].detail == detail
+
+
+async def test_a_short_popular_list_says_so(store: FakeStore, release: Release) -> None:
+    store.add(release.collection, 5, np.ones(16, np.float32))
+    (result,) = (await run(store, release, ask([], filter="item_id < 1010"))).results
+    assert result.detail == (
+        "2 of 5: 3 items match the filter, and the popular list has no more of them that are not excluded"
+    )
 
 
 def _vectors(artifact: Artifact, query: Query) -> list[Float32]:

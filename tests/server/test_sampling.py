@@ -54,7 +54,17 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sampling, "CHUNK_ROWS", 7)
     for wanted in (1, 20, 100):
         row = nearest_items(vectors[None], table, wanted)[0, -1]
-        assert worst_of_best(vectors, table, wanted) == pytest.approx((vectors @ table[row]).max(), rel=1e-6)
+        rows = np.arange(1, 101, dtype=np.int32)
+        assert worst_of_best(vectors, table, rows, wanted) == pytest.approx((vectors @ table[row]).max(), rel=1e-6)
+
+
+def test_with_a_filter_the_exact_best_are_among_the_items_that_match() -> None:
+    among = np.array([1, 2, 4], np.int32)  # 10, 20 and 40
+    best, scores = np.array([40, 20, 10]), np.array([4, 2, 1], np.float32)
+    for found, top_k, expected in ((3, 2, 1), (3, 9, 1), (1, 2, 1 / 2), (2, 9, 2 / 3)):
+        assert recall(INTERESTS, best[:found], scores[:found], top_k, VOCABULARY, TABLE, among) == expected
+    added = np.array([99, 40]), np.array([9, 4], np.float32)
+    assert recall(INTERESTS, *added, 9, VOCABULARY, TABLE, among[2:]) == 1
 
 
 def offer(sampler: RecallSampling, table: Float32 = TABLE) -> None:
@@ -137,7 +147,7 @@ async def test_the_server_counts_what_its_index_misses(tmp_path: Path) -> None:
             return tuple(samples)
 
         assert await sampled() == (1, 1)
-        assert await sampled(filter="item_id < 1070") == (1, 1)  # the index did not choose what a filter leaves
+        assert await sampled(filter="item_id < 1070") == (2, 2)
         there = server.store.collections[server.collection]
         there.item_ids, there.vectors = there.item_ids[:150], there.vectors[:150]  # of 200
-        assert await sampled() == (2, pytest.approx(1 + 150 / 200))
+        assert await sampled() == (3, pytest.approx(2 + 150 / 200))

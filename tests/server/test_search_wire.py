@@ -1,4 +1,4 @@
-"""Our bytes of a search against those of protobuf and pymilvus."""
+"""Our bytes of a search and of a query against those of protobuf and pymilvus."""
 
 import grpc
 import numpy as np
@@ -9,8 +9,8 @@ from pymilvus.client.async_interceptor import async_header_adder_interceptor
 from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
-from mind.milvus.internals import _search_method
-from mind.milvus.wire import read_key_search, read_search, write_search
+from mind.milvus.internals import SEARCH, _method
+from mind.milvus.wire import read_key_search, read_query, read_search, write_query, write_search
 
 int64 = st.integers(-(2**63), 2**63 - 1)
 float32 = st.floats(width=32, allow_nan=False)
@@ -21,24 +21,48 @@ float32 = st.floats(width=32, allow_nan=False)
     queries=st.integers(1, 40),
     dim=st.sampled_from([1, 16, 31, 64, 200]),
     limit=st.integers(1, 10_000),
-    filter_=st.sampled_from(["", 'genres == "Drama" and year > 1990', "item_id in [1, 2]"]),
     params=st.sampled_from([{}, {"ef": 128}, {"nprobe": 32, "reorder_k": 100}]),
 )
-def test_a_request_is_what_pymilvus_would_send(
-    queries: int, dim: int, limit: int, filter_: str, params: dict[str, int]
-) -> None:
+def test_a_request_is_what_pymilvus_would_send(queries: int, dim: int, limit: int, params: dict[str, int]) -> None:
     vectors = np.random.default_rng(queries).normal(size=(queries, dim)).astype(np.float32)
-    ours = milvus_pb2.SearchRequest.FromString(write_search("items", vectors, limit, filter_, tuple(params.items())))
+    ours = milvus_pb2.SearchRequest.FromString(write_search("items", vectors, limit, tuple(params.items())))
     theirs = Prepare.search_requests_with_expr(
         "items",
         anns_field="embedding",
         param={"metric_type": "IP", "params": params},
         limit=limit,
         data=vectors,
-        expr=filter_,
+        expr="",
         consistency_level=2,
     )
     assert ours == theirs
+
+
+@settings(deadline=None)  # a busy machine is no failure
+@given(item_ids=st.lists(int64), vectors=st.lists(float32), others=st.lists(st.text()))
+def test_the_columns_of_a_query_are_read_as_protobuf_reads_them(
+    item_ids: list[int], vectors: list[float], others: list[str]
+) -> None:
+    long, text, number = schema_pb2.FieldData(), schema_pb2.FieldData(), schema_pb2.FieldData()
+    long.type, long.field_name, text.field_name, number.field_name = 5, "item_id", "title", "embedding"
+    long.scalars.long_data.data.extend(item_ids)
+    text.scalars.string_data.data.extend(others)
+    number.vectors.dim = 2
+    number.vectors.float_vector.data.extend(vectors)
+    answer = milvus_pb2.QueryResults(
+        status=common_pb2.Status(code=7, reason="because"), fields_data=[long, text, number]
+    )
+    status, columns = read_query(answer.SerializeToString())
+    assert (status.code, status.reason) == (7, "because")
+    assert columns["item_id"].tolist() == item_ids
+    np.testing.assert_array_equal(columns["embedding"], np.array(vectors, np.float32))
+
+
+def test_a_query_is_what_pymilvus_would_send() -> None:
+    ours = milvus_pb2.QueryRequest.FromString(write_query("items", "year > 1990", ["item_id"]))
+    assert (ours.collection_name, ours.expr, list(ours.output_fields)) == ("items", "year > 1990", ["item_id"])
+    assert (ours.use_default_consistency, ours.consistency_level) == (False, 2)
+    assert not any(pair.key in ("limit", "offset") for pair in ours.query_params)  # all rows
 
 
 @settings(deadline=None)  # a busy machine is no failure
@@ -118,7 +142,7 @@ async def test_a_search_says_who_asks_as_pymilvus_other_calls_do() -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             channel._unary_unary_interceptors.append(async_header_adder_interceptor(["authorization"], ["c2VjcmV0"]))
             channel._unary_unary_interceptors.append(async_header_adder_interceptor(["identifier"], ["17"]))
-            method, metadata = _search_method(channel)
+            method, metadata = _method(channel, SEARCH)
             assert await method(b"search", metadata=metadata) == b"search"
     finally:
         await server.stop(0)

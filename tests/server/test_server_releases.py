@@ -71,7 +71,7 @@ async def test_the_release_is_loaded_followed_and_reloaded(released: Released) -
     await released.admin.release_collection(released.collection)
     await released.releases.check()  # loads it again
     vectors = np.ones((1, 16), np.float32)
-    assert len((await released.store.search(released.collection, vectors, 5, "", {}, 10)).item_ids) == 5
+    assert len((await released.store.search(released.collection, vectors, 5, {}, 10)).item_ids) == 5
 
 
 async def test_no_alias(released: Released) -> None:

@@ -14,6 +14,7 @@ from indexer.items.attributes import Attributes
 from indexer.items.changes import delete as delete_items
 from indexer.items.journal import Journal
 from mind.artifact import Artifact, load_artifact, newest_artifact
+from mind.milvus.change_log import ChangeLog
 from mind.milvus.connection import Connection
 from mind.milvus.errors import CollectionGoneError, FilterError, StoreUnavailableError
 from mind.milvus.journal import Changes
@@ -71,7 +72,7 @@ async def contract(store: ItemStore, artifact: Artifact, delete: Delete) -> None
     await store.load(name)
     await items_are_counted_and_read(store, name, artifact)
     await the_nearest_items_are_found(store, name, artifact)
-    await bad_filters_are_refused(store, name, artifact)
+    await bad_filters_are_refused(store, name)
     await other_collections_are_gone(store, artifact)
     await deleted_items_stay_known(store, name, artifact, delete)
     await store.drop(name)
@@ -87,9 +88,13 @@ async def items_are_counted_and_read(store: ItemStore, name: str, artifact: Arti
     assert set(stored) == {1000, 1007}
     np.testing.assert_array_equal(stored[1007], artifact.weights.item_embedding[2])
     assert await store.vectors(name, [5]) == {}
-    assert await store.matching(name, [1000, 1007, 5, 2001], "item_id > 1003") == {1007, 2001}
-    assert await store.matching(name, [1000, 1007, 5], "") == {1000, 1007}
-    assert await store.matching(name, [1000], "item_id < 0") == set()
+    assert await store.existing(name, [1000, 1007, 5]) == {1000, 1007}
+    assert await store.existing(name, [5]) == set()
+    assert (await store.matching(name, "item_id < 1020")).tolist() == [1000, 1007, 1014]
+    assert len(await store.matching(name, "item_id > 1020")) == 197
+    assert len(await store.matching(name, "item_id < 0")) == 0
+    assert (await store.matching(name, "(item_id < 1020) and item_id in [5, 1007, 2001]")).tolist() == [1007]
+    assert await store.change_log(name) == ChangeLog()
     assert (await store.changes(name), await store.deleted(name, [1000])) == (Changes(), set())
     assert await store.deleted(name, []) == set()
 
@@ -97,42 +102,38 @@ async def items_are_counted_and_read(store: ItemStore, name: str, artifact: Arti
 async def the_nearest_items_are_found(store: ItemStore, name: str, artifact: Artifact) -> None:
     weights = artifact.weights
     queries = weights.golden_interest_vectors.reshape(-1, 16)
-    found = await store.search(name, queries, 7, "", {}, 10)
+    found = await store.search(name, queries, 7, {}, 10)
     scores = queries @ weights.item_embedding[1:].T
     expected = weights.item_id[np.argsort(-scores, axis=1)[:, :7]]
     assert found.lengths.tolist() == [7] * len(queries)
     np.testing.assert_array_equal(found.item_ids.reshape(-1, 7), expected)
     np.testing.assert_allclose(found.scores.reshape(-1, 7), -np.sort(-scores, axis=1)[:, :7], rtol=1e-4, atol=1e-5)
 
-    everything = await store.search(name, queries[:1], 300, "", {}, 10)
+    everything = await store.search(name, queries[:1], 300, {}, 10)
     assert everything.lengths.tolist() == [200]
-    few = await store.search(name, queries[:2], 7, "item_id < 1020", {}, 10)
-    assert few.lengths.tolist() == [3, 3] and set(few.item_ids.tolist()) == {1000, 1007, 1014}
-    none = await store.search(name, queries[:2], 7, "item_id < 0", {}, 10)
-    assert len(none.item_ids) == 0 and none.lengths.tolist() == [0, 0]
 
 
-async def bad_filters_are_refused(store: ItemStore, name: str, artifact: Artifact) -> None:
-    query = artifact.weights.golden_interest_vectors.reshape(-1, 16)[:1]
+async def bad_filters_are_refused(store: ItemStore, name: str) -> None:
     for filter_ in ("item_id >=", "nope == 1", "item_id == "):
-        with pytest.raises(FilterError, match="Milvus cannot use"):
-            await store.search(name, query, 7, filter_, {}, 10)
         with pytest.raises(FilterError, match="Milvus cannot use"):
             await store.count(name, filter_)
         with pytest.raises(FilterError, match="Milvus cannot use"):
-            await store.matching(name, [1000], filter_)
+            await store.matching(name, filter_)
 
 
 async def other_collections_are_gone(store: ItemStore, artifact: Artifact) -> None:
     query = artifact.weights.golden_interest_vectors.reshape(-1, 16)[:1]
     with pytest.raises(CollectionGoneError):
-        await store.search(GONE, query, 7, "", {}, 10)
+        await store.search(GONE, query, 7, {}, 10)
     for ask in (store.fingerprint, store.load, store.count):
         with pytest.raises(CollectionGoneError):
             await ask(GONE)
-    for ask_of in (store.vectors, lambda name, items: store.matching(name, items, "")):
+    for ask_of in (store.vectors, store.existing):
         with pytest.raises(CollectionGoneError):
             await ask_of(GONE, [1000])
+    with pytest.raises(CollectionGoneError):
+        await store.matching(GONE, "item_id > 0")
+    assert await store.change_log(GONE) == ChangeLog()
 
 
 async def deleted_items_stay_known(store: ItemStore, name: str, artifact: Artifact, delete: Delete) -> None:
@@ -141,9 +142,11 @@ async def deleted_items_stay_known(store: ItemStore, name: str, artifact: Artifa
     assert await store.changes(name) == Changes(deleted=2)
     assert await store.deleted(name, [1000, 1007, 1014, 5]) == {1000, 1014}
     assert set(await store.vectors(name, [1000, 1007])) == {1007}
-    assert await store.matching(name, [1000, 1007, 1014], "") == {1007}
+    assert await store.existing(name, [1000, 1007, 1014]) == {1007}
+    assert (await store.matching(name, "item_id < 1020")).tolist() == [1007]
+    assert (await store.change_log(name)).changed_since(ChangeLog()) == {1000, 1014}
     query = artifact.weights.item_embedding[1:2]
-    found = await store.search(name, query, 300, "", {}, 10)
+    found = await store.search(name, query, 300, {}, 10)
     assert found.lengths.tolist() == [198] and not {1000, 1014} & set(found.item_ids.tolist())
 
 
@@ -175,7 +178,7 @@ async def test_milvus_answers_as_the_store_in_memory_does(milvus_uri: str, artif
         async with asyncio.timeout(PATIENCE_S):  # a search sees a deletion a little later
             left = set(item_ids)
             while left & set(item_ids):
-                found = await store.search(name, artifact.weights.item_embedding[1:2], 300, "", {}, 10)
+                found = await store.search(name, artifact.weights.item_embedding[1:2], 300, {}, 10)
                 left = set(found.item_ids.tolist())
 
     try:
@@ -198,7 +201,7 @@ async def test_a_database_of_its_own(milvus_uri: str, artifact: Artifact, tmp_pa
             name = await store.live_collection()
             assert name is not None and model.model_version in name
             await store.load(name)
-            found = await store.search(name, model.weights.item_embedding[1:2], 1, "", {"ef": 200}, 10)
+            found = await store.search(name, model.weights.item_embedding[1:2], 1, {"ef": 200}, 10)
             scores = model.weights.item_embedding @ model.weights.item_embedding[1]
             assert found.scores[0] == pytest.approx(float(scores.max()), rel=1e-4)
             await store.close()

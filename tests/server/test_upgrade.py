@@ -58,8 +58,10 @@ async def test_a_release_of_the_version_before_is_served(stored: str) -> None:
     releases = Releases(store, models, lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters))
     _, release = await releases.check()
     assert (release.collection, release.fingerprint.count) == (SECOND, 30)
-    hits = await store.search(SECOND, np.ones((1, 4), np.float32), 30, "year >= 1990", {}, 10)
+    hits = await store.search(SECOND, np.ones((1, 4), np.float32), 30, {}, 10)
+    matching = (await store.matching(SECOND, "year >= 1990")).tolist()
     assert len(hits.item_ids) == 29 and 1007 not in hits.item_ids
+    assert set(matching) == set(hits.item_ids.tolist())
     assert canonical("not (year < 1990)", release.fingerprint.attributes, 16) == "year >= 1990"
     with pytest.raises(InvalidRequestError, match="does not know which items have no year"):
         canonical("year is null", release.fingerprint.attributes, 16)

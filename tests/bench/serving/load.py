@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,10 @@ class Grpc:
         self._channel.close()
 
     @staticmethod
-    def body(histories: list[list[int]], top_k: int) -> bytes:
+    def body(histories: list[list[int]], top_k: int, filter_: str = "") -> bytes:
         """A request."""
         users = [recall_pb2.User(hist_item=history) for history in histories]
-        return recall_pb2.RecallRequest(users=users, top_k=top_k).SerializeToString()
+        return recall_pb2.RecallRequest(users=users, top_k=top_k, filter=filter_).SerializeToString()
 
     @staticmethod
     def item_ids(answer: bytes) -> list[list[int]]:
@@ -100,8 +101,8 @@ class Http:
             writer.close()
 
     @staticmethod
-    def body(histories: list[list[int]], top_k: int) -> bytes:
-        """A request."""
+    def body(histories: list[list[int]], top_k: int, filter_: str = "") -> bytes:
+        """A request. The article's service knows no filters."""
         return json.dumps({"top_k": top_k, "hist_item": histories}).encode()
 
     @staticmethod
@@ -163,15 +164,15 @@ class LoadGenerator:
         """Read the histories."""
         histories = read_histories(directory)
         self._histories = [histories[user].tolist() for user in range(len(histories))]
-        self._bodies: dict[tuple[type, int, int, int], list[bytes]] = {}
+        self._bodies: dict[tuple[type, int, int, int, tuple[str, ...]], list[bytes]] = {}
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
     def answer(self, question: dict[str, Any]) -> Any:
         """Put load on a service, or ask it for candidates.
 
         Args:
-            question: `address`, and `kind`, grpc or http; `users` of a request, `top_k`, `timeout_s` and `history`, the
-                clicks that are sent, 0 for all (optional);
+            question: `address`, and `kind`, grpc or http; `users` of a request, `top_k`, `timeout_s`, `history`, the
+                clicks that are sent, 0 for all, and `filters`, which requests have in turn (optional);
                 with `check`, the number of users whose candidates are wanted, in their order; or else `seconds` and
                 `callers` (closed loop) or `calls_per_s` and `seed` (open loop); `watch`, processes whose processor time
                 is wanted.
@@ -189,6 +190,7 @@ class LoadGenerator:
         users: int = 1,
         top_k: int = TOP_K,
         history: int = 0,
+        filters: Sequence[str] = ("",),
         timeout_s: float = 30,
         check: int = 0,
         seconds: float = 0,
@@ -202,11 +204,13 @@ class LoadGenerator:
         try:
             if check:
                 parts = [self._histories[start : start + 64] for start in range(0, check, 64)]
-                return [found for part in parts for found in way.item_ids(await call(way.body(part, top_k)))][:check]
-            run = Run(call, self._bodies_of(way, users, top_k, history))
+                return [
+                    found for part in parts for found in way.item_ids(await call(way.body(part, top_k, filters[0])))
+                ][:check]
+            run = Run(call, self._bodies_of(way, users, top_k, history, tuple(filters)))
             await run.closed(1, 0.1)  # connections open
             await run.closed(max(callers, 1), min(0.5, seconds))  # batches find their size
-            run = Run(call, self._bodies_of(way, users, top_k, history))
+            run = Run(call, self._bodies_of(way, users, top_k, history, tuple(filters)))
             cpu, started = time.process_time(), time.perf_counter()
             with watching(watch) as watched_cpu_s:
                 if calls_per_s:
@@ -229,12 +233,16 @@ class LoadGenerator:
             "outcomes": run.outcomes,
         }
 
-    def _bodies_of(self, way: type[Grpc] | type[Http], users: int, top_k: int, history: int) -> list[bytes]:
-        key = way, users, top_k, history
+    def _bodies_of(
+        self, way: type[Grpc] | type[Http], users: int, top_k: int, history: int, filters: tuple[str, ...]
+    ) -> list[bytes]:
+        key = way, users, top_k, history, filters
         if key not in self._bodies:
             starts = range(0, len(self._histories) - users + 1, users)[:BODIES]
             kept = [[ids[-history:] for ids in self._histories[start : start + users]] for start in starts]
-            self._bodies[key] = [way.body(histories, top_k) for histories in kept]
+            self._bodies[key] = [
+                way.body(histories, top_k, filter_) for histories, filter_ in zip(kept, cycle(filters), strict=False)
+            ]
         return self._bodies[key]
 
 

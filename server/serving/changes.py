@@ -1,0 +1,95 @@
+"""Follows the changes of a collection's items, for whoever keeps something that was read from Milvus.
+
+The indexer writes every batch of changes into a log (`mind.milvus.change_log`) when Milvus has taken it. Milvus may
+show the log a moment before it shows the items, so items that changed are read again several times. The last time is
+late enough: whatever Milvus is asked, it answers with all that is older than 5 s (its bounded consistency).
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from mind.milvus.change_log import ChangeLog
+from server.ports import ItemStore
+
+LOOK_S = 0.1
+"""Age in seconds up to which a look at the log is good enough."""
+READ_AGAIN_S = (0.0, 0.1, 0.3, 1.0, 5.0)
+"""When changed items are read again, in seconds since the change was seen."""
+REMEMBERED_S = 300.0
+"""How long a change is remembered. What was read before that must be read again."""
+
+
+@dataclass(frozen=True)
+class _Change:
+    seen_at: float
+    """When it was seen, on the clock of `time.monotonic`."""
+    item_ids: frozenset[int] | None
+    """The items that changed; None if any item may have."""
+
+    def is_due(self, read_at: float, now: float) -> bool:
+        """Whether what was read at that time must be read again."""
+        return any(read_at < self.seen_at + after <= now for after in READ_AGAIN_S)
+
+
+class Changes:
+    """The changes of one collection, as far as they were seen."""
+
+    def __init__(self, store: ItemStore, collection: str) -> None:
+        """Prepare to follow; `look` asks Milvus."""
+        self.collection = collection
+        self._store = store
+        self._log: ChangeLog | None = None
+        self._changes: list[_Change] = []
+        self._since = time.monotonic()
+        self._looked_at = -float("inf")
+        self._looking: asyncio.Task[None] | None = None
+
+    async def look(self) -> None:
+        """Read the log, unless that was done a moment ago. Callers at the same time share one look.
+
+        Raises:
+            StoreError: Milvus cannot be asked.
+        """
+        if self._looking is None:
+            if time.monotonic() - self._looked_at < LOOK_S:
+                return
+            self._looked_at = time.monotonic()
+            self._looking = asyncio.create_task(self._look())
+            self._looking.add_done_callback(self._looked)
+        await asyncio.shield(self._looking)
+
+    @property
+    def never(self) -> bool:
+        """Whether the indexer never changed an item of the collection, as far as was seen."""
+        return self._log == ChangeLog()
+
+    def to_read_again(self, read_at: float) -> set[int] | None:
+        """The items that must be read again for what was read at that time; None for all of them.
+
+        `read_at`: when Milvus was asked, on the clock of `time.monotonic`.
+        """
+        now = time.monotonic()
+        if read_at < self._since or now - read_at > REMEMBERED_S:
+            return None
+        again: set[int] = set()
+        for change in self._changes:
+            if change.is_due(read_at, now):
+                if change.item_ids is None:
+                    return None
+                again |= change.item_ids
+        return again
+
+    async def _look(self) -> None:
+        log = await self._store.change_log(self.collection)
+        now = time.monotonic()
+        changed = log.changed_since(self._log or ChangeLog())
+        if changed is None or changed:
+            self._changes.append(_Change(now, changed if changed is None else frozenset(changed)))
+        self._changes = [change for change in self._changes if now - change.seen_at <= REMEMBERED_S]
+        self._log = log
+
+    def _looked(self, look: "asyncio.Task[None]") -> None:
+        self._looking = None
+        if look.cancelled() or look.exception():
+            self._looked_at = -float("inf")
