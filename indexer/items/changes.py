@@ -118,7 +118,8 @@ class Upsert:
         self.journal.stage(staged)
 
     def _proposed(self, proposal: Proposal, known: bool, old: Row | None) -> Row:
-        values, had = self._values(proposal, old), old or {}
+        had = old or {}
+        values = self._values(proposal, had)
         row = dict.fromkeys(self._kinds) | had | values
         changed = {
             name for name, value in values.items() if value != had.get(name) or (value is not None and not known)
@@ -136,13 +137,12 @@ class Upsert:
             row |= {EMBEDDING: proposal.vector, VECTOR_SOURCE: proposal.source.value, NEIGHBOURS: proposal.neighbours}
         return row
 
-    def _values(self, proposal: Proposal, old: Row | None) -> Row:
+    def _values(self, proposal: Proposal, had: Row) -> Row:
         """Return the values to set. Count those that stay because None does not remove them."""
         if self._clears:
             return dict(proposal.values)
         empty = {name for name, value in proposal.values.items() if value is None}
-        if old is not None and old[OP] == UPSERT:
-            self.summary.kept += sum(old[name] is not None for name in empty & self.journal.optional)
+        self.summary.kept += sum(had.get(name) is not None for name in empty & self.journal.optional)
         return {name: value for name, value in proposal.values.items() if name not in empty}
 
     def _with_vectors(self, rows: list[Row], before: dict[int, Row]) -> list[Row]:
