@@ -61,6 +61,10 @@ from mind.sequences import Int64
 _LOAD_TIMEOUT_S = 10 * 60
 _EF = 128
 
+_Index = Mapping[str, Any]
+"""The type and parameters of an index, as pymilvus takes them."""
+_FLAT: _Index = {"index_type": "FLAT", "metric_type": METRIC, "params": {}}
+
 
 class MilvusUserStore:
     """The `UserStore` on Milvus Lite, Standalone or Distributed."""
@@ -76,13 +80,10 @@ class MilvusUserStore:
 
     async def open(self) -> None:
         """See `UserStore`."""
-        found = await self._opened(HISTORIES, schemas.histories(), UNUSED, "FLAT", {})
-        names = {field["name"] for field in found["fields"]}
-        if not names >= {ROW_KEY, USER_HASH, HIST_ITEM, STAMP, CUT, NEWEST, UPDATED_AT}:
-            raise StoreError(
-                f"Milvus has a collection {HISTORIES!r} that another program made: its fields are {sorted(names)}; "
-                "rename it, or use another Milvus database (--milvus-db-name)"
-            )
+        indexes = {UNUSED: _FLAT}
+        if not self._is_lite:  # without it, every read compares the hashes of all users
+            indexes[USER_HASH] = {"index_type": "STL_SORT"}
+        await self._opened(HISTORIES, schemas.histories(), indexes)
         if await self._look_for_old():
             await self._call(lambda milvus: milvus.load_collection(USERS, **ONCE), timeout_s=_LOAD_TIMEOUT_S)
 
@@ -142,8 +143,8 @@ class MilvusUserStore:
         name = wanted.collection
         if name not in await self._call(lambda milvus: milvus.list_collections(**ONCE)):
             await self._milvus.delete_record(name)  # of a collection that was dropped
-        index = ("FLAT", {}) if self._is_lite else ("HNSW", HNSW)
-        await self._opened(name, schemas.user_vectors(wanted.dim), EMBEDDING, *index)
+        index = _FLAT if self._is_lite else {"index_type": "HNSW", "metric_type": METRIC, "params": HNSW}
+        await self._opened(name, schemas.user_vectors(wanted.dim), {EMBEDDING: index})
         vectors = await self._record(name, await self._milvus.records([name]))
         if vectors is None:  # the collection is new, or the process that made it was interrupted
             await self.mark(vectors := wanted)
@@ -157,7 +158,7 @@ class MilvusUserStore:
     async def mark(self, vectors: UserVectors) -> None:
         """See `UserStore`."""
         row = {NAME: vectors.collection, RECORD: vectors.to_json(), UNUSED_OF_RECORDS: [0.0, 0.0]}
-        await self._opened(RECORDS, schemas.records(), UNUSED_OF_RECORDS, "FLAT", {})
+        await self._opened(RECORDS, schemas.records(), {UNUSED_OF_RECORDS: _FLAT})
         await self._upsert_part(RECORDS, [row])
 
     async def _record(self, name: str, records: Mapping[str, str]) -> UserVectors | None:
@@ -196,23 +197,27 @@ class MilvusUserStore:
             raise translated(status.code or status.error_code, status.reason, "")
         return Neighbours(keys, scores, lengths)
 
-    async def _opened(
-        self, name: str, schema: Any, vector: str, index_type: str, params: Mapping[str, int]
-    ) -> dict[str, Any]:
-        """Create a collection if it does not exist, load it, and return its description."""
+    async def _opened(self, name: str, schema: Any, indexes: Mapping[str, _Index]) -> None:
+        """Create a collection and its indexes if they do not exist, and load it."""
         try:
-            await self._describe(name)
+            names = {field["name"] for field in (await self._describe(name))["fields"]}
+            if not names >= {field.name for field in schema.fields}:
+                raise StoreError(
+                    f"Milvus has a collection {name!r} that another program made: its fields are {sorted(names)}; "
+                    "rename it, or use another Milvus database (--milvus-db-name)"
+                )
         except CollectionGoneError:
             # With one shard, a read that sees that a row was removed also sees the row that it was merged into.
             await self._call(lambda milvus: milvus.create_collection(name, schema=schema, num_shards=1, **ONCE))
-        if not await self._call(
-            lambda milvus: milvus.list_indexes(name, **ONCE)
-        ):  # it is new, or an earlier attempt was interrupted here
-            index = {"index_type": index_type, "metric_type": METRIC, "params": dict(params)}
-            request = Prepare.create_index_request(name, vector, index, index_name=vector)
-            await self._call(lambda milvus: self._create_index(milvus, request))
+        for field, index in indexes.items():
+            await self._indexed(name, field, index)
         await self._call(lambda milvus: milvus.load_collection(name, **ONCE), timeout_s=_LOAD_TIMEOUT_S)
-        return await self._describe(name)
+
+    async def _indexed(self, name: str, field: str, index: _Index) -> None:
+        """Create the index of a field if the collection is new, or if an earlier attempt was interrupted here."""
+        if not await self._call(lambda milvus: milvus.list_indexes(name, field_name=field, **ONCE)):
+            request = Prepare.create_index_request(name, field, dict(index), index_name=field)
+            await self._call(lambda milvus: self._create_index(milvus, request))
 
     async def _create_index(self, milvus: AsyncMilvusClient, request: Any) -> None:
         """Create an index without waiting until rows are indexed, as pymilvus would. Milvus Lite never reports that."""

@@ -187,9 +187,9 @@ class RememberedUsers:
             stale = [user_id for user_id, head in found.items() if head.stale]
             if not stale:
                 break
-            tidy = {user_id: tidied(user) for user_id, user in (await self._store.read(stale)).items()}
-            await self._store.write(tidy)
-            expected = dict.fromkeys(tidy)
+            stored = await self._store.read(stale)
+            await self._store.write({user_id: tidied(user) for user_id, user in stored.items()})
+            expected = {user_id: user.version for user_id, user in stored.items()}
 
     async def _delete(self, waiting: list[Waiting[_Deletion, list[Written]]]) -> list[list[Written] | Exception]:
         release = waiting[0].ask.release

@@ -245,6 +245,32 @@ def test_purging_leaves_one_row_a_user_and_tombstones_of_the_last_day(
         assert sorted(users.read(["ann", "bob", "cid"])) == ["ann", "cid"]
 
 
+def test_users_deleted_while_their_rows_are_tidied_do_not_come_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.on_server(ann=[1000])
+    write = UserStore.write
+    meanwhile = iter([lambda: world.on_server("ann")])
+
+    def slow(store: UserStore, users: dict[str, StoredUser]) -> None:
+        for work in meanwhile:
+            work()  # after the rows were read, before they are stored as one
+        write(store, users)
+
+    with Store(Connection(world.uri)) as store:
+        users = UserStore(store)
+        before = users.read(["ann"])["ann"]
+        for click in (1021, 1028):  # two servers at the same moment
+            users.write({"ann": appended(before, np.array([click], np.int64), 500)})
+        monkeypatch.setattr(UserStore, "write", slow)
+        purge(store, lambda name: None)
+        rows = store.session.client.query(
+            HISTORIES, filter="cut >= -1", output_fields=["hist_item"], consistency_level="Strong"
+        )
+        assert [item for row in rows for item in row["hist_item"]] == []
+        assert users.count() == 0
+
+
 def test_purging_brings_histories_of_the_earlier_format_into_the_present_one(world: World) -> None:
     with Store(Connection(world.uri)) as store:
         store.create_collection(USERS, schemas.users())

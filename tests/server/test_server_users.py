@@ -12,7 +12,7 @@ import pytest
 
 from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
-from mind.milvus.histories import deleted
+from mind.milvus.histories import HIST_ITEM, StoredUser, deleted, replaced
 from mind.milvus.users import UserVectors, unit_interests
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
@@ -356,6 +356,25 @@ async def test_a_user_who_is_deleted_while_being_written_does_not_come_back(star
 
     running.store.write_vectors = deleted_by_another_server  # type: ignore[method-assign]
     await running.upsert(ann=[1000])
+    assert running.store.users == {}
+    assert all(not vectors for vectors in running.store.vectors.values())
+
+
+async def test_clicks_that_others_replace_and_then_delete_meanwhile_are_not_stored(start: Start) -> None:
+    running = await start()
+    await running.upsert(ann=[1000])
+    write = running.store.write
+    by_another_server = iter([lambda before: replaced(before, np.array([1014]), 500), deleted])
+
+    async def overtaken(users: dict[str, StoredUser]) -> None:
+        for change in by_another_server:
+            await write({"ann": change((await running.store.read(["ann"]))["ann"])})
+            break
+        await write(users)
+
+    running.store.write = overtaken  # type: ignore[method-assign]
+    await running.upsert(ann=("+", [1007]))
+    assert [item for row in running.store.rows.values() for item in row[HIST_ITEM]] == []
     assert running.store.users == {}
     assert all(not vectors for vectors in running.store.vectors.values())
 

@@ -12,7 +12,7 @@ from pymilvus import AsyncMilvusClient, MilvusClient
 from mind.milvus import histories, schemas
 from mind.milvus.aio_user_store import MilvusUserStore
 from mind.milvus.connection import Connection
-from mind.milvus.histories import HISTORIES, Head, StoredUser, appended, deleted, replaced, tidied
+from mind.milvus.histories import HISTORIES, USER_HASH, Head, StoredUser, appended, deleted, replaced, tidied
 from mind.milvus.store import Store
 from mind.milvus.users import (
     HIST_ITEM,
@@ -319,7 +319,7 @@ async def test_a_deletion_reaches_collections_that_are_not_in_memory(milvus: Mil
 
 
 async def test_collections_without_an_index_are_completed(
-    milvus: MilvusUserStore, monkeypatch: pytest.MonkeyPatch
+    milvus: MilvusUserStore, milvus_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def stopped(*arguments: object) -> None:
         raise StoreError("stopped")
@@ -331,6 +331,10 @@ async def test_collections_without_an_index_are_completed(
         with pytest.raises(StoreError, match="stopped"):
             await milvus.open_vectors(WANTED)
     await contract(milvus)
+    client = AsyncMilvusClient(milvus_uri, timeout=20)
+    by_hash = set() if milvus_uri.endswith(".db") else {USER_HASH}  # Milvus Lite reads all rows in any case
+    assert set(await client.list_indexes(HISTORIES)) == {UNUSED} | by_hash
+    await client.close()
 
 
 async def test_somebody_elses_users_are_left_alone(milvus: MilvusUserStore, milvus_uri: str) -> None:
