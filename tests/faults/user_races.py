@@ -3,9 +3,9 @@
     python -m tests.faults.user_races --races 1000
 
 Every race is one user. What is checked follows from when calls began and were answered. A click that was answered
-before a deletion or replacement began is never seen or stored again once that is answered. A click whose call began
-after all deletions and replacements were answered is there, and so is every click of a user whom nobody deletes or
-replaces.
+before a deletion or replacement began is never seen or stored again once that is answered. A search for similar users
+does not find a user who has no other clicks. A click whose call began after all deletions and replacements were
+answered is there, and so is every click of a user whom nobody deletes or replaces.
 """
 
 import asyncio
@@ -48,6 +48,8 @@ SHOWN = 20
 """Problems that are printed."""
 ROUND_USERS = 20
 """Races that run at the same time, and so share the servers' batches."""
+MAX_SIMILAR = 2_000
+"""Similar users that are searched for: all users, unless the drill is longer than that."""
 SPREAD_S = 0.4
 """The calls of a race begin within this time."""
 KINDS: tuple[tuple[str, ...], ...] = (
@@ -85,11 +87,17 @@ class Race:
     calls: list[Call] = field(default_factory=list)
     seen: list[tuple[float, float, list[int]]] = field(default_factory=list)
     """When a read began and ended, and the history that it found."""
+    found: list[tuple[float, float]] = field(default_factory=list)
+    """When a search for similar users that found this user began and ended."""
 
     def gone(self, at: float) -> set[int]:
         """The clicks that no read may see that begins at this time."""
         ended = [call for call in self.calls if call.cuts and call.ended < at]
         return {c for call in self.calls for cut in ended if call.ended < cut.began for c in call.clicks}
+
+    def deleted(self, at: float, until: float) -> bool:
+        """Whether the user has no click that counts for a call that begins at a time and ends at another."""
+        return {click for call in self.calls if call.began < until for click in call.clicks} <= self.gone(at)
 
     def there(self, at: float, until: float) -> set[int]:
         """The clicks that every read must see that begins at a time and ends at another."""
@@ -148,6 +156,8 @@ class Races:
 
     async def round(self, number: int, users: int, rng: random.Random, spread_s: float = SPREAD_S) -> None:
         """Race for some users at once, and check what is left."""
+        for vectors in self._vectors:
+            await vectors.open(self._release)
         races = [Race(f"r{number}u{one}") for one in range(users)]
         reading = asyncio.create_task(self._read(races, rng))
         await asyncio.gather(*(self._call(race, "replace", 3, 0) for race in races))
@@ -167,6 +177,8 @@ class Races:
         for race in races:
             for at, until, found in race.seen:
                 self._note(race, "a read", race.wrong(at, until, found))
+            if any(race.deleted(at, until) for at, until in race.found):
+                self._note(race, "a search", "a deleted user was found")
 
     async def _call(self, race: Race, kind: str, clicks: int, server: int, after_s: float = 0) -> None:
         await asyncio.sleep(after_s)
@@ -184,9 +196,16 @@ class Races:
         call.ended = time.monotonic()
 
     async def _read(self, races: list[Race], rng: random.Random) -> None:
-        """Read all users again and again, through both connections in turn."""
+        """Read all users and search for similar ones again and again, through both servers in turn."""
+        query = await self._vectors[0].encode(self._release, [np.array([FIRST_ITEM])])
         while True:
-            for store in self._stores:
+            for store, vectors in zip(self._stores, self._vectors, strict=True):
+                at = time.monotonic()
+                [similar] = await vectors.similar(self._release, query, [""], MAX_SIMILAR, 60)
+                names, until = {user_id for user_id, _ in similar}, time.monotonic()
+                for race in races:
+                    if race.user_id in names:
+                        race.found.append((at, until))
                 at = time.monotonic()
                 found = await store.histories([race.user_id for race in races])
                 for race in races:

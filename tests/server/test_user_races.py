@@ -76,6 +76,7 @@ async def test_a_thousand_races_in_memory(tmp_path: Path) -> None:
         for number in range(50):
             await races.round(number, 20, rng, spread_s=0.01)
             store.rows.clear()
+            store.vectors = {name: {} for name in store.vectors}
     assert races.problems == []
 
 
@@ -107,3 +108,10 @@ def test_what_a_race_finds_wrong(history: list[int], says: str) -> None:
     ):
         race.calls.append(Call(kind, list(clicks), began, ended))
     assert race.wrong(8, 9, history) == says
+
+
+def test_a_user_without_clicks_after_a_deletion_must_not_be_found() -> None:
+    race = Race("ann", [Call("append", [1], 0, 1), Call("delete", [], 2, 4), Call("append", [2], 6, 7)])
+    assert not race.deleted(3, 5)  # the deletion is not answered when the search begins
+    assert race.deleted(5, 5.5)
+    assert not race.deleted(5, 6.5)  # the second append may have been seen
