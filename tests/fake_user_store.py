@@ -8,7 +8,17 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.milvus.errors import StoreError
-from mind.milvus.users import Neighbours, StoredUser, UserVectors, interest_keys, user_id_of, user_key, vector_rows
+from mind.milvus.histories import NEWEST, ROW_KEY, Head, Row, StoredUser, appended, heads, history_row, merged
+from mind.milvus.users import (
+    MAX_CAPACITY,
+    UPDATED_AT,
+    Neighbours,
+    UserVectors,
+    interest_keys,
+    user_id_of,
+    vector_rows,
+)
+from mind.sequences import Int64
 from server.errors import ServerError
 
 
@@ -16,16 +26,37 @@ from server.errors import ServerError
 class FakeUserStore:
     """`server.users.ports.UserStore`; set `fault` to break every call, `vector_fault` to break writes of vectors."""
 
-    users: dict[str, StoredUser] = field(default_factory=dict)
+    rows: dict[str, Row] = field(default_factory=dict)
+    """The rows of histories by key."""
     collections: dict[str, UserVectors] = field(default_factory=dict)
     vectors: dict[str, dict[str, tuple[int, Float32]]] = field(default_factory=dict)
-    """Collection to interest key to `updated_at` and unit vector."""
+    """Collection to interest key to version of the history and unit vector."""
     fault: ServerError | StoreError | None = None
     vector_fault: ServerError | StoreError | None = None
     read_delay_s: float = 0
     opened: bool = False
     reads: list[int] = field(default_factory=list)
-    """Users of every read."""
+    """Users of every read of histories."""
+
+    @property
+    def users(self) -> dict[str, StoredUser]:
+        """The remembered users."""
+        return {user_id: user for user_id, user in merged(self.rows.values()).items() if len(user.hist_item)}
+
+    def remember(self, user_id: str, item_ids: Sequence[int], updated_at: int | None = None) -> None:
+        """Store a history, in place of what is stored of this user."""
+        self.lose(user_id)
+        row = history_row(user_id, appended(None, np.array(item_ids, np.int64), MAX_CAPACITY))
+        self.rows[row[ROW_KEY]] = row | ({} if updated_at is None else {UPDATED_AT: updated_at})
+
+    def lose(self, user_id: str) -> None:
+        """Remove all rows of a user, the tombstone included."""
+        for key in [key for key in self.rows if user_id_of(key) == user_id]:
+            del self.rows[key]
+
+    def _of(self, user_ids: Iterable[str]) -> list[Row]:
+        wanted = set(user_ids)
+        return [row for key, row in self.rows.items() if user_id_of(key) in wanted]
 
     async def open(self) -> None:
         if self.fault:
@@ -33,33 +64,37 @@ class FakeUserStore:
         self.opened = True
 
     async def count(self) -> int:
-        return len(self.users)
+        return sum(row[NEWEST] >= 0 for row in self.rows.values())
 
-    async def read(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, StoredUser]:
+    async def histories(self, user_ids: Iterable[str]) -> dict[str, Int64]:
         await self.open()
         wanted = set(user_ids)
         self.reads.append(len(wanted))
         await asyncio.sleep(self.read_delay_s)
-        return {user_id: self.users[user_id] for user_id in wanted if user_id in self.users}
+        return {id_: user.hist_item for id_, user in merged(self._of(wanted)).items() if len(user.hist_item)}
 
-    async def updated_at(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, int]:
+    async def read(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, StoredUser]:
         await self.open()
-        return {user_id: self.users[user_id].updated_at for user_id in user_ids if user_id in self.users}
+        return merged(self._of(user_ids))
 
-    async def changed(self, since: int, after: str, limit: int) -> dict[str, int]:
-        later = [
-            id_ for id_, user in self.users.items() if user.updated_at >= since and user_key(id_) > user_key(after)
-        ]
-        return {user_id: self.users[user_id].updated_at for user_id in sorted(later, key=user_key)[:limit]}
+    async def heads(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, Head]:
+        await self.open()
+        return heads(self._of(user_ids))
+
+    async def changed(self, since: int, after: str, limit: int) -> tuple[list[str], str]:
+        keys = sorted(key for key, row in self.rows.items() if row[UPDATED_AT] >= since and key > after)[:limit]
+        return list(dict.fromkeys(map(user_id_of, keys))), keys[-1] if keys else ""
 
     async def write(self, users: Mapping[str, StoredUser]) -> None:
         await self.open()
-        self.users |= users
+        rows = [history_row(user_id, user) for user_id, user in users.items()]
+        self.rows |= {row[ROW_KEY]: row for row in rows}
+        for user in users.values():
+            for key in user.rows:
+                self.rows.pop(key, None)
 
-    async def delete(self, user_ids: Sequence[str]) -> None:
+    async def forget(self, user_ids: Sequence[str]) -> None:
         await self.open()
-        for user_id in user_ids:
-            self.users.pop(user_id, None)
         for vectors in self.collections.values():
             await self.delete_vectors(vectors, user_ids)
 
@@ -75,11 +110,11 @@ class FakeUserStore:
         return {user_id_of(key): at for key, (at, _) in stored.items() if user_id_of(key) in wanted}
 
     async def write_vectors(
-        self, vectors: UserVectors, user_ids: Sequence[str], updated_at: Sequence[int], interests: Float32
+        self, vectors: UserVectors, user_ids: Sequence[str], versions: Sequence[int], interests: Float32
     ) -> None:
         if self.vector_fault:
             raise self.vector_fault
-        rows, absent = vector_rows(user_ids, updated_at, interests)
+        rows, absent = vector_rows(user_ids, versions, interests)
         stored = self.vectors[vectors.collection]
         stored |= {row["interest_key"]: (row["updated_at"], row["embedding"]) for row in rows}
         for key in absent:

@@ -147,7 +147,10 @@ def purge_users_command(connection: Connection) -> None:
     """Compact the collections of users, so that deleted users leave the disk.
 
     DeleteUsers makes users invisible at once, but their rows stay on the disk of
-    Milvus until it compacts. This command starts the compaction. Run it daily.
+    Milvus until it compacts. This command starts the compaction. It also removes
+    tombstones of deleted users that are a day old, and moves histories of an
+    earlier version out of its collection, which servers of that version then miss.
+    Run it daily, and only while all servers run this version.
     """
     with Store(connection) as store:
         purge(store, lambda name: display.line("compacting", name))

@@ -14,15 +14,18 @@ from indexer.progress import Progress
 from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder, check_golden
 from mind.milvus.collection import is_item_collection
+from mind.milvus.histories import HISTORIES, TOMBSTONE_MS, StoredUser, is_old, tidied
 from mind.milvus.store import Store
-from mind.milvus.user_store import Users, UserStore
-from mind.milvus.users import CLOCK_MARGIN_MS, USERS, UserVectors, is_user_vectors, now_ms, unit_interests
+from mind.milvus.user_store import UserStore, remembered
+from mind.milvus.users import CLOCK_MARGIN_MS, UserVectors, is_user_vectors, now_ms, unit_interests, user_id_of
 from mind.transfer import Models
 
 PAGE_USERS = 2_000
 """Number of users that are read, encoded and written at once."""
 PAGE_VECTORS = 10_000
 """Number of vectors whose users are looked up at once."""
+PAGE_ROWS = 10_000
+"""Number of rows of histories whose keys are read at once."""
 MAX_ROUNDS = 10
 """How often a user is encoded again because its history changed meanwhile. After that the servers do it."""
 
@@ -32,7 +35,7 @@ class Encoded:
     """How many users are remembered, and how many of them were encoded."""
 
     users: int
-    """Number of remembered users."""
+    """Number of remembered users. Until `purge-users` moves the earlier format, users in both formats count twice."""
     encoded: int
     """Number of users whose vectors were missing or outdated, so that they were encoded now."""
 
@@ -53,15 +56,15 @@ def encode_users(store: Store, model_version: str, models: Models, on_progress: 
         RefusedError: users are remembered, but the model to encode them with cannot be used.
     """
     users = UserStore(store)
-    remembered = users.count() if users.exists() else 0
-    if not remembered:
+    total = users.count() if users.exists() else 0
+    if not total:
         return None
     try:
         model = load_model(models, model_version)
     except RefusedError as error:
-        why = f"{remembered:,} users are remembered and must be encoded with model {model_version}"
+        why = f"{total:,} users are remembered and must be encoded with model {model_version}"
         raise RefusedError(f"{why}: {error}") from error
-    return _Encoding(users, model, on_progress).run(remembered)
+    return _Encoding(users, model, on_progress).run(total)
 
 
 def forget_models(store: Store, on_drop: Callable[[str], None]) -> None:
@@ -75,7 +78,10 @@ def forget_models(store: Store, on_drop: Callable[[str], None]) -> None:
 
 
 def purge(store: Store, on_purge: Callable[[str], None]) -> None:
-    """Delete the vectors of users who are not remembered any more, and compact all collections of users.
+    """Tidy the histories, delete the vectors of users who are not remembered any more, and compact all collections.
+
+    Tombstones that are a day old are removed. Histories of the earlier format move to the present one. So no server may
+    write the earlier format any more.
 
     Args:
         store: the connection to Milvus.
@@ -84,21 +90,51 @@ def purge(store: Store, on_purge: Callable[[str], None]) -> None:
     users = UserStore(store)
     if not users.exists():
         return
-    users.count()  # loads the collection
+    users.count()  # loads the collections
+    if HISTORIES in users.collections():  # otherwise all servers still write the earlier format
+        tidy(users)
+        users.remove_tombstones(now_ms() - TOMBSTONE_MS, PAGE_ROWS)
+        users.drop_old()
     for vectors in users.vectors():
         store.load(vectors.collection)
         remove_orphans(users, vectors)
-    for name in (USERS, *(vectors.collection for vectors in users.vectors())):
+    for name in (*users.collections(), *(vectors.collection for vectors in users.vectors())):
         store.flush(name)
         users.compact(name)
         on_purge(name)
 
 
+def tidy(users: UserStore) -> None:
+    """Store each history as one row of the present format, without clicks that do not count.
+
+    Servers do that when they write a user. This does it for users of the earlier format, for users whom two servers
+    wrote at the same moment, and for users whose server was killed while it wrote.
+    """
+    last = ""
+    for keys in users.rows(PAGE_ROWS):
+        names = [user_id_of(key) for key in keys]
+        several = {name for name, before in zip(names, [last, *names], strict=False) if name == before}
+        last = names[-1]
+        _tidy(users, several | {user_id_of(key) for key in keys if is_old(key)})
+
+
+def _tidy(users: UserStore, user_ids: set[str]) -> None:
+    for _ in range(MAX_ROUNDS):
+        if not user_ids:
+            break
+        stored = users.read(user_ids)
+        users.write({user_id: tidied(user) for user_id, user in stored.items()})
+        heads = users.heads(stored)  # from now on every server sees the new rows
+        users.remove([key for user in stored.values() for key in user.rows if is_old(key)])
+        user_ids = {user_id for user_id, head in heads.items() if head.stale}  # a server deleted them meanwhile
+
+
 def remove_orphans(users: UserStore, vectors: UserVectors) -> None:
     """Delete the vectors of users who are not remembered any more. The collection must be loaded."""
     for user_ids in users.encoded(vectors, PAGE_VECTORS):
-        there = users.updated_at(user_ids)
-        users.delete_vectors(vectors, [user_id for user_id in user_ids if user_id not in there])
+        heads = users.heads(user_ids)
+        gone = [user_id for user_id in user_ids if user_id not in heads or not heads[user_id].remembered]
+        users.delete_vectors(vectors, gone)
 
 
 class _Encoding:
@@ -112,7 +148,7 @@ class _Encoding:
         wanted = UserVectors(model_version=model.model_version, num_interests=sizes[0], dim=sizes[1])
         self._vectors = users.open_vectors(wanted)
 
-    def run(self, remembered: int) -> Encoded:
+    def run(self, total: int) -> Encoded:
         """Encode all users, or those written since the last run. Then encode those written during this run."""
         if not self._vectors.complete:
             remove_orphans(self._users, self._vectors)  # a job that was killed may have left some
@@ -120,43 +156,40 @@ class _Encoding:
         since = self._vectors.synced_from
         for _ in range(2):
             started = now_ms()
-            encoded += self._pass(max(0, since - CLOCK_MARGIN_MS), remembered)
+            encoded += self._pass(max(0, since - CLOCK_MARGIN_MS), total)
             since = started
             if encoded:
                 self._on_progress("index", 0, 0)
                 self._users.seal(self._vectors)
         self._vectors = self._vectors.model_copy(update={"synced_from": since})
         self._users.mark(self._vectors)
-        return Encoded(remembered, encoded)
+        return Encoded(total, encoded)
 
-    def _pass(self, since: int, remembered: int) -> int:
+    def _pass(self, since: int, total: int) -> int:
         done = encoded = 0
         for page in self._users.since(since, PAGE_USERS):
             encoded += self._bring_into_step(page)
-            done += len(page.user_ids)
-            self._on_progress("users", done, max(done, remembered))
+            done += len(page)
+            self._on_progress("users", done, max(done, total))
         return encoded
 
-    def _bring_into_step(self, page: Users) -> int:
-        encoded_at = self._users.encoded_at(self._vectors, page.user_ids)
-        behind = [
-            number
-            for number, (user_id, at) in enumerate(zip(page.user_ids, page.updated_at, strict=True))
-            if encoded_at.get(user_id) != at
-        ]
-        users = Users(*([column[number] for number in behind] for column in vars(page).values()))
+    def _bring_into_step(self, page: dict[str, StoredUser]) -> int:
+        encoded_at = self._users.encoded_at(self._vectors, list(page))
+        users = {user_id: user for user_id, user in page.items() if encoded_at.get(user_id) != user.version}
+        behind = len(users)
         for _ in range(MAX_ROUNDS):
-            if not users.user_ids:
+            if not users:
                 break
             users = self._write(users)
-        return len(behind)
+        return behind
 
-    def _write(self, users: Users) -> Users:
+    def _write(self, users: dict[str, StoredUser]) -> dict[str, StoredUser]:
         """Encode and store users. Return those whose histories were written meanwhile, as they are now."""
         weights = self._model.hyper_parameters
-        interests = unit_interests(users.histories, self._model.vocabulary, self._encoder, weights)
+        histories = [user.hist_item for user in users.values()]
+        interests = unit_interests(histories, self._model.vocabulary, self._encoder, weights)
         self._users.write_vectors(self._vectors, users, interests)
-        now = self._users.updated_at(users.user_ids)
-        self._users.delete_vectors(self._vectors, [user_id for user_id in users.user_ids if user_id not in now])
-        pairs = zip(users.user_ids, users.updated_at, strict=True)
-        return self._users.read([user_id for user_id, at in pairs if now.get(user_id, at) != at])
+        now = {user_id: head.version for user_id, head in self._users.heads(users).items() if head.remembered}
+        self._users.delete_vectors(self._vectors, [user_id for user_id in users if user_id not in now])
+        changed = [user_id for user_id, user in users.items() if now.get(user_id, user.version) != user.version]
+        return remembered(self._users.read(changed))

@@ -1,6 +1,7 @@
 """Remembered users in Milvus, as the server reads and writes them."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,6 +16,24 @@ from mind.milvus.aio_session import ONCE
 from mind.milvus.aio_store import MilvusStore
 from mind.milvus.collection import BY_KEY, EMBEDDING, MAX_MESSAGE_BYTES, METRIC, wide_enough
 from mind.milvus.errors import CollectionGoneError, StoreError
+from mind.milvus.histories import (
+    CLICK_BYTES,
+    CUT,
+    HISTORIES,
+    NEWEST,
+    ROW_BYTES,
+    ROW_KEY,
+    STAMP,
+    USER_HASH,
+    Head,
+    StoredUser,
+    heads,
+    history_row,
+    is_old,
+    key_of,
+    merged,
+    user_hash,
+)
 from mind.milvus.records import NAME, RECORD, RECORDS, user_record
 from mind.milvus.records import UNUSED as UNUSED_OF_RECORDS
 from mind.milvus.translation import translated
@@ -29,7 +48,6 @@ from mind.milvus.users import (
     USERS,
     Neighbours,
     Row,
-    StoredUser,
     UserVectors,
     interest_keys,
     is_user_vectors,
@@ -38,9 +56,14 @@ from mind.milvus.users import (
     vector_rows,
 )
 from mind.milvus.wire import read_key_search, write_search
+from mind.sequences import Int64
 
 _LOAD_TIMEOUT_S = 10 * 60
 _EF = 128
+
+_Index = Mapping[str, Any]
+"""The type and parameters of an index, as pymilvus takes them."""
+_FLAT: _Index = {"index_type": "FLAT", "metric_type": METRIC, "params": {}}
 
 
 class MilvusUserStore:
@@ -52,63 +75,72 @@ class MilvusUserStore:
         self._call = milvus.session.call
         self._is_lite = milvus.session.connection.is_lite
         self._timeout_s = milvus.session.connection.timeout_s
+        self._has_old: bool | None = None
+        """Whether there are histories in the earlier format; None until somebody has looked."""
+        self._vectors: dict[str, UserVectors] = {}
+        """Collections of vectors that a deletion has seen. Their sizes never change."""
 
     async def open(self) -> None:
         """See `UserStore`."""
-        found = await self._opened(USERS, schemas.users(), UNUSED, "FLAT", {})
-        names = {field["name"] for field in found["fields"]}
-        if not names >= {USER_KEY, HIST_ITEM, UPDATED_AT}:
-            raise StoreError(
-                f"Milvus has a collection {USERS!r} that another program made: its fields are {sorted(names)}; "
-                "rename it, or use another Milvus database (--milvus-db-name)"
-            )
+        indexes = {UNUSED: _FLAT}
+        if not self._is_lite:  # without it, every read compares the hashes of all users
+            indexes[USER_HASH] = {"index_type": "STL_SORT"}
+        await self._opened(HISTORIES, schemas.histories(), indexes)
+        if await self._look_for_old():
+            await self._call(lambda milvus: milvus.load_collection(USERS, **ONCE), timeout_s=_LOAD_TIMEOUT_S)
 
     async def count(self) -> int:
         """See `UserStore`."""
-        rows = await self._query(USERS, "", ["count(*)"], strong=True)
-        return int(rows[0]["count(*)"])
+        rows = await self._query(HISTORIES, f"{NEWEST} >= 0", ["count(*)"], strong=True)
+        rows += await self._old_rows("", ["count(*)"], strong=True)
+        return sum(int(row["count(*)"]) for row in rows)
+
+    async def histories(self, user_ids: Iterable[str]) -> dict[str, Int64]:
+        """See `UserStore`."""
+        rows = await self._of_users(user_ids, [HIST_ITEM], [HIST_ITEM])
+        times = Counter(user_id_of(key_of(row)) for row in rows)
+        found = {user_id_of(key_of(row)): np.array(row[HIST_ITEM], np.int64) for row in rows}
+        if several := [user_id for user_id, count in times.items() if count > 1]:  # two servers wrote them just now
+            found |= {user_id: user.hist_item for user_id, user in (await self.read(several)).items()}
+        return {user_id: hist_item for user_id, hist_item in found.items() if len(hist_item)}
 
     async def read(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, StoredUser]:
         """See `UserStore`."""
-        rows = await self._rows(USERS, USER_KEY, map(user_key, user_ids), [HIST_ITEM, UPDATED_AT], strong)
-        return {
-            user_id_of(row[USER_KEY]): StoredUser(np.array(row[HIST_ITEM], np.int64), row[UPDATED_AT]) for row in rows
-        }
+        return merged(await self._of_users(user_ids, [HIST_ITEM, STAMP, CUT], [HIST_ITEM, UPDATED_AT], strong))
 
-    async def updated_at(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, int]:
+    async def heads(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, Head]:
         """See `UserStore`."""
-        rows = await self._rows(USERS, USER_KEY, map(user_key, user_ids), [UPDATED_AT], strong)
-        return {user_id_of(row[USER_KEY]): row[UPDATED_AT] for row in rows}
+        return heads(await self._of_users(user_ids, [CUT, NEWEST], [UPDATED_AT], strong))
 
-    async def changed(self, since: int, after: str, limit: int) -> dict[str, int]:
+    async def changed(self, since: int, after: str, limit: int) -> tuple[list[str], str]:
         """See `UserStore`."""
-        filter_ = f'{UPDATED_AT} >= {since} and {USER_KEY} > "{user_key(after)}"'
-        rows = await self._query(USERS, filter_, [USER_KEY, UPDATED_AT], limit=limit, **BY_KEY)
-        return {user_id_of(row[USER_KEY]): row[UPDATED_AT] for row in rows}
+        wanted = {"limit": limit, **BY_KEY}
+        rows = await self._query(HISTORIES, _changed(ROW_KEY, since, after), [ROW_KEY], **wanted)
+        rows += await self._old_rows(_changed(USER_KEY, since, after), [USER_KEY], **wanted)
+        page = sorted(map(key_of, rows))[:limit]
+        return list(dict.fromkeys(map(user_id_of, page))), page[-1] if page else ""
 
     async def write(self, users: Mapping[str, StoredUser]) -> None:
         """See `UserStore`."""
-        rows = [
-            {
-                USER_KEY: user_key(user_id),
-                HIST_ITEM: user.hist_item.tolist(),
-                UPDATED_AT: user.updated_at,
-                UNUSED: [0.0, 0.0],
-            }
-            for user_id, user in users.items()
-        ]
+        rows = [history_row(user_id, user) | {UNUSED: [0.0, 0.0]} for user_id, user in users.items()]
         longest = max(len(user.hist_item) for user in users.values())
-        await self._upsert(USERS, rows, MAX_KEY + 8 * longest)
+        await self._upsert(HISTORIES, rows, ROW_BYTES + CLICK_BYTES * longest)
+        await self._delete(HISTORIES, ROW_KEY, [key for user in users.values() for key in user.rows if not is_old(key)])
 
-    async def delete(self, user_ids: Sequence[str]) -> None:
+    async def forget(self, user_ids: Sequence[str]) -> None:
         """See `UserStore`."""
-        await self._delete(USERS, USER_KEY, list(map(user_key, user_ids)))
+        if self._has_old:
+            with suppress(CollectionGoneError):
+                await self._delete(USERS, USER_KEY, list(map(user_key, user_ids)))
         names = await self._call(lambda milvus: milvus.list_collections(**ONCE))
         ours = [name for name in names if is_user_vectors(name)]  # also of a release that is still being encoded
-        records = await self._milvus.records(ours)  # one read for all of them: it takes 0.2 s
+        records: dict[str, str] = {}
+        if new := [name for name in ours if name not in self._vectors]:
+            records = await self._milvus.records(new)  # one read for all of them: it takes 0.2 s
         for name in ours:
             with suppress(CollectionGoneError):  # it was pruned meanwhile
-                if vectors := await self._record(name, records):
+                if vectors := self._vectors.get(name) or await self._record(name, records):
+                    self._vectors[name] = vectors
                     await self.delete_vectors(vectors, user_ids)
 
     async def open_vectors(self, wanted: UserVectors) -> UserVectors:
@@ -116,8 +148,8 @@ class MilvusUserStore:
         name = wanted.collection
         if name not in await self._call(lambda milvus: milvus.list_collections(**ONCE)):
             await self._milvus.delete_record(name)  # of a collection that was dropped
-        index = ("FLAT", {}) if self._is_lite else ("HNSW", HNSW)
-        await self._opened(name, schemas.user_vectors(wanted.dim), EMBEDDING, *index)
+        index = _FLAT if self._is_lite else {"index_type": "HNSW", "metric_type": METRIC, "params": HNSW}
+        await self._opened(name, schemas.user_vectors(wanted.dim), {EMBEDDING: index})
         vectors = await self._record(name, await self._milvus.records([name]))
         if vectors is None:  # the collection is new, or the process that made it was interrupted
             await self.mark(vectors := wanted)
@@ -131,7 +163,7 @@ class MilvusUserStore:
     async def mark(self, vectors: UserVectors) -> None:
         """See `UserStore`."""
         row = {NAME: vectors.collection, RECORD: vectors.to_json(), UNUSED_OF_RECORDS: [0.0, 0.0]}
-        await self._opened(RECORDS, schemas.records(), UNUSED_OF_RECORDS, "FLAT", {})
+        await self._opened(RECORDS, schemas.records(), {UNUSED_OF_RECORDS: _FLAT})
         await self._upsert_part(RECORDS, [row])
 
     async def _record(self, name: str, records: Mapping[str, str]) -> UserVectors | None:
@@ -146,10 +178,10 @@ class MilvusUserStore:
         return {user_id_of(row[INTEREST_KEY]): row[UPDATED_AT] for row in rows}
 
     async def write_vectors(
-        self, vectors: UserVectors, user_ids: Sequence[str], updated_at: Sequence[int], interests: Float32
+        self, vectors: UserVectors, user_ids: Sequence[str], versions: Sequence[int], interests: Float32
     ) -> None:
         """See `UserStore`."""
-        rows, absent = vector_rows(user_ids, updated_at, interests)
+        rows, absent = vector_rows(user_ids, versions, interests)
         await self._upsert(vectors.collection, rows, MAX_KEY + 4 * vectors.dim)
         await self._delete(vectors.collection, INTEREST_KEY, absent)
 
@@ -170,22 +202,27 @@ class MilvusUserStore:
             raise translated(status.code or status.error_code, status.reason, "")
         return Neighbours(keys, scores, lengths)
 
-    async def _opened(
-        self, name: str, schema: Any, vector: str, index_type: str, params: Mapping[str, int]
-    ) -> dict[str, Any]:
-        """Create a collection if it does not exist, load it, and return its description."""
+    async def _opened(self, name: str, schema: Any, indexes: Mapping[str, _Index]) -> None:
+        """Create a collection and its indexes if they do not exist, and load it."""
         try:
-            await self._describe(name)
+            names = {field["name"] for field in (await self._describe(name))["fields"]}
+            if not names >= {field.name for field in schema.fields}:
+                raise StoreError(
+                    f"Milvus has a collection {name!r} that another program made: its fields are {sorted(names)}; "
+                    "rename it, or use another Milvus database (--milvus-db-name)"
+                )
         except CollectionGoneError:
-            await self._call(lambda milvus: milvus.create_collection(name, schema=schema, **ONCE))
-        if not await self._call(
-            lambda milvus: milvus.list_indexes(name, **ONCE)
-        ):  # it is new, or an earlier attempt was interrupted here
-            index = {"index_type": index_type, "metric_type": METRIC, "params": dict(params)}
-            request = Prepare.create_index_request(name, vector, index, index_name=vector)
-            await self._call(lambda milvus: self._create_index(milvus, request))
+            # With one shard, a read that sees that a row was removed also sees the row that it was merged into.
+            await self._call(lambda milvus: milvus.create_collection(name, schema=schema, num_shards=1, **ONCE))
+        for field, index in indexes.items():
+            await self._indexed(name, field, index)
         await self._call(lambda milvus: milvus.load_collection(name, **ONCE), timeout_s=_LOAD_TIMEOUT_S)
-        return await self._describe(name)
+
+    async def _indexed(self, name: str, field: str, index: _Index) -> None:
+        """Create the index of a field if the collection is new, or if an earlier attempt was interrupted here."""
+        if not await self._call(lambda milvus: milvus.list_indexes(name, field_name=field, **ONCE)):
+            request = Prepare.create_index_request(name, field, dict(index), index_name=field)
+            await self._call(lambda milvus: self._create_index(milvus, request))
 
     async def _create_index(self, milvus: AsyncMilvusClient, request: Any) -> None:
         """Create an index without waiting until rows are indexed, as pymilvus would. Milvus Lite never reports that."""
@@ -197,8 +234,45 @@ class MilvusUserStore:
     async def _describe(self, name: str) -> dict[str, Any]:
         return dict(await self._call(lambda milvus: milvus.describe_collection(name, **ONCE)))
 
+    async def _of_users(
+        self, user_ids: Iterable[str], fields: list[str], old_fields: list[str], strong: bool = False
+    ) -> list[Row]:
+        """Read all rows of users, in both formats."""
+        wanted = list(dict.fromkeys(user_ids))
+        if not wanted:
+            return []
+        keys = set(map(user_key, wanted))
+        # The earlier format comes first: `purge-users` moves its rows, and a row must not be missed in both.
+        old = await self._old_rows(f"{USER_KEY} in {json.dumps(list(keys))}", [USER_KEY, *old_fields])
+        hashes = list(map(user_hash, wanted))
+        rows: list[Row] = []
+        with suppress(CollectionGoneError):  # no user has been remembered yet
+            rows = await self._rows(HISTORIES, USER_HASH, hashes, [ROW_KEY, *fields], strong)
+            seen = {row[USER_HASH] for row in rows}
+            if self._is_lite and len(seen) < len(wanted):
+                # A query of Milvus Lite may see a row removed and not the one that replaced it just before.
+                again = await self._rows(HISTORIES, USER_HASH, hashes, [ROW_KEY, *fields], strong)
+                rows += [row for row in again if row[USER_HASH] not in seen]
+        return [row for row in rows if row[ROW_KEY].partition("/")[0] in keys] + old
+
+    async def _old_rows(self, filter_: str, fields: list[str], strong: bool = False, **options: Any) -> list[Row]:
+        """Query the earlier format. Servers of this version do not write it, so only a count needs `strong`."""
+        has_old = await self._look_for_old() if self._has_old is None else self._has_old
+        if has_old:
+            with suppress(CollectionGoneError):
+                return await self._query(USERS, filter_, fields, strong, **options)
+            self._has_old = False  # `purge-users` has moved its rows
+        return []
+
+    async def _look_for_old(self) -> bool:
+        found: dict[str, Any] = {"fields": []}
+        with suppress(CollectionGoneError):
+            found = await self._describe(USERS)
+        self._has_old = {field["name"] for field in found["fields"]} >= {USER_KEY, HIST_ITEM, UPDATED_AT}
+        return self._has_old
+
     async def _rows(
-        self, name: str, key: str, keys: Iterable[str], fields: list[str], strong: bool
+        self, name: str, key: str, keys: Iterable[str | int], fields: list[str], strong: bool
     ) -> list[dict[str, Any]]:
         wanted = list(dict.fromkeys(keys))
         return await self._query(name, f"{key} in {json.dumps(wanted)}", [key, *fields], strong) if wanted else []
@@ -222,3 +296,8 @@ class MilvusUserStore:
         if keys:  # a delete by key has no limit, and works if the collection is not loaded
             filter_ = f"{key} in {json.dumps(keys)}"
             await self._call(lambda milvus: milvus.delete(name, filter=filter_, **ONCE))
+
+
+def _changed(key: str, since: int, after: str) -> str:
+    """Return the filter for rows that were written at a time or later, after a key."""
+    return f'{UPDATED_AT} >= {since} and {key} > "{after}"'

@@ -7,6 +7,7 @@ from typing import Any
 from pymilvus import DataType, MilvusClient
 
 from mind.milvus.collection import EMBEDDING, ITEM_ID
+from mind.milvus.histories import CUT, MAX_ROW_KEY, NEWEST, ROW_KEY, STAMP, USER_HASH
 from mind.milvus.journal import APPLIED, CHANGED_AT, KNOWN, NAMES, NEIGHBOURS, OP
 from mind.milvus.records import MAX_NAME, MAX_RECORD, NAME, RECORD
 from mind.milvus.records import UNUSED as UNUSED_OF_RECORDS
@@ -61,8 +62,20 @@ def journal(described: Sequence[Mapping[str, Any]]) -> Any:
     return schema
 
 
-def users() -> Any:
+def histories() -> Any:
     """Return the schema of the histories of remembered users."""
+    schema = _empty()
+    schema.add_field(ROW_KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_ROW_KEY)
+    for name in (HIST_ITEM, STAMP):
+        schema.add_field(name, DataType.ARRAY, element_type=DataType.INT64, max_capacity=MAX_CAPACITY)
+    for name in (USER_HASH, CUT, NEWEST, UPDATED_AT):
+        schema.add_field(name, DataType.INT64)
+    schema.add_field(UNUSED, DataType.FLOAT_VECTOR, dim=2)
+    return schema
+
+
+def users() -> Any:
+    """Return the schema of histories in the earlier format."""
     schema = _empty()
     schema.add_field(USER_KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY)
     schema.add_field(HIST_ITEM, DataType.ARRAY, element_type=DataType.INT64, max_capacity=MAX_CAPACITY)

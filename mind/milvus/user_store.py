@@ -1,24 +1,40 @@
 """Remembered users in Milvus, as the indexer reads and writes them."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from mind.artifact import Float32
 from mind.milvus import schemas
 from mind.milvus.collection import EMBEDDING, MAX_MESSAGE_BYTES
+from mind.milvus.histories import (
+    CLICK_BYTES,
+    CUT,
+    HISTORIES,
+    NEWEST,
+    ROW_BYTES,
+    ROW_KEY,
+    STAMP,
+    USER_HASH,
+    Head,
+    StoredUser,
+    heads,
+    history_row,
+    is_old,
+    merged,
+    user_hash,
+)
 from mind.milvus.store import Store
 from mind.milvus.users import (
     HIST_ITEM,
     HNSW,
     INTEREST_KEY,
     MAX_KEY,
+    UNUSED,
     UPDATED_AT,
     USER_KEY,
     USERS,
+    Row,
     UserVectors,
     interest_keys,
     is_user_vectors,
@@ -26,18 +42,6 @@ from mind.milvus.users import (
     user_key,
     vector_rows,
 )
-from mind.sequences import Int64
-
-
-@dataclass(frozen=True)
-class Users:
-    """Some remembered users."""
-
-    user_ids: list[str]
-    histories: list[Int64]
-    """For each, [n] int64 external ids, oldest first."""
-    updated_at: list[int]
-    """For each, milliseconds since 1970."""
 
 
 class UserStore:
@@ -52,12 +56,25 @@ class UserStore:
 
     def exists(self) -> bool:
         """Return whether users were ever remembered."""
-        return USERS in self._store.collections()
+        return bool(self.collections())
 
     def count(self) -> int:
-        """Count the remembered users exactly. This loads their collection."""
-        self._store.load(USERS)
-        return self._store.count(USERS)
+        """Count the rows with clicks exactly, in both formats. This loads their collections.
+
+        A user has one row, but users in both formats, or whom two servers wrote at the same moment, have more.
+        """
+        total = 0
+        for name in self.collections():
+            self._store.load(name)
+            total += self._store.count(name, f"{NEWEST} >= 0" if name == HISTORIES else "")
+        return total
+
+    def collections(self) -> list[str]:
+        """List the collections of histories that exist, `USERS` and `HISTORIES`, in this order."""
+        names = set(self._store.collections())
+        if USERS in names and not self._store.columns(USERS).keys() >= {USER_KEY, HIST_ITEM, UPDATED_AT}:
+            names.remove(USERS)  # another program made it
+        return [name for name in (USERS, HISTORIES) if name in names]
 
     def vectors(self) -> list[UserVectors]:
         """List the records of all collections of user vectors."""
@@ -85,23 +102,60 @@ class UserStore:
         """Write the record of a collection of user vectors."""
         self._store.records.write(vectors.collection, vectors)
 
-    def since(self, updated_at: int, size: int) -> Iterator[Users]:
-        """Read all users whose histories were written at a time or later, `size` users at a time."""
-        fields = [USER_KEY, HIST_ITEM, UPDATED_AT]
-        for rows in self._pages(USERS, f"{UPDATED_AT} >= {updated_at}", fields, size):
-            yield _users(rows)
+    def since(self, updated_at: int, size: int) -> Iterator[dict[str, StoredUser]]:
+        """Read all users who have a row that was written at a time or later, in pages of `size` rows."""
+        for name in self.collections():
+            key = ROW_KEY if name == HISTORIES else USER_KEY
+            for rows in self._pages(name, f"{UPDATED_AT} >= {updated_at}", [key], size):
+                yield remembered(self._read({user_id_of(row[key]) for row in rows}, "Bounded"))
 
-    def read(self, user_ids: Sequence[str]) -> Users:
-        """Read users under strong consistency. Users who are not remembered are left out."""
-        return _users(self._rows(USERS, USER_KEY, map(user_key, user_ids), [HIST_ITEM, UPDATED_AT], "Strong"))
+    def read(self, user_ids: Iterable[str]) -> dict[str, StoredUser]:
+        """Read users and tombstones under strong consistency. Users of whom nothing is stored are left out."""
+        return self._read(user_ids, "Strong")
 
-    def updated_at(self, user_ids: Sequence[str]) -> dict[str, int]:
-        """Read when users were last written, under strong consistency. Users who are not remembered are left out."""
-        rows = self._rows(USERS, USER_KEY, map(user_key, user_ids), [UPDATED_AT], "Strong")
-        return {user_id_of(row[USER_KEY]): row[UPDATED_AT] for row in rows}
+    def _read(self, user_ids: Iterable[str], level: str) -> dict[str, StoredUser]:
+        return merged(self._of_users(user_ids, [HIST_ITEM, STAMP, CUT], [HIST_ITEM, UPDATED_AT], level))
+
+    def heads(self, user_ids: Iterable[str]) -> dict[str, Head]:
+        """Do the same without the clicks."""
+        return heads(self._of_users(user_ids, [CUT, NEWEST], [UPDATED_AT], "Strong"))
+
+    def rows(self, size: int) -> Iterator[list[str]]:
+        """List the keys of all rows of histories, in pages of `size` keys, in order."""
+        for name in self.collections():
+            key, at_least = (ROW_KEY, CUT) if name == HISTORIES else (USER_KEY, UPDATED_AT)
+            for rows in self._pages(name, f"{at_least} >= -1", [key], size):
+                yield [row[key] for row in rows]
+
+    def write(self, users: Mapping[str, StoredUser]) -> None:
+        """Store each user as a new row, then remove the rows that are not of the earlier format."""
+        rows = [history_row(user_id, user) | {UNUSED: [0.0, 0.0]} for user_id, user in users.items()]
+        longest = max(len(user.hist_item) for user in users.values())
+        step = max(1, MAX_MESSAGE_BYTES // (ROW_BYTES + CLICK_BYTES * longest))
+        for start in range(0, len(rows), step):
+            self._store.upsert(HISTORIES, rows[start : start + step])
+        self.remove([key for user in users.values() for key in user.rows if not is_old(key)])
+
+    def remove(self, rows: Sequence[str]) -> None:
+        """Remove rows of histories, in both formats."""
+        for name, key, old in ((HISTORIES, ROW_KEY, False), (USERS, USER_KEY, True)):
+            self._delete(name, key, [row for row in rows if is_old(row) == old])
+
+    def remove_tombstones(self, before_ms: int, size: int) -> None:
+        """Remove tombstones that were written before a time and are the only rows of their users."""
+        filter_ = f"{NEWEST} < 0 and {UPDATED_AT} < {before_ms}"
+        for page in self._pages(HISTORIES, filter_, [ROW_KEY], size):
+            keys = [row[ROW_KEY] for row in page]
+            stored = self.read({user_id_of(key) for key in keys})
+            self.remove([key for user in stored.values() for key in user.rows if user.rows == (key,) and key in keys])
+
+    def drop_old(self) -> None:
+        """Drop the collection of the earlier format if no row is left in it."""
+        if USERS in self.collections() and not self._store.count(USERS):
+            self._store.drop(USERS)
 
     def encoded_at(self, vectors: UserVectors, user_ids: Sequence[str]) -> dict[str, int]:
-        """Read the `updated_at` of the histories behind the stored vectors. Users without vectors are left out."""
+        """Read the versions of the histories behind the stored vectors. Users without vectors are left out."""
         keys = interest_keys(user_ids, vectors.num_interests)
         rows = self._rows(vectors.collection, INTEREST_KEY, keys, [UPDATED_AT], "Bounded")
         return {user_id_of(row[INTEREST_KEY]): row[UPDATED_AT] for row in rows}
@@ -111,18 +165,18 @@ class UserStore:
         for rows in self._pages(vectors.collection, f"{UPDATED_AT} >= 0", [INTEREST_KEY], size):
             yield list(dict.fromkeys(user_id_of(row[INTEREST_KEY]) for row in rows))
 
-    def write_vectors(self, vectors: UserVectors, users: Users, interests: Float32) -> None:
+    def write_vectors(self, vectors: UserVectors, users: Mapping[str, StoredUser], interests: Float32) -> None:
         """Store the [U, K, D] unit vectors of users. They replace the previous ones."""
-        rows, absent = vector_rows(users.user_ids, users.updated_at, interests)
+        rows, absent = vector_rows(list(users), [user.version for user in users.values()], interests)
         step = max(1, MAX_MESSAGE_BYTES // (MAX_KEY + 4 * vectors.dim))
         with self._session.calling(f"write into {vectors.collection}"):
             for start in range(0, len(rows), step):
                 self._milvus.upsert(vectors.collection, rows[start : start + step], timeout=self._timeout)
-        self._delete(vectors.collection, absent)
+        self._delete(vectors.collection, INTEREST_KEY, absent)
 
     def delete_vectors(self, vectors: UserVectors, user_ids: Sequence[str]) -> None:
         """Delete all vectors of some users."""
-        self._delete(vectors.collection, interest_keys(user_ids, vectors.num_interests))
+        self._delete(vectors.collection, INTEREST_KEY, interest_keys(user_ids, vectors.num_interests))
 
     def compact(self, name: str) -> None:
         """Start the compaction of a collection, which removes deleted rows from disk."""
@@ -132,12 +186,25 @@ class UserStore:
     def _index_type(self) -> tuple[str, dict[str, int]]:
         return ("FLAT", {}) if self._store.connection.is_lite else ("HNSW", HNSW)
 
-    def _delete(self, name: str, keys: list[str]) -> None:
+    def _delete(self, name: str, key: str, keys: list[str]) -> None:
         if keys:
             with self._session.calling(f"remove users from {name}"):
-                self._milvus.delete(name, filter=f"{INTEREST_KEY} in {json.dumps(keys)}", timeout=self._timeout)
+                self._milvus.delete(name, filter=f"{key} in {json.dumps(keys)}", timeout=self._timeout)
 
-    def _rows(self, name: str, key: str, keys: Any, fields: list[str], level: str) -> list[dict[str, Any]]:
+    def _of_users(self, user_ids: Iterable[str], fields: list[str], old_fields: list[str], level: str) -> list[Row]:
+        """Read all rows of users, in both formats. The earlier one comes first, because rows move out of it."""
+        wanted = list(dict.fromkeys(user_ids))
+        keys = {user_key(user_id): None for user_id in wanted}
+        rows: list[Row] = []
+        for name in self.collections():
+            if name == USERS:
+                rows += self._rows(USERS, USER_KEY, keys, old_fields, level)
+            else:
+                found = self._rows(HISTORIES, USER_HASH, map(user_hash, wanted), [ROW_KEY, *fields], level)
+                rows += [row for row in found if row[ROW_KEY].partition("/")[0] in keys]
+        return rows
+
+    def _rows(self, name: str, key: str, keys: Iterable[str | int], fields: list[str], level: str) -> list[Row]:
         wanted = list(keys)
         if not wanted:
             return []
@@ -168,9 +235,6 @@ class UserStore:
             pages.close()
 
 
-def _users(rows: list[dict[str, Any]]) -> Users:
-    return Users(
-        [user_id_of(row[USER_KEY]) for row in rows],
-        [np.array(row[HIST_ITEM], np.int64) for row in rows],
-        [row[UPDATED_AT] for row in rows],
-    )
+def remembered(users: Mapping[str, StoredUser]) -> dict[str, StoredUser]:
+    """Leave out tombstones."""
+    return {user_id: user for user_id, user in users.items() if len(user.hist_item)}

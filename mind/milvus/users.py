@@ -1,8 +1,8 @@
 """The contract between server and indexer about remembered users in Milvus, as plain data.
 
-There are two kinds of collections. `users` holds the histories and does not depend on a model. `users_<model_version>`
-holds the interest vectors that one model computes from these histories; they can always be computed again. This module
-does not use Milvus.
+There are two kinds of collections. `user_histories` holds the histories and does not depend on a model
+(`mind.milvus.histories`). `users_<model_version>` holds the interest vectors that one model computes from these
+histories; they can always be computed again. This module does not use Milvus.
 """
 
 import json
@@ -24,13 +24,14 @@ from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
 USERS = "users"
-"""The name of the collection of histories."""
+"""The name of the collection of histories in the earlier format, with one row for each user."""
 USER_KEY = "user_key"
-"""VARCHAR, primary key of the histories: `user_key(user_id)`."""
+"""VARCHAR, primary key of the earlier format: `user_key(user_id)`."""
 HIST_ITEM = "hist_item"
 """ARRAY<INT64>: external item ids, oldest first."""
 UPDATED_AT = "updated_at"
-"""INT64: when the server wrote the history, in milliseconds since 1970. Both kinds of collections have it."""
+"""INT64. In a history: when the server wrote the row, in milliseconds since 1970. Beside a vector: the version of the
+history that it was computed from."""
 UNUSED = "unused"
 """FLOAT_VECTOR of two zeros. Milvus requires a vector field in every collection."""
 INTEREST_KEY = "interest_key"
@@ -129,33 +130,23 @@ def unit_interests(
     return unit
 
 
-def vector_rows(user_ids: Sequence[str], updated_at: Sequence[int], vectors: Float32) -> tuple[list[Row], list[str]]:
+def vector_rows(user_ids: Sequence[str], versions: Sequence[int], vectors: Float32) -> tuple[list[Row], list[str]]:
     """Return the rows to store, and the keys to delete because the user does not have the interest.
 
     Args:
         user_ids: U user ids.
-        updated_at: U times when the histories were written.
+        versions: the U versions of their histories.
         vectors: [U, K, D] float32, from `unit_interests`.
     """
     rows, absent = [], []
     present = np.any(vectors, axis=2)  # [U, K]
-    for number, (user_id, at) in enumerate(zip(user_ids, updated_at, strict=True)):
+    for number, (user_id, version) in enumerate(zip(user_ids, versions, strict=True)):
         for interest, key in enumerate(interest_keys([user_id], vectors.shape[1])):
             if present[number, interest]:
-                rows.append({INTEREST_KEY: key, UPDATED_AT: at, EMBEDDING: vectors[number, interest]})
+                rows.append({INTEREST_KEY: key, UPDATED_AT: version, EMBEDDING: vectors[number, interest]})
             else:
                 absent.append(key)
     return rows, absent
-
-
-@dataclass(frozen=True)
-class StoredUser:
-    """A remembered user."""
-
-    hist_item: Int64
-    """[n] int64 external ids, oldest first."""
-    updated_at: int
-    """When the history was written, in milliseconds since 1970."""
 
 
 @dataclass(frozen=True)

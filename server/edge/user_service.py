@@ -117,7 +117,7 @@ class UserService:
         release = releases.current
         invalid = {user_id: check_user_id(user_id) for user_id in request.user_ids}
         valid = [user_id for user_id in request.user_ids if not invalid[user_id]]
-        deleted = iter(await remembered.delete(valid, context.time_remaining()) if valid else [])
+        deleted = iter(await remembered.delete(release, valid, context.time_remaining()) if valid else [])
         all_of_them = [
             Written(Status.INVALID, detail=invalid[user_id]) if invalid[user_id] else next(deleted)
             for user_id in request.user_ids

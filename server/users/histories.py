@@ -1,24 +1,23 @@
 """The histories of remembered users: writes them, reads them where a query has no hist_item, and deletes them.
 
-Updates that come at the same time are written together, one batch after the other, so that one server loses no click;
-a batch is done when every server sees it. Knows nothing of protobuf, gRPC or pymilvus.
+Updates that come at the same time are written together, one batch after the other. A batch is done when every server
+sees it. Servers may write, replace and delete the same user at the same time: `mind.milvus.histories` says why no click
+is lost and none comes back. Knows nothing of protobuf, gRPC or pymilvus.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from mind.milvus.users import StoredUser, now_ms
+from mind.milvus.histories import StoredUser, appended, deleted, replaced, tidied
 from mind.sequences import Int64
-from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
+from server.errors import CollectionGoneError, StoreError
 from server.release import Release
 from server.serving.answer import Status
 from server.serving.batching import Batcher, Waiting
 from server.serving.question import UserQuery
 from server.users.ports import UserStore
-from server.users.vectors import UserVectorIndex
+from server.users.vectors import MAX_ROUNDS, UserVectorIndex
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +59,14 @@ class _Updates:
     updates: Sequence[UserUpdate]
 
 
+@dataclass(frozen=True)
+class _Deletion:
+    """The users whom one caller deletes."""
+
+    release: Release
+    user_ids: Sequence[str]
+
+
 class RememberedUsers:
     """Reads, writes and deletes histories."""
 
@@ -70,13 +77,13 @@ class RememberedUsers:
         self._store = store
         self._vectors = vectors
         self._max_stored_history = max_stored_history
-        self._reads: Batcher[list[str], dict[str, StoredUser]] = Batcher(
+        self._reads: Batcher[list[str], dict[str, Int64]] = Batcher(
             self._read, MAX_READ_USERS, max_queued_users, workers=2
         )
         self._writes: Batcher[_Updates, list[Written]] = Batcher(
             self._write, MAX_WRITTEN_USERS, max_queued_users, workers=1
         )
-        self._deletes: Batcher[list[str], list[Written]] = Batcher(
+        self._deletes: Batcher[_Deletion, list[Written]] = Batcher(
             self._delete, MAX_WRITTEN_USERS, max_queued_users, workers=1
         )
         self._unseen = True
@@ -108,17 +115,12 @@ class RememberedUsers:
         """
         return await self._writes.submit(_Updates(release, updates), len(updates), id(release), remaining_s)
 
-    async def delete(self, user_ids: list[str], remaining_s: float | None) -> list[Written]:
-        """Delete users in every release, and wait until no read finds them. Raises as `upsert` does."""
-        return await self._deletes.submit(user_ids, len(user_ids), "delete", remaining_s)
+    async def delete(self, release: Release, user_ids: list[str], remaining_s: float | None) -> list[Written]:
+        """Delete users in every release, and wait until no read finds what they did before. Raises as `upsert` does."""
+        return await self._deletes.submit(_Deletion(release, user_ids), len(user_ids), id(release), remaining_s)
 
-    async def _read(
-        self, waiting: list[Waiting[list[str], dict[str, StoredUser]]]
-    ) -> list[dict[str, StoredUser] | Exception]:
-        try:
-            stored = await self._store.read({user_id for each in waiting for user_id in each.ask})
-        except CollectionGoneError:  # no user has been remembered yet
-            stored = {}
+    async def _read(self, waiting: list[Waiting[list[str], dict[str, Int64]]]) -> list[dict[str, Int64] | Exception]:
+        stored = await self._store.histories({user_id for each in waiting for user_id in each.ask})
         return [stored for _ in waiting]
 
     async def _write(self, waiting: list[Waiting[_Updates, list[Written]]]) -> list[list[Written] | Exception]:
@@ -144,9 +146,7 @@ class RememberedUsers:
     async def _store_all(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], str]:
         """The length of the user's history after each update, and what to tell these users."""
         await self._vectors.open(release)
-        lengths, histories = await self._joined(release, updates)
-        now = now_ms()
-        users = {user_id: StoredUser(hist_item, now) for user_id, hist_item in histories.items()}
+        lengths, users = await self._joined(release, updates)
         self._unseen = True
         await self._store.write(users)
         detail = ""
@@ -155,41 +155,63 @@ class RememberedUsers:
         except StoreError as error:
             logger.warning("histories of %d users were stored, their vectors were not: %s", len(users), error)
             detail = "stored; FindSimilarUsers sees this user as before until the next update"
-        await self._vectors.settle(release, dict.fromkeys(users, now))
+        await self._settle(release, {user_id: user.version for user_id, user in users.items()})
         self._unseen = False
         return lengths, detail
 
-    async def _joined(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], dict[str, Int64]]:
-        """The length of the user's history after each update, and the histories after all updates."""
+    async def _joined(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], dict[str, StoredUser]]:
+        """The length of the user's history after each update, and what to store after all updates."""
         keep = max(self._max_stored_history, release.hyper_parameters.maxlen)
-        stored = await self._store.read({u.user_id for u in updates if u.append}, strong=self._unseen)
-        histories = {user_id: user.hist_item for user_id, user in stored.items()}
+        stored = await self._store.read({update.user_id for update in updates}, strong=self._unseen)
+        users: dict[str, StoredUser] = {}
         lengths = []
         for update in updates:
-            before = histories.get(update.user_id) if update.append else None
-            joined = update.item_ids if before is None else np.concatenate([before, update.item_ids])
-            histories[update.user_id] = joined[-keep:]
-            lengths.append(min(len(joined), keep))
-        return lengths, histories
+            before = users.get(update.user_id) or stored.get(update.user_id)
+            after = (appended if update.append else replaced)(before, update.item_ids, keep)
+            users[update.user_id] = after
+            lengths.append(len(after.hist_item))
+        return lengths, users
 
-    async def _delete(self, waiting: list[Waiting[list[str], list[Written]]]) -> list[list[Written] | Exception]:
-        user_ids = list(dict.fromkeys(user_id for each in waiting for user_id in each.ask))
+    async def _settle(self, release: Release, expected: Mapping[str, int | None]) -> None:
+        """Wait until every server sees what was written, and remove clicks that no longer count.
+
+        Another server may have deleted or replaced a user after this one read it. Then a row of this server has clicks
+        from before. They do not count, and they do not stay.
+
+        Args:
+            release: the release whose vectors were written.
+            expected: as in `UserVectorIndex.settle`.
+        """
+        for _ in range(MAX_ROUNDS):
+            found = await self._vectors.settle(release, expected)
+            stale = [user_id for user_id, head in found.items() if head.stale]
+            if not stale:
+                break
+            stored = await self._store.read(stale)
+            await self._store.write({user_id: tidied(user) for user_id, user in stored.items()})
+            expected = {user_id: user.version for user_id, user in stored.items()}
+
+    async def _delete(self, waiting: list[Waiting[_Deletion, list[Written]]]) -> list[list[Written] | Exception]:
+        release = waiting[0].ask.release
+        user_ids = list(dict.fromkeys(user_id for each in waiting for user_id in each.ask.user_ids))
         async with self._vectors.writing:
             await self._store.open()
-            there = await self._store.updated_at(user_ids, strong=self._unseen)
+            stored = await self._store.read(user_ids, strong=True)
+            there = {user_id: deleted(user) for user_id, user in stored.items() if len(user.hist_item)}
             self._unseen = True
-            await self._store.delete(user_ids)
-            if left := await self._store.updated_at(user_ids, strong=True):
-                raise StoreUnavailableError(f"{len(left)} users were written meanwhile; delete them again")
+            if there:
+                await self._store.write(there)
+            await self._store.forget(user_ids)
+            await self._settle(release, dict.fromkeys(user_ids))
             self._unseen = False
         found = {user_id: Written(Status.OK if user_id in there else Status.UNKNOWN_USER) for user_id in user_ids}
-        return [[found[user_id] for user_id in each.ask] for each in waiting]
+        return [[found[user_id] for user_id in each.ask.user_ids] for each in waiting]
 
 
-def _remembered(user: UserQuery, stored: StoredUser | None) -> UserQuery:
-    if stored is None:
+def _remembered(user: UserQuery, hist_item: Int64 | None) -> UserQuery:
+    if hist_item is None:
         return replace(user, unknown=True)
-    return replace(user, hist_item=stored.hist_item)
+    return replace(user, hist_item=hist_item)
 
 
 def _invalid(update: UserUpdate) -> Written:

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from mind.artifact import Float32
-from mind.milvus.users import Neighbours, StoredUser, UserVectors
+from mind.milvus.histories import Head, StoredUser
+from mind.milvus.users import Neighbours, UserVectors
+from mind.sequences import Int64
 
 
 class UserStore(Protocol):
@@ -18,22 +20,30 @@ class UserStore(Protocol):
         """Make the collection of histories if it does not exist, and bring it into memory."""
 
     async def count(self) -> int:
-        """The exact number of remembered users."""
+        """Count the rows with clicks under strong consistency. A user has one row, or more until the next update if two
+        servers wrote it at the same moment."""
+
+    async def histories(self, user_ids: Iterable[str]) -> dict[str, Int64]:
+        """The ids of users' histories, oldest first; users who are not remembered are absent."""
 
     async def read(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, StoredUser]:
-        """The histories of users; users who are not remembered are absent."""
+        """What is stored of users, tombstones included; users of whom nothing is stored are absent."""
 
-    async def updated_at(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, int]:
-        """When users were written, in milliseconds since 1970; users who are not remembered are absent."""
+    async def heads(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, Head]:
+        """The same without the clicks."""
 
-    async def changed(self, since: int, after: str, limit: int) -> dict[str, int]:
-        """The first users, ordered by key, after the user `after` that were written at `since` or later, and when."""
+    async def changed(self, since: int, after: str, limit: int) -> tuple[list[str], str]:
+        """The users of the first rows, ordered by key, after the key `after` that were written at `since` (in ms since
+        1970) or later, and the key of the last of these rows; no users if there are no more."""
 
     async def write(self, users: Mapping[str, StoredUser]) -> None:
-        """Store histories, which replace those that were stored."""
+        """Store each user as a new row, then remove the rows of `StoredUser.rows` that are not of the earlier format.
 
-    async def delete(self, user_ids: Sequence[str]) -> None:
-        """Delete users: their histories, and their vectors of all models."""
+        If it is interrupted, rows of both stay. Merged, they are the same history.
+        """
+
+    async def forget(self, user_ids: Sequence[str]) -> None:
+        """Delete the vectors of users in the collections of all models, and their rows of the earlier format."""
 
     async def open_vectors(self, wanted: UserVectors) -> UserVectors:
         """Make a collection of vectors if it does not exist, bring it into memory, and tell how complete it is."""
@@ -42,10 +52,10 @@ class UserStore(Protocol):
         """Record how complete a collection of vectors is."""
 
     async def encoded_at(self, vectors: UserVectors, user_ids: Iterable[str]) -> dict[str, int]:
-        """The `updated_at` of the histories that stored vectors were made from; users without vectors are absent."""
+        """The versions of the histories that stored vectors were made from; users without vectors are absent."""
 
     async def write_vectors(
-        self, vectors: UserVectors, user_ids: Sequence[str], updated_at: Sequence[int], interests: Float32
+        self, vectors: UserVectors, user_ids: Sequence[str], versions: Sequence[int], interests: Float32
     ) -> None:
         """Store the [U, K, D] unit vectors of users, which replace those that were stored."""
 

@@ -8,22 +8,21 @@ does not come back.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
 
 from mind.artifact import Float32
 from mind.milvus.collection import MAX_HITS
+from mind.milvus.histories import Head, StoredUser
 from mind.milvus.users import (
     CLOCK_MARGIN_MS,
     Neighbours,
-    StoredUser,
     UserVectors,
     now_ms,
     unit_interests,
     user_id_of,
-    user_key,
 )
 from mind.sequences import Int64
 from server.errors import FAILURES, NotReadyError, UserVectorsIncompleteError
@@ -35,7 +34,9 @@ logger = logging.getLogger(__name__)
 PAGE_USERS = 500
 """Most users that a catch-up reads, and encodes if need be, at once."""
 MAX_ROUNDS = 10
-"""Most times that a user who is written all the time is encoded again; the next write brings the vectors in step."""
+"""How often a user is encoded again because its history changed meanwhile. The next write does it again."""
+_NO_VERSION = -1
+"""A version that no history has."""
 
 
 class UserVectorIndex:
@@ -87,34 +88,45 @@ class UserVectorIndex:
         """Encode histories and store the vectors; `writing` must be held."""
         vectors = await self.open(release)
         interests = await self.encode(release, [user.hist_item for user in users.values()])
-        times = [user.updated_at for user in users.values()]
-        await self._store.write_vectors(vectors, list(users), times, interests)
+        versions = [user.version for user in users.values()]
+        await self._store.write_vectors(vectors, list(users), versions, interests)
 
-    async def settle(self, release: Release, expected: dict[str, int]) -> None:
-        """Wait until every server sees the written histories, and encode those again that others wrote meanwhile.
+    async def settle(self, release: Release, expected: Mapping[str, int | None]) -> dict[str, Head]:
+        """Wait until every server sees the written histories, and bring the vectors in step with what others did.
 
         `writing` must be held.
 
         Args:
             release: its vectors were written.
-            expected: for each user, the `updated_at` of the history that the vectors were made from.
+            expected: for each user, the version of the history that the vectors were made from; None if there are none.
+
+        Returns:
+            What every server sees of these users now; users of whom nothing is stored are absent.
         """
+        seen: dict[str, Head] = {}
         for _ in range(MAX_ROUNDS):
-            found = await self._store.updated_at(expected, strong=True)
-            gone = [user_id for user_id in expected if user_id not in found]
+            found = await self._store.heads(expected, strong=True)
+            seen |= found
+            now = {user_id: found[user_id].version for user_id in found if found[user_id].remembered}
+            changed = [user_id for user_id, version in expected.items() if now.get(user_id) != version]
+            if not changed:
+                break
+            gone = [user_id for user_id in changed if user_id not in now]
             if gone:
                 await self._store.delete_vectors(await self.open(release), gone)
-            changed = [user_id for user_id in found if found[user_id] != expected[user_id]]
-            if not changed:
-                return
-            expected = await self._encode_again(release, changed)
+            again = await self._encode_again(release, [user_id for user_id in changed if user_id in now])
+            expected = dict.fromkeys(gone) | again  # looked up again: another server may have written meanwhile
+        return seen
 
-    async def _encode_again(self, release: Release, user_ids: Iterable[str]) -> dict[str, int]:
-        """Write vectors for the histories as they are now. Returns the `updated_at` of these histories."""
-        users = await self._store.read(user_ids, strong=True)
+    async def _encode_again(self, release: Release, user_ids: Sequence[str]) -> dict[str, int]:
+        """Write vectors for the histories as they are now. Returns the versions of these histories."""
+        if not user_ids:
+            return {}
+        stored = await self._store.read(user_ids, strong=True)
+        users = {user_id: user for user_id, user in stored.items() if len(user.hist_item)}
         if users:
             await self.write(release, users)
-        return {user_id: user.updated_at for user_id, user in users.items()}
+        return dict.fromkeys(user_ids, _NO_VERSION) | {user_id: user.version for user_id, user in users.items()}
 
     async def encode(self, release: Release, histories: Sequence[Int64]) -> Float32:
         """[U, K, D] float32 unit vectors of U histories."""
@@ -151,7 +163,8 @@ class UserVectorIndex:
         found = await self._store.nearest(vectors, interests[searched], limit, timeout_s)
         ranked = await asyncio.to_thread(_ranked, found, user, own, top_k)  # otherwise it would delay all other calls
         # A user without a history is deleted, even if a writer has not removed all vectors yet.
-        there = await self._store.updated_at({user_id for pairs in ranked for user_id, _ in pairs})
+        heads = await self._store.heads({user_id for pairs in ranked for user_id, _ in pairs})
+        there = {user_id for user_id, head in heads.items() if head.remembered}
         return [[pair for pair in pairs if pair[0] in there] for pairs in ranked]
 
     async def catch_up(self, release: Release) -> None:
@@ -166,8 +179,11 @@ class UserVectorIndex:
         started = now_ms()
         await self._store.count()  # strong consistency: what was written before is seen from now on
         encoded, after = 0, ""
-        while page := await self._store.changed(max(0, vectors.synced_from - CLOCK_MARGIN_MS), after, PAGE_USERS):
-            after = max(page, key=user_key)
+        since = max(0, vectors.synced_from - CLOCK_MARGIN_MS)
+        while True:
+            page, after = await self._store.changed(since, after, PAGE_USERS)
+            if not page:
+                break
             encoded += await self._catch_up_page(release, vectors, page)
         vectors = vectors.model_copy(update={"synced_from": started})
         await self._store.mark(vectors)
@@ -176,9 +192,10 @@ class UserVectorIndex:
         self._caught_up = release
         logger.info("users are in step with model %s: %d encoded", release.model_version, encoded)
 
-    async def _catch_up_page(self, release: Release, vectors: UserVectors, page: dict[str, int]) -> int:
+    async def _catch_up_page(self, release: Release, vectors: UserVectors, page: list[str]) -> int:
         encoded_at = await self._store.encoded_at(vectors, page)
-        behind = [user_id for user_id, at in page.items() if encoded_at.get(user_id) != at]
+        heads = await self._store.heads(page)
+        behind = [id_ for id_, head in heads.items() if head.remembered and encoded_at.get(id_) != head.version]
         if not behind:
             return 0
         async with self.writing:

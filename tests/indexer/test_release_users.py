@@ -4,7 +4,6 @@ import asyncio
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,13 @@ from indexer.items.attributes import Attributes
 from indexer.users.encode import Encoded, encode_users, forget_models, purge
 from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
+from mind.milvus import schemas
 from mind.milvus.aio_user_store import MilvusUserStore
 from mind.milvus.connection import Connection
+from mind.milvus.histories import HISTORIES, StoredUser, appended, deleted, replaced
 from mind.milvus.store import Store
-from mind.milvus.user_store import Users, UserStore
-from mind.milvus.users import USERS, StoredUser, UserVectors, interest_keys, unit_interests
+from mind.milvus.user_store import UserStore
+from mind.milvus.users import HIST_ITEM, UNUSED, UPDATED_AT, USER_KEY, USERS, UserVectors, interest_keys, unit_interests
 from mind.transfer import Models
 from tests import ROOT
 from tests.artifacts import make_artifact
@@ -44,15 +45,15 @@ class World:
         """Write users as a server would, or delete them."""
         asyncio.run(self._on_server(work, users))
 
-    async def _on_server(self, deleted: tuple[str, ...], users: dict[str, list[int]]) -> None:
+    async def _on_server(self, gone: tuple[str, ...], users: dict[str, list[int]]) -> None:
         connection = item_store(self.uri, timeout_s=20)
         store = MilvusUserStore(connection)
         await store.open()
-        if users:
-            now = int(time.time() * 1000)
-            await store.write({name: StoredUser(np.array(ids, np.int64), now) for name, ids in users.items()})
-        if deleted:
-            await store.delete(deleted)
+        stored = await store.read([*users, *gone], strong=True)
+        written = {name: replaced(stored.get(name), np.array(ids, np.int64), 500) for name, ids in users.items()}
+        await store.write(written | {name: deleted(stored[name]) for name in gone})
+        if gone:
+            await store.forget(gone)
         await store.count()
         await connection.close()
 
@@ -136,7 +137,12 @@ def test_users_deleted_or_written_while_they_are_encoded(world: World, monkeypat
     write_vectors = UserStore.write_vectors
     meanwhile = iter([lambda: world.on_server("ann", bob=[1021])])
 
-    def slow(store: UserStore, vectors: UserVectors, users: Users, interests: np.ndarray) -> None:  # type: ignore[type-arg]
+    def slow(
+        store: UserStore,
+        vectors: UserVectors,
+        users: dict[str, StoredUser],
+        interests: np.ndarray,  # type: ignore[type-arg]
+    ) -> None:
         for work in meanwhile:
             work()  # after the histories were read, before their vectors are written
         write_vectors(store, vectors, users, interests)
@@ -161,7 +167,7 @@ from mind.transfer import Models
 from indexer.users.encode import encode_users
 def killed(*_):
     os.kill(os.getpid(), 9)
-UserStore.updated_at = killed  # after the first vectors were written, before they were held against the histories
+UserStore.heads = killed  # after the first vectors were written, before they were held against the histories
 with Store(Connection(sys.argv[1])) as store:
     encode_users(store, sys.argv[2], Models(sys.argv[3]), lambda stage, done, total: None)
 """
@@ -175,7 +181,8 @@ with Store(Connection(sys.argv[1])) as store:
     half = {key.partition("/")[0] for key in written}
     gone = sorted(half)[0]
     with Store(Connection(world.uri)) as store:  # as if deleted before the vectors were written
-        store.session.client.delete(USERS, filter=f'user_key == "{gone}"')
+        UserStore(store).count()  # brings the histories into memory
+        UserStore(store).remove(list(UserStore(store).read([gone])[gone].rows))
     encoded = encode(world, world.second)
     assert encoded and encoded.users == 2_999 and encoded.encoded == 3_000 - len(half)
     assert sorted(vectors_of(world, world.second)) == sorted(
@@ -202,7 +209,86 @@ def test_purging_removes_vectors_without_a_user(world: World) -> None:
     encode(world, world.first)
     purged: list[str] = []
     with Store(Connection(world.uri)) as store:
-        store.session.client.delete(USERS, filter='user_key == "ann"')
+        UserStore(store).remove(list(UserStore(store).read(["ann"])["ann"].rows))
         purge(store, purged.append)
-    assert purged == [USERS, f"users_{world.first.model_version}"]
+    assert purged == [HISTORIES, f"users_{world.first.model_version}"]
     assert sorted(vectors_of(world, world.first)) == sorted(interest_keys(["bob"], 4))
+
+
+def test_purging_leaves_one_row_a_user_and_tombstones_of_the_last_day(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.on_server(ann=[1000], bob=[1007], cid=[1014])
+    with Store(Connection(world.uri)) as store:
+        users = UserStore(store)
+        before = users.read(["ann", "bob", "cid"])
+        both = [appended(before["ann"], np.array([click], np.int64), 500) for click in (1021, 1028)]
+        for one in both:  # two servers at the same moment
+            users.write({"ann": one})
+        users.write({"bob": deleted(before["bob"])})
+        users.write({"bob": appended(before["bob"], np.array([1035], np.int64), 500)})
+        users.write({"bob": deleted(users.read(["bob"])["bob"])})
+        users.write({"bob": before["bob"]})  # by a server that was killed before it could look again
+        clicks = sorted(users.read(["ann"])["ann"].hist_item.tolist())
+        assert clicks == [1000, 1021, 1028]
+
+        purge(store, lambda name: None)
+        after = users.read(["ann", "bob", "cid"])
+        assert [len(after[name].rows) for name in ("ann", "bob", "cid")] == [1, 1, 1]
+        assert sorted(after["ann"].hist_item.tolist()) == clicks
+        assert after["bob"].hist_item.tolist() == [] and after["cid"].rows == before["cid"].rows
+        rows = store.session.client.query(HISTORIES, filter="cut >= -1", output_fields=["hist_item"])
+        assert sorted(item for row in rows for item in row["hist_item"]) == [1000, 1014, 1021, 1028]
+
+        monkeypatch.setattr("indexer.users.encode.TOMBSTONE_MS", -60_000)  # a day later
+        purge(store, lambda name: None)
+        assert sorted(users.read(["ann", "bob", "cid"])) == ["ann", "cid"]
+
+
+def test_users_deleted_while_their_rows_are_tidied_do_not_come_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.on_server(ann=[1000])
+    write = UserStore.write
+    meanwhile = iter([lambda: world.on_server("ann")])
+
+    def slow(store: UserStore, users: dict[str, StoredUser]) -> None:
+        for work in meanwhile:
+            work()  # after the rows were read, before they are stored as one
+        write(store, users)
+
+    with Store(Connection(world.uri)) as store:
+        users = UserStore(store)
+        before = users.read(["ann"])["ann"]
+        for click in (1021, 1028):  # two servers at the same moment
+            users.write({"ann": appended(before, np.array([click], np.int64), 500)})
+        monkeypatch.setattr(UserStore, "write", slow)
+        purge(store, lambda name: None)
+        rows = store.session.client.query(
+            HISTORIES, filter="cut >= -1", output_fields=["hist_item"], consistency_level="Strong"
+        )
+        assert [item for row in rows for item in row["hist_item"]] == []
+        assert users.count() == 0
+
+
+def test_purging_brings_histories_of_the_earlier_format_into_the_present_one(world: World) -> None:
+    with Store(Connection(world.uri)) as store:
+        store.create_collection(USERS, schemas.users())
+        store.open(USERS, UNUSED)
+        old = {"ann": [1000, 1007], "bob": [1014], "cid": [1021]}
+        store.upsert(
+            USERS, [{USER_KEY: id_, HIST_ITEM: ids, UPDATED_AT: 7, UNUSED: [0.0, 0.0]} for id_, ids in old.items()]
+        )
+    world.on_server("bob", cid=[1028])
+    assert encode(world, world.second) == Encoded(users=3, encoded=2)  # cid counts in both formats
+    purged: list[str] = []
+    with Store(Connection(world.uri)) as store:
+        purge(store, purged.append)
+        assert purged[0] == HISTORIES and USERS not in store.collections()
+        found = UserStore(store).read(["ann", "bob", "cid"])
+    assert {id_: user.hist_item.tolist() for id_, user in found.items()} == {
+        "ann": [1000, 1007],
+        "bob": [],
+        "cid": [1028],
+    }
+    assert sorted(vectors_of(world, world.second)) == sorted(interest_keys(["ann", "cid"], 4))

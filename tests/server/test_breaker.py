@@ -3,11 +3,9 @@
 import asyncio
 from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 
 from mind.milvus.errors import StoreError
-from mind.milvus.users import StoredUser
 from server.errors import CollectionGoneError, ServerError, StoreTimeoutError, StoreUnavailableError
 from server.serving import breaker
 from server.serving.breaker import Breaker
@@ -114,7 +112,9 @@ async def test_loading_goes_on_while_it_is_open(probed: Probed) -> None:
 
 
 async def test_stores_share_the_breaker(probed: Probed) -> None:
-    users = probed.breaker.guard(FakeUserStore(users={"ann": StoredUser(np.array([1000]), 1)}))
+    store = FakeUserStore()
+    store.remember("ann", [1000])
+    users = probed.breaker.guard(store)
     assert await users.count() == 1
     probed.fault = REFUSED
     await probed.fail()

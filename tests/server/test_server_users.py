@@ -12,7 +12,8 @@ import pytest
 
 from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
-from mind.milvus.users import StoredUser, UserVectors, unit_interests
+from mind.milvus.histories import HIST_ITEM, StoredUser, deleted, replaced
+from mind.milvus.users import UserVectors, unit_interests
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
 from server.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
@@ -339,7 +340,7 @@ async def test_deleted_users_are_gone_everywhere(start: Start, artifact: Artifac
 async def test_vectors_that_outlive_their_user_are_never_answered(start: Start) -> None:
     running = await start()
     await running.upsert(ann=[1000, 1007], bob=[1000, 1007])
-    del running.store.users["ann"]
+    running.store.lose("ann")
     assert not (await running.similar(stored("bob"))).results[0].user_ids
 
 
@@ -348,11 +349,32 @@ async def test_a_user_who_is_deleted_while_being_written_does_not_come_back(star
     write_vectors = running.store.write_vectors
 
     async def deleted_by_another_server(*arguments: Any) -> None:
-        await running.store.delete(["ann"])
+        stored = await running.store.read(["ann"])
+        await running.store.write({"ann": deleted(stored["ann"])})
+        await running.store.forget(["ann"])
         await write_vectors(*arguments)  # lands after the deletion
 
     running.store.write_vectors = deleted_by_another_server  # type: ignore[method-assign]
     await running.upsert(ann=[1000])
+    assert running.store.users == {}
+    assert all(not vectors for vectors in running.store.vectors.values())
+
+
+async def test_clicks_that_others_replace_and_then_delete_meanwhile_are_not_stored(start: Start) -> None:
+    running = await start()
+    await running.upsert(ann=[1000])
+    write = running.store.write
+    by_another_server = iter([lambda before: replaced(before, np.array([1014]), 500), deleted])
+
+    async def overtaken(users: dict[str, StoredUser]) -> None:
+        for change in by_another_server:
+            await write({"ann": change((await running.store.read(["ann"]))["ann"])})
+            break
+        await write(users)
+
+    running.store.write = overtaken  # type: ignore[method-assign]
+    await running.upsert(ann=("+", [1007]))
+    assert [item for row in running.store.rows.values() for item in row[HIST_ITEM]] == []
     assert running.store.users == {}
     assert all(not vectors for vectors in running.store.vectors.values())
 
@@ -372,7 +394,8 @@ async def test_a_new_release_has_the_users_that_others_wrote_meanwhile(start: St
 
 
 async def test_users_of_a_release_that_is_not_in_step_are_not_compared(start: Start) -> None:
-    store = FakeUserStore(users={"ann": StoredUser(np.array([1000, 1007]), 5)})
+    store = FakeUserStore()
+    store.remember("ann", [1000, 1007])
     store.vector_fault = StoreUnavailableError("Milvus does not answer")
     running = await start(store, wait=False)
     for _ in range(200):
@@ -418,24 +441,13 @@ async def test_degraded_gives_the_popular_list_to_users_whose_history_cannot_be_
     assert by_history.status == OK
 
 
-async def test_before_anybody_is_remembered_everybody_is_unknown(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    running = await start()
-
-    async def nothing_there(*arguments: Any) -> None:
-        raise CollectionGoneError("Milvus: collection users does not exist")
-
-    monkeypatch.setattr(running.store, "read", nothing_there)
-    by_id, by_history = (await running.ask(stored("ann"), recall_pb2.User(hist_item=[1000]))).results
-    assert (by_id.status, by_history.status) == (UNKNOWN_USER, OK)
-
-
 async def test_a_collection_that_somebody_dropped_is_made_anew(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     running = await start()
     await running.upsert(ann=[1000])
     opened = 0
 
     async def gone(*arguments: Any) -> None:
-        raise CollectionGoneError("Milvus: collection users does not exist")
+        raise CollectionGoneError("Milvus: collection user_histories does not exist")
 
     open_vectors = running.store.open_vectors
 
@@ -478,7 +490,7 @@ async def test_once_milvus_is_away_nobody_waits_for_users_either(start: Start, m
         asked += 1
         raise StoreUnavailableError("Milvus does not answer")
 
-    monkeypatch.setattr(running.store, "read", count_reads)
+    monkeypatch.setattr(running.store, "histories", count_reads)
     running.items.fault = StoreUnavailableError("Milvus does not answer")
     async with asyncio.timeout(10):
         while running.server._breaker.open is False:

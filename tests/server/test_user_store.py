@@ -1,14 +1,31 @@
 """One contract, three stores of remembered users: in memory, Milvus Lite and a real Milvus server."""
 
 import asyncio
+import random
+import secrets
 from collections.abc import AsyncIterator
 
 import numpy as np
 import pytest
 from pymilvus import AsyncMilvusClient, MilvusClient
 
+from mind.milvus import histories, schemas
 from mind.milvus.aio_user_store import MilvusUserStore
-from mind.milvus.users import USERS, StoredUser, UserVectors, is_user_vectors, user_id_of, user_key
+from mind.milvus.connection import Connection
+from mind.milvus.histories import HISTORIES, USER_HASH, Head, StoredUser, appended, deleted, replaced, tidied
+from mind.milvus.store import Store
+from mind.milvus.users import (
+    HIST_ITEM,
+    UNUSED,
+    UPDATED_AT,
+    USER_KEY,
+    USERS,
+    UserVectors,
+    is_user_vectors,
+    now_ms,
+    user_id_of,
+    user_key,
+)
 from server.errors import StoreError
 from server.users.ports import UserStore
 from tests.fake_user_store import FakeUserStore
@@ -23,7 +40,7 @@ WANTED = UserVectors(model_version="0123456789ab", num_interests=2, dim=4)
 def remove_user_collections(uri: str) -> None:
     client = MilvusClient(uri, timeout=30)
     for name in client.list_collections(timeout=30):
-        if name == USERS or is_user_vectors(name):
+        if name in (USERS, HISTORIES) or is_user_vectors(name):
             client.drop_collection(name, timeout=30)
     client.close()
 
@@ -37,13 +54,18 @@ async def milvus(milvus_uri: str) -> AsyncIterator[MilvusUserStore]:
     remove_user_collections(milvus_uri)
 
 
-def user(*item_ids: int, at: int = 5) -> StoredUser:
-    return StoredUser(np.array(item_ids, np.int64), at)
+def user(*item_ids: int, before: StoredUser | None = None) -> StoredUser:
+    return replaced(before, np.array(item_ids, np.int64), 4_096)
+
+
+def more(before: StoredUser, *item_ids: int) -> StoredUser:
+    return appended(before, np.array(item_ids, np.int64), 4_096)
 
 
 async def contract(store: UserStore, waited: UserStore | None = None) -> None:
     """What remembering users relies on. `waited`: the same store, for questions whose number depends on time."""
     await histories_are_kept(store)
+    await rows_of_several_servers_are_one_history(store)
     await vectors_are_kept(store, waited or store)
     await what_is_deleted_is_gone(store, waited or store)
 
@@ -53,29 +75,71 @@ async def histories_are_kept(store: UserStore) -> None:
     await store.open()
     assert await store.count() == 0
     assert await store.read([]) == {}
-    assert await store.updated_at(["nobody"], strong=True) == {}
-    assert await store.changed(0, "", 10) == {}
-    await store.delete(["nobody"])
+    assert await store.heads(["nobody"], strong=True) == {}
+    assert await store.changed(0, "", 10) == ([], "")
+    await store.forget(["nobody"])
 
-    users = {user_id: user(number, -(2**63), 2**63 - 1, at=number) for number, user_id in enumerate(ODD)}
+    users = {user_id: user(number, -(2**63), 2**63 - 1) for number, user_id in enumerate(ODD)}
     await store.write(users)
     found = await store.read([*ODD, "nobody", "a"], strong=True)
-    assert {user_id: (one.hist_item.tolist(), one.updated_at) for user_id, one in found.items()} == {
-        user_id: ([number, -(2**63), 2**63 - 1], number) for number, user_id in enumerate(ODD)
+    assert {user_id: (one.hist_item.tolist(), one.version, one.cut) for user_id, one in found.items()} == {
+        user_id: ([number, -(2**63), 2**63 - 1], users[user_id].version, users[user_id].cut)
+        for number, user_id in enumerate(ODD)
     }
-    await store.write({"a": user(at=70), "long": user(*range(4096), at=71)})  # in the place of what was there
-    assert await store.updated_at(["a", "long", "nobody"], strong=True) == {"a": 70, "long": 71}
-    assert (await store.read(["a"]))["a"].hist_item.tolist() == []
-    assert (await store.read(["long"]))["long"].hist_item.tolist() == list(range(4096))
+    longer, long = more(found["a"], 5), user(*range(4096))
+    await store.write({"a": longer, "long": long})  # "a" in the place of what was there
+    assert await store.heads(["a", "long", "nobody"], strong=True) == {
+        "a": Head(longer.version, remembered=True, stale=False),
+        "long": Head(long.version, remembered=True, stale=False),
+    }
+    histories = {user_id: ids.tolist() for user_id, ids in (await store.histories(["a", "long", "nobody"])).items()}
+    assert histories == {"a": [0, -(2**63), 2**63 - 1, 5], "long": list(range(4096))}
     assert await store.count() == len(ODD) + 1
 
-    seen: dict[str, int] = {}
-    after = ""
-    while page := await store.changed(3, after, 2):
-        assert len(page) <= 2 and not page.keys() & seen.keys()
-        seen |= page
-        after = max(page, key=user_key)
-    assert seen == {"a": 70, "long": 71} | {user_id: number for number, user_id in enumerate(ODD) if number >= 3}
+    seen: list[str] = []
+    page, after = await store.changed(0, "", 2)
+    while page:
+        assert len(page) <= 2
+        seen += page
+        page, after = await store.changed(0, after, 2)
+    assert sorted(seen) == sorted([*ODD, "long"])
+    assert await store.changed(2**62, "", 2) == ([], "")
+
+
+async def rows_of_several_servers_are_one_history(store: UserStore) -> None:
+    await store.write({"two": user(1, 2)})
+    before = (await store.read(["two"], strong=True))["two"]
+    await store.write({"two": more(before, 3)})
+    await store.write({"two": more(before, 4)})  # by a server that read at the same moment
+    both = (await store.read(["two"], strong=True))["two"]
+    assert both.hist_item.tolist()[:2] == [1, 2] and sorted(both.hist_item.tolist()) == [1, 2, 3, 4]
+    assert (await store.histories(["two"]))["two"].tolist() == both.hist_item.tolist()
+    assert len(both.rows) == 2 and not (await store.heads(["two"], strong=True))["two"].stale
+
+    await store.write({"two": user(9, before=both)})
+    late = more(both, 5)
+    await store.write({"two": late})  # by a server that read before the replacement
+    assert (await store.heads(["two"], strong=True))["two"].stale
+    mixed = (await store.read(["two"], strong=True))["two"]
+    assert mixed.hist_item.tolist() == [9, 5]  # clicks 1 to 4 do not count
+    assert (await store.histories(["two"]))["two"].tolist() == [9, 5]
+    await store.write({"two": tidied(mixed)})
+    one = (await store.read(["two"], strong=True))["two"]
+    assert len(one.rows) == 1 and one.hist_item.tolist() == [9, 5]
+    assert not (await store.heads(["two"], strong=True))["two"].stale
+
+    await store.write({"two": deleted(one)})
+    await store.write({"two": more(one, 7)})  # by a server that read before the deletion
+    head = (await store.heads(["two"], strong=True))["two"]
+    assert (head.remembered, head.stale) == (False, True)
+    assert await store.histories(["two"]) == {}
+    gone = (await store.read(["two"], strong=True))["two"]
+    assert gone.hist_item.tolist() == [] and len(gone.rows) == 2
+    anew = more(gone, 6)
+    await store.write({"two": anew})
+    assert (await store.heads(["two"], strong=True))["two"].remembered
+    assert (await store.histories(["two"]))["two"].tolist() == [6]
+    await store.write({"two": deleted((await store.read(["two"], strong=True))["two"])})
 
 
 async def vectors_are_kept(store: UserStore, waited: UserStore) -> None:
@@ -104,13 +168,16 @@ async def vectors_are_kept(store: UserStore, waited: UserStore) -> None:
 
 
 async def what_is_deleted_is_gone(store: UserStore, waited: UserStore) -> None:
-    await store.delete(["a", ODD[1], "nobody"])
+    stored = await store.read(["a", ODD[1]], strong=True)
+    await store.write({user_id: deleted(one) for user_id, one in stored.items()})
+    await store.forget(["a", ODD[1], "nobody"])
     await store.delete_vectors(WANTED, ["7"])
-    assert await store.updated_at(["a", ODD[1], "7"], strong=True) == {"7": 6}
+    heads = await store.heads(["a", ODD[1], "7"], strong=True)
+    assert {user_id: head.remembered for user_id, head in heads.items()} == {"a": False, ODD[1]: False, "7": True}
     await until_nearest(waited, [0, 1, 0, 0], {})
     assert await store.encoded_at(WANTED, ["a", ODD[1], "7"]) == {}
-    assert set(await store.read(["a", "long", "7"], strong=True)) == {"long", "7"}
-    assert await store.count() == len(ODD) - 1
+    assert set(await store.histories(["a", "long", "7"])) == {"long", "7"}
+    assert await store.count() == len(ODD) - 1  # tombstones do not count
 
 
 async def until_nearest(store: UserStore, query: list[int], expected: dict[str, float]) -> None:
@@ -125,8 +192,11 @@ async def until_nearest(store: UserStore, query: list[int], expected: dict[str, 
 
 async def recorded(store: UserStore) -> Recorder:
     """The contract, kept by a store; what the store answered."""
-    recorder = Recorder(store)
-    await contract(recorder, store)  # type: ignore[arg-type]
+    recorder, rng = Recorder(store), random.Random(1)
+    with pytest.MonkeyPatch.context() as patch:  # the same versions and times in every store
+        patch.setattr(secrets, "randbits", rng.getrandbits)
+        patch.setattr(histories, "now_ms", iter(range(1_700_000_000_000, 2**63)).__next__)
+        await contract(recorder, store)  # type: ignore[arg-type]
     return recorder
 
 
@@ -138,6 +208,11 @@ async def test_milvus_answers_as_the_store_in_memory_does(milvus: MilvusUserStor
     assert_same_answers(await recorded(milvus), await recorded(FakeUserStore()))
 
 
+async def test_before_the_first_update_nobody_is_remembered(milvus: MilvusUserStore) -> None:
+    assert await milvus.histories(["nobody"]) == {}
+    assert await milvus.heads(["nobody"], strong=True) == {}
+
+
 async def test_what_was_confirmed_is_seen_by_every_server(milvus: MilvusUserStore, milvus_uri: str) -> None:
     if milvus_uri.endswith(".db"):
         other, connection = milvus, None  # one process alone
@@ -145,12 +220,81 @@ async def test_what_was_confirmed_is_seen_by_every_server(milvus: MilvusUserStor
         connection = item_store(milvus_uri, timeout_s=20)
         other = MilvusUserStore(connection)
     await milvus.open()
+    before = None
     for click in range(10):
-        await milvus.write({"ann": user(click, at=click)})
-        await milvus.updated_at(["ann"], strong=True)
-        assert (await other.read(["ann"]))["ann"].hist_item.tolist() == [click]
+        await milvus.write({"ann": user(click, before=before)})
+        await milvus.heads(["ann"], strong=True)
+        assert (await other.histories(["ann"]))["ann"].tolist() == [click]
+        before = (await other.read(["ann"]))["ann"]
     if connection:
         await connection.close()
+
+
+def write_earlier_format(uri: str, **users: tuple[int, list[int]]) -> None:
+    """Write when a user was updated and its history, as an earlier version of this project did."""
+    with Store(Connection(uri)) as store:
+        if USERS not in store.collections():
+            store.create_collection(USERS, schemas.users())
+        store.open(USERS, UNUSED)
+        rows = [
+            {USER_KEY: user_key(id_), UPDATED_AT: at, HIST_ITEM: ids, UNUSED: [0.0, 0.0]}
+            for id_, (at, ids) in users.items()
+        ]
+        store.upsert(USERS, rows)
+        store.count(USERS)
+
+
+async def test_histories_of_the_earlier_format_are_read_continued_and_deleted(
+    milvus: MilvusUserStore, milvus_uri: str
+) -> None:
+    write_earlier_format(milvus_uri, ann=(7, [1, 2]), **{"b/b": (now_ms(), [3])}, cid=(9, [4]), dan=(9, [6]))
+    everybody = ["ann", "b/b", "cid", "dan", "nobody"]
+    await milvus.open()
+    assert {id_: ids.tolist() for id_, ids in (await milvus.histories(everybody)).items()} == {
+        "ann": [1, 2],
+        "b/b": [3],
+        "cid": [4],
+        "dan": [6],
+    }
+    assert await milvus.count() == 4
+    stored = await milvus.read(everybody, strong=True)
+    assert {id_: one.version for id_, one in stored.items() if id_ != "b/b"} == {"ann": 7, "cid": 9, "dan": 9}
+    assert await milvus.changed(8, "", 2) == (["b/b", "cid"], "cid")
+
+    written = {"ann": more(stored["ann"], 5), "b/b": user(8, before=stored["b/b"]), "cid": deleted(stored["cid"])}
+    await milvus.write(written)
+    for _ in range(2):  # while the row of the deleted user is there, and without it
+        heads = await milvus.heads(everybody, strong=True)
+        assert {id_: (head.version, head.remembered, head.stale) for id_, head in heads.items()} == {
+            "ann": (written["ann"].version, True, False),
+            "b/b": (written["b/b"].version, True, False),
+            "cid": (written["cid"].version, False, False),
+            "dan": (9, True, False),
+        }
+        found = {id_: ids.tolist() for id_, ids in (await milvus.histories(everybody)).items()}
+        assert found == {"ann": [1, 2, 5], "b/b": [8], "dan": [6]}
+        assert await milvus.count() == 5 + ("cid" in await left_of_earlier_format(milvus_uri))
+        await milvus.forget(["cid"])
+    assert await left_of_earlier_format(milvus_uri) == {"ann", "b/b", "dan"}  # a server of that version may need them
+
+
+async def left_of_earlier_format(uri: str) -> set[str]:
+    client = AsyncMilvusClient(uri, timeout=20)
+    rows = await client.query(USERS, filter=f"{UPDATED_AT} >= 0", output_fields=[USER_KEY], consistency_level="Strong")
+    await client.close()
+    return {user_id_of(row[USER_KEY]) for row in rows}
+
+
+async def test_clicks_that_a_server_of_the_earlier_version_writes_meanwhile_are_kept(
+    milvus: MilvusUserStore, milvus_uri: str
+) -> None:
+    write_earlier_format(milvus_uri, ann=(7, [1, 2]))
+    await milvus.open()
+    before = (await milvus.read(["ann"], strong=True))["ann"]
+    await asyncio.to_thread(write_earlier_format, milvus_uri, ann=(now_ms(), [1, 2, 3]))
+    await milvus.write({"ann": more(before, 4)})
+    await milvus.heads(["ann"], strong=True)
+    assert {1, 2, 3, 4} == set((await milvus.histories(["ann"]))["ann"].tolist())
 
 
 async def test_a_deletion_reaches_collections_that_are_not_in_memory(milvus: MilvusUserStore, milvus_uri: str) -> None:
@@ -164,7 +308,7 @@ async def test_a_deletion_reaches_collections_that_are_not_in_memory(milvus: Mil
     await milvus.count()
     client = AsyncMilvusClient(milvus_uri, timeout=20)
     await client.release_collection(old.collection)
-    await milvus.delete(["ann"])
+    await milvus.forget(["ann"])
     await milvus.open_vectors(old)
     for vectors in (WANTED, old):
         rows = await client.query(
@@ -175,7 +319,7 @@ async def test_a_deletion_reaches_collections_that_are_not_in_memory(milvus: Mil
 
 
 async def test_collections_without_an_index_are_completed(
-    milvus: MilvusUserStore, monkeypatch: pytest.MonkeyPatch
+    milvus: MilvusUserStore, milvus_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def stopped(*arguments: object) -> None:
         raise StoreError("stopped")
@@ -187,11 +331,18 @@ async def test_collections_without_an_index_are_completed(
         with pytest.raises(StoreError, match="stopped"):
             await milvus.open_vectors(WANTED)
     await contract(milvus)
+    client = AsyncMilvusClient(milvus_uri, timeout=20)
+    by_hash = set() if milvus_uri.endswith(".db") else {USER_HASH}  # Milvus Lite reads all rows in any case
+    assert set(await client.list_indexes(HISTORIES)) == {UNUSED} | by_hash
+    await client.close()
 
 
 async def test_somebody_elses_users_are_left_alone(milvus: MilvusUserStore, milvus_uri: str) -> None:
     client = MilvusClient(milvus_uri, timeout=20)
     await asyncio.to_thread(client.create_collection, USERS, 4)
-    with pytest.raises(StoreError, match="has a collection 'users' that another program made: its fields are"):
+    await contract(milvus)  # it has another purpose
+    await asyncio.to_thread(client.drop_collection, HISTORIES)
+    await asyncio.to_thread(client.create_collection, HISTORIES, 4)
+    with pytest.raises(StoreError, match="has a collection 'user_histories' that another program made: its fields"):
         await milvus.open()
     client.close()
