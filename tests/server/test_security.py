@@ -484,7 +484,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
         assert name is not None
         await store.load(name)
         vectors = load_artifact(artifact).weights.item_embedding[1:3]
-        found = await store.search(name, vectors, 5, "item_id < 2000", {"ef": 100}, 10)
+        found = await store.search(name, vectors, 5, {"ef": 100}, 10)
         assert found.lengths.tolist() == [5, 5]
         await store.close()
     for wrong in (files.mine, ""), (None, "milvus.internal"), (others.mine, "milvus.internal"):

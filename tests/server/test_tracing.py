@@ -225,7 +225,7 @@ async def test_the_context_goes_to_milvus_with_the_search() -> None:
     server.start()
     store = item_store(f"http://127.0.0.1:{port}", timeout_s=10)
     vectors: Float32 = np.ones((1, 4), np.float32)
-    search = "items", vectors, 5, "", {}, 10
+    search = "items", vectors, 5, {}, 10
     assert len((await store.search(*search)).item_ids) == 0
     assert "traceparent" not in milvus.metadata["Search"]
     SEARCH_METADATA.set((PARENT[0],))
