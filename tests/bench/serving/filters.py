@@ -7,6 +7,7 @@ filter, which are measured in turn.
 
 import csv
 import json
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -164,6 +165,7 @@ def main(
     items: Annotated[int, typer.Option(min=1_000, help="Size of the catalogue.")] = 367_982,
     rounds: Annotated[int, typer.Option(min=1, help="Turns with a filter, and as many without.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 3,
+    share: Annotated[list[float] | None, typer.Option(help="Share of items that match. Repeatable.")] = None,
     index_option: Annotated[
         list[str] | None, typer.Option(help="Option of `indexer build`, such as --index-type=IVF_FLAT. Repeatable.")
     ] = None,
@@ -190,9 +192,9 @@ def main(
         found = found_of(ask(check=CHECKED_USERS), artifact, directory, np.ones(items, bool))
         console.print(f"without a filter: recall@50 {found[0]:.3f}, {found[1]} users short")
         for attribute in (RANDOM, CLUSTERS):
-            for share in SHARES:
-                filter_, passing = f"{attribute} < {round(VALUES * share)}", columns[attribute] < round(VALUES * share)
-                cold = cold_ms(address, attribute, share)
+            for one in share or SHARES:
+                filter_, passing = f"{attribute} < {round(VALUES * one)}", columns[attribute] < round(VALUES * one)
+                cold = cold_ms(address, attribute, one)
                 found = found_of(ask(check=CHECKED_USERS, filters=[filter_]), artifact, directory, passing)
                 speed = measure(bench, subjects, USERS, CALLERS, [filter_])
                 rows.append(Filtered(attribute, float(passing.mean()), *found, *speed, cold))
@@ -203,7 +205,7 @@ def main(
         passing = columns[RANDOM] < VALUES // 10
         found = found_of(ask(check=CHECKED_USERS, filters=filters[:1]), artifact, directory, passing)
         speed = measure(bench, subjects, 1, OWN_CALLERS, filters)
-        rows.append(Filtered(f"{OWN_CALLERS} callers, each its own", 0.1, *found, *speed, rows[2].cold_ms))
+        rows.append(Filtered(f"{OWN_CALLERS} callers, each its own", 0.1, *found, *speed, math.nan))
     console.print(f"{items:,} items, {USERS} users a request, {CALLERS} callers; {rounds} turns of {seconds:g} s each")
     console.print(table(rows))
     results = {"machine": describe(), "items": items, "index": index, "rows": [asdict(row) for row in rows]}
