@@ -17,7 +17,7 @@ from mind.sequences import Int64
 
 Rows = npt.NDArray[np.int32]
 
-CHUNK_ROWS, CHUNK_PAIRS = 8_192, 2**19
+CHUNK_ROWS, CHUNK_PAIRS = 8_192, 2**20
 """Most rows, and pairs of query and row, that are scored at a time."""
 PART_PAIRS = 2_000_000
 """Least pairs of query and row that are worth a thread: 2 to 4 ms."""

@@ -60,7 +60,7 @@ def build_command(
     ] = None,
     filter_search_param: Annotated[
         list[str] | None,
-        typer.Option(help="Parameter for searches with a filter, where it differs from --search-param. Repeatable."),
+        typer.Option(help="Like --search-param, for filters that so many items match that servers use the index."),
     ] = None,
     interest_cosine: Annotated[
         float | None,

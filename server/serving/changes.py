@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from mind.milvus.change_log import ChangeLog
 from server.ports import ItemStore
 
-LOOK_S = 0.1
+LOOK_S = 0.05
 """Age in seconds up to which a look at the log is good enough."""
-READ_AGAIN_S = (0.0, 0.1, 0.3, 1.0, 5.0)
+READ_AGAIN_S = (0.0, 0.05, 0.1, 0.2, 0.4, 1.0, 5.0)
 """When changed items are read again, in seconds since the change was seen."""
 REMEMBERED_S = 300.0
 """How long a change is remembered. What was read before that must be read again."""

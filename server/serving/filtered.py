@@ -5,6 +5,7 @@ scored in memory, all that match. Only where these are very many, the index is s
 hits, of which those that match are kept; who gets too few of them is searched for in memory after all.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,7 +22,7 @@ from server.serving.search import NO_HITS, Found, search
 
 Columns = tuple[Int64, Int64, Float32]
 """Hits: the query, the item id and the score of each."""
-PAIRS_PER_ITEM = 64
+PAIRS_PER_ITEM = 8
 """Pairs of query and item that are scored in the time that `computed` expects an item to take."""
 
 
@@ -76,15 +77,16 @@ def _kept(release: Release, hits: Hits, matches: Sequence[Matches]) -> Hits:
 
 async def _in_memory(release: Release, queries: Float32, matches: Sequence[Matches], limit: int) -> Hits:
     """The hits of [Q, D] queries, each among the matches of its own, of all of which the scores are computed."""
-    return await computed(sum(map(len, matches)) // PAIRS_PER_ITEM, _nearest, release, queries, matches, limit)
 
+    size = sum(map(len, matches)) // PAIRS_PER_ITEM
 
-def _nearest(release: Release, queries: Float32, matches: Sequence[Matches], limit: int) -> Hits:
-    found: list[Columns] = []
-    for numbers in _together(matches):  # one product of matrices for all with the same matches
-        item_ids, scores = _nearest_among(release, queries[numbers], matches[numbers[0]], limit)
-        found.append((np.repeat(numbers, item_ids.shape[1]), item_ids.ravel(), scores.ravel()))
-    return _joined(found, len(queries))
+    async def found(numbers: list[int]) -> Columns:
+        own = matches[numbers[0]]
+        item_ids, scores = await computed(size, _nearest_among, release, queries[numbers], own, limit)
+        return np.repeat(numbers, item_ids.shape[1]), item_ids.ravel(), scores.ravel()
+
+    # One product of matrices for all queries with the same matches; different matches on threads of their own.
+    return _joined(await asyncio.gather(*map(found, _together(matches))), len(queries))
 
 
 def _nearest_among(release: Release, queries: Float32, matches: Matches, limit: int) -> tuple[Int64, Float32]:

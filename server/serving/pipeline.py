@@ -166,7 +166,7 @@ class CandidatePipeline:
         return replace(job, matching_ms=(time.perf_counter() - started) * 1000)
 
     async def _answer(self, batch: list[Waiting[_Job, Outcome]]) -> list[Outcome | Exception]:
-        """Answer the jobs of a batch, which differ in nothing but their users."""
+        """Answer the jobs of a batch, which differ in nothing but their users and filters."""
         spans, arrived = [each.ask.span for each in batch], [each.arrived for each in batch]
         release, users = batch[0].ask.release, sum(each.users for each in batch)
         with self._telemetry.batch(spans, arrived, users, release.model_version, release.collection) as watched:

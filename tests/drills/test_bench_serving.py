@@ -56,7 +56,7 @@ def test_filters_find_what_matches_beside_requests_without_one(milvus_server_uri
     assert [row["name"] for row in rows] == ["bucket"] * 6 + ["shelf"] * 6 + ["64 callers, each its own"]
     for row in rows:
         assert row["recall"] > 0.999 and row["short"] == 0
-        assert row["users_per_s"] > 0 and row["cold_ms"] > 0
+        assert row["users_per_s"] > 0
 
 
 @pytest.mark.timeout(600)

@@ -76,7 +76,7 @@ async def test_what_changes_is_seen_at_the_next_look(store: FakeStore, release: 
     store.add(release.collection, 5, np.full(16, 2, np.float32))
     store.add(release.collection, 5_000, np.full(16, 3, np.float32))
     assert ids(release, await items.of(release, BELOW, 1)) == [1000, 1007, 1014]  # looked a moment ago
-    clock.now += changes.LOOK_S
+    clock.now += 2 * changes.LOOK_S
     found = await items.of(release, BELOW, 1)
     assert ids(release, found) == [5, 1000, 1014]
     assert found.fresh_vectors.tolist() == [[2] * 16]
@@ -88,7 +88,7 @@ async def test_changes_that_milvus_shows_late_are_seen_too(store: FakeStore, rel
     await items.of(release, BELOW, 1)
     there = store.collections[release.collection]
     there.log = there.log.with_batch([5])
-    clock.now += changes.LOOK_S
+    clock.now += 2 * changes.LOOK_S
     assert ids(release, await items.of(release, BELOW, 1)) == [1000, 1007, 1014]
     store.add(release.collection, 5, np.full(16, 2, np.float32))
     there.log = there.log.model_copy(update={"newest": there.log.batches[1].token, "batches": there.log.batches[1:]})
@@ -107,10 +107,10 @@ async def test_a_fresh_item_can_change_and_go(store: FakeStore, release: Release
     assert (await items.of(release, BELOW, 1)).fresh_vectors.tolist() == [[2] * 16]
     there.vectors[np.flatnonzero(there.item_ids == 5)] = 4
     there.log = there.log.with_batch([5])
-    clock.now += changes.LOOK_S
+    clock.now += 2 * changes.LOOK_S
     assert (await items.of(release, BELOW, 1)).fresh_vectors.tolist() == [[4] * 16]
     store.delete(release.collection, [5])
-    clock.now += changes.LOOK_S
+    clock.now += 2 * changes.LOOK_S
     found = await items.of(release, BELOW, 1)
     assert (len(found), len(found.fresh_ids), found.fresh_vectors.shape) == (3, 0, (0, 16))
 
@@ -122,7 +122,7 @@ async def test_broad_filters_are_read_by_what_they_leave_out(store: FakeStore, r
     assert store.filters == [f"not ({broad})"]  # nothing was changed, so all items are known
     store.delete(release.collection, [1028])
     store.add(release.collection, 5_000, np.full(16, 3, np.float32))
-    clock.now += changes.LOOK_S
+    clock.now += 2 * changes.LOOK_S
     for filter_ in (broad, "item_id > 1021"):
         found = await items.of(release, filter_, 1)
         assert 1028 not in ids(release, found) and found.fresh_ids.tolist() == [5_000]
@@ -145,7 +145,7 @@ async def test_after_very_many_changes_everything_is_read_again(
     await items.of(release, BELOW, 1)
     there.item_ids, there.vectors = there.item_ids[1:], there.vectors[1:]
     there.log = there.log.with_batch(list(range(ROOM)))
-    clock.now += changes.LOOK_S
+    clock.now += 2 * changes.LOOK_S
     assert ids(release, await items.of(release, BELOW, 1)) == [1007, 1014]
     assert store.filters == [BELOW, BELOW]
 
@@ -184,7 +184,7 @@ async def test_a_milvus_that_is_away_is_said(store: FakeStore, release: Release,
     items = MatchingItems(store)
     await items.of(release, BELOW, 1)
     store.fault = StoreUnavailableError("Milvus does not answer: gone")
-    clock.now += changes.LOOK_S
+    clock.now += 2 * changes.LOOK_S
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match="gone"):
             await items.of(release, BELOW, 1)

@@ -117,12 +117,15 @@ def test_items_that_are_added_and_deleted_while_it_serves(released: Server, milv
         def seen(history: list[int], filter_: str = "") -> list[int]:
             return list(client.recall([history], top_k=300, filter=filter_).results[0].item_ids)
 
+        assert seen([1000, 1007], "year == 2024") == []
         changed = index("upsert", *files, "--artifact", tmp_path / "artifacts", *connection)
         assert "added      1 items, vectors neighbours" in changed
         wait_until(lambda: 5 in seen([1000, 1007]))
         assert seen([1000, 1007], 'year == 2024 and vector_source != "trained"') == [5]
+        wait_until(lambda: seen([1000, 1007], "year == 2024") == [5])  # what matched before was kept
         assert "deleted    2 items" in index("delete", "--ids", "1000,5", *connection)
         wait_until(lambda: not {5, 1000} & set(seen([1000, 1007])))
+        wait_until(lambda: seen([1000, 1007], "year == 2024") == [])
         wait_until(lambda: 1000 not in seen([]))  # the fallback
         assert client.count_items().count == 199
     listed = json.loads(index("status", "--format", "json", *connection))

@@ -7,6 +7,7 @@ filter, which are measured in turn.
 
 import csv
 import json
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -62,6 +63,10 @@ class Filtered:
     ratio: float
     """Of the throughput without a filter, in turn with this."""
     p50_ms: float
+    cpu_s: float
+    """Processor time of server and Milvus for 1,000 users, in seconds; unknown for a Milvus that ran already."""
+    cpu_ratio: float
+    """Of that without a filter."""
     cold_ms: float
     """Median time of the first answer, for one user."""
 
@@ -113,13 +118,15 @@ def measure(
     users: int,
     callers: int,
     filters: Sequence[str],
-) -> tuple[float, float, float]:
-    """Throughput with filters, its ratio to that without, in turn, and the median latency."""
+) -> tuple[float, float, float, float, float]:
+    """Throughput with filters and its ratio to that without, median latency, processor time and its ratio."""
     question = {"users": users, "callers": callers}
-    without, filtered = subjects
-    rows = bench.compare(users, [(without, "", question), (filtered, "", question | {"filters": filters})])
+    plain, filtered = subjects
+    rows = bench.compare(users, [(plain, "", question), (filtered, "", question | {"filters": filters})])
     assert all(set(row.outcomes) == {"OK"} for row in rows), [row.outcomes for row in rows]
-    return rows[1].users_per_s, rows[1].users_per_s / rows[0].users_per_s, rows[1].p50_ms
+    before, after = rows
+    cpu_s = [row.service_cpu + row.milvus_cpu for row in rows]
+    return after.users_per_s, after.users_per_s / before.users_per_s, after.p50_ms, cpu_s[1], cpu_s[1] / cpu_s[0]
 
 
 def own_filters() -> list[str]:
@@ -145,7 +152,8 @@ def table(rows: list[Filtered]) -> Table:
         shown.add_column(heading, justify="right")
     for row in rows:
         cells = (f"{row.recall:.3f}", f"{row.short}", f"{row.users_per_s:,.0f}", f"{row.ratio:.0%}")
-        shown.add_row(row.name, f"{row.share:.1%}", *cells, f"{row.p50_ms:.1f}", f"{row.cold_ms:.0f}")
+        spent = f"{row.cpu_s:.2f}", f"{row.cpu_ratio:.0%}"
+        shown.add_row(row.name, f"{row.share:.1%}", *cells, f"{row.p50_ms:.1f}", *spent, f"{row.cold_ms:.0f}")
     return shown
 
 
@@ -157,6 +165,7 @@ def main(
     items: Annotated[int, typer.Option(min=1_000, help="Size of the catalogue.")] = 367_982,
     rounds: Annotated[int, typer.Option(min=1, help="Turns with a filter, and as many without.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 3,
+    share: Annotated[list[float] | None, typer.Option(help="Share of items that match. Repeatable.")] = None,
     index_option: Annotated[
         list[str] | None, typer.Option(help="Option of `indexer build`, such as --index-type=IVF_FLAT. Repeatable.")
     ] = None,
@@ -165,7 +174,7 @@ def main(
     """Measure recall and throughput with filters."""
     directory = workdir / str(items)
     directory.mkdir(parents=True, exist_ok=True)
-    console.width = max(console.width, 110)
+    console.width = max(console.width, 120)
     console.print(describe())
     path = world.write_data(directory, items)
     artifact = load_artifact(path)
@@ -183,9 +192,9 @@ def main(
         found = found_of(ask(check=CHECKED_USERS), artifact, directory, np.ones(items, bool))
         console.print(f"without a filter: recall@50 {found[0]:.3f}, {found[1]} users short")
         for attribute in (RANDOM, CLUSTERS):
-            for share in SHARES:
-                filter_, passing = f"{attribute} < {round(VALUES * share)}", columns[attribute] < round(VALUES * share)
-                cold = cold_ms(address, attribute, share)
+            for one in share or SHARES:
+                filter_, passing = f"{attribute} < {round(VALUES * one)}", columns[attribute] < round(VALUES * one)
+                cold = cold_ms(address, attribute, one)
                 found = found_of(ask(check=CHECKED_USERS, filters=[filter_]), artifact, directory, passing)
                 speed = measure(bench, subjects, USERS, CALLERS, [filter_])
                 rows.append(Filtered(attribute, float(passing.mean()), *found, *speed, cold))
@@ -196,7 +205,7 @@ def main(
         passing = columns[RANDOM] < VALUES // 10
         found = found_of(ask(check=CHECKED_USERS, filters=filters[:1]), artifact, directory, passing)
         speed = measure(bench, subjects, 1, OWN_CALLERS, filters)
-        rows.append(Filtered(f"{OWN_CALLERS} callers, each its own", 0.1, *found, *speed, rows[2].cold_ms))
+        rows.append(Filtered(f"{OWN_CALLERS} callers, each its own", 0.1, *found, *speed, math.nan))
     console.print(f"{items:,} items, {USERS} users a request, {CALLERS} callers; {rounds} turns of {seconds:g} s each")
     console.print(table(rows))
     results = {"machine": describe(), "items": items, "index": index, "rows": [asdict(row) for row in rows]}
