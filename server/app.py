@@ -51,7 +51,7 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 GC_THRESHOLDS = (20_000, 20, 20)
 """For `gc.set_threshold`: requests in progress hold far fewer objects, so only a leak reaches these numbers."""
 
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 """For `sys.setswitchinterval`: how long the event loop keeps threads waiting that score items between two products."""
 
 FIRST_LOOK_S = 10.0
