@@ -31,7 +31,7 @@ milvus: install  ## A real Milvus server until Ctrl-C: PORT=19530 DATA=data/milv
 test: install  ## Tests, against Milvus Lite and a real Milvus server, in parallel: 5 minutes on two cores
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: 15 minutes
+drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: 20 minutes
 	$(BIN)/pytest tests/drills
 
 check: install  ## ruff, mypy --strict, import arrows, buf lint, compatible contract
