@@ -184,7 +184,7 @@ class RecallServer:
     def _on_check(self, release: Release | None, error: Failure | None) -> None:
         metrics = self._telemetry.metrics
         if metrics and release and not error:
-            metrics.set_release(release.model_version, release.collection)
+            metrics.set_release(release.model_version, release.collection, miscounted=bool(self.releases.miscounted))
         elif metrics and not isinstance(error, StoreUnavailableError):  # which says nothing about the release
             metrics.set_refused(new_reason=str(error) != self.releases.refused)
 
