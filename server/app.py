@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from mind.artifact import Artifact
 from mind.encoder import Encoder, NumpyEncoder
@@ -27,7 +27,9 @@ from server.edge.admin import AdminService
 from server.edge.calls import Calls
 from server.edge.door import Door
 from server.edge.health import LIVENESS, HealthServicer
+from server.edge.reflection import ReflectionServicer
 from server.edge.service import RecallService
+from server.edge.streams import Streams
 from server.edge.tls import server_credentials
 from server.edge.tokens import Tokens
 from server.edge.user_service import UserService
@@ -53,6 +55,11 @@ GC_THRESHOLDS = (20_000, 20, 20)
 
 SWITCH_S = 0.0001
 """For `sys.setswitchinterval`: how long the event loop keeps threads waiting that score items between two products."""
+
+MAX_CONCURRENT_STREAMS = 1_000
+"""Maximum number of calls in progress on one connection. Clients keep more to themselves until some have ended."""
+MAX_PENDING_CALLS = 10_000
+"""Maximum number of calls that gRPC has and that the door has not seen yet, of all connections."""
 
 FIRST_LOOK_S = 10.0
 """Longest time that a starting server waits for its first release, and then for the collections of remembered users,
@@ -91,7 +98,8 @@ class RecallServer:
         """Whether health checks say SERVING."""
         self._encoder_lost = False
         self._encode_on = ThreadPoolExecutor(1, "encode")
-        self._health = HealthServicer()
+        self._streams = Streams()
+        self._health = HealthServicer(self._streams)
         models = Models(settings.artifacts, settings.artifact_cache)
         self.releases = Releases(store, models, _encoder_maker(settings), settings.keep_previous, self._on_check)
         pipeline = CandidatePipeline(
@@ -127,7 +135,8 @@ class RecallServer:
         if settings.reflection:
             names = [RECALL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME]
             names += [ADMIN.full_name] if settings.admin_token_file else []
-            reflection.enable_server_reflection(names, self._server)
+            reflecting = ReflectionServicer(names, self._streams)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, self._server)  # type: ignore[no-untyped-call]
 
     def _tokens(self, file: Path, option: str, reason: str) -> Tokens:
         return Tokens(file, option, reason, self._telemetry.on_read(option))
@@ -156,7 +165,7 @@ class RecallServer:
             await self._tell_health()
             looked.set()
 
-        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._tell_health()
         watching = watch(self.releases, self._settings.watch_interval_s, on_health)
         self._watching = [asyncio.create_task(watching)]
@@ -172,7 +181,7 @@ class RecallServer:
         """Say NOT_SERVING, let calls in progress finish for at most `drain_s` seconds, and stop."""
         for task in self._watching:
             task.cancel()
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         await self._door.close()
         self._health.end_streams()
         await self._server.stop(drain_s)  # hangs up, so that callers go to other servers; a second stop crashes it
@@ -184,7 +193,7 @@ class RecallServer:
     def _on_check(self, release: Release | None, error: Failure | None) -> None:
         metrics = self._telemetry.metrics
         if metrics and release and not error:
-            metrics.set_release(release.model_version, release.collection)
+            metrics.set_release(release.model_version, release.collection, miscounted=bool(self.releases.miscounted))
         elif metrics and not isinstance(error, StoreUnavailableError):  # which says nothing about the release
             metrics.set_refused(new_reason=str(error) != self.releases.refused)
 
@@ -200,7 +209,7 @@ class RecallServer:
     async def _lose_encoder(self) -> None:
         """Say NOT_SERVING for good, `liveness` included: only a new process gets a failed GPU back."""
         self._encoder_lost = True
-        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._health.set(LIVENESS, health_pb2.HealthCheckResponse.NOT_SERVING)
         await self._tell_health()
 
     async def _tell_health(self) -> None:
@@ -216,12 +225,18 @@ class RecallServer:
             self._telemetry.metrics.set_serving(serving)
         status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
         for name in ("", RECALL.full_name):
-            await self._health.set(name, status)
+            self._health.set(name, status)
 
 
 def _channel_options(settings: Settings) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
+        ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+        # otherwise calls beyond that, which came before the client knew the limit, end with a bare UNAVAILABLE
+        ("grpc.http.overload_protection", 0),
+        # otherwise gRPC ends calls with a bare CANCELLED from 1,000 on, before the door sees them
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING_CALLS),
         # otherwise a second server on this port would silently take half of the callers
         ("grpc.so_reuseport", int(settings.processes > 1)),
     ]

@@ -40,6 +40,8 @@ COMPARED_VECTORS = 16
 """How many stored vectors are compared with the artifact."""
 REFUSED_AGAIN_S = (5, 300)
 """Pause in seconds before a refused release is checked again: the first, which doubles each time, and the longest."""
+COUNT_EVERY_S = 60.0
+"""How often the rows of the collection being served are counted."""
 POPULAR_LISTED = 2_000
 """Length of the popular list, and so the most candidates that a user without a history gets."""
 
@@ -116,6 +118,9 @@ class Releases:
         """The release before the current one; None without one, or if it made room for one that is being loaded."""
         self.refused = ""
         """Why the newest release was not taken over; empty if it was."""
+        self.miscounted = ""
+        """What is wrong with the number of rows of the collection being served; empty if nothing is."""
+        self._counted_at = 0.0
 
     @property
     def current(self) -> Release:
@@ -168,9 +173,11 @@ class Releases:
                     raise ReleaseRefusedError(f"Milvus has no alias {ALIAS!r}; `python -m indexer publish` sets it")
                 if before is not None and before.collection == name:
                     await self._store.load(name)
+                    await self._count_again(before)
                     release = before
                 else:
                     release = await self._take_over(name, insist)
+                    self.miscounted, self._counted_at = "", time.monotonic()
             except FAILURES as error:
                 if self.refused != str(error):
                     logger.warning("%s%s", error, f"; model {before.model_version} stays" if before else "")
@@ -251,14 +258,8 @@ class Releases:
         for name, there, here in zip(("model_version", "dim", "metric", "count"), found, expected, strict=True):
             if there != here:
                 raise ReleaseRefusedError(f"collection {collection}: {name} is {there}, the model says {here}")
-        before = await self._store.changes(collection)
-        count = await self._store.count(collection)
-        least, most = rows_between(before, await self._store.changes(collection), fingerprint.count)
-        if not least <= count <= most:
-            because = "" if least == most == fingerprint.count else f", with its journal {least} to {most}"
-            raise ReleaseRefusedError(
-                f"collection {collection} holds {count} items, its build had {fingerprint.count}{because}"
-            )
+        if problem := await self._count(release):
+            raise ReleaseRefusedError(problem)
         sample = np.linspace(0, len(item_id) - 1, min(COMPARED_VECTORS, len(item_id))).astype(int)
         sampled = item_id[sample].tolist()
         stored = await self._store.vectors(collection, sampled)
@@ -272,6 +273,27 @@ class Releases:
                     f"collection {collection}: the vector of item {item_id[row]} is not that of model "
                     f"{release.model_version}"
                 )
+
+    async def _count(self, release: Release) -> str:
+        """Count the rows of a collection. Return what is wrong with their number; an empty text if nothing is."""
+        collection, built = release.collection, release.fingerprint.count
+        before = await self._store.changes(collection)
+        count = await self._store.count(collection)
+        least, most = rows_between(before, await self._store.changes(collection), built)
+        if least <= count <= most:
+            return ""
+        because = "" if least == most == built else f", with its journal {least} to {most}"
+        return f"collection {collection} holds {count} items, its build had {built}{because}"
+
+    async def _count_again(self, release: Release) -> None:
+        """Count the rows of the collection being served now and then, because anybody may write to Milvus."""
+        if time.monotonic() - self._counted_at < COUNT_EVERY_S:
+            return
+        self._counted_at = time.monotonic()
+        problem = await self._count(release)
+        if problem and problem != self.miscounted:
+            logger.error("%s; it is served nevertheless: build it again and publish it", problem)
+        self.miscounted = problem
 
     async def _warm_up(self, release: Release) -> None:
         """Search with real interest vectors until caches and connections are warm."""

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from indexer import display
-from indexer.catalogue import find, item_collections, with_changes
-from indexer.errors import NothingToDoError
+from indexer.catalogue import ItemCollection, find, item_collections, live_one, with_changes
+from indexer.errors import NothingToDoError, VerificationError
+from indexer.verify import check_count
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 
@@ -29,16 +30,33 @@ def status_command(
     """List the item collections with their states, and the number of items changed since each build.
 
     A collection is live, published (released before), built, or incomplete (its
-    build did not finish).
+    build did not finish). The rows of the live one are counted, and a line says so
+    if its build and its changes do not explain their number.
     """
     with Store(connection) as store:
         collections = with_changes(store, item_collections(store))
+        problem = _problem(store, live_one(collections))
     if form is Format.JSON:
-        print(json.dumps([display.plain(collection) for collection in collections], indent=2))
+        rows = [display.plain(one) | {"problem": problem if one.live else ""} for one in collections]
+        print(json.dumps(rows, indent=2))
     elif collections:
         display.out.print(display.table(collections))
+        if problem:
+            display.out.print(problem, style="bold red", soft_wrap=True)
     else:
         display.out.print(f"{connection.shown} has no item collection; `python -m indexer build` creates one")
+
+
+def _problem(store: Store, live: ItemCollection | None) -> str:
+    """Return what is wrong with the number of rows of the live collection; empty if nothing is."""
+    if live is None or live.fingerprint is None:
+        return ""
+    store.load(live.name)
+    try:
+        check_count(store, live.name, live.fingerprint.count)
+    except VerificationError as error:
+        return str(error)
+    return ""
 
 
 def count_command(

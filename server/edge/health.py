@@ -1,35 +1,90 @@
-"""`grpc.health.v1` with streams that end when the server stops: a stopping gRPC server waits for all streams."""
+"""`grpc.health.v1` with a bounded number of watchers, whose streams end when the server stops.
+
+A stopping gRPC server waits for all streams. The servicer of the library is not used: when a watcher leaves, it stops
+telling the others that watch the same service (grpcio-health-checking 1.81.1).
+"""
 
 import asyncio
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from server.edge.door import abort
+from server.edge.streams import Streams
+from server.errors import InvalidRequestError, OverloadedError
 
 LIVENESS = "liveness"
 """Health service that is SERVING while Milvus is away too, as restarting the process would not help then."""
+MAX_NAME = 256
+"""Maximum length of the name of a service in characters."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class HealthServicer(health.aio.HealthServicer):
-    """Tells watchers NOT_SERVING when the server stops, then ends their streams."""
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """Tells the status of services, and tells watchers when it changes."""
 
-    def __init__(self) -> None:
-        """Make a servicer that knows no service yet."""
-        super().__init__()
-        self._ending = asyncio.Event()
+    def __init__(self, streams: Streams) -> None:
+        """Make a servicer that knows no service yet. `streams`: counts watchers."""
+        self._streams = streams
+        self._status: dict[str, int] = {}
+        self._changed = asyncio.Event()
+        self._stopping = self._ending = False
 
-    async def Watch(  # noqa: N802
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext[Any, Any]
-    ) -> None:
+    async def Check(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> health_pb2.HealthCheckResponse:
+        """Tell the status of a service."""
+        await _check_name(request.service, context)
+        if request.service not in self._status:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r}")
+        return health_pb2.HealthCheckResponse(status=self._status[request.service])
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:  # noqa: N802
         """Tell a watcher every change until the server stops."""
-        watching = asyncio.create_task(super().Watch(request, context))
-        ending = asyncio.create_task(self._ending.wait())
+        await _check_name(request.service, context)
         try:
-            await asyncio.wait({watching, ending}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            watching.cancel()
-            ending.cancel()
+            with self._streams.one(context.peer()):
+                await self._watch(request.service, context)
+        except OverloadedError as error:
+            await abort(context, error, ())
+
+    def set(self, service: str, status: int) -> None:
+        """Set the status of a service (`health_pb2.HealthCheckResponse.ServingStatus`) and tell its watchers."""
+        if not self._stopping:
+            self._status[service] = status
+            self._tell()
+
+    def stop(self) -> None:
+        """Tell for all services, from now on, that they do not serve."""
+        self._stopping = True
+        self._status = dict.fromkeys(self._status, health_pb2.HealthCheckResponse.NOT_SERVING)
+        self._tell()
 
     def end_streams(self) -> None:
-        """End the streams of all watchers."""
-        self._ending.set()
+        """Tell all watchers the last change, and end their streams."""
+        self._ending = True
+        self._tell()
+
+    def _tell(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def _watch(self, service: str, context: Context) -> None:
+        told = None
+        while True:
+            changed, ending = self._changed, self._ending
+            status = self._status.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
+            if status != told:
+                await context.write(health_pb2.HealthCheckResponse(status=status))
+                told = status
+            if ending:
+                return
+            await changed.wait()
+
+
+async def _check_name(service: str, context: Context) -> None:
+    if len(service) > MAX_NAME:
+        why = f"has {len(service)} characters, the limit is {MAX_NAME}"
+        await abort(context, InvalidRequestError("service", why, "SERVICE_NAME_TOO_LONG"), ())

@@ -81,6 +81,9 @@ class Metrics:
         self._refused = self._gauge(
             "recall_release_refused", "1 while the newest release is refused; the one before it keeps serving."
         )
+        self._miscounted = self._gauge(
+            "recall_release_miscounted", "1 while the collection being served has rows too many or too few."
+        )
         self._unusable = Gauge(
             "recall_file_unusable",
             "1 while a file of tokens or certificates cannot be used, by option; what was read before stays in use.",
@@ -131,12 +134,13 @@ class Metrics:
         """Set whether health checks say SERVING."""
         self._serving.set(serving)
 
-    def set_release(self, model_version: str, collection: str) -> None:
-        """Tell that the newest release is being served."""
+    def set_release(self, model_version: str, collection: str, miscounted: bool) -> None:
+        """Tell that the newest release is being served, and whether its collection has rows too many or too few."""
         if self._release.served != (model_version, collection):
             self._release.served = model_version, collection
             self._taken_over.set_to_current_time()
         self._refused.set(0)
+        self._miscounted.set(miscounted)
 
     def set_file(self, option: str, usable: bool) -> None:
         """Set whether the file of an option could be used when it was read last."""

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.table import Table
 
-from clients import AsyncRecallClient, UnavailableError
+from clients import AsyncRecallClient, RecallError, UnavailableError
 from indexer.build import build, choose_index
 from indexer.items.attributes import Attributes
 from mind.artifact import Artifact, load_artifact
@@ -28,6 +28,8 @@ console = Console(highlight=False, width=150)
 logging.getLogger("pymilvus").setLevel(logging.CRITICAL)  # a traceback for every call that finds nothing
 _STARTED = time.monotonic()
 ITEMS, DIM = 2_000, 16
+HURRY_S, TRIES = 0.5, 10
+"""Deadline of the calls that end a drill, and how many of them a server may miss on a busy machine."""
 
 
 def say(text: str) -> None:
@@ -103,6 +105,8 @@ async def serving(
 ) -> AsyncIterator[list[Server]]:
     """Separate servers, `python -m server`, each on a port of its own; SERVING when this yields, unless not waited for.
 
+    At the end, each that still says SERVING must answer a caller with little time, whatever it went through.
+
     Args:
         uri: of Milvus or a proxy before it.
         artifacts: directory of the models.
@@ -117,6 +121,8 @@ async def serving(
             if wait and await until_health(server.address, True, 60) == float("inf"):
                 raise AssertionError(f"{server.address} does not serve:\n{''.join(server.log)}")
         yield servers
+        for server in servers:
+            await _answer_in_a_hurry(server.address)
     finally:
         for server in servers:
             await asyncio.to_thread(server.stop)
@@ -135,6 +141,18 @@ async def until_health(address: str, serving: bool, timeout_s: float) -> float:
                 return float("inf")
             await asyncio.sleep(0.05)
     return time.monotonic() - started
+
+
+async def _answer_in_a_hurry(address: str) -> None:
+    """Raise AssertionError if a server that says SERVING answers none of some calls with short deadlines."""
+    async with AsyncRecallClient(address, timeout_s=HURRY_S) as client:
+        if not await _is_serving(client):
+            return
+        for _ in range(TRIES):
+            with suppress(RecallError):
+                await client.recall([[1000]], top_k=5)
+                return
+    raise AssertionError(f"{address} says SERVING and answers none of {TRIES} calls within {HURRY_S} s")
 
 
 async def _is_serving(client: AsyncRecallClient) -> bool:

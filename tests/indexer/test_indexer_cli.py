@@ -18,6 +18,8 @@ from indexer.catalogue import item_collections
 from indexer.items.journal import Journal
 from indexer.options import Milvus, milvus_options
 from indexer.progress import Progress
+from mind.artifact import load_artifact
+from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.options import Options
@@ -82,6 +84,21 @@ def test_the_life_of_two_releases(lite: str, tmp_path: Path) -> None:
     assert "the collection is live; publish another one first" in runner.invoke(app, ["drop", first, "--yes"]).stderr
     assert invoke("drop", first, "--yes", "--allow-live") == f"dropped    {first}\n"
     assert runner.invoke(app, ["count"]).stderr == "error: no collection is live; name the collection to count\n"
+
+
+def test_status_counts_what_is_live(lite: str, tmp_path: Path) -> None:
+    runner = CliRunner(env={"RECALL_MILVUS_URI": lite})
+    artifact = load_artifact(make_artifact(tmp_path / "a", items=120))
+    assert runner.invoke(app, ["build", "--artifact", str(tmp_path / "a"), "--publish"]).exit_code == 0
+    assert json.loads(runner.invoke(app, ["status", "--format", "json"]).stdout)[0]["problem"] == ""
+    with Store(Connection(lite)) as store:
+        (live,) = item_collections(store)
+        vector = artifact.weights.item_embedding[1].tolist()
+        row = {ITEM_ID: 7, EMBEDDING: vector, VECTOR_SOURCE: "trained"}
+        store.insert(live.name, [row])  # by somebody else
+    problem = f"{live.name}: holds 121 rows, but the model has 120 items; drop the collection and build again"
+    assert json.loads(runner.invoke(app, ["status", "--format", "json"]).stdout)[0]["problem"] == problem
+    assert problem in runner.invoke(app, ["status"]).stdout
 
 
 def test_items_come_and_go_between_two_releases(lite: str, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 
 from mind.artifact import load_artifact
@@ -142,6 +143,21 @@ async def test_one_release_at_a_time_and_refusals(
     await until(metrics, "recall_release_refused", 0)
     assert [each["collection"] for each in releases(metrics)] == [newer]
     assert value(metrics, "recall_release_taken_over_timestamp_seconds") > first
+
+
+async def test_rows_that_somebody_adds_to_what_is_served(
+    server: Running, metrics: Metrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("server.release.COUNT_EVERY_S", 0)
+    assert value(metrics, "recall_release_miscounted") == 0
+    served = server.store.collections[server.collection]
+    ids, vectors = served.item_ids, served.vectors
+    served.item_ids, served.vectors = np.append(ids, 7), np.append(vectors, vectors[:1], axis=0)
+    await until(metrics, "recall_release_miscounted", 1)
+    assert caplog.text.count("holds 201 items, its build had 200; it is served nevertheless") == 1
+    assert value(metrics, "recall_serving") == 1
+    served.item_ids, served.vectors = ids, vectors
+    await until(metrics, "recall_release_miscounted", 0)
 
 
 async def test_health_and_a_milvus_that_is_away_is_no_refusal(server: Running, metrics: Metrics) -> None:
