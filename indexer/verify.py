@@ -4,9 +4,11 @@ There are three checks: all items are in the collection, stored vectors equal th
 index finds enough of what an exact search finds for real interest vectors.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from indexer.errors import VerificationError
 from mind.artifact import Float32, Weights
@@ -23,6 +25,8 @@ MIN_RECALL = 0.95
 """Minimum recall of an index that a build accepts by default."""
 SAMPLE = 1000
 """Number of stored vectors that are compared with those of the model."""
+SETTLE_S = 30
+"""How long a wrong number of rows is counted again. Milvus may find some rows late when it has just started."""
 _BREADTH = {"HNSW": "ef", "DISKANN": "search_list", "IVF": "nprobe"}
 
 
@@ -67,6 +71,12 @@ def check_contents(store: Store, name: str, weights: Weights) -> int:
         if not np.array_equal(stored[item_id].view(np.uint32), expected.view(np.uint32)):
             raise VerificationError(f"{name}: item {item_id} has another vector; drop the collection and build again")
     return len(sample)
+
+
+def until_settled(check: Callable[[], None]) -> None:
+    """Run a check. Repeat it for up to SETTLE_S seconds while it raises VerificationError."""
+    wrong = retry_if_exception_type(VerificationError)
+    Retrying(retry=wrong, stop=stop_after_delay(SETTLE_S), wait=wait_fixed(1), reraise=True)(check)
 
 
 def check_count(store: Store, name: str, expected: int) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from indexer.catalogue import ItemCollection, fingerprint_of
-from indexer.errors import RefusedError
+from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import absent_of
 from indexer.progress import Progress
+from indexer.verify import until_settled
 from mind.milvus.collection import (
     EMBEDDING,
     ITEM_ID,
@@ -37,6 +38,7 @@ class Journal:
 
         Raises:
             RefusedError: the collection was built before there were journals, or its build did not finish.
+            VerificationError: the journal has lost changes.
         """
         self._store = store
         self.collection = collection
@@ -55,6 +57,7 @@ class Journal:
         """The length of a vector (D)."""
         store.load(collection)
         self.name = store.create_journal(collection)
+        until_settled(self._check_rows)
         row_bytes = 4096 + 4 * self.dim + sum(column.max_bytes for column in fields.values())
         self.batch_rows = max(1, min(MAX_BATCH_ROWS, MAX_MESSAGE_BYTES // row_bytes))
         """The number of rows that fit into a message, even if all texts have the maximum length."""
@@ -95,7 +98,20 @@ class Journal:
             self._store.upsert(self.name, [row | {APPLIED: True} for row in rows])
             done += len(rows)
             if len(rows) < self.batch_rows:
-                return
+                break
+        if done:
+            log = log.model_copy(update={"journal_rows": self._store.count(self.name)})
+            self._store.records.write_change_log(self.collection, log)
+
+    def _check_rows(self) -> None:
+        """Compare the journal with the number of rows that it had."""
+        expected = self._store.records.change_log(self.collection).journal_rows
+        found = self._store.count(self.name) if expected else 0
+        if found < expected:
+            raise VerificationError(
+                f"{self.name}: Milvus finds {found:,} of the {expected:,} changes that were written to it. If Milvus "
+                "has just started, try again in a minute; otherwise it lost them: build and publish the items again"
+            )
 
     def _by_id(self, rows: list[Row]) -> dict[int, Row]:
         return {row[ITEM_ID]: self._decoded(row) for row in rows}

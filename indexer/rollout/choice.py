@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from indexer.catalogue import ItemCollection, before_live, find, fingerprint_of, item_collections, live_one
 from indexer.errors import NothingToDoError, RefusedError
-from indexer.verify import check_count
+from indexer.verify import check_count, until_settled
 from mind.milvus.store import Store
 
 
@@ -93,4 +93,4 @@ def check_rollback(store: Store, to: str | None = None) -> Choice:
 def _check_whole(store: Store, collection: ItemCollection) -> None:
     fingerprint = fingerprint_of(collection)
     store.load(collection.name)
-    check_count(store, collection.name, fingerprint.count)
+    until_settled(lambda: check_count(store, collection.name, fingerprint.count))

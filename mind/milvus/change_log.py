@@ -2,7 +2,8 @@
 
 The log is a row of the release records, under the name of the collection's journal. When a batch of changes is in the
 item collection, the indexer puts it into the log. A server that reads the log again finds there what changed since it
-read it last, or that anything may have changed. This module does not use Milvus.
+read it last, or that anything may have changed. The log also counts the rows of the journal, so that a journal which
+Milvus gives back incomplete after a crash is noticed. This module does not use Milvus.
 """
 
 from typing import Self
@@ -37,6 +38,8 @@ class ChangeLog(BaseModel):
     """The token of the newest batch; empty if nothing was changed since the build."""
     batches: list[Batch] = []
     """Newest first."""
+    journal_rows: int = 0
+    """Minimum number of rows of the journal. It had so many when changes were last applied, and never loses one."""
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -57,7 +60,7 @@ class ChangeLog(BaseModel):
         for batch in batches:
             room -= BATCH_ROOM + len(batch.item_ids)
             kept += room >= 0
-        return type(self)(newest=token, batches=batches[:kept])
+        return self.model_copy(update={"newest": token, "batches": batches[:kept]})
 
     def changed_since(self, earlier: Self) -> set[int] | None:
         """Return the items that changed since an earlier state of the log, or None if any item may have changed."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from indexer import verify
 from indexer.build import build, choose_index
 from indexer.commands.items import show_carried
 from indexer.errors import AttributesError, RefusedError, VerificationError
@@ -306,6 +307,28 @@ def test_kill_9_between_a_change_and_its_mark(milvus_uri: str, tmp_path: Path) -
         delete(Journal(store, collection), np.arange(1000, 1140, 7), quiet)
         assert store.changes(collection) == Changes(deleted=20)
         assert store.count(collection) == 180
+
+
+def test_changes_that_milvus_lost_or_finds_late(lite: Released, monkeypatch: pytest.MonkeyPatch) -> None:
+    lite.delete(1000, 1007)
+    journal = journal_of(lite.collection)
+    row = lite.store.rows(journal, [1007])
+    lite.store.delete(journal, [1007])
+    monkeypatch.setattr(verify, "SETTLE_S", 0)
+    lost = "Milvus finds 1 of the 2 changes that were written to it"
+    with pytest.raises(VerificationError, match=lost):
+        lite.delete(1014)
+    collection = build_model(
+        lite.store, load_artifact(make_artifact(lite.directory / "models", seed=1)), lite.directory
+    )
+    with pytest.raises(VerificationError, match=lost):
+        rollout.publish(lite.store, Models(lite.directory / "models"), collection, with_changes=True)
+    assert lite.store.alias() == lite.collection
+    lite.store.upsert(journal, row)
+    monkeypatch.setattr(verify, "SETTLE_S", 10)
+    real, late = lite.store.count, iter([1])
+    monkeypatch.setattr(lite.store, "count", lambda *asked: next(late, 0) or real(*asked))
+    assert lite.delete(1014).deleted == 1
 
 
 def test_what_the_journal_does_not_explain_is_refused(lite: Released) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from indexer import verify
 from indexer.catalogue import item_collections
 from indexer.errors import NothingToDoError, RefusedError, VerificationError
 from indexer.rollout.retire import drop, prune
@@ -68,7 +69,7 @@ def test_publish_and_roll_back_along_the_releases(milvus_uri: str) -> None:
         assert store.alias() == one
 
 
-def test_only_a_whole_collection_is_published(milvus_uri: str) -> None:
+def test_only_a_whole_collection_is_published(milvus_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(Connection(milvus_uri)) as store:
         with pytest.raises(NothingToDoError, match="there is no finished collection to publish"):
             publish(store)
@@ -78,6 +79,7 @@ def test_only_a_whole_collection_is_published(milvus_uri: str) -> None:
         short = make_collection(store, 2, rows=2)
         with pytest.raises(RefusedError, match=f"{unfinished}: its build did not finish"):
             publish(store, unfinished)
+        monkeypatch.setattr(verify, "SETTLE_S", 0)
         with pytest.raises(VerificationError, match=f"{short}: holds 2 rows, but the model has 3 items"):
             publish(store, short)
         with pytest.raises(NothingToDoError, match="items_x: there is no item collection with this name"):
