@@ -27,6 +27,10 @@ SAMPLE = 1000
 """Number of stored vectors that are compared with those of the model."""
 SETTLE_S = 30
 """How long a wrong number of rows is counted again. Milvus may find some rows late when it has just started."""
+BLOCK = 2**24
+"""Number of scores that an exact search computes at once."""
+ROUNDING = 1e-6
+"""Rounding error of an inner product, relative to the lengths of its vectors."""
 _BREADTH = {"HNSW": "ef", "DISKANN": "search_list", "IVF": "nprobe"}
 
 
@@ -157,7 +161,7 @@ def golden_recall(
     limit = min(RECALL_AT, len(rows))
     fetched = limit if among is None else hits_to_fetch(len(vocabulary), len(rows), limit)
     found = store.search(name, queries, fetched, wide_enough(search_params, fetched))
-    best = [_best(query, limit, weights, rows) for query in queries]
+    best = _best(queries, limit, weights, rows)
     if among is not None:
         matching = set(weights.item_id[among - 1].tolist())
         found = [[item_id for item_id in hits if item_id in matching][:limit] for hits in found]
@@ -171,10 +175,16 @@ def golden_recall(
     return Recall(right / wanted if wanted else 1.0, limit, len(queries))
 
 
-def _best(query: Float32, limit: int, weights: Weights, rows: Rows) -> set[int]:
-    """Return the exact result, and all items whose score equals that of its last item, because any of them is right."""
-    scores = weights.item_embedding[rows] @ query  # [M]
-    return set(weights.item_id[rows[scores >= np.partition(scores, -limit)[-limit]] - 1].tolist())
+def _best(queries: Float32, limit: int, weights: Weights, rows: Rows) -> list[set[int]]:
+    """Return each exact result, and all items whose score equals that of its last item: any of them is right."""
+    items = weights.item_embedding[rows]  # [M, D]
+    rounding = ROUNDING * np.linalg.norm(items, axis=1).max() * np.linalg.norm(queries, axis=1)
+    best: list[set[int]] = []
+    for start in range(0, len(queries), step := max(1, BLOCK // len(rows))):
+        scores = queries[start : start + step] @ items.T  # [S, M]
+        last = np.partition(scores, -limit, axis=1)[:, -limit] - rounding[start : start + step]
+        best += [set(weights.item_id[rows[own] - 1].tolist()) for own in scores >= last[:, None]]
+    return best
 
 
 def _remedy(fingerprint: Fingerprint) -> str:

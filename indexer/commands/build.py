@@ -1,6 +1,7 @@
 """The command `build`: its options and its output."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from indexer.items.attributes import TYPES, Attributes, read_attributes
 from indexer.options import Artifact, ArtifactCache, QuoteOption, milvus_options
 from indexer.rollout import rollout
 from indexer.tuning.index_file import read_index
+from indexer.tuning.interests import choose_cosine
 from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact
 from mind.data.quotes import Quote
@@ -66,7 +68,8 @@ def build_command(
         float | None,
         typer.Option(
             max=1,
-            help="Interests of a user with at least this cosine share one search. 1 (the default) searches for each.",
+            help="Interests of a user with at least this cosine share one search; 1 searches for each. "
+            "By default the model's golden histories decide.",
         ),
     ] = None,
     index_file: Annotated[
@@ -100,6 +103,11 @@ def build_command(
     given = (_pairs(index_param), _pairs(search_param), _pairs(filter_search_param))
     index = _index(connection.is_lite, index_file, index_type, *given, interest_cosine)
     display.show_model(model)
+    if index_file is None and interest_cosine is None:
+        with display.progress() as on_progress:
+            searches = choose_cosine(model, on_progress)
+        display.show_searches(searches)
+        index = replace(index, interest_cosine=searches.cosine)
     loaded = Attributes()
     if attributes is not None:
         types = {name: str(kind) for name, kind in _pairs(column_type).items()}

@@ -11,11 +11,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from indexer.build import Index
 from indexer.errors import TuningError
 from indexer.progress import Progress
-from indexer.verify import RECALL_AT
+from indexer.verify import BLOCK, RECALL_AT, ROUNDING
 from mind.artifact import Artifact, Float32
 from mind.data.paddlerec import data_files, read_eval, read_train
 from mind.encoder import NumpyEncoder
@@ -29,6 +30,8 @@ from mind.nearest import Rows, nearest
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 
+Float64 = npt.NDArray[np.float64]
+
 MIN_USERS = 20
 """Minimum number of users to measure with."""
 FILTERS = {"50 %": 0.5, "90 %": 0.9}
@@ -37,8 +40,6 @@ BATCH_USERS = 64
 """Number of users in one batch of searches."""
 IN_FLIGHT = 2
 """Number of batches in flight at the same time."""
-_BLOCK = 2**24  # number of scores that an exact search computes at once
-_ROUNDING = 1e-6  # rounding error of an inner product, relative to the lengths of its vectors
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,15 @@ def prepare(model: Artifact, histories: Sequences, users: int, on_progress: Prog
             f"leaves {len(vectors)} users to measure with; the minimum is {MIN_USERS}. "
             "Check that --histories holds ids of the items that the model was trained with"
         )
+    return searched_exactly(model, vectors, on_progress)
+
+
+def searched_exactly(model: Artifact, vectors: Float32, on_progress: Progress) -> Workload:
+    """Search exactly for the interest vectors of users, [U, K, D] float32. Every user has one that is not zero."""
+    weights = model.weights
     matching = matches(len(weights.item_id))
     wanted = {f: min(RECALL_AT, len(rows)) for f, rows in matching.items()}
-    step = max(1, _BLOCK // len(weights.item_id))
+    step = max(1, BLOCK // len(weights.item_id))
     nearest, cuts = [], []
     for start in range(0, len(vectors), step):
         on_progress("exact", start, len(vectors))
@@ -128,7 +135,7 @@ def prepare(model: Artifact, histories: Sequences, users: int, on_progress: Prog
         nearest.append(block)
         cuts.append(cut)
     rounding = (
-        _ROUNDING * np.linalg.norm(vectors, axis=2).max(axis=1) * np.linalg.norm(weights.item_embedding, axis=1).max()
+        ROUNDING * np.linalg.norm(vectors, axis=2).max(axis=1) * np.linalg.norm(weights.item_embedding, axis=1).max()
     )
     cut = {f: np.concatenate([block[f] for block in cuts]) - rounding for f in wanted}
     return Workload(vectors, model.vocabulary, weights.item_embedding, np.concatenate(nearest), cut, wanted, matching)
@@ -141,11 +148,15 @@ def matches(items: int) -> dict[str, Rows]:
     return {f: np.sort(order[: max(1, round(share * items))]).astype(np.int32) for f, share in shares.items()}
 
 
-def exact_recall(workload: Workload, cosine: float) -> tuple[float, float]:
-    """Return the recall of exact searches with an `interest_cosine`, and the mean number of searches per user."""
+def exact_recall(workload: Workload, cosine: float) -> tuple[Float64, float]:
+    """Measure exact searches with an `interest_cosine`.
+
+    Returns:
+        [U] float64, which share of each user's exact list they find, and the mean number of searches per user.
+    """
     leads = leading(workload.vectors, cosine)
     shares = [workload.share(user, np.unique(workload.nearest[user, own])) for user, own in enumerate(leads)]
-    return float(np.mean(shares)), float(leads.sum()) / len(leads)
+    return np.array(shares, np.float64), float(leads.sum()) / len(leads)
 
 
 def limit_of(cosine: float) -> int:

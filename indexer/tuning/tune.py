@@ -15,6 +15,7 @@ from indexer.errors import IndexerError, RefusedError, TuningError
 from indexer.items.attributes import Attributes
 from indexer.progress import Progress
 from indexer.tuning.candidates import DEFAULT, TYPES, ladders, plans, rungs_from
+from indexer.tuning.interests import COSINES
 from indexer.tuning.measure import (
     FILTERS,
     Measured,
@@ -33,8 +34,6 @@ from mind.milvus.errors import StoreError, StoreUnavailableError
 from mind.milvus.store import Params, Store
 from mind.sequences import Sequences
 
-COSINES = (1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 0.5)
-"""The values of `interest_cosine` that may be tried."""
 SECONDS = 0.5
 """Minimum time of one measurement of speed, in seconds."""
 _ROUNDS = 3
@@ -126,7 +125,7 @@ def worthwhile_cosines(workload: Workload, min_recall: float) -> list[float]:
     searches = {}
     for cosine in COSINES:
         recall, searches[cosine] = exact_recall(workload, cosine)
-        if cosine < 1 and (recall < min_recall or searches[cosine] in list(searches.values())[:-1]):
+        if cosine < 1 and (recall.mean() < min_recall or searches[cosine] in list(searches.values())[:-1]):
             del searches[cosine]  # misses too much, or saves no more than a greater one
     return [1.0, *sorted(searches.keys() - {1.0}, key=lambda cosine: searches[cosine])[:2]]
 

@@ -28,7 +28,7 @@ from mind.training.parallel import Ranks
 from mind.training.sampler import Batch, TrainingSampler, log_frequency
 from mind.vocabulary import Vocabulary
 
-GOLDEN_HISTORIES = 32
+GOLDEN_HISTORIES = 128
 
 OnStep = Callable[[int, int, int, float | None], None]
 """A function that is told the epoch, the steps done, those of an epoch and the mean loss, None before there is one."""

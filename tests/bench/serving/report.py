@@ -46,11 +46,11 @@ def overload(rows: list[Row], deadline_s: float) -> Table:
 
 
 def tuned(rows: list[Row]) -> Table:
-    """What a chosen index serves, beside the default one."""
-    table = _table("Default index and chosen one, closed loop", "callers", "x default")
-    for default, chosen in zip(rows[::2], rows[1::2], strict=True):
-        for row in (default, chosen):
-            ratio = row.users_per_s / default.users_per_s
+    """What a chosen way to search serves, beside the other one, which comes first in each pair of rows."""
+    table = _table(f"{rows[0].subject} and {rows[1].subject}, closed loop", "callers", f"x {rows[0].subject}")
+    for other, chosen in zip(rows[::2], rows[1::2], strict=True):
+        for row in (other, chosen):
+            ratio = row.users_per_s / other.users_per_s
             table.add_row(*_cells(row), f"{ratio:.2f}", end_section=row is chosen)
     return table
 

@@ -35,8 +35,17 @@ USERS = 20_000
 """Histories that requests are made of."""
 GOLDEN = 64
 SEARCH_PARAMS = {"ef": 128}
-INDEX = ("--index-param", "M=32", "--index-param", "efConstruction=200", "--search-param", "ef=128")
-"""What `build` does unless told otherwise, spelled out; searched with `SEARCH_PARAMS`."""
+INDEX = (
+    "--index-param",
+    "M=32",
+    "--index-param",
+    "efConstruction=200",
+    "--search-param",
+    "ef=128",
+    "--interest-cosine",
+    "1",
+)
+"""The default index, with one search for each interest, as the floor has; searched with `SEARCH_PARAMS`."""
 START_S = 120
 
 # One thread each: two cores are shared by everybody.

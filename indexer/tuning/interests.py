@@ -1,0 +1,55 @@
+"""Chooses `interest_cosine` for a build: which interests of a user are so alike that one search does for them.
+
+The interests of a trained model are often nearly one. How alike they may be is measured exactly, in memory, with the
+interest vectors that the model itself gave for its golden histories. `choose-index` measures the same with histories of
+the user's choice, and the speed besides.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from indexer.progress import Progress
+from indexer.tuning.measure import exact_recall, searched_exactly
+from mind.artifact import Artifact
+
+COSINES = (1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 0.5)
+"""The values of `interest_cosine` that may be tried."""
+MIN_SHARE = 0.995
+"""Minimum share of a user's exact best 50 that fewer searches must find, on average."""
+_NEARLY_FEWEST = 1.05  # a cosine that takes so many times the fewest searches is better if it is greater
+
+
+@dataclass(frozen=True)
+class InterestSearches:
+    """The chosen `interest_cosine`, and what it means for the golden histories."""
+
+    cosine: float
+    share: float
+    """Mean share of a user's exact best 50 that is found."""
+    searches: float
+    """Mean number of searches per user."""
+    interests: float
+    """Mean number of interests per user, which is the number of searches without a choice."""
+    users: int
+    """Number of golden histories."""
+
+
+def choose_cosine(model: Artifact, on_progress: Progress = lambda stage, done, total: None) -> InterestSearches:
+    """Choose the greatest cosine that takes nearly the fewest searches, of those that find enough.
+
+    A cosine finds enough if the mean share is at least `MIN_SHARE` even when it is two standard errors lower.
+    """
+    vectors = model.weights.golden_interest_vectors
+    vectors = vectors[np.any(vectors, axis=(1, 2))]
+    if not len(vectors):
+        return InterestSearches(1.0, 1.0, 0.0, 0.0, 0)
+    workload = searched_exactly(model, vectors, on_progress)
+    tried = []
+    for cosine in COSINES:
+        share, searches = exact_recall(workload, cosine)
+        if cosine == 1 or share.mean() - 2 * share.std() / np.sqrt(len(share)) >= MIN_SHARE:
+            tried.append(InterestSearches(cosine, float(share.mean()), searches, 0.0, len(share)))
+    fewest = min(one.searches for one in tried)
+    chosen = next(one for one in tried if one.searches <= _NEARLY_FEWEST * fewest)
+    return InterestSearches(chosen.cosine, chosen.share, chosen.searches, tried[0].searches, chosen.users)

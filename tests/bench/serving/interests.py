@@ -1,0 +1,58 @@
+"""What it is worth to search once for interests that are alike: `python -m tests.bench.serving.interests`.
+
+`build` chooses `interest_cosine` by the golden histories of a model. One server serves other users from a collection
+that was built so and from one that is searched with every interest, released one after the other.
+"""
+
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import Progress
+
+from indexer.tuning.measure import read_histories
+from mind.artifact import newest_artifact
+from tests.bench.machine import console, describe
+from tests.bench.serving import report, world
+from tests.bench.serving.bench import Bench, Row
+from tests.bench.serving.tuned import CHECKED_USERS, REQUESTS, subject
+
+ALL, ALIKE = "all interests", "alike ones once"
+
+
+def main(
+    artifacts: Annotated[Path, typer.Option(help="Directory of models; the newest is used.")],
+    histories: Annotated[Path, typer.Option(help="Users to serve: evaluation lines or training lines.")],
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each collection.")] = 7,
+    seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 3,
+    milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
+) -> None:
+    """Build the same model in both ways, and serve from both in turn."""
+    console.width = max(console.width, report.WIDTH)
+    console.print(describe())
+    artifact = newest_artifact(artifacts)
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        directory = Path(temporary)
+        shutil.copytree(artifact, directory / "artifacts" / artifact.name)
+        users = read_histories(histories)
+        world.write_histories(directory, users)
+        uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
+        collections = {ALL: world.build_and_publish(artifact, uri), ALIKE: world.build_and_publish(artifact, uri, ())}
+        exact = world.exact_candidates(artifact, directory, min(CHECKED_USERS, len(users)))
+        load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
+        server = stack.enter_context(world.our_server(directory, uri, "--watch-interval-s", "1"))
+        two = [subject(name, each, uri, load, server, exact) for name, each in collections.items()]
+        bench = Bench(milvus_pid, rounds, seconds)
+        rows: list[Row] = []
+        with Progress(console=console, transient=True) as progress:
+            for request in progress.track(REQUESTS, description="serving"):
+                rows += bench.compare(request["users"], [(each, f"{request['callers']}", request) for each in two])
+    console.print(f"{artifact.name}, top_k {world.TOP_K}, {rounds} turns of {seconds:g} s each, medians")
+    console.print(report.tuned(rows))
+
+
+if __name__ == "__main__":
+    typer.run(main)
