@@ -203,10 +203,11 @@ class LoadGenerator:
         call = way(address, timeout_s)
         try:
             if check:
-                parts = [self._histories[start : start + 64] for start in range(0, check, 64)]
+                checked = self._histories[:check]
+                parts = [checked[start : start + 64] for start in range(0, len(checked), 64)]
                 return [
                     found for part in parts for found in way.item_ids(await call(way.body(part, top_k, filters[0])))
-                ][:check]
+                ]
             run = Run(call, self._bodies_of(way, users, top_k, history, tuple(filters)))
             await run.closed(1, 0.1)  # connections open
             await run.closed(max(callers, 1), min(0.5, seconds))  # batches find their size
