@@ -17,7 +17,7 @@ COSINES = (1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 0.5)
 """The values of `interest_cosine` that may be tried."""
 MIN_SHARE = 0.995
 """Minimum share of a user's exact best 50 that fewer searches must find, on average."""
-_NEARLY_FEWEST = 1.05  # a cosine that takes so many times the fewest searches is better if it is greater
+_NEARLY_FEWEST = 1.15  # times the fewest searches; a greater cosine is safer for users unlike the golden histories
 
 
 @dataclass(frozen=True)

@@ -140,7 +140,7 @@ class _Run:
             )
         rng = np.random.default_rng(seed)
         routing_logits = rng.normal(size=(hyper.num_interests, hyper.maxlen)).astype(np.float32)
-        self.golden = self.sampler.batch(rng.integers(0, self.sampler.examples, GOLDEN_HISTORIES), [seed])
+        self.golden = self.sampler.latest(GOLDEN_HISTORIES, rng)
         trained = np.append(False, self.popularity > 0)
         paddle.seed(seed)
         aligned = features.align(self.vocabulary, trained) if features else None

@@ -93,6 +93,11 @@ class TrainingSampler:
         hist_index = np.where(position < target[:, None], self.item_index[np.minimum(position, target[:, None])], 0)
         return Batch(hist_index.astype(np.int64), target - start, candidates.astype(np.int64))
 
+    def latest(self, users: int, rng: np.random.Generator) -> Batch:
+        """The newest example of so many users, or of all if there are fewer: the histories that requests will have."""
+        ends = np.unique(self._first_example)[1:]  # of the users who have an example
+        return self.batch(rng.permutation(ends)[:users] - 1, [self._seed])
+
 
 def _rows(vocabulary: Vocabulary, item_id: Int64, size: int = 1 << 22) -> npt.NDArray[np.int32]:
     """Look up the rows of many items, some at a time to save memory: int32, same shape."""

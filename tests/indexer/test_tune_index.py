@@ -167,7 +167,11 @@ def test_an_interruption_leaves_nothing(server: str, data: Path, model: Artifact
             tune(store, model, read_histories(data / "valid.txt"), 0.9, 40, ["IVF_FLAT"], 0, interrupt)
 
 
-def test_a_target_that_nothing_reaches(server: str, data: Path, command: CliRunner, tmp_path: Path) -> None:
+def test_a_target_that_nothing_reaches(
+    server: str, data: Path, command: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Fewer searches fetch more hits, which are scored exactly: that makes up for what IVF_SQ8 rounds.
+    monkeypatch.setattr("indexer.tuning.tune.worthwhile_cosines", lambda *_: [1.0])
     where = ["--artifact", str(data / "models"), "--milvus-uri", server, "--histories", str(data / "valid.txt")]
     output = tmp_path / "index.json"
     arguments = ["tune", *where, "--index-type", "IVF_SQ8", "--min-recall", "1", "--output", str(output)]
@@ -200,7 +204,8 @@ def test_the_exact_search_is_exact(data: Path, model: Artifact) -> None:
             assert workload.share(user, best[:40], filter_) == 0.8
             if matching.sum() >= 100:
                 assert workload.share(user, np.argsort(scores)[-100:-50] + 1, filter_) < 0.1
-    assert exact_recall(workload, 1) == (1.0, 4.0)
+    shares, searches = exact_recall(workload, 1)
+    assert (shares == 1).all() and searches == 4.0
 
 
 def test_only_cosines_that_save_searches_and_find_enough_are_tried(data: Path, model: Artifact) -> None:
@@ -209,7 +214,8 @@ def test_only_cosines_that_save_searches_and_find_enough_are_tried(data: Path, m
     assert cosines[0] == 1
     assert 2 <= len(cosines) <= 3
     for cosine in cosines[1:]:
-        recall, searches = exact_recall(workload, cosine)
+        shares, searches = exact_recall(workload, cosine)
+        recall = shares.mean()
         assert recall >= 0.99
         assert searches < 4
     assert len(worthwhile_cosines(workload, 0)) == 3

@@ -12,7 +12,7 @@ from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ArtifactError, ConfigError, DataError
 from mind.sequences import EvalCases, Sequences
 from mind.training.checkpoint import Checkpoint
-from mind.training.loop import Epoch, Trained, train
+from mind.training.loop import GOLDEN_HISTORIES, Epoch, Trained, train
 from mind.training.parallel import Ranks
 from mind.training.sampler import TrainingSampler, log_frequency
 from mind.vocabulary import Vocabulary
@@ -65,7 +65,7 @@ def test_it_learns_the_groups_and_keeps_the_best_epoch() -> None:
     assert steps[-1][:3] == (len(epochs), last_step, last_step)
     hyper = config().hyper_parameters
     check_golden(NumpyEncoder(trained.weights, hyper), Artifact("test", hyper, trained.weights))
-    assert len(trained.weights.golden_seq_len) == 32
+    assert len(trained.weights.golden_seq_len) == GOLDEN_HISTORIES
     assert trained.weights.popularity.sum() == 300 * 12
 
 
@@ -222,6 +222,13 @@ def test_every_position_but_the_first_is_a_target_with_what_came_before() -> Non
     assert batch.candidates.tolist() == [2, 3, 4, 5, 1]
     assert batch.hist_index.tolist() == [[1, 0, 0], [1, 2, 0], [1, 2, 3], [2, 3, 4], [2, 0, 0]]
     assert batch.seq_len.tolist() == [1, 2, 3, 3, 1]
+
+
+def test_golden_histories_are_the_newest_of_users() -> None:
+    examples = sampler(sequences([10], [10, 20, 30, 40, 50], [30], [20, 10]))  # two users have nothing to predict
+    batch = examples.latest(5, np.random.default_rng(0))
+    assert sorted(batch.hist_index.tolist()) == [[2, 0, 0], [2, 3, 4]]
+    assert len(examples.latest(1, np.random.default_rng(0)).seq_len) == 1
 
 
 def test_an_epoch_is_every_example_once_in_a_new_order() -> None:

@@ -12,6 +12,7 @@ import pytest
 from mind.artifact import Artifact, Float32, load_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import nearest_items
+from mind.interests import OVERSEARCH
 from mind.milvus import filtered
 from mind.sequences import Int64
 from mind.transfer import Models
@@ -237,7 +238,7 @@ async def test_similar_interests_are_searched_once_and_answer_as_if_each_had_bee
 
     merging = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": -0.99}))
     once = await run(store, merging, query)
-    assert store.searches[1] == (3, 40)  # one search for each user with a history, twice as deep
+    assert store.searches[1] == (3, 20 * OVERSEARCH)  # one search for each user with a history, deeper
     for alone, together in zip(each.results, once.results, strict=True):
         # The store is exact: the best are found, and scored alike whichever interest found them.
         shared = np.isin(together.item_ids, alone.item_ids)
