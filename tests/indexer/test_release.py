@@ -88,6 +88,17 @@ def test_only_a_whole_collection_is_published(milvus_uri: str, monkeypatch: pyte
         assert states(store) == {short: "built", unfinished: "incomplete"}
 
 
+def test_a_flush_that_never_ends_does_not_hold_up_a_release(
+    milvus_server_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mind.milvus.record_store.SECURE_S", 0.2)
+    with Store(Connection(milvus_server_uri)) as store:
+        one = make_collection(store, 1)
+        monkeypatch.setattr("pymilvus.client.grpc_handler.GrpcHandler.get_flush_state", lambda *_, **__: False)
+        assert publish(store, one).live == one
+    assert "did not write them to disk; it may later" in caplog.text
+
+
 def test_prune_keeps_the_live_one_and_the_newest_others(milvus_uri: str) -> None:
     with Store(Connection(milvus_uri)) as store:
         live = make_collection(store, 1, published="2024-01-01")
