@@ -12,6 +12,7 @@ from mind.milvus.collection import EMBEDDING, ITEM_ID, Fingerprint
 from mind.milvus.connection import Connection
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Store
+from tests.conftest import remove_item_collections
 from tests.releases import publish, rollback
 
 
@@ -91,6 +92,7 @@ def test_only_a_whole_collection_is_published(milvus_uri: str, monkeypatch: pyte
 def test_a_flush_that_never_ends_does_not_hold_up_a_release(
     milvus_server_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    remove_item_collections(milvus_server_uri)
     monkeypatch.setattr("mind.milvus.record_store.SECURE_S", 0.2)
     with Store(Connection(milvus_server_uri)) as store:
         one = make_collection(store, 1)
