@@ -1,17 +1,24 @@
 """Reads and writes the release records in Milvus for the indexer (`mind.milvus.records`)."""
 
 import json
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mind.milvus import schemas
 from mind.milvus.change_log import ChangeLog
+from mind.milvus.errors import StoreError
 from mind.milvus.journal import journal_of
 from mind.milvus.records import MAX_RECORDS, NAME, RECORD, RECORDS, UNUSED, ItemRecord, item_record, user_record
 from mind.milvus.users import UserVectors
 
 if TYPE_CHECKING:
     from mind.milvus.store import Store
+
+SECURE_S = 60
+"""Maximum time in seconds for Milvus to write the release records to disk."""
+
+_log = logging.getLogger(__name__)
 
 
 class RecordStore:
@@ -56,10 +63,16 @@ class RecordStore:
         """Have Milvus write to disk what was written so far, so that it does not depend on Milvus' log.
 
         Milvus limits how often a collection may be flushed, so this is for the end of a series of writes. Milvus Lite
-        writes at once.
+        writes at once. A Milvus that was killed may never finish a flush; the records are in its log then.
         """
-        if not self._store.connection.is_lite and self._open():
-            self._store.flush(RECORDS)
+        if self._store.connection.is_lite or not self._open():
+            return
+        try:
+            self._store.flush(RECORDS, min(SECURE_S, self._store.connection.wait_s))
+        except StoreError as error:
+            if "wait for flush timeout" not in str(error):  # pymilvus' words
+                raise
+            _log.warning("Milvus has the release records, but did not write them to disk; it may later: %s", error)
 
     def delete(self, name: str) -> None:
         """Delete the record of a collection. It is no error if there is none."""

@@ -158,10 +158,10 @@ class Store:
             )
         return sorted((dict(row) for row in found), key=lambda row: int(row[ITEM_ID]))
 
-    def flush(self, name: str) -> None:
-        """Write all inserted rows to disk and seal their segments."""
+    def flush(self, name: str, wait_s: float | None = None) -> None:
+        """Write all inserted rows to disk and seal their segments. Wait `wait_s` for it, by default `--wait-s`."""
         with self.session.calling(f"flush {name}", slow=True):
-            self._client.flush(name, timeout=self.connection.wait_s)
+            self._client.flush(name, timeout=wait_s or self.connection.wait_s)
 
     def segments(self, name: str) -> int:
         """Count the segments of a collection. Each segment has its own index, and a search visits all of them."""

@@ -12,6 +12,7 @@ from mind.milvus.collection import EMBEDDING, ITEM_ID, Fingerprint
 from mind.milvus.connection import Connection
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Store
+from tests.conftest import remove_item_collections
 from tests.releases import publish, rollback
 
 
@@ -86,6 +87,18 @@ def test_only_a_whole_collection_is_published(milvus_uri: str, monkeypatch: pyte
             publish(store, "items_x")
         assert store.alias() is None
         assert states(store) == {short: "built", unfinished: "incomplete"}
+
+
+def test_a_flush_that_never_ends_does_not_hold_up_a_release(
+    milvus_server_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    remove_item_collections(milvus_server_uri)
+    monkeypatch.setattr("mind.milvus.record_store.SECURE_S", 0.2)
+    with Store(Connection(milvus_server_uri)) as store:
+        one = make_collection(store, 1)
+        monkeypatch.setattr("pymilvus.client.grpc_handler.GrpcHandler.get_flush_state", lambda *_, **__: False)
+        assert publish(store, one).live == one
+    assert "did not write them to disk; it may later" in caplog.text
 
 
 def test_prune_keeps_the_live_one_and_the_newest_others(milvus_uri: str) -> None:
