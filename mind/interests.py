@@ -17,7 +17,7 @@ from mind.vocabulary import Vocabulary
 
 Mask = npt.NDArray[np.bool_]
 
-OVERSEARCH = 4
+OVERSEARCH = 2
 """Hits fetched for an interest that stands for others, in multiples of what it alone would need."""
 _NOTHING = np.iinfo(np.int64).max
 

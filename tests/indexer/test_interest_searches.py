@@ -28,7 +28,7 @@ def with_interests(directory: Path, noise: float) -> Artifact:
     return model
 
 
-@pytest.mark.parametrize(("noise", "least", "most"), [(0.0, 1, 1), (0.05, 1, 2.5), (2, 3.9, 4)])
+@pytest.mark.parametrize(("noise", "least", "most"), [(0.0, 1, 1), (0.05, 1, 2), (2, 3.9, 4)])
 def test_the_alike_share_a_search_if_that_loses_nothing(
     tmp_path: Path, noise: float, least: float, most: float
 ) -> None:
