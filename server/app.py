@@ -61,6 +61,11 @@ MAX_CONCURRENT_STREAMS = 1_000
 MAX_PENDING_CALLS = 10_000
 """Maximum number of calls that gRPC has and that the door has not seen yet, of all connections."""
 
+MAX_METADATA_BYTES = 16 * 1024
+"""Maximum size of a call's metadata."""
+MAX_CONNECTIONS = 20_000
+"""Maximum number of connections. gRPC closes further ones at once."""
+
 FIRST_LOOK_S = 10.0
 """Longest time that a starting server waits for its first release, and then for the collections of remembered users,
 before it answers calls, with an error if need be."""
@@ -234,6 +239,9 @@ def _channel_options(settings: Settings) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+        ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),  # otherwise gRPC refuses some calls at random from 8 KB on
         # otherwise calls beyond that, which came before the client knew the limit, end with a bare UNAVAILABLE
         ("grpc.http.overload_protection", 0),
         # otherwise gRPC ends calls with a bare CANCELLED from 1,000 on, before the door sees them

@@ -42,6 +42,8 @@ DOMAIN = "recall.v1"
 """The value of google.rpc.ErrorInfo.domain."""
 REASON_KEY = "error-reason"
 """Trailing metadata key that repeats ErrorInfo.reason for callers without google.rpc types."""
+MAX_MESSAGE_BYTES = 1_200
+"""Maximum size of the message of a status. It is sent three times, encoded, and clients accept 8 KB of metadata."""
 CLOSING_S = 0.1
 """Seconds in which a stopping server says so before it hangs up; the shipped client's third attempt comes later."""
 
@@ -184,10 +186,10 @@ def code_of(error: Failure) -> str:
 
 def to_status(error: Failure) -> status_pb2.Status:
     """google.rpc.Status with ErrorInfo, and BadRequest or RetryInfo where they fit."""
-    code = code_pb2.Code.Value(code_of(error))
+    code, message = code_pb2.Code.Value(code_of(error)), _shortened(str(error))
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, InvalidRequestError):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, OverloadedError):
         delay = duration_pb2.Duration()
@@ -197,4 +199,12 @@ def to_status(error: Failure) -> status_pb2.Status:
     for detail in details:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
-    return status_pb2.Status(code=code, message=str(error), details=packed)
+    return status_pb2.Status(code=code, message=message, details=packed)
+
+
+def _shortened(message: str) -> str:
+    """A message may quote what the caller sent."""
+    encoded = message.encode()
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return message
+    return encoded[:MAX_MESSAGE_BYTES].decode(errors="ignore") + "..."

@@ -13,8 +13,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from mind.artifact import load_artifact
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
+from server import app
 from server.app import RecallServer
-from server.edge import health, receiving, reflection, streams
+from server.edge import door, health, receiving, reflection, streams
 from server.edge.calls import Calls
 from server.edge.door import Door
 from server.errors import InvalidRequestError
@@ -219,9 +220,37 @@ async def test_a_refused_request_is_not_kept_while_the_caller_is_told() -> None:
             assert code is grpc.StatusCode.INVALID_ARGUMENT
             assert [reference() for reference in kept] == [None]
 
-    door = Door(1, 1_000, Calls(SILENT, access_log=True))
-    guarded: Any = door._guard(refuse, method, counted=True, tokens=None)
+    own_door = Door(1, 1_000, Calls(SILENT, access_log=True))
+    guarded: Any = own_door._guard(refuse, method, counted=True, tokens=None)
     await guarded(None, Context())
+
+
+async def test_connections_have_a_limit(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "MAX_CONNECTIONS", 2)
+    stranger = await start()
+    await stranger.recall.Recall(REQUEST)
+    async with stranger.connect() as second, stranger.connect() as third:
+        await health_pb2_grpc.HealthStub(second).Check(health_pb2.HealthCheckRequest())
+        refused: Any = health_pb2_grpc.HealthStub(third)
+        assert await code_of(refused.Check(health_pb2.HealthCheckRequest())) is grpc.StatusCode.UNAVAILABLE
+        await stranger.recall.Recall(REQUEST)
+
+
+async def test_metadata_have_a_limit(stranger: Stranger) -> None:
+    def ask(size: int) -> Any:
+        return stranger.recall.Recall(REQUEST, metadata=(("x-padding", "x" * size),))
+
+    assert len((await ask(app.MAX_METADATA_BYTES - 1_000)).results) == 1
+    assert await code_of(ask(app.MAX_METADATA_BYTES)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_message_quotes_the_beginning_of_what_was_sent(stranger: Stranger) -> None:
+    """A longer one would not fit into the metadata that clients accept."""
+    for filter_ in ("a" * 2_000, "\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 2_000):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await stranger.recall.Recall(recall_pb2.RecallRequest(users=REQUEST.users, top_k=5, filter=filter_))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert len((caught.value.details() or "").encode()) <= door.MAX_MESSAGE_BYTES + 3
 
 
 async def test_a_call_without_a_request_is_told_so(stranger: Stranger) -> None:
