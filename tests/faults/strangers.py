@@ -247,7 +247,7 @@ async def drill(uri: str, directory: Path, seconds: float, calls: int, connectio
     tokens = directory / "tokens"
     tokens.write_text(TOKEN)
     found = [await _attack_server(uri, directory, name, attack, seconds) for name, attack in on_server(calls).items()]
-    async with serving(uri, directory / "artifacts", "--token-file", str(tokens)) as [server]:
+    async with serving(uri, directory / "artifacts", "--token-file", str(tokens), token=TOKEN) as [server]:
         for name, attack in on_gateway(connections).items():
             found.append(await _attack_gateway(server.address, tokens, name, attack, seconds))
     return _judged(found)
@@ -256,7 +256,7 @@ async def drill(uri: str, directory: Path, seconds: float, calls: int, connectio
 async def _attack_server(uri: str, directory: Path, name: str, attack: Attacker, seconds: float) -> Attack:
     options = ["--token-file", str(directory / "tokens")]
     async with (
-        serving(uri, directory / "artifacts", *options) as [server],
+        serving(uri, directory / "artifacts", *options, token=TOKEN) as [server],
         AsyncRecallClient(server.address, token=TOKEN, timeout_s=30) as client,
     ):
 
