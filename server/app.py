@@ -26,7 +26,7 @@ from server.edge.admin import AdminService
 from server.edge.calls import Calls
 from server.edge.door import Door
 from server.edge.health import HEALTH, LIVENESS, HealthServicer
-from server.edge.receiving import MAX_ARRIVING_OF_STRANGERS, Receiver
+from server.edge.receiving import MAX_ARRIVING_OF_STRANGERS, MAX_REQUEST_BYTES_OF_STRANGERS, Receiver
 from server.edge.reflection import REFLECTION, ReflectionServicer
 from server.edge.service import RecallService
 from server.edge.streams import Streams
@@ -104,7 +104,7 @@ class RecallServer:
         self._encoder_lost = False
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._streams = Streams()
-        self._receiver = Receiver(MAX_ARRIVING_OF_STRANGERS, settings.max_request_bytes)
+        self._receiver = Receiver(MAX_ARRIVING_OF_STRANGERS, MAX_REQUEST_BYTES_OF_STRANGERS)
         self._health = HealthServicer(self._streams, self._receiver)
         models = Models(settings.artifacts, settings.artifact_cache)
         self.releases = Releases(store, models, _encoder_maker(settings), settings.keep_previous, self._on_check)

@@ -10,7 +10,8 @@ from clients.gateway import body, connections, pages
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
-from server.edge import door, health, receiving, reflection, streams
+from server.edge import door, health, receiving, streams
+from server.serving.filter import grammar
 from server.settings import Settings
 from server.watching import endpoint
 
@@ -76,7 +77,8 @@ def _calls() -> list[Bound]:
 
 def _fields() -> list[Bound]:
     users, history = f"1 to {SERVER.max_users}", f"{SERVER.max_history:,} ids"
-    filter_ = f"{SERVER.max_filter_chars:,} characters, {SERVER.max_filter_depth} levels"
+    size = f"{SERVER.max_filter_chars:,} characters, {SERVER.max_filter_depth} levels"
+    filter_ = f"{size}, {grammar.MAX_CONDITIONS} conditions, {grammar.MAX_VALUES:,} values"
     filter_options = "--max-filter-chars, --max-filter-depth"
     batches = ("RecallRequest.users", "FindSimilarUsersRequest.users", "UpsertUsersRequest.users")
     return [
@@ -103,7 +105,11 @@ def _fields() -> list[Bound]:
         Bound("users times `FindSimilarUsersRequest.top_k`", f"{SERVER.max_similar:,}", INVALID, "--max-similar"),
         Bound("`DropItemsRequest.collection`", "the name of a collection of items", INVALID),
         Bound("`HealthCheckRequest.service`", f"{health.MAX_NAME} characters", INVALID),
-        Bound("`ServerReflectionRequest`", f"{reflection.MAX_REQUEST_BYTES:,} bytes", INVALID),
+        Bound(
+            "`HealthCheckRequest`, `ServerReflectionRequest`",
+            f"{receiving.MAX_REQUEST_BYTES_OF_STRANGERS:,} bytes",
+            INVALID,
+        ),
     ]
 
 

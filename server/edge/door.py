@@ -128,7 +128,6 @@ class Door:
                 raise
             except Exception as cause:
                 failure, also = _failed(call, ServerError("internal error"), cause)
-            # Outside of `except`, whose traceback would keep the request in memory while the caller is told.
             return await abort(context, failure, also)
 
         return guarded
@@ -161,10 +160,14 @@ class Door:
 
 
 def _failed(call: Call, failure: Failure, cause: Exception | None = None) -> tuple[Failure, Metadata]:
-    """End a call with a failure. Gives it without its history, which would keep the request in memory."""
     also = call.failed(failure, code_of(failure), cause)
+    return without_history(failure), also
+
+
+def without_history(failure: Failure) -> Failure:
+    """A failure without its traceback and causes, whose frames would keep the request while the caller is told."""
     failure.__context__ = failure.__cause__ = None
-    return failure.with_traceback(None), also
+    return failure.with_traceback(None)
 
 
 async def abort(context: Context, error: Failure, also: tuple[tuple[str, str], ...]) -> NoReturn:

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from server.edge.door import abort
+from server.edge.door import abort, without_history
 from server.edge.receiving import Receiver, only_request
 from server.edge.streams import Streams
 from server.edge.wire import decoder
@@ -42,7 +42,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         try:
             service = await self._service(context)
         except ServerError as error:
-            await abort(context, error, ())
+            await abort(context, without_history(error), ())
         if service not in self._status:
             await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {service!r}")
         return health_pb2.HealthCheckResponse(status=self._status[service]).SerializeToString()
@@ -53,7 +53,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             with self._streams.one(context.peer()):
                 await self._watch(await self._service(context), context)
         except ServerError as error:
-            await abort(context, error, ())
+            await abort(context, without_history(error), ())
 
     def set(self, service: str, status: int) -> None:
         """Set the status of a service (`health_pb2.HealthCheckResponse.ServingStatus`) and tell its watchers."""

@@ -16,6 +16,8 @@ from server.errors import DeadlineExceededError, InvalidRequestError, Overloaded
 
 MAX_ARRIVING_OF_STRANGERS = 64
 """Maximum number of requests that are on their way to health and reflection, which need no token."""
+MAX_REQUEST_BYTES_OF_STRANGERS = 1_024
+"""Maximum size of a request to health and reflection in bytes. An answer of reflection repeats the request."""
 RECEIVE_TIMEOUT_S = 10.0
 """Seconds within which a request must be there once its call was admitted."""
 GRACE_S = 1.0
@@ -32,8 +34,9 @@ class Receiver:
     """Receives the requests of some services."""
 
     def __init__(self, max_arriving: int, max_request_bytes: int) -> None:
-        """`max_arriving`: of requests on their way at once; `max_request_bytes`: the limit that gRPC holds to."""
+        """`max_arriving`: of requests on their way at once; `max_request_bytes`: the maximum size of one."""
         self._max_arriving = max_arriving
+        self._max_request_bytes = max_request_bytes
         self._max_bytes = REQUESTS_IN_MEMORY * max_request_bytes
         self._arriving: dict[asyncio.Timeout, float] = {}
         """Requests on their way, the oldest first, and since when."""
@@ -45,6 +48,7 @@ class Receiver:
         Raises:
             OverloadedError: too many are on their way, this one or others.
             DeadlineExceededError: it was not there in time.
+            InvalidRequestError: it is too large. gRPC admits what is small enough for the other services.
         """
         now = asyncio.get_running_loop().time()
         if len(self._arriving) >= self._max_arriving:
@@ -60,7 +64,12 @@ class Receiver:
             raise DeadlineExceededError(f"the request was not there after {RECEIVE_TIMEOUT_S:g} s") from None
         finally:
             self._arriving.pop(timeout, None)
-        return None if request is grpc.aio.EOF else request
+        if request is grpc.aio.EOF:
+            return None
+        if len(request) > self._max_request_bytes:
+            why = f"has {len(request)} bytes, the limit is {self._max_request_bytes}"
+            raise InvalidRequestError("request", why, "REQUEST_TOO_LONG")
+        return bytes(request)
 
     @contextmanager
     def in_memory(self, size: int) -> Iterator[None]:

@@ -6,15 +6,13 @@ from typing import Any
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from server.edge.door import abort
+from server.edge.door import abort, without_history
 from server.edge.receiving import Receiver, only_request
 from server.edge.streams import Streams
 from server.edge.wire import decoder
-from server.errors import DeadlineExceededError, InvalidRequestError, ServerError
+from server.errors import DeadlineExceededError, ServerError
 
 REFLECTION: Any = reflection_pb2.DESCRIPTOR.services_by_name["ServerReflection"]
-MAX_REQUEST_BYTES = 1024
-"""Maximum size of a request in bytes. An answer repeats the request."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -39,14 +37,11 @@ class ReflectionServicer(reflection.aio.ReflectionServicer):
                 async for answer in answers:
                     yield answer.SerializeToString()
         except ServerError as error:
-            await abort(context, error, ())
+            await abort(context, without_history(error), ())
 
     async def _requests(self, context: Context) -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
         received: bytes | None = only_request(await self._receiver.receive(context), "ServerReflectionRequest")
         while received is not None:
-            if len(received) > MAX_REQUEST_BYTES:
-                why = f"has {len(received)} bytes, the limit is {MAX_REQUEST_BYTES}"
-                raise InvalidRequestError("request", why, "REQUEST_TOO_LONG")
             yield self._decode(received)
             try:
                 received = await self._receiver.receive(context)

@@ -15,7 +15,7 @@ from mind.artifact import load_artifact
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server import app
 from server.app import RecallServer
-from server.edge import door, health, receiving, reflection, streams
+from server.edge import door, health, receiving, streams
 from server.edge.calls import Calls
 from server.edge.door import Door
 from server.errors import InvalidRequestError
@@ -267,6 +267,6 @@ async def test_reflection_is_asked_by_short_requests_and_ends_when_nothing_is_as
     await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
     assert len((await stream.read()).list_services_response.service) == 3
     assert await stream.code() is grpc.StatusCode.OK
-    long = reflection_pb2.ServerReflectionRequest(file_by_filename="x" * reflection.MAX_REQUEST_BYTES)
+    long = reflection_pb2.ServerReflectionRequest(file_by_filename="x" * receiving.MAX_REQUEST_BYTES_OF_STRANGERS)
     asked = stranger.reflection.ServerReflectionInfo(iter([long]))
     assert await code_of(asked.read()) is grpc.StatusCode.INVALID_ARGUMENT
