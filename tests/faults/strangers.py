@@ -7,7 +7,6 @@ and during each attack; the attackers have no token but where it is said.
 """
 
 import asyncio
-import json
 import os
 import socket
 import subprocess
@@ -15,38 +14,32 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import grpc
 import httpx
 import numpy as np
 import psutil
 import typer
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.table import Table
 
 from clients import AsyncRecallClient, RecallError
 from mind.artifact import load_artifact
-from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.artifacts import make_artifact
+from tests.faults.attacks import TOKEN, Attacker, on_gateway, on_server
 from tests.faults.ground import Findings, console, own_milvus, release, say, serving
 
-TOKEN = "a-token-of-the-neighbour"
 ITEMS = 2_000
-LARGE = 3_900_000
-"""Bytes of a name or a request, a little less than gRPC admits."""
 MAX_GROWTH_MB = 400
 """By which no attack may enlarge the server or the gateway: 64 requests of 4 MB, and what Python keeps."""
 SAMPLE_S = 0.02
-_OWN = [("grpc.use_local_subchannel_pool", 1)]
 
 
 @dataclass
@@ -126,87 +119,11 @@ def _begin() -> None:
     """The imports of the process are no part of the attack."""
 
 
-def _attack(attack: "Attacker", target: str) -> Counter[str]:
+def _attack(attack: Attacker, target: str) -> Counter[str]:
     async def run() -> Counter[str]:
         return await attack(target)
 
     return asyncio.run(run())
-
-
-async def _code(call: Any) -> str:
-    try:
-        return str((await call.code()).name)
-    except asyncio.CancelledError:
-        return "still open"
-
-
-async def watch_long_names(address: str) -> Counter[str]:
-    """100 Health.Watch with names of 3.9 MB on one connection (row 5 of the table)."""
-    async with grpc.aio.insecure_channel(address, _OWN) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        calls = [stub.Watch(health_pb2.HealthCheckRequest(service="x" * LARGE)) for _ in range(100)]
-        codes = [asyncio.create_task(_code(call)) for call in calls]
-        await asyncio.wait(codes, timeout=10)
-        return Counter(code.result() if code.done() else "still open" for code in codes)
-
-
-async def many_calls(address: str, number: int) -> Counter[str]:
-    """Calls on one connection at once, with a token (row 6)."""
-    request = recall_pb2.RecallRequest(users=[recall_pb2.User(hist_item=[1000, 1007])], top_k=10)
-    async with grpc.aio.insecure_channel(address, _OWN) as channel:
-        recall: Any = channel.unary_unary("/recall.v1.RecallService/Recall", recall_pb2.RecallRequest.SerializeToString)
-        bearer = (("authorization", f"Bearer {TOKEN}"),)
-        calls = [recall(request, metadata=bearer, timeout=60) for _ in range(number)]
-        return Counter(await asyncio.gather(*map(_code, calls)))
-
-
-async def many_large_requests(address: str, number: int) -> Counter[str]:
-    """Requests of 4 MB with two million users each, with a token: 110 MB each when decoded."""
-    body = b"\x0a\x00" * (LARGE // 2)
-    async with grpc.aio.insecure_channel(address, _OWN) as channel:
-        recall: Any = channel.unary_unary("/recall.v1.RecallService/Recall")
-        bearer = (("authorization", f"Bearer {TOKEN}"),)
-        calls = [recall(body, metadata=bearer, timeout=60) for _ in range(number)]
-        return Counter(await asyncio.gather(*map(_code, calls)))
-
-
-async def half_sent_requests(address: str, path: str, number: int) -> Counter[str]:
-    """Requests of 3.9 MB on one connection of which the last bytes never come."""
-    command = [sys.executable, "-m", "tests.faults.half_sent", address, path, str(number), str(LARGE)]
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=asyncio.subprocess.PIPE)
-    told, _ = await process.communicate()
-    return Counter(json.loads(told))
-
-
-async def half_sent_http(url: str, number: int) -> Counter[str]:
-    """Connections from one address that send half a request and wait (row 9)."""
-    return await asyncio.to_thread(_half_sent_http, url, number)
-
-
-def _half_sent_http(url: str, number: int) -> Counter[str]:
-    host, _, port = url.removeprefix("http://").rpartition(":")
-    got: Counter[str] = Counter()
-    with ExitStack() as stack:
-        held = []
-        for _ in range(number):
-            with suppress(OSError):
-                connection = socket.create_connection((host, int(port)), 20, source_address=("127.0.0.2", 0))
-                held.append(stack.enter_context(connection))
-                connection.sendall(b"POST /v1/recall HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Le")
-        for connection in held:
-            try:
-                got[connection.recv(100).decode().partition("\r\n")[0] or "closed"] += 1
-            except OSError:
-                got["closed"] += 1
-    return got
-
-
-async def wrong_ids(url: str, number: int) -> Counter[str]:
-    """Bodies of 1 MB with 190,000 wrong ids."""
-    body = json.dumps({"users": [{"hist_item": [True] * 190_000}]}, separators=(",", ":"))
-    async with httpx.AsyncClient(timeout=120) as client:
-        asked = [client.post(f"{url}/v1/recall", content=body) for _ in range(number)]
-        return Counter(str(answer.status_code) for answer in await asyncio.gather(*asked))
 
 
 @contextmanager
@@ -230,39 +147,21 @@ def gateway(server: str, tokens: Path) -> Iterator[tuple[str, psutil.Process]]:
         process.wait()
 
 
-Attacker = Callable[[str], Awaitable[Counter[str]]]
-"""Attacks an address or a URL."""
-
-
-def on_server(calls: int) -> dict[str, Attacker]:
-    """Attacks on a server."""
-    recall, check = "/recall.v1.RecallService/Recall", "/grpc.health.v1.Health/Check"
-    return {
-        "100 Health.Watch with names of 3.9 MB": watch_long_names,
-        "200 half-sent requests of 3.9 MB, no token": partial(half_sent_requests, path=recall, number=200),
-        "200 half-sent health checks of 3.9 MB": partial(half_sent_requests, path=check, number=200),
-        f"{calls:,} calls on one connection, with token": partial(many_calls, number=calls),
-        "40 requests with 2 million users, with token": partial(many_large_requests, number=40),
-    }
-
-
-def on_gateway(connections: int) -> dict[str, Attacker]:
-    """Attacks on a gateway."""
-    return {
-        f"gateway: {connections:,} half-sent requests": partial(half_sent_http, number=connections),
-        "gateway: 3 bodies of 190,000 wrong ids": partial(wrong_ids, number=3),
-    }
-
-
-async def drill(uri: str, directory: Path, seconds: float, calls: int, connections: int) -> tuple[Findings, Table]:
+async def drill(
+    uri: str,
+    directory: Path,
+    seconds: float,
+    server_attacks: Mapping[str, Attacker],
+    gateway_attacks: Mapping[str, Attacker],
+) -> tuple[Findings, Table]:
     """Run each attack once, against a server or a gateway of its own."""
     artifact = load_artifact(make_artifact(directory / "artifacts", items=ITEMS, dim=16))
     await asyncio.to_thread(release, uri, artifact)
     tokens = directory / "tokens"
     tokens.write_text(TOKEN)
-    found = [await _attack_server(uri, directory, name, attack, seconds) for name, attack in on_server(calls).items()]
+    found = [await _attack_server(uri, directory, name, attack, seconds) for name, attack in server_attacks.items()]
     async with serving(uri, directory / "artifacts", "--token-file", str(tokens), token=TOKEN) as [server]:
-        for name, attack in on_gateway(connections).items():
+        for name, attack in gateway_attacks.items():
             found.append(await _attack_gateway(server.address, tokens, name, attack, seconds))
     return _judged(found)
 
@@ -313,7 +212,7 @@ def main(
 ) -> None:
     """Attack a server and a gateway as strangers can, and measure what it costs the others."""
     with own_milvus() as (milvus, directory):
-        findings, table = asyncio.run(drill(milvus.uri, directory, seconds, calls, connections))
+        findings, table = asyncio.run(drill(milvus.uri, directory, seconds, on_server(calls), on_gateway(connections)))
     console.width = 200
     findings.close(table)
 
