@@ -7,7 +7,8 @@ WORKERS ?= 4
 PORT ?= 19530
 DATA ?= data/milvus
 
-.PHONY: help install demo milvus test drills check protos bench bench-serve recording released lock clean
+.PHONY: help install demo milvus test drills check protos bench bench-serve recording released lock audit third-party \
+	sbom bounds wheel clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +61,21 @@ bench-serve: install  ## Our server, the article's stack and bare Milvus side by
 lock: install  ## Resolve requirements.lock anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
 		--no-annotate --no-header --upgrade -q -o requirements.lock
+
+audit: install  ## Known vulnerabilities of the locked packages, as OSV tells them
+	@$(BIN)/python -m tests.supply audit
+
+third-party: install  ## Write THIRD_PARTY.md: the locked packages and their licences
+	@$(BIN)/python -m tests.supply third-party
+
+sbom: install  ## Write build/sbom.json: what the product installs (CycloneDX)
+	@$(BIN)/python -m tests.supply sbom
+
+bounds: install  ## Print what one caller can send, for SECURITY.md
+	@$(BIN)/python -m tests.bounds
+
+wheel: install  ## Build the wheel of the last commit into dist: same commit, same bytes
+	@$(BIN)/python -m tests.supply wheel
 
 clean:  ## Remove what the demo and the tests made
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

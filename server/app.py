@@ -12,8 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from mind.artifact import Artifact
 from mind.encoder import Encoder, NumpyEncoder
@@ -26,8 +25,9 @@ from protos.recall.v1 import admin_pb2, recall_pb2
 from server.edge.admin import AdminService
 from server.edge.calls import Calls
 from server.edge.door import Door
-from server.edge.health import LIVENESS, HealthServicer
-from server.edge.reflection import ReflectionServicer
+from server.edge.health import HEALTH, LIVENESS, HealthServicer
+from server.edge.receiving import MAX_ARRIVING_OF_STRANGERS, MAX_REQUEST_BYTES_OF_STRANGERS, Receiver
+from server.edge.reflection import REFLECTION, ReflectionServicer
 from server.edge.service import RecallService
 from server.edge.streams import Streams
 from server.edge.tls import server_credentials
@@ -60,6 +60,11 @@ MAX_CONCURRENT_STREAMS = 1_000
 """Maximum number of calls in progress on one connection. Clients keep more to themselves until some have ended."""
 MAX_PENDING_CALLS = 10_000
 """Maximum number of calls that gRPC has and that the door has not seen yet, of all connections."""
+
+MAX_METADATA_BYTES = 16 * 1024
+"""Maximum size of a call's metadata."""
+MAX_CONNECTIONS = 20_000
+"""Maximum number of connections. gRPC closes further ones at once."""
 
 FIRST_LOOK_S = 10.0
 """Longest time that a starting server waits for its first release, and then for the collections of remembered users,
@@ -99,7 +104,8 @@ class RecallServer:
         self._encoder_lost = False
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._streams = Streams()
-        self._health = HealthServicer(self._streams)
+        self._receiver = Receiver(MAX_ARRIVING_OF_STRANGERS, MAX_REQUEST_BYTES_OF_STRANGERS)
+        self._health = HealthServicer(self._streams, self._receiver)
         models = Models(settings.artifacts, settings.artifact_cache)
         self.releases = Releases(store, models, _encoder_maker(settings), settings.keep_previous, self._on_check)
         pipeline = CandidatePipeline(
@@ -114,7 +120,9 @@ class RecallServer:
             telemetry=telemetry,
             on_encoder_lost=self._lose_encoder,
         )
-        self._door = Door(settings.max_concurrent_requests, Calls(telemetry, settings.access_log))
+        self._door = Door(
+            settings.max_concurrent_requests, settings.max_request_bytes, Calls(telemetry, settings.access_log)
+        )
         if telemetry.metrics:
             telemetry.metrics.follow(lambda: self._door.in_progress, lambda: pipeline.queued_users)
         self._server = grpc.aio.server(options=_channel_options(settings))
@@ -131,12 +139,11 @@ class RecallServer:
             admin_tokens = self._tokens(settings.admin_token_file, "--admin-token-file", "ADMIN_TOKEN")
             admin = AdminService(self.releases, self._store)
             register(self._door.guard(admin, ADMIN, counted=False, tokens=admin_tokens), ADMIN, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        register(self._health, HEALTH, self._server)
         if settings.reflection:
-            names = [RECALL.full_name, health.SERVICE_NAME, reflection.SERVICE_NAME]
+            names = [RECALL.full_name, HEALTH.full_name, REFLECTION.full_name]
             names += [ADMIN.full_name] if settings.admin_token_file else []
-            reflecting = ReflectionServicer(names, self._streams)
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflecting, self._server)  # type: ignore[no-untyped-call]
+            register(ReflectionServicer(names, self._streams, self._receiver), REFLECTION, self._server)
 
     def _tokens(self, file: Path, option: str, reason: str) -> Tokens:
         return Tokens(file, option, reason, self._telemetry.on_read(option))
@@ -232,6 +239,9 @@ def _channel_options(settings: Settings) -> list[tuple[str, int]]:
     options = [
         ("grpc.max_receive_message_length", settings.max_request_bytes),
         ("grpc.max_concurrent_streams", MAX_CONCURRENT_STREAMS),
+        ("grpc.max_allowed_incoming_connections", MAX_CONNECTIONS),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),  # otherwise gRPC refuses some calls at random from 8 KB on
         # otherwise calls beyond that, which came before the client knew the limit, end with a bare UNAVAILABLE
         ("grpc.http.overload_protection", 0),
         # otherwise gRPC ends calls with a bare CANCELLED from 1,000 on, before the door sees them

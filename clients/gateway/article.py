@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from clients.gateway.backend import BackendOf
-from clients.gateway.ids import ItemId
+from clients.gateway.body import Body, FewUsers, ItemIds
 from clients.gateway.problems import OF_EVERY_CALL, ProblemError
 from clients.gateway.settings import Settings
 from clients.gateway.v1 import TopK
@@ -24,14 +24,12 @@ KILL_AFTER_S = 10
 """Seconds between asking the insert command to stop and killing it."""
 
 
-class ArticleBody(BaseModel):
+class ArticleBody(Body):
     """The request of the tutorial."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
     top_k: TopK = 50
     """Number of candidates per user."""
-    hist_item: list[list[ItemId]] = Field(min_length=1)
+    hist_item: Annotated[list[ItemIds], Field(fail_fast=True), Field(min_length=1), FewUsers]
     """One row for each user: the items that the user clicked, oldest first."""
 
 

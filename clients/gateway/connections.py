@@ -1,11 +1,13 @@
-"""Bounds the gateway's connections: how many there are, in all and from one address, and how long headers may take.
+"""Bounds the gateway's connections: how many there are, in all and from one address, and what one may cost.
 
-A client that sends half a request and waits would otherwise hold a connection for ever; a thousand of them hold all.
+A client that sends half a request and waits, or does not read an answer, would otherwise hold a connection for ever; a
+thousand of them hold all. One that sends headers without end would take all memory.
 """
 
 import asyncio
 import logging
 from collections import Counter
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
@@ -18,12 +20,23 @@ logger = logging.getLogger(__name__)
 
 SPARE_FILES = 64
 """Open files that are kept for everything but connections: the recall servers, the page's files, the log."""
+MAX_HEADER_BYTES = 64 * 1024
+"""Maximum size of the first line and the headers of a request in bytes."""
+MAX_PIPELINED = 16
+"""Maximum number of requests that a client may send before it has the answer to the first."""
 
 
 def config_of(app: Any, settings: Settings) -> uvicorn.Config:
     """The configuration of uvicorn. There is no access log, because it would contain what people search for."""
     most = _admit(settings.max_connections)
-    limits = Limits(most, settings.max_connections_per_address, settings.header_timeout_s)
+    limits = Limits(
+        most,
+        settings.max_connections_per_address,
+        settings.header_timeout_s,
+        settings.answer_timeout_s,
+        # Chunks have a size each, and trailers may follow the body.
+        MAX_HEADER_BYTES + 2 * settings.max_body_bytes,
+    )
     return uvicorn.Config(
         app,
         http=cast("type[asyncio.Protocol]", partial(BoundedProtocol, limits)),
@@ -49,20 +62,30 @@ def _admit(connections: int) -> int:
     return min(connections, room)
 
 
+@dataclass
 class Limits:
-    """The connections that are open, and how many may be."""
+    """The connections that are open, how many may be, and what one may cost."""
 
-    def __init__(self, most: int, most_of_one: int, header_timeout_s: float) -> None:
-        """The arguments are the options `max_connections`, `max_connections_per_address` and `header_timeout_s`."""
-        self._most, self._most_of_one = most, most_of_one
-        self.header_timeout_s = header_timeout_s
+    most: int
+    """Maximum number of connections."""
+    most_of_one: int
+    """Maximum number of connections from one address."""
+    header_timeout_s: float
+    """Seconds within which the headers of a request must come."""
+    answer_timeout_s: float
+    """Seconds within which an answer must be read."""
+    max_request_bytes: int
+    """Maximum size of a request as it is sent."""
+
+    def __post_init__(self) -> None:
+        """Count from zero."""
         self._open: Counter[str] = Counter()
 
     def enter(self, address: str) -> str:
         """Count a connection from an address; or give the status of its refusal, and do not."""
-        if self._open[address] >= self._most_of_one:
+        if self._open[address] >= self.most_of_one:
             return "429 Too Many Requests"
-        if self._open.total() >= self._most:
+        if self._open.total() >= self.most:
             return "503 Service Unavailable"
         self._open[address] += 1
         return ""
@@ -84,11 +107,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._address = ""
         self._counted = False
         self._waiting: asyncio.TimerHandle | None = None
+        self._unread: asyncio.TimerHandle | None = None
         self._begun = False
+        """Whether headers are being received."""
+        self._whole = True
+        """Whether no request is being received."""
+        self._received = 0
+        """Bytes of the request that is being received."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or answer that there are too many and close it."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(0)  # tells at once that the client does not read
         self._address = self.client[0] if self.client else ""
         status = self._limits.enter(self._address)
         if status:
@@ -102,23 +132,53 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._counted:
             self._limits.leave(self._address)
         self._stop_waiting()
+        self._all_is_read()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Read what the client sends, unless the connection is being closed."""
-        if not self.transport.is_closing():
-            super().data_received(data)
+        if self.transport.is_closing():
+            return
+        self._received += len(data)
+        super().data_received(data)
+        if self._begun and self._received > MAX_HEADER_BYTES:
+            self._end("431 Request Header Fields Too Large")
+        elif not self._whole and self._received > self._limits.max_request_bytes:
+            self._end("413 Content Too Large")
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._all_is_read()
+        self._unread = self.loop.call_later(self._limits.answer_timeout_s, self.transport.abort)
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client has read all that was sent."""
+        self._all_is_read()
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         """The first line of a request came."""
-        self._begun = True
+        self._begun, self._whole, self._received = True, False, 0
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header came, or a trailer after the body, which nobody needs."""
+        if self._begun:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The headers came in time."""
         self._begun = False
         self._stop_waiting()
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError(f"{len(self.pipeline)} requests wait, the limit is {MAX_PIPELINED}")  # it is answered 400
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """All of a request came."""
+        self._whole = True
+        super().on_message_complete()
 
     def on_response_complete(self) -> None:
         """The client may send another request."""
@@ -133,6 +193,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def _stop_waiting(self) -> None:
         if self._waiting:
             self._waiting.cancel()
+
+    def _all_is_read(self) -> None:
+        if self._unread:
+            self._unread.cancel()
 
     def _give_up(self) -> None:
         if self._begun:

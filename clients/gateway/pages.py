@@ -10,8 +10,8 @@ from pydantic import BaseModel
 
 from clients.errors import RecallError
 from clients.gateway.backend import BackendOf
+from clients.gateway.body import ItemIds
 from clients.gateway.catalogue import CatalogueOf
-from clients.gateway.ids import ItemId
 from clients.gateway.problems import ProblemError
 
 HERE = Path(__file__).parent
@@ -23,6 +23,8 @@ _DOCS_CONTENT = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _EXAMPLE_ITEMS = 5
+MAX_SEARCH = 200
+"""Maximum length in characters of a text that titles are searched for."""
 
 router = APIRouter(include_in_schema=False)
 
@@ -83,7 +85,9 @@ async def setup(backend: BackendOf, catalogue: CatalogueOf) -> Response:
 
 @router.get("/explorer/items")
 async def items(
-    catalogue: CatalogueOf, search: str, limit: Annotated[int, Query(ge=1, le=50)] = 10
+    catalogue: CatalogueOf,
+    search: Annotated[str, Query(max_length=MAX_SEARCH)],
+    limit: Annotated[int, Query(ge=1, le=50)] = 10,
 ) -> list[dict[str, str]]:
     """Find items whose title contains a text."""
     return [{"item_id": str(item_id), "title": title} for item_id, title in catalogue.search(search, limit)]
@@ -92,7 +96,7 @@ async def items(
 class TitlesBody(BaseModel):
     """Items whose titles the page asks for. They may be somebody's history, which no address may contain."""
 
-    item_ids: list[ItemId]
+    item_ids: ItemIds
 
 
 @router.post("/explorer/titles")

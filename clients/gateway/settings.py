@@ -62,6 +62,8 @@ class Settings(Connection):
     """Seconds within which the headers of a request must come."""
     body_timeout_s: float = Field(default=30, gt=0)
     """Seconds within which the body of a request must come."""
+    answer_timeout_s: float = Field(default=30, gt=0)
+    """Seconds within which a client must read an answer."""
     titles: FilePath | None = None
     """CSV or Parquet file with the columns item_id and title. The explorer shows the titles and searches them."""
     users: FilePath | None = None

@@ -7,8 +7,9 @@ from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema
 
 from clients.gateway.backend import BackendOf, ServerName, to_json
+from clients.gateway.body import Body, FewUsers, ItemIds
 from clients.gateway.catalogue import CatalogueOf
-from clients.gateway.ids import INT64_STRING, ItemId, whole
+from clients.gateway.ids import INT64_STRING, whole
 from clients.gateway.problems import OF_EVERY_CALL, ProblemError, responses
 from protos.recall.v1 import recall_pb2
 
@@ -33,16 +34,12 @@ def _text(value: str) -> str:
 router = APIRouter(prefix="/v1", tags=["recall"], responses=OF_EVERY_CALL | responses(404))
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class User(_Body):
+class User(Body):
     """One user. Item ids may be numbers or strings of digits."""
 
-    hist_item: list[ItemId] = []
+    hist_item: ItemIds = Field(default=[])
     """The items that the user clicked, oldest first."""
-    exclude_item_ids: list[ItemId] = []
+    exclude_item_ids: ItemIds = Field(default=[])
     """Items that must not be among the candidates."""
     user_id: Annotated[str, AfterValidator(_text)] = ""
     """The id of a user whom the server remembers, instead of hist_item."""
@@ -52,7 +49,7 @@ class User(_Body):
         return recall_pb2.User(hist_item=self.hist_item, exclude_item_ids=self.exclude_item_ids, user_id=self.user_id)
 
 
-class _Question(_Body):
+class _Question(Body):
     top_k: TopK = 50
     """Number of candidates per user. The limit of the server may be lower than 10,000."""
     filter: Annotated[str, AfterValidator(_text)] = ""
@@ -70,7 +67,7 @@ class _Question(_Body):
 class RecallBody(_Question):
     """A batch of users."""
 
-    users: list[User] = Field(min_length=1)
+    users: Annotated[list[User], Field(fail_fast=True), Field(min_length=1), FewUsers]
     """The users. The answer has the same order."""
 
 

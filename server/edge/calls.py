@@ -61,19 +61,28 @@ class Calls:
 class Call:
     """One call; ends with `done`, `failed` or `cancelled`."""
 
-    __slots__ = ("_calls", "_context", "_name", "_span", "_started", "request")
+    __slots__ = ("_calls", "_context", "_filtered", "_name", "_sizes", "_span", "_started")
 
     def __init__(self, calls: Calls, method: str, context: Context) -> None:
         """See `Calls.begin`."""
         self._started = time.perf_counter()
         self._calls, self._context = calls, context
-        self.request: Any = None
-        """The request; None until it is decoded."""
+        self._sizes: dict[str, int] = {}
+        self._filtered = False
         self._name = method.rpartition(".")[2]
         self._span = None
         if calls.tracing:
             self._span = calls.tracing.start_call(method, _metadata(context))
             CALL_SPAN.set(self._span)  # a task of its own answers each call
+
+    def received(self, request: Any) -> None:
+        """The request is there. The time in which it came is the network's, and does not count."""
+        self._started = time.perf_counter()
+        if hasattr(request, "users"):
+            self._sizes["users"] = len(request.users)
+        if hasattr(request, "top_k"):
+            self._sizes["top_k"] = request.top_k
+        self._filtered = bool(getattr(request, "filter", ""))
 
     def done(self, answer: Any) -> None:
         """End a call that is answered with `answer`."""
@@ -113,7 +122,7 @@ class Call:
         if self._calls.metrics:
             self._calls.metrics.count_request(self._name, status, reason, time.perf_counter() - self._started)
         if self._span and self._calls.tracing:
-            self._calls.tracing.end_call(self._span, status, self._sizes())
+            self._calls.tracing.end_call(self._span, status, self._sizes)
 
     def _log(
         self, status: str, reason: str, says: str, fields: dict[str, Any], cause: Exception | None = None
@@ -124,20 +133,11 @@ class Call:
         if not _SANE_ID.fullmatch(request_id):
             request_id = secrets.token_hex(8)
         total_ms = round((time.perf_counter() - self._started) * 1000, 3)
-        fields |= {"method": self._name, "status": status, "reason": reason, **self._sizes(), "total_ms": total_ms}
+        fields |= {"method": self._name, "status": status, "reason": reason, **self._sizes, "total_ms": total_ms}
         fields |= {"peer": self._context.peer(), "request_id": request_id, "trace_id": self._trace_id(sent)}
         named = {name: fields[name] for name in FIELDS if fields.get(name) not in (None, "")}
         logger.log(_LEVELS.get(status, logging.WARNING), "%s", says, extra=named, exc_info=cause)
         return ((REQUEST_ID, request_id),)
-
-    @property
-    def _filtered(self) -> bool:
-        return bool(getattr(self.request, "filter", ""))
-
-    def _sizes(self) -> dict[str, int]:
-        request = self.request
-        sizes = {"users": len(request.users)} if hasattr(request, "users") else {}
-        return sizes | ({"top_k": request.top_k} if hasattr(request, "top_k") else {})
 
     def _trace_id(self, sent: dict[str, str]) -> str:
         if self._span:

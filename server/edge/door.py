@@ -15,7 +15,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from mind.milvus.errors import FilterError
-from server.edge.calls import Calls
+from server.edge.calls import Call, Calls, Metadata
+from server.edge.receiving import RETRY_AFTER_MS, Receiver, only_request
 from server.edge.tokens import Tokens
 from server.edge.wire import decoder
 from server.errors import (
@@ -41,8 +42,8 @@ DOMAIN = "recall.v1"
 """The value of google.rpc.ErrorInfo.domain."""
 REASON_KEY = "error-reason"
 """Trailing metadata key that repeats ErrorInfo.reason for callers without google.rpc types."""
-RETRY_AFTER_MS = 50
-"""Milliseconds after which a caller that was turned away should come back."""
+MAX_MESSAGE_BYTES = 1_200
+"""Maximum size of the message of a status. It is sent three times, encoded, and clients accept 8 KB of metadata."""
 CLOSING_S = 0.1
 """Seconds in which a stopping server says so before it hangs up; the shipped client's third attempt comes later."""
 
@@ -69,9 +70,10 @@ Service = TypeVar("Service")
 class Door:
     """Guards every method of our own services."""
 
-    def __init__(self, max_concurrent_requests: int, calls: Calls) -> None:
-        """`max_concurrent_requests`: most counted calls in progress at once; `calls`: follows every call."""
+    def __init__(self, max_concurrent_requests: int, max_request_bytes: int, calls: Calls) -> None:
+        """Take the options of these names. `calls` follows every call."""
         self._limit = max_concurrent_requests
+        self._receiver = Receiver(max_concurrent_requests, max_request_bytes)
         self._calls = calls
         self._in_progress = 0
         self._closing = False
@@ -84,7 +86,7 @@ class Door:
     def guard(
         self, service: Service, methods: ServiceDescriptor, counted: bool, tokens: Tokens | None = None
     ) -> Service:
-        """The same servicer with guarded methods that take and give bytes (`server.edge.wire.register`).
+        """The same servicer with guarded methods that give bytes (`server.edge.wire.register`).
 
         Not an interceptor, which gRPC would ask anew at every call.
 
@@ -106,39 +108,66 @@ class Door:
     def _end(self, context: Any) -> None:
         self._in_progress -= 1
 
-    def _guard(self, handle: Handler, method: MethodDescriptor, counted: bool, tokens: Tokens | None) -> Handler:
-        decode = decoder(method)
+    def _check_room(self, counted: bool) -> None:
+        if counted and self._in_progress >= self._limit:
+            raise OverloadedError(f"{self._limit} requests are in progress, the limit", RETRY_AFTER_MS)
 
-        async def guarded(request: bytes, context: Context) -> bytes:
+    def _guard(self, handle: Handler, method: MethodDescriptor, counted: bool, tokens: Tokens | None) -> Handler:
+        answer = self._answering(handle, method, counted, tokens)
+
+        async def guarded(_: object, context: Context) -> bytes:
             call = self._calls.begin(method.full_name, context)
             try:
-                if tokens:
-                    tokens.check(context.invocation_metadata() or ())
-                if self._closing:
-                    raise StoppingError("the server is stopping; another one will answer")
-                if counted and self._in_progress >= self._limit:
-                    raise OverloadedError(f"{self._limit} requests are in progress, the limit", RETRY_AFTER_MS)
-                if counted:
-                    self._in_progress += 1
-                    context.add_done_callback(self._end)  # type: ignore[arg-type] # when the caller has the answer
-                call.request = decode(request)
-                answer = await handle(call.request, context)
-                call.done(answer)
-                # As bytes, or an answer that waits for a slow caller would be in memory twice, as message and as bytes.
-                return bytes(answer.SerializeToString())
-            except FilterError as error:
-                refused = InvalidRequestError("filter", str(error), error.reason)
-                await abort(context, refused, call.failed(refused, code_of(refused)))
+                return await answer(call, context)
             except FAILURES as error:
-                await abort(context, error, call.failed(error, code_of(error)))
+                failure, also = _failed(call, error)
+            except FilterError as error:
+                failure, also = _failed(call, InvalidRequestError("filter", str(error), error.reason))
             except (grpc.aio.AbortError, asyncio.CancelledError):
                 call.cancelled()
                 raise
             except Exception as cause:
-                defect = ServerError("internal error")
-                await abort(context, defect, call.failed(defect, code_of(defect), cause))
+                failure, also = _failed(call, ServerError("internal error"), cause)
+            return await abort(context, failure, also)
 
         return guarded
+
+    def _answering(
+        self, handle: Handler, method: MethodDescriptor, counted: bool, tokens: Tokens | None
+    ) -> Callable[[Call, Context], Awaitable[bytes]]:
+        decode = decoder(method)
+
+        async def answering(call: Call, context: Context) -> bytes:
+            if tokens:
+                tokens.check(context.invocation_metadata() or ())
+            if self._closing:
+                raise StoppingError("the server is stopping; another one will answer")
+            self._check_room(counted)
+            received = only_request(await self._receiver.receive(context), method.input_type.full_name)
+            self._check_room(counted)  # others came meanwhile
+            if counted:
+                self._in_progress += 1
+                context.add_done_callback(self._end)  # type: ignore[arg-type]
+            with self._receiver.in_memory(len(received)):
+                request = decode(received)
+                call.received(request)
+                answer = await handle(request, context)
+            call.done(answer)
+            # As bytes, or an answer that waits for a slow caller would be in memory twice, as message and as bytes.
+            return bytes(answer.SerializeToString())
+
+        return answering
+
+
+def _failed(call: Call, failure: Failure, cause: Exception | None = None) -> tuple[Failure, Metadata]:
+    also = call.failed(failure, code_of(failure), cause)
+    return without_history(failure), also
+
+
+def without_history(failure: Failure) -> Failure:
+    """A failure without its traceback and causes, whose frames would keep the request while the caller is told."""
+    failure.__context__ = failure.__cause__ = None
+    return failure.with_traceback(None)
 
 
 async def abort(context: Context, error: Failure, also: tuple[tuple[str, str], ...]) -> NoReturn:
@@ -160,10 +189,10 @@ def code_of(error: Failure) -> str:
 
 def to_status(error: Failure) -> status_pb2.Status:
     """google.rpc.Status with ErrorInfo, and BadRequest or RetryInfo where they fit."""
-    code = code_pb2.Code.Value(code_of(error))
+    code, message = code_pb2.Code.Value(code_of(error)), _shortened(str(error))
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, InvalidRequestError):
-        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=str(error))
+        violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
     if isinstance(error, OverloadedError):
         delay = duration_pb2.Duration()
@@ -173,4 +202,12 @@ def to_status(error: Failure) -> status_pb2.Status:
     for detail in details:
         packed.append(any_pb2.Any())
         packed[-1].Pack(detail)
-    return status_pb2.Status(code=code, message=str(error), details=packed)
+    return status_pb2.Status(code=code, message=message, details=packed)
+
+
+def _shortened(message: str) -> str:
+    """A message may quote what the caller sent."""
+    encoded = message.encode()
+    if len(encoded) <= MAX_MESSAGE_BYTES:
+        return message
+    return encoded[:MAX_MESSAGE_BYTES].decode(errors="ignore") + "..."

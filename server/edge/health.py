@@ -10,10 +10,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from server.edge.door import abort
+from server.edge.door import abort, without_history
+from server.edge.receiving import Receiver, only_request
 from server.edge.streams import Streams
-from server.errors import InvalidRequestError, OverloadedError
+from server.edge.wire import decoder
+from server.errors import InvalidRequestError, ServerError
 
+HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]
 LIVENESS = "liveness"
 """Health service that is SERVING while Milvus is away too, as restarting the process would not help then."""
 MAX_NAME = 256
@@ -23,32 +26,34 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
-    """Tells the status of services, and tells watchers when it changes."""
+    """Tells the status of services, and tells watchers when it changes. For `server.edge.wire.register`."""
 
-    def __init__(self, streams: Streams) -> None:
-        """Make a servicer that knows no service yet. `streams`: counts watchers."""
+    def __init__(self, streams: Streams, receiver: Receiver) -> None:
+        """Make a servicer that knows no service yet. `streams` counts watchers; `receiver` receives requests."""
         self._streams = streams
+        self._receiver = receiver
+        self._decode = decoder(HEALTH.methods_by_name["Check"])
         self._status: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._stopping = self._ending = False
 
-    async def Check(  # noqa: N802
-        self, request: health_pb2.HealthCheckRequest, context: Context
-    ) -> health_pb2.HealthCheckResponse:
+    async def Check(self, _: object, context: Context) -> bytes:  # noqa: N802
         """Tell the status of a service."""
-        await _check_name(request.service, context)
-        if request.service not in self._status:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {request.service!r}")
-        return health_pb2.HealthCheckResponse(status=self._status[request.service])
+        try:
+            service = await self._service(context)
+        except ServerError as error:
+            await abort(context, without_history(error), ())
+        if service not in self._status:
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"there is no service {service!r}")
+        return health_pb2.HealthCheckResponse(status=self._status[service]).SerializeToString()
 
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:  # noqa: N802
+    async def Watch(self, _: object, context: Context) -> None:  # noqa: N802
         """Tell a watcher every change until the server stops."""
-        await _check_name(request.service, context)
         try:
             with self._streams.one(context.peer()):
-                await self._watch(request.service, context)
-        except OverloadedError as error:
-            await abort(context, error, ())
+                await self._watch(await self._service(context), context)
+        except ServerError as error:
+            await abort(context, without_history(error), ())
 
     def set(self, service: str, status: int) -> None:
         """Set the status of a service (`health_pb2.HealthCheckResponse.ServingStatus`) and tell its watchers."""
@@ -77,14 +82,17 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             changed, ending = self._changed, self._ending
             status = self._status.get(service, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
             if status != told:
-                await context.write(health_pb2.HealthCheckResponse(status=status))
+                await context.write(health_pb2.HealthCheckResponse(status=status).SerializeToString())
                 told = status
             if ending:
                 return
             await changed.wait()
 
-
-async def _check_name(service: str, context: Context) -> None:
-    if len(service) > MAX_NAME:
-        why = f"has {len(service)} characters, the limit is {MAX_NAME}"
-        await abort(context, InvalidRequestError("service", why, "SERVICE_NAME_TOO_LONG"), ())
+    async def _service(self, context: Context) -> str:
+        """The name in the request of a call. Raises ServerError."""
+        request = self._decode(only_request(await self._receiver.receive(context), "HealthCheckRequest"))
+        name: str = request.service
+        if len(name) > MAX_NAME:
+            why = f"has {len(name)} characters, the limit is {MAX_NAME}"
+            raise InvalidRequestError("service", why, "SERVICE_NAME_TOO_LONG")
+        return name

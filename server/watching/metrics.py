@@ -6,7 +6,6 @@ call or batch touches are looked up once and kept, as a look-up by labels costs 
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from wsgiref.simple_server import WSGIServer
 
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
@@ -14,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from mind.errors import ConfigError
+from server.watching import endpoint
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 """Upper bounds of the buckets of durations, in seconds."""
@@ -151,7 +151,7 @@ class Metrics:
         self._refused.set(1)
         self._refusals.inc(new_reason)
 
-    def serve(self, listen: str) -> tuple[WSGIServer, int]:
+    def serve(self, listen: str) -> tuple[endpoint.Endpoint, int]:
         """Answer Prometheus at `host:port`, path /metrics, from a thread. Gives the server and its port.
 
         Raises:
@@ -159,7 +159,7 @@ class Metrics:
         """
         host, _, port = listen.rpartition(":")
         try:
-            server, _ = prometheus_client.start_http_server(int(port), host.strip("[]"), self.registry)
+            server = endpoint.serve(host.strip("[]"), int(port), self.registry)
         except OSError as error:
             raise ConfigError(f"--metrics-listen {listen}: the address cannot be used, or is taken") from error
         return server, server.server_port

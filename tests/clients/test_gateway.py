@@ -16,8 +16,12 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
+from pydantic import BaseModel, ValidationError
 
+from clients.gateway.article import ArticleBody
 from clients.gateway.options import load_settings
+from clients.gateway.pages import TitlesBody
+from clients.gateway.v1 import RecallBody
 from clients.options import OptionError
 from tests import ROOT
 from tests.canned_recall import CannedRecall, running
@@ -28,6 +32,7 @@ ARTICLE_RECALL = """{
   "top_k": 50,
   "hist_item": [[43,23,65,675,3456,8654,123454,54367,234561],[675,3456,8654,123454,76543,1234,9769,5670,65443,123098,34219,234098]]
 }"""  # noqa: E501 - as printed there
+MANY_FIELDS = {f"field{number}": 1 for number in range(101)}
 # What curl sends for -d ''.
 FORM = {"accept": "application/json", "content-type": "application/x-www-form-urlencoded"}
 
@@ -343,6 +348,42 @@ def test_large_bodies_are_refused_announced_or_not(target: str) -> None:
         assert "1000" in problem["detail"]
         is_problem(client.post("/v1/recall", content=chunks()), 413, "BODY_TOO_LARGE")
         assert client.post("/v1/recall", json={"users": [{}]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "detail"),
+    [
+        ("/v1/recall", {"users": [{}] * 4097}, "users: has 4097 users, the limit is 4096"),
+        ("/rec/recall", {"hist_item": [[1]] * 4097}, "hist_item: has 4097 users, the limit is 4096"),
+        (
+            "/v1/recall",
+            {"users": [dict.fromkeys(map(str, range(101)), 1)]},
+            "users[0]: has 101 fields, the limit is 100",
+        ),
+        ("/v1/recall", {"users": [{"hist_item": [*range(9), "x", "y"]}]}, "users[0].hist_item[9]: must be a 64-bit"),
+        ("/explorer/titles", {"item_ids": [True] * 100_000}, "item_ids[0]: must be a 64-bit"),
+    ],
+)
+def test_a_body_with_many_mistakes_costs_as_much_as_one(
+    client: httpx.Client, path: str, body: object, detail: str
+) -> None:
+    problem = is_problem(client.post(path, json=body), 400, "REQUEST_INVALID")
+    assert problem["detail"].startswith(detail)
+
+
+@pytest.mark.parametrize(
+    ("body", "name"), [(RecallBody, "users"), (ArticleBody, "hist_item"), (TitlesBody, "item_ids")]
+)
+def test_lists_end_at_their_first_mistake(body: type[BaseModel], name: str) -> None:
+    for wrong in (["x"] * 3, [["x"] * 3] * 3, [{"hist_item": ["x"] * 3}] * 3):
+        with pytest.raises(ValidationError) as caught:
+            body.model_validate({name: wrong})
+        assert caught.value.error_count() == 1
+
+
+def test_a_text_that_titles_are_searched_for_is_short(client: httpx.Client) -> None:
+    problem = is_problem(client.get("/explorer/items", params={"search": "x" * 201}), 400, "REQUEST_INVALID")
+    assert problem["detail"] == "search: String should have at most 200 characters"
 
 
 def test_unknown_paths_and_methods_are_problems(client: httpx.Client) -> None:

@@ -1,17 +1,23 @@
 """What a client cannot do to the others of the gateway: hold connections, send slowly, send half a request."""
 
+import asyncio
 import json
 import resource
 import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from uvicorn.server import ServerState
 
+from clients.gateway.connections import MAX_HEADER_BYTES, MAX_PIPELINED, BoundedProtocol, config_of
+from clients.gateway.options import load_settings
 from tests.canned_recall import CannedRecall, running
 from tests.gateway import serving
+from tests.waiting import until
 
 HALF = b"POST /v1/recall HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Le"
 WITHOUT_BODY = b"POST /v1/recall HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99\r\n\r\n{"
@@ -91,3 +97,101 @@ def test_as_many_files_may_be_open_as_the_system_permits() -> None:
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class Transport(asyncio.Transport):
+    """What a connection writes, and whether it hung up."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
+        self.written = b""
+        self.closed = self.aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+    def pause_reading(self) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+
+async def silent(scope: object, receive: object, send: object) -> None:
+    await asyncio.Event().wait()
+
+
+@asynccontextmanager
+async def fed(*options: str) -> AsyncIterator[tuple[BoundedProtocol, Transport]]:
+    """A connection of a gateway that never answers, and what it writes."""
+    config = config_of(silent, load_settings(options))
+    make: Any = config.http
+    state = ServerState()
+    protocol = make(config=config, server_state=state, app_state={}, _loop=asyncio.get_running_loop())
+    protocol.connection_made(transport := Transport())
+    yield protocol, transport
+    for task in state.tasks:
+        task.cancel()
+    await asyncio.gather(*state.tasks, return_exceptions=True)
+    protocol.connection_lost(None)
+
+
+BEGIN = b"POST /v1/recall HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+CHUNKED = BEGIN + b"Transfer-Encoding: chunked\r\n\r\n"
+LONGEST = MAX_HEADER_BYTES + 2 * 1000
+
+
+@pytest.mark.parametrize(
+    ("begins", "goes_on", "most", "answer"),
+    [
+        (b"GET /", b"x", MAX_HEADER_BYTES, b"HTTP/1.1 431 Request Header Fields Too Large\r\n"),
+        (BEGIN + b"X: ", b"x", MAX_HEADER_BYTES, b"HTTP/1.1 431 Request Header Fields Too Large\r\n"),
+        (BEGIN, b"a: bcd\r\n", MAX_HEADER_BYTES, b"HTTP/1.1 431 Request Header Fields Too Large\r\n"),
+        (CHUNKED + b"0\r\nX: ", b"x", LONGEST, b"HTTP/1.1 413 Content Too Large\r\n"),
+        (CHUNKED + b"1;", b"x", LONGEST, b"HTTP/1.1 413 Content Too Large\r\n"),
+    ],
+)
+async def test_a_request_without_end_ends_the_connection(
+    begins: bytes, goes_on: bytes, most: int, answer: bytes
+) -> None:
+    async with fed("--max-body-bytes", "1000") as (protocol, transport):
+        protocol.data_received(begins)
+        protocol.data_received(goes_on * (most // len(goes_on)))
+        assert not transport.written
+        protocol.data_received(goes_on)
+        assert transport.written.startswith(answer) and transport.closed
+
+
+async def test_trailers_are_left_out() -> None:
+    async with fed() as (protocol, _):
+        protocol.data_received(CHUNKED + b"0\r\nX-Late: 1\r\n\r\n")
+        assert [name for name, _ in protocol.headers] == [b"host", b"transfer-encoding"]
+
+
+async def test_requests_that_wait_for_the_one_before_are_limited() -> None:
+    async with fed() as (protocol, transport):
+        protocol.data_received(HEALTHZ * (1 + MAX_PIPELINED))
+        assert not transport.written
+        protocol.data_received(HEALTHZ)
+        assert transport.written.startswith(b"HTTP/1.1 400 Bad Request\r\n") and transport.closed
+
+
+async def test_an_answer_must_be_read_in_time() -> None:
+    async with fed("--answer-timeout-s", "0.05") as (protocol, transport):
+        protocol.pause_writing()
+        protocol.resume_writing()
+        protocol.pause_writing()
+        assert not transport.aborted
+        await until(lambda: transport.aborted)

@@ -101,7 +101,7 @@ def move_alias(uri: str, collection: str | None) -> str:
 
 @asynccontextmanager
 async def serving(
-    uri: str, artifacts: Path, *options: str, processes: int = 1, wait: bool = True
+    uri: str, artifacts: Path, *options: str, processes: int = 1, wait: bool = True, token: str | None = None
 ) -> AsyncIterator[list[Server]]:
     """Separate servers, `python -m server`, each on a port of its own; SERVING when this yields, unless not waited for.
 
@@ -113,6 +113,7 @@ async def serving(
         options: further options of the server.
         processes: how many.
         wait: until all are SERVING.
+        token: that the options ask for.
     """
     servers = [Server("--milvus-uri", uri, "--artifacts", str(artifacts), *options) for _ in range(processes)]
     try:
@@ -122,7 +123,7 @@ async def serving(
                 raise AssertionError(f"{server.address} does not serve:\n{''.join(server.log)}")
         yield servers
         for server in servers:
-            await _answer_in_a_hurry(server.address)
+            await _answer_in_a_hurry(server.address, token)
     finally:
         for server in servers:
             await asyncio.to_thread(server.stop)
@@ -143,9 +144,9 @@ async def until_health(address: str, serving: bool, timeout_s: float) -> float:
     return time.monotonic() - started
 
 
-async def _answer_in_a_hurry(address: str) -> None:
+async def _answer_in_a_hurry(address: str, token: str | None) -> None:
     """Raise AssertionError if a server that says SERVING answers none of some calls with short deadlines."""
-    async with AsyncRecallClient(address, timeout_s=HURRY_S) as client:
+    async with AsyncRecallClient(address, timeout_s=HURRY_S, token=token) as client:
         if not await _is_serving(client):
             return
         for _ in range(TRIES):

@@ -4,8 +4,8 @@ import asyncio
 import re
 import socket
 import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -18,6 +18,7 @@ from protos.recall.v1 import recall_pb2
 from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
 from server.instrumentation import make_metrics
 from server.settings import Settings
+from server.watching import endpoint
 from server.watching.metrics import Metrics
 from server.watching.telemetry import Telemetry
 from tests import waiting
@@ -193,14 +194,43 @@ def test_the_endpoint_and_an_address_that_is_taken(metrics: Metrics) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConfigError, match=f"--metrics-listen {address}: the address cannot be used, or is taken"):
             metrics.serve(address)
-    endpoint, port = metrics.serve("127.0.0.1:0")
+    server, port = metrics.serve("127.0.0.1:0")
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
         text = answer.read().decode()
-    endpoint.shutdown()
-    endpoint.server_close()
+    server.shutdown()
+    server.server_close()
     assert 'recall_request_duration_seconds_bucket{le="0.005",method="Recall",status="OK"} 1.0' in text
     assert "process_resident_memory_bytes" in text
     assert "_created" not in text
+
+
+@contextmanager
+def half_sent(port: int, number: int) -> Iterator[list[socket.socket]]:
+    with ExitStack() as stack:
+        callers = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 60)) for _ in range(number)]
+        for caller in callers:
+            caller.sendall(b"GET /metrics HTT")
+        yield callers
+
+
+def test_callers_that_send_half_a_request_give_way_to_others(metrics: Metrics) -> None:
+    server, port = metrics.serve("127.0.0.1:0")
+    with half_sent(port, endpoint.MAX_CONNECTIONS + 5) as callers:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
+            assert b"recall_serving" in answer.read()
+        assert [caller.recv(1) for caller in callers[:6]] == [b""] * 6
+        assert len(server._open) <= endpoint.MAX_CONNECTIONS
+    server.shutdown()
+    server.server_close()
+
+
+def test_callers_that_send_half_a_request_are_left_soon(metrics: Metrics, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "TIMEOUT_S", 0)
+    server, port = metrics.serve("127.0.0.1:0")
+    with half_sent(port, 3) as callers:
+        assert [caller.recv(1) for caller in callers] == [b""] * 3
+    server.shutdown()
+    server.server_close()
 
 
 def two_free_ports() -> int:

@@ -1,0 +1,40 @@
+"""What all bodies of requests share: lists end at their first mistake, and unknown fields are refused.
+
+A mistake costs far more than an item: a list of 200,000 of them would keep the gateway busy for seconds.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
+
+from clients.gateway.ids import ItemId
+
+MAX_USERS = 4_096
+"""Maximum number of users in one request. The limit of the server is lower: 256 unless it is told otherwise."""
+MAX_FIELDS = 100
+"""Maximum number of fields of an object."""
+
+
+class Body(BaseModel):
+    """An object of a request."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and len(fields) > MAX_FIELDS:
+            raise ValueError(f"has {len(fields)} fields, the limit is {MAX_FIELDS}")
+        return fields
+
+
+def _few_users(users: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    if isinstance(users, list) and len(users) > MAX_USERS:
+        raise ValueError(f"has {len(users)} users, the limit is {MAX_USERS}")
+    return validate(users)
+
+
+FewUsers = WrapValidator(_few_users)
+"""Refuses a list of too many users before it looks at one of them."""
+ItemIds = Annotated[list[ItemId], Field(fail_fast=True)]
+"""Item ids. The size of the body limits their number, and the recall server the length of one user's history."""

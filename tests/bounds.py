@@ -1,0 +1,163 @@
+"""Prints the bounds of everything that a stranger can send, from the limits in the code: `make bounds`.
+
+SECURITY.md holds the same tables; `tests/project/test_security.py` compares them, and finds fields without a bound.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from clients.gateway import body, connections, pages
+from clients.gateway.settings import Settings as GatewaySettings
+from mind.milvus.users import MAX_USER_ID_BYTES
+from server import app
+from server.edge import door, health, receiving, streams
+from server.serving.filter import grammar
+from server.settings import Settings
+from server.watching import endpoint
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound on something that strangers send."""
+
+    what: str
+    """What is bounded. Fields of messages begin with the name of the message."""
+    limit: str
+    beyond: str
+    """What a caller gets who goes beyond it."""
+    option: str = ""
+    """The option that sets the limit; empty if it is fixed."""
+
+
+SERVER, GATEWAY = Settings(), GatewaySettings()
+INVALID, EXHAUSTED = "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"
+OF_USER = "that user is INVALID, the others are answered"
+OF_BODY = f"{GATEWAY.max_body_bytes:,} bytes of body"
+
+
+def of_server() -> list[Bound]:
+    """What callers of a server can send, by default."""
+    return [*_calls(), *_fields()]
+
+
+def _calls() -> list[Bound]:
+    request, calls = SERVER.max_request_bytes, SERVER.max_concurrent_requests
+    of_strangers = f"{receiving.MAX_ARRIVING_OF_STRANGERS} of {request:,} bytes, {receiving.RECEIVE_TIMEOUT_S:g} s each"
+    oldest = f"the oldest ends with {EXHAUSTED}, a late one with DEADLINE_EXCEEDED"
+    in_memory = receiving.REQUESTS_IN_MEMORY * request
+    return [
+        Bound("connections", f"{app.MAX_CONNECTIONS:,}", "closed at once"),
+        Bound("calls in progress on a connection", f"{app.MAX_CONCURRENT_STREAMS:,}", "the client waits"),
+        Bound("calls that wait for the door", f"{app.MAX_PENDING_CALLS:,}", EXHAUSTED),
+        Bound("metadata of a call", f"{app.MAX_METADATA_BYTES:,} bytes", EXHAUSTED),
+        Bound("a request, also when decompressed", f"{request:,} bytes", EXHAUSTED, "--max-request-bytes"),
+        Bound(
+            "requests on their way, once their token is checked",
+            f"{calls} of {request:,} bytes, {receiving.RECEIVE_TIMEOUT_S:g} s each",
+            oldest,
+            "--max-concurrent-requests",
+        ),
+        Bound("requests on their way to health and reflection", of_strangers, oldest),
+        Bound("requests in progress", f"{calls}", EXHAUSTED, "--max-concurrent-requests"),
+        Bound("all requests in progress", f"{in_memory:,} bytes", EXHAUSTED, "--max-request-bytes"),
+        Bound("users that wait for a batch", f"{SERVER.max_queued_users:,}", EXHAUSTED, "--max-queued-users"),
+        Bound(
+            "streams of health and reflection",
+            f"{streams.MAX_STREAMS_PER_CONNECTION} a connection, {streams.MAX_STREAMS:,} in all",
+            EXHAUSTED,
+        ),
+        Bound("what an error quotes", f"{door.MAX_MESSAGE_BYTES:,} bytes", "shortened"),
+        Bound(
+            "connections to `--metrics-listen`",
+            f"{endpoint.MAX_CONNECTIONS}, {endpoint.TIMEOUT_S:g} s each",
+            "the oldest is closed",
+        ),
+    ]
+
+
+def _fields() -> list[Bound]:
+    users, history = f"1 to {SERVER.max_users}", f"{SERVER.max_history:,} ids"
+    size = f"{SERVER.max_filter_chars:,} characters, {SERVER.max_filter_depth} levels"
+    filter_ = f"{size}, {grammar.MAX_CONDITIONS} conditions, {grammar.MAX_VALUES:,} values"
+    filter_options = "--max-filter-chars, --max-filter-depth"
+    batches = ("RecallRequest.users", "FindSimilarUsersRequest.users", "UpsertUsersRequest.users")
+    return [
+        *(Bound(f"`{name}`", users, INVALID, "--max-users") for name in (*batches, "DeleteUsersRequest.user_ids")),
+        Bound("`ExplainRequest.user`", "1", "the fields of several become one"),
+        *(
+            Bound(f"`{name}`", history, OF_USER, "--max-history")
+            for name in ("User.hist_item", "UserUpdate.hist_item", "UserUpdate.append_item_ids")
+        ),
+        Bound("`User.exclude_item_ids`", f"{SERVER.max_exclude:,} ids", OF_USER, "--max-exclude"),
+        *(
+            Bound(f"`{name}`", f"1 to {MAX_USER_ID_BYTES} bytes", OF_USER)
+            for name in ("User.user_id", "UserUpdate.user_id")
+        ),
+        *(
+            Bound(f"`{name}`", filter_, INVALID, filter_options)
+            for name in ("RecallRequest.filter", "CountItemsRequest.filter", "ExplainRequest.filter")
+        ),
+        *(
+            Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")
+            for name in ("RecallRequest.top_k", "ExplainRequest.top_k", "FindSimilarUsersRequest.top_k")
+        ),
+        Bound("users times `RecallRequest.top_k`", f"{SERVER.max_candidates:,}", INVALID, "--max-candidates"),
+        Bound("users times `FindSimilarUsersRequest.top_k`", f"{SERVER.max_similar:,}", INVALID, "--max-similar"),
+        Bound("`DropItemsRequest.collection`", "the name of a collection of items", INVALID),
+        Bound("`HealthCheckRequest.service`", f"{health.MAX_NAME} characters", INVALID),
+        Bound(
+            "`HealthCheckRequest`, `ServerReflectionRequest`",
+            f"{receiving.MAX_REQUEST_BYTES_OF_STRANGERS:,} bytes",
+            INVALID,
+        ),
+    ]
+
+
+def of_gateway() -> list[Bound]:
+    """What callers of a gateway can send, by default."""
+    wire = connections.MAX_HEADER_BYTES + 2 * GATEWAY.max_body_bytes
+    by_server = "what the server says, as 400"
+    lists = ("User.hist_item", "User.exclude_item_ids", "ArticleBody.hist_item, ids of a user", "TitlesBody.item_ids")
+    return [
+        Bound(
+            "connections",
+            f"{GATEWAY.max_connections_per_address:,} of one address, {GATEWAY.max_connections:,} in all",
+            "429 and 503, closed",
+            "--max-connections-per-address, --max-connections",
+        ),
+        Bound("the first line and the headers", f"{connections.MAX_HEADER_BYTES:,} bytes", "431, closed"),
+        Bound("time of the headers", f"{GATEWAY.header_timeout_s:g} s", "408, closed", "--header-timeout-s"),
+        Bound("a body", f"{GATEWAY.max_body_bytes:,} bytes", "413, closed", "--max-body-bytes"),
+        Bound("a request as it is sent", f"{wire:,} bytes", "413, closed", "--max-body-bytes"),
+        Bound("time of the body", f"{GATEWAY.body_timeout_s:g} s", "408, closed", "--body-timeout-s"),
+        Bound("time in which an answer is read", f"{GATEWAY.answer_timeout_s:g} s", "closed", "--answer-timeout-s"),
+        Bound("requests that wait for the one before", f"{connections.MAX_PIPELINED}", "400, closed"),
+        Bound("names in `Host`", "the gateway's own", "403", "--allow-host"),
+        Bound("fields of an object", f"{body.MAX_FIELDS}", "400"),
+        *(
+            Bound(f"`{name}`", f"1 to {body.MAX_USERS:,} users", "400")
+            for name in ("RecallBody.users", "ArticleBody.hist_item")
+        ),
+        *(Bound(f"`{name}`", OF_BODY, "413", "--max-body-bytes") for name in lists),
+        *(
+            Bound(f"`{name}`", OF_BODY, by_server)
+            for name in ("User.user_id", "RecallBody.filter", "ExplainBody.filter")
+        ),
+        Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),
+        Bound("`search` of /explorer/items", f"{pages.MAX_SEARCH} characters", "400"),
+    ]
+
+
+def table(bounds: list[Bound]) -> str:
+    """The bounds as Markdown."""
+    rows: list[tuple[Any, ...]] = [("what", "limit", "beyond it", "option"), ("---",) * 4]
+    rows += [(each.what, each.limit, each.beyond, _code(each.option)) for each in bounds]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _code(options: str) -> str:
+    return ", ".join(f"`{option}`" for option in options.split(", ") if option) or "fixed"
+
+
+if __name__ == "__main__":
+    print(f"Server:\n\n{table(of_server())}\n\nGateway:\n\n{table(of_gateway())}")
