@@ -163,7 +163,7 @@ class FakeStore:
         if not found.loaded:
             raise StoreUnavailableError(f"Milvus: collection {collection} is not loaded")
         self.searches.append((len(vectors), limit))
-        scores = vectors @ found.vectors.T
+        scores = np.einsum("qd,nd->qn", vectors, found.vectors)  # a product of matrices would round by their sizes
         order = np.argsort(-scores, axis=1, kind="stable")[:, :limit]
         lengths = np.full(len(vectors), order.shape[1], np.int64)
         return Hits(found.item_ids[order].ravel(), np.take_along_axis(scores, order, 1).ravel(), lengths)

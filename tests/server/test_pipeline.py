@@ -17,7 +17,7 @@ from mind.sequences import Int64
 from mind.transfer import Models
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.release import Release, Releases
-from server.serving.answer import Outcome, Status
+from server.serving.answer import Outcome, Status, UserResult
 from server.serving.merge import Fate
 from server.serving.pipeline import CandidatePipeline
 from server.serving.popular import PopularItems
@@ -57,6 +57,12 @@ def ask(*histories: list[int], top_k: int = 5, exclude: list[int] | None = None,
     return Query(users=users, top_k=top_k, **settings)  # type: ignore[arg-type]
 
 
+def breadth(release: Release, ef: int) -> Release:
+    """The same with an index that looks at so many candidates."""
+    fingerprint = release.fingerprint.model_copy(update={"search_params": {"ef": ef}})
+    return replace(release, fingerprint=fingerprint)
+
+
 async def run(store: FakeStore, release: Release, query: Query, remaining_s: float | None = None) -> Outcome:
     with ThreadPoolExecutor(1) as encode_on:
         pipeline = CandidatePipeline(store, encode_on, search_timeout_ms=1000, max_overfetch=10)
@@ -82,7 +88,7 @@ async def test_candidates_are_the_exact_nearest_items(store: FakeStore, release:
 
 async def test_one_search_for_the_whole_batch(store: FakeStore, release: Release) -> None:
     await run(store, release, ask([A], [B], [], [C]))
-    assert store.searches == [(3 * 4, 5)]  # three users with a history, four interests, top_k
+    assert store.searches == [(3 * 4, 128)]  # three users with a history, four interests
 
 
 async def test_the_answer_does_not_depend_on_the_batch(store: FakeStore, release: Release) -> None:
@@ -145,7 +151,6 @@ async def test_exclusions_are_made_up_for(store: FakeStore, release: Release, ar
     best = exact(artifact, [A, B], 7)
     outcome = await run(store, release, ask([A, B], exclude=[best[0], best[2], 2**61]))
     assert outcome.results[0].item_ids.tolist() == [best[1], *best[3:7]]
-    assert store.searches[-1][1] == 5 + 4  # three, rounded up to a power of two
 
 
 async def test_history_is_left_out_on_request(store: FakeStore, release: Release) -> None:
@@ -159,8 +164,9 @@ async def test_history_is_left_out_on_request(store: FakeStore, release: Release
 
 async def test_overfetch_is_bounded_and_said(store: FakeStore, release: Release, artifact: Artifact) -> None:
     excluded = exact(artifact, [A], 150)
-    outcome = await run(store, release, ask([A], exclude=excluded))
-    assert store.searches[-1][1] == 5 + 10
+    wide = breadth(release, 128)
+    outcome = await run(store, wide, ask([A], exclude=excluded))
+    assert store.searches[-1][1] == 16  # 5 + 10, in multiples of 8
     assert outcome.results[0].detail == "0 of 5: the search found no more items that are not excluded"
 
 
@@ -200,6 +206,73 @@ async def test_requests_that_wait_together_share_a_search_and_get_their_own_answ
         assert outcome.results[0].item_ids.tolist() == best[: 5 if i % 2 else 9]
 
 
+def candidates(result: UserResult) -> tuple[bytes, bytes, bytes, Status, str]:
+    """All that a caller sees, to the bit."""
+    columns = (column.tobytes() for column in (result.item_ids, result.scores, result.interest))
+    return *columns, result.status, result.detail  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("cosine", [1.0, 0.3])
+@pytest.mark.parametrize("ef", [0, 128])
+async def test_requests_that_differ_in_everything_share_a_search_and_get_what_each_gets_alone(
+    store: FakeStore, release: Release, cosine: float, ef: int
+) -> None:
+    release = breadth(release, ef) if ef else release
+    release = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": cosine}))
+    rng = np.random.default_rng(0)
+    queries = []
+    for number in range(40):
+        history = (1000 + 7 * rng.integers(0, ITEMS, rng.integers(0, 30))).tolist()
+        queries.append(
+            ask(
+                history,
+                top_k=int(rng.integers(1, 50)),
+                exclude=(1000 + 7 * rng.integers(0, ITEMS, number % 3)).tolist(),
+                exclude_history=bool(number % 2),
+                strategy=Strategy(1 + number % 2),
+            )
+        )
+    alone = [await run(store, release, query) for query in queries]
+    store.searches.clear()
+    store.delay_s = 0.02  # so that the others wait while the first is searched
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on, workers=1, max_overfetch=10)
+        together = await asyncio.gather(*(pipeline.run(release, query, 10) for query in queries))
+    assert len(store.searches) == 1
+    for one, other in zip(alone, together, strict=True):
+        assert candidates(one.results[0]) == candidates(other.results[0])
+
+
+async def test_who_wants_many_is_searched_apart_from_the_neighbours(
+    store: FakeStore, release: Release, artifact: Artifact
+) -> None:
+    wide, store.delay_s = breadth(release, 128), 0.02
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on)
+        queries = [ask([A], top_k=5), ask([B], top_k=180), ask([C], top_k=60)]
+        outcomes = await asyncio.gather(*(pipeline.run(wide, query, 10) for query in queries))
+    assert sorted(store.searches) == [(4, 256), (8, 64)]
+    assert [len(outcome.results[0].item_ids) for outcome in outcomes] == [5, 180, 60]
+
+
+async def test_who_loses_too_many_hits_to_exclusions_is_searched_again_alone(
+    store: FakeStore, release: Release, artifact: Artifact
+) -> None:
+    wide = breadth(release, 16)
+    best = exact(artifact, [A], 60)
+    far = [item for item in exact(artifact, [B], ITEMS) if item not in exact(artifact, [B], 100)]
+    query = ask([A], [B], [C])
+    query.users[0] = replace(query.users[0], exclude=np.array(best[:40]))
+    query.users[1] = replace(query.users[1], exclude=np.array(far[:40]))
+    with ThreadPoolExecutor(1) as encode_on:
+        outcome = await CandidatePipeline(store, encode_on).run(wide, query, None)
+    assert outcome.results[0].item_ids.tolist() == best[40:45]
+    assert [result.item_ids.tolist() for result in outcome.results[1:]] == [
+        exact(artifact, history, 5) for history in ([B], [C])
+    ]
+    assert store.searches == [(12, 16), (4, 64)]  # 5 and 40 of which 11 fit; 45, on the step up to 64
+
+
 async def test_a_search_that_fails_is_each_callers_own_deadline_or_the_stores_fault(
     store: FakeStore, release: Release
 ) -> None:
@@ -233,11 +306,11 @@ async def test_similar_interests_are_searched_once_and_answer_as_if_each_had_bee
     query = ask([A, B], [C], [A, B, C, 1021, 1028], [], top_k=20)
     each = await run(store, release, query)
     own = sum(int(np.any(vectors, axis=1).sum()) for vectors in _vectors(artifact, query))
-    assert store.searches == [(own, 20)]
+    assert store.searches == [(own, 128)]
 
     merging = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": -0.99}))
     once = await run(store, merging, query)
-    assert store.searches[1] == (3, 40)  # one search for each user with a history, twice as deep
+    assert store.searches[1] == (3, 128)  # one search for each user with a history
     for alone, together in zip(each.results, once.results, strict=True):
         # The store is exact: the best are found, and scored alike whichever interest found them.
         shared = np.isin(together.item_ids, alone.item_ids)

@@ -189,6 +189,26 @@ async def test_milvus_answers_as_the_store_in_memory_does(milvus_uri: str, artif
     assert_same_answers(recorder, await in_memory(artifact))
 
 
+async def test_fewer_hits_are_the_first_of_more_up_to_ef(milvus_uri: str, tmp_path: Path) -> None:
+    """So users who want different numbers of hits share a search, and get what each would alone."""
+    model = load_artifact(make_artifact(tmp_path / "larger", items=3_000))
+    build(milvus_uri, tmp_path / "larger", "--index-type", "HNSW", "--search-param", "ef=100")
+    store = item_store(milvus_uri, timeout_s=20)
+    try:
+        name = await store.live_collection()
+        assert name
+        await store.load(name)
+        queries = model.weights.golden_interest_vectors.reshape(-1, 16)
+        all_of_them = await store.search(name, queries, 100, {"ef": 100}, 20)
+        for limit in (8, 48, 96):
+            found = await store.search(name, queries, limit, {"ef": 100}, 20)
+            first = all_of_them.first(np.full(len(queries), limit))
+            assert found.item_ids.tolist() == first.item_ids.tolist()
+            assert found.scores.tobytes() == first.scores.tobytes()
+    finally:
+        await store.close()
+
+
 async def test_a_database_of_its_own(milvus_uri: str, artifact: Artifact, tmp_path: Path) -> None:
     other = load_artifact(make_artifact(tmp_path / "other", seed=1))
     admin = MilvusClient(milvus_uri)
