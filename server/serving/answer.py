@@ -95,3 +95,5 @@ class Outcome:
     timings: Timings
     trace: Trace | None
     """The steps; None unless they were asked for."""
+    listed: bool = True
+    """Whether users without a usable history have the popular list already."""

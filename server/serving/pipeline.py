@@ -6,30 +6,30 @@ One encode, one search and one merge for a whole batch, never one per user. Know
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Hashable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate, islice, pairwise
-from typing import Any
 
 import numpy as np
 
 from mind.artifact import Float32
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.ports import ItemStore
-from server.release import Popular, Release
+from server.release import Release
 from server.serving.answer import FALLBACK, Outcome, Status, Timings, UserResult
 from server.serving.batching import Batcher, Waiting
 from server.serving.depth import Depth, first_depth, full_depth
 from server.serving.encode import EncodeStage
 from server.serving.filtered import search_matches
 from server.serving.inputs import Inputs, exclusions, look_up
+from server.serving.job import Job
 from server.serving.matching import Matches, MatchingItems
 from server.serving.merge import merge
 from server.serving.offload import computed
 from server.serving.popular import PopularItems, popular_among
 from server.serving.question import Query, Strategy, UserQuery
-from server.serving.results import cut_short, results, results_without_milvus, trace
+from server.serving.results import cut_short, results, results_without_milvus, trace, with_popular
 from server.serving.search import NOTHING, Found, search
 from server.watching.telemetry import CALL_SPAN, SILENT, BatchTelemetry, Telemetry
 
@@ -37,32 +37,6 @@ ANSWER_S = 0.05
 """Seconds kept back from a caller's deadline to answer without Milvus, or half of the deadline if that is less."""
 TIMER_S = 0.01
 """How much before its time a timeout may end a call."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A query, or those of its users that one search finds candidates for, and what to answer it with."""
-
-    release: Release
-    query: Query
-    explain: bool
-    span: Any
-    """Span of the call; None if it is not traced."""
-    depths: Sequence[Depth] = ()
-    """How deep to search for each user, all on one step."""
-    matches: Matches | None = None
-    """The items that match the filter; None without a filter."""
-    failure: StoreUnavailableError | None = None
-    """Why it is not known which items match."""
-    matching_ms: float = 0.0
-    """How long it took to learn which items match."""
-
-    @property
-    def group(self) -> Hashable:
-        """Jobs of one group are answered together: those of one search of Milvus, or those searched in memory."""
-        if self.explain or self.failure:
-            return id(self)
-        return id(self.release), self.matches is None, self.depths[0].step
 
 
 async def _nothing() -> None:
@@ -141,7 +115,7 @@ class CandidatePipeline:
 
     async def _run(self, release: Release, query: Query, remaining_s: float | None, explain: bool) -> Outcome:
         deadline = math.inf if remaining_s is None else time.perf_counter() + remaining_s
-        job = _Job(release, query, explain, CALL_SPAN.get())
+        job = Job(release, query, explain, CALL_SPAN.get())
         if query.filter:
             job = await self._with_matches(job, deadline)
         where = release, job.matches
@@ -161,15 +135,27 @@ class CandidatePipeline:
             timings, steps = timings + outcome.timings, outcome.trace
         return Outcome([results[number] for number in range(len(results))], timings, steps)
 
-    async def _submit(self, job: _Job, users: list[int], depths: list[Depth], deadline: float) -> Outcome:
+    async def _submit(self, job: Job, users: list[int], depths: list[Depth], deadline: float) -> Outcome:
         """Wait for the batch that answers some of the users of a job."""
         if len(users) < len(job.query.users):
             job = replace(job, query=replace(job.query, users=[job.query.users[number] for number in users]))
         job = replace(job, depths=depths)
         remaining_s = None if deadline == math.inf else deadline - time.perf_counter()
-        return await self._batcher.submit(job, len(users), job.group, remaining_s)
+        outcome = await self._batcher.submit(job, len(users), job.group, remaining_s)
+        return outcome if outcome.listed else await self._listed(job, outcome, deadline)
 
-    async def _with_matches(self, job: _Job, deadline: float) -> _Job:
+    async def _listed(self, job: Job, outcome: Outcome, deadline: float) -> Outcome:
+        """The outcome with the popular items for users without a usable history. Only their caller waits for them."""
+        started = time.perf_counter()
+        if job.matches is None:
+            popular = await self._popular_items.of(job.release, (deadline - started) / 2)
+        else:
+            popular = popular_among(job.release, job.matches)
+        results = with_popular(job.query, outcome.results, popular, job.matches)
+        took = Timings(0, 0, 0, (time.perf_counter() - started) * 1000)
+        return replace(outcome, results=results, timings=outcome.timings + took)
+
+    async def _with_matches(self, job: Job, deadline: float) -> Job:
         """The job with the items that match its filter, or with the reason why Milvus did not tell them."""
         started = time.perf_counter()
         time_left_s = self._search_time_left_s(deadline)
@@ -179,7 +165,7 @@ class CandidatePipeline:
             job = replace(job, failure=error)
         return replace(job, matching_ms=(time.perf_counter() - started) * 1000)
 
-    async def _answer(self, batch: list[Waiting[_Job, Outcome]]) -> list[Outcome | Exception]:
+    async def _answer(self, batch: list[Waiting[Job, Outcome]]) -> list[Outcome | Exception]:
         """Answer the jobs of a batch, which differ in nothing but their users and filters."""
         spans, arrived = [each.ask.span for each in batch], [each.arrived for each in batch]
         release, users = batch[0].ask.release, sum(each.users for each in batch)
@@ -187,7 +173,7 @@ class CandidatePipeline:
             return await self._answer_watched(batch, watched)
 
     async def _answer_watched(
-        self, batch: list[Waiting[_Job, Outcome]], watched: BatchTelemetry
+        self, batch: list[Waiting[Job, Outcome]], watched: BatchTelemetry
     ) -> list[Outcome | Exception]:
         job, release = batch[0].ask, batch[0].ask.release
         sizes = [len(each.ask.query.users) for each in batch]
@@ -197,6 +183,8 @@ class CandidatePipeline:
         deadline = max(each.deadline for each in batch)
 
         inputs = await computed(sum(len(user.hist_item) for user in users), look_up, release, users)
+        if job.matches is None and any(status in FALLBACK for status in inputs.status):
+            self._popular_items.refresh(release)  # beside the search
         vectors = await self._encode(release, inputs)
         encoded = watched.enter("search")
         matches = [each.ask.matches for each in batch for _ in each.ask.query.users]
@@ -211,13 +199,12 @@ class CandidatePipeline:
             excluded = exclusions(inputs, [each.ask.query.exclude_history for each in batch], sizes)
             how = top_k[active], round_robin[active], excluded, job.explain
             merged = await computed(len(found.hits.item_ids), merge, found.hits, found.user, found.interest, *how)
-            popular = await self._popular(release, matches, inputs)
         except StoreUnavailableError as error:
             watched.fail()
             stages = (encoded - watched.started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
             return self._answer_unsearched(batch, inputs, error, watched, stages)
         short = cut_short(own_depths, top_k[active], found, merged)
-        answered = results(top_k.tolist(), inputs, merged, short, popular, matches)
+        answered = results(top_k.tolist(), inputs, merged, short, matches)
 
         steps = None if merged.fate is None else trace(release, inputs, vectors, found, merged.fate)
         _tell(watched, users, answered)
@@ -228,14 +215,15 @@ class CandidatePipeline:
             self._telemetry.sampling.offer(searched_with, found.user, found.hits, top_k[active], *known, among)
         ended = time.perf_counter()
         stages = (encoded - watched.started) * 1000, (searched - encoded) * 1000, (ended - searched) * 1000
-        return [
-            Outcome(answered[start:end], Timings((watched.started - each.arrived) * 1000, *stages), steps)
-            for each, (start, end) in zip(batch, pairwise(accumulate(sizes, initial=0)), strict=True)
-        ]
+        outcomes: list[Outcome | Exception] = []
+        for each, (start, end) in zip(batch, pairwise(accumulate(sizes, initial=0)), strict=True):
+            own, timings = answered[start:end], Timings((watched.started - each.arrived) * 1000, *stages)
+            outcomes.append(Outcome(own, timings, steps, listed=not any(result.fallback for result in own)))
+        return outcomes
 
     def _answer_unsearched(
         self,
-        batch: list[Waiting[_Job, Outcome]],
+        batch: list[Waiting[Job, Outcome]],
         inputs: Inputs,
         error: StoreUnavailableError,
         watched: BatchTelemetry,
@@ -279,15 +267,6 @@ class CandidatePipeline:
             return await search_matches(self._store, release, vectors, own, *how)
         return await search(self._store, release, vectors, *how)
 
-    async def _popular(self, release: Release, matches: list[Matches | None], inputs: Inputs) -> list[Popular]:
-        """What each user gets who has no usable history: the popular items that match the user's filter."""
-        if not any(status in FALLBACK for status in inputs.status):
-            return [release.popular] * len(matches)
-        if matches[0] is None:
-            return [await self._popular_items.of(release)] * len(matches)
-        of = {id(each): popular_among(release, each) for each in matches if each is not None}
-        return [of[id(each)] for each in matches]
-
     def _search_time_left_s(self, deadline: float) -> float:
         return max(min(self._search_timeout_s, deadline - time.perf_counter()), 0.001)
 
@@ -300,7 +279,7 @@ def _tell(watched: BatchTelemetry, users: list[UserQuery], answered: list[UserRe
     watched.answered(by_status, [user.hist_item for user, _ in told], [result.unknown for _, result in told])
 
 
-def _late(waiting: Waiting[_Job, Outcome], error: StoreUnavailableError) -> Exception:
+def _late(waiting: Waiting[Job, Outcome], error: StoreUnavailableError) -> Exception:
     """The error of an unanswered search for one caller: its own deadline if that has passed, or else Milvus' fault."""
     if time.perf_counter() < waiting.deadline - TIMER_S:
         return error

@@ -17,6 +17,7 @@ from mind.sequences import Int64
 from mind.transfer import Models
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.release import Release, Releases
+from server.serving import popular
 from server.serving.answer import Outcome, Status, UserResult
 from server.serving.merge import Fate
 from server.serving.pipeline import CandidatePipeline
@@ -126,11 +127,76 @@ async def test_the_popular_list_has_nothing_that_was_deleted(store: FakeStore, r
     there = store.collections[release.collection]
     keep = there.item_ids != 1007
     there.item_ids, there.vectors = there.item_ids[keep], there.vectors[keep]
-    popular = PopularItems(store)
-    assert (await popular.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
+    listed = PopularItems(store)
+    assert (await listed.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
     store.fault = StoreUnavailableError("Milvus does not answer")
-    assert (await popular.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
+    assert (await listed.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
     assert (await PopularItems(store).of(release)).item_ids.tolist()[:3] == [1000, 1007, 1014]  # better than nothing
+
+
+class SlowPopular(FakeStore):
+    """Answers at once, except which items are left: that waits for `told`, if there is one."""
+
+    told: asyncio.Event | None = None
+
+    async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
+        if self.told:
+            await self.told.wait()
+        return await super().existing(collection, item_ids)
+
+
+@pytest.fixture
+def slow(store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> SlowPopular:
+    monkeypatch.setattr(popular, "WAIT_S", 60)
+    slow = SlowPopular(**vars(store))
+    slow.told = asyncio.Event()
+    return slow
+
+
+async def test_nobody_waits_for_the_popular_list_of_a_neighbour(slow: SlowPopular, release: Release) -> None:
+    slow.delay_s = 0.01  # so that the second and the third wait for a batch together
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(slow, encode_on, workers=1)
+        queries = [ask([C]), ask([]), ask([A])]
+        first, new, warm = (asyncio.create_task(pipeline.run(release, query, None)) for query in queries)
+        assert len((await asyncio.wait_for(warm, 10)).results[0].item_ids) == 5
+        assert first.done() and not new.done() and len(slow.searches) == 1
+        slow.told.set()
+        assert (await new).results[0].item_ids.tolist() == [1000, 1007, 1014, 1021, 1028]
+
+
+async def test_the_last_popular_list_is_given_while_milvus_is_asked_again(
+    slow: SlowPopular, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow.told.set()
+    listed = PopularItems(slow)
+    await listed.of(release)
+    slow.delete(release.collection, [1007])
+    slow.told = asyncio.Event()
+    monkeypatch.setattr(popular, "REFRESH_S", -1)  # every answer is asked for again
+    monkeypatch.setattr(popular, "OLD_S", 60)
+    assert (await asyncio.wait_for(listed.of(release), 10)).item_ids.tolist()[:2] == [1000, 1007]
+    monkeypatch.setattr(popular, "OLD_S", -1)  # and is too old to be given
+    newer = asyncio.create_task(listed.of(release))
+    await asyncio.sleep(0)
+    assert not newer.done()
+    slow.told.set()
+    assert (await newer).item_ids.tolist()[:2] == [1000, 1014]
+
+
+async def test_a_filter_that_milvus_cannot_check_is_nobody_elses_fault(store: FakeStore, release: Release) -> None:
+    class Unmatched(FakeStore):
+        async def matching(self, collection: str, filter_: str, timeout_s: float | None = None) -> Int64:
+            raise StoreUnavailableError("Milvus does not answer: gone")
+
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(Unmatched(**vars(store)), encode_on, workers=1)
+        queries = [ask([A]), ask([], filter="item_id < 1100"), ask([B])]
+        first, filtered_, last = await asyncio.gather(
+            *(pipeline.run(release, query, 10) for query in queries), return_exceptions=True
+        )
+    assert isinstance(filtered_, StoreUnavailableError)
+    assert [len(each.results[0].item_ids) for each in (first, last) if isinstance(each, Outcome)] == [5, 5]
 
 
 async def test_the_popular_list_obeys_the_filter(store: FakeStore, release: Release) -> None:
@@ -375,8 +441,10 @@ async def test_filters_are_searched_exactly_and_different_ones_together(
         passing = set((await store.matching(release.collection, filter_)).tolist())
         wanted = [item for item in exact(artifact, history, ITEMS) if item in passing][:20]
         assert outcome.results[0].item_ids.tolist() == wanted
-        popular = [item for item in range(A, A + 7 * ITEMS, 7) if item in passing][:20]
-        assert outcome.results[1].item_ids.tolist() == popular
+        assert (
+            outcome.results[1].item_ids.tolist()
+            == [item for item in range(A, A + 7 * ITEMS, 7) if item in passing][:20]
+        )
     assert store.searches == []
     assert sum(batches) == 4 and max(batches) > 1  # the first begins at once
 
