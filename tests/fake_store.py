@@ -45,6 +45,8 @@ class FakeStore:
     delay_s: float = 0
     unloadable: str = ""
     """Name of a collection that does not fit in memory."""
+    loads: asyncio.Event | None = None
+    """What the loading of collections waits for."""
     searches: list[tuple[int, int]] = field(default_factory=list)
     """(queries, limit) of every search."""
     filters: list[str] = field(default_factory=list)
@@ -111,7 +113,12 @@ class FakeStore:
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         return (await self._find(collection)).fingerprint
 
+    async def loaded(self, collection: str) -> bool:
+        return (await self._find(collection)).loaded
+
     async def load(self, collection: str) -> None:
+        if self.loads:
+            await self.loads.wait()
         if collection == self.unloadable:
             raise StoreError("Milvus (code 65535): out of memory")
         (await self._find(collection)).loaded = True

@@ -70,6 +70,7 @@ async def contract(store: ItemStore, artifact: Artifact, delete: Delete) -> None
     fingerprint = await store.fingerprint(name)
     assert fingerprint is not None and fingerprint.model_version == artifact.model_version
     await store.load(name)
+    assert await store.loaded(name)
     await items_are_counted_and_read(store, name, artifact)
     await the_nearest_items_are_found(store, name, artifact)
     await bad_filters_are_refused(store, name)
@@ -125,7 +126,7 @@ async def other_collections_are_gone(store: ItemStore, artifact: Artifact) -> No
     query = artifact.weights.golden_interest_vectors.reshape(-1, 16)[:1]
     with pytest.raises(CollectionGoneError):
         await store.search(GONE, query, 7, {}, 10)
-    for ask in (store.fingerprint, store.load, store.count):
+    for ask in (store.fingerprint, store.loaded, store.load, store.count):
         with pytest.raises(CollectionGoneError):
             await ask(GONE)
     for ask_of in (store.vectors, store.existing):
