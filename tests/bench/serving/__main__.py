@@ -29,16 +29,17 @@ LOADS = (0.25, 0.5, 0.8, 0.95)
 """Open loop: shares of what a subject managed in the closed loop."""
 SWEEP: dict[str, dict[str, Any]] = {f"top_k {value}": {"top_k": [value]} for value in (10, 50, 200, 1_000)}
 SWEEP |= {f"history {value}": {"history": value} for value in (1, 5, 20)}
-ALIKE = "all alike"
+TOP_KS = [20, 50, 100]
 MIXED: dict[str, dict[str, Any]] = {
-    ALIKE: {},
-    "history of 1 to 20 left out": {"up_to": 20, "exclude_history": True},
-    "1 to 20 left out, top_k 20, 50 or 100": {"up_to": 20, "exclude_history": True, "top_k": [20, 50, 100]},
-    "history of 1 to 200 left out": {"up_to": 200, "exclude_history": True},
-    "1 to 200 left out, top_k 20, 50 or 100": {"up_to": 200, "exclude_history": True, "top_k": [20, 50, 100]},
-    "one of three filters": {"filters": [f"{filters.RANDOM} < {most}" for most in (10, 50, 100)]},
+    "alike": {},
+    "1-20 left out": {"up_to": 20, "exclude_history": True},
+    "1-20, 3 top_k": {"up_to": 20, "exclude_history": True, "top_k": TOP_KS},
+    "1-200 left out": {"up_to": 200, "exclude_history": True},
+    "1-200, 3 top_k": {"up_to": 200, "exclude_history": True, "top_k": TOP_KS},
+    "3 filters": {"filters": [f"{filters.RANDOM} < {most}" for most in (10, 50, 100)]},
 }
-"""Single-user requests that differ from each other. The filters match 1, 5 and 10 % of the items."""
+"""Single-user requests that differ: histories of so many clicks, which are left out, and several top_k; or filters that
+match 1, 5 and 10 % of the items."""
 MIXED_LOADS = (0.5, 0.8)
 """Open loop: shares of what our server managed when all requests were alike."""
 OVERLOAD, OVERLOAD_USERS, DEADLINE_S = 4, (8, 64), 1.0
@@ -176,11 +177,11 @@ def _sweep(bench: Bench, ours: Subject, progress: Progress) -> list[Row]:
 def _mixed(bench: Bench, ours: Subject, progress: Progress) -> list[Row]:
     """What requests cost that differ from each other, beside requests that are alike: closed loop, then open loop."""
     shapes = [(name, {"users": 1} | shape) for name, shape in MIXED.items()]
-    rows = bench.compare(1, [(ours, f"{name}, 64 callers", shape | {"callers": 64}) for name, shape in shapes])
+    rows = bench.compare(1, [(ours, f"{name}; 64", shape | {"callers": 64}) for name, shape in shapes])
     peak = rows[0].users_per_s
     for turn, share in enumerate(progress.track(MIXED_LOADS, description="mixed requests")):
         rate = {"calls_per_s": share * peak, "seed": turn}
-        rows += bench.compare(1, [(ours, f"{name}, {share:.0%}", shape | rate) for name, shape in shapes])
+        rows += bench.compare(1, [(ours, f"{name}; {share:.0%}", shape | rate) for name, shape in shapes])
     return rows
 
 

@@ -65,7 +65,8 @@ def sweep(rows: list[Row]) -> Table:
 
 def mixed(rows: list[Row], shapes: int) -> Table:
     """What requests cost that differ; the first of so many `shapes` under each load are alike."""
-    table = _table("Single-user requests that differ", "requests, load", "of alike", "p99 of alike")
+    table = _table("Single-user requests that differ", "requests; load", "of alike", "p99")
+    table.columns[2].no_wrap = True
     for number, row in enumerate(rows):
         alike = rows[number // shapes * shapes]
         ratios = f"{row.users_per_s / alike.users_per_s:.0%}", f"{row.p99_ms / alike.p99_ms:.2f}"
