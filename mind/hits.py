@@ -19,6 +19,15 @@ class Hits:
     lengths: Int64
     """[Q] int64, the number of hits of each query."""
 
+    def first(self, most: Int64) -> "Hits":
+        """The hits of each query without those beyond its first `most`, [Q] int64."""
+        lengths = np.minimum(self.lengths, most)
+        if len(self.item_ids) == lengths.sum():
+            return self
+        place = np.arange(len(self.item_ids)) - np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
+        kept = place < np.repeat(lengths, self.lengths)
+        return Hits(self.item_ids[kept], self.scores[kept], lengths)
+
 
 def falling(scores: Float32) -> Int64:
     """Turn scores into whole numbers from -2^31 to 2^31: smaller for better scores, equal for equal ones.

@@ -95,7 +95,7 @@ class RecallServer:
         self._settings = settings
         self._breaker = Breaker(self._probe(store), self._tell_health)
         # Loading is not guarded: a collection that is not loaded keeps the breaker open, and loading it closes it.
-        self._store = store = self._breaker.guard(store, unguarded=("load", "close"))
+        self._store = store = self._breaker.guard(store, unguarded=("loaded", "load", "close"))
         self._telemetry = telemetry
         self._usable = False
         """Whether a release is loaded and Milvus, when asked last, had its collection in memory."""
@@ -220,13 +220,15 @@ class RecallServer:
         await self._tell_health()
 
     async def _tell_health(self) -> None:
-        serving = self._usable and not self._encoder_lost and (self._settings.degraded or not self._breaker.open)
+        away = self._breaker.open or bool(self.releases.unloaded)
+        serving = self._usable and not self._encoder_lost and (self._settings.degraded or not away)
         if serving and not self._serving:
             logger.info("health is SERVING")
         elif self._serving and not serving:
             silent = "Milvus does not answer" if self._breaker.open else "Milvus lost the collection"
+            reason = self.releases.refused or self.releases.unloaded or silent
             lost = "the encoder fails at what it could encode before; start this process again"
-            logger.warning("health is NOT_SERVING: %s", lost if self._encoder_lost else self.releases.refused or silent)
+            logger.warning("health is NOT_SERVING: %s", lost if self._encoder_lost else reason)
         self._serving = serving
         if self._telemetry.metrics:
             self._telemetry.metrics.set_serving(serving)

@@ -19,6 +19,9 @@ class ItemStore(Protocol):
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         """What the collection was built from; None if its build did not finish."""
 
+    async def loaded(self, collection: str) -> bool:
+        """Whether the collection is in memory, all of it. Raises CollectionGoneError."""
+
     async def load(self, collection: str) -> None:
         """Bring the collection into memory if it is not there."""
 

@@ -42,6 +42,8 @@ REFUSED_AGAIN_S = (5, 300)
 """Pause in seconds before a refused release is checked again: the first, which doubles each time, and the longest."""
 COUNT_EVERY_S = 60.0
 """How often the rows of the collection being served are counted."""
+HEALTH_S = 1.0
+"""Longest time between two looks whether the collection being served can be searched."""
 POPULAR_LISTED = 2_000
 """Length of the popular list, and so the most candidates that a user without a history gets."""
 
@@ -120,6 +122,8 @@ class Releases:
         """Why the newest release was not taken over; empty if it was."""
         self.miscounted = ""
         """What is wrong with the number of rows of the collection being served; empty if nothing is."""
+        self.unloaded = ""
+        """Why the collection being served cannot be searched, as far as is known; empty if it can."""
         self._counted_at = 0.0
 
     @property
@@ -142,14 +146,17 @@ class Releases:
     async def can_serve(self) -> bool:
         """Whether the collection of the current release is still in Milvus, whatever the alias says.
 
-        True while Milvus does not answer: the circuit breaker decides how long requests wait for it.
+        True while Milvus does not answer: the circuit breaker decides how long requests wait for it. True, too, while
+        the collection is not in memory, which `unloaded` says; the next `check` loads it.
         """
         try:
-            await self._store.load(self.current.collection)
+            collection = self.current.collection
+            loaded = await self._store.loaded(collection)
         except StoreUnavailableError:
             return True
         except (NotReadyError, StoreError):
             return False
+        self.unloaded = "" if loaded else f"collection {collection} is not in Milvus' memory; it is being loaded"
         return True
 
     async def check(self, insist: bool = False) -> tuple[Release | None, Release]:
@@ -304,33 +311,38 @@ class Releases:
 
 
 async def watch(releases: Releases, interval_s: float, on_health: Callable[[bool], Awaitable[None]]) -> None:
-    """Check for releases for ever, every `interval_s`, and tell `on_health` as often whether requests can be answered.
+    """Check for releases for ever, every `interval_s`, and tell `on_health` whether requests can be answered.
 
-    A check that takes long, because a model is being downloaded, does not delay what `on_health` is told.
+    A check that takes long, because a model is downloaded or a collection loaded, does not delay what `on_health` is
+    told, at least every `HEALTH_S`.
     """
-    checking = asyncio.create_task(_check(releases))
+    checked = asyncio.Event()
+    checking = asyncio.create_task(_keep_checking(releases, interval_s, checked))
     try:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(checked.wait(), interval_s)
         while True:
-            done, _ = await asyncio.wait([checking], timeout=interval_s)
             try:
                 healthy = await releases.can_serve()
             except Exception:
                 logger.exception("asking for the collection being served failed")
                 healthy = False
             await on_health(healthy)
-            if done:
-                await asyncio.sleep(interval_s)
-                checking = asyncio.create_task(_check(releases))
+            await asyncio.sleep(min(interval_s, HEALTH_S))
     finally:
         checking.cancel()
 
 
-async def _check(releases: Releases) -> None:
-    try:
-        with suppress(*FAILURES):  # check has logged it
-            await releases.check()
-    except Exception:
-        logger.exception("checking for a release failed")
+async def _keep_checking(releases: Releases, interval_s: float, checked: asyncio.Event) -> None:
+    """Check again and again. `checked`: set after every check."""
+    while True:
+        try:
+            with suppress(*FAILURES):  # check has logged it
+                await releases.check()
+        except Exception:
+            logger.exception("checking for a release failed")
+        checked.set()
+        await asyncio.sleep(interval_s)
 
 
 def _popular(artifact: Artifact) -> Popular:

@@ -45,6 +45,8 @@ class FakeStore:
     delay_s: float = 0
     unloadable: str = ""
     """Name of a collection that does not fit in memory."""
+    loads: asyncio.Event | None = None
+    """What the loading of collections waits for."""
     searches: list[tuple[int, int]] = field(default_factory=list)
     """(queries, limit) of every search."""
     filters: list[str] = field(default_factory=list)
@@ -111,7 +113,12 @@ class FakeStore:
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         return (await self._find(collection)).fingerprint
 
+    async def loaded(self, collection: str) -> bool:
+        return (await self._find(collection)).loaded
+
     async def load(self, collection: str) -> None:
+        if self.loads:
+            await self.loads.wait()
         if collection == self.unloadable:
             raise StoreError("Milvus (code 65535): out of memory")
         (await self._find(collection)).loaded = True
@@ -163,7 +170,7 @@ class FakeStore:
         if not found.loaded:
             raise StoreUnavailableError(f"Milvus: collection {collection} is not loaded")
         self.searches.append((len(vectors), limit))
-        scores = vectors @ found.vectors.T
+        scores = np.einsum("qd,nd->qn", vectors, found.vectors)  # a product of matrices would round by their sizes
         order = np.argsort(-scores, axis=1, kind="stable")[:, :limit]
         lengths = np.full(len(vectors), order.shape[1], np.int64)
         return Hits(found.item_ids[order].ravel(), np.take_along_axis(scores, order, 1).ravel(), lengths)

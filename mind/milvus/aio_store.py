@@ -66,10 +66,16 @@ class MilvusStore:
             named = f"{NAME} in {json.dumps([name])}"
             await self._call(lambda milvus: milvus.delete(RECORDS, filter=named, **ONCE))
 
+    async def loaded(self, collection: str) -> bool:
+        """See `ItemStore`."""
+        state = (await self._call(lambda milvus: milvus.get_load_state(collection, **ONCE)))["state"]
+        if state == LoadState.NotExist:
+            raise CollectionGoneError(f"Milvus has no collection {collection}")
+        return bool(state == LoadState.Loaded)
+
     async def load(self, collection: str) -> None:
         """See `ItemStore`."""
-        state = await self._call(lambda milvus: milvus.get_load_state(collection, **ONCE))
-        if state["state"] != LoadState.Loaded:
+        if not await self.loaded(collection):
             await self._call(lambda milvus: milvus.load_collection(collection, **ONCE), timeout_s=_LOADING_S)
 
     async def count(

@@ -71,6 +71,14 @@ def wide_enough(params: Mapping[str, int | float | str], limit: int) -> dict[str
     return {name: max(int(value), limit) if name in _BREADTHS else value for name, value in params.items()}
 
 
+def breadth_of(params: Mapping[str, int | float | str]) -> int | None:
+    """Return how many candidates an index keeps while it searches, or None if no search parameter says it.
+
+    Up to this number, the hits of a search are the first hits of any search for more.
+    """
+    return min([int(params[name]) for name in _BREADTHS if name in params], default=None)
+
+
 class Fingerprint(BaseModel):
     """What a verified collection was built from. The server checks it against the artifact."""
 

@@ -38,6 +38,8 @@ class UserResult:
     """History entries that the model does not know, repeats included."""
     detail: str = ""
     """What a person may want to know about the status, or about a short list; may be empty."""
+    cut_short: bool = False
+    """Whether exclusions took so many hits that a deeper search may find more."""
 
     @property
     def fallback(self) -> bool:
@@ -70,6 +72,15 @@ class Timings:
     search_ms: float
     merge_ms: float
 
+    def __add__(self, more: "Timings") -> "Timings":
+        """The timings of two steps to one answer."""
+        return Timings(
+            self.queue_ms + more.queue_ms,
+            self.encode_ms + more.encode_ms,
+            self.search_ms + more.search_ms,
+            self.merge_ms + more.merge_ms,
+        )
+
     @property
     def total_ms(self) -> float:
         """The sum of all stages."""
@@ -84,3 +95,5 @@ class Outcome:
     timings: Timings
     trace: Trace | None
     """The steps; None unless they were asked for."""
+    listed: bool = True
+    """Whether users without a usable history have the popular list already."""

@@ -12,6 +12,8 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.hits import Hits, falling
+from mind.interests import OVERSEARCH
+from mind.milvus.collection import MAX_HITS
 from mind.nearest import nearest
 from mind.sequences import Int64
 from server.ports import ItemStore
@@ -31,7 +33,7 @@ async def search_matches(
     release: Release,
     vectors: Float32,
     matches: Sequence[Matches],
-    limit: int,
+    limits: Int64,
     fetched: int,
     timeout_s: float,
 ) -> Found:
@@ -42,25 +44,28 @@ async def search_matches(
         release: its model's items are searched, and what was added to its collection since.
         vectors: [B, K, D] float32, the interest vectors of B users; all-zero ones find nothing.
         matches: of each of the B users.
-        limit: hits wanted for each interest.
+        limits: [B] int64, hits of each interest that each user gets.
         fetched: what `mind.milvus.filtered.hits_to_fetch` says, the same for all of them.
         timeout_s: longest wait for Milvus.
     """
     if not fetched:
         user, interest = np.nonzero(np.any(vectors, axis=2))
         own = [matches[each] for each in user.tolist()]
-        return Found(user, interest, await _in_memory(release, vectors[user, interest], own, limit))
-    found = await search(store, release, vectors, fetched, timeout_s, filtered=True)
+        return Found(user, interest, await _in_memory(release, vectors[user, interest], own, limits[user]))
+    all_of_them = np.full(len(vectors), fetched)
+    asked = fetched if release.fingerprint.interest_cosine >= 1 else min(MAX_HITS, fetched * OVERSEARCH)
+    found = await search(store, release, vectors, all_of_them, asked, timeout_s, filtered=True)
     own = [matches[each] for each in found.user.tolist()]
     hits = await computed(len(found.hits.item_ids), _kept, release, found.hits, own)
-    short = np.flatnonzero(hits.lengths < [min(limit, len(each)) for each in own])
+    wanted = limits[found.user]
+    short = np.flatnonzero(hits.lengths < np.minimum(wanted, [len(each) for each in own]))
     if len(short):
         queries = vectors[found.user, found.interest][short]
-        more = await _in_memory(release, queries, [own[each] for each in short.tolist()], limit)
+        more = await _in_memory(release, queries, [own[each] for each in short.tolist()], wanted[short])
         enough = ~np.isin(_query_of(hits), short)
         kept = _query_of(hits)[enough], hits.item_ids[enough], hits.scores[enough]
         hits = _joined([kept, (short[_query_of(more)], more.item_ids, more.scores)], len(own))
-    return Found(found.user, found.interest, hits)
+    return Found(found.user, found.interest, hits.first(wanted))
 
 
 def _kept(release: Release, hits: Hits, matches: Sequence[Matches]) -> Hits:
@@ -75,18 +80,21 @@ def _kept(release: Release, hits: Hits, matches: Sequence[Matches]) -> Hits:
     return Hits(hits.item_ids[keep], hits.scores[keep], np.bincount(query[keep], minlength=len(matches)))
 
 
-async def _in_memory(release: Release, queries: Float32, matches: Sequence[Matches], limit: int) -> Hits:
-    """The hits of [Q, D] queries, each among the matches of its own, of all of which the scores are computed."""
+async def _in_memory(release: Release, queries: Float32, matches: Sequence[Matches], limits: Int64) -> Hits:
+    """The hits of [Q, D] queries, each among the matches of its own, of all of which the scores are computed.
+
+    `limits`: [Q] int64, hits wanted of each query.
+    """
 
     size = sum(map(len, matches)) // PAIRS_PER_ITEM
 
     async def found(numbers: list[int]) -> Columns:
-        own = matches[numbers[0]]
+        own, limit = matches[numbers[0]], int(limits[numbers].max())
         item_ids, scores = await computed(size, _nearest_among, release, queries[numbers], own, limit)
         return np.repeat(numbers, item_ids.shape[1]), item_ids.ravel(), scores.ravel()
 
     # One product of matrices for all queries with the same matches; different matches on threads of their own.
-    return _joined(await asyncio.gather(*map(found, _together(matches))), len(queries))
+    return _joined(await asyncio.gather(*map(found, _together(matches))), len(queries)).first(limits)
 
 
 def _nearest_among(release: Release, queries: Float32, matches: Matches, limit: int) -> tuple[Int64, Float32]:

@@ -9,7 +9,9 @@ from mind.sequences import Int64
 from server.release import Release
 from server.serving.answer import Status
 from server.serving.merge import Exclusions, Fate
-from server.serving.question import Query, UserQuery
+from server.serving.question import UserQuery
+
+NOTHING = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,8 @@ def _status(user: UserQuery, known: int) -> Status:
     return Status.ALL_UNKNOWN if len(user.hist_item) else Status.EMPTY_HISTORY
 
 
-def overfetch(query: Query) -> int:
-    """Most hits of one interest that exclusions can take away, rounded up to a power of two.
-
-    Rounded, because requests share a batch only if they fetch equally many hits.
-    """
-    most = max(len(user.exclude) + (len(user.hist_item) if query.exclude_history else 0) for user in query.users)
-    return 1 << (most - 1).bit_length() if most else 0
-
-
 def exclusions(inputs: Inputs, exclude_history: list[bool], sizes: list[int]) -> Exclusions:
-    """The items that active users must not get, without repeats.
+    """The items that active users must not get.
 
     An item that is both in the history and among the excluded ids counts as being in the history.
 
@@ -77,21 +70,12 @@ def exclusions(inputs: Inputs, exclude_history: list[bool], sizes: list[int]) ->
         exclude_history: for each request, whether its users do not get items of their histories.
         sizes: for each request, its number of users.
     """
-    without_history = np.repeat(exclude_history, sizes)
-    user, item_ids, fate = [], [], []
-    for number, position in enumerate(inputs.active.tolist()):
-        asked = inputs.users[position]
-        if not len(asked.exclude) and not without_history[position]:
-            continue
-        lists = [(Fate.EXCLUDED, asked.exclude)]
-        if without_history[position]:
-            lists.insert(0, (Fate.HISTORY, asked.hist_item))
-        joined = np.concatenate([ids for _, ids in lists])
-        distinct, first = np.unique(joined, return_index=True)
-        item_ids.append(distinct)
-        fate.append(np.repeat([reason for reason, _ in lists], [len(ids) for _, ids in lists])[first])
-        user.append(np.full(len(distinct), number))
-    if not user:
-        nothing = np.zeros(0, np.int64)
-        return Exclusions(nothing, nothing, nothing)
-    return Exclusions(np.concatenate(user), np.concatenate(item_ids), np.concatenate(fate))
+    without_history = np.repeat(exclude_history, sizes)[inputs.active].tolist()
+    asked = [inputs.users[position] for position in inputs.active.tolist()]
+    histories = [user.hist_item if without else NOTHING for user, without in zip(asked, without_history, strict=True)]
+    lists = histories + [user.exclude for user in asked]
+    number = np.arange(len(lists))
+    lengths = np.array([len(ids) for ids in lists], np.int64)
+    user = np.repeat(number % max(len(asked), 1), lengths)
+    fate = np.repeat(np.where(number < len(asked), Fate.HISTORY, Fate.EXCLUDED), lengths)
+    return Exclusions(user, np.concatenate([NOTHING, *lists]), fate)

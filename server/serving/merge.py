@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
-import numpy.typing as npt
 
 from mind.artifact import Float32
 from mind.hits import Hits, falling
 from mind.sequences import Int64
-from server.serving.question import Strategy
+from mind.vocabulary import Mask
 
 MAX_INTERESTS = 64
 """Most interests of one user, as `mind.config` limits them."""
@@ -32,7 +31,10 @@ class Fate(IntEnum):
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Items that users must not get: parallel [E] arrays of user (0 to B - 1), item id and `Fate`."""
+    """Items that users must not get: parallel [E] arrays of user (0 to B - 1), item id and `Fate`.
+
+    Of several entries for an item, the one with the lowest `Fate` counts.
+    """
 
     user: Int64
     item_ids: Int64
@@ -51,6 +53,8 @@ class Merged:
     """[M] int64, the interest that found the item."""
     offsets: Int64
     """[B + 1] int64: the candidates of user b are those from offsets[b] up to offsets[b + 1]."""
+    left: Int64
+    """[Q] int64, the hits of each query that are not excluded."""
     fate: Int64 | None
     """[H] int64: the `Fate` of every hit, in the order of the search; None unless it was asked for."""
 
@@ -59,9 +63,8 @@ def merge(
     hits: Hits,
     user: Int64,
     interest: Int64,
-    users: int,
-    top_k: int,
-    strategy: Strategy,
+    top_k: Int64,
+    round_robin: Mask,
     excluded: Exclusions,
     explain: bool = False,
 ) -> Merged:
@@ -72,26 +75,25 @@ def merge(
 
     Args:
         hits: the hits of Q queries.
-        user: [Q] int64, the user of each query, 0 to users - 1.
+        user: [Q] int64, the user of each query, 0 to B - 1.
         interest: [Q] int64, the interest of each query.
-        users: number of users, B.
-        top_k: most candidates a user gets.
-        strategy: by score, or the interests in turn.
+        top_k: [B] int64, most candidates that each user gets.
+        round_robin: [B] bool, whether a user's interests take turns; otherwise the best scores come first.
         excluded: what users must not get.
         explain: whether the fate of every hit is wanted.
     """
-    rows, marks = len(hits.item_ids), len(excluded.user)
+    rows, marks, users = len(hits.item_ids), len(excluded.user), len(top_k)
     hit_user = np.concatenate([np.repeat(user, hits.lengths), excluded.user])
-    hit_interest = np.concatenate([np.repeat(interest, hits.lengths), np.zeros(marks, np.int64)])
+    hit_interest = np.concatenate([np.repeat(interest, hits.lengths), excluded.fate])  # which orders exclusions, too
     distinct, item = np.unique(np.concatenate([hits.item_ids, excluded.item_ids]), return_inverse=True)
     own = hit_user * len(distinct) + item
-    place, places = _places(hits, strategy)
+    place, places = _places(hits, round_robin[user])
     if users * len(distinct) * places * MAX_INTERESTS >= 2**63:  # too many for one integer: use ranks
         place = np.unique(place, return_inverse=True)[1] + 1
         places = rows + 1
     place = np.concatenate([place, np.zeros(marks, np.int64)])  # an exclusion comes before every hit
 
-    # The sorted numbers are unique, so that a sort that is not stable gives one result. With ranks, 63 bits are enough
+    # Equal numbers mean the same, so that a sort that is not stable gives one result. With ranks, 63 bits are enough
     # for 10,000 users with 2 million hits.
     order = np.argsort((own * places + place) * MAX_INTERESTS + hit_interest)
     first = np.ones(rows + marks, bool)
@@ -101,28 +103,44 @@ def merge(
     kept = kept[np.argsort((hit_user[kept] * places + place[kept]) * len(distinct) + item[kept])]
     found = np.bincount(hit_user[kept], minlength=users)
     number = np.arange(len(kept)) - np.repeat(np.cumsum(found) - found, found)  # 0 for each user's best
-    kept = kept[number < top_k]
+    kept = kept[number < top_k[hit_user[kept]]]
     offsets = np.concatenate([[0], np.cumsum(np.minimum(found, top_k))])
-    fate = _fate(order, first, kept, excluded)[:rows] if explain else None
-    return Merged(hits.item_ids[kept], hits.scores[kept], hit_interest[kept], offsets, fate)
+    banned, by = _banned(order, first, rows)
+    query = np.repeat(np.arange(len(user)), hits.lengths)
+    left = hits.lengths - np.bincount(query[banned], minlength=len(user))
+    fate = None
+    if explain:
+        fate = np.full(rows + marks, Fate.BELOW_TOP_K)
+        fate[order[~first]] = Fate.DUPLICATE
+        fate[banned] = excluded.fate[by]
+        fate[kept] = Fate.KEPT
+        fate = fate[:rows]
+    return Merged(hits.item_ids[kept], hits.scores[kept], hit_interest[kept], offsets, left, fate)
 
 
-def _fate(order: Int64, first: npt.NDArray[np.bool_], kept: Int64, excluded: Exclusions) -> Int64:
-    """The `Fate` of every hit, followed by that of the exclusions."""
-    rows = len(order) - len(excluded.fate)
-    leader = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]  # of each group, per position
-    fate = np.full(len(order), Fate.BELOW_TOP_K)
-    fate[order[~first]] = Fate.DUPLICATE
-    banned = leader >= rows
-    fate[order[banned]] = excluded.fate[leader[banned] - rows]
-    fate[kept] = Fate.KEPT
-    return fate
+def _banned(order: Int64, first: Mask, rows: int) -> tuple[Int64, Int64]:
+    """The hits that are excluded, and the exclusion of each.
+
+    Args:
+        order: [N] int64, hits (below `rows`) and exclusions, those of one user and item together, an exclusion first.
+        first: [N] bool, where another user or item begins in this order.
+        rows: the number of hits.
+    """
+    if len(order) == rows:
+        return order[:0], order[:0]
+    leader = order[np.maximum.accumulate(np.where(first, np.arange(len(order)), 0))]
+    hit = (leader >= rows) & (order < rows)
+    return order[hit], leader[hit] - rows
 
 
-def _places(hits: Hits, strategy: Strategy) -> tuple[Int64, int]:
-    """A number from 1 for every hit, smaller for better hits and equal for equal ones; and a number larger than all."""
+def _places(hits: Hits, round_robin: Mask) -> tuple[Int64, int]:
+    """A number from 1 for every hit, smaller for better hits and equal for equal ones; and a number larger than all.
+
+    `round_robin`: [Q] bool, whether the hits of a query are ordered by their rank before their score.
+    """
     place = falling(hits.scores) + 2**31
-    if strategy is not Strategy.ROUND_ROBIN:
+    if not round_robin.any():
         return place, 2**32
     turn = np.arange(len(place)) - np.repeat(np.cumsum(hits.lengths) - hits.lengths, hits.lengths)
+    turn[~np.repeat(round_robin, hits.lengths)] = 0
     return place + (turn << 32), int(hits.lengths.max(initial=0) + 1) << 32

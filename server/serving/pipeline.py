@@ -6,69 +6,37 @@ One encode, one search and one merge for a whole batch, never one per user. Know
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import accumulate, islice, pairwise
-from typing import Any
+
+import numpy as np
 
 from mind.artifact import Float32
-from mind.milvus.filtered import hits_to_fetch
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.ports import ItemStore
-from server.release import Popular, Release
+from server.release import Release
 from server.serving.answer import FALLBACK, Outcome, Status, Timings, UserResult
 from server.serving.batching import Batcher, Waiting
+from server.serving.depth import Depth, first_depth, full_depth
 from server.serving.encode import EncodeStage
 from server.serving.filtered import search_matches
-from server.serving.inputs import Inputs, exclusions, look_up, overfetch
+from server.serving.inputs import Inputs, exclusions, look_up
+from server.serving.job import Job
 from server.serving.matching import Matches, MatchingItems
 from server.serving.merge import merge
 from server.serving.offload import computed
 from server.serving.popular import PopularItems, popular_among
-from server.serving.question import Query, UserQuery
-from server.serving.results import results, results_without_milvus, trace
-from server.serving.search import Found, search
+from server.serving.question import Query, Strategy, UserQuery
+from server.serving.results import cut_short, results, results_without_milvus, trace, with_popular
+from server.serving.search import NOTHING, Found, search
 from server.watching.telemetry import CALL_SPAN, SILENT, BatchTelemetry, Telemetry
 
 ANSWER_S = 0.05
 """Seconds kept back from a caller's deadline to answer without Milvus, or half of the deadline if that is less."""
 TIMER_S = 0.01
 """How much before its time a timeout may end a call."""
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A query and what to answer it with."""
-
-    release: Release
-    query: Query
-    limit: int
-    """Hits to fetch for each interest."""
-    explain: bool
-    span: Any
-    """Span of the call; None if it is not traced."""
-    matches: Matches | None = None
-    """The items that match the filter; None without a filter."""
-    failure: StoreUnavailableError | None = None
-    """Why it is not known which items match."""
-    matching_ms: float = 0.0
-    """How long it took to learn which items match."""
-
-    @property
-    def group(self) -> Hashable:
-        """Jobs of one group are answered together: those of one search of Milvus, or those searched in memory."""
-        if self.explain or self.failure:
-            return id(self)
-        found = (self.fetched, self.limit if self.fetched or self.matches is None else 0)
-        return id(self.release), self.matches is None, found, self.query.top_k, self.query.strategy
-
-    @property
-    def fetched(self) -> int:
-        """Hits of the index to fetch for the items that match; 0 if these are scored in memory, or without a filter."""
-        if self.matches is None:
-            return 0
-        return hits_to_fetch(len(self.release.vocabulary), len(self.matches), self.limit)
 
 
 async def _nothing() -> None:
@@ -146,18 +114,50 @@ class CandidatePipeline:
             return Outcome(results_without_milvus(query, popular, told), timings, None)
 
     async def _run(self, release: Release, query: Query, remaining_s: float | None, explain: bool) -> Outcome:
-        limit = query.top_k + min(self._max_overfetch, overfetch(query))
-        job = _Job(release, query, limit, explain, CALL_SPAN.get())
+        deadline = math.inf if remaining_s is None else time.perf_counter() + remaining_s
+        job = Job(release, query, explain, CALL_SPAN.get())
         if query.filter:
-            arrived = time.perf_counter()
-            job = await self._with_matches(job, remaining_s)
-            remaining_s = None if remaining_s is None else remaining_s - (time.perf_counter() - arrived)
-        return await self._batcher.submit(job, len(query.users), job.group, remaining_s)
+            job = await self._with_matches(job, deadline)
+        where = release, job.matches
+        depths = {i: first_depth(*where, query, user, self._max_overfetch) for i, user in enumerate(query.users)}
+        results: dict[int, UserResult] = {}
+        timings, steps = Timings(0, 0, job.matching_ms, 0), None
+        while depths:  # nearly always once
+            step = next(iter(depths.values())).step
+            together = [number for number, depth in depths.items() if depth.step == step]
+            own = [depths.pop(number) for number in together]
+            outcome = await self._submit(job, together, own, deadline)
+            for number, depth, result in zip(together, own, outcome.results, strict=True):
+                if result.cut_short:
+                    depths[number] = full_depth(*where, depth)
+                else:
+                    results[number] = result
+            timings, steps = timings + outcome.timings, outcome.trace
+        return Outcome([results[number] for number in range(len(results))], timings, steps)
 
-    async def _with_matches(self, job: _Job, remaining_s: float | None) -> _Job:
+    async def _submit(self, job: Job, users: list[int], depths: list[Depth], deadline: float) -> Outcome:
+        """Wait for the batch that answers some of the users of a job."""
+        if len(users) < len(job.query.users):
+            job = replace(job, query=replace(job.query, users=[job.query.users[number] for number in users]))
+        job = replace(job, depths=depths)
+        remaining_s = None if deadline == math.inf else deadline - time.perf_counter()
+        outcome = await self._batcher.submit(job, len(users), job.group, remaining_s)
+        return outcome if outcome.listed else await self._listed(job, outcome, deadline)
+
+    async def _listed(self, job: Job, outcome: Outcome, deadline: float) -> Outcome:
+        """The outcome with the popular items for users without a usable history. Only their caller waits for them."""
+        started = time.perf_counter()
+        if job.matches is None:
+            popular = await self._popular_items.of(job.release, (deadline - started) / 2)
+        else:
+            popular = popular_among(job.release, job.matches)
+        results = with_popular(job.query, outcome.results, popular, job.matches)
+        took = Timings(0, 0, 0, (time.perf_counter() - started) * 1000)
+        return replace(outcome, results=results, timings=outcome.timings + took)
+
+    async def _with_matches(self, job: Job, deadline: float) -> Job:
         """The job with the items that match its filter, or with the reason why Milvus did not tell them."""
         started = time.perf_counter()
-        deadline = started + remaining_s if remaining_s is not None else math.inf
         time_left_s = self._search_time_left_s(deadline)
         try:
             job = replace(job, matches=await self._matching_items.of(job.release, job.query.filter, time_left_s))
@@ -165,7 +165,7 @@ class CandidatePipeline:
             job = replace(job, failure=error)
         return replace(job, matching_ms=(time.perf_counter() - started) * 1000)
 
-    async def _answer(self, batch: list[Waiting[_Job, Outcome]]) -> list[Outcome | Exception]:
+    async def _answer(self, batch: list[Waiting[Job, Outcome]]) -> list[Outcome | Exception]:
         """Answer the jobs of a batch, which differ in nothing but their users and filters."""
         spans, arrived = [each.ask.span for each in batch], [each.arrived for each in batch]
         release, users = batch[0].ask.release, sum(each.users for each in batch)
@@ -173,49 +173,57 @@ class CandidatePipeline:
             return await self._answer_watched(batch, watched)
 
     async def _answer_watched(
-        self, batch: list[Waiting[_Job, Outcome]], watched: BatchTelemetry
+        self, batch: list[Waiting[Job, Outcome]], watched: BatchTelemetry
     ) -> list[Outcome | Exception]:
-        job, query, release = batch[0].ask, batch[0].ask.query, batch[0].ask.release
+        job, release = batch[0].ask, batch[0].ask.release
         sizes = [len(each.ask.query.users) for each in batch]
         users = [user for each in batch for user in each.ask.query.users]
+        top_k = np.repeat([each.ask.query.top_k for each in batch], sizes)
+        round_robin = np.repeat([each.ask.query.strategy is Strategy.ROUND_ROBIN for each in batch], sizes)
         deadline = max(each.deadline for each in batch)
 
         inputs = await computed(sum(len(user.hist_item) for user in users), look_up, release, users)
+        if job.matches is None and any(status in FALLBACK for status in inputs.status):
+            self._popular_items.refresh(release)  # beside the search
         vectors = await self._encode(release, inputs)
         encoded = watched.enter("search")
         matches = [each.ask.matches for each in batch for _ in each.ask.query.users]
+        active, depths = inputs.active, [depth for each in batch for depth in each.ask.depths]
         try:
             if job.failure:
                 raise job.failure
-            found = await self._search(release, vectors, batch, matches, inputs, deadline)
+            own_depths = [depths[user] for user in active.tolist()]
+            own_matches = [matches[user] for user in active.tolist()]
+            found = await self._search(release, vectors, own_depths, own_matches, deadline)
             searched = watched.enter("merge")
             excluded = exclusions(inputs, [each.ask.query.exclude_history for each in batch], sizes)
-            how = len(inputs.active), query.top_k, query.strategy, excluded, job.explain
+            how = top_k[active], round_robin[active], excluded, job.explain
             merged = await computed(len(found.hits.item_ids), merge, found.hits, found.user, found.interest, *how)
-            popular = await self._popular(release, matches, inputs)
         except StoreUnavailableError as error:
             watched.fail()
             stages = (encoded - watched.started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
             return self._answer_unsearched(batch, inputs, error, watched, stages)
-        answered = results(query.top_k, inputs, merged, popular, matches)
+        short = cut_short(own_depths, top_k[active], found, merged)
+        answered = results(top_k.tolist(), inputs, merged, short, matches)
 
         steps = None if merged.fate is None else trace(release, inputs, vectors, found, merged.fate)
         _tell(watched, users, answered)
         if self._telemetry.sampling:
             known = release.vocabulary, release.item_embedding
-            among = [own.rows for own in (matches[user] for user in inputs.active.tolist()) if own is not None]
+            among = [own.rows for own in own_matches if own is not None]
             searched_with = vectors[found.user, found.interest]
-            self._telemetry.sampling.offer(searched_with, found.user, found.hits, query.top_k, *known, among)
+            self._telemetry.sampling.offer(searched_with, found.user, found.hits, top_k[active], *known, among)
         ended = time.perf_counter()
         stages = (encoded - watched.started) * 1000, (searched - encoded) * 1000, (ended - searched) * 1000
-        return [
-            Outcome(answered[start:end], _timings(each, watched.started, stages), steps)
-            for each, (start, end) in zip(batch, pairwise(accumulate(sizes, initial=0)), strict=True)
-        ]
+        outcomes: list[Outcome | Exception] = []
+        for each, (start, end) in zip(batch, pairwise(accumulate(sizes, initial=0)), strict=True):
+            own, timings = answered[start:end], Timings((watched.started - each.arrived) * 1000, *stages)
+            outcomes.append(Outcome(own, timings, steps, listed=not any(result.fallback for result in own)))
+        return outcomes
 
     def _answer_unsearched(
         self,
-        batch: list[Waiting[_Job, Outcome]],
+        batch: list[Waiting[Job, Outcome]],
         inputs: Inputs,
         error: StoreUnavailableError,
         watched: BatchTelemetry,
@@ -233,7 +241,7 @@ class CandidatePipeline:
             if needs_search and (job.explain or not self._degraded):
                 outcomes.append(_late(each, error))
                 continue
-            timings = _timings(each, watched.started, stages)
+            timings = Timings((watched.started - each.arrived) * 1000, *stages)
             outcomes.append(outcome := Outcome(results_without_milvus(job.query, popular, own), timings, None))
             answered += outcome.results
             users += job.query.users
@@ -245,45 +253,33 @@ class CandidatePipeline:
         self,
         release: Release,
         vectors: Float32,
-        batch: list[Waiting[_Job, Outcome]],
+        depths: list[Depth],
         matches: list[Matches | None],
-        inputs: Inputs,
         deadline: float,
     ) -> Found:
-        """Search for the active users of a batch: all with filters, or all without."""
-        job, time_left_s = batch[0].ask, self._search_time_left_s(deadline)
-        limit = max(each.ask.limit for each in batch)
-        if job.matches is None:
-            return await search(self._store, release, vectors, limit, time_left_s)
-        own = [of_user for of_user in (matches[user] for user in inputs.active.tolist()) if of_user is not None]
-        return await search_matches(self._store, release, vectors, own, limit, job.fetched, time_left_s)
-
-    async def _popular(self, release: Release, matches: list[Matches | None], inputs: Inputs) -> list[Popular]:
-        """What each user gets who has no usable history: the popular items that match the user's filter."""
-        if not any(status in FALLBACK for status in inputs.status):
-            return [release.popular] * len(matches)
-        if matches[0] is None:
-            return [await self._popular_items.of(release)] * len(matches)
-        of = {id(each): popular_among(release, each) for each in matches if each is not None}
-        return [of[id(each)] for each in matches]
+        """Search for the active users of a batch, on one step: all with filters, or all without."""
+        if not depths:
+            return NOTHING
+        limits = np.array([depth.limit for depth in depths], np.int64)
+        how = limits, depths[0].fetched, self._search_time_left_s(deadline)
+        own = [of_user for of_user in matches if of_user is not None]
+        if own:
+            return await search_matches(self._store, release, vectors, own, *how)
+        return await search(self._store, release, vectors, *how)
 
     def _search_time_left_s(self, deadline: float) -> float:
         return max(min(self._search_timeout_s, deadline - time.perf_counter()), 0.001)
 
 
 def _tell(watched: BatchTelemetry, users: list[UserQuery], answered: list[UserResult]) -> None:
-    statuses = [result.status for result in answered]
+    """Count the users who have their answer; the others are searched for again."""
+    told = [(user, result) for user, result in zip(users, answered, strict=True) if not result.cut_short]
+    statuses = [result.status for _, result in told]
     by_status = [(status.name, statuses.count(status)) for status in Status]
-    watched.answered(by_status, [user.hist_item for user in users], [result.unknown for result in answered])
+    watched.answered(by_status, [user.hist_item for user, _ in told], [result.unknown for _, result in told])
 
 
-def _timings(waiting: Waiting[_Job, Outcome], started: float, stages: tuple[float, float, float]) -> Timings:
-    """The timings of one job of a batch that started then. To ask what matches its filter is part of its search."""
-    encode_ms, search_ms, merge_ms = stages
-    return Timings((started - waiting.arrived) * 1000, encode_ms, search_ms + waiting.ask.matching_ms, merge_ms)
-
-
-def _late(waiting: Waiting[_Job, Outcome], error: StoreUnavailableError) -> Exception:
+def _late(waiting: Waiting[Job, Outcome], error: StoreUnavailableError) -> Exception:
     """The error of an unanswered search for one caller: its own deadline if that has passed, or else Milvus' fault."""
     if time.perf_counter() < waiting.deadline - TIMER_S:
         return error

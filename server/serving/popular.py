@@ -1,8 +1,8 @@
 """The popular items of a release that are still in its collection, for users without a usable history.
 
 The list comes from the model, which does not know which items were deleted since. So Milvus is asked which are left, at
-most every `REFRESH_S`. No request waits for it longer than `WAIT_S`; while Milvus does not answer, its last answer is
-used without waiting.
+most every `REFRESH_S`, beside the requests: they get the list before while it is not older than `OLD_S`. Otherwise a
+request that needs the list waits for it, but not longer than `WAIT_S`, and not while Milvus does not answer.
 """
 
 import asyncio
@@ -19,7 +19,9 @@ from server.release import Popular, Release
 from server.serving.matching import Matches
 
 REFRESH_S = 0.5
-"""Age in seconds up to which an answer of Milvus is used again."""
+"""Age in seconds from which Milvus is asked again."""
+OLD_S = 1.0
+"""Age in seconds up to which an answer of Milvus is used while it is asked again."""
 WAIT_S = 0.25
 """Longest wait for a new answer."""
 
@@ -33,14 +35,19 @@ class PopularItems:
         self._collection = ""
         self._left = _Left(Popular(np.zeros(0, np.int64), np.zeros(0, np.float32)))
 
-    async def of(self, release: Release) -> Popular:
-        """The popular items of a release that are in its collection."""
+    def refresh(self, release: Release) -> None:
+        """Begin to ask Milvus, unless it was asked a moment ago."""
         left = self._left_of(release)
         if not left.asking and time.monotonic() - left.asked_at > REFRESH_S:
             left.asked_at = time.monotonic()
             left.asking = asyncio.create_task(self._ask(release, left))
-        if left.asking and left.answers:
-            await asyncio.wait([left.asking])
+
+    async def of(self, release: Release, wait_s: float = WAIT_S) -> Popular:
+        """The popular items of a release that are in its collection. `wait_s`: longest wait for Milvus."""
+        self.refresh(release)
+        left = self._left_of(release)
+        if left.asking and left.answers and time.monotonic() - left.answered_at > OLD_S:
+            await asyncio.wait([left.asking], timeout=min(WAIT_S, wait_s))
         return left.popular
 
     def last(self, release: Release) -> Popular:
@@ -56,7 +63,7 @@ class PopularItems:
         asking = self._store.existing(release.collection, release.popular.item_ids.tolist())
         try:
             left.popular = _only(release.popular, await asyncio.wait_for(asking, WAIT_S))
-            left.answers = True
+            left.answers, left.answered_at = True, left.asked_at
         except (StoreError, TimeoutError):
             left.answers = False
         finally:
@@ -70,6 +77,8 @@ class _Left:
     popular: Popular
     asked_at: float = -math.inf
     """When Milvus was asked last, on the clock of `time.monotonic`."""
+    answered_at: float = -math.inf
+    """When Milvus was asked the question that it answered last."""
     asking: asyncio.Task[None] | None = None
     """The question that Milvus has not answered yet."""
     answers: bool = True
@@ -79,7 +88,10 @@ class _Left:
 def popular_among(release: Release, matches: Matches) -> Popular:
     """The popular items that match a filter."""
     row = release.vocabulary.item_index(release.popular.item_ids)
-    return _kept(release.popular, np.isin(row, matches.rows))
+    place = np.searchsorted(matches.rows, row)
+    there = place < len(matches.rows)
+    there[there] = matches.rows[place[there]] == row[there]
+    return _kept(release.popular, there)
 
 
 def _only(popular: Popular, item_ids: set[int]) -> Popular:

@@ -7,8 +7,10 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.sequences import Int64
+from mind.vocabulary import Mask
 from server.release import Popular, Release
 from server.serving.answer import Status, Trace, UserResult
+from server.serving.depth import Depth
 from server.serving.inputs import Inputs
 from server.serving.matching import Matches
 from server.serving.merge import Merged
@@ -19,35 +21,65 @@ LISTED = "the popular list has"
 
 
 def results(
-    top_k: int, inputs: Inputs, merged: Merged, popular: list[Popular], matches: Sequence[Matches | None]
+    top_k: Sequence[int], inputs: Inputs, merged: Merged, short: Mask, matches: Sequence[Matches | None]
 ) -> list[UserResult]:
-    """One result for each user of a batch, in their order.
+    """One result for each user of a batch, in their order; those without a usable history get nothing yet.
 
     Args:
-        top_k: candidates wanted for each user.
+        top_k: for each user, the candidates wanted.
         inputs: the users.
-        merged: the candidates of the active users.
-        popular: for each user, the list in case there is no usable history.
+        merged: the candidates of the B active users.
+        short: [B] bool, what `cut_short` says.
         matches: for each user, the items that match the filter; None without a filter.
     """
     own_hits = (slice(start, end) for start, end in pairwise(merged.offsets.tolist()))  # of the active users, in turn
+    own_short = iter(short.tolist())
+    nothing = merged.item_ids[:0], merged.scores[:0], merged.interest[:0]
     answered = []
-    columns = inputs.users, inputs.status, inputs.unknown, popular, matches
-    for user, status, unknown, listed, matching in zip(*columns, strict=True):
-        if status is Status.OK:
-            own = next(own_hits)
-            item_ids, scores, interest = merged.item_ids[own], merged.scores[own], merged.interest[own]
-        elif status is Status.INVALID:
-            item_ids, scores, interest = listed.item_ids[:0], listed.scores[:0], merged.interest[:0]
-        else:
-            rows = np.flatnonzero(~np.isin(listed.item_ids, user.exclude))[:top_k]
-            item_ids, scores, interest = listed.item_ids[rows], listed.scores[rows], np.full(len(rows), -1)
+    columns = inputs.users, inputs.status, inputs.unknown, top_k, matches
+    for user, status, unknown, wanted, matching in zip(*columns, strict=True):
         detail = user.invalid or user.unread
-        if not detail and len(item_ids) < top_k:
-            source = "the search found" if status is Status.OK else LISTED
-            detail = _fewer(len(item_ids), top_k, source, matching)
-        answered.append(UserResult(item_ids, scores, interest, status, unknown, detail))
+        if status is not Status.OK:
+            answered.append(UserResult(*nothing, status, unknown, detail))
+            continue
+        own, again = next(own_hits), next(own_short)
+        item_ids, scores, interest = merged.item_ids[own], merged.scores[own], merged.interest[own]
+        if len(item_ids) < wanted:
+            detail = _fewer(len(item_ids), wanted, "the search found", matching)
+        answered.append(UserResult(item_ids, scores, interest, status, unknown, detail, again))
     return answered
+
+
+def with_popular(
+    query: Query, answered: list[UserResult], popular: Popular, matches: Matches | None
+) -> list[UserResult]:
+    """The results of a query's users with the popular items for those without a usable history.
+
+    `popular`: those that match the filter of the query; `matches`: all items that do; None without a filter.
+    """
+    filled = []
+    for user, result in zip(query.users, answered, strict=True):
+        if result.fallback:
+            rows = np.flatnonzero(~np.isin(popular.item_ids, user.exclude))[: query.top_k]
+            detail = result.detail
+            if not detail and len(rows) < query.top_k:
+                detail = _fewer(len(rows), query.top_k, LISTED, matches)
+            columns = popular.item_ids[rows], popular.scores[rows], np.full(len(rows), -1)
+            result = UserResult(*columns, result.status, result.unknown, detail)
+        filled.append(result)
+    return filled
+
+
+def cut_short(depths: Sequence[Depth], top_k: Int64, found: Found, merged: Merged) -> Mask:
+    """Whether each of B users may get other candidates from a deeper search: [B] bool.
+
+    So it is where fewer than `top_k` hits of an interest are left, and the index may have more.
+    """
+    limit = np.array([depth.limit for depth in depths], np.int64)
+    deeper = np.array([depth.needed for depth in depths], np.int64) > limit
+    few = (merged.left < top_k[found.user]) & (found.hits.lengths >= limit[found.user])
+    deeper[np.setdiff1d(np.arange(len(depths)), found.user[few])] = False
+    return deeper
 
 
 def results_without_milvus(query: Query, popular: Popular, told: Iterable[tuple[Status, Int64]]) -> list[UserResult]:

@@ -7,10 +7,10 @@ import numpy as np
 from mind.artifact import Float32
 from mind.hits import Hits
 from mind.interests import OVERSEARCH, as_if_each_searched, leading
-from mind.milvus.collection import MAX_HITS
 from mind.sequences import Int64
 from server.ports import ItemStore
 from server.release import Release
+from server.serving.depth import hits_to_ask
 from server.serving.offload import computed
 
 
@@ -26,10 +26,17 @@ class Found:
 
 
 NO_HITS = Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
+NOTHING = Found(np.zeros(0, np.int64), np.zeros(0, np.int64), NO_HITS)
 
 
 async def search(
-    store: ItemStore, release: Release, vectors: Float32, limit: int, timeout_s: float, filtered: bool = False
+    store: ItemStore,
+    release: Release,
+    vectors: Float32,
+    limits: Int64,
+    fetched: int,
+    timeout_s: float,
+    filtered: bool = False,
 ) -> Found:
     """Search Milvus with the interests of all users at once.
 
@@ -41,7 +48,8 @@ async def search(
         store: Milvus.
         release: its collection is searched.
         vectors: [B, K, D] float32, the interest vectors of B users; all-zero ones are not searched.
-        limit: hits wanted for each interest.
+        limits: [B] int64, hits of each interest that each user gets.
+        fetched: most hits to ask Milvus for; `Depth.fetched` of all these users.
         timeout_s: longest wait for Milvus.
         filtered: whether hits that do not match a filter will be left out, for which a release may have search
             parameters of its own.
@@ -51,11 +59,15 @@ async def search(
     leads = leading(vectors, fingerprint.interest_cosine)
     if not leads.any():
         return Found(user, interest, NO_HITS)
-    fetched = limit if fingerprint.interest_cosine >= 1 else min(MAX_HITS, limit * OVERSEARCH)
     params = dict((filtered and fingerprint.filter_search_params) or fingerprint.search_params)
-    hits = await store.search(release.collection, vectors[leads], fetched, params, timeout_s)
-    if fingerprint.interest_cosine < 1:
+    merging = fingerprint.interest_cosine < 1
+    most = limits[np.nonzero(leads)[0]] * (OVERSEARCH if merging else 1)
+    asked = hits_to_ask(fetched, int(most.max()), params)
+    hits = await store.search(release.collection, vectors[leads], asked, params, timeout_s)
+    hits = await computed(len(hits.item_ids), hits.first, most)
+    if merging:
         known = release.vocabulary, release.item_embedding
         size = len(hits.item_ids) * vectors.shape[1]
-        hits = await computed(size, as_if_each_searched, hits, leads, vectors, *known, limit)
+        hits = await computed(size, as_if_each_searched, hits, leads, vectors, *known, int(limits.max()))
+        hits = await computed(len(hits.item_ids), hits.first, limits[user])
     return Found(user, interest, hits)

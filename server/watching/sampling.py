@@ -40,7 +40,7 @@ class RecallSampling:
         vectors: Float32,
         user: Int64,
         hits: Hits,
-        top_k: int,
+        top_k: Int64,
         vocabulary: Vocabulary,
         item_embedding: Float32,
         among: Sequence[Rows] = (),
@@ -51,7 +51,7 @@ class RecallSampling:
             vectors: [Q, D] float32, the searched interests of all users.
             user: [Q] int64, ascending, the user of each interest.
             hits: the hits of every interest.
-            top_k: candidates wanted.
+            top_k: [B] int64, candidates wanted for each user.
             vocabulary: of the model.
             item_embedding: [N + 1, D] float32, row 0 padding.
             among: for each user, the rows of items that match the filter; empty without filters.
@@ -63,7 +63,7 @@ class RecallSampling:
         ends = np.cumsum(hits.lengths)
         found = slice(int(ends[own[0]] - hits.lengths[own[0]]), int(ends[own[-1]]))
         known = vocabulary, item_embedding, among[chosen] if among else None
-        sample = vectors[own], hits.item_ids[found], hits.scores[found], top_k, *known
+        sample = vectors[own], hits.item_ids[found], hits.scores[found], int(top_k[chosen]), *known
         self._thread.submit(self._compare, *sample)
 
     def wait(self) -> None:

@@ -54,7 +54,7 @@ def merge_hits(users: int, rounds: int) -> None:
 
     def columns() -> object:
         """columns, whole batch"""
-        return merge(hits, user, interest, users, TOP_K, Strategy.BEST_SCORE, nothing)
+        return merge(hits, user, interest, np.full(users, TOP_K), np.zeros(users, bool), nothing)
 
     console.print(compare(f"merge 4 x {TOP_K} hits", users, plain, columns, rounds))
 

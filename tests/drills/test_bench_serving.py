@@ -26,7 +26,7 @@ def test_the_three_are_measured_side_by_side(milvus_server_uri: str, tmp_path: P
     command += ["--workdir", str(tmp_path), "--rounds", "1", "--seconds", "0.4", "--users", "1,8", "--callers", "1,4"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
-    for title in ("Closed loop", "Open loop", "Overload"):
+    for title in ("Closed loop", "Open loop", "Overload", "Single-user requests that differ"):
         assert title in done.stdout
     results = json.loads((tmp_path / "2000" / "results.json").read_text())
     assert [(row["subject"], row["users"], row["load"]) for row in results["closed"][:4]] == [
@@ -42,6 +42,8 @@ def test_the_three_are_measured_side_by_side(milvus_server_uri: str, tmp_path: P
     for row in results["closed"] + answered:
         assert row["recall"] > 0.99
         assert row["users_per_s"] > 0 and row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+    assert len(results["mixed"]) == 3 * 6  # under each load, six kinds of requests
+    assert all(set(row["outcomes"]) == {"OK"} for row in results["mixed"][:6]), results["mixed"][:6]
     assert "<svg" in (tmp_path / "2000" / "latency.svg").read_text()
 
 

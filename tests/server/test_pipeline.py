@@ -18,7 +18,8 @@ from mind.sequences import Int64
 from mind.transfer import Models
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.release import Release, Releases
-from server.serving.answer import Outcome, Status
+from server.serving import popular
+from server.serving.answer import Outcome, Status, UserResult
 from server.serving.merge import Fate
 from server.serving.pipeline import CandidatePipeline
 from server.serving.popular import PopularItems
@@ -58,6 +59,12 @@ def ask(*histories: list[int], top_k: int = 5, exclude: list[int] | None = None,
     return Query(users=users, top_k=top_k, **settings)  # type: ignore[arg-type]
 
 
+def breadth(release: Release, ef: int) -> Release:
+    """The same with an index that looks at so many candidates."""
+    fingerprint = release.fingerprint.model_copy(update={"search_params": {"ef": ef}})
+    return replace(release, fingerprint=fingerprint)
+
+
 async def run(store: FakeStore, release: Release, query: Query, remaining_s: float | None = None) -> Outcome:
     with ThreadPoolExecutor(1) as encode_on:
         pipeline = CandidatePipeline(store, encode_on, search_timeout_ms=1000, max_overfetch=10)
@@ -83,7 +90,7 @@ async def test_candidates_are_the_exact_nearest_items(store: FakeStore, release:
 
 async def test_one_search_for_the_whole_batch(store: FakeStore, release: Release) -> None:
     await run(store, release, ask([A], [B], [], [C]))
-    assert store.searches == [(3 * 4, 5)]  # three users with a history, four interests, top_k
+    assert store.searches == [(3 * 4, 128)]  # three users with a history, four interests
 
 
 async def test_the_answer_does_not_depend_on_the_batch(store: FakeStore, release: Release) -> None:
@@ -121,11 +128,76 @@ async def test_the_popular_list_has_nothing_that_was_deleted(store: FakeStore, r
     there = store.collections[release.collection]
     keep = there.item_ids != 1007
     there.item_ids, there.vectors = there.item_ids[keep], there.vectors[keep]
-    popular = PopularItems(store)
-    assert (await popular.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
+    listed = PopularItems(store)
+    assert (await listed.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
     store.fault = StoreUnavailableError("Milvus does not answer")
-    assert (await popular.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
+    assert (await listed.of(release)).item_ids.tolist()[:3] == [1000, 1014, 1021]
     assert (await PopularItems(store).of(release)).item_ids.tolist()[:3] == [1000, 1007, 1014]  # better than nothing
+
+
+class SlowPopular(FakeStore):
+    """Answers at once, except which items are left: that waits for `told`, if there is one."""
+
+    told: asyncio.Event | None = None
+
+    async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
+        if self.told:
+            await self.told.wait()
+        return await super().existing(collection, item_ids)
+
+
+@pytest.fixture
+def slow(store: FakeStore, monkeypatch: pytest.MonkeyPatch) -> SlowPopular:
+    monkeypatch.setattr(popular, "WAIT_S", 60)
+    slow = SlowPopular(**vars(store))
+    slow.told = asyncio.Event()
+    return slow
+
+
+async def test_nobody_waits_for_the_popular_list_of_a_neighbour(slow: SlowPopular, release: Release) -> None:
+    slow.delay_s = 0.01  # so that the second and the third wait for a batch together
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(slow, encode_on, workers=1)
+        queries = [ask([C]), ask([]), ask([A])]
+        first, new, warm = (asyncio.create_task(pipeline.run(release, query, None)) for query in queries)
+        assert len((await asyncio.wait_for(warm, 10)).results[0].item_ids) == 5
+        assert first.done() and not new.done() and len(slow.searches) == 1
+        slow.told.set()
+        assert (await new).results[0].item_ids.tolist() == [1000, 1007, 1014, 1021, 1028]
+
+
+async def test_the_last_popular_list_is_given_while_milvus_is_asked_again(
+    slow: SlowPopular, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow.told.set()
+    listed = PopularItems(slow)
+    await listed.of(release)
+    slow.delete(release.collection, [1007])
+    slow.told = asyncio.Event()
+    monkeypatch.setattr(popular, "REFRESH_S", -1)  # every answer is asked for again
+    monkeypatch.setattr(popular, "OLD_S", 60)
+    assert (await asyncio.wait_for(listed.of(release), 10)).item_ids.tolist()[:2] == [1000, 1007]
+    monkeypatch.setattr(popular, "OLD_S", -1)  # and is too old to be given
+    newer = asyncio.create_task(listed.of(release))
+    await asyncio.sleep(0)
+    assert not newer.done()
+    slow.told.set()
+    assert (await newer).item_ids.tolist()[:2] == [1000, 1014]
+
+
+async def test_a_filter_that_milvus_cannot_check_is_nobody_elses_fault(store: FakeStore, release: Release) -> None:
+    class Unmatched(FakeStore):
+        async def matching(self, collection: str, filter_: str, timeout_s: float | None = None) -> Int64:
+            raise StoreUnavailableError("Milvus does not answer: gone")
+
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(Unmatched(**vars(store)), encode_on, workers=1)
+        queries = [ask([A]), ask([], filter="item_id < 1100"), ask([B])]
+        first, filtered_, last = await asyncio.gather(
+            *(pipeline.run(release, query, 10) for query in queries), return_exceptions=True
+        )
+    assert isinstance(filtered_, StoreUnavailableError)
+    assert [len(each.results[0].item_ids) for each in (first, last) if isinstance(each, Outcome)] == [5, 5]
 
 
 async def test_the_popular_list_obeys_the_filter(store: FakeStore, release: Release) -> None:
@@ -146,7 +218,6 @@ async def test_exclusions_are_made_up_for(store: FakeStore, release: Release, ar
     best = exact(artifact, [A, B], 7)
     outcome = await run(store, release, ask([A, B], exclude=[best[0], best[2], 2**61]))
     assert outcome.results[0].item_ids.tolist() == [best[1], *best[3:7]]
-    assert store.searches[-1][1] == 5 + 4  # three, rounded up to a power of two
 
 
 async def test_history_is_left_out_on_request(store: FakeStore, release: Release) -> None:
@@ -160,8 +231,9 @@ async def test_history_is_left_out_on_request(store: FakeStore, release: Release
 
 async def test_overfetch_is_bounded_and_said(store: FakeStore, release: Release, artifact: Artifact) -> None:
     excluded = exact(artifact, [A], 150)
-    outcome = await run(store, release, ask([A], exclude=excluded))
-    assert store.searches[-1][1] == 5 + 10
+    wide = breadth(release, 128)
+    outcome = await run(store, wide, ask([A], exclude=excluded))
+    assert store.searches[-1][1] == 16  # 5 + 10, in multiples of 8
     assert outcome.results[0].detail == "0 of 5: the search found no more items that are not excluded"
 
 
@@ -201,6 +273,73 @@ async def test_requests_that_wait_together_share_a_search_and_get_their_own_answ
         assert outcome.results[0].item_ids.tolist() == best[: 5 if i % 2 else 9]
 
 
+def candidates(result: UserResult) -> tuple[bytes, bytes, bytes, Status, str]:
+    """All that a caller sees, to the bit."""
+    columns = (column.tobytes() for column in (result.item_ids, result.scores, result.interest))
+    return *columns, result.status, result.detail  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("cosine", [1.0, 0.3])
+@pytest.mark.parametrize("ef", [0, 128])
+async def test_requests_that_differ_in_everything_share_a_search_and_get_what_each_gets_alone(
+    store: FakeStore, release: Release, cosine: float, ef: int
+) -> None:
+    release = breadth(release, ef) if ef else release
+    release = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": cosine}))
+    rng = np.random.default_rng(0)
+    queries = []
+    for number in range(40):
+        history = (1000 + 7 * rng.integers(0, ITEMS, rng.integers(0, 30))).tolist()
+        queries.append(
+            ask(
+                history,
+                top_k=int(rng.integers(1, 50)),
+                exclude=(1000 + 7 * rng.integers(0, ITEMS, number % 3)).tolist(),
+                exclude_history=bool(number % 2),
+                strategy=Strategy(1 + number % 2),
+            )
+        )
+    alone = [await run(store, release, query) for query in queries]
+    store.searches.clear()
+    store.delay_s = 0.02  # so that the others wait while the first is searched
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on, workers=1, max_overfetch=10)
+        together = await asyncio.gather(*(pipeline.run(release, query, 10) for query in queries))
+    assert len(store.searches) == 1
+    for one, other in zip(alone, together, strict=True):
+        assert candidates(one.results[0]) == candidates(other.results[0])
+
+
+async def test_who_wants_many_is_searched_apart_from_the_neighbours(
+    store: FakeStore, release: Release, artifact: Artifact
+) -> None:
+    wide, store.delay_s = breadth(release, 128), 0.02
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on)
+        queries = [ask([A], top_k=5), ask([B], top_k=180), ask([C], top_k=60)]
+        outcomes = await asyncio.gather(*(pipeline.run(wide, query, 10) for query in queries))
+    assert sorted(store.searches) == [(4, 256), (8, 64)]
+    assert [len(outcome.results[0].item_ids) for outcome in outcomes] == [5, 180, 60]
+
+
+async def test_who_loses_too_many_hits_to_exclusions_is_searched_again_alone(
+    store: FakeStore, release: Release, artifact: Artifact
+) -> None:
+    wide = breadth(release, 16)
+    best = exact(artifact, [A], 60)
+    far = [item for item in exact(artifact, [B], ITEMS) if item not in exact(artifact, [B], 100)]
+    query = ask([A], [B], [C])
+    query.users[0] = replace(query.users[0], exclude=np.array(best[:40]))
+    query.users[1] = replace(query.users[1], exclude=np.array(far[:40]))
+    with ThreadPoolExecutor(1) as encode_on:
+        outcome = await CandidatePipeline(store, encode_on).run(wide, query, None)
+    assert outcome.results[0].item_ids.tolist() == best[40:45]
+    assert [result.item_ids.tolist() for result in outcome.results[1:]] == [
+        exact(artifact, history, 5) for history in ([B], [C])
+    ]
+    assert store.searches == [(12, 16), (4, 64)]  # 5 and 40 of which 11 fit; 45, on the step up to 64
+
+
 async def test_a_search_that_fails_is_each_callers_own_deadline_or_the_stores_fault(
     store: FakeStore, release: Release
 ) -> None:
@@ -234,11 +373,11 @@ async def test_similar_interests_are_searched_once_and_answer_as_if_each_had_bee
     query = ask([A, B], [C], [A, B, C, 1021, 1028], [], top_k=20)
     each = await run(store, release, query)
     own = sum(int(np.any(vectors, axis=1).sum()) for vectors in _vectors(artifact, query))
-    assert store.searches == [(own, 20)]
+    assert store.searches == [(own, 128)]
 
     merging = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": -0.99}))
     once = await run(store, merging, query)
-    assert store.searches[1] == (3, 20 * OVERSEARCH)  # one search for each user with a history, deeper
+    assert store.searches[1] == (3, 128)  # one search for each user with a history
     for alone, together in zip(each.results, once.results, strict=True):
         # The store is exact: the best are found, and scored alike whichever interest found them.
         shared = np.isin(together.item_ids, alone.item_ids)
@@ -303,8 +442,10 @@ async def test_filters_are_searched_exactly_and_different_ones_together(
         passing = set((await store.matching(release.collection, filter_)).tolist())
         wanted = [item for item in exact(artifact, history, ITEMS) if item in passing][:20]
         assert outcome.results[0].item_ids.tolist() == wanted
-        popular = [item for item in range(A, A + 7 * ITEMS, 7) if item in passing][:20]
-        assert outcome.results[1].item_ids.tolist() == popular
+        assert (
+            outcome.results[1].item_ids.tolist()
+            == [item for item in range(A, A + 7 * ITEMS, 7) if item in passing][:20]
+        )
     assert store.searches == []
     assert sum(batches) == 4 and max(batches) > 1  # the first begins at once
 

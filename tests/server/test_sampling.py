@@ -70,7 +70,7 @@ def test_with_a_filter_the_exact_best_are_among_the_items_that_match() -> None:
 def offer(sampler: RecallSampling, table: Float32 = TABLE) -> None:
     """A batch of two users: the first has both interests, the second one of them; all that is best was found."""
     hits = Hits(np.array([30, 20, 50, 40, 50, 40]), np.array([3, 2, 5, 4, 5, 4], np.float32), np.array([2, 2, 2]))
-    sampler.offer(INTERESTS[[0, 1, 1]], np.array([0, 0, 1]), hits, 2, VOCABULARY, table)
+    sampler.offer(INTERESTS[[0, 1, 1]], np.array([0, 0, 1]), hits, np.array([2, 2]), VOCABULARY, table)
 
 
 def test_a_user_of_a_batch_is_compared() -> None:

@@ -316,6 +316,17 @@ async def test_health_follows_milvus(start: Start) -> None:
     await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
 
 
+async def test_health_tells_that_the_collection_is_being_loaded(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    running = await start()
+    running.store.loads = asyncio.Event()
+    running.store.collections[running.collection].loaded = False
+    await until_health(running.health, health_pb2.HealthCheckResponse.NOT_SERVING)  # nobody asks it anything
+    reason = f"collection {running.collection} is not in Milvus' memory; it is being loaded"
+    assert f"health is NOT_SERVING: {reason}" in caplog.messages
+    running.store.loads.set()
+    await until_health(running.health, health_pb2.HealthCheckResponse.SERVING)
+
+
 async def test_is_alive_whatever_milvus_does(start: Start) -> None:
     running = await start(published=False)
     alive = health_pb2.HealthCheckRequest(service="liveness")

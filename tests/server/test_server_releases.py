@@ -68,8 +68,14 @@ async def released(milvus_uri: str, tmp_path: Path) -> AsyncIterator[Released]:
 
 async def test_the_release_is_loaded_followed_and_reloaded(released: Released) -> None:
     assert (await released.releases.check())[1].collection == released.collection
+    assert await released.releases.can_serve() and not released.releases.unloaded
     await released.admin.release_collection(released.collection)
+    assert await released.releases.can_serve()
+    assert (
+        released.releases.unloaded == f"collection {released.collection} is not in Milvus' memory; it is being loaded"
+    )
     await released.releases.check()  # loads it again
+    assert await released.releases.can_serve() and not released.releases.unloaded
     vectors = np.ones((1, 16), np.float32)
     assert len((await released.store.search(released.collection, vectors, 5, {}, 10)).item_ids) == 5
 

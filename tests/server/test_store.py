@@ -70,6 +70,7 @@ async def contract(store: ItemStore, artifact: Artifact, delete: Delete) -> None
     fingerprint = await store.fingerprint(name)
     assert fingerprint is not None and fingerprint.model_version == artifact.model_version
     await store.load(name)
+    assert await store.loaded(name)
     await items_are_counted_and_read(store, name, artifact)
     await the_nearest_items_are_found(store, name, artifact)
     await bad_filters_are_refused(store, name)
@@ -125,7 +126,7 @@ async def other_collections_are_gone(store: ItemStore, artifact: Artifact) -> No
     query = artifact.weights.golden_interest_vectors.reshape(-1, 16)[:1]
     with pytest.raises(CollectionGoneError):
         await store.search(GONE, query, 7, {}, 10)
-    for ask in (store.fingerprint, store.load, store.count):
+    for ask in (store.fingerprint, store.loaded, store.load, store.count):
         with pytest.raises(CollectionGoneError):
             await ask(GONE)
     for ask_of in (store.vectors, store.existing):
@@ -187,6 +188,26 @@ async def test_milvus_answers_as_the_store_in_memory_does(milvus_uri: str, artif
     finally:
         await store.close()
     assert_same_answers(recorder, await in_memory(artifact))
+
+
+async def test_fewer_hits_are_the_first_of_more_up_to_ef(milvus_uri: str, tmp_path: Path) -> None:
+    """So users who want different numbers of hits share a search, and get what each would alone."""
+    model = load_artifact(make_artifact(tmp_path / "larger", items=3_000))
+    build(milvus_uri, tmp_path / "larger", "--index-type", "HNSW", "--search-param", "ef=100")
+    store = item_store(milvus_uri, timeout_s=20)
+    try:
+        name = await store.live_collection()
+        assert name
+        await store.load(name)
+        queries = model.weights.golden_interest_vectors.reshape(-1, 16)
+        all_of_them = await store.search(name, queries, 100, {"ef": 100}, 20)
+        for limit in (8, 48, 96):
+            found = await store.search(name, queries, limit, {"ef": 100}, 20)
+            first = all_of_them.first(np.full(len(queries), limit))
+            assert found.item_ids.tolist() == first.item_ids.tolist()
+            assert found.scores.tobytes() == first.scores.tobytes()
+    finally:
+        await store.close()
 
 
 async def test_a_database_of_its_own(milvus_uri: str, artifact: Artifact, tmp_path: Path) -> None:

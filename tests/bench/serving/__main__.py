@@ -18,7 +18,7 @@ from rich.progress import Progress
 
 from mind.artifact import load_artifact
 from tests.bench.machine import console, describe
-from tests.bench.serving import report, world
+from tests.bench.serving import filters, report, world
 from tests.bench.serving.bench import Bench, Row, Subject, recall_of
 from tests.bench.serving.world import TOP_K
 
@@ -27,7 +27,21 @@ USERS, CALLERS = (1, 8, 64), (1, 16, 64)
 OURS, ARTICLE, FLOOR = "ours", "article", "floor"
 LOADS = (0.25, 0.5, 0.8, 0.95)
 """Open loop: shares of what a subject managed in the closed loop."""
-SWEEP = [{"top_k": value} for value in (10, 50, 200, 1_000)] + [{"history": value} for value in (1, 5, 20)]
+SWEEP: dict[str, dict[str, Any]] = {f"top_k {value}": {"top_k": [value]} for value in (10, 50, 200, 1_000)}
+SWEEP |= {f"history {value}": {"history": value} for value in (1, 5, 20)}
+TOP_KS = [20, 50, 100]
+MIXED: dict[str, dict[str, Any]] = {
+    "alike": {},
+    "1-20 left out": {"up_to": 20, "exclude_history": True},
+    "1-20, 3 top_k": {"up_to": 20, "exclude_history": True, "top_k": TOP_KS},
+    "1-200 left out": {"up_to": 200, "exclude_history": True},
+    "1-200, 3 top_k": {"up_to": 200, "exclude_history": True, "top_k": TOP_KS},
+    "3 filters": {"filters": [f"{filters.RANDOM} < {most}" for most in (10, 50, 100)]},
+}
+"""Single-user requests that differ: histories of so many clicks, which are left out, and several top_k; or filters that
+match 1, 5 and 10 % of the items."""
+MIXED_LOADS = (0.5, 0.8)
+"""Open loop: shares of what our server managed when all requests were alike."""
 OVERLOAD, OVERLOAD_USERS, DEADLINE_S = 4, (8, 64), 1.0
 
 app = typer.Typer(add_completion=False)
@@ -40,7 +54,9 @@ def subjects(
     """Milvus' process id if it is ours, and the three, each having answered for the same users."""
     with ExitStack() as stack:
         uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
-        collection = world.build_and_publish(artifact, uri)
+        filters.write_items(directory, load_artifact(artifact))
+        index = [*world.INDEX, "--attributes", str(directory / "items.csv")]
+        collection = world.build_and_publish(artifact, uri, index)
         load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
         floor = stack.enter_context(
             world.worker("tests.bench.serving.floor", str(directory), str(artifact), uri, collection)
@@ -69,7 +85,7 @@ def main(
     items: Annotated[int, typer.Option(min=1_000, help="Size of the catalogue.")] = 367_982,
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each subject in a cell.")] = 3,
     seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 4,
-    only: Annotated[str, typer.Option(help="Parts to run.")] = "closed,open,overload,sweep",
+    only: Annotated[str, typer.Option(help="Parts to run.")] = "closed,open,overload,sweep,mixed",
     users: Annotated[str, typer.Option(help="Users of a request in the closed loop.")] = "1,8,64",
     callers: Annotated[str, typer.Option(help="Callers of the closed loop.")] = "1,16,64",
     milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
@@ -100,6 +116,9 @@ def main(
             if "sweep" in only:
                 rows["sweep"] = _sweep(bench, three[0], progress)
                 console.print(report.sweep(rows["sweep"]))
+            if "mixed" in only:
+                rows["mixed"] = _mixed(bench, three[0], progress)
+                console.print(report.mixed(rows["mixed"], len(MIXED)))
         pids = {each.name: each.pid for each in three} | ({"milvus": milvus_pid} if milvus_pid else {})
         memory = {name: round(world.memory_gb(pid), 2) for name, pid in pids.items()}
         console.print("memory, GB: " + ", ".join(f"{name} {gb}" for name, gb in memory.items()))
@@ -150,9 +169,19 @@ def _overload(bench: Bench, ours: Subject, progress: Progress) -> list[Row]:
 def _sweep(bench: Bench, ours: Subject, progress: Progress) -> list[Row]:
     """What more candidates and longer histories cost."""
     rows = []
-    for change in progress.track(SWEEP, description="sweep"):
-        ((name, value),) = change.items()
-        rows += bench.compare(1, [(ours, f"{name} {value}", {"users": 1, "callers": 64} | change)])
+    for name, change in progress.track(SWEEP.items(), description="sweep"):
+        rows += bench.compare(1, [(ours, name, {"users": 1, "callers": 64} | change)])
+    return rows
+
+
+def _mixed(bench: Bench, ours: Subject, progress: Progress) -> list[Row]:
+    """What requests cost that differ from each other, beside requests that are alike: closed loop, then open loop."""
+    shapes = [(name, {"users": 1} | shape) for name, shape in MIXED.items()]
+    rows = bench.compare(1, [(ours, f"{name}; 64", shape | {"callers": 64}) for name, shape in shapes])
+    peak = rows[0].users_per_s
+    for turn, share in enumerate(progress.track(MIXED_LOADS, description="mixed requests")):
+        rate = {"calls_per_s": share * peak, "seed": turn}
+        rows += bench.compare(1, [(ours, f"{name}; {share:.0%}", shape | rate) for name, shape in shapes])
     return rows
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,29 @@ from tests.bench.serving.world import TOP_K, answer_lines, read_histories, watch
 Call = Callable[[bytes], Awaitable[bytes]]
 """Sends a body, gives the answer's; raises CallError."""
 BODIES = 4_096
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What requests look like. Where there are several of something, requests have them in turn."""
+
+    users: int = 1
+    top_k: tuple[int, ...] = (TOP_K,)
+    history: int = 0
+    """Newest clicks of a history that are sent; 0 for all."""
+    up_to: int = 0
+    """Histories have 1 to so many clicks, the older ones those of other users; 0 for histories as they are."""
+    exclude_history: bool = False
+    filters: tuple[str, ...] = ("",)
+
+    def histories(self, known: list[list[int]]) -> list[list[int]]:
+        """The histories of users, made of those that are known."""
+        if not self.up_to:
+            return [ids[-self.history :] for ids in known]
+        lengths = np.random.default_rng(self.up_to).integers(1, self.up_to + 1, len(known)).tolist()
+        clicks = [item_id for ids in known for item_id in ids]
+        ends = np.cumsum([len(ids) for ids in known]).tolist()
+        return [clicks[max(0, end - length) : end] for end, length in zip(ends, lengths, strict=True)]
 
 
 class Grpc:
@@ -44,10 +68,11 @@ class Grpc:
         self._channel.close()
 
     @staticmethod
-    def body(histories: list[list[int]], top_k: int, filter_: str = "") -> bytes:
+    def body(histories: list[list[int]], top_k: int, filter_: str = "", exclude_history: bool = False) -> bytes:
         """A request."""
         users = [recall_pb2.User(hist_item=history) for history in histories]
-        return recall_pb2.RecallRequest(users=users, top_k=top_k, filter=filter_).SerializeToString()
+        asked = {"top_k": top_k, "filter": filter_, "exclude_history": exclude_history}
+        return recall_pb2.RecallRequest(users=users, **asked).SerializeToString()
 
     @staticmethod
     def item_ids(answer: bytes) -> list[list[int]]:
@@ -101,8 +126,8 @@ class Http:
             writer.close()
 
     @staticmethod
-    def body(histories: list[list[int]], top_k: int, filter_: str = "") -> bytes:
-        """A request. The article's service knows no filters."""
+    def body(histories: list[list[int]], top_k: int, filter_: str = "", exclude_history: bool = False) -> bytes:
+        """A request. The article's service knows no filters and excludes nothing."""
         return json.dumps({"top_k": top_k, "hist_item": histories}).encode()
 
     @staticmethod
@@ -164,15 +189,14 @@ class LoadGenerator:
         """Read the histories."""
         histories = read_histories(directory)
         self._histories = [histories[user].tolist() for user in range(len(histories))]
-        self._bodies: dict[tuple[type, int, int, int, tuple[str, ...]], list[bytes]] = {}
+        self._bodies: dict[tuple[type, Shape], list[bytes]] = {}
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
     def answer(self, question: dict[str, Any]) -> Any:
         """Put load on a service, or ask it for candidates.
 
         Args:
-            question: `address`, and `kind`, grpc or http; `users` of a request, `top_k`, `timeout_s`, `history`, the
-                clicks that are sent, 0 for all, and `filters`, which requests have in turn (optional);
+            question: `address`, and `kind`, grpc or http; `timeout_s`, and the fields of a `Shape` (optional);
                 with `check`, the number of users whose candidates are wanted, in their order; or else `seconds` and
                 `callers` (closed loop) or `calls_per_s` and `seed` (open loop); `watch`, processes whose processor time
                 is wanted.
@@ -187,10 +211,6 @@ class LoadGenerator:
         self,
         address: str,
         kind: str,
-        users: int = 1,
-        top_k: int = TOP_K,
-        history: int = 0,
-        filters: Sequence[str] = ("",),
         timeout_s: float = 30,
         check: int = 0,
         seconds: float = 0,
@@ -198,20 +218,24 @@ class LoadGenerator:
         calls_per_s: float = 0,
         seed: int = 0,
         watch: Sequence[int] = (),
+        **shape: Any,
     ) -> Any:
         way: type[Grpc] | type[Http] = Grpc if kind == "grpc" else Http
         call = way(address, timeout_s)
+        asked = Shape(**{name: tuple(value) if isinstance(value, list) else value for name, value in shape.items()})
         try:
             if check:
                 checked = self._histories[:check]
                 parts = [checked[start : start + 64] for start in range(0, len(checked), 64)]
                 return [
-                    found for part in parts for found in way.item_ids(await call(way.body(part, top_k, filters[0])))
+                    found
+                    for part in parts
+                    for found in way.item_ids(await call(way.body(part, asked.top_k[0], asked.filters[0])))
                 ]
-            run = Run(call, self._bodies_of(way, users, top_k, history, tuple(filters)))
+            run = Run(call, self._bodies_of(way, asked))
             await run.closed(1, 0.1)  # connections open
             await run.closed(max(callers, 1), min(0.5, seconds))  # batches find their size
-            run = Run(call, self._bodies_of(way, users, top_k, history, tuple(filters)))
+            run = Run(call, self._bodies_of(way, asked))
             cpu, started = time.process_time(), time.perf_counter()
             with watching(watch) as watched_cpu_s:
                 if calls_per_s:
@@ -224,7 +248,7 @@ class LoadGenerator:
         latency_ms = np.array(run.latency_s or [np.nan]) * 1000
         p50, p95, p99 = np.percentile(latency_ms, [50, 95, 99]).tolist()
         return {
-            "users_per_s": len(run.latency_s) * users / took,
+            "users_per_s": len(run.latency_s) * asked.users / took,
             "p50_ms": p50,
             "p95_ms": p95,
             "p99_ms": p99,
@@ -234,15 +258,15 @@ class LoadGenerator:
             "outcomes": run.outcomes,
         }
 
-    def _bodies_of(
-        self, way: type[Grpc] | type[Http], users: int, top_k: int, history: int, filters: tuple[str, ...]
-    ) -> list[bytes]:
-        key = way, users, top_k, history, filters
+    def _bodies_of(self, way: type[Grpc] | type[Http], asked: Shape) -> list[bytes]:
+        key = way, asked
         if key not in self._bodies:
-            starts = range(0, len(self._histories) - users + 1, users)[:BODIES]
-            kept = [[ids[-history:] for ids in self._histories[start : start + users]] for start in starts]
+            histories = asked.histories(self._histories)
+            starts = range(0, len(histories) - asked.users + 1, asked.users)[:BODIES]
+            columns = zip(starts, cycle(asked.top_k), cycle(asked.filters), strict=False)
             self._bodies[key] = [
-                way.body(histories, top_k, filter_) for histories, filter_ in zip(kept, cycle(filters), strict=False)
+                way.body(histories[start : start + asked.users], top_k, filter_, asked.exclude_history)
+                for start, top_k, filter_ in columns
             ]
         return self._bodies[key]
 

@@ -63,6 +63,17 @@ def sweep(rows: list[Row]) -> Table:
     return table
 
 
+def mixed(rows: list[Row], shapes: int) -> Table:
+    """What requests cost that differ; the first of so many `shapes` under each load are alike."""
+    table = _table("Single-user requests that differ", "requests; load", "of alike", "p99")
+    table.columns[2].no_wrap = True
+    for number, row in enumerate(rows):
+        alike = rows[number // shapes * shapes]
+        ratios = f"{row.users_per_s / alike.users_per_s:.0%}", f"{row.p99_ms / alike.p99_ms:.2f}"
+        table.add_row(*_cells(row)[:-1], "", *ratios, end_section=number % shapes == shapes - 1)
+    return table
+
+
 def _table(title: str, load: str, *ratios: str) -> Table:
     """CPU is processor time per 1,000 users: of the service, of Milvus, of the load generator."""
     table = Table(title=f"{title}; CPU in s per 1,000 users", title_justify="left", box=box.SIMPLE_HEAD)

@@ -1,0 +1,91 @@
+"""How many hits are fetched for each user: users who want different numbers share a search where that costs little.
+
+Milvus fetches one number of hits for all queries of a search. 64 users with 128 hits of each interest cost it 14 % more
+than with 50, with 256 twice as much, and from there on in proportion (HNSW, ef 128, 367,982 items), because an index
+must look at as many items as it gives. So all users up to `TOGETHER` hits share searches, and those of the next power
+of two, and so on: who wants many costs the others nothing.
+
+Exclusions take hits away, and who has long histories excludes much that is not near. So a first search leaves room for
+few of them; only a user whom it gave too little is searched for again, with as many hits as all exclusions could take.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mind.interests import OVERSEARCH
+from mind.milvus.collection import MAX_HITS, breadth_of
+from mind.milvus.filtered import hits_to_fetch
+from server.release import Release
+from server.serving.matching import Matches
+from server.serving.question import Query, UserQuery
+
+TOGETHER = 128
+"""Hits up to which all users share searches, or fewer where the index looks at fewer candidates."""
+ROOM = 4
+"""The first search has room for one exclusion for each so many candidates wanted, even if that takes a higher step."""
+ROUND = 8
+"""Hits are asked for in multiples of it, so that searches of a step differ little."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How deep to search for one user."""
+
+    limit: int
+    """Hits of each interest that the user gets, if there are as many."""
+    needed: int
+    """Hits of which `top_k` are left whatever is excluded, as far as the server over-fetches."""
+    fetched: int
+    """Hits that Milvus is asked for at most; 0 if all items that match the filter are scored in memory."""
+    step: int
+    """Users of one step share a search."""
+
+
+def first_depth(release: Release, matches: Matches | None, query: Query, user: UserQuery, max_overfetch: int) -> Depth:
+    """The depth to begin with for a user. `matches`: of the query's filter; None without a filter."""
+    top_k = query.top_k
+    history = len(user.hist_item) if query.exclude_history else 0
+    excluded = min(max_overfetch, len(user.exclude) + history)
+    if not excluded:
+        return _depth(release, matches, top_k, top_k, top_k)
+    near = len(user.exclude) + min(history, release.hyper_parameters.maxlen)  # older clicks are seldom among the hits
+    room = top_k // ROOM
+    wanted = top_k + min(excluded, max(room, near))
+    return _depth(release, matches, top_k + min(excluded, room), wanted, top_k + excluded)
+
+
+def full_depth(release: Release, matches: Matches | None, depth: Depth) -> Depth:
+    """The depth for a user whom `depth` gave too little."""
+    return _depth(release, matches, depth.needed, depth.needed, depth.needed)
+
+
+def hits_to_ask(fetched: int, wanted: int, params: Mapping[str, int | float | str]) -> int:
+    """The number of hits to ask Milvus for.
+
+    Args:
+        fetched: the most that any user of the step may want.
+        wanted: the most that a user of this search wants. It does where the index would find the same, only more of
+            it; otherwise a user's answer would depend on the neighbours.
+        params: search parameters of the index.
+    """
+    breadth = breadth_of(params)
+    if not breadth or fetched > breadth:
+        return fetched
+    return min(fetched, -(-wanted // ROUND) * ROUND)
+
+
+def _depth(release: Release, matches: Matches | None, least: int, wanted: int, needed: int) -> Depth:
+    """The depth with at least `least` hits, and as many of those `wanted` as the same step has."""
+    if matches is None:
+        each = OVERSEARCH if release.fingerprint.interest_cosine < 1 else 1
+        fetched = _step(least * each, release.fingerprint.search_params)
+        return Depth(min(wanted, max(least, fetched // each)), needed, fetched, fetched)
+    if fetched := hits_to_fetch(len(release.vocabulary), len(matches), least):
+        return Depth(least, needed, fetched, fetched)
+    return Depth(needed, needed, 0, -_step(needed, {}))
+
+
+def _step(hits: int, params: Mapping[str, int | float | str]) -> int:
+    """The lowest step with so many hits."""
+    together = min(TOGETHER, breadth_of(params) or TOGETHER)
+    return together if hits <= together else min(MAX_HITS, 1 << (hits - 1).bit_length())

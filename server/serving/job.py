@@ -1,0 +1,37 @@
+"""What waits for a batch: users of one query who are searched for together."""
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from server.errors import StoreUnavailableError
+from server.release import Release
+from server.serving.depth import Depth
+from server.serving.matching import Matches
+from server.serving.question import Query
+
+
+@dataclass(frozen=True)
+class Job:
+    """A query, or those of its users that one search finds candidates for, and what to answer it with."""
+
+    release: Release
+    query: Query
+    explain: bool
+    span: Any
+    """Span of the call; None if it is not traced."""
+    depths: Sequence[Depth] = ()
+    """How deep to search for each user, all on one step."""
+    matches: Matches | None = None
+    """The items that match the filter; None without a filter."""
+    failure: StoreUnavailableError | None = None
+    """Why it is not known which items match."""
+    matching_ms: float = 0.0
+    """How long it took to learn which items match."""
+
+    @property
+    def group(self) -> Hashable:
+        """Jobs of one group are answered together: those of one search of Milvus, or those searched in memory."""
+        if self.explain or self.failure:
+            return id(self)
+        return id(self.release), self.matches is None, self.depths[0].step
