@@ -120,9 +120,7 @@ class RecallServer:
             telemetry=telemetry,
             on_encoder_lost=self._lose_encoder,
         )
-        self._door = Door(
-            settings.max_concurrent_requests, settings.max_request_bytes, Calls(telemetry, settings.access_log)
-        )
+        self._door = Door(settings, Calls(telemetry, settings.access_log))
         if telemetry.metrics:
             telemetry.metrics.follow(lambda: self._door.in_progress, lambda: pipeline.queued_users)
         self._server = grpc.aio.server(options=_channel_options(settings))

@@ -10,7 +10,7 @@ from clients.gateway import body, connections, pages
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
-from server.edge import door, health, receiving, streams
+from server.edge import door, health, receiving, streams, wire
 from server.serving.filter import grammar
 from server.settings import Settings
 from server.watching import endpoint
@@ -60,6 +60,12 @@ def _calls() -> list[Bound]:
         Bound("requests on their way to health and reflection", of_strangers, oldest),
         Bound("requests in progress", f"{calls}", EXHAUSTED, "--max-concurrent-requests"),
         Bound("all requests in progress", f"{in_memory:,} bytes", EXHAUSTED, "--max-request-bytes"),
+        Bound(
+            f"fields of a request of more than {wire.LARGE:,} bytes",
+            f"{SERVER.max_users + wire.OTHER_FIELDS}, counted before it is decoded",
+            INVALID,
+            "--max-users",
+        ),
         Bound("users that wait for a batch", f"{SERVER.max_queued_users:,}", EXHAUSTED, "--max-queued-users"),
         Bound(
             "streams of health and reflection",

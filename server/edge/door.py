@@ -37,6 +37,7 @@ from server.errors import (
     UnauthenticatedError,
     UserVectorsIncompleteError,
 )
+from server.settings import Settings
 
 DOMAIN = "recall.v1"
 """The value of google.rpc.ErrorInfo.domain."""
@@ -70,10 +71,11 @@ Service = TypeVar("Service")
 class Door:
     """Guards every method of our own services."""
 
-    def __init__(self, max_concurrent_requests: int, max_request_bytes: int, calls: Calls) -> None:
-        """Take the options of these names. `calls` follows every call."""
-        self._limit = max_concurrent_requests
-        self._receiver = Receiver(max_concurrent_requests, max_request_bytes)
+    def __init__(self, limits: Settings, calls: Calls) -> None:
+        """`calls` follows every call."""
+        self._limit = limits.max_concurrent_requests
+        self._max_users = limits.max_users
+        self._receiver = Receiver(limits.max_concurrent_requests, limits.max_request_bytes)
         self._calls = calls
         self._in_progress = 0
         self._closing = False
@@ -135,7 +137,7 @@ class Door:
     def _answering(
         self, handle: Handler, method: MethodDescriptor, counted: bool, tokens: Tokens | None
     ) -> Callable[[Call, Context], Awaitable[bytes]]:
-        decode = decoder(method)
+        decode = decoder(method, self._max_users)
 
         async def answering(call: Call, context: Context) -> bytes:
             if tokens:

@@ -32,7 +32,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         """Make a servicer that knows no service yet. `streams` counts watchers; `receiver` receives requests."""
         self._streams = streams
         self._receiver = receiver
-        self._decode = decoder(HEALTH.methods_by_name["Check"])
+        self._decode = decoder(HEALTH.methods_by_name["Check"], max_users=0)
         self._status: dict[str, int] = {}
         self._changed = asyncio.Event()
         self._stopping = self._ending = False

@@ -25,7 +25,7 @@ class ReflectionServicer(reflection.aio.ReflectionServicer):
         super().__init__(names)
         self._streams = streams
         self._receiver = receiver
-        self._decode = decoder(REFLECTION.methods_by_name["ServerReflectionInfo"])
+        self._decode = decoder(REFLECTION.methods_by_name["ServerReflectionInfo"], max_users=0)
 
     async def ServerReflectionInfo(  # type: ignore[override]  # noqa: N802 - its stub misses that it yields
         self, _: object, context: Context

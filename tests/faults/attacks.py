@@ -98,7 +98,10 @@ async def wrong_ids(url: str, number: int) -> Counter[str]:
     """Bodies of 1 MB with 190,000 wrong ids."""
     body = json.dumps({"users": [{"hist_item": [True] * 190_000}]}, separators=(",", ":"))
     async with httpx.AsyncClient(timeout=120) as client:
-        asked = [client.post(f"{url}/v1/recall", content=body) for _ in range(number)]
+        asked = [
+            client.post(f"{url}/v1/recall", content=body, headers={"Content-Type": "application/json"})
+            for _ in range(number)
+        ]
         return Counter(str(answer.status_code) for answer in await asyncio.gather(*asked))
 
 

@@ -15,7 +15,7 @@ from mind.artifact import load_artifact
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server import app
 from server.app import RecallServer
-from server.edge import door, health, receiving, streams
+from server.edge import door, health, receiving, streams, wire
 from server.edge.calls import Calls
 from server.edge.door import Door
 from server.errors import InvalidRequestError
@@ -220,7 +220,7 @@ async def test_a_refused_request_is_not_kept_while_the_caller_is_told() -> None:
             assert code is grpc.StatusCode.INVALID_ARGUMENT
             assert [reference() for reference in kept] == [None]
 
-    own_door = Door(1, 1_000, Calls(SILENT, access_log=True))
+    own_door = Door(Settings(), Calls(SILENT, access_log=True))
     guarded: Any = own_door._guard(refuse, method, counted=True, tokens=None)
     await guarded(None, Context())
 
@@ -251,6 +251,24 @@ async def test_a_message_quotes_the_beginning_of_what_was_sent(stranger: Strange
             await stranger.recall.Recall(recall_pb2.RecallRequest(users=REQUEST.users, top_k=5, filter=filter_))
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert len((caught.value.details() or "").encode()) <= door.MAX_MESSAGE_BYTES + 3
+
+
+@pytest.mark.parametrize(
+    "path", [RECALL, "/recall.v1.RecallService/UpsertUsers", "/recall.v1.RecallService/DeleteUsers"]
+)
+@pytest.mark.parametrize("field", [b"\x0a\x00", b"\x0a\x02\x08\x01", b"\x82\x01\x00", b"\x79" + b"x" * 8])
+async def test_a_large_request_of_many_fields_is_refused_before_it_is_decoded(
+    stranger: Stranger, path: str, field: bytes
+) -> None:
+    with pytest.raises(grpc.aio.AioRpcError, match="request: has more than 256 users, the limit is 256"):
+        await stranger.channel.unary_unary(path)(field * 40_000)
+
+
+async def test_a_large_request_of_few_users_is_answered(stranger: Stranger) -> None:
+    users = [recall_pb2.User(hist_item=[1000] * 200)] * 256
+    large = recall_pb2.RecallRequest(users=users, top_k=5, exclude_history=True)
+    assert large.ByteSize() > wire.LARGE
+    assert len((await stranger.recall.Recall(large)).results) == 256
 
 
 async def test_a_call_without_a_request_is_told_so(stranger: Stranger) -> None:
