@@ -18,12 +18,12 @@ GOLDEN_TOLERANCE = 1e-4
 
 
 class Encoder(Protocol):
-    """Turns histories into interest vectors. Implementations need not be thread-safe."""
+    """Turns histories into interest vectors. Only implementations that encode `inline` must be thread-safe."""
 
     name: str
     """The name that the server shows for the encoder."""
     inline: bool
-    """Whether a batch is encoded so fast that handing it to a thread would cost more."""
+    """Whether small batches are encoded so fast that handing them to a thread would cost more."""
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
         """Encode a batch.

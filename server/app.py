@@ -43,6 +43,7 @@ from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 from server.signals import leave_when_told
 from server.users.ports import UserStore
+from server.watching.loop_lag import watch_loop_lag
 from server.watching.telemetry import SILENT, Telemetry
 
 logger = logging.getLogger(__name__)
@@ -174,6 +175,9 @@ class RecallServer:
         await self._tell_health()
         watching = watch(self.releases, self._settings.watch_interval_s, on_health)
         self._watching = [asyncio.create_task(watching)]
+        if self._telemetry.metrics:
+            lag = watch_loop_lag(self._telemetry.metrics.count_loop_lag)
+            self._watching.append(asyncio.create_task(lag))
         with suppress(TimeoutError):
             await asyncio.wait_for(looked.wait(), FIRST_LOOK_S)
         preparing = asyncio.create_task(self._users.prepare(self.releases))

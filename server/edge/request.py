@@ -1,6 +1,6 @@
 """Decodes Recall, Explain and filters to the values of `server.serving.question`, checked against the limits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +17,11 @@ _STRATEGIES = {
     recall_pb2.MERGE_STRATEGY_BEST_SCORE: Strategy.BEST_SCORE,
     recall_pb2.MERGE_STRATEGY_ROUND_ROBIN: Strategy.ROUND_ROBIN,
 }
+
+
+def ids_of(users: Iterable[recall_pb2.User]) -> int:
+    """The number of ids that users of a request bring, and so what it costs to read them."""
+    return sum(len(user.hist_item) + len(user.exclude_item_ids) for user in users)
 
 
 def read_recall(request: recall_pb2.RecallRequest, limits: Settings, attributes: Mapping[str, str]) -> Query:

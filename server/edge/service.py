@@ -9,7 +9,7 @@ import numpy as np
 
 from mind.milvus.collection import is_presence
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
-from server.edge.request import read_explain, read_filter, read_recall
+from server.edge.request import ids_of, read_explain, read_filter, read_recall
 from server.edge.timeouts import within
 from server.edge.user_service import UserService
 from server.errors import DisabledError
@@ -17,6 +17,7 @@ from server.ports import ItemStore
 from server.release import Release, Releases
 from server.serving.answer import Outcome, Trace, UserResult
 from server.serving.merge import Fate
+from server.serving.offload import computed
 from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 
@@ -51,12 +52,13 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         remaining_s = context.time_remaining()
         self._pipeline.admit(len(request.users), remaining_s)
         release = self._releases.current
-        query = read_recall(request, self._settings, release.fingerprint.attributes)
+        how = self._settings, release.fingerprint.attributes
+        query = await computed(ids_of(request.users), read_recall, request, *how)
         query, history_ms = await self._users.with_histories(query, context)
         outcome = await self._pipeline.run(release, query, context.time_remaining())
-        return recall_pb2.RecallResponse(
-            results=[_candidates(result) for result in outcome.results], **_provenance(release, outcome, history_ms)
-        )
+        found = sum(len(result.item_ids) + len(result.unknown) for result in outcome.results)
+        results = await computed(found, list, map(_candidates, outcome.results))
+        return recall_pb2.RecallResponse(results=results, **_provenance(release, outcome, history_ms))
 
     async def CountItems(  # noqa: N802
         self, request: recall_pb2.CountItemsRequest, context: Context

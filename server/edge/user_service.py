@@ -9,12 +9,13 @@ import grpc
 
 from protos.recall.v1 import recall_pb2
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id
-from server.edge.request import read_user
+from server.edge.request import ids_of, read_user
 from server.edge.timeouts import within
 from server.edge.user_request import read_updates
 from server.errors import DisabledError, StoreUnavailableError
 from server.release import Releases
 from server.serving.answer import Status
+from server.serving.offload import computed
 from server.serving.question import Query, UserQuery
 from server.settings import Settings
 from server.users.histories import RememberedUsers, Written
@@ -70,7 +71,8 @@ class UserService:
     ) -> recall_pb2.UpsertUsersResponse:
         """Store what users clicked."""
         remembered, _ = self._enabled()
-        updates = read_updates(request, self._settings)
+        ids = sum(len(user.hist_item) + len(user.append_item_ids) for user in request.users)
+        updates = await computed(ids, read_updates, request, self._settings)
         release = releases.current
         written = await remembered.upsert(release, updates, context.time_remaining())
         results = [
@@ -84,7 +86,7 @@ class UserService:
     ) -> recall_pb2.FindSimilarUsersResponse:
         """Find the remembered users nearest to each user of the request."""
         remembered, vectors = self._enabled()
-        asked = _read_similar(request, self._settings)
+        asked = await computed(ids_of(request.users), _read_similar, request, self._settings)
         release = releases.current
         users = await remembered.with_histories(asked, context.time_remaining())
         interests = await vectors.encode(release, [user.hist_item for user in users])

@@ -2,8 +2,8 @@
 
 Milvus fetches one number of hits for all queries of a search. 64 users with 128 hits of each interest cost it 14 % more
 than with 50, with 256 twice as much, and from there on in proportion (HNSW, ef 128, 367,982 items), because an index
-must look at as many items as it gives. So all users up to `TOGETHER` hits share searches, and those of the next power
-of two, and so on: who wants many costs the others nothing.
+must look at as many items as it gives. So all users up to `TOGETHER` hits share searches, those up to 192, those up to
+256, and so on: who wants many costs the others nothing.
 
 Exclusions take hits away, and who has long histories excludes much that is not near. So a first search leaves room for
 few of them; only a user whom it gave too little is searched for again, with as many hits as all exclusions could take.
@@ -86,6 +86,9 @@ def _depth(release: Release, matches: Matches | None, least: int, wanted: int, n
 
 
 def _step(hits: int, params: Mapping[str, int | float | str]) -> int:
-    """The lowest step with so many hits."""
+    """The lowest step with so many hits: beyond `TOGETHER`, a power of two, or three quarters of one."""
     together = min(TOGETHER, breadth_of(params) or TOGETHER)
-    return together if hits <= together else min(MAX_HITS, 1 << (hits - 1).bit_length())
+    if hits <= together:
+        return together
+    power = 1 << (hits - 1).bit_length()
+    return min(MAX_HITS, power * 3 // 4 if hits <= power * 3 // 4 else power)

@@ -10,6 +10,7 @@ from mind.artifact import Float32
 from mind.sequences import Int64
 from server.release import Release
 from server.serving.inputs import Inputs
+from server.serving.offload import ITEMS_PER_USER, computed
 
 
 class EncodeStage:
@@ -30,7 +31,8 @@ class EncodeStage:
         if not len(inputs.active):
             return np.zeros((0, 1, release.hyper_parameters.embedding_dim), np.float32)
         if release.encoder.inline:
-            return release.encoder.encode(inputs.hist_index, inputs.seq_len)
+            items = ITEMS_PER_USER * len(inputs.active)
+            return await computed(items, release.encoder.encode, inputs.hist_index, inputs.seq_len)
         try:
             return await self._on_thread(release, inputs.hist_index, inputs.seq_len)
         except Exception:

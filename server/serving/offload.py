@@ -9,6 +9,8 @@ T = TypeVar("T")
 
 INLINE_ITEMS = 20_000
 """Hits, or clicks, up to which a computation runs on the event loop: 2 ms at most, less than a thread would cost."""
+ITEMS_PER_USER = 200
+"""To encode a user takes as long as to work through so many items."""
 
 
 async def computed(items: int, compute: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

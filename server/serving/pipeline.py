@@ -16,7 +16,7 @@ import numpy as np
 from mind.artifact import Float32
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.ports import ItemStore
-from server.release import Release
+from server.release import Popular, Release
 from server.serving.answer import FALLBACK, Outcome, Status, Timings, UserResult
 from server.serving.batching import Batcher, Waiting
 from server.serving.depth import Depth, first_depth, full_depth
@@ -108,10 +108,13 @@ class CandidatePipeline:
             async with asyncio.timeout(remaining_s - min(ANSWER_S, remaining_s / 2)):
                 return await self._run(release, query, remaining_s, explain)
         except TimeoutError:  # the batch goes on: others in it may have more time
-            inputs, popular = look_up(release, query.users), self._popular_items.last(release)
+            popular = self._popular_items.last(release)
+            inputs = await computed(_clicks(query.users), look_up, release, query.users)
             timings = Timings((time.perf_counter() - arrived) * 1000, 0.0, 0.0, 0.0)
             told = zip(inputs.status, inputs.unknown, strict=True)
-            return Outcome(results_without_milvus(query, popular, told), timings, None)
+            compared = _compared(query.users, popular)
+            answered = await computed(compared, results_without_milvus, query, popular, list(told))
+            return Outcome(answered, timings, None)
 
     async def _run(self, release: Release, query: Query, remaining_s: float | None, explain: bool) -> Outcome:
         deadline = math.inf if remaining_s is None else time.perf_counter() + remaining_s
@@ -151,7 +154,8 @@ class CandidatePipeline:
             popular = await self._popular_items.of(job.release, (deadline - started) / 2)
         else:
             popular = popular_among(job.release, job.matches)
-        results = with_popular(job.query, outcome.results, popular, job.matches)
+        compared = _compared(job.query.users, popular)
+        results = await computed(compared, with_popular, job.query, outcome.results, popular, job.matches)
         took = Timings(0, 0, 0, (time.perf_counter() - started) * 1000)
         return replace(outcome, results=results, timings=outcome.timings + took)
 
@@ -182,7 +186,8 @@ class CandidatePipeline:
         round_robin = np.repeat([each.ask.query.strategy is Strategy.ROUND_ROBIN for each in batch], sizes)
         deadline = max(each.deadline for each in batch)
 
-        inputs = await computed(sum(len(user.hist_item) for user in users), look_up, release, users)
+        clicks = _clicks(users)
+        inputs = await computed(clicks, look_up, release, users)
         if job.matches is None and any(status in FALLBACK for status in inputs.status):
             self._popular_items.refresh(release)  # beside the search
         vectors = await self._encode(release, inputs)
@@ -196,13 +201,15 @@ class CandidatePipeline:
             own_matches = [matches[user] for user in active.tolist()]
             found = await self._search(release, vectors, own_depths, own_matches, deadline)
             searched = watched.enter("merge")
-            excluded = exclusions(inputs, [each.ask.query.exclude_history for each in batch], sizes)
+            without_history = [each.ask.query.exclude_history for each in batch]
+            excluded = await computed(clicks, exclusions, inputs, without_history, sizes)
             how = top_k[active], round_robin[active], excluded, job.explain
-            merged = await computed(len(found.hits.item_ids), merge, found.hits, found.user, found.interest, *how)
+            size = len(found.hits.item_ids) + len(excluded.user)
+            merged = await computed(size, merge, found.hits, found.user, found.interest, *how)
         except StoreUnavailableError as error:
             watched.fail()
             stages = (encoded - watched.started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
-            return self._answer_unsearched(batch, inputs, error, watched, stages)
+            return await self._answer_unsearched(batch, inputs, error, watched, stages)
         short = cut_short(own_depths, top_k[active], found, merged)
         answered = results(top_k.tolist(), inputs, merged, short, matches)
 
@@ -221,7 +228,7 @@ class CandidatePipeline:
             outcomes.append(Outcome(own, timings, steps, listed=not any(result.fallback for result in own)))
         return outcomes
 
-    def _answer_unsearched(
+    async def _answer_unsearched(
         self,
         batch: list[Waiting[Job, Outcome]],
         inputs: Inputs,
@@ -242,7 +249,9 @@ class CandidatePipeline:
                 outcomes.append(_late(each, error))
                 continue
             timings = Timings((watched.started - each.arrived) * 1000, *stages)
-            outcomes.append(outcome := Outcome(results_without_milvus(job.query, popular, own), timings, None))
+            compared = _compared(job.query.users, popular)
+            unsearched = await computed(compared, results_without_milvus, job.query, popular, own)
+            outcomes.append(outcome := Outcome(unsearched, timings, None))
             answered += outcome.results
             users += job.query.users
         if users:
@@ -269,6 +278,16 @@ class CandidatePipeline:
 
     def _search_time_left_s(self, deadline: float) -> float:
         return max(min(self._search_timeout_s, deadline - time.perf_counter()), 0.001)
+
+
+def _clicks(users: list[UserQuery]) -> int:
+    """The ids that users bring."""
+    return sum(len(user.hist_item) + len(user.exclude) for user in users)
+
+
+def _compared(users: list[UserQuery], popular: Popular) -> int:
+    """The ids that are compared to find out which popular items users may get."""
+    return _clicks(users) + len(users) * len(popular.item_ids)
 
 
 def _tell(watched: BatchTelemetry, users: list[UserQuery], answered: list[UserResult]) -> None:

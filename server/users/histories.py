@@ -15,6 +15,7 @@ from server.errors import CollectionGoneError, StoreError
 from server.release import Release
 from server.serving.answer import Status
 from server.serving.batching import Batcher, Waiting
+from server.serving.offload import computed
 from server.serving.question import UserQuery
 from server.users.ports import UserStore
 from server.users.vectors import MAX_ROUNDS, UserVectorIndex
@@ -25,6 +26,8 @@ MAX_READ_USERS = 256
 """Most users of one read."""
 MAX_WRITTEN_USERS = 1_024
 """Most users of one write."""
+JOIN_ITEMS = 100
+"""To join a history with an update takes as long as to work through so many items (`server.serving.offload`)."""
 
 
 @dataclass(frozen=True)
@@ -163,14 +166,7 @@ class RememberedUsers:
         """The length of the user's history after each update, and what to store after all updates."""
         keep = max(self._max_stored_history, release.hyper_parameters.maxlen)
         stored = await self._store.read({update.user_id for update in updates}, strong=self._unseen)
-        users: dict[str, StoredUser] = {}
-        lengths = []
-        for update in updates:
-            before = users.get(update.user_id) or stored.get(update.user_id)
-            after = (appended if update.append else replaced)(before, update.item_ids, keep)
-            users[update.user_id] = after
-            lengths.append(len(after.hist_item))
-        return lengths, users
+        return await computed(len(updates) * JOIN_ITEMS, _joined, updates, stored, keep)
 
     async def _settle(self, release: Release, expected: Mapping[str, int | None]) -> None:
         """Wait until every server sees what was written, and remove clicks that no longer count.
@@ -206,6 +202,20 @@ class RememberedUsers:
             self._unseen = False
         found = {user_id: Written(Status.OK if user_id in there else Status.UNKNOWN_USER) for user_id in user_ids}
         return [[found[user_id] for user_id in each.ask.user_ids] for each in waiting]
+
+
+def _joined(
+    updates: list[UserUpdate], stored: Mapping[str, StoredUser], keep: int
+) -> tuple[list[int], dict[str, StoredUser]]:
+    """The length of the user's history after each update, and what to store after all updates."""
+    users: dict[str, StoredUser] = {}
+    lengths = []
+    for update in updates:
+        before = users.get(update.user_id) or stored.get(update.user_id)
+        after = (appended if update.append else replaced)(before, update.item_ids, keep)
+        users[update.user_id] = after
+        lengths.append(len(after.hist_item))
+    return lengths, users
 
 
 def _remembered(user: UserQuery, hist_item: Int64 | None) -> UserQuery:

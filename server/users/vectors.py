@@ -27,6 +27,7 @@ from mind.milvus.users import (
 from mind.sequences import Int64
 from server.errors import FAILURES, NotReadyError, UserVectorsIncompleteError
 from server.release import Release, Releases
+from server.serving.offload import ITEMS_PER_USER, computed
 from server.users.ports import UserStore
 
 logger = logging.getLogger(__name__)
@@ -132,7 +133,8 @@ class UserVectorIndex:
         """[U, K, D] float32 unit vectors of U histories."""
         arguments = (histories, release.vocabulary, release.encoder, release.hyper_parameters)
         if release.encoder.inline:
-            return unit_interests(*arguments)
+            items = sum(map(len, histories)) + ITEMS_PER_USER * len(histories)
+            return await computed(items, unit_interests, *arguments)
         return await asyncio.get_running_loop().run_in_executor(self._encode_on, unit_interests, *arguments)
 
     async def similar(

@@ -74,6 +74,9 @@ class Metrics:
         )
 
     def _make_state_metrics(self) -> None:
+        self._loop_lag = self._histogram(
+            "recall_loop_lag_seconds", "How late the event loop calls back, 20 times a second.", SECONDS
+        )
         self._serving = self._gauge("recall_serving", "1 while health checks say SERVING.")
         self._taken_over = self._gauge(
             "recall_release_taken_over_timestamp_seconds", "When the release being served was taken over, Unix time."
@@ -91,6 +94,10 @@ class Metrics:
             registry=self.registry,
         )
         self._refusals = self._counter("recall_release_refusals", "Releases refused, and reasons that changed.")
+
+    def count_loop_lag(self, seconds: float) -> None:
+        """Count one measurement of how late the event loop was."""
+        self._loop_lag.observe(seconds)
 
     def follow(self, in_progress: Callable[[], int], queued_users: Callable[[], int]) -> None:
         """Read these gauges from functions, whenever Prometheus asks."""

@@ -57,6 +57,8 @@ def test_every_metric_and_label_exists() -> None:
             named.add(name)
     assert {name for name in known if name.startswith("recall_")} - named == {
         "recall_request_duration_seconds_sum",  # its mean says less than its quantiles
+        "recall_loop_lag_seconds_sum",
+        "recall_loop_lag_seconds_count",
         "recall_sampled_recall_ratio_bucket",
     }
 

@@ -318,7 +318,7 @@ async def test_who_wants_many_is_searched_apart_from_the_neighbours(
         pipeline = CandidatePipeline(store, encode_on)
         queries = [ask([A], top_k=5), ask([B], top_k=180), ask([C], top_k=60)]
         outcomes = await asyncio.gather(*(pipeline.run(wide, query, 10) for query in queries))
-    assert sorted(store.searches) == [(4, 256), (8, 64)]
+    assert sorted(store.searches) == [(4, 192), (8, 64)]
     assert [len(outcome.results[0].item_ids) for outcome in outcomes] == [5, 180, 60]
 
 
@@ -337,7 +337,7 @@ async def test_who_loses_too_many_hits_to_exclusions_is_searched_again_alone(
     assert [result.item_ids.tolist() for result in outcome.results[1:]] == [
         exact(artifact, history, 5) for history in ([B], [C])
     ]
-    assert store.searches == [(12, 16), (4, 64)]  # 5 and 40 of which 11 fit; 45, on the step up to 64
+    assert store.searches == [(12, 16), (4, 48)]  # 5, and 11 of the 40 that may be among them; then 5 and 40
 
 
 async def test_a_search_that_fails_is_each_callers_own_deadline_or_the_stores_fault(

@@ -58,6 +58,10 @@ async def until(metrics: Metrics, name: str, wanted: float) -> None:
     await waiting.until(lambda: value(metrics, name) == wanted)
 
 
+async def test_the_lag_of_the_event_loop_is_measured(server: Running, metrics: Metrics) -> None:
+    await waiting.until(lambda: (value(metrics, "recall_loop_lag_seconds_count") or 0) > 1)
+
+
 async def test_users_items_batches_and_stages(server: Running, metrics: Metrics) -> None:
     users = [
         recall_pb2.User(hist_item=[1000, 1007, 5]),  # 5 is unknown
