@@ -68,7 +68,7 @@ def _histogram(latency: Latency) -> str:
     """Requests by latency; a bucket that has anything is seen."""
     buckets = latency.buckets()
     most = max(bucket.count for bucket in buckets)
-    step = (_WIDTH - _LEFT) / len(buckets)
+    step = (_WIDTH - _LEFT - 20) / len(buckets)
     marks = []
     for number, bucket in enumerate(buckets):
         height = max((_HEIGHT - _BOTTOM - 10) * bucket.count / most, 1.5 if bucket.count else 0)
@@ -111,7 +111,7 @@ def _nines(percent: float) -> float:
 def _picture(title: str, below: str, heights: Sequence[tuple[float, float]], marks: Sequence[str]) -> str:
     """An SVG picture with an axis, labels at shares of its height, and marks."""
     floor = _HEIGHT - _BOTTOM
-    labels = [_label(_LEFT - 6, floor - (floor - 10) * share + 4, f"{value:,.4g}", "end") for value, share in heights]
+    labels = [_label(_LEFT - 6, floor - (floor - 10) * share + 4, f"{value:,.3g}", "end") for value, share in heights]
     return (
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role=img aria-label="{title}">'
         f"<line class=axis x1={_LEFT} x2={_WIDTH} y1={floor} y2={floor} />"
