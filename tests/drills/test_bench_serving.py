@@ -109,7 +109,7 @@ async def test_latency_counts_from_when_a_call_was_due() -> None:
 
     run = Run(slow, [b"even"])
     await run.open(calls_per_s=200, seconds=0.5, seed=0)
-    assert run.outcomes["OK"] == 100
+    assert run.outcomes["OK"] == pytest.approx(100, abs=30)  # Poisson
     assert most_at_once > 2  # none waits for another
 
     run = Run(slow, [b"stop", *[b"even"] * 99])
