@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -84,6 +85,15 @@ def test_an_empty_call_is_timed_on_both_sides() -> None:
     rows = [line.split("│") for line in done.stdout.splitlines() if "│" in line]
     assert [row[1].strip() for row in rows] == ["generated", "http2"]
     assert all(float(row[column]) > 0 for row in rows for column in (3, 5))
+
+
+def test_the_load_test_is_measured_against_a_server_that_does_nothing() -> None:
+    command = [sys.executable, "-m", "tests.bench.load_generator", "--seconds", "0.3", "--rounds", "1"]
+    environment = os.environ | {"COLUMNS": "130"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the generated client alone" in done.stdout
+    assert done.stdout.count("the same, --rate") == 3
 
 
 async def test_latency_counts_from_when_a_call_was_due() -> None:
