@@ -14,8 +14,6 @@ MOST_USERS = 100_000
 """Users of a file that are read, the first ones."""
 _DRAWN_USERS = 4_096
 _MOST_ITEMS = 1_000
-_LONGEST = 20
-"""Items of a drawn history where the server does not tell how many its model looks at."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,6 @@ async def popular_items(client: AsyncRecallClient, info: recall_pb2.GetServerInf
     return item_ids
 
 
-def draw_histories(item_ids: Sequence[int], lengths: tuple[int, int], rng: random.Random) -> list[Clicks]:
-    """Users who clicked items at random, each number of clicks between the two of `lengths` as likely."""
-    return [Clicks(rng.choices(item_ids, k=rng.randint(*lengths))) for _ in range(_DRAWN_USERS)]
-
-
-def drawn_lengths(longest: int, maxlen: int) -> tuple[int, int]:
-    """Least and most clicks of drawn users: what a request shape cuts needs its `longest`, else what a model reads."""
-    return (longest, longest) if longest else (1, maxlen or _LONGEST)
+def draw_histories(item_ids: Sequence[int], length: int, rng: random.Random) -> list[Clicks]:
+    """Users who clicked so many items, each of them at random."""
+    return [Clicks(rng.choices(item_ids, k=length)) for _ in range(_DRAWN_USERS)]

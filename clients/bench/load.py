@@ -25,6 +25,8 @@ from protos.recall.v1 import recall_pb2
 Report = Callable[[float, int, int], None]
 """Takes the seconds since the beginning, the requests that ended and those of them that failed."""
 _REPORT_S = 0.2
+_MAXLEN = 20
+"""Items of a history that a model looks at, where the server does not tell."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,9 @@ async def _run(
             users, users_from = histories.read_histories(file), str(file)
         else:
             item_ids = await histories.popular_items(senders[0], info)
-            longest = max(shape.history[1] if shape.history else 0 for shape in shapes)
-            users = histories.draw_histories(item_ids, histories.drawn_lengths(longest, info.maxlen), rng)
+            shapes = mix.with_lengths(shapes, info.maxlen or _MAXLEN)
+            longest = max(shape.history[1] for shape in shapes if shape.history)
+            users = histories.draw_histories(item_ids, longest, rng)
             users_from = f"random ones of the {len(item_ids):,} most popular items"
         traffic = Traffic(shapes, users, info.limits.max_history or MAX_HISTORY, plan.seed)
         outcome = Outcome(plan, [Tally(shape) for shape in shapes], info, users_from)
@@ -160,12 +163,8 @@ class _Load:
 
     async def try_each_shape(self) -> None:
         """Send one request of each shape, so that one that the server refuses ends the run with the server's words."""
-        missing = set(range(len(self._outcome.tallies)))
-        while missing:
-            number, request = self._traffic.next()
-            if number in missing:
-                await self._senders[0].send(request)
-                missing.discard(number)
+        for number in range(len(self._outcome.tallies)):
+            await self._senders[0].send(self._traffic.of(number))
 
     async def run(self, rng: random.Random, report: Report) -> None:
         """Send until the end, and wait for the last answers."""

@@ -98,6 +98,11 @@ def _read_shape(place: str, given: Any, defaults: dict[str, Any]) -> Shape:
         raise MixError(_says(f"{place}.{fault['loc'][0]}", fault)) from None
 
 
+def with_lengths(shapes: Sequence[Shape], maxlen: int) -> list[Shape]:
+    """Shapes that all say how long histories are: 1 to `maxlen` items where one says nothing."""
+    return [shape if shape.history else shape.model_copy(update={"history": (1, maxlen)}) for shape in shapes]
+
+
 def _text(lengths: tuple[int, int] | None) -> str | None:
     return f"{lengths[0]}-{lengths[1]}" if lengths else None
 

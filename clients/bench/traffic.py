@@ -35,9 +35,13 @@ class Traffic:
         self._requests = [itertools.cycle(self._made(shape, users, max_history)) for shape in shapes]
 
     def next(self) -> tuple[int, recall_pb2.RecallRequest]:
-        """The number of a shape, and a request of it."""
+        """The number of a shape, drawn by the weights, and a request of it."""
         (number,) = self._rng.choices(self._numbers, cum_weights=self._up_to)
-        return number, next(self._requests[number])
+        return number, self.of(number)
+
+    def of(self, number: int) -> recall_pb2.RecallRequest:
+        """The next request of one shape."""
+        return next(self._requests[number])
 
     def _made(self, shape: Shape, users: Sequence[Clicks], max_history: int) -> list[recall_pb2.RecallRequest]:
         count = max(_LEAST_REQUESTS, min(_MOST_REQUESTS, _MOST_USERS // shape.users))

@@ -13,7 +13,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import pyarrow as pa
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from clients.bench.histories import Clicks, draw_histories, drawn_lengths, read_histories
+from clients.bench.histories import Clicks, draw_histories, read_histories
 from clients.bench.latency import Latency
 from clients.bench.load import Outcome, Plan, Tally
 from clients.bench.loops import closed_loop, open_loop
@@ -230,12 +230,12 @@ def test_histories_come_from_every_file_that_the_client_reads(tmp_path: Path, us
         read_histories(tmp_path / "empty.txt")
 
 
-def test_drawn_histories_are_as_long_as_a_shape_or_the_model_wants() -> None:
-    assert drawn_lengths(0, 50) == (1, 50)
-    assert drawn_lengths(200, 50) == (200, 200), "a shape cuts what is longer than it wants"
-    drawn = draw_histories([1, 2, 3], (2, 4), random.Random(0))
-    assert {len(clicks.hist_item) for clicks in drawn} == {2, 3, 4}
+def test_drawn_histories_are_as_long_as_a_shape_or_the_model_wants(run: Any, servicer: CannedRecall) -> None:
+    drawn = draw_histories([1, 2, 3], 4, random.Random(0))
+    assert {len(clicks.hist_item) for clicks in drawn} == {4}
     assert {item for clicks in drawn for item in clicks.hist_item} == {1, 2, 3}
+    assert run("--callers", "1", "--history", "200").exit_code == 0  # more than the model looks at
+    assert {len(request.users[0].hist_item) for request, _, _ in servicer.calls["Recall"][1:]} == {200}
 
 
 def test_a_closed_loop_is_counted_and_shown(run: Any, servicer: CannedRecall, users: str, tmp_path: Path) -> None:
@@ -280,6 +280,21 @@ def test_failures_are_counted_by_reason_and_sent_once(users: str) -> None:
     assert int(found[1].replace(",", "")) == pytest.approx(calls / 2, abs=1)
     assert result.exit_code == 4
     assert re.fullmatch(r"missed: [\d.]+ % of \d+ requests failed, --max-errors is 10 %\n", result.stderr)
+
+
+def test_connections_are_shared_out_among_the_requests(users: str) -> None:
+    class NotesPeers(CannedRecall):
+        peers: ClassVar[list[str]] = []
+
+        def Recall(self, request: Any, context: Any) -> recall_pb2.RecallResponse:  # noqa: N802
+            self.peers.append(context.peer())
+            return super().Recall(request, context)
+
+    servicer = NotesPeers()
+    with running(servicer) as target:
+        plan = ["--callers", "6", "--connections", "3", "--duration-s", "1"]
+        assert bench("--server", target, "--histories", users, *plan).exit_code == 0
+    assert len(set(servicer.peers)) == 3
 
 
 def test_a_refused_shape_ends_it_at_once(run: Any, servicer: CannedRecall, users: str) -> None:
