@@ -82,7 +82,7 @@ class Outcome:
     interrupted: bool = False
 
 
-class _Sender(AsyncRecallClient):
+class Sender(AsyncRecallClient):
     """Sends ready requests as they are and once, over a connection of its own."""
 
     async def send(self, request: recall_pb2.RecallRequest) -> recall_pb2.RecallResponse:
@@ -126,7 +126,7 @@ def _precise_loop() -> asyncio.AbstractEventLoop:
 async def _run(
     connection: Mapping[str, Any], shapes: Sequence[Shape], file: Path | None, plan: Plan, report: Report
 ) -> Outcome:
-    senders = [_Sender(**connection) for _ in range(plan.connections)]
+    senders = [Sender(**connection) for _ in range(plan.connections)]
     try:
         info = await senders[0].get_server_info()
         mix.check(shapes, info.limits)
@@ -141,7 +141,7 @@ async def _run(
             users_from = f"random ones of the {len(item_ids):,} most popular items"
         traffic = Traffic(shapes, users, info.limits.max_history or MAX_HISTORY, plan.seed)
         outcome = Outcome(plan, [Tally(shape) for shape in shapes], info, users_from)
-        load = _Load(senders, traffic, outcome)
+        load = Load(senders, traffic, outcome)
         await load.try_each_shape()
         await load.run(rng, report)
         return outcome
@@ -150,10 +150,11 @@ async def _run(
             await sender.close()
 
 
-class _Load:
+class Load:
     """One run."""
 
-    def __init__(self, senders: Sequence[_Sender], traffic: Traffic, outcome: Outcome) -> None:
+    def __init__(self, senders: Sequence[Sender], traffic: Traffic, outcome: Outcome) -> None:
+        """Fill `outcome` with what becomes of `traffic`, which `senders` send in turn."""
         self._senders = senders
         self._traffic = traffic
         self._outcome = outcome
@@ -178,9 +179,9 @@ class _Load:
         seconds = plan.warm_up_s + plan.duration_s
         try:
             if plan.calls_per_s:
-                await open_loop(self._one, plan.calls_per_s, seconds, rng)
+                await open_loop(self.one, plan.calls_per_s, seconds, rng)
             else:
-                await closed_loop(self._one, plan.callers, seconds)
+                await closed_loop(self.one, plan.callers, seconds)
             end = max(self._counts_from + plan.duration_s, self._last_answer)
         except asyncio.CancelledError:
             self._outcome.interrupted, end = True, time.perf_counter()
@@ -199,7 +200,7 @@ class _Load:
             report(time.perf_counter() - started, self._ended, self._failed)
             await asyncio.sleep(_REPORT_S)
 
-    async def _one(self, due: float) -> None:
+    async def one(self, due: float) -> None:
         """One request; its latency counts from when it was due, so that a late sender cannot hide a slow service."""
         number, request = self._traffic.next()
         sender = self._senders[self._sent % len(self._senders)]

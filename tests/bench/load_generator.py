@@ -17,7 +17,11 @@ import typer
 import uvloop
 from rich.table import Table
 
+from clients.bench.histories import Clicks
+from clients.bench.load import Load, Outcome, Plan, Sender, Tally
 from clients.bench.loops import closed_loop
+from clients.bench.mix import Shape
+from clients.bench.traffic import Traffic
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from tests import ROOT
 from tests.bench.machine import console, describe
@@ -72,6 +76,24 @@ async def ask_bare(address: str, seconds: float) -> dict[str, float]:
         await closed_loop(call, CALLERS, seconds)
         spent_s, took_s = time.thread_time() - before, time.perf_counter() - started
     return {"rate": calls / took_s, "loop_ms": 1_000 * spent_s / calls}
+
+
+async def bookkeeping_ms(requests: int = 20_000) -> float:
+    """Processor time of what is done for a request beside gRPC: drawing it, decoding and counting the answer."""
+    answer = (await Null().Recall(None, None)).SerializeToString()
+
+    class AtOnce(Sender):
+        async def send(self, request: recall_pb2.RecallRequest) -> recall_pb2.RecallResponse:
+            return recall_pb2.RecallResponse.FromString(answer)
+
+    shape = Shape(top_k=TOP_K)
+    traffic = Traffic([shape], [Clicks(range(HISTORY))], HISTORY, seed=0)
+    outcome = Outcome(Plan(None, 1, 0, 1), [Tally(shape)], recall_pb2.GetServerInfoResponse(), "")
+    load = Load([AtOnce(timeout_s=1)], traffic, outcome)
+    before = time.process_time()
+    for _ in range(requests):
+        await load.one(time.perf_counter())
+    return 1_000 * (time.process_time() - before) / requests
 
 
 def ask_bare_apart(address: str, seconds: float) -> dict[str, float]:
@@ -132,6 +154,8 @@ def main(
         cells = [f"{medians[key]:.2f}" if key in medians else "" for key in ("late_ms", "p50_ms", "p99_ms")]
         table.add_row(name, f"{medians['rate']:,.0f}", f"{medians['loop_ms']:.3f}", *cells)
     console.print(table)
+    own_ms = statistics.median(asyncio.run(bookkeeping_ms()) for _ in range(rounds))
+    console.print(f"of it without gRPC: {own_ms:.4f} ms of processor time a request")
 
 
 if __name__ == "__main__":
