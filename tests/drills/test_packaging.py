@@ -167,6 +167,9 @@ def test_an_extra_brings_what_its_commands_import(
 
 def test_what_a_server_needs_is_small(wheel: Path, tmp_path: Path) -> None:
     installed = Installed(tmp_path / "venv", wheel, "[server,cli,tracing]")  # as the image has it
+    assert (
+        installed.run("python", "-m", "compileall", "-q", str(tmp_path / "venv" / "lib")).returncode == 0
+    )  # pip does it
     megabytes = sum(file.stat().st_size for file in tmp_path.joinpath("venv", "lib").rglob("*") if file.is_file()) / 1e6
     assert megabytes <= 260
     assert run(UV, "pip", "check", "--python", installed.bin / "python").returncode == 0
