@@ -216,8 +216,11 @@ class ClientCore:
         with self._opening:
             return self._opened.pop(self._owner(), None)
 
+    def _options(self) -> list[tuple[str, str | int]]:
+        return channel_options(self._target)
+
     def _open(self) -> Stubs:
-        options = channel_options(self._target)
+        options = self._options()
         if self._credentials is None:
             return Stubs(self._transport.insecure_channel(self._target, options=options))
         return Stubs(self._transport.secure_channel(self._target, self._credentials, options=options))

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,12 @@ class Connection:
     """Maximum time of a flush, compaction or load, and of an index build without progress."""
 
     def __post_init__(self) -> None:
-        """Refuse combinations that pymilvus would ignore without an error. Raises ConfigError."""
+        """Refuse what pymilvus would ignore without an error, and a file without its engine. Raises ConfigError."""
+        if self.is_lite and find_spec("milvus_lite") is None:
+            raise ConfigError(
+                f"--milvus-uri is {self.uri}: a .db path needs Milvus Lite, which is not installed: "
+                "pip install 'mind-recall[lite]'; a Milvus server has an address such as http://host:19530"
+            )
         if (self.client_cert or self.client_key) and not (self.client_cert and self.client_key and self.ca_cert):
             raise ConfigError("mutual TLS needs all of --milvus-client-cert, --milvus-client-key and --milvus-ca-cert")
         if (self.ca_cert or self.server_name) and not self.uri.startswith("https://"):

@@ -24,7 +24,7 @@ class MilvusOptions(Options):
     panels: ClassVar = {"milvus_uri": "Milvus"}
 
     milvus_uri: str = "milvus.db"
-    """Address of Milvus: a .db path (Milvus Lite, embedded) or http(s)://host:19530 (Standalone, Distributed)."""
+    """Address of Milvus: a .db path (Milvus Lite, the extra lite) or http(s)://host:19530 (Standalone, Distributed)."""
     milvus_token: SecretStr = SecretStr("")
     """Token or user:password for Milvus. It has no flag, because a flag is visible in the process list."""
     milvus_token_file: Path | None = None

@@ -101,11 +101,11 @@ def started(container: Container, image: str, timeout_s: float = 30) -> Iterator
 
 
 def test_compose_builds_a_release_and_serves_it(
-    environment: Callable[[str], Path], tmp_path: Path, milvus_uri: str
+    environment: Callable[[str], Path], tmp_path: Path, milvus_server_uri: str
 ) -> None:
     make_artifact(tmp_path / "artifacts")
     ports = {name: free_port() for name in PORTS}
-    here = {"http://milvus:19530": milvus_uri, "/artifacts": str(tmp_path / "artifacts")}
+    here = {"http://milvus:19530": milvus_server_uri, "/artifacts": str(tmp_path / "artifacts")}
     for host in ("0.0.0.0", "127.0.0.1", "server"):
         here |= {f"{host}:{number}": f"127.0.0.1:{ports[name]}" for name, number in PORTS.items()}
     made: dict[str, Container] = {}

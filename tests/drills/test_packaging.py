@@ -137,6 +137,7 @@ def test_a_command_without_its_extra_says_so_in_one_line(plain: Installed, comma
     ("extra", "package", "skipped", "commands"),
     [
         ("bulk", "clients", ["clients.gateway"], ["recall-client bulk --help"]),
+        ("bench", "clients.bench", [], ["recall-client bench --help"]),
         ("gateway", "clients.gateway", [], ["recall-gateway --help"]),
         ("server", "server", ["server.watching.tracing"], ["recall-server --help"]),
         ("indexer", "indexer", [], ["recall-indexer build --help", "recall-indexer tune --help"]),
@@ -154,10 +155,21 @@ def test_an_extra_brings_what_its_commands_import(
     wheel: Path, tmp_path: Path, extra: str, package: str, skipped: list[str], commands: list[str]
 ) -> None:
     installed = Installed(tmp_path / "venv", wheel, f"[{extra}]")
-    assert not {name for name in installed.names() if "paddle" in name}
+    names = installed.names()
+    assert not {name for name in names if "paddle" in name} | names & {"faiss-cpu", "milvus-lite"}
     done = installed.run("python", "-c", IMPORT_ALL, package, *skipped)
     assert done.returncode == 0, done.stderr
     for command in commands:
         done = installed.run(*command.split())
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert "sage: " in done.stdout
+
+
+def test_what_a_server_needs_is_small(wheel: Path, tmp_path: Path) -> None:
+    installed = Installed(tmp_path / "venv", wheel, "[server,cli,tracing]")  # as the image has it
+    assert (
+        installed.run("python", "-m", "compileall", "-q", str(tmp_path / "venv" / "lib")).returncode == 0
+    )  # pip does it
+    megabytes = sum(file.stat().st_size for file in tmp_path.joinpath("venv", "lib").rglob("*") if file.is_file()) / 1e6
+    assert megabytes <= 260
+    assert run(UV, "pip", "check", "--python", installed.bin / "python").returncode == 0

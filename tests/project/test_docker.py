@@ -118,6 +118,8 @@ def test_lock_covers_an_image(image: str) -> None:
     assert {"grpcio", "protobuf"} <= names
     with_paddle = image in ("server-gpu", "trainer")
     assert ("paddlepaddle" in names) == with_paddle
+    assert "milvus-lite" not in names, "240 MB with pyarrow and faiss, and no image has a .db file"
+    assert "pyarrow" not in names or image in ("indexer", "trainer")
 
 
 def test_gpu_image_has_the_locked_version_of_paddle() -> None:

@@ -105,6 +105,17 @@ def test_the_indexer_takes_the_flags_and_commands_of_earlier_versions(
         assert "Milvus Lite" in chosen
 
 
+@pytest.mark.parametrize("program", [["server"], ["indexer", "status"]])
+def test_a_file_without_milvus_lite_names_the_extra(program: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "milvus_lite", None)
+    done = run("-m", *program, "--milvus-uri", "shop.db")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1] == (
+        "error: --milvus-uri is shop.db: a .db path needs Milvus Lite, which is not installed: "
+        "pip install 'mind-recall[lite]'; a Milvus server has an address such as http://host:19530"
+    )
+
+
 def test_servers_are_named_by_flag_or_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECALL_SERVER", "one:1 two:2")
     assert read(ServerOptions, {}).server == ("one:1", "two:2")

@@ -6,6 +6,7 @@ are not decoded, so that it costs little; its processor time is in every answer.
 
 import asyncio
 import json
+import random
 import sys
 import time
 from collections import Counter
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import uvloop
 
+from clients.bench.loops import closed_loop, open_loop
 from protos.recall.v1 import recall_pb2
 from tests.bench.serving.http2 import CallError, Channel
 from tests.bench.serving.world import TOP_K, answer_lines, read_histories, watching
@@ -162,24 +164,11 @@ class Run:
 
     async def closed(self, callers: int, seconds: float) -> None:
         """Callers that each wait for an answer before they ask again."""
-        end = time.perf_counter() + seconds
-
-        async def caller() -> None:
-            while (now := time.perf_counter()) < end:
-                await self.one(now)
-
-        await asyncio.gather(*(caller() for _ in range(callers)))
+        await closed_loop(self.one, callers, seconds)
 
     async def open(self, calls_per_s: float, seconds: float, seed: int) -> None:
         """Calls that come when they come, whatever became of those before: Poisson arrivals."""
-        gaps = np.random.default_rng(seed).exponential(1 / calls_per_s, int(calls_per_s * seconds))
-        start = time.perf_counter()
-        async with asyncio.TaskGroup() as calls:
-            for due in (start + np.cumsum(gaps)).tolist():
-                wait_s = due - time.perf_counter()
-                if wait_s > 0:
-                    await asyncio.sleep(wait_s)
-                calls.create_task(self.one(due))
+        await open_loop(self.one, calls_per_s, seconds, random.Random(seed))
 
 
 class LoadGenerator:
