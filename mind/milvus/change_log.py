@@ -37,6 +37,8 @@ class ChangeLog(BaseModel):
     """The token of the newest batch; empty if nothing was changed since the build."""
     batches: list[Batch] = []
     """Newest first."""
+    changed_at: str = ""
+    """The time of the newest change that is in the collection (`mind.milvus.journal.CHANGED_AT`)."""
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -50,14 +52,14 @@ class ChangeLog(BaseModel):
         """Write the log as JSON, which `from_json` reads."""
         return self.model_dump_json()
 
-    def with_batch(self, item_ids: list[int]) -> Self:
-        """Return the log after another batch of changes."""
+    def with_batch(self, item_ids: list[int], changed_at: str = "") -> Self:
+        """Return the log after another batch of changes, the newest of which has this time."""
         batches = [Batch(token=uuid4().hex[:12], before=self.newest, item_ids=item_ids), *self.batches]
         token, room, kept = batches[0].token, ROOM, 0
         for batch in batches:
             room -= BATCH_ROOM + len(batch.item_ids)
             kept += room >= 0
-        return type(self)(newest=token, batches=batches[:kept])
+        return type(self)(newest=token, batches=batches[:kept], changed_at=max(self.changed_at, changed_at))
 
     def changed_since(self, earlier: Self) -> set[int] | None:
         """Return the items that changed since an earlier state of the log, or None if any item may have changed."""
