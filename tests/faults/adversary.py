@@ -87,7 +87,6 @@ class Adversary:
     expected: Expected = field(default_factory=Expected)
     tally: Counter[str] = field(default_factory=Counter)
     year: int = 3000
-    took_s: float = 1.0
 
     async def start(self) -> None:
         """Release two collections."""
@@ -221,12 +220,14 @@ class Adversary:
     # How it is done.
 
     async def _do(self, command: Command) -> None:
-        """Run it alone."""
-        started = time.monotonic()
+        """Run it alone. Raises Fault if it fails."""
         operator = self._operator()
         say(f"{command.text}  [dim]({operator.ahead_s / HOUR_S:+.0f} h)[/]")
-        command.expect(self.expected, await asyncio.to_thread(command.run, operator))
-        self.took_s = time.monotonic() - started
+        try:
+            result = await asyncio.to_thread(command.run, operator)
+        except OURS as error:
+            raise Fault(f"{command.text} failed: {error}") from error
+        command.expect(self.expected, result)
 
     async def _cut(self, command: Command) -> None:
         """Cut it off from Milvus on its way; if it failed, give it again, as operators do."""
@@ -244,6 +245,7 @@ class Adversary:
         except OURS:
             result = None
         self.proxies[number].refuses = False
+        await self._until_answers(self.operators[number].uri)
         if result is None and not self._rolled_back(command):
             await self._do(command)
         else:
@@ -334,16 +336,19 @@ class Adversary:
             return
         await asyncio.to_thread(self.milvus.terminate)
         await asyncio.to_thread(self.milvus.start)
+        await self._until_answers(self.uri)
+
+    async def _until_answers(self, uri: str) -> None:
+        """Wait until Milvus answers there and finds the live collection's items. Raises Fault if it takes too long."""
         deadline = time.monotonic() + BACK_S
         while True:
             try:
-                await asyncio.to_thread(self._found)
-                await asyncio.to_thread(self._years, self.expected.live)
+                await asyncio.to_thread(self._years, self.expected.live, uri)
                 return
             except OURS as error:
                 if time.monotonic() > deadline:
-                    raise Fault(f"Milvus does not answer {BACK_S} s after a restart: {error}") from error
-                await asyncio.sleep(1)
+                    raise Fault(f"{uri} does not answer {BACK_S} s after an interruption: {error}") from error
+                await asyncio.sleep(0.2)
 
     async def _publish_another(self) -> str:
         """Publish anything that is not live, for trouble with servers; gives its name."""
@@ -392,8 +397,8 @@ class Adversary:
         names = {trial.live, self.expected.live} & trial.there.keys()
         return all(self._years(name) == trial.there[name].items for name in names)
 
-    def _years(self, name: str) -> dict[int, int]:
-        with Store(Connection(self.uri)) as store:
+    def _years(self, name: str, uri: str = "") -> dict[int, int]:
+        with Store(Connection(uri or self.uri)) as store:
             store.load(name)
             return {row[ITEM_ID]: row[YEAR] for row in store.rows(name, f"{ITEM_ID} > -1", 1_000)}
 
