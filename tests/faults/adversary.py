@@ -14,8 +14,8 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import permutations
 from pathlib import Path
@@ -27,24 +27,21 @@ import typer
 from indexer.catalogue import after_live, item_collections
 from indexer.errors import IndexerError
 from indexer.rollout.choice import check_rollback
-from mind.artifact import Artifact
 from mind.errors import MindError
 from mind.milvus.collection import ITEM_ID, is_item_collection
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.transfer import Models
 from tests.conftest import release_lite
-from tests.faults.expected import Expected
-from tests.faults.fleet import Fleet, Mixed, vector_of
+from tests.faults.expected import Expected, Fault
+from tests.faults.fleet import Fleet
 from tests.faults.ground import console, make_models, own_milvus, say
 from tests.faults.operators import YEAR, Operator, skewed_clocks
 from tests.faults.proxy import Proxy
+from tests.faults.random_commands import Command, RandomCommands
 from tests.milvus_server import QUICK, Milvus
 
-MODELS, VARIANTS, ITEMS = 4, 2, 60
-MOST_COLLECTIONS = 6
-FRESH = range(5, 10)
-"""Ids of items that no model knows."""
+MODELS, ITEMS = 4, 60
 EVERYTHING = 0.15
 """Share of steps after which everything is compared: the contents of all collections, and where a rollback leads."""
 HOUR_S = 3600
@@ -54,30 +51,12 @@ OURS = (IndexerError, MindError)
 """Errors that a command may end with, in one line."""
 
 
-class Fault(Exception):  # noqa: N818 - what the drill looks for
-    """Something is not as it must be."""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A command of the indexer, and what it makes of the expected state."""
-
-    text: str
-    run: Callable[[Operator], Any]
-    expect: Callable[[Expected, Any], None]
-    """Gets the state and what the command returned; None if it failed. May raise Fault."""
-    change: Callable[[Expected, str], None] | None = None
-    """Of a command that changes items: what it makes of one collection."""
-    releases: bool = False
-    """Whether it moves the alias."""
-
-
 @dataclass
 class Adversary:
     """The drill in progress."""
 
     uri: str
-    models: Sequence[Artifact]
+    commands: RandomCommands
     operators: Sequence[Operator]
     rng: random.Random
     milvus: Milvus | None = None
@@ -86,13 +65,12 @@ class Adversary:
     fleet: Fleet | None = None
     expected: Expected = field(default_factory=Expected)
     tally: Counter[str] = field(default_factory=Counter)
-    year: int = 3000
 
     async def start(self) -> None:
         """Release two collections."""
-        for _ in range(2):
-            await self._do(self._build(new=True))
-            await self._do(self._publish(self.expected.newest()))
+        for number in range(2):
+            await self._do(self.commands.build(self.expected, number))
+            await self._do(self.commands.publish(self.expected, self.expected.newest()))
         if self.fleet:
             await self.fleet.start()
 
@@ -106,9 +84,9 @@ class Adversary:
         kind = self.rng.choices(list(kinds), list(kinds.values()))[0]
         self.tally[kind] += 1
         if kind == "command":
-            await self._do(self._command())
+            await self._do(self.commands.one(self.expected))
         elif kind == "cut":
-            await self._cut(self._command())
+            await self._cut(self.commands.one(self.expected))
         elif kind == "two at once":
             await self._both()
         elif kind == "restart Milvus":
@@ -116,106 +94,6 @@ class Adversary:
         elif self.fleet:
             await self.fleet.trouble(self._publish_another)
         await self.check()
-
-    # What may be done.
-
-    def _command(self) -> Command:
-        if len(self.expected.there) > MOST_COLLECTIONS:
-            return self._prune()
-        choices: list[tuple[float, Callable[[], Command]]] = [
-            (5, self._build),
-            (6, self._publish),
-            (3, self._publish_newest),
-            (8, lambda: self._publish(carry_over=True)),
-            (4, self._prune),
-            (16, self._upsert),
-            (10, self._delete),
-        ]
-        if len(self.expected.released) > 1:
-            choices += [
-                (8, self._roll_back),
-                (2, lambda: self._roll_back(self.rng.choice(self.expected.released[:-1]))),
-            ]
-        weights, makers = zip(*choices, strict=True)
-        return self.rng.choices(makers, weights)[0]()
-
-    def _build(self, new: bool = False) -> Command:
-        number, variant = self.rng.randrange(MODELS), self.rng.randrange(VARIANTS)
-        if new:
-            number, variant = len(self.expected.there), 0
-        model, year = self.models[number], 1990 + variant
-        items = dict.fromkeys(model.weights.item_id.tolist(), year)
-
-        def expect(state: Expected, name: Any) -> None:
-            if name:
-                state.build(name, number, dict(items))
-
-        return Command(f"build {number}, {year}", lambda one: one.build(model.model_version, year), expect)
-
-    def _publish(self, name: str | None = None, carry_over: bool = False) -> Command:
-        chosen = name or self.rng.choice(list(self.expected.there))
-
-        def expect(state: Expected, live: Any) -> None:
-            if chosen not in state.there:
-                raise Fault(f"{chosen} was published, and is not there")
-            if state.released:
-                state.publish(chosen, carry_over)
-            else:
-                state.released.append(chosen)
-
-        text = f"publish {chosen}{' --carry-over' if carry_over else ''}"
-        return Command(text, lambda one: one.publish(chosen, carry_over), expect, releases=True)
-
-    def _publish_newest(self) -> Command:
-        def expect(state: Expected, live: Any) -> None:
-            if live not in (None, state.newest()):
-                raise Fault(f"publish took {live}, {state.newest()} was built last")
-            state.publish(state.newest())
-
-        return Command("publish", lambda one: one.publish(None), expect, releases=True)
-
-    def _roll_back(self, to: str | None = None) -> Command:
-        def expect(state: Expected, live: Any) -> None:
-            if len(state.released) < 2:
-                raise Fault("there was nothing to roll back to")
-            state.roll_back(to)
-
-        return Command(f"rollback {to or ''}", lambda one: one.roll_back(to), expect, releases=True)
-
-    def _prune(self) -> Command:
-        keep = self.rng.choice((1, 1, 2, 3))
-        in_use = {self.expected.live} if self.fleet is None else self.fleet.in_use
-
-        def expect(state: Expected, _: Any) -> None:
-            there = self._names() & state.there.keys()  # not what is built beside it
-            back = state.released[-2:-1]
-            if lost := {state.live, *back, *in_use} & state.there.keys() - there:
-                raise Fault(f"prune --keep {keep} dropped {lost}")
-            state.drop(state.there.keys() - there)
-            if len(there - in_use - {state.live}) > keep:
-                raise Fault(f"prune --keep {keep} left {there}")
-
-        return Command(f"prune --keep {keep}", lambda one: one.prune(keep, in_use), expect)
-
-    def _upsert(self, fresh: bool = True) -> Command:
-        known = self.models[0].weights.item_id.tolist()
-        items = self.rng.sample(known, self.rng.randint(1, 4)) + self.rng.sample(FRESH, self.rng.randint(0, 2) * fresh)
-        self.year += 1
-        years = dict.fromkeys(items, self.year)
-        given = {item: vector_of(item) for item in items if item in FRESH}
-        at = self.expected.tick()
-        return _changing(
-            f"upsert {items} {self.year}",
-            lambda one: one.upsert(years, given),
-            lambda state, name: state.upsert(years, name, at),
-        )
-
-    def _delete(self) -> Command:
-        items = self.rng.sample([*self.models[0].weights.item_id.tolist(), *FRESH], self.rng.randint(1, 3))
-        at = self.expected.tick()
-        return _changing(
-            f"delete {items}", lambda one: one.delete(items), lambda state, name: state.delete(items, name, at)
-        )
 
     # How it is done.
 
@@ -261,7 +139,7 @@ class Adversary:
 
     async def _both(self) -> None:
         """Two commands at once; whatever order they took, one of the orders explains what they left."""
-        one, other = self._pair()
+        one, other = self.commands.two(self.expected)
         operators = [self._operator(number) for number in (0, 1)]
         ahead = ", ".join(f"{operator.ahead_s / HOUR_S:+.0f} h" for operator in operators)
         say(f"{one.text}  beside  {other.text}  [dim]({ahead})[/]")
@@ -310,24 +188,6 @@ class Adversary:
                         command.change(behind, self.expected.live)
                         yield behind
 
-    def _pair(self) -> tuple[Command, Command]:
-        pairs: list[tuple[Callable[[], Command], Callable[[], Command]]] = [
-            (lambda: self._publish(carry_over=True), lambda: self._upsert(fresh=False)),
-            (lambda: self._publish(carry_over=True), self._delete),
-            (self._publish, self._prune),
-            (self._publish, self._publish),
-            (self._build, self._prune),
-            (self._build, self._publish),
-        ]
-        if len(self.expected.released) > 1:
-            back = self.expected.released[-2]
-            pairs += [(self._publish, lambda: self._roll_back(back)), (lambda: self._roll_back(back), self._prune)]
-        first, second = self.rng.choice(pairs)
-        if self.rng.random() < 0.1:
-            same = self._build()
-            return same, replace(same)
-        return first(), second()
-
     async def _restart(self) -> None:
         """Restart Milvus; on Milvus Lite, let go of the file."""
         say("restart Milvus")
@@ -354,7 +214,7 @@ class Adversary:
         """Publish anything that is not live, for trouble with servers; gives its name."""
         others = [name for name in self.expected.there if name != self.expected.live]
         name = self.rng.choice(others or [self.expected.live])
-        await self._do(self._publish(name))
+        await self._do(self.commands.publish(self.expected, name))
         return name
 
     def _operator(self, number: int | None = None) -> Operator:
@@ -375,7 +235,7 @@ class Adversary:
         if all_:
             await asyncio.to_thread(self._check_way_back)
         if self.fleet:
-            await self.fleet.check(self.expected)
+            self.commands.in_use = await self.fleet.check(self.expected)
 
     def _found(self) -> dict[str, str]:
         """The states of all finished collections. Raises Fault if one has no record."""
@@ -422,11 +282,6 @@ class Adversary:
             raise Fault(f"a rollback would return to {back}, the release before was {self.expected.released[-2]}")
 
 
-def _changing(text: str, run: Callable[[Operator], Any], change: Callable[[Expected, str], None]) -> Command:
-    """A command that changes items of the live collection."""
-    return Command(text, run, lambda state, _: change(state, state.live), change)
-
-
 async def drill(adversary: Adversary, steps: int) -> Counter[str]:
     """Take so many steps. Raises Fault."""
     with skewed_clocks():
@@ -453,15 +308,19 @@ async def on_milvus(milvus: Milvus, directory: Path, seed: int, restarts: bool =
         rng = random.Random(seed)
         fleet = Fleet(milvus.uri, models, directory, rng)
         stack.push_async_callback(fleet.stop)
-        yield Adversary(milvus.uri, models, operators, rng, milvus if restarts else None, proxies, fleet)
+        commands = RandomCommands(milvus.uri, models, rng)
+        yield Adversary(milvus.uri, commands, operators, rng, milvus if restarts else None, proxies, fleet)
 
 
-def on_lite(directory: Path, seed: int) -> Adversary:
+@contextmanager
+def on_lite(directory: Path, seed: int) -> Iterator[Adversary]:
     """The drill on Milvus Lite, whose file this process holds: operators alone, one command at a time."""
     models = make_models(directory / "models", MODELS, ITEMS)
     uri = str(directory / "milvus.db")
     operators = [Operator(uri, Models(directory / "models"), directory) for _ in range(2)]
-    return Adversary(uri, models, operators, random.Random(seed))
+    rng = random.Random(seed)
+    yield Adversary(uri, RandomCommands(uri, models, rng), operators, rng)
+    release_lite(uri)
 
 
 def main(
@@ -472,11 +331,11 @@ def main(
     """Try to make releases break their promises."""
     try:
         if lite:
-            with TemporaryDirectory() as directory:
-                tally = asyncio.run(drill(on_lite(Path(directory), seed), steps))
+            with TemporaryDirectory() as directory, on_lite(Path(directory), seed) as adversary:
+                tally = asyncio.run(drill(adversary, steps))
         else:
             tally = asyncio.run(_on_own_milvus(steps, seed))
-    except (Fault, Mixed) as fault:
+    except Fault as fault:
         console.print(f"[bold red]not as it should be:[/] {fault}", soft_wrap=True)
         raise typer.Exit(1) from fault
     console.print(f"[bold green]{steps} steps, no fault[/]: {dict(tally)}")

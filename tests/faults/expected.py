@@ -11,6 +11,10 @@ from dataclasses import dataclass, field
 from mind.milvus.journal import Changes
 
 
+class Fault(Exception):  # noqa: N818 - what a drill looks for
+    """Something is not as it must be."""
+
+
 @dataclass
 class Change:
     """The newest change of an item in one collection."""
@@ -82,11 +86,10 @@ class Expected:
 
     def publish(self, name: str, carry_over: bool = False) -> None:
         """A publish that ends well; of the live collection, it changes no release."""
-        source = self.live if name != self.live else self.released[-2] if len(self.released) > 1 else None
-        if carry_over and source:
-            self._carry(self.there[source], self.there[name])
-        if name != self.live:
-            self.released = [one for one in self.released if one != name] + [name]
+        before = [one for one in self.released if one != name]
+        if carry_over and before:
+            self._carry(self.there[before[-1]], self.there[name])
+        self.released = [*before, name]
 
     def roll_back(self, to: str | None = None) -> None:
         """A rollback that ends well."""

@@ -20,7 +20,7 @@ from clients import AsyncRecallClient, RecallError, UnauthenticatedError
 from mind.artifact import MANIFEST, TENSORS, Artifact, Float32
 from mind.encoder import NumpyEncoder
 from protos.recall.v1 import recall_pb2
-from tests.faults.expected import Built, Expected
+from tests.faults.expected import Built, Expected, Fault
 from tests.faults.ground import DIM, say
 from tests.server.test_service import Server
 
@@ -32,10 +32,6 @@ TOLERANCE = 1e-3
 ADMIN = "administrator of the drill"
 SMALL_BYTES = 512
 """What a file may have at most while the disk is full."""
-
-
-class Mixed(Exception):  # noqa: N818 - what the drill looks for
-    """An answer is not that of one release, or a server does not come round."""
 
 
 def vector_of(item: int) -> Float32:
@@ -60,8 +56,6 @@ class Fleet:
         known = models[0].weights.item_id.tolist()
         self._histories = [rng.sample(known, rng.randint(1, longest)) for _ in range(USERS)]
         self._vectors = [self._encoded(model) for model in models]
-        self.in_use: set[str] = set()
-        """The collections that servers serve or would roll back to."""
         self.tally: Counter[str] = Counter()
 
     def _encoded(self, model: Artifact) -> Float32:
@@ -116,7 +110,7 @@ class Fleet:
                 while time.monotonic() < deadline:
                     await before.count_items()
                     await asyncio.sleep(0.1)
-                raise Mixed(f"a token is valid {FOLLOW_S:g} s after it was replaced")
+                raise Fault(f"a token is valid {FOLLOW_S:g} s after it was replaced")
         self.tally["tokens replaced"] += 1
 
     async def _rotate(self) -> None:
@@ -206,7 +200,7 @@ class Fleet:
             code = await asyncio.to_thread(server.stop, how)
             log = "".join(server.log)
             if "Traceback" in log or (how is signal.SIGTERM and code):
-                raise Mixed(f"server {number} ended with {code}:\n{log}")
+                raise Fault(f"server {number} ended with {code}:\n{log}")
 
     async def _connect(self, number: int) -> None:
         old, server = self._clients[number], self._servers[number]
@@ -222,13 +216,13 @@ class Fleet:
 
     # Promises.
 
-    async def check(self, expected: Expected) -> None:
-        """All servers serve what is live, and answer exactly. Raises Mixed."""
+    async def check(self, expected: Expected) -> set[str]:
+        """All servers serve what is live, and answer exactly; gives the collections that they use. Raises Fault."""
         await self.start() if not any(self._servers) else None
         clients = {number: client for number, client in enumerate(self._clients) if client}
         await asyncio.gather(*(self._check(number, client, expected) for number, client in clients.items()))
         infos = await asyncio.gather(*(client.get_server_info() for client in clients.values()))
-        self.in_use = {name for info in infos for name in (info.collection, info.previous_collection) if name}
+        return {name for info in infos for name in (info.collection, info.previous_collection) if name}
 
     async def _check(self, number: int, client: AsyncRecallClient, expected: Expected) -> None:
         """Ask until the answers are exact; until then they must be those of one release."""
@@ -251,7 +245,7 @@ class Fleet:
                 if time.monotonic() > deadline:
                     server = self._servers[number]
                     log = "".join(server.log[-20:]) if server else ""
-                    raise Mixed(f"server {number}, {filter_!r}, {expected.live} is live: {wrong}\n{log}")
+                    raise Fault(f"server {number}, {filter_!r}, {expected.live} is live: {wrong}\n{log}")
                 await asyncio.sleep(0.05)
             self.tally["answers"] += 1
 
@@ -266,13 +260,13 @@ class Fleet:
                     self._check_one(answer.results[0], user, answer.model_versions[0], answer.collections[0])
 
     def _check_one(self, answer: recall_pb2.UserCandidates, user: int, version: str, collection: str) -> None:
-        """Each score is that of the model which the answer names. Raises Mixed."""
+        """Each score is that of the model which the answer names. Raises Fault."""
         if answer.status != recall_pb2.USER_STATUS_OK or not collection.startswith(f"items_{version}_"):
-            raise Mixed(f"status {answer.status}, model {version}, collection {collection}")
+            raise Fault(f"status {answer.status}, model {version}, collection {collection}")
         number = next(number for number, model in enumerate(self._models) if model.model_version == version)
         own = self._scores(number, user, list(answer.item_ids))
         if len(own) and np.abs(own - np.array(answer.scores)).max() > TOLERANCE:
-            raise Mixed(f"model {version}: scores are {list(answer.scores)}, expected {own.tolist()}")
+            raise Fault(f"model {version}: scores are {list(answer.scores)}, expected {own.tolist()}")
 
     def _inexact(self, answer: recall_pb2.UserCandidates, user: int, built: Built, year: int | None) -> str:
         """What is wrong with the items of an answer; empty if nothing is. Equal scores may change places."""
