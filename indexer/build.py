@@ -222,13 +222,15 @@ def _is_built(store: Store, fingerprint: Fingerprint, weights: Weights) -> bool:
     about to write it: its contents decide. If they are not whole, an earlier version of the indexer was interrupted.
     """
     name = fingerprint.collection
+    record = store.records.items([name]).get(name)
     there = store.collections()
-    if name not in there:
-        store.records.delete(name)  # the drop of the collection may have been interrupted
+    if name not in there:  # a drop that was interrupted may have left its record and its journal
+        if record:
+            store.records.delete(name)
         if journal_of(name) in there:
             store.drop(journal_of(name))
         return False
-    found = ItemCollection(name, store.records.items([name]).get(name), store.alias() == name)
+    found = ItemCollection(name, record or store.records.items([name]).get(name), store.alias() == name)
     if found.fingerprint == fingerprint:
         return True
     if found.live or found.fingerprint is not None:
