@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from indexer.catalogue import ItemCollection, now
+from indexer.catalogue import ItemCollection, item_collections, next_number, now
 from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import Attribute, Attributes
 from indexer.progress import Progress
@@ -178,7 +178,8 @@ def _fill_and_index(
 
 def _record(store: Store, fingerprint: Fingerprint) -> None:
     """Write the release record of a collection that was verified."""
-    store.records.write(fingerprint.collection, ItemRecord(fingerprint=fingerprint, built_at=now()))
+    number = next_number(item_collections(store))
+    store.records.write(fingerprint.collection, ItemRecord(fingerprint=fingerprint, built_at=now(), build=number))
     store.records.secure()
 
 
@@ -221,12 +222,15 @@ def _is_built(store: Store, fingerprint: Fingerprint, weights: Weights) -> bool:
     about to write it: its contents decide. If they are not whole, an earlier version of the indexer was interrupted.
     """
     name = fingerprint.collection
+    record = store.records.items([name]).get(name)
     there = store.collections()
-    if name not in there:
-        if journal_of(name) in there:  # the collection was dropped without its journal
+    if name not in there:  # a drop that was interrupted may have left its record and its journal
+        if record:
+            store.records.delete(name)
+        if journal_of(name) in there:
             store.drop(journal_of(name))
         return False
-    found = ItemCollection(name, store.records.items([name]).get(name), store.alias() == name)
+    found = ItemCollection(name, record or store.records.items([name]).get(name), store.alias() == name)
     if found.fingerprint == fingerprint:
         return True
     if found.live or found.fingerprint is not None:

@@ -69,7 +69,7 @@ def item_collections(store: Store) -> list[ItemCollection]:
     names = [name for name in store.collections() if is_item_collection(name) or build_age_s(name) is not None]
     records, live = store.records.items(names), store.alias()
     found = [ItemCollection(name, records.get(name), name == live) for name in names]
-    return sorted(found, key=lambda one: (one.live, one.changed_at), reverse=True)
+    return sorted(found, key=lambda one: (one.live, one.record.last_event if one.record else (0, "")), reverse=True)
 
 
 def find(collections: Sequence[ItemCollection], name: str) -> ItemCollection:
@@ -118,6 +118,11 @@ def fingerprint_of(collection: ItemCollection) -> Fingerprint:
     if collection.fingerprint is None:
         raise RefusedError(f"{collection.name}: its build did not finish; build it again")
     return collection.fingerprint
+
+
+def next_number(collections: Sequence[ItemCollection]) -> int:
+    """Return the number of the next build or release."""
+    return 1 + max((max(one.record.release, one.record.build) for one in collections if one.record), default=0)
 
 
 def with_changes(store: Store, collections: list[ItemCollection]) -> list[ItemCollection]:

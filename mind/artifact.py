@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import shutil
+import stat
 import tempfile
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -244,7 +245,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of the model in directory `path`, unchecked. Raises ArtifactError if it is no JSON object."""
     file = path / MANIFEST
     try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
+        manifest = json.loads(_content(file).decode())
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -254,9 +255,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def _content(file: Path) -> bytes:
+    """The bytes of a file, or of one that a link leads to. Raises ArtifactError for what could be read without end."""
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise ArtifactError(f"{file}: is not a regular file, nor a link to one")
+    return file.read_bytes()
+
+
 def _load_weights(file: Path, expected: str) -> Weights:
     try:
-        content = file.read_bytes()
+        content = _content(file)
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
     found = hashlib.sha256(content).hexdigest()

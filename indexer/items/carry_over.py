@@ -8,7 +8,6 @@ vector that was given by hand belongs to the old model, so it is left out unless
 
 import json
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -30,9 +29,6 @@ from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE, VectorSour
 from mind.milvus.journal import CHANGED_AT, DELETE, NAMES, NEIGHBOURS, OP, journal_of
 from mind.milvus.store import Row, Store
 from mind.transfer import Models
-
-_MARGIN = timedelta(minutes=5)
-"""How much older the time of a change may be than the moment when it is written. It allows for clock differences."""
 
 
 @dataclass
@@ -57,7 +53,7 @@ class CarryOver:
         self._source.batch_rows = min(self._source.batch_rows, self._target.batch_rows)  # a batch must fit both
         self._model = model
         self._same_space = same_space
-        self._started = datetime.now(UTC)
+        self._since = ""
         self.carried = Carried(source)
         """The changes that were carried over so far."""
         self._upsert = Upsert(self._target, model, self.carried.summary)
@@ -85,12 +81,12 @@ class CarryOver:
 
     def carry(self, on_progress: Progress) -> None:
         """Carry over all changes since the build of the live collection."""
-        self._started = datetime.now(UTC)
+        self._since = self._source.newest_change()
         self._carry("", on_progress)
 
     def carry_again(self, on_progress: Progress) -> None:
         """Carry over the changes that were made since `carry` began."""
-        self._carry((self._started - _MARGIN).isoformat(timespec="microseconds"), on_progress)
+        self._carry(self._since, on_progress)
 
     def _carry(self, since: str, on_progress: Progress) -> None:
         on_progress("carry", 0, 0)

@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 
-from indexer.catalogue import now
 from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import ARROW
 from indexer.items.item_files import ItemFile
@@ -129,7 +128,7 @@ class Upsert:
             self.summary.replaced += len(changed - earlier)
         names = sorted(changed | earlier)
         row |= {ITEM_ID: proposal.item_id, OP: UPSERT, KNOWN: known, NAMES: json.dumps(names)}
-        row |= {CHANGED_AT: proposal.changed_at or now()}
+        row |= {CHANGED_AT: proposal.changed_at or self.journal.next_time(had.get(CHANGED_AT, ""))}
         if known:
             index = self.vocabulary.item_index(np.array([proposal.item_id]))[0]
             row |= {EMBEDDING: self._embedding[index], VECTOR_SOURCE: VectorSource.TRAINED.value, NEIGHBOURS: "[]"}
@@ -325,7 +324,8 @@ def delete(journal: Journal, item_id: Int64, on_progress: Progress) -> ChangeSum
     summary = ChangeSummary()
     on_progress("write", 0, len(item_id))
     for start in range(0, len(item_id), journal.batch_rows):
-        stage_deletes(journal, {one: now() for one in item_id[start : start + journal.batch_rows].tolist()}, summary)
+        batch = item_id[start : start + journal.batch_rows].tolist()
+        stage_deletes(journal, dict.fromkeys(batch, ""), summary)
         on_progress("write", min(start + journal.batch_rows, len(item_id)), len(item_id))
     journal.apply(on_progress)
     return summary
@@ -336,7 +336,7 @@ def stage_deletes(journal: Journal, changed_at: dict[int, str], summary: ChangeS
 
     Args:
         journal: the journal of the collection.
-        changed_at: the time of each deletion, by item id.
+        changed_at: the time of each deletion, by item id; empty is now.
         summary: each deletion is counted here.
         unseen: whether to stage deletions of items that the collection never had, so that later releases see them.
     """
@@ -354,9 +354,10 @@ def stage_deletes(journal: Journal, changed_at: dict[int, str], summary: ChangeS
         else:
             summary.unknown.add(item_id)
             continue
+        at = at or journal.next_time(row.get(CHANGED_AT, ""))
         if row[OP] == DELETE:
             summary.unchanged.add(item_id)
-            continue
-        summary.deleted += 1
-        rows.append(row | {OP: DELETE, CHANGED_AT: at})
+        else:
+            summary.deleted += 1
+        rows.append(row | {OP: DELETE, CHANGED_AT: at})  # the newer time counts when it is carried over
     journal.stage(rows)

@@ -6,11 +6,12 @@ that this module gives and takes, None is the value of an attribute that an item
 """
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 
-from indexer.catalogue import ItemCollection, fingerprint_of
+from indexer.catalogue import ItemCollection, fingerprint_of, now
 from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import absent_of
 from indexer.progress import Progress
@@ -20,10 +21,11 @@ from mind.milvus.collection import (
     ITEM_ID,
     MAX_MESSAGE_BYTES,
     VECTOR_SOURCE,
+    is_item_collection,
     is_presence,
     presence_of,
 )
-from mind.milvus.journal import APPLIED, DELETE, FIELDS, OP, PENDING
+from mind.milvus.journal import APPLIED, CHANGED_AT, DELETE, FIELDS, OP, PENDING
 from mind.milvus.store import Row, Store
 
 MAX_BATCH_ROWS = 5_000
@@ -61,6 +63,7 @@ class Journal:
         row_bytes = 4096 + 4 * self.dim + sum(column.max_bytes for column in fields.values())
         self.batch_rows = max(1, min(MAX_BATCH_ROWS, MAX_MESSAGE_BYTES // row_bytes))
         """The number of rows that fit into a message, even if all texts have the maximum length."""
+        self._newest: str | None = None
 
     def rows(self, item_id: list[int]) -> dict[int, Row]:
         """Read the journal's rows of some items, by id. Items without a row are left out."""
@@ -76,6 +79,21 @@ class Journal:
         while rows := self._store.rows(name, f"({filter_}){last}", self.batch_rows, first=True):
             yield [self._decoded(row) for row in rows]
             last = f" and {ITEM_ID} > {rows[-1][ITEM_ID]}"
+
+    def next_time(self, after: str = "") -> str:
+        """Return the time of the next change: now, or just after `after` and all changes so far if that is later.
+
+        Clocks may differ. This order is right whatever they say, as long as one command at a time changes items.
+        """
+        if self._newest is None:
+            everywhere = [name for name in self._store.collections() if is_item_collection(name)]
+            self._newest = self._store.records.newest_change(everywhere)
+        self._newest = max(now(), _just_after(max(self._newest, after)))
+        return self._newest
+
+    def newest_change(self) -> str:
+        """Return the time of the newest change that is in the collection; empty if that is not known."""
+        return self._store.records.newest_change([self.collection])
 
     def stage(self, rows: Iterable[Row]) -> None:
         """Write changes to the journal, to be applied later."""
@@ -93,7 +111,7 @@ class Journal:
             self._store.delete(self.collection, [row[ITEM_ID] for row in rows if row[OP] == DELETE])
             self._store.upsert(self.collection, [item_of(row) for row in rows if row[OP] != DELETE])
             if rows:
-                log = log.with_batch([row[ITEM_ID] for row in rows])
+                log = log.with_batch([row[ITEM_ID] for row in rows], max(row[CHANGED_AT] for row in rows))
                 self._store.records.write_change_log(self.collection, log)
             self._store.upsert(self.name, [row | {APPLIED: True} for row in rows])
             done += len(rows)
@@ -134,6 +152,13 @@ class Journal:
 def item_of(row: Row) -> Row:
     """Return the part of a journal row that is the row of the item collection."""
     return {name: value for name, value in row.items() if name not in FIELDS}
+
+
+def _just_after(time: str) -> str:
+    """Return the next time after an ISO 8601 text; empty for an empty text."""
+    if not time:
+        return ""
+    return (datetime.fromisoformat(time) + timedelta(microseconds=1)).isoformat(timespec="microseconds")
 
 
 def _plain(row: Row) -> Row:

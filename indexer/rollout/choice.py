@@ -51,7 +51,7 @@ def check_publish(store: Store, name: str | None = None) -> Choice:
         finished = [collection for collection in collections if collection.record]
         if not finished:
             raise NothingToDoError("there is no finished collection to publish; `python -m indexer build` creates one")
-        chosen = max(finished, key=lambda collection: collection.built_at)
+        chosen = max(finished, key=lambda one: (one.record.build, one.built_at) if one.record else (0, ""))
     else:
         chosen = find(collections, name)
     _check_whole(store, chosen)

@@ -4,6 +4,8 @@ from collections.abc import Callable, Set
 
 from indexer.catalogue import before_live, find, item_collections
 from indexer.errors import RefusedError
+from mind.milvus.collection import building_name, is_item_collection
+from mind.milvus.errors import CollectionGoneError
 from mind.milvus.journal import collection_of
 from mind.milvus.store import Store
 
@@ -27,8 +29,7 @@ def prune(store: Store, keep: int, incomplete: bool, in_use: Set[str], on_drop: 
     finished = sorted((one for one in others if one.record), key=lambda one: one not in back)
     unfinished = [collection for collection in others if not collection.record]
     for collection in finished[keep:] + (unfinished if incomplete else []):
-        if collection.name not in in_use and store.alias() != collection.name:  # published since it was listed
-            store.drop(collection.name)
+        if collection.name not in in_use and _drop_unless_live(store, collection.name):
             on_drop(collection.name)
     left = store.collections()
     for name in left:
@@ -51,4 +52,26 @@ def drop(store: Store, name: str, allow_live: bool) -> None:
                 f"{name}: the collection is live; publish another one first, or add --allow-live to drop it anyway"
             )
         store.drop_alias()
+    if not _drop_unless_live(store, name):
+        raise RefusedError(f"{name}: was published or dropped meanwhile; it is not dropped now")
+
+
+def _drop_unless_live(store: Store, name: str) -> bool:
+    """Drop a collection. Return False, and drop nothing, if it is live or gone: it was published or dropped meanwhile.
+
+    The collection loses its name first, so that nobody can publish it any more. Then the alias tells whether somebody
+    did before. An interrupted drop leaves an unfinished build.
+    """
+    doomed = building_name(name) if is_item_collection(name) else name
+    try:
+        if doomed != name:
+            store.rename(name, doomed)
+    except CollectionGoneError:
+        return False
+    if store.alias() == doomed:
+        store.rename(doomed, name)
+        store.load(name)
+        return False
     store.drop(name)
+    store.drop(doomed)
+    return True

@@ -1,6 +1,7 @@
 """Moves the release alias. Before that the records say what will be live, so that a kill in between loses nothing."""
 
-from indexer.catalogue import ItemCollection, after_live, find, item_collections, now
+from indexer.catalogue import ItemCollection, after_live, find, item_collections, next_number, now
+from indexer.errors import RefusedError
 from indexer.rollout.choice import Choice
 from mind.milvus.store import Store
 
@@ -26,10 +27,10 @@ def switch(store: Store, choice: Choice) -> None:
 
 def _number(store: Store, name: str) -> None:
     collections = item_collections(store)
-    newest = max(collection.record.release for collection in collections if collection.record)
     record = find(collections, name).record
-    assert record is not None  # noqa: S101 - it was checked
-    store.records.write(name, record.model_copy(update={"published_at": now(), "release": newest + 1}))
+    if record is None:
+        raise RefusedError(f"{name}: was dropped meanwhile")
+    store.records.write(name, record.model_copy(update={"published_at": now(), "release": next_number(collections)}))
 
 
 def _take_back(store: Store, collections: list[ItemCollection]) -> None:

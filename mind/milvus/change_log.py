@@ -38,6 +38,8 @@ class ChangeLog(BaseModel):
     """The token of the newest batch; empty if nothing was changed since the build."""
     batches: list[Batch] = []
     """Newest first."""
+    changed_at: str = ""
+    """The time of the newest change that is in the collection (`mind.milvus.journal.CHANGED_AT`)."""
     journal_rows: int = 0
     """Minimum number of rows of the journal. It had so many when changes were last applied, and never loses one."""
 
@@ -53,14 +55,15 @@ class ChangeLog(BaseModel):
         """Write the log as JSON, which `from_json` reads."""
         return self.model_dump_json()
 
-    def with_batch(self, item_ids: list[int]) -> Self:
-        """Return the log after another batch of changes."""
+    def with_batch(self, item_ids: list[int], changed_at: str = "") -> Self:
+        """Return the log after another batch of changes, the newest of which has this time."""
         batches = [Batch(token=uuid4().hex[:12], before=self.newest, item_ids=item_ids), *self.batches]
         token, room, kept = batches[0].token, ROOM, 0
         for batch in batches:
             room -= BATCH_ROOM + len(batch.item_ids)
             kept += room >= 0
-        return self.model_copy(update={"newest": token, "batches": batches[:kept]})
+        changed = {"newest": token, "batches": batches[:kept], "changed_at": max(self.changed_at, changed_at)}
+        return self.model_copy(update=changed)
 
     def changed_since(self, earlier: Self) -> set[int] | None:
         """Return the items that changed since an earlier state of the log, or None if any item may have changed."""

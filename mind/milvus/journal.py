@@ -25,7 +25,10 @@ NAMES = "change_names"
 NEIGHBOURS = "change_neighbours"
 """VARCHAR, JSON: `[[item_id, weight], ...]` that the vector was derived from; `[]` if it has another source."""
 CHANGED_AT = "change_at"
-"""VARCHAR: the time of the change, ISO 8601, UTC. These texts sort by time."""
+"""VARCHAR: the time of the change, ISO 8601, UTC. These texts sort by time.
+
+Clocks of operators may differ, so each change gets a time after all earlier changes of any collection: the order is
+right, and the times are those of the clock that is furthest ahead."""
 FIELDS = (OP, KNOWN, APPLIED, NAMES, NEIGHBOURS, CHANGED_AT)
 """The fields of a journal row that the item collection does not have."""
 

@@ -54,6 +54,11 @@ class RecordStore:
         name = journal_of(collection)
         return ChangeLog.from_json(self._rows([name], "Bounded").get(name, ""))
 
+    def newest_change(self, collections: Iterable[str]) -> str:
+        """Return the time of the newest change of these item collections; empty if none was changed."""
+        rows = self._rows([journal_of(name) for name in collections])
+        return max((ChangeLog.from_json(text).changed_at for text in rows.values()), default="")
+
     def write_change_log(self, collection: str, log: ChangeLog) -> None:
         """Tell servers what has changed in an item collection, after Milvus has taken the changes."""
         self._open(create=True)

@@ -6,7 +6,8 @@ consistency. It has one row for each collection of items or of user vectors, and
 one for the change log of each changed collection (`mind.milvus.change_log`). Earlier versions of this project wrote
 properties; they are read for a collection that has no row.
 
-A publish gives a collection the next release number. Releases are ordered by that number, because clocks may differ.
+Each build and each publish gives its collection the next number. Builds and releases are ordered by these numbers,
+because clocks may differ.
 """
 
 from collections.abc import Mapping
@@ -49,6 +50,8 @@ class ItemRecord(BaseModel):
     """The time of the last release; empty if there was none, or if a rollback withdrew it."""
     release: int = 0
     """The number of that release, from 1; 0 if there was none, or if an earlier version of this project released it."""
+    build: int = 0
+    """The number of the build; 0 if an earlier version of this project built it. Builds and releases count together."""
 
     @property
     def published(self) -> bool:
@@ -59,6 +62,11 @@ class ItemRecord(BaseModel):
     def order(self) -> tuple[int, str]:
         """The sort key of releases, from old to new. Releases without a number are older than those with one."""
         return self.release, self.published_at
+
+    @property
+    def last_event(self) -> tuple[int, str]:
+        """The sort key of builds and releases together, from old to new."""
+        return max(self.release, self.build), self.published_at or self.built_at
 
     def to_json(self) -> str:
         """Write the record as JSON, which `item_record` reads."""

@@ -181,13 +181,10 @@ def _interests(trace: Trace, num_interests: int) -> list[recall_pb2.Interest]:
 
 
 def _dropped(trace: Trace) -> list[recall_pb2.DroppedHit]:
+    lost = np.flatnonzero(trace.fate != Fate.KEPT)
     interest = np.repeat(trace.interest, trace.hits.lengths)
+    columns = (trace.hits.item_ids[lost], interest[lost], trace.hits.scores[lost], trace.fate[lost])
     return [
-        recall_pb2.DroppedHit(
-            item_id=int(trace.hits.item_ids[hit]),
-            interest=int(interest[hit]),
-            score=float(trace.hits.scores[hit]),
-            reason=int(trace.fate[hit]),  # type: ignore[arg-type]
-        )
-        for hit in np.flatnonzero(trace.fate != Fate.KEPT)
+        recall_pb2.DroppedHit(item_id=item_id, interest=number, score=score, reason=reason)
+        for item_id, number, score, reason in zip(*(column.tolist() for column in columns), strict=True)
     ]

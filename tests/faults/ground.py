@@ -4,11 +4,12 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 
 from rich.console import Console
 from rich.table import Table
@@ -38,11 +39,11 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def own_milvus() -> Iterator[tuple[Milvus, Path]]:
+def own_milvus(settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[tuple[Milvus, Path]]:
     """A Milvus server with fresh data, and an empty directory, for a drill that was started by hand."""
     with TemporaryDirectory() as directory:
         say("start Milvus")
-        with Milvus(Path(directory) / "milvus", ROOT / ".pytest_cache" / "d" / "milvus-2.3.5") as milvus:
+        with Milvus(Path(directory) / "milvus", ROOT / ".pytest_cache" / "d" / "milvus-2.3.5", settings) as milvus:
             yield milvus, Path(directory)
 
 

@@ -17,12 +17,13 @@ from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import Attributes, read_attributes
 from indexer.items.changes import delete
 from indexer.items.journal import Journal
-from indexer.rollout.retire import prune
+from indexer.rollout.retire import drop, prune
 from indexer.verify import check_contents, check_recall, golden_recall
 from mind.artifact import Artifact, Float32, load_artifact
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
 from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError
+from mind.milvus.journal import Changes
 from mind.milvus.store import Params, Row, Store
 from tests.artifacts import make_artifact
 from tests.conftest import release_lite, remove_item_collections
@@ -195,6 +196,24 @@ def test_a_build_that_was_killed_before_it_wrote_the_record(
         assert build_default(store, model).was_there
         (finished,) = item_collections(store)
         assert (finished.name, finished.state) == (unfinished.name, "built")
+
+
+def test_built_again_after_a_drop_that_was_interrupted(
+    lite: str, model: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = load_artifact(make_artifact(tmp_path / "models", items=300, seed=1))
+    with Store(Connection(lite)) as store:
+        names = [build_default(store, each).collection for each in (model, live)]
+        for name in names:
+            publish(store, name)
+        delete(Journal(store, names[0]), model.weights.item_id[:1], lambda *_: None)
+        with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+            killed.setattr(store, "drop", Mock(side_effect=KeyboardInterrupt))
+            drop(store, names[0], allow_live=False)
+        assert [one.state for one in item_collections(store)] == ["live", "incomplete"]
+        assert not build_default(store, model).was_there
+        assert {one.name: one.state for one in item_collections(store)} == {names[1]: "live", names[0]: "built"}
+        assert store.changes(names[0]) == Changes()
 
 
 def test_what_an_earlier_version_left_half_built_is_replaced(milvus_uri: str, model: Artifact) -> None:

@@ -33,7 +33,7 @@ from mind.data.paddlerec import read_train
 from mind.fresh_items import Neighbours, from_neighbours
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
 from mind.milvus.connection import Connection
-from mind.milvus.journal import NAMES, PENDING, Changes, journal_of
+from mind.milvus.journal import CHANGED_AT, NAMES, PENDING, Changes, journal_of
 from mind.milvus.store import Row, Store
 from mind.transfer import Models
 from tests.artifacts import make_artifact
@@ -175,9 +175,13 @@ def test_the_same_again_changes_nothing(lite: Released) -> None:
     before = lite.state()
     summary = lite.upsert(*arguments)
     assert (summary.added, summary.changed, summary.unchanged) == ({}, 0, {5, 7, 8, 1000})
+    assert lite.state() == before
     again = lite.delete(1007, 77)
     assert (again.deleted, again.unchanged, again.unknown) == (0, {1007}, {77})
-    assert lite.state() == before
+    (items, journal), (items_before, journal_before) = lite.state(), before
+    assert items == items_before
+    differs = {field for row, old in zip(journal, journal_before, strict=True) for field, _ in set(row) ^ set(old)}
+    assert differs == {CHANGED_AT}  # the newer time counts when it is carried over
 
 
 def test_deleted_items_stay_away_until_they_are_named(released: Released) -> None:
@@ -650,3 +654,57 @@ def test_the_journal_goes_with_its_collection(lite: Released) -> None:
     lite.store.session.client.drop_collection(lite.collection)
     build_model(lite.store, lite.model, lite.directory)  # does not take it for its own either
     assert lite.store.changes(lite.collection) == Changes() and lite.store.count(lite.collection) == 200
+
+
+def test_changes_are_carried_in_the_order_in_which_they_were_made_whatever_the_clocks_say(
+    released: Released, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, models = released.collection, Models(released.directory / "models")
+    new = load_artifact(make_artifact(released.directory / "models", seed=1))
+    second = build_model(released.store, new, released.directory)
+    old = released.model
+
+    def at(hour: int) -> None:
+        monkeypatch.setattr("indexer.items.journal.now", lambda: f"2026-01-01T{hour:02}:00:00.000000+00:00")
+
+    at(12)
+    released.upsert("item_id,year\n1000,1980\n1007,1980\n1014,1980\n")
+    released.delete(1021)
+    publish(released.store, second)  # without the changes
+    at(11)
+    released.model, released.collection = new, second
+    released.upsert("item_id,year\n1000,1990\n1021,1990\n")
+    released.delete(1007)
+    publish(released.store, first)
+    released.model, released.collection = old, first
+    released.delete(1021)  # once more, where it is deleted already
+    rollout.publish(released.store, models, second, with_changes=True)
+    items = Journal(released.store, second).items([1000, 1007, 1014, 1021])
+    assert {item: row["year"] for item, row in items.items()} == {1000: 1990, 1014: 1980}
+
+
+def test_a_change_by_a_slow_clock_while_others_are_carried_is_not_lost(
+    lite: Released, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lite.delete(1000)
+    old = Released(lite.store, lite.model, lite.collection, lite.directory)
+    new = load_artifact(make_artifact(lite.directory / "models", seed=1))
+    collection = build_model(lite.store, new, lite.directory)
+
+    def busy(store: Store, choice: Choice) -> None:
+        with monkeypatch.context() as slow:
+            slow.setattr("indexer.items.journal.now", lambda: "2001-01-01T00:00:00.000000+00:00")
+            old.delete(1007)
+        switch(store, choice)
+
+    monkeypatch.setattr("indexer.rollout.rollout.switch", busy)
+    rollout.publish(lite.store, Models(lite.directory / "models"), collection, with_changes=True)
+    assert not Journal(lite.store, collection).items([1000, 1007])
+
+
+def test_the_newest_build_is_published_whatever_the_clock_of_its_machine(
+    lite: Released, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("indexer.build.now", lambda: "2001-01-01T00:00:00.000000+00:00")
+    new = build_model(lite.store, load_artifact(make_artifact(lite.directory / "models", seed=1)), lite.directory)
+    assert publish(lite.store).live == new

@@ -185,6 +185,51 @@ def test_releases_are_ordered_by_their_numbers_whatever_the_clock_says(
         assert rollback(store).live == one
 
 
+@pytest.mark.parametrize("published_before", [True, False])
+def test_what_is_published_while_it_is_pruned_is_kept_or_not_published(
+    milvus_uri: str, published_before: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another operator publishes it after it was chosen to be dropped, just before or just after it loses its name."""
+    with Store(Connection(milvus_uri)) as store, Store(Connection(milvus_uri)) as other:
+        one, two = (make_collection(store, number) for number in (1, 2))
+        publish(store, one)
+
+        def renamed(name: str, to: str) -> bool:
+            monkeypatch.undo()
+            if published_before:
+                publish(other, two)
+                return store.rename(name, to)
+            store.rename(name, to)
+            with pytest.raises(NothingToDoError, match="there is no item collection with this name"):
+                publish(other, two)
+            return True
+
+        monkeypatch.setattr(store, "rename", renamed)
+        dropped: list[str] = []
+        prune(store, 0, False, set(), dropped.append)
+        if published_before:
+            assert (states(store), dropped, rollback(store).live) == ({two: "live", one: "published"}, [], one)
+        else:
+            assert (states(store), dropped) == ({one: "live"}, [two])
+            assert store.records.items([two]) == {}
+
+
+def test_two_prunes_at_once(milvus_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Store(Connection(milvus_uri)) as store, Store(Connection(milvus_uri)) as other:
+        one, two = (make_collection(store, number) for number in (1, 2))
+        publish(store, one)
+
+        def renamed(name: str, to: str) -> bool:
+            monkeypatch.undo()
+            prune(other, 0, False, set(), lambda name: None)
+            return store.rename(name, to)
+
+        monkeypatch.setattr(store, "rename", renamed)
+        prune(store, 0, False, set(), lambda name: pytest.fail(f"{name} was dropped twice"))
+        assert states(store) == {one: "live"}
+        assert two not in store.collections()
+
+
 def test_a_rollback_that_is_refused_changes_nothing(milvus_uri: str) -> None:
     with Store(Connection(milvus_uri)) as store:
         one, two, three = (make_collection(store, number) for number in (1, 2, 3))

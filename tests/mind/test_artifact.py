@@ -136,6 +136,21 @@ def test_damage_is_named(tmp_path: Path, damage, says: str) -> None:  # type: ig
         load_artifact(path)
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["manifest.json", "model.safetensors"])
+def test_what_never_ends_is_refused_and_a_link_to_a_file_is_read(tmp_path: Path, name: str) -> None:
+    path = make_artifact(tmp_path / "models")
+    (path / name).rename(tmp_path / name)
+    (path / name).symlink_to(tmp_path / name)
+    assert load_artifact(path).model_version == path.name
+    os.mkfifo(tmp_path / "pipe")
+    for endless in (tmp_path / "pipe", Path("/dev/zero")):
+        (path / name).unlink()
+        (path / name).symlink_to(endless)
+        with pytest.raises(ArtifactError, match=f"{name}: is not a regular file, nor a link to one"):
+            load_artifact(path)
+
+
 def test_nan_is_refused(tmp_path: Path) -> None:
     weights = make_weights()
     weights.item_embedding[5, 3] = np.nan

@@ -1,5 +1,7 @@
 """Filters: what is refused and why, and how the rest is written."""
 
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from mind.milvus.collection import VECTOR_SOURCE, presence_of
 from server.errors import InvalidRequestError
 from server.serving.filter.canonical import canonical
 from server.serving.filter.grammar import MAX_CONDITIONS, MAX_VALUES
+from server.serving.filter.logic import IN_A_ROW
 
 TYPES = {
     "year": "INT64",
@@ -252,6 +255,16 @@ def test_length_is_bounded() -> None:
     assert ours(" or ".join(["adult"] * MAX_CONDITIONS))
     with pytest.raises(InvalidRequestError, match=f"more than {MAX_CONDITIONS} conditions"):
         ours(" or ".join(["adult"] * (MAX_CONDITIONS + 1)))
+
+
+def test_many_conditions_are_written_in_halves_so_that_milvus_reads_them_in_time() -> None:
+    years = [f"year == {year}" for year in range(MAX_CONDITIONS)]
+    text = ours(" or ".join(years))
+    assert max(run.count(" or ") for run in re.split(r"[()]", text)) < IN_A_ROW
+    assert re.findall(r"year == \d+", text) == years
+    assert ours(text) == ours(f"not ({ours(f'not ({text})')})") == text
+    assert ours(" and ".join(years[:IN_A_ROW])) == " and ".join(years[:IN_A_ROW])
+    assert ours(" && ".join(years[:18])) == f"({' and '.join(years[:9])}) and ({' and '.join(years[9:18])})"
 
 
 WORDS = r"""and or not in like true false ( ) [ ] , + - * / % ** == != < <= > >= && || ! = ' " \ . $ ; ~ é \x

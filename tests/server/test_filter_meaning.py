@@ -2,8 +2,10 @@
 
 import asyncio
 import operator
+import random
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from hypothesis import strategies as st
 
 from mind.artifact import load_artifact
 from mind.milvus.collection import VECTOR_SOURCE
+from server.errors import InvalidRequestError
 from server.serving.filter.canonical import canonical
+from server.serving.filter.grammar import MAX_CONDITIONS
 from tests.artifacts import make_artifact
 from tests.releases import item_store
 from tests.server.test_filter import OPTIONAL
@@ -36,6 +40,10 @@ class Row(dict[str, Any]):
 Meaning = Callable[[Row], bool | None]
 Case = tuple[str, Meaning]
 """A filter and what it means for an item: true, false, or None where a value is absent."""
+LONG = 40
+"""How many long filters are tried."""
+DEPTH = 6
+"""How deep a long filter is nested."""
 ALPHABET = "abzé☃%_'\"\\\n "
 COMPARE = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
@@ -167,6 +175,11 @@ def negated(value: bool | None) -> bool | None:
     return None if value is None else not value
 
 
+def leaves(server: bool) -> st.SearchStrategy[Case]:
+    """Conditions of all kinds."""
+    return (comparisons() | memberships() | array_conditions() | arithmetic(server)).map(in_doubt) | nulls()
+
+
 def cases(server: bool) -> st.SearchStrategy[Case]:
     """Filters of all kinds, joined with all spellings."""
 
@@ -190,8 +203,26 @@ def cases(server: bool) -> st.SearchStrategy[Case]:
 
         return draw(st.sampled_from([" or ", " || "])).join(texts), meaning_of_all
 
-    leaves = comparisons() | memberships() | array_conditions() | arithmetic(server)
-    return st.recursive(leaves.map(in_doubt) | nulls(), joined, max_leaves=8)
+    return st.recursive(leaves(server), joined, max_leaves=8)
+
+
+def long_case(some: Sequence[Case], conditions: int, rng: random.Random, depth: int = 0) -> Case:
+    """A filter of so many conditions, each of them one of `some`: long rows of `and` and `or`, nested and negated."""
+    if conditions == 1:
+        return rng.choice(some)
+    most = conditions if depth == DEPTH - 1 else rng.choice((2, 3, 40, conditions))
+    sizes = [len(part) for part in np.array_split(range(conditions), min(most, conditions))]
+    rng.shuffle(sizes)
+    joins_all, inner = rng.random() < 0.5, [long_case(some, size, rng, depth + 1) for size in sizes]
+    signs = [rng.random() < 0.7 for _ in inner]
+    word = rng.choice((" and ", "&&") if joins_all else (" or ", " || "))
+    text = word.join(f"({text})" if sign else f"not ({text})" for (text, _), sign in zip(inner, signs, strict=True))
+
+    def meaning(row: Row) -> bool | None:
+        values = [m(row) if sign else negated(m(row)) for (_, m), sign in zip(inner, signs, strict=True)]
+        return every(values) if joins_all else negated(every(map(negated, values)))
+
+    return text, meaning
 
 
 def random_rows(item_ids: list[int], rng: np.random.Generator) -> list[Row]:
@@ -216,12 +247,14 @@ def random_rows(item_ids: list[int], rng: np.random.Generator) -> list[Row]:
     ]
 
 
-def test_milvus_understands_what_we_mean(milvus_uri: str, tmp_path: Path) -> None:
-    artifact = load_artifact(make_artifact(tmp_path / "artifacts", items=100))
+@contextmanager
+def compared(uri: str, directory: Path) -> Iterator[Callable[[Case], None]]:
+    """Gives what compares the items that Milvus finds with those that a filter means, in a collection of 100 items."""
+    artifact = load_artifact(make_artifact(directory / "artifacts", items=100))
     rows = random_rows(artifact.weights.item_id.tolist(), np.random.default_rng(0))
-    pq.write_table(pa.Table.from_pylist([dict(row.items()) for row in rows]), tmp_path / "items.parquet")
-    build(milvus_uri, tmp_path / "artifacts", "--attributes", str(tmp_path / "items.parquet"))
-    store = item_store(milvus_uri, timeout_s=20)
+    pq.write_table(pa.Table.from_pylist([dict(row.items()) for row in rows]), directory / "items.parquet")
+    build(uri, directory / "artifacts", "--attributes", str(directory / "items.parquet"))
+    store = item_store(uri, timeout_s=20)
     with asyncio.Runner() as runner:
         name = runner.run(store.live_collection())
         assert name is not None
@@ -229,13 +262,41 @@ def test_milvus_understands_what_we_mean(milvus_uri: str, tmp_path: Path) -> Non
         assert fingerprint is not None and fingerprint.attributes == OPTIONAL | {VECTOR_SOURCE: "VARCHAR"}
         runner.run(store.load(name))
 
-        @settings(derandomize=True, max_examples=200, deadline=None, database=None)
-        @given(cases(server=milvus_uri.startswith("http")))
-        def agree(case: Case) -> None:
+        def compare(case: Case) -> None:
             filter_, meaning = case
             expected = {row["item_id"] for row in rows if meaning(row)}
             text = canonical(filter_, fingerprint.attributes, 32)
             assert runner.run(store.matching(name, text)).tolist() == sorted(expected), text
 
-        agree()
+        yield compare
         runner.run(store.close())
+
+
+def test_milvus_understands_what_we_mean(milvus_uri: str, tmp_path: Path) -> None:
+    with compared(milvus_uri, tmp_path) as compare:
+
+        @settings(derandomize=True, max_examples=200, deadline=None, database=None)
+        @given(cases(server=milvus_uri.startswith("http")))
+        def agree(case: Case) -> None:
+            compare(case)
+
+        agree()
+
+
+def test_milvus_understands_the_longest_filters(milvus_uri: str, tmp_path: Path) -> None:
+    """Of 50 conditions to as many as a filter may have, where a condition may count as two."""
+    with compared(milvus_uri, tmp_path) as compare:
+
+        @settings(derandomize=True, max_examples=LONG, deadline=None, database=None)
+        @given(
+            st.lists(leaves(server=milvus_uri.startswith("http")), min_size=8, max_size=16),
+            st.integers(50, MAX_CONDITIONS),
+            st.integers(0, 2**32 - 1),
+        )
+        def agree(some: list[Case], conditions: int, seed: int) -> None:
+            try:
+                compare(long_case(some, conditions, random.Random(seed)))
+            except InvalidRequestError as error:
+                assert f"more than {MAX_CONDITIONS} conditions, the limit" in str(error)
+
+        agree()

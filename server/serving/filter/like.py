@@ -51,26 +51,27 @@ def _equal(field: Part, text: str) -> Part:
 def _begins(field: Part, prefix: str) -> Part:
     if _WILD.search(prefix):
         first, after = (quoted(text) for text in (prefix, _after(prefix)))
-        holds = f"{field.text} >= {first} and {field.text} < {after}"
-        fails = f"{field.text} < {first} or {field.text} >= {after}"
-        return condition(Certain(holds, Binds.AND, field.needs), Certain(fails, Binds.OR, field.needs), field.at)
-    return _matching(field, f"{field.text} like {quoted(prefix + '%')}", Binds.COMPARISON)
+        name, needs = field.text, field.needs
+        holds = both(Certain(f"{name} >= {first}", needs=needs), Certain(f"{name} < {after}", needs=needs))
+        fails = either(Certain(f"{name} < {first}", needs=needs), Certain(f"{name} >= {after}", needs=needs))
+        return condition(holds, fails, field.at)
+    return _matching(field, Certain(f"{field.text} like {quoted(prefix + '%')}", needs=field.needs))
 
 
 def _anywhere(field: Part, pattern: str, at: int) -> Part:
     if "\\" in pattern:
         raise FilterError(at, "a pattern with an escaped %, _ or \\ takes no other wildcard than a % at its end")
     # The second is implied by the first; Milvus 2.3.5, which would take _ literally, refuses it.
-    holds = f"{field.text} like {quoted(pattern)} and {field.text} like {quoted('%' + pattern)}"
-    return _matching(field, holds, Binds.AND)
+    patterns = (Certain(f"{field.text} like {quoted(one)}", needs=field.needs) for one in (pattern, "%" + pattern))
+    return _matching(field, both(*patterns))
 
 
-def _matching(field: Part, holds: str, binds: int) -> Part:
-    fails = Certain(f"not ({holds})", Binds.NOT, field.needs)
+def _matching(field: Part, holds: Certain) -> Part:
+    fails = Certain(f"not ({holds.text})", Binds.NOT, field.needs)
     if field.element:  # there is none beyond the end of its array
         some = (Certain(f'{field.text} {operator} ""', needs=field.needs) for operator in ("==", "!="))
         fails = both(fails, either(*some))
-    return condition(Certain(holds, binds, field.needs), fails, field.at)
+    return condition(holds, fails, field.at)
 
 
 def _after(prefix: str) -> str:

@@ -56,13 +56,15 @@ class Part:
     """Whether it is an element or the length of an array."""
     needs: frozenset[str] = frozenset()
     """Conditions that say that all its attributes have a value. Without them it is neither true nor false."""
+    operands: tuple[str, ...] = ()
+    """Of a condition: as in `Certain`."""
     fails: Certain | None = None
     """Of a condition: where it is certainly false."""
 
     @property
     def holds(self) -> Certain:
         """Of a condition: where it is certainly true."""
-        return Certain(self.text, self.binds, self.needs)
+        return Certain(self.text, self.binds, self.needs, self.operands)
 
     def within(self, binds: int) -> str:
         """Its text as an operand of an operator: in parentheses if that binds more tightly."""
@@ -86,7 +88,7 @@ def constant(value: Constant, at: int) -> Part:
 
 def condition(holds: Certain, fails: Certain, at: int) -> Part:
     """A condition as a part, from where it is true and where it is false."""
-    return Part(holds.text, Kind.CONDITION, at, holds.binds, needs=holds.needs, fails=fails)
+    return Part(holds.text, Kind.CONDITION, at, holds.binds, needs=holds.needs, operands=holds.operands, fails=fails)
 
 
 def quoted(text: str) -> str:
