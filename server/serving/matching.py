@@ -8,11 +8,12 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mind.artifact import Float32
+from mind.cells import Cells, Members
 from mind.milvus.collection import ITEM_ID
 from mind.nearest import Rows
 from mind.sequences import Int64
@@ -23,7 +24,7 @@ from server.serving.changes import REMEMBERED_S, Changes
 from server.serving.offload import computed
 
 MAX_BYTES = 64 * 2**20
-"""Memory for what is kept: 48 filters that match 331,000 items each, or 450 that match 36,000."""
+"""Memory for what is kept: 24 filters that match 331,000 items each, or 210 that match 36,000."""
 COLLECTIONS = 2
 """Collections that are followed: that of the release being served, and of the one before."""
 REFRESH_S = REMEMBERED_S / 2
@@ -53,6 +54,8 @@ class Matches:
     """[F] int64, ascending: those that were added to the collection since."""
     fresh_vectors: Float32
     """[F, D] float32."""
+    members: Members | None = None
+    """The rows again, in the order of the cells that are searched; None if they are so few that all are scored."""
 
     def __len__(self) -> int:
         """The number of items."""
@@ -61,7 +64,12 @@ class Matches:
     @property
     def nbytes(self) -> int:
         """The memory that they take."""
-        return self.rows.nbytes + self.fresh_ids.nbytes + self.fresh_vectors.nbytes
+        members = self.members.nbytes if self.members else 0
+        return self.rows.nbytes + self.fresh_ids.nbytes + self.fresh_vectors.nbytes + members
+
+    def in_cells(self, cells: Cells | None) -> "Matches":
+        """These matches, ready to be searched with the cells of the item table."""
+        return replace(self, members=cells.members(self.rows)) if cells else self
 
     def without(self, others: "Matches") -> "Matches":
         """These matches without others."""
@@ -156,6 +164,7 @@ class MatchingItems:
                     matches = await self._all(release, filter_)
                 else:
                     matches = await self._again(release, filter_, known.matches, sorted(again))
+                matches = await computed(len(matches), matches.in_cells, release.cells)
                 self._keep(key, _Read(matches, read_at))
                 return matches
             finally:

@@ -13,7 +13,6 @@ from itertools import accumulate, islice, pairwise
 from typing import Any
 
 from mind.artifact import Float32
-from mind.milvus.filtered import hits_to_fetch
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.ports import ItemStore
 from server.release import Popular, Release
@@ -60,15 +59,8 @@ class _Job:
         """Jobs of one group are answered together: those of one search of Milvus, or those searched in memory."""
         if self.explain or self.failure:
             return id(self)
-        found = (self.fetched, self.limit if self.fetched or self.matches is None else 0)
-        return id(self.release), self.matches is None, found, self.query.top_k, self.query.strategy
-
-    @property
-    def fetched(self) -> int:
-        """Hits of the index to fetch for the items that match; 0 if these are scored in memory, or without a filter."""
-        if self.matches is None:
-            return 0
-        return hits_to_fetch(len(self.release.vocabulary), len(self.matches), self.limit)
+        limit = self.limit if self.matches is None else 0
+        return id(self.release), self.matches is None, limit, self.query.top_k, self.query.strategy
 
 
 async def _nothing() -> None:
@@ -256,7 +248,7 @@ class CandidatePipeline:
         if job.matches is None:
             return await search(self._store, release, vectors, limit, time_left_s)
         own = [of_user for of_user in (matches[user] for user in inputs.active.tolist()) if of_user is not None]
-        return await search_matches(self._store, release, vectors, own, limit, job.fetched, time_left_s)
+        return await search_matches(release, vectors, own, limit)
 
     async def _popular(self, release: Release, matches: list[Matches | None], inputs: Inputs) -> list[Popular]:
         """What each user gets who has no usable history: the popular items that match the user's filter."""

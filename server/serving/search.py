@@ -28,9 +28,7 @@ class Found:
 NO_HITS = Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))
 
 
-async def search(
-    store: ItemStore, release: Release, vectors: Float32, limit: int, timeout_s: float, filtered: bool = False
-) -> Found:
+async def search(store: ItemStore, release: Release, vectors: Float32, limit: int, timeout_s: float) -> Found:
     """Search Milvus with the interests of all users at once.
 
     Where the release says that interests of one user that point the same way are searched once
@@ -43,8 +41,6 @@ async def search(
         vectors: [B, K, D] float32, the interest vectors of B users; all-zero ones are not searched.
         limit: hits wanted for each interest.
         timeout_s: longest wait for Milvus.
-        filtered: whether hits that do not match a filter will be left out, for which a release may have search
-            parameters of its own.
     """
     user, interest = np.nonzero(np.any(vectors, axis=2))
     fingerprint = release.fingerprint
@@ -52,7 +48,7 @@ async def search(
     if not leads.any():
         return Found(user, interest, NO_HITS)
     fetched = limit if fingerprint.interest_cosine >= 1 else min(MAX_HITS, limit * OVERSEARCH)
-    params = dict((filtered and fingerprint.filter_search_params) or fingerprint.search_params)
+    params = dict(fingerprint.search_params)
     hits = await store.search(release.collection, vectors[leads], fetched, params, timeout_s)
     if fingerprint.interest_cosine < 1:
         known = release.vocabulary, release.item_embedding
