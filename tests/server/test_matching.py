@@ -138,6 +138,37 @@ async def test_a_broad_filter_whose_negation_matches_too_little_is_read_itself(
     assert store.filters == [f"not ({broad})", broad]
 
 
+async def test_what_milvus_said_while_it_was_loading_is_soon_asked_again(
+    store: FakeStore, release: Release, clock: Clock
+) -> None:
+    items, there = MatchingItems(store), store.collections[release.collection]
+    everything = there.item_ids, there.vectors
+    there.item_ids, there.vectors = there.item_ids[2:], there.vectors[2:]  # a part of it is there
+    assert ids(release, await items.of(release, BELOW, 1)) == [1014]
+    there.item_ids, there.vectors = everything
+    assert ids(release, await items.of(release, BELOW, 1)) == [1014]  # asked a moment ago
+    clock.now += matching.DOUBTED_S
+    assert ids(release, await items.of(release, BELOW, 1)) == [1000, 1007, 1014]
+    clock.now += 2 * matching.DOUBTED_S
+    await items.of(release, BELOW, 1)
+    assert store.filters == [BELOW] * 2  # all rows were counted, so this answer is kept
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_rows_are_counted_against_the_journal(
+    store: FakeStore, release: Release, clock: Clock, lost: int
+) -> None:
+    items, there = MatchingItems(store), store.collections[release.collection]
+    store.delete(release.collection, [1007, 1014, 1021])
+    store.add(release.collection, 5_000, np.ones(16, np.float32))
+    store.add(release.collection, 5_007, np.ones(16, np.float32))
+    there.item_ids, there.vectors = there.item_ids[lost:], there.vectors[lost:]
+    for _ in range(2):
+        assert len(await items.of(release, BELOW, 1)) == 1 - lost
+        clock.now += changes.READ_AGAIN_S[-1] + matching.DOUBTED_S
+    assert store.filters.count(BELOW) == 1 + lost
+
+
 async def test_after_very_many_changes_everything_is_read_again(
     store: FakeStore, release: Release, clock: Clock
 ) -> None:
@@ -156,7 +187,7 @@ async def test_what_came_past_the_indexer_is_found_by_and_by(store: FakeStore, r
     there.item_ids, there.vectors = there.item_ids[1:], there.vectors[1:]
     clock.now += matching.REFRESH_S + 1
     assert ids(release, await items.of(release, BELOW, 1)) == [1000, 1007, 1014]  # read again meanwhile
-    while len(store.filters) < 2:
+    while items._reading:
         await asyncio.sleep(0)
     assert ids(release, await items.of(release, BELOW, 1)) == [1007, 1014]
     clock.now += changes.REMEMBERED_S + 1
