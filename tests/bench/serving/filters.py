@@ -146,6 +146,8 @@ def table(rows: list[Filtered]) -> Table:
         "users/s",
         "of unfiltered",
         "p50 ms",
+        "cpu s / 1,000",
+        "of unfiltered",
         "cold ms",
     )
     for heading in headings:
