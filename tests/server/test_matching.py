@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mind import cells
 from mind.artifact import load_artifact
 from mind.encoder import NumpyEncoder
 from mind.milvus.change_log import ROOM, ChangeLog
@@ -81,6 +82,23 @@ async def test_what_changes_is_seen_at_the_next_look(store: FakeStore, release: 
     assert ids(release, found) == [5, 1000, 1014]
     assert found.fresh_vectors.tolist() == [[2] * 16]
     assert store.filters == [BELOW, f"({BELOW}) and item_id in [5, 1007, 5000]"]
+
+
+async def test_what_is_searched_by_cells_follows_the_changes(
+    store: FakeStore, release: Release, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "EXACT_ROWS", 5)
+    items, divided = MatchingItems(store), replace(release, cells=cells.cells_of(release.item_embedding))
+    for gone in ([], [1028, 1035]):
+        if gone:
+            store.delete(release.collection, gone)
+        clock.now += 2 * changes.LOOK_S
+        found = await items.of(divided, "item_id > 1020", 1)
+        assert found.members is not None
+        assert sorted(found.members.rows.tolist()) == found.rows.tolist()
+        assert found.members.counts.sum() == len(found) == 197 - len(gone)
+        assert not set(gone) & set(ids(release, found))
+    assert (await items.of(divided, BELOW, 1)).members is None  # so few are all scored
 
 
 async def test_changes_that_milvus_shows_late_are_seen_too(store: FakeStore, release: Release, clock: Clock) -> None:
