@@ -5,6 +5,7 @@ are searched in memory: if few match, all of them are scored, and if many do, th
 (`mind.cells`).
 """
 
+import asyncio
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,8 @@ PAIRS_PER_ITEM = 8
 """Pairs of query and item that are scored in the time that `computed` expects an item to take."""
 PAIRS_IN_CELLS = 16_000
 """Pairs that are scored in the time that a query takes which searches cells."""
+PART_PAIRS = 800_000
+"""Pairs that are worth a thread: 8 ms."""
 
 
 async def search_matches(release: Release, vectors: Float32, matches: Sequence[Matches], limit: int) -> Found:
@@ -37,8 +40,16 @@ async def search_matches(release: Release, vectors: Float32, matches: Sequence[M
     user, interest = np.nonzero(np.any(vectors, axis=2))
     own = [matches[each] for each in user.tolist()]
     pairs = sum(PAIRS_IN_CELLS if each.members else len(each) for each in own)
-    hits = await computed(pairs // PAIRS_PER_ITEM, _search, release, vectors[user, interest], own, limit)
-    return Found(user, interest, hits)
+    parts = pairs // PART_PAIRS + 1
+    size = pairs // parts // PAIRS_PER_ITEM
+
+    async def part(numbers: Int64) -> Hits:
+        queries = vectors[user[numbers], interest[numbers]]
+        return await computed(size, _search, release, queries, [own[each] for each in numbers.tolist()], limit)
+
+    found = await asyncio.gather(*map(part, np.array_split(np.arange(len(user)), parts)))
+    columns = zip(*((hits.item_ids, hits.scores, hits.lengths) for hits in found), strict=True)
+    return Found(user, interest, Hits(*map(np.concatenate, columns)))
 
 
 def _search(release: Release, queries: Float32, matches: Sequence[Matches], limit: int) -> Hits:
