@@ -33,8 +33,8 @@ def divided(table: Float32) -> Cells:
 
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A query stops as early as in a table ten times as large."""
-    monkeypatch.setattr(cells, "FIRST_ROWS", 100)
+    """A query stops early, as in a larger table."""
+    monkeypatch.setattr(cells, "FIRST_ROWS", 300)
 
 
 def members(divided: Cells, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> Members:
