@@ -7,7 +7,7 @@ finishes first keeps the name, and the other one drops what it built. A build ne
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -50,7 +50,6 @@ class Index:
     type: str
     build_params: Params
     search_params: Params
-    filter_search_params: Params = field(default_factory=dict)
     interest_cosine: float = 1
 
 
@@ -76,7 +75,6 @@ def choose_index(
     index_type: str | None,
     build_params: Params,
     search_params: Params,
-    filter_search_params: Params | None = None,
     interest_cosine: float = 1,
 ) -> Index:
     """Fill in what the user did not choose.
@@ -90,16 +88,15 @@ def choose_index(
     if index_type == "HNSW":
         build_params = {"M": 32, "efConstruction": 200, **build_params}
         search_params = {"ef": 128, **search_params}
-        for option, params in (("--search-param", search_params), ("--filter-search-param", filter_search_params)):
-            ef = (params or {}).get("ef", RECALL_AT)
-            if not isinstance(ef, int | float) or ef < RECALL_AT:
-                raise RefusedError(
-                    f"{option} ef={ef}: ef must be at least {RECALL_AT}, because the check of a build searches for "
-                    f"{RECALL_AT} items"
-                )
+        ef = search_params["ef"]
+        if not isinstance(ef, int | float) or ef < RECALL_AT:
+            raise RefusedError(
+                f"--search-param ef={ef}: ef must be at least {RECALL_AT}, because the check of a build searches for "
+                f"{RECALL_AT} items"
+            )
     if not 0 < interest_cosine <= 1:
         raise RefusedError(f"--interest-cosine {interest_cosine:g}: the value must be above 0 and at most 1")
-    return Index(index_type, build_params, search_params, filter_search_params or {}, interest_cosine)
+    return Index(index_type, build_params, search_params, interest_cosine)
 
 
 def build(
@@ -194,7 +191,6 @@ def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fi
         index_type=index.type,
         index_params=dict(index.build_params),
         search_params=dict(index.search_params),
-        filter_search_params=dict(index.filter_search_params),
         interest_cosine=index.interest_cosine,
     )
 

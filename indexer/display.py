@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,10 @@ from indexer.rollout.rollout import Rollout
 from indexer.tuning.interests import InterestSearches
 from indexer.tuning.measure import Measured
 from indexer.tuning.tune import Rung, Tuned
-from indexer.verify import RECALL_AT
+from indexer.verify import FILTERED, RECALL_AT
 from mind.artifact import Artifact
+from mind.cells import EXACT_ROWS
 from mind.data.line_count import LineCount
-from mind.milvus.filtered import IN_MEMORY
 from mind.milvus.journal import Changes
 from mind.milvus.store import Params
 
@@ -88,7 +87,7 @@ def show_searches(searches: InterestSearches) -> None:
 def show_built(built: Built, seconds: float) -> None:
     fingerprint = built.fingerprint
     built_with = (fingerprint.index_type, fingerprint.index_params, fingerprint.search_params)
-    line("index", _index(Index(*built_with, fingerprint.filter_search_params, fingerprint.interest_cosine)))
+    line("index", _index(Index(*built_with, fingerprint.interest_cosine)))
     facts = f"{fingerprint.count:,} items, {built.sampled:,} vectors equal bit for bit"
     recall = f"recall@{built.recall.limit} {built.recall.recall:.3f} over {built.recall.queries} interest vectors"
     line("verified", f"{facts}, {recall}")
@@ -100,7 +99,7 @@ def _filtered(recall: float | None) -> str:
     limit = f"recall@{RECALL_AT}"
     if recall is None:
         return f"{limit} 1: servers score all items that match"
-    return f"{limit} {recall:.3f}, and 1 if at most {IN_MEMORY:,} items match, which servers score"
+    return f"{limit} {recall:.3f} if {FILTERED:.0%} of the items match; up to {EXACT_ROWS:,} are all scored"
 
 
 def show_release(now: Rollout) -> None:
@@ -114,8 +113,6 @@ def _index(index: Index) -> str:
     text = f"{index.type} {_params(index.build_params)}".rstrip()
     if index.search_params:
         text += f", search {_params(index.search_params)}"
-    if index.filter_search_params:
-        text += f", with a filter {_params(index.filter_search_params)}"
     return text + (f", interest_cosine {index.interest_cosine:g}" if index.interest_cosine < 1 else "")
 
 
@@ -134,12 +131,6 @@ def show_tuned(tuned: Tuned) -> None:
         "measured alternately",
     )
     index = tuned.best.index
-    found = ", ".join(f"{recall:.4f} at {name} of the items" for name, recall in tuned.filtered.items())
-    line("filters", f"recall@{RECALL_AT} {found}, search {_params(index.filter_search_params or index.search_params)}")
-    if min(tuned.filtered.values()) < tuned.min_recall:
-        other = "; IVF_FLAT could, but may be slower" if index.type == "HNSW" else ""
-        text = f"no search parameters of this index reach {tuned.min_recall:g} with a filter; these come closest{other}"
-        line("warning", f"[yellow]{text}[/]")
     line("chosen", f"[cyan]{_index(index)}[/]")
     speed = f"{tuned.ratio:.2f} times the speed of the default"
     line("", f"recall@{RECALL_AT} {tuned.best.recall:.4f} over {tuned.users} users, {speed}")
@@ -156,16 +147,17 @@ def tuned_table(tuned: Tuned) -> Table:
     for heading in ("interest\ncosine", "searches\n/ user", f"recall\n@{RECALL_AT}", "users/s", "x\ndefault"):
         table.add_column(heading, justify="right", no_wrap=True)
     first, *others = tuned.rungs
-    chosen = replace(tuned.best.index, filter_search_params={})
     shown = {"default": first}
     for rung in others:
         index = rung.measured.index
         key = (
             f"{index.type} {index.build_params} {index.interest_cosine}" if index != first.measured.index else "default"
         )
-        shown[key] = max(shown.get(key, rung), rung, key=lambda rung: (rung.measured.index == chosen, *_worth(rung)))
+        shown[key] = max(
+            shown.get(key, rung), rung, key=lambda rung: (rung.measured.index == tuned.best.index, *_worth(rung))
+        )
     for rung in shown.values():
-        measured, picked = rung.measured, rung.measured.index == chosen
+        measured, picked = rung.measured, rung.measured.index == tuned.best.index
         style = "bold green" if picked else "" if rung.passes else "dim"
         _add(table, measured, measured.users_per_s / shown["default"].measured.users_per_s, "*" * picked, style)
     for failed in tuned.failures:

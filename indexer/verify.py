@@ -12,17 +12,19 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from indexer.errors import VerificationError
 from mind.artifact import Float32, Weights
+from mind.cells import EXACT_ROWS, cells_of, nearest_in_cells
 from mind.milvus.collection import ITEM_ID, Fingerprint, wide_enough
-from mind.milvus.filtered import IN_MEMORY, hits_to_fetch
 from mind.milvus.journal import DELETED, journal_of, rows_between
 from mind.milvus.store import Params, Store
-from mind.nearest import Rows
+from mind.nearest import nearest
 from mind.vocabulary import Vocabulary
 
 RECALL_AT = 50
 """Number of candidates per query when the recall of an index is measured."""
 MIN_RECALL = 0.95
 """Minimum recall of an index that a build accepts by default."""
+FILTERED = 0.1
+"""Share of the items that match the filter with which recall is measured, or as many as servers search by cells."""
 SAMPLE = 1000
 """Number of stored vectors that are compared with those of the model."""
 SETTLE_S = 30
@@ -45,9 +47,9 @@ class Recall:
     queries: int
     """Number of interest vectors that were searched for."""
     filtered: float | None = None
-    """The recall with a filter that so many items match that servers search the index (`mind.milvus.filtered`).
+    """The recall of the search by cells (`mind.cells`) with a filter that `FILTERED` of the items match.
 
-    None if servers score in memory whatever matches any filter, which finds all.
+    None if the model has so few items that servers score all that match, which finds all.
     """
 
 
@@ -114,37 +116,39 @@ def check_recall(store: Store, name: str, fingerprint: Fingerprint, weights: Wei
     Raises:
         VerificationError: the index finds less than `min_recall` of the exact result.
     """
-    params = fingerprint.search_params
-    recall = golden_recall(store, name, params, weights)
-    among = _some_rows(len(weights.item_id))
-    if among is not None:
-        filtered = golden_recall(store, name, fingerprint.filter_search_params or params, weights, among).recall
-        recall = replace(recall, filtered=filtered)
-    for found, searched in ((recall.recall, ""), (recall.filtered, " with a filter")):
-        if found is not None and not found >= min_recall:
-            what = f"{fingerprint.index_type} finds {found:.3f} of the exact best {recall.limit}{searched}"
-            raise VerificationError(
-                f"{fingerprint.collection}: {what}, but the minimum is {min_recall:g} (--min-recall); "
-                f"{_remedy(fingerprint)}"
-            )
-    return recall
+    recall = golden_recall(store, name, fingerprint.search_params, weights)
+    if not recall.recall >= min_recall:
+        what = f"{fingerprint.index_type} finds {recall.recall:.3f} of the exact best {recall.limit}"
+        raise VerificationError(
+            f"{fingerprint.collection}: {what}, but the minimum is {min_recall:g} (--min-recall); "
+            f"{_remedy(fingerprint)}"
+        )
+    return replace(recall, filtered=filtered_recall(weights))
 
 
-def _some_rows(items: int) -> Rows | None:
-    """Choose rows at random for a filter with which servers search the index; None if there is no such filter."""
-    if items <= IN_MEMORY:
+def filtered_recall(weights: Weights) -> float | None:
+    """Measure `Recall.filtered` over the golden interest vectors, with items that are chosen at random."""
+    items, table = len(weights.item_id), weights.item_embedding
+    matching = min(items, max(EXACT_ROWS + 1, round(FILTERED * items)))
+    rows = np.sort(np.random.default_rng(0).choice(items, matching, replace=False) + 1).astype(np.int32)
+    cells = cells_of(table)
+    members = cells.members(rows) if cells else None
+    if members is None:
         return None
-    chosen = np.random.default_rng(0).choice(items, (items + IN_MEMORY) // 2, replace=False) + 1
-    return np.sort(chosen).astype(np.int32)
+    queries = _golden_queries(weights)
+    found, _ = nearest_in_cells(queries, table, members, RECALL_AT)
+    best, _ = nearest(queries, table, rows, RECALL_AT)
+    return float(np.mean([np.isin(own, exact).mean() for own, exact in zip(found, best, strict=True)]))
 
 
-def golden_recall(
-    store: Store, name: str, search_params: Params, weights: Weights, among: Rows | None = None
-) -> Recall:
+def _golden_queries(weights: Weights) -> Float32:
+    """The golden interest vectors that are not zero, [Q, D] float32."""
+    vectors = weights.golden_interest_vectors.reshape(-1, weights.golden_interest_vectors.shape[-1])
+    return vectors[np.any(vectors != 0, axis=1)]
+
+
+def golden_recall(store: Store, name: str, search_params: Params, weights: Weights) -> Recall:
     """Measure the recall of a collection's index over the golden interest vectors of the model, one search for each.
-
-    With `among`, [M] int32 rows, this is the recall of a filter that these items match: more hits are fetched, the
-    others are left out, and a result that is too short counts as right, because servers then search exactly.
 
     Items that were added since the build displace others from a result, and deleted items are missing from it. Neither
     lowers the recall.
@@ -152,20 +156,13 @@ def golden_recall(
     Raises:
         VerificationError: the model has no golden interest vector.
     """
-    vectors = weights.golden_interest_vectors.reshape(-1, weights.golden_interest_vectors.shape[-1])
-    queries = vectors[np.any(vectors != 0, axis=1)]  # [Q, D]
+    queries = _golden_queries(weights)
     if not len(queries):
         raise VerificationError(f"{name}: its model has no golden interest vector to search with")
     vocabulary = Vocabulary(weights.item_id)
-    rows = np.arange(1, len(vocabulary) + 1, dtype=np.int32) if among is None else among
-    limit = min(RECALL_AT, len(rows))
-    fetched = limit if among is None else hits_to_fetch(len(vocabulary), len(rows), limit)
-    found = store.search(name, queries, fetched, wide_enough(search_params, fetched))
-    best = _best(queries, limit, weights, rows)
-    if among is not None:
-        matching = set(weights.item_id[among - 1].tolist())
-        found = [[item_id for item_id in hits if item_id in matching][:limit] for hits in found]
-        found = [hits if len(hits) == limit else list(own) for hits, own in zip(found, best, strict=True)]
+    limit = min(RECALL_AT, len(vocabulary))
+    found = store.search(name, queries, limit, wide_enough(search_params, limit))
+    best = _best(queries, limit, weights)
     gone = _deleted(store, name, sorted(set[int]().union(*best).difference(*found)))
     right = wanted = 0
     for exact, hits in zip(best, found, strict=True):
@@ -175,15 +172,15 @@ def golden_recall(
     return Recall(right / wanted if wanted else 1.0, limit, len(queries))
 
 
-def _best(queries: Float32, limit: int, weights: Weights, rows: Rows) -> list[set[int]]:
+def _best(queries: Float32, limit: int, weights: Weights) -> list[set[int]]:
     """Return each exact result, and all items whose score equals that of its last item: any of them is right."""
-    items = weights.item_embedding[rows]  # [M, D]
+    items = weights.item_embedding[1:]  # [N, D]
     rounding = ROUNDING * np.linalg.norm(items, axis=1).max() * np.linalg.norm(queries, axis=1)
     best: list[set[int]] = []
-    for start in range(0, len(queries), step := max(1, BLOCK // len(rows))):
-        scores = queries[start : start + step] @ items.T  # [S, M]
+    for start in range(0, len(queries), step := max(1, BLOCK // len(items))):
+        scores = queries[start : start + step] @ items.T  # [S, N]
         last = np.partition(scores, -limit, axis=1)[:, -limit] - rounding[start : start + step]
-        best += [set(weights.item_id[rows[own] - 1].tolist()) for own in scores >= last[:, None]]
+        best += [set(weights.item_id[own].tolist()) for own in scores >= last[:, None]]
     return best
 
 

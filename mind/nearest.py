@@ -4,10 +4,6 @@ A query meets the rows a chunk at a time, so that its scores stay in the process
 worst of the best so far are kept. 256 queries of 64 numbers and 36,000 rows take 20 ms on one core.
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-
 import numpy as np
 import numpy.typing as npt
 
@@ -19,13 +15,10 @@ Rows = npt.NDArray[np.int32]
 
 CHUNK_ROWS, CHUNK_PAIRS = 8_192, 2**20
 """Most rows, and pairs of query and row, that are scored at a time."""
-PART_PAIRS = 2_000_000
-"""Least pairs of query and row that are worth a thread: 2 to 4 ms."""
-_THREADS = 2 * len(os.sched_getaffinity(0))  # on a busy machine, a search with few threads waits longest
 
 
 def nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[Rows, Float32]:
-    """Find the rows with the best inner products for each query, on several threads if they are very many.
+    """Find the rows with the best inner products for each query.
 
     Args:
         queries: [Q, D] float32.
@@ -37,20 +30,6 @@ def nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[R
         The rows and their scores, [Q, min(limit, M)] each, best first; equal scores by row. The score of a row and a
         query does not depend on the other queries.
     """
-    parts = min(_THREADS, len(queries) * len(rows) // PART_PAIRS)
-    if parts < 2:
-        return _nearest(queries, table, rows, limit)
-    shares = np.array_split(rows, parts)
-    found = list(_pool().map(lambda share: _nearest(queries, table, share, limit), shares))
-    return _ordered(np.concatenate([own for own, _ in found], 1), np.concatenate([own for _, own in found], 1), limit)
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(_THREADS, "nearest")
-
-
-def _nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[Rows, Float32]:
     best = _Best(len(queries), min(limit, len(rows)))
     step = max(1, min(CHUNK_ROWS, CHUNK_PAIRS // max(1, len(queries))))
     chosen = np.empty(
@@ -62,14 +41,13 @@ def _nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[
         table.take(chunk, axis=0, out=chosen[: len(chunk)], mode="clip")
         of_chunk = scores[: len(queries) * len(chunk)].reshape(len(queries), len(chunk))
         best.add(np.matmul(queries, chosen[: len(chunk)].T, out=of_chunk), chunk)
-    found = best.rows()  # [Q, L]
-    found_scores = np.einsum("qld,qd->ql", table[found], queries)  # anew: a product of matrices rounds by their sizes
-    return _ordered(found, found_scores, limit)
+    return ranked(queries, table, best.rows())
 
 
-def _ordered(found: Rows, scores: Float32, limit: int) -> tuple[Rows, Float32]:
-    """The `limit` best of each query, best first; equal scores by row."""
-    order = np.lexsort((found, falling(scores)))[:, :limit]
+def ranked(queries: Float32, table: Float32, found: Rows) -> tuple[Rows, Float32]:
+    """Order the rows found for each query, [Q, L], and give their scores: best first; equal scores by row."""
+    scores = np.einsum("qld,qd->ql", table[found], queries)  # anew: a product of matrices rounds by their sizes
+    order = np.lexsort((found, falling(scores)))
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 

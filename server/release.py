@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mind.artifact import Artifact, Float32, load_artifact
+from mind.cells import Cells, cells_of
 from mind.config import HyperParameters
 from mind.encoder import Encoder, check_golden
 from mind.errors import ArtifactError
@@ -70,6 +71,8 @@ class Release:
     encoder: Encoder
     item_embedding: Float32
     """[N + 1, D] float32, row 0 padding."""
+    cells: Cells | None
+    """The cells of the item table, for searches with filters; None for a table that is so small that it needs none."""
     golden_history: tuple[Int64, Int64]
     """[1, L] int64 rows of the item table and [1] int64 length of a history that the encoder is known to encode."""
     golden_interest_vectors: Float32
@@ -252,6 +255,7 @@ class Releases:
             vocabulary=artifact.vocabulary,
             encoder=encoder,
             item_embedding=artifact.weights.item_embedding,
+            cells=cells_of(artifact.weights.item_embedding),
             golden_history=(artifact.weights.golden_hist_index[:1], artifact.weights.golden_seq_len[:1]),
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=_popular(artifact),

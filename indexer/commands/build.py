@@ -60,10 +60,6 @@ def build_command(
             help="Parameter that servers search with, such as nprobe=32. The default of HNSW is ef=128. Repeatable."
         ),
     ] = None,
-    filter_search_param: Annotated[
-        list[str] | None,
-        typer.Option(help="Like --search-param, for filters that so many items match that servers use the index."),
-    ] = None,
     interest_cosine: Annotated[
         float | None,
         typer.Option(
@@ -73,7 +69,7 @@ def build_command(
         ),
     ] = None,
     index_file: Annotated[
-        Path | None, typer.Option("--index", help="File from `choose-index`. It replaces the five options above.")
+        Path | None, typer.Option("--index", help="File from `choose-index`. It replaces the four options above.")
     ] = None,
     min_recall: Annotated[
         float,
@@ -100,7 +96,7 @@ def build_command(
     model = load_artifact(models.newest())
     if attributes is None and (multi_valued or column_type):
         raise typer.BadParameter("--multi-valued and --type need --attributes, whose columns they describe")
-    given = (_pairs(index_param), _pairs(search_param), _pairs(filter_search_param))
+    given = (_pairs(index_param), _pairs(search_param))
     index = _index(connection.is_lite, index_file, index_type, *given, interest_cosine)
     display.show_model(model)
     if index_file is None and interest_cosine is None:
@@ -132,20 +128,18 @@ def _index(
     index_type: str | None,
     build_params: Params,
     search_params: Params,
-    filter_search_params: Params,
     interest_cosine: float | None,
 ) -> Index:
     if file is None:
         cosine = 1 if interest_cosine is None else interest_cosine
-        return choose_index(is_lite, index_type, build_params, search_params, filter_search_params, cosine)
-    if index_type or build_params or search_params or filter_search_params or interest_cosine is not None:
+        return choose_index(is_lite, index_type, build_params, search_params, cosine)
+    if index_type or build_params or search_params or interest_cosine is not None:
         raise typer.BadParameter(
-            "--index cannot be combined with --index-type, --index-param, --search-param, --filter-search-param "
-            "or --interest-cosine; the file holds all of them"
+            "--index cannot be combined with --index-type, --index-param, --search-param or --interest-cosine; "
+            "the file holds all of them"
         )
     found = read_index(file)
-    params = (found.build_params, found.search_params, found.filter_search_params)
-    return choose_index(is_lite, found.type, *params, found.interest_cosine)
+    return choose_index(is_lite, found.type, found.build_params, found.search_params, found.interest_cosine)
 
 
 def _pairs(options: list[str] | None) -> dict[str, int | float | str]:

@@ -30,30 +30,27 @@ def plans(items: int, types: Sequence[str]) -> list[Index]:
     return [index for index in built if index.type in types]
 
 
-def ladders(index: Index, limit: int, exhaustive: bool = False) -> list[list[Params]]:
+def ladders(index: Index, limit: int) -> list[list[Params]]:
     """List the search parameters to try. Each ladder goes from fast to thorough.
 
     Args:
         index: the index that is searched.
         limit: the number of hits of a search; `ef` and `reorder_k` must not be lower.
-        exhaustive: whether to go up to larger values, for IVF to a search of all lists. Filters may need it.
     """
     if index.type == "HNSW":
-        efs = (*_EF, 1024, 2048) if exhaustive else _EF
-        return [[{"ef": ef} for ef in sorted({limit, *(ef for ef in efs if ef > limit)})]]
+        return [[{"ef": ef} for ef in sorted({limit, *(ef for ef in _EF if ef > limit)})]]
     nlist = int(index.build_params["nlist"])
-    more = (2**power for power in range(9, 17)) if exhaustive else ()
-    probes = [nprobe for nprobe in (*_NPROBE, *more) if nprobe < nlist]
-    if exhaustive or nlist <= _NPROBE[-1]:
+    probes = [nprobe for nprobe in _NPROBE if nprobe < nlist]
+    if nlist <= _NPROBE[-1]:
         probes.append(nlist)
     if index.type != "SCANN":
         return [[{"nprobe": nprobe} for nprobe in probes]]
     return [[{"nprobe": nprobe, "reorder_k": times * limit} for nprobe in probes] for times in _REORDER]
 
 
-def rungs_from(index: Index, exhaustive: bool = False) -> list[Params]:
+def rungs_from(index: Index) -> list[Params]:
     """List the search parameters of an index and those after them on the same ladder."""
-    for ladder in ladders(index, limit_of(index.interest_cosine), exhaustive):
+    for ladder in ladders(index, limit_of(index.interest_cosine)):
         if index.search_params in ladder:
             return ladder[ladder.index(index.search_params) :]
     return [index.search_params]

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -21,7 +21,8 @@ class IndexFile(BaseModel):
     type: str = Field(min_length=1)
     build_params: dict[str, int | float | str] = {}
     search_params: dict[str, int | float | str] = {}
-    filter_search_params: dict[str, int | float | str] = {}
+    filter_search_params: Annotated[dict[str, int | float | str], Field(exclude=True)] = {}
+    """Not used any more; earlier versions wrote it."""
     interest_cosine: float = Field(1, gt=0, le=1)
     measured: dict[str, Any] = {}
     """The measurements behind the choice, for people. A build does not read them."""
@@ -52,7 +53,6 @@ def write_index(path: Path, tuned: Tuned, model_version: str, milvus_version: st
         type=index.type,
         build_params=dict(index.build_params),
         search_params=dict(index.search_params),
-        filter_search_params=dict(index.filter_search_params),
         interest_cosine=index.interest_cosine,
         measured={
             "recall": round(tuned.best.recall, 5),
@@ -60,7 +60,6 @@ def write_index(path: Path, tuned: Tuned, model_version: str, milvus_version: st
             "ratio": round(tuned.ratio, 3),
             "users": tuned.users,
             "min_recall": tuned.min_recall,
-            "filtered_recall": {filter_: round(recall, 5) for filter_, recall in tuned.filtered.items()},
             "model_version": model_version,
             "milvus_version": milvus_version,
         },

@@ -24,9 +24,7 @@ from mind.errors import DataError
 from mind.evaluation.retrieval import encode_histories
 from mind.hits import Hits
 from mind.interests import OVERSEARCH, as_if_each_searched, leading
-from mind.milvus.filtered import hits_to_fetch
 from mind.milvus.store import Store
-from mind.nearest import Rows, nearest
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 
@@ -34,8 +32,6 @@ Float64 = npt.NDArray[np.float64]
 
 MIN_USERS = 20
 """Minimum number of users to measure with."""
-FILTERS = {"50 %": 0.5, "90 %": 0.9}
-"""The filters to measure: the share of the items that matches each. With few matches, servers do not use the index."""
 BATCH_USERS = 64
 """Number of users in one batch of searches."""
 IN_FLIGHT = 2
@@ -54,18 +50,16 @@ class Workload:
     """[N + 1, D] float32; row 0 is padding."""
     nearest: Int64
     """[U, K, P] int64, the rows nearest to each interest, in no order."""
-    cut: dict[str, Float32]
-    """[U] float32 for each filter ("" is no filter): the lowest score in the user's exact merged best 50."""
-    wanted: dict[str, int]
-    """The length of that list for each filter: 50, or the number of matching items if it is lower."""
-    matching: dict[str, Rows]
-    """The rows that match each filter, [M] int32, ascending. They are chosen at random."""
+    cut: Float32
+    """[U] float32, the lowest score in the user's exact merged best 50."""
+    wanted: int
+    """The length of that list: 50, or the number of items if it is lower."""
 
-    def share(self, user: int, rows: Int64, filter_: str = "") -> float:
+    def share(self, user: int, rows: Int64) -> float:
         """Return which share of a user's exact list some distinct rows make up. Items with equal scores are equal."""
         interests = self.vectors[user][np.any(self.vectors[user], axis=1)]
         scores = np.max(interests @ self.item_embedding[rows].T, axis=0)
-        return min(1.0, float((scores >= self.cut[filter_][user]).sum()) / self.wanted[filter_])
+        return min(1.0, float((scores >= self.cut[user]).sum()) / self.wanted)
 
 
 @dataclass(frozen=True)
@@ -125,27 +119,19 @@ def prepare(model: Artifact, histories: Sequences, users: int, on_progress: Prog
 def searched_exactly(model: Artifact, vectors: Float32, on_progress: Progress) -> Workload:
     """Search exactly for the interest vectors of users, [U, K, D] float32. Every user has one that is not zero."""
     weights = model.weights
-    matching = matches(len(weights.item_id))
-    wanted = {f: min(RECALL_AT, len(rows)) for f, rows in matching.items()}
+    wanted = min(RECALL_AT, len(weights.item_id))
     step = max(1, BLOCK // len(weights.item_id))
     nearest, cuts = [], []
     for start in range(0, len(vectors), step):
         on_progress("exact", start, len(vectors))
-        block, cut = _exact(vectors[start : start + step], weights.item_embedding, matching, wanted)
+        block, cut = _exact(vectors[start : start + step], weights.item_embedding, wanted)
         nearest.append(block)
         cuts.append(cut)
     rounding = (
         ROUNDING * np.linalg.norm(vectors, axis=2).max(axis=1) * np.linalg.norm(weights.item_embedding, axis=1).max()
     )
-    cut = {f: np.concatenate([block[f] for block in cuts]) - rounding for f in wanted}
-    return Workload(vectors, model.vocabulary, weights.item_embedding, np.concatenate(nearest), cut, wanted, matching)
-
-
-def matches(items: int) -> dict[str, Rows]:
-    """Choose the rows that match each filter; all for no filter."""
-    order = np.random.default_rng(0).permutation(items) + 1
-    shares = {"": 1.0} | FILTERS
-    return {f: np.sort(order[: max(1, round(share * items))]).astype(np.int32) for f, share in shares.items()}
+    cut = np.concatenate(cuts) - rounding
+    return Workload(vectors, model.vocabulary, weights.item_embedding, np.concatenate(nearest), cut, wanted)
 
 
 def exact_recall(workload: Workload, cosine: float) -> tuple[Float64, float]:
@@ -173,7 +159,7 @@ def measure(store: Store, name: str, workload: Workload, index: Index, seconds: 
     recall = recall_of(store, name, workload, index)
     passes, started = 0, time.perf_counter()
     while not passes or time.perf_counter() - started < seconds:
-        _search_all(store, name, workload, index, "")
+        _search_all(store, name, workload, index)
         passes += 1
     took = time.perf_counter() - started
     users = len(workload.vectors)
@@ -181,37 +167,35 @@ def measure(store: Store, name: str, workload: Workload, index: Index, seconds: 
     return Measured(index, searches, recall, passes * users / took)
 
 
-def recall_of(store: Store, name: str, workload: Workload, index: Index, filter_: str = "") -> float:
+def recall_of(store: Store, name: str, workload: Workload, index: Index) -> float:
     """Measure which share of the users' exact merged best 50 is in the merged lists of a loaded collection.
 
     Raises:
         StoreError: Milvus refuses the parameters.
     """
     shares = []
-    for users, hits in _search_all(store, name, workload, index, filter_):
+    for users, hits in _search_all(store, name, workload, index):
         rows = workload.vocabulary.item_index(hits.item_ids)
         interests = np.any(workload.vectors[users], axis=2).sum(axis=1)
         ends = np.append(0, np.cumsum(hits.lengths))[np.append(0, np.cumsum(interests))]  # of each user
         for user, (start, end) in enumerate(pairwise(ends.tolist()), users.start):
-            shares.append(workload.share(user, _merged(rows[start:end], hits.scores[start:end]), filter_))
+            shares.append(workload.share(user, _merged(rows[start:end], hits.scores[start:end])))
     return float(np.mean(shares))
 
 
-def _search_all(store: Store, name: str, workload: Workload, index: Index, filter_: str) -> list[tuple[slice, Hits]]:
+def _search_all(store: Store, name: str, workload: Workload, index: Index) -> list[tuple[slice, Hits]]:
     """Search for all interests of all users, in batches of users, `IN_FLIGHT` batches at a time."""
     ends = [*range(0, len(workload.vectors), BATCH_USERS), len(workload.vectors)]
     batches = [slice(start, end) for start, end in pairwise(ends)]
     pool = ThreadPoolExecutor(IN_FLIGHT)
     try:
-        found = pool.map(lambda batch: _search(store, name, workload, index, workload.vectors[batch], filter_), batches)
+        found = pool.map(lambda batch: _search(store, name, workload, index, workload.vectors[batch]), batches)
         return list(zip(batches, found, strict=True))
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _exact(
-    vectors: Float32, item_embedding: Float32, matching: dict[str, Rows], wanted: dict[str, int]
-) -> tuple[Int64, dict[str, Float32]]:
+def _exact(vectors: Float32, item_embedding: Float32, wanted: int) -> tuple[Int64, Float32]:
     """Compute `Workload.nearest` and `Workload.cut` for some users."""
     items = item_embedding[1:].T
     limit = min(limit_of(0), items.shape[1])
@@ -221,45 +205,16 @@ def _exact(
         scores = vectors[:, interest] @ items  # [B, N]
         nearest.append(np.argpartition(scores, -limit, axis=1)[:, -limit:] + 1)
         np.maximum(best, scores, out=best, where=np.any(vectors[:, interest], axis=1)[:, None])
-    cut = {f: np.partition(best[:, matching[f] - 1], -n, axis=1)[:, -n] for f, n in wanted.items()}
-    return np.stack(nearest, axis=1), cut
+    return np.stack(nearest, axis=1), np.partition(best, -wanted, axis=1)[:, -wanted]
 
 
-def _search(store: Store, name: str, workload: Workload, index: Index, vectors: Float32, filter_: str) -> Hits:
+def _search(store: Store, name: str, workload: Workload, index: Index, vectors: Float32) -> Hits:
     """Search for the interests that are not zero, [B, K, D]. The hits are those that a server merges."""
-    limit = RECALL_AT
-    if filter_:
-        rows = workload.matching[filter_]
-        limit = hits_to_fetch(len(workload.vocabulary), len(rows), RECALL_AT)
-        if not limit:
-            return _exact_hits(workload, vectors[np.any(vectors, axis=2)], rows)
     leads = leading(vectors, index.interest_cosine)
-    params = (filter_ and index.filter_search_params) or index.search_params
-    fetched = limit * (OVERSEARCH if index.interest_cosine < 1 else 1)
-    hits = store.search_columns(name, vectors[leads], fetched, params)
-    if index.interest_cosine < 1:
-        hits = as_if_each_searched(hits, leads, vectors, workload.vocabulary, workload.item_embedding, limit)
-    return _matching(workload, vectors[np.any(vectors, axis=2)], hits, workload.matching[filter_]) if filter_ else hits
-
-
-def _matching(workload: Workload, queries: Float32, hits: Hits, rows: Rows) -> Hits:
-    """Keep the hits of [Q, D] queries that match, and search exactly for the queries that have too few of them."""
-    query = np.repeat(np.arange(len(queries)), hits.lengths)
-    keep = np.isin(workload.vocabulary.item_index(hits.item_ids), rows)
-    short = np.flatnonzero(np.bincount(query[keep], minlength=len(queries)) < min(RECALL_AT, len(rows)))
-    keep &= ~np.isin(query, short)
-    more = _exact_hits(workload, queries[short], rows)
-    of = np.concatenate([query[keep], np.repeat(short, more.lengths)])
-    order = np.argsort(of, kind="stable")
-    item_ids = np.concatenate([hits.item_ids[keep], more.item_ids])[order]
-    scores = np.concatenate([hits.scores[keep], more.scores])[order]
-    return Hits(item_ids, scores, np.bincount(of, minlength=len(queries)))
-
-
-def _exact_hits(workload: Workload, queries: Float32, rows: Rows) -> Hits:
-    found, scores = nearest(queries, workload.item_embedding, rows, RECALL_AT)
-    lengths = np.full(len(queries), found.shape[1])
-    return Hits(workload.vocabulary.item_id[found.ravel() - 1], scores.ravel(), lengths)
+    hits = store.search_columns(name, vectors[leads], limit_of(index.interest_cosine), index.search_params)
+    if index.interest_cosine >= 1:
+        return hits
+    return as_if_each_searched(hits, leads, vectors, workload.vocabulary, workload.item_embedding, RECALL_AT)
 
 
 def _merged(rows: Int64, scores: Float32) -> Int64:

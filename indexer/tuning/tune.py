@@ -16,16 +16,7 @@ from indexer.items.attributes import Attributes
 from indexer.progress import Progress
 from indexer.tuning.candidates import DEFAULT, TYPES, ladders, plans, rungs_from
 from indexer.tuning.interests import COSINES
-from indexer.tuning.measure import (
-    FILTERS,
-    Measured,
-    Workload,
-    exact_recall,
-    limit_of,
-    measure,
-    prepare,
-    recall_of,
-)
+from indexer.tuning.measure import Measured, Workload, exact_recall, limit_of, measure, prepare
 from indexer.verify import MIN_RECALL, RECALL_AT, check_count, golden_recall
 from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder, check_golden
@@ -67,8 +58,6 @@ class Tuned:
     """The choice. Its speed and that of `default` are medians of alternate rounds."""
     default: Measured
     """The default index."""
-    filtered: dict[str, float]
-    """The recall under each filter."""
     rungs: list[Rung]
     """All measurements, in order."""
     failures: list[Failed]
@@ -180,7 +169,7 @@ class _Tuning:
     failures: list[Failed] = field(default_factory=list)
 
     def run(self) -> Tuned:
-        """Measure all candidates, choose the fastest, compare it with the default, and measure it with filters."""
+        """Measure all candidates, choose the fastest, and compare it with the default."""
         cosines = worthwhile_cosines(self.workload, self.min_recall)
         self.trial.build(DEFAULT)
         first = self._measure(DEFAULT).measured
@@ -195,9 +184,7 @@ class _Tuning:
             except StoreError as error:
                 self.failures.append(Failed(plan.type, plan.build_params, str(error)))
         best, default = self._compared(self._settled(), first)
-        filter_params, filtered = self._filters(best.index)
-        best = replace(best, index=replace(best.index, filter_search_params=filter_params))
-        return Tuned(best, default, filtered, self.rungs, self.failures, len(self.workload.vectors), self.min_recall)
+        return Tuned(best, default, self.rungs, self.failures, len(self.workload.vectors), self.min_recall)
 
     def _measure(self, index: Index) -> Rung:
         """Measure an index, which the trial collection must have."""
@@ -287,27 +274,6 @@ class _Tuning:
         with _trial(store, model, _names(model)[1], on_progress) as other:
             other.build(DEFAULT)
             yield other.name
-
-    def _filters(self, index: Index) -> tuple[Params, dict[str, float]]:
-        """Find search parameters that reach the recall with filters too. They are empty if the usual ones do.
-
-        Returns:
-            The parameters, and the recall under each filter.
-        """
-        self.trial.build(index)
-        best: tuple[Params, dict[str, float]] = {}, {}
-        for search_params in rungs_from(index, exhaustive=True):
-            self.trial.on_progress("filters", 0, 0)
-            tried = replace(index, filter_search_params=search_params)
-            recalls = {
-                filter_: recall_of(self.trial.store, self.trial.name, self.workload, tried, filter_)
-                for filter_ in FILTERS
-            }
-            if not best[1] or min(recalls.values()) > min(best[1].values()):
-                best = {} if search_params == index.search_params else search_params, recalls
-            if min(recalls.values()) >= self.min_recall:
-                break
-        return best
 
 
 def _names(model: Artifact) -> tuple[str, str]:

@@ -103,7 +103,7 @@ class Fingerprint(BaseModel):
     search_params: dict[str, int | float | str]
     """The parameters that a search must use, such as ef."""
     filter_search_params: dict[str, int | float | str] = {}
-    """The parameters that a search with a filter must use; empty if they are the same as without a filter."""
+    """Not used any more, because no filter is searched in the index. The names of older collections depend on it."""
     interest_cosine: float = 1
     """Interests of a user with at least this cosine share one search (`mind.interests`); 1 searches for each."""
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 from mind.interests import OVERSEARCH
 from mind.milvus.collection import MAX_HITS, breadth_of
-from mind.milvus.filtered import hits_to_fetch
 from server.release import Release
 from server.serving.matching import Matches
 from server.serving.question import Query, UserQuery
@@ -36,7 +35,7 @@ class Depth:
     needed: int
     """Hits of which `top_k` are left whatever is excluded, as far as the server over-fetches."""
     fetched: int
-    """Hits that Milvus is asked for at most; 0 if all items that match the filter are scored in memory."""
+    """Hits that Milvus is asked for at most; 0 with a filter, because its matches are searched in memory."""
     step: int
     """Users of one step share a search."""
 
@@ -80,8 +79,6 @@ def _depth(release: Release, matches: Matches | None, least: int, wanted: int, n
         each = OVERSEARCH if release.fingerprint.interest_cosine < 1 else 1
         fetched = _step(least * each, release.fingerprint.search_params)
         return Depth(min(wanted, max(least, fetched // each)), needed, fetched, fetched)
-    if fetched := hits_to_fetch(len(release.vocabulary), len(matches), least):
-        return Depth(least, needed, fetched, fetched)
     return Depth(needed, needed, 0, -_step(needed, {}))
 
 

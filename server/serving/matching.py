@@ -8,12 +8,14 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mind.artifact import Float32
+from mind.cells import Cells, Members
 from mind.milvus.collection import ITEM_ID
+from mind.milvus.journal import rows_between
 from mind.nearest import Rows
 from mind.sequences import Int64
 from server.errors import StoreUnavailableError
@@ -23,7 +25,7 @@ from server.serving.changes import REMEMBERED_S, Changes
 from server.serving.offload import computed
 
 MAX_BYTES = 64 * 2**20
-"""Memory for what is kept: 48 filters that match 331,000 items each, or 450 that match 36,000."""
+"""Memory for what is kept: 24 filters that match 331,000 items each, or 210 that match 36,000."""
 COLLECTIONS = 2
 """Collections that are followed: that of the release being served, and of the one before."""
 REFRESH_S = REMEMBERED_S / 2
@@ -32,6 +34,8 @@ REFRESH_S = REMEMBERED_S / 2
 It ends what came past the indexer, such as rows that were deleted in Milvus by hand.
 """
 
+DOUBTED_S = 1.0
+"""How long an answer is kept that Milvus gave when it did not count all rows: it may still have been loading them."""
 READS = 4
 """Most filters of which all matches are read at a time. Milvus takes 1.2 µs for each item."""
 BROAD = 0.5
@@ -53,6 +57,8 @@ class Matches:
     """[F] int64, ascending: those that were added to the collection since."""
     fresh_vectors: Float32
     """[F, D] float32."""
+    members: Members | None = None
+    """The rows again, in the order of the cells that are searched; None if they are so few that all are scored."""
 
     def __len__(self) -> int:
         """The number of items."""
@@ -61,7 +67,12 @@ class Matches:
     @property
     def nbytes(self) -> int:
         """The memory that they take."""
-        return self.rows.nbytes + self.fresh_ids.nbytes + self.fresh_vectors.nbytes
+        members = self.members.nbytes if self.members else 0
+        return self.rows.nbytes + self.fresh_ids.nbytes + self.fresh_vectors.nbytes + members
+
+    def in_cells(self, cells: Cells | None) -> "Matches":
+        """These matches, ready to be searched with the cells of the item table."""
+        return replace(self, members=cells.members(self.rows)) if cells else self
 
     def without(self, others: "Matches") -> "Matches":
         """These matches without others."""
@@ -84,6 +95,13 @@ class _Read:
     matches: Matches
     read_at: float
     """When Milvus was asked, on the clock of `time.monotonic`."""
+    doubted: bool
+    """Whether Milvus did not count all rows of the collection just before."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether it may be kept, as far as Milvus is concerned."""
+        return not self.doubted or time.monotonic() - self.read_at < DOUBTED_S
 
 
 class MatchingItems:
@@ -138,7 +156,7 @@ class MatchingItems:
     def _current(self, key: Key, changes: Changes) -> _Read | None:
         """What is kept, if it is up to date."""
         known = self._known.get(key)
-        if known is None or changes.to_read_again(known.read_at) != set():
+        if known is None or not known.usable or changes.to_read_again(known.read_at) != set():
             return None
         self._known.move_to_end(key)
         return known
@@ -147,16 +165,20 @@ class MatchingItems:
         """Begin to read the matches, all of them or, if `changes` allow it, those of items that changed."""
         key = release.collection, filter_
         known = self._known.get(key) if changes else None
-        again = changes.to_read_again(known.read_at) if changes and known else None
+        again = changes.to_read_again(known.read_at) if changes and known and not known.doubted else None
         read_at = time.monotonic()
 
         async def read() -> Matches:
+            doubted = False
             try:
                 if known is None or again is None:
-                    matches = await self._all(release, filter_)
+                    rows = await self._store.count(release.collection, strong=False)
+                    matches, least = await asyncio.gather(self._all(release, filter_), self._least_rows(release))
+                    doubted = rows < least
                 else:
                     matches = await self._again(release, filter_, known.matches, sorted(again))
-                self._keep(key, _Read(matches, read_at))
+                matches = await computed(len(matches), matches.in_cells, release.cells)
+                self._keep(key, _Read(matches, read_at, doubted))
                 return matches
             finally:
                 del self._reading[key]
@@ -171,6 +193,14 @@ class MatchingItems:
         size = sum(each.matches.nbytes for each in self._known.values())
         while size > self._max_bytes and len(self._known) > 1:
             size -= self._known.popitem(last=False)[1].matches.nbytes
+
+    async def _least_rows(self, release: Release) -> int:
+        """Rows that the collection must have: those of the build, after the changes that its journal tells."""
+        built = release.fingerprint.count
+        if self._follow(release.collection).never:
+            return built
+        changes = await self._store.changes(release.collection)
+        return rows_between(changes, changes, built)[0]
 
     async def _all(self, release: Release, filter_: str) -> Matches:
         collection = release.collection

@@ -270,11 +270,12 @@ class CandidatePipeline:
         if not depths:
             return NOTHING
         limits = np.array([depth.limit for depth in depths], np.int64)
-        how = limits, depths[0].fetched, self._search_time_left_s(deadline)
         own = [of_user for of_user in matches if of_user is not None]
         if own:
-            return await search_matches(self._store, release, vectors, own, *how)
-        return await search(self._store, release, vectors, *how)
+            return await search_matches(release, vectors, own, limits)
+        return await search(
+            self._store, release, vectors, limits, depths[0].fetched, self._search_time_left_s(deadline)
+        )
 
     def _search_time_left_s(self, deadline: float) -> float:
         return max(min(self._search_timeout_s, deadline - time.perf_counter()), 0.001)

@@ -30,13 +30,7 @@ NOTHING = Found(np.zeros(0, np.int64), np.zeros(0, np.int64), NO_HITS)
 
 
 async def search(
-    store: ItemStore,
-    release: Release,
-    vectors: Float32,
-    limits: Int64,
-    fetched: int,
-    timeout_s: float,
-    filtered: bool = False,
+    store: ItemStore, release: Release, vectors: Float32, limits: Int64, fetched: int, timeout_s: float
 ) -> Found:
     """Search Milvus with the interests of all users at once.
 
@@ -51,15 +45,13 @@ async def search(
         limits: [B] int64, hits of each interest that each user gets.
         fetched: most hits to ask Milvus for; `Depth.fetched` of all these users.
         timeout_s: longest wait for Milvus.
-        filtered: whether hits that do not match a filter will be left out, for which a release may have search
-            parameters of its own.
     """
     user, interest = np.nonzero(np.any(vectors, axis=2))
     fingerprint = release.fingerprint
     leads = leading(vectors, fingerprint.interest_cosine)
     if not leads.any():
         return Found(user, interest, NO_HITS)
-    params = dict((filtered and fingerprint.filter_search_params) or fingerprint.search_params)
+    params = dict(fingerprint.search_params)
     merging = fingerprint.interest_cosine < 1
     most = limits[np.nonzero(leads)[0]] * (OVERSEARCH if merging else 1)
     asked = hits_to_ask(fetched, int(most.max()), params)

@@ -4,10 +4,8 @@ import subprocess
 import sys
 from itertools import chain, repeat
 from pathlib import Path
-from typing import Any
 from unittest.mock import Mock
 
-import numpy as np
 import pytest
 from pymilvus import MilvusClient, MilvusException
 
@@ -18,16 +16,15 @@ from indexer.items.attributes import Attributes, read_attributes
 from indexer.items.changes import delete
 from indexer.items.journal import Journal
 from indexer.rollout.retire import drop, prune
-from indexer.verify import check_contents, check_recall, golden_recall
-from mind.artifact import Artifact, Float32, load_artifact
+from indexer.verify import check_contents, filtered_recall, golden_recall
+from mind.artifact import Artifact, load_artifact
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
 from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError
 from mind.milvus.journal import Changes
-from mind.milvus.store import Params, Row, Store
-from tests.artifacts import make_artifact
+from mind.milvus.store import Row, Store
+from tests.artifacts import make_artifact, make_weights
 from tests.conftest import release_lite, remove_item_collections
-from tests.fake_store import fingerprint_of
 from tests.releases import publish
 
 HALF_A_BUILD = """
@@ -91,39 +88,15 @@ def test_a_build_is_verified_filterable_and_idempotent(milvus_uri: str, tmp_path
         assert item_collections(store) == [found]
 
 
-class Index:
-    """Stands in for a store: finds the exact best with nprobe 2, and with nprobe 1 the worst."""
-
-    def __init__(self, model: Artifact) -> None:
-        self._weights = model.weights
-
-    def search(self, name: str, queries: Float32, limit: int, params: Params) -> list[list[int]]:
-        scores = queries @ self._weights.item_embedding[1:].T
-        order = np.argsort(-scores if params["nprobe"] == 2 else scores, axis=1)[:, :limit]
-        return [list(row) for row in self._weights.item_id[order].tolist()]
-
-    def collections(self) -> list[str]:
-        return []
-
-
-def test_what_a_filter_finds_is_measured_where_servers_search_the_index(
-    model: Artifact, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    index: Any = Index(model)
-    fingerprint = fingerprint_of(model).model_copy(update={"search_params": {"nprobe": 2}})
-    assert (
-        check_recall(index, "items", fingerprint, model.weights, 0.95).filtered is None
-    )  # servers score all that match
-    for module in ("indexer.verify", "mind.milvus.filtered"):
-        monkeypatch.setattr(f"{module}.IN_MEMORY", 100)
-    monkeypatch.setattr("mind.milvus.filtered.ROWS_A_HIT", 0)
-    found = check_recall(index, "items", fingerprint, model.weights, 0.95)
-    assert (found.recall, found.filtered) == (1, 1)
-    worse = fingerprint.model_copy(update={"filter_search_params": {"nprobe": 1}})
-    with pytest.raises(
-        VerificationError, match=r"finds 0\.\d+ of the exact best 50 with a filter, but the minimum is 0.95"
-    ):
-        check_recall(index, "items", worse, model.weights, 0.95)
+def test_what_a_filter_finds_is_measured_where_servers_search_by_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = make_weights(items=2_000)
+    assert filtered_recall(weights) is None  # servers score all items that match
+    for module in ("indexer.verify", "mind.cells"):
+        monkeypatch.setattr(f"{module}.EXACT_ROWS", 100)
+    assert filtered_recall(weights) == 1  # a query meets more rows than there are
+    monkeypatch.setattr("mind.cells.FIRST_ROWS", 0)
+    found = filtered_recall(weights)
+    assert found is not None and 0.7 < found <= 1
 
 
 @pytest.fixture

@@ -32,16 +32,6 @@ def test_the_best_rows_are_found(queries: int, rows: int, limit: int) -> None:
     assert (found == chosen[order]).mean() > 0.999 if found.size else True  # rounding may swap neighbours
 
 
-def test_several_threads_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(1)
-    table, rows = rng.integers(-2, 3, (9_000, 4)).astype(np.float32), np.arange(7, 9_000, dtype=np.int32)
-    queries = rng.integers(-2, 3, (5, 4)).astype(np.float32)  # with many equal scores
-    one = nearest(queries, table, rows, 30)
-    monkeypatch.setattr("mind.nearest.PART_PAIRS", 10)
-    several = nearest(queries, table, rows, 30)
-    assert one[0].tolist() == several[0].tolist() and one[1].tobytes() == several[1].tobytes()
-
-
 @pytest.mark.parametrize("ascending", [True, False])
 def test_rows_that_get_better_or_worse_in_turn_are_found_all_the_same(ascending: bool) -> None:
     table = np.arange(10_000, dtype=np.float32)[:, None]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mind import cells
 from mind.artifact import load_artifact
 from mind.encoder import NumpyEncoder
 from mind.milvus.change_log import ROOM, ChangeLog
@@ -83,6 +84,23 @@ async def test_what_changes_is_seen_at_the_next_look(store: FakeStore, release: 
     assert store.filters == [BELOW, f"({BELOW}) and item_id in [5, 1007, 5000]"]
 
 
+async def test_what_is_searched_by_cells_follows_the_changes(
+    store: FakeStore, release: Release, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "EXACT_ROWS", 5)
+    items, divided = MatchingItems(store), replace(release, cells=cells.cells_of(release.item_embedding))
+    for gone in ([], [1028, 1035]):
+        if gone:
+            store.delete(release.collection, gone)
+        clock.now += 2 * changes.LOOK_S
+        found = await items.of(divided, "item_id > 1020", 1)
+        assert found.members is not None
+        assert sorted(found.members.rows.tolist()) == found.rows.tolist()
+        assert found.members.counts.sum() == len(found) == 197 - len(gone)
+        assert not set(gone) & set(ids(release, found))
+    assert (await items.of(divided, BELOW, 1)).members is None  # so few are all scored
+
+
 async def test_changes_that_milvus_shows_late_are_seen_too(store: FakeStore, release: Release, clock: Clock) -> None:
     items = MatchingItems(store)
     await items.of(release, BELOW, 1)
@@ -138,6 +156,37 @@ async def test_a_broad_filter_whose_negation_matches_too_little_is_read_itself(
     assert store.filters == [f"not ({broad})", broad]
 
 
+async def test_what_milvus_said_while_it_was_loading_is_soon_asked_again(
+    store: FakeStore, release: Release, clock: Clock
+) -> None:
+    items, there = MatchingItems(store), store.collections[release.collection]
+    everything = there.item_ids, there.vectors
+    there.item_ids, there.vectors = there.item_ids[2:], there.vectors[2:]  # a part of it is there
+    assert ids(release, await items.of(release, BELOW, 1)) == [1014]
+    there.item_ids, there.vectors = everything
+    assert ids(release, await items.of(release, BELOW, 1)) == [1014]  # asked a moment ago
+    clock.now += matching.DOUBTED_S
+    assert ids(release, await items.of(release, BELOW, 1)) == [1000, 1007, 1014]
+    clock.now += 2 * matching.DOUBTED_S
+    await items.of(release, BELOW, 1)
+    assert store.filters == [BELOW] * 2  # all rows were counted, so this answer is kept
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_rows_are_counted_against_the_journal(
+    store: FakeStore, release: Release, clock: Clock, lost: int
+) -> None:
+    items, there = MatchingItems(store), store.collections[release.collection]
+    store.delete(release.collection, [1007, 1014, 1021])
+    store.add(release.collection, 5_000, np.ones(16, np.float32))
+    store.add(release.collection, 5_007, np.ones(16, np.float32))
+    there.item_ids, there.vectors = there.item_ids[lost:], there.vectors[lost:]
+    for _ in range(2):
+        assert len(await items.of(release, BELOW, 1)) == 1 - lost
+        clock.now += changes.READ_AGAIN_S[-1] + matching.DOUBTED_S
+    assert store.filters.count(BELOW) == 1 + lost
+
+
 async def test_after_very_many_changes_everything_is_read_again(
     store: FakeStore, release: Release, clock: Clock
 ) -> None:
@@ -156,7 +205,7 @@ async def test_what_came_past_the_indexer_is_found_by_and_by(store: FakeStore, r
     there.item_ids, there.vectors = there.item_ids[1:], there.vectors[1:]
     clock.now += matching.REFRESH_S + 1
     assert ids(release, await items.of(release, BELOW, 1)) == [1000, 1007, 1014]  # read again meanwhile
-    while len(store.filters) < 2:
+    while items._reading:
         await asyncio.sleep(0)
     assert ids(release, await items.of(release, BELOW, 1)) == [1007, 1014]
     clock.now += changes.REMEMBERED_S + 1

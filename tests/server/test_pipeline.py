@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mind import cells
 from mind.artifact import Artifact, Float32, load_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import nearest_items
-from mind.interests import OVERSEARCH
-from mind.milvus import filtered
 from mind.sequences import Int64
 from mind.transfer import Models
 from server.errors import DeadlineExceededError, StoreUnavailableError
@@ -450,49 +449,28 @@ async def test_filters_are_searched_exactly_and_different_ones_together(
     assert sum(batches) == 4 and max(batches) > 1  # the first begins at once
 
 
-async def test_very_many_matches_are_searched_in_the_index(
+async def test_very_many_matches_are_searched_by_cells(
     store: FakeStore, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wide, narrow = ask([A, B], [C], [], top_k=20, filter="item_id > 1100"), ask([A], top_k=20, filter="item_id < 1100")
-    store.add(release.collection, 5, 10 * await _first_interest(store, release))
-    store.add(release.collection, 5_000, 9 * await _first_interest(store, release))
-    in_memory = [await run(store, release, query) for query in (wide, narrow)]
+    vector = await _first_interest(store, release)
+    store.add(release.collection, 5, 10 * vector)
+    queries = [
+        ask([A, B], [C], [], top_k=20, filter="item_id > 1100"),
+        ask([A], top_k=20, filter="item_id < 1100"),
+        ask([B, C], top_k=20, filter="item_id > 0", exclude=[A]),
+    ]
+    expected = [await run(store, release, query) for query in queries]
+    monkeypatch.setattr(cells, "EXACT_ROWS", 5)
+    monkeypatch.setattr(cells, "ROWS_A_CELL", 10)
+    divided = replace(release, cells=cells.cells_of(release.item_embedding))
+    assert divided.cells is not None
     store.searches.clear()
-    monkeypatch.setattr(filtered, "IN_MEMORY", 5)
-    monkeypatch.setattr(filtered, "ROWS_A_HIT", 0)
-    for query, expected in zip((wide, narrow), in_memory, strict=True):
-        found = await run(store, release, query)
-        for one, other in zip(found.results, expected.results, strict=True):
+    for query, exactly in zip(queries, expected, strict=True):
+        found = await run(store, divided, query)
+        for one, other in zip(found.results, exactly.results, strict=True):
             assert one.item_ids.tolist() == other.item_ids.tolist()
-            np.testing.assert_allclose(one.scores, other.scores, rtol=1e-5)
-    assert store.searches == [(8, 32), (4, 512)]  # 20 * 1.5 * 200 / 186, and 20 * 1.5 * 200 / 16
-    monkeypatch.setattr(filtered, "WIDER", 0.01)  # so all are short, and are searched for in memory
-    for query, expected in zip((wide, narrow), in_memory, strict=True):
-        found = await run(store, release, query)
-        assert [each.item_ids.tolist() for each in found.results] == [
-            each.item_ids.tolist() for each in expected.results
-        ]
-
-
-async def test_a_search_whose_hits_a_filter_leaves_out_has_parameters_of_its_own(
-    store: FakeStore, release: Release, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tuned = release.fingerprint.model_copy(
-        update={"search_params": {"nprobe": 8}, "filter_search_params": {"nprobe": 99}}
-    )
-    monkeypatch.setattr(filtered, "IN_MEMORY", 5)
-    monkeypatch.setattr(filtered, "ROWS_A_HIT", 0)
-    seen = []
-    search = store.search
-
-    async def spy(*arguments: Any) -> Any:
-        seen.append(arguments[3])
-        return await search(*arguments)
-
-    store.search = spy  # type: ignore[method-assign]
-    for filter_ in ("", f"item_id > {A}"):
-        await run(store, replace(release, fingerprint=tuned), ask([A], filter=filter_))
-    assert seen == [{"nprobe": 8}, {"nprobe": 99}]
+            assert one.scores.tobytes() == other.scores.tobytes()
+    assert store.searches == []
 
 
 async def test_items_that_were_added_are_found_with_a_filter(store: FakeStore, release: Release) -> None:

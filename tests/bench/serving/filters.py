@@ -146,6 +146,8 @@ def table(rows: list[Filtered]) -> Table:
         "users/s",
         "of unfiltered",
         "p50 ms",
+        "cpu s / 1,000",
+        "of unfiltered",
         "cold ms",
     )
     for heading in headings:
@@ -185,7 +187,7 @@ def main(
         index = index_option or list(world.INDEX)
         world.build_and_publish(path, uri, [*index, "--attributes", str(directory / "items.csv")])
         load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
-        address, pid = stack.enter_context(world.our_server(directory, uri))
+        address, pid = stack.enter_context(world.our_server(directory, uri, "--search-timeout-ms", "30000"))
         ask = partial(load.ask, kind="grpc", address=address)
         subjects = Subject("without", pid, ask, 1), Subject("filtered", pid, ask, 1)
         bench = Bench(milvus_pid, rounds, seconds)
