@@ -22,7 +22,7 @@ TOGETHER = 128
 """Hits up to which all users share searches, or fewer where the index looks at fewer candidates."""
 ROOM = 4
 """The first search has room for one exclusion for each so many candidates wanted, even if that takes a higher step."""
-ROUND = 8
+ROUND = 10
 """Hits are asked for in multiples of it, so that searches of a step differ little."""
 
 

@@ -232,7 +232,7 @@ async def test_overfetch_is_bounded_and_said(store: FakeStore, release: Release,
     excluded = exact(artifact, [A], 150)
     wide = breadth(release, 128)
     outcome = await run(store, wide, ask([A], exclude=excluded))
-    assert store.searches[-1][1] == 16  # 5 + 10, in multiples of 8
+    assert store.searches[-1][1] == 20  # 5 + 10, in multiples of 10
     assert outcome.results[0].detail == "0 of 5: the search found no more items that are not excluded"
 
 
@@ -317,7 +317,7 @@ async def test_who_wants_many_is_searched_apart_from_the_neighbours(
         pipeline = CandidatePipeline(store, encode_on)
         queries = [ask([A], top_k=5), ask([B], top_k=180), ask([C], top_k=60)]
         outcomes = await asyncio.gather(*(pipeline.run(wide, query, 10) for query in queries))
-    assert sorted(store.searches) == [(4, 192), (8, 64)]
+    assert sorted(store.searches) == [(4, 192), (8, 60)]
     assert [len(outcome.results[0].item_ids) for outcome in outcomes] == [5, 180, 60]
 
 
