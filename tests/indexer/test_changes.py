@@ -586,7 +586,7 @@ def test_changes_made_while_others_are_carried(lite: Released, monkeypatch: pyte
 
 def test_given_vectors_are_carried_within_one_model(lite: Released) -> None:
     lite.upsert("", {8: [1.0] * 16})
-    index = choose_index(True, "FLAT", {}, {}, None, 0.9)  # the same model, searched in another way
+    index = choose_index(True, "FLAT", {}, {}, 0.9)  # the same model, searched in another way
     attributes = read_attributes(lite.directory / "items.csv", lite.model.weights.item_id, multi_valued=["genres"])
     collection = build(lite.store, lite.model, attributes, index).collection
     carried = rollout.publish(lite.store, Models(lite.directory / "models"), collection, with_changes=True).carried
@@ -615,7 +615,7 @@ def test_what_grew_longer_since_is_carried_where_it_fits(lite: Released) -> None
 
 def test_an_item_that_came_back_is_carried_back(lite: Released) -> None:
     first = lite.collection
-    index = choose_index(True, "FLAT", {}, {}, None, 0.9)
+    index = choose_index(True, "FLAT", {}, {}, 0.9)
     attributes = read_attributes(lite.directory / "items.csv", lite.model.weights.item_id, multi_valued=["genres"])
     second = build(lite.store, lite.model, attributes, index).collection
     models = Models(lite.directory / "models")
