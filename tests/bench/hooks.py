@@ -56,7 +56,7 @@ def _batch(calls: Calls, context: Any, telemetry: Telemetry) -> None:
     begun, spans = [], []
     for _ in range(BATCH):
         begun.append(calls.begin("recall.v1.RecallService.Recall", context))
-        begun[-1].request = _REQUEST
+        begun[-1].received(_REQUEST)
         spans.append(CALL_SPAN.get())
     arrived = [time.perf_counter()] * BATCH
     with telemetry.batch(spans, arrived, BATCH, "0123456789ab", "items_0123456789ab_01234567") as watched:
