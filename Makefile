@@ -29,7 +29,7 @@ demo: install  ## Real data, train, index, serve, evaluate, call: a few minutes
 milvus: install  ## A real Milvus server until Ctrl-C: PORT=19530 DATA=data/milvus
 	@$(BIN)/python -m tests.milvus --port $(PORT) --data $(DATA)
 
-test: install  ## Tests, against Milvus Lite and a real Milvus server, in parallel: 5 minutes on two cores
+test: install  ## Tests, against Milvus Lite and a real Milvus server, in parallel: 7 minutes on two cores
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
 drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: 20 minutes
