@@ -177,6 +177,9 @@ class Releases:
         """
         async with self._checking:
             before = self._current
+            if before is not None and self.unloaded:
+                with suppress(StoreError):  # first, because nothing else is asked of Milvus while searches fail
+                    await self._store.load(before.collection)
             try:
                 name = await self._store.live_collection()
                 if name is None:

@@ -21,7 +21,7 @@ from mind.milvus.journal import Changes, journal_of
 from mind.milvus.records import NAME, RECORDS
 from mind.milvus.store import Store
 from mind.transfer import Models
-from server.errors import ReleaseRefusedError
+from server.errors import ReleaseRefusedError, StoreUnavailableError
 from server.release import Releases
 from tests.artifacts import make_artifact
 from tests.releases import item_store
@@ -78,6 +78,22 @@ async def test_the_release_is_loaded_followed_and_reloaded(released: Released) -
     assert await released.releases.can_serve() and not released.releases.unloaded
     vectors = np.ones((1, 16), np.float32)
     assert len((await released.store.search(released.collection, vectors, 5, {}, 10)).item_ids) == 5
+
+
+async def test_a_collection_is_loaded_again_while_the_breaker_lets_nothing_else_through(
+    released: Released, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await released.releases.check()
+    await released.admin.release_collection(released.collection)
+    assert await released.releases.can_serve()
+
+    async def refused() -> str:
+        raise StoreUnavailableError("Milvus: collection not loaded")
+
+    monkeypatch.setattr(released.store, "live_collection", refused)
+    with pytest.raises(StoreUnavailableError):
+        await released.releases.check()
+    assert await released.store.loaded(released.collection)
 
 
 async def test_no_alias(released: Released) -> None:
