@@ -32,7 +32,7 @@ milvus: install  ## A real Milvus server until Ctrl-C: PORT=19530 DATA=data/milv
 test: install  ## Tests, against Milvus Lite and a real Milvus server, in parallel: 7 minutes on two cores
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: 20 minutes
+drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: 22 minutes
 	$(BIN)/pytest tests/drills
 
 check: install  ## ruff, mypy --strict, import arrows, buf lint, compatible contract
