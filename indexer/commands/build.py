@@ -14,7 +14,7 @@ from indexer.items.attributes import TYPES, Attributes, read_attributes
 from indexer.options import Artifact, ArtifactCache, QuoteOption, milvus_options
 from indexer.rollout import rollout
 from indexer.tuning.index_file import read_index
-from indexer.tuning.interests import choose_cosine
+from indexer.tuning.interests import MIN_ITEMS, choose_cosine
 from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact
 from mind.data.quotes import Quote
@@ -65,7 +65,7 @@ def build_command(
         typer.Option(
             max=1,
             help="Interests of a user with at least this cosine share one search; 1 searches for each. "
-            "By default the model's golden histories decide.",
+            f"By default the model's golden histories decide, from {MIN_ITEMS:,} items on.",
         ),
     ] = None,
     index_file: Annotated[
@@ -102,8 +102,9 @@ def build_command(
     if index_file is None and interest_cosine is None:
         with display.progress() as on_progress:
             searches = choose_cosine(model, on_progress)
-        display.show_searches(searches)
-        index = replace(index, interest_cosine=searches.cosine)
+        if searches:
+            display.show_searches(searches)
+            index = replace(index, interest_cosine=searches.cosine)
     loaded = Attributes()
     if attributes is not None:
         types = {name: str(kind) for name, kind in _pairs(column_type).items()}

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from indexer.__main__ import app
 from indexer.catalogue import item_collections
+from indexer.tuning import interests
 from indexer.tuning.interests import choose_cosine
 from mind.artifact import Artifact, load_artifact
 from mind.milvus.connection import Connection
@@ -15,6 +16,11 @@ from mind.milvus.store import Store
 from tests.artifacts import make_artifact
 
 HISTORIES, INTERESTS, DIM = 40, 4, 16
+
+
+@pytest.fixture(autouse=True)
+def few_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interests, "MIN_ITEMS", 100)
 
 
 def with_interests(directory: Path, noise: float) -> Artifact:
@@ -34,7 +40,7 @@ def test_the_alike_share_a_search_if_that_loses_nothing(
 ) -> None:
     model = with_interests(tmp_path, noise)
     chosen = choose_cosine(model)
-    assert chosen.interests == pytest.approx(INTERESTS - 2 / HISTORIES) and chosen.users == HISTORIES
+    assert chosen and chosen.interests == pytest.approx(INTERESTS - 2 / HISTORIES) and chosen.users == HISTORIES
     assert least <= chosen.searches <= most
     assert chosen.share >= 0.995
     assert (chosen.cosine < 1) is (chosen.searches < chosen.interests)
@@ -43,13 +49,18 @@ def test_the_alike_share_a_search_if_that_loses_nothing(
 def test_one_user_who_would_lose_much_counts(tmp_path: Path) -> None:
     model = with_interests(tmp_path, 0.0)
     model.weights.golden_interest_vectors[0] = np.eye(DIM)[:INTERESTS]
-    assert choose_cosine(model).searches > 1
+    chosen = choose_cosine(model)
+    assert chosen and chosen.searches > 1
 
 
-def test_no_golden_interest(tmp_path: Path) -> None:
+def test_nothing_to_choose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_interests(tmp_path, 0.0)
+    monkeypatch.setattr(interests, "MIN_ITEMS", 2_001)
+    assert choose_cosine(model) is None
+    monkeypatch.setattr(interests, "MIN_ITEMS", 2_000)
+    assert choose_cosine(model)
     model.weights.golden_interest_vectors[:] = 0
-    assert choose_cosine(model).cosine == 1
+    assert choose_cosine(model) is None
 
 
 @pytest.mark.parametrize("given", [None, "1", "0.5"])
@@ -63,5 +74,5 @@ def test_a_build_chooses_unless_told(tmp_path: Path, given: str | None) -> None:
     with Store(Connection(uri)) as store:
         (built,) = item_collections(store)
     assert built.fingerprint is not None
-    expected = float(given) if given else choose_cosine(load_artifact(directory)).cosine
-    assert built.fingerprint.interest_cosine == expected
+    chosen = choose_cosine(load_artifact(directory))
+    assert chosen and built.fingerprint.interest_cosine == (float(given) if given else chosen.cosine)

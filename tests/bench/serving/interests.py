@@ -28,6 +28,7 @@ def main(
     histories: Annotated[Path, typer.Option(help="Users to serve: evaluation lines or training lines.")],
     rounds: Annotated[int, typer.Option(min=1, help="Turns of each collection.")] = 7,
     seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 3,
+    cosine: Annotated[float, typer.Option(help="Interests this alike share a search; 0 lets `build` choose.")] = 0,
     milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
 ) -> None:
     """Build the same model in both ways, and serve from both in turn."""
@@ -40,7 +41,8 @@ def main(
         users = read_histories(histories)
         world.write_histories(directory, users)
         uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
-        collections = {ALL: world.build_and_publish(artifact, uri), ALIKE: world.build_and_publish(artifact, uri, ())}
+        once = ("--interest-cosine", str(cosine)) if cosine else ()
+        collections = {ALL: world.build_and_publish(artifact, uri), ALIKE: world.build_and_publish(artifact, uri, once)}
         exact = world.exact_candidates(artifact, directory, min(CHECKED_USERS, len(users)))
         load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
         server = stack.enter_context(world.our_server(directory, uri, "--watch-interval-s", "1"))
