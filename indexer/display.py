@@ -79,6 +79,12 @@ def show_attributes(attributes: Attributes, items: int) -> None:
 
 
 def show_searches(searches: InterestSearches) -> None:
+    if searches.cosine == 1:
+        line(
+            "interests",
+            "each is searched: with the golden histories, fewer searches find too little or save too little",
+        )
+        return
     few = f"{searches.searches:.2f} searches a user instead of {searches.interests:.2f}"
     found = f"{searches.share:.3f} of the exact best {RECALL_AT} over {searches.users} golden histories"
     line("interests", f"{few} (interest_cosine {searches.cosine:g}): {found}")

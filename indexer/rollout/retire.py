@@ -6,7 +6,7 @@ from indexer.catalogue import before_live, find, item_collections
 from indexer.errors import RefusedError
 from mind.milvus.collection import building_name, is_item_collection
 from mind.milvus.errors import CollectionGoneError
-from mind.milvus.journal import collection_of
+from mind.milvus.journal import collection_of, journal_of
 from mind.milvus.store import Store
 
 
@@ -72,6 +72,8 @@ def _drop_unless_live(store: Store, name: str) -> bool:
         store.rename(doomed, name)
         store.load(name)
         return False
-    store.drop(name)
+    if doomed != name:  # by now a new build may have this name, so only what belonged to the old one is removed
+        store.records.delete(name)
+        store.drop(journal_of(name))
     store.drop(doomed)
     return True

@@ -14,7 +14,7 @@ from indexer.tuning.measure import exact_recall, searched_exactly
 from mind.artifact import Artifact
 
 COSINES = (1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 0.5)
-"""The values of `interest_cosine` that may be tried."""
+"""The values of `interest_cosine` that may be tried, the first of which searches each interest."""
 MIN_SHARE = 0.995
 """Minimum share of a user's exact best 50 that fewer searches must find, on average."""
 MIN_ITEMS = 50_000
@@ -58,7 +58,7 @@ def choose_cosine(model: Artifact, on_progress: Progress = lambda stage, done, t
     workload = searched_exactly(model, vectors, on_progress)
     share, interests = exact_recall(workload, 1)
     tried = [InterestSearches(1.0, float(share.mean()), interests, interests, len(share))]
-    for cosine in COSINES:
+    for cosine in COSINES[1:]:
         share, searches = exact_recall(workload, cosine)
         surely = share.mean() - 2 * share.std() / np.sqrt(len(share))
         if surely >= MIN_SHARE and searches <= MAX_SEARCHES * interests:

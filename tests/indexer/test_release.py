@@ -214,6 +214,26 @@ def test_what_is_published_while_it_is_pruned_is_kept_or_not_published(
             assert store.records.items([two]) == {}
 
 
+def test_a_build_that_ends_while_its_predecessor_is_pruned_stays(
+    milvus_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(Connection(milvus_uri)) as store:
+        publish(store, make_collection(store, 1))
+        old = make_collection(store, 2)
+        rename = store.rename
+
+        def renamed(name: str, to: str) -> bool:
+            done = rename(name, to)
+            store.create(name, 4, {})  # a build of the same model takes the name that is free now
+            return done
+
+        monkeypatch.setattr(store, "rename", renamed)
+        dropped: list[str] = []
+        prune(store, 0, False, set(), dropped.append)
+        assert dropped == [old] and old in store.collections()
+        assert not [name for name in store.collections() if name.startswith("building_")]
+
+
 def test_two_prunes_at_once(milvus_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store(Connection(milvus_uri)) as store, Store(Connection(milvus_uri)) as other:
         one, two = (make_collection(store, number) for number in (1, 2))

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
 from indexer.tuning.measure import read_histories
 from mind.artifact import newest_artifact
 from tests.bench.machine import console, describe
 from tests.bench.serving import report, world
-from tests.bench.serving.bench import Bench, Row
-from tests.bench.serving.tuned import CHECKED_USERS, REQUESTS, subject
+from tests.bench.serving.bench import Bench
+from tests.bench.serving.tuned import served_in_turn
 
 ALL, ALIKE = "all interests", "alike ones once"
 
@@ -38,20 +37,11 @@ def main(
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         directory = Path(temporary)
         shutil.copytree(artifact, directory / "artifacts" / artifact.name)
-        users = read_histories(histories)
-        world.write_histories(directory, users)
+        world.write_histories(directory, read_histories(histories))
         uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
         once = ("--interest-cosine", str(cosine)) if cosine else ()
         collections = {ALL: world.build_and_publish(artifact, uri), ALIKE: world.build_and_publish(artifact, uri, once)}
-        exact = world.exact_candidates(artifact, directory, min(CHECKED_USERS, len(users)))
-        load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
-        server = stack.enter_context(world.our_server(directory, uri, "--watch-interval-s", "1"))
-        two = [subject(name, each, uri, load, server, exact) for name, each in collections.items()]
-        bench = Bench(milvus_pid, rounds, seconds)
-        rows: list[Row] = []
-        with Progress(console=console, transient=True) as progress:
-            for request in progress.track(REQUESTS, description="serving"):
-                rows += bench.compare(request["users"], [(each, f"{request['callers']}", request) for each in two])
+        rows = served_in_turn(directory, artifact, uri, collections, Bench(milvus_pid, rounds, seconds))
     console.print(f"{artifact.name}, top_k {world.TOP_K}, {rounds} turns of {seconds:g} s each, medians")
     console.print(report.tuned(rows))
 

@@ -8,6 +8,7 @@ that users have.
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -74,6 +75,26 @@ def subject(
     return Subject(name, pid, ask, recall_of(ask(check=CHECKED_USERS), exact))
 
 
+def served_in_turn(
+    directory: Path, artifact: Path, uri: str, collections: Mapping[str, str], bench: Bench
+) -> list[Row]:
+    """Serve from two collections of one model, released one after the other: rows in pairs, for each of `REQUESTS`.
+
+    `collections`: the name of each in the table, and its own.
+    """
+    exact = world.exact_candidates(artifact, directory, min(CHECKED_USERS, len(world.read_histories(directory))))
+    rows: list[Row] = []
+    with (
+        world.worker("tests.bench.serving.load", str(directory)) as load,
+        world.our_server(directory, uri, "--watch-interval-s", "1") as server,
+        Progress(console=console, transient=True) as progress,
+    ):
+        two = [subject(name, each, uri, load, server, exact) for name, each in collections.items()]
+        for request in progress.track(REQUESTS, description="serving"):
+            rows += bench.compare(request["users"], [(each, f"{request['callers']}", request) for each in two])
+    return rows
+
+
 @app.command()
 def main(
     workdir: Annotated[Path, typer.Option(help="Model, choice and collections, which are used again; results.")] = Path(
@@ -108,15 +129,7 @@ def main(
             DEFAULT: world.build_and_publish(artifact, uri),
             CHOSEN: world.build_and_publish(artifact, uri, ["--index", str(index)]),
         }
-        exact = world.exact_candidates(artifact, directory, CHECKED_USERS)
-        load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
-        server = stack.enter_context(world.our_server(directory, uri, "--watch-interval-s", "1"))
-        two = [subject(name, each, uri, load, server, exact) for name, each in collections.items()]
-        bench = Bench(milvus_pid, rounds, seconds)
-        rows: list[Row] = []
-        with Progress(console=console, transient=True) as progress:
-            for request in progress.track(REQUESTS, description="serving"):
-                rows += bench.compare(request["users"], [(each, f"{request['callers']}", request) for each in two])
+        rows = served_in_turn(directory, artifact, uri, collections, Bench(milvus_pid, rounds, seconds))
     console.print(f"{items:,} items, top_k {TOP_K}, {rounds} turns of {seconds:g} s each, medians")
     console.print(report.tuned(rows))
     results = {"machine": describe(), "items": items, "index": json.loads(index.read_text())}
