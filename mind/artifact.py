@@ -2,7 +2,7 @@
 
     <model_save_path>/<model_version>/
         manifest.json       format version, hyper-parameters, sha256 of every file, data fingerprint, metrics
-        model.safetensors   item ids, embeddings, popularity, routing weights, golden histories
+        model.safetensors   item ids, embeddings, popularity, routing weights, golden histories, text ids (keys)
 
 Nothing in it can execute: no pickle, no code. Knows nothing of Paddle; loading needs NumPy alone.
 """
@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import tempfile
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from safetensors.numpy import save as dump_tensors
 
 from mind.config import HyperParameters, explain
 from mind.errors import ArtifactError
+from mind.keys import Keys
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
@@ -67,6 +68,17 @@ class Weights:
     """[G, K, D] float32: the interest vectors that the trained Paddle network gave for the golden histories."""
     projection: Float32 | None = None
     """[D + 1, D] float32: the linear layer before the ReLU, its bias last; None without `projection: relu`."""
+    item_key_offsets: Int64 | None = None
+    """[N + 1] int64: where the key of each item starts in `item_key_text`; None where ids are the caller's integers."""
+    item_key_text: npt.NDArray[np.uint8] | None = None
+    """[T] uint8: the keys of the items in UTF-8, one after the other; see `mind.keys`."""
+
+    @property
+    def keys(self) -> Keys | None:
+        """The keys of the items, by row; None where ids are the caller's integers."""
+        if self.item_key_offsets is None or self.item_key_text is None:
+            return None
+        return Keys(self.item_key_offsets, self.item_key_text)
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """The arrays by name; those that this model does not have are left out."""
@@ -274,9 +286,9 @@ def _load_weights(file: Path, expected: str) -> Weights:
         tensors = load_tensors(content)
     except (SafetensorError, KeyError, ValueError) as error:  # the latter for types and shapes that NumPy has not
         raise ArtifactError(f"{file}: not safetensors: {error}") from error
-    names = {f.name for f in fields(Weights)}
-    if set(tensors) | {"projection"} != names:
-        raise ArtifactError(f"{file}: tensors are {sorted(tensors)}, expected {sorted(names)}")
+    needed = {f.name for f in fields(Weights) if f.default is MISSING}
+    if not needed <= set(tensors) <= {f.name for f in fields(Weights)}:
+        raise ArtifactError(f"{file}: tensors are {sorted(tensors)}, expected {sorted(needed)}")
     for tensor in tensors.values():
         tensor.setflags(write=False)
     return Weights(**tensors)
@@ -303,6 +315,9 @@ def _check_shapes(hyper_parameters: HyperParameters, weights: Weights, path: Pat
     }
     if hyper_parameters.projection == "relu":
         expected["projection"] = ((dim + 1, dim), np.float32)
+    if weights.item_key_offsets is not None:
+        expected["item_key_offsets"] = ((items + 1,), np.int64)
+        expected["item_key_text"] = ((int(weights.item_key_offsets[-1]),), np.uint8)
     tensors = weights.tensors()
     if set(tensors) != set(expected):
         raise ArtifactError(f"{path}: tensors are {sorted(tensors)}, the hyper-parameters say {sorted(expected)}")
@@ -323,3 +338,8 @@ def _check_shapes(hyper_parameters: HyperParameters, weights: Weights, path: Pat
         raise ArtifactError(f"{path}: golden_seq_len has lengths outside 0 to {maxlen}")
     if weights.item_embedding[0].any() or weights.popularity.min() < 0:
         raise ArtifactError(f"{path}: row 0 of item_embedding must be zero, and popularity 0 or more")
+    if weights.keys is not None:
+        try:
+            weights.keys.check(weights.item_id)
+        except ArtifactError as error:
+            raise ArtifactError(f"{path}: {error}") from error

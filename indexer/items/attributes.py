@@ -24,7 +24,7 @@ from mind.data.quotes import Quote
 from mind.data.spellings import refuse_two_spellings
 from mind.data.tables import read_table
 from mind.errors import DataError
-from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE, is_presence, presence_of
+from mind.milvus.collection import EMBEDDING, ITEM_ID, ITEM_KEY, VECTOR_SOURCE, is_presence, presence_of
 from mind.milvus.journal import FIELDS
 from mind.milvus.schemas import MAX_TEXT_BYTES, Column
 from mind.sequences import Int64
@@ -50,7 +50,7 @@ TYPES = tuple(ARROW)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _KEYWORDS = {"and", "or", "not", "in", "is", "null", "like", "exists", "true", "false"}
-_RESERVED = {ITEM_ID, EMBEDDING, VECTOR_SOURCE, *FIELDS, "rowid", "timestamp"} | _KEYWORDS
+_RESERVED = {ITEM_ID, ITEM_KEY, EMBEDDING, VECTOR_SOURCE, *FIELDS, "rowid", "timestamp"} | _KEYWORDS
 _CODE = "^[+-]?0[0-9xX]"  # such as 007: leading zeros mean something
 _CHUNK = 65_536
 
