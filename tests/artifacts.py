@@ -1,5 +1,6 @@
 """Small seeded models for tests that need an artifact and not its training."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from mind.artifact import Weights, write_artifact
 from mind.config import HyperParameters
 from mind.encoder import NumpyEncoder
+from mind.keys import Keys, key_ids
 
 
 def make_weights(items: int = 200, dim: int = 16, interests: int = 4, maxlen: int = 8, seed: int = 0) -> Weights:
@@ -42,7 +44,20 @@ def hyper_parameters_of(weights: Weights, **changes: Any) -> HyperParameters:
     return HyperParameters(item_count=len(weights.item_id), **sizes, **changes)
 
 
-def make_artifact(directory: Path, data: dict[str, Any] | None = None, **shape: int) -> Path:
-    """Write a random model under `directory`; returns the directory of the artifact itself."""
+def with_keys(weights: Weights) -> Weights:
+    """The same weights over items that have the text ids KIT-0, KIT-1, KIT-2, ..."""
+    names = [f"KIT-{item}" for item in range(len(weights.item_id))]
+    item_id = key_ids(names)
+    order = np.argsort(item_id)
+    keys = Keys.of([names[item] for item in order.tolist()])
+    return replace(weights, item_id=item_id[order], item_key_offsets=keys.offsets, item_key_text=keys.text)
+
+
+def make_artifact(directory: Path, data: dict[str, Any] | None = None, keyed: bool = False, **shape: int) -> Path:
+    """Write a random model under `directory`; returns the directory of the artifact itself.
+
+    `keyed`: whether its items have text ids.
+    """
     weights = make_weights(**shape)
+    weights = with_keys(weights) if keyed else weights
     return write_artifact(directory, hyper_parameters_of(weights), weights, data or {}, {})
