@@ -73,7 +73,8 @@ def distinct(values: Int64) -> Int64:
     As `np.unique`, which since NumPy 2.3 uses a hash table: of 20 million values it takes 17 s, and this takes 2.
     """
     ordered: Int64 = np.sort(values)
-    return ordered[np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]]
+    first = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
+    return np.compress(first, ordered)
 
 
 def pad_last(values: Int64, offsets: Int64, maxlen: int) -> tuple[Int64, Int64]:

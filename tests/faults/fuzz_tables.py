@@ -99,7 +99,7 @@ def _attributes(rng: random.Random, path: Path) -> tuple[Any, Any]:
         items = ItemFile(path, "item_id", kinds, batch_rows=3, quote=quote)
         items.check()
         values = {}
-        for ids, columns in items.batches():
+        for ids, _, columns in items.batches():
             assert isinstance(columns, dict)
             values |= dict(zip(ids.tolist(), zip(columns["note"], columns["other"], strict=True), strict=True))
         return {one: row for one, row in values.items() if row != (None, None)}, _counts(items.count)
