@@ -44,9 +44,9 @@ def hyper_parameters_of(weights: Weights, **changes: Any) -> HyperParameters:
     return HyperParameters(item_count=len(weights.item_id), **sizes, **changes)
 
 
-def with_keys(weights: Weights) -> Weights:
-    """The same weights over items that have the text ids KIT-0, KIT-1, KIT-2, ..."""
-    names = [f"KIT-{item}" for item in range(len(weights.item_id))]
+def with_keys(weights: Weights, length: int = 0) -> Weights:
+    """The same weights over items that have the text ids KIT-0, KIT-1, KIT-2, ... `length`: they are that long."""
+    names = [f"KIT-{item}".ljust(length, "-") for item in range(len(weights.item_id))]
     item_id = key_ids(names)
     order = np.argsort(item_id)
     keys = Keys.of([names[item] for item in order.tolist()])

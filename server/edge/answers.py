@@ -1,0 +1,155 @@
+"""Writes the answers of Recall and Explain as protobuf, with the items' integers or keys, as the release has them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mind.sequences import Int64
+from protos.recall.v1 import recall_pb2
+from server.release import Release
+from server.serving.answer import Outcome, Trace, UserResult
+from server.serving.item_keys import Named
+from server.serving.merge import Fate
+from server.serving.question import UserQuery
+
+UNKNOWN_LISTED = 100
+"""Most unknown ids that an answer lists for one user."""
+UNKNOWN_BYTES = 512 * 1024
+"""Most bytes of unknown keys that an answer lists; every user gets the same share."""
+
+
+def items_of(results: Sequence[UserResult], trace: Trace | None = None) -> Int64:
+    """The ids that an answer names, besides those that the caller sent."""
+    found = [result.item_ids for result in results]
+    return np.concatenate([*found, trace.used_hist_item, trace.hits.item_ids] if trace else found)
+
+
+def provenance(release: Release, outcome: Outcome, history_ms: float) -> dict[str, Any]:
+    """The fields that say what answered, and how long it took."""
+    timings = recall_pb2.StageTimings(
+        **vars(outcome.timings), history_ms=history_ms, total_ms=outcome.timings.total_ms + history_ms
+    )
+    return {"model_version": release.model_version, "collection": release.collection, "timings": timings}
+
+
+def candidates(
+    results: Sequence[UserResult],
+    named: Named | None,
+    users: Sequence[UserQuery],
+    sent: Sequence[recall_pb2.User],
+) -> list[recall_pb2.UserCandidates]:
+    """The candidates of each user.
+
+    Args:
+        results: one for each user.
+        named: the keys of the candidates; None where ids are integers.
+        users: the users as they were searched for.
+        sent: the same users as they were sent.
+    """
+    if named is None:
+        return [_by_id(result) for result in results]
+    share = UNKNOWN_BYTES // len(sent)
+    of_users = zip(results, users, sent, strict=True)
+    return [_by_key(result, named, user, as_sent, share) for result, user, as_sent in of_users]
+
+
+def _by_id(result: UserResult) -> recall_pb2.UserCandidates:
+    unknown = list(dict.fromkeys(result.unknown.tolist())) if len(result.unknown) else []
+    return recall_pb2.UserCandidates(
+        item_ids=result.item_ids.tolist(),
+        scores=result.scores.tolist(),
+        interest=result.interest.tolist(),
+        unknown_item_ids=unknown[:UNKNOWN_LISTED],
+        **_told(result, result.detail),
+    )
+
+
+def _by_key(
+    result: UserResult, named: Named, user: UserQuery, sent: recall_pb2.User, most_bytes: int
+) -> recall_pb2.UserCandidates:
+    keys = [named.keys.get(item_id, "") for item_id in result.item_ids.tolist()]
+    scores, interest, detail = result.scores.tolist(), result.interest.tolist(), result.detail
+    if "" in keys:
+        there = [place for place, key in enumerate(keys) if key]
+        left_out = f"{len(keys) - len(there)} of {len(keys)} candidates are left out: {named.absent}"
+        detail = f"{detail}; {left_out}" if detail else left_out
+        keys, scores, interest = ([column[place] for place in there] for column in (keys, scores, interest))
+    return recall_pb2.UserCandidates(
+        item_keys=keys,
+        scores=scores,
+        interest=interest,
+        unknown_item_keys=_unknown_keys(result, user, sent, most_bytes) if len(result.unknown) else (),
+        **_told(result, detail),
+    )
+
+
+def _told(result: UserResult, detail: str) -> dict[str, Any]:
+    return {
+        "status": int(result.status),
+        "fallback": result.fallback,
+        "unknown_count": len(result.unknown),
+        "detail": detail,
+    }
+
+
+def _unknown_keys(result: UserResult, user: UserQuery, sent: recall_pb2.User, most_bytes: int) -> list[str]:
+    """The keys that the caller sent and the model does not know, without repeats, up to a number of them and of bytes.
+
+    Of a stored history only the hashes are known, so its unknown clicks are counted and not listed.
+    """
+    if not len(sent.hist_item_keys):
+        return []
+    unknown = set(result.unknown.tolist())
+    history = zip(sent.hist_item_keys, user.hist_item.tolist(), strict=True)
+    keys = list(dict.fromkeys(key for key, item_id in history if item_id in unknown))[:UNKNOWN_LISTED]
+    ends = np.cumsum([len(key.encode()) for key in keys])
+    return keys[: int(np.searchsorted(ends, most_bytes, side="right"))]
+
+
+def interests(trace: Trace, num_interests: int, named: Named | None) -> list[recall_pb2.Interest]:
+    """Every interest, with the hits that have a name."""
+    if not len(trace.interest):
+        return []
+    found = [recall_pb2.Interest() for _ in range(num_interests)]
+    ends = np.cumsum(trace.hits.lengths)
+    for number, vector, end, length in zip(
+        trace.interest, trace.interest_vectors, ends, trace.hits.lengths, strict=True
+    ):
+        own = slice(end - length, end)
+        item_ids, scores = trace.hits.item_ids[own].tolist(), trace.hits.scores[own].tolist()
+        found[number].vector.extend(vector.tolist())
+        if named is None:
+            found[number].item_ids.extend(item_ids)
+            found[number].scores.extend(scores)
+        else:
+            there = [
+                (named.keys[item], score) for item, score in zip(item_ids, scores, strict=True) if item in named.keys
+            ]
+            found[number].item_keys.extend(key for key, _ in there)
+            found[number].scores.extend(score for _, score in there)
+    return found
+
+
+def dropped(trace: Trace, named: Named | None) -> list[recall_pb2.DroppedHit]:
+    """The hits that are not among the candidates and have a name."""
+    lost = np.flatnonzero(trace.fate != Fate.KEPT)
+    interest = np.repeat(trace.interest, trace.hits.lengths)
+    columns = (trace.hits.item_ids[lost], interest[lost], trace.hits.scores[lost], trace.fate[lost])
+    return [
+        recall_pb2.DroppedHit(**_item(item_id, named), interest=number, score=score, reason=reason)
+        for item_id, number, score, reason in zip(*(column.tolist() for column in columns), strict=True)
+        if named is None or item_id in named.keys
+    ]
+
+
+def _item(item_id: int, named: Named | None) -> dict[str, Any]:
+    return {"item_id": item_id} if named is None else {"item_key": named.keys[item_id]}
+
+
+def used_history(trace: Trace, named: Named | None) -> dict[str, Any]:
+    """The history items that the model looked at, in the field for them."""
+    used = trace.used_hist_item.tolist()
+    if named is None:
+        return {"used_hist_item": used}
+    return {"used_hist_item_keys": [named.keys[item_id] for item_id in used]}
