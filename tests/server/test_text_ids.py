@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from mind.artifact import Artifact, load_artifact, write_artifact
+from mind.artifact import Artifact, load_artifact
 from mind.keys import key_ids
 from mind.milvus.collection import ITEM_KEY
 from mind.milvus.errors import StoreError, StoreUnavailableError
@@ -19,7 +19,7 @@ from server.app import RecallServer
 from server.edge import answers, item_ids
 from server.serving import item_keys
 from server.settings import Settings
-from tests.artifacts import hyper_parameters_of, make_artifact, make_weights, with_keys
+from tests.artifacts import make_artifact, write_keyed
 from tests.fake_store import FakeStore
 from tests.fake_user_store import FakeUserStore
 from tests.server.test_server import failure
@@ -84,8 +84,7 @@ class Start:
         return load_artifact(make_artifact(self._directory, keyed=keyed, **shape))
 
     def with_long_keys(self, length: int) -> Artifact:
-        weights = with_keys(make_weights(), length)
-        return load_artifact(write_artifact(self._directory, hyper_parameters_of(weights), weights, {}, {}))
+        return load_artifact(write_keyed(self._directory, [f"KIT-{item}".ljust(length) for item in range(200)]))
 
 
 @pytest.fixture
