@@ -19,10 +19,9 @@ UNKNOWN_BYTES = 512 * 1024
 """Most bytes of unknown keys that an answer lists; every user gets the same share."""
 
 
-def items_of(results: Sequence[UserResult], trace: Trace | None = None) -> Int64:
-    """The ids that an answer names, besides those that the caller sent."""
-    found = [result.item_ids for result in results]
-    return np.concatenate([*found, trace.used_hist_item, trace.hits.item_ids] if trace else found)
+def items_of(results: Sequence[UserResult]) -> Int64:
+    """The ids of the candidates of all users, [n] int64."""
+    return np.concatenate([result.item_ids for result in results])
 
 
 def provenance(release: Release, outcome: Outcome, history_ms: float) -> dict[str, Any]:
@@ -43,15 +42,19 @@ def candidates(
 
     Args:
         results: one for each user.
-        named: the keys of the candidates; None where ids are integers.
+        named: the keys of all candidates (`items_of`); None where ids are integers.
         users: the users as they were searched for.
         sent: the same users as they were sent.
     """
     if named is None:
         return [_by_id(result) for result in results]
-    share = UNKNOWN_BYTES // len(sent)
-    of_users = zip(results, users, sent, strict=True)
-    return [_by_key(result, named, user, as_sent, share) for result, user, as_sent in of_users]
+    share, end = UNKNOWN_BYTES // len(sent), 0
+    written = []
+    for result, user, as_sent in zip(results, users, sent, strict=True):
+        start, end = end, end + len(result.item_ids)
+        unknown = _unknown_keys(result, user, as_sent, share) if len(result.unknown) else []
+        written.append(_by_key(result, named.keys[start:end], named.absent, unknown))
+    return written
 
 
 def _by_id(result: UserResult) -> recall_pb2.UserCandidates:
@@ -65,22 +68,16 @@ def _by_id(result: UserResult) -> recall_pb2.UserCandidates:
     )
 
 
-def _by_key(
-    result: UserResult, named: Named, user: UserQuery, sent: recall_pb2.User, most_bytes: int
-) -> recall_pb2.UserCandidates:
-    keys = [named.keys.get(item_id, "") for item_id in result.item_ids.tolist()]
+def _by_key(result: UserResult, keys: list[str], absent: str, unknown: list[str]) -> recall_pb2.UserCandidates:
+    """The candidates that have keys. `absent`: why some have none."""
     scores, interest, detail = result.scores.tolist(), result.interest.tolist(), result.detail
     if "" in keys:
         there = [place for place, key in enumerate(keys) if key]
-        left_out = f"{len(keys) - len(there)} of {len(keys)} candidates are left out: {named.absent}"
+        left_out = f"{len(keys) - len(there)} of {len(keys)} candidates are left out: {absent}"
         detail = f"{detail}; {left_out}" if detail else left_out
         keys, scores, interest = ([column[place] for place in there] for column in (keys, scores, interest))
     return recall_pb2.UserCandidates(
-        item_keys=keys,
-        scores=scores,
-        interest=interest,
-        unknown_item_keys=_unknown_keys(result, user, sent, most_bytes) if len(result.unknown) else (),
-        **_told(result, detail),
+        item_keys=keys, scores=scores, interest=interest, unknown_item_keys=unknown, **_told(result, detail)
     )
 
 
@@ -107,8 +104,8 @@ def _unknown_keys(result: UserResult, user: UserQuery, sent: recall_pb2.User, mo
     return keys[: int(np.searchsorted(ends, most_bytes, side="right"))]
 
 
-def interests(trace: Trace, num_interests: int, named: Named | None) -> list[recall_pb2.Interest]:
-    """Every interest, with the hits that have a name."""
+def interests(trace: Trace, num_interests: int, hits: Named | None) -> list[recall_pb2.Interest]:
+    """Every interest and its hits. `hits`: the keys of all hits, without which a hit is left out; None for integers."""
     if not len(trace.interest):
         return []
     found = [recall_pb2.Interest() for _ in range(num_interests)]
@@ -117,39 +114,38 @@ def interests(trace: Trace, num_interests: int, named: Named | None) -> list[rec
         trace.interest, trace.interest_vectors, ends, trace.hits.lengths, strict=True
     ):
         own = slice(end - length, end)
-        item_ids, scores = trace.hits.item_ids[own].tolist(), trace.hits.scores[own].tolist()
         found[number].vector.extend(vector.tolist())
-        if named is None:
-            found[number].item_ids.extend(item_ids)
+        scores = trace.hits.scores[own].tolist()
+        if hits is None:
+            found[number].item_ids.extend(trace.hits.item_ids[own].tolist())
             found[number].scores.extend(scores)
         else:
-            there = [
-                (named.keys[item], score) for item, score in zip(item_ids, scores, strict=True) if item in named.keys
-            ]
-            found[number].item_keys.extend(key for key, _ in there)
-            found[number].scores.extend(score for _, score in there)
+            keys = hits.keys[own]
+            found[number].item_keys.extend(key for key in keys if key)
+            found[number].scores.extend(score for key, score in zip(keys, scores, strict=True) if key)
     return found
 
 
-def dropped(trace: Trace, named: Named | None) -> list[recall_pb2.DroppedHit]:
-    """The hits that are not among the candidates and have a name."""
+def dropped(trace: Trace, hits: Named | None) -> list[recall_pb2.DroppedHit]:
+    """The hits that are not among the candidates. `hits`: as in `interests`."""
     lost = np.flatnonzero(trace.fate != Fate.KEPT)
     interest = np.repeat(trace.interest, trace.hits.lengths)
-    columns = (trace.hits.item_ids[lost], interest[lost], trace.hits.scores[lost], trace.fate[lost])
+    columns = (trace.hits.item_ids[lost], interest[lost], trace.hits.scores[lost], trace.fate[lost], lost)
     return [
-        recall_pb2.DroppedHit(**_item(item_id, named), interest=number, score=score, reason=reason)
-        for item_id, number, score, reason in zip(*(column.tolist() for column in columns), strict=True)
-        if named is None or item_id in named.keys
+        recall_pb2.DroppedHit(
+            **({"item_id": item_id} if hits is None else {"item_key": hits.keys[place]}),
+            interest=number,
+            score=score,
+            reason=reason,
+        )
+        for item_id, number, score, reason, place in zip(*(column.tolist() for column in columns), strict=True)
+        if hits is None or hits.keys[place]
     ]
 
 
-def _item(item_id: int, named: Named | None) -> dict[str, Any]:
-    return {"item_id": item_id} if named is None else {"item_key": named.keys[item_id]}
-
-
-def used_history(trace: Trace, named: Named | None) -> dict[str, Any]:
+def used_history(trace: Trace, release: Release) -> dict[str, Any]:
     """The history items that the model looked at, in the field for them."""
-    used = trace.used_hist_item.tolist()
-    if named is None:
-        return {"used_hist_item": used}
-    return {"used_hist_item_keys": [named.keys[item_id] for item_id in used]}
+    if release.keys is None:
+        return {"used_hist_item": trace.used_hist_item.tolist()}
+    position = release.vocabulary.item_index(trace.used_hist_item) - 1
+    return {"used_hist_item_keys": release.keys.at(position)}

@@ -1,10 +1,10 @@
 """Decodes Recall, Explain and filters to the values of `server.serving.question`, checked against the limits."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
-from server.edge.item_ids import NOTHING, check_id_type, field_of, read_ids
+from server.edge.item_ids import check_id_type, field_of, read_ids
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id, most_candidates
 from server.errors import InvalidRequestError
 from server.release import Release
@@ -79,16 +79,18 @@ def read_users(
         InvalidRequestError: a user has ids of the wrong kind.
     """
     check_id_type(users, text, path)
-    return [_user(user, limits, text) for user in users]
+    histories = read_ids(users, field_of("hist_item", text), limits.max_history)
+    excluded = read_ids(users, field_of("exclude_item_ids", text), limits.max_exclude)
+    return [
+        _user(user.user_id, hist_item, exclude, wrong or also_wrong, limits)
+        for user, (hist_item, wrong), (exclude, also_wrong) in zip(users, histories, excluded, strict=True)
+    ]
 
 
-def _user(user: recall_pb2.User, limits: Settings, text: bool) -> UserQuery:
-    hist_item, invalid = read_ids(user, field_of("hist_item", text), limits.max_history)
-    exclude, also_invalid = read_ids(user, field_of("exclude_item_ids", text), limits.max_exclude)
-    if invalid or also_invalid:
-        return UserQuery(NOTHING, NOTHING, invalid=invalid or also_invalid)
-    query = UserQuery(hist_item, exclude)
-    if not user.user_id or len(hist_item):
-        return query
-    invalid = check_user_id(user.user_id) if limits.users else "user_id needs a server that remembers users (--users)"
-    return replace(query, invalid=invalid, user_id="" if invalid else user.user_id)
+def _user(user_id: str, hist_item: Int64, exclude: Int64, wrong: str, limits: Settings) -> UserQuery:
+    if wrong:
+        return UserQuery(hist_item[:0], exclude[:0], invalid=wrong)
+    if not user_id or len(hist_item):
+        return UserQuery(hist_item, exclude)
+    wrong = check_user_id(user_id) if limits.users else "user_id needs a server that remembers users (--users)"
+    return UserQuery(hist_item, exclude, wrong, "" if wrong else user_id)

@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 
 from mind.milvus.collection import ITEM_KEY, is_presence
+from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.edge.answers import candidates, dropped, interests, items_of, provenance, used_history
 from server.edge.item_ids import ids_of
@@ -17,7 +18,6 @@ from server.edge.user_service import UserService
 from server.errors import DisabledError
 from server.ports import ItemStore
 from server.release import Release, Releases
-from server.serving.answer import Outcome
 from server.serving.item_keys import ItemKeys, Named
 from server.serving.offload import computed
 from server.serving.pipeline import CandidatePipeline
@@ -55,7 +55,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         query = await computed(ids_of(request.users), read_recall, request, self._settings, release)
         query, history_ms = await self._users.with_histories(query, context)
         outcome = await self._pipeline.run(release, query, context.time_remaining())
-        named = await self._named(release, outcome, context)
+        named = await self._named(release, items_of(outcome.results), context)
         size = sum(len(result.item_ids) + len(result.unknown) for result in outcome.results)
         size += ids_of(request.users) if named else 0  # to find the unknown keys again
         results = await computed(size, candidates, outcome.results, named, query.users, request.users)
@@ -121,14 +121,16 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         query = read_explain(request, self._settings, release)
         query, history_ms = await self._users.with_histories(query, context)
         outcome = await self._pipeline.run(release, query, context.time_remaining(), explain=True)
-        assert outcome.trace is not None  # noqa: S101 - asked for
-        named = await self._named(release, outcome, context)
+        trace = outcome.trace
+        assert trace is not None  # noqa: S101 - asked for
+        named = await self._named(release, items_of(outcome.results), context)
+        hits = await self._named(release, trace.hits.item_ids, context)
         [found] = candidates(outcome.results, named, query.users, [request.user])
         return recall_pb2.ExplainResponse(
-            interests=interests(outcome.trace, release.hyper_parameters.num_interests, named),
+            interests=interests(trace, release.hyper_parameters.num_interests, hits),
             candidates=found,
-            dropped=dropped(outcome.trace, named),
-            **used_history(outcome.trace, named),
+            dropped=dropped(trace, hits),
+            **used_history(trace, release),
             **provenance(release, outcome, history_ms),
         )
 
@@ -150,9 +152,8 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         """Delete users."""
         return await self._users.delete(self._releases, request, context)
 
-    async def _named(self, release: Release, outcome: Outcome, context: Context) -> Named | None:
-        """The keys of the items of an answer; None where ids are integers."""
+    async def _named(self, release: Release, item_ids: Int64, context: Context) -> Named | None:
+        """The keys of items, [n] int64; None where ids are integers."""
         if not release.has_text_ids:
             return None
-        item_ids = items_of(outcome.results, outcome.trace)
         return await self._item_keys.of(release, item_ids, context.time_remaining())

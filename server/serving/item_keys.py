@@ -37,12 +37,12 @@ Keys = Mapping[int, str]
 
 @dataclass(frozen=True)
 class Named:
-    """The items of an answer with their keys."""
+    """The keys of some items."""
 
-    keys: Keys
-    """Keys by id; ids whose keys are not known are absent."""
+    keys: list[str]
+    """One for each item, in their order; empty where the key is not known."""
     absent: str = DELETED
-    """Why ids are absent, where some are."""
+    """Why keys are not known, where some are not."""
 
 
 class ItemKeys:
@@ -56,23 +56,33 @@ class ItemKeys:
         self._reads: Batcher[tuple[str, list[int]], Keys] = Batcher(self._read, READ_TOGETHER, MAX_QUEUED, workers=1)
 
     async def of(self, release: Release, item_ids: Int64, remaining_s: float | None) -> Named:
-        """The keys of some items. `remaining_s`: time left to the caller; None without a deadline."""
-        keys, added = await computed(len(item_ids) * KEY_ITEMS, _of_model, release, item_ids)
-        keys |= {item_id: self._kept[item_id] for item_id in added if item_id in self._kept}
-        missing = [item_id for item_id in added if item_id not in keys]
-        if not missing:
-            return Named(keys)
+        """The keys of items, [n] int64. `remaining_s`: time left to the caller; None without a deadline."""
+        size = len(item_ids) * KEY_ITEMS
+        distinct, number = await computed(size, np.unique, item_ids, return_inverse=True)
+        keys, others = await computed(size, _of_model, release, distinct)
+        absent = DELETED
+        if others:
+            added = distinct[others].tolist()
+            known = {item_id: self._kept[item_id] for item_id in added if item_id in self._kept}
+            if missing := [item_id for item_id in added if item_id not in known]:
+                absent = await self._ask(release.collection, missing, known, remaining_s)
+            for place, item_id in zip(others, added, strict=True):
+                keys[place] = known.get(item_id, "")
+        return Named(await computed(len(number), list, map(keys.__getitem__, number.tolist())), absent)
+
+    async def _ask(self, collection: str, item_ids: list[int], known: dict[int, str], remaining_s: float | None) -> str:
+        """Add what Milvus tells to the keys that are known; gives the reason why some may still not be."""
         wait_s = WAIT_S if remaining_s is None else min(WAIT_S, remaining_s / 2)
         try:
             async with asyncio.timeout(wait_s):
-                for start in range(0, len(missing), READ_TOGETHER):
-                    part = missing[start : start + READ_TOGETHER]
-                    keys |= await self._reads.submit((release.collection, part), len(part), release.collection, None)
+                for start in range(0, len(item_ids), READ_TOGETHER):
+                    part = item_ids[start : start + READ_TOGETHER]
+                    known |= await self._reads.submit((collection, part), len(part), collection, None)
         except TimeoutError:
-            return Named(keys, f"Milvus did not tell their keys within {wait_s:.3g} s")
+            return f"Milvus did not tell their keys within {wait_s:.3g} s"
         except FAILURES as error:
-            return Named(keys, f"Milvus did not tell their keys: {error}")
-        return Named(keys)
+            return f"Milvus did not tell their keys: {error}"
+        return DELETED
 
     async def _read(self, waiting: list[Waiting[tuple[str, list[int]], Keys]]) -> list[Keys | Exception]:
         wanted = {item_id for each in waiting for item_id in each.ask[1]}
@@ -87,11 +97,8 @@ class ItemKeys:
         return [known] * len(waiting)
 
 
-def _of_model(release: Release, item_ids: Int64) -> tuple[dict[int, str], list[int]]:
-    """The keys that the model has, by id, and the other ids."""
+def _of_model(release: Release, item_ids: Int64) -> tuple[list[str], list[int]]:
+    """A key for each item, and the places of the items that the model does not know."""
     assert release.keys is not None  # noqa: S101 - only releases with text ids need keys
-    distinct = np.unique(item_ids)
-    index = release.vocabulary.item_index(distinct)
-    known = index > 0
-    keys = release.keys.at(index[known] - 1)
-    return dict(zip(distinct[known].tolist(), keys, strict=True)), distinct[~known].tolist()
+    index = release.vocabulary.item_index(item_ids)
+    return release.keys.at(np.maximum(index - 1, 0)), np.flatnonzero(index == 0).tolist()

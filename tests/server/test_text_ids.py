@@ -1,7 +1,7 @@
 """Releases whose items have text ids, through real gRPC: every call answers in keys what it answers in integers."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from mind.artifact import Artifact, load_artifact
 from mind.keys import key_ids
 from mind.milvus.collection import ITEM_KEY
 from mind.milvus.errors import StoreError, StoreUnavailableError
+from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
 from server.edge import answers, item_ids
@@ -193,9 +194,16 @@ async def test_one_users_bad_keys_are_that_users_status(start: Start, user: User
 
 async def test_a_request_full_of_empty_keys_costs_no_hash(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     running = await start()
-    monkeypatch.setattr(item_ids, "key_ids", None)  # a call would be an internal error
+    hashed: list[str] = []
+
+    def hash_all(keys: Iterable[str]) -> Int64:
+        hashed.extend(own := list(keys))
+        return key_ids(own)
+
+    monkeypatch.setattr(item_ids, "key_ids", hash_all)
     for users in ([User(hist_item_keys=[""] * 2_000_000)], [User(hist_item_keys=[""] * 7_500)] * 256):
         assert {found.status for found in await running.recall(*users)} == {INVALID}
+    assert not hashed
 
 
 async def test_the_longest_keys_are_taken(start: Start) -> None:
