@@ -13,7 +13,7 @@ from mind.artifact import Float32
 from mind.hits import Hits
 from mind.milvus.aio_session import ONCE, AioSession
 from mind.milvus.change_log import ChangeLog
-from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, Fingerprint, is_item_collection, wide_enough
+from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, ITEM_KEY, Fingerprint, is_item_collection, wide_enough
 from mind.milvus.errors import CollectionGoneError, StoreError, StoreUnavailableError
 from mind.milvus.internals import QUERY, SEARCH, ByteCalls
 from mind.milvus.journal import COUNTED, DELETED, Changes, journal_of
@@ -92,6 +92,12 @@ class MilvusStore:
         ids = columns.get(ITEM_ID, np.zeros(0, np.int64)).tolist()
         vectors: Float32 = columns[EMBEDDING].reshape(len(ids), -1) if ids else np.zeros((0, 0), np.float32)
         return dict(zip(ids, vectors, strict=True))
+
+    async def keys(self, collection: str, item_ids: list[int], timeout_s: float | None = None) -> dict[int, str]:
+        """See `ItemStore`."""
+        named = f"{ITEM_ID} in {json.dumps(item_ids)}"
+        rows = await self._query(collection, named, [ITEM_ID, ITEM_KEY], timeout_s, consistency_level="Bounded")
+        return {row[ITEM_ID]: row[ITEM_KEY] for row in rows}
 
     async def changes(self, collection: str) -> Changes:
         """See `ItemStore`."""

@@ -8,8 +8,9 @@ from typing import Any
 import grpc
 
 from protos.recall.v1 import recall_pb2
+from server.edge.item_ids import ids_of, ids_of_updates
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id
-from server.edge.request import ids_of, read_user
+from server.edge.request import read_users
 from server.edge.timeouts import within
 from server.edge.user_request import read_updates
 from server.errors import DisabledError, StoreUnavailableError
@@ -71,9 +72,9 @@ class UserService:
     ) -> recall_pb2.UpsertUsersResponse:
         """Store what users clicked."""
         remembered, _ = self._enabled()
-        ids = sum(len(user.hist_item) + len(user.append_item_ids) for user in request.users)
-        updates = await computed(ids, read_updates, request, self._settings)
         release = releases.current
+        ids = ids_of_updates(request.users)
+        updates = await computed(ids, read_updates, request, self._settings, release.has_text_ids)
         written = await remembered.upsert(release, updates, context.time_remaining())
         results = [
             recall_pb2.UserWritten(status=_status(one.status), history_length=one.length, detail=one.detail)
@@ -86,8 +87,9 @@ class UserService:
     ) -> recall_pb2.FindSimilarUsersResponse:
         """Find the remembered users nearest to each user of the request."""
         remembered, vectors = self._enabled()
-        asked = await computed(ids_of(request.users), _read_similar, request, self._settings)
         release = releases.current
+        how = self._settings, release.has_text_ids
+        asked = await computed(ids_of(request.users), _read_similar, request, *how)
         users = await remembered.with_histories(asked, context.time_remaining())
         interests = await vectors.encode(release, [user.hist_item for user in users])
         own = [user.user_id for user in request.users]
@@ -133,11 +135,11 @@ class UserService:
         return self._remembered
 
 
-def _read_similar(request: recall_pb2.FindSimilarUsersRequest, limits: Settings) -> list[UserQuery]:
+def _read_similar(request: recall_pb2.FindSimilarUsersRequest, limits: Settings, text: bool) -> list[UserQuery]:
     check_batch("users", request.users, limits)
     check_top_k(request.top_k, limits)
     check_total(len(request.users), request.top_k, "similar ones", limits.max_similar)
-    return [read_user(user, limits) for user in request.users]
+    return read_users(request.users, limits, text)
 
 
 def _similar_status(user: UserQuery, has_interests: bool) -> Status:
