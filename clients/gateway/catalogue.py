@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +9,12 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from clients.gateway.settings import Settings
+from clients.prepared import prepared_keys
 from clients.titles import read_titles
 from clients.user_files import FileError, read_users
 
 MAX_USERS = 200
 """Maximum number of example users."""
-_EVAL_ITEM = re.compile(rb"\beval_item:(-?\d+)")
 
 
 class Catalogue:
@@ -58,17 +57,10 @@ CatalogueOf = Annotated[Catalogue, Depends(catalogue_of)]
 
 
 def _read_example_users(path: Path) -> list[dict[str, Any]]:
-    """Read the first users of a file: id, history, and the later clicks if the file has them."""
+    """Read the first users of a file: id, history, and the later clicks if the file has them. All ids are text."""
     with path.open("rb") as file:
-        lines = list(itertools.islice(filter(bytes.strip, file), MAX_USERS))
-    return [
-        {
-            "user_id": str(user_id),
-            "hist_item": list(map(str, hist_item)),
-            "eval_item": [item_id.decode() for item_id in _EVAL_ITEM.findall(line)],
-        }
-        for line, (user_id, hist_item) in zip(lines, read_users(lines, str(path)), strict=True)
-    ]
+        users = itertools.islice(read_users(file, str(path), None, prepared_keys(path)), MAX_USERS)
+        return [vars(user) | {"user_id": str(user.user_id)} for user in users]
 
 
 def _read_map(path: Path) -> tuple[str, bytes]:
