@@ -1,4 +1,8 @@
-"""The titles, example users and maps that the explorer shows. They are read once, when the gateway starts."""
+"""The titles, example users and maps that the explorer shows.
+
+They are read once, when the gateway starts. It does not know then which kind of item ids the release has, so all ids
+are text here.
+"""
 
 import itertools
 import json
@@ -22,7 +26,7 @@ class Catalogue:
 
     def __init__(self, settings: Settings) -> None:
         """Read the files. Raises FileError or OSError if a file cannot be used."""
-        self._titles = read_titles(settings.titles) if settings.titles else {}
+        self._titles = read_titles(settings.titles, text=True) if settings.titles else {}
         self._searched = [(title.casefold(), item_id) for item_id, title in self._titles.items()]
         self.users = _read_example_users(settings.users) if settings.users else []
         self.maps = dict(map(_read_map, settings.map))
@@ -32,18 +36,19 @@ class Catalogue:
         """Whether there are titles to show and to search."""
         return bool(self._titles)
 
-    def titles_of(self, item_ids: Iterable[int]) -> dict[str, str]:
+    def titles_of(self, item_ids: Iterable[str]) -> dict[str, str]:
         """Return the titles of items, by id. Items without a title are left out."""
-        return {str(item_id): self._titles[item_id] for item_id in item_ids if item_id in self._titles}
+        return {item_id: self._titles[item_id] for item_id in item_ids if item_id in self._titles}
 
-    def search(self, text: str, limit: int) -> list[tuple[int, str]]:
-        """Find items whose title contains a text: first titles that begin with it, then the others."""
+    def search(self, text: str, limit: int) -> list[tuple[str, str]]:
+        """Find items: first the one with this id, then titles that begin with the text, then those that contain it."""
         wanted = text.casefold().strip()
         if not wanted:
             return []
+        exact = [text.strip()] if text.strip() in self._titles else []
         begin = (item_id for title, item_id in self._searched if title.startswith(wanted))
         within = (item_id for title, item_id in self._searched if title.find(wanted) > 0)
-        found = itertools.islice(itertools.chain(begin, within), limit)
+        found = itertools.islice(dict.fromkeys(itertools.chain(exact, begin, within)), limit)
         return [(item_id, self._titles[item_id]) for item_id in found]
 
 
