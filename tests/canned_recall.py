@@ -85,7 +85,7 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
 
     def __init__(self, keyed: bool = False) -> None:
         self.keyed = keyed
-        self.failures: list[tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]] = []
+        self.failures: list[tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]] | None] = []
         self.model_versions = ["ab12"]
         self.delay_s = 0.0
         self.serving = [True]
