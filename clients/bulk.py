@@ -271,15 +271,16 @@ def _record_batch(schema: Any, user_ids: Any, result: RecallResult) -> Any:
     found, item_ids = result.results, result.item_ids
     offsets = np.concatenate([[0], np.cumsum(list(map(len, item_ids)))]).astype(np.int32)
 
-    def lists(parts: Iterable[Any], dtype: Any) -> Any:
+    def lists(parts: Iterable[Any], kind: Any) -> Any:
+        dtype = object if is_text(kind) else kind.to_pandas_dtype()
         values = np.fromiter(itertools.chain.from_iterable(parts), dtype, offsets[-1])
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, from_pandas=False))
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind))
 
     columns = [
         user_ids,
-        lists(item_ids, object if is_text(schema.field("item_ids").type.value_type) else np.int64),
-        lists((user.scores for user in found), np.float32),
-        lists((user.interest for user in found), np.int32),
+        lists(item_ids, schema.field("item_ids").type.value_type),
+        lists((user.scores for user in found), pa.float32()),
+        lists((user.interest for user in found), pa.int32()),
         pa.array([_status_name(user.status) for user in found], pa.string()),
         pa.DictionaryArray.from_arrays(np.zeros(len(found), np.int32), result.model_versions[:1]),
     ]

@@ -243,6 +243,17 @@ def test_text_ids_go_out_and_come_back_as_they_are(bulk, servicer, files, histor
     assert [list(user.exclude_item_keys) for user in users] == [["42"], [], [], []]
 
 
+@pytest.mark.parametrize(("keyed", "history"), [(True, ["a"]), (False, [1])])
+def test_users_without_candidates_have_empty_lists_of_the_kind(bulk, servicer, files, monkeypatch, keyed, history):
+    servicer.keyed = keyed
+    monkeypatch.setattr("tests.canned_recall.candidates", lambda *_: recall_pb2.UserCandidates(status=4))
+    pq.write_table(pa.table({"user_id": [1], "hist_item": [history]}), files[0])
+    assert bulk().exit_code == 0
+    table = pq.read_table(files[1])
+    assert table["item_ids"].type.value_type == (pa.string() if keyed else pa.int64())
+    assert table.to_pylist()[0]["item_ids"] == []
+
+
 @pytest.mark.parametrize("servicer", [Limited(max_request_bytes=500)])
 def test_requests_are_cut_by_the_bytes_of_text_ids(bulk, servicer, files):
     servicer.limits["max_history"] = 2
