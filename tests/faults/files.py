@@ -175,8 +175,8 @@ def _read_histories(path: Path) -> None:
 
 def _read_users(path: Path) -> None:
     with path.open("rb") as lines:
-        for _, hist_item in read_users(lines, str(path)):
-            np.array(hist_item, np.int64)
+        for user in read_users(lines, str(path)):
+            np.array(user.hist_item, np.int64)
 
 
 def _write_artifact(rng: random.Random, path: Path) -> None:
