@@ -39,6 +39,9 @@ MAX_ROUNDS = 10
 _NO_VERSION = -1
 """A version that no history has."""
 
+_Ranked = list[tuple[str, float]]
+"""Users and their scores, best first."""
+
 
 class UserVectorIndex:
     """Writes and searches the users' vectors of the release that is served."""
@@ -139,7 +142,7 @@ class UserVectorIndex:
 
     async def similar(
         self, release: Release, interests: Float32, own: Sequence[str], top_k: int, timeout_s: float
-    ) -> list[list[tuple[str, float]]]:
+    ) -> list[_Ranked]:
         """The remembered users nearest to each of U users, with the best cosine over all pairs of interests.
 
         Args:
@@ -166,8 +169,7 @@ class UserVectorIndex:
         ranked = await asyncio.to_thread(_ranked, found, user, own, top_k)  # otherwise it would delay all other calls
         # A user without a history is deleted, even if a writer has not removed all vectors yet.
         heads = await self._store.heads({user_id for pairs in ranked for user_id, _ in pairs})
-        there = {user_id for user_id, head in heads.items() if head.remembered}
-        return [[pair for pair in pairs if pair[0] in there] for pairs in ranked]
+        return await computed(sum(map(len, ranked)), _remembered, ranked, heads)
 
     async def catch_up(self, release: Release) -> None:
         """Encode the users that servers of another release wrote since this release was published."""
@@ -222,7 +224,12 @@ class UserVectorIndex:
             await asyncio.sleep(interval_s)
 
 
-def _ranked(found: Neighbours, user: Int64, own: Sequence[str], top_k: int) -> list[list[tuple[str, float]]]:
+def _remembered(ranked: list[_Ranked], heads: Mapping[str, Head]) -> list[_Ranked]:
+    there = {user_id for user_id, head in heads.items() if head.remembered}
+    return [[pair for pair in pairs if pair[0] in there] for pairs in ranked]
+
+
+def _ranked(found: Neighbours, user: Int64, own: Sequence[str], top_k: int) -> list[_Ranked]:
     """The users and scores of each list, best first. `user`: [Q] int64, the user of each search."""
     best: list[dict[str, float]] = [{} for _ in own]
     owner = np.repeat(user, found.lengths).tolist()
