@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ParamSpec, TypeVar
 
@@ -34,7 +34,7 @@ from mind.milvus.histories import (
     merged,
     user_hash,
 )
-from mind.milvus.records import MAX_RECORD, NAME, RECORD, RECORDS, user_record
+from mind.milvus.records import NAME, RECORD, RECORDS, user_record
 from mind.milvus.records import UNUSED as UNUSED_OF_RECORDS
 from mind.milvus.translation import translated
 from mind.milvus.users import (
@@ -49,6 +49,7 @@ from mind.milvus.users import (
     Neighbours,
     Row,
     UserVectors,
+    concatenated,
     interest_keys,
     is_user_vectors,
     user_id_of,
@@ -62,6 +63,8 @@ _LOAD_TIMEOUT_S = 10 * 60
 _EF = 128
 _INLINE_USERS = 64
 """Users up to which keys and rows are worked through on the event loop: 1 ms at most."""
+_FOUND = 50_000
+"""Hits of one search, at most. Nothing else runs while the keys of its answer are read: 3 ms."""
 _WRITTEN_BYTES = 4 * 2**20
 """Maximum size of one message of rows. Nothing else runs while it is put together: 5 ms."""
 
@@ -129,8 +132,8 @@ class MilvusUserStore:
         """See `UserStore`."""
 
         longest = max(len(user.hist_item) for user in users.values())
-        rows = await asyncio.to_thread(_history_rows, users)
-        await self._upsert(HISTORIES, schemas.histories(), rows, ROW_BYTES + CLICK_BYTES * longest)
+        parts = _parts(list(users.items()), _WRITTEN_BYTES // (ROW_BYTES + CLICK_BYTES * longest))
+        await self._upsert(HISTORIES, schemas.histories(), map(_history_rows, parts))
         await self._delete(HISTORIES, ROW_KEY, [key for user in users.values() for key in user.rows if not is_old(key)])
 
     async def forget(self, user_ids: Sequence[str]) -> None:
@@ -170,7 +173,7 @@ class MilvusUserStore:
         """See `UserStore`."""
         row = {NAME: vectors.collection, RECORD: vectors.to_json(), UNUSED_OF_RECORDS: [0.0, 0.0]}
         await self._opened(RECORDS, schemas.records(), {UNUSED_OF_RECORDS: _FLAT})
-        await self._upsert(RECORDS, schemas.records(), [row], MAX_RECORD)
+        await self._upsert(RECORDS, schemas.records(), [[row]])
 
     async def _record(self, name: str, records: Mapping[str, str]) -> UserVectors | None:
         """Read the record of a collection of vectors, or the properties that an earlier version wrote."""
@@ -188,7 +191,8 @@ class MilvusUserStore:
     ) -> None:
         """See `UserStore`."""
         rows, absent = await asyncio.to_thread(vector_rows, user_ids, versions, interests)
-        await self._upsert(vectors.collection, schemas.user_vectors(vectors.dim), rows, MAX_KEY + 4 * vectors.dim)
+        parts = _parts(rows, _WRITTEN_BYTES // (MAX_KEY + 4 * vectors.dim))
+        await self._upsert(vectors.collection, schemas.user_vectors(vectors.dim), parts)
         await self._delete(vectors.collection, INTEREST_KEY, absent)
 
     async def delete_vectors(self, vectors: UserVectors, user_ids: Sequence[str]) -> None:
@@ -198,15 +202,14 @@ class MilvusUserStore:
     async def nearest(self, vectors: UserVectors, queries: Float32, limit: int, timeout_s: float) -> Neighbours:
         """See `UserStore`."""
         params = {} if self._is_lite else wide_enough({"ef": _EF}, limit)
-        request = write_search(vectors.collection, queries, limit, tuple(params.items()))
-        answer = await self._call(lambda milvus: self._milvus.send(milvus, request), timeout_s=timeout_s)
-        try:
-            status, keys, scores, lengths = read_key_search(answer)
-        except ValueError as error:
-            raise StoreError(f"Milvus sent an invalid answer to a search: {error}") from error
-        if status.code or status.error_code:
-            raise translated(status.code or status.error_code, status.reason, "")
-        return Neighbours(keys, scores, lengths)
+        step = max(1, _FOUND // limit)
+
+        async def ask(start: int) -> Neighbours:
+            request = write_search(vectors.collection, queries[start : start + step], limit, tuple(params.items()))
+            answer = await self._call(lambda milvus: self._milvus.send(milvus, request), timeout_s=timeout_s)
+            return await asyncio.to_thread(_neighbours, answer)
+
+        return concatenated(await asyncio.gather(*map(ask, range(0, len(queries), step))))
 
     async def _opened(self, name: str, schema: Any, indexes: Mapping[str, _Index]) -> None:
         """Create a collection and its indexes if they do not exist, and load it."""
@@ -293,16 +296,36 @@ class MilvusUserStore:
     ) -> list[dict[str, Any]]:
         return await self._milvus.query(write_query(name, filter_, fields, strong, **options), read_rows)
 
-    async def _upsert(self, name: str, schema: Any, rows: list[Row], row_bytes: int) -> None:
-        step = max(1, _WRITTEN_BYTES // row_bytes)
-        for start in range(0, len(rows), step):
-            request = await asyncio.to_thread(write_upsert, name, schema, rows[start : start + step])
-            await self._milvus.upsert(request)
+    async def _upsert(self, name: str, schema: Any, parts: Iterable[Sequence[Row]]) -> None:
+        """Write rows, a message for each of the parts. A thread makes rows and messages, and frees the rows."""
+        waiting = iter(parts)
+
+        def request() -> bytes | None:
+            rows = next(waiting, None)
+            return None if rows is None else write_upsert(name, schema, rows)
+
+        while (written := await asyncio.to_thread(request)) is not None:
+            await self._milvus.upsert(written)
 
     async def _delete(self, name: str, key: str, keys: list[str]) -> None:
         if keys:  # a delete by key has no limit, and works if the collection is not loaded
             filter_ = f"{key} in {json.dumps(keys)}"
             await self._call(lambda milvus: milvus.delete(name, filter=filter_, **ONCE))
+
+
+def _parts(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    step = max(1, size)
+    return (values[start : start + step] for start in range(0, len(values), step))
+
+
+def _neighbours(answer: bytes) -> Neighbours:
+    try:
+        status, keys, scores, lengths = read_key_search(answer)
+    except ValueError as error:
+        raise StoreError(f"Milvus sent an invalid answer to a search: {error}") from error
+    if status.code or status.error_code:
+        raise translated(status.code or status.error_code, status.reason, "")
+    return Neighbours(keys, scores, lengths)
 
 
 async def _here(compute: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -316,11 +339,13 @@ def _keys_and_hashes(user_ids: list[str]) -> tuple[set[str], list[int]]:
 
 def _joined(join: Callable[[list[Row]], T], rows: list[Row], old: list[Row], keys: set[str]) -> T:
     """Return what `join` makes of the rows of these keys. Another user may have the same hash."""
-    return join([row for row in rows if row[ROW_KEY].partition("/")[0] in keys] + old)
+    joined = join([row for row in rows if row[ROW_KEY].partition("/")[0] in keys] + old)
+    rows.clear()  # here, because to free many takes time, too
+    return joined
 
 
-def _history_rows(users: Mapping[str, StoredUser]) -> list[Row]:
-    return [history_row(user_id, user) | {UNUSED: [0.0, 0.0]} for user_id, user in users.items()]
+def _history_rows(users: Iterable[tuple[str, StoredUser]]) -> list[Row]:
+    return [history_row(user_id, user) | {UNUSED: [0.0, 0.0]} for user_id, user in users]
 
 
 def _changed(key: str, since: int, after: str) -> str:
