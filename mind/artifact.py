@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as dump_tensors
 
 from mind.config import HyperParameters, explain
 from mind.errors import ArtifactError
+from mind.mapped import blocks, map_tensors
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
@@ -262,23 +261,11 @@ def _content(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def _load_weights(file: Path, expected: str) -> Weights:
-    try:
-        content = _content(file)
-    except OSError as error:
-        raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise ArtifactError(f"{file}: damaged or incomplete: sha256 is {found}, {MANIFEST} says {expected}")
-    try:
-        tensors = load_tensors(content)
-    except (SafetensorError, KeyError, ValueError) as error:  # the latter for types and shapes that NumPy has not
-        raise ArtifactError(f"{file}: not safetensors: {error}") from error
+def _load_weights(file: Path, sha256: str) -> Weights:
+    tensors = map_tensors(file, sha256)
     names = {f.name for f in fields(Weights)}
     if set(tensors) | {"projection"} != names:
         raise ArtifactError(f"{file}: tensors are {sorted(tensors)}, expected {sorted(names)}")
-    for tensor in tensors.values():
-        tensor.setflags(write=False)
     return Weights(**tensors)
 
 
@@ -313,9 +300,10 @@ def _check_shapes(hyper_parameters: HyperParameters, weights: Weights, path: Pat
                 f"{path}: {name} is {tensor.dtype}{list(tensor.shape)}, "
                 f"the hyper-parameters say {np.dtype(dtype).name}{list(shape)}"
             )
-        if tensor.dtype == np.float32 and not np.isfinite(tensor).all():
+        if tensor.dtype == np.float32 and not all(np.isfinite(block).all() for block in blocks(tensor)):
             raise ArtifactError(f"{path}: {name} has NaN or infinite values")
-    if items == 0 or golden == 0 or not (weights.item_id[1:] > weights.item_id[:-1]).all():
+    ascending = all((block[1:] > block[:-1]).all() for block in blocks(weights.item_id, overlap=1))
+    if items == 0 or golden == 0 or not ascending:
         raise ArtifactError(f"{path}: item_id must be strictly ascending and, like the golden histories, not empty")
     if weights.golden_hist_index.min() < 0 or weights.golden_hist_index.max() > items:
         raise ArtifactError(f"{path}: golden_hist_index names rows outside 0 to {items}")

@@ -84,7 +84,7 @@ def _swap_tensors(path: Path) -> None:
 
 
 def _safetensors(dtype: str, shape: str) -> bytes:
-    """One tensor of two bytes whose type or shape NumPy does not have."""
+    """One tensor of two bytes whose type or shape we do not read."""
     header = f'{{"item_id": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": [0, 2]}}}}'.encode()
     return len(header).to_bytes(8, "little") + header + b"\0\0"
 
@@ -121,8 +121,8 @@ def _replace(path: Path, content: bytes) -> None:
         (lambda path: _edit(path, model_version="0" * 12), "calls itself model_version '000000000000'"),
         (_other_dimension, r"item_embedding is float32\[201, 16\], the hyper-parameters say float32\[201, 32\]"),
         (lambda path: (path / "manifest.json").write_text("[" * 100_000), r"manifest\.json: not JSON"),
-        (lambda path: _replace(path, _safetensors("BF16", "[1]")), "not safetensors: 'BF16'"),
-        (lambda path: _replace(path, _safetensors("U8", str([2] + [1] * 70))), "not safetensors: maximum supported"),
+        (lambda path: _replace(path, _safetensors("BF16", "[1]")), "not safetensors: item_id has dtype BF16"),
+        (lambda path: _replace(path, _safetensors("U8", str([2] + [1] * 70))), "not safetensors: item_id has shape"),
         (_change("golden_seq_len", 2, 10**9), "golden_seq_len has lengths outside 0 to 8"),
         (_change("item_embedding", 0, 0.5), "row 0 of item_embedding must be zero"),
         (_change("popularity", 3, -1), "popularity 0 or more"),
