@@ -45,8 +45,9 @@ class NumpyEncoder:
     inline = True
 
     def __init__(self, weights: Weights, hyper_parameters: HyperParameters) -> None:
-        """Project the whole item table once: what a request then needs is a lookup and the routing."""
-        self._behaviour = weights.item_embedding @ weights.bilinear  # [N + 1, D]
+        """Keep the weights as they are: a projected item table would be as large again, and every process's own."""
+        self._item_embedding = weights.item_embedding
+        self._bilinear = weights.bilinear
         self._routing_logits = weights.routing_logits
         self._recency_logits = weights.recency_logits if hyper_parameters.residual else None
         self._focus = weights.focus
@@ -61,7 +62,7 @@ class NumpyEncoder:
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
         """See `Encoder.encode`. A softmax over the interests needs no mask: the row of padding is zero."""
         length = hist_index.shape[1]
-        behaviour = self._behaviour[hist_index]  # [B, L, D]
+        behaviour = self._item_embedding[hist_index] @ self._bilinear  # [B, L, D]
         transposed = behaviour.transpose(0, 2, 1)
         logits: Float32 = self._routing_logits[None, :, :length]  # [1, K, L]
         capsule = squash(self._couplings[0](logits, seq_len) @ behaviour)  # [B, K, D]

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import save
 
 from mind import artifact as artifact_module
 from mind.artifact import load_artifact, newest_artifact, write_artifact
 from mind.config import HyperParameters
+from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ArtifactError
 from tests.artifacts import make_artifact, make_weights
 
@@ -29,6 +31,18 @@ def test_round_trip(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(loaded.weights, name), array)
     with pytest.raises(ValueError, match="read-only"):
         loaded.weights.item_embedding[0] = 1
+
+
+def test_a_model_and_its_encoder_take_no_memory_of_the_process(tmp_path: Path) -> None:
+    path = make_artifact(tmp_path, items=200_000, dim=64)
+    process = psutil.Process()
+    before = process.memory_info()
+    model = load_artifact(path)
+    encoder = NumpyEncoder(model.weights, model.hyper_parameters)
+    check_golden(encoder, model)
+    after = process.memory_info()
+    private = (after.rss - after.shared) - (before.rss - before.shared)
+    assert private < model.weights.item_embedding.nbytes / 4
 
 
 def test_the_version_is_the_content(tmp_path: Path) -> None:
