@@ -12,7 +12,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from indexer.errors import VerificationError
 from mind.artifact import Float32, Weights
-from mind.cells import EXACT_ROWS, cells_of, nearest_in_cells
+from mind.cells import EXACT_ROWS, nearest_in_cells
 from mind.milvus.collection import ITEM_ID, Fingerprint, wide_enough
 from mind.milvus.journal import DELETED, journal_of, rows_between
 from mind.milvus.store import Params, Store
@@ -131,7 +131,7 @@ def filtered_recall(weights: Weights) -> float | None:
     items, table = len(weights.item_id), weights.item_embedding
     matching = min(items, max(EXACT_ROWS + 1, round(FILTERED * items)))
     rows = np.sort(np.random.default_rng(0).choice(items, matching, replace=False) + 1).astype(np.int32)
-    cells = cells_of(table)
+    cells = weights.cells()
     members = cells.members(rows) if cells else None
     if members is None:
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mind.artifact import FORMAT_VERSION, MANIFEST, TENSORS, content_version, read_manifest
+from mind.artifact import MANIFEST, TENSORS, check_format, content_version, read_manifest
 from mind.config import HyperParameters, explain
 from mind.errors import ArtifactError
 from mind.mapped import read_places
@@ -187,11 +187,7 @@ def _model_directories(directory: Path) -> list[Path]:
 
 def _read_model(path: Path) -> Model:
     content = read_manifest(path)
-    if content.get("format_version") != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{path / MANIFEST}: format_version is {content.get('format_version')!r}, this release reads "
-            f"{FORMAT_VERSION}"
-        )
+    check_format(content, path)
     if content.get("model_version") != content_version(content):
         raise ArtifactError(f"{path / MANIFEST}: changed since it was written")
     try:
