@@ -29,7 +29,7 @@ _NOISY = ("pymilvus", "milvus_lite", "faiss")
 def run(settings: Settings) -> int:
     """Serve in this process until SIGTERM or SIGINT. The exit code is 0, or 1 for options that cannot work."""
     _log(settings)
-    faulthandler.enable()  # a model file that somebody writes into while it is mapped ends the process: say so
+    faulthandler.enable(2)  # a model file that somebody writes into while it is mapped ends the process: say so
     _admit_many_connections()
     from server.app import serve  # not above: --help must not wait for pymilvus
 

@@ -1,7 +1,7 @@
 """A server in front of a store that knows every item and holds none: `Worker("tests.bench.memory_server", ARTIFACT)`.
 
-It answers `{}`, and `{"publish": ARTIFACT}` once the alias has moved, with its address, the model that it serves, the
-seconds from the start of the process until the first release was loaded, and the part of them that loading took.
+It answers `{}`, and `{"publish": ARTIFACT}` once the alias has moved, with its address, the model it serves, and the
+seconds until the first release was loaded, from the start of the process and of the server in it.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import psutil
 import uvloop
 
@@ -29,6 +30,14 @@ SEARCH_S = 0.002
 """What a search takes."""
 FIRST_ID, ID_STEP = 1_000, 7
 """The item ids of `tests.artifacts.make_weights`."""
+
+
+Clocks = npt.NDArray[np.float64]
+"""[2] float64: seconds by the clock, and of this process on processors."""
+
+
+def _clocks() -> Clocks:
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 class EndlessStore(FakeStore):
@@ -67,38 +76,39 @@ class EndlessStore(FakeStore):
         return Hits(item_ids, scores, np.full(queries, limit))
 
 
-async def _serve(settings: Settings, store: EndlessStore, servers: "SimpleQueue[tuple[RecallServer, float]]") -> None:
-    server, started = RecallServer(settings, store), time.perf_counter()
+async def _serve(settings: Settings, store: EndlessStore, servers: "SimpleQueue[tuple[RecallServer, Clocks]]") -> None:
+    server, began = RecallServer(settings, store), _clocks()
     await server.start()
     while not server.releases.loaded:
         await asyncio.sleep(0.01)
-    servers.put((server, time.perf_counter() - started))
+    servers.put((server, _clocks() - began))
     await asyncio.Event().wait()
 
 
 def main(artifact: Path) -> None:
     """Serve until standard input ends."""
-    store, began = EndlessStore(), time.perf_counter()
+    store, began = EndlessStore(), _clocks()
     store.publish_path(artifact)
-    publishing_s = time.perf_counter() - began
+    publishing = _clocks() - began
     settings = Settings(
         listen="127.0.0.1:0", artifacts=str(artifact.parent), milvus_uri="http://unused", watch_interval_s=0.2
     )
-    servers: SimpleQueue[tuple[RecallServer, float]] = SimpleQueue()
+    servers: SimpleQueue[tuple[RecallServer, Clocks]] = SimpleQueue()
 
     def run() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, store, servers))
 
     threading.Thread(target=run, daemon=True).start()
-    server, loading_s = servers.get(timeout=START_S)
-    start_s = time.time() - psutil.Process().create_time() - publishing_s
+    server, loading = servers.get(timeout=START_S)
+    started = np.array([psutil.Process().create_time() - time.time() + time.perf_counter(), 0])
+    start = _clocks() - started - publishing
 
     def answer(question: dict[str, Any]) -> dict[str, Any]:
         if "publish" in question:
             store.publish_path(Path(question["publish"]))
         version = server.releases.current.model_version
-        times = {"start_s": start_s, "loading_s": loading_s}
+        times = {"start": start.tolist(), "loading": loading.tolist()}
         return {"address": f"127.0.0.1:{server.port}", "model_version": version} | times
 
     answer_lines(answer)
