@@ -175,7 +175,8 @@ def golden_recall(store: Store, name: str, search_params: Params, weights: Weigh
 def _best(queries: Float32, limit: int, weights: Weights) -> list[set[int]]:
     """Return each exact result, and all items whose score equals that of its last item: any of them is right."""
     items = weights.item_embedding[1:]  # [N, D]
-    rounding = ROUNDING * np.linalg.norm(items, axis=1).max() * np.linalg.norm(queries, axis=1)
+    longest = np.sqrt(np.einsum("nd,nd->n", items, items).max())  # without a copy of the table
+    rounding = ROUNDING * longest * np.linalg.norm(queries, axis=1)
     best: list[set[int]] = []
     for start in range(0, len(queries), step := max(1, BLOCK // len(items))):
         scores = queries[start : start + step] @ items.T  # [S, N]

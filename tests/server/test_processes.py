@@ -83,3 +83,11 @@ def test_an_address_that_is_taken(shares: bool) -> None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: --listen {address}: the address cannot be used, or is taken\n"
+
+
+def test_a_fault_in_mapped_memory_is_printed() -> None:
+    """Such as that of a model file that somebody made shorter while it was mapped."""
+    with running("--milvus-uri", "http://127.0.0.1:1") as server:
+        server.wait_for("listening on")
+        assert server.stop(signal.SIGBUS) == -signal.SIGBUS
+        server.wait_for("Fatal Python error: Bus error")
