@@ -20,7 +20,8 @@ import uvloop
 from mind.artifact import Float32, load_artifact
 from mind.hits import Hits
 from mind.sequences import Int64
-from server.app import RecallServer
+from server.app import SWITCH_S, RecallServer
+from server.processes import give_large_arrays_back
 from server.release import COMPARED_VECTORS
 from server.settings import Settings
 from tests.bench.serving.world import START_S, answer_lines
@@ -87,6 +88,8 @@ async def _serve(settings: Settings, store: EndlessStore, servers: "SimpleQueue[
 
 def main(artifact: Path) -> None:
     """Serve until standard input ends."""
+    give_large_arrays_back()
+    sys.setswitchinterval(SWITCH_S)
     store, began = EndlessStore(), _clocks()
     store.publish_path(artifact)
     publishing = _clocks() - began
