@@ -36,7 +36,8 @@ class CupyEncoder:
         check_gpu()
         self._rows, self._maxlen, self._batch_sizes = len(weights.item_embedding), hyper_parameters.maxlen, batch_sizes
         self._nothing = np.zeros((0, hyper_parameters.num_interests, hyper_parameters.embedding_dim), np.float32)
-        self._routing = Routing(cupy, _projected(weights), weights, hyper_parameters)
+        self._behaviour = _projected(weights)
+        self._routing = Routing(cupy, weights, hyper_parameters)
         warm_up(self.encode, batch_sizes, hyper_parameters.maxlen)
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
@@ -52,7 +53,8 @@ class CupyEncoder:
         return encode_padded(self._encode, self._batch_sizes, hist_index, seq_len)
 
     def _encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
-        vectors = self._routing.interest_vectors(cupy.asarray(hist_index), cupy.asarray(seq_len))
+        behaviour = self._behaviour[cupy.asarray(hist_index)]
+        vectors = self._routing.interest_vectors(behaviour, cupy.asarray(seq_len))
         return np.asarray(cupy.asnumpy(vectors), np.float32)
 
 

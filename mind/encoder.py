@@ -47,13 +47,14 @@ class NumpyEncoder:
     inline = True
 
     def __init__(self, weights: Weights, hyper_parameters: HyperParameters) -> None:
-        """Project the whole item table once: what a request then needs is a lookup and the routing."""
-        behaviour = weights.item_embedding @ weights.bilinear  # [N + 1, D]
-        self._routing = Routing(np, behaviour, weights, hyper_parameters)
+        """Keep the weights as they are: a projected item table would be as large again, and every process's own."""
+        self._item_embedding, self._bilinear = weights.item_embedding, weights.bilinear
+        self._routing = Routing(np, weights, hyper_parameters)
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
         """See `Encoder.encode`."""
-        vectors: Float32 = self._routing.interest_vectors(hist_index, seq_len)
+        behaviour = self._item_embedding[hist_index] @ self._bilinear  # [B, L, D]
+        vectors: Float32 = self._routing.interest_vectors(behaviour, seq_len)
         return vectors
 
 

@@ -16,17 +16,9 @@ Array = Any
 class Routing:
     """Turns histories into interest vectors; its arrays stay where `xp` keeps them."""
 
-    def __init__(self, xp: Any, behaviour: Array, weights: Weights, hyper_parameters: HyperParameters) -> None:
-        """Prepare all that does not depend on a request.
-
-        Args:
-            xp: the library that computes.
-            behaviour: [N + 1, D] float32, an array of `xp`: the item table times `weights.bilinear`.
-            weights: of the model; its table is not used.
-            hyper_parameters: of the model.
-        """
+    def __init__(self, xp: Any, weights: Weights, hyper_parameters: HyperParameters) -> None:
+        """Prepare all that does not depend on a request. The item table is not used."""
         self._xp = xp
-        self._behaviour = behaviour
         self._routing_logits = xp.asarray(weights.routing_logits)
         self._recency_logits = xp.asarray(weights.recency_logits) if hyper_parameters.residual else None
         self._focus = xp.asarray(weights.focus)
@@ -38,13 +30,15 @@ class Routing:
         last = "history" if over == "history" else "interests"
         self._couplings = [_COUPLINGS[first]] * (rounds - 1) + [_COUPLINGS[last]]
 
-    def interest_vectors(self, hist_index: Array, seq_len: Array) -> Array:
-        """Compute [B, K, D] float32 from [B, L] int64 rows of the table, 0-padded on the right, and [B] int64 lengths.
+    def interest_vectors(self, behaviour: Array, seq_len: Array) -> Array:
+        """Compute the interest vectors of a batch, [B, K, D] float32.
 
-        A softmax over the interests needs no mask: the row of padding is zero.
+        Args:
+            behaviour: [B, L, D] float32: the items of each history times `weights.bilinear`, then rows of zeros, for
+                which a softmax over the interests needs no mask.
+            seq_len: [B] int64: the items of each history.
         """
-        xp, length = self._xp, hist_index.shape[1]
-        behaviour = self._behaviour[hist_index]  # [B, L, D]
+        xp, length = self._xp, behaviour.shape[1]
         transposed = behaviour.transpose(0, 2, 1)
         logits = self._routing_logits[None, :, :length]  # [1, K, L]
         capsule = squash(xp, self._couplings[0](xp, logits, seq_len) @ behaviour)  # [B, K, D]

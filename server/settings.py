@@ -50,7 +50,7 @@ class Settings(MilvusOptions):
     artifact_cache: Path = CACHE
     """Directory that stores models downloaded from a URL, the 4 used last. It deletes only what it downloaded."""
     keep_previous: bool = True
-    """Keep the previous release in memory, so that a rollback to it loads nothing."""
+    """Keep the previous release, so that a rollback to it loads nothing."""
     encoder: Literal["numpy", "cupy", "paddle"] = "numpy"
     """Encoder of histories: numpy (CPU), cupy (the same on an NVIDIA GPU) or paddle (the network, on CPU or GPU)."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
