@@ -26,13 +26,14 @@ from mind.data.ids import IdKind, KeyTable
 from mind.data.paddlerec import read_eval
 from mind.data.prepared import item_keys, user_keys
 from mind.data.titles import read_titles
+from mind.encoders import EncoderName
 from mind.errors import DataError, MindError
 from mind.evaluation import metrics
 from mind.evaluation.analysis import Agreement
 from mind.evaluation.candidates import Served, TextIds, read_candidates
 from mind.evaluation.compared import compared
 from mind.evaluation.evaluate import Evaluation, Lists, Measured, OnStep, agreements, evaluate, measure
-from mind.evaluation.lists import EncoderName, make_lists
+from mind.evaluation.lists import make_lists
 from mind.evaluation.provenance import other_data, unrecorded
 
 EPILOG = """Examples:

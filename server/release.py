@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mind.artifact import Artifact, Float32, load_artifact
-from mind.cells import Cells, cells_of
+from mind.cells import Cells
 from mind.config import HyperParameters
 from mind.encoder import Encoder, check_golden
 from mind.errors import ArtifactError
@@ -48,6 +48,8 @@ HEALTH_S = 1.0
 """Longest time between two looks whether the collection being served can be searched."""
 POPULAR_LISTED = 2_000
 """Length of the popular list, and so the most candidates that a user without a history gets."""
+BLOCK_ITEMS = 2**18
+"""Items among which popular ones are sought at a time."""
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,15 @@ class Releases:
         encoder = self._make_encoder(artifact)
         check_golden(encoder, artifact)
         keys = artifact.weights.keys
+        started = time.monotonic()
+        cells = artifact.weights.cells()
+        if cells and not artifact.weights.stored_cells:
+            logger.warning(
+                "model %s is of an older format without the cells that filters need; this process computed them in "
+                "%.1f s and keeps them in memory of its own; train again to have them in the model",
+                artifact.model_version,
+                time.monotonic() - started,
+            )
         return Release(
             model_version=artifact.model_version,
             collection=collection,
@@ -276,7 +287,7 @@ class Releases:
             keys=keys,
             encoder=encoder,
             item_embedding=artifact.weights.item_embedding,
-            cells=cells_of(artifact.weights.item_embedding),
+            cells=cells,
             golden_history=(artifact.weights.golden_hist_index[:1], artifact.weights.golden_seq_len[:1]),
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=_popular(artifact),
@@ -379,7 +390,13 @@ async def _keep_checking(releases: Releases, interval_s: float, checked: asyncio
 
 
 def _popular(artifact: Artifact) -> Popular:
-    weights = artifact.weights
-    order = np.lexsort((weights.item_id, -weights.popularity))[:POPULAR_LISTED]
-    share = weights.popularity[order] / max(int(weights.popularity.sum()), 1)  # an imported model may know none
-    return Popular(weights.item_id[order], share.astype(np.float32))
+    item_id, popularity = artifact.weights.item_id, artifact.weights.popularity
+    best, least = np.zeros(0, np.int64), -1
+    for start in range(0, len(item_id), BLOCK_ITEMS):  # copies of all are not needed, and there may be many millions
+        better = start + np.flatnonzero(popularity[start : start + BLOCK_ITEMS] > least)
+        best = np.concatenate([best, better])
+        best = best[np.argsort(-popularity[best], kind="stable")][:POPULAR_LISTED]  # equal ones by id, as they come
+        if len(best) == POPULAR_LISTED:
+            least = popularity[best[-1]]
+    share = popularity[best] / max(int(popularity.sum()), 1)  # an imported model may know none
+    return Popular(item_id[best], share.astype(np.float32))

@@ -6,7 +6,9 @@ and `test_users.jsonl` has the test users with their histories in these ids, as 
 
 import json
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -69,11 +71,11 @@ def write_split(
 
 def _write_users(file: Path, histories: Sequences, users: KeyTable | None, items: KeyTable | None) -> None:
     """Write a line for every user, with the ids that the data have."""
+    names: list[Any] = (
+        users.of(histories.user_id).at(np.arange(len(histories))) if users else histories.user_id.tolist()
+    )
+    clicks = histories.item_id
+    ids: list[Any] = items.of(clicks).at(np.arange(len(clicks))) if items else clicks.tolist()
     with file.open("w", encoding="utf-8") as lines:
-        for position, user in enumerate(histories.user_id.tolist()):
-            history = histories[position]
-            line = {
-                "user_id": users.name(user) if users else user,
-                "hist_item": items.of(history).at(np.arange(len(history))) if items else history.tolist(),
-            }
-            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for name, (start, end) in zip(names, pairwise(histories.offsets.tolist()), strict=True):
+            lines.write(json.dumps({"user_id": name, "hist_item": ids[start:end]}, ensure_ascii=False) + "\n")
