@@ -10,8 +10,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from mind.artifact import Float32
 from mind.hits import Hits, falling
-from mind.sequences import Float32, Int64
+from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
 Mask = npt.NDArray[np.bool_]
@@ -31,7 +32,7 @@ def leading(vectors: Float32, cosine: float) -> Mask:
     Returns:
         [B, K] bool, never true for a zero vector.
     """
-    found: Mask = (vectors != 0).any(axis=2)  # [B, K]
+    found: Mask = np.any(vectors, axis=2)  # [B, K]
     if cosine >= 1 or not len(vectors):
         return found
     length = np.linalg.norm(vectors, axis=2)  # 0 of a vector so short that its square vanishes, too

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mind.artifact import Float32
 from mind.hits import Hits
 from mind.interests import OVERSEARCH, as_if_each_searched, leading
-from mind.sequences import Float32, Int64
+from mind.sequences import Int64
 from server.ports import ItemStore
 from server.release import Release
 from server.serving.depth import hits_to_ask
@@ -45,7 +46,7 @@ async def search(
         fetched: most hits to ask Milvus for; `Depth.fetched` of all these users.
         timeout_s: longest wait for Milvus.
     """
-    user, interest = np.nonzero(vectors.any(axis=2))
+    user, interest = np.nonzero(np.any(vectors, axis=2))
     fingerprint = release.fingerprint
     leads = leading(vectors, fingerprint.interest_cosine)
     if not leads.any():
