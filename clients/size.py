@@ -20,13 +20,13 @@ SEARCH_COST = {12_000: 0.4, 367_982: 1.0, 1_230_000: 1.9}
 """Cost of searching one segment of that many items (HNSW, ef=128) over one of 367,982; the last as one of three."""
 SERVED_BY_TOP_K = {10: 2_060, 50: 1_900, 200: 1_400, 1_000: 310}
 """Users a second of one machine, by candidates a user."""
-SERVER_GB, SERVER_GB_PER_MILLION = 0.2, 0.5
-"""Memory of a server process, and for every million items of a model that it holds."""
+SERVER_GB, SERVER_GB_PER_MILLION = 0.2, 0.28
+"""Memory of a server process, and of a machine for every million items of a model that its servers have mapped."""
 MILVUS_GB, MILVUS_GB_PER_MILLION = 0.25, 0.6
 """Memory of Milvus, and for every million items (HNSW, M=32)."""
 
 SERVER_MODELS = 2
-"""Models in a server's memory: the one that serves, and the one before it or after it."""
+"""Models in a machine's memory: the one that serves, and the one that is being loaded."""
 FULL = 0.9
 """Share of a query node's memory above which Milvus loads nothing more, by its defaults."""
 FLOAT_BYTES, ID_BYTES = 4, 8
@@ -217,8 +217,8 @@ def _assumptions(
             other_segments and not load.milvus_cpu_s,
         ),
         Assumption(
-            f"a server holds {SERVER_MODELS} models, {SERVER_GB_PER_MILLION} GB a million items of {MEASURED_DIM}"
-            " numbers",
+            f"a server takes {SERVER_GB} GB, and its machine has {SERVER_MODELS} models in memory, "
+            f"{SERVER_GB_PER_MILLION} GB a million items of {MEASURED_DIM} numbers, which servers on one machine share",
             other_size,
         ),
         Assumption(

@@ -12,7 +12,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from indexer.errors import VerificationError
 from mind.artifact import Float32, Weights
-from mind.cells import EXACT_ROWS, cells_of, nearest_in_cells
+from mind.cells import EXACT_ROWS, nearest_in_cells
 from mind.milvus.collection import ITEM_ID, Fingerprint, wide_enough
 from mind.milvus.journal import DELETED, journal_of, rows_between
 from mind.milvus.store import Params, Store
@@ -131,7 +131,7 @@ def filtered_recall(weights: Weights) -> float | None:
     items, table = len(weights.item_id), weights.item_embedding
     matching = min(items, max(EXACT_ROWS + 1, round(FILTERED * items)))
     rows = np.sort(np.random.default_rng(0).choice(items, matching, replace=False) + 1).astype(np.int32)
-    cells = cells_of(table)
+    cells = weights.cells()
     members = cells.members(rows) if cells else None
     if members is None:
         return None
@@ -175,7 +175,8 @@ def golden_recall(store: Store, name: str, search_params: Params, weights: Weigh
 def _best(queries: Float32, limit: int, weights: Weights) -> list[set[int]]:
     """Return each exact result, and all items whose score equals that of its last item: any of them is right."""
     items = weights.item_embedding[1:]  # [N, D]
-    rounding = ROUNDING * np.linalg.norm(items, axis=1).max() * np.linalg.norm(queries, axis=1)
+    longest = np.sqrt(np.einsum("nd,nd->n", items, items).max())  # without a copy of the table
+    rounding = ROUNDING * longest * np.linalg.norm(queries, axis=1)
     best: list[set[int]] = []
     for start in range(0, len(queries), step := max(1, BLOCK // len(items))):
         scores = queries[start : start + step] @ items.T  # [S, N]

@@ -2,7 +2,8 @@
 
     <model_save_path>/<model_version>/
         manifest.json       format version, hyper-parameters, sha256 of every file, data fingerprint, metrics
-        model.safetensors   item ids, embeddings, popularity, routing weights, golden histories, text ids (keys)
+        model.safetensors   item ids and their text (keys), embeddings, popularity, routing weights, golden histories,
+                            cells of the table
 
 Nothing in it can execute: no pickle, no code. Knows nothing of Paddle; loading needs NumPy alone.
 """
@@ -14,7 +15,7 @@ import os
 import shutil
 import stat
 import tempfile
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,22 +23,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as dump_tensors
 
+from mind.cells import Cells, cells_of
 from mind.config import HyperParameters, explain
 from mind.errors import ArtifactError
 from mind.keys import Keys
+from mind.mapped import blocks, map_tensors
+from mind.sequences import Float32 as Float32
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+"""The format that is written. Models of format 2 have no cells; whoever needs these computes them."""
+READ_VERSIONS = (2, 3)
 MANIFEST = "manifest.json"
 TENSORS = "model.safetensors"
 VERSION_LENGTH = 12
-
-Float32 = npt.NDArray[np.float32]
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +74,12 @@ class Weights:
     """[N + 1] int64: where the key of each item starts in `item_key_text`; None where ids are the caller's integers."""
     item_key_text: npt.NDArray[np.uint8] | None = None
     """[T] uint8: the keys of the items in UTF-8, one after the other; see `mind.keys`."""
+    cell_centre: Float32 | None = None
+    """[C, D] float32: the centres of the item table's cells (`mind.cells`); None for a table too small to have any."""
+    cell_spread: Float32 | None = None
+    """[C] float32: the spread of each cell."""
+    item_cell: npt.NDArray[np.uint16] | None = None
+    """[N + 1] uint16: the cell of each row of the item table."""
 
     @property
     def keys(self) -> Keys | None:
@@ -83,6 +91,17 @@ class Weights:
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """The arrays by name; those that this model does not have are left out."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+
+    @property
+    def stored_cells(self) -> Cells | None:
+        """The cells of the item table that the model came with; None for a small table, or a model of format 2."""
+        if self.cell_centre is None or self.cell_spread is None or self.item_cell is None:
+            return None
+        return Cells(self.cell_centre, self.cell_spread, self.item_cell)
+
+    def cells(self) -> Cells | None:
+        """The cells of the item table, computed if none are stored: 2 s for 368,000 items. None for a small table."""
+        return self.stored_cells or cells_of(self.item_embedding)
 
 
 @dataclass(frozen=True)
@@ -128,7 +147,9 @@ def write_artifact(
     Raises:
         ArtifactError: the weights do not fit the hyper-parameters, or the disk refused them.
     """
-    _check_shapes(hyper_parameters, weights, directory)
+    _check(hyper_parameters, weights, directory)
+    if cells := weights.cells():
+        weights = replace(weights, cell_centre=cells.centre, cell_spread=cells.spread, item_cell=cells.cell)
     tensors = dump_tensors({name: np.ascontiguousarray(tensor) for name, tensor in weights.tensors().items()})
     manifest: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -169,11 +190,7 @@ def load_artifact(path: Path) -> Artifact:
     """
     manifest = read_manifest(path)
     version = manifest.get("model_version")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{path / MANIFEST}: format_version is {manifest.get('format_version')!r}, this release reads "
-            f"{FORMAT_VERSION}; upgrade the software or train again"
-        )
+    check_format(manifest, path)
     if version != content_version(manifest):
         raise ArtifactError(
             f"{path / MANIFEST}: changed since it was written: it calls itself model_version {version!r}, "
@@ -186,7 +203,7 @@ def load_artifact(path: Path) -> Artifact:
     except KeyError as error:
         raise ArtifactError(f"{path / MANIFEST}: misses {error}") from error
     weights = _load_weights(path / TENSORS, tensors_hash(manifest, path))
-    _check_shapes(hyper_parameters, weights, path)
+    _check(hyper_parameters, weights, path)
     return Artifact(
         model_version=version,
         hyper_parameters=hyper_parameters,
@@ -195,6 +212,16 @@ def load_artifact(path: Path) -> Artifact:
         metrics=manifest.get("metrics", {}),
         created_at=created_at(manifest),
     )
+
+
+def check_format(manifest: dict[str, Any], path: Path) -> None:
+    """Raise ArtifactError if the model in directory `path` is of a format that this release does not read."""
+    found = manifest.get("format_version")
+    if found not in READ_VERSIONS:
+        raise ArtifactError(
+            f"{path / MANIFEST}: format_version is {found!r}, this release reads "
+            f"{' and '.join(map(str, READ_VERSIONS))}; upgrade the software or train again"
+        )
 
 
 def newest_artifact(directory: Path) -> Path:
@@ -274,28 +301,52 @@ def _content(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def _load_weights(file: Path, expected: str) -> Weights:
-    try:
-        content = _content(file)
-    except OSError as error:
-        raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
-    found = hashlib.sha256(content).hexdigest()
-    if found != expected:
-        raise ArtifactError(f"{file}: damaged or incomplete: sha256 is {found}, {MANIFEST} says {expected}")
-    try:
-        tensors = load_tensors(content)
-    except (SafetensorError, KeyError, ValueError) as error:  # the latter for types and shapes that NumPy has not
-        raise ArtifactError(f"{file}: not safetensors: {error}") from error
-    needed = {f.name for f in fields(Weights) if f.default is MISSING}
-    if not needed <= set(tensors) <= {f.name for f in fields(Weights)}:
-        raise ArtifactError(f"{file}: tensors are {sorted(tensors)}, expected {sorted(needed)}")
-    for tensor in tensors.values():
-        tensor.setflags(write=False)
+def _load_weights(file: Path, sha256: str) -> Weights:
+    tensors = map_tensors(file, sha256)
+    wanted = {f.name for f in fields(Weights) if f.default is MISSING}
+    if not wanted <= set(tensors) <= {f.name for f in fields(Weights)}:
+        raise ArtifactError(f"{file}: tensors are {sorted(tensors)}, expected {sorted(wanted)}")
     return Weights(**tensors)
 
 
-def _check_shapes(hyper_parameters: HyperParameters, weights: Weights, path: Path) -> None:
-    items, golden = len(weights.item_id), len(weights.golden_seq_len)
+def _check(hyper_parameters: HyperParameters, weights: Weights, path: Path) -> None:
+    """Hold weights to the hyper-parameters and to what they mean. Raises ArtifactError, which names `path`."""
+    tensors, expected = weights.tensors(), _expected(hyper_parameters, weights)
+    if set(tensors) != set(expected):
+        raise ArtifactError(f"{path}: tensors are {sorted(tensors)}, the hyper-parameters say {sorted(expected)}")
+    for name, (shape, dtype) in expected.items():
+        tensor = tensors[name]
+        if tensor.shape != shape or tensor.dtype != dtype:
+            raise ArtifactError(
+                f"{path}: {name} is {tensor.dtype}{list(tensor.shape)}, "
+                f"the hyper-parameters say {np.dtype(dtype).name}{list(shape)}"
+            )
+        if tensor.dtype == np.float32 and not all(np.isfinite(block).all() for block in blocks(tensor)):
+            raise ArtifactError(f"{path}: {name} has NaN or infinite values")
+    items, golden, maxlen = weights.item_id.size, weights.golden_seq_len.size, hyper_parameters.maxlen
+    ascending = all((block[1:] > block[:-1]).all() for block in blocks(weights.item_id, overlap=1))
+    if items == 0 or golden == 0 or not ascending:
+        raise ArtifactError(f"{path}: item_id must be strictly ascending and, like the golden histories, not empty")
+    if weights.golden_hist_index.min() < 0 or weights.golden_hist_index.max() > items:
+        raise ArtifactError(f"{path}: golden_hist_index names rows outside 0 to {items}")
+    if weights.golden_seq_len.min() < 0 or weights.golden_seq_len.max() > maxlen:
+        raise ArtifactError(f"{path}: golden_seq_len has lengths outside 0 to {maxlen}")
+    if weights.item_embedding[0].any() or weights.popularity.min() < 0:
+        raise ArtifactError(f"{path}: row 0 of item_embedding must be zero, and popularity 0 or more")
+    if (cells := weights.stored_cells) and cells.cell.max() >= len(cells.centre):
+        raise ArtifactError(f"{path}: item_cell has cells outside 0 to {len(cells.centre) - 1}")
+    if weights.keys is not None:
+        try:
+            weights.keys.check(weights.item_id)
+        except ArtifactError as error:
+            raise ArtifactError(f"{path}: {error}") from error
+
+
+def _expected(
+    hyper_parameters: HyperParameters, weights: Weights
+) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
+    """The shape and type that each tensor must have."""
+    items, golden = weights.item_id.size, weights.golden_seq_len.size
     dim, interests, maxlen = (
         hyper_parameters.embedding_dim,
         hyper_parameters.num_interests,
@@ -315,31 +366,11 @@ def _check_shapes(hyper_parameters: HyperParameters, weights: Weights, path: Pat
     }
     if hyper_parameters.projection == "relu":
         expected["projection"] = ((dim + 1, dim), np.float32)
-    if weights.item_key_offsets is not None:
+    if weights.item_key_text is not None:
         expected["item_key_offsets"] = ((items + 1,), np.int64)
-        expected["item_key_text"] = ((int(weights.item_key_offsets[-1]),), np.uint8)
-    tensors = weights.tensors()
-    if set(tensors) != set(expected):
-        raise ArtifactError(f"{path}: tensors are {sorted(tensors)}, the hyper-parameters say {sorted(expected)}")
-    for name, (shape, dtype) in expected.items():
-        tensor = tensors[name]
-        if tensor.shape != shape or tensor.dtype != dtype:
-            raise ArtifactError(
-                f"{path}: {name} is {tensor.dtype}{list(tensor.shape)}, "
-                f"the hyper-parameters say {np.dtype(dtype).name}{list(shape)}"
-            )
-        if tensor.dtype == np.float32 and not np.isfinite(tensor).all():
-            raise ArtifactError(f"{path}: {name} has NaN or infinite values")
-    if items == 0 or golden == 0 or not (weights.item_id[1:] > weights.item_id[:-1]).all():
-        raise ArtifactError(f"{path}: item_id must be strictly ascending and, like the golden histories, not empty")
-    if weights.golden_hist_index.min() < 0 or weights.golden_hist_index.max() > items:
-        raise ArtifactError(f"{path}: golden_hist_index names rows outside 0 to {items}")
-    if weights.golden_seq_len.min() < 0 or weights.golden_seq_len.max() > maxlen:
-        raise ArtifactError(f"{path}: golden_seq_len has lengths outside 0 to {maxlen}")
-    if weights.item_embedding[0].any() or weights.popularity.min() < 0:
-        raise ArtifactError(f"{path}: row 0 of item_embedding must be zero, and popularity 0 or more")
-    if weights.keys is not None:
-        try:
-            weights.keys.check(weights.item_id)
-        except ArtifactError as error:
-            raise ArtifactError(f"{path}: {error}") from error
+        expected["item_key_text"] = ((weights.item_key_text.size,), np.uint8)
+    if weights.cell_spread is not None:
+        cells = weights.cell_spread.size
+        expected |= {"cell_centre": ((cells, dim), np.float32), "cell_spread": ((cells,), np.float32)}
+        expected["item_cell"] = ((items + 1,), np.uint16)
+    return expected

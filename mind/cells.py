@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mind.artifact import Float32
 from mind.nearest import Rows, ranked
-from mind.sequences import Int64
+from mind.sequences import Float32, Int64
 
 EXACT_ROWS = 16_384
 """Rows that are scored one and all (`mind.nearest`) as fast as with cells."""

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mind.artifact import Float32
-from mind.sequences import Int64
+from mind.sequences import Float32, Int64
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ worst of the best so far are kept. 256 queries of 64 numbers and 36,000 rows tak
 import numpy as np
 import numpy.typing as npt
 
-from mind.artifact import Float32
 from mind.hits import falling
-from mind.sequences import Int64
+from mind.sequences import Float32, Int64
 
 Rows = npt.NDArray[np.int32]
 

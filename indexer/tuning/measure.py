@@ -127,9 +127,9 @@ def searched_exactly(model: Artifact, vectors: Float32, on_progress: Progress) -
         block, cut = _exact(vectors[start : start + step], weights.item_embedding, wanted)
         nearest.append(block)
         cuts.append(cut)
-    rounding = (
-        ROUNDING * np.linalg.norm(vectors, axis=2).max(axis=1) * np.linalg.norm(weights.item_embedding, axis=1).max()
-    )
+    items = weights.item_embedding
+    longest = np.sqrt(np.einsum("nd,nd->n", items, items).max())  # without a copy of the table
+    rounding = ROUNDING * longest * np.linalg.norm(vectors, axis=2).max(axis=1)
     cut = np.concatenate(cuts) - rounding
     return Workload(vectors, model.vocabulary, weights.item_embedding, np.concatenate(nearest), cut, wanted)
 

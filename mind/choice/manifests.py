@@ -12,9 +12,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mind.artifact import FORMAT_VERSION, MANIFEST, TENSORS, content_version, read_manifest
+from mind.artifact import MANIFEST, TENSORS, check_format, content_version, read_manifest
 from mind.config import HyperParameters, explain
 from mind.errors import ArtifactError
+from mind.mapped import read_places
 
 DIGEST_LENGTH = 8
 
@@ -186,11 +187,7 @@ def _model_directories(directory: Path) -> list[Path]:
 
 def _read_model(path: Path) -> Model:
     content = read_manifest(path)
-    if content.get("format_version") != FORMAT_VERSION:
-        raise ArtifactError(
-            f"{path / MANIFEST}: format_version is {content.get('format_version')!r}, this release reads "
-            f"{FORMAT_VERSION}"
-        )
+    check_format(content, path)
     if content.get("model_version") != content_version(content):
         raise ArtifactError(f"{path / MANIFEST}: changed since it was written")
     try:
@@ -198,24 +195,9 @@ def _read_model(path: Path) -> Model:
     except ValidationError as error:
         raise ArtifactError(f"{path / MANIFEST}: {explain(error)}") from error
     try:
-        _check_complete(path / TENSORS)
+        with (path / TENSORS).open("rb") as tensors:
+            read_places(tensors, path / TENSORS)
         size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     except OSError as error:
         raise ArtifactError(f"{error.filename}: cannot be read: {error.strerror}") from error
     return Model(path, manifest, size)
-
-
-def _check_complete(file: Path) -> None:
-    """Check the size of a safetensors file against its header: eight bytes of length, JSON, then the tensors."""
-    size = file.stat().st_size
-    with file.open("rb") as content:
-        header_length = int.from_bytes(content.read(8), "little")
-        header = content.read(header_length) if header_length < size else b""
-    try:
-        tensors: dict[str, Any] = json.loads(header)
-        ends = [tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__"]
-        expected = 8 + header_length + max(ends)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
-        raise ArtifactError(f"{file}: not safetensors") from error
-    if size != expected:
-        raise ArtifactError(f"{file}: {size:,} bytes, its header says {expected:,}: damaged or incomplete")

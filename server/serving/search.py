@@ -46,14 +46,14 @@ async def search(
         fetched: most hits to ask Milvus for; `Depth.fetched` of all these users.
         timeout_s: longest wait for Milvus.
     """
-    user, interest = np.nonzero(np.any(vectors, axis=2))
+    user, interest = vectors.any(axis=2).nonzero()
     fingerprint = release.fingerprint
     leads = leading(vectors, fingerprint.interest_cosine)
     if not leads.any():
         return Found(user, interest, NO_HITS)
     params = dict(fingerprint.search_params)
     merging = fingerprint.interest_cosine < 1
-    most = limits[np.nonzero(leads)[0]] * (OVERSEARCH if merging else 1)
+    most = limits[leads.nonzero()[0]] * (OVERSEARCH if merging else 1)
     asked = hits_to_ask(fetched, int(most.max()), params)
     hits = await store.search(release.collection, vectors[leads], asked, params, timeout_s)
     hits = await computed(len(hits.item_ids), hits.first, most)

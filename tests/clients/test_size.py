@@ -25,7 +25,7 @@ def test_servers_are_one_core_each_with_headroom():
     servers = size(SMALL).servers
     assert servers.cores == pytest.approx(10 * 0.25)  # 10,000 users/s, 0.25 s for 1,000
     assert servers.processes == math.ceil(2.8 / (1 - 0.4))
-    assert servers.gb_each == pytest.approx(0.2 + 2 * 0.367982 * 0.5)  # two models
+    assert servers.gb_each == pytest.approx(0.2 + 2 * 0.367982 * 0.28)  # two models
 
 
 def test_users_who_come_together_cost_a_server_less():
@@ -81,7 +81,7 @@ def test_longer_lists_and_vectors_cost_more():
     assert cores[10] == pytest.approx(1900 / 2060)
     wide = size(replace(SMALL, dim=128))
     assert wide.milvus.cores == pytest.approx(2 * 8)
-    assert wide.servers.gb_each == pytest.approx(0.2 + 2 * 0.367982 * (0.5 + 64 * 4 / 1000))
+    assert wide.servers.gb_each == pytest.approx(0.2 + 2 * 0.367982 * (0.28 + 64 * 4 / 1000))
 
 
 def test_what_was_extrapolated_is_labelled():

@@ -22,7 +22,7 @@ from clients.user_files import FileError, read_users
 from indexer.errors import IndexerError
 from indexer.items.attributes import read_attributes
 from indexer.tuning.index_file import read_index
-from mind.artifact import content_version, load_artifact
+from mind.artifact import FORMAT_VERSION, content_version, load_artifact
 from mind.config import load_config
 from mind.data.features import read_features
 from mind.data.interactions import read_interactions
@@ -183,7 +183,7 @@ def _write_artifact(rng: random.Random, path: Path) -> None:
     """A model with a damaged file, or with arrays that do not go together; half of them with hashes that fit."""
     path.mkdir(exist_ok=True)
     tensors, hyper = _tensors(), hyper_parameters_of(make_weights(**_SIZES)).model_dump(mode="json", by_alias=True)
-    manifest: dict[str, Any] = {"format_version": 2, "hyper_parameters": hyper, "data": {}, "metrics": {}}
+    manifest: dict[str, Any] = {"format_version": FORMAT_VERSION, "hyper_parameters": hyper, "data": {}, "metrics": {}}
     if rng.random() < 0.5:
         _bend(rng, tensors)
     if rng.random() < 0.3:

@@ -164,12 +164,12 @@ class Fleet:
                 target, other = self._rng.choice(whole), self._rng.choice(whole)
                 name = self._rng.choice((MANIFEST, TENSORS))
                 content = (other / name).read_bytes()
-                (place / target.name / name).write_bytes(content[: self._rng.choice((0, len(content) // 2, None))])
+                _put(place / target.name / name, content[: self._rng.choice((0, len(content) // 2, None))])
             await asyncio.sleep(0.01)
         for place in (self._remote, self._own):
             for each in whole:
                 for name in (MANIFEST, TENSORS):
-                    shutil.copyfile(each / name, place / each.name / name)
+                    _put(place / each.name / name, (each / name).read_bytes())
 
     async def _reload(self) -> None:
         """Have the servers look again at once, which may have to wait minutes after several refusals."""
@@ -288,3 +288,10 @@ class Fleet:
         interests = self._vectors[number][user]
         interests = interests[np.any(interests, axis=1)]
         return np.asarray((interests @ np.array(vectors).reshape(-1, DIM).T).max(axis=0), np.float32)
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Give a file another content, as those do who know that servers have the old one mapped."""
+    staging = path.with_name(f".{path.name}")
+    staging.write_bytes(content)
+    staging.replace(path)

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from safetensors.numpy import save
 
 from mind import artifact as artifact_module
 from mind.artifact import load_artifact, newest_artifact, write_artifact
+from mind.cells import EXACT_ROWS, cells_of
 from mind.config import HyperParameters
+from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ArtifactError
 from tests.artifacts import make_artifact, make_weights
 
@@ -29,6 +32,53 @@ def test_round_trip(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(loaded.weights, name), array)
     with pytest.raises(ValueError, match="read-only"):
         loaded.weights.item_embedding[0] = 1
+
+
+def test_a_model_and_its_encoder_take_no_memory_of_the_process(tmp_path: Path) -> None:
+    path = make_artifact(tmp_path, items=200_000, dim=64)
+    process = psutil.Process()
+    before = process.memory_info()
+    model = load_artifact(path)
+    encoder = NumpyEncoder(model.weights, model.hyper_parameters)
+    check_golden(encoder, model)
+    cells = model.weights.cells()
+    assert cells and len(cells.cell) == 200_001
+    after = process.memory_info()
+    private = (after.rss - after.shared) - (before.rss - before.shared)
+    assert private < model.weights.item_embedding.nbytes / 4
+
+
+def test_the_cells_of_a_large_table_are_in_the_model(tmp_path: Path) -> None:
+    weights = load_artifact(make_artifact(tmp_path, items=EXACT_ROWS + 1)).weights
+    stored, computed = weights.stored_cells, cells_of(weights.item_embedding)
+    assert stored and computed
+    for name, array in vars(computed).items():
+        np.testing.assert_array_equal(getattr(stored, name), array, strict=True)
+    assert load_artifact(make_artifact(tmp_path, items=EXACT_ROWS)).weights.cells() is None
+
+
+def test_a_model_of_the_format_before_has_its_cells_computed(tmp_path: Path) -> None:
+    path = make_artifact(tmp_path, items=EXACT_ROWS + 1)
+    now = load_artifact(path).weights
+    _replace(path, save(make_weights(items=EXACT_ROWS + 1).tensors()), format_version=2)
+    before = load_artifact(path).weights
+    cells, stored = before.cells(), now.stored_cells
+    assert before.stored_cells is None and cells and stored
+    np.testing.assert_array_equal(cells.cell, stored.cell)
+
+
+def test_damaged_cells_are_named(tmp_path: Path) -> None:
+    path = make_artifact(tmp_path, items=EXACT_ROWS + 1)
+    tensors = load_artifact(path).weights.tensors()
+    count, item_cell = len(tensors["cell_spread"]), np.array(tensors["item_cell"])
+    item_cell[7] = count
+    _replace(path, save(tensors | {"item_cell": item_cell}))
+    with pytest.raises(ArtifactError, match=f"item_cell has cells outside 0 to {count - 1}"):
+        load_artifact(path)
+    del tensors["item_cell"]
+    _replace(path, save(tensors))
+    with pytest.raises(ArtifactError, match=r"the hyper-parameters say .*'item_cell'"):
+        load_artifact(path)
 
 
 def test_the_version_is_the_content(tmp_path: Path) -> None:
@@ -84,7 +134,7 @@ def _swap_tensors(path: Path) -> None:
 
 
 def _safetensors(dtype: str, shape: str) -> bytes:
-    """One tensor of two bytes whose type or shape NumPy does not have."""
+    """One tensor of two bytes whose type or shape we do not read."""
     header = f'{{"item_id": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": [0, 2]}}}}'.encode()
     return len(header).to_bytes(8, "little") + header + b"\0\0"
 
@@ -98,10 +148,11 @@ def _change(name: str, row: int, value: float) -> Callable[[Path], None]:
     return damage
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Other tensors, and hashes that fit."""
+def _replace(path: Path, content: bytes, **changes: object) -> None:
+    """Other tensors, hashes that fit, and other changes of the manifest."""
+    (path / "model.safetensors").unlink()  # what is mapped must stay as it is
     (path / "model.safetensors").write_bytes(content)
-    manifest = json.loads((path / "manifest.json").read_text())
+    manifest = json.loads((path / "manifest.json").read_text()) | changes
     manifest["files"]["model.safetensors"] = artifact_module.hashlib.sha256(content).hexdigest()
     manifest["model_version"] = artifact_module.content_version(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
@@ -116,13 +167,13 @@ def _replace(path: Path, content: bytes) -> None:
         (lambda path: (path / "manifest.json").unlink(), r"manifest\.json: cannot be read: No such file"),
         (lambda path: (path / "manifest.json").write_text("{"), r"manifest\.json: not JSON"),
         (lambda path: (path / "manifest.json").write_text("[]"), "expected a JSON object, found list"),
-        (lambda path: _edit(path, format_version=1), "format_version is 1, this release reads 2"),
+        (lambda path: _edit(path, format_version=1), "format_version is 1, this release reads 2 and 3; upgrade"),
         (lambda path: _edit(path, hyper_parameters={"maxlen": 9}), "changed since it was written"),
         (lambda path: _edit(path, model_version="0" * 12), "calls itself model_version '000000000000'"),
         (_other_dimension, r"item_embedding is float32\[201, 16\], the hyper-parameters say float32\[201, 32\]"),
         (lambda path: (path / "manifest.json").write_text("[" * 100_000), r"manifest\.json: not JSON"),
-        (lambda path: _replace(path, _safetensors("BF16", "[1]")), "not safetensors: 'BF16'"),
-        (lambda path: _replace(path, _safetensors("U8", str([2] + [1] * 70))), "not safetensors: maximum supported"),
+        (lambda path: _replace(path, _safetensors("BF16", "[1]")), "not safetensors: item_id has dtype BF16"),
+        (lambda path: _replace(path, _safetensors("U8", str([2] + [1] * 70))), "not safetensors: item_id has shape"),
         (_change("golden_seq_len", 2, 10**9), "golden_seq_len has lengths outside 0 to 8"),
         (_change("item_embedding", 0, 0.5), "row 0 of item_embedding must be zero"),
         (_change("popularity", 3, -1), "popularity 0 or more"),

@@ -83,3 +83,30 @@ def test_an_address_that_is_taken(shares: bool) -> None:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == f"error: --listen {address}: the address cannot be used, or is taken\n"
+
+
+def test_a_fault_in_mapped_memory_is_printed() -> None:
+    """Such as that of a model file that somebody made shorter while it was mapped."""
+    with running("--milvus-uri", "http://127.0.0.1:1") as server:
+        server.wait_for("listening on")
+        assert server.stop(signal.SIGBUS) == -signal.SIGBUS
+        server.wait_for("Fatal Python error: Bus error")
+
+
+def test_what_large_arrays_took_goes_back_to_the_system() -> None:
+    """Also after the first of them, from which on the C library would keep memory for more of them."""
+    script = """
+import numpy as np, psutil
+from server.processes import LARGE_BYTES, give_large_arrays_back
+give_large_arrays_back()
+process = psutil.Process()
+before = process.memory_info().rss
+first = np.ones(3 * LARGE_BYTES, np.uint8)
+del first
+several = [np.ones(2 * LARGE_BYTES, np.uint8) for _ in range(8)]
+kept = np.ones(100_000, np.uint8)  # above them in the heap, if that is where they are
+del several
+print(process.memory_info().rss - before < LARGE_BYTES)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "True\n"

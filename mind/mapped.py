@@ -1,0 +1,133 @@
+"""Tensors of a safetensors file, mapped from the disk: read-only, and shared by all processes that map the file.
+
+Mapped tensors take no memory of a process. Their pages are the kernel's cache of the file, which it takes back when
+memory is short and reads again when they are needed. So a mapped file must stay as it is: whoever has a newer one
+renames it into place, and never writes into the old one.
+"""
+
+import hashlib
+import json
+import math
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from mind.errors import ArtifactError
+
+Tensor = npt.NDArray[Any]
+
+BLOCK_BYTES = 4 * 2**20
+"""The part of a tensor that is looked at in one step, so that a step takes little memory of its own."""
+MAX_HEADER_BYTES = 100_000_000
+"""Longest header that the format allows."""
+_MAX_DIMENSIONS = 32
+_LONGEST_REASON = 300
+_DTYPES = {
+    "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "F16": "<f2", "U32": "<u4", "I32": "<i4",
+    "F32": "<f4", "U64": "<u8", "I64": "<i8", "F64": "<f8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor is in its file."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    start: int
+    """Its first byte, counted from the start of the file."""
+
+    @property
+    def end(self) -> int:
+        """The byte after its last."""
+        return self.start + math.prod(self.shape) * self.dtype.itemsize
+
+
+def map_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
+    """Check a safetensors file against its hash, and map its tensors.
+
+    Args:
+        file: the file, or a link to it.
+        sha256: the hash in hex that the manifest gives for the file.
+
+    Raises:
+        ArtifactError: the file cannot be read, has another hash or is not safetensors.
+    """
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise ArtifactError(f"{file}: is not a regular file, nor a link to one")
+        with file.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+            if found != sha256:
+                raise ArtifactError(f"{file}: damaged or incomplete: sha256 is {found}, manifest.json says {sha256}")
+            places = read_places(content, file)
+            mapped = mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)
+        return {name: np.ndarray(place.shape, place.dtype, mapped, place.start) for name, place in places.items()}
+    except OSError as error:
+        raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
+    except ValueError as error:  # an empty tensor whose other sizes are too large for NumPy
+        raise ArtifactError(f"{file}: not safetensors: {error}") from error
+
+
+def read_places(content: BinaryIO, file: Path) -> dict[str, Place]:
+    """Read where the tensors are in a safetensors file: eight bytes of length, a header in JSON, then the tensors.
+
+    Args:
+        content: the open file.
+        file: its path, for the error.
+
+    Raises:
+        ArtifactError: the header breaks the format, or the file is shorter or longer than its header says.
+        OSError: the file cannot be read.
+    """
+    size = os.fstat(content.fileno()).st_size
+    content.seek(0)
+    length = int.from_bytes(content.read(8), "little")
+    if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):
+        raise ArtifactError(f"{file}: not safetensors: {size:,} bytes are too few for a header of {length:,}")
+    try:
+        header = json.loads(content.read(length))
+        header.pop("__metadata__", None)
+        places = {name: _place(name, entry, 8 + length) for name, entry in header.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ArtifactError(f"{file}: not safetensors: {str(error)[:_LONGEST_REASON]}") from error
+    first = end = 8 + length
+    for name, place in sorted(places.items(), key=lambda item: (item[1].start, item[1].end)):
+        if place.start != end:
+            where = f"{name} starts at offset {place.start - first:,}, expected {end - first:,}"
+            raise ArtifactError(f"{file}: not safetensors: {where}")
+        end = place.end
+    if size != end:
+        raise ArtifactError(f"{file}: {size:,} bytes, its header says {end:,}: damaged or incomplete")
+    return places
+
+
+def _place(name: str, entry: Any, first: int) -> Place:
+    """Where the header puts a tensor. `first`: the byte after the header. Raises ValueError, TypeError, KeyError."""
+    dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype not in _DTYPES:
+        raise ValueError(f"{name} has dtype {dtype}, expected one of {', '.join(_DTYPES)}")
+    sizes = (*shape, start, end)
+    if len(shape) > _MAX_DIMENSIONS or not all(type(size) is int and 0 <= size < 2**63 for size in sizes):
+        raise ValueError(
+            f"{name} has shape {shape} and data_offsets {[start, end]}, expected at most {_MAX_DIMENSIONS} sizes and "
+            "two offsets, whole numbers from 0 to 2^63 - 1"
+        )
+    place = Place(np.dtype(_DTYPES[dtype]), tuple(shape), first + start)
+    if place.end != first + end:
+        raise ValueError(f"{name} takes {place.end - place.start:,} bytes, its data_offsets say {end - start:,}")
+    return place
+
+
+def blocks(tensor: Tensor, overlap: int = 0) -> Iterator[Tensor]:
+    """The rows of a tensor in blocks of about `BLOCK_BYTES`, each with the last `overlap` rows of the block before."""
+    step = max(1, BLOCK_BYTES * len(tensor) // max(1, tensor.nbytes))
+    for start in range(0, len(tensor), step):
+        yield tensor[max(0, start - overlap) : start + step]
