@@ -131,11 +131,11 @@ def filtered_recall(weights: Weights) -> float | None:
     items, table = len(weights.item_id), weights.item_embedding
     matching = min(items, max(EXACT_ROWS + 1, round(FILTERED * items)))
     rows = np.sort(np.random.default_rng(0).choice(items, matching, replace=False) + 1).astype(np.int32)
-    cells = cells_of(table)
+    queries = _golden_queries(weights)
+    cells = cells_of(table, queries)
     members = cells.members(rows) if cells else None
     if members is None:
         return None
-    queries = _golden_queries(weights)
     found, _ = nearest_in_cells(queries, table, members, RECALL_AT)
     best, _ = nearest(queries, table, rows, RECALL_AT)
     return float(np.mean([np.isin(own, exact).mean() for own, exact in zip(found, best, strict=True)]))

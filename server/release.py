@@ -250,6 +250,8 @@ class Releases:
         artifact = load_artifact(self._models.version(fingerprint.model_version))
         encoder = self._make_encoder(artifact)
         check_golden(encoder, artifact)
+        weights = artifact.weights
+        queries = weights.golden_interest_vectors.reshape(-1, weights.item_embedding.shape[1])
         return Release(
             model_version=artifact.model_version,
             collection=collection,
@@ -258,7 +260,7 @@ class Releases:
             vocabulary=artifact.vocabulary,
             encoder=encoder,
             item_embedding=artifact.weights.item_embedding,
-            cells=cells_of(artifact.weights.item_embedding),
+            cells=cells_of(weights.item_embedding, queries),
             golden_history=(artifact.weights.golden_hist_index[:1], artifact.weights.golden_seq_len[:1]),
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=_popular(artifact),
