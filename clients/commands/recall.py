@@ -34,12 +34,11 @@ from clients.commands.question import (
 from clients.core import RecallResult
 from clients.ids import ItemIds, has_text_ids
 from clients.plain import to_plain
-from clients.prepared import prepared_keys
 from clients.requests import MAX_HISTORY, user_of
 from clients.sync_client import RecallClient
 from clients.tables import candidates_view, explain_view, origin_line, status_words
 from clients.titles import read_titles
-from clients.user_files import FileError, read_users
+from clients.user_files import FileError, check_own_ids, read_users
 from protos.recall.v1 import recall_pb2
 
 app = typer.Typer()
@@ -148,6 +147,7 @@ def _recall_file(
         excluded: ids that must not come back, for every user.
         info: tells the kind of ids, and how many of a history the server accepts; of longer ones the newest are sent.
     """
+    check_own_ids(path)
     max_history = info.limits.max_history or MAX_HISTORY
     console = Console(stderr=True, highlight=False)
     statuses: Counter[str] = Counter()
@@ -155,7 +155,7 @@ def _recall_file(
     started, cut = time.monotonic(), 0
     progress = Progress(console=console, transient=True)
     with progress, progress.open(path, "rb", description=path.name) as lines:
-        users = read_users(lines, str(path), has_text_ids(info), prepared_keys(path))
+        users = read_users(lines, str(path), has_text_ids(info))
         while batch := list(itertools.islice(users, _USERS_PER_CALL)):
             cut += sum(len(user.hist_item) > max_history for user in batch)
             result = ask([user_of(user.hist_item, excluded, max_history) for user in batch])

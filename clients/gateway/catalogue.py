@@ -13,9 +13,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from clients.gateway.settings import Settings
-from clients.prepared import prepared_keys
 from clients.titles import read_titles
-from clients.user_files import FileError, read_users
+from clients.user_files import FileError, check_own_ids, read_users
 
 MAX_USERS = 200
 """Maximum number of example users."""
@@ -63,8 +62,9 @@ CatalogueOf = Annotated[Catalogue, Depends(catalogue_of)]
 
 def _read_example_users(path: Path) -> list[dict[str, Any]]:
     """Read the first users of a file: id, history, and the later clicks if the file has them. All ids are text."""
+    check_own_ids(path)
     with path.open("rb") as file:
-        users = itertools.islice(read_users(file, str(path), None, prepared_keys(path)), MAX_USERS)
+        users = itertools.islice(read_users(file, str(path), None), MAX_USERS)
         return [vars(user) | {"user_id": str(user.user_id)} for user in users]
 
 
