@@ -21,6 +21,7 @@ KEYS_OF = {
 }
 """The fields of item ids in requests, and their twins for keys."""
 
+NOTHING = np.zeros(0, np.int64)
 BYTES_OF_CHARACTER = 4
 """Most bytes of UTF-8 that a character takes."""
 
@@ -85,7 +86,9 @@ def read_ids(
         return [(np.array(own, np.int64), one) for own, one in zip(valid, wrong, strict=True)]
     keys = [list(own) for own in valid]
     lengths = [len(key) for own in keys for key in own]
-    if lengths and (min(lengths) < 1 or max(lengths) > MAX_KEY_BYTES // BYTES_OF_CHARACTER):
+    if not lengths:
+        return [(NOTHING, one) for one in wrong]
+    if min(lengths) < 1 or max(lengths) > MAX_KEY_BYTES // BYTES_OF_CHARACTER:
         wrong = [one or _bad_key(field, own) for own, one in zip(keys, wrong, strict=True)]
         keys = [[] if one else own for own, one in zip(keys, wrong, strict=True)]
     ids = key_ids(chain.from_iterable(keys))  # in one call, which costs as much as 30 keys

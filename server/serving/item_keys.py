@@ -57,18 +57,16 @@ class ItemKeys:
 
     async def of(self, release: Release, item_ids: Int64, remaining_s: float | None) -> Named:
         """The keys of items, [n] int64. `remaining_s`: time left to the caller; None without a deadline."""
-        size = len(item_ids) * KEY_ITEMS
-        distinct, number = await computed(size, np.unique, item_ids, return_inverse=True)
-        keys, others = await computed(size, _of_model, release, distinct)
-        absent = DELETED
-        if others:
-            added = distinct[others].tolist()
-            known = {item_id: self._kept[item_id] for item_id in added if item_id in self._kept}
-            if missing := [item_id for item_id in added if item_id not in known]:
-                absent = await self._ask(release.collection, missing, known, remaining_s)
-            for place, item_id in zip(others, added, strict=True):
-                keys[place] = known.get(item_id, "")
-        return Named(await computed(len(number), list, map(keys.__getitem__, number.tolist())), absent)
+        keys, others = await computed(len(item_ids) * KEY_ITEMS, _of_model, release, item_ids)
+        if not others:
+            return Named(keys)
+        added = item_ids[others].tolist()
+        known = {item_id: self._kept[item_id] for item_id in added if item_id in self._kept}
+        missing = sorted(set(added) - known.keys())
+        absent = await self._ask(release.collection, missing, known, remaining_s) if missing else DELETED
+        for place, item_id in zip(others, added, strict=True):
+            keys[place] = known.get(item_id, "")
+        return Named(keys, absent)
 
     async def _ask(self, collection: str, item_ids: list[int], known: dict[int, str], remaining_s: float | None) -> str:
         """Add what Milvus tells to the keys that are known; gives the reason why some may still not be."""
@@ -101,4 +99,6 @@ def _of_model(release: Release, item_ids: Int64) -> tuple[list[str], list[int]]:
     """A key for each item, and the places of the items that the model does not know."""
     assert release.keys is not None  # noqa: S101 - only releases with text ids need keys
     index = release.vocabulary.item_index(item_ids)
+    if index.all():
+        return release.keys.at(index - 1), []
     return release.keys.at(np.maximum(index - 1, 0)), np.flatnonzero(index == 0).tolist()
