@@ -26,6 +26,7 @@ from clients.commands.question import (
     Merge,
     MergeOption,
     Titles,
+    TitlesIdColumn,
     TopK,
     file_option,
     merge_strategy_of,
@@ -37,7 +38,7 @@ from clients.plain import to_plain
 from clients.requests import MAX_HISTORY, user_of
 from clients.sync_client import RecallClient
 from clients.tables import candidates_view, explain_view, origin_line, status_words
-from clients.titles import read_titles
+from clients.titles import ITEM_ID, read_titles
 from clients.user_files import FileError, check_own_ids, read_users
 from protos.recall.v1 import recall_pb2
 
@@ -74,6 +75,7 @@ def recall(
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
     titles: Titles = None,
+    titles_id_column: TitlesIdColumn = ITEM_ID,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Candidates for one user, or for a file of users."""
@@ -100,7 +102,7 @@ def recall(
         collection=result.collections[0],
         timings=result.timings[0],
     )
-    view = candidates_view(result.results[0], read_titles(titles, text) if titles else {})
+    view = candidates_view(result.results[0], read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
 
 
@@ -115,6 +117,7 @@ def explain(
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
     titles: Titles = None,
+    titles_id_column: TitlesIdColumn = ITEM_ID,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """One user's recall step by step: what each interest found, and why hits were dropped."""
@@ -127,7 +130,7 @@ def explain(
         exclude_item_ids=parse_ids(exclude, "--exclude", text),
         merge_strategy=merge_strategy_of(merge),
     )
-    view = explain_view(response, read_titles(titles, text) if titles else {})
+    view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
 
 

@@ -25,7 +25,8 @@ class Catalogue:
 
     def __init__(self, settings: Settings) -> None:
         """Read the files. Raises FileError or OSError if a file cannot be used."""
-        self._titles = read_titles(settings.titles, text=True) if settings.titles else {}
+        column = settings.titles_id_column
+        self._titles = read_titles(settings.titles, text=True, id_column=column) if settings.titles else {}
         self._searched = [(title.casefold(), item_id) for item_id, title in self._titles.items()]
         self.users = _read_example_users(settings.users) if settings.users else []
         self.maps = dict(map(_read_map, settings.map))

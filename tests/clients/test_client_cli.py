@@ -269,8 +269,9 @@ def keyed(servicer):
 
 def test_text_ids_are_read_and_shown_as_they_are(run, keyed, tmp_path):
     titles = tmp_path / "items.csv"
-    titles.write_text('item_id,title\n0042+1,Pan\n42+1,Wrong\n"[red]+1","Hose"\n')
-    result = run("recall", "--hist-item", "KIT-1, ?X,0042", "--exclude", "42", "--top-k", "2", "--titles", str(titles))
+    titles.write_text("sku,title\n0042+1,Pan\n42+1,Wrong\n")
+    options = ["--exclude", "42", "--top-k", "2", "--titles", str(titles), "--titles-id-column", "sku"]
+    result = run("recall", "--hist-item", "KIT-1, ?X,0042", *options)
     assert result.exit_code == 0, result.output
     assert ["1", "0042+1", "Pan", "1.0000", "●", "0"] in words(result.output)
     assert "1 of the history unknown to the model: ?X" in result.output
