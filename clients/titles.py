@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from clients.ids import MAX_KEY_BYTES
 from clients.user_files import FileError, is_int64
 
 ITEM_ID, TITLE = "item_id", "title"
@@ -16,7 +17,6 @@ DELIMITERS = ",\t;|"
 """The delimiters that are recognised in a CSV file."""
 _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _PARQUET = b"PAR1"
-_MAX_KEY_BYTES = 256
 
 
 def read_titles(path: Path, text: bool = False, id_column: str = ITEM_ID) -> dict[Any, str]:
@@ -51,8 +51,8 @@ def _integer(text: str, place: str) -> int:
 
 
 def _text(text: str, place: str) -> str:
-    if not 1 <= len(text.encode()) <= _MAX_KEY_BYTES:
-        raise FileError(f"{place} is {text[:50]!r}, not text of 1 to {_MAX_KEY_BYTES} bytes")
+    if not 1 <= len(text.encode()) <= MAX_KEY_BYTES:
+        raise FileError(f"{place} is {text[:50]!r}, not text of 1 to {MAX_KEY_BYTES} bytes")
     return text
 
 
