@@ -5,7 +5,7 @@ BIN := .venv/bin
 WORKERS ?= 4
 # Of `make milvus`.
 PORT ?= 19530
-DATA ?= data/milvus
+milvus: DATA ?= data/milvus
 
 .PHONY: help install demo milvus test drills check protos bench bench-serve recording released lock audit third-party \
 	sbom bounds wheel clean
@@ -23,8 +23,9 @@ install: .venv/installed  ## Create .venv with everything, versions and hashes f
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -e .
 	@touch $@
 
-demo: install  ## Real data, train, index, serve, evaluate, call: a few minutes
-	@$(BIN)/python -m tests.demo
+demo: install  ## Train, index, serve, evaluate, call: a few minutes. Your own data: DATA=clicks.csv ITEMS=items.csv
+	@$(BIN)/python -m tests.demo $(if $(DATA),--data "$(DATA)") $(if $(ITEMS),--items "$(ITEMS)") \
+		$(if $(NAMES),--names "$(NAMES)")
 
 milvus: install  ## A real Milvus server until Ctrl-C: PORT=19530 DATA=data/milvus
 	@$(BIN)/python -m tests.milvus --port $(PORT) --data $(DATA)

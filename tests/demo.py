@@ -3,7 +3,6 @@
 It lives with the tests because it may use every package, and because a test runs it.
 """
 
-import csv
 import json
 import os
 import signal
@@ -17,20 +16,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow.parquet as pq
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from clients import RecallClient
+from clients.ids import ids_of
 from mind.command import print_anywhere
-from mind.data.paddlerec import read_eval
+from mind.errors import DataError
 from mind.milvus.errors import FileInUseError
 from mind.milvus.lite import lite_failure
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
+from tests.demo_data import Case, DemoData, Items, cases_of, own_items, write_titles
 
-DATA = Path("data/movielens-100k")
+MOVIELENS = DemoData("movielens-100k", Path("data/movielens-100k"))
+MOVIES = Items(MOVIELENS.prepared / "items.parquet", filter='year >= 1995 and array_contains(genres, "Drama")')
 COLOURS = ("cyan", "magenta", "yellow", "green")
 SHOWN_USERS, SHOWN_CANDIDATES, SHOWN_HISTORY = 3, 8, 8
 
@@ -79,19 +81,47 @@ class StepError(Exception):
 
 
 def main(
-    directory: Annotated[Path, typer.Option(help="Where models and Milvus Lite go.")] = Path("build/demo"),
+    directory: Annotated[
+        Path | None,
+        typer.Option(help="Where models and Milvus Lite go: build/demo, or build/own with --data.", show_default=False),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Your own clicks instead of MovieLens: CSV or Parquet with users, items and times."),
+    ] = None,
+    items: Annotated[
+        Path | None,
+        typer.Option(help="Your own items: CSV or Parquet with their ids, perhaps titles, and what filters ask for."),
+    ] = None,
+    names: Annotated[
+        str | None,
+        typer.Option(
+            metavar="USER,ITEM,TIME", help="The columns of users, items and times; else those with usual names."
+        ),
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option("-o", metavar="KEY=VALUE", help="Passed to mind.train, such as runner.epochs=1.")
     ] = None,
 ) -> None:
-    """Real data, train, index, serve, evaluate, call: MIND on MovieLens-100K in a few minutes."""
+    """Train, index, serve, evaluate, call: MIND on MovieLens-100K, or on your own clicks, in a few minutes."""
     print_anywhere()
+    columns = tuple(names.split(",")) if names else ()
+    if columns and len(columns) != 3:
+        raise typer.BadParameter(f"{names!r}: expected three names, separated by commas", param_hint="--names")
+    if data is None and (items or names):
+        raise typer.BadParameter("--items and --names need --data, the clicks that they are about")
+    clicks, catalogue = (path.absolute() if path else None for path in (data, items))
     os.chdir(ROOT)
+    directory = directory or Path("build/own" if data else "build/demo")
     directory.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _demo(Paths(directory), override or [])
-    except StepError as error:
+        if clicks:
+            own = DemoData(str(clicks), directory / "data", columns)
+            _demo(Paths(directory), override or [], own, own_items(catalogue) if catalogue else None)
+        else:
+            _demo(Paths(directory), override or [], MOVIELENS, MOVIES)
+    except (StepError, DataError) as error:
         console.print(f"[red]the demo stopped:[/] {error}")
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
@@ -99,38 +129,57 @@ def main(
         raise typer.Exit(130) from None
 
 
-def _demo(paths: Paths, override: list[str]) -> None:
+def _demo(paths: Paths, override: list[str], data: DemoData, items: Items | None) -> None:
     started = time.monotonic()
     _check_not_held(paths.milvus)
     model_path = f"runner.model_save_path={paths.artifacts}"
     overrides = [word for key in [model_path, *override] for word in ("-o", key)]
-    _heading(1, "Real people's histories: MovieLens-100K, split by users 8:1:1")
-    _run("-m", "mind.prepare", "movielens-100k", "--output", str(DATA))
+    _heading(1, f"People's histories: {data.clicks}, split by users 8:1:1")
+    _prepare(data)
     _heading(2, "Train MIND on the CPU")
-    _run("-m", "mind.train", "-m", "mind/config.yaml", *overrides)
+    _run("-m", "mind.train", "-m", "mind/config.yaml", "--data", str(data.prepared), *overrides)
     _heading(3, "Index: build, verify and publish the item collection in Milvus Lite")
-    _run(
-        "-m", "indexer", "build", "--milvus-uri", str(paths.milvus), "--artifact", str(paths.artifacts),
-        "--attributes", str(DATA / "items.parquet"), "--publish",
-    )  # fmt: skip
+    place = ["--milvus-uri", str(paths.milvus), "--artifact", str(paths.artifacts)]
+    _run("-m", "indexer", "build", *place, *(_attributes(items) if items else []), "--publish")
+    titles = items.titles() if items else {}
+    write_titles(titles, paths.titles)
     _heading(4, "Serve, and wait for the health check")
     with _server(paths) as address:
         _heading(5, "Evaluate through the service, beside three baselines")
         _run(
-            "-m", "clients", "recall", "--server", address, "--input", str(DATA / "test" / "test.txt"),
+            "-m", "clients", "recall", "--server", address, "--input", str(data.users),
             "--top-k", "50", "--timeout-ms", "60000", "--output", str(paths.served),
         )  # fmt: skip
         _run(
-            "-m", "mind.infer", "-m", "mind/config.yaml", "-o", model_path, "--candidates", str(paths.served),
-            "--html", str(paths.report), "--titles", str(DATA / "items.parquet"),
+            "-m", "mind.infer", "-m", "mind/config.yaml", "--data", str(data.prepared), "-o", model_path,
+            "--candidates", str(paths.served), "--html", str(paths.report), "--titles", str(paths.titles),
         )  # fmt: skip
         _heading(6, f"Call Recall for {SHOWN_USERS} test users, those whose lists draw on the most interests")
-        _show_users(address, _several_interests(paths.served))
-        _write_titles(paths.titles)
+        shown = cases_of(data, _several_interests(paths.served))
+        _show_users(address, shown, titles, items.filter if items else "")
         _run("-m", "mind.item_map", "--artifact", str(paths.artifacts), "--output", str(paths.map))
         _heading(7, "Stop")
     console.print(f"everything the demo started has been stopped; it took {time.monotonic() - started:.0f} s")
-    _next_steps(paths)
+    _next_steps(paths, data, shown[0].history)
+
+
+def _prepare(data: DemoData) -> None:
+    columns = [word for pair in zip(("--user", "--item", "--time"), data.columns, strict=False) for word in pair]
+    try:
+        _run("-m", "mind.prepare", data.clicks, "--output", str(data.prepared), *columns)
+    except StepError as error:
+        if data is MOVIELENS:
+            raise
+        raise StepError(
+            f"{error}; name the columns of users, items and times with `make demo DATA={data.clicks} "
+            "NAMES=user,item,time` if they were not found"
+        ) from error
+
+
+def _attributes(items: Items) -> list[str]:
+    several = [word for name in items.multi_valued for word in ("--multi-valued", name)]
+    id_column = [] if items.id_column == "item_id" else ["--id-column", items.id_column]
+    return ["--attributes", str(items.file), *id_column, *several]
 
 
 def _check_not_held(file: Path) -> None:
@@ -185,29 +234,18 @@ def _server(paths: Paths) -> Iterator[str]:
         yield address
 
 
-def _write_titles(path: Path) -> None:
-    items = pq.read_table(DATA / "items.parquet").to_pydict()
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(zip(items["item_id"], items["title"], strict=True))
-
-
-def _show_users(address: str, users: list[int]) -> None:
-    items = pq.read_table(DATA / "items.parquet").to_pydict()
-    titles = dict(zip(items["item_id"], items["title"], strict=True))
-    cases = read_eval(DATA / "test")
+def _show_users(address: str, cases: list[Case], titles: dict[str, str], filter_: str) -> None:
     with RecallClient(address, timeout_s=10) as client:
-        histories = [cases.history[user].tolist() for user in users]
-        answer = client.recall(histories, top_k=SHOWN_CANDIDATES)
-        for user, history, result in zip(users, histories, answer.results, strict=True):
-            clicked = set(cases.target[user].tolist())
-            console.print(_table(f"user {cases.history.user_id[user]}", history, result, titles, clicked))
-        first = histories[0]
-        wanted = 'year >= 1995 and array_contains(genres, "Drama")'
-        filtered = client.recall([first], top_k=SHOWN_CANDIDATES, filter=wanted)
-        console.print(_table(f"the first user again, filter {wanted}", first, filtered.results[0], titles, set()))
-        fresh = client.recall([first], top_k=SHOWN_CANDIDATES, exclude_history=True)
-        console.print(_table("the first user again, exclude_history", first, fresh.results[0], titles, set()))
-    console.print("[bold]●[/] the interest that found it   [bold]✓[/] the user did watch it afterwards")
+        answer = client.recall([case.history for case in cases], top_k=SHOWN_CANDIDATES)
+        for case, result in zip(cases, answer.results, strict=True):
+            console.print(_table(f"user {case.name}", case.history, result, titles, case.clicked))
+        first = cases[0].history
+        if filter_:
+            filtered = client.recall([first], top_k=SHOWN_CANDIDATES, filter=filter_).results[0]
+            console.print(_table(f"the first user again, filter {filter_}", first, filtered, titles, set()))
+        fresh = client.recall([first], top_k=SHOWN_CANDIDATES, exclude_history=True).results[0]
+        console.print(_table("the first user again, exclude_history", first, fresh, titles, set()))
+    console.print("[bold]●[/] the interest that found it   [bold]✓[/] what the user clicked afterwards")
 
 
 def _several_interests(served: Path) -> list[int]:
@@ -218,39 +256,46 @@ def _several_interests(served: Path) -> list[int]:
 
 
 def _table(
-    title: str, history: list[int], result: recall_pb2.UserCandidates, titles: dict[int, str], clicked: set[int]
+    title: str,
+    history: list[int] | list[str],
+    result: recall_pb2.UserCandidates,
+    titles: dict[str, str],
+    clicked: set[str],
 ) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", min_width=100)
+    table = Table(title=escape(title), title_justify="left", title_style="bold", min_width=100)
     table.add_column(f"history, newest first ({len(history)} in all)", style="dim", ratio=4)
     table.add_column("candidate", ratio=5)
     table.add_column("score", justify="right")
     table.add_column("interest")
     table.add_column("", width=1)
-    newest = history[::-1][:SHOWN_HISTORY]
-    for row in range(max(len(newest), len(result.item_ids))):
-        left = titles.get(newest[row], str(newest[row])) if row < len(newest) else ""
-        if row < len(result.item_ids):
-            item, interest = result.item_ids[row], result.interest[row]
+    newest = [str(item) for item in history[::-1][:SHOWN_HISTORY]]
+    found = [str(item) for item in ids_of(result, "item_ids")]
+    for row in range(max(len(newest), len(found))):
+        left = escape(titles.get(newest[row], newest[row])) if row < len(newest) else ""
+        if row < len(found):
+            item, interest = found[row], result.interest[row]
             mark = "✓" if item in clicked else ""
             colour = COLOURS[interest % len(COLOURS)]
-            table.add_row(left, titles[item], f"{result.scores[row]:.3f}", f"[{colour}]● {interest}[/]", mark)
+            table.add_row(
+                left, escape(titles.get(item, item)), f"{result.scores[row]:.3f}", f"[{colour}]● {interest}[/]", mark
+            )
         else:
             table.add_row(left)
     return table
 
 
-def _next_steps(paths: Paths) -> None:
+def _next_steps(paths: Paths, data: DemoData, history: list[int] | list[str]) -> None:
     console.print("\n[bold]Go on with[/]")
     for what, command in (
         ("serve", f".venv/bin/python -m server --artifacts {paths.artifacts} --milvus-uri {paths.milvus}"),
-        ("call", ".venv/bin/recall-client recall --hist-item 50,181,174 --top-k 10"),
+        ("call", f".venv/bin/recall-client recall --hist-item {','.join(map(str, history[-3:]))} --top-k 10"),
         (
             "explore",
-            f".venv/bin/recall-gateway --titles {paths.titles} --map {paths.map} --users {DATA}/test/test.txt"
+            f".venv/bin/recall-gateway --titles {paths.titles} --map {paths.map} --users {data.users}"
             "  # and http://127.0.0.1:8000",
         ),
         ("look", f"{paths.report} in a browser: curves, groups of users and items, interests, examples"),
-        ("your own data", ".venv/bin/python -m mind.prepare clicks.csv --output data/mine  # and on as in README"),
+        ("your own data", "make demo DATA=clicks.csv ITEMS=items.csv  # and on as in README"),
     ):
         console.print(f"  {what:<14} {command}", soft_wrap=True)
 
