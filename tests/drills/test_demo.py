@@ -9,14 +9,24 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from milvus_lite import MilvusLite
 
 from tests import ROOT
 
 
-def start(directory: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "tests.demo", "--directory", str(directory), "-o", "runner.epochs=1"]
+def start(directory: Path, *more: str | Path) -> subprocess.Popen[str]:
+    command = [
+        sys.executable,
+        "-m",
+        "tests.demo",
+        "--directory",
+        str(directory),
+        "-o",
+        "runner.epochs=1",
+        *map(str, more),
+    ]
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env=os.environ | {"COLUMNS": "120", "PYTHONUNBUFFERED": "1"},
@@ -58,6 +68,45 @@ def test_it_shows_the_whole_path_twice(tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "map.json").read_text())["item_ids"]) > 1600
     lines = (tmp_path / "MIND, served.jsonl").read_text().splitlines()
     assert len(lines) == 95 and len(json.loads(lines[0])["item_ids"]) == 50
+
+
+def write_shop(directory: Path) -> tuple[Path, Path]:
+    """Clicks and items of a small shop, with text ids: people stay mostly within one of three departments."""
+    rng = np.random.default_rng(3)
+    skus = np.array([[f"{name}-{number:03d}" for number in range(30)] for name in ("KIT", "GAR", "0O7")])
+    rows = []
+    for user, at in np.ndindex(200, 10):
+        sku = skus[(user + (rng.random() < 0.1)) % 3, rng.integers(30)]
+        rows.append(f"cust_{user},{sku},2026-08-{1 + user % 28:02d}T10:{at:02d}:00Z")
+    (clicks := directory / "clicks.csv").write_text("\n".join(["customer_id,sku,clicked_at", *rows]))
+    items = [f'{sku},"A thing, {sku}",{number}.50,{sku[:3]}|All' for number, sku in enumerate(skus.flat)]
+    (catalogue := directory / "items.csv").write_text("\n".join(["sku,title,price,category", *items]))
+    return clicks, catalogue
+
+
+@pytest.mark.timeout(300)
+def test_a_shop_sees_its_own_files_in_its_own_ids(tmp_path: Path) -> None:
+    clicks, items = write_shop(tmp_path)
+    demo = start(tmp_path / "own", "--data", clicks, "--items", items)
+    output, _ = demo.communicate(timeout=200)
+    assert demo.returncode == 0, output
+    exact, served = (
+        re.findall(r"\d+\.\d+", cells) for cells in re.findall(r"│ MIND, (?:exact search|served) +│(.*)", output)
+    )
+    assert exact == served
+    for told in ("sku: text ids, such as", "user cust_", "A thing, KIT-0", "filter price <= ", "--hist-item KIT-"):
+        assert told in output.replace("GAR-", "KIT-").replace("0O7-", "KIT-"), told
+    line = json.loads((tmp_path / "own" / "MIND, served.jsonl").read_text().splitlines()[0])
+    assert line["user_id"].startswith("cust_") and line["item_ids"][0][:4] in ("KIT-", "GAR-", "0O7-")
+
+
+def test_columns_that_nobody_knows_are_asked_for(tmp_path: Path) -> None:
+    (clicks := tmp_path / "clicks.csv").write_text("who,what,since\n1,2,3\n")
+    output, _ = (demo := start(tmp_path / "own", "--data", clicks)).communicate(timeout=60)
+    told = " ".join(output.split())
+    assert demo.returncode == 1
+    assert "no column is called user_id or alike; say with --user which one holds the users; there are: who" in told
+    assert "NAMES=user,item,time` if they were not found" in told
 
 
 def test_a_held_index_is_found_before_anything_is_trained(tmp_path: Path) -> None:
