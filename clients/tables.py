@@ -30,7 +30,7 @@ def candidates_view(candidates: recall_pb2.UserCandidates, titles: Titles) -> Re
     table.add_column("interest", no_wrap=True)
     rows = zip(item_ids, candidates.scores, candidates.interest, strict=True)
     for rank, (item_id, score, interest) in enumerate(rows, start=1):
-        title = [_one_line(titles.get(item_id, ""))] if titles else []
+        title = [_one_line(_harmless(titles.get(item_id, "")))] if titles else []
         shown_score = f"{score:.3%}" if candidates.fallback else f"{score:.4f}"
         table.add_row(str(rank), _shown(item_id), *title, shown_score, _interest(interest))
     return Group(*_remarks(candidates), table if item_ids else Text("no candidates", style="yellow"))
@@ -85,7 +85,7 @@ def similar_view(similar: recall_pb2.SimilarUsers) -> RenderableType:
     table.add_column("user")
     table.add_column("cosine", justify="right", no_wrap=True)
     for rank, (user_id, score) in enumerate(zip(similar.user_ids, similar.scores, strict=True), start=1):
-        table.add_row(str(rank), Text(user_id), f"{score:.4f}")
+        table.add_row(str(rank), _shown(user_id), f"{score:.4f}")
     return table
 
 
@@ -171,14 +171,19 @@ def _interest(number: int) -> Text:
 
 
 def _shown(item_id: int | str) -> Text:
-    """An id that a terminal can show: a text id may have control characters, or look like markup."""
+    """An id that a terminal can show: one that is text may have control characters, or look like markup."""
     text = str(item_id)
     return Text(text if text.isprintable() else repr(text))
 
 
 def _named(item_id: int | str, titles: Titles) -> str:
     shown = _shown(item_id).plain
-    return f"{shown} {titles[item_id]}" if item_id in titles else shown
+    return f"{shown} {_harmless(titles[item_id])}" if item_id in titles else shown
+
+
+def _harmless(title: str) -> str:
+    """A title without control characters, with which a file could change the terminal."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in title)
 
 
 def _one_line(text: str) -> Text:

@@ -290,6 +290,13 @@ def test_a_text_id_cannot_change_the_terminal(run, keyed, key, shown):
     assert shown in run("explain", "--hist-item", key).output
 
 
+def test_a_title_cannot_change_the_terminal(run, titles):
+    titles.write_text('item_id,title\n44,"[red]\x1b[31mHeat"\n43,"\x1b]0;x\x07Casino"\n', encoding="utf-8")
+    for command in ("recall", "explain"):
+        output = run(command, "--hist-item", "43", "--top-k", "2", "--titles", str(titles)).output
+        assert "[red]\ufffd[31mHeat" in output and "\x1b" not in output and "\x07" not in output
+
+
 def test_explain_shows_text_ids(run, keyed):
     rows = words(run("explain", "--hist-item", "KIT-1,0042").output)
     assert ["history", "KIT-1,", "0042"] in rows
