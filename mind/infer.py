@@ -24,7 +24,7 @@ from mind.config import data_overrides, load_config
 from mind.data.files import check_outputs, replacing
 from mind.data.ids import IdKind, KeyTable
 from mind.data.paddlerec import read_eval
-from mind.data.prepared import item_keys, user_keys
+from mind.data.prepared import TEST_USERS, item_keys, user_keys
 from mind.data.titles import read_titles
 from mind.encoders import EncoderName
 from mind.errors import DataError, MindError
@@ -87,6 +87,7 @@ def main(
         Path | None,
         typer.Option(metavar="FILE", help="CSV or Parquet file with the columns item_id and title, for the report."),
     ] = None,
+    titles_id_column: Annotated[str, typer.Option(help="Column of --titles that holds the item id.")] = "item_id",
     version: Version = False,
 ) -> None:
     """Evaluate a model on the test users: exact search over all items, beside three baselines.
@@ -101,14 +102,14 @@ def main(
         raise MindError(_instead_of(server, cutoffs[-1], settings.runner.test_data_dir))
     files = check_outputs(html, output)
     item_names, user_names = item_keys(settings.runner.test_data_dir), user_keys(settings.runner.test_data_dir)
-    item_titles = _titles(html, titles, IdKind.TEXT if item_names else IdKind.INTEGER)
+    item_titles = _titles(html, titles, IdKind.TEXT if item_names else IdKind.INTEGER, titles_id_column)
     cases = read_eval(settings.runner.test_data_dir)
     model = load_artifact(newest_artifact(artifact or settings.runner.model_save_path))
     doubt = other_data(model, settings.runner.train_data_dir, settings.runner.test_data_dir)
     if doubt and not other:
         raise DataError(f"{doubt} Name its data with --data DIR, or give --other-data")
     items = len(model.vocabulary)
-    text = TextIds(users=user_names is not None, items=model.weights.keys is not None)
+    text = TextIds(user_names, items=model.weights.keys is not None)
     given = {file: read_candidates(file, cases, cutoffs[-1], items, text) for file in candidates or []}
     users = compared(cases, model.vocabulary, given)
     if doubt := doubt or unrecorded(model):
@@ -165,13 +166,15 @@ def _names(table: KeyTable | None, ids: set[int]) -> dict[int, str]:
 def _instead_of(server: str, top_n: int, test_data_dir: Path) -> str:
     """What to do where `--server` was given, which earlier versions had."""
     ask = f"recall-client recall --server {server} --input FILE --top-k {top_n} --output served.jsonl"
+    named = test_data_dir.parent / TEST_USERS  # where ids are text
+    lines = f"is {named}" if named.exists() else f"has the lines of {test_data_dir}"
     return (
-        f"--server {server}: mind.infer no longer asks a service; run `{ask}`, where FILE has the lines of "
-        f"{test_data_dir}, then give --candidates served.jsonl"
+        f"--server {server}: mind.infer no longer asks a service; run `{ask}`, where FILE {lines}, then give "
+        "--candidates served.jsonl"
     )
 
 
-def _titles(html: Path | None, titles: Path | None, kind: IdKind) -> dict[int, str]:
+def _titles(html: Path | None, titles: Path | None, kind: IdKind, id_column: str) -> dict[int, str]:
     """Titles by item id; imports what the report needs now rather than after the evaluation."""
     if html is None:
         if titles is not None:
@@ -181,7 +184,7 @@ def _titles(html: Path | None, titles: Path | None, kind: IdKind) -> dict[int, s
         import_module("mind.evaluation.report")
     except ModuleNotFoundError as error:
         raise MindError(f"--html needs {error.name}: pip install 'mind-recall[train]'") from error
-    return read_titles(titles, kind) if titles else {}
+    return read_titles(titles, kind, id_column) if titles else {}
 
 
 def _progress() -> Progress:

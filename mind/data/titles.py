@@ -16,20 +16,23 @@ COLUMNS = ("item_id", "title")
 _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
-def read_titles(path: Path, kind: IdKind = IdKind.INTEGER) -> dict[int, str]:
-    """Read titles by item id from the columns item_id and title of a CSV or Parquet file; empty ones are left out.
+def read_titles(path: Path, kind: IdKind = IdKind.INTEGER, id_column: str = COLUMNS[0]) -> dict[int, str]:
+    """Read titles by item id from the columns `id_column` and title of a CSV or Parquet file; empty ones are left out.
 
     A CSV file whose first cell is an integer has no header: then they are its first two columns.
 
     Args:
         path: the file.
         kind: whether ids are integers or text.
+        id_column: column that holds the item id, in a file with a header.
 
     Raises:
         DataError: the file or a column is missing, a line is malformed, or an id is invalid.
     """
-    columns = read_columns(path, COLUMNS, header=_header(path))
-    ids = strict_ids(path, columns, "item_id", kind=kind)
+    header = _header(path)
+    wanted = COLUMNS if header else (id_column, COLUMNS[1])
+    columns = read_columns(path, wanted, header=header)
+    ids = strict_ids(path, columns, wanted[0], kind=kind)
     titles = columns.table.column("title").to_pylist()
     return {item: str(title) for item, title in zip(ids.values.tolist(), titles, strict=True) if title is not None}
 

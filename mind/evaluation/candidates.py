@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mind.data.ids import KeyTable
 from mind.data.tables import read_table
 from mind.errors import DataError
 from mind.keys import key_ids
@@ -49,10 +50,12 @@ class Candidates:
 
 @dataclass(frozen=True)
 class TextIds:
-    """Whether ids in a file are text, as the data and the model have them."""
+    """Which ids in a file are text, as the data and the model have them."""
 
-    users: bool = False
+    users: KeyTable | None = None
+    """The text ids of the test users; None where they are integers."""
     items: bool = False
+    """Whether the items have text ids."""
 
 
 INTEGERS = TextIds()
@@ -92,7 +95,7 @@ def read_candidates(file: Path, cases: EvalCases, top_n: int, items: int, text: 
             f"{file}: its longest list has {longest} items, -top_n is {top_n}: "
             "ask for more with recall-client's --top-k, or give a smaller -top_n"
         )
-    rows = _of_users(file, rows, cases.history.user_id.tolist())
+    rows = _of_users(file, rows, cases.history.user_id.tolist(), text.users)
     ranked = np.full((len(cases), top_n), -1, np.int64)
     for number, row in enumerate(rows):
         ranked[number, : len(row.item_ids)] = row.item_ids
@@ -137,7 +140,7 @@ def _row(record: dict[str, Any], top_n: int, text: TextIds) -> _Row:
     model_version = record.get("model_version")
     served = Served(str(model_version), str(record.get("collection", ""))) if model_version else None
     status = str(record.get("status") or "").removeprefix("USER_STATUS_")
-    (user_id,) = _ids([record["user_id"]], text.users)
+    (user_id,) = _ids([record["user_id"]], text.users is not None)
     return _Row(user_id, item_ids, served, status, str(record.get("detail") or ""))
 
 
@@ -159,11 +162,12 @@ def _release(file: Path, rows: list[_Row]) -> Served | None:
     return found[0] if found else None
 
 
-def _of_users(file: Path, rows: list[_Row], users: list[int]) -> list[_Row]:
+def _of_users(file: Path, rows: list[_Row], users: list[int], names: KeyTable | None) -> list[_Row]:
     if [row.user_id for row in rows] == users:
         return rows
     by_user = {row.user_id: row for row in rows}
     missing = [user for user in users if user not in by_user]
     if missing:
-        raise DataError(f"{file}: {len(missing)} of {len(users)} test users have no line, user {missing[0]} for one")
+        name = names.name(missing[0]) if names else missing[0]
+        raise DataError(f"{file}: {len(missing)} of {len(users)} test users have no line, user {name} for one")
     return [by_user[user] for user in users]

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from mind.artifact import Artifact, load_artifact
+from mind.data.ids import IdKind
 from mind.data.paddlerec import read_eval
+from mind.data.titles import read_titles
 from tests import ROOT
 from tests.commands import run_here
 from tests.mind.test_train import clustered, overrides
@@ -108,6 +110,21 @@ def test_an_evaluation_reads_and_shows_text_ids(shop: Path, clicks: list[list[st
     assert "Title of KIT-" in page
     run_here("mind.infer", "-m", config, *overrides(shop), "--html", html, "-top_n", "20")
     assert ">KIT-" in html.read_text()
+
+
+def test_a_user_without_a_list_is_named(shop: Path, tmp_path: Path) -> None:
+    (tmp_path / "lists.jsonl").write_text('{"user_id": "nobody", "item_ids": []}')
+    config = str(ROOT / "mind" / "config.yaml")
+    words = ["-m", config, *overrides(shop)]
+    done = run_here("mind.infer", *words, "--candidates", tmp_path / "lists.jsonl")
+    assert "test users have no line, user cust_" in done.stderr
+    done = run_here("mind.infer", *words, "--server", "localhost:1")
+    assert f"where FILE is {shop}/test_users.jsonl" in done.stderr
+
+
+def test_titles_may_lie_beside_ids_of_another_name(tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("sku,price,title\nKIT-1,5,Pan\n007,6,Mug\n")
+    assert set(read_titles(tmp_path / "items.csv", IdKind.TEXT, "sku").values()) == {"Pan", "Mug"}
 
 
 def test_integers_prepared_in_the_same_place_leave_no_text_ids_behind(shop: Path, tmp_path: Path) -> None:
