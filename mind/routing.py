@@ -29,6 +29,10 @@ class Routing:
         first = "interests" if over == "interests" else "history"
         last = "history" if over == "history" else "interests"
         self._couplings = [_COUPLINGS[first]] * (rounds - 1) + [_COUPLINGS[last]]
+        self._first: Array = None
+        """[1, K, L], where it is the same for every history: the first couplings of interests."""
+        if self._couplings[0] is _softmax_over_interests:
+            self._first = _softmax_over_interests(xp, self._routing_logits[None], None)
 
     def interest_vectors(self, behaviour: Array, seq_len: Array) -> Array:
         """Compute the interest vectors of a batch, [B, K, D] float32.
@@ -41,7 +45,8 @@ class Routing:
         xp, length = self._xp, behaviour.shape[1]
         transposed = behaviour.transpose(0, 2, 1)
         logits = self._routing_logits[None, :, :length]  # [1, K, L]
-        capsule = squash(xp, self._couplings[0](xp, logits, seq_len) @ behaviour)  # [B, K, D]
+        weight = self._couplings[0](xp, logits, seq_len) if self._first is None else self._first[:, :, :length]
+        capsule = squash(xp, weight @ behaviour)  # [B, K, D]
         for coupling in self._couplings[1:]:
             agreement = capsule @ transposed  # [B, K, L]
             if self._bounded:

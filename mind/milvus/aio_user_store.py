@@ -130,7 +130,6 @@ class MilvusUserStore:
 
     async def write(self, users: Mapping[str, StoredUser]) -> None:
         """See `UserStore`."""
-
         longest = max(len(user.hist_item) for user in users.values())
         parts = _parts(list(users.items()), _WRITTEN_BYTES // (ROW_BYTES + CLICK_BYTES * longest))
         await self._upsert(HISTORIES, schemas.histories(), map(_history_rows, parts))

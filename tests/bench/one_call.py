@@ -1,8 +1,9 @@
 """Where the processor time of a call with one user goes: `python -m tests.bench.one_call`.
 
-Four servers in one process answer the same request, one call after the other, in turn: gRPC alone; with our door before
-it; the whole server with a store that answers at once; and with a Milvus in another process that answers at once. Each
-does what the one before it does and one part more, and the difference is that part.
+Servers in one process answer the same request, one call after the other, in turn: gRPC alone; gRPC that asks another
+process before it answers; gRPC with our door before it; the whole server with a store that answers at once; and the
+whole server with a Milvus in another process that answers at once. Each does one part more than another, and the
+difference is that part.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from mind.milvus.aio_session import AioSession
 from mind.milvus.aio_store import MilvusStore
 from mind.milvus.connection import Connection
 from mind.milvus.internals import SEARCH
+from mind.milvus.wire import write_search
 from protos.recall.v1 import recall_pb2
 from server.app import RECALL, SWITCH_S, RecallServer, _tame_garbage_collector
 from server.edge.calls import Calls
@@ -42,13 +44,15 @@ METHOD = "/recall.v1.RecallService/Recall"
 ITEMS, TOP_K = 20_000, world.TOP_K
 CALLS = 100
 """Calls of a turn."""
+SERVERS = ("grpc", "relay", "door", "whole", "milvus")
 PARTS = {
-    "grpc": "gRPC: receive a request, send an answer",
-    "door": "admit, decode, follow the call, encode the answer",
-    "whole": "validate, batch, look up, encode, merge",
-    "milvus": "ask Milvus: gRPC's client, write the request, read the hits",
+    "gRPC: receive a request, send an answer": ({"grpc"}, set()),
+    "gRPC: ask another process": ({"relay"}, {"grpc"}),
+    "admit, decode, follow the call, write the answer": ({"door"}, {"grpc"}),
+    "validate, look up, encode, merge": ({"whole"}, {"door"}),
+    "write the search, read its hits, watch for its end": ({"milvus", "grpc"}, {"whole", "relay"}),
 }
-"""Names of the servers, and the part that each has and the one before has not."""
+"""The parts of a call: what the first servers take and the others do not."""
 
 
 class AtOnce(FakeStore):
@@ -127,28 +131,36 @@ def hits_of(item_ids: Any) -> Hits:
 
 
 async def serve(artifacts: Path, milvus: str, ports: SimpleQueue[dict[str, int]]) -> None:
-    """Run the four servers, and tell their ports."""
+    """Run the servers, and tell their ports."""
     model = load_artifact(newest_artifact(artifacts))
     hits = hits_of(model.weights.item_id)
     settings = Settings(listen="127.0.0.1:0", artifacts=str(artifacts), milvus_uri="http://unused")
     found: dict[str, int] = {}
     for name, store in (("whole", AtOnce(hits)), ("milvus", OverGrpc(hits, milvus))):
         store.publish(model)
-        server = RecallServer(settings, store)
-        await server.start()
-        found[name] = server.port
+        recall = RecallServer(settings, store)
+        await recall.start()
+        found[name] = recall.port
     async with grpc.aio.insecure_channel(f"127.0.0.1:{found['whole']}") as channel:
         answer = await channel.unary_unary(METHOD)(request_of(model.weights.item_id))
+
+    search = write_search(model.model_version, model.weights.item_embedding[1:5], TOP_K, ())
+    ask = grpc.aio.insecure_channel(milvus).unary_unary(SEARCH)
 
     async def known(request: bytes, context: Any) -> bytes:
         return answer
 
-    plain, guarded = grpc.aio.server(), grpc.aio.server()
-    handler = grpc.unary_unary_rpc_method_handler(known)
-    plain.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(RECALL.full_name, {"Recall": handler}),))
+    async def relayed(request: bytes, context: Any) -> bytes:
+        await ask(search, timeout=30)
+        return answer
+
+    plain, relay, guarded = grpc.aio.server(), grpc.aio.server(), grpc.aio.server()
+    for server, method in ((plain, known), (relay, relayed)):
+        handlers = {"Recall": grpc.unary_unary_rpc_method_handler(method)}
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(RECALL.full_name, handlers),))
     door = Door(settings, Calls(SILENT, access_log=False))
     register(door.guard(Fixed(recall_pb2.RecallResponse.FromString(answer)), RECALL, counted=True), RECALL, guarded)
-    for name, other in (("grpc", plain), ("door", guarded)):
+    for name, other in (("grpc", plain), ("relay", relay), ("door", guarded)):
         found[name] = other.add_insecure_port("127.0.0.1:0")
         await other.start()
     _tame_garbage_collector()  # as a server does
@@ -219,12 +231,10 @@ def table_of(found: dict[str, Float32]) -> Table:
     table = Table(title="a call with one user, one caller", title_justify="left")
     for heading in ("part", "p50 ms", "processor time, µs", "share"):
         table.add_column(heading, justify="left" if heading == "part" else "right")
-    before = np.zeros_like(found["grpc"])
     whole = float(np.median(found["milvus"][:, 1]))
-    for name, part in PARTS.items():
-        ms, cpu = np.median(found[name] - before, axis=0)
+    for part, (more, less) in PARTS.items():
+        ms, cpu = np.median(sum(found[name] for name in more) - sum(found[name] for name in less), axis=0)
         table.add_row(part, f"{ms:.2f}", f"{cpu:.0f}", f"{cpu / whole:.0%}")
-        before = found[name]
     table.add_row("all of it", f"{np.median(found['milvus'][:, 0]):.2f}", f"{whole:.0f}", "100%")
     return table
 
@@ -238,7 +248,7 @@ def main(turns: Annotated[int, typer.Option(min=1, help="Turns of 100 calls of e
         artifacts = str(Path(directory) / "artifacts")
         with world.worker("tests.bench.one_call", "serve", artifacts, address) as server:
             ports = server.ask()["ports"]
-            channels = {name: grpc.insecure_channel(f"127.0.0.1:{ports[name]}") for name in PARTS}
+            channels = {name: grpc.insecure_channel(f"127.0.0.1:{ports[name]}") for name in SERVERS}
             ask = {name: channel.unary_unary(METHOD) for name, channel in channels.items()}
             found = measure(server, ask, request_of(model.weights.item_id), turns)
             for channel in channels.values():
