@@ -14,6 +14,7 @@ from clients.errors import (
     UnauthenticatedError,
     UnavailableError,
 )
+from clients.ids import ids_of
 from clients.statuses import UserStatus
 from clients.sync_client import RecallClient
 
@@ -30,4 +31,5 @@ __all__ = [
     "UnavailableError",
     "UserStatus",
     "channel_options",
+    "ids_of",
 ]

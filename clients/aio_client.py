@@ -20,6 +20,7 @@ from clients.core import (
     RecallResult,
     join_responses,
 )
+from clients.ids import ItemIds
 from protos.recall.v1 import admin_pb2, recall_pb2
 
 _MAX_CONCURRENT_REQUESTS = 4
@@ -34,7 +35,7 @@ class AsyncRecallClient(ClientCore):
     The requests of a split batch run side by side, four at a time.
 
         async with AsyncRecallClient("recall:50051", timeout_s=0.2) as client:
-            (await client.recall([[43, 23, 65]], top_k=50)).results[0].item_ids
+            (await client.recall([[43, 23, 65]], top_k=50)).item_ids[0]
     """
 
     _transport: ClassVar[Any] = grpc.aio
@@ -46,7 +47,7 @@ class AsyncRecallClient(ClientCore):
         top_k: int,
         filter: str = "",  # noqa: A002
         exclude_history: bool = False,
-        exclude_item_ids: Sequence[Sequence[int]] | None = None,
+        exclude_item_ids: Sequence[ItemIds] | None = None,
         merge_strategy: MergeStrategyName = "best_score",
         timeout_s: float | None = None,
     ) -> RecallResult:
@@ -83,7 +84,7 @@ class AsyncRecallClient(ClientCore):
         top_k: int,
         filter: str = "",  # noqa: A002
         exclude_history: bool = False,
-        exclude_item_ids: Sequence[int] = (),
+        exclude_item_ids: ItemIds = (),
         merge_strategy: MergeStrategyName = "best_score",
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
@@ -93,9 +94,9 @@ class AsyncRecallClient(ClientCore):
 
     async def upsert_users(
         self,
-        hist_item: Mapping[str, Sequence[int]] | None = None,
+        hist_item: Mapping[str, ItemIds] | None = None,
         *,
-        append_item_ids: Mapping[str, Sequence[int]] | None = None,
+        append_item_ids: Mapping[str, ItemIds] | None = None,
         timeout_s: float | None = None,
     ) -> recall_pb2.UpsertUsersResponse:
         """Remembers users; see RecallClient.upsert_users."""

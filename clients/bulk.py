@@ -8,7 +8,7 @@ import itertools
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
@@ -18,10 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from clients.aio_client import AsyncRecallClient
-from clients.bulk_input import Histories, Int64
+from clients.bulk_input import Histories, Int64, is_text
 from clients.bulk_parts import Parts, output_schema
 from clients.core import MergeStrategyName, RecallResult
 from clients.errors import DeadlineExceededError, RecallError, UnavailableError
+from clients.ids import has_text_ids
+from clients.requests import user_of
 from protos.recall.v1 import recall_pb2
 
 Answer = TypeVar("Answer")
@@ -32,8 +34,6 @@ _UNLIMITED = 2**31 - 1
 _REQUESTS_PER_READ = 16
 _HITS_PER_PART = 2_000_000
 """Bounds memory where `top_k` is large: 16 bytes a hit, and two parts at once."""
-_ID_BYTES = 10
-"""Most that an id takes in a request."""
 _USER_BYTES = 16
 """Most that a user takes in a request besides ids."""
 _FIRST_PAUSE_S = 0.1
@@ -133,7 +133,6 @@ class _Asking:
         self._question = question
         self._pace = pace
         self._report = report
-        self._schema = output_schema(histories.user_column, histories.user_type)
         self._part_rows = max(1, min(pace.users_per_part, _HITS_PER_PART // question.top_k))
         self._unsaved: list[Any] = []  # record batches
         self._unsaved_rows = 0
@@ -143,7 +142,11 @@ class _Asking:
 
     async def all(self) -> None:
         """Keeps `concurrency` requests in flight; takes the answers in the order of the users."""
-        limits = (await self._patiently(self._client.get_server_info)).limits
+        info = await self._patiently(self._client.get_server_info)
+        limits, text = info.limits, has_text_ids(info)
+        self._histories.check_ids(text)
+        self._schema = output_schema(self._histories.user_column, self._histories.user_type, text)
+        self._parts.check(self._schema)
         concurrency = min(self._pace.concurrency, limits.max_concurrent_requests or _UNLIMITED)
         slots = asyncio.Semaphore(concurrency)
         # Answers that came before an earlier user's wait here, so the others need not stop at once for a slow one.
@@ -179,10 +182,10 @@ class _Asking:
             for rows in batches:
                 hist_item = rows.hist_item.last(max_history)
                 exclude_item_ids = rows.exclude_item_ids.last(max_exclude)
-                sizes = _USER_BYTES + _ID_BYTES * (hist_item.lengths + exclude_item_ids.lengths)
+                sizes = _USER_BYTES + hist_item.sizes + exclude_item_ids.sizes
                 for start, end in _spans(sizes, size, limits.max_request_bytes or _UNLIMITED):
                     users = [
-                        recall_pb2.User(hist_item=hist_item.of(user), exclude_item_ids=exclude_item_ids.of(user))
+                        user_of(hist_item.of(user), exclude_item_ids.of(user), max_history)
                         for user in range(start, end)
                     ]
                     yield rows.user_ids[start:end], users
@@ -265,18 +268,19 @@ def _record_batch(schema: Any, user_ids: Any, result: RecallResult) -> Any:
         user_ids: [N] Arrow array.
         result: of N users.
     """
-    found = result.results
-    offsets = np.concatenate([[0], np.cumsum([len(user.item_ids) for user in found])]).astype(np.int32)
+    found, item_ids = result.results, result.item_ids
+    offsets = np.concatenate([[0], np.cumsum(list(map(len, item_ids)))]).astype(np.int32)
 
-    def lists(parts: Iterator[Any], dtype: type[np.generic]) -> Any:
+    def lists(parts: Iterable[Any], kind: Any) -> Any:
+        dtype = object if is_text(kind) else kind.to_pandas_dtype()
         values = np.fromiter(itertools.chain.from_iterable(parts), dtype, offsets[-1])
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind))
 
     columns = [
         user_ids,
-        lists((user.item_ids for user in found), np.int64),
-        lists((user.scores for user in found), np.float32),
-        lists((user.interest for user in found), np.int32),
+        lists(item_ids, schema.field("item_ids").type.value_type),
+        lists((user.scores for user in found), pa.float32()),
+        lists((user.interest for user in found), pa.int32()),
         pa.array([_status_name(user.status) for user in found], pa.string()),
         pa.DictionaryArray.from_arrays(np.zeros(len(found), np.int32), result.model_versions[:1]),
     ]

@@ -3,8 +3,8 @@
 Knows nothing of the service. Has one batch of rows in memory, however large the file is.
 """
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from clients.ids import ItemIds
 from clients.user_files import FileError
 
 Int64 = npt.NDArray[np.int64]
@@ -22,7 +23,11 @@ Int64 = npt.NDArray[np.int64]
 EXCLUDE_COLUMN = "exclude_item_ids"
 """Read where the input has it."""
 
-_LIST = "list<int64>"
+_LIST = "list<int64> or list<string>"
+_INTEGER_BYTES = 10
+"""Most that an integer takes in a request."""
+_FRAME_BYTES = 3
+"""That a text id takes besides its own."""
 _READ_BUFFER_BYTES = 1024 * 1024
 
 
@@ -30,8 +35,10 @@ _READ_BUFFER_BYTES = 1024 * 1024
 class IdLists:
     """Item ids of N users: those of user i are `values[starts[i]:ends[i]]`."""
 
-    values: Int64
-    """[V] int64."""
+    values: Any
+    """[V] int64, or text as objects."""
+    offsets: Int64
+    """[V + 1] int64: most bytes that the ids before each take in a request."""
     starts: Int64
     """[N] int64."""
     ends: Int64
@@ -41,27 +48,33 @@ class IdLists:
     def from_arrow(cls, column: Any) -> Self:
         """Ids of a list column [N]. A null list is empty, a null in a list is left out."""
         if pa.types.is_null(column.type):
-            return cls(np.zeros(0, np.int64), *np.zeros((2, len(column)), np.int64))
+            return cls(np.zeros(0, np.int64), np.zeros(1, np.int64), *np.zeros((2, len(column)), np.int64))
         lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
         ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        values = column.flatten().cast(pa.int64())
+        values = column.flatten()
         if values.null_count:
             ends = np.concatenate([[0], np.cumsum(values.is_valid().to_numpy(zero_copy_only=False))])[ends]
             values = values.drop_null()
-        return cls(values.to_numpy(), ends[:-1], ends[1:])
+        if is_text(values.type):
+            sizes = pc.binary_length(values).to_numpy().astype(np.int64) + _FRAME_BYTES
+            values = values.to_numpy(zero_copy_only=False)
+        else:
+            sizes = np.full(len(values), _INTEGER_BYTES, np.int64)
+            values = values.cast(pa.int64()).to_numpy()
+        return cls(values, np.concatenate([[0], np.cumsum(sizes)]), ends[:-1], ends[1:])
 
     @property
-    def lengths(self) -> Int64:
-        """[N] int64."""
-        return self.ends - self.starts
+    def sizes(self) -> Int64:
+        """[N] int64: most bytes that the ids of each user take in a request."""
+        return self.offsets[self.ends] - self.offsets[self.starts]
 
     def last(self, limit: int) -> "IdLists":
         """At most `limit` ids of each user, the last ones."""
-        return IdLists(self.values, np.maximum(self.starts, self.ends - limit), self.ends)
+        return replace(self, starts=np.maximum(self.starts, self.ends - limit))
 
-    def of(self, user: int) -> list[int]:
+    def of(self, user: int) -> ItemIds:
         """The ids of one user."""
-        ids: list[int] = self.values[self.starts[user] : self.ends[user]].tolist()
+        ids: ItemIds = self.values[self.starts[user] : self.ends[user]].tolist()
         return ids
 
 
@@ -87,8 +100,19 @@ class Histories:
     exclude_column: str | None
     user_type: Any
     """Arrow type of the user ids."""
+    id_types: Mapping[str, Any]
+    """Arrow types of the item ids in the other columns; null where a column has no value."""
     rows: int
     """Users in the file."""
+
+    def check_ids(self, text: bool) -> None:
+        """Compare the item ids with those of the release. Raises FileError for a column of the other kind."""
+        for name, found in self.id_types.items():
+            if not pa.types.is_null(found) and is_text(found) != text:
+                expected, kind = ("list<string>", "text") if text else ("list<int64>", "integer")
+                raise FileError(
+                    f"{self.path}: column {name!r} is list<{found}>, must be {expected}: this release has {kind} ids"
+                )
 
     def read(self, start: int, batch_rows: int) -> Generator[UserRows]:
         """The rows from number `start` on, in order, at most `batch_rows` at a time.
@@ -135,8 +159,8 @@ def open_histories(path: Path, user_column: str, history_column: str, exclude_co
     Args:
         path: the file.
         user_column: int64 or string.
-        history_column: lists of integers, oldest first.
-        exclude_column: lists of integers; None takes `EXCLUDE_COLUMN` if the file has it.
+        history_column: lists of integers or of text, oldest first.
+        exclude_column: the same; None takes `EXCLUDE_COLUMN` if the file has it.
 
     Raises:
         FileError: it is no Parquet file, has no rows, or a column is missing or of another type.
@@ -149,12 +173,13 @@ def open_histories(path: Path, user_column: str, history_column: str, exclude_co
     if exclude_column is None and EXCLUDE_COLUMN in schema.names:
         exclude_column = EXCLUDE_COLUMN
     _check_column(path, schema, user_column, _is_user_id, "int64 or string")
-    for column in (history_column, exclude_column):
-        if column is not None:
-            _check_column(path, schema, column, _is_id_list, _LIST)
+    id_columns = [column for column in (history_column, exclude_column) if column is not None]
+    for column in id_columns:
+        _check_column(path, schema, column, _is_id_list, _LIST)
     if not rows:
         raise FileError(f"{path} has no users")
-    return Histories(path, user_column, history_column, exclude_column, schema.field(user_column).type, rows)
+    id_types = {column: getattr(schema.field(column).type, "value_type", pa.null()) for column in id_columns}
+    return Histories(path, user_column, history_column, exclude_column, schema.field(user_column).type, id_types, rows)
 
 
 def _groups_from(metadata: Any, start: int) -> tuple[list[int], int]:
@@ -172,13 +197,18 @@ def _check_column(path: Path, schema: Any, name: str, fits: Callable[[Any], bool
         raise FileError(f"{path}: column {name!r} is {found}, must be {expected}")
 
 
+def is_text(type_: Any) -> bool:
+    """Whether an Arrow type is that of text."""
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
+
+
 def _is_user_id(type_: Any) -> bool:
-    return any(check(type_) for check in (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string))
+    return is_text(type_) or bool(pa.types.is_integer(type_))
 
 
 def _is_id_list(type_: Any) -> bool:
-    """Lists of signed integers; also what writers make of a column without any value."""
+    """Lists of signed integers or of text; also what writers make of a column without any value."""
     if pa.types.is_list(type_) or pa.types.is_large_list(type_):
         type_ = type_.value_type
-        return bool(pa.types.is_signed_integer(type_) or pa.types.is_null(type_))
+        return bool(pa.types.is_signed_integer(type_) or pa.types.is_null(type_) or is_text(type_))
     return bool(pa.types.is_null(type_))

@@ -21,14 +21,19 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def output_schema(user_column: str, user_type: Any) -> Any:
+def output_schema(user_column: str, user_type: Any, text: bool) -> Any:
     """Arrow schema of parts and output.
+
+    Args:
+        user_column: name of the column of users.
+        user_type: Arrow type of that.
+        text: whether item ids are text.
 
     Raises:
         FileError: the column of the users is named as another one.
     """
     answers = {
-        "item_ids": pa.list_(pa.int64()),
+        "item_ids": pa.list_(pa.string() if text else pa.int64()),
         "scores": pa.list_(pa.float32()),
         "interest": pa.list_(pa.int32()),
         "status": pa.string(),
@@ -79,6 +84,16 @@ class Parts:
         if differences:
             raise FileError(f"{self.directory} is of another run: {'; '.join(differences)}; --restart starts anew")
         self.rows = sum(pq.read_metadata(path).num_rows for path in self.paths)
+
+    def check(self, schema: Any) -> None:
+        """Compare what follows with the parts that are there. Raises FileError if item ids are of another kind."""
+        if not self.paths:
+            return
+        before, now = (one.field("item_ids").type.value_type for one in (pq.read_schema(self.paths[0]), schema))
+        if before != now:
+            raise FileError(
+                f"{self.directory} is of another run: item_ids are {now}, were {before}; --restart starts anew"
+            )
 
     def write(self, table: Any) -> None:
         """Adds a part, a table of `output_schema`."""

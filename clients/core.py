@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 import grpc
 
 from clients.errors import RecallError, from_rpc_error
+from clients.ids import ItemIds, ids_of
 from clients.proxies import is_local, proxy_of
 from clients.requests import (
     MAX_HISTORY,
@@ -82,6 +83,11 @@ class RecallResult:
     """Their collections."""
     timings: tuple[recall_pb2.StageTimings, ...]
     """Where the time went in the server, one for each request."""
+
+    @property
+    def item_ids(self) -> list[list[int]] | list[list[str]]:
+        """The candidates of each user, best first, as the ids that the release has: integers or text."""
+        return [ids_of(candidates, "item_ids") for candidates in self.results]
 
     @property
     def statuses(self) -> tuple[UserStatus, ...]:
@@ -244,7 +250,7 @@ class ClientCore:
         top_k: int,
         filter: str,  # noqa: A002
         exclude_history: bool,
-        exclude_item_ids: Sequence[Sequence[int]] | None,
+        exclude_item_ids: Sequence[ItemIds] | None,
         merge_strategy: str,
     ) -> list[recall_pb2.RecallRequest]:
         """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
@@ -267,7 +273,7 @@ class ClientCore:
         top_k: int,
         filter: str,  # noqa: A002
         exclude_history: bool,
-        exclude_item_ids: Sequence[int],
+        exclude_item_ids: ItemIds,
         merge_strategy: str,
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
@@ -279,7 +285,7 @@ class ClientCore:
         )
 
     def _upsert_request(
-        self, hist_item: Mapping[str, Sequence[int]] | None, append_item_ids: Mapping[str, Sequence[int]] | None
+        self, hist_item: Mapping[str, ItemIds] | None, append_item_ids: Mapping[str, ItemIds] | None
     ) -> recall_pb2.UpsertUsersRequest:
         return updates_of(hist_item, append_item_ids, self._max_history)
 

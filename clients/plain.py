@@ -1,4 +1,7 @@
-"""Protobuf messages as plain data for JSON; unlike `json_format`, 64-bit ids stay numbers and nothing is left out."""
+"""Protobuf messages as plain data for JSON.
+
+Unlike `json_format`, 64-bit ids stay numbers, nothing is left out, and ids of either kind have one field.
+"""
 
 import struct
 from typing import Any
@@ -6,15 +9,23 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from clients.ids import one_field
+
 
 def to_plain(message: Message) -> dict[str, Any]:
-    """Every field under its protobuf name; enums by name."""
+    """Every field under its protobuf name; enums by name. Item ids are in the fields of integers, text ids too."""
+    plain = _fields(message)
+    one_field(plain)
+    return plain
+
+
+def _fields(message: Message) -> dict[str, Any]:
     return {field.name: _plain_value(field, getattr(message, field.name)) for field in message.DESCRIPTOR.fields}
 
 
 def _plain_value(field: Any, value: Any) -> Any:
     if isinstance(value, Message):
-        return to_plain(value)
+        return _fields(value)
     if not isinstance(value, bool | int | float | str):
         return [_plain_value(field, item) for item in value]
     if isinstance(value, float):

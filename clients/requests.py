@@ -1,12 +1,12 @@
 """Requests from plain Python values, split so that a server accepts each, and errors that name what cannot be sent."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from operator import index
-from typing import Any, Literal
+from typing import Literal
 
+from clients.ids import ItemIds, fill, kinds_of
 from protos.recall.v1 import recall_pb2
 
-History = Sequence[int] | str | recall_pb2.User
+History = ItemIds | str | recall_pb2.User
 """Of a user: item ids, oldest first; or the user_id of one whom the service remembers; or a ready message."""
 MergeStrategyName = Literal["best_score", "round_robin"]
 
@@ -22,12 +22,11 @@ _SPARE_BYTES = 1024
 """Of a request for all but users and filter, and for the frame that gRPC counts too."""
 _FIELD_BYTES = 6
 """Most bytes of the tag and length before a user."""
-_EXAMPLE = "[[43, 23]] is one user with two clicks"
 
 
 def users_of(
     histories: Sequence[History],
-    exclude_item_ids: Sequence[Sequence[int]] | None,
+    exclude_item_ids: Sequence[ItemIds] | None,
     max_history: int,
     field: str = "histories",
 ) -> list[recall_pb2.User]:
@@ -40,7 +39,7 @@ def users_of(
         field: what the caller knows the histories as.
 
     Raises:
-        TypeError: a value is of the wrong kind; says which.
+        TypeError: a value is of the wrong kind, or ids are integers and text; says which.
         ValueError: an id does not fit 64 bits, or the two lists do not belong together.
     """
     if isinstance(histories, str | bytes):
@@ -50,15 +49,22 @@ def users_of(
     if len(exclude_item_ids) != len(histories):
         raise ValueError(f"exclude_item_ids has {len(exclude_item_ids)} lists for {len(histories)} {field}")
     pairs = zip(histories, exclude_item_ids, strict=True)
-    return [
+    users = [
         user_of(history, exclude, max_history, f"{field}[{number}]", f"exclude_item_ids[{number}]")
         for number, (history, exclude) in enumerate(pairs)
     ]
+    integers, texts = zip(*map(kinds_of, users), strict=True) if users else ((), ())
+    if True in integers and True in texts:
+        raise TypeError(
+            f"user {texts.index(True)} of {field} has text ids and user {integers.index(True)} integers: item ids of a "
+            "release are of one kind"
+        )
+    return users
 
 
 def user_of(
     history: History,
-    exclude_item_ids: Sequence[int],
+    exclude_item_ids: ItemIds,
     max_history: int,
     field: str = "history",
     exclude: str = "exclude_item_ids",
@@ -68,17 +74,18 @@ def user_of(
         if len(exclude_item_ids):
             raise ValueError("exclude_item_ids goes with plain histories; a User message carries its own")
         return history
-    user = recall_pb2.User(user_id=history) if isinstance(history, str) else recall_pb2.User()
-    if not isinstance(history, str):
-        _fill(user.hist_item, history, field)
-        _keep_newest(user.hist_item, max_history)
-    _fill(user.exclude_item_ids, exclude_item_ids, exclude)
+    user = recall_pb2.User()
+    if isinstance(history, str):
+        user.user_id = history
+    else:
+        fill(user, "hist_item", history, field, max_history)
+    fill(user, "exclude_item_ids", exclude_item_ids, exclude)
     return user
 
 
 def updates_of(
-    hist_item: Mapping[str, Sequence[int]] | None,
-    append_item_ids: Mapping[str, Sequence[int]] | None,
+    hist_item: Mapping[str, ItemIds] | None,
+    append_item_ids: Mapping[str, ItemIds] | None,
     max_history: int,
 ) -> recall_pb2.UpsertUsersRequest:
     """The updates of an UpsertUsers, of each the newest `max_history` ids, for a server stores fewer.
@@ -90,9 +97,7 @@ def updates_of(
         for user_id, item_ids in (given or {}).items():
             if not isinstance(user_id, str):
                 raise TypeError(f"{name} has the user_id {user_id!r}, must be text: send a number as its decimal text")
-            update = request.users.add(user_id=user_id)
-            _fill(getattr(update, name), item_ids, f"{name}[{user_id!r}]")
-            _keep_newest(getattr(update, name), max_history)
+            fill(request.users.add(user_id=user_id), name, item_ids, f"{name}[{user_id!r}]", max_history)
     return request
 
 
@@ -119,37 +124,3 @@ def split(
             start, size = number, 0
         size += own
     yield users[start:]
-
-
-def _fill(ids: Any, given: Any, field: str) -> None:
-    """Put item ids into a field of a message."""
-    try:
-        if isinstance(given, bytes):
-            raise TypeError
-        ids.extend(given)
-    except (TypeError, ValueError) as error:
-        raise type(error)(_why(given, field)) from None
-
-
-def _keep_newest(ids: Any, limit: int) -> None:
-    """Drop the oldest ids of a field of a message beyond `limit`."""
-    del ids[: max(0, len(ids) - limit)]
-
-
-def _why(given: Any, field: str) -> str:
-    """What is wrong with item ids that a message refuses."""
-    if isinstance(given, str | bytes) or not hasattr(given, "__iter__"):
-        return f"{field} is {_shown(given)}, must be a list of item ids: {_EXAMPLE}"
-    for place, value in enumerate(given):
-        try:
-            inside = -(2**63) <= index(value) < 2**63
-        except TypeError:
-            return f"{field}[{place}] is {_shown(value)}, must be an integer: item ids are integers of 64 bits"
-        if not inside:
-            return f"{field}[{place}] is {value}, does not fit 64 bits: item ids are from -2**63 to 2**63 - 1"
-    return f"{field} is {_shown(given)}, must be a list of item ids"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return f"{text if len(text) <= 50 else text[:49] + '…'} ({type(value).__name__})"

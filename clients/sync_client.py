@@ -18,6 +18,7 @@ from clients.core import (
     RecallResult,
     join_responses,
 )
+from clients.ids import ItemIds
 from protos.recall.v1 import admin_pb2, recall_pb2
 
 
@@ -27,7 +28,10 @@ class RecallClient(ClientCore):
     Make it after a fork, not before: gRPC's threads do not follow into the child. A failed call raises RecallError.
 
         with RecallClient("recall:50051", timeout_s=0.2) as client:
-            client.recall([[43, 23, 65]], top_k=50).results[0].item_ids
+            client.recall([[43, 23, 65]], top_k=50).item_ids[0]
+
+    Item ids are integers or text, whichever the release has (`id_type` of `get_server_info`). The type of the values
+    tells which: `client.recall([["KIT-1", "KIT-2"]], top_k=50)`.
     """
 
     _transport: ClassVar[Any] = grpc
@@ -39,14 +43,15 @@ class RecallClient(ClientCore):
         top_k: int,
         filter: str = "",  # noqa: A002
         exclude_history: bool = False,
-        exclude_item_ids: Sequence[Sequence[int]] | None = None,
+        exclude_item_ids: Sequence[ItemIds] | None = None,
         merge_strategy: MergeStrategyName = "best_score",
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Up to `top_k` candidates for every history, in order; a large batch becomes several requests.
 
         Args:
-            histories: for each user, item ids, oldest first, or the user_id of a remembered one, or a ready `User`.
+            histories: for each user, a list of item ids, oldest first, or the user_id of a remembered one as text, or a
+                ready `User`.
             top_k: candidates per user.
             filter: Milvus boolean expression over item attributes.
             exclude_history: leave out what is in the user's own history.
@@ -75,7 +80,7 @@ class RecallClient(ClientCore):
         top_k: int,
         filter: str = "",  # noqa: A002
         exclude_history: bool = False,
-        exclude_item_ids: Sequence[int] = (),
+        exclude_item_ids: ItemIds = (),
         merge_strategy: MergeStrategyName = "best_score",
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
@@ -85,9 +90,9 @@ class RecallClient(ClientCore):
 
     def upsert_users(
         self,
-        hist_item: Mapping[str, Sequence[int]] | None = None,
+        hist_item: Mapping[str, ItemIds] | None = None,
         *,
-        append_item_ids: Mapping[str, Sequence[int]] | None = None,
+        append_item_ids: Mapping[str, ItemIds] | None = None,
         timeout_s: float | None = None,
     ) -> recall_pb2.UpsertUsersResponse:
         """Remembers users, so that `recall` can be asked by their ids; takes 0.2 to 0.6 s, then every server sees it.

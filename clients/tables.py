@@ -9,28 +9,31 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from clients.ids import has_text_ids, ids_of
 from clients.size import Size
 from protos.recall.v1 import recall_pb2
 
 _INTEREST_COLORS = ("cyan", "magenta", "yellow", "green")
-Titles = Mapping[int, str]
+Titles = Mapping[Any, str]
+"""By item id, integer or text."""
 
 
 def candidates_view(candidates: recall_pb2.UserCandidates, titles: Titles) -> RenderableType:
     """One user's candidates, best first, with what the reader must know about them."""
     table = _table()
     table.add_column("", justify="right", style="dim", no_wrap=True)
-    table.add_column("item", justify="right", no_wrap=True)
+    item_ids = ids_of(candidates, "item_ids")
+    table.add_column("item", justify="left" if candidates.item_keys else "right", no_wrap=True)
     if titles:
         table.add_column("title", max_width=50)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("interest", no_wrap=True)
-    rows = zip(candidates.item_ids, candidates.scores, candidates.interest, strict=True)
+    rows = zip(item_ids, candidates.scores, candidates.interest, strict=True)
     for rank, (item_id, score, interest) in enumerate(rows, start=1):
         title = [_one_line(titles.get(item_id, ""))] if titles else []
         shown_score = f"{score:.3%}" if candidates.fallback else f"{score:.4f}"
-        table.add_row(str(rank), str(item_id), *title, shown_score, _interest(interest))
-    return Group(*_remarks(candidates), table if candidates.item_ids else Text("no candidates", style="yellow"))
+        table.add_row(str(rank), _shown(item_id), *title, shown_score, _interest(interest))
+    return Group(*_remarks(candidates), table if item_ids else Text("no candidates", style="yellow"))
 
 
 def origin_line(response: recall_pb2.RecallResponse | recall_pb2.ExplainResponse) -> RenderableType:
@@ -46,7 +49,7 @@ def origin_line(response: recall_pb2.RecallResponse | recall_pb2.ExplainResponse
 
 def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> RenderableType:
     """What each interest found, where its hits went, and the candidates that came of it."""
-    used = ", ".join(_named(item_id, titles) for item_id in response.used_hist_item)
+    used = ", ".join(_named(item_id, titles) for item_id in ids_of(response, "used_hist_item"))
     reasons = sorted({hit.reason for hit in response.dropped})
     table = _table()
     table.add_column("interest", no_wrap=True)
@@ -56,13 +59,14 @@ def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> Render
     kept = Counter(response.candidates.interest)
     dropped = Counter((hit.interest, hit.reason) for hit in response.dropped)
     for number, interest in enumerate(response.interests):
+        item_ids = ids_of(interest, "item_ids")
         table.add_row(
             _interest(number),
-            str(len(interest.item_ids)),
+            str(len(item_ids)),
             f"{interest.scores[0]:.4f}" if interest.scores else "",
             str(kept[number]),
             *(str(dropped[number, reason]) for reason in reasons),
-            _one_line(", ".join(_named(item_id, titles) for item_id in interest.item_ids[:3])),
+            _one_line(", ".join(_named(item_id, titles) for item_id in item_ids[:3])),
         )
     return Group(
         Text.assemble(("history  ", "bold"), used or "nothing the model knows"),
@@ -103,6 +107,7 @@ def info_view(info: recall_pb2.GetServerInfoResponse, counted: int | str) -> Ren
         "encoder": info.encoder,
         "collection": f"{info.collection}, {items}, metric {info.metric}",
         "before": info.previous_collection or "none",
+        "item ids": "text" if has_text_ids(info) else "integers",
         "attributes": ", ".join(f"{attribute.name} {attribute.type}" for attribute in info.attributes) or "none",
         "limits": f"{limits.max_users:,} users, top_k {limits.max_top_k:,}, {limits.max_candidates:,} candidates, "
         f"{limits.max_request_bytes:,} bytes in a request; {limits.max_concurrent_requests:,} requests at once",
@@ -147,12 +152,12 @@ def status_words(status: int) -> str:
 def _remarks(candidates: recall_pb2.UserCandidates) -> list[Text]:
     remarks = []
     if candidates.status != recall_pb2.USER_STATUS_OK:
-        popular = ": popular items instead" if candidates.fallback and candidates.item_ids else ""
+        popular = ": popular items instead" if candidates.fallback and ids_of(candidates, "item_ids") else ""
         remarks.append(Text(status_words(candidates.status) + popular, style="bold yellow"))
     if candidates.detail:
         remarks.append(Text(candidates.detail, style="yellow"))
     if candidates.unknown_count:
-        listed = ", ".join(map(str, candidates.unknown_item_ids))
+        listed = ", ".join(_shown(item_id).plain for item_id in ids_of(candidates, "unknown_item_ids"))
         remarks.append(
             Text(f"{candidates.unknown_count} of the history unknown to the model: {listed}", style="yellow")
         )
@@ -165,8 +170,15 @@ def _interest(number: int) -> Text:
     return Text(f"● {number}", style=_INTEREST_COLORS[number % len(_INTEREST_COLORS)])
 
 
-def _named(item_id: int, titles: Titles) -> str:
-    return f"{item_id} {titles[item_id]}" if item_id in titles else str(item_id)
+def _shown(item_id: int | str) -> Text:
+    """An id that a terminal can show: a text id may have control characters, or look like markup."""
+    text = str(item_id)
+    return Text(text if text.isprintable() else repr(text))
+
+
+def _named(item_id: int | str, titles: Titles) -> str:
+    shown = _shown(item_id).plain
+    return f"{shown} {titles[item_id]}" if item_id in titles else shown
 
 
 def _one_line(text: str) -> Text:

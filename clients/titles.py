@@ -18,24 +18,33 @@ _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _PARQUET = b"PAR1"
 
 
-def read_titles(path: Path) -> dict[int, str]:
+def read_titles(path: Path, text: bool = False) -> dict[Any, str]:
     """Titles by item id from the columns `item_id` and `title` of a CSV or Parquet file; empty titles are left out.
 
     A CSV file whose first cell is an integer has no header: then they are its first two columns.
 
+    Args:
+        path: the file.
+        text: whether ids are text, and so the keys of what is returned; else they are integers.
+
     Raises:
-        FileError: it is not such a file, a column is missing, or an item_id is no integer of 64 bits.
+        FileError: it is not such a file, a column is missing, or an item_id is no integer of 64 bits and must be.
     """
     with path.open("rb") as file:
         parquet = file.read(len(_PARQUET)) == _PARQUET
     titles = {}
     for place, item_id, title in _parquet_rows(path) if parquet else _csv_rows(path):
-        text = str(item_id).strip()
-        if not _INTEGER.fullmatch(text) or not is_int64(int(text)):
-            raise FileError(f"{path}: {place}: item_id is {text[:50]!r}, not an integer of 64 bits")
+        key = str(item_id) if text else _integer(item_id, f"{path}: {place}")
         if title is not None and str(title).strip():
-            titles[int(text)] = str(title).strip()
+            titles[key] = str(title).strip()
     return titles
+
+
+def _integer(item_id: Any, place: str) -> int:
+    text = str(item_id).strip()
+    if not _INTEGER.fullmatch(text) or not is_int64(int(text)):
+        raise FileError(f"{place}: item_id is {text[:50]!r}, not an integer of 64 bits")
+    return int(text)
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:

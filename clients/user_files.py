@@ -1,50 +1,74 @@
 """The files that the command line reads: histories of many users. Knows nothing of the service."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # it imports this module
+    from clients.prepared import PreparedKeys
+
+_INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
 class FileError(ValueError):
     """A file that cannot be used; the message names file and line."""
 
 
-def read_users(lines: Iterable[bytes], name: str) -> Iterator[tuple[Any, list[int]]]:
-    """User id and history of each line, blank lines skipped.
+@dataclass(frozen=True)
+class UserLine:
+    """A line of a file of users."""
+
+    user_id: Any
+    """Integer or text."""
+    hist_item: list[Any]
+    """Item ids, oldest first: all integers or all text."""
+    eval_item: list[str]
+    """What the user clicked later, ids as text; often empty."""
+
+
+def read_users(
+    lines: Iterable[bytes], name: str, text: bool | None = False, keys: "PreparedKeys | None" = None
+) -> Iterator[UserLine]:
+    """The users of a file, blank lines skipped.
 
     Args:
         lines: PaddleRec evaluation lines, `user_id:7 target_item:0 hist_item:43 hist_item:23 eval_item:65`, or
-            JSON objects, `{"user_id": 7, "hist_item": [43, 23]}`.
+            JSON objects, `{"user_id": 7, "hist_item": [43, 23]}`, with strings in the list where ids are text.
         name: of the file, for messages.
+        text: whether item ids are text; None takes either kind and gives text, for one who does not know the release.
+        keys: the text that PaddleRec lines have integers for.
 
     Raises:
-        FileError: a line is neither.
+        FileError: a line is neither, or has ids of the other kind.
     """
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            user_id, hist_item = _from_json(line) if line.lstrip().startswith(b"{") else _from_fields(line.decode())
+            found = _from_json(line) if line.lstrip().startswith(b"{") else _from_fields(line.decode(), text, keys)
+        except FileError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
             raise FileError(
                 f'{name}:{number}: neither "user_id:U hist_item:I ..." nor {{"user_id": U, "hist_item": [I, ...]}}'
             ) from error
-        for item_id in hist_item:
-            if not is_int64(item_id):
-                raise FileError(f"{name}:{number}: hist_item has {item_id!r}, must be a 64-bit integer")
-        yield user_id, hist_item
+        hist_item = checked_ids(found.hist_item, text, f"{name}:{number}: hist_item")
+        yield replace(found, hist_item=hist_item, eval_item=list(map(str, found.eval_item)))
 
 
-def read_updates(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, str, list[int]]]:
+def read_updates(lines: Iterable[bytes], name: str, text: bool = False) -> Iterator[tuple[str, str, list[Any]]]:
     """User id, field and item ids of each line, blank lines skipped.
 
     Args:
-        lines: JSON objects, `{"user_id": "7", "hist_item": [43, 23]}` or `{"user_id": "7", "append_item_ids": [23]}`;
-            an integer as user_id is taken as its decimal text.
+        lines: JSON objects, `{"user_id": "7", "hist_item": [43, 23]}` or `{"user_id": "7", "append_item_ids": [23]}`,
+            with strings in the list where item ids are text; an integer as user_id is taken as its decimal text.
         name: of the file, for messages.
+        text: whether item ids are text.
 
     Raises:
-        FileError: a line is neither.
+        FileError: a line is neither, or has ids of the other kind.
     """
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -53,14 +77,29 @@ def read_updates(lines: Iterable[bytes], name: str) -> Iterator[tuple[str, str, 
             record = json.loads(line)
             user_id, fields = str(record.pop("user_id")), list(record.items())
             [(field, item_ids)] = fields
-            if field not in ("hist_item", "append_item_ids") or not all(map(is_int64, item_ids)):
+            if field not in ("hist_item", "append_item_ids") or not isinstance(item_ids, list):
                 raise ValueError(field)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FileError(
                 f'{name}:{number}: neither {{"user_id": U, "hist_item": [I, ...]}} nor '
                 '{"user_id": U, "append_item_ids": [I, ...]}'
             ) from error
-        yield user_id, field, item_ids
+        yield user_id, field, checked_ids(item_ids, text, f"{name}:{number}: {field}")
+
+
+def checked_ids(ids: list[Any], text: bool | None, place: str) -> list[Any]:
+    """The ids of a line, if all of them are of the kind that the release has; as text where that is not known.
+
+    Raises FileError, which begins with `place`.
+    """
+    for item_id in ids:
+        if text is not False and isinstance(item_id, str):
+            continue
+        if text:
+            raise FileError(f"{place} has {item_id!r}, must be text: this release has text ids")
+        if not is_int64(item_id):
+            raise FileError(f"{place} has {item_id!r}, must be a 64-bit integer: this release has integer ids")
+    return list(map(str, ids)) if text is None else ids
 
 
 def is_int64(value: object) -> bool:
@@ -68,12 +107,26 @@ def is_int64(value: object) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
 
 
-def _from_json(line: bytes) -> tuple[Any, list[int]]:
+def _from_json(line: bytes) -> UserLine:
     record = json.loads(line)
-    return record["user_id"], list(record["hist_item"])
+    hist_item, eval_item = record["hist_item"], record.get("eval_item", [])
+    if not isinstance(hist_item, list) or not isinstance(eval_item, list):
+        raise TypeError
+    return UserLine(record["user_id"], hist_item, eval_item)
 
 
-def _from_fields(line: str) -> tuple[Any, list[int]]:
-    fields = [field.split(":") for field in line.split()]
+def _from_fields(line: str, text: bool | None, keys: "PreparedKeys | None") -> UserLine:
+    fields = [field.split(":", 1) for field in line.split()]
     user_id = dict(fields)["user_id"]
-    return int(user_id), [int(value) for key, value in fields if key == "hist_item"]
+
+    def items(name: str) -> list[Any]:
+        given = [value for key, value in fields if key == name]
+        if keys and keys.items:
+            return keys.items.of(list(map(int, given)))
+        return [int(each) if text is False and _INTEGER.fullmatch(each) else each for each in given]
+
+    if keys and keys.users:
+        user: Any = keys.users.of([int(user_id)])[0]
+    else:
+        user = int(user_id) if _INTEGER.fullmatch(user_id) and str(int(user_id)) == user_id else user_id
+    return UserLine(user, items("hist_item"), items("eval_item"))

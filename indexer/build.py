@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from indexer.catalogue import ItemCollection, item_collections, next_number, now
@@ -19,9 +20,11 @@ from indexer.progress import Progress
 from indexer.verify import MIN_RECALL, RECALL_AT, Recall, check_contents, check_recall
 from mind.artifact import Artifact, Weights
 from mind.encoder import NumpyEncoder, check_golden
+from mind.keys import MAX_KEY_BYTES, Keys
 from mind.milvus.collection import (
     EMBEDDING,
     ITEM_ID,
+    ITEM_KEY,
     MAX_MESSAGE_BYTES,
     METRIC,
     VECTOR_SOURCE,
@@ -37,7 +40,7 @@ from mind.milvus.store import Params, Row, Store
 
 ABANDONED_S = 24 * 3600
 """Age of an unfinished build in seconds after which another build takes it for dead and drops it."""
-MAX_ATTRIBUTES = (64 - len((ITEM_ID, EMBEDDING, VECTOR_SOURCE)) - len(FIELDS)) // 2
+MAX_ATTRIBUTES = (64 - len((ITEM_ID, ITEM_KEY, EMBEDDING, VECTOR_SOURCE)) - len(FIELDS)) // 2
 """Maximum number of attributes on a Milvus server, which allows 64 fields in a collection, a journal included."""
 
 _log = logging.getLogger(__name__)
@@ -165,7 +168,7 @@ def _fill_and_index(
 ) -> None:
     """Create a collection, insert all items of a model, index and load it."""
     count = len(artifact.weights.item_id)
-    stored = _stored(attributes, count)
+    stored = _stored(attributes, artifact.weights, count)
     store.create(name, artifact.hyper_parameters.embedding_dim, stored.capacities)
     fill(store, name, artifact, stored, batch_rows, on_progress)
     store.index(name, index.type, index.build_params, count, lambda rows: on_progress("index", rows, count))
@@ -186,7 +189,7 @@ def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fi
         dim=artifact.hyper_parameters.embedding_dim,
         metric=METRIC,
         count=len(artifact.weights.item_id),
-        attributes=_stored(attributes, 0).types,
+        attributes=_stored(attributes, artifact.weights, 0).types,
         attributes_digest=attributes.digest,
         index_type=index.type,
         index_params=dict(index.build_params),
@@ -195,11 +198,28 @@ def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fi
     )
 
 
-def _stored(attributes: Attributes, items: int) -> Attributes:
-    """Return the fields of the collection: attributes, which items have them, and the source of the vector."""
+def _stored(attributes: Attributes, weights: Weights, items: int) -> Attributes:
+    """Return the fields of the collection for the first items.
+
+    They are attributes, which items have them, the source of the vector, and the text id if the model has text ids.
+    """
     source = pa.repeat(pa.scalar(VectorSource.TRAINED.value, pa.large_string()), items)
     trained = Attribute(VECTOR_SOURCE, "VARCHAR", source, max_length=64, max_capacity=0, max_bytes=16)
-    return Attributes((*attributes.columns, *(column.presence for column in attributes.columns), trained))
+    own = [trained] if weights.keys is None else [trained, _key_column(weights.keys, items)]
+    return Attributes((*attributes.columns, *(column.presence for column in attributes.columns), *own))
+
+
+def _key_column(keys: Keys, items: int) -> Attribute:
+    offsets, text = (pa.py_buffer(np.ascontiguousarray(array)) for array in (keys.offsets, keys.text))
+    column = pa.LargeStringArray.from_buffers(items, offsets, text)
+    return Attribute(
+        ITEM_KEY,
+        "VARCHAR",
+        column,
+        max_length=MAX_KEY_BYTES,
+        max_capacity=0,
+        max_bytes=int(np.diff(keys.offsets).max()),
+    )
 
 
 def _check_fields(store: Store, attributes: Attributes) -> None:

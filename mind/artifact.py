@@ -2,7 +2,8 @@
 
     <model_save_path>/<model_version>/
         manifest.json       format version, hyper-parameters, sha256 of every file, data fingerprint, metrics
-        model.safetensors   item ids, embeddings, popularity, routing weights, golden histories, cells of the table
+        model.safetensors   item ids and their text (keys), embeddings, popularity, routing weights, golden histories,
+                            cells of the table
 
 Nothing in it can execute: no pickle, no code. Knows nothing of Paddle; loading needs NumPy alone.
 """
@@ -27,6 +28,7 @@ from safetensors.numpy import save as dump_tensors
 from mind.cells import Cells, cells_of
 from mind.config import HyperParameters, explain
 from mind.errors import ArtifactError
+from mind.keys import Keys
 from mind.mapped import blocks, map_tensors
 from mind.sequences import Float32 as Float32
 from mind.sequences import Int64
@@ -68,12 +70,23 @@ class Weights:
     """[G, K, D] float32: the interest vectors that the trained Paddle network gave for the golden histories."""
     projection: Float32 | None = None
     """[D + 1, D] float32: the linear layer before the ReLU, its bias last; None without `projection: relu`."""
+    item_key_offsets: Int64 | None = None
+    """[N + 1] int64: where the key of each item starts in `item_key_text`; None where ids are the caller's integers."""
+    item_key_text: npt.NDArray[np.uint8] | None = None
+    """[T] uint8: the keys of the items in UTF-8, one after the other; see `mind.keys`."""
     cell_centre: Float32 | None = None
     """[C, D] float32: the centres of the item table's cells (`mind.cells`); None for a table too small to have any."""
     cell_spread: Float32 | None = None
     """[C] float32: the spread of each cell."""
     item_cell: npt.NDArray[np.uint16] | None = None
     """[N + 1] uint16: the cell of each row of the item table."""
+
+    @property
+    def keys(self) -> Keys | None:
+        """The keys of the items, by row; None where ids are the caller's integers."""
+        if self.item_key_offsets is None or self.item_key_text is None:
+            return None
+        return Keys(self.item_key_offsets, self.item_key_text)
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """The arrays by name; those that this model does not have are left out."""
@@ -86,9 +99,15 @@ class Weights:
             return None
         return Cells(self.cell_centre, self.cell_spread, self.item_cell)
 
+    @property
+    def golden_queries(self) -> Float32:
+        """[Q, D] float32: the interest vectors of all golden histories, without those that are zero."""
+        vectors = self.golden_interest_vectors.reshape(-1, self.golden_interest_vectors.shape[-1])
+        return vectors[np.any(vectors, axis=1)]
+
     def cells(self) -> Cells | None:
         """The cells of the item table, computed if none are stored: 2 s for 368,000 items. None for a small table."""
-        return self.stored_cells or cells_of(self.item_embedding)
+        return self.stored_cells or cells_of(self.item_embedding, self.golden_queries)
 
 
 @dataclass(frozen=True)
@@ -322,6 +341,11 @@ def _check(hyper_parameters: HyperParameters, weights: Weights, path: Path) -> N
         raise ArtifactError(f"{path}: row 0 of item_embedding must be zero, and popularity 0 or more")
     if (cells := weights.stored_cells) and cells.cell.max() >= len(cells.centre):
         raise ArtifactError(f"{path}: item_cell has cells outside 0 to {len(cells.centre) - 1}")
+    if weights.keys is not None:
+        try:
+            weights.keys.check(weights.item_id)
+        except ArtifactError as error:
+            raise ArtifactError(f"{path}: {error}") from error
 
 
 def _expected(
@@ -348,6 +372,9 @@ def _expected(
     }
     if hyper_parameters.projection == "relu":
         expected["projection"] = ((dim + 1, dim), np.float32)
+    if weights.item_key_text is not None:
+        expected["item_key_offsets"] = ((items + 1,), np.int64)
+        expected["item_key_text"] = ((weights.item_key_text.size,), np.uint8)
     if weights.cell_spread is not None:
         cells = weights.cell_spread.size
         expected |= {"cell_centre": ((cells, dim), np.float32), "cell_spread": ((cells,), np.float32)}

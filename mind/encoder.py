@@ -1,7 +1,8 @@
 """Histories to interest vectors without Paddle: what a CPU server runs.
 
 `NumpyEncoder` computes what `mind.network.MIND.interest_vectors` computes; both are held to the golden vectors of the
-artifact. `mind.paddle_encoder` is the other implementation of `Encoder`, the network itself.
+artifact. The other implementations of `Encoder` are `mind.cupy_encoder`, which computes the same on a GPU, and
+`mind.paddle_encoder`, the network itself.
 """
 
 from typing import Protocol
@@ -11,6 +12,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32, Weights
 from mind.config import HyperParameters
 from mind.errors import ArtifactError
+from mind.routing import Routing
 from mind.sequences import Int64
 
 GOLDEN_TOLERANCE = 1e-4
@@ -39,57 +41,21 @@ class Encoder(Protocol):
 
 
 class NumpyEncoder:
-    """Dynamic routing (arXiv 1904.08030, algorithm 1) in NumPy; releases the GIL in every matrix product."""
+    """Routing in NumPy; releases the GIL in every matrix product."""
 
     name = "numpy"
     inline = True
 
     def __init__(self, weights: Weights, hyper_parameters: HyperParameters) -> None:
         """Keep the weights as they are: a projected item table would be as large again, and every process's own."""
-        self._item_embedding = weights.item_embedding
-        self._bilinear = weights.bilinear
-        self._routing_logits = weights.routing_logits
-        self._recency_logits = weights.recency_logits if hyper_parameters.residual else None
-        self._focus = weights.focus
-        self._projection = weights.projection
-        self._bounded = hyper_parameters.bounded_update
-        rounds = hyper_parameters.routing_iterations
-        over = hyper_parameters.routing_softmax
-        first = "interests" if over == "interests" else "history"
-        last = "history" if over == "history" else "interests"
-        self._couplings = [_COUPLINGS[first]] * (rounds - 1) + [_COUPLINGS[last]]
+        self._item_embedding, self._bilinear = weights.item_embedding, weights.bilinear
+        self._routing = Routing(np, weights, hyper_parameters)
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
-        """See `Encoder.encode`. A softmax over the interests needs no mask: the row of padding is zero."""
-        length = hist_index.shape[1]
+        """See `Encoder.encode`."""
         behaviour = self._item_embedding[hist_index] @ self._bilinear  # [B, L, D]
-        transposed = behaviour.transpose(0, 2, 1)
-        logits: Float32 = self._routing_logits[None, :, :length]  # [1, K, L]
-        capsule = squash(self._couplings[0](logits, seq_len) @ behaviour)  # [B, K, D]
-        for coupling in self._couplings[1:]:
-            agreement = capsule @ transposed  # [B, K, L]
-            if self._bounded:
-                agreement = agreement / np.maximum(np.linalg.norm(agreement, axis=2, keepdims=True), 1)
-            logits = logits + agreement
-            capsule = squash(coupling(logits, seq_len) @ behaviour)
-        if self._recency_logits is not None:
-            age = np.maximum(seq_len[:, None] - 1 - np.arange(length), 0)  # [B, L], 0 is the newest
-            own = self._focus * _log_softmax_over_interests(logits)  # [B, K, L]
-            weight = _softmax_over_history(self._recency_logits[age][:, None] + own, seq_len)
-            capsule = capsule + weight @ behaviour
-        if self._projection is not None:
-            capsule = np.maximum(capsule @ self._projection[:-1] + self._projection[-1], 0)
-        return capsule
-
-
-def squash(capsule: Float32) -> Float32:
-    """Shrink vectors to a length below 1, keeping their direction (arXiv 1904.08030, equation 4).
-
-    |s|^2 / (1 + |s|^2) * s / |s|, written as s * |s| / (1 + |s|^2), which needs no guard against zero.
-    """
-    square = np.einsum("...d,...d->...", capsule, capsule)[..., None]
-    short: Float32 = capsule * (np.sqrt(square) / (1 + square))
-    return short
+        vectors: Float32 = self._routing.interest_vectors(behaviour, seq_len)
+        return vectors
 
 
 def check_golden(encoder: Encoder, artifact: Artifact) -> None:
@@ -108,26 +74,3 @@ def check_golden(encoder: Encoder, artifact: Artifact) -> None:
             f"model {artifact.model_version}: the {encoder.name} encoder is off by a relative {error:.1e} on the "
             f"golden histories, the limit is {GOLDEN_TOLERANCE:.0e}"
         )
-
-
-def _softmax_over_interests(logits: Float32, seq_len: Int64) -> Float32:
-    weight: Float32 = np.exp(logits - logits.max(axis=1, keepdims=True))
-    weight /= weight.sum(axis=1, keepdims=True)
-    return weight
-
-
-def _log_softmax_over_interests(logits: Float32) -> Float32:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_weight: Float32 = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return log_weight
-
-
-def _softmax_over_history(logits: Float32, seq_len: Int64) -> Float32:
-    valid = np.arange(logits.shape[2]) < seq_len[:, None, None]
-    logits = np.where(valid, logits, np.float32(-1e30))
-    weight: Float32 = np.exp(logits - logits.max(axis=2, keepdims=True)) * valid
-    weight /= np.maximum(weight.sum(axis=2, keepdims=True), 1e-30)
-    return weight
-
-
-_COUPLINGS = {"interests": _softmax_over_interests, "history": _softmax_over_history}

@@ -44,7 +44,8 @@ def main(
     item_ids: Annotated[
         Path | None,
         typer.Option(
-            help="CSV or Parquet with the columns row and item_id, where items were numbered anew before training; "
+            help="CSV or Parquet with the columns row and item_id (integers or text), where items were numbered anew "
+            "before training; "
             "otherwise row i of the table is item i, as PaddleRec has it."
         ),
     ] = None,

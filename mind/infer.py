@@ -22,15 +22,18 @@ from mind.artifact import Artifact, load_artifact, newest_artifact
 from mind.command import ConfigFile, DataDir, Overrides, Version, run
 from mind.config import data_overrides, load_config
 from mind.data.files import check_outputs, replacing
+from mind.data.ids import IdKind, KeyTable
 from mind.data.paddlerec import read_eval
+from mind.data.prepared import item_keys, user_keys
 from mind.data.titles import read_titles
+from mind.encoders import EncoderName
 from mind.errors import DataError, MindError
 from mind.evaluation import metrics
 from mind.evaluation.analysis import Agreement
-from mind.evaluation.candidates import Served, read_candidates
+from mind.evaluation.candidates import Served, TextIds, read_candidates
 from mind.evaluation.compared import compared
 from mind.evaluation.evaluate import Evaluation, Lists, Measured, OnStep, agreements, evaluate, measure
-from mind.evaluation.lists import EncoderName, make_lists
+from mind.evaluation.lists import make_lists
 from mind.evaluation.provenance import other_data, unrecorded
 
 EPILOG = """Examples:
@@ -97,14 +100,16 @@ def main(
     if server:
         raise MindError(_instead_of(server, cutoffs[-1], settings.runner.test_data_dir))
     files = check_outputs(html, output)
-    item_titles = _titles(html, titles)
+    item_names, user_names = item_keys(settings.runner.test_data_dir), user_keys(settings.runner.test_data_dir)
+    item_titles = _titles(html, titles, IdKind.TEXT if item_names else IdKind.INTEGER)
     cases = read_eval(settings.runner.test_data_dir)
     model = load_artifact(newest_artifact(artifact or settings.runner.model_save_path))
     doubt = other_data(model, settings.runner.train_data_dir, settings.runner.test_data_dir)
     if doubt and not other:
         raise DataError(f"{doubt} Name its data with --data DIR, or give --other-data")
     items = len(model.vocabulary)
-    given = {file: read_candidates(file, cases, cutoffs[-1], items) for file in candidates or []}
+    text = TextIds(users=user_names is not None, items=model.weights.keys is not None)
+    given = {file: read_candidates(file, cases, cutoffs[-1], items, text) for file in candidates or []}
     users = compared(cases, model.vocabulary, given)
     if doubt := doubt or unrecorded(model):
         typer.echo(f"warning: {doubt}", err=True)
@@ -119,7 +124,7 @@ def main(
     title = f"model {model.model_version} on {len(users.cases):,} test users, per cent"
     _print_scores(title, model, lists, measured, cutoffs)
     if evaluation:
-        _write_files(evaluation, output, html, item_titles)
+        _write_files(evaluation, output, html, item_titles, item_names, user_names)
         console.print(f"written: {', '.join(map(str, files))}", soft_wrap=True, markup=False)
 
 
@@ -133,13 +138,28 @@ def _print_scores(
         console.print(_served_line(model, name, served, agreed.get(name)), soft_wrap=True)
 
 
-def _write_files(evaluation: Evaluation, output: Path | None, html: Path | None, titles: dict[int, str]) -> None:
+def _write_files(
+    evaluation: Evaluation,
+    output: Path | None,
+    html: Path | None,
+    titles: dict[int, str],
+    item_names: KeyTable | None,
+    user_names: KeyTable | None,
+) -> None:
     if output:
         _write(output, json.dumps(_plain(evaluation), indent=2, allow_nan=False))
     if html:
         from mind.evaluation.report import render
 
-        _write(html, render(evaluation, titles))
+        users = {example.user_id for example in evaluation.examples}
+        items = {item for example in evaluation.examples for item in example.history}
+        items |= {one.item_id for example in evaluation.examples for one in example.candidates}
+        _write(html, render(evaluation, _names(item_names, items) | titles, _names(user_names, users)))
+
+
+def _names(table: KeyTable | None, ids: set[int]) -> dict[int, str]:
+    """The text ids of some ids; none where they are integers."""
+    return {one: table.name(one) for one in ids} if table else {}
 
 
 def _instead_of(server: str, top_n: int, test_data_dir: Path) -> str:
@@ -151,7 +171,7 @@ def _instead_of(server: str, top_n: int, test_data_dir: Path) -> str:
     )
 
 
-def _titles(html: Path | None, titles: Path | None) -> dict[int, str]:
+def _titles(html: Path | None, titles: Path | None, kind: IdKind) -> dict[int, str]:
     """Titles by item id; imports what the report needs now rather than after the evaluation."""
     if html is None:
         if titles is not None:
@@ -161,7 +181,7 @@ def _titles(html: Path | None, titles: Path | None) -> dict[int, str]:
         import_module("mind.evaluation.report")
     except ModuleNotFoundError as error:
         raise MindError(f"--html needs {error.name}: pip install 'mind-recall[train]'") from error
-    return read_titles(titles) if titles else {}
+    return read_titles(titles, kind) if titles else {}
 
 
 def _progress() -> Progress:

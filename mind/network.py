@@ -170,7 +170,7 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
 
 
 def squash(capsule: paddle.Tensor) -> paddle.Tensor:
-    """Shrink vectors to a length below 1, keeping their direction (equation 4); the same form as `encoder.squash`.
+    """Shrink vectors to a length below 1, keeping their direction (equation 4); the same form as `routing.squash`.
 
     The tiny constant keeps the gradient of the square root finite at zero.
     """

@@ -4,12 +4,10 @@ import numpy as np
 
 from mind.artifact import Artifact, Float32
 from mind.errors import ConfigError
+from mind.gpu_batches import GPU_BATCH_SIZES, check_rows, encode_padded, warm_up
 from mind.network import MIND
 from mind.paddle_runtime import has_gpu, paddle
 from mind.sequences import Int64
-
-GPU_BATCH_SIZES = (1, 8, 64, 256)
-"""The batch sizes for which a GPU is warmed up."""
 
 
 class PaddleEncoder:
@@ -25,15 +23,18 @@ class PaddleEncoder:
         every new shape, which takes longer than the work. Empty leaves batches as they are.
         """
         self._network = network
-        self._batch_sizes = batch_sizes
+        self.batch_sizes = batch_sizes
 
     @classmethod
-    def from_artifact(cls, artifact: Artifact, device: str = "cpu") -> "PaddleEncoder":
+    def from_artifact(
+        cls, artifact: Artifact, device: str = "cpu", batch_sizes: tuple[int, ...] = GPU_BATCH_SIZES
+    ) -> "PaddleEncoder":
         """Make an encoder of an artifact's weights on a device, warmed up.
 
         Args:
             artifact: the model.
             device: cpu, gpu, or auto for a GPU where there is one.
+            batch_sizes: of a GPU; a CPU takes batches as they are.
 
         Raises:
             ConfigError: a GPU is asked for and there is none.
@@ -51,9 +52,8 @@ class PaddleEncoder:
             network.projection.weight.set_value(weights.projection[:-1])
             network.projection.bias.set_value(weights.projection[-1])
         network.eval()
-        encoder = cls(network, GPU_BATCH_SIZES if on_gpu else ())
-        for size in encoder._batch_sizes:
-            encoder.encode(np.ones((size, artifact.hyper_parameters.maxlen), np.int64), np.ones(size, np.int64))
+        encoder = cls(network, batch_sizes if on_gpu else ())
+        warm_up(encoder.encode, encoder.batch_sizes, artifact.hyper_parameters.maxlen)
         return encoder
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
@@ -62,22 +62,10 @@ class PaddleEncoder:
         Raises:
             ValueError: a row is outside the item table; on a GPU that would kill the process instead.
         """
-        rows = self._network.items.embedding.weight.shape[0]
-        if hist_index.size and not (hist_index.min() >= 0 and hist_index.max() < rows):
-            raise ValueError(
-                f"hist_index has rows {hist_index.min()} to {hist_index.max()}, the table has 0 to {rows - 1}"
-            )
-        if not self._batch_sizes or not len(hist_index):
+        check_rows(hist_index, self._network.items.embedding.weight.shape[0])
+        if not self.batch_sizes or not len(hist_index):
             return self._encode(hist_index, seq_len)
-        largest = self._batch_sizes[-1]
-        parts = [slice(start, start + largest) for start in range(0, len(hist_index), largest)]
-        return np.concatenate([self._encode_padded(hist_index[part], seq_len[part]) for part in parts])
-
-    def _encode_padded(self, hist_index: Int64, seq_len: Int64) -> Float32:
-        users = len(hist_index)
-        size = next(size for size in self._batch_sizes if size >= users)
-        padding = size - users
-        return self._encode(np.pad(hist_index, ((0, padding), (0, 0))), np.pad(seq_len, (0, padding)))[:users]
+        return encode_padded(self._encode, self.batch_sizes, hist_index, seq_len)
 
     def _encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
         with paddle.no_grad():

@@ -21,9 +21,9 @@ def item_map(artifact: Artifact, items: int) -> dict[str, Any]:
     the grid.
 
     Returns:
-        model_version; grid; item_ids, strings, most popular first; x and y, whole numbers from 0 to grid - 1;
-        mean [D], axes [D][2], low [2] and scale, which put further vectors on the map; explained, the share of the
-        items' variance that the plane shows.
+        model_version; grid; item_ids, the text ids or else the integers as strings, most popular first; x and y, whole
+        numbers from 0 to grid - 1; mean [D], axes [D][2], low [2] and scale, which put further vectors on the map;
+        explained, the share of the items' variance that the plane shows.
     """
     weights = artifact.weights
     chosen = np.argsort(-weights.popularity, kind="stable")[:items]
@@ -39,7 +39,7 @@ def item_map(artifact: Artifact, items: int) -> dict[str, Any]:
     return {
         "model_version": artifact.model_version,
         "grid": GRID,
-        "item_ids": [str(item_id) for item_id in weights.item_id[chosen].tolist()],
+        "item_ids": weights.keys.at(chosen) if weights.keys else list(map(str, weights.item_id[chosen].tolist())),
         "x": grid[:, 0].tolist(),
         "y": grid[:, 1].tolist(),
         "mean": _rounded(mean),

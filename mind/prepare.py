@@ -19,6 +19,7 @@ from mind.command import Version, run
 from mind.data.datasets import DATASETS, data_file
 from mind.data.download import fetch
 from mind.data.heavy_users import heavy_users
+from mind.data.ids import IdKind, KeyTable
 from mind.data.interactions import EXAMPLES, Interactions, Report, read_interactions
 from mind.data.losses import Part, parts_of
 from mind.data.prepared import write_split
@@ -54,12 +55,8 @@ def main(
         ),
     ],
     output: Annotated[Path, typer.Option(help="Directory that receives train/, valid/ and test/.")],
-    user: Annotated[
-        str, typer.Option(help="Column of user ids, integers of 64 bits.", rich_help_panel=FILES)
-    ] = "user_id",
-    item: Annotated[
-        str, typer.Option(help="Column of item ids, integers of 64 bits.", rich_help_panel=FILES)
-    ] = "item_id",
+    user: Annotated[str, typer.Option(help="Column of user ids.", rich_help_panel=FILES)] = "user_id",
+    item: Annotated[str, typer.Option(help="Column of item ids.", rich_help_panel=FILES)] = "item_id",
     time: Annotated[
         str, typer.Option(help="Column of times: integers, floats or ISO 8601.", rich_help_panel=FILES)
     ] = "timestamp",
@@ -93,6 +90,14 @@ def main(
             rich_help_panel=FILES,
         ),
     ] = None,
+    ids: Annotated[
+        IdKind,
+        typer.Option(
+            help="What ids are. auto: integers of 64 bits, or text in a column that has other values than integers or "
+            "one with leading zeros.",
+            rich_help_panel=FILES,
+        ),
+    ] = IdKind.AUTO,
     max_malformed: Annotated[
         float,
         typer.Option(
@@ -139,6 +144,7 @@ def main(
     of the file add up to what is printed, and the table counts what a model never learns from, by cause.
     """
     items = None
+    keys: tuple[KeyTable | None, KeyTable | None] = None, None
     left_out: dict[str, Interactions] = {}
     if dataset := DATASETS.get(source):
         _refuse(context, source, [FILES, SPLIT] if dataset.comes_split else [FILES])
@@ -160,9 +166,11 @@ def main(
             quote=quote,
             time_unit=time_unit,
             max_malformed=max_malformed,
+            ids=ids,
         )
+        keys = interactions.user_keys, interactions.item_keys
         parts, left_out = _split(interactions, report, seed, min_interactions, max_user_share)
-    write_split(output, parts, items)
+    write_split(output, parts, items, keys)
     console.print(_summary(parts_of(parts, left_out)))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
 
@@ -183,7 +191,8 @@ def _split(
     console.print(str(report), markup=False, soft_wrap=True)
     heavy, left_out = heavy_users(interactions, min(max_user_share, 0.5)), {}
     for user in heavy[:EXAMPLES]:
-        told = f"user {user.user_id} has {user.share:.1%} of the interactions ({user.interactions:,})"
+        name = interactions.user_keys.name(user.user_id) if interactions.user_keys else user.user_id
+        told = f"user {name} has {user.share:.1%} of the interactions ({user.interactions:,})"
         is_out = user.share > max_user_share
         told = f"{told}: left out" if is_out else f"warning: {told}; --max-user-share 0.5 would leave this user out"
         console.print(told, markup=False, soft_wrap=True)

@@ -14,8 +14,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2
 
-from mind.artifact import Artifact
-from mind.encoder import Encoder, NumpyEncoder
+from mind.encoders import EncoderName, encoder_maker
 from mind.errors import ConfigError
 from mind.milvus.aio_session import AioSession
 from mind.milvus.aio_store import MilvusStore
@@ -108,7 +107,8 @@ class RecallServer:
         self._receiver = Receiver(MAX_ARRIVING_OF_STRANGERS, MAX_REQUEST_BYTES_OF_STRANGERS)
         self._health = HealthServicer(self._streams, self._receiver)
         models = Models(settings.artifacts, settings.artifact_cache)
-        self.releases = Releases(store, models, _encoder_maker(settings), settings.keep_previous, self._on_check)
+        make_encoder = encoder_maker(EncoderName(settings.encoder), settings.device)
+        self.releases = Releases(store, models, make_encoder, settings.keep_previous, self._on_check)
         pipeline = CandidatePipeline(
             store,
             self._encode_on,
@@ -288,14 +288,3 @@ def _tame_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-
-
-def _encoder_maker(settings: Settings) -> Callable[[Artifact], Encoder]:
-    if settings.encoder == "numpy":
-        return lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
-    try:
-        from mind.paddle_encoder import PaddleEncoder, check_device  # not above: a NumPy server has no Paddle
-    except ModuleNotFoundError as error:
-        raise ConfigError("--encoder paddle: PaddlePaddle is not installed; it is the extra cpu or gpu") from error
-    check_device(settings.device)
-    return lambda artifact: PaddleEncoder.from_artifact(artifact, settings.device)

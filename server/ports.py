@@ -36,6 +36,9 @@ class ItemStore(Protocol):
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
         """The stored embeddings of the given items, [D] float32 each; items that do not exist are absent."""
 
+    async def keys(self, collection: str, item_ids: list[int], timeout_s: float | None = None) -> dict[int, str]:
+        """The text ids of the given items, in a collection that has them; items that do not exist are absent."""
+
     async def changes(self, collection: str) -> Changes:
         """The changes since the build of the collection, from its journal, which is brought into memory if need be."""
 

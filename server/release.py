@@ -19,7 +19,8 @@ from mind.cells import Cells
 from mind.config import HyperParameters
 from mind.encoder import Encoder, check_golden
 from mind.errors import ArtifactError
-from mind.milvus.collection import ALIAS, METRIC, Fingerprint
+from mind.keys import Keys
+from mind.milvus.collection import ALIAS, ITEM_KEY, METRIC, Fingerprint
 from mind.milvus.journal import rows_between
 from mind.sequences import Int64
 from mind.transfer import Models
@@ -70,6 +71,8 @@ class Release:
     fingerprint: Fingerprint
     hyper_parameters: HyperParameters
     vocabulary: Vocabulary
+    keys: Keys | None
+    """The text ids of the items that the model knows; None where ids are the caller's integers."""
     encoder: Encoder
     item_embedding: Float32
     """[N + 1, D] float32, row 0 padding."""
@@ -80,6 +83,19 @@ class Release:
     golden_interest_vectors: Float32
     """[G, K, D] float32, interest vectors of real histories, for warming up."""
     popular: Popular
+    longest_key: int = 0
+    """Bytes of the longest key; 0 where ids are integers."""
+
+    @property
+    def has_text_ids(self) -> bool:
+        """Whether callers name items by text."""
+        return self.keys is not None
+
+    def name_of(self, position: int) -> str:
+        """What callers call the item at this position of the vocabulary."""
+        if self.keys is None:
+            return str(self.vocabulary.item_id[position])
+        return repr(self.keys.at(np.array([position]))[0])
 
 
 @dataclass(frozen=True)
@@ -252,6 +268,7 @@ class Releases:
         artifact = load_artifact(self._models.version(fingerprint.model_version))
         encoder = self._make_encoder(artifact)
         check_golden(encoder, artifact)
+        keys = artifact.weights.keys
         started = time.monotonic()
         cells = artifact.weights.cells()
         if cells and not artifact.weights.stored_cells:
@@ -267,12 +284,14 @@ class Releases:
             fingerprint=fingerprint,
             hyper_parameters=artifact.hyper_parameters,
             vocabulary=artifact.vocabulary,
+            keys=keys,
             encoder=encoder,
             item_embedding=artifact.weights.item_embedding,
             cells=cells,
             golden_history=(artifact.weights.golden_hist_index[:1], artifact.weights.golden_seq_len[:1]),
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=_popular(artifact),
+            longest_key=int(np.diff(keys.offsets).max()) if keys else 0,
         )
 
     async def _compare(self, release: Release) -> None:
@@ -283,6 +302,13 @@ class Releases:
         for name, there, here in zip(("model_version", "dim", "metric", "count"), found, expected, strict=True):
             if there != here:
                 raise ReleaseRefusedError(f"collection {collection}: {name} is {there}, the model says {here}")
+        if (ITEM_KEY in fingerprint.attributes) != release.has_text_ids:
+            has = ("no column", "a column")[ITEM_KEY in fingerprint.attributes]
+            kind = "text" if release.has_text_ids else "integers"
+            raise ReleaseRefusedError(
+                f"collection {collection} has {has} {ITEM_KEY}, but the ids of model {release.model_version} are "
+                f"{kind}; build the collection again"
+            )
         if problem := await self._count(release):
             raise ReleaseRefusedError(problem)
         sample = np.linspace(0, len(item_id) - 1, min(COMPARED_VECTORS, len(item_id))).astype(int)
@@ -295,7 +321,7 @@ class Releases:
             vector = stored.get(int(item_id[row]))
             if vector is None or not np.array_equal(vector, release.item_embedding[row + 1]):
                 raise ReleaseRefusedError(
-                    f"collection {collection}: the vector of item {item_id[row]} is not that of model "
+                    f"collection {collection}: the vector of item {release.name_of(row)} is not that of model "
                     f"{release.model_version}"
                 )
 

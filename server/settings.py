@@ -51,8 +51,8 @@ class Settings(MilvusOptions):
     """Directory that stores models downloaded from a URL, the 4 used last. It deletes only what it downloaded."""
     keep_previous: bool = True
     """Keep the previous release, so that a rollback to it loads nothing."""
-    encoder: Literal["numpy", "paddle"] = "numpy"
-    """Encoder of histories: numpy (CPU, needs no Paddle) or paddle (the network, on CPU or GPU)."""
+    encoder: Literal["numpy", "cupy", "paddle"] = "numpy"
+    """Encoder of histories: numpy (CPU), cupy (the same on an NVIDIA GPU) or paddle (the network, on CPU or GPU)."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     """Device of the encoder paddle. auto takes a GPU if there is one and Paddle's build can use it."""
     watch_interval_s: float = Field(default=5.0, gt=0)
@@ -131,6 +131,8 @@ class Settings(MilvusOptions):
         for name, needed in _TOGETHER:
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"{name} is {getattr(self, name)}, but {needed} is not given; give both")
+        if self.encoder == "cupy" and self.device == "cpu":
+            raise ValueError("device is cpu, but encoder is cupy, which needs a GPU; take the encoder numpy")
         if self.processes > 1 and self.milvus_uri.endswith(".db"):
             raise ValueError(
                 f"processes is {self.processes}: only one process can use a Milvus Lite file; use a Milvus server"

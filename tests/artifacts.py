@@ -1,5 +1,7 @@
 """Small seeded models for tests that need an artifact and not its training."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import numpy as np
 from mind.artifact import Weights, write_artifact
 from mind.config import HyperParameters
 from mind.encoder import NumpyEncoder
+from mind.keys import Keys, key_ids
 
 
 def make_weights(items: int = 200, dim: int = 16, interests: int = 4, maxlen: int = 8, seed: int = 0) -> Weights:
@@ -42,7 +45,26 @@ def hyper_parameters_of(weights: Weights, **changes: Any) -> HyperParameters:
     return HyperParameters(item_count=len(weights.item_id), **sizes, **changes)
 
 
-def make_artifact(directory: Path, data: dict[str, Any] | None = None, **shape: int) -> Path:
-    """Write a random model under `directory`; returns the directory of the artifact itself."""
+def with_keys(weights: Weights, names: Sequence[str] = ()) -> Weights:
+    """The same weights over items that have text ids: these names, or else KIT-0, KIT-1, KIT-2, ..."""
+    names = names or [f"KIT-{item}" for item in range(len(weights.item_id))]
+    item_id = key_ids(names)
+    order = np.argsort(item_id)
+    keys = Keys.of([names[item] for item in order.tolist()])
+    return replace(weights, item_id=item_id[order], item_key_offsets=keys.offsets, item_key_text=keys.text)
+
+
+def write_keyed(directory: Path, names: Sequence[str]) -> Path:
+    """Write a random model over items with these text ids; as `make_artifact`."""
+    weights = with_keys(make_weights(items=len(names)), names)
+    return write_artifact(directory, hyper_parameters_of(weights), weights, {}, {})
+
+
+def make_artifact(directory: Path, data: dict[str, Any] | None = None, keyed: bool = False, **shape: int) -> Path:
+    """Write a random model under `directory`; returns the directory of the artifact itself.
+
+    `keyed`: whether its items have text ids.
+    """
     weights = make_weights(**shape)
+    weights = with_keys(weights) if keyed else weights
     return write_artifact(directory, hyper_parameters_of(weights), weights, data or {}, {})

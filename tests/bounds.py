@@ -8,9 +8,11 @@ from typing import Any
 
 from clients.gateway import body, connections, pages
 from clients.gateway.settings import Settings as GatewaySettings
+from mind.keys import MAX_KEY_BYTES
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
-from server.edge import door, health, receiving, streams, wire
+from server.edge import answers, door, health, receiving, streams, wire
+from server.edge.limits import INTEGER_CANDIDATE_BYTES
 from server.serving.filter import grammar
 from server.settings import Settings
 from server.watching import endpoint
@@ -83,6 +85,7 @@ def _calls() -> list[Bound]:
 
 def _fields() -> list[Bound]:
     users, history = f"1 to {SERVER.max_users}", f"{SERVER.max_history:,} ids"
+    key = f"1 to {MAX_KEY_BYTES} bytes"
     size = f"{SERVER.max_filter_chars:,} characters, {SERVER.max_filter_depth} levels"
     filter_ = f"{size}, {grammar.MAX_CONDITIONS} conditions, {grammar.MAX_VALUES:,} values"
     filter_options = "--max-filter-chars, --max-filter-depth"
@@ -94,7 +97,12 @@ def _fields() -> list[Bound]:
             Bound(f"`{name}`", history, OF_USER, "--max-history")
             for name in ("User.hist_item", "UserUpdate.hist_item", "UserUpdate.append_item_ids")
         ),
+        *(
+            Bound(f"`{name}`", f"{history}, {key} each", OF_USER, "--max-history")
+            for name in ("User.hist_item_keys", "UserUpdate.hist_item_keys", "UserUpdate.append_item_keys")
+        ),
         Bound("`User.exclude_item_ids`", f"{SERVER.max_exclude:,} ids", OF_USER, "--max-exclude"),
+        Bound("`User.exclude_item_keys`", f"{SERVER.max_exclude:,} ids, {key} each", OF_USER, "--max-exclude"),
         *(
             Bound(f"`{name}`", f"1 to {MAX_USER_ID_BYTES} bytes", OF_USER)
             for name in ("User.user_id", "UserUpdate.user_id")
@@ -107,7 +115,17 @@ def _fields() -> list[Bound]:
             Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")
             for name in ("RecallRequest.top_k", "ExplainRequest.top_k", "FindSimilarUsersRequest.top_k")
         ),
-        Bound("users times `RecallRequest.top_k`", f"{SERVER.max_candidates:,}", INVALID, "--max-candidates"),
+        Bound(
+            "users times `RecallRequest.top_k`",
+            f"{SERVER.max_candidates:,}, or {INTEGER_CANDIDATE_BYTES * SERVER.max_candidates:,} bytes of longest keys",
+            INVALID,
+            "--max-candidates",
+        ),
+        Bound(
+            "unknown ids of an answer",
+            f"{answers.UNKNOWN_LISTED} of a user, {answers.UNKNOWN_BYTES:,} bytes of keys in all",
+            "counted, not listed",
+        ),
         Bound("users times `FindSimilarUsersRequest.top_k`", f"{SERVER.max_similar:,}", INVALID, "--max-similar"),
         Bound("`DropItemsRequest.collection`", "the name of a collection of items", INVALID),
         Bound("`HealthCheckRequest.service`", f"{health.MAX_NAME} characters", INVALID),

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 
+from clients.ids import TWINS, ids_of
 from protos.recall.v1 import admin_pb2, admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 
 TIMINGS = recall_pb2.StageTimings(queue_ms=0.1, encode_ms=0.4, search_ms=2.5, merge_ms=0.2, total_ms=3.25)
@@ -28,8 +29,18 @@ INFO = recall_pb2.GetServerInfoResponse(
 )
 
 
-def candidates(user: recall_pb2.User, top_k: int) -> recall_pb2.UserCandidates:
-    """The newest history item plus 1, 2, 3, ..., found by the interests in turn; popular items for no history."""
+KEYED_INFO = recall_pb2.GetServerInfoResponse()
+KEYED_INFO.CopyFrom(INFO)
+KEYED_INFO.id_type = recall_pb2.ID_TYPE_TEXT
+
+
+def candidates(user: recall_pb2.User, top_k: int, keyed: bool = False) -> recall_pb2.UserCandidates:
+    """The newest history item plus 1, 2, 3, ..., found by the interests in turn; popular items for no history.
+
+    Where ids are text, the newest history item with "+1", "+2", "+3", ... behind it; unknown ones begin with "?".
+    """
+    if keyed:
+        return keyed_candidates(user, top_k)
     if not user.hist_item:
         return recall_pb2.UserCandidates(
             item_ids=[7], scores=[0.125], interest=[-1], status=recall_pb2.USER_STATUS_EMPTY_HISTORY, fallback=True
@@ -44,14 +55,37 @@ def candidates(user: recall_pb2.User, top_k: int) -> recall_pb2.UserCandidates:
     )
 
 
+def keyed_candidates(user: recall_pb2.User, top_k: int) -> recall_pb2.UserCandidates:
+    """As `candidates`, of a release with text ids."""
+    if not user.hist_item_keys:
+        return recall_pb2.UserCandidates(
+            item_keys=["TOP-7"],
+            scores=[0.125],
+            interest=[-1],
+            status=recall_pb2.USER_STATUS_EMPTY_HISTORY,
+            fallback=True,
+        )
+    unknown = [key for key in user.hist_item_keys if key.startswith("?")]
+    return recall_pb2.UserCandidates(
+        item_keys=[f"{user.hist_item_keys[-1]}+{rank}" for rank in range(1, top_k + 1)],
+        scores=[1 - rank / 10 for rank in range(top_k)],
+        interest=[rank % 4 for rank in range(top_k)],
+        status=recall_pb2.USER_STATUS_OK,
+        unknown_item_keys=unknown,
+        unknown_count=len(unknown),
+    )
+
+
 class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminServiceServicer):
     """Answers at once, unless `failures` has something for the next call.
 
-    `calls` records, for each method name, (request, metadata, arrival in seconds).
+    `calls` records, for each method name, (request, metadata, arrival in seconds). A release that is `keyed` has text
+    ids. A request with ids of the other kind is refused with the field's name.
     """
 
-    def __init__(self) -> None:
-        self.failures: list[tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]]] = []
+    def __init__(self, keyed: bool = False) -> None:
+        self.keyed = keyed
+        self.failures: list[tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]] | None] = []
         self.model_versions = ["ab12"]
         self.delay_s = 0.0
         self.serving = [True]
@@ -68,6 +102,14 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
             code, message, metadata = failure
             context.set_trailing_metadata(metadata)
             context.abort(code, message)
+        users = [request.user] if method == "Explain" else getattr(request, "users", ())
+        names = ("hist_item", "exclude_item_ids", "append_item_ids")
+        for number, user in enumerate(users):
+            for name in names if self.keyed else map(TWINS.__getitem__, names):
+                if getattr(user, name, ()):
+                    context.set_trailing_metadata((("error-reason", "WRONG_ID_TYPE"),))
+                    where = "user" if method == "Explain" else f"users[{number}]"
+                    context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{where}.{name}: ids of the other kind")
 
     def Recall(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.RecallResponse:  # noqa: N802
         """One canned list per user; the last of `model_versions` stays."""
@@ -83,7 +125,7 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         with self._lock:
             version = self.model_versions.pop(0) if len(self.model_versions) > 1 else self.model_versions[0]
         return recall_pb2.RecallResponse(
-            results=[candidates(user, request.top_k) for user in request.users],
+            results=[candidates(user, request.top_k, self.keyed) for user in request.users],
             model_version=version,
             collection=f"items_{version}",
             timings=TIMINGS,
@@ -96,27 +138,30 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         return recall_pb2.CountItemsResponse(count=count, model_version="ab12", collection="items_ab12")
 
     def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.GetServerInfoResponse:  # noqa: N802
-        """INFO."""
+        """INFO, or KEYED_INFO."""
         self._enter("GetServerInfo", request, context)
-        return INFO
+        return KEYED_INFO if self.keyed else INFO
 
     def Explain(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.ExplainResponse:  # noqa: N802
         """Each interest found one candidate and one item that was dropped."""
         self._enter("Explain", request, context)
-        chosen = candidates(request.user, 4)
+        chosen = candidates(request.user, 4, self.keyed)
+        ids = ids_of(chosen, "item_ids")
+        # 99, which every interest found, has the name "99" where ids are text.
+        hits, dropped = ("item_keys", {"item_key": "99"}) if self.keyed else ("item_ids", {"item_id": 99})
+        last = "99" if self.keyed else 99
+        below, duplicate = recall_pb2.DROP_REASON_BELOW_TOP_K, recall_pb2.DROP_REASON_DUPLICATE
         return recall_pb2.ExplainResponse(
             used_hist_item=request.user.hist_item,
+            used_hist_item_keys=request.user.hist_item_keys,
             interests=[
-                recall_pb2.Interest(vector=[0.5] * 8, item_ids=[item_id, 99], scores=[score, 0.25])
-                for item_id, score in zip(chosen.item_ids, chosen.scores, strict=True)
+                recall_pb2.Interest(vector=[0.5] * 8, scores=[score, 0.25], **{hits: [item_id, last]})
+                for item_id, score in zip(ids, chosen.scores, strict=True)
             ],
             candidates=chosen,
             dropped=[
-                recall_pb2.DroppedHit(item_id=99, interest=0, score=0.25, reason=recall_pb2.DROP_REASON_BELOW_TOP_K),
-                *(
-                    recall_pb2.DroppedHit(item_id=99, interest=i, score=0.25, reason=recall_pb2.DROP_REASON_DUPLICATE)
-                    for i in (1, 2, 3)
-                ),
+                recall_pb2.DroppedHit(interest=i, score=0.25, reason=duplicate if i else below, **dropped)
+                for i in range(4)
             ],
             model_version="ab12",
             collection="items_ab12",
@@ -128,7 +173,9 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         self._enter("UpsertUsers", request, context)
         results = [
             recall_pb2.UserWritten(
-                status=recall_pb2.USER_STATUS_OK, history_length=len(user.hist_item) + len(user.append_item_ids)
+                status=recall_pb2.USER_STATUS_OK,
+                history_length=sum(map(len, (user.hist_item, user.append_item_ids)))
+                + sum(map(len, (user.hist_item_keys, user.append_item_keys))),
             )
             if user.user_id
             else recall_pb2.UserWritten(status=recall_pb2.USER_STATUS_INVALID, detail="user_id has 0 bytes")

@@ -12,7 +12,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32
 from mind.hits import Hits
 from mind.milvus.change_log import ChangeLog
-from mind.milvus.collection import VECTOR_SOURCE, Fingerprint
+from mind.milvus.collection import ITEM_KEY, VECTOR_SOURCE, Fingerprint
 from mind.milvus.errors import FilterError
 from mind.milvus.journal import Changes
 from mind.sequences import Int64
@@ -33,6 +33,8 @@ class FakeCollection:
     deleted: set[int] = field(default_factory=set)
     """Ids that the journal says are gone."""
     log: ChangeLog = field(default_factory=ChangeLog)
+    keys: dict[int, str] = field(default_factory=dict)
+    """The column of text ids."""
 
 
 @dataclass
@@ -51,6 +53,10 @@ class FakeStore:
     """(queries, limit) of every search."""
     filters: list[str] = field(default_factory=list)
     """The filters of all questions which items match."""
+    key_reads: list[list[int]] = field(default_factory=list)
+    """The ids of all questions for keys."""
+    keys_fault: StoreError | None = None
+    """Breaks questions for keys alone."""
     looks: int = 0
     """How often somebody asked which collection is live."""
     held: int = 0
@@ -61,8 +67,12 @@ class FakeStore:
         """Add the collection of a model and point the alias at it; returns its name."""
         fingerprint = fingerprint_of(artifact)
         weights = artifact.weights
+        keys = weights.keys.at(np.arange(len(weights.item_id))) if weights.keys else []
         self.collections[fingerprint.collection] = FakeCollection(
-            fingerprint, weights.item_id, weights.item_embedding[1:].copy()
+            fingerprint,
+            weights.item_id,
+            weights.item_embedding[1:].copy(),
+            keys=dict(zip(weights.item_id.tolist(), keys, strict=False)),
         )
         self.alias = fingerprint.collection
         return self.alias
@@ -76,9 +86,10 @@ class FakeStore:
         found.changes = replace(found.changes, deleted=len(found.deleted))
         found.log = found.log.with_batch(item_ids)
 
-    def add(self, collection: str, item_id: int, vector: Float32) -> None:
-        """Add an item that the model does not know, as the indexer does. `vector`: [D] float32."""
+    def add(self, collection: str, item_id: int, vector: Float32, key: str = "") -> None:
+        """Add an item that the model does not know, as the indexer does. `vector`: [D] float32; `key`: its text id."""
         found = self.collections[collection]
+        found.keys |= {item_id: key} if key else {}
         place = int(np.searchsorted(found.item_ids, item_id))
         found.item_ids = np.insert(found.item_ids, place, item_id)
         found.vectors = np.insert(found.vectors, place, vector, axis=0)
@@ -136,6 +147,13 @@ class FakeStore:
             if int(item) in set(item_ids)
         }
 
+    async def keys(self, collection: str, item_ids: list[int], timeout_s: float | None = None) -> dict[int, str]:
+        self.key_reads.append(item_ids)
+        found = await self._find(collection)
+        if self.keys_fault:
+            raise self.keys_fault
+        return {item_id: found.keys[item_id] for item_id in item_ids if item_id in set(found.item_ids.tolist())}
+
     async def changes(self, collection: str) -> Changes:
         return (await self._find(collection)).changes
 
@@ -191,7 +209,7 @@ def fingerprint_of(artifact: Artifact) -> Fingerprint:
         dim=artifact.hyper_parameters.embedding_dim,
         metric="IP",
         count=len(artifact.weights.item_id),
-        attributes={VECTOR_SOURCE: "VARCHAR"},
+        attributes={VECTOR_SOURCE: "VARCHAR"} | ({ITEM_KEY: "VARCHAR"} if artifact.weights.keys else {}),
         attributes_digest="",
         index_type="FLAT",
         index_params={},

@@ -2,11 +2,14 @@
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from clients.aio_client import AsyncRecallClient
+from clients.ids import ItemIds
+from clients.prepared import prepared_keys
 from clients.user_files import FileError, read_users
 from protos.recall.v1 import recall_pb2
 
@@ -20,46 +23,49 @@ _MOST_ITEMS = 1_000
 class Clicks:
     """What is known of one user."""
 
-    hist_item: Sequence[int]
+    hist_item: ItemIds
     """Oldest first."""
-    exclude_item_ids: Sequence[int] = ()
+    exclude_item_ids: ItemIds = ()
 
 
-def read_histories(path: Path) -> list[Clicks]:
+def read_histories(path: Path, text: bool = False) -> list[Clicks]:
     """The first `MOST_USERS` users of a file.
 
     Args:
         path: Parquet with the columns `user_id`, `hist_item` and perhaps `exclude_item_ids`, as `bulk` reads it, if the
             name ends in .parquet; else lines as `recall --input` reads them.
+        text: whether item ids are text.
 
     Raises:
-        FileError: it is neither, or has no users.
+        FileError: it is neither, has no users, or has ids of the other kind.
         OSError: it cannot be read.
     """
-    users = _from_parquet(path) if path.suffix == ".parquet" else _from_lines(path)
+    users = _from_parquet(path, text) if path.suffix == ".parquet" else _from_lines(path, text)
     found = list(itertools.islice(users, MOST_USERS))
     if not found:
         raise FileError(f"{path} has no users")
     return found
 
 
-def _from_lines(path: Path) -> Iterator[Clicks]:
+def _from_lines(path: Path, text: bool) -> Iterator[Clicks]:
     with path.open("rb") as lines:
-        for _, hist_item in read_users(lines, str(path)):
-            yield Clicks(hist_item)
+        for user in read_users(lines, str(path), text, prepared_keys(path)):
+            yield Clicks(user.hist_item)
 
 
-def _from_parquet(path: Path) -> Iterator[Clicks]:
+def _from_parquet(path: Path, text: bool) -> Iterator[Clicks]:
     try:
         from clients.bulk_input import open_histories
     except ModuleNotFoundError as error:
         raise FileError(f"{path}: Parquet needs numpy and pyarrow: pip install 'mind-recall[bulk]'") from error
-    for rows in open_histories(path, "user_id", "hist_item", None).read(0, 1_024):
+    histories = open_histories(path, "user_id", "hist_item", None)
+    histories.check_ids(text)
+    for rows in histories.read(0, 1_024):
         for user in range(len(rows.user_ids)):
             yield Clicks(rows.hist_item.of(user), rows.exclude_item_ids.of(user))
 
 
-async def popular_items(client: AsyncRecallClient, info: recall_pb2.GetServerInfoResponse) -> list[int]:
+async def popular_items(client: AsyncRecallClient, info: recall_pb2.GetServerInfoResponse) -> ItemIds:
     """Items that the service tells: its popular list, which is what a user without a history gets.
 
     Raises:
@@ -67,12 +73,12 @@ async def popular_items(client: AsyncRecallClient, info: recall_pb2.GetServerInf
         FileError: it tells none.
     """
     answer = await client.recall([[]], top_k=min(info.limits.max_top_k or _MOST_ITEMS, _MOST_ITEMS))
-    item_ids = list(answer.results[0].item_ids)
+    item_ids = answer.item_ids[0]
     if not item_ids:
         raise FileError("the server tells no popular items to make histories of; give --histories")
     return item_ids
 
 
-def draw_histories(item_ids: Sequence[int], length: int, rng: random.Random) -> list[Clicks]:
+def draw_histories(item_ids: ItemIds, length: int, rng: random.Random) -> list[Clicks]:
     """Users who clicked so many items, each of them at random."""
-    return [Clicks(rng.choices(item_ids, k=length)) for _ in range(_DRAWN_USERS)]
+    return [Clicks(cast(ItemIds, rng.choices(item_ids, k=length))) for _ in range(_DRAWN_USERS)]

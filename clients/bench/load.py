@@ -18,6 +18,7 @@ from clients.bench.loops import closed_loop, open_loop
 from clients.bench.mix import Shape
 from clients.bench.traffic import Traffic
 from clients.errors import RecallError
+from clients.ids import has_text_ids
 from clients.requests import MAX_HISTORY
 from clients.statuses import UserStatus
 from protos.recall.v1 import recall_pb2
@@ -132,7 +133,7 @@ async def _run(
         mix.check(shapes, info.limits)
         rng = random.Random(plan.seed)
         if file:
-            users, users_from = histories.read_histories(file), str(file)
+            users, users_from = histories.read_histories(file, has_text_ids(info)), str(file)
         else:
             item_ids = await histories.popular_items(senders[0], info)
             shapes = mix.with_lengths(shapes, info.maxlen or _MAXLEN)

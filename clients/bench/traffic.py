@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from clients.bench.histories import Clicks
 from clients.bench.mix import Shape
+from clients.requests import user_of
 from protos.recall.v1 import recall_pb2
 
 _MOST_REQUESTS, _LEAST_REQUESTS = 4_096, 64
@@ -59,4 +60,4 @@ class Traffic:
     def _user(self, shape: Shape, clicks: Clicks, max_history: int) -> recall_pb2.User:
         length = min(self._rng.randint(*shape.history) if shape.history else max_history, max_history)
         newest = clicks.hist_item[max(0, len(clicks.hist_item) - length) :]
-        return recall_pb2.User(hist_item=newest, exclude_item_ids=clicks.exclude_item_ids)
+        return user_of(newest, clicks.exclude_item_ids, max_history)

@@ -54,7 +54,7 @@ def bulk(
     ],
     user_column: Annotated[str, typer.Option(help="Column of user ids, int64 or string.")] = "user_id",
     history_column: Annotated[
-        str, typer.Option(help="Column of histories, lists of int64, oldest first; null is an empty one.")
+        str, typer.Option(help="Column of histories, lists of int64 or string, oldest first; null is an empty one.")
     ] = "hist_item",
     exclude_column: Annotated[
         str | None,

@@ -23,7 +23,9 @@ def file_option(*names: str, help: str) -> Any:  # noqa: A002
 
 
 HIST_ITEM = typer.Option(
-    "--hist-item", metavar="ID,ID,...", help="Ids of the items that the user clicked, oldest first."
+    "--hist-item",
+    metavar="ID,ID,...",
+    help="Ids of the items that the user clicked, oldest first: integers or text, as the release has them.",
 )
 HistItem = Annotated[str, HIST_ITEM]
 TopK = Annotated[int, typer.Option(min=1, help="Candidates per user.")]
@@ -44,14 +46,24 @@ Titles = Annotated[
 ]
 
 
-def parse_ids(text: str, option: str) -> list[int]:
-    """Item ids out of an option such as 43,23,65. Raises BadParameter."""
+def parse_ids(given: str, option: str, text: bool) -> list[int] | list[str]:
+    """Item ids out of an option such as 43,23,65; spaces around them are left out. Raises BadParameter.
+
+    Args:
+        given: the value of the option.
+        option: its name.
+        text: whether item ids are text, which the release tells.
+    """
+    parts = [part.strip() for part in given.split(",") if part.strip()]
+    if text:
+        return parts
     try:
-        ids = [int(part) for part in text.split(",") if part.strip()]
+        ids = [int(part) for part in parts]
     except ValueError:
         ids = [-(2**64)]
     if not all(map(is_int64, ids)):
-        raise typer.BadParameter(f"{text!r} is not a list of 64-bit integers like 43,23,65", param_hint=option)
+        message = f"{given!r} is not a list of 64-bit integers like 43,23,65: this release has integer ids"
+        raise typer.BadParameter(message, param_hint=option)
     return ids
 
 

@@ -32,8 +32,10 @@ from clients.commands.question import (
     parse_ids,
 )
 from clients.core import RecallResult
+from clients.ids import ItemIds, has_text_ids
 from clients.plain import to_plain
-from clients.requests import MAX_HISTORY
+from clients.prepared import prepared_keys
+from clients.requests import MAX_HISTORY, user_of
 from clients.sync_client import RecallClient
 from clients.tables import candidates_view, explain_view, origin_line, status_words
 from clients.titles import read_titles
@@ -59,7 +61,8 @@ def recall(
         file_option(
             "--input",
             help="File of many users instead, answered in JSON lines. It has PaddleRec lines "
-            '(user_id:7 hist_item:43 hist_item:23 ...) or JSON lines ({"user_id": 7, "hist_item": [43, 23]}).',
+            '(user_id:7 hist_item:43 hist_item:23 ...) or JSON lines ({"user_id": 7, "hist_item": [43, 23]}; text ids '
+            "are strings).",
         ),
     ] = None,
     output: Annotated[
@@ -77,7 +80,9 @@ def recall(
     """Candidates for one user, or for a file of users."""
     if [hist_item, user_id, input].count(None) != 2:
         raise typer.BadParameter("give one of --hist-item, --user-id and --input")
-    excluded = parse_ids(exclude, "--exclude")
+    info = client.get_server_info()
+    text = has_text_ids(info)
+    excluded = parse_ids(exclude, "--exclude", text)
     ask = functools.partial(
         client.recall,
         top_k=top_k,
@@ -86,18 +91,17 @@ def recall(
         merge_strategy=merge_strategy_of(merge),
     )
     if input is not None:
-        max_history = client.get_server_info().limits.max_history or MAX_HISTORY
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
-            _recall_file(ask, input, lines, excluded, max_history)
+            _recall_file(ask, input, lines, excluded, info)
         return
-    result = ask([user_id or parse_ids(hist_item or "", "--hist-item")], exclude_item_ids=[excluded])
+    result = ask([user_id or parse_ids(hist_item or "", "--hist-item", text)], exclude_item_ids=[excluded])
     response = recall_pb2.RecallResponse(
         results=result.results,
         model_version=result.model_versions[0],
         collection=result.collections[0],
         timings=result.timings[0],
     )
-    view = candidates_view(result.results[0], read_titles(titles) if titles else {})
+    view = candidates_view(result.results[0], read_titles(titles, text) if titles else {})
     show(format, response, view, origin_line(response))
 
 
@@ -115,15 +119,16 @@ def explain(
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """One user's recall step by step: what each interest found, and why hits were dropped."""
+    text = has_text_ids(client.get_server_info())
     response = client.explain(
-        parse_ids(hist_item, "--hist-item"),
+        parse_ids(hist_item, "--hist-item", text),
         top_k=top_k,
         filter=filter,
         exclude_history=exclude_history,
-        exclude_item_ids=parse_ids(exclude, "--exclude"),
+        exclude_item_ids=parse_ids(exclude, "--exclude", text),
         merge_strategy=merge_strategy_of(merge),
     )
-    view = explain_view(response, read_titles(titles) if titles else {})
+    view = explain_view(response, read_titles(titles, text) if titles else {})
     show(format, response, view, origin_line(response))
 
 
@@ -131,8 +136,8 @@ def _recall_file(
     ask: Callable[[list[recall_pb2.User]], RecallResult],
     path: Path,
     output: TextIO,
-    excluded: list[int],
-    max_history: int,
+    excluded: ItemIds,
+    info: recall_pb2.GetServerInfoResponse,
 ) -> None:
     """Writes a JSON line for every user of the file; progress and summary go to standard error.
 
@@ -141,23 +146,23 @@ def _recall_file(
         path: of the file.
         output: where the lines go.
         excluded: ids that must not come back, for every user.
-        max_history: ids of a history that the server accepts; of longer ones the newest are sent.
+        info: tells the kind of ids, and how many of a history the server accepts; of longer ones the newest are sent.
     """
+    max_history = info.limits.max_history or MAX_HISTORY
     console = Console(stderr=True, highlight=False)
     statuses: Counter[str] = Counter()
     model_versions: dict[str, None] = {}
     started, cut = time.monotonic(), 0
     progress = Progress(console=console, transient=True)
     with progress, progress.open(path, "rb", description=path.name) as lines:
-        users = read_users(lines, str(path))
+        users = read_users(lines, str(path), has_text_ids(info), prepared_keys(path))
         while batch := list(itertools.islice(users, _USERS_PER_CALL)):
-            cut += sum(len(hist_item) > max_history for _, hist_item in batch)
-            asked = [recall_pb2.User(hist_item=ids[-max_history:], exclude_item_ids=excluded) for _, ids in batch]
-            result = ask(asked)
+            cut += sum(len(user.hist_item) > max_history for user in batch)
+            result = ask([user_of(user.hist_item, excluded, max_history) for user in batch])
             # One each, unless a release happened within the batch: then nobody knows which users it parted.
             release = {"model_version": ", ".join(result.model_versions), "collection": ", ".join(result.collections)}
-            for (user_id, _), candidates in zip(batch, result.results, strict=True):
-                output.write(json.dumps({"user_id": user_id} | _output_fields(candidates) | release) + "\n")
+            for user, candidates in zip(batch, result.results, strict=True):
+                output.write(json.dumps({"user_id": user.user_id} | _output_fields(candidates) | release) + "\n")
                 statuses[status_words(candidates.status)] += 1
             model_versions |= dict.fromkeys(result.model_versions)
     total = statuses.total()

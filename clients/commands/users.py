@@ -11,6 +11,7 @@ from clients.command import with_client
 from clients.commands.answer import Format, FormatOption, show
 from clients.commands.question import file_option, parse_ids
 from clients.errors import RecallError
+from clients.ids import ItemIds, has_text_ids
 from clients.sync_client import RecallClient
 from clients.tables import similar_view, status_words
 from clients.user_files import read_updates
@@ -20,7 +21,7 @@ app = typer.Typer(no_args_is_help=True, help="Users whom the service remembers; 
 
 _USERS_PER_CALL = 256
 
-Update = tuple[str, str, list[int]]
+Update = tuple[str, str, ItemIds]
 """User id, `hist_item` or `append_item_ids`, and item ids."""
 
 
@@ -44,21 +45,22 @@ def upsert(
         file_option(
             "--input",
             help='JSON lines instead: {"user_id": "7", "hist_item": [43, 23]} or '
-            '{"user_id": "7", "append_item_ids": [23]}, applied in order.',
+            '{"user_id": "7", "append_item_ids": [23]}, applied in order; text ids are strings.',
         ),
     ] = None,
 ) -> None:
     """Remember what users clicked. Answers when every server sees it."""
     if (user_id is None) == (input is None):
         raise typer.BadParameter("give either --user-id or --input")
+    if input is None and (hist_item is None) == (append is None):
+        raise typer.BadParameter("give either --hist-item or --append")
+    text = has_text_ids(client.get_server_info())
     if input is not None:
         with input.open("rb") as lines:
-            _upsert_all(client, read_updates(lines, str(input)))
+            _upsert_all(client, read_updates(lines, str(input), text))
         return
-    if (hist_item is None) == (append is None):
-        raise typer.BadParameter("give either --hist-item or --append")
     field = "hist_item" if append is None else "append_item_ids"
-    ids = parse_ids(hist_item or append or "", "--hist-item" if append is None else "--append")
+    ids = parse_ids(hist_item or append or "", "--hist-item" if append is None else "--append", text)
     _upsert_all(client, [(user_id or "", field, ids)])
 
 
@@ -76,7 +78,8 @@ def similar(
     """Find the remembered users whose interests are nearest to a user's."""
     if (user_id is None) == (hist_item is None):
         raise typer.BadParameter("give either --user-id or --hist-item")
-    response = client.find_similar_users([user_id or parse_ids(hist_item or "", "--hist-item")], top_k=top_k)
+    user = user_id or parse_ids(hist_item or "", "--hist-item", has_text_ids(client.get_server_info()))
+    response = client.find_similar_users([user], top_k=top_k)
     show(format, response, similar_view(response.results[0]))
 
 

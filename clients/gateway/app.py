@@ -17,9 +17,10 @@ from clients.gateway.settings import Settings
 from clients.gateway.sites import OwnSite
 
 _DESCRIPTION = """An HTTP and JSON interface to the recall service, whose own protocol is gRPC.
-`/v1` has the same calls and fields as the gRPC service. Requests may give item ids as numbers or strings; answers give
-strings, because JavaScript rounds integers beyond 2^53. `/rec` and `/qa` are the endpoints of the usual tutorial, with
-ids as numbers. Errors are RFC 9457 problems with a stable `reason`."""
+`/v1` has the same calls and fields as the gRPC service, but one field for item ids of either kind; `id_type` of
+`/v1/info` tells the kind. Text ids are strings. Integers may be numbers or strings of digits in requests, and are
+strings in answers, because JavaScript rounds integers beyond 2^53. `/rec` and `/qa` are the endpoints of the usual
+tutorial, with integers as numbers. Errors are RFC 9457 problems with a stable `reason`."""
 
 
 def create_app(settings: Settings) -> FastAPI:

@@ -12,8 +12,11 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
+from clients.aio_client import AsyncRecallClient
+from clients.core import RecallResult
 from clients.gateway.backend import BackendOf
-from clients.gateway.body import Body, FewUsers, ItemIds
+from clients.gateway.body import Body, FewUsers, GivenItemIds
+from clients.gateway.ids import of_release
 from clients.gateway.problems import OF_EVERY_CALL, ProblemError
 from clients.gateway.settings import Settings
 from clients.gateway.v1 import TopK
@@ -29,7 +32,7 @@ class ArticleBody(Body):
 
     top_k: TopK = 50
     """Number of candidates per user."""
-    hist_item: Annotated[list[ItemIds], Field(fail_fast=True), Field(min_length=1), FewUsers]
+    hist_item: Annotated[list[GivenItemIds], Field(fail_fast=True), Field(min_length=1), FewUsers]
     """One row for each user: the items that the user clicked, oldest first."""
 
 
@@ -49,11 +52,18 @@ def settings_of(request: Request) -> Settings:
 SettingsOf = Annotated[Settings, Depends(settings_of)]
 
 
-@router.post("/rec/recall", response_model=list[list[int]])
+@router.post("/rec/recall", response_model=list[list[int | str]])
 async def recall(body: ArticleBody, backend: BackendOf) -> Any:
-    """Return one row of item ids for each user, as numbers, best first. /v1/recall returns more details."""
-    answer = await backend.main.recall(body.hist_item, top_k=body.top_k)
-    return JSONResponse([list(candidates.item_ids) for candidates in answer.results])
+    """Return one row of item ids for each user, best first: numbers, or text where the release has text ids.
+
+    /v1/recall returns more details.
+    """
+
+    async def ask(client: AsyncRecallClient, is_text: bool) -> RecallResult:
+        histories = [of_release(row, is_text, "hist_item", user) for user, row in enumerate(body.hist_item)]
+        return await client.recall(histories, top_k=body.top_k)
+
+    return JSONResponse((await backend.ask("main", ask)).item_ids)
 
 
 @router.post("/rec/count")

@@ -1,16 +1,21 @@
 """Clients of the recall servers behind the gateway, and the conversion of their answers to JSON."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from clients.aio_client import AsyncRecallClient
+from clients.errors import InvalidRequestError
 from clients.gateway.problems import ProblemError
 from clients.gateway.settings import Settings
+from clients.ids import has_text_ids, one_field
 
+Answer = TypeVar("Answer")
 ServerName = Literal["main", "compared"]
 _UNLIMITED = 2**31 - 1
 
@@ -29,6 +34,7 @@ class Backend:
         self.main = AsyncRecallClient(**connection)
         self._compared = AsyncRecallClient(**compared) if settings.compare_with else None
         self._stack = AsyncExitStack()
+        self._text_ids: dict[ServerName, bool] = {}
 
     @property
     def compares(self) -> bool:
@@ -43,6 +49,29 @@ class Backend:
             detail = "the gateway has no second server to compare with; its option --compare-with sets one"
             raise ProblemError(404, "Not found", detail, "NOT_COMPARED")
         return self._compared
+
+    async def has_text_ids(self, name: ServerName) -> bool:
+        """Ask a server whether its release has text ids. Raises RecallError."""
+        self._text_ids[name] = has_text_ids(await self.client(name).get_server_info())
+        return self._text_ids[name]
+
+    async def ask(self, name: ServerName, call: Callable[[AsyncRecallClient, bool], Awaitable[Answer]]) -> Answer:
+        """Make a call with item ids. It is told whether the release has text ids.
+
+        That is asked once, and again when a request was refused: then the next release may have come, with other ids.
+
+        Raises:
+            RecallError: the call failed.
+            RequestValidationError: an id is of the other kind.
+        """
+        client, known = self.client(name), self._text_ids.get(name)
+        is_text = await self.has_text_ids(name) if known is None else known
+        try:
+            return await call(client, is_text)
+        except (InvalidRequestError, RequestValidationError):
+            if await self.has_text_ids(name) == is_text:
+                raise
+        return await call(client, not is_text)
 
     async def __aenter__(self) -> Self:
         for client in filter(None, (self.main, self._compared)):
@@ -63,5 +92,10 @@ BackendOf = Annotated[Backend, Depends(backend_of)]
 
 
 def to_json(message: Message) -> dict[str, Any]:
-    """Convert a message to protobuf's JSON with protobuf field names. Ids become strings, enums become their names."""
-    return MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    """Convert a message to protobuf's JSON with protobuf field names, with one field for item ids of either kind.
+
+    Ids become strings, enums become their names.
+    """
+    plain = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    one_field(plain)
+    return plain

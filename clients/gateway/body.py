@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
-from clients.gateway.ids import ItemId
+from clients.gateway.ids import GivenItemId
 
 MAX_USERS = 4_096
 """Maximum number of users in one request. The limit of the server is lower: 256 unless it is told otherwise."""
@@ -36,5 +36,5 @@ def _few_users(users: Any, validate: ValidatorFunctionWrapHandler) -> Any:
 
 FewUsers = WrapValidator(_few_users)
 """Refuses a list of too many users before it looks at one of them."""
-ItemIds = Annotated[list[ItemId], Field(fail_fast=True)]
+GivenItemIds = Annotated[list[GivenItemId], Field(fail_fast=True)]
 """Item ids. The size of the body limits their number, and the recall server the length of one user's history."""

@@ -1,8 +1,11 @@
-"""The titles, example users and maps that the explorer shows. They are read once, when the gateway starts."""
+"""The titles, example users and maps that the explorer shows.
+
+They are read once, when the gateway starts. It does not know then which kind of item ids the release has, so all ids
+are text here.
+"""
 
 import itertools
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,12 +13,12 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from clients.gateway.settings import Settings
+from clients.prepared import prepared_keys
 from clients.titles import read_titles
 from clients.user_files import FileError, read_users
 
 MAX_USERS = 200
 """Maximum number of example users."""
-_EVAL_ITEM = re.compile(rb"\beval_item:(-?\d+)")
 
 
 class Catalogue:
@@ -23,7 +26,7 @@ class Catalogue:
 
     def __init__(self, settings: Settings) -> None:
         """Read the files. Raises FileError or OSError if a file cannot be used."""
-        self._titles = read_titles(settings.titles) if settings.titles else {}
+        self._titles = read_titles(settings.titles, text=True) if settings.titles else {}
         self._searched = [(title.casefold(), item_id) for item_id, title in self._titles.items()]
         self.users = _read_example_users(settings.users) if settings.users else []
         self.maps = dict(map(_read_map, settings.map))
@@ -33,18 +36,19 @@ class Catalogue:
         """Whether there are titles to show and to search."""
         return bool(self._titles)
 
-    def titles_of(self, item_ids: Iterable[int]) -> dict[str, str]:
+    def titles_of(self, item_ids: Iterable[str]) -> dict[str, str]:
         """Return the titles of items, by id. Items without a title are left out."""
-        return {str(item_id): self._titles[item_id] for item_id in item_ids if item_id in self._titles}
+        return {item_id: self._titles[item_id] for item_id in item_ids if item_id in self._titles}
 
-    def search(self, text: str, limit: int) -> list[tuple[int, str]]:
-        """Find items whose title contains a text: first titles that begin with it, then the others."""
+    def search(self, text: str, limit: int) -> list[tuple[str, str]]:
+        """Find items: first the one with this id, then titles that begin with the text, then those that contain it."""
         wanted = text.casefold().strip()
         if not wanted:
             return []
+        exact = [text.strip()] if text.strip() in self._titles else []
         begin = (item_id for title, item_id in self._searched if title.startswith(wanted))
         within = (item_id for title, item_id in self._searched if title.find(wanted) > 0)
-        found = itertools.islice(itertools.chain(begin, within), limit)
+        found = itertools.islice(dict.fromkeys(itertools.chain(exact, begin, within)), limit)
         return [(item_id, self._titles[item_id]) for item_id in found]
 
 
@@ -58,17 +62,10 @@ CatalogueOf = Annotated[Catalogue, Depends(catalogue_of)]
 
 
 def _read_example_users(path: Path) -> list[dict[str, Any]]:
-    """Read the first users of a file: id, history, and the later clicks if the file has them."""
+    """Read the first users of a file: id, history, and the later clicks if the file has them. All ids are text."""
     with path.open("rb") as file:
-        lines = list(itertools.islice(filter(bytes.strip, file), MAX_USERS))
-    return [
-        {
-            "user_id": str(user_id),
-            "hist_item": list(map(str, hist_item)),
-            "eval_item": [item_id.decode() for item_id in _EVAL_ITEM.findall(line)],
-        }
-        for line, (user_id, hist_item) in zip(lines, read_users(lines, str(path)), strict=True)
-    ]
+        users = itertools.islice(read_users(file, str(path), None, prepared_keys(path)), MAX_USERS)
+        return [vars(user) | {"user_id": str(user.user_id)} for user in users]
 
 
 def _read_map(path: Path) -> tuple[str, bytes]:

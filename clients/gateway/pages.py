@@ -10,9 +10,11 @@ from pydantic import BaseModel
 
 from clients.errors import RecallError
 from clients.gateway.backend import BackendOf
-from clients.gateway.body import ItemIds
+from clients.gateway.body import GivenItemIds
 from clients.gateway.catalogue import CatalogueOf
+from clients.gateway.ids import describe_text_ids
 from clients.gateway.problems import ProblemError
+from clients.ids import ItemIds
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"
@@ -52,18 +54,19 @@ async def swagger(name: str) -> Response:
 
 @router.get("/openapi.json")
 async def openapi(request: Request, backend: BackendOf) -> Response:
-    """Return the OpenAPI description, with examples from the model that is served now."""
+    """Return the OpenAPI description, with the kind of item ids and examples of the model that is served now."""
     schema = copy.deepcopy(request.app.openapi())
     try:
-        popular = (await backend.main.recall([[]], top_k=_EXAMPLE_ITEMS)).results[0].item_ids
-        item_ids = list(map(str, popular))
+        item_ids: ItemIds = (await backend.main.recall([[]], top_k=_EXAMPLE_ITEMS)).item_ids[0]
+        if await backend.has_text_ids("main"):
+            describe_text_ids(schema)
     except RecallError:
-        item_ids = ["1", "2", "3"]  # the page must open even when the server is away
-    user = {"hist_item": item_ids}
+        item_ids = [1, 2, 3]  # the page must open even when the server is away
+    user = {"hist_item": list(map(str, item_ids))}
     examples: dict[str, Any] = {
         "/v1/recall": {"users": [user], "top_k": 10, "exclude_history": True},
         "/v1/explain": {"user": user, "top_k": 10, "exclude_history": True},
-        "/rec/recall": {"top_k": 10, "hist_item": [list(map(int, item_ids))]},
+        "/rec/recall": {"top_k": 10, "hist_item": [item_ids]},
     }
     for path, example in examples.items():
         schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"] = example
@@ -89,20 +92,20 @@ async def items(
     search: Annotated[str, Query(max_length=MAX_SEARCH)],
     limit: Annotated[int, Query(ge=1, le=50)] = 10,
 ) -> list[dict[str, str]]:
-    """Find items whose title contains a text."""
-    return [{"item_id": str(item_id), "title": title} for item_id, title in catalogue.search(search, limit)]
+    """Find the item with an id, and items whose title contains a text."""
+    return [{"item_id": item_id, "title": title} for item_id, title in catalogue.search(search, limit)]
 
 
 class TitlesBody(BaseModel):
     """Items whose titles the page asks for. They may be somebody's history, which no address may contain."""
 
-    item_ids: ItemIds
+    item_ids: GivenItemIds
 
 
 @router.post("/explorer/titles")
 async def titles(catalogue: CatalogueOf, body: TitlesBody) -> dict[str, str]:
     """Return the titles of items, by id. Items without a title are left out."""
-    return catalogue.titles_of(body.item_ids)
+    return catalogue.titles_of(map(str, body.item_ids))
 
 
 @router.get("/explorer/maps/{model_version}")

@@ -6,53 +6,57 @@ from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema
 
+from clients.aio_client import AsyncRecallClient
+from clients.core import RecallResult
 from clients.gateway.backend import BackendOf, ServerName, to_json
-from clients.gateway.body import Body, FewUsers, ItemIds
+from clients.gateway.body import Body, FewUsers, GivenItemIds
 from clients.gateway.catalogue import CatalogueOf
-from clients.gateway.ids import INT64_STRING, whole
+from clients.gateway.ids import INT64_STRING, ItemId, of_release, text, whole
 from clients.gateway.problems import OF_EVERY_CALL, ProblemError, responses
+from clients.ids import fill
 from protos.recall.v1 import recall_pb2
 
 TopK = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(whole)]
 """The type of `top_k`. No server allows more than 10,000."""
 
-Id = Annotated[str, WithJsonSchema(INT64_STRING)]
+Int64 = Annotated[str, WithJsonSchema(INT64_STRING)]
 Server = Annotated[
     ServerName, Query(description="The server to ask: main, or compared for the second server of --compare-with.")
 ]
-
-
-def _text(value: str) -> str:
-    """Refuse half characters (surrogates), which JSON can hold but protobuf cannot. Raises ValueError."""
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(f"position {error.start} is half a character") from error
-    return value
-
 
 router = APIRouter(prefix="/v1", tags=["recall"], responses=OF_EVERY_CALL | responses(404))
 
 
 class User(Body):
-    """One user. Item ids may be numbers or strings of digits."""
+    """One user."""
 
-    hist_item: ItemIds = Field(default=[])
+    hist_item: GivenItemIds = Field(default=[])
     """The items that the user clicked, oldest first."""
-    exclude_item_ids: ItemIds = Field(default=[])
+    exclude_item_ids: GivenItemIds = Field(default=[])
     """Items that must not be among the candidates."""
-    user_id: Annotated[str, AfterValidator(_text)] = ""
+    user_id: Annotated[str, AfterValidator(text)] = ""
     """The id of a user whom the server remembers, instead of hist_item."""
 
-    def to_message(self) -> recall_pb2.User:
-        """Convert the user to the message of the gRPC service."""
-        return recall_pb2.User(hist_item=self.hist_item, exclude_item_ids=self.exclude_item_ids, user_id=self.user_id)
+    def to_message(self, is_text: bool, *place: str | int) -> recall_pb2.User:
+        """Convert the user to the message of the gRPC service.
+
+        Args:
+            is_text: whether the release has text ids.
+            place: where the user stands in the body.
+
+        Raises:
+            RequestValidationError: an item id is of the other kind.
+        """
+        message = recall_pb2.User(user_id=self.user_id)
+        for field in ("hist_item", "exclude_item_ids"):
+            fill(message, field, of_release(getattr(self, field), is_text, *place, field), field)
+        return message
 
 
 class _Question(Body):
     top_k: TopK = 50
     """Number of candidates per user. The limit of the server may be lower than 10,000."""
-    filter: Annotated[str, AfterValidator(_text)] = ""
+    filter: Annotated[str, AfterValidator(text)] = ""
     """Milvus expression over the attributes that /v1/info lists."""
     exclude_history: StrictBool = False
     """Leave out the items in the user's own history."""
@@ -81,12 +85,12 @@ class ExplainBody(_Question):
 class Candidates(BaseModel):
     """The candidates of one user in parallel arrays, best first."""
 
-    item_ids: list[Id]
+    item_ids: list[ItemId]
     scores: list[float]
     interest: list[int]
     status: str
     fallback: bool
-    unknown_item_ids: list[Id]
+    unknown_item_ids: list[ItemId]
     unknown_count: int
     detail: str
 
@@ -118,14 +122,14 @@ class Interest(BaseModel):
     """One interest of the user and the items that the search found for it, nearest first."""
 
     vector: list[float]
-    item_ids: list[Id]
+    item_ids: list[ItemId]
     scores: list[float]
 
 
 class DroppedHit(BaseModel):
     """A hit that is not among the candidates, and the reason."""
 
-    item_id: Id
+    item_id: ItemId
     interest: int
     score: float
     reason: str
@@ -134,7 +138,7 @@ class DroppedHit(BaseModel):
 class ExplainAnswer(_Origin):
     """Every step of one user's recall."""
 
-    used_hist_item: list[Id]
+    used_hist_item: list[ItemId]
     interests: list[Interest]
     candidates: Candidates
     dropped: list[DroppedHit]
@@ -145,7 +149,7 @@ class ExplainAnswer(_Origin):
 class Count(_Origin):
     """The number of items that can be recalled."""
 
-    count: Id
+    count: Int64
 
 
 class Info(_Origin):
@@ -154,16 +158,22 @@ class Info(_Origin):
     model_config = ConfigDict(extra="allow")
 
     server_version: str
-    item_count: Id
+    item_count: Int64
     embedding_dim: int
     num_interests: int
     maxlen: int
+    id_type: str
 
 
 @router.post("/recall", response_model=RecallAnswer)
 async def recall(body: RecallBody, backend: BackendOf, server: Server = "main") -> Any:
     """Return candidates for a batch of users."""
-    answer = await backend.client(server).recall([user.to_message() for user in body.users], **body.options())
+
+    async def ask(client: AsyncRecallClient, is_text: bool) -> RecallResult:
+        users = [user.to_message(is_text, "users", number) for number, user in enumerate(body.users)]
+        return await client.recall(users, **body.options())
+
+    answer = await backend.ask(server, ask)
     response = recall_pb2.RecallResponse(
         results=answer.results,
         model_version=answer.model_versions[0],
@@ -176,10 +186,14 @@ async def recall(body: RecallBody, backend: BackendOf, server: Server = "main") 
 @router.post("/explain", response_model=ExplainAnswer)
 async def explain(body: ExplainBody, backend: BackendOf, catalogue: CatalogueOf, server: Server = "main") -> Any:
     """Explain the recall of one user: the interests, the hits of each, and which hits were dropped and why."""
-    response = await backend.client(server).explain(body.user.to_message(), **body.options())
-    found = {item_id for interest in response.interests for item_id in interest.item_ids}
-    item_ids = found.union(body.user.hist_item, body.user.exclude_item_ids, response.candidates.item_ids)
-    return JSONResponse(to_json(response) | {"titles": catalogue.titles_of(item_ids)})
+
+    async def ask(client: AsyncRecallClient, is_text: bool) -> recall_pb2.ExplainResponse:
+        return await client.explain(body.user.to_message(is_text, "user"), **body.options())
+
+    answer = to_json(await backend.ask(server, ask))
+    given = map(str, [*body.user.hist_item, *body.user.exclude_item_ids])
+    found = [item_id for interest in answer["interests"] for item_id in interest["item_ids"]]
+    return JSONResponse(answer | {"titles": catalogue.titles_of({*given, *found, *answer["candidates"]["item_ids"]})})
 
 
 @router.get("/info", response_model=Info)

@@ -108,7 +108,8 @@ def build_command(
     loaded = Attributes()
     if attributes is not None:
         types = {name: str(kind) for name, kind in _pairs(column_type).items()}
-        loaded = read_attributes(attributes, model.weights.item_id, id_column, multi_valued or [], types, quote)
+        weights = model.weights
+        loaded = read_attributes(attributes, weights.item_id, id_column, multi_valued or [], types, quote, weights.keys)
         display.show_count(attributes, loaded.count)
         display.show_attributes(loaded, len(model.weights.item_id))
     with Store(connection) as store:

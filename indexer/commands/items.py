@@ -11,13 +11,13 @@ from indexer.catalogue import ItemCollection, find, fingerprint_of, item_collect
 from indexer.errors import NothingToDoError, RefusedError
 from indexer.items.carry_over import Carried
 from indexer.items.changes import ChangeSummary, delete, upsert
-from indexer.items.item_files import ItemFile, parse_id, read_ids
-from indexer.items.journal import Journal
+from indexer.items.clicks import read_clicks
+from indexer.items.item_files import ItemFile, parse_ids, read_ids
+from indexer.items.journal import OWN, Journal
 from indexer.model import load_model
 from indexer.options import ArtifactCache, QuoteOption, ReleasedArtifact
-from mind.data.paddlerec import read_train
 from mind.data.quotes import Quote
-from mind.milvus.collection import ITEM_ID, VECTOR_SOURCE
+from mind.milvus.collection import ITEM_ID
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.transfer import CACHE, Models
@@ -40,8 +40,8 @@ def upsert_command(
     interactions: Annotated[
         Path | None,
         typer.Option(
-            help="File or directory of lines uid,item_id,time, as `mind.prepare` writes them. A new item in them gets "
-            "its vector from the items that the same users interacted with.",
+            help="File or directory of lines user,item,time, or a part that `mind.prepare` wrote, such as "
+            "data/mine/train. A new item in them gets its vector from the items that the same users interacted with.",
         ),
     ] = None,
     vectors: Annotated[
@@ -101,15 +101,16 @@ def upsert_command(
         found = _chosen(store, collection)
         model = load_model(Models(artifact, artifact_cache), fingerprint_of(found).model_version)
         journal = Journal(store, found.name)
-        kinds = {name: column for name, column in journal.columns.items() if name != VECTOR_SOURCE}
-        dim, rows = model.hyper_parameters.embedding_dim, journal.batch_rows
-        sequences = read_train(interactions) if interactions else None
-        vector_file = ItemFile(vectors, id_column, {}, dim, rows, quote) if vectors else None
-        attribute_file = ItemFile(attributes, id_column, kinds, 0, rows, quote) if attributes else None
+        kinds = {name: column for name, column in journal.columns.items() if name not in OWN}
+        dim, rows, keyed = model.hyper_parameters.embedding_dim, journal.batch_rows, journal.has_keys
+        sequences, keys = read_clicks(interactions, keyed) if interactions else (None, None)
+        vector_file = ItemFile(vectors, id_column, {}, dim, rows, quote, keyed) if vectors else None
+        attribute_file = ItemFile(attributes, id_column, kinds, 0, rows, quote, keyed) if attributes else None
+        files = vector_file, attribute_file
         with display.progress() as on_progress:
-            summary = upsert(journal, model, vector_file, attribute_file, sequences, on_progress, clear_empty)
+            summary = upsert(journal, model, *files, sequences, on_progress, clear_empty, keys)
         display.line("collection", f"[cyan]{found.name}[/]")
-        for file in (vector_file, attribute_file):
+        for file in files:
             if file:
                 display.show_count(file.path, file.count)
         show_summary(summary)
@@ -118,7 +119,9 @@ def upsert_command(
 
 def delete_command(
     connection: Connection,
-    ids: Annotated[str | None, typer.Option(help="Item ids, separated by commas, such as 1,2,3.")] = None,
+    ids: Annotated[
+        str | None, typer.Option(help="Item ids, separated by commas, such as 1,2,3 or KIT-1,KIT-2.")
+    ] = None,
     ids_file: Annotated[Path | None, typer.Option(help="Text file with one item id per line.")] = None,
     collection: Collection = None,
 ) -> None:
@@ -137,11 +140,12 @@ def delete_command(
     """
     if (ids is None) == (ids_file is None):
         raise typer.BadParameter("give either --ids or --ids-file")
-    item_id = np.unique([parse_id(text, "--ids") for text in ids.split(",")]) if ids else read_ids(Path(str(ids_file)))
+    texts = [(text, "--ids") for text in ids.split(",")] if ids else read_ids(Path(str(ids_file)))
     with Store(connection) as store:
         journal = Journal(store, _chosen(store, collection).name)
+        items = parse_ids(texts, journal.has_keys)
         with display.progress() as on_progress:
-            summary = delete(journal, item_id, on_progress)
+            summary = delete(journal, np.array(list(items), np.int64), on_progress, items)
         display.line("collection", f"[cyan]{journal.collection}[/]")
         show_summary(summary)
         _check_still_live(store, journal.collection, collection)
@@ -161,18 +165,18 @@ def show_summary(summary: ChangeSummary) -> None:
     if summary.kept:
         display.line("kept", f"{summary.kept:,} values whose cells are empty; --clear-empty removes them")
     if summary.no_vector:
-        text = (
-            f"{_listed(summary.no_vector)}: no vector is given, and none can be derived from neighbours or attributes"
-        )
-        display.line("left out", text)
+        why = "no vector is given, and none can be derived from neighbours or attributes"
+        display.line("left out", f"{_listed(summary.no_vector, summary)}: {why}")
     if summary.unknown:
-        display.line("unknown", f"{_listed(summary.unknown)}: they are not in the collection")
+        display.line("unknown", f"{_listed(summary.unknown, summary)}: they are not in the collection")
 
 
 def show_carried(carried: Carried | None) -> None:
     """Print which changes were carried over from the previous release."""
     if carried is None:
-        display.line("carried", "nothing: there is no previous release, or it has no changes")
+        display.line(
+            "carried", "nothing: there is no previous release, it has no changes, or its ids are of another kind"
+        )
         return
     display.line("carried", f"changes of {carried.source}")
     show_summary(carried.summary)
@@ -180,14 +184,17 @@ def show_carried(carried: Carried | None) -> None:
         text = f"{carried.summary.replaced:,} attribute values of the new build are replaced by earlier upserts"
         display.line("replaced", text)
     if carried.left_given:
-        display.line("left out", f"{_listed(carried.left_given)}: their vectors were given for the previous model")
+        display.line(
+            "left out",
+            f"{_listed(carried.left_given, carried.summary)}: their vectors were given for the previous model",
+        )
     if carried.left_attributes:
         names = ", ".join(sorted(carried.left_attributes))
         display.line("left out", f"attributes that this collection does not have or cannot hold: {names}")
 
 
-def _listed(items: set[int]) -> str:
-    shown = ", ".join(map(str, sorted(items)[:_LISTED]))
+def _listed(items: set[int], summary: ChangeSummary) -> str:
+    shown = ", ".join(summary.keys.get(item) or str(item) for item in sorted(items)[:_LISTED])
     return f"{len(items):,} items ({shown}{', ...' if len(items) > _LISTED else ''})"
 
 

@@ -24,7 +24,8 @@ from mind.data.quotes import Quote
 from mind.data.spellings import refuse_two_spellings
 from mind.data.tables import read_table
 from mind.errors import DataError
-from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE, is_presence, presence_of
+from mind.keys import MAX_KEY_BYTES, Keys, key_ids
+from mind.milvus.collection import EMBEDDING, ITEM_ID, ITEM_KEY, VECTOR_SOURCE, is_presence, presence_of
 from mind.milvus.journal import FIELDS
 from mind.milvus.schemas import MAX_TEXT_BYTES, Column
 from mind.sequences import Int64
@@ -50,7 +51,7 @@ TYPES = tuple(ARROW)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _KEYWORDS = {"and", "or", "not", "in", "is", "null", "like", "exists", "true", "false"}
-_RESERVED = {ITEM_ID, EMBEDDING, VECTOR_SOURCE, *FIELDS, "rowid", "timestamp"} | _KEYWORDS
+_RESERVED = {ITEM_ID, ITEM_KEY, EMBEDDING, VECTOR_SOURCE, *FIELDS, "rowid", "timestamp"} | _KEYWORDS
 _CODE = "^[+-]?0[0-9xX]"  # such as 007: leading zeros mean something
 _CHUNK = 65_536
 
@@ -141,6 +142,7 @@ def read_attributes(
     multi_valued: Collection[str] = (),
     types: Mapping[str, str] | None = None,
     quote: Quote | None = None,
+    keys: Keys | None = None,
 ) -> Attributes:
     """Read the attributes of the items that a model knows.
 
@@ -151,6 +153,7 @@ def read_attributes(
         multi_valued: text columns to split at `SEPARATOR`.
         types: the type of a column, one of `TYPES`; the types of other columns are taken from the data.
         quote: what quotes mean in a CSV file.
+        keys: the text ids of the model's items; None where ids are integers.
 
     Raises:
         AttributesError: the file cannot be used. The message names the column, row, value and limit.
@@ -165,19 +168,24 @@ def read_attributes(
             )
     _check_columns(path, table.column_names, id_column, [*multi_valued, *types])
     names = [name for name in table.column_names if name != id_column]
-    found = item_ids(path, id_column, table.column(id_column).combine_chunks())
-    ids = table.column(id_column)
+    ids = table.column(id_column).combine_chunks()
+    found, texts = item_ids(path, id_column, ids, is_text_id=keys is not None)
     check_distinct(path, id_column, found, lambda row: str(ids[row].as_py()))
-    padded = refuse_two_spellings(path, id_column, ids, found, np.arange(1, len(found) + 1), "row")
+    rows = np.arange(1, len(found) + 1)
+    padded = 0 if keys else refuse_two_spellings(path, id_column, table.column(id_column), found, rows, "row")
     if not len(found):
         raise AttributesError(f"{path}: the file has no rows after the header")
     position = np.searchsorted(item_id, found).clip(max=len(item_id) - 1)
     known = item_id[position] == found
     if not known.any():
         raise AttributesError(
-            f"{path}: the model knows none of the {len(found):,} item ids, such as {found[0]}; "
+            f"{path}: the model knows none of the {len(found):,} item ids, such as {ids[0].as_py()}; "
             f"check that column {id_column} holds the ids that the model was trained with"
         )
+    if keys:
+        there = np.flatnonzero(known)
+        for at, key in zip(there.tolist(), keys.at(position[known]), strict=True):
+            check_key(path, texts[at], key)
     row = np.zeros(len(item_id), np.int64)
     missing = np.ones(len(item_id), bool)
     row[position[known]] = np.flatnonzero(known)
@@ -228,8 +236,25 @@ def check_names(path: Path, names: Sequence[str], needed: Sequence[str]) -> None
             raise AttributesError(f"{path}: has {names.count(name)} columns {name!r}; remove or rename all but one")
 
 
-def item_ids(path: Path, name: str, column: Any, first: int = 1) -> Int64:
-    """Read the ids in a column: [n] int64. Its first value is in row `first` of the file. Raises AttributesError."""
+def item_ids(path: Path, name: str, column: Any, first: int = 1, is_text_id: bool = False) -> tuple[Int64, list[str]]:
+    """Read the ids in a column.
+
+    Args:
+        path: the file, for messages.
+        name: the column's.
+        column: its values.
+        first: the row of its first value in the file.
+        is_text_id: whether ids are text.
+
+    Returns:
+        item_id: [n] int64.
+        keys: [n], the text ids; "" where ids are integers.
+
+    Raises:
+        AttributesError: a value is no id.
+    """
+    if is_text_id:
+        return _text_ids(path, name, column, first)
     if not pa.types.is_integer(column.type) and not (path.suffix == ".csv" and is_text(column.type)):
         raise AttributesError(f"{path}: column {name} is {column.type}, but item ids must be 64-bit integers")
     if column.null_count:
@@ -240,7 +265,28 @@ def item_ids(path: Path, name: str, column: Any, first: int = 1) -> Int64:
         raise AttributesError(
             f"{path}: row {low[0] + first}: {name} is {found[low[0]]}, but the smallest item id is -2^63 + 1"
         )
-    return found
+    return found, [""] * len(found)
+
+
+def _text_ids(path: Path, name: str, column: Any, first: int) -> tuple[Int64, list[str]]:
+    try:
+        texts = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise AttributesError(f"{path}: column {name} is {column.type}, but item ids must be text") from error
+    valid = pc.and_(pc.greater(texts, ""), pc.less_equal(pc.binary_length(texts), MAX_KEY_BYTES)).fill_null(False)
+    if not pc.all(valid).as_py() and len(texts):
+        row = pc.index(valid, False).as_py()
+        found = texts[row].as_py() or ""
+        told = f"has {len(found.encode()):,} bytes; the limit is {MAX_KEY_BYTES}" if found else "is empty"
+        raise AttributesError(f"{path}: row {row + first}: {name} {told}")
+    keys: list[str] = texts.to_pylist()
+    return key_ids(keys), keys
+
+
+def check_key(where: Path | str, key: str, there: str) -> None:
+    """Raise AttributesError if an item's text id is another than the one that has the same hash in the collection."""
+    if key != there:
+        raise AttributesError(f"{where}: {key!r} has the same hash as {there!r}, another item; rename one of them")
 
 
 def check_distinct(path: Path, name: str, item_id: Int64, text: Callable[[int], str]) -> Int64:
@@ -254,9 +300,11 @@ def check_distinct(path: Path, name: str, item_id: Int64, text: Callable[[int], 
         one, other = order[repeated[0]], order[repeated[0] + 1]
         spelt, before = text(int(other)), text(int(one))
         note = f", spelt {before!r} there and {spelt!r} here; ids are integers" if spelt != before else ""
+        if note and int(item_id[other]) == key_ids([spelt])[0]:
+            check_key(f"{path}: row {other + 1}", spelt, before)
+        shown = spelt if not note else item_id[other]
         raise AttributesError(
-            f"{path}: row {other + 1}: {name} {item_id[other]} is in row {one + 1} already{note}; "
-            "keep one row for each item"
+            f"{path}: row {other + 1}: {name} {shown} is in row {one + 1} already{note}; keep one row for each item"
         )
     return item_id[order]
 

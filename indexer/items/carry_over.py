@@ -25,7 +25,7 @@ from indexer.items.journal import Journal
 from indexer.model import load_model
 from indexer.progress import Progress
 from mind.artifact import Artifact
-from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE, VectorSource
+from mind.milvus.collection import EMBEDDING, ITEM_ID, ITEM_KEY, VECTOR_SOURCE, VectorSource
 from mind.milvus.journal import CHANGED_AT, DELETE, NAMES, NEIGHBOURS, OP, journal_of
 from mind.milvus.store import Row, Store
 from mind.transfer import Models
@@ -66,7 +66,8 @@ class CarryOver:
         collection that was released before it.
 
         Returns:
-            None if no collection is live, or if the live one has no changes.
+            None if no collection is live, if the live one has no changes, or if its ids are of another kind (text or
+            integers) than those of `target`, so that they name other items.
 
         Raises:
             RefusedError: the model of `target` cannot be used.
@@ -76,6 +77,8 @@ class CarryOver:
         if source is None or journal_of(source.name) not in store.collections():
             return None
         fingerprint = fingerprint_of(find(collections, target))
+        if len({ITEM_KEY in store.columns(name) for name in (source.name, target)}) > 1:
+            return None
         same_space = source.fingerprint is not None and source.fingerprint.model_version == fingerprint.model_version
         return cls(store, source.name, target, load_model(models, fingerprint.model_version), same_space)
 
@@ -105,22 +108,22 @@ class CarryOver:
     def _proposal(self, row: Row) -> Proposal | None:
         """Return what a change means for the new collection, or None if it means nothing."""
         item_id, source, names = row[ITEM_ID], row[VECTOR_SOURCE], set(json.loads(row[NAMES]))
+        more = {"changed_at": row[CHANGED_AT], "key": row.get(ITEM_KEY) or ""}
         values = {name: row[name] for name in names if self._takes(name, row[name])}
         self.carried.left_attributes |= names - values.keys()
         if self._knows(item_id):
-            return Proposal(item_id, values, changed_at=row[CHANGED_AT])  # also without values: it may undo a deletion
+            return Proposal(item_id, values, **more)  # also without values: it may undo a deletion
         if source == VectorSource.TRAINED:
             return None  # the new model forgot it, so there is nothing to change
         if source == VectorSource.GIVEN:
             if not self._same_space:
                 self.carried.left_given.add(item_id)
+                self.carried.summary.keys[item_id] = more["key"]
                 return None
-            return Proposal(item_id, values, row[EMBEDDING], changed_at=row[CHANGED_AT])
+            return Proposal(item_id, values, row[EMBEDDING], **more)
         neighbours = neighbours_of(row[NEIGHBOURS])
-        derived = neighbours and proposal_from_neighbours(
-            item_id, neighbours, self._model, values=values, changed_at=row[CHANGED_AT]
-        )
-        return derived or Proposal(item_id, values, changed_at=row[CHANGED_AT])  # its vector comes from attributes
+        derived = neighbours and proposal_from_neighbours(item_id, neighbours, self._model, values=values, **more)
+        return derived or Proposal(item_id, values, **more)  # its vector comes from attributes
 
     def _takes(self, name: str, value: Any) -> bool:
         """Return whether the new collection has the attribute with the same type and can hold the value, or none."""

@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from indexer.errors import RefusedError, VerificationError
-from indexer.items.attributes import ARROW
+from indexer.items.attributes import ARROW, check_key
 from indexer.items.item_files import ItemFile
-from indexer.items.journal import Journal
+from indexer.items.journal import OWN, Journal
 from indexer.progress import Progress
 from mind.artifact import Artifact, Float32
+from mind.data.ids import KeyTable
 from mind.fresh_items import AttributeVectors, Neighbours, count_neighbours, from_neighbours
-from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE, VectorSource
+from mind.milvus.collection import EMBEDDING, ITEM_ID, ITEM_KEY, VECTOR_SOURCE, VectorSource
 from mind.milvus.journal import APPLIED, CHANGED_AT, DELETE, KNOWN, NAMES, NEIGHBOURS, OP, UPSERT
 from mind.milvus.store import Row
 from mind.sequences import Int64, Sequences
@@ -53,6 +54,8 @@ class ChangeSummary:
     """Items to delete that are not in the collection."""
     kept: int = 0
     """Number of attribute values that stay although their cells are empty."""
+    keys: dict[int, str] = field(default_factory=dict)
+    """The text ids of items in `no_vector` and `unknown`, where ids are text."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Proposal:
     """The items and weights that `vector` was derived from, as JSON."""
     changed_at: str = ""
     """The time of the change; empty is now."""
+    key: str = ""
+    """The text id of the item; "" where ids are integers."""
 
 
 class Upsert:
@@ -89,7 +94,7 @@ class Upsert:
         self.vocabulary = model.vocabulary
         self._embedding = model.weights.item_embedding
         self._touched: set[int] = set()  # an item may be in several files, but is counted once
-        self._kinds = {name: column.type for name, column in journal.columns.items() if name != VECTOR_SOURCE}
+        self._kinds = {name: column.type for name, column in journal.columns.items() if name not in OWN}
 
     def stage(self, proposals: Iterable[Proposal], on_batch: Callable[[int], None] = lambda rows: None) -> None:
         """Stage the proposals that change something. `on_batch` gets the number of proposals done after each batch."""
@@ -118,6 +123,8 @@ class Upsert:
 
     def _proposed(self, proposal: Proposal, known: bool, old: Row | None) -> Row:
         had = old or {}
+        if proposal.key and had.get(ITEM_KEY):
+            check_key(self.journal.collection, proposal.key, had[ITEM_KEY])
         values = self._values(proposal, had)
         row = dict.fromkeys(self._kinds) | had | values
         changed = {
@@ -128,6 +135,8 @@ class Upsert:
             self.summary.replaced += len(changed - earlier)
         names = sorted(changed | earlier)
         row |= {ITEM_ID: proposal.item_id, OP: UPSERT, KNOWN: known, NAMES: json.dumps(names)}
+        if self.journal.has_keys and proposal.key:
+            row[ITEM_KEY] = proposal.key
         row |= {CHANGED_AT: proposal.changed_at or self.journal.next_time(had.get(CHANGED_AT, ""))}
         if known:
             index = self.vocabulary.item_index(np.array([proposal.item_id]))[0]
@@ -159,6 +168,7 @@ class Upsert:
             row |= {EMBEDDING: vector, VECTOR_SOURCE: VectorSource.ATTRIBUTES.value, NEIGHBOURS: "[]"}
             if not attributes:
                 without.add(row[ITEM_ID])
+                self.summary.keys[row[ITEM_ID]] = row.get(ITEM_KEY) or ""
         self.summary.no_vector |= without
         return [row for row in rows if row[ITEM_ID] not in without]
 
@@ -224,6 +234,7 @@ def upsert(
     interactions: Sequences | None,
     on_progress: Progress,
     clear_empty: bool = False,
+    keys: KeyTable | None = None,
 ) -> ChangeSummary:
     """Add new items and change attributes.
 
@@ -236,13 +247,14 @@ def upsert(
             them, unless an item has a given vector or was deleted.
         on_progress: called with the progress.
         clear_empty: whether an empty cell removes the value of an item. Otherwise the item keeps it.
+        keys: the text ids of the items in `interactions`; None where ids are integers.
 
     Raises:
         AttributesError: a file cannot be used. Nothing was changed.
         RefusedError: `vectors` has an item that the model knows, or values cannot be removed from this collection.
             Nothing was changed.
     """
-    if clear_empty and journal.columns.keys() - journal.optional != {VECTOR_SOURCE}:
+    if clear_empty and journal.columns.keys() - journal.optional - set(OWN):
         raise RefusedError(
             f"{journal.collection}: an earlier version built it, so an item cannot lose a value (--clear-empty); "
             "build and publish it again"
@@ -254,14 +266,14 @@ def upsert(
     known = given[model.vocabulary.item_index(given) > 0]
     if vectors and len(known):
         raise RefusedError(
-            f"{vectors.path}: item {known[0]} is an item of the model, and such items keep their trained vectors; "
-            f"remove the rows of these items, {len(known):,} in all"
+            f"{vectors.path}: item {_name(model, known[0])} is an item of the model, and such items keep their trained "
+            f"vectors; remove the rows of these items, {len(known):,} in all"
         )
     summary = ChangeSummary()
     stage = Upsert(journal, model, summary, clear_empty)
     for proposals, total in (
         (_from_vectors(vectors), len(given)),
-        (_from_interactions(journal, model, interactions, given), 0),
+        (_from_interactions(journal, model, interactions, given, keys), 0),
         (_from_attributes(attributes), 0),
     ):
         on_progress("write", 0, total)
@@ -270,21 +282,27 @@ def upsert(
     return summary
 
 
+def _name(model: Artifact, item_id: int) -> str:
+    """The text id of an item that the model knows, or its integer."""
+    keys = model.weights.keys
+    return keys.at(model.vocabulary.item_index(np.array([item_id])) - 1)[0] if keys else str(item_id)
+
+
 def _from_vectors(file: ItemFile | None) -> Iterator[Proposal]:
-    for item_id, vectors in file.batches() if file else ():
-        for one, vector in zip(item_id.tolist(), vectors, strict=True):
-            yield Proposal(one, vector=vector)
+    for item_id, keys, vectors in file.batches() if file else ():
+        for one, key, vector in zip(item_id.tolist(), keys, vectors, strict=True):
+            yield Proposal(one, vector=vector, key=key)
 
 
 def _from_attributes(file: ItemFile | None) -> Iterator[Proposal]:
-    for item_id, columns in file.batches() if file else ():
+    for item_id, keys, columns in file.batches() if file else ():
         assert isinstance(columns, dict)  # noqa: S101 - a file of attributes
-        for row, one in enumerate(item_id.tolist()):
-            yield Proposal(one, {name: values[row] for name, values in columns.items()})
+        for row, (one, key) in enumerate(zip(item_id.tolist(), keys, strict=True)):
+            yield Proposal(one, {name: values[row] for name, values in columns.items()}, key=key)
 
 
 def _from_interactions(
-    journal: Journal, model: Artifact, interactions: Sequences | None, given: Int64
+    journal: Journal, model: Artifact, interactions: Sequences | None, given: Int64, keys: KeyTable | None
 ) -> Iterator[Proposal]:
     if interactions is None:
         return
@@ -295,7 +313,8 @@ def _from_interactions(
             old = before.get(item_id, {})
             if old.get(OP) == DELETE or old.get(VECTOR_SOURCE) == VectorSource.GIVEN or item_id in spared:
                 continue
-            proposal = proposal_from_neighbours(item_id, neighbours, model)
+            key = keys.name(item_id) if keys else ""
+            proposal = proposal_from_neighbours(item_id, neighbours, model, key=key)
             if proposal is not None:
                 yield proposal
 
@@ -319,9 +338,14 @@ def neighbours_of(text: str) -> Neighbours | None:
     return Neighbours(np.array(item_id, np.int64), np.array(weight, np.float32))
 
 
-def delete(journal: Journal, item_id: Int64, on_progress: Progress) -> ChangeSummary:
-    """Delete items, whether the model knows them or not. They stay deleted until an upsert names them."""
-    summary = ChangeSummary()
+def delete(
+    journal: Journal, item_id: Int64, on_progress: Progress, keys: Mapping[int, str] | None = None
+) -> ChangeSummary:
+    """Delete items, whether the model knows them or not. They stay deleted until an upsert names them.
+
+    `keys`: the text ids of the items, where ids are text.
+    """
+    summary = ChangeSummary(keys=dict(keys or {}))
     on_progress("write", 0, len(item_id))
     for start in range(0, len(item_id), journal.batch_rows):
         batch = item_id[start : start + journal.batch_rows].tolist()

@@ -30,6 +30,7 @@ from mind.artifact import Float32
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
 from mind.data.tables import column_names, count_rows, read_batches
+from mind.keys import MAX_KEY_BYTES, key_ids
 from mind.milvus.collection import EMBEDDING, ITEM_ID
 from mind.milvus.schemas import Column
 from mind.sequences import Int64
@@ -50,6 +51,8 @@ class ItemFile:
     """The number of rows to read at once."""
     quote: Quote | None = None
     """What quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it."""
+    has_text_ids: bool = False
+    """Whether ids are text, as those of the collection."""
 
     @cached_property
     def count(self) -> LineCount:
@@ -75,7 +78,7 @@ class ItemFile:
                     else f"{self.path}: column {name!r}: a file of vectors has the columns {self.id_column} and {known}"
                 )
         expected = self.count.rows
-        ids = np.concatenate([np.zeros(0, np.int64), *(item_id for item_id, _ in self.batches())])
+        ids = np.concatenate([np.zeros(0, np.int64), *(item_id for item_id, *_ in self.batches())])
         if len(ids) != expected:
             raise AttributesError(
                 f"{self.path}: its lines hold {expected:,} rows, {len(ids):,} were read; mend its quotes and line ends"
@@ -84,19 +87,19 @@ class ItemFile:
             raise AttributesError(f"{self.path}: the file has no rows after the header")
         return check_distinct(self.path, self.id_column, ids, self._id_text)
 
-    def batches(self) -> Iterator[tuple[Int64, dict[str, list[Any]] | Float32]]:
-        """Read the file in batches: item ids [n], and either vectors [n, D] or attribute values by name.
+    def batches(self) -> Iterator[tuple[Int64, list[str], dict[str, list[Any]] | Float32]]:
+        """Read the file in batches: item ids [n], their text ids, and vectors [n, D] or attribute values by name.
 
-        A value is None where the cell is empty.
+        Text ids are "" where ids are integers. A value is None where the cell is empty.
         """
         first = 1
         for batch in self._read():
-            item_id = item_ids(self.path, self.id_column, batch.column(self.id_column), first)
+            ids = item_ids(self.path, self.id_column, batch.column(self.id_column), first, self.has_text_ids)
             if self.dim:
-                yield item_id, self._vectors(batch.column(EMBEDDING), first)
+                yield *ids, self._vectors(batch.column(EMBEDDING), first)
             else:
                 names = [name for name in batch.schema.names if name != self.id_column]
-                yield item_id, {name: self._values(name, batch.column(name), first) for name in names}
+                yield *ids, {name: self._values(name, batch.column(name), first) for name in names}
             first += len(batch)
 
     def _id_text(self, row: int) -> str:
@@ -169,31 +172,54 @@ class ItemFile:
         return vectors
 
 
-def read_ids(path: Path) -> Int64:
+def read_ids(path: Path) -> list[tuple[str, str]]:
     """Read a text file with one item id per line. A first line `item_id` is a header.
 
     Returns:
-        [n] int64, ascending, without repeats.
+        The text of each id, and where it stands, for messages.
 
     Raises:
-        AttributesError: the file cannot be read, or a line is not an item id.
+        AttributesError: the file cannot be read or has no ids.
     """
     ids = []
     try:
         with path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if (text := line.strip()) and not (number == 1 and text == ITEM_ID):
-                    ids.append(parse_id(text, f"{path}: line {number}"))
+                    ids.append((text, f"{path}: line {number}"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise AttributesError(f"{path}: cannot be read: {reason or error}") from error
     if not ids:
         raise AttributesError(f"{path}: the file has no item ids")
-    return np.unique(np.array(ids, np.int64))
+    return ids
 
 
-def parse_id(text: str, where: str) -> int:
-    """Read an item id from text. `where` begins the message of the AttributesError that it may raise."""
+def parse_ids(texts: list[tuple[str, str]], has_text_ids: bool) -> dict[int, str]:
+    """Read item ids from text.
+
+    Args:
+        texts: the text of each id, and where it stands.
+        has_text_ids: whether ids are text, as those of the collection.
+
+    Returns:
+        The ids in ascending order, each with its text.
+
+    Raises:
+        AttributesError: a text is no item id.
+    """
+    if not has_text_ids:
+        return dict(sorted((_parse_id(text, where), text.strip()) for text, where in texts))
+    for text, where in texts:
+        if not 0 < len(text.strip().encode()) <= MAX_KEY_BYTES:
+            raise AttributesError(
+                f"{where}: {text[:60]!r} is not an item id; ids are texts of 1 to {MAX_KEY_BYTES} bytes"
+            )
+    keys = [text.strip() for text, _ in texts]
+    return dict(sorted(zip(key_ids(keys).tolist(), keys, strict=True)))
+
+
+def _parse_id(text: str, where: str) -> int:
     digits = text.strip().removeprefix("-")
     if len(digits) <= 19 and digits.isascii() and digits.isdigit() and LEAST_ID <= int(text) < 2**63:
         return int(text)

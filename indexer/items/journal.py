@@ -19,6 +19,7 @@ from indexer.verify import until_settled
 from mind.milvus.collection import (
     EMBEDDING,
     ITEM_ID,
+    ITEM_KEY,
     MAX_MESSAGE_BYTES,
     VECTOR_SOURCE,
     is_item_collection,
@@ -30,6 +31,10 @@ from mind.milvus.store import Row, Store
 
 MAX_BATCH_ROWS = 5_000
 """Maximum number of rows that are read or written at once."""
+
+
+OWN = (VECTOR_SOURCE, ITEM_KEY)
+"""Attributes of a collection that no file of attributes gives."""
 
 
 class Journal:
@@ -46,9 +51,11 @@ class Journal:
         self.collection = collection
         fields = store.columns(collection)
         self.columns = {name: column for name, column in fields.items() if not is_presence(name)}
-        """The attributes of the collection, including `vector_source`."""
+        """The attributes of the collection, including `OWN`."""
+        self.has_keys = ITEM_KEY in self.columns
+        """Whether the items have text ids."""
         self.optional = {name for name in self.columns if presence_of(name) in fields}
-        """The attributes that an item may lack: all but `vector_source`; none if an earlier version built it."""
+        """The attributes that an item may lack: all but `OWN`; none if an earlier version built it."""
         if VECTOR_SOURCE not in self.columns:
             raise RefusedError(
                 f"{collection}: its items have no attribute {VECTOR_SOURCE}, so they cannot be changed; "

@@ -1,16 +1,12 @@
 """Columns of a file as ids and times. Works on whole columns: no Python code runs per row."""
 
 from datetime import date
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mind.data.spellings import refuse_two_spellings
-from mind.data.tables import Columns, shorten
-from mind.errors import DataError
 from mind.sequences import Int64
 
 Float64 = npt.NDArray[np.float64]
@@ -41,30 +37,6 @@ def parse_ids(column: pa.ChunkedArray) -> tuple[Int64, Mask]:
     negative = pc.starts_with(column, "-").fill_null(False).to_numpy()
     valid = matches.to_numpy() & (magnitude <= np.uint64(2**63 - 1) + negative)
     return np.where(valid, np.where(negative, -magnitude, magnitude), 0).view(np.int64), valid
-
-
-def strict_ids(path: Path, found: Columns, name: str, unique: bool = False) -> Int64:
-    """Read a column of ids, every one of which must be valid: [N] int64.
-
-    Raises:
-        DataError: a line has too many or too few columns, an id is no integer of 64 bits, one is spelt in two ways
-            (007 and 7), or, where they must be `unique`, one occurs twice.
-    """
-    if found.misfits:
-        line, fault = found.misfits[0]
-        raise DataError(f"{path}: line {line}: {fault}")
-    column = found.table.column(name)
-    ids, valid = parse_ids(column)
-    if not valid.all():
-        row = int(valid.argmin())
-        text = shorten(str(column[row].as_py() or ""))
-        raise DataError(f"{path}: {found.unit} {found.lines[row]}: {name} is {text}, not an integer of 64 bits")
-    refuse_two_spellings(path, name, column, ids, found.lines, found.unit)
-    ordered = np.sort(ids)
-    repeated = np.flatnonzero(ordered[1:] == ordered[:-1])
-    if unique and len(repeated):
-        raise DataError(f"{path}: {name} {ordered[repeated[0]]} occurs more than once")
-    return ids
 
 
 def parse_times(column: pa.ChunkedArray) -> tuple[Int64 | Float64, Mask, bool]:

@@ -30,7 +30,7 @@ def count_csv(path: Path, key: str, quote: Quote | None) -> LineCount:
 
     Args:
         path: the file.
-        key: a column of integers, by which lines that a misplaced quote swallows are known.
+        key: a column of ids, by which lines that a misplaced quote swallows are known.
         quote: None for `Quote.AUTO` in a command that has no option for it.
 
     Raises:

@@ -70,7 +70,7 @@ class CsvText:
 
         Args:
             positions: of the wanted columns.
-            key: position of a column of integers, by which a line that is swallowed by a quote is known.
+            key: position of a column of ids, by which a line that is swallowed by a quote is known.
             text: Arrow's type of the cells.
             null_values: what stands for no value; None for what Arrow takes for it, such as an empty cell and NULL.
 

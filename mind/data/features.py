@@ -9,7 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mind.data.columns import Mask, strict_ids
+from mind.data.columns import Mask
+from mind.data.ids import IdKind, KeyTable, strict_ids
 from mind.data.tables import read_columns
 from mind.errors import DataError
 from mind.sequences import Int64
@@ -49,6 +50,8 @@ class FeatureTable:
     """[M] int64, ascending: the items of the file, each once."""
     columns: dict[str, pa.ChunkedArray]
     """The features by name: [M] lists of strings."""
+    keys: KeyTable | None = None
+    """The text ids of the items; None where ids are integers."""
 
     def align(self, vocabulary: Vocabulary, trained: Mask) -> ItemFeatures:
         """Line the features up with the rows of a vocabulary.
@@ -62,23 +65,26 @@ class FeatureTable:
         return ItemFeatures(tuple(columns), trained)
 
 
-def read_features(path: Path, names: Sequence[str], item: str = "item_id") -> FeatureTable:
+def read_features(
+    path: Path, names: Sequence[str], item: str = "item_id", kind: IdKind = IdKind.INTEGER
+) -> FeatureTable:
     """Read features of items.
 
     Args:
         path: CSV (plain or compressed; several values in a cell are separated by `|`) or Parquet (lists allowed).
         names: columns to read.
-        item: column of item ids, integers of 64 bits.
+        item: column of item ids.
+        kind: whether ids are integers or text.
 
     Raises:
-        DataError: the file or a column is missing, a line is malformed, an id is no integer or occurs twice, or an
+        DataError: the file or a column is missing, a line is malformed, an id is invalid or occurs twice, or an
             item has more than `MAX_VALUES` values.
     """
     found = read_columns(path, [item, *names])
-    item_id = strict_ids(path, found, item, unique=True)
-    order = np.argsort(item_id)
+    ids = strict_ids(path, found, item, unique=True, kind=kind)
+    order = np.argsort(ids.values)
     lists = {name: _lists(path, name, found.table.column(name).take(order)) for name in names}
-    return FeatureTable(item_id[order], lists)
+    return FeatureTable(ids.values[order], lists, ids.keys)
 
 
 def _lists(path: Path, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:

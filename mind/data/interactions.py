@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mind.data.columns import Float64, Mask, parse_ids, parse_times
+from mind.data.columns import Float64, Mask, parse_times
+from mind.data.ids import IdKind, Ids, KeyTable, read_ids
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
-from mind.data.spellings import refuse_two_spellings
 from mind.data.tables import Columns, read_columns, shorten
 from mind.data.time_units import TimeUnit, find_unit, show_range
 from mind.errors import DataError
@@ -32,6 +32,10 @@ class Interactions:
     user_id: Int64
     item_id: Int64
     timestamp: Int64 | Float64
+    user_keys: KeyTable | None = None
+    """The text ids of users, at least of those here; None where they are integers."""
+    item_keys: KeyTable | None = None
+    """The text ids of items, at least of those here; None where they are integers."""
 
     def __len__(self) -> int:
         """Number of interactions."""
@@ -39,7 +43,8 @@ class Interactions:
 
     def take(self, rows: Int64 | Mask) -> "Interactions":
         """Interactions at these positions, or where a mask is true."""
-        return Interactions(self.user_id[rows], self.item_id[rows], self.timestamp[rows])
+        columns = self.user_id[rows], self.item_id[rows], self.timestamp[rows]
+        return Interactions(*columns, self.user_keys, self.item_keys)
 
     def sort(self) -> "Interactions":
         """Sort by user, then by time; interactions of one user at one time keep their order."""
@@ -70,7 +75,7 @@ class Report:
     count: LineCount
     """How the lines of the file add up."""
     malformed: Finding
-    """Rows that were skipped: a wrong number of columns, an id that is no int64, or no time."""
+    """Rows that were skipped: a wrong number of columns, no id, or no time."""
     missing: Finding
     """Rows that were skipped because a value is empty."""
     duplicates: Finding
@@ -81,6 +86,8 @@ class Report:
     """The first and the last time, in words."""
     padded: int = 0
     """Ids whose leading zeros were dropped."""
+    texts: tuple[str, ...] = ()
+    """The columns whose ids are text, each with an example, in words."""
 
     @property
     def rows(self) -> int:
@@ -100,6 +107,7 @@ class Report:
             lines.append(f"  {self.count}")
         if self.times:
             lines.append(f"  {self.times}")
+        lines += [f"  {text}" for text in self.texts]
         if self.padded:
             lines.append(f"  ids with leading zeros, read without them: {self.padded:,}")
         for label, finding in (
@@ -131,11 +139,12 @@ def read_interactions(
     quote: Quote | None = None,
     time_unit: TimeUnit | None = None,
     max_malformed: float = 0.01,
+    ids: IdKind = IdKind.AUTO,
 ) -> tuple[Interactions, Report]:
     """Read a CSV file (plain or compressed), a Parquet file or a directory of Parquet files.
 
-    Ids are integers of 64 bits. Times are integers, floats, or ISO 8601, which becomes microseconds since 1970 (UTC
-    where no zone is given).
+    Ids are integers of 64 bits, or text if they do not look like integers or begin with a zero. Times are integers,
+    floats, or ISO 8601, which becomes microseconds since 1970 (UTC where no zone is given).
 
     Args:
         path: Parquet, or text in UTF-8.
@@ -147,6 +156,7 @@ def read_interactions(
         quote: what quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it.
         time_unit: of times that are numbers; found if None.
         max_malformed: largest share of rows, 0 to 1, that may be malformed or lack a value.
+        ids: whether ids are integers or text.
 
     Returns:
         The interactions, sorted by user and time, without duplicates, and what was found.
@@ -156,19 +166,14 @@ def read_interactions(
             lines, an id is spelt in two ways, or times are of two units.
     """
     found = read_columns(path, (user, item, time), delimiter, header, quote)
-    user_id, user_valid = parse_ids(found.table.column(0))
-    item_id, item_valid = parse_ids(found.table.column(1))
+    users, items = (read_ids(path, found, name, ids, max_malformed) for name in (user, item))
     timestamp, time_valid, dated = parse_times(found.table.column(2))
-    valid = (user_valid, item_valid, time_valid)
-    usable = np.all(valid, axis=0)
+    usable = users.valid & items.valid & time_valid
     present = np.all([column.is_valid().to_numpy() for column in found.table.columns], axis=0)
-    malformed = _malformed(found, valid, np.flatnonzero(present & ~usable))
+    malformed = _malformed(found, (users, items), np.flatnonzero(present & ~usable))
     missing = _finding(found.lines[~present])
-    padded = sum(
-        refuse_two_spellings(path, name, found.table.column(column), ids, found.lines, found.unit)
-        for column, (name, ids) in enumerate(((user, user_id), (item, item_id)))
-    )
-    interactions, lines = Interactions(user_id, item_id, timestamp).take(usable), found.lines[usable]
+    whole = Interactions(users.values, items.values, timestamp, users.keys, items.keys)
+    interactions, lines = whole.take(usable), found.lines[usable]
     told = TimeUnit.US if dated else time_unit or find_unit(path, time, interactions.timestamp, lines, found.unit)
     duplicate = _duplicates(interactions)
     interactions = interactions.take(~duplicate)
@@ -180,7 +185,12 @@ def read_interactions(
         duplicates=_finding(lines[duplicate]),
         unsorted=_finding(unsorted),
         times=show_range(interactions.timestamp, told),
-        padded=padded,
+        padded=users.padded + items.padded,
+        texts=tuple(
+            f"{name}: text ids, such as {found.table.column(name)[0].as_py()!r}"
+            for name, column in ((user, users), (item, items))
+            if column.keys
+        ),
     )
     _check_share(path, report, max_malformed)
     return interactions.sort(), report
@@ -190,11 +200,11 @@ def _finding(lines: Int64) -> Finding:
     return Finding(len(lines), tuple(lines[:EXAMPLES].tolist()))
 
 
-def _malformed(found: Columns, valid: tuple[Mask, ...], rows: Int64) -> Finding:
+def _malformed(found: Columns, ids: tuple[Ids, Ids], rows: Int64) -> Finding:
     faults = list(found.misfits)
     for row in rows[:EXAMPLES].tolist():
-        column = next(index for index, mask in enumerate(valid) if not mask[row])
-        expected = "a time" if column == 2 else "an integer of 64 bits"
+        column = next((index for index, read in enumerate(ids) if not read.valid[row]), 2)
+        expected = "a time" if column == 2 else ids[column].expected
         name, value = found.table.column_names[column], found.table.column(column)[row].as_py()
         faults.append((int(found.lines[row]), f"{name} is {shorten(value)}, not {expected}"))
     faults = sorted(faults)[:EXAMPLES]

@@ -7,7 +7,7 @@ import numpy as np
 
 from mind.data.interactions import Interactions
 from mind.data.split import Split
-from mind.sequences import EvalCases, Int64
+from mind.sequences import EvalCases, Int64, distinct
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ def parts_of(split: Split, left_out: Mapping[str, Interactions]) -> list[Part]:
         split: train, valid and test.
         left_out: interactions that are in none of them, by cause.
     """
-    trained = np.unique(split.train.item_id)
+    trained = distinct(split.train.item_id)
     unlearnt = {
         "valid": (len(split.valid), _item_ids(split.valid)),
         "test": (len(split.test), _item_ids(split.test)),
-    } | {cause: (len(np.unique(lost.user_id)), lost.item_id) for cause, lost in left_out.items()}
+    } | {cause: (len(distinct(lost.user_id)), lost.item_id) for cause, lost in left_out.items()}
     everything = (sum(users for users, _ in unlearnt.values()), np.concatenate([ids for _, ids in unlearnt.values()]))
     return [
         Part("train", len(split.train), len(trained), 0, len(split.train.item_id)),
@@ -44,8 +44,10 @@ def parts_of(split: Split, left_out: Mapping[str, Interactions]) -> list[Part]:
 
 
 def _part(name: str, users: int, item_id: Int64, trained: Int64) -> Part:
-    items = np.unique(item_id)
-    return Part(name, users, len(items), len(np.setdiff1d(items, trained)), len(item_id))
+    items = distinct(item_id)
+    return Part(
+        name, users, len(items), int(np.isin(items, trained, assume_unique=True, invert=True).sum()), len(item_id)
+    )
 
 
 def _item_ids(cases: EvalCases) -> Int64:

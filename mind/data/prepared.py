@@ -1,18 +1,50 @@
-"""The directory that `mind.prepare` writes: train/, valid/ and test/, and the items where the data describe them."""
+"""The directory that `mind.prepare` writes: train/, valid/ and test/, and the items where the data describe them.
 
+Its text files hold integers. Where users or items have text ids, `user_keys.parquet` and `item_keys.parquet` have them,
+and `test_users.jsonl` has the test users with their histories in these ids, as `recall-client` reads users.
+"""
+
+import json
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mind.data.files import replacing
+from mind.data.ids import KeyTable, read_keys, write_keys
 from mind.data.paddlerec import write_eval, write_train
 from mind.data.split import Split
+from mind.sequences import Sequences
+
+ITEM_KEYS = "item_keys.parquet"
+USER_KEYS = "user_keys.parquet"
+TEST_USERS = "test_users.jsonl"
 
 
-def write_split(output: Path, parts: Split, items: pa.Table | None) -> None:
+def item_keys(part: Path) -> KeyTable | None:
+    """The text ids of the items of a part, such as data/mine/train; None where ids are integers. Raises DataError."""
+    return read_keys(part.parent / ITEM_KEYS)
+
+
+def user_keys(part: Path) -> KeyTable | None:
+    """The text ids of the users of a part, such as data/mine/test; None where ids are integers. Raises DataError."""
+    return read_keys(part.parent / USER_KEYS)
+
+
+def write_split(
+    output: Path, parts: Split, items: pa.Table | None, keys: tuple[KeyTable | None, KeyTable | None] = (None, None)
+) -> None:
     """Write all files, then let them take their places.
+
+    Args:
+        output: the directory.
+        parts: train, valid and test.
+        items: what the data say of the items; None if nothing.
+        keys: the text ids of users and of items; None where ids are integers.
 
     Raises:
         DataError: the disk refused one; files that were there before are unharmed.
@@ -26,3 +58,24 @@ def write_split(output: Path, parts: Split, items: pa.Table | None) -> None:
         write_eval(test, parts.test)
         if items is not None:
             pq.write_table(items, files.enter_context(replacing(output / "items.parquet")))
+        for name, table in zip((USER_KEYS, ITEM_KEYS), keys, strict=True):
+            if table is not None:
+                write_keys(files.enter_context(replacing(output / name)), table)
+            else:
+                (output / name).unlink(missing_ok=True)  # of other data that were prepared here
+        if any(keys):
+            _write_users(files.enter_context(replacing(output / TEST_USERS)), parts.test.history, *keys)
+        else:
+            (output / TEST_USERS).unlink(missing_ok=True)
+
+
+def _write_users(file: Path, histories: Sequences, users: KeyTable | None, items: KeyTable | None) -> None:
+    """Write a line for every user, with the ids that the data have."""
+    names: list[Any] = (
+        users.of(histories.user_id).at(np.arange(len(histories))) if users else histories.user_id.tolist()
+    )
+    clicks = histories.item_id
+    ids: list[Any] = items.of(clicks).at(np.arange(len(clicks))) if items else clicks.tolist()
+    with file.open("w", encoding="utf-8") as lines:
+        for name, (start, end) in zip(names, pairwise(histories.offsets.tolist()), strict=True):
+            lines.write(json.dumps({"user_id": name, "hist_item": ids[start:end]}, ensure_ascii=False) + "\n")

@@ -36,7 +36,8 @@ def cells_of(line: str, delimiter: str, quote: Quote) -> list[str]:
 
 _LINE_BREAK = re.compile(rb"\r\n|\r|\n")
 _VALUE = re.compile(rb'"(?>(?:[^"]+|"")*)"')
-_KEY = re.compile(r"\s*-?[0-9]+\s*")
+_INTEGER_ID = re.compile(r"\s*-?[0-9]+\s*")
+_TEXT_ID = re.compile(r"\s*[^\s\"]+\s*")
 _MOST_LINES = 10_000
 """The most lines of one value that are looked at."""
 _MANY_ROWS = 3
@@ -52,7 +53,7 @@ class Quotes:
     width: int
     """The columns of a row."""
     key: int | None
-    """The position of a column that holds an integer in every row, by which a row is known; None without one."""
+    """The position of a column that holds an id in every row, by which a row is known; None without one."""
     mode: Quote
     has_option: bool
     """Whether the command has an option `--quote` that a message can name."""
@@ -76,6 +77,7 @@ class Quotes:
     def _spans(self, content: Text, start: int, line: int) -> Iterator[tuple[int, int]]:
         """The first and the last line of every value that goes over several."""
         opening, more = self._patterns()
+        ids = self._ids(content, start)
         position, counted, record = start, start, -1
         while opened := opening.search(content, position):
             record = opened.start()
@@ -86,7 +88,7 @@ class Quotes:
                 if value is None:
                     raise self._error(line, "is not closed before the end of the file")
                 last = line + count_line_breaks(content, quote, value.end())
-                self._check(content, record, value, line, last)
+                self._check(content, record, value, line, last, ids)
                 yield line, last
                 position, counted, line = value.end(), value.end(), last
                 opened = more.match(content, position)
@@ -99,7 +101,16 @@ class Quotes:
         opened = rb"(?>(?:" + cell + d + rb')*)(")(?>(?:[^"\r\n]+|"")*)(?=[\r\n]|\Z)'
         return re.compile(rb"(?:(?<![^\r\n])|(?<=\A\xef\xbb\xbf))" + opened), re.compile(rest + d + opened)
 
-    def _check(self, content: Text, record: int, value: re.Match[bytes], line: int, last: int) -> None:
+    def _ids(self, content: Text, start: int) -> re.Pattern[str]:
+        """What the ids of the file look like, as its first row has one: integers, or text without spaces."""
+        end = _LINE_BREAK.search(content, start)
+        cells = self._cells(content[start : end.start() if end else len(content)])
+        is_text = self.key is not None and self.key < len(cells) and not _INTEGER_ID.fullmatch(cells[self.key])
+        return _TEXT_ID if is_text else _INTEGER_ID
+
+    def _check(
+        self, content: Text, record: int, value: re.Match[bytes], line: int, last: int, ids: re.Pattern[str]
+    ) -> None:
         if self.mode is Quote.ALWAYS:
             return
         after = content[value.end() : value.end() + 1]
@@ -114,14 +125,14 @@ class Quotes:
             if position >= value.end():
                 break
             end = _LINE_BREAK.search(content, position)
-            rows += self._is_row(content[position : end.start() if end else len(content)])
+            rows += self._is_row(content[position : end.start() if end else len(content)], ids)
             if rows >= (1 if whole else _MANY_ROWS):
                 raise self._error(line, f"closes on line {last}, and lines in it look like rows of their own", True)
             position = end.end() if end else value.end()
 
-    def _is_row(self, text: bytes) -> bool:
+    def _is_row(self, text: bytes, ids: re.Pattern[str]) -> bool:
         cells = self._cells(text)
-        return len(cells) == self.width and (self.key is None or bool(_KEY.fullmatch(cells[self.key])))
+        return len(cells) == self.width and (self.key is None or bool(ids.fullmatch(cells[self.key])))
 
     def _cells(self, text: bytes) -> list[str]:
         """The cells of a line read on its own; [] if there are certainly fewer than a row has."""

@@ -61,7 +61,7 @@ def read_table(path: Path, key: str = "", quote: Quote | None = None) -> tuple[p
 
     Args:
         path: what to read. Cells of a CSV file are text, null if empty.
-        key: a column of integers, by which lines that a misplaced quote swallows are known.
+        key: a column of ids, by which lines that a misplaced quote swallows are known.
         quote: see `read_columns`.
 
     Raises:
@@ -110,7 +110,7 @@ def read_columns(
 
     Args:
         path: Parquet, or text in UTF-8.
-        names: the wanted columns, the first one integers; the file may add a type to a name, as in `user_id:token`
+        names: the wanted columns, the first one ids; the file may add a type to a name, as in `user_id:token`
             (RecBole).
         delimiter: one character; detected if None.
         header: names of all columns of a CSV file that does not name them itself.

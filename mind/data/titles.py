@@ -7,8 +7,8 @@ import csv
 import re
 from pathlib import Path
 
-from mind.data.columns import strict_ids
 from mind.data.csv_text import DELIMITERS
+from mind.data.ids import IdKind, strict_ids
 from mind.data.tables import read_columns
 from mind.errors import DataError
 
@@ -16,18 +16,22 @@ COLUMNS = ("item_id", "title")
 _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
-def read_titles(path: Path) -> dict[int, str]:
+def read_titles(path: Path, kind: IdKind = IdKind.INTEGER) -> dict[int, str]:
     """Read titles by item id from the columns item_id and title of a CSV or Parquet file; empty ones are left out.
 
     A CSV file whose first cell is an integer has no header: then they are its first two columns.
 
+    Args:
+        path: the file.
+        kind: whether ids are integers or text.
+
     Raises:
-        DataError: the file or a column is missing, a line is malformed, or an id is no integer of 64 bits.
+        DataError: the file or a column is missing, a line is malformed, or an id is invalid.
     """
     columns = read_columns(path, COLUMNS, header=_header(path))
-    item_id = strict_ids(path, columns, "item_id")
+    ids = strict_ids(path, columns, "item_id", kind=kind)
     titles = columns.table.column("title").to_pylist()
-    return {item: str(title) for item, title in zip(item_id.tolist(), titles, strict=True) if title is not None}
+    return {item: str(title) for item, title in zip(ids.values.tolist(), titles, strict=True) if title is not None}
 
 
 def _header(path: Path) -> list[str] | None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from mind.data.tables import read_table
 from mind.errors import DataError
+from mind.keys import key_ids
 from mind.sequences import EvalCases, Int64
 
 PERSONAL = ("", "UNSPECIFIED", "OK")
@@ -47,6 +48,17 @@ class Candidates:
 
 
 @dataclass(frozen=True)
+class TextIds:
+    """Whether ids in a file are text, as the data and the model have them."""
+
+    users: bool = False
+    items: bool = False
+
+
+INTEGERS = TextIds()
+
+
+@dataclass(frozen=True)
 class _Row:
     user_id: int
     item_ids: list[int]
@@ -55,7 +67,7 @@ class _Row:
     detail: str
 
 
-def read_candidates(file: Path, cases: EvalCases, top_n: int, items: int) -> Candidates:
+def read_candidates(file: Path, cases: EvalCases, top_n: int, items: int, text: TextIds = INTEGERS) -> Candidates:
     """Read ranked lists for all test users.
 
     Lists are taken one by one where the file has the test users in their order, for a user may occur twice in test
@@ -66,12 +78,13 @@ def read_candidates(file: Path, cases: EvalCases, top_n: int, items: int) -> Can
         cases: the test users.
         top_n: items of a list that are read.
         items: items that the model knows.
+        text: which ids are text.
 
     Raises:
         DataError: a row is no such list, a test user has none, the lists are of several releases, or a service was
             asked for fewer than `top_n` candidates.
     """
-    rows = list(_parquet_rows(file, top_n) if file.suffix == ".parquet" else _json_rows(file, top_n))
+    rows = list((_parquet_rows if file.suffix == ".parquet" else _json_rows)(file, top_n, text))
     served = _release(file, rows)
     longest = max((len(row.item_ids) for row in rows if row.status in PERSONAL), default=None)
     if served and longest is not None and longest < min(top_n, items):
@@ -88,12 +101,12 @@ def read_candidates(file: Path, cases: EvalCases, top_n: int, items: int) -> Can
     )
 
 
-def _json_rows(file: Path, top_n: int) -> list[_Row]:
+def _json_rows(file: Path, top_n: int, text: TextIds) -> list[_Row]:
     number, rows = 0, []
     try:
         for line in file.read_text(encoding="utf-8").splitlines():
             number += 1
-            rows.append(_row(json.loads(line), top_n))
+            rows.append(_row(json.loads(line), top_n, text))
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
@@ -101,7 +114,7 @@ def _json_rows(file: Path, top_n: int) -> list[_Row]:
     return rows
 
 
-def _parquet_rows(file: Path, top_n: int) -> list[_Row]:
+def _parquet_rows(file: Path, top_n: int, text: TextIds) -> list[_Row]:
     table, _ = read_table(file)
     for name in ("user_id", "item_ids"):
         if name not in table.column_names:
@@ -111,20 +124,27 @@ def _parquet_rows(file: Path, top_n: int) -> list[_Row]:
     try:
         for record in table.select(known).to_pylist():
             number += 1
-            rows.append(_row(record, top_n))
+            rows.append(_row(record, top_n, text))
     except (ValueError, TypeError, OverflowError) as error:
         raise DataError(f"{file}: row {number}: expected an integer user_id and a list item_ids: {error}") from error
     return rows
 
 
-def _row(record: dict[str, Any], top_n: int) -> _Row:
-    item_ids = np.array([int(item) for item in record["item_ids"][:top_n]], np.int64).tolist()
+def _row(record: dict[str, Any], top_n: int, text: TextIds) -> _Row:
+    item_ids = _ids(record["item_ids"][:top_n], text.items)
     if len(set(item_ids)) < len(item_ids):
         raise ValueError("item_ids has repeats")
     model_version = record.get("model_version")
     served = Served(str(model_version), str(record.get("collection", ""))) if model_version else None
     status = str(record.get("status") or "").removeprefix("USER_STATUS_")
-    return _Row(int(record["user_id"]), item_ids, served, status, str(record.get("detail") or ""))
+    (user_id,) = _ids([record["user_id"]], text.users)
+    return _Row(user_id, item_ids, served, status, str(record.get("detail") or ""))
+
+
+def _ids(found: list[Any], is_text: bool) -> list[int]:
+    ids: Int64 = key_ids(map(str, found)) if is_text else np.array([int(one) for one in found], np.int64)
+    listed: list[int] = ids.tolist()
+    return listed
 
 
 def _release(file: Path, rows: list[_Row]) -> Served | None:

@@ -3,26 +3,18 @@
 Knows nothing of the command line.
 """
 
-from enum import StrEnum
-
 import numpy as np
 
 from mind.artifact import Artifact, Float32
 from mind.config import Config
 from mind.data.paddlerec import read_train
-from mind.encoder import Encoder, NumpyEncoder, check_golden
+from mind.encoder import check_golden
+from mind.encoders import EncoderName, encoder_maker
 from mind.evaluation import baselines
 from mind.evaluation.compared import Compared
 from mind.evaluation.evaluate import EXACT, Lists, OnStep
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases, Int64
-
-
-class EncoderName(StrEnum):
-    """What encodes the histories."""
-
-    numpy = "numpy"
-    paddle = "paddle"
 
 
 def make_lists(
@@ -81,13 +73,7 @@ def _exact(
     settings: Config, model: Artifact, name: EncoderName, cases: EvalCases, top_n: int, on_step: OnStep
 ) -> tuple[Float32, Int64]:
     """Interest vectors, [U, K, D], and the nearest items to them, [U, top_n] item ids."""
-    encoder: Encoder
-    if name is EncoderName.paddle:
-        from mind.paddle_encoder import PaddleEncoder  # only then is Paddle needed
-
-        encoder = PaddleEncoder.from_artifact(model)
-    else:
-        encoder = NumpyEncoder(model.weights, model.hyper_parameters)
+    encoder = encoder_maker(name)(model)
     check_golden(encoder, model)
     batch, users = settings.runner.infer_batch_size, len(cases)
     vectors = encode_histories(encoder, model.vocabulary, cases.history, model.hyper_parameters.maxlen, batch)

@@ -1,6 +1,6 @@
 """The evaluation as one self-contained HTML page: what each plot shows is said in a sentence made from its numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,8 +41,14 @@ class Section:
     note: str = ""
 
 
-def render(evaluation: Evaluation, titles: dict[int, str]) -> str:
-    """Write the page as HTML text; an item that has no entry in `titles` is shown by its id."""
+def render(evaluation: Evaluation, titles: Mapping[int, str], users: Mapping[int, str] | None = None) -> str:
+    """Write the page as HTML text.
+
+    Args:
+        evaluation: what it shows.
+        titles: of items, by id; an item without one is shown by its id.
+        users: text ids of users, by id; a user without one is shown by the id.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     styles = method_styles(evaluation)
@@ -65,6 +71,7 @@ def render(evaluation: Evaluation, titles: dict[int, str]) -> str:
         groups=list(dict.fromkeys(example.group for example in evaluation.examples)),
         shown=min(SHOWN_ITEMS, evaluation.cutoffs[-1]),
         title_of=lambda item: titles.get(item, str(item)),
+        name_of=lambda user: (users or {}).get(user, str(user)),
     )
 
 

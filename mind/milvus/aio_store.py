@@ -2,8 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from pymilvus import AsyncMilvusClient
@@ -13,18 +14,22 @@ from mind.artifact import Float32
 from mind.hits import Hits
 from mind.milvus.aio_session import ONCE, AioSession
 from mind.milvus.change_log import ChangeLog
-from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, Fingerprint, is_item_collection, wide_enough
+from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, ITEM_KEY, Fingerprint, is_item_collection, wide_enough
 from mind.milvus.errors import CollectionGoneError, StoreError, StoreUnavailableError
-from mind.milvus.internals import QUERY, SEARCH, ByteCalls
+from mind.milvus.internals import QUERY, SEARCH, UPSERT, ByteCalls
 from mind.milvus.journal import COUNTED, DELETED, Changes, journal_of
 from mind.milvus.records import NAME, RECORD, RECORDS, item_record
 from mind.milvus.translation import translated
-from mind.milvus.wire import read_query, read_search, write_query, write_search
+from mind.milvus.wire import read_query, read_search, read_status, write_query, write_search
 from mind.sequences import Int64
 
 _LOADING_S = 10 * 60
+_INLINE_BYTES = 16 * 1024
+"""Size of an answer up to which it is read on the event loop: 1 ms at most."""
 SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_METADATA", default=())
 """The gRPC metadata that the searches of a task send to Milvus, such as the id of their trace."""
+
+T = TypeVar("T")
 
 
 class MilvusStore:
@@ -88,10 +93,17 @@ class MilvusStore:
 
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
         """See `ItemStore`."""
-        columns = await self._columns(collection, f"{ITEM_ID} in {json.dumps(item_ids)}", [ITEM_ID, EMBEDDING])
+        request = write_query(collection, f"{ITEM_ID} in {json.dumps(item_ids)}", [ITEM_ID, EMBEDDING])
+        columns: dict[str, Any] = await self.query(request, read_query)
         ids = columns.get(ITEM_ID, np.zeros(0, np.int64)).tolist()
         vectors: Float32 = columns[EMBEDDING].reshape(len(ids), -1) if ids else np.zeros((0, 0), np.float32)
         return dict(zip(ids, vectors, strict=True))
+
+    async def keys(self, collection: str, item_ids: list[int], timeout_s: float | None = None) -> dict[int, str]:
+        """See `ItemStore`."""
+        named = f"{ITEM_ID} in {json.dumps(item_ids)}"
+        rows = await self._query(collection, named, [ITEM_ID, ITEM_KEY], timeout_s, consistency_level="Bounded")
+        return {row[ITEM_ID]: row[ITEM_KEY] for row in rows}
 
     async def changes(self, collection: str) -> Changes:
         """See `ItemStore`."""
@@ -123,7 +135,8 @@ class MilvusStore:
 
     async def matching(self, collection: str, filter_: str, timeout_s: float | None = None) -> Int64:
         """See `ItemStore`."""
-        columns = await self._columns(collection, filter_, [ITEM_ID], timeout_s, callers=True)
+        request = write_query(collection, filter_, [ITEM_ID])
+        columns: dict[str, Any] = await self.query(request, read_query, filter_, timeout_s)
         found: Int64 = np.sort(columns.get(ITEM_ID, np.zeros(0, np.int64)))
         return found
 
@@ -176,23 +189,50 @@ class MilvusStore:
         query = {"filter": filter_, "output_fields": fields} | ONCE | options
         return list(await self._call(lambda milvus: milvus.query(collection, **query), filter_, timeout_s))
 
-    async def _columns(
-        self, collection: str, filter_: str, fields: list[str], timeout_s: float | None = None, callers: bool = False
-    ) -> dict[str, Any]:
-        """Query columns of whole numbers and vectors. `callers`: whether the filter is a caller's."""
-        request = write_query(collection, filter_, fields)
+    async def upsert(self, request: bytes) -> None:
+        """Send a serialized UpsertRequest (`mind.milvus.wire.write_upsert`)."""
 
-        async def ask(milvus: AsyncMilvusClient) -> dict[str, Any]:
+        async def ask(milvus: AsyncMilvusClient) -> None:
+            answer = await self._calls.ask(milvus, UPSERT, request)
+            try:
+                status = read_status(answer)
+            except ValueError as error:
+                raise StoreError(f"Milvus sent an invalid answer to an upsert: {error}") from error
+            if status.code or status.error_code:
+                raise translated(status.code or status.error_code, status.reason)
+
+        await self._call(ask)
+
+    async def query(
+        self,
+        request: bytes,
+        read: Callable[[bytes], tuple[Any, T]],
+        filter_: str = "",
+        timeout_s: float | None = None,
+    ) -> T:
+        """Send a serialized QueryRequest, and read the answer; in a thread if it is large.
+
+        Args:
+            request: from `mind.milvus.wire.write_query`.
+            read: reads the status and what is wanted, as `mind.milvus.wire.read_query` does.
+            filter_: the filter, if it is a caller's.
+            timeout_s: maximum time to wait; None takes the timeout of the connection.
+        """
+
+        async def ask(milvus: AsyncMilvusClient) -> T:
             answer = await self._calls.ask(milvus, QUERY, request)
             try:
-                status, columns = read_query(answer)
+                if len(answer) <= _INLINE_BYTES:
+                    status, found = read(answer)
+                else:
+                    status, found = await asyncio.to_thread(read, answer)
             except ValueError as error:
                 raise StoreError(f"Milvus sent an invalid answer to a query: {error}") from error
             if status.code or status.error_code:
-                raise translated(status.code or status.error_code, status.reason, filter_ if callers else "")
-            return columns
+                raise translated(status.code or status.error_code, status.reason, filter_)
+            return found
 
-        return await self._call(ask, filter_ if callers else "", timeout_s)
+        return await self._call(ask, filter_, timeout_s)
 
 
 def _hits(answer: bytes) -> Hits:

@@ -1,12 +1,11 @@
 """Remembered users in Milvus, as the server reads and writes them."""
 
+import asyncio
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-import numpy as np
 from pymilvus import AsyncMilvusClient
 from pymilvus.client.prepare import Prepare
 
@@ -14,7 +13,7 @@ from mind.artifact import Float32
 from mind.milvus import internals, schemas
 from mind.milvus.aio_session import ONCE
 from mind.milvus.aio_store import MilvusStore
-from mind.milvus.collection import BY_KEY, EMBEDDING, MAX_MESSAGE_BYTES, METRIC, wide_enough
+from mind.milvus.collection import BY_KEY, EMBEDDING, METRIC, wide_enough
 from mind.milvus.errors import CollectionGoneError, StoreError
 from mind.milvus.histories import (
     CLICK_BYTES,
@@ -31,6 +30,7 @@ from mind.milvus.histories import (
     history_row,
     is_old,
     key_of,
+    last_ids,
     merged,
     user_hash,
 )
@@ -49,21 +49,31 @@ from mind.milvus.users import (
     Neighbours,
     Row,
     UserVectors,
+    concatenated,
     interest_keys,
     is_user_vectors,
     user_id_of,
     user_key,
     vector_rows,
 )
-from mind.milvus.wire import read_key_search, write_search
+from mind.milvus.wire import read_key_search, read_rows, write_query, write_search, write_upsert
 from mind.sequences import Int64
 
 _LOAD_TIMEOUT_S = 10 * 60
 _EF = 128
+_INLINE_USERS = 64
+"""Users up to which keys and rows are worked through on the event loop: 1 ms at most."""
+_FOUND = 50_000
+"""Hits of one search, at most. Nothing else runs while the keys of its answer are read: 3 ms."""
+_WRITTEN_BYTES = 4 * 2**20
+"""Maximum size of one message of rows. Nothing else runs while it is put together: 5 ms."""
 
 _Index = Mapping[str, Any]
 """The type and parameters of an index, as pymilvus takes them."""
 _FLAT: _Index = {"index_type": "FLAT", "metric_type": METRIC, "params": {}}
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class MilvusUserStore:
@@ -97,20 +107,18 @@ class MilvusUserStore:
 
     async def histories(self, user_ids: Iterable[str]) -> dict[str, Int64]:
         """See `UserStore`."""
-        rows = await self._of_users(user_ids, [HIST_ITEM], [HIST_ITEM])
-        times = Counter(user_id_of(key_of(row)) for row in rows)
-        found = {user_id_of(key_of(row)): np.array(row[HIST_ITEM], np.int64) for row in rows}
-        if several := [user_id for user_id, count in times.items() if count > 1]:  # two servers wrote them just now
+        found, several = await self._of_users(last_ids, user_ids, [HIST_ITEM], [HIST_ITEM])
+        if several:  # two servers wrote them just now
             found |= {user_id: user.hist_item for user_id, user in (await self.read(several)).items()}
         return {user_id: hist_item for user_id, hist_item in found.items() if len(hist_item)}
 
     async def read(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, StoredUser]:
         """See `UserStore`."""
-        return merged(await self._of_users(user_ids, [HIST_ITEM, STAMP, CUT], [HIST_ITEM, UPDATED_AT], strong))
+        return await self._of_users(merged, user_ids, [HIST_ITEM, STAMP, CUT], [HIST_ITEM, UPDATED_AT], strong)
 
     async def heads(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, Head]:
         """See `UserStore`."""
-        return heads(await self._of_users(user_ids, [CUT, NEWEST], [UPDATED_AT], strong))
+        return await self._of_users(heads, user_ids, [CUT, NEWEST], [UPDATED_AT], strong)
 
     async def changed(self, since: int, after: str, limit: int) -> tuple[list[str], str]:
         """See `UserStore`."""
@@ -122,9 +130,10 @@ class MilvusUserStore:
 
     async def write(self, users: Mapping[str, StoredUser]) -> None:
         """See `UserStore`."""
-        rows = [history_row(user_id, user) | {UNUSED: [0.0, 0.0]} for user_id, user in users.items()]
+
         longest = max(len(user.hist_item) for user in users.values())
-        await self._upsert(HISTORIES, rows, ROW_BYTES + CLICK_BYTES * longest)
+        parts = _parts(list(users.items()), _WRITTEN_BYTES // (ROW_BYTES + CLICK_BYTES * longest))
+        await self._upsert(HISTORIES, schemas.histories(), map(_history_rows, parts))
         await self._delete(HISTORIES, ROW_KEY, [key for user in users.values() for key in user.rows if not is_old(key)])
 
     async def forget(self, user_ids: Sequence[str]) -> None:
@@ -164,7 +173,7 @@ class MilvusUserStore:
         """See `UserStore`."""
         row = {NAME: vectors.collection, RECORD: vectors.to_json(), UNUSED_OF_RECORDS: [0.0, 0.0]}
         await self._opened(RECORDS, schemas.records(), {UNUSED_OF_RECORDS: _FLAT})
-        await self._upsert_part(RECORDS, [row])
+        await self._upsert(RECORDS, schemas.records(), [[row]])
 
     async def _record(self, name: str, records: Mapping[str, str]) -> UserVectors | None:
         """Read the record of a collection of vectors, or the properties that an earlier version wrote."""
@@ -181,8 +190,9 @@ class MilvusUserStore:
         self, vectors: UserVectors, user_ids: Sequence[str], versions: Sequence[int], interests: Float32
     ) -> None:
         """See `UserStore`."""
-        rows, absent = vector_rows(user_ids, versions, interests)
-        await self._upsert(vectors.collection, rows, MAX_KEY + 4 * vectors.dim)
+        rows, absent = await asyncio.to_thread(vector_rows, user_ids, versions, interests)
+        parts = _parts(rows, _WRITTEN_BYTES // (MAX_KEY + 4 * vectors.dim))
+        await self._upsert(vectors.collection, schemas.user_vectors(vectors.dim), parts)
         await self._delete(vectors.collection, INTEREST_KEY, absent)
 
     async def delete_vectors(self, vectors: UserVectors, user_ids: Sequence[str]) -> None:
@@ -192,15 +202,14 @@ class MilvusUserStore:
     async def nearest(self, vectors: UserVectors, queries: Float32, limit: int, timeout_s: float) -> Neighbours:
         """See `UserStore`."""
         params = {} if self._is_lite else wide_enough({"ef": _EF}, limit)
-        request = write_search(vectors.collection, queries, limit, tuple(params.items()))
-        answer = await self._call(lambda milvus: self._milvus.send(milvus, request), timeout_s=timeout_s)
-        try:
-            status, keys, scores, lengths = read_key_search(answer)
-        except ValueError as error:
-            raise StoreError(f"Milvus sent an invalid answer to a search: {error}") from error
-        if status.code or status.error_code:
-            raise translated(status.code or status.error_code, status.reason, "")
-        return Neighbours(keys, scores, lengths)
+        step = max(1, _FOUND // limit)
+
+        async def ask(start: int) -> Neighbours:
+            request = write_search(vectors.collection, queries[start : start + step], limit, tuple(params.items()))
+            answer = await self._call(lambda milvus: self._milvus.send(milvus, request), timeout_s=timeout_s)
+            return await asyncio.to_thread(_neighbours, answer)
+
+        return concatenated(await asyncio.gather(*map(ask, range(0, len(queries), step))))
 
     async def _opened(self, name: str, schema: Any, indexes: Mapping[str, _Index]) -> None:
         """Create a collection and its indexes if they do not exist, and load it."""
@@ -235,16 +244,21 @@ class MilvusUserStore:
         return dict(await self._call(lambda milvus: milvus.describe_collection(name, **ONCE)))
 
     async def _of_users(
-        self, user_ids: Iterable[str], fields: list[str], old_fields: list[str], strong: bool = False
-    ) -> list[Row]:
-        """Read all rows of users, in both formats."""
+        self,
+        join: Callable[[list[Row]], T],
+        user_ids: Iterable[str],
+        fields: list[str],
+        old_fields: list[str],
+        strong: bool = False,
+    ) -> T:
+        """Read all rows of users, in both formats, and return what `join` makes of them."""
         wanted = list(dict.fromkeys(user_ids))
         if not wanted:
-            return []
-        keys = set(map(user_key, wanted))
+            return join([])
+        compute = _here if len(wanted) <= _INLINE_USERS else asyncio.to_thread
+        keys, hashes = await compute(_keys_and_hashes, wanted)
         # The earlier format comes first: `purge-users` moves its rows, and a row must not be missed in both.
         old = await self._old_rows(f"{USER_KEY} in {json.dumps(list(keys))}", [USER_KEY, *old_fields])
-        hashes = list(map(user_hash, wanted))
         rows: list[Row] = []
         with suppress(CollectionGoneError):  # no user has been remembered yet
             rows = await self._rows(HISTORIES, USER_HASH, hashes, [ROW_KEY, *fields], strong)
@@ -253,7 +267,7 @@ class MilvusUserStore:
                 # A query of Milvus Lite may see a row removed and not the one that replaced it just before.
                 again = await self._rows(HISTORIES, USER_HASH, hashes, [ROW_KEY, *fields], strong)
                 rows += [row for row in again if row[USER_HASH] not in seen]
-        return [row for row in rows if row[ROW_KEY].partition("/")[0] in keys] + old
+        return await compute(_joined, join, rows, old, keys)
 
     async def _old_rows(self, filter_: str, fields: list[str], strong: bool = False, **options: Any) -> list[Row]:
         """Query the earlier format. Servers of this version do not write it, so only a count needs `strong`."""
@@ -280,22 +294,58 @@ class MilvusUserStore:
     async def _query(
         self, name: str, filter_: str, fields: list[str], strong: bool = False, **options: Any
     ) -> list[dict[str, Any]]:
-        level = "Strong" if strong else "Bounded"
-        query = {"filter": filter_, "output_fields": fields, "consistency_level": level} | ONCE
-        return list(await self._call(lambda milvus: milvus.query(name, **query, **options)))
+        return await self._milvus.query(write_query(name, filter_, fields, strong, **options), read_rows)
 
-    async def _upsert(self, name: str, rows: list[Row], row_bytes: int) -> None:
-        step = max(1, MAX_MESSAGE_BYTES // row_bytes)
-        for start in range(0, len(rows), step):
-            await self._upsert_part(name, rows[start : start + step])
+    async def _upsert(self, name: str, schema: Any, parts: Iterable[Sequence[Row]]) -> None:
+        """Write rows, a message for each of the parts. A thread makes rows and messages, and frees the rows."""
+        waiting = iter(parts)
 
-    async def _upsert_part(self, name: str, rows: list[Row]) -> None:
-        await self._call(lambda milvus: milvus.upsert(name, rows, **ONCE))
+        def request() -> bytes | None:
+            rows = next(waiting, None)
+            return None if rows is None else write_upsert(name, schema, rows)
+
+        while (written := await asyncio.to_thread(request)) is not None:
+            await self._milvus.upsert(written)
 
     async def _delete(self, name: str, key: str, keys: list[str]) -> None:
         if keys:  # a delete by key has no limit, and works if the collection is not loaded
             filter_ = f"{key} in {json.dumps(keys)}"
             await self._call(lambda milvus: milvus.delete(name, filter=filter_, **ONCE))
+
+
+def _parts(values: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    step = max(1, size)
+    return (values[start : start + step] for start in range(0, len(values), step))
+
+
+def _neighbours(answer: bytes) -> Neighbours:
+    try:
+        status, keys, scores, lengths = read_key_search(answer)
+    except ValueError as error:
+        raise StoreError(f"Milvus sent an invalid answer to a search: {error}") from error
+    if status.code or status.error_code:
+        raise translated(status.code or status.error_code, status.reason, "")
+    return Neighbours(keys, scores, lengths)
+
+
+async def _here(compute: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do as `asyncio.to_thread` does, without a thread."""
+    return compute(*args, **kwargs)
+
+
+def _keys_and_hashes(user_ids: list[str]) -> tuple[set[str], list[int]]:
+    return set(map(user_key, user_ids)), list(map(user_hash, user_ids))
+
+
+def _joined(join: Callable[[list[Row]], T], rows: list[Row], old: list[Row], keys: set[str]) -> T:
+    """Return what `join` makes of the rows of these keys. Another user may have the same hash."""
+    joined = join([row for row in rows if row[ROW_KEY].partition("/")[0] in keys] + old)
+    rows.clear()  # here, because to free many takes time, too
+    return joined
+
+
+def _history_rows(users: Iterable[tuple[str, StoredUser]]) -> list[Row]:
+    return [history_row(user_id, user) | {UNUSED: [0.0, 0.0]} for user_id, user in users]
 
 
 def _changed(key: str, since: int, after: str) -> str:

@@ -32,6 +32,9 @@ MAX_HITS = 16_384
 """Maximum number of hits of one query. Milvus refuses more."""
 VECTOR_SOURCE = "vector_source"
 """VARCHAR: the `VectorSource` of the item's embedding. Filters can use it."""
+ITEM_KEY = "item_key"
+"""VARCHAR: the text id of the item (`mind.keys`). Only collections of models with text ids have it; the filters of
+callers name it `item_id`."""
 
 PRESENCE = "__present"
 """The end of the names of BOOL fields that tell whether an item has a value of an attribute: `price__present` of

@@ -139,6 +139,21 @@ def merged(rows: Iterable[Row]) -> dict[str, StoredUser]:
     return {user_id: parts[0] if len(parts) == 1 else _union(parts) for user_id, parts in found.items()}
 
 
+def last_ids(rows: Iterable[Row]) -> tuple[dict[str, Int64], list[str]]:
+    """Return the item ids of the last row of each user, by user id, and the users who have several rows.
+
+    `rows`: with `HIST_ITEM`. Only for users with several rows do stamps and cuts change anything.
+    """
+    found: dict[str, Int64] = {}
+    several: dict[str, None] = {}
+    for row in rows:
+        user_id = user_id_of(key_of(row))
+        if user_id in found:
+            several[user_id] = None
+        found[user_id] = np.array(row[HIST_ITEM], np.int64)
+    return found, list(several)
+
+
 def heads(rows: Iterable[Row]) -> dict[str, Head]:
     """Do the same as `merged` from `CUT` and `NEWEST` alone; in the earlier format from `UPDATED_AT`."""
     found: dict[str, list[Row]] = {}

@@ -1,8 +1,9 @@
 """The only file that uses private parts of pymilvus.
 
-Searches, and queries with many rows, use pymilvus' own channel and are sent as bytes (`mind.milvus.wire`). That takes
-0.13 ms of CPU time for 256 searches of 50 hits; the public client takes 14 to 46 ms. pymilvus does not document the
-channel or its generated messages, so pyproject.toml limits its version. `check` names what an installed version lacks.
+Searches, queries and writes with many rows use pymilvus' own channel and are sent as bytes (`mind.milvus.wire`). That
+takes 0.13 ms of CPU time for 256 searches of 50 hits; the public client takes 14 to 46 ms. And a thread can write and
+read bytes, while the event loop answers other calls. pymilvus does not document the channel or its generated messages,
+so pyproject.toml limits its version. `check` names what an installed version lacks.
 """
 
 from importlib.metadata import version
@@ -12,11 +13,11 @@ import grpc
 import pymilvus
 from pymilvus.client.prepare import Prepare
 
-SEARCH, QUERY = "/milvus.proto.milvus.MilvusService/Search", "/milvus.proto.milvus.MilvusService/Query"
+SEARCH, QUERY, UPSERT = (f"/milvus.proto.milvus.MilvusService/{name}" for name in ("Search", "Query", "Upsert"))
 _NEEDED = {
     pymilvus.MilvusClient: ("_get_connection", "_generate_call_context"),
     pymilvus.AsyncMilvusClient: ("_get_connection", "_generate_call_context"),
-    Prepare: ("search_requests_with_expr", "query_request", "create_index_request"),
+    Prepare: ("search_requests_with_expr", "query_request", "row_upsert_param", "create_index_request"),
 }
 
 
@@ -51,7 +52,7 @@ async def aio_stub(client: Any) -> Any:
 
 
 class ByteCalls:
-    """Sends searches and queries as bytes over the channel of an `AsyncMilvusClient`."""
+    """Sends searches, queries and upserts as bytes over the channel of an `AsyncMilvusClient`."""
 
     def __init__(self) -> None:
         """Start without a channel. The first call takes the client's."""
@@ -61,14 +62,14 @@ class ByteCalls:
         self._metadata: tuple[tuple[str, str | bytes], ...] = ()
 
     async def ask(self, client: Any, method: str, request: bytes, more: tuple[tuple[str, str], ...] = ()) -> bytes:
-        """Send a serialized request to `SEARCH` or `QUERY`, with the additional metadata `more`.
+        """Send a serialized request to `SEARCH`, `QUERY` or `UPSERT`, with the additional metadata `more`.
 
         Returns:
             The serialized answer.
         """
         channel = (await client._get_connection())._final_channel
         if channel is not self._channel:
-            made = {name: _method(channel, name) for name in (SEARCH, QUERY)}
+            made = {name: _method(channel, name) for name in (SEARCH, QUERY, UPSERT)}
             self._methods = {name: call for name, (call, _) in made.items()}
             self._channel, self._metadata = channel, (*metadata(client), *made[SEARCH][1])
         return bytes(await self._methods[method](request, metadata=(*self._metadata, *more)))

@@ -104,7 +104,7 @@ def user_id_of(key: str) -> str:
 
 def interest_keys(user_ids: Sequence[str], num_interests: int) -> list[str]:
     """List the keys of all interests that the users may have."""
-    return [f"{user_key(user_id)}/{number}" for user_id in user_ids for number in range(num_interests)]
+    return [f"{key}/{number}" for key in map(user_key, user_ids) for number in range(num_interests)]
 
 
 def unit_interests(
@@ -159,3 +159,12 @@ class Neighbours:
     """[H] float32, cosines."""
     lengths: Int64
     """[Q] int64, the number of hits of each search."""
+
+
+def concatenated(parts: Sequence[Neighbours]) -> Neighbours:
+    """Return what searches found as if they were one."""
+    keys: list[str] = []
+    for part in parts:
+        keys += part.keys
+    scores = np.concatenate([part.scores for part in parts])
+    return Neighbours(keys, scores, np.concatenate([part.lengths for part in parts]))

@@ -1,11 +1,11 @@
-"""Writes the requests of Milvus searches and queries as bytes, and reads the bytes of the answers into arrays.
+"""Writes the requests of Milvus searches, queries and upserts as bytes, and reads the bytes of the answers into arrays.
 
 Protobuf's Python classes would create two Python objects for every hit. This module copies arrays instead. The field
 numbers are those of Milvus' public protocol (milvus.proto, schema.proto, common.proto). For the encoding of fields, see
 https://protobuf.dev/programming-guides/encoding/. This module does not use connections.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from mind.hits import Hits
 from mind.milvus.collection import EMBEDDING, METRIC
 from mind.sequences import Int64
 
-_BOUNDED = 2  # consistency level
+_STRONG, _BOUNDED = 0, 2  # consistency levels
 _VARINT, _BYTES = 0, 2  # wire types
 _SKIPPED = {1: 8, 5: 4}  # of the wire types that no answer of ours has, and their sizes
 _STATUS, _RESULTS = 1, 2  # fields of SearchResults
@@ -27,10 +27,12 @@ _INT_ID, _STR_ID, _DATA = 1, 2, 1  # fields of IDs, and of LongArray and StringA
 _PLACEHOLDER, _FLOAT_VECTOR = b"$0", 101
 _COLUMNS = 2  # field of QueryResults
 _NAME, _SCALARS, _VECTORS = 2, 3, 4  # fields of FieldData
-_LONGS, _FLOATS = 3, 2  # fields of ScalarField and of VectorField
+_LONGS, _TEXTS, _ARRAYS, _FLOATS = 3, 6, 8, 2  # fields of ScalarField, and of VectorField
 
 Ids = TypeVar("Ids", Int64, list[str])
 Numbers = TypeVar("Numbers", Int64, Float32)
+Column = Int64 | Float32 | list[str] | list[Int64]
+"""The values of a field: numbers, the numbers of all vectors, texts, or arrays of numbers."""
 
 
 def write_search(collection: str, vectors: Float32, limit: int, params: tuple[tuple[str, Any], ...]) -> bytes:
@@ -85,26 +87,48 @@ def read_key_search(answer: bytes) -> tuple[Any, list[str], Float32, Int64]:
     return _read(answer, [], _read_keys)
 
 
-def write_query(collection: str, filter_: str, fields: list[str]) -> bytes:
-    """Serialize a milvus.proto QueryRequest for these fields of all items that match a filter."""
-    request = Prepare.query_request(
-        collection, filter_, fields, [], use_default_consistency=False, consistency_level=_BOUNDED
-    )
+def write_query(collection: str, filter_: str, fields: list[str], strong: bool = False, **options: Any) -> bytes:
+    """Serialize a milvus.proto QueryRequest for these fields of all rows that match a filter.
+
+    Args:
+        collection: the name of the collection.
+        filter_: the filter.
+        fields: the names of the fields.
+        strong: whether the query sees everything that was written before it.
+        options: as pymilvus takes them, such as `limit`.
+    """
+    options |= {"use_default_consistency": False, "consistency_level": _STRONG if strong else _BOUNDED}
+    request = Prepare.query_request(collection, filter_, fields, [], **options)
     return bytes(request.SerializeToString())
 
 
-def read_query(answer: bytes) -> tuple[Any, dict[str, Int64 | Float32]]:
-    """Read the status and the columns of a serialized milvus.proto QueryResults of whole numbers and vectors.
+def write_upsert(collection: str, schema: Any, rows: Sequence[dict[str, Any]]) -> bytes:
+    """Serialize a milvus.proto UpsertRequest for rows of a collection that has a schema (`mind.milvus.schemas`)."""
+    fields = [field.to_dict() for field in schema.fields]
+    return bytes(Prepare.row_upsert_param(collection, list(rows), "", fields).SerializeToString())
+
+
+def read_status(answer: bytes) -> Any:
+    """Read the status of a serialized MutationResult. Raises ValueError if the bytes are no such message."""
+    status = common_pb2.Status()
+    for field, content in _fields(memoryview(answer)):
+        if field == _STATUS:
+            status = common_pb2.Status.FromString(bytes(content))
+    return status
+
+
+def read_query(answer: bytes) -> tuple[Any, dict[str, Column]]:
+    """Read the status and the columns of a serialized milvus.proto QueryResults.
 
     Returns:
-        The status, and by field name the numbers, [M] int64, or the numbers of all vectors, [M * D] float32. Fields may
-        be missing if no row matches.
+        The status, and by field name the values: [M] int64, M texts, M arrays of int64, or the numbers of all vectors,
+        [M * D] float32. Fields may be missing if no row matches.
 
     Raises:
         ValueError: the bytes are not such a message.
     """
     status = common_pb2.Status()
-    columns: dict[str, Int64 | Float32] = {}
+    columns: dict[str, Column] = {}
     for field, content in _fields(memoryview(answer)):
         if field == _STATUS:
             status = common_pb2.Status.FromString(bytes(content))
@@ -114,21 +138,53 @@ def read_query(answer: bytes) -> tuple[Any, dict[str, Int64 | Float32]]:
     return status, columns
 
 
-def _read_column(column: memoryview) -> tuple[str, Int64 | Float32]:
+def read_rows(answer: bytes) -> tuple[Any, list[dict[str, Any]]]:
+    """Read the status and the rows of a serialized QueryResults without vectors.
+
+    Raises:
+        ValueError: the bytes are not such a message.
+    """
+    status, columns = read_query(answer)
+    values = [column if isinstance(column, list) else column.tolist() for column in columns.values()]
+    return status, [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+def _read_column(column: memoryview) -> tuple[str, Column]:
     name = ""
-    values: Int64 | Float32 = np.zeros(0, np.int64)
+    values: Column = np.zeros(0, np.int64)
     for field, content in _fields(column):
         if field == _NAME:
             name = str(content, "utf-8")
         elif field == _SCALARS:
-            for kind, array in _fields(content):
-                if kind == _LONGS:
-                    values = _packed(array, _read_varints)
+            values = _read_scalars(content)
         elif field == _VECTORS:
             for kind, array in _fields(content):
                 if kind == _FLOATS:
                     values = _packed(array, lambda packed: np.frombuffer(packed, "<f4"))
     return name, values
+
+
+def _read_scalars(scalars: memoryview) -> Column:
+    for kind, values in _fields(scalars):
+        if kind == _LONGS:
+            return _packed(values, _read_varints)
+        if kind == _TEXTS:
+            return _texts(values)
+        if kind == _ARRAYS:
+            return [_read_longs(array) for field, array in _fields(values) if field == _DATA]
+    return np.zeros(0, np.int64)
+
+
+def _read_longs(scalars: memoryview) -> Int64:
+    """Read a ScalarField of whole numbers. An array without any has no LongArray either."""
+    for kind, values in _fields(scalars):
+        if kind == _LONGS:
+            return _packed(values, _read_varints)
+    return np.zeros(0, np.int64)
+
+
+def _texts(array: memoryview) -> list[str]:
+    return list(schema_pb2.StringArray.FromString(bytes(array)).data)
 
 
 def _packed(array: memoryview, read: Callable[[memoryview], Numbers]) -> Numbers:
@@ -168,7 +224,7 @@ def _read_ids(ids: memoryview) -> Int64:
 def _read_keys(ids: memoryview) -> list[str]:
     for field, texts in _fields(ids):
         if field == _STR_ID:
-            return list(schema_pb2.StringArray.FromString(bytes(texts)).data)
+            return _texts(texts)
     return []
 
 
@@ -210,17 +266,13 @@ def _one_varint(message: memoryview, position: int) -> tuple[int, int]:
 def _read_varints(packed: memoryview) -> Int64:
     """Read a packed repeated int64: seven bits per byte, lowest first. The last byte of a number is below 128."""
     content = np.frombuffer(packed, np.uint8)
-    end = np.flatnonzero(content < 0x80)
+    end = (content < 0x80).nonzero()[0] + 1
     if not len(end):
         return np.zeros(0, np.int64)
-    start = np.concatenate([[0], end[:-1] + 1])
-    length = end - start + 1
-    bits = content & 0x7F
-    value: Int64 = bits[start].astype(np.int64)
-    for place in range(1, int(length.max())):
-        longer = length > place
-        value[longer] |= bits[start[longer] + place].astype(np.int64) << (7 * place)
-    return value
+    start = np.concatenate([[0], end[:-1]])
+    place = np.arange(end[-1]) - start.repeat(end - start)  # of each byte in its number
+    values: Int64 = np.bitwise_or.reduceat((content[: end[-1]] & 0x7F).astype(np.int64) << 7 * place, start)
+    return values
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -14,11 +14,12 @@ from pydantic import ValidationError
 
 from mind.artifact import Artifact, Float32, Weights, check_writable, write_artifact
 from mind.config import HyperParameters, explain
-from mind.data.columns import strict_ids
+from mind.data.ids import IdKind, strict_ids
 from mind.data.paddlerec import read_train
 from mind.data.tables import read_columns
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ConfigError, DataError
+from mind.keys import Keys
 from mind.paddlerec.checkpoint import Checkpoint, read_checkpoint
 from mind.paddlerec.pdparams import read_pdparams
 from mind.sequences import Int64
@@ -73,9 +74,12 @@ def import_checkpoint(
     arrays, digest = read_pdparams(file)
     found = read_checkpoint(file, arrays, ignore or [])
     hyper = hyper_parameters(found, overrides)
-    rows, item_id = read_item_ids(item_ids, found.items) if item_ids else (np.arange(1, found.items + 1),) * 2
+    row = np.arange(1, found.items + 1)
+    rows, item_id, keys = read_item_ids(item_ids, found.items) if item_ids else (row, row, None)
     popularity = count_popularity(train_data, found.items) if train_data else np.zeros(found.items, np.int64)
     weights = make_weights(found, hyper, rows, item_id, popularity)
+    if keys:
+        weights = replace(weights, item_key_offsets=keys.offsets, item_key_text=keys.text)
     data = {"imported_from": file.name, "sha256": digest}
     return Imported(write_artifact(output, hyper, weights, data=data, metrics={}), found, hyper)
 
@@ -110,26 +114,29 @@ def hyper_parameters(checkpoint: Checkpoint, overrides: list[str]) -> HyperParam
         raise ConfigError(explain(error)) from error
 
 
-def read_item_ids(path: Path, items: int) -> tuple[Int64, Int64]:
-    """Read the external ids of the rows 1 to N, in ascending order of the ids.
+def read_item_ids(path: Path, items: int) -> tuple[Int64, Int64, Keys | None]:
+    """Read the external ids of the rows 1 to N, in ascending order of the ids. They are integers or text.
 
     Returns:
         rows: [N] int64, each of 1 to N once.
         item_id: [N] int64, strictly ascending.
+        keys: the text ids of the items; None where ids are integers.
 
     Raises:
-        DataError: a value is no integer, a row is outside 1 to N, or rows and ids are not one to one.
+        DataError: a value is no id, a row is outside 1 to N, or rows and ids are not one to one.
     """
     found = read_columns(path, ("row", "item_id"))
-    rows, item_id = (strict_ids(path, found, name, unique=True) for name in ("row", "item_id"))
+    rows = strict_ids(path, found, "row", unique=True).values
+    ids = strict_ids(path, found, "item_id", unique=True, kind=IdKind.AUTO)
     outside = rows[(rows < 1) | (rows > items)]
     if len(outside):
         raise DataError(f"{path}: row {outside[0]} is outside 1 to {items}, the rows of the checkpoint; 0 is padding")
     if len(rows) < items:
         lacking = np.setdiff1d(np.arange(1, items + 1), rows)
         raise DataError(f"{path}: {len(lacking)} of {items} rows have no item_id, row {lacking[0]} for one")
-    order = np.argsort(item_id)
-    return rows[order], item_id[order]
+    order = np.argsort(ids.values)
+    item_id = ids.values[order]
+    return rows[order], item_id, ids.keys.of(item_id) if ids.keys else None
 
 
 def count_popularity(path: Path, items: int) -> Int64:

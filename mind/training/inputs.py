@@ -2,13 +2,16 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mind.artifact import Weights
 from mind.config import Config, Effect, runner_keys
 from mind.data.features import FeatureTable, read_features
+from mind.data.ids import IdKind, KeyTable
 from mind.data.paddlerec import digests, read_eval, read_train
+from mind.data.prepared import item_keys
 from mind.sequences import EvalCases, Sequences
 from mind.training.checkpoint import Checkpoint
 
@@ -25,6 +28,15 @@ class Inputs:
     """The features of the items."""
     fingerprint: dict[str, Any]
     """The files that all of it was read from, with their sha256; becomes `data` in the manifest."""
+    keys: KeyTable | None = None
+    """The text ids of the items; None where ids are integers."""
+
+    def with_keys(self, weights: Weights) -> Weights:
+        """The weights with the text ids of their items, where they have some. Raises DataError."""
+        if self.keys is None:
+            return weights
+        keys = self.keys.of(weights.item_id)
+        return replace(weights, item_key_offsets=keys.offsets, item_key_text=keys.text)
 
 
 def read_inputs(settings: Config) -> Inputs:
@@ -33,7 +45,11 @@ def read_inputs(settings: Config) -> Inputs:
     sequences = read_train(runner.train_data_dir)
     valid = read_eval(runner.valid_data_dir) if runner.valid_data_dir else None
     named = runner.item_features_file if hyper.item_features else None
-    features = read_features(named, hyper.item_features, runner.item_features_id) if named else None
+    keys = item_keys(runner.train_data_dir)
+    kind = IdKind.TEXT if keys else IdKind.INTEGER
+    features = read_features(named, hyper.item_features, runner.item_features_id, kind) if named else None
+    if keys and features and features.keys:
+        keys = keys.join(features.keys)
     fingerprint: dict[str, Any] = {"files": digests(runner.train_data_dir)}
     if runner.valid_data_dir:
         fingerprint["valid"] = digests(runner.valid_data_dir)
@@ -44,7 +60,7 @@ def read_inputs(settings: Config) -> Inputs:
         ids = "" if runner.item_features_id == "item_id" else f", ids in {runner.item_features_id}"
         fingerprint["item_features"] = {name + ids: digest for name, digest in digests(named).items()}
     fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
-    return Inputs(sequences, valid, features, fingerprint)
+    return Inputs(sequences, valid, features, fingerprint, keys)
 
 
 def valid_elsewhere(settings: Config) -> str | None:

@@ -58,7 +58,7 @@ def _write_model(settings: Config, inputs: Inputs, trained: Trained) -> Path:
     return write_artifact(
         settings.runner.model_save_path,
         settings.hyper_parameters.model_copy(update={"item_count": len(trained.weights.item_id)}),
-        trained.weights,
+        inputs.with_keys(trained.weights),
         data=inputs.fingerprint,
         metrics={
             "epoch": best.number,

@@ -37,6 +37,7 @@ from server.errors import (
     UnauthenticatedError,
     UserVectorsIncompleteError,
 )
+from server.serving.offload import computed
 from server.settings import Settings
 
 DOMAIN = "recall.v1"
@@ -151,7 +152,7 @@ class Door:
                 self._in_progress += 1
                 context.add_done_callback(self._end)  # type: ignore[arg-type]
             with self._receiver.in_memory(len(received)):
-                request = decode(received)
+                request = await computed(len(received), decode, received)
                 call.received(request)
                 answer = await handle(request, context)
             call.done(answer)

@@ -4,7 +4,19 @@ from collections.abc import Sequence
 
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server.errors import InvalidRequestError
+from server.release import Release
 from server.settings import Settings
+
+INTEGER_CANDIDATE_BYTES = 23
+"""Bytes of an answer for each candidate within `max_candidates`: 3.5 MB by default. An integer id takes 16 of them."""
+KEY_CANDIDATE_BYTES = 8
+"""Bytes that a candidate takes besides its key: score, interest, and the tag and the length of the key."""
+
+
+def most_candidates(limits: Settings, release: Release) -> int:
+    """The limit of users times top_k: `max_candidates`, or fewer if keys are so long that answers would be longer."""
+    longest = release.longest_key + KEY_CANDIDATE_BYTES
+    return limits.max_candidates * INTEGER_CANDIDATE_BYTES // max(longest, INTEGER_CANDIDATE_BYTES)
 
 
 def check_batch(field: str, users: Sequence[object], limits: Settings) -> None:

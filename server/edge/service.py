@@ -5,18 +5,20 @@ from importlib.metadata import version
 from typing import Any
 
 import grpc
-import numpy as np
 
-from mind.milvus.collection import is_presence
+from mind.milvus.collection import ITEM_KEY, is_presence
+from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
-from server.edge.request import ids_of, read_explain, read_filter, read_recall
+from server.edge.answers import candidates, dropped, interests, items_of, provenance, used_history
+from server.edge.item_ids import ids_of
+from server.edge.limits import most_candidates
+from server.edge.request import read_explain, read_filter, read_recall
 from server.edge.timeouts import within
 from server.edge.user_service import UserService
 from server.errors import DisabledError
 from server.ports import ItemStore
 from server.release import Release, Releases
-from server.serving.answer import Outcome, Trace, UserResult
-from server.serving.merge import Fate
+from server.serving.item_keys import ItemKeys, Named
 from server.serving.offload import computed
 from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
@@ -24,9 +26,6 @@ from server.settings import Settings
 Context = grpc.aio.ServicerContext[Any, Any]
 _VERSION = version("mind-recall")  # reads a file: too slow for every call
 _INSTANCE = secrets.token_hex(8)
-
-UNKNOWN_LISTED = 100
-"""Most unknown ids that an answer lists for one user."""
 
 
 class RecallService(recall_pb2_grpc.RecallServiceServicer):
@@ -46,26 +45,28 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         self._pipeline = pipeline
         self._store = store
         self._users = users
+        self._item_keys = ItemKeys(store)
 
     async def Recall(self, request: recall_pb2.RecallRequest, context: Context) -> recall_pb2.RecallResponse:  # noqa: N802
         """Find candidates for a batch of users."""
         remaining_s = context.time_remaining()
         self._pipeline.admit(len(request.users), remaining_s)
         release = self._releases.current
-        how = self._settings, release.fingerprint.attributes
-        query = await computed(ids_of(request.users), read_recall, request, *how)
+        query = await computed(ids_of(request.users), read_recall, request, self._settings, release)
         query, history_ms = await self._users.with_histories(query, context)
         outcome = await self._pipeline.run(release, query, context.time_remaining())
-        found = sum(len(result.item_ids) + len(result.unknown) for result in outcome.results)
-        results = await computed(found, list, map(_candidates, outcome.results))
-        return recall_pb2.RecallResponse(results=results, **_provenance(release, outcome, history_ms))
+        named = await self._named(release, items_of(outcome.results), context)
+        size = sum(len(result.item_ids) + len(result.unknown) for result in outcome.results)
+        size += ids_of(request.users) if named else 0  # to find the unknown keys again
+        results = await computed(size, candidates, outcome.results, named, query.users, request.users)
+        return recall_pb2.RecallResponse(results=results, **provenance(release, outcome, history_ms))
 
     async def CountItems(  # noqa: N802
         self, request: recall_pb2.CountItemsRequest, context: Context
     ) -> recall_pb2.CountItemsResponse:
         """Count the items of the released collection."""
         release = self._releases.current
-        filter_ = read_filter(request.filter, self._settings, release.fingerprint.attributes)
+        filter_ = read_filter(request.filter, self._settings, release)
         limit_s = self._settings.search_timeout_ms / 1000
         count = await within(
             context.time_remaining(),
@@ -84,9 +85,12 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         attributes = [
             recall_pb2.Attribute(name=name, type=kind)
             for name, kind in release.fingerprint.attributes.items()
-            if not is_presence(name)
+            if name != ITEM_KEY and not is_presence(name)
         ]
         names = [field.name for field in recall_pb2.Limits.DESCRIPTOR.fields]
+        limits = recall_pb2.Limits(**{name: getattr(settings, name) for name in names})
+        limits.max_candidates = most_candidates(settings, release)
+        limits.max_top_k = min(settings.max_top_k, limits.max_candidates)
         return recall_pb2.GetServerInfoResponse(
             server_version=_VERSION,
             model_version=release.model_version,
@@ -98,7 +102,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             metric=release.fingerprint.metric,
             encoder=release.encoder.name,
             attributes=attributes,
-            limits=recall_pb2.Limits(**{name: getattr(settings, name) for name in names}),
+            limits=limits,
             admin_enabled=settings.admin_token_file is not None,
             refused_release=self._releases.refused,
             refused_collection=self._releases.refused_collection,
@@ -106,6 +110,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             processes=settings.processes,
             previous_collection=self._releases.previous.collection if self._releases.previous else "",
             users_enabled=settings.users,
+            id_type=recall_pb2.ID_TYPE_TEXT if release.has_text_ids else recall_pb2.ID_TYPE_INTEGER,
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
@@ -113,16 +118,20 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         if not self._settings.explain:
             raise DisabledError("Explain is turned off on this server", "EXPLAIN_OFF")
         release = self._releases.current
-        query = read_explain(request, self._settings, release.fingerprint.attributes)
+        query = read_explain(request, self._settings, release)
         query, history_ms = await self._users.with_histories(query, context)
         outcome = await self._pipeline.run(release, query, context.time_remaining(), explain=True)
-        assert outcome.trace is not None  # noqa: S101 - asked for
+        trace = outcome.trace
+        assert trace is not None  # noqa: S101 - asked for
+        named = await self._named(release, items_of(outcome.results), context)
+        hits = await self._named(release, trace.hits.item_ids, context)
+        [found] = candidates(outcome.results, named, query.users, [request.user])
         return recall_pb2.ExplainResponse(
-            used_hist_item=outcome.trace.used_hist_item.tolist(),
-            interests=_interests(outcome.trace, release.hyper_parameters.num_interests),
-            candidates=_candidates(outcome.results[0]),
-            dropped=_dropped(outcome.trace),
-            **_provenance(release, outcome, history_ms),
+            interests=interests(trace, release.hyper_parameters.num_interests, hits),
+            candidates=found,
+            dropped=dropped(trace, hits),
+            **used_history(trace, release),
+            **provenance(release, outcome, history_ms),
         )
 
     async def UpsertUsers(  # noqa: N802
@@ -143,48 +152,8 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         """Delete users."""
         return await self._users.delete(self._releases, request, context)
 
-
-def _provenance(release: Release, outcome: Outcome, history_ms: float) -> dict[str, Any]:
-    timings = recall_pb2.StageTimings(
-        **vars(outcome.timings), history_ms=history_ms, total_ms=outcome.timings.total_ms + history_ms
-    )
-    return {"model_version": release.model_version, "collection": release.collection, "timings": timings}
-
-
-def _candidates(result: UserResult) -> recall_pb2.UserCandidates:
-    unknown = list(dict.fromkeys(result.unknown.tolist())) if len(result.unknown) else []
-    return recall_pb2.UserCandidates(
-        item_ids=result.item_ids.tolist(),
-        scores=result.scores.tolist(),
-        interest=result.interest.tolist(),
-        status=int(result.status),  # type: ignore[arg-type]
-        fallback=result.fallback,
-        unknown_item_ids=unknown[:UNKNOWN_LISTED],
-        unknown_count=len(result.unknown),
-        detail=result.detail,
-    )
-
-
-def _interests(trace: Trace, num_interests: int) -> list[recall_pb2.Interest]:
-    if not len(trace.interest):
-        return []
-    interests = [recall_pb2.Interest() for _ in range(num_interests)]
-    ends = np.cumsum(trace.hits.lengths)
-    for number, vector, end, length in zip(
-        trace.interest, trace.interest_vectors, ends, trace.hits.lengths, strict=True
-    ):
-        found = slice(end - length, end)
-        interests[number].vector.extend(vector.tolist())
-        interests[number].item_ids.extend(trace.hits.item_ids[found].tolist())
-        interests[number].scores.extend(trace.hits.scores[found].tolist())
-    return interests
-
-
-def _dropped(trace: Trace) -> list[recall_pb2.DroppedHit]:
-    lost = np.flatnonzero(trace.fate != Fate.KEPT)
-    interest = np.repeat(trace.interest, trace.hits.lengths)
-    columns = (trace.hits.item_ids[lost], interest[lost], trace.hits.scores[lost], trace.fate[lost])
-    return [
-        recall_pb2.DroppedHit(item_id=item_id, interest=number, score=score, reason=reason)
-        for item_id, number, score, reason in zip(*(column.tolist() for column in columns), strict=True)
-    ]
+    async def _named(self, release: Release, item_ids: Int64, context: Context) -> Named | None:
+        """The keys of items, [n] int64; None where ids are integers."""
+        if not release.has_text_ids:
+            return None
+        return await self._item_keys.of(release, item_ids, context.time_remaining())

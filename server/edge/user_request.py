@@ -3,26 +3,28 @@
 import numpy as np
 
 from protos.recall.v1 import recall_pb2
+from server.edge.item_ids import check_id_type, field_of, read_ids
 from server.edge.limits import check_batch, check_user_id
 from server.settings import Settings
 from server.users.histories import UserUpdate
 
 
-def read_updates(request: recall_pb2.UpsertUsersRequest, limits: Settings) -> list[UserUpdate]:
-    """The updates of an UpsertUsers. Raises InvalidRequestError with the field, the value and the limit."""
+def read_updates(request: recall_pb2.UpsertUsersRequest, limits: Settings, text: bool) -> list[UserUpdate]:
+    """The updates of an UpsertUsers. Raises InvalidRequestError with the field, the value and the limit.
+
+    `text`: whether the ids of the release are text.
+    """
     check_batch("users", request.users, limits)
-    return [_update(update, limits) for update in request.users]
+    check_id_type(request.users, text, "users[{}]")
+    return [_update(update, limits, text) for update in request.users]
 
 
-def _update(update: recall_pb2.UserUpdate, limits: Settings) -> UserUpdate:
-    given = {name: getattr(update, name) for name in ("hist_item", "append_item_ids") if len(getattr(update, name))}
-    invalid = check_user_id(update.user_id)
+def _update(update: recall_pb2.UserUpdate, limits: Settings, text: bool) -> UserUpdate:
+    whole, more = field_of("hist_item", text), field_of("append_item_ids", text)
+    given = [field for field in (whole, more) if len(getattr(update, field))]
+    item_ids, invalid = np.zeros(0, np.int64), check_user_id(update.user_id)
     if not invalid and len(given) != 1:
-        invalid = f"{'both' if given else 'neither'} of hist_item and append_item_ids given, must be one of them"
-    for name, item_ids in given.items():
-        if not invalid and len(item_ids) > limits.max_history:
-            invalid = f"{name} has {len(item_ids)} ids, the limit is {limits.max_history}"
-    if invalid:
-        return UserUpdate(update.user_id, np.zeros(0, np.int64), append=False, invalid=invalid)
-    [(name, item_ids)] = given.items()
-    return UserUpdate(update.user_id, np.array(item_ids, np.int64), append=name == "append_item_ids")
+        invalid = f"{'both' if given else 'neither'} of {whole} and {more} given, must be one of them"
+    if not invalid:
+        [(item_ids, invalid)] = read_ids([update], given[0], limits.max_history)
+    return UserUpdate(update.user_id, item_ids, append=given == [more], invalid=invalid)

@@ -7,9 +7,11 @@ from typing import Any
 
 import grpc
 
+from mind.artifact import Float32
 from protos.recall.v1 import recall_pb2
+from server.edge.item_ids import ids_of, ids_of_updates
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id
-from server.edge.request import ids_of, read_user
+from server.edge.request import read_users
 from server.edge.timeouts import within
 from server.edge.user_request import read_updates
 from server.errors import DisabledError, StoreUnavailableError
@@ -20,7 +22,7 @@ from server.serving.question import Query, UserQuery
 from server.settings import Settings
 from server.users.histories import RememberedUsers, Written
 from server.users.ports import UserStore
-from server.users.vectors import UserVectorIndex
+from server.users.vectors import PAIR_ITEMS, UserVectorIndex
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -71,9 +73,9 @@ class UserService:
     ) -> recall_pb2.UpsertUsersResponse:
         """Store what users clicked."""
         remembered, _ = self._enabled()
-        ids = sum(len(user.hist_item) + len(user.append_item_ids) for user in request.users)
-        updates = await computed(ids, read_updates, request, self._settings)
         release = releases.current
+        ids = ids_of_updates(request.users)
+        updates = await computed(ids, read_updates, request, self._settings, release.has_text_ids)
         written = await remembered.upsert(release, updates, context.time_remaining())
         results = [
             recall_pb2.UserWritten(status=_status(one.status), history_length=one.length, detail=one.detail)
@@ -86,8 +88,9 @@ class UserService:
     ) -> recall_pb2.FindSimilarUsersResponse:
         """Find the remembered users nearest to each user of the request."""
         remembered, vectors = self._enabled()
-        asked = await computed(ids_of(request.users), _read_similar, request, self._settings)
         release = releases.current
+        how = self._settings, release.has_text_ids
+        asked = await computed(ids_of(request.users), _read_similar, request, *how)
         users = await remembered.with_histories(asked, context.time_remaining())
         interests = await vectors.encode(release, [user.hist_item for user in users])
         own = [user.user_id for user in request.users]
@@ -96,15 +99,7 @@ class UserService:
             self._timeout_s,
             lambda timeout_s: vectors.similar(release, interests, own, request.top_k, timeout_s),
         )
-        results = [
-            recall_pb2.SimilarUsers(
-                user_ids=[user_id for user_id, _ in pairs],
-                scores=[score for _, score in pairs],
-                status=_status(_similar_status(user, bool(interest.any()))),
-                detail=user.invalid,
-            )
-            for user, interest, pairs in zip(users, interests, found, strict=True)
-        ]
+        results = await computed(PAIR_ITEMS * sum(map(len, found)), _similar, users, interests, found)
         collection = (await vectors.open(release)).collection
         return recall_pb2.FindSimilarUsersResponse(
             results=results, model_version=release.model_version, collection=collection
@@ -133,11 +128,24 @@ class UserService:
         return self._remembered
 
 
-def _read_similar(request: recall_pb2.FindSimilarUsersRequest, limits: Settings) -> list[UserQuery]:
+def _read_similar(request: recall_pb2.FindSimilarUsersRequest, limits: Settings, text: bool) -> list[UserQuery]:
     check_batch("users", request.users, limits)
     check_top_k(request.top_k, limits)
     check_total(len(request.users), request.top_k, "similar ones", limits.max_similar)
-    return [read_user(user, limits) for user in request.users]
+    return read_users(request.users, limits, text)
+
+
+def _similar(
+    users: list[UserQuery], interests: Float32, found: list[list[tuple[str, float]]]
+) -> list[recall_pb2.SimilarUsers]:
+    """The results for each user. Uses `found` up."""
+    results = []
+    for user, interest, pairs in zip(users, interests, found, strict=True):
+        status = _status(_similar_status(user, bool(interest.any())))
+        user_ids, scores = zip(*pairs, strict=True) if pairs else ((), ())
+        results.append(recall_pb2.SimilarUsers(user_ids=user_ids, scores=scores, status=status, detail=user.invalid))
+        pairs.clear()
+    return results
 
 
 def _similar_status(user: UserQuery, has_interests: bool) -> Status:

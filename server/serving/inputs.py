@@ -12,6 +12,7 @@ from server.serving.merge import Exclusions, Fate
 from server.serving.question import UserQuery
 
 NOTHING = np.zeros(0, np.int64)
+NO_EXCLUSIONS = Exclusions(NOTHING, NOTHING, NOTHING)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def exclusions(inputs: Inputs, exclude_history: list[bool], sizes: list[int]) ->
     """
     without_history = np.repeat(exclude_history, sizes)[inputs.active].tolist()
     asked = [inputs.users[position] for position in inputs.active.tolist()]
+    if not any(without_history) and not any(len(user.exclude) for user in asked):
+        return NO_EXCLUSIONS
     histories = [user.hist_item if without else NOTHING for user, without in zip(asked, without_history, strict=True)]
     lists = histories + [user.exclude for user in asked]
     number = np.arange(len(lists))

@@ -295,7 +295,7 @@ def _tell(watched: BatchTelemetry, users: list[UserQuery], answered: list[UserRe
     """Count the users who have their answer; the others are searched for again."""
     told = [(user, result) for user, result in zip(users, answered, strict=True) if not result.cut_short]
     statuses = [result.status for _, result in told]
-    by_status = [(status.name, statuses.count(status)) for status in Status]
+    by_status = [(status.name, statuses.count(status)) for status in set(statuses)]
     watched.answered(by_status, [user.hist_item for user, _ in told], [result.unknown for _, result in told])
 
 

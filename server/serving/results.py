@@ -77,9 +77,12 @@ def cut_short(depths: Sequence[Depth], top_k: Int64, found: Found, merged: Merge
     """
     limit = np.array([depth.limit for depth in depths], np.int64)
     deeper = np.array([depth.needed for depth in depths], np.int64) > limit
+    if not deeper.any():
+        return deeper
     few = (merged.left < top_k[found.user]) & (found.hits.lengths >= limit[found.user])
-    deeper[np.setdiff1d(np.arange(len(depths)), found.user[few])] = False
-    return deeper
+    lacking = np.zeros(len(depths), bool)
+    lacking[found.user[few]] = True
+    return deeper & lacking
 
 
 def results_without_milvus(query: Query, popular: Popular, told: Iterable[tuple[Status, Int64]]) -> list[UserResult]:

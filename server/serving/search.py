@@ -53,7 +53,7 @@ async def search(
         return Found(user, interest, NO_HITS)
     params = dict(fingerprint.search_params)
     merging = fingerprint.interest_cosine < 1
-    most = limits[np.nonzero(leads)[0]] * (OVERSEARCH if merging else 1)
+    most = limits[leads.nonzero()[0]] * (OVERSEARCH if merging else 1)
     asked = hits_to_ask(fetched, int(most.max()), params)
     hits = await store.search(release.collection, vectors[leads], asked, params, timeout_s)
     hits = await computed(len(hits.item_ids), hits.first, most)

@@ -36,8 +36,13 @@ PAGE_USERS = 500
 """Most users that a catch-up reads, and encodes if need be, at once."""
 MAX_ROUNDS = 10
 """How often a user is encoded again because its history changed meanwhile. The next write does it again."""
+PAIR_ITEMS = 10
+"""To handle a user and a score takes as long as to work through so many items (`server.serving.offload`)."""
 _NO_VERSION = -1
 """A version that no history has."""
+
+_Ranked = list[tuple[str, float]]
+"""Users and their scores, best first."""
 
 
 class UserVectorIndex:
@@ -139,7 +144,7 @@ class UserVectorIndex:
 
     async def similar(
         self, release: Release, interests: Float32, own: Sequence[str], top_k: int, timeout_s: float
-    ) -> list[list[tuple[str, float]]]:
+    ) -> list[_Ranked]:
         """The remembered users nearest to each of U users, with the best cosine over all pairs of interests.
 
         Args:
@@ -163,11 +168,11 @@ class UserVectorIndex:
             return [[] for _ in own]
         limit = min(MAX_HITS, (top_k + 1) * vectors.num_interests)  # enough even if all interests of a user are hits
         found = await self._store.nearest(vectors, interests[searched], limit, timeout_s)
-        ranked = await asyncio.to_thread(_ranked, found, user, own, top_k)  # otherwise it would delay all other calls
+        # In a thread, because it would delay all other calls.
+        ranked, theirs = await asyncio.to_thread(_ranked, found, user, own, top_k)
         # A user without a history is deleted, even if a writer has not removed all vectors yet.
-        heads = await self._store.heads({user_id for pairs in ranked for user_id, _ in pairs})
-        there = {user_id for user_id, head in heads.items() if head.remembered}
-        return [[pair for pair in pairs if pair[0] in there] for pairs in ranked]
+        heads = await self._store.heads(theirs)
+        return await computed(PAIR_ITEMS * sum(map(len, ranked)), _remembered, ranked, heads)
 
     async def catch_up(self, release: Release) -> None:
         """Encode the users that servers of another release wrote since this release was published."""
@@ -222,12 +227,22 @@ class UserVectorIndex:
             await asyncio.sleep(interval_s)
 
 
-def _ranked(found: Neighbours, user: Int64, own: Sequence[str], top_k: int) -> list[list[tuple[str, float]]]:
-    """The users and scores of each list, best first. `user`: [Q] int64, the user of each search."""
+def _remembered(ranked: list[_Ranked], heads: Mapping[str, Head]) -> list[_Ranked]:
+    there = {user_id for user_id, head in heads.items() if head.remembered}
+    return [[pair for pair in pairs if pair[0] in there] for pairs in ranked]
+
+
+def _ranked(found: Neighbours, user: Int64, own: Sequence[str], top_k: int) -> tuple[list[_Ranked], set[str]]:
+    """The users and scores of each list, best first, and all these users.
+
+    `user`: [Q] int64, the user of each search. Uses `found` up.
+    """
     best: list[dict[str, float]] = [{} for _ in own]
     owner = np.repeat(user, found.lengths).tolist()
     for number, key, score in zip(owner, found.keys, found.scores.tolist(), strict=True):
         user_id = user_id_of(key)
         if user_id != own[number]:
             best[number][user_id] = max(score, best[number].get(user_id, -1.0))
-    return [sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:top_k] for scores in best]
+    found.keys.clear()  # here, in a thread: to free some 100,000 texts takes as long as to read them
+    ranked = [sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:top_k] for scores in best]
+    return ranked, {user_id for pairs in ranked for user_id, _ in pairs}

@@ -5,7 +5,14 @@ import grpc
 import grpc.aio
 import pytest
 
-from clients import AsyncRecallClient, DeadlineExceededError, InvalidRequestError, OverloadedError, UnavailableError
+from clients import (
+    AsyncRecallClient,
+    DeadlineExceededError,
+    InvalidRequestError,
+    OverloadedError,
+    UnavailableError,
+    ids_of,
+)
 from protos.recall.v1 import recall_pb2
 from tests.canned_recall import INFO, CannedRecall, running
 
@@ -161,3 +168,16 @@ async def test_loops_of_two_threads_share_a_client(target):
     found = await asyncio.gather(*(asyncio.to_thread(asyncio.run, ask()) for _ in range(3)), ask())
     assert found == [3706] * 4
     await client.close()
+
+
+async def test_text_ids_go_out_and_come_back_as_they_are(client, servicer):
+    servicer.keyed = True
+    result = await client.recall([["a", "0042"], [], ["<b>"]], top_k=1, exclude_item_ids=[["5"], [], []])
+    assert result.item_ids == [["0042+1"], ["TOP-7"], ["<b>+1"]]
+    explained = await client.explain(["0042"], top_k=4, exclude_item_ids=["5"])
+    assert ids_of(explained, "used_hist_item") == ["0042"]
+    assert [ids_of(hit, "item_id") for hit in explained.dropped] == ["99"] * 4
+    written = await client.upsert_users({"ann": ["a", "b"]}, append_item_ids={"bob": ["c"]})
+    assert [one.history_length for one in written.results] == [2, 1]
+    with pytest.raises(InvalidRequestError, match=r"users\[0\].hist_item: ids of the other kind"):
+        await client.recall([[43]], top_k=1)

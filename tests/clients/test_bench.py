@@ -230,6 +230,25 @@ def test_histories_come_from_every_file_that_the_client_reads(tmp_path: Path, us
         read_histories(tmp_path / "empty.txt")
 
 
+def test_text_ids_of_a_load_test(run: Any, servicer: CannedRecall, tmp_path: Path) -> None:
+    servicer.keyed = True
+    assert run("--callers", "1").exit_code == 0
+    assert {item for request, *_ in servicer.calls["Recall"][1:] for item in request.users[0].hist_item_keys} == {
+        "TOP-7"
+    }
+    lines = tmp_path / "users.jsonl"
+    lines.write_text('{"user_id": 1, "hist_item": ["KIT-1", "0042"]}')
+    table = tmp_path / "users.parquet"
+    pq.write_table(pa.table({"user_id": [1], "hist_item": [["KIT-1", "0042"]], "exclude_item_ids": [["5"]]}), table)
+    for file, excluded in ((lines, []), (table, ["5"])):
+        assert read_histories(file, text=True) == [Clicks(["KIT-1", "0042"], excluded or ())]
+        assert run("--callers", "1", "--histories", str(file), "--history", "1").exit_code == 0
+        user = servicer.calls["Recall"][-1][0].users[0]
+        assert (list(user.hist_item_keys), list(user.exclude_item_keys)) == (["0042"], excluded)
+        with pytest.raises(FileError, match="this release has integer ids"):
+            read_histories(file)
+
+
 def test_drawn_histories_are_as_long_as_a_shape_or_the_model_wants(run: Any, servicer: CannedRecall) -> None:
     drawn = draw_histories([1, 2, 3], 4, random.Random(0))
     assert {len(clicks.hist_item) for clicks in drawn} == {4}

@@ -23,7 +23,7 @@ from clients.bulk_parts import open_parts, output_schema
 from clients.cli import app
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
-from tests.canned_recall import INFO, CannedRecall, running
+from tests.canned_recall import INFO, KEYED_INFO, CannedRecall, running
 from tests.waiting import wait_until
 
 UNAVAILABLE = (grpc.StatusCode.UNAVAILABLE, "going away", ())
@@ -44,7 +44,7 @@ class Limited(CannedRecall):
     def GetServerInfo(self, request, context):  # noqa: N802
         super().GetServerInfo(request, context)
         info = recall_pb2.GetServerInfoResponse()
-        info.CopyFrom(INFO)
+        info.CopyFrom(KEYED_INFO if self.keyed else INFO)
         info.limits.MergeFrom(recall_pb2.Limits(**self.limits))
         return info
 
@@ -131,7 +131,7 @@ def test_the_answers_are_those_of_recall(bulk, target, files, tmp_path):
     result = bulk("--top-k", "3", "--users-per-part", "40")
     assert result.exit_code == 0, result.output
     table = pq.read_table(files[1])
-    assert table.schema.equals(output_schema("user_id", pa.int64()))
+    assert table.schema.equals(output_schema("user_id", pa.int64(), text=False))
     assert pa.types.is_dictionary(table.schema.field("model_version").type)
     assert table["user_id"].to_pylist() == list(range(1000, 1095))
 
@@ -207,20 +207,91 @@ def test_every_option_reaches_the_server(bulk, servicer, files, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--user-column", "who"], "no column 'who'; there are: user_id, hist_item, price, text"),
+        (["--user-column", "who"], "no column 'who'; there are: user_id, hist_item, price, text, floats"),
         (["--user-column", "price"], "column 'price' is double, must be int64 or string"),
         (["--history-column", "user_id"], "column 'user_id' is int64, must be list<int64>"),
-        (["--history-column", "text"], "column 'text' is list<element: string>, must be list<int64>"),
-        (["--exclude-column", "price"], "column 'price' is double, must be list<int64>"),
+        (["--exclude-column", "price"], "column 'price' is double, must be list<int64> or list<string>"),
+        (
+            ["--exclude-column", "floats"],
+            "column 'floats' is list<element: double>, must be list<int64> or list<string>",
+        ),
     ],
 )
 def test_a_column_that_does_not_fit_is_named(bulk, servicer, files, options, message):
-    pq.write_table(pa.table({"user_id": [1], "hist_item": [[2]], "price": [0.5], "text": [["a"]]}), files[0])
+    columns = {"user_id": [1], "hist_item": [[2]], "price": [0.5], "text": [["a"]], "floats": [[0.5]]}
+    pq.write_table(pa.table(columns), files[0])
     result = bulk(*options)
     assert result.exit_code == 1
     assert result.stderr.startswith(f"error: {files[0]}: {message}")
     assert not servicer.calls
     assert not parts_of(files[1]).exists()
+
+
+@pytest.mark.parametrize("history_type", [pa.list_(pa.string()), pa.large_list(pa.large_string())])
+def test_text_ids_go_out_and_come_back_as_they_are(bulk, servicer, files, history_type):
+    servicer.keyed = True
+    histories = pa.array([["a", None, "0042"], [None], None, ["x, <b>", "ключ"]], history_type)
+    excluded = pa.array([["42"], [], None, None], pa.list_(pa.string()))
+    pq.write_table(pa.table({"user_id": list("abcd"), "hist_item": histories, "exclude_item_ids": excluded}), files[0])
+    result = bulk("--top-k", "2")
+    assert result.exit_code == 0, result.output
+    table = pq.read_table(files[1])
+    assert table.schema.equals(output_schema("user_id", pa.string(), text=True))
+    assert table["item_ids"].to_pylist() == [["0042+1", "0042+2"], ["TOP-7"], ["TOP-7"], ["ключ+1", "ключ+2"]]
+    users = servicer.calls["Recall"][0][0].users
+    assert [list(user.hist_item_keys) for user in users] == [["a", "0042"], [], [], ["x, <b>", "ключ"]]
+    assert [list(user.exclude_item_keys) for user in users] == [["42"], [], [], []]
+
+
+@pytest.mark.parametrize(("keyed", "history"), [(True, ["a"]), (False, [1])])
+def test_users_without_candidates_have_empty_lists_of_the_kind(bulk, servicer, files, monkeypatch, keyed, history):
+    servicer.keyed = keyed
+    monkeypatch.setattr("tests.canned_recall.candidates", lambda *_: recall_pb2.UserCandidates(status=4))
+    pq.write_table(pa.table({"user_id": [1], "hist_item": [history]}), files[0])
+    assert bulk().exit_code == 0
+    table = pq.read_table(files[1])
+    assert table["item_ids"].type.value_type == (pa.string() if keyed else pa.int64())
+    assert table.to_pylist()[0]["item_ids"] == []
+
+
+@pytest.mark.parametrize("servicer", [Limited(max_request_bytes=500)])
+def test_requests_are_cut_by_the_bytes_of_text_ids(bulk, servicer, files):
+    servicer.limits["max_history"] = 2
+    servicer.keyed = True
+    histories = pa.array([["я" * 50] * length for length in (9, 1, 1, 1, 0)])  # at most 103 bytes an id, two of a user
+    pq.write_table(pa.table({"user_id": range(5), "hist_item": histories}), files[0])
+    assert bulk("--concurrency", "1").exit_code == 0
+    assert asked(servicer) == [3, 2]
+    assert all(request.ByteSize() < 500 for request, _, _ in servicer.calls["Recall"])
+
+
+@pytest.mark.parametrize(
+    ("keyed", "column", "says"),
+    [
+        (False, ["a"], "column 'hist_item' is list<string>, must be list<int64>: this release has integer ids"),
+        (True, [1], "column 'hist_item' is list<int64>, must be list<string>: this release has text ids"),
+    ],
+)
+def test_ids_of_the_other_kind_are_refused_by_the_column(bulk, servicer, files, keyed, column, says):
+    servicer.keyed = keyed
+    pq.write_table(pa.table({"user_id": [1], "hist_item": [column]}), files[0])
+    result = bulk()
+    assert result.exit_code == 1 and says in result.stderr
+    assert not servicer.calls["Recall"]
+
+
+def test_parts_with_ids_of_the_other_kind_are_not_mixed(bulk, servicer, files):
+    """A file of empty histories fits both kinds, so only the parts tell."""
+    pq.write_table(pa.table({"user_id": range(40), "hist_item": pa.nulls(40)}), files[0])
+    servicer.failures = [*[None] * 3, INVALID]
+    assert bulk("--concurrency", "1", "--users-per-part", "20").exit_code == 1
+    servicer.keyed = True
+    result = bulk("--users-per-part", "20")
+    assert result.exit_code == 1
+    found = " ".join(result.stderr.split())
+    assert "item_ids are string, were int64; --restart starts anew" in found
+    assert bulk("--restart").exit_code == 0
+    assert read(files[1])[0]["item_ids"] == ["TOP-7"]
 
 
 def test_other_files_are_refused(bulk, files):
@@ -476,7 +547,7 @@ def test_an_output_that_exists_is_not_replaced_unasked(bulk, servicer, files):
 
 def test_a_run_killed_at_its_very_end_ends_again(tmp_path):
     output = tmp_path / "candidates.parquet"
-    schema = output_schema("user_id", pa.int64())
+    schema = output_schema("user_id", pa.int64(), text=False)
     rows = [{"user_id": user, "item_ids": [1], "status": "OK", "model_version": "ab12"} for user in (1, 2)]
     with open_parts(output, {"top_k": 1}, restart=False, overwrite=False) as parts:
         for row in rows:

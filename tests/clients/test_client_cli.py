@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import grpc
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -218,7 +220,8 @@ def test_a_usage_error_is_exit_code_2(run, arguments, message):
     [
         ("1,2,3", 'users.txt:2: neither "user_id:U hist_item:I ..." nor {"user_id": U, "hist_item": [I, ...]}'),
         ('{"user_id": 1}', "users.txt:2: neither"),
-        ("user_id:1 hist_item:x", "users.txt:2: neither"),
+        ("user_id:1 hist_item:x", "users.txt:2: hist_item has 'x', must be a 64-bit integer: this release has integer"),
+        ('{"user_id": 1, "hist_item": "43"}', "users.txt:2: neither"),
         ('{"user_id": 1, "hist_item": ["43"]}', "users.txt:2: hist_item has '43', must be a 64-bit integer"),
         (f"user_id:1 hist_item:{2**63}", "must be a 64-bit integer"),
     ],
@@ -257,6 +260,98 @@ def test_a_bad_title_is_named(run, titles):
     result = run("recall", "--hist-item", "43", "--titles", str(titles))
     assert result.exit_code == 1
     assert "items.csv: line 4: item_id is 'x', not an integer of 64 bits" in result.stderr
+
+
+@pytest.fixture
+def keyed(servicer):
+    """The same with text ids."""
+    servicer.keyed = True
+    return servicer
+
+
+def test_text_ids_are_read_and_shown_as_they_are(run, keyed, tmp_path):
+    titles = tmp_path / "items.csv"
+    titles.write_text('item_id,title\n0042+1,Pan\n42+1,Wrong\n"[red]+1","Hose"\n')
+    result = run("recall", "--hist-item", "KIT-1, ?X,0042", "--exclude", "42", "--top-k", "2", "--titles", str(titles))
+    assert result.exit_code == 0, result.output
+    assert ["1", "0042+1", "Pan", "1.0000", "●", "0"] in words(result.output)
+    assert "1 of the history unknown to the model: ?X" in result.output
+    [user] = keyed.calls["Recall"][0][0].users
+    assert (list(user.hist_item_keys), list(user.exclude_item_keys)) == (["KIT-1", "?X", "0042"], ["42"])
+    assert len(keyed.calls["GetServerInfo"]) == 1
+    plain = json.loads(run("recall", "--hist-item", "0042", "--top-k", "1", "--format", "json").output)
+    assert plain["results"][0]["item_ids"] == ["0042+1"] and "item_keys" not in plain["results"][0]
+    assert ["item", "ids", "text"] in words(run("info").output)
+
+
+@pytest.mark.parametrize(("key", "shown"), [("[red]", "[red]+1"), ("\x1b[31m", "'\\x1b[31m+1'"), ("a\nb", "'a\\nb+1'")])
+def test_a_text_id_cannot_change_the_terminal(run, keyed, key, shown):
+    output = run("recall", "--hist-item", key, "--top-k", "1").output
+    assert shown in output and "\x1b" not in output
+    assert shown in run("explain", "--hist-item", key).output
+
+
+def test_explain_shows_text_ids(run, keyed):
+    rows = words(run("explain", "--hist-item", "KIT-1,0042").output)
+    assert ["history", "KIT-1,", "0042"] in rows
+    assert ["●", "0", "2", "1.0000", "1", "0", "1", "0042+1,", "99"] in rows
+
+
+def test_a_file_of_text_ids_becomes_json_lines(run, keyed, tmp_path):
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"user_id": "ann", "hist_item": ["KIT-1", "00 42, x"]}\nuser_id:007 hist_item:a:b hist_item:42\n')
+    result = run("recall", "--input", str(users), "--top-k", "1", "--exclude", "5")
+    assert result.exit_code == 0, result.output
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(one["user_id"], one["item_ids"]) for one in found] == [("ann", ["00 42, x+1"]), ("007", ["42+1"])]
+    assert [list(user.hist_item_keys) for user in keyed.calls["Recall"][0][0].users] == [
+        ["KIT-1", "00 42, x"],
+        ["a:b", "42"],
+    ]
+
+
+def test_prepared_files_give_the_text_that_their_integers_stand_for(run, keyed, tmp_path):
+    """mind.prepare writes integers, and beside its directories what they stand for."""
+    (tmp_path / "test").mkdir()
+    users = tmp_path / "test" / "test.txt"
+    users.write_text("user_id:5 target_item:0 hist_item:12 hist_item:11 eval_item:13\n")
+    pq.write_table(
+        pa.table({"id": [11, 12, 13], "key": ["KIT-11", "KIT-12", "KIT-13"]}), tmp_path / "item_keys.parquet"
+    )
+    pq.write_table(pa.table({"id": [5], "key": ["cust_5"]}), tmp_path / "user_keys.parquet")
+    found = json.loads(run("recall", "--input", str(users), "--top-k", "1").stdout)
+    assert (found["user_id"], found["item_ids"]) == ("cust_5", ["KIT-11+1"])
+    assert list(keyed.calls["Recall"][0][0].users[0].hist_item_keys) == ["KIT-12", "KIT-11"]
+    keyed.keyed = False
+    assert (
+        "hist_item has 'KIT-12', must be a 64-bit integer: this release has" in run("recall", "--input", users).stderr
+    )
+    users.write_text("user_id:5 target_item:0 hist_item:14\n")
+    assert "item_keys.parquet has no text for id 14; prepare the data again" in run("recall", "--input", users).stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            '{"user_id": 1, "hist_item": ["A", 43]}',
+            "users.txt:1: hist_item has 43, must be text: this release has text",
+        ),
+        ('{"user_id": 1, "hist_item": "KIT"}', "users.txt:1: neither"),
+    ],
+)
+def test_a_line_of_the_other_kind_is_named(run, keyed, tmp_path, line, message):
+    users = tmp_path / "users.txt"
+    users.write_text(f"{line}\n")
+    result = run("recall", "--input", str(users))
+    assert result.exit_code == 1 and message in result.stderr
+
+
+def test_text_for_an_integer_release_is_refused_by_name(run):
+    result = run("explain", "--hist-item", "43", "--exclude", "KIT-1")
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.replace("│", " ").split())
+    assert "--exclude" in said and "'KIT-1' is not a list of 64-bit integers like 43,23,65: this release has" in said
 
 
 def test_the_client_needs_no_extras_and_the_command_line_says_which():

@@ -16,6 +16,7 @@ from clients.errors import (
     UnavailableError,
     from_rpc_error,
 )
+from clients.ids import TWINS, ids_of
 from clients.plain import to_plain
 from clients.proxies import is_local, proxy_of
 from clients.statuses import UserStatus
@@ -94,16 +95,28 @@ def test_hash_ids_of_a_default_batch_stay_under_what_a_server_accepts(client):
         (
             [[1], [2, 4.5]],
             TypeError,
-            "histories[1][1] is 4.5 (float), must be an integer: item ids are integers of 64 bits",
+            "histories[1][1] is 4.5 (float), must be an integer: item ids are integers of 64 bits, or text",
         ),
-        ([[1], ["43"]], TypeError, "histories[1][0] is '43' (str), must be an integer"),
+        (
+            [[1], [43, "43"]],
+            TypeError,
+            "histories[1][1] is '43' (str), must be an integer as histories[1][0] is: item ids of a release are of one "
+            "kind",
+        ),
+        ([["A"], ["A", "B", 43]], TypeError, "histories[1][2] is 43 (int), must be text as histories[1][0] is"),
+        (
+            [[], [1], ["43"]],
+            TypeError,
+            "user 2 of histories has text ids and user 1 integers: item ids of a release are of one kind",
+        ),
+        ([["A", "b\ud800"]], ValueError, "histories[0][1] is 'b\\ud800' (str), has half a character at position 1"),
         (
             [43, 23],
             TypeError,
             "histories[0] is 43 (int), must be a list of item ids: [[43, 23]] is one user with two clicks",
         ),
         ([[1], [[2]]], TypeError, "histories[1][0] is [2] (list), must be an integer"),
-        ([[2**63]], ValueError, f"histories[0][0] is {2**63}, does not fit 64 bits"),
+        ([[2**63]], ValueError, f"histories[0][0] is {2**63} (int), does not fit 64 bits"),
         ("ann", TypeError, "histories is the text 'ann', must be a list with one history for each user"),
         ([b"ab"], TypeError, "histories[0] is b'ab' (bytes), must be a list of item ids"),
         ([[None]], TypeError, "histories[0][0] is None (NoneType), must be an integer"),
@@ -124,9 +137,10 @@ def test_errors_name_the_field_in_other_calls_too():
         (lambda: client.explain([1.5], top_k=1), "history[0] is 1.5 (float)"),
         (lambda: client.explain([1], top_k=1, exclude_item_ids=5), "exclude_item_ids is 5 (int)"),
         (lambda: client.upsert_users({"ann": [1], "bob": [1, "x"]}), "hist_item['bob'][1] is 'x' (str)"),
+        (lambda: client.recall([[1]], top_k=1, exclude_item_ids=[["A"]]), "user 0 of histories"),
         (lambda: client.upsert_users(append_item_ids={"ann": 7}), "append_item_ids['ann'] is 7 (int)"),
         (lambda: client.upsert_users({7: [1]}), "hist_item has the user_id 7, must be text"),
-        (lambda: client.find_similar_users([["a"]], top_k=1), "users[0][0] is 'a' (str)"),
+        (lambda: client.find_similar_users([["a", 1]], top_k=1), "users[0][1] is 1 (int)"),
     ):
         with pytest.raises(TypeError, match=re.escape(message)):
             call()
@@ -149,6 +163,60 @@ def test_integers_of_numpy_are_item_ids(client):
     np = pytest.importorskip("numpy")
     [request] = split(client, [np.array([1, 2]), [np.int64(3)], np.zeros(0, np.int32)], 10)
     assert [list(user.hist_item) for user in request.users] == [[1, 2], [3], []]
+
+
+KEYS = ["KIT-1", "0042", "42", 'a "quoted", <b>', "ключ"]
+
+
+def test_text_ids_are_sent_as_they_are_in_fields_of_their_own(client):
+    """No ids fit both kinds."""
+    histories = [KEYS, (), "ann", recall_pb2.User(hist_item_keys=["B"]), (key for key in KEYS[:2])]
+    [request] = split(RecallClient(), histories, 10, exclude_item_ids=[[], ["KIT-1", "7"], ["8"], [], []])
+    assert [list(user.hist_item_keys) for user in request.users] == [KEYS, [], [], ["B"], KEYS[:2]]
+    assert [list(user.exclude_item_keys) for user in request.users] == [[], ["KIT-1", "7"], ["8"], [], []]
+    assert [user.user_id for user in request.users] == ["", "", "ann", "", ""]
+    assert not any(user.hist_item or user.exclude_item_ids for user in request.users)
+    updates = client._upsert_request({"ann": KEYS}, {"bob": ["5"]}).users
+    assert (list(updates[0].hist_item_keys), list(updates[1].append_item_keys)) == (KEYS, ["5"])
+    assert list(client._similar_request([KEYS], 10).users[0].hist_item_keys) == KEYS
+    np = pytest.importorskip("numpy")
+    [request] = split(client, [np.array(KEYS), np.array(KEYS, object)], 10)
+    assert [list(user.hist_item_keys) for user in request.users] == [KEYS, KEYS]
+
+
+def test_a_batch_is_split_by_the_bytes_of_text_ids():
+    client = RecallClient(max_request_bytes=10_000, max_history=40)
+    histories = [["я" * 100] * length for length in (10, 50, 20, 1)]  # 203 bytes an id, the newest 40 of them
+    requests = split(client, histories, 10)
+    assert [[len(user.hist_item_keys) for user in request.users] for request in requests] == [[10], [40], [20, 1]]
+    assert all(request.ByteSize() < 10_000 for request in requests)
+
+
+def test_every_field_of_ids_has_its_twin():
+    """Held to the contract: whatever is added there must be read and written here."""
+    fields = [field for message in recall_pb2.DESCRIPTOR.message_types_by_name.values() for field in message.fields]
+    assert {field.name for field in fields if field.name.endswith(("_key", "_keys"))} == set(TWINS.values())
+    ids = {field.name for field in fields if field.type == field.TYPE_INT64} - {"item_count", "count"}
+    assert ids == set(TWINS)
+    for message in recall_pb2.DESCRIPTOR.message_types_by_name.values():
+        for name in TWINS.keys() & message.fields_by_name.keys():
+            assert TWINS[name] in message.fields_by_name, (message.name, name)
+
+
+def test_answers_give_the_ids_that_the_release_has():
+    integers = recall_pb2.UserCandidates(item_ids=[5, 0], unknown_item_ids=[7])
+    texts = recall_pb2.UserCandidates(item_keys=["0042", "42"], unknown_item_keys=["x"])
+    assert join_responses([recall_pb2.RecallResponse(results=[integers])]).item_ids == [[5, 0]]
+    assert join_responses([recall_pb2.RecallResponse(results=[texts, recall_pb2.UserCandidates()])]).item_ids == [
+        ["0042", "42"],
+        [],
+    ]
+    assert ids_of(recall_pb2.DroppedHit(item_key="A"), "item_id") == "A"
+    assert ids_of(recall_pb2.DroppedHit(item_id=7), "item_id") == 7
+    plain = to_plain(recall_pb2.ExplainResponse(candidates=texts, dropped=[recall_pb2.DroppedHit(item_key="A")]))
+    assert (plain["candidates"]["item_ids"], plain["dropped"][0]["item_id"]) == (["0042", "42"], "A")
+    assert "key" not in json.dumps(plain)
+    assert to_plain(integers)["item_ids"] == [5, 0]
 
 
 def test_statuses_print_as_names():

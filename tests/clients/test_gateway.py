@@ -226,6 +226,95 @@ def test_recall_is_the_services_answer_with_ids_as_strings(client: httpx.Client,
     assert (request.filter, request.merge_strategy, request.exclude_history) == ("year > 1990", 2, False)
 
 
+MARKUP = "<script>alert('1')</script>"
+
+
+def test_text_ids_are_strings_in_the_same_fields(client: httpx.Client, servicer: CannedRecall) -> None:
+    servicer.keyed = True
+    users = [{"hist_item": ["KIT-1", "?X", "0042"], "exclude_item_ids": ["42"]}, {"hist_item": [MARKUP]}, {}]
+    results = client.post("/v1/recall", json={"users": users, "top_k": 2}).json()["results"]
+    assert [one["item_ids"] for one in results] == [["0042+1", "0042+2"], [f"{MARKUP}+1", f"{MARKUP}+2"], ["TOP-7"]]
+    assert results[0]["unknown_item_ids"] == ["?X"] and not any("key" in name for name in results[0])
+    user = servicer.calls["Recall"][0][0].users[0]
+    assert (list(user.hist_item_keys), list(user.exclude_item_keys)) == (["KIT-1", "?X", "0042"], ["42"])
+    answer = client.post("/v1/explain", json={"user": {"hist_item": ["0042"]}, "top_k": 3}).json()
+    assert answer["used_hist_item"] == ["0042"] and answer["interests"][0]["item_ids"] == ["0042+1", "99"]
+    assert answer["dropped"][0]["item_id"] == "99" and "key" not in json.dumps(answer)
+    assert client.get("/v1/info").json()["id_type"] == "ID_TYPE_TEXT"
+    assert client.post("/rec/recall", json={"hist_item": [["0042"]], "top_k": 2}).json() == [["0042+1", "0042+2"]]
+    assert len(servicer.calls["GetServerInfo"]) == 2, "once for the kind of ids, once for /v1/info"
+
+
+def test_the_release_tells_what_digits_are(client: httpx.Client, servicer: CannedRecall) -> None:
+    """A release with ids of the other kind may come at any time; requests do not notice."""
+    body = {"users": [{"hist_item": ["0042"]}], "top_k": 1}
+    for keyed, found in ((False, "43"), (True, "0042+1"), (True, "0042+1"), (False, "43")):
+        servicer.keyed = keyed
+        assert client.post("/v1/recall", json=body).json()["results"][0]["item_ids"] == [found]
+    servicer.keyed = True
+    answer = client.post("/v1/explain", json={"user": {"exclude_item_ids": ["KIT-1"]}})
+    assert answer.json()["candidates"]["item_ids"] == ["TOP-7"]
+    assert len(servicer.calls["GetServerInfo"]) == 4, "once at first, and once whenever the kind changed"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "keyed", "field", "says"),
+    [
+        ("/v1/recall", {"users": [{}, {"hist_item": ["1", "KIT-1"]}]}, False, "users[1].hist_item[1]", "integer ids"),
+        (
+            "/v1/recall",
+            {"users": [{}, {"exclude_item_ids": ["A", 1]}]},
+            True,
+            "users[1].exclude_item_ids[1]",
+            "text ids",
+        ),
+        ("/v1/explain", {"user": {"hist_item": [1]}}, True, "user.hist_item[0]", "text ids"),
+        ("/rec/recall", {"hist_item": [["1"], ["x"]]}, False, "hist_item[1][0]", "integer ids"),
+    ],
+)
+def test_ids_of_the_other_kind_are_refused_by_their_place(
+    client: httpx.Client, servicer: CannedRecall, path: str, body: object, keyed: bool, field: str, says: str
+) -> None:
+    servicer.keyed = keyed
+    problem = is_problem(client.post(path, json=body), 400, "REQUEST_INVALID")
+    assert problem["field"] == field
+    assert problem["detail"].startswith(f"{field}: must be a ") and problem["detail"].endswith(
+        f"this release has {says}"
+    )
+
+
+@pytest.mark.parametrize("value", [1.5, "", True, None, [1], "x" * 257, "я" * 129, "half \ud800"])
+def test_what_is_no_text_id_is_refused_by_its_place(
+    client: httpx.Client, servicer: CannedRecall, value: object
+) -> None:
+    servicer.keyed = True
+    content = json.dumps({"users": [{"hist_item": ["A", value]}]})
+    headers = {"content-type": "application/json"}
+    problem = is_problem(client.post("/v1/recall", content=content, headers=headers), 400, "REQUEST_INVALID")
+    assert problem["field"] == "users[0].hist_item[1]"
+
+
+def test_the_explorers_files_with_text_ids(target: str, servicer: CannedRecall, tmp_path: Path) -> None:
+    servicer.keyed = True
+    titles = tmp_path / "titles.csv"
+    titles.write_text('item_id,title\n0042,Pan\n42,Hose\n0042+1,"Pan, small"\n')
+    users = tmp_path / "users.jsonl"
+    line = {"user_id": "ann", "hist_item": [MARKUP, "0042"], "eval_item": ["0042+1"]}
+    users.write_text(json.dumps(line) + "\nuser_id:b hist_item:0042 eval_item:a:b\n")
+    with with_options(target, "--titles", str(titles), "--users", str(users)) as client:
+        assert client.get("/explorer/setup").json()["users"] == [
+            line,
+            {"user_id": "b", "hist_item": ["0042"], "eval_item": ["a:b"]},
+        ]
+        assert client.post("/explorer/titles", json={"item_ids": ["0042", "042"]}).json() == {"0042": "Pan"}
+        found = client.get("/explorer/items", params={"search": "42"}).json()
+        assert found == [{"item_id": "42", "title": "Hose"}], "the item with this id; no title contains it"
+        titled = client.post("/v1/explain", json={"user": {"hist_item": ["0042"]}, "top_k": 3}).json()["titles"]
+        assert titled == {"0042": "Pan", "0042+1": "Pan, small"}
+        page = client.get("/").text
+        assert MARKUP not in page
+
+
 def test_a_batch_stays_one_request(client: httpx.Client, servicer: CannedRecall) -> None:
     client.post("/v1/recall", json={"users": [{}] * 300, "top_k": 1})
     assert [len(request.users) for request, *_ in servicer.calls["Recall"]] == [300]
@@ -375,7 +464,7 @@ def test_a_body_with_many_mistakes_costs_as_much_as_one(
     ("body", "name"), [(RecallBody, "users"), (ArticleBody, "hist_item"), (TitlesBody, "item_ids")]
 )
 def test_lists_end_at_their_first_mistake(body: type[BaseModel], name: str) -> None:
-    for wrong in (["x"] * 3, [["x"] * 3] * 3, [{"hist_item": ["x"] * 3}] * 3):
+    for wrong in ([None] * 3, [[None] * 3] * 3, [{"hist_item": [None] * 3}] * 3):
         with pytest.raises(ValidationError) as caught:
             body.model_validate({name: wrong})
         assert caught.value.error_count() == 1

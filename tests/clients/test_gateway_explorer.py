@@ -1,5 +1,6 @@
 """The explorer page and the docs page in a real browser, in front of two real servers with different models."""
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -338,6 +339,80 @@ def files(tmp_path: Path) -> list[str]:
         "user_id:1 target_item:0 hist_item:1 hist_item:2\nuser_id:2 target_item:0 hist_item:3 hist_item:4\n"
     )
     return ["--titles", str(titles), "--users", str(users), "--timeout-ms", "20000"]
+
+
+SCRIPT = "<img src=x onerror='document.title=1'><script>document.title = 1</script>"
+QUOTES = """a "b" 'c'] & \\, d"""
+
+
+@pytest.fixture
+def of_text(tmp_path: Path) -> list[str]:
+    """The same with text ids that would do harm in HTML, in selectors or in an address; and a map of all of them."""
+    titles = tmp_path / "titles.csv"
+    titles.write_text("item_id,title\nKIT-1,Pan\nKIT-2,Hose\n")
+    users = tmp_path / "users.jsonl"
+    users.write_text(
+        "".join(
+            json.dumps({"user_id": user, "hist_item": history, "eval_item": [f"{history[-1]}+1"]}) + "\n"
+            for user, history in ((SCRIPT, [QUOTES, SCRIPT]), ("7", ["0042"]))
+        )
+    )
+    drawn = tmp_path / "map.json"
+    keys = ["KIT-1", "KIT-2", QUOTES, SCRIPT, *(f"{SCRIPT}+{rank}" for rank in range(1, 5))]
+    plane = {"mean": [0] * 8, "axes": [[1, 0]] + [[0, 1]] * 7, "low": [0, 0], "scale": 100, "explained": 0.5}
+    places = {"x": [10 * place for place in range(8)], "y": [90 - 10 * place for place in range(8)]}
+    drawn.write_text(json.dumps({"model_version": "ab12", "grid": 4096, "item_ids": keys} | places | plane))
+    return ["--titles", str(titles), "--users", str(users), "--map", str(drawn), "--timeout-ms", "20000"]
+
+
+def test_text_ids_are_text_wherever_they_stand(browser: Browser, of_text: list[str]) -> None:
+    with (
+        canned(CannedRecall(keyed=True)) as target,
+        serving("--server", target, *of_text) as url,
+        opened(browser, url) as page,
+    ):
+        assert shown(page) == [f"{SCRIPT}+{rank}" for rank in range(1, 5)]
+        expect(page.locator("#history li .title")).to_have_text([f"item {SCRIPT}", f"item {QUOTES}"])
+        expect(page.locator("#user")).to_have_value(SCRIPT)
+        expect(page.locator(".candidates .rows .hit")).to_have_count(1)
+        expect(page.locator(".map svg .clicked")).to_have_count(2)
+        page.locator(".candidates .rows > li").first.hover()
+        expect(page.locator(".map svg circle.lit")).to_have_count(1)
+        page.locator("#history li").last.hover()
+        expect(page.locator(".map svg rect.lit")).to_have_count(1)
+        page.reload()
+        settled(page)
+        expect(page.locator("#history li")).to_have_count(2)
+        assert [row.get_attribute("data-item") for row in page.locator("#history li").all()] == [SCRIPT, QUOTES]
+        assert page.locator("img[src=x]").count() == 0 and page.title() == "mind-recall explorer"
+        assert axe(page) == []
+
+
+def test_items_with_text_ids_are_added_by_id_and_by_title(browser: Browser, of_text: list[str]) -> None:
+    servicer = CannedRecall(keyed=True)
+    with (
+        canned(servicer) as target,
+        serving("--server", target, *of_text) as url,
+        opened(browser, f"{url}/#history=0042") as page,
+    ):
+        assert shown(page)[0] == "0042+1"
+        expect(page.locator("#served")).to_contain_text("ab12")
+        box = page.get_by_role("combobox", name="Add an item")
+        for typed, clicks in (
+            ("hose", ["Hose", "item 0042"]),  # a title
+            ("KIT-1", ["Pan", "Hose", "item 0042"]),  # an id with a title
+            ("007, 7", ["item 7", "item 007", "Pan", "Hose", "item 0042"]),  # ids that nothing is known of
+        ):
+            box.fill(typed)
+            box.press("Enter")
+            expect(page.locator("#history li .title")).to_have_text(clicks)
+        settled(page)
+        page.fill("#exclude", "42, KIT-2")
+        page.get_by_role("button", name="Find candidates").click()
+        settled(page)
+        user = servicer.calls["Explain"][-1][0].user
+        assert list(user.hist_item_keys) == ["0042", "KIT-2", "KIT-1", "007", "7"]
+        assert list(user.exclude_item_keys) == ["42", "KIT-2"]
 
 
 def shows_no_answer(page: Page, newest_first: list[str]) -> None:

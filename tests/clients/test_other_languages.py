@@ -101,7 +101,7 @@ def _java() -> list[str]:
 
 def test_a_batch_is_recalled_after_a_second_try_and_big_ids_survive(program: Program) -> None:
     servicer = CannedRecall()
-    servicer.failures = [(grpc.StatusCode.UNAVAILABLE, "restarting", ())]
+    servicer.failures = [None, (grpc.StatusCode.UNAVAILABLE, "restarting", ())]  # GetServerInfo comes first
     with running(servicer) as target:
         done = program(target, MINUTE_MS, "2", f"50,{BIG}", "")
     assert done.stdout.splitlines() == [
@@ -115,6 +115,21 @@ def test_a_batch_is_recalled_after_a_second_try_and_big_ids_survive(program: Pro
     tries = [request for request, _, _ in servicer.calls["Recall"]]
     assert len(tries) == 2
     assert [list(user.hist_item) for user in tries[1].users] == [[50, BIG], []]
+
+
+def test_text_ids_go_out_and_come_back_as_they_are(program: Program) -> None:
+    servicer = CannedRecall(keyed=True)
+    with running(servicer) as target:
+        done = program(target, MINUTE_MS, "2", "KIT-1,0042", "")
+    assert done.stdout.splitlines() == [
+        "user 0: USER_STATUS_OK",
+        "  0042+1  score 1.0000  interest 0",
+        "  0042+2  score 0.9000  interest 1",
+        "user 1: USER_STATUS_EMPTY_HISTORY",
+        "  TOP-7  score 0.1250  interest -1",
+    ]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(servicer.calls["Recall"][0][0].users[0].hist_item_keys) == ["KIT-1", "0042"]
 
 
 def test_no_answer_in_time_is_a_deadline(program: Program) -> None:

@@ -222,3 +222,12 @@ def test_a_server_that_is_not_there_is_one_sentence():
         client.count_items()
     start = "`python -m server --listen HOST:PORT` starts one"
     assert str(caught.value) == f"no server answers at 127.0.0.1:9 (connection refused); {start} [UNAVAILABLE]"
+
+
+def test_ids_come_back_as_the_release_has_them():
+    for keyed, histories, found in (
+        (False, [[42], []], [[43, 44], [7]]),
+        (True, [["0042"], []], [["0042+1", "0042+2"], ["TOP-7"]]),
+    ):
+        with running(CannedRecall(keyed)) as target, RecallClient(target, timeout_s=5) as client:
+            assert client.recall(histories, top_k=2).item_ids == found

@@ -67,6 +67,17 @@ def test_a_file_that_has_none_says_why(read: Reader, tmp_path: Path, text: str, 
     assert str(error.value).startswith(f"{path}: {says}")
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_text_ids_stay_as_they_are(tmp_path: Path, kind: str) -> None:
+    titles = {"0042": "Pan", "42": "Hose", "a, b": "<b>", " x": "Space"}
+    path = tmp_path / f"items.{kind}"
+    if kind == "csv":
+        path.write_text('item_id,title\n0042,Pan\n42,Hose\n"a, b",<b>\n x,Space\nKIT-1,\n')
+    else:
+        pq.write_table(pa.table({"item_id": [*titles, "KIT-1"], "title": [*titles.values(), None]}), path)
+    assert clients.titles.read_titles(path, text=True) == titles
+
+
 def test_a_directory_of_parquet_files_for_the_report(tmp_path: Path) -> None:
     pq.write_table(pa.table({"title": ["Seven"], "item_id": [-7]}), tmp_path / "part.parquet")
     assert mind.data.titles.read_titles(tmp_path) == {-7: "Seven"}

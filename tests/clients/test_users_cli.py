@@ -56,14 +56,43 @@ def test_upsert_a_file_in_its_order(run: Run, servicer: CannedRecall, tmp_path: 
     assert [list(user.append_item_ids) for user in calls[2] if user.user_id == "299"] == [[5]]
 
 
-@pytest.mark.parametrize(
-    "line", ['{"user_id": "7"}', "7", '{"user_id": "7", "hist_item": ["x"]}', '{"hist_item": [1]}']
-)
+@pytest.mark.parametrize("line", ['{"user_id": "7"}', "7", '{"user_id": "7", "hist_item": "x"}', '{"hist_item": [1]}'])
 def test_a_line_that_cannot_be_read_is_named(run: Run, tmp_path: Path, line: str) -> None:
     file = tmp_path / "clicks.jsonl"
     file.write_text(line)
     done = run("users", "upsert", "--input", str(file))
     assert done.exit_code == 1 and 'clicks.jsonl:1: neither {"user_id": U, "hist_item":' in done.output
+
+
+def test_text_ids_of_users_to_remember(run: Run, servicer: CannedRecall, tmp_path: Path) -> None:
+    servicer.keyed = True
+    assert run("users", "upsert", "--user-id", "7", "--append", "KIT-1,0042").output == "1 stored\n"
+    file = tmp_path / "clicks.jsonl"
+    file.write_text('{"user_id": "a", "hist_item": ["x, y", "42"]}\n{"user_id": "b", "append_item_ids": ["z"]}')
+    assert run("users", "upsert", "--input", str(file)).output == "2 stored\n"
+    one, many = (request.users for request, *_ in servicer.calls["UpsertUsers"])
+    assert list(one[0].append_item_keys) == ["KIT-1", "0042"]
+    assert [list(many[0].hist_item_keys), list(many[1].append_item_keys)] == [["x, y", "42"], ["z"]]
+    assert run("users", "similar", "--hist-item", "KIT-1").exit_code == 0
+    assert list(servicer.calls["FindSimilarUsers"][0][0].users[0].hist_item_keys) == ["KIT-1"]
+
+
+@pytest.mark.parametrize(
+    ("keyed", "ids", "says"),
+    [
+        (False, ["x"], "append_item_ids has 'x', must be a 64-bit integer: this release has integer ids"),
+        (True, [5], "append_item_ids has 5, must be text: this release has text ids"),
+    ],
+)
+def test_ids_of_the_other_kind_are_named(
+    run: Run, servicer: CannedRecall, tmp_path: Path, keyed: bool, ids: list[object], says: str
+) -> None:
+    servicer.keyed = keyed
+    file = tmp_path / "clicks.jsonl"
+    file.write_text(json.dumps({"user_id": "7", "append_item_ids": ids}))
+    done = run("users", "upsert", "--input", str(file))
+    assert done.exit_code == 1 and f"clicks.jsonl:1: {says}" in done.output
+    assert not servicer.calls["UpsertUsers"]
 
 
 def test_similar_users_are_a_table(run: Run) -> None:

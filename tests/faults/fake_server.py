@@ -1,8 +1,8 @@
 """A server process on an exact store in memory: what a drill about callers needs when Milvus is not the question.
 
-    python -m tests.faults.fake_server DIRECTORY
+    python -m tests.faults.fake_server DIRECTORY [text]
 
-Prints its address, and ends with its standard input.
+Prints its address, and ends with its standard input. `text`: the items have text ids.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from mind.artifact import load_artifact
+from mind.keys import key_ids
 from server.app import RecallServer
 from server.settings import Settings
 from tests import ROOT
@@ -27,13 +28,18 @@ TOKEN = "correct horse battery"
 """What its AdminService wants."""
 
 
-async def main(directory: Path) -> None:
+async def main(directory: Path, text: bool) -> None:
     """Serve a random model until standard input ends."""
     (directory / "token").write_text(TOKEN)
     artifacts = directory / "artifacts"
     settings = Settings(listen="127.0.0.1:0", artifacts=str(artifacts), admin_token_file=directory / "token")
     store = FakeStore()
-    store.publish(load_artifact(make_artifact(artifacts)))
+    model = load_artifact(make_artifact(artifacts, keyed=text))
+    collection = store.publish(model)
+    if text:  # items that were added since, one of them under the key of another item
+        added, vector = ["NEW-1", "NEW-2", "ключ"], model.weights.item_embedding[1] * 2
+        for item_id, key in zip([*key_ids(added).tolist(), 4711], [*added, "NEW-1"], strict=True):
+            store.add(collection, item_id, vector, key)
     server = RecallServer(settings, store)
     await server.start()
     while not server.releases.loaded:
@@ -44,9 +50,9 @@ async def main(directory: Path) -> None:
 
 
 @contextmanager
-def fake_server(directory: Path) -> Iterator[tuple[str, psutil.Popen]]:
-    """Address and process of such a server; its log is DIRECTORY/server.log."""
-    command = [sys.executable, "-m", "tests.faults.fake_server", str(directory)]
+def fake_server(directory: Path, text: bool = False) -> Iterator[tuple[str, psutil.Popen]]:
+    """Address and process of such a server; its log is DIRECTORY/server.log. `text`: the items have text ids."""
+    command = [sys.executable, "-m", "tests.faults.fake_server", str(directory), *["text"] * text]
     pipe = subprocess.PIPE
     environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with (
@@ -59,4 +65,4 @@ def fake_server(directory: Path) -> Iterator[tuple[str, psutil.Popen]]:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO)
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1]), "text" in sys.argv[2:]))

@@ -168,15 +168,15 @@ def _read_features(path: Path) -> None:
 
 def _read_histories(path: Path) -> None:
     histories = open_histories(path, "user_id", "hist_item", None)
-    rows = sum(len(rows.hist_item.lengths) for rows in histories.read(0, 16))
+    rows = sum(len(rows.hist_item.sizes) for rows in histories.read(0, 16))
     if rows != histories.rows:
         raise WrongError(f"{rows} rows of {histories.rows}")
 
 
 def _read_users(path: Path) -> None:
     with path.open("rb") as lines:
-        for _, hist_item in read_users(lines, str(path)):
-            np.array(hist_item, np.int64)
+        for user in read_users(lines, str(path)):
+            np.array(user.hist_item, np.int64)
 
 
 def _write_artifact(rng: random.Random, path: Path) -> None:

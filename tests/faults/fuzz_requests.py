@@ -1,6 +1,6 @@
 """Hostile requests: bytes that are no message, damaged messages, well-formed oddities, broken connections.
 
-    python -m tests.faults.fuzz_requests --requests 100000
+    python -m tests.faults.fuzz_requests --requests 100000 [--text-ids]
 
 The server must not crash, hang, grow, or answer with a status that blames itself. Its store is an exact one in memory;
 with `--milvus` it is a real Milvus server, and filters on attributes of many types reach it.
@@ -79,8 +79,8 @@ class Fuzzer:
 
             await asyncio.gather(*(caller() for _ in range(IN_FLIGHT)))
 
-    def odd(self, requests: int, progress: Progress) -> None:
-        """Well-formed requests that hypothesis makes up."""
+    def odd(self, requests: int, text: bool, progress: Progress) -> None:
+        """Well-formed requests that hypothesis makes up. `text`: whether the items of the server have text ids."""
         advance = progress.add_task("odd", total=requests)
         with grpc.insecure_channel(self._address) as channel:
 
@@ -92,7 +92,7 @@ class Fuzzer:
                 phases=[Phase.generate],
                 suppress_health_check=list(HealthCheck),
             )
-            @given(odd_requests())
+            @given(odd_requests(text))
             def ask(asked: Asked) -> None:
                 says = f"--seed {self._seed}, {asked}"[:1000]
                 method = channel.unary_unary(asked.path)
@@ -156,11 +156,23 @@ def right(asked: Asked, code: str, reason: str, answer: bytes) -> bool:
     users = list(request.users) if method.name == "Recall" else [request.user]
     results = list(found.results) if method.name == "Recall" else [found.candidates]
     return len(users) == len(results) and all(
-        len(result.item_ids) == len(result.scores) == len(result.interest) <= request.top_k
-        and len(set(result.item_ids)) == len(result.item_ids)
-        and not set(result.item_ids) & set(user.exclude_item_ids)
-        and not (request.exclude_history and set(result.item_ids) & set(user.hist_item))
-        for user, result in zip(users, results, strict=True)
+        right_of_user(request, user, result) for user, result in zip(users, results, strict=True)
+    )
+
+
+def right_of_user(request: Any, user: recall_pb2.User, result: recall_pb2.UserCandidates) -> bool:
+    """Whether one user's candidates fit the request."""
+    items: list[Any] = [*result.item_ids, *result.item_keys]
+    excluded: set[Any] = {*user.exclude_item_ids, *user.exclude_item_keys}
+    history: set[Any] = {*user.hist_item, *user.hist_item_keys}
+    return (
+        not (result.item_ids and result.item_keys)
+        and len(items) == len(result.scores) == len(result.interest) <= request.top_k
+        and len(set(items)) == len(items)
+        and "" not in items
+        and not set(items) & excluded
+        and not (request.exclude_history and set(items) & history)
+        and set(result.unknown_item_keys) <= set(user.hist_item_keys)
     )
 
 
@@ -187,6 +199,8 @@ def _good_messages() -> Iterator[tuple[str, bytes]]:
         recall_pb2.RecallRequest(users=[{"hist_item": [1000] * 3_000}], top_k=1).SerializeToString(),
     )
     yield f"{RECALL}/Explain", recall_pb2.ExplainRequest(user=user, **rest).SerializeToString()
+    keyed = recall_pb2.User(hist_item_keys=["KIT-1", "KIT-2"], exclude_item_keys=["KIT-3", "ключ"])
+    yield f"{RECALL}/Recall", recall_pb2.RecallRequest(users=[keyed] * 3, **rest).SerializeToString()
     yield f"{RECALL}/CountItems", b""
     yield f"{RECALL}/GetServerInfo", b""
     yield f"{ADMIN}/Reload", b""
@@ -199,8 +213,8 @@ def _good_messages() -> Iterator[tuple[str, bytes]]:
 _GOOD = list(_good_messages())
 
 
-def drill(address: str, server: psutil.Process, requests: int, rng_seed: int) -> bool:
-    """Fuzz a server; whether it stood it."""
+def drill(address: str, server: psutil.Process, requests: int, rng_seed: int, text: bool = False) -> bool:
+    """Fuzz a server; whether it stood it. `text`: whether its items have text ids."""
     tally = Tally()
     fuzzer = Fuzzer(address, tally, rng_seed)
     odd, connections = requests // 4, requests // 50
@@ -209,7 +223,7 @@ def drill(address: str, server: psutil.Process, requests: int, rng_seed: int) ->
     with Progress(console=console, transient=True) as progress:
         for share in (0.2, 0.4, 0.4):
             asyncio.run(fuzzer.messages(int(broken * share), progress))
-            fuzzer.odd(int(odd * share), progress)
+            fuzzer.odd(int(odd * share), text, progress)
             fuzzer.connections(int(connections * share), progress)
             memory_mb.append(server.memory_info().rss / 2**20)
     growth = memory_mb[-1] - memory_mb[0]
@@ -244,12 +258,13 @@ def main(
     requests: Annotated[int, typer.Option(min=100, help="In all.")] = 100_000,
     rng_seed: Annotated[int, typer.Option("--seed", help="The same seed, the same requests.")] = 2024,
     milvus: Annotated[bool, typer.Option("--milvus", help="A real Milvus instead of a store in memory.")] = False,
+    text: Annotated[bool, typer.Option("--text-ids", help="Items with text ids, in a store in memory.")] = False,
 ) -> None:
     """Fuzz the service's requests."""
     with TemporaryDirectory() as name:
         directory = Path(name)
-        with (_on_milvus if milvus else fake_server)(directory) as (address, server):
-            stood = drill(address, server, requests, rng_seed)
+        with _on_milvus(directory) if milvus else fake_server(directory, text) as (address, server):
+            stood = drill(address, server, requests, rng_seed, text)
         tracebacks = (directory / "server.log").read_text().count("Traceback")
     console.print(f"tracebacks in the server's log: {tracebacks}")
     raise typer.Exit(int(not stood or tracebacks > 0))

@@ -7,6 +7,7 @@ Every line is accounted for, every value is what stands there, and what one read
 
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -18,6 +19,7 @@ from rich.progress import track
 from indexer.errors import AttributesError
 from indexer.items.attributes import read_attributes
 from indexer.items.item_files import ItemFile
+from mind.data.ids import IdKind
 from mind.data.interactions import read_interactions
 from mind.data.quotes import Quote
 from mind.errors import DataError
@@ -59,15 +61,22 @@ def _clicks(rng: random.Random, path: Path) -> tuple[Any, Any]:
     path = write_csv(rng, path, file)
     positions = [file.names.index(name) for name in COLUMNS]
     header = None if file.header else file.names
-    return _both(
-        lambda: expect_clicks(_records(file, "user_id"), len(file.names), positions),
-        lambda: _read_clicks(path, delimiter=file.delimiter, header=header, quote=Quote(file.quote)),
+    options = {"delimiter": file.delimiter, "header": header, "quote": Quote(file.quote)}
+    return _of_both_kinds(
+        lambda text: expect_clicks(_records(file, "user_id"), len(file.names), positions, text),
+        lambda ids: _read_clicks(path, ids=ids, **options),
     )
 
 
 def _parquet(rng: random.Random, path: Path) -> tuple[Any, Any]:
     rows = write_parquet(rng, path)
-    return _both(lambda: expect_rows(rows), lambda: _read_clicks(path))
+    return _of_both_kinds(lambda text: expect_rows(rows, text), lambda ids: _read_clicks(path, ids=ids))
+
+
+def _of_both_kinds(expect: Callable[[bool], Any], read: Callable[[IdKind], Any]) -> tuple[Any, Any]:
+    """What the two readers give where ids are integers; and where they are text, if they differ on that."""
+    texts = _both(lambda: expect(True), lambda: read(IdKind.TEXT))
+    return texts if texts[0] != texts[1] else _both(lambda: expect(False), lambda: read(IdKind.INTEGER))
 
 
 def _attributes(rng: random.Random, path: Path) -> tuple[Any, Any]:
@@ -90,7 +99,7 @@ def _attributes(rng: random.Random, path: Path) -> tuple[Any, Any]:
         items = ItemFile(path, "item_id", kinds, batch_rows=3, quote=quote)
         items.check()
         values = {}
-        for ids, columns in items.batches():
+        for ids, _, columns in items.batches():
             assert isinstance(columns, dict)
             values |= dict(zip(ids.tolist(), zip(columns["note"], columns["other"], strict=True), strict=True))
         return {one: row for one, row in values.items() if row != (None, None)}, _counts(items.count)

@@ -28,15 +28,39 @@ _ids = st.one_of(
     st.integers(-(2**63), 2**63 - 1),
     st.integers(0, 199).map(lambda row: 1000 + 7 * row),  # known to the model
 )
-_id_lists = st.one_of(
-    st.lists(_ids, max_size=12),
-    st.tuples(_ids, st.sampled_from([999, 1_000, 1_001, 9_999, 10_000, 10_001, 30_000])).map(lambda p: [p[0]] * p[1]),
+_keys = st.one_of(
+    st.sampled_from(
+        ["", "KIT", "kit-1", "KIT-01", "1000", "x" * 256, "x" * 257, "ü" * 128, "ü" * 129, "\x00", '"', "\n"]
+    ),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=80),
+    st.integers(0, 199).map(lambda item: f"KIT-{item}"),  # known to a model with text ids
 )
-_users = st.builds(recall_pb2.User, hist_item=_id_lists, exclude_item_ids=_id_lists)
-_user_lists = st.one_of(
-    st.lists(_users, max_size=4),
-    st.integers(0, 300).map(lambda users: [recall_pb2.User(hist_item=[1000 + 7 * user]) for user in range(users)]),
-)
+_SIZES = st.sampled_from([999, 1_000, 1_001, 9_999, 10_000, 10_001, 30_000])
+
+
+def _lists(ids: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(st.lists(ids, max_size=12), st.tuples(ids, _SIZES).map(lambda pair: [pair[0]] * pair[1]))
+
+
+_of_numbers = st.builds(recall_pb2.User, hist_item=_lists(_ids), exclude_item_ids=_lists(_ids))
+_of_keys = st.builds(recall_pb2.User, hist_item_keys=_lists(_keys), exclude_item_keys=_lists(_keys))
+
+
+def _user_lists(text: bool) -> st.SearchStrategy[Any]:
+    """Users with ids of the right kind, mostly."""
+    right, wrong = (_of_keys, _of_numbers) if text else (_of_numbers, _of_keys)
+
+    def one(user: int) -> recall_pb2.User:
+        known = {"hist_item_keys": [f"KIT-{user}"]} if text else {"hist_item": [1000 + 7 * user]}
+        return recall_pb2.User(**known)
+
+    return st.one_of(
+        st.lists(right, max_size=4),
+        st.lists(st.one_of(right, wrong), max_size=4),
+        st.integers(0, 300).map(lambda users: [one(user) for user in range(users)]),
+    )
+
+
 _int32 = st.one_of(st.integers(-1, 12), st.sampled_from([999, 1_000, 1_001, 2**31 - 1, -(2**31)]))
 _WORDS = (
     "item_id year genres Item $meta ( ) [ ] { } , . ; : ! && || and or not in like exists true false null == != < <= "
@@ -44,7 +68,7 @@ _WORDS = (
     "json_contains \u202e \U0001f600"
 )
 _CLAUSE = (
-    ("year", "item_id", "genres[0]", "array_length(genres)", "title", "genres", "-year", "year * 2"),
+    ("year", "item_id", "item_key", "genres[0]", "array_length(genres)", "title", "genres", "-year", "year * 2"),
     ("<", "==", ">=", "!=", "in", "not in", "like"),
     ("1995", "-1", "9223372036854775807", "1e308", "[1, 2]", "[]", '"A%"', '"Drama"', "true", "year", "0 < 3"),
     ("", "and item_id > 1000", 'or array_contains(genres, "Drama")', "and not (year / 2 == 1)", "and 1 / 0 == 1"),
@@ -71,13 +95,13 @@ _metadata = st.lists(
 _timeouts = st.one_of(st.just(PATIENT_S), st.sampled_from([None, 1e-9, 1e-6, 1e-4, 1e-3, 0.01, 1e6, 3e9]))
 
 
-def odd_requests() -> st.SearchStrategy[Asked]:
-    """Calls of any of our methods."""
+def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
+    """Calls of any of our methods. `text`: whether the items of the server have text ids."""
     rest = {"top_k": _int32, "filter": _filters, "exclude_history": st.booleans(), "merge_strategy": _int32}
     collections = st.one_of(st.text(max_size=40), st.just("items_0123456789ab_01234567"))
     messages: list[tuple[str, st.SearchStrategy[Any]]] = [
-        (f"{RECALL}/Recall", st.builds(recall_pb2.RecallRequest, users=_user_lists, **rest)),
-        (f"{RECALL}/Explain", st.builds(recall_pb2.ExplainRequest, user=_users, **rest)),
+        (f"{RECALL}/Recall", st.builds(recall_pb2.RecallRequest, users=_user_lists(text), **rest)),
+        (f"{RECALL}/Explain", st.builds(recall_pb2.ExplainRequest, user=st.one_of(_of_keys, _of_numbers), **rest)),
         (f"{RECALL}/CountItems", st.builds(recall_pb2.CountItemsRequest, filter=_filters)),
         (f"{RECALL}/GetServerInfo", st.just(recall_pb2.GetServerInfoRequest())),
         (f"{ADMIN}/Reload", st.just(admin_pb2.ReloadRequest())),

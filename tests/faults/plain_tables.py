@@ -4,6 +4,7 @@ It shares no code with the project. It is slow, and short enough to see that it 
 """
 
 import csv
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import pyarrow.csv as pa_csv
 NULLS = set(pa_csv.ConvertOptions().null_values)
 NUMBER = re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 INTEGER = re.compile(r"-?[0-9]{1,19}")
+INTEGER_ID, TEXT_ID = r"\s*-?[0-9]+\s*", r'\s*[^\s"]+\s*'
 LARGEST, SMALLEST = 2**63 - 1, -(2**63)
 UNITS = [10**3, 10**6, 10**9]
 SECONDS = (631_152_000, 4_102_444_800)
@@ -64,15 +66,16 @@ def records_of(text: str, delimiter: str, width: int, key: int, quote: str) -> l
     if quote == "none":
         return [Record([line], line.split(delimiter), not line.strip()) for line in lines]
     records, start = [], 0
+    ids = _ids_of(lines[0], delimiter, width, key) if lines else INTEGER_ID
     while start < len(lines):
-        cells, taken = _record(lines, start, delimiter, width, key, quote == "auto")
+        cells, taken = _record(lines, start, delimiter, width, key, ids, quote == "auto")
         records.append(Record(lines[start : start + taken], cells, taken == 1 and not lines[start].strip()))
         start += taken
     return records
 
 
 def _record(
-    lines: Sequence[str], start: int, delimiter: str, width: int, key: int, is_wary: bool
+    lines: Sequence[str], start: int, delimiter: str, width: int, key: int, ids: str, is_wary: bool
 ) -> tuple[list[str], int]:
     """The cells of the row that begins on a line, and how many lines it takes."""
     number, place, cells, cell = start, 0, [], ""
@@ -99,7 +102,9 @@ def _record(
             if is_wary and number > opened:
                 if place < len(line) and line[place] != delimiter:
                     raise RefusedError("a quote is closed inside of a value")
-                like = sum(_looks_like_a_row(inner, delimiter, width, key) for inner in lines[opened + 1 : number + 1])
+                like = sum(
+                    _looks_like_a_row(inner, delimiter, width, key, ids) for inner in lines[opened + 1 : number + 1]
+                )
                 if like >= (1 if len(before) == width else 3):
                     raise RefusedError("a value takes in rows")
         end = line.find(delimiter, place)
@@ -109,13 +114,20 @@ def _record(
             return cells, number - start + 1
 
 
-def _looks_like_a_row(line: str, delimiter: str, width: int, key: int) -> bool:
+def _ids_of(line: str, delimiter: str, width: int, key: int) -> str:
+    """What ids look like, as the first row has one: a regular expression."""
+    cells = next(csv.reader([line], delimiter=delimiter), []) if line.count(delimiter) >= width - 1 else []
+    is_text = len(cells) > key and not re.fullmatch(INTEGER_ID, cells[key])
+    return TEXT_ID if is_text else INTEGER_ID
+
+
+def _looks_like_a_row(line: str, delimiter: str, width: int, key: int, ids: str) -> bool:
     cells = next(csv.reader([line], delimiter=delimiter), [])
-    return len(cells) == width and re.fullmatch(r"\s*-?[0-9]+\s*", cells[key]) is not None
+    return len(cells) == width and re.fullmatch(ids, cells[key]) is not None
 
 
-def expect_clicks(records: Iterable[Record], width: int, positions: Sequence[int]) -> Expected:
-    """What the rows of a CSV file come to; the header is not among them."""
+def expect_clicks(records: Iterable[Record], width: int, positions: Sequence[int], text: bool) -> Expected:
+    """What the rows of a CSV file come to; the header is not among them. `text`: whether ids are text."""
     found, rows = Expected(), []
     for record in records:
         if record.blank:
@@ -128,12 +140,12 @@ def expect_clicks(records: Iterable[Record], width: int, positions: Sequence[int
             found.continued += len(record.lines) - 1
             cells = [record.cells[position] for position in positions]
             rows.append([None if cell in NULLS or not cell.strip() else cell.strip() for cell in cells])
-    return _add_rows(found, rows)
+    return _add_rows(found, rows, text)
 
 
-def expect_rows(rows: Sequence[Sequence[Any]]) -> Expected:
-    """What the rows of a Parquet file come to."""
-    return _add_rows(Expected(rows=len(rows)), [[_text(value) for value in row] for row in rows])
+def expect_rows(rows: Sequence[Sequence[Any]], text: bool) -> Expected:
+    """What the rows of a Parquet file come to. `text`: whether ids are text."""
+    return _add_rows(Expected(rows=len(rows)), [[_text(value) for value in row] for row in rows], text)
 
 
 def _text(value: Any) -> str | None:
@@ -142,21 +154,21 @@ def _text(value: Any) -> str | None:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
 
 
-def _add_rows(found: Expected, rows: Sequence[Sequence[str | None]]) -> Expected:
+def _add_rows(found: Expected, rows: Sequence[Sequence[str | None]], text: bool) -> Expected:
     clicks: list[tuple[int, int, float]] = []
     spellings: list[dict[int, str]] = [{}, {}]
     times = [row[2] for row in rows if row[2] is not None]
     integers = all(_is_id(time) for time in times if NUMBER.fullmatch(time))
     for row in rows:
         for cell, seen in zip(row[:2], spellings, strict=True):
-            if _is_id(cell) and seen.setdefault(int(str(cell)), str(cell)) != cell:
+            if not text and _is_id(cell) and seen.setdefault(int(str(cell)), str(cell)) != cell:
                 raise RefusedError("an id has two spellings")
         if None in row:
             found.missing += 1
-        elif not all(_is_id(cell) for cell in row[:2]) or not NUMBER.fullmatch(str(row[2])):
+        elif not (text or all(_is_id(cell) for cell in row[:2])) or not NUMBER.fullmatch(str(row[2])):
             found.malformed += 1
         else:
-            user, item = (int(str(cell)) for cell in row[:2])
+            user, item = (_hash(str(cell)) if text else int(str(cell)) for cell in row[:2])
             clicks.append((user, item, int(str(row[2])) if integers else float(str(row[2]))))
     if not clicks:
         raise RefusedError("no row is usable")
@@ -166,6 +178,10 @@ def _add_rows(found: Expected, rows: Sequence[Sequence[str | None]]) -> Expected
     found.duplicates = len(clicks) - len(distinct)
     found.clicks = sorted(distinct, key=lambda click: (click[0], click[2]))
     return found
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) % 2**63
 
 
 def _among(time: float, unit: int) -> bool:

@@ -10,7 +10,7 @@ from indexer.errors import RefusedError
 from indexer.items.attributes import Attributes, read_attributes
 from indexer.items.changes import ChangeSummary, upsert
 from indexer.rollout import rollout
-from mind.artifact import load_artifact
+from mind.artifact import Weights, load_artifact
 from mind.milvus.collection import is_presence
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
@@ -116,8 +116,9 @@ def test_removed_values_are_carried_over(released: Released) -> None:
 def test_a_collection_of_an_earlier_version_keeps_its_placeholders(
     released: Released, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stored_before(attributes: Attributes, items: int) -> Attributes:
-        return Attributes(tuple(one for one in _stored(attributes, items).columns if not is_presence(one.name)))
+    def stored_before(attributes: Attributes, weights: Weights, items: int) -> Attributes:
+        stored = _stored(attributes, weights, items).columns
+        return Attributes(tuple(one for one in stored if not is_presence(one.name)))
 
     with monkeypatch.context() as earlier:
         earlier.setattr("indexer.build._stored", stored_before)

@@ -262,7 +262,7 @@ def test_a_decimal_column_is_a_double(tmp_path: Path) -> None:
     path = write(tmp_path, {"item_id": [10, 20, 30], "price": prices})
     attributes = read_attributes(path, ITEMS)
     assert (attributes.types, values(attributes)) == ({"price": "DOUBLE"}, {"price": [12.5, 0.0, 0.01]})
-    (_, columns), *_ = ItemFile(path, "item_id", KINDS).batches()
+    (_, _, columns), *_ = ItemFile(path, "item_id", KINDS).batches()
     assert columns == {"price": [12.5, None, 0.01]}
 
 
@@ -287,4 +287,4 @@ def test_a_directory_of_parquet_files(tmp_path: Path) -> None:
     assert values(attributes) == {"title": ["film 10", "film 20", "film 30"], "year": [1999, 1999, 2000]}
     file = ItemFile(tmp_path / "items", "item_id", KINDS, batch_rows=1)
     assert file.check().tolist() == [10, 20, 30]
-    assert [columns["year"] for _, columns in file.batches()] == [[1999], [1999], [2000]]
+    assert [columns["year"] for _, _, columns in file.batches()] == [[1999], [1999], [2000]]

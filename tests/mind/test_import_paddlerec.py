@@ -16,6 +16,7 @@ from mind.artifact import Artifact, Float32, load_artifact, newest_artifact
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ConfigError, DataError
 from mind.import_paddlerec import main
+from mind.keys import key_ids
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
 from mind.paddlerec.convert import count_popularity, read_item_ids
@@ -198,7 +199,8 @@ def test_rows_become_item_ids(tmp_path: Path, suffix: str) -> None:
         (["1,10", "2,11", "4,12"], "row 4 is outside 1 to 3, the rows of the checkpoint; 0 is padding"),
         (["0,9", "1,10", "2,11"], "row 0 is outside 1 to 3"),
         (["1,10", "3,11"], "1 of 3 rows have no item_id, row 2 for one"),
-        (["1,10", "2,B001", "3,11"], "line 3: item_id is 'B001', not an integer of 64 bits"),
+        (["1,10", "x,B001", "3,11"], "line 3: row is 'x', not an integer of 64 bits"),
+        (["1,B001", "2,B001", "3,11"], "item_id B001 occurs more than once"),
         (["1,10", "2,11,5", "3,11"], "line 3: expected 2 columns, found 3"),
     ],
 )
@@ -307,3 +309,12 @@ def test_a_checkpoint_that_carries_code_is_refused_by_name(tmp_path: Path) -> No
     )
     assert done.stderr.count("\n") == 1
     assert not ran.exists() and list((tmp_path / "artifacts").iterdir()) == []
+
+
+def test_item_ids_may_be_text(tmp_path: Path) -> None:
+    file = tmp_path / "ids.csv"
+    file.write_text("row,item_id\n2,B001\n1,007\n")
+    rows, item_id, keys = read_item_ids(file, 2)
+    assert keys
+    assert dict(zip(rows.tolist(), keys.at(np.arange(2)), strict=True)) == {2: "B001", 1: "007"}
+    assert item_id.tolist() == key_ids(keys.at(np.arange(2))).tolist()

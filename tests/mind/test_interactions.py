@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mind.data import csv_text, tables
+from mind.data.ids import IdKind
 from mind.data.interactions import Finding, Interactions, Report, read_interactions
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
@@ -297,7 +298,7 @@ def test_the_report_reads_well(tmp_path: Path) -> None:
         (HEADER + "a,2,3\n", {"max_malformed": 1.0}, "1 of 1 rows are unusable (100.0%), the limit is 100.0%"),
         (
             HEADER + "1,2,3\n" * 98 + "1,x,3\n,2,3\n",
-            {},
+            {"ids": IdKind.INTEGER},
             "2 of 100 rows are unusable (2.0%), the limit is 1.0%; line 100: item_id is 'x', not an integer of 64 bits",
         ),
         (b"not gzip", {"name": "clicks.csv.gz"}, "cannot be read: "),
@@ -416,18 +417,89 @@ def test_parquet_without_the_column(tmp_path: Path) -> None:
 def test_two_spellings_of_an_id_never_become_one(tmp_path: Path, texts: tuple[str, str], message: str) -> None:
     content = HEADER + "".join(f"1,{text},5\n" for text in texts)
     with pytest.raises(DataError, match=re.escape(message)):
-        read(tmp_path, content)
+        read(tmp_path, content, ids=IdKind.INTEGER)
     with pytest.raises(DataError, match=re.escape(message.replace("item_id", "user_id"))):
-        read(tmp_path, HEADER + "".join(f"{text},1,5\n" for text in texts))
+        read(tmp_path, HEADER + "".join(f"{text},1,5\n" for text in texts), ids=IdKind.INTEGER)
     strings = {"user_id": [1, 1], "item_id": list(texts), "timestamp": [5, 5]}
     with pytest.raises(DataError, match=re.escape(message.replace("line 2", "row 1").replace("line 3", "row 2"))):
-        read_interactions(parquet(tmp_path, **strings))
+        read_interactions(parquet(tmp_path, **strings), ids=IdKind.INTEGER)
 
 
 def test_leading_zeros_of_one_spelling_are_dropped_and_told(tmp_path: Path) -> None:
-    interactions, report = read(tmp_path, f"{HEADER}1,0101,5\n1,0101,6\n1,0,7\n0x1,2,8\n", max_malformed=0.5)
+    content = f"{HEADER}1,0101,5\n1,0101,6\n1,0,7\n0x1,2,8\n"
+    interactions, report = read(tmp_path, content, max_malformed=0.5, ids=IdKind.INTEGER)
     assert interactions.item_id.tolist() == [101, 101, 0]
     assert "  ids with leading zeros, read without them: 2" in str(report)
+
+
+def item_keys(interactions: Interactions) -> list[str]:
+    """The text ids of the items, row by row."""
+    assert interactions.item_keys
+    return interactions.item_keys.of(interactions.item_id).at(np.arange(len(interactions)))
+
+
+def user_keys(interactions: Interactions) -> list[str]:
+    """The text ids of the users, row by row."""
+    assert interactions.user_keys
+    return interactions.user_keys.of(interactions.user_id).at(np.arange(len(interactions)))
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["KIT-1424", "GAR-1", "KIT-1424"],
+        ["B00005N7P0", "0142437239", "1142437239"],
+        ["0101", "101", "7"],
+        ["f" * 64, "1" * 64, "-"],
+        ["3f2504e0-4f89-11d3-9a0c-0305e82c3301", "a|b;c", "ключ"],
+        ["9223372036854775808", "9223372036854775807", "1"],
+    ],
+)
+def test_text_ids_are_taken_as_they_are(tmp_path: Path, keys: list[str]) -> None:
+    """In any format: each text is an item or a user of its own, and integers elsewhere stay integers."""
+    rows = list(enumerate(keys, 5))
+    found, report = read(tmp_path, HEADER + "".join(f"1,{key},{time}\n" for time, key in rows))
+    assert item_keys(found) == keys
+    assert (found.user_keys, found.user_id.tolist()) == (None, [1] * 3)
+    assert f"  item_id: text ids, such as {keys[0]!r}" in str(report).splitlines()
+    found, _ = read_interactions(parquet(tmp_path, user_id=[1] * 3, item_id=keys, timestamp=[5, 6, 7]))
+    assert item_keys(found) == keys
+    found, _ = read(tmp_path, HEADER + "".join(f"{key},1,{time}\n" for time, key in rows))
+    assert (sorted(user_keys(found)), found.item_keys) == (sorted(keys), None)
+
+
+def test_a_few_values_that_are_no_integers_do_not_make_text_of_the_others(tmp_path: Path) -> None:
+    found, report = read(tmp_path, HEADER + "1,2,3\n" * 99 + "1,x,3\n")
+    assert found.item_keys is None
+    assert report.malformed.count == 1
+    found, _ = read(tmp_path, HEADER + "1,2,3\n" * 99 + "1,x,3\n", ids=IdKind.TEXT)
+    assert sorted(item_keys(found)) == ["2", "x"]
+
+
+def test_keys_that_are_too_long_or_hash_alike_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = HEADER + "1,ab,3\n" * 99 + f"1,{'x' * 257},4\n"
+    _, report = read(tmp_path, content)
+    assert report.malformed.texts[0].endswith("not an id of at most 256 bytes")
+    monkeypatch.setattr("mind.data.ids.key_ids", lambda keys: np.array([len(key) for key in keys], np.int64))
+    with pytest.raises(DataError, match="item_id: 'ab' and 'ac' have the same hash, 2; rename one of them"):
+        read(tmp_path, HEADER + "1,ab,3\n1,ac,4\n")
+
+
+def test_decimal_numbers_are_no_ids(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=re.escape("line 2: item_id is 10.0, a decimal number; ids are integers or")):
+        read(tmp_path, HEADER + "1,10.0,5\n1,11.0,6\n")
+    found, _ = read(tmp_path, HEADER + "1,10.0,5\n1,11.0,6\n", ids=IdKind.TEXT)
+    assert item_keys(found) == ["10.0", "11.0"]
+
+
+def test_a_quote_that_swallows_rows_with_text_ids_is_found(tmp_path: Path) -> None:
+    header, row = "user_id,timestamp,item_id,artist\n", "cust_{0},{0},KIT-{0},The Band\n"
+    content = header + row.format(1) + 'cust_2,2,KIT-2,"Live\n' + "".join(map(row.format, range(3, 9)))
+    content += 'cust_9,9,KIT-9,an"\n'
+    with pytest.raises(DataError, match="line 3: a quote"):
+        read(tmp_path, content)
+    _, report = read(tmp_path, header + row.format(1) + 'cust_2,2,KIT-2,"two\nlines, or 3"\n')
+    assert report.count.continued == 1
 
 
 SECONDS = 1_559_969_382
@@ -485,8 +557,8 @@ def test_folders_with_leading_zeros_stay_text(tmp_path: Path) -> None:
         folder = tmp_path / f"user_id={user}"
         folder.mkdir()
         pq.write_table(pa.table({"item_id": [1], "timestamp": [1]}), folder / "a.parquet")
-    with pytest.raises(DataError, match="user_id 7 is spelt '07' in row 1 and '7' in row 2"):
-        read_interactions(tmp_path)
+    interactions, _ = read_interactions(tmp_path)
+    assert user_keys(interactions) == ["07", "7"]
 
 
 def test_directories_that_cannot_be_read(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mind.artifact import load_artifact
+from mind.keys import key_ids
 from mind.plane import GRID, item_map
 from tests.artifacts import make_artifact
 from tests.commands import run_here
@@ -40,6 +41,13 @@ def test_it_draws_the_most_popular_and_the_same_every_time(tmp_path: Path) -> No
     assert item_map(artifact, 3)["item_ids"] == ["1000", "1007", "1014"]
     assert item_map(artifact, 50) == item_map(artifact, 50)
     assert json.loads(draw(tmp_path, "--items", "20").read_text()) == item_map(artifact, 20)
+
+
+def test_items_have_their_text_ids_where_the_model_has_them(tmp_path: Path) -> None:
+    artifact = load_artifact(make_artifact(tmp_path / "artifacts", keyed=True))
+    drawn = item_map(artifact, 200)
+    assert key_ids(drawn["item_ids"]).tolist() == artifact.weights.item_id.tolist(), "row 1 is the most popular"
+    assert json.loads(draw(tmp_path, "--items", "3").read_text())["item_ids"] == drawn["item_ids"][:3]
 
 
 def test_the_plane_is_the_one_that_shows_most(tmp_path: Path) -> None:

@@ -8,11 +8,12 @@ import pytest
 
 from mind.artifact import Artifact, Float32, Weights
 from mind.config import HyperParameters
-from mind.encoder import NumpyEncoder, check_golden, squash
+from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import ArtifactError, ConfigError
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import has_gpu, paddle
+from mind.routing import squash
 from tests.artifacts import hyper_parameters_of, make_weights
 
 
@@ -119,7 +120,7 @@ def test_encoders_agree_on_random_batches() -> None:
 
 
 def test_squash_keeps_direction_and_shortens() -> None:
-    short = squash(np.array([[3.0, 4.0], [0.0, 0.0]], np.float32))
+    short = squash(np, np.array([[3.0, 4.0], [0.0, 0.0]], np.float32))
     np.testing.assert_allclose(short, [[25 / 26 * 0.6, 25 / 26 * 0.8], [0, 0]], rtol=1e-6)
 
 

@@ -224,6 +224,44 @@ def test_a_refusal_names_the_column_and_what_is_wrong(filter_: str, column: int,
     assert f"column {column}: " in str(caught.value) and says in str(caught.value)
 
 
+TEXT_IDS = {"item_key": "VARCHAR", "year": "INT64"}
+"""The fields of a collection of items with text ids."""
+
+
+@pytest.mark.parametrize(
+    ("filter_", "text"),
+    [
+        ('item_id == "KIT-1424"', 'item_key == "KIT-1424"'),
+        ("'KIT-1424' == item_id", 'item_key == "KIT-1424"'),
+        ('item_id in ["A", "B"]', 'item_key in ["A", "B"]'),
+        ('item_id like "KIT-%"', 'item_key like "KIT-%"'),
+        ('not (item_id == "item_id" or year < 3)', 'item_key != "item_id" and year >= 3'),
+    ],
+)
+def test_a_text_id_is_the_column_of_keys(filter_: str, text: str) -> None:
+    assert canonical(filter_, TEXT_IDS, 16) == text
+
+
+@pytest.mark.parametrize(
+    ("filter_", "column", "says"),
+    [
+        ("item_id == 1424", 12, "1424 is an integer; item_id needs a string"),
+        ("item_id > 1424", 11, "1424 is an integer; item_id needs a string"),
+        ("item_id in [1424]", 13, "1424 is an integer; item_id needs a string"),
+        ("item_id + 1 == 2", 1, "`+` needs a number, found item_id"),
+        ("year == item_id", 9, "item_id is a string, year an integer"),
+        ('(item_id == "A") == true', 2, 'item_id == "A" is a condition'),
+        ("item_id", 1, 'expected a condition, such as item_id == "A", found item_id'),
+        ("item_id is null", 1, "item_id is never null: every item has one"),
+        ('item_key == "A"', 1, "'item_key' is no attribute of the items; known are item_id, year"),
+    ],
+)
+def test_a_refusal_calls_a_text_id_by_the_callers_name(filter_: str, column: int, says: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        canonical(filter_, TEXT_IDS, 16)
+    assert f"column {column}: " in str(caught.value) and says in str(caught.value)
+
+
 def test_what_has_no_filterable_type_cannot_be_filtered() -> None:
     with pytest.raises(InvalidRequestError, match="raw is JSON, which filters cannot use"):
         canonical('raw["a"] == 1', {"raw": "JSON"}, 16)

@@ -590,8 +590,8 @@ async def test_an_encoder_that_is_lost_ends_health_and_liveness(
                 raise RuntimeError("CUDA error(719)")
             return super().encode(hist_index, seq_len)
 
-    make = lambda _: lambda artifact: Device(artifact.weights, artifact.hyper_parameters)  # noqa: E731
-    monkeypatch.setattr("server.app._encoder_maker", make)
+    make = lambda *_: lambda artifact: Device(artifact.weights, artifact.hyper_parameters)  # noqa: E731
+    monkeypatch.setattr("server.app.encoder_maker", make)
     running = await start()
     ask = recall_pb2.RecallRequest(users=[USER], top_k=5)
     liveness = health_pb2.HealthCheckRequest(service=LIVENESS)

@@ -260,7 +260,7 @@ def test_a_lite_file_in_use(tmp_path: Path) -> None:
         (["--milvus-ca-cert", "/nope"], 1, "--milvus-ca-cert is /nope: it needs an https:// address"),
         (["--processes", "2"], 1, "--processes is 2: only one process can use a Milvus Lite file"),
         (["--nonsense"], 2, "No such option: --nonsense"),
-        (["--encoder", "torch"], 1, "error: --encoder: Input should be 'numpy' or 'paddle' (value: 'torch')"),
+        (["--encoder", "torch"], 1, "error: --encoder: Input should be 'numpy', 'cupy' or 'paddle' (value: 'torch')"),
     ],
 )
 def test_options_that_cannot_work(options: list[str], code: int, says: str) -> None:

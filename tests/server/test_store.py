@@ -1,6 +1,7 @@
 """One contract, three stores: the exact one in memory, Milvus Lite and a real Milvus server."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -14,15 +15,19 @@ from indexer.items.attributes import Attributes
 from indexer.items.changes import delete as delete_items
 from indexer.items.journal import Journal
 from mind.artifact import Artifact, load_artifact, newest_artifact
+from mind.keys import MAX_KEY_BYTES, key_ids
 from mind.milvus.change_log import ChangeLog
+from mind.milvus.collection import EMBEDDING, ITEM_ID, ITEM_KEY
 from mind.milvus.connection import Connection
 from mind.milvus.errors import CollectionGoneError, FilterError, StoreUnavailableError
 from mind.milvus.journal import Changes
 from mind.milvus.records import RECORDS
+from mind.milvus.schemas import Column
 from mind.milvus.store import Store
 from mind.milvus.translation import translated
 from server.ports import ItemStore
-from tests.artifacts import make_artifact
+from server.serving.filter.canonical import canonical
+from tests.artifacts import make_artifact, write_keyed
 from tests.commands import run_here
 from tests.conftest import release_lite, remove_item_collections_of
 from tests.fake_store import FakeStore
@@ -206,6 +211,46 @@ async def test_fewer_hits_are_the_first_of_more_up_to_ef(milvus_uri: str, tmp_pa
             first = all_of_them.first(np.full(len(queries), limit))
             assert found.item_ids.tolist() == first.item_ids.tolist()
             assert found.scores.tobytes() == first.scores.tobytes()
+    finally:
+        await store.close()
+
+
+def make_keyed(uri: str, name: str, artifact: Artifact, keys: dict[int, str]) -> None:
+    """Make and load the collection of a model with text ids."""
+    weights = artifact.weights
+    with Store(Connection(uri)) as store:
+        store.create(name, weights.item_embedding.shape[1], {ITEM_KEY: Column("VARCHAR", MAX_KEY_BYTES, 0)})
+        vectors = zip(weights.item_id.tolist(), weights.item_embedding[1:], strict=True)
+        store.insert(name, [{ITEM_ID: item, ITEM_KEY: keys[item], EMBEDDING: vector} for item, vector in vectors])
+        store.flush(name)
+        store.open(name, EMBEDDING)
+
+
+async def test_keys_are_a_column_of_the_collection(milvus_uri: str, tmp_path: Path) -> None:
+    """What callers filter with, and what the keys of items that were added are read from."""
+    odd = ["KIT-0", "KIT-01", "kit-0", 'a "quoted" one', "back\\slash", "line\nbreak", "ключ", "\U0001f600", "x" * 256]
+    artifact = load_artifact(write_keyed(tmp_path, odd))
+    item_ids = key_ids(odd).tolist()
+    keys = dict(zip(item_ids, odd, strict=True))
+    fake = FakeStore()
+    name = fake.publish(artifact)
+    await asyncio.to_thread(make_keyed, milvus_uri, name, artifact, keys)
+    store = item_store(milvus_uri, timeout_s=10)
+
+    async def found(filter_: str) -> list[str]:
+        text = canonical(filter_, {ITEM_KEY: "VARCHAR"}, 16)
+        return sorted(keys[item] for item in (await store.matching(name, text)).tolist())
+
+    try:
+        assert await store.keys(name, [*item_ids, 5]) == await fake.keys(name, [*item_ids, 5]) == keys
+        assert await store.keys(name, [5]) == {}
+        with pytest.raises(CollectionGoneError):
+            await store.keys(GONE, item_ids)
+        for key in odd:
+            assert await found(f"item_id == {json.dumps(key, ensure_ascii=False)}") == [key]
+        assert await found('item_id in ["ключ", "KIT-0", "none"]') == ["KIT-0", "ключ"]
+        assert await found('item_id like "KIT-%"') == ["KIT-0", "KIT-01"]
+        assert await found('not item_id like "KIT-%" and item_id != "ключ"') == sorted(set(odd[2:]) - {"ключ"})
     finally:
         await store.close()
 

@@ -208,6 +208,16 @@ async def test_milvus_answers_as_the_store_in_memory_does(milvus: MilvusUserStor
     assert_same_answers(await recorded(milvus), await recorded(FakeUserStore()))
 
 
+async def test_many_users_are_written_and_read_in_parts_by_threads(
+    milvus: MilvusUserStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("aio_user_store._INLINE_USERS", "aio_store._INLINE_BYTES"):
+        monkeypatch.setattr(f"mind.milvus.{name}", 0)
+    for name in ("_WRITTEN_BYTES", "_FOUND"):  # a row, and a query, at a time
+        monkeypatch.setattr(f"mind.milvus.aio_user_store.{name}", 1)
+    assert_same_answers(await recorded(milvus), await recorded(FakeUserStore()))
+
+
 async def test_before_the_first_update_nobody_is_remembered(milvus: MilvusUserStore) -> None:
     assert await milvus.histories(["nobody"]) == {}
     assert await milvus.heads(["nobody"], strong=True) == {}

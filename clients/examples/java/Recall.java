@@ -1,3 +1,5 @@
+import com.recall.v1.GetServerInfoRequest;
+import com.recall.v1.IdType;
 import com.recall.v1.RecallRequest;
 import com.recall.v1.RecallResponse;
 import com.recall.v1.RecallServiceGrpc;
@@ -37,12 +39,19 @@ public final class Recall {
                               "retryableStatusCodes", List.of("UNAVAILABLE", "RESOURCE_EXHAUSTED")))),
           "retryThrottling", Map.of("maxTokens", 100.0, "tokenRatio", 0.1));
 
-  /** Up to topK candidates for every history, in order; the time includes retries. */
+  /** Whether item ids of the release are text; else they are integers. Ask once, not for each request. */
+  static boolean hasTextIds(RecallServiceBlockingStub stub, long timeoutMs) {
+    return stub.withDeadlineAfter(timeoutMs, TimeUnit.MILLISECONDS)
+            .getServerInfo(GetServerInfoRequest.getDefaultInstance())
+            .getIdType()
+        == IdType.ID_TYPE_TEXT;
+  }
+
+  /** Up to topK candidates for every user, in order; the time includes retries. */
   static RecallResponse recall(
-      RecallServiceBlockingStub stub, List<List<Long>> histories, int topK, long timeoutMs) {
-    RecallRequest.Builder request = RecallRequest.newBuilder().setTopK(topK);
-    histories.forEach(ids -> request.addUsers(User.newBuilder().addAllHistItem(ids)));
-    return stub.withDeadlineAfter(timeoutMs, TimeUnit.MILLISECONDS).recall(request.build());
+      RecallServiceBlockingStub stub, List<User> users, int topK, long timeoutMs) {
+    RecallRequest request = RecallRequest.newBuilder().setTopK(topK).addAllUsers(users).build();
+    return stub.withDeadlineAfter(timeoutMs, TimeUnit.MILLISECONDS).recall(request);
   }
 
   /** The server's stable word for what went wrong, such as TOP_K_OUT_OF_RANGE; empty if no server answered. */
@@ -58,10 +67,12 @@ public final class Recall {
             .enableRetry()
             .build();
     int exitCode = 0;
-    List<List<Long>> histories = Arrays.stream(args).skip(3).map(Recall::ids).toList();
+    long timeoutMs = Long.parseLong(args[1]);
     try {
       RecallServiceBlockingStub stub = RecallServiceGrpc.newBlockingStub(channel);
-      print(recall(stub, histories, Integer.parseInt(args[2]), Long.parseLong(args[1])));
+      boolean text = hasTextIds(stub, timeoutMs);
+      List<User> users = Arrays.stream(args).skip(3).map(ids -> user(ids, text)).toList();
+      print(recall(stub, users, Integer.parseInt(args[2]), timeoutMs));
     } catch (StatusRuntimeException error) {
       System.err.printf(
           "%s %s: %s%n", error.getStatus().getCode(), reason(error), error.getStatus().getDescription());
@@ -72,18 +83,21 @@ public final class Recall {
     System.exit(exitCode);
   }
 
-  private static List<Long> ids(String text) {
-    return Arrays.stream(text.split(",")).filter(id -> !id.isEmpty()).map(Long::valueOf).toList();
+  private static User user(String history, boolean text) {
+    List<String> ids = Arrays.stream(history.split(",")).filter(id -> !id.isEmpty()).toList();
+    User.Builder user = User.newBuilder();
+    return (text ? user.addAllHistItemKeys(ids) : user.addAllHistItem(ids.stream().map(Long::valueOf).toList()))
+        .build();
   }
 
   private static void print(RecallResponse answer) {
     for (int user = 0; user < answer.getResultsCount(); user++) {
       UserCandidates candidates = answer.getResults(user);
       System.out.println(("user " + user + ": " + candidates.getStatus() + " " + candidates.getDetail()).strip());
-      for (int i = 0; i < candidates.getItemIdsCount(); i++) {
+      List<?> ids = candidates.getItemKeysCount() > 0 ? candidates.getItemKeysList() : candidates.getItemIdsList();
+      for (int i = 0; i < ids.size(); i++) {
         System.out.printf(
-            "  %d  score %.4f  interest %d%n",
-            candidates.getItemIds(i), candidates.getScores(i), candidates.getInterest(i));
+            "  %s  score %.4f  interest %d%n", ids.get(i), candidates.getScores(i), candidates.getInterest(i));
       }
     }
   }

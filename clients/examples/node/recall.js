@@ -25,7 +25,7 @@ const SERVICE_CONFIG = {
   retryThrottling: { maxTokens: 100, tokenRatio: 0.1 },
 };
 
-// Item ids are int64. As strings they are exact; a JavaScript number is so up to 2^53 alone.
+// Integers of 64 bits are exact as strings; a JavaScript number is so up to 2^53 alone.
 const definition = protoLoader.loadSync("recall/v1/recall.proto", {
   includeDirs: [PROTOS],
   keepCase: true,
@@ -34,6 +34,14 @@ const definition = protoLoader.loadSync("recall/v1/recall.proto", {
   defaults: true,
 });
 const { RecallService } = grpc.loadPackageDefinition(definition).recall.v1;
+
+/** Resolves to the names of the fields with item ids: text or integers, whichever the release has. */
+export async function idFields(client, timeoutMs) {
+  const { id_type } = await promisify(client.GetServerInfo.bind(client))({}, { deadline: Date.now() + timeoutMs });
+  return id_type === "ID_TYPE_TEXT"
+    ? { history: "hist_item_keys", candidates: "item_keys" }
+    : { history: "hist_item", candidates: "item_ids" };
+}
 
 /** Resolves to the RecallResponse for { users, top_k, ... }; rejects with grpc.ServiceError. The time includes retries. */
 export function recall(client, request, timeoutMs) {
@@ -50,11 +58,14 @@ async function main([target, timeoutMs, topK, ...histories]) {
     "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
   });
   try {
-    const users = histories.map((ids) => ({ hist_item: ids.split(",").filter(Boolean) }));
+    const fields = await idFields(client, Number(timeoutMs)); // once, not for each request
+    const users = histories.map((ids) => ({ [fields.history]: ids.split(",").filter(Boolean) }));
     const answer = await recall(client, { users, top_k: Number(topK) }, Number(timeoutMs));
-    answer.results.forEach(({ status, detail, item_ids, scores, interest }, user) => {
+    answer.results.forEach(({ status, detail, scores, interest, ...candidates }, user) => {
       console.log(`user ${user}: ${status} ${detail}`.trimEnd());
-      item_ids.forEach((id, i) => console.log(`  ${id}  score ${scores[i].toFixed(4)}  interest ${interest[i]}`));
+      candidates[fields.candidates].forEach((id, i) =>
+        console.log(`  ${id}  score ${scores[i].toFixed(4)}  interest ${interest[i]}`),
+      );
     });
   } catch (error) {
     console.error(`${grpc.status[error.code]} ${reason(error)}: ${error.details}`);

@@ -17,6 +17,7 @@ let setup = { compares: false, has_titles: false, maps: [], users: [] };
 let state = { ...START };
 let sides = []; // one for each server: its answer to what is asked now or its error, nothing while it has not answered
 let served = "";
+let textIds = false; // whether the release has text ids
 let asked = new AbortController();
 
 const titleOf = (itemId) => titles.get(itemId) ?? `item ${itemId}`;
@@ -170,6 +171,7 @@ const choose = (user) => change({ user: user.user_id, history: [...user.hist_ite
 function connect() {
   searchBox({
     hasTitles: setup.has_titles,
+    typedIds: (text) => ({ ids: idsIn(text, textIds), areText: textIds }),
     onAdd: (itemIds) => change({ history: [...state.history, ...itemIds] }),
     onRemoveNewest: () => change({ history: state.history.slice(0, -1) }),
   });
@@ -194,7 +196,7 @@ function connect() {
 }
 
 function readQuestion() {
-  const exclude = idsIn(byId("exclude").value);
+  const exclude = idsIn(byId("exclude").value, textIds);
   byId("exclude").setCustomValidity(exclude ? "" : "Item ids are whole numbers, such as 50, 181");
   if (!byId("question").reportValidity()) return;
   const next = {
@@ -235,6 +237,8 @@ function themeButton() {
 async function showServed() {
   const info = await api.info("main");
   served = info.model_version;
+  textIds = info.id_type === "ID_TYPE_TEXT";
+  byId("exclude").inputMode = textIds ? "text" : "numeric";
   byId("served").textContent = `${Number(info.item_count).toLocaleString("en")} items · ${info.num_interests} interests · model ${served}`;
   const names = info.attributes.map(({ name, type }) => `${name} (${type.toLowerCase()})`).join(", ");
   byId("attributes").textContent = names ? `Attributes: ${names}; \`is null\` finds items without one` : "This model's items have no attributes to filter by.";

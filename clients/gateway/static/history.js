@@ -2,12 +2,11 @@
 
 import { search } from "./api.js";
 import { byId, h } from "./dom.js";
-import { idsIn } from "./state.js";
 
 const PAUSE_MS = 120;
 
-/** Makes the search box work; `onAdd` gets the ids to add, the newest last. */
-export function searchBox({ hasTitles, onAdd, onRemoveNewest }) {
+/** Makes the search box work; `onAdd` gets the ids to add, the newest last; `typedIds` reads ids that somebody typed. */
+export function searchBox({ hasTitles, typedIds, onAdd, onRemoveNewest }) {
   const input = byId("add");
   const list = byId("found");
   let found = [];
@@ -20,9 +19,9 @@ export function searchBox({ hasTitles, onAdd, onRemoveNewest }) {
     found = items;
     active = -1;
     list.replaceChildren(
-      ...items.map(({ item_id, title }, index) =>
-        h("li", { id: `found-${index}`, role: "option", "aria-selected": "false", pointerdown: (event) => { event.preventDefault(); add([item_id]); } },
-          h("span", {}, title), h("span", { class: "id" }, item_id))),
+      ...items.map(({ ids, title }, index) =>
+        h("li", { id: `found-${index}`, role: "option", "aria-selected": "false", pointerdown: (event) => { event.preventDefault(); add(ids); } },
+          h("span", {}, title), h("span", { class: "id" }, ids.join(", ")))),
     );
     list.hidden = items.length === 0;
     input.setAttribute("aria-expanded", String(items.length > 0));
@@ -48,18 +47,25 @@ export function searchBox({ hasTitles, onAdd, onRemoveNewest }) {
     onAdd(itemIds);
   }
 
+  /** Shows what the text may mean; false if it was changed meanwhile. */
   async function look() {
     asked.abort();
     asked = new AbortController();
     const text = input.value.trim();
-    if (!text) return show([]);
-    const ids = idsIn(text);
-    const typed = ids?.length ? [{ item_id: ids.join(", "), title: ids.length > 1 ? `Add ${ids.length} items` : "Add the item with this id" }] : [];
-    try {
-      show([...typed, ...(hasTitles ? await search(text, asked.signal) : [])]);
-    } catch (error) {
-      if (error.name !== "AbortError") show(typed);
+    if (!text) {
+      show([]);
+      return true;
     }
+    const { ids, areText } = typedIds(text);
+    const typed = ids?.length ? [{ ids, title: ids.length > 1 ? `Add ${ids.length} items` : "Add the item with this id" }] : [];
+    try {
+      const titled = hasTitles ? (await search(text, asked.signal)).map(({ item_id, title }) => ({ ids: [item_id], title })) : [];
+      show(areText ? [...titled, ...typed] : [...typed, ...titled]); // any text may be an id: what has a title is meant
+    } catch (error) {
+      if (error.name === "AbortError") return false;
+      show(typed);
+    }
+    return true;
   }
 
   input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(look, PAUSE_MS); });
@@ -70,9 +76,11 @@ export function searchBox({ hasTitles, onAdd, onRemoveNewest }) {
     else if (event.key === "Escape") show([]);
     else if (event.key === "Backspace" && !input.value) return onRemoveNewest();
     else if (event.key === "Enter") {
-      const ids = active >= 0 ? idsIn(found[active].item_id) : idsIn(input.value.trim());
-      if (ids?.length) add(ids);
-      else if (found.length) add([found[0].item_id]);
+      const { ids, areText } = typedIds(input.value.trim());
+      if (active >= 0) add(found[active].ids);
+      else if (areText) look().then((isShown) => isShown && found.length && add(found[0].ids));
+      else if (ids?.length) add(ids);
+      else if (found.length) add(found[0].ids);
     } else return;
     event.preventDefault();
   });

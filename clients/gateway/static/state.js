@@ -2,21 +2,33 @@
 
 export const START = { user: "", history: [], topK: 20, merge: "best_score", filter: "", exclude: [], excludeHistory: true, compare: false };
 
-/** Item ids in a text, whatever is between them; null if there is something else. */
-export function idsIn(text) {
+/** Item ids that somebody typed: text between commas, or integers with anything between them; null if there is more. */
+export function idsIn(text, areText) {
+  if (areText) return text.split(",").map((id) => id.trim()).filter(Boolean);
   const words = text.split(/[\s,;]+/).filter(Boolean);
   return words.every((word) => /^-?\d{1,19}$/.test(word)) ? words : null;
+}
+
+/** Item ids as a part of the address, and back: an id may have commas, which are escaped. */
+const joined = (itemIds) => itemIds.map(encodeURIComponent).join(",");
+
+function parted(text) {
+  try {
+    return text.split(",").map((id) => decodeURIComponent(id.trim())).filter(Boolean);
+  } catch {
+    return []; // half an escape
+  }
 }
 
 /** The address's part for a state. */
 export function toHash(state) {
   const parts = new URLSearchParams();
   if (state.user) parts.set("user", state.user);
-  parts.set("history", state.history.join(","));
+  parts.set("history", joined(state.history));
   parts.set("top_k", state.topK);
   if (state.merge !== START.merge) parts.set("merge", state.merge);
   if (state.filter) parts.set("filter", state.filter);
-  if (state.exclude.length) parts.set("exclude", state.exclude.join(","));
+  if (state.exclude.length) parts.set("exclude", joined(state.exclude));
   if (!state.excludeHistory) parts.set("exclude_history", "0");
   if (state.compare) parts.set("compare", "1");
   return `#${parts}`;
@@ -28,11 +40,11 @@ export function fromHash(hash) {
   if (!parts.has("history")) return null;
   return {
     user: parts.get("user") ?? "",
-    history: idsIn(parts.get("history")) ?? [],
+    history: parted(parts.get("history")),
     topK: Number.parseInt(parts.get("top_k"), 10) || START.topK,
     merge: parts.get("merge") === "round_robin" ? "round_robin" : START.merge,
     filter: parts.get("filter") ?? "",
-    exclude: idsIn(parts.get("exclude") ?? "") ?? [],
+    exclude: parted(parts.get("exclude") ?? ""),
     excludeHistory: parts.get("exclude_history") !== "0",
     compare: parts.get("compare") === "1",
   };

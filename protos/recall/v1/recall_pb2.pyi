@@ -23,6 +23,12 @@ class UserStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     USER_STATUS_DEGRADED: _ClassVar[UserStatus]
     USER_STATUS_UNKNOWN_USER: _ClassVar[UserStatus]
 
+class IdType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ID_TYPE_UNSPECIFIED: _ClassVar[IdType]
+    ID_TYPE_INTEGER: _ClassVar[IdType]
+    ID_TYPE_TEXT: _ClassVar[IdType]
+
 class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     DROP_REASON_UNSPECIFIED: _ClassVar[DropReason]
@@ -40,6 +46,9 @@ USER_STATUS_ALL_UNKNOWN: UserStatus
 USER_STATUS_INVALID: UserStatus
 USER_STATUS_DEGRADED: UserStatus
 USER_STATUS_UNKNOWN_USER: UserStatus
+ID_TYPE_UNSPECIFIED: IdType
+ID_TYPE_INTEGER: IdType
+ID_TYPE_TEXT: IdType
 DROP_REASON_UNSPECIFIED: DropReason
 DROP_REASON_DUPLICATE: DropReason
 DROP_REASON_HISTORY: DropReason
@@ -47,14 +56,18 @@ DROP_REASON_EXCLUDED: DropReason
 DROP_REASON_BELOW_TOP_K: DropReason
 
 class User(_message.Message):
-    __slots__ = ("hist_item", "exclude_item_ids", "user_id")
+    __slots__ = ("hist_item", "exclude_item_ids", "user_id", "hist_item_keys", "exclude_item_keys")
     HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
+    HIST_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     hist_item: _containers.RepeatedScalarFieldContainer[int]
     exclude_item_ids: _containers.RepeatedScalarFieldContainer[int]
     user_id: str
-    def __init__(self, hist_item: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., user_id: _Optional[str] = ...) -> None: ...
+    hist_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    exclude_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, hist_item: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., user_id: _Optional[str] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., exclude_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecallRequest(_message.Message):
     __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy")
@@ -71,7 +84,7 @@ class RecallRequest(_message.Message):
     def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ...) -> None: ...
 
 class UserCandidates(_message.Message):
-    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail")
+    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail", "item_keys", "unknown_item_keys")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +93,8 @@ class UserCandidates(_message.Message):
     UNKNOWN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_COUNT_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     interest: _containers.RepeatedScalarFieldContainer[int]
@@ -88,7 +103,9 @@ class UserCandidates(_message.Message):
     unknown_item_ids: _containers.RepeatedScalarFieldContainer[int]
     unknown_count: int
     detail: str
-    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+    item_keys: _containers.RepeatedScalarFieldContainer[str]
+    unknown_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., unknown_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StageTimings(_message.Message):
     __slots__ = ("queue_ms", "encode_ms", "search_ms", "merge_ms", "total_ms", "history_ms")
@@ -173,7 +190,7 @@ class Attribute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection")
+    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -192,6 +209,7 @@ class GetServerInfoResponse(_message.Message):
     PREVIOUS_COLLECTION_FIELD_NUMBER: _ClassVar[int]
     USERS_ENABLED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    ID_TYPE_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     model_version: str
     collection: str
@@ -210,7 +228,8 @@ class GetServerInfoResponse(_message.Message):
     previous_collection: str
     users_enabled: bool
     refused_collection: str
-    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ...) -> None: ...
+    id_type: IdType
+    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy")
@@ -227,29 +246,33 @@ class ExplainRequest(_message.Message):
     def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ...) -> None: ...
 
 class Interest(_message.Message):
-    __slots__ = ("vector", "item_ids", "scores")
+    __slots__ = ("vector", "item_ids", "scores", "item_keys")
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     vector: _containers.RepeatedScalarFieldContainer[float]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ...) -> None: ...
+    item_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DroppedHit(_message.Message):
-    __slots__ = ("item_id", "interest", "score", "reason")
+    __slots__ = ("item_id", "interest", "score", "reason", "item_key")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEY_FIELD_NUMBER: _ClassVar[int]
     item_id: int
     interest: int
     score: float
     reason: DropReason
-    def __init__(self, item_id: _Optional[int] = ..., interest: _Optional[int] = ..., score: _Optional[float] = ..., reason: _Optional[_Union[DropReason, str]] = ...) -> None: ...
+    item_key: str
+    def __init__(self, item_id: _Optional[int] = ..., interest: _Optional[int] = ..., score: _Optional[float] = ..., reason: _Optional[_Union[DropReason, str]] = ..., item_key: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings")
+    __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings", "used_hist_item_keys")
     USED_HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
     INTERESTS_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -257,6 +280,7 @@ class ExplainResponse(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    USED_HIST_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     used_hist_item: _containers.RepeatedScalarFieldContainer[int]
     interests: _containers.RepeatedCompositeFieldContainer[Interest]
     candidates: UserCandidates
@@ -264,17 +288,22 @@ class ExplainResponse(_message.Message):
     model_version: str
     collection: str
     timings: StageTimings
-    def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ...) -> None: ...
+    used_hist_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., used_hist_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UserUpdate(_message.Message):
-    __slots__ = ("user_id", "hist_item", "append_item_ids")
+    __slots__ = ("user_id", "hist_item", "append_item_ids", "hist_item_keys", "append_item_keys")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
     APPEND_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    HIST_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    APPEND_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     hist_item: _containers.RepeatedScalarFieldContainer[int]
     append_item_ids: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, user_id: _Optional[str] = ..., hist_item: _Optional[_Iterable[int]] = ..., append_item_ids: _Optional[_Iterable[int]] = ...) -> None: ...
+    hist_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    append_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, user_id: _Optional[str] = ..., hist_item: _Optional[_Iterable[int]] = ..., append_item_ids: _Optional[_Iterable[int]] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., append_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpsertUsersRequest(_message.Message):
     __slots__ = ("users",)

@@ -8,10 +8,10 @@ that all of them understand alike, and filters that differ only in spelling beco
 from collections.abc import Mapping
 from functools import lru_cache
 
-from mind.milvus.collection import ITEM_ID
+from mind.milvus.collection import ITEM_ID, ITEM_KEY
 from server.errors import InvalidRequestError
 from server.serving.filter.error import FilterError
-from server.serving.filter.grammar import Parser
+from server.serving.filter.grammar import TEXT_ID, Parser
 
 
 def canonical(filter_: str, attributes: Mapping[str, str], max_depth: int) -> str:
@@ -19,7 +19,8 @@ def canonical(filter_: str, attributes: Mapping[str, str], max_depth: int) -> st
 
     Args:
         filter_: what the caller wrote.
-        attributes: name to Milvus type, as in `Fingerprint.attributes`; `item_id` is known besides.
+        attributes: name to Milvus type, as in `Fingerprint.attributes`; `item_id` is known besides. It is the column
+            `ITEM_KEY` where there is one, and callers know no other name of that column.
         max_depth: how deep parentheses, `not` and signs may be nested.
 
     Raises:
@@ -33,7 +34,10 @@ def _canonical(filter_: str, attributes: tuple[tuple[str, str], ...], max_depth:
     if not filter_.strip():
         return ""
     try:
-        return Parser(filter_, {ITEM_ID: "INT64"} | dict(attributes), max_depth).parse()
+        names = dict(attributes)
+        names = {ITEM_ID: names.pop(ITEM_KEY, "INT64")} | names
+        return Parser(filter_, names, max_depth).parse().replace(TEXT_ID, ITEM_KEY)
     except FilterError as error:
-        message = f"{filter_[:100]!r}, column {error.at + 1}: {error}"
+        says = str(error).replace(TEXT_ID, ITEM_ID)
+        message = f"{filter_[:100]!r}, column {error.at + 1}: {says}"
         raise InvalidRequestError("filter", message, error.reason) from None

@@ -21,6 +21,9 @@ MAX_CONDITIONS = 500
 MAX_SUBSCRIPT = 4095
 """Largest position in an array: the longest ARRAY of Milvus has 4,096 values."""
 
+TEXT_ID = "\udfff"
+"""Stands for `item_id` where that is text, as Milvus has another name for it. No filter has this character."""
+
 _BINDS = (
     {"or": Binds.OR, "||": Binds.OR, "and": Binds.AND, "&&": Binds.AND}
     | dict.fromkeys(("in", "not", "like", "is", *MIRRORED), Binds.COMPARISON)
@@ -102,7 +105,7 @@ class Parser:
             raise FilterError(token.at, f"{name} is {self._attributes[name]}, which filters cannot use")
         present = presence_of(name)
         needs = frozenset([f"{present} == true"] if present in self._attributes else [])
-        return Part(name, kind, token.at, needs=needs)
+        return Part(TEXT_ID if (name, kind) == (ITEM_ID, Kind.TEXT) else name, kind, token.at, needs=needs)
 
     def _element(self, array: Part) -> Part:
         self._skip("[")
@@ -168,7 +171,8 @@ class Parser:
             return part
         if part.kind is Kind.BOOLEAN and part.constant is None:
             return self._counted(is_true(part))
-        raise FilterError(part.at, f"expected a condition, such as {ITEM_ID} > 0, found {part.text}")
+        example = '== "A"' if self._attributes[ITEM_ID] == "VARCHAR" else "> 0"
+        raise FilterError(part.at, f"expected a condition, such as {ITEM_ID} {example}, found {part.text}")
 
     def _counted(self, one: Part) -> Part:
         self._conditions += 1
@@ -190,11 +194,11 @@ class Parser:
         if negated:
             self._next()
         self._skip("null")
+        if left.text in (ITEM_ID, TEXT_ID, VECTOR_SOURCE):
+            raise FilterError(left.at, f"{left.text} is never null: every item has one")
         if left.text not in self._attributes:
             raise FilterError(left.at, f"`is null` needs an attribute on its left, found {left.text}")
         present = presence_of(left.text)
-        if left.text in (ITEM_ID, VECTOR_SOURCE):
-            raise FilterError(left.at, f"{left.text} is never null: every item has one")
         if present not in self._attributes:
             raise FilterError(
                 left.at,

@@ -22,7 +22,7 @@ import uvloop
 from clients.bench.loops import closed_loop, open_loop
 from protos.recall.v1 import recall_pb2
 from tests.bench.serving.http2 import CallError, Channel
-from tests.bench.serving.world import TOP_K, answer_lines, read_histories, watching
+from tests.bench.serving.world import TOP_K, answer_lines, read_histories, read_keys, watching
 
 Call = Callable[[bytes], Awaitable[bytes]]
 """Sends a body, gives the answer's; raises CallError."""
@@ -41,8 +41,10 @@ class Shape:
     """Histories have 1 to so many clicks, the older ones those of other users; 0 for histories as they are."""
     exclude_history: bool = False
     filters: tuple[str, ...] = ("",)
+    text: bool = False
+    """Whether items are sent by their text ids (`world.read_keys`)."""
 
-    def histories(self, known: list[list[int]]) -> list[list[int]]:
+    def histories(self, known: list[list[Any]]) -> list[list[Any]]:
         """The histories of users, made of those that are known."""
         if not self.up_to:
             return [ids[-self.history :] for ids in known]
@@ -70,16 +72,18 @@ class Grpc:
         self._channel.close()
 
     @staticmethod
-    def body(histories: list[list[int]], top_k: int, filter_: str = "", exclude_history: bool = False) -> bytes:
-        """A request."""
-        users = [recall_pb2.User(hist_item=history) for history in histories]
+    def body(histories: list[list[Any]], top_k: int, filter_: str = "", exclude_history: bool = False) -> bytes:
+        """A request, of integers or of text ids."""
+        field = "hist_item_keys" if isinstance(histories[0][0], str) else "hist_item"
+        users = [recall_pb2.User(**{field: history}) for history in histories]
         asked = {"top_k": top_k, "filter": filter_, "exclude_history": exclude_history}
         return recall_pb2.RecallRequest(users=users, **asked).SerializeToString()
 
     @staticmethod
-    def item_ids(answer: bytes) -> list[list[int]]:
+    def item_ids(answer: bytes) -> list[list[Any]]:
         """The candidates of every user."""
-        return [list(result.item_ids) for result in recall_pb2.RecallResponse.FromString(answer).results]
+        results = recall_pb2.RecallResponse.FromString(answer).results
+        return [[*result.item_ids, *result.item_keys] for result in results]
 
 
 class Http:
@@ -128,7 +132,7 @@ class Http:
             writer.close()
 
     @staticmethod
-    def body(histories: list[list[int]], top_k: int, filter_: str = "", exclude_history: bool = False) -> bytes:
+    def body(histories: list[list[Any]], top_k: int, filter_: str = "", exclude_history: bool = False) -> bytes:
         """A request. The article's service knows no filters and excludes nothing."""
         return json.dumps({"top_k": top_k, "hist_item": histories}).encode()
 
@@ -177,7 +181,9 @@ class LoadGenerator:
     def __init__(self, directory: Path) -> None:
         """Read the histories."""
         histories = read_histories(directory)
-        self._histories = [histories[user].tolist() for user in range(len(histories))]
+        self._directory = directory
+        self._numbers: list[list[Any]] = [histories[user].tolist() for user in range(len(histories))]
+        self._texts: list[list[Any]] = []
         self._bodies: dict[tuple[type, Shape], list[bytes]] = {}
         self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
@@ -214,7 +220,7 @@ class LoadGenerator:
         asked = Shape(**{name: tuple(value) if isinstance(value, list) else value for name, value in shape.items()})
         try:
             if check:
-                checked = self._histories[:check]
+                checked = self._histories(asked.text)[:check]
                 parts = [checked[start : start + 64] for start in range(0, len(checked), 64)]
                 return [
                     found
@@ -247,10 +253,16 @@ class LoadGenerator:
             "outcomes": run.outcomes,
         }
 
+    def _histories(self, text: bool) -> list[list[Any]]:
+        if text and not self._texts:
+            keys = read_keys(self._directory)
+            self._texts = [[keys[item] for item in history] for history in self._numbers]
+        return self._texts if text else self._numbers
+
     def _bodies_of(self, way: type[Grpc] | type[Http], asked: Shape) -> list[bytes]:
         key = way, asked
         if key not in self._bodies:
-            histories = asked.histories(self._histories)
+            histories = asked.histories(self._histories(asked.text))
             starts = range(0, len(histories) - asked.users + 1, asked.users)[:BODIES]
             columns = zip(starts, cycle(asked.top_k), cycle(asked.filters), strict=False)
             self._bodies[key] = [

@@ -23,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from mind.artifact import Weights, load_artifact, write_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import item_ids, nearest_items
+from mind.keys import Keys
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 from tests import ROOT
@@ -124,6 +125,17 @@ def read_histories(directory: Path) -> Sequences:
         return Sequences(np.arange(len(file["offsets"]) - 1), file["offsets"], file["item_id"])
 
 
+def write_keys(directory: Path, item_id: Int64, keys: Keys) -> None:
+    """Keep the text ids of items, [N] int64, where the load generator finds them."""
+    np.savez(directory / "keys.npz", item_id=item_id, key=np.array(keys.at(np.arange(len(keys)))))
+
+
+def read_keys(directory: Path) -> dict[int, str]:
+    """What `write_keys` wrote."""
+    with np.load(directory / "keys.npz") as file:
+        return dict(zip(file["item_id"].tolist(), file["key"].tolist(), strict=True))
+
+
 def exact_candidates(artifact: Path, directory: Path, users: int) -> list[list[int]]:
     """What an exact search finds for the first `users` histories."""
     model = load_artifact(artifact)
@@ -133,10 +145,10 @@ def exact_candidates(artifact: Path, directory: Path, users: int) -> list[list[i
     return [row.tolist() for row in found]
 
 
-def build_and_publish(artifact: Path, uri: str, index: Sequence[str] = INDEX) -> str:
-    """What a user does to release a model; gives the collection's name."""
-    indexer(uri, "build", "--artifact", str(artifact), "--publish", *index)
-    found = json.loads(indexer(uri, "status", "--format", "json", capture_output=True).stdout)
+def build_and_publish(artifact: Path, uri: str, index: Sequence[str] = INDEX, options: Sequence[str] = ()) -> str:
+    """What a user does to release a model; gives the collection's name. `options`: of the connection to Milvus."""
+    indexer(uri, "build", "--artifact", str(artifact), "--publish", *index, *options)
+    found = json.loads(indexer(uri, "status", "--format", "json", *options, capture_output=True).stdout)
     return str(next(each["collection"] for each in found if each["state"] == "live"))
 
 

@@ -1,0 +1,92 @@
+"""Text ids of items and users ("keys"), and the integers that stand for them.
+
+Everything inside works with 64-bit integers. The id of a key is made from its SHA-256, so it is the same in every
+model, in every file and on every machine, and nobody has to agree on a numbering. An artifact whose items have text ids
+carries the keys; they are turned into ids where they come in, and back into keys where they go out.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mind.errors import ArtifactError
+from mind.sequences import Int64
+
+MAX_KEY_BYTES = 256
+"""The longest key, in bytes of UTF-8."""
+_HASH_BYTES = 8
+_SAMPLED = 1_000
+_BLOCK_BYTES = 1 << 24
+
+
+def key_ids(keys: Iterable[str]) -> Int64:
+    """The ids of keys: [n] int64, 0 to 2^63 - 1.
+
+    An id is the first 8 bytes of the SHA-256 of the key in UTF-8, big-endian, without the highest bit. Among n keys,
+    two have the same id with a probability of about n^2 / 2^64: 1 in 1,800 for a hundred million.
+    """
+    digests = [hashlib.sha256(key.encode()).digest()[:_HASH_BYTES] for key in keys]
+    return (np.frombuffer(b"".join(digests), ">u8") & np.uint64(2**63 - 1)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The keys of N items. No Python object is kept for each, and the arrays may be mapped from a file."""
+
+    offsets: Int64
+    """[N + 1] int64: where each key starts in `text`."""
+    text: npt.NDArray[np.uint8]
+    """The keys in UTF-8, one after the other."""
+
+    @classmethod
+    def of(cls, keys: Sequence[str]) -> "Keys":
+        """The given keys, in the same order."""
+        encoded = [key.encode() for key in keys]
+        offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+        return cls(offsets, np.frombuffer(b"".join(encoded), np.uint8))
+
+    def __len__(self) -> int:
+        """Number of keys (N)."""
+        return len(self.offsets) - 1
+
+    def at(self, positions: Int64) -> list[str]:
+        """The keys at these positions, 0 to N - 1."""
+        text = self.text.data
+        ends = self.offsets[positions + 1].tolist()
+        return [
+            str(text[start:end], "utf-8") for start, end in zip(self.offsets[positions].tolist(), ends, strict=True)
+        ]
+
+    def check(self, item_id: Int64) -> None:
+        """Make sure that these are the keys of the items with these ids. Hashes are compared for a sample.
+
+        Raises:
+            ArtifactError: they are not.
+        """
+        offsets, text = self.offsets, self.text
+        if len(self) != len(item_id) or offsets[0] != 0 or offsets[-1] != len(text):
+            raise ArtifactError(f"item_key_offsets has {len(offsets)} values that do not fit {len(item_id)} items")
+        lengths = np.diff(offsets)
+        if lengths.min() < 1 or lengths.max() > MAX_KEY_BYTES:
+            raise ArtifactError(f"item keys have 1 to {MAX_KEY_BYTES} bytes, found {lengths.min()} to {lengths.max()}")
+        starts = offsets[:-1]
+        for begin in range(0, len(starts), _BLOCK_BYTES // MAX_KEY_BYTES):
+            end = min(begin + _BLOCK_BYTES // MAX_KEY_BYTES, len(starts))
+            if (text[starts[begin:end]] & 0xC0 == 0x80).any() or not _is_utf8(text[offsets[begin] : offsets[end]]):
+                raise ArtifactError("item_key_text is not UTF-8")
+        sample = np.linspace(0, len(item_id) - 1, min(_SAMPLED, len(item_id))).astype(np.int64)
+        wrong = np.flatnonzero(key_ids(self.at(sample)) != item_id[sample])
+        if len(wrong):
+            found = self.at(sample[wrong[:1]])[0]
+            raise ArtifactError(f"item id {item_id[sample[wrong[0]]]} is not that of its key {found!r}")
+
+
+def _is_utf8(text: npt.NDArray[np.uint8]) -> bool:
+    try:
+        str(np.ascontiguousarray(text).data, "utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True

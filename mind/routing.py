@@ -1,0 +1,90 @@
+"""Dynamic routing (arXiv 1904.08030, algorithm 1), written once for every library with NumPy's functions.
+
+`xp` is such a library: NumPy for arrays in memory, CuPy for arrays on a GPU. Knows no servers, and no files.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from mind.artifact import Weights
+from mind.config import HyperParameters
+
+Array = Any
+"""An array of the library `xp`."""
+
+
+class Routing:
+    """Turns histories into interest vectors; its arrays stay where `xp` keeps them."""
+
+    def __init__(self, xp: Any, weights: Weights, hyper_parameters: HyperParameters) -> None:
+        """Prepare all that does not depend on a request. The item table is not used."""
+        self._xp = xp
+        self._routing_logits = xp.asarray(weights.routing_logits)
+        self._recency_logits = xp.asarray(weights.recency_logits) if hyper_parameters.residual else None
+        self._focus = xp.asarray(weights.focus)
+        self._projection = None if weights.projection is None else xp.asarray(weights.projection)
+        self._bounded = hyper_parameters.bounded_update
+        rounds = hyper_parameters.routing_iterations
+        over = hyper_parameters.routing_softmax
+        first = "interests" if over == "interests" else "history"
+        last = "history" if over == "history" else "interests"
+        self._couplings = [_COUPLINGS[first]] * (rounds - 1) + [_COUPLINGS[last]]
+
+    def interest_vectors(self, behaviour: Array, seq_len: Array) -> Array:
+        """Compute the interest vectors of a batch, [B, K, D] float32.
+
+        Args:
+            behaviour: [B, L, D] float32: the items of each history times `weights.bilinear`, then rows of zeros, for
+                which a softmax over the interests needs no mask.
+            seq_len: [B] int64: the items of each history.
+        """
+        xp, length = self._xp, behaviour.shape[1]
+        transposed = behaviour.transpose(0, 2, 1)
+        logits = self._routing_logits[None, :, :length]  # [1, K, L]
+        capsule = squash(xp, self._couplings[0](xp, logits, seq_len) @ behaviour)  # [B, K, D]
+        for coupling in self._couplings[1:]:
+            agreement = capsule @ transposed  # [B, K, L]
+            if self._bounded:
+                agreement = agreement / xp.maximum(xp.linalg.norm(agreement, axis=2, keepdims=True), 1)
+            logits = logits + agreement
+            capsule = squash(xp, coupling(xp, logits, seq_len) @ behaviour)
+        if self._recency_logits is not None:
+            age = xp.maximum(seq_len[:, None] - 1 - xp.arange(length), 0)  # [B, L], 0 is the newest
+            own = self._focus * _log_softmax_over_interests(xp, logits)  # [B, K, L]
+            weight = _softmax_over_history(xp, self._recency_logits[age][:, None] + own, seq_len)
+            capsule = capsule + weight @ behaviour
+        if self._projection is not None:
+            capsule = xp.maximum(capsule @ self._projection[:-1] + self._projection[-1], 0)
+        return capsule
+
+
+def squash(xp: Any, capsule: Array) -> Array:
+    """Shrink vectors to a length below 1, keeping their direction (arXiv 1904.08030, equation 4).
+
+    |s|^2 / (1 + |s|^2) * s / |s|, written as s * |s| / (1 + |s|^2), which needs no guard against zero.
+    """
+    square = (capsule[..., None, :] @ capsule[..., None])[..., 0]  # one product, faster than einsum on CPU and GPU
+    return capsule * (xp.sqrt(square) / (1 + square))
+
+
+def _softmax_over_interests(xp: Any, logits: Array, seq_len: Array) -> Array:
+    weight = xp.exp(logits - logits.max(axis=1, keepdims=True))
+    weight /= weight.sum(axis=1, keepdims=True)
+    return weight
+
+
+def _log_softmax_over_interests(xp: Any, logits: Array) -> Array:
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    return shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def _softmax_over_history(xp: Any, logits: Array, seq_len: Array) -> Array:
+    valid = xp.arange(logits.shape[2]) < seq_len[:, None, None]
+    logits = xp.where(valid, logits, xp.float32(-1e30))
+    weight = xp.exp(logits - logits.max(axis=2, keepdims=True)) * valid
+    weight /= xp.maximum(weight.sum(axis=2, keepdims=True), 1e-30)
+    return weight
+
+
+_Coupling = Callable[[Any, Array, Array], Array]
+_COUPLINGS: dict[str, _Coupling] = {"interests": _softmax_over_interests, "history": _softmax_over_history}

@@ -1,0 +1,104 @@
+"""Reads the item ids of requests: integers, or keys (`mind.keys`) where the release has text ids.
+
+Both kinds become int64 ids here. A request with ids of the wrong kind is refused.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain, pairwise
+
+import numpy as np
+
+from mind.keys import MAX_KEY_BYTES, key_ids
+from mind.sequences import Int64
+from protos.recall.v1 import recall_pb2
+from server.errors import InvalidRequestError
+from server.serving.item_keys import KEY_ITEMS
+
+KEYS_OF = {
+    "hist_item": "hist_item_keys",
+    "exclude_item_ids": "exclude_item_keys",
+    "append_item_ids": "append_item_keys",
+}
+"""The fields of item ids in requests, and their twins for keys."""
+
+NOTHING = np.zeros(0, np.int64)
+BYTES_OF_CHARACTER = 4
+"""Most bytes of UTF-8 that a character takes."""
+
+
+def ids_of(users: Iterable[recall_pb2.User]) -> int:
+    """What it costs to read the ids that users of a request bring, in items of `server.serving.offload`."""
+    return sum(
+        len(user.hist_item)
+        + len(user.exclude_item_ids)
+        + KEY_ITEMS * (len(user.hist_item_keys) + len(user.exclude_item_keys))
+        for user in users
+    )
+
+
+def ids_of_updates(updates: Iterable[recall_pb2.UserUpdate]) -> int:
+    """The same for updates of remembered users."""
+    return sum(
+        len(update.hist_item)
+        + len(update.append_item_ids)
+        + KEY_ITEMS * (len(update.hist_item_keys) + len(update.append_item_keys))
+        for update in updates
+    )
+
+
+def field_of(name: str, text: bool) -> str:
+    """The field in which a release takes ids. `name`: that for integers; `text`: whether the ids are text."""
+    return KEYS_OF[name] if text else name
+
+
+def check_id_type(users: Sequence[recall_pb2.User] | Sequence[recall_pb2.UserUpdate], text: bool, path: str) -> None:
+    """Check that users bring ids of the kind that the release has. Raises InvalidRequestError.
+
+    `text`: whether that is text; `path`: of a user in the request, such as `users[{}]`.
+    """
+    if not users:
+        return
+    for name, keys in KEYS_OF.items():
+        if name not in users[0].DESCRIPTOR.fields_by_name:
+            continue
+        wrong, right = (name, keys) if text else (keys, name)
+        for number, user in enumerate(users):
+            if found := len(getattr(user, wrong)):
+                kind = "text" if text else "integers"
+                raise InvalidRequestError(
+                    f"{path.format(number)}.{wrong}",
+                    f"has {found} ids, but the ids of this release are {kind}; send them in {right}",
+                    "WRONG_ID_TYPE",
+                )
+
+
+def read_ids(
+    users: Sequence[recall_pb2.User] | Sequence[recall_pb2.UserUpdate], field: str, limit: int
+) -> list[tuple[Int64, str]]:
+    """The ids in a field of each user, [n] int64, and what is wrong with them; empty if nothing is.
+
+    `limit`: the most ids that the field may have.
+    """
+    sent = [getattr(user, field) for user in users]
+    wrong = [f"{field} has {len(own)} ids, the limit is {limit}" if len(own) > limit else "" for own in sent]
+    valid = [() if one else own for own, one in zip(sent, wrong, strict=True)]
+    if field in KEYS_OF:
+        return [(np.array(own, np.int64), one) for own, one in zip(valid, wrong, strict=True)]
+    keys = [list(own) for own in valid]
+    lengths = [len(key) for own in keys for key in own]
+    if not lengths:
+        return [(NOTHING, one) for one in wrong]
+    if min(lengths) < 1 or max(lengths) > MAX_KEY_BYTES // BYTES_OF_CHARACTER:
+        wrong = [one or _bad_key(field, own) for own, one in zip(keys, wrong, strict=True)]
+        keys = [[] if one else own for own, one in zip(keys, wrong, strict=True)]
+    ids = key_ids(chain.from_iterable(keys))  # in one call, which costs as much as 30 keys
+    ends = accumulate(map(len, keys), initial=0)
+    return [(ids[start:end], one) for (start, end), one in zip(pairwise(ends), wrong, strict=True)]
+
+
+def _bad_key(field: str, keys: Sequence[str]) -> str:
+    """What is wrong with the first key that is empty or too long; empty if none is."""
+    for position, key in enumerate(keys):
+        if not 1 <= (size := len(key.encode())) <= MAX_KEY_BYTES:
+            return f"{field}[{position}] has {size} bytes, a key has 1 to {MAX_KEY_BYTES}"
+    return ""

@@ -1,0 +1,113 @@
+"""What text ids cost: `python -m tests.bench.serving.text_ids`.
+
+One real Milvus and two servers in it, of the same model: in one its items have integers, in the other text ids. The
+same vectors, the same index, the same requests, in turn; and what the text ids take in memory.
+"""
+
+import json
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from pymilvus import MilvusClient
+from rich.table import Table
+
+from mind.artifact import load_artifact, write_artifact
+from mind.keys import Keys
+from tests.artifacts import hyper_parameters_of, with_keys
+from tests.bench.machine import console, describe
+from tests.bench.serving import world
+from tests.bench.serving.bench import Bench, Row, Subject
+from tests.bench.serving.world import TOP_K
+
+DATABASE = "text"
+"""Where the collection with text ids is: a database has one live collection."""
+CHECKED_USERS = 512
+LOADS = ((64, 1), (64, 16), (1, 64))
+"""Users of a request, and callers."""
+
+app = typer.Typer(add_completion=False)
+
+
+def write_text_data(directory: Path, artifact: Path) -> tuple[Path, Keys]:
+    """Write the same model with text ids of 10 characters, as ASINs have; gives its directory and the keys by row."""
+    weights = load_artifact(artifact).weights
+    keyed = with_keys(weights, [f"B{item:09d}" for item in range(len(weights.item_id))])
+    assert keyed.keys
+    text = directory / "text"
+    path = write_artifact(text / "artifacts", hyper_parameters_of(keyed), keyed, {}, {})
+    world.write_keys(directory, weights.item_id, keyed.keys)
+    return path, keyed.keys
+
+
+def table(rows: list[Row]) -> Table:
+    """The rows as people read them: integers, then text, for each load."""
+    shown = Table(title="Text ids beside integers, in turn", title_justify="left")
+    for heading in ("users", "callers", "ids", "users/s", "of integers", "p50 ms", "p99 ms", "server s / 1,000"):
+        shown.add_column(heading, justify="right")
+    for plain, text in zip(rows[::2], rows[1::2], strict=True):
+        for row in (plain, text):
+            cells = f"{row.users}", row.load, row.subject, f"{row.users_per_s:,.0f}"
+            ratio = f"{row.users_per_s / plain.users_per_s:.1%}"
+            shown.add_row(*cells, ratio, f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}", f"{row.service_cpu:.3f}")
+    return shown
+
+
+@app.command()
+def main(
+    workdir: Annotated[Path, typer.Option(help="Model, collections and results; used again next time.")] = Path(
+        "build/bench-text-ids"
+    ),
+    items: Annotated[int, typer.Option(min=1_000, help="Size of the catalogue.")] = 367_982,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of each kind of ids under a load.")] = 9,
+    seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 3,
+    milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
+) -> None:
+    """Measure throughput with text ids and with integers."""
+    directory = workdir / str(items)
+    directory.mkdir(parents=True, exist_ok=True)
+    console.width = max(console.width, 120)
+    console.print(describe())
+    artifact = world.write_data(directory, items)
+    text_artifact, keys = write_text_data(directory, artifact)
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
+        milvus = MilvusClient(uri)
+        if DATABASE not in milvus.list_databases():
+            milvus.create_database(DATABASE)
+        milvus.close()
+        world.build_and_publish(artifact, uri)
+        world.build_and_publish(text_artifact, uri, options=("--milvus-db-name", DATABASE))
+        load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
+        plain, plain_pid = stack.enter_context(world.our_server(directory, uri))
+        text, text_pid = stack.enter_context(world.our_server(directory / "text", uri, "--milvus-db-name", DATABASE))
+        ask = partial(load.ask, kind="grpc", address=plain)
+        ask_text = partial(load.ask, kind="grpc", address=text, text=True)
+        names = dict(zip(load_artifact(artifact).weights.item_id.tolist(), keys.at(np.arange(len(keys))), strict=True))
+        expected = [[names[item] for item in own] for own in ask(check=CHECKED_USERS)]
+        same = np.mean(
+            [set(own) == set(other) for own, other in zip(expected, ask_text(check=CHECKED_USERS), strict=True)]
+        )
+        console.print(f"the same candidates from both for {same:.1%} of {CHECKED_USERS} users")
+        bench = Bench(milvus_pid, rounds, seconds)
+        subjects = Subject("integers", plain_pid, ask, 1), Subject("text", text_pid, ask_text, 1)
+        for users, callers in LOADS:
+            question = {"users": users, "callers": callers}
+            rows += bench.compare(users, [(subject, f"{callers}", question) for subject in subjects])
+        memory_gb = {subject.name: world.memory_gb(subject.pid) for subject in subjects}
+    own_bytes = len(keys.text) / len(keys)
+    per_item = (memory_gb["text"] - memory_gb["integers"]) * 2**30 / items - own_bytes
+    console.print(f"{items:,} items, top {TOP_K}; medians of {rounds} turns of {seconds:g} s each")
+    console.print(table(rows))
+    console.print(f"memory: {per_item:.0f} bytes an item more than the {own_bytes:.0f} of its key")
+    results = {"machine": describe(), "items": items, "memory_gb": memory_gb, "rows": [asdict(row) for row in rows]}
+    (directory / "text_ids.json").write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    app()
