@@ -1,7 +1,6 @@
 """Puts the server together and runs it until it is told to stop."""
 
 import asyncio
-import ctypes
 import gc
 import logging
 import multiprocessing
@@ -275,7 +274,6 @@ async def serve(settings: Settings) -> None:
     if parent := multiprocessing.parent_process():
         asyncio.get_running_loop().add_reader(parent.sentinel, stopping.set)  # the parent was killed
     _tame_garbage_collector()
-    give_freed_memory_back()
     sys.setswitchinterval(SWITCH_S)
     address = settings.listen.rpartition(":")[0] + f":{server.port}"
     logger.info("listening on %s%s", address, " with TLS" if settings.tls_cert else "")
@@ -290,9 +288,3 @@ def _tame_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-
-
-def give_freed_memory_back() -> None:
-    """Return to the system what only the start needed."""
-    with suppress(AttributeError, TypeError):  # C libraries other than glibc; Windows
-        ctypes.CDLL(None).malloc_trim(0)

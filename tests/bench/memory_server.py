@@ -20,7 +20,7 @@ import uvloop
 from mind.artifact import Float32, load_artifact
 from mind.hits import Hits
 from mind.sequences import Int64
-from server.app import SWITCH_S, RecallServer, give_freed_memory_back
+from server.app import SWITCH_S, RecallServer
 from server.processes import give_large_arrays_back
 from server.release import COMPARED_VECTORS
 from server.settings import Settings
@@ -82,7 +82,6 @@ async def _serve(settings: Settings, store: EndlessStore, servers: "SimpleQueue[
     await server.start()
     while not server.releases.loaded:
         await asyncio.sleep(0.01)
-    give_freed_memory_back()
     servers.put((server, _clocks() - began))
     await asyncio.Event().wait()
 
