@@ -106,7 +106,7 @@ class Weights:
         return vectors[np.any(vectors, axis=1)]
 
     def cells(self) -> Cells | None:
-        """The cells of the item table, computed if none are stored: 2 s for 368,000 items. None for a small table."""
+        """The cells of the item table, computed if none are stored: 3 s for 368,000 items. None for a small table."""
         return self.stored_cells or cells_of(self.item_embedding, self.golden_queries)
 
 
