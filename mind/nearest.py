@@ -38,9 +38,12 @@ def nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[R
     scores = np.empty(len(queries) * step, np.float32)
     for start in range(0, len(rows), step):
         chunk = rows[start : start + step]
-        table.take(chunk, axis=0, out=chosen[: len(chunk)], mode="clip")
+        if chunk[-1] - chunk[0] == len(chunk) - 1:  # rows in one piece are scored where they are
+            part = table[chunk[0] : chunk[-1] + 1]
+        else:
+            part = table.take(chunk, axis=0, out=chosen[: len(chunk)], mode="clip")
         of_chunk = scores[: len(queries) * len(chunk)].reshape(len(queries), len(chunk))
-        best.add(np.matmul(queries, chosen[: len(chunk)].T, out=of_chunk), chunk)
+        best.add(np.matmul(queries, part.T, out=of_chunk), chunk)
     return ranked(queries, table, best.rows())
 
 

@@ -39,6 +39,7 @@ from server.instrumentation import make_telemetry
 from server.ports import ItemStore
 from server.release import Release, Releases, watch
 from server.serving.breaker import Breaker
+from server.serving.local import LocalItems
 from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 from server.signals import leave_when_told
@@ -109,6 +110,7 @@ class RecallServer:
         self._health = HealthServicer(self._streams, self._receiver)
         models = Models(settings.artifacts, settings.artifact_cache)
         self.releases = Releases(store, models, _encoder_maker(settings), settings.keep_previous, self._on_check)
+        self.local = LocalItems(store) if settings.degraded else None
         pipeline = CandidatePipeline(
             store,
             self._encode_on,
@@ -117,7 +119,7 @@ class RecallServer:
             max_batch_users=settings.max_batch_users,
             max_queued_users=settings.max_queued_users,
             workers=settings.search_workers,
-            degraded=settings.degraded,
+            local=self.local,
             telemetry=telemetry,
             on_encoder_lost=self._lose_encoder,
         )
@@ -175,6 +177,9 @@ class RecallServer:
         await self._tell_health()
         watching = watch(self.releases, self._settings.watch_interval_s, on_health)
         self._watching = [asyncio.create_task(watching)]
+        if self.local:
+            following = self.local.follow(lambda: self.releases.current if self.releases.loaded else None)
+            self._watching.append(asyncio.create_task(following))
         if self._telemetry.metrics:
             lag = watch_loop_lag(self._telemetry.metrics.count_loop_lag)
             self._watching.append(asyncio.create_task(lag))

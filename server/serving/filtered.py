@@ -58,7 +58,7 @@ def _search(release: Release, queries: Float32, matches: Sequence[Matches], limi
     found = []
     for numbers in _together(matches, limits):
         most = int(limits[numbers].max())
-        item_ids, scores = _nearest_among(release, queries[numbers], matches[numbers[0]], most)
+        item_ids, scores = nearest_among(release, queries[numbers], matches[numbers[0]], most)
         found.append((np.repeat(numbers, item_ids.shape[1]), item_ids.ravel(), scores.ravel()))
     if not found:
         return NO_HITS
@@ -67,8 +67,8 @@ def _search(release: Release, queries: Float32, matches: Sequence[Matches], limi
     return Hits(item_ids[order], scores[order], np.bincount(query, minlength=len(queries))).first(limits)
 
 
-def _nearest_among(release: Release, queries: Float32, matches: Matches, limit: int) -> tuple[Int64, Float32]:
-    """The ids and scores of the nearest of these items, [Q, L] each, best first."""
+def nearest_among(release: Release, queries: Float32, matches: Matches, limit: int) -> tuple[Int64, Float32]:
+    """Find the ids and scores of the nearest of these items, [Q, L] each, best first."""
     if matches.members:
         rows, scores = nearest_in_cells(queries, release.item_embedding, matches.members, limit)
     else:
