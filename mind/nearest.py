@@ -13,6 +13,8 @@ from mind.sequences import Int64
 
 Rows = npt.NDArray[np.int32]
 
+FEW = 16
+"""Rows of the first chunk of which only the best says what is good, as fewer are compared then."""
 CHUNK_ROWS, CHUNK_PAIRS = 8_192, 2**20
 """Most rows, and pairs of query and row, that are scored at a time."""
 
@@ -70,7 +72,10 @@ class _Best:
     def add(self, scores: Float32, rows: Rows) -> None:
         """Take the scores of further rows, [Q, C] float32. `rows`: [C] int32, greater than those before."""
         if not self._seen and len(rows) > self._limit > 0:  # nothing is known yet: the best of these are a start
-            place = np.flatnonzero(scores >= np.partition(scores, -self._limit, axis=1)[:, -self._limit, None])
+            groups = len(rows) // FEW
+            few = groups >= self._limit
+            top = scores[:, : groups * FEW].reshape(len(scores), FEW, groups).max(axis=1) if few else scores
+            place = np.flatnonzero(scores >= np.partition(top, -self._limit, axis=1)[:, -self._limit, None])
         else:
             place = np.flatnonzero(scores > self._worst)
         query, column = np.divmod(place, len(rows))

@@ -39,7 +39,7 @@ from server.instrumentation import make_telemetry
 from server.ports import ItemStore
 from server.release import Release, Releases, watch
 from server.serving.breaker import Breaker
-from server.serving.local import LocalItems
+from server.serving.local import LocalItems, index_maker
 from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 from server.signals import leave_when_told
@@ -109,8 +109,9 @@ class RecallServer:
         self._receiver = Receiver(MAX_ARRIVING_OF_STRANGERS, MAX_REQUEST_BYTES_OF_STRANGERS)
         self._health = HealthServicer(self._streams, self._receiver)
         models = Models(settings.artifacts, settings.artifact_cache)
-        self.releases = Releases(store, models, _encoder_maker(settings), settings.keep_previous, self._on_check)
-        self.local = LocalItems(store) if settings.degraded else None
+        made = _encoder_maker(settings), settings.keep_previous, index_maker(settings.search)
+        self.releases = Releases(store, models, *made, self._on_check)
+        self.local = LocalItems(store) if settings.degraded or settings.search == "local" else None
         pipeline = CandidatePipeline(
             store,
             self._encode_on,
@@ -120,6 +121,8 @@ class RecallServer:
             max_queued_users=settings.max_queued_users,
             workers=settings.search_workers,
             local=self.local,
+            degraded=settings.degraded,
+            search=settings.search,
             telemetry=telemetry,
             on_encoder_lost=self._lose_encoder,
         )

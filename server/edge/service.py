@@ -106,6 +106,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             processes=settings.processes,
             previous_collection=self._releases.previous.collection if self._releases.previous else "",
             users_enabled=settings.users,
+            search=settings.search,
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
@@ -122,6 +123,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             interests=_interests(outcome.trace, release.hyper_parameters.num_interests),
             candidates=_candidates(outcome.results[0]),
             dropped=_dropped(outcome.trace),
+            search=outcome.trace.search,
             **_provenance(release, outcome, history_ms),
         )
 

@@ -63,6 +63,8 @@ class Trace:
     """The hits of each of them."""
     fate: Int64
     """[H] int64, the `server.serving.merge.Fate` of each hit."""
+    search: str
+    """What searched, one of `server.watching.metrics.SEARCHES`."""
 
 
 @dataclass(frozen=True)

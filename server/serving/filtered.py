@@ -13,7 +13,7 @@ import numpy as np
 from mind.artifact import Float32
 from mind.cells import nearest_in_cells
 from mind.hits import Hits, falling
-from mind.nearest import nearest
+from mind.nearest import Rows, nearest
 from mind.sequences import Int64
 from server.release import Release
 from server.serving.matching import Matches
@@ -73,6 +73,13 @@ def nearest_among(release: Release, queries: Float32, matches: Matches, limit: i
         rows, scores = nearest_in_cells(queries, release.item_embedding, matches.members, limit)
     else:
         rows, scores = nearest(queries, release.item_embedding, matches.rows, limit)
+    return with_fresh(release, queries, matches, rows, scores, limit)
+
+
+def with_fresh(
+    release: Release, queries: Float32, matches: Matches, rows: Rows, scores: Float32, limit: int
+) -> tuple[Int64, Float32]:
+    """The ids and scores of the nearest items, [Q, L] each, after those that the model knows were searched."""
     item_ids = release.vocabulary.item_id[rows - 1]
     if not len(matches.fresh_ids):
         return item_ids, scores

@@ -15,6 +15,7 @@ from itertools import accumulate, islice, pairwise
 import numpy as np
 
 from mind.artifact import Float32
+from mind.hits import Hits
 from server.errors import DeadlineExceededError, OverloadedError, StoreUnavailableError
 from server.ports import ItemStore
 from server.release import Popular, Release
@@ -32,7 +33,7 @@ from server.serving.offload import computed
 from server.serving.popular import PopularItems, popular_among
 from server.serving.question import Query, Strategy, UserQuery
 from server.serving.results import cut_short, found_in_memory, results, results_without_milvus, trace, with_popular
-from server.serving.search import NOTHING, Found, search
+from server.serving.search import IN_MEMORY, NOTHING, Found, search
 from server.watching.telemetry import CALL_SPAN, SILENT, BatchTelemetry, Telemetry
 
 ANSWER_S = 0.05
@@ -63,6 +64,8 @@ class CandidatePipeline:
         max_queued_users: int = 4_096,
         workers: int = 2,
         local: LocalItems | None = None,
+        degraded: bool = False,
+        search: str = "milvus",
         telemetry: Telemetry = SILENT,
         on_encoder_lost: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
@@ -71,7 +74,7 @@ class CandidatePipeline:
         Args:
             store: Milvus.
             encode_on: must have one thread, because an encoder need not be thread-safe.
-            local: what is searched while Milvus does not answer; None without `--degraded`.
+            local: what is searched in memory; None without `--degraded` and `--search local`.
             telemetry: is told what happens.
             on_encoder_lost: called when an encoder encodes nothing any more, as after a GPU fault.
         """
@@ -82,6 +85,8 @@ class CandidatePipeline:
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
         self._local = local
+        self._degraded = degraded
+        self._search_memory = search == "local"
         self._telemetry = telemetry
         self._batcher = Batcher(self._answer, max_batch_users, max_queued_users, workers)
         self._away_batcher = Batcher(self._answer, min(max_batch_users, AWAY_BATCH_USERS), max_queued_users, workers)
@@ -110,7 +115,7 @@ class CandidatePipeline:
             DeadlineExceededError: the caller's time ran out on the way.
             StoreError: Milvus failed.
         """
-        if not self._local or explain:
+        if not self._degraded or not self._local or explain:
             return await self._run(release, query, remaining_s, explain)
         deadline = math.inf if remaining_s is None else time.perf_counter() + remaining_s
         spare_s = ANSWER_S + MEMORY_S + release.item_embedding.nbytes / SCAN_BYTES_PER_S
@@ -237,8 +242,9 @@ class CandidatePipeline:
         answered = results(top_k.tolist(), inputs, merged, short, matches)
         answered = found_in_memory(answered) if job.away else answered
 
-        steps = None if merged.fate is None else trace(release, inputs, vectors, found, merged.fate)
-        watched.searched(job.search, len(active))
+        searched_by = "local" if self._search_memory and job.matches is None else job.search
+        steps = None if merged.fate is None else trace(release, inputs, vectors, found, merged.fate, searched_by)
+        watched.searched(searched_by, len(active))
         self._tell(users, answered)
         if self._telemetry.sampling:
             known = release.vocabulary, release.item_embedding
@@ -300,9 +306,16 @@ class CandidatePipeline:
         own = [of_user for of_user in matches if of_user is not None]
         if own:
             return await search_matches(release, vectors, own, limits)
-        return await search(
-            self._store, release, vectors, limits, depths[0].fetched, self._search_time_left_s(deadline)
-        )
+        local = self._local if self._search_memory else None
+        params = IN_MEMORY if local else dict(release.fingerprint.search_params)
+
+        async def find(queries: Float32, limit: int) -> Hits:
+            timeout_s = self._search_time_left_s(deadline)
+            if local:
+                return await local.search_now(release, queries, limit, timeout_s)
+            return await self._store.search(release.collection, queries, limit, params, timeout_s)
+
+        return await search(find, release, vectors, limits, depths[0].fetched, params)
 
     def _tell(self, users: list[UserQuery], answered: list[UserResult]) -> None:
         """Count the users who have their answer; the others are searched for again."""

@@ -128,7 +128,7 @@ def _fewer(found: int, top_k: int, source: str, matches: Matches | None) -> str:
     return matching if found == len(matches) else f"{matching}, and {source} no more of them that are not excluded"
 
 
-def trace(release: Release, inputs: Inputs, vectors: Float32, found: Found, fate: Int64) -> Trace:
+def trace(release: Release, inputs: Inputs, vectors: Float32, found: Found, fate: Int64, search: str) -> Trace:
     """The steps behind a batch of one user. `vectors`: [B, K, D] float32; `fate`: [H] int64, of every hit."""
     used = release.vocabulary.item_id[inputs.hist_index[inputs.hist_index > 0] - 1]
-    return Trace(used, vectors[found.user, found.interest], found.interest, found.hits, fate)
+    return Trace(used, vectors[found.user, found.interest], found.interest, found.hits, fate, search)

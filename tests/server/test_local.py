@@ -6,16 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.items.changes import ChangeSummary, Proposal, Upsert, delete
+from indexer.items.journal import Journal
 from mind.artifact import Float32, load_artifact
 from mind.encoder import NumpyEncoder
 from mind.milvus.change_log import ROOM
+from mind.milvus.connection import Connection
+from mind.milvus.store import Store
 from mind.transfer import Models
 from server.errors import StoreUnavailableError
+from server.ports import ItemStore
 from server.release import Release, Releases
 from server.serving import changes, local
 from server.serving.local import LocalItems
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
+from tests.releases import item_store
+from tests.server.test_store import build
+from tests.waiting import PATIENCE_S
 
 
 class Clock:
@@ -51,7 +59,7 @@ async def release(store: FakeStore, tmp_path: Path) -> Release:
     return releases.current
 
 
-async def same_as_the_store(items: LocalItems, store: FakeStore, release: Release, limit: int = 30) -> None:
+async def same_as_the_store(items: LocalItems, store: ItemStore, release: Release, limit: int = 30) -> None:
     """Compare the hits of some interests with those of the store, which searches exactly."""
     queries = release.golden_interest_vectors.reshape(-1, 16)
     found = await items.search(release, queries, limit)
@@ -169,3 +177,40 @@ async def test_two_collections_are_known(store: FakeStore, release: Release, tmp
     assert [items.knows(each) for each in (release, *others)] == [False, True, True]
     for other in others:
         await same_as_the_store(items, store, other)
+
+
+async def test_a_real_collection_is_known_and_followed(milvus_uri: str, tmp_path: Path) -> None:
+    artifact = load_artifact(make_artifact(tmp_path))
+    build(milvus_uri, tmp_path, "--index-type", "FLAT")
+    store = item_store(milvus_uri, timeout_s=20)
+
+    def change(collection: str) -> None:
+        with Store(Connection(milvus_uri)) as milvus:
+            journal = Journal(milvus, collection)
+            new = [Proposal(5, vector=vector(0.3)), Proposal(6, vector=vector(-0.3))]
+            Upsert(journal, artifact, ChangeSummary()).stage(new)
+            journal.apply(lambda *_: None)
+            delete(journal, np.array([1007, 1014]), lambda *_: None)
+
+    releases = Releases(store, Models(tmp_path), lambda each: NumpyEncoder(each.weights, each.hyper_parameters))
+    try:
+        await releases.check()
+        release, items = releases.current, LocalItems(store)
+        await items.look(release)
+        await same_as_the_store(items, store, release)
+        await asyncio.to_thread(change, release.collection)
+        later = LocalItems(store)
+        async with asyncio.timeout(PATIENCE_S):
+            for each in (items, later):  # one that saw the changes as they came, and one that came afterwards
+                while (
+                    not each.knows(release)
+                    or len(each.known(release).gone) + len(each.known(release).items.fresh_ids) != 4
+                ):
+                    await each.look(release)
+                    await asyncio.sleep(0.05)
+        for each in (items, later):
+            assert each.known(release).gone.tolist() == [2, 3]
+            assert each.known(release).items.fresh_ids.tolist() == [5, 6]
+            await same_as_the_store(each, store, release)
+    finally:
+        await store.close()
