@@ -12,6 +12,8 @@ from mind.sequences import Float32, Int64
 
 Rows = npt.NDArray[np.int32]
 
+FEW = 16
+"""Rows of the first chunk of which only the best says what is good, as fewer are compared then."""
 CHUNK_ROWS, CHUNK_PAIRS = 8_192, 2**20
 """Most rows, and pairs of query and row, that are scored at a time."""
 
@@ -37,9 +39,12 @@ def nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[R
     scores = np.empty(len(queries) * step, np.float32)
     for start in range(0, len(rows), step):
         chunk = rows[start : start + step]
-        table.take(chunk, axis=0, out=chosen[: len(chunk)], mode="clip")
+        if chunk[-1] - chunk[0] == len(chunk) - 1:  # rows in one piece are scored where they are
+            part = table[chunk[0] : chunk[-1] + 1]
+        else:
+            part = table.take(chunk, axis=0, out=chosen[: len(chunk)], mode="clip")
         of_chunk = scores[: len(queries) * len(chunk)].reshape(len(queries), len(chunk))
-        best.add(np.matmul(queries, chosen[: len(chunk)].T, out=of_chunk), chunk)
+        best.add(np.matmul(queries, part.T, out=of_chunk), chunk)
     return ranked(queries, table, best.rows())
 
 
@@ -66,7 +71,10 @@ class _Best:
     def add(self, scores: Float32, rows: Rows) -> None:
         """Take the scores of further rows, [Q, C] float32. `rows`: [C] int32, greater than those before."""
         if not self._seen and len(rows) > self._limit > 0:  # nothing is known yet: the best of these are a start
-            place = np.flatnonzero(scores >= np.partition(scores, -self._limit, axis=1)[:, -self._limit, None])
+            groups = len(rows) // FEW
+            few = groups >= self._limit
+            top = scores[:, : groups * FEW].reshape(len(scores), FEW, groups).max(axis=1) if few else scores
+            place = np.flatnonzero(scores >= np.partition(top, -self._limit, axis=1)[:, -self._limit, None])
         else:
             place = np.flatnonzero(scores > self._worst)
         query, column = np.divmod(place, len(rows))

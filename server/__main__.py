@@ -1,5 +1,6 @@
 """The program `python -m server`: reads the options and starts one server or several."""
 
+import os
 import sys
 
 from mind.extras import missing
@@ -11,6 +12,11 @@ _NEEDED = ("grpc_health", "prometheus_client", "pymilvus", "safetensors", "typer
 def main() -> int:
     """Serve until told to stop; the exit code is 0 then, 1 for options that cannot work, 2 for unknown options."""
     leave_when_told()
+    for name in (
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+    ):  # threads of a product would spin while others need the core
+        os.environ.setdefault(name, "1")
     if line := missing("server", *_NEEDED):
         print(line, file=sys.stderr)
         return 1

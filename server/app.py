@@ -38,6 +38,7 @@ from server.instrumentation import make_telemetry
 from server.ports import ItemStore
 from server.release import Release, Releases, watch
 from server.serving.breaker import Breaker
+from server.serving.local import LocalItems, index_maker
 from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
 from server.signals import leave_when_told
@@ -107,8 +108,13 @@ class RecallServer:
         self._receiver = Receiver(MAX_ARRIVING_OF_STRANGERS, MAX_REQUEST_BYTES_OF_STRANGERS)
         self._health = HealthServicer(self._streams, self._receiver)
         models = Models(settings.artifacts, settings.artifact_cache)
-        make_encoder = encoder_maker(EncoderName(settings.encoder), settings.device)
-        self.releases = Releases(store, models, make_encoder, settings.keep_previous, self._on_check)
+        made = (
+            encoder_maker(EncoderName(settings.encoder), settings.device),
+            settings.keep_previous,
+            index_maker(settings.search),
+        )
+        self.releases = Releases(store, models, *made, self._on_check)
+        self.local = LocalItems(store) if settings.degraded or settings.search == "local" else None
         pipeline = CandidatePipeline(
             store,
             self._encode_on,
@@ -117,7 +123,9 @@ class RecallServer:
             max_batch_users=settings.max_batch_users,
             max_queued_users=settings.max_queued_users,
             workers=settings.search_workers,
+            local=self.local,
             degraded=settings.degraded,
+            search=settings.search,
             telemetry=telemetry,
             on_encoder_lost=self._lose_encoder,
         )
@@ -175,6 +183,9 @@ class RecallServer:
         await self._tell_health()
         watching = watch(self.releases, self._settings.watch_interval_s, on_health)
         self._watching = [asyncio.create_task(watching)]
+        if self.local:
+            following = self.local.follow(lambda: self.releases.current if self.releases.loaded else None)
+            self._watching.append(asyncio.create_task(following))
         if self._telemetry.metrics:
             lag = watch_loop_lag(self._telemetry.metrics.count_loop_lag)
             self._watching.append(asyncio.create_task(lag))

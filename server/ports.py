@@ -45,6 +45,9 @@ class ItemStore(Protocol):
     async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
         """Those of the given items that may have been deleted, as the collection's journal says."""
 
+    async def changed_items(self, collection: str) -> Int64:
+        """The ids of all items that may have been added or deleted since the build, [M] int64, ascending."""
+
     async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
         """Those of the given items that exist."""
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -35,6 +36,9 @@ from server.errors import (
     StoreUnavailableError,
 )
 from server.ports import ItemStore
+
+if TYPE_CHECKING:  # FAISS may not be installed
+    from mind.item_index import ItemIndex
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +82,8 @@ class Release:
     """[N + 1, D] float32, row 0 padding."""
     cells: Cells | None
     """The cells of the item table, for searches with filters; None for a table that is so small that it needs none."""
+    index: "ItemIndex | None"
+    """The index of the item table, for searches in memory; None if they score all items."""
     golden_history: tuple[Int64, Int64]
     """[1, L] int64 rows of the item table and [1] int64 length of a history that the encoder is known to encode."""
     golden_interest_vectors: Float32
@@ -118,6 +124,7 @@ class Releases:
         models: Models,
         make_encoder: Callable[[Artifact], Encoder],
         keep_previous: bool = True,
+        make_index: Callable[[Artifact, Cells | None], "ItemIndex | None"] = lambda *_: None,
         on_check: Callable[[Release | None, Failure | None], None] = lambda *_: None,
     ) -> None:
         """Prepare to follow; nothing is loaded yet.
@@ -127,6 +134,7 @@ class Releases:
             models: where models are loaded from.
             make_encoder: makes the encoder of a model.
             keep_previous: whether the release before the current one stays in memory.
+            make_index: makes the index of a model's items, for searches in memory.
             on_check: called after every check with the release that serves, and with the error if the check failed.
         """
         self._on_check = on_check
@@ -134,6 +142,7 @@ class Releases:
         self._models = models
         self._make_encoder = make_encoder
         self._keep_previous = keep_previous
+        self._make_index = make_index
         self._current: Release | None = None
         self._refusal: _Refusal | None = None
         self._checking = asyncio.Lock()
@@ -288,6 +297,7 @@ class Releases:
             encoder=encoder,
             item_embedding=artifact.weights.item_embedding,
             cells=cells,
+            index=self._make_index(artifact, cells),
             golden_history=(artifact.weights.golden_hist_index[:1], artifact.weights.golden_seq_len[:1]),
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=_popular(artifact),

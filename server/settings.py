@@ -59,8 +59,10 @@ class Settings(MilvusOptions):
     """Seconds between checks of the release alias."""
     search_timeout_ms: int = Field(default=5_000, gt=0, le=INT32_MAX)
     """Maximum time to wait for Milvus, in milliseconds. A shorter deadline of the caller applies first."""
+    search: Literal["milvus", "local"] = "milvus"
+    """What finds the nearest items: milvus, or local, the server's memory (needs the extra local, FAISS)."""
     degraded: bool = False
-    """While Milvus does not answer, return the popular items with the status DEGRADED instead of an error."""
+    """While Milvus does not answer, find candidates in the server's memory, with the status DEGRADED."""
     drain_timeout_s: float = Field(default=20.0, ge=0)
     """Seconds that calls in progress have to finish after SIGTERM."""
     max_users: int = Field(default=256, gt=0, le=INT32_MAX)

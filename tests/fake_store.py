@@ -32,6 +32,8 @@ class FakeCollection:
     changes: Changes = field(default_factory=Changes)
     deleted: set[int] = field(default_factory=set)
     """Ids that the journal says are gone."""
+    added: set[int] = field(default_factory=set)
+    """Ids of items that the model does not know."""
     log: ChangeLog = field(default_factory=ChangeLog)
     keys: dict[int, str] = field(default_factory=dict)
     """The column of text ids."""
@@ -93,7 +95,8 @@ class FakeStore:
         place = int(np.searchsorted(found.item_ids, item_id))
         found.item_ids = np.insert(found.item_ids, place, item_id)
         found.vectors = np.insert(found.vectors, place, vector, axis=0)
-        found.changes = replace(found.changes, added=found.changes.added + 1)
+        found.added.add(item_id)
+        found.changes = replace(found.changes, added=len(found.added))
         found.log = found.log.with_batch([item_id])
 
     def hold(self) -> None:
@@ -159,6 +162,10 @@ class FakeStore:
 
     async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
         return (await self._find(collection)).deleted & set(item_ids)
+
+    async def changed_items(self, collection: str) -> Int64:
+        found = await self._find(collection)
+        return np.array(sorted(found.deleted | found.added), np.int64)
 
     async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
         there = (await self._find(collection)).item_ids

@@ -17,7 +17,7 @@ from mind.milvus.change_log import ChangeLog
 from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, ITEM_KEY, Fingerprint, is_item_collection, wide_enough
 from mind.milvus.errors import CollectionGoneError, StoreError, StoreUnavailableError
 from mind.milvus.internals import QUERY, SEARCH, UPSERT, ByteCalls
-from mind.milvus.journal import COUNTED, DELETED, Changes, journal_of
+from mind.milvus.journal import COUNTED, DELETED, DIFFERENT, Changes, journal_of
 from mind.milvus.records import NAME, RECORD, RECORDS, item_record
 from mind.milvus.translation import translated
 from mind.milvus.wire import read_query, read_search, read_status, write_query, write_search
@@ -139,6 +139,14 @@ class MilvusStore:
         columns: dict[str, Any] = await self.query(request, read_query, filter_, timeout_s)
         found: Int64 = np.sort(columns.get(ITEM_ID, np.zeros(0, np.int64)))
         return found
+
+    async def changed_items(self, collection: str) -> Int64:
+        """See `ItemStore`."""
+        journal = journal_of(collection)
+        if not await self._is_used(journal):
+            return np.zeros(0, np.int64)
+        await self.load(journal)
+        return await self.matching(journal, DIFFERENT)
 
     async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
         """See `ItemStore`."""

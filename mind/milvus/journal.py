@@ -37,6 +37,9 @@ PENDING = f"{APPLIED} == false"
 DELETED = f'{OP} == "{DELETE}" or {PENDING}'
 """The filter for items that the collection may lack."""
 
+DIFFERENT = f"{KNOWN} == false or {DELETED}"
+"""The filter for items that the collection may have and the build had not, or that it may lack and the build had."""
+
 _ITEMS, _CHANGES = "items_", "changes_"
 
 

@@ -111,6 +111,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             previous_collection=self._releases.previous.collection if self._releases.previous else "",
             users_enabled=settings.users,
             id_type=recall_pb2.ID_TYPE_TEXT if release.has_text_ids else recall_pb2.ID_TYPE_INTEGER,
+            search=settings.search,
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
@@ -130,6 +131,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             interests=interests(trace, release.hyper_parameters.num_interests, hits),
             candidates=found,
             dropped=dropped(trace, hits),
+            search=trace.search,
             **used_history(trace, release),
             **provenance(release, outcome, history_ms),
         )

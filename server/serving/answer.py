@@ -20,7 +20,7 @@ class Status(IntEnum):
 
 
 FALLBACK = (Status.EMPTY_HISTORY, Status.ALL_UNKNOWN, Status.DEGRADED, Status.UNKNOWN_USER)
-"""Statuses of users whose candidates are the popular list."""
+"""Statuses of users who get the popular list, unless the candidates are their own."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,13 @@ class UserResult:
     """What a person may want to know about the status, or about a short list; may be empty."""
     cut_short: bool = False
     """Whether exclusions took so many hits that a deeper search may find more."""
+    own: bool = False
+    """Whether a user with the status DEGRADED has candidates that were found by the user's interests."""
 
     @property
     def fallback(self) -> bool:
         """Whether the candidates are the popular list."""
-        return self.status in FALLBACK
+        return self.status in FALLBACK and not self.own
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Trace:
     """The hits of each of them."""
     fate: Int64
     """[H] int64, the `server.serving.merge.Fate` of each hit."""
+    search: str
+    """What searched, one of `server.watching.metrics.SEARCHES`."""
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,13 @@ def first_depth(release: Release, matches: Matches | None, query: Query, user: U
     return _depth(release, matches, top_k + min(excluded, room), wanted, top_k + excluded)
 
 
+def exact_depth(query: Query, user: UserQuery, max_overfetch: int) -> Depth:
+    """The depth for an exact search, which finds at once whatever the exclusions leave."""
+    history = len(user.hist_item) if query.exclude_history else 0
+    needed = query.top_k + min(max_overfetch, len(user.exclude) + history)
+    return Depth(needed, needed, 0, 0)
+
+
 def full_depth(release: Release, matches: Matches | None, depth: Depth) -> Depth:
     """The depth for a user whom `depth` gave too little."""
     return _depth(release, matches, depth.needed, depth.needed, depth.needed)

@@ -13,7 +13,7 @@ import numpy as np
 from mind.artifact import Float32
 from mind.cells import nearest_in_cells
 from mind.hits import Hits, falling
-from mind.nearest import nearest
+from mind.nearest import Rows, nearest
 from mind.sequences import Int64
 from server.release import Release
 from server.serving.matching import Matches
@@ -58,7 +58,7 @@ def _search(release: Release, queries: Float32, matches: Sequence[Matches], limi
     found = []
     for numbers in _together(matches, limits):
         most = int(limits[numbers].max())
-        item_ids, scores = _nearest_among(release, queries[numbers], matches[numbers[0]], most)
+        item_ids, scores = nearest_among(release, queries[numbers], matches[numbers[0]], most)
         found.append((np.repeat(numbers, item_ids.shape[1]), item_ids.ravel(), scores.ravel()))
     if not found:
         return NO_HITS
@@ -67,12 +67,19 @@ def _search(release: Release, queries: Float32, matches: Sequence[Matches], limi
     return Hits(item_ids[order], scores[order], np.bincount(query, minlength=len(queries))).first(limits)
 
 
-def _nearest_among(release: Release, queries: Float32, matches: Matches, limit: int) -> tuple[Int64, Float32]:
-    """The ids and scores of the nearest of these items, [Q, L] each, best first."""
+def nearest_among(release: Release, queries: Float32, matches: Matches, limit: int) -> tuple[Int64, Float32]:
+    """Find the ids and scores of the nearest of these items, [Q, L] each, best first."""
     if matches.members:
         rows, scores = nearest_in_cells(queries, release.item_embedding, matches.members, limit)
     else:
         rows, scores = nearest(queries, release.item_embedding, matches.rows, limit)
+    return with_fresh(release, queries, matches, rows, scores, limit)
+
+
+def with_fresh(
+    release: Release, queries: Float32, matches: Matches, rows: Rows, scores: Float32, limit: int
+) -> tuple[Int64, Float32]:
+    """The ids and scores of the nearest items, [Q, L] each, after those that the model knows were searched."""
     item_ids = release.vocabulary.item_id[rows - 1]
     if not len(matches.fresh_ids):
         return item_ids, scores

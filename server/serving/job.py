@@ -26,12 +26,23 @@ class Job:
     """The items that match the filter; None without a filter."""
     failure: StoreUnavailableError | None = None
     """Why it is not known which items match."""
+    away: bool = False
+    """Whether Milvus does not answer, so that the items which were seen last are searched in memory."""
     matching_ms: float = 0.0
     """How long it took to learn which items match."""
+
+    @property
+    def search(self) -> str:
+        """What searches for its users, one of `server.watching.metrics.SEARCHES`."""
+        if self.away:
+            return "local"
+        return "milvus" if self.matches is None else "matches"
 
     @property
     def group(self) -> Hashable:
         """Jobs of one group are answered together: those of one search of Milvus, or those searched in memory."""
         if self.explain or self.failure:
             return id(self)
+        if self.away:
+            return id(self.release)
         return id(self.release), self.matches is None, self.depths[0].step

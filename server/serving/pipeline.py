@@ -8,33 +8,41 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate, islice, pairwise
 
 import numpy as np
 
 from mind.artifact import Float32
-from server.errors import DeadlineExceededError, StoreUnavailableError
+from mind.hits import Hits
+from server.errors import DeadlineExceededError, OverloadedError, StoreUnavailableError
 from server.ports import ItemStore
 from server.release import Popular, Release
 from server.serving.answer import FALLBACK, Outcome, Status, Timings, UserResult
 from server.serving.batching import Batcher, Waiting
-from server.serving.depth import Depth, first_depth, full_depth
+from server.serving.depth import Depth, exact_depth, first_depth, full_depth
 from server.serving.encode import EncodeStage
 from server.serving.filtered import search_matches
 from server.serving.inputs import Inputs, exclusions, look_up
 from server.serving.job import Job
+from server.serving.local import LocalItems
 from server.serving.matching import Matches, MatchingItems
 from server.serving.merge import merge
 from server.serving.offload import computed
 from server.serving.popular import PopularItems, popular_among
 from server.serving.question import Query, Strategy, UserQuery
-from server.serving.results import cut_short, results, results_without_milvus, trace, with_popular
-from server.serving.search import NOTHING, Found, search
+from server.serving.results import cut_short, found_in_memory, results, results_without_milvus, trace, with_popular
+from server.serving.search import IN_MEMORY, NOTHING, Found, search
 from server.watching.telemetry import CALL_SPAN, SILENT, BatchTelemetry, Telemetry
 
 ANSWER_S = 0.05
-"""Seconds kept back from a caller's deadline to answer without Milvus, or half of the deadline if that is less."""
+"""Seconds kept back from a caller's deadline to give the popular list, or half of the deadline if that is less."""
+MEMORY_S, SCAN_BYTES_PER_S = 0.1, 6e8
+"""Seconds kept back to search in memory before that, on a busy machine: so many, and those to look through the item
+table at so many bytes a second. An idle machine looks through 15 times as many."""
+AWAY_BATCH_USERS = 16
+"""Most users who are searched for together in memory: with more, the first of them would wait too long."""
 TIMER_S = 0.01
 """How much before its time a timeout may end a call."""
 
@@ -55,7 +63,9 @@ class CandidatePipeline:
         max_batch_users: int = 64,
         max_queued_users: int = 4_096,
         workers: int = 2,
+        local: LocalItems | None = None,
         degraded: bool = False,
+        search: str = "milvus",
         telemetry: Telemetry = SILENT,
         on_encoder_lost: Callable[[], Awaitable[None]] = _nothing,
     ) -> None:
@@ -64,6 +74,7 @@ class CandidatePipeline:
         Args:
             store: Milvus.
             encode_on: must have one thread, because an encoder need not be thread-safe.
+            local: what is searched in memory; None without `--degraded` and `--search local`.
             telemetry: is told what happens.
             on_encoder_lost: called when an encoder encodes nothing any more, as after a GPU fault.
         """
@@ -73,9 +84,12 @@ class CandidatePipeline:
         self._matching_items = MatchingItems(store)
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
+        self._local = local
         self._degraded = degraded
+        self._search_memory = search == "local"
         self._telemetry = telemetry
         self._batcher = Batcher(self._answer, max_batch_users, max_queued_users, workers)
+        self._away_batcher = Batcher(self._answer, min(max_batch_users, AWAY_BATCH_USERS), max_queued_users, workers)
 
     @property
     def queued_users(self) -> int:
@@ -101,20 +115,33 @@ class CandidatePipeline:
             DeadlineExceededError: the caller's time ran out on the way.
             StoreError: Milvus failed.
         """
-        if not self._degraded or explain or remaining_s is None:
+        if not self._degraded or not self._local or explain:
             return await self._run(release, query, remaining_s, explain)
-        arrived = time.perf_counter()
+        deadline = math.inf if remaining_s is None else time.perf_counter() + remaining_s
+        spare_s = ANSWER_S + MEMORY_S + release.item_embedding.nbytes / SCAN_BYTES_PER_S
         try:
-            async with asyncio.timeout(remaining_s - min(ANSWER_S, remaining_s / 2)):
+            async with _until(deadline, spare_s):
                 return await self._run(release, query, remaining_s, explain)
-        except TimeoutError:  # the batch goes on: others in it may have more time
-            popular = self._popular_items.last(release)
-            inputs = await computed(_clicks(query.users), look_up, release, query.users)
-            timings = Timings((time.perf_counter() - arrived) * 1000, 0.0, 0.0, 0.0)
-            told = zip(inputs.status, inputs.unknown, strict=True)
-            compared = _compared(query.users, popular)
-            answered = await computed(compared, results_without_milvus, query, popular, list(told))
-            return Outcome(answered, timings, None)
+        except (TimeoutError, StoreUnavailableError):  # the batch goes on: others in it may have more time
+            return await self._run_without_milvus(self._local, release, query, deadline)
+
+    async def _run_without_milvus(self, local: LocalItems, release: Release, query: Query, deadline: float) -> Outcome:
+        """Find candidates in memory; give the popular list if there is no time for it, or if there is a filter."""
+        began = time.perf_counter()
+        if not query.filter and local.knows(release):
+            job = Job(release, query, explain=False, span=CALL_SPAN.get(), away=True)
+            depths = [exact_depth(query, user, self._max_overfetch) for user in query.users]
+            with suppress(TimeoutError, OverloadedError, DeadlineExceededError):
+                async with _until(deadline, ANSWER_S):
+                    return await self._submit(job, list(range(len(depths))), depths, deadline)
+        popular = self._popular_items.last(release)
+        inputs = await computed(_clicks(query.users), look_up, release, query.users)
+        timings = Timings((time.perf_counter() - began) * 1000, 0.0, 0.0, 0.0)
+        told = zip(inputs.status, inputs.unknown, strict=True)
+        compared = _compared(query.users, popular)
+        answered = await computed(compared, results_without_milvus, query, popular, list(told))
+        self._tell(query.users, answered)
+        return Outcome(answered, timings, None)
 
     async def _run(self, release: Release, query: Query, remaining_s: float | None, explain: bool) -> Outcome:
         deadline = math.inf if remaining_s is None else time.perf_counter() + remaining_s
@@ -144,7 +171,8 @@ class CandidatePipeline:
             job = replace(job, query=replace(job.query, users=[job.query.users[number] for number in users]))
         job = replace(job, depths=depths)
         remaining_s = None if deadline == math.inf else deadline - time.perf_counter()
-        outcome = await self._batcher.submit(job, len(users), job.group, remaining_s)
+        batcher = self._away_batcher if job.away else self._batcher
+        outcome = await batcher.submit(job, len(users), job.group, remaining_s)
         return outcome if outcome.listed else await self._listed(job, outcome, deadline)
 
     async def _listed(self, job: Job, outcome: Outcome, deadline: float) -> Outcome:
@@ -199,7 +227,7 @@ class CandidatePipeline:
                 raise job.failure
             own_depths = [depths[user] for user in active.tolist()]
             own_matches = [matches[user] for user in active.tolist()]
-            found = await self._search(release, vectors, own_depths, own_matches, deadline)
+            found = await self._search(job, vectors, own_depths, own_matches, deadline)
             searched = watched.enter("merge")
             without_history = [each.ask.query.exclude_history for each in batch]
             excluded = await computed(clicks, exclusions, inputs, without_history, sizes)
@@ -212,9 +240,12 @@ class CandidatePipeline:
             return await self._answer_unsearched(batch, inputs, error, watched, stages)
         short = cut_short(own_depths, top_k[active], found, merged)
         answered = results(top_k.tolist(), inputs, merged, short, matches)
+        answered = found_in_memory(answered) if job.away else answered
 
-        steps = None if merged.fate is None else trace(release, inputs, vectors, found, merged.fate)
-        _tell(watched, users, answered)
+        searched_by = "local" if self._search_memory and job.matches is None else job.search
+        steps = None if merged.fate is None else trace(release, inputs, vectors, found, merged.fate, searched_by)
+        watched.searched(searched_by, len(active))
+        self._tell(users, answered)
         if self._telemetry.sampling:
             known = release.vocabulary, release.item_embedding
             among = [own.rows for own in own_matches if own is not None]
@@ -236,7 +267,7 @@ class CandidatePipeline:
         watched: BatchTelemetry,
         stages: tuple[float, float, float],
     ) -> list[Outcome | Exception]:
-        """Answer a batch while Milvus does not: each caller gets the popular list if that will do, else the error."""
+        """Answer a batch while Milvus does not: callers who only need the popular list get it, the others the error."""
         told = zip(inputs.status, inputs.unknown, strict=True)
         popular = self._popular_items.last(batch[0].ask.release)
         outcomes: list[Outcome | Exception] = []
@@ -244,8 +275,7 @@ class CandidatePipeline:
         users: list[UserQuery] = []
         for each in batch:
             job, own = each.ask, list(islice(told, len(each.ask.query.users)))
-            needs_search = job.query.filter or any(status is Status.OK for status, _ in own)
-            if needs_search and (job.explain or not self._degraded):
+            if job.query.filter or any(status is Status.OK for status, _ in own):
                 outcomes.append(_late(each, error))
                 continue
             timings = Timings((watched.started - each.arrived) * 1000, *stages)
@@ -255,30 +285,54 @@ class CandidatePipeline:
             answered += outcome.results
             users += job.query.users
         if users:
-            _tell(watched, users, answered)
+            self._tell(users, answered)
         return outcomes
 
     async def _search(
         self,
-        release: Release,
+        job: Job,
         vectors: Float32,
         depths: list[Depth],
         matches: list[Matches | None],
         deadline: float,
     ) -> Found:
-        """Search for the active users of a batch, on one step: all with filters, or all without."""
+        """Search for the active users of a batch, all of one group, such as that of `job`."""
         if not depths:
             return NOTHING
+        release = job.release
         limits = np.array([depth.limit for depth in depths], np.int64)
+        if job.away and self._local:
+            return await self._local.search_users(release, vectors, limits)
         own = [of_user for of_user in matches if of_user is not None]
         if own:
             return await search_matches(release, vectors, own, limits)
-        return await search(
-            self._store, release, vectors, limits, depths[0].fetched, self._search_time_left_s(deadline)
-        )
+        local = self._local if self._search_memory else None
+        params = IN_MEMORY if local else dict(release.fingerprint.search_params)
+
+        async def find(queries: Float32, limit: int) -> Hits:
+            timeout_s = self._search_time_left_s(deadline)
+            if local:
+                return await local.search_now(release, queries, limit, timeout_s)
+            return await self._store.search(release.collection, queries, limit, params, timeout_s)
+
+        return await search(find, release, vectors, limits, depths[0].fetched, params)
+
+    def _tell(self, users: list[UserQuery], answered: list[UserResult]) -> None:
+        """Count the users who have their answer; the others are searched for again."""
+        told = [(user, result) for user, result in zip(users, answered, strict=True) if not result.cut_short]
+        statuses = [result.status for _, result in told]
+        by_status = [(status.name, statuses.count(status)) for status in set(statuses)]
+        histories, unknown = [user.hist_item for user, _ in told], [result.unknown for _, result in told]
+        self._telemetry.answered(by_status, histories, unknown)
 
     def _search_time_left_s(self, deadline: float) -> float:
         return max(min(self._search_timeout_s, deadline - time.perf_counter()), 0.001)
+
+
+def _until(deadline: float, spare_s: float) -> asyncio.Timeout:
+    """A timeout that much before a deadline, or after half of the time until it if that is later."""
+    left_s = deadline - time.perf_counter()
+    return asyncio.timeout(None if deadline == math.inf else left_s - min(spare_s, left_s / 2))
 
 
 def _clicks(users: list[UserQuery]) -> int:
@@ -289,14 +343,6 @@ def _clicks(users: list[UserQuery]) -> int:
 def _compared(users: list[UserQuery], popular: Popular) -> int:
     """The ids that are compared to find out which popular items users may get."""
     return _clicks(users) + len(users) * len(popular.item_ids)
-
-
-def _tell(watched: BatchTelemetry, users: list[UserQuery], answered: list[UserResult]) -> None:
-    """Count the users who have their answer; the others are searched for again."""
-    told = [(user, result) for user, result in zip(users, answered, strict=True) if not result.cut_short]
-    statuses = [result.status for _, result in told]
-    by_status = [(status.name, statuses.count(status)) for status in set(statuses)]
-    watched.answered(by_status, [user.hist_item for user, _ in told], [result.unknown for _, result in told])
 
 
 def _late(waiting: Waiting[Job, Outcome], error: StoreUnavailableError) -> Exception:

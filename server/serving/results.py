@@ -1,6 +1,7 @@
-"""The answer to each user: merged candidates, or the popular list where there is no history or no Milvus."""
+"""The answer to each user: merged candidates, or the popular list where there is no usable history or no time."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,8 @@ from server.serving.question import Query, UserQuery
 from server.serving.search import Found
 
 LISTED = "the popular list has"
+SILENT = "Milvus does not answer"
+FROM_MEMORY = f"{SILENT}: the candidates were found in the server's memory, without the newest changes of items"
 
 
 def results(
@@ -102,12 +105,22 @@ def _degraded(query: Query, popular: Popular, user: UserQuery, status: Status, u
         rows = rows[:0]
     elif query.filter:
         status, rows = Status.DEGRADED, rows[:0]
-        detail = "Milvus does not answer, and only Milvus can check a filter"
+        detail = f"{SILENT}, and only Milvus can check a filter"
     elif status is Status.OK:
-        status, detail = Status.DEGRADED, "Milvus does not answer"
+        status, detail = Status.DEGRADED, SILENT
     if not detail and len(rows) < query.top_k:
         detail = _fewer(len(rows), query.top_k, LISTED, None)
     return UserResult(popular.item_ids[rows], popular.scores[rows], np.full(len(rows), -1), status, unknown, detail)
+
+
+def found_in_memory(answered: list[UserResult]) -> list[UserResult]:
+    """The results of a search in memory while Milvus does not answer: users with a usable history are told so."""
+    return [
+        replace(result, status=Status.DEGRADED, own=True, detail=result.detail or FROM_MEMORY)
+        if result.status is Status.OK
+        else result
+        for result in answered
+    ]
 
 
 def _fewer(found: int, top_k: int, source: str, matches: Matches | None) -> str:
@@ -118,7 +131,7 @@ def _fewer(found: int, top_k: int, source: str, matches: Matches | None) -> str:
     return matching if found == len(matches) else f"{matching}, and {source} no more of them that are not excluded"
 
 
-def trace(release: Release, inputs: Inputs, vectors: Float32, found: Found, fate: Int64) -> Trace:
+def trace(release: Release, inputs: Inputs, vectors: Float32, found: Found, fate: Int64, search: str) -> Trace:
     """The steps behind a batch of one user. `vectors`: [B, K, D] float32; `fate`: [H] int64, of every hit."""
     used = release.vocabulary.item_id[inputs.hist_index[inputs.hist_index > 0] - 1]
-    return Trace(used, vectors[found.user, found.interest], found.interest, found.hits, fate)
+    return Trace(used, vectors[found.user, found.interest], found.interest, found.hits, fate, search)

@@ -1,5 +1,6 @@
-"""The second stage: one search of Milvus finds the items nearest to the interests of a whole batch."""
+"""The second stage: one search, of Milvus or in memory, finds the items nearest to the interests of a whole batch."""
 
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,8 @@ import numpy as np
 from mind.artifact import Float32
 from mind.hits import Hits
 from mind.interests import OVERSEARCH, as_if_each_searched, leading
+from mind.milvus.collection import MAX_HITS
 from mind.sequences import Int64
-from server.ports import ItemStore
 from server.release import Release
 from server.serving.depth import hits_to_ask
 from server.serving.offload import computed
@@ -29,33 +30,39 @@ NO_HITS = Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.in
 NOTHING = Found(np.zeros(0, np.int64), np.zeros(0, np.int64), NO_HITS)
 
 
+Find = Callable[[Float32, int], Awaitable[Hits]]
+"""Finds the items nearest to each of the [Q, D] vectors, so many of them."""
+
+
+IN_MEMORY: dict[str, int | float | str] = {"ef": MAX_HITS}
+"""Search parameters for a search in memory: whatever its limit, it finds the first hits of a search for more."""
+
+
 async def search(
-    store: ItemStore, release: Release, vectors: Float32, limits: Int64, fetched: int, timeout_s: float
+    find: Find, release: Release, vectors: Float32, limits: Int64, fetched: int, params: Mapping[str, int | float | str]
 ) -> Found:
-    """Search Milvus with the interests of all users at once.
+    """Search with the interests of all users at once.
 
     Where the release says that interests of one user that point the same way are searched once
     (`Fingerprint.interest_cosine` below 1), only the leading ones are searched, and the others get the same hits with
     scores of their own.
 
     Args:
-        store: Milvus.
-        release: its collection is searched.
+        find: searches the release's collection.
+        release: whose collection is searched.
         vectors: [B, K, D] float32, the interest vectors of B users; all-zero ones are not searched.
         limits: [B] int64, hits of each interest that each user gets.
-        fetched: most hits to ask Milvus for; `Depth.fetched` of all these users.
-        timeout_s: longest wait for Milvus.
+        fetched: most hits to ask for; `Depth.fetched` of all these users.
+        params: search parameters of what `find` searches.
     """
     user, interest = np.nonzero(np.any(vectors, axis=2))
     fingerprint = release.fingerprint
     leads = leading(vectors, fingerprint.interest_cosine)
     if not leads.any():
         return Found(user, interest, NO_HITS)
-    params = dict(fingerprint.search_params)
     merging = fingerprint.interest_cosine < 1
-    most = limits[leads.nonzero()[0]] * (OVERSEARCH if merging else 1)
-    asked = hits_to_ask(fetched, int(most.max()), params)
-    hits = await store.search(release.collection, vectors[leads], asked, params, timeout_s)
+    most = limits[np.nonzero(leads)[0]] * (OVERSEARCH if merging else 1)
+    hits = await find(vectors[leads], hits_to_ask(fetched, int(most.max()), params))
     hits = await computed(len(hits.item_ids), hits.first, most)
     if merging:
         known = release.vocabulary, release.item_embedding

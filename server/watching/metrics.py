@@ -22,6 +22,9 @@ USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 RECALL = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1)
 """Upper bounds of the buckets of recall."""
 
+SEARCHES = ("milvus", "matches", "local")
+"""What can search for users: Milvus, or the server among the items that match a filter, or among all items."""
+
 
 class Metrics:
     """The metrics of one server process."""
@@ -60,11 +63,18 @@ class Metrics:
         self._batch = self._histogram("recall_batch_users", "Users encoded and searched together.", USERS)
         self._stages = {
             "encode": self._histogram("recall_encode_seconds", "Time to encode a batch's histories.", SECONDS),
-            "search": self._histogram("recall_search_seconds", "Time to search Milvus for a batch.", SECONDS),
+            "search": self._histogram("recall_search_seconds", "Time to search for a batch.", SECONDS),
             "merge": self._histogram("recall_merge_seconds", "Time to merge a batch's hits into lists.", SECONDS),
         }
         users = self._counter("recall_users", "Users answered, by recall.v1.UserStatus.", ["status"])
         self._users = {status: users.labels(status) for status in user_statuses}
+        searched = self._counter(
+            "recall_searched_users",
+            "Users whose interests were searched for, by what searched: milvus, its index; matches, the memory of the "
+            "server, among the items that match a filter; local, the same, among all items.",
+            ["search"],
+        )
+        self._searched = {search: searched.labels(search) for search in SEARCHES}
         self._items = self._counter("recall_history_items", "Ids in the histories of answered users.")
         self._unknown = self._counter("recall_history_items_unknown", "Those of them that the model does not know.")
         self._recall = self._histogram(
@@ -117,6 +127,10 @@ class Metrics:
     def count_stage(self, stage: str, seconds: float) -> None:
         """Count a stage of a batch: encode, search or merge."""
         self._stages[stage].observe(seconds)
+
+    def count_searched(self, search: str, users: int) -> None:
+        """Count users who were searched for. `search`: one of `SEARCHES`."""
+        self._searched[search].inc(users)
 
     def count_batch(self, statuses: Iterable[tuple[str, int]], items: int, unknown_items: int) -> None:
         """Count an answered batch: users by status, ids in their histories, and how many of these are unknown."""

@@ -44,6 +44,13 @@ class Telemetry:
         metrics = self.metrics
         return partial(metrics.set_file, option) if metrics else lambda _: None
 
+    def answered(
+        self, statuses: Sequence[tuple[str, int]], histories: Sequence[Int64], unknown: Sequence[Int64]
+    ) -> None:
+        """Count answers: users by status, their histories and the unknown ids in them, [n] int64 each."""
+        if self.metrics:
+            self.metrics.count_batch(statuses, sum(map(len, histories)), sum(map(len, unknown)))
+
     def close(self) -> None:
         """Wait for the sample in progress, and send the last spans."""
         if self.sampling:
@@ -89,6 +96,7 @@ class BatchTelemetry:
         self._stage, self._since = "encode", self.started
         self._laps: list[tuple[str, float, float]] = []
         self._failed = False
+        self._search = ""
 
     def enter(self, stage: str) -> float:
         """End the current stage and begin the stage `search` or `merge`. Gives the time."""
@@ -103,12 +111,11 @@ class BatchTelemetry:
         """Mark the current stage as failed, where no exception leaves the batch."""
         self._failed = True
 
-    def answered(
-        self, statuses: Sequence[tuple[str, int]], histories: Sequence[Int64], unknown: Sequence[Int64]
-    ) -> None:
-        """Count the answers: users by status, their histories and the unknown ids in them, [n] int64 each."""
+    def searched(self, search: str, users: int) -> None:
+        """Count users who were searched for, and what searched (`server.watching.metrics.SEARCHES`)."""
+        self._search = search
         if self._metrics:
-            self._metrics.count_batch(statuses, sum(map(len, histories)), sum(map(len, unknown)))
+            self._metrics.count_searched(search, users)
 
     def __enter__(self) -> Self:
         """The batch runs."""
@@ -131,5 +138,6 @@ class BatchTelemetry:
                 "recall.collection": collection,
                 "recall.batch.users": self._users,
                 "recall.batch.requests": len(self._arrived),
+                "recall.batch.search": self._search,
             }
             self._spans.finish(self._laps, attributes, self._failed or error is not None)

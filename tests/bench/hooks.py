@@ -63,6 +63,7 @@ def _batch(calls: Calls, context: Any, telemetry: Telemetry) -> None:
         watched.enter("search")
         watched.enter("merge")
         statuses = [("OK", BATCH), ("EMPTY_HISTORY", 0), ("ALL_UNKNOWN", 0), ("INVALID", 0)]
-        watched.answered(statuses, [_HISTORY] * BATCH, [_NOTHING] * BATCH)
+        watched.searched("milvus", BATCH)
+        telemetry.answered(statuses, [_HISTORY] * BATCH, [_NOTHING] * BATCH)
     for call in begun:
         call.done(_ANSWER)

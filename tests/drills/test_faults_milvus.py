@@ -9,7 +9,7 @@ import pytest
 
 from server.errors import StoreTimeoutError, StoreUnavailableError
 from tests.conftest import remove_item_collections
-from tests.faults import milvus_damaged, milvus_killed, milvus_restarts, milvus_silent, releases
+from tests.faults import milvus_away, milvus_damaged, milvus_killed, milvus_restarts, milvus_silent, releases
 from tests.faults.ground import DIM, make_models, release
 from tests.faults.proxy import Proxy
 from tests.milvus_server import Milvus
@@ -44,6 +44,12 @@ async def test_slow_hung_and_cut(milvus: Milvus, tmp_path: Path) -> None:
 async def test_killed_and_started_again(milvus: Milvus, tmp_path: Path) -> None:
     findings, loads = await milvus_killed.drill(milvus, tmp_path, steady_s=2, down_s=3)
     milvus_killed.judge(findings, *loads)
+    assert findings.faults == []
+
+
+async def test_users_get_their_own_candidates_while_milvus_is_away(milvus: Milvus, tmp_path: Path) -> None:
+    findings, load = await milvus_away.drill(milvus, tmp_path, items=20_000, rate=10, seconds=4)
+    milvus_away.judge(findings, load)
     assert findings.faults == []
 
 

@@ -79,9 +79,9 @@ class Findings:
             sys.exit(1)
 
 
-def make_models(directory: Path, models: int, items: int = ITEMS) -> list[Artifact]:
+def make_models(directory: Path, models: int, items: int = ITEMS, dim: int = DIM) -> list[Artifact]:
     """Random models over the same items, so that answers of one are plausible and wrong for another."""
-    return [load_artifact(make_artifact(directory, items=items, dim=DIM, seed=seed)) for seed in range(models)]
+    return [load_artifact(make_artifact(directory, items=items, dim=dim, seed=seed)) for seed in range(models)]
 
 
 def release(uri: str, *models: Artifact) -> list[str]:

@@ -22,6 +22,8 @@ LATE_S = 0.5
 """How long after its deadline a call may end on a busy machine."""
 SETTLE_S = 0.5
 """How long before a fault a phase begins, so that calls of the one before have ended."""
+POPULAR = "POPULAR"
+"""The outcome of a call of a user with the status DEGRADED who got the popular list."""
 SHOWN = 5
 """Wrong answers that are printed."""
 
@@ -32,7 +34,7 @@ class Phase:
 
     name: str
     outcomes: Counter[str] = field(default_factory=Counter)
-    """Status of the answer, or the reason or code of the failure."""
+    """Status of the answer, `POPULAR`, or the reason or code of the failure."""
     latency_s: list[float] = field(default_factory=list)
     failed: int = 0
     wrong: int = 0
@@ -94,16 +96,16 @@ class Answers:
             return f"model {model_version!r} is none of ours"
         if not collection.startswith(f"items_{model_version}_"):
             return f"model {model_version} beside collection {collection}"
-        if answer.status == recall_pb2.USER_STATUS_DEGRADED:
+        if answer.status == recall_pb2.USER_STATUS_DEGRADED and answer.fallback:
             return self._popular_fault(answer, model_version)
-        if answer.status != recall_pb2.USER_STATUS_OK:
+        if answer.status not in (recall_pb2.USER_STATUS_OK, recall_pb2.USER_STATUS_DEGRADED):
             return f"status {answer.status}"
         model, best = self._models[model_version], self._best[model_version][user]
         item_ids, scores = np.array(answer.item_ids), np.array(answer.scores)
         if len(item_ids) != TOP_K or len(set(answer.item_ids)) != TOP_K:
             return f"{len(item_ids)} items, {len(set(answer.item_ids))} different ones"
         own = best[model.vocabulary.item_index(item_ids) - 1]
-        expected = -np.sort(-best)[:TOP_K]
+        expected = -np.sort(-np.partition(best, -TOP_K)[-TOP_K:])
         error = max(np.abs(own - scores).max(), np.abs(expected - scores).max())
         return "" if error <= TOLERANCE else f"scores differ from the exact ones by {error:.3g}"
 
@@ -190,6 +192,8 @@ class Load:
         else:
             (result,) = answer.results
             outcome = recall_pb2.UserStatus.Name(result.status).removeprefix("USER_STATUS_")
+            if result.status == recall_pb2.USER_STATUS_DEGRADED and result.fallback:
+                outcome = POPULAR
             fault = self._answers.fault(user, result, answer.model_versions[0], answer.collections[0])
         took = time.monotonic() - started
         phase.outcomes[outcome] += 1

@@ -1,20 +1,24 @@
 """What callers get while Milvus does not answer, with and without `--degraded`, through real gRPC."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from clients import AsyncRecallClient, UnavailableError
 from mind.artifact import load_artifact
+from mind.encoder import NumpyEncoder
+from mind.evaluation.retrieval import nearest_items
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
 from server.errors import StoreTimeoutError, StoreUnavailableError
 from server.serving import breaker, pipeline
+from server.serving.local import LocalItems
 from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
@@ -33,7 +37,8 @@ class Running:
 
     def __init__(self, directory: Path, degraded: bool) -> None:
         self.store = FakeStore()
-        self.store.publish(load_artifact(make_artifact(directory)))
+        self.artifact = load_artifact(make_artifact(directory))
+        self.collection = self.store.publish(self.artifact)
         settings = Settings(listen="127.0.0.1:0", artifacts=str(directory), watch_interval_s=0.05, degraded=degraded)
         self.server = RecallServer(settings, self.store)
 
@@ -44,6 +49,16 @@ class Running:
         self.recall: Any = recall_pb2_grpc.RecallServiceStub(self.channel)
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)
         await until_health(self.health, SERVING)
+        if local := self.server.local:
+            await until(lambda: local.knows(self.server.releases.current))
+
+    def exact(self, history: list[int], top_k: int = 5, without: Sequence[int] = ()) -> list[int]:
+        """The best items for a history."""
+        weights = self.artifact.weights
+        rows = self.artifact.vocabulary.item_index(np.array([history], np.int64))
+        vectors = NumpyEncoder(weights, self.artifact.hyper_parameters).encode(rows, np.array([len(history)]))
+        best = weights.item_id[nearest_items(vectors, weights.item_embedding, top_k + len(without))[0] - 1].tolist()
+        return [item_id for item_id in best if item_id not in without][:top_k]
 
     async def ask(self, *users: User, **options: Any) -> list[recall_pb2.UserCandidates]:
         request = recall_pb2.RecallRequest(users=users, **({"top_k": 5} | options))
@@ -65,12 +80,13 @@ async def running(
     await running.stop()
 
 
-async def test_the_popular_list_until_milvus_answers_again(running: Running) -> None:
+async def test_own_candidates_until_milvus_answers_again(running: Running) -> None:
+    (before,) = await running.ask(User(hist_item=[1000, 1007]))
     running.store.fault = GONE
     (result,) = await running.ask(User(hist_item=[1000, 1007]))
-    assert (list(result.item_ids), result.status, result.fallback) == (POPULAR, DEGRADED, True)
-    assert set(result.interest) == {-1} and result.scores[0] == pytest.approx(200 / (200 * 201 / 2))
-    assert "Milvus does not answer" in result.detail
+    assert (list(result.item_ids), result.status) == (running.exact([1000, 1007]), DEGRADED)
+    assert (result.item_ids, result.scores, result.interest) == (before.item_ids, before.scores, before.interest)
+    assert not result.fallback and "Milvus does not answer" in result.detail
     running.store.fault = None
     for _ in range(200):
         (result,) = await running.ask(User(hist_item=[1000, 1007]))
@@ -85,7 +101,7 @@ async def test_exclusions_and_own_statuses_are_kept(running: Running) -> None:
     seen, empty, unknown, invalid = await running.ask(
         one, User(), User(hist_item=[5]), User(hist_item=[1] * 10_001), exclude_history=True
     )
-    assert list(seen.item_ids) == [1000, 1021, 1028, 1035, 1042]
+    assert list(seen.item_ids) == running.exact([1007], without=[1007, 1014])
     assert (seen.status, list(seen.unknown_item_ids)) == (DEGRADED, [5])
     assert (empty.status, list(empty.item_ids)) == (recall_pb2.USER_STATUS_EMPTY_HISTORY, POPULAR)
     assert (unknown.status, list(unknown.item_ids)) == (recall_pb2.USER_STATUS_ALL_UNKNOWN, POPULAR)
@@ -100,22 +116,42 @@ async def test_each_caller_gets_it_before_its_own_deadline(running: Running, mon
     patient = asyncio.create_task(running.ask(User(hist_item=[1007])))
     request = recall_pb2.RecallRequest(users=[User(hist_item=[1014])], top_k=5)
     (hurried,) = (await running.recall.Recall(request, timeout=4)).results
-    assert (hurried.status, list(hurried.item_ids)) == (DEGRADED, POPULAR)
+    assert (hurried.status, list(hurried.item_ids)) == (DEGRADED, running.exact([1014]))
     assert not patient.done()
     running.store.let_go()
-    await asyncio.gather(first, patient)
+    ((answered,), _) = await asyncio.gather(patient, first)
+    assert answered.status == recall_pb2.USER_STATUS_OK
+
+
+async def test_the_popular_list_where_there_is_no_time_for_more(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "ANSWER_S", 2)
+
+    async def search(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(LocalItems, "search", search)
+    running.store.fault = GONE
+    request = recall_pb2.RecallRequest(users=[User(hist_item=[1000, 1007])], top_k=5)
+    (result,) = (await running.recall.Recall(request, timeout=4)).results
+    assert (list(result.item_ids), result.status, result.fallback) == (POPULAR, DEGRADED, True)
+    assert set(result.interest) == {-1} and result.scores[0] == pytest.approx(200 / (200 * 201 / 2))
+    assert result.detail == "Milvus does not answer"
 
 
 async def test_what_was_deleted_stays_out(running: Running) -> None:
-    assert running.store.alias
-    collection = running.store.collections[running.store.alias]
-    kept = collection.item_ids != 1007
-    collection.item_ids, collection.vectors = collection.item_ids[kept], collection.vectors[kept]
+    best = running.exact([1000])
+    running.store.delete(running.collection, [1007, best[0]])
+    running.store.add(running.collection, 5, 10 * running.artifact.weights.item_embedding[1])
     await running.ask(User())  # somebody gets the popular list, and so it is looked up
+    local, release = running.server.local, running.server.releases.current
+    assert local
+    await until(lambda: len(local.known(release).gone) == 2 and len(local.known(release).items.fresh_ids) == 1)
     running.store.fault = GONE
-    for user in (User(hist_item=[1000]), User()):
-        (result,) = await running.ask(user)
-        assert list(result.item_ids) == [1000, 1014, 1021, 1028, 1035]
+    (own,), (popular,) = await running.ask(User(hist_item=[1000])), await running.ask(User())
+    assert list(own.item_ids) == [5, *running.exact([1000], 4, without=[1007, best[0]])]
+    assert 1007 not in popular.item_ids
 
 
 async def test_a_filter_that_nobody_can_check_gives_nothing(running: Running) -> None:

@@ -103,6 +103,7 @@ async def items_are_counted_and_read(store: ItemStore, name: str, artifact: Arti
     assert await store.change_log(name) == ChangeLog()
     assert (await store.changes(name), await store.deleted(name, [1000])) == (Changes(), set())
     assert await store.deleted(name, []) == set()
+    assert (await store.changed_items(name)).tolist() == []
 
 
 async def the_nearest_items_are_found(store: ItemStore, name: str, artifact: Artifact) -> None:
@@ -147,6 +148,7 @@ async def deleted_items_stay_known(store: ItemStore, name: str, artifact: Artifa
     assert await store.count(name) == 198
     assert await store.changes(name) == Changes(deleted=2)
     assert await store.deleted(name, [1000, 1007, 1014, 5]) == {1000, 1014}
+    assert (await store.changed_items(name)).tolist() == [1000, 1014]
     assert set(await store.vectors(name, [1000, 1007])) == {1007}
     assert await store.existing(name, [1000, 1007, 1014]) == {1007}
     assert (await store.matching(name, "item_id < 1020")).tolist() == [1007]

@@ -102,6 +102,7 @@ async def test_a_call_and_its_stages_in_the_trace_of_the_caller(
         "recall.collection": answer.collection,
         "recall.batch.users": 2,
         "recall.batch.requests": 1,
+        "recall.batch.search": "milvus",
     }
     rpc = {"rpc.system": "grpc", "rpc.service": "recall.v1.RecallService", "rpc.method": "Recall"}
     sizes = {"rpc.grpc.status_code": 0, "recall.users": 2, "recall.top_k": 5}

@@ -1,6 +1,6 @@
 """What serving costs, beside the article's stack and beside the floor: `python -m tests.bench.serving`.
 
-One real Milvus server, three subjects, one run: they take turns in every cell, so that all meet the same neighbours on
+One real Milvus server, four subjects, one run: they take turns in every cell, so that all meet the same neighbours on
 a shared machine. Prints the tables, writes results.json and latency.svg.
 """
 
@@ -24,7 +24,8 @@ from tests.bench.serving.world import TOP_K
 
 CHECKED_USERS = 512
 USERS, CALLERS = (1, 8, 64), (1, 16, 64)
-OURS, ARTICLE, FLOOR = "ours", "article", "floor"
+OURS, ARTICLE, FLOOR, LOCAL = "ours", "article", "floor", "local"
+"""Our server; the article's stack; encoding and searching in a bare loop; our server with `--search local`."""
 LOADS = (0.25, 0.5, 0.8, 0.95)
 """Open loop: shares of what a subject managed in the closed loop."""
 SWEEP: dict[str, dict[str, Any]] = {f"top_k {value}": {"top_k": [value]} for value in (10, 50, 200, 1_000)}
@@ -51,7 +52,7 @@ app = typer.Typer(add_completion=False)
 def subjects(
     directory: Path, artifact: Path, milvus_uri: str, options: list[str]
 ) -> Iterator[tuple[int | None, list[Subject]]]:
-    """Milvus' process id if it is ours, and the three, each having answered for the same users."""
+    """Milvus' process id if it is ours, and the four, each having answered for the same users."""
     with ExitStack() as stack:
         uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
         filters.write_items(directory, load_artifact(artifact))
@@ -62,18 +63,20 @@ def subjects(
             world.worker("tests.bench.serving.floor", str(directory), str(artifact), uri, collection)
         )
         ours, ours_pid = stack.enter_context(world.our_server(directory, uri, *options))
+        local, local_pid = stack.enter_context(world.our_server(directory, uri, *options, "--search", "local"))
         article, article_pid = stack.enter_context(world.article_server(directory, artifact, uri))
         exact = world.exact_candidates(artifact, directory, CHECKED_USERS)
 
         def at(kind: str, address: str) -> Callable[..., Any]:
             return lambda **question: load.ask(kind=kind, address=address, **question)
 
-        asked = {OURS: at("grpc", ours), ARTICLE: at("http", article), FLOOR: floor.ask}
+        asked = {OURS: at("grpc", ours), ARTICLE: at("http", article), FLOOR: floor.ask, LOCAL: at("grpc", local)}
         lists = {name: ask(check=CHECKED_USERS) for name, ask in asked.items()}
-        pids = {OURS: ours_pid, ARTICLE: article_pid, FLOOR: floor.pid}
+        pids = {OURS: ours_pid, ARTICLE: article_pid, FLOOR: floor.pid, LOCAL: local_pid}
         recall = {name: recall_of(found, exact) for name, found in lists.items()}
-        same = np.mean([set(a) == set(b) == set(c) for a, b, c in zip(*lists.values(), strict=True)])
-        console.print(f"the same candidates from all three for {same:.1%} of {CHECKED_USERS} users")
+        through_milvus = (lists[name] for name in (OURS, ARTICLE, FLOOR))
+        same = np.mean([set(a) == set(b) == set(c) for a, b, c in zip(*through_milvus, strict=True)])
+        console.print(f"the same candidates from all three that search Milvus for {same:.1%} of {CHECKED_USERS} users")
         yield milvus_pid, [Subject(name, pids[name], asked[name], recall[name]) for name in asked]
 
 
@@ -91,7 +94,7 @@ def main(
     milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
     server_option: Annotated[list[str] | None, typer.Option(help="Option of our server. Repeatable.")] = None,
 ) -> None:
-    """Measure our server, the article's stack and the floor side by side."""
+    """Measure our server, with Milvus and with its own memory, the article's stack and the floor side by side."""
     directory = workdir / str(items)
     directory.mkdir(parents=True, exist_ok=True)
     console.width = max(console.width, report.WIDTH)
@@ -100,26 +103,26 @@ def main(
     dim = load_artifact(artifact).hyper_parameters.embedding_dim
     console.print(f"{items:,} items of {dim} numbers, top_k {TOP_K}, {rounds} turns of {seconds:g} s each, medians")
     rows: dict[str, list[Row]] = {}
-    with subjects(directory, artifact, milvus_uri, server_option or []) as (milvus_pid, three):
+    with subjects(directory, artifact, milvus_uri, server_option or []) as (milvus_pid, four):
         bench = Bench(milvus_pid, rounds, seconds)
         cells = list(product(_numbers(users), _numbers(callers)))
         with Progress(console=console, transient=True) as progress:
             if "closed" in only:
-                rows["closed"] = _closed(bench, three, cells, progress)
+                rows["closed"] = _closed(bench, four, cells, progress)
                 console.print(report.closed(rows["closed"]))
             if "open" in only:
-                rows["open"] = _open(bench, three[:2], progress)
+                rows["open"] = _open(bench, four[:2], progress)
                 console.print(report.opened(rows["open"]))
             if "overload" in only:
-                rows["overload"] = _overload(bench, three[0], progress)
+                rows["overload"] = _overload(bench, four[0], progress)
                 console.print(report.overload(rows["overload"], DEADLINE_S))
             if "sweep" in only:
-                rows["sweep"] = _sweep(bench, three[0], progress)
+                rows["sweep"] = _sweep(bench, four[0], progress)
                 console.print(report.sweep(rows["sweep"]))
             if "mixed" in only:
-                rows["mixed"] = _mixed(bench, three[0], progress)
+                rows["mixed"] = _mixed(bench, four[0], progress)
                 console.print(report.mixed(rows["mixed"], len(MIXED)))
-        pids = {each.name: each.pid for each in three} | ({"milvus": milvus_pid} if milvus_pid else {})
+        pids = {each.name: each.pid for each in four} | ({"milvus": milvus_pid} if milvus_pid else {})
         memory = {name: round(world.memory_gb(pid), 2) for name, pid in pids.items()}
         console.print("memory, GB: " + ", ".join(f"{name} {gb}" for name, gb in memory.items()))
     results = {"machine": describe(), "items": items, "rounds": rounds, "seconds": seconds, "memory_gb": memory}
@@ -134,13 +137,13 @@ def _numbers(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
 
 
-def _closed(bench: Bench, three: list[Subject], cells: list[tuple[int, int]], progress: Progress) -> list[Row]:
+def _closed(bench: Bench, four: list[Subject], cells: list[tuple[int, int]], progress: Progress) -> list[Row]:
     rows = []
     for users, callers in progress.track(cells, description="closed loop"):
         question = {"users": users, "callers": callers}
         # The floor is as fast as it gets: full batches, two at a time, unless a single caller is all there is.
         floor = {"users": users, "in_flight": 1} if callers == 1 else {"users": 64, "in_flight": 2}
-        rows += bench.compare(users, [(s, f"{callers}", floor if s.name == FLOOR else question) for s in three])
+        rows += bench.compare(users, [(s, f"{callers}", floor if s.name == FLOOR else question) for s in four])
     return rows
 
 
