@@ -52,6 +52,12 @@ class Keys:
         """Number of keys (N)."""
         return len(self.offsets) - 1
 
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest key."""
+        starts = range(0, len(self), _BLOCK_BYTES)  # not all at once: they may be mapped from a file
+        return max(int(np.diff(self.offsets[start : start + _BLOCK_BYTES + 1]).max()) for start in starts)
+
     def at(self, positions: Int64) -> list[str]:
         """The keys at these positions, 0 to N - 1."""
         text = self.text.data
