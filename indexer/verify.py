@@ -135,16 +135,10 @@ def filtered_recall(weights: Weights) -> float | None:
     members = cells.members(rows) if cells else None
     if members is None:
         return None
-    queries = _golden_queries(weights)
+    queries = weights.golden_queries
     found, _ = nearest_in_cells(queries, table, members, RECALL_AT)
     best, _ = nearest(queries, table, rows, RECALL_AT)
     return float(np.mean([np.isin(own, exact).mean() for own, exact in zip(found, best, strict=True)]))
-
-
-def _golden_queries(weights: Weights) -> Float32:
-    """The golden interest vectors that are not zero, [Q, D] float32."""
-    vectors = weights.golden_interest_vectors.reshape(-1, weights.golden_interest_vectors.shape[-1])
-    return vectors[np.any(vectors != 0, axis=1)]
 
 
 def golden_recall(store: Store, name: str, search_params: Params, weights: Weights) -> Recall:
@@ -156,7 +150,7 @@ def golden_recall(store: Store, name: str, search_params: Params, weights: Weigh
     Raises:
         VerificationError: the model has no golden interest vector.
     """
-    queries = _golden_queries(weights)
+    queries = weights.golden_queries
     if not len(queries):
         raise VerificationError(f"{name}: its model has no golden interest vector to search with")
     vocabulary = Vocabulary(weights.item_id)

@@ -99,9 +99,15 @@ class Weights:
             return None
         return Cells(self.cell_centre, self.cell_spread, self.item_cell)
 
+    @property
+    def golden_queries(self) -> Float32:
+        """[Q, D] float32: the interest vectors of all golden histories, without those that are zero."""
+        vectors = self.golden_interest_vectors.reshape(-1, self.golden_interest_vectors.shape[-1])
+        return vectors[np.any(vectors, axis=1)]
+
     def cells(self) -> Cells | None:
         """The cells of the item table, computed if none are stored: 2 s for 368,000 items. None for a small table."""
-        return self.stored_cells or cells_of(self.item_embedding)
+        return self.stored_cells or cells_of(self.item_embedding, self.golden_queries)
 
 
 @dataclass(frozen=True)

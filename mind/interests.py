@@ -32,7 +32,7 @@ def leading(vectors: Float32, cosine: float) -> Mask:
     Returns:
         [B, K] bool, never true for a zero vector.
     """
-    found: Mask = vectors.any(axis=2)  # [B, K]
+    found: Mask = np.any(vectors, axis=2)  # [B, K]
     if cosine >= 1 or not len(vectors):
         return found
     length = np.linalg.norm(vectors, axis=2)  # 0 of a vector so short that its square vanishes, too

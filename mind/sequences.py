@@ -91,7 +91,7 @@ def pad_last(values: Int64, offsets: Int64, maxlen: int) -> tuple[Int64, Int64]:
         seq_len: [B] int64, values in each row.
     """
     end = offsets[1:, None]
-    seq_len = np.minimum(np.diff(offsets), maxlen)
+    seq_len = np.minimum(offsets[1:] - offsets[:-1], maxlen)
     position = end - seq_len[:, None] + np.arange(maxlen)
     valid = position < end
     if not len(values):

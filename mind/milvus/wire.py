@@ -266,17 +266,13 @@ def _one_varint(message: memoryview, position: int) -> tuple[int, int]:
 def _read_varints(packed: memoryview) -> Int64:
     """Read a packed repeated int64: seven bits per byte, lowest first. The last byte of a number is below 128."""
     content = np.frombuffer(packed, np.uint8)
-    end = np.flatnonzero(content < 0x80)
+    end = (content < 0x80).nonzero()[0] + 1
     if not len(end):
         return np.zeros(0, np.int64)
-    start = np.concatenate([[0], end[:-1] + 1])
-    length = end - start + 1
-    bits = content & 0x7F
-    value: Int64 = bits[start].astype(np.int64)
-    for place in range(1, int(length.max())):
-        longer = length > place
-        value[longer] |= bits[start[longer] + place].astype(np.int64) << (7 * place)
-    return value
+    start = np.concatenate([[0], end[:-1]])
+    place = np.arange(end[-1]) - start.repeat(end - start)  # of each byte in its number
+    values: Int64 = np.bitwise_or.reduceat((content[: end[-1]] & 0x7F).astype(np.int64) << 7 * place, start)
+    return values
 
 
 def _field(number: int, content: bytes) -> bytes:

@@ -22,7 +22,7 @@ from server.serving.search import NO_HITS, Found
 
 PAIRS_PER_ITEM = 8
 """Pairs of query and item that are scored in the time that `computed` expects an item to take."""
-PAIRS_IN_CELLS = 16_000
+PAIRS_IN_CELLS = 8_000
 """Pairs that are scored in the time that a query takes which searches cells."""
 PART_PAIRS = 800_000
 """Pairs that are worth a thread: 8 ms."""

@@ -83,8 +83,8 @@ def merge(
         explain: whether the fate of every hit is wanted.
     """
     rows, marks, users = len(hits.item_ids), len(excluded.user), len(top_k)
-    hit_user = np.concatenate([np.repeat(user, hits.lengths), excluded.user])
-    hit_interest = np.concatenate([np.repeat(interest, hits.lengths), excluded.fate])  # which orders exclusions, too
+    hit_user = np.concatenate([user.repeat(hits.lengths), excluded.user])
+    hit_interest = np.concatenate([interest.repeat(hits.lengths), excluded.fate])  # which orders exclusions, too
     distinct, item = np.unique(np.concatenate([hits.item_ids, excluded.item_ids]), return_inverse=True)
     own = hit_user * len(distinct) + item
     place, places = _places(hits, round_robin[user])
@@ -95,18 +95,19 @@ def merge(
 
     # Equal numbers mean the same, so that a sort that is not stable gives one result. With ranks, 63 bits are enough
     # for 10,000 users with 2 million hits.
-    order = np.argsort((own * places + place) * MAX_INTERESTS + hit_interest)
+    order = ((own * places + place) * MAX_INTERESTS + hit_interest).argsort()
+    own = own[order]
     first = np.ones(rows + marks, bool)
-    first[1:] = np.diff(own[order]) != 0
+    first[1:] = own[1:] != own[:-1]
     kept = order[first]  # for every user and item: its exclusion, or else its best hit
     kept = kept[kept < rows]
-    kept = kept[np.argsort((hit_user[kept] * places + place[kept]) * len(distinct) + item[kept])]
+    kept = kept[((hit_user[kept] * places + place[kept]) * len(distinct) + item[kept]).argsort()]
     found = np.bincount(hit_user[kept], minlength=users)
-    number = np.arange(len(kept)) - np.repeat(np.cumsum(found) - found, found)  # 0 for each user's best
+    number = np.arange(len(kept)) - (found.cumsum() - found).repeat(found)  # 0 for each user's best
     kept = kept[number < top_k[hit_user[kept]]]
-    offsets = np.concatenate([[0], np.cumsum(np.minimum(found, top_k))])
+    offsets = np.concatenate([[0], np.minimum(found, top_k).cumsum()])
     banned, by = _banned(order, first, rows)
-    query = np.repeat(np.arange(len(user)), hits.lengths)
+    query = np.arange(len(user)).repeat(hits.lengths)
     left = hits.lengths - np.bincount(query[banned], minlength=len(user))
     fate = None
     if explain:

@@ -46,7 +46,7 @@ async def search(
         fetched: most hits to ask Milvus for; `Depth.fetched` of all these users.
         timeout_s: longest wait for Milvus.
     """
-    user, interest = vectors.any(axis=2).nonzero()
+    user, interest = np.nonzero(np.any(vectors, axis=2))
     fingerprint = release.fingerprint
     leads = leading(vectors, fingerprint.interest_cosine)
     if not leads.any():

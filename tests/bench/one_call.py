@@ -28,7 +28,7 @@ from mind.milvus.aio_store import MilvusStore
 from mind.milvus.connection import Connection
 from mind.milvus.internals import SEARCH
 from protos.recall.v1 import recall_pb2
-from server.app import RECALL, RecallServer
+from server.app import RECALL, SWITCH_S, RecallServer, _tame_garbage_collector
 from server.edge.calls import Calls
 from server.edge.door import Door
 from server.edge.wire import register
@@ -151,6 +151,8 @@ async def serve(artifacts: Path, milvus: str, ports: SimpleQueue[dict[str, int]]
     for name, other in (("grpc", plain), ("door", guarded)):
         found[name] = other.add_insecure_port("127.0.0.1:0")
         await other.start()
+    _tame_garbage_collector()  # as a server does
+    sys.setswitchinterval(SWITCH_S)
     ports.put(found)
     await asyncio.Event().wait()
 

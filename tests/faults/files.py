@@ -168,7 +168,7 @@ def _read_features(path: Path) -> None:
 
 def _read_histories(path: Path) -> None:
     histories = open_histories(path, "user_id", "hist_item", None)
-    rows = sum(len(rows.hist_item.lengths) for rows in histories.read(0, 16))
+    rows = sum(len(rows.hist_item.sizes) for rows in histories.read(0, 16))
     if rows != histories.rows:
         raise WrongError(f"{rows} rows of {histories.rows}")
 

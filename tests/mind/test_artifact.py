@@ -50,7 +50,7 @@ def test_a_model_and_its_encoder_take_no_memory_of_the_process(tmp_path: Path) -
 
 def test_the_cells_of_a_large_table_are_in_the_model(tmp_path: Path) -> None:
     weights = load_artifact(make_artifact(tmp_path, items=EXACT_ROWS + 1)).weights
-    stored, computed = weights.stored_cells, cells_of(weights.item_embedding)
+    stored, computed = weights.stored_cells, cells_of(weights.item_embedding, weights.golden_queries)
     assert stored and computed
     for name, array in vars(computed).items():
         np.testing.assert_array_equal(getattr(stored, name), array, strict=True)

@@ -26,20 +26,14 @@ def table() -> Float32:
 
 @pytest.fixture(scope="module")
 def divided(table: Float32) -> Cells:
-    found = cells_of(table)
+    found = cells_of(table, table[:0])
     assert found is not None
     return found
 
 
-@pytest.fixture(autouse=True)
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A query stops early, as in a larger table."""
-    monkeypatch.setattr(cells, "FIRST_ROWS", 300)
-
-
 def members(divided: Cells, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> Members:
     with monkeypatch.context() as patched:
-        patched.setattr(cells, "EXACT_ROWS", -1)
+        patched.setattr(cells, "EXACT_ROWS", 0)
         found = divided.members(rows)
     assert found is not None
     return found
@@ -69,14 +63,28 @@ def test_nearly_all_of_the_best_are_found(
 def test_a_table_without_clusters_costs_time_and_no_recall(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(2)
     table = np.concatenate([np.zeros((1, DIM)), rng.normal(size=(ROWS, DIM))]).astype(np.float32)
-    divided, rows = cells_of(table), np.arange(1, ROWS, 3, dtype=np.int32)
+    divided, rows = cells_of(table, table[:0]), np.arange(1, ROWS, 3, dtype=np.int32)
     assert divided is not None
     queries = rng.normal(size=(50, DIM)).astype(np.float32)
     found, _ = nearest_in_cells(queries, table, members(divided, rows, monkeypatch), TOP)
     assert recall(found, nearest(queries, table, rows, TOP)[0]) >= 0.98
 
 
-@pytest.mark.parametrize(("rows", "limit"), [(0, 5), (1, 50), (30, 50), (3_000, 3_000), (3_000, 2_999), (200, 1)])
+def test_the_queries_of_a_model_say_how_far_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of a cell spread unevenly: the best ones lie up to 6 standard deviations from the centre, not 3."""
+    rng = np.random.default_rng(4)
+    shape = np.linspace(2, 0.2, DIM) ** 2
+    item = (clustered()[1:] + 2 * rng.normal(size=(ROWS, DIM))) * shape * rng.lognormal(0, 0.5, (ROWS, 1))
+    table = np.concatenate([np.zeros((1, DIM)), item]).astype(np.float32)
+    asked = np.maximum(rng.normal(size=(200, DIM)) * shape, 0).astype(np.float32)
+    rows = np.arange(1, ROWS, 2, dtype=np.int32)
+    divided = cells_of(table, asked[:100])
+    assert divided is not None
+    found, _ = nearest_in_cells(asked[100:], table, members(divided, rows, monkeypatch), TOP)
+    assert recall(found, nearest(asked[100:], table, rows, TOP)[0]) >= 0.98
+
+
+@pytest.mark.parametrize(("rows", "limit"), [(1, 5), (1, 50), (30, 50), (3_000, 3_000), (3_000, 2_999), (200, 1)])
 def test_nobody_is_short_of_what_there_is(
     table: Float32, divided: Cells, rows: int, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +109,7 @@ def test_what_a_query_finds_does_not_depend_on_the_others(
 
 def test_rows_that_are_all_alike_are_found() -> None:
     table = np.ones((20_000, 4), np.float32)
-    divided = cells_of(table)
+    divided = cells_of(table, table[:0])
     assert divided is not None
     chosen = divided.members(np.arange(1, 20_000, dtype=np.int32))
     assert chosen is not None
@@ -110,5 +118,5 @@ def test_rows_that_are_all_alike_are_found() -> None:
 
 
 def test_few_rows_need_no_cells(table: Float32, divided: Cells) -> None:
-    assert cells_of(table[: cells.EXACT_ROWS]) is None
+    assert cells_of(table[: cells.EXACT_ROWS], table[:0]) is None
     assert divided.members(np.arange(1, 1_000, dtype=np.int32)) is None

@@ -462,7 +462,7 @@ async def test_very_many_matches_are_searched_by_cells(
     expected = [await run(store, release, query) for query in queries]
     monkeypatch.setattr(cells, "EXACT_ROWS", 5)
     monkeypatch.setattr(cells, "ROWS_A_CELL", 10)
-    divided = replace(release, cells=cells.cells_of(release.item_embedding))
+    divided = replace(release, cells=cells.cells_of(release.item_embedding, release.item_embedding))
     assert divided.cells is not None
     store.searches.clear()
     for query, exactly in zip(queries, expected, strict=True):
