@@ -25,7 +25,8 @@ TWINS = {
     "item_id": "item_key",
 }
 """The fields of integers, and their twins for text ids."""
-_KEY_FIELDS = set(TWINS.values())
+MAX_KEY_BYTES = 256
+"""The longest text id, in bytes of UTF-8."""
 _EXAMPLE = "[[43, 23]] is one user with two clicks"
 
 

@@ -9,64 +9,73 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from clients.ids import MAX_KEY_BYTES
 from clients.user_files import FileError, is_int64
 
-COLUMNS = ("item_id", "title")
+ITEM_ID, TITLE = "item_id", "title"
 DELIMITERS = ",\t;|"
 """The delimiters that are recognised in a CSV file."""
 _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _PARQUET = b"PAR1"
 
 
-def read_titles(path: Path, text: bool = False) -> dict[Any, str]:
-    """Titles by item id from the columns `item_id` and `title` of a CSV or Parquet file; empty titles are left out.
+def read_titles(path: Path, text: bool = False, id_column: str = ITEM_ID) -> dict[Any, str]:
+    """Titles by item id from a CSV or Parquet file with a column `title`; empty titles are left out.
 
     A CSV file whose first cell is an integer has no header: then they are its first two columns.
 
     Args:
         path: the file.
         text: whether ids are text, and so the keys of what is returned; else they are integers.
+        id_column: name of the column of ids.
 
     Raises:
-        FileError: it is not such a file, a column is missing, or an item_id is no integer of 64 bits and must be.
+        FileError: it is not such a file, a column is missing, or an id is no integer of 64 bits or no text of 1 to 256
+            bytes.
     """
     with path.open("rb") as file:
         parquet = file.read(len(_PARQUET)) == _PARQUET
     titles = {}
-    for place, item_id, title in _parquet_rows(path) if parquet else _csv_rows(path):
-        key = str(item_id) if text else _integer(item_id, f"{path}: {place}")
+    read = _text if text else _integer
+    for place, item_id, title in (_parquet_rows if parquet else _csv_rows)(path, id_column):
+        key = read("" if item_id is None else str(item_id).strip(), f"{path}: {place}: {id_column}")
         if title is not None and str(title).strip():
             titles[key] = str(title).strip()
     return titles
 
 
-def _integer(item_id: Any, place: str) -> int:
-    text = str(item_id).strip()
+def _integer(text: str, place: str) -> int:
     if not _INTEGER.fullmatch(text) or not is_int64(int(text)):
-        raise FileError(f"{place}: item_id is {text[:50]!r}, not an integer of 64 bits")
+        raise FileError(f"{place} is {text[:50]!r}, not an integer of 64 bits")
     return int(text)
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
+def _text(text: str, place: str) -> str:
+    if not 1 <= len(text.encode()) <= MAX_KEY_BYTES:
+        raise FileError(f"{place} is {text[:50]!r}, not text of 1 to {MAX_KEY_BYTES} bytes")
+    return text
+
+
+def _csv_rows(path: Path, id_column: str) -> Iterator[tuple[str, Any, Any]]:
     """Where a row stands, its item_id and its title."""
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         delimiter = max(DELIMITERS, key=file.readline().count)
         file.seek(0)
         rows = csv.reader(file, delimiter=delimiter)
         try:
-            yield from _titled(path, rows)
+            yield from _titled(path, rows, id_column)
         except csv.Error as error:
             raise FileError(f"{path}: line {rows.line_num}: {error}") from error
 
 
-def _titled(path: Path, rows: Any) -> Iterator[tuple[str, Any, Any]]:
+def _titled(path: Path, rows: Any, id_column: str) -> Iterator[tuple[str, Any, Any]]:
     """Where a row of a csv.reader stands, its item_id and its title."""
     first: list[str] = next(rows, [])
     width, (item_id, title) = len(first), (0, 1)
     if not first or not _INTEGER.fullmatch(first[0].strip()):
-        item_id, title = _positions(path, first)
-    elif width < len(COLUMNS):
-        raise FileError(f"{path}: line 1: must be item_id,title; is {first[0]!r}")
+        item_id, title = _positions(path, first, id_column)
+    elif width < 2:
+        raise FileError(f"{path}: line 1: must be {id_column},title; is {first[0]!r}")
     else:
         yield "line 1", first[item_id], first[title]
     for row in rows:
@@ -76,7 +85,7 @@ def _titled(path: Path, rows: Any) -> Iterator[tuple[str, Any, Any]]:
             yield f"line {rows.line_num}", row[item_id], row[title]
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
+def _parquet_rows(path: Path, id_column: str) -> Iterator[tuple[str, Any, Any]]:
     """Where a row stands, its item_id and its title."""
     try:
         import pyarrow as pa
@@ -86,7 +95,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            wanted = [names[position] for position in _positions(path, names)]
+            wanted = [names[position] for position in _positions(path, names, id_column)]
             columns = [file.read([name]).column(0).to_pylist() for name in wanted]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise FileError(f"{path}: cannot be read as Parquet: {' '.join(str(error).split())}") from error
@@ -94,10 +103,10 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Any, Any]]:
         yield f"row {number}", item_id, title
 
 
-def _positions(path: Path, found: Iterable[str]) -> list[int]:
+def _positions(path: Path, found: Iterable[str], id_column: str) -> list[int]:
     """Where the columns stand; a name may have a type behind it, as in `item_id:token` (RecBole)."""
     names = [name.strip().partition(":")[0] for name in found]
-    for name in COLUMNS:
+    for name in (id_column, TITLE):
         if name not in names:
             raise FileError(f"{path}: no column {name!r}; there are: {', '.join(names)}")
-    return [names.index(name) for name in COLUMNS]
+    return [names.index(name) for name in (id_column, TITLE)]

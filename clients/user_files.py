@@ -4,12 +4,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:  # it imports this module
-    from clients.prepared import PreparedKeys
+from pathlib import Path
+from typing import Any
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_OWN_IDS = "test_users.jsonl"
 
 
 class FileError(ValueError):
@@ -28,9 +27,17 @@ class UserLine:
     """What the user clicked later, ids as text; often empty."""
 
 
-def read_users(
-    lines: Iterable[bytes], name: str, text: bool | None = False, keys: "PreparedKeys | None" = None
-) -> Iterator[UserLine]:
+def check_own_ids(path: Path) -> None:
+    """Refuse a file such as data/mine/test/test.txt where `mind.prepare` put integers in the place of text ids.
+
+    Raises FileError, which names the file that has the ids themselves.
+    """
+    better = path.resolve().parent.parent / _OWN_IDS
+    if path.suffix == ".txt" and better.is_file():
+        raise FileError(f"{path} has integers in the place of text ids; give {better}, which has the ids themselves")
+
+
+def read_users(lines: Iterable[bytes], name: str, text: bool | None = False) -> Iterator[UserLine]:
     """The users of a file, blank lines skipped.
 
     Args:
@@ -38,7 +45,6 @@ def read_users(
             JSON objects, `{"user_id": 7, "hist_item": [43, 23]}`, with strings in the list where ids are text.
         name: of the file, for messages.
         text: whether item ids are text; None takes either kind and gives text, for one who does not know the release.
-        keys: the text that PaddleRec lines have integers for.
 
     Raises:
         FileError: a line is neither, or has ids of the other kind.
@@ -47,9 +53,7 @@ def read_users(
         if not line.strip():
             continue
         try:
-            found = _from_json(line) if line.lstrip().startswith(b"{") else _from_fields(line.decode(), text, keys)
-        except FileError:
-            raise
+            found = _from_json(line) if line.lstrip().startswith(b"{") else _from_fields(line.decode(), text)
         except (KeyError, TypeError, ValueError) as error:
             raise FileError(
                 f'{name}:{number}: neither "user_id:U hist_item:I ..." nor {{"user_id": U, "hist_item": [I, ...]}}'
@@ -115,18 +119,13 @@ def _from_json(line: bytes) -> UserLine:
     return UserLine(record["user_id"], hist_item, eval_item)
 
 
-def _from_fields(line: str, text: bool | None, keys: "PreparedKeys | None") -> UserLine:
+def _from_fields(line: str, text: bool | None) -> UserLine:
     fields = [field.split(":", 1) for field in line.split()]
     user_id = dict(fields)["user_id"]
-
-    def items(name: str) -> list[Any]:
-        given = [value for key, value in fields if key == name]
-        if keys and keys.items:
-            return keys.items.of(list(map(int, given)))
-        return [int(each) if text is False and _INTEGER.fullmatch(each) else each for each in given]
-
-    if keys and keys.users:
-        user: Any = keys.users.of([int(user_id)])[0]
-    else:
-        user = int(user_id) if _INTEGER.fullmatch(user_id) and str(int(user_id)) == user_id else user_id
-    return UserLine(user, items("hist_item"), items("eval_item"))
+    is_integer = _INTEGER.fullmatch(user_id) and str(int(user_id)) == user_id
+    hist_item, eval_item = ([value for key, value in fields if key == name] for name in ("hist_item", "eval_item"))
+    return UserLine(
+        int(user_id) if is_integer else user_id,
+        [int(each) if text is False and _INTEGER.fullmatch(each) else each for each in hist_item],
+        eval_item,
+    )

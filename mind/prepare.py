@@ -38,7 +38,9 @@ python -m mind.prepare movielens-1m --output data/movielens-1m
 
 python -m mind.prepare amazon-book --output data/amazon-book --archive ~/Downloads/AmazonBook.tar.gz
 
-python -m mind.prepare clicks.csv --output data/mine --user uid --item iid --time ts
+python -m mind.prepare clicks.csv --output data/mine
+
+python -m mind.prepare clicks.csv --output data/mine --user who --item what --time since
 
 python -m mind.prepare ratings.tsv --output data/mine --header user_id,item_id,rating,timestamp"""
 
@@ -55,11 +57,23 @@ def main(
         ),
     ],
     output: Annotated[Path, typer.Option(help="Directory that receives train/, valid/ and test/.")],
-    user: Annotated[str, typer.Option(help="Column of user ids.", rich_help_panel=FILES)] = "user_id",
-    item: Annotated[str, typer.Option(help="Column of item ids.", rich_help_panel=FILES)] = "item_id",
+    user: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of user ids; else one with a usual name, such as customer_id.", rich_help_panel=FILES
+        ),
+    ] = None,
+    item: Annotated[
+        str | None,
+        typer.Option(help="Column of item ids; else one with a usual name, such as sku.", rich_help_panel=FILES),
+    ] = None,
     time: Annotated[
-        str, typer.Option(help="Column of times: integers, floats or ISO 8601.", rich_help_panel=FILES)
-    ] = "timestamp",
+        str | None,
+        typer.Option(
+            help="Column of times (integers, floats or ISO 8601); else one with a usual name, such as created_at.",
+            rich_help_panel=FILES,
+        ),
+    ] = None,
     delimiter: Annotated[
         str | None,
         typer.Option(

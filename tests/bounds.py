@@ -167,6 +167,7 @@ def of_gateway() -> list[Bound]:
             Bound(f"`{name}`", OF_BODY, by_server)
             for name in ("User.user_id", "RecallBody.filter", "ExplainBody.filter")
         ),
+        Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),
         Bound("`search` of /explorer/items", f"{pages.MAX_SEARCH} characters", "400"),
     ]

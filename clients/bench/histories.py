@@ -9,8 +9,7 @@ from typing import cast
 
 from clients.aio_client import AsyncRecallClient
 from clients.ids import ItemIds
-from clients.prepared import prepared_keys
-from clients.user_files import FileError, read_users
+from clients.user_files import FileError, check_own_ids, read_users
 from protos.recall.v1 import recall_pb2
 
 MOST_USERS = 100_000
@@ -48,8 +47,9 @@ def read_histories(path: Path, text: bool = False) -> list[Clicks]:
 
 
 def _from_lines(path: Path, text: bool) -> Iterator[Clicks]:
+    check_own_ids(path)
     with path.open("rb") as lines:
-        for user in read_users(lines, str(path), text, prepared_keys(path)):
+        for user in read_users(lines, str(path), text):
             yield Clicks(user.hist_item)
 
 

@@ -44,6 +44,7 @@ Titles = Annotated[
     Path | None,
     file_option("--titles", help="CSV or Parquet file with columns item_id and title, to show titles in tables."),
 ]
+TitlesIdColumn = Annotated[str, typer.Option("--titles-id-column", help="Column of --titles that holds the item id.")]
 
 
 def parse_ids(given: str, option: str, text: bool) -> list[int] | list[str]:

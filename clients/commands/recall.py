@@ -26,6 +26,7 @@ from clients.commands.question import (
     Merge,
     MergeOption,
     Titles,
+    TitlesIdColumn,
     TopK,
     file_option,
     merge_strategy_of,
@@ -34,12 +35,11 @@ from clients.commands.question import (
 from clients.core import RecallResult
 from clients.ids import ItemIds, has_text_ids
 from clients.plain import to_plain
-from clients.prepared import prepared_keys
 from clients.requests import MAX_HISTORY, user_of
 from clients.sync_client import RecallClient
 from clients.tables import candidates_view, explain_view, origin_line, status_words
-from clients.titles import read_titles
-from clients.user_files import FileError, read_users
+from clients.titles import ITEM_ID, read_titles
+from clients.user_files import FileError, check_own_ids, read_users
 from protos.recall.v1 import recall_pb2
 
 app = typer.Typer()
@@ -75,6 +75,7 @@ def recall(
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
     titles: Titles = None,
+    titles_id_column: TitlesIdColumn = ITEM_ID,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Candidates for one user, or for a file of users."""
@@ -101,7 +102,7 @@ def recall(
         collection=result.collections[0],
         timings=result.timings[0],
     )
-    view = candidates_view(result.results[0], read_titles(titles, text) if titles else {})
+    view = candidates_view(result.results[0], read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
 
 
@@ -116,6 +117,7 @@ def explain(
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
     titles: Titles = None,
+    titles_id_column: TitlesIdColumn = ITEM_ID,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """One user's recall step by step: what each interest found, and why hits were dropped."""
@@ -128,7 +130,7 @@ def explain(
         exclude_item_ids=parse_ids(exclude, "--exclude", text),
         merge_strategy=merge_strategy_of(merge),
     )
-    view = explain_view(response, read_titles(titles, text) if titles else {})
+    view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
 
 
@@ -148,6 +150,7 @@ def _recall_file(
         excluded: ids that must not come back, for every user.
         info: tells the kind of ids, and how many of a history the server accepts; of longer ones the newest are sent.
     """
+    check_own_ids(path)
     max_history = info.limits.max_history or MAX_HISTORY
     console = Console(stderr=True, highlight=False)
     statuses: Counter[str] = Counter()
@@ -155,7 +158,7 @@ def _recall_file(
     started, cut = time.monotonic(), 0
     progress = Progress(console=console, transient=True)
     with progress, progress.open(path, "rb", description=path.name) as lines:
-        users = read_users(lines, str(path), has_text_ids(info), prepared_keys(path))
+        users = read_users(lines, str(path), has_text_ids(info))
         while batch := list(itertools.islice(users, _USERS_PER_CALL)):
             cut += sum(len(user.hist_item) > max_history for user in batch)
             result = ask([user_of(user.hist_item, excluded, max_history) for user in batch])

@@ -13,9 +13,8 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 
 from clients.gateway.settings import Settings
-from clients.prepared import prepared_keys
 from clients.titles import read_titles
-from clients.user_files import FileError, read_users
+from clients.user_files import FileError, check_own_ids, read_users
 
 MAX_USERS = 200
 """Maximum number of example users."""
@@ -26,7 +25,8 @@ class Catalogue:
 
     def __init__(self, settings: Settings) -> None:
         """Read the files. Raises FileError or OSError if a file cannot be used."""
-        self._titles = read_titles(settings.titles, text=True) if settings.titles else {}
+        column = settings.titles_id_column
+        self._titles = read_titles(settings.titles, text=True, id_column=column) if settings.titles else {}
         self._searched = [(title.casefold(), item_id) for item_id, title in self._titles.items()]
         self.users = _read_example_users(settings.users) if settings.users else []
         self.maps = dict(map(_read_map, settings.map))
@@ -63,8 +63,9 @@ CatalogueOf = Annotated[Catalogue, Depends(catalogue_of)]
 
 def _read_example_users(path: Path) -> list[dict[str, Any]]:
     """Read the first users of a file: id, history, and the later clicks if the file has them. All ids are text."""
+    check_own_ids(path)
     with path.open("rb") as file:
-        users = itertools.islice(read_users(file, str(path), None, prepared_keys(path)), MAX_USERS)
+        users = itertools.islice(read_users(file, str(path), None), MAX_USERS)
         return [vars(user) | {"user_id": str(user.user_id)} for user in users]
 
 

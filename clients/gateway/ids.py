@@ -11,12 +11,10 @@ from typing import Annotated, Any
 from fastapi.exceptions import RequestValidationError
 from pydantic import PlainValidator, WithJsonSchema
 
-from clients.ids import ItemIds
+from clients.ids import MAX_KEY_BYTES, ItemIds
 
 INT64_STRING = {"type": "string", "format": "int64"}
 """The JSON schema of 64-bit integers in the answers of /v1. They are strings, as in protobuf's JSON."""
-MAX_KEY_BYTES = 256
-"""The longest text id, in bytes of UTF-8."""
 _DIGITS = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 _EXACT = 2**53
 _INTEGER_FAULT = "must be a 64-bit integer, as a number or a string of digits"

@@ -66,6 +66,8 @@ class Settings(Connection):
     """Seconds within which a client must read an answer."""
     titles: FilePath | None = None
     """CSV or Parquet file with the columns item_id and title. The explorer shows the titles and searches them."""
+    titles_id_column: str = "item_id"
+    """Column of --titles that holds the item id."""
     users: FilePath | None = None
     """File of example users for the explorer, from mind.prepare or JSON lines. The first 200 users are offered."""
     map: Annotated[tuple[FilePath, ...], BeforeValidator(_paths)] = ()

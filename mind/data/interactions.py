@@ -13,11 +13,13 @@ from mind.data.columns import Float64, Mask, parse_times
 from mind.data.ids import IdKind, Ids, KeyTable, read_ids
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
+from mind.data.roles import ITEMS, TIMES, USERS, find_columns
 from mind.data.tables import Columns, read_columns, shorten
 from mind.data.time_units import TimeUnit, find_unit, show_range
 from mind.errors import DataError
 from mind.sequences import Int64, Sequences
 
+USUAL = (USERS[0], ITEMS[0], TIMES[0])
 EXAMPLES = 5
 """The most lines that a `Finding` names."""
 
@@ -86,6 +88,8 @@ class Report:
     """The first and the last time, in words."""
     padded: int = 0
     """Ids whose leading zeros were dropped."""
+    columns: tuple[str, str, str] = USUAL
+    """The names of the columns of users, items and times."""
     texts: tuple[str, ...] = ()
     """The columns whose ids are text, each with an example, in words."""
 
@@ -107,6 +111,8 @@ class Report:
             lines.append(f"  {self.count}")
         if self.times:
             lines.append(f"  {self.times}")
+        if self.columns != USUAL:
+            lines.append("  users in {}, items in {}, times in {}".format(*self.columns))
         lines += [f"  {text}" for text in self.texts]
         if self.padded:
             lines.append(f"  ids with leading zeros, read without them: {self.padded:,}")
@@ -130,9 +136,9 @@ class Report:
 
 def read_interactions(
     path: Path,
-    user: str = "user_id",
-    item: str = "item_id",
-    time: str = "timestamp",
+    user: str | None = None,
+    item: str | None = None,
+    time: str | None = None,
     *,
     delimiter: str | None = None,
     header: Sequence[str] | None = None,
@@ -148,9 +154,10 @@ def read_interactions(
 
     Args:
         path: Parquet, or text in UTF-8.
-        user: name of the column of user ids; a header may add a type to it, as in `user_id:token`.
-        item: name of the column of item ids.
-        time: name of the column of times.
+        user: name of the column of user ids; a header may add a type to it, as in `user_id:token`. None takes one with
+            a usual name (`mind.data.roles`), such as customer_id.
+        item: name of the column of item ids, or None.
+        time: name of the column of times, or None.
         delimiter: one character; detected if None.
         header: names of all columns of a CSV file that does not name them itself.
         quote: what quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it.
@@ -165,7 +172,8 @@ def read_interactions(
         DataError: the file or a column is missing, the format is another, too few rows are usable, a quote swallows
             lines, an id is spelt in two ways, or times are of two units.
     """
-    found = read_columns(path, (user, item, time), delimiter, header, quote)
+    found = read_columns(path, lambda names: find_columns(path, names, user, item, time), delimiter, header, quote)
+    user, item, time = found.table.column_names
     users, items = (read_ids(path, found, name, ids, max_malformed) for name in (user, item))
     timestamp, time_valid, dated = parse_times(found.table.column(2))
     usable = users.valid & items.valid & time_valid
@@ -186,6 +194,7 @@ def read_interactions(
         unsorted=_finding(unsorted),
         times=show_range(interactions.timestamp, told),
         padded=users.padded + items.padded,
+        columns=(user, item, time),
         texts=tuple(
             f"{name}: text ids, such as {found.table.column(name)[0].as_py()!r}"
             for name, column in ((user, users), (item, items))

@@ -1,10 +1,11 @@
 """The directory that `mind.prepare` writes: train/, valid/ and test/, and the items where the data describe them.
 
 Its text files hold integers. Where users or items have text ids, `user_keys.parquet` and `item_keys.parquet` have them,
-and `test_users.jsonl` has the test users with their histories in these ids, as `recall-client` reads users.
+and `test_users.jsonl` has the test users with histories and later clicks in these ids, as `recall-client` reads users.
 """
 
 import json
+from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +19,7 @@ from mind.data.files import replacing
 from mind.data.ids import KeyTable, read_keys, write_keys
 from mind.data.paddlerec import write_eval, write_train
 from mind.data.split import Split
-from mind.sequences import Sequences
+from mind.sequences import EvalCases, Sequences
 
 ITEM_KEYS = "item_keys.parquet"
 USER_KEYS = "user_keys.parquet"
@@ -64,18 +65,25 @@ def write_split(
             else:
                 (output / name).unlink(missing_ok=True)  # of other data that were prepared here
         if any(keys):
-            _write_users(files.enter_context(replacing(output / TEST_USERS)), parts.test.history, *keys)
+            _write_users(files.enter_context(replacing(output / TEST_USERS)), parts.test, *keys)
         else:
             (output / TEST_USERS).unlink(missing_ok=True)
 
 
-def _write_users(file: Path, histories: Sequences, users: KeyTable | None, items: KeyTable | None) -> None:
-    """Write a line for every user, with the ids that the data have."""
-    names: list[Any] = (
-        users.of(histories.user_id).at(np.arange(len(histories))) if users else histories.user_id.tolist()
-    )
-    clicks = histories.item_id
-    ids: list[Any] = items.of(clicks).at(np.arange(len(clicks))) if items else clicks.tolist()
+def _write_users(file: Path, cases: EvalCases, users: KeyTable | None, items: KeyTable | None) -> None:
+    """Write a line for every user: history and later clicks, with the ids that the data have."""
+    user_id = cases.history.user_id
+    names: list[Any] = users.of(user_id).at(np.arange(len(user_id))) if users else user_id.tolist()
+    parts = zip(names, _listed(cases.history, items), _listed(cases.target, items), strict=True)
     with file.open("w", encoding="utf-8") as lines:
-        for name, (start, end) in zip(names, pairwise(histories.offsets.tolist()), strict=True):
-            lines.write(json.dumps({"user_id": name, "hist_item": ids[start:end]}, ensure_ascii=False) + "\n")
+        for name, history, target in parts:
+            line = {"user_id": name, "hist_item": history, "eval_item": target}
+            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def _listed(sequences: Sequences, items: KeyTable | None) -> Iterator[list[Any]]:
+    """The items of each sequence, with the ids that the data have."""
+    clicks = sequences.item_id
+    ids: list[Any] = items.of(clicks).at(np.arange(len(clicks))) if items else clicks.tolist()
+    for start, end in pairwise(sequences.offsets.tolist()):
+        yield ids[start:end]

@@ -8,7 +8,7 @@ are known: PaddleRec's training lines (`mind.data.paddlerec`), and the Parquet f
 """
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +99,7 @@ def read_batches(path: Path, batch_rows: int, quote: Quote | None = None) -> Ite
 
 def read_columns(
     path: Path,
-    names: Sequence[str],
+    wanted: Sequence[str] | Callable[[list[str]], list[str]],
     delimiter: str | None = None,
     header: Sequence[str] | None = None,
     quote: Quote | None = None,
@@ -110,8 +110,8 @@ def read_columns(
 
     Args:
         path: Parquet, or text in UTF-8.
-        names: the wanted columns, the first one ids; the file may add a type to a name, as in `user_id:token`
-            (RecBole).
+        wanted: names of columns, the first one of ids, or a function that finds them among those of the file. The file
+            may add a type to a name, as in `user_id:token` (RecBole).
         delimiter: one character; detected if None.
         header: names of all columns of a CSV file that does not name them itself.
         quote: what quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it.
@@ -124,9 +124,10 @@ def read_columns(
     with _reading(path):
         parquet = is_parquet(path)
     if parquet:
-        return _parquet_columns(path, names)
+        return _parquet_columns(path, wanted)
     with _reading(path, " as CSV"):
         text = open_csv(path, delimiter, header, quote)
+        names = wanted(text.names) if callable(wanted) else wanted
         positions = _positions(path, names, text.names)
         rows = text.rows(positions, positions[0])
     del text  # before columns are copied
@@ -134,11 +135,12 @@ def read_columns(
     return Columns(pa.table(columns, list(names)), rows.lines, "line", rows.misfits, rows.count)
 
 
-def _parquet_columns(path: Path, names: Sequence[str]) -> Columns:
+def _parquet_columns(path: Path, wanted: Sequence[str] | Callable[[list[str]], list[str]]) -> Columns:
     found = parquet_names(path)
-    wanted = [found[position] for position in _positions(path, names, found)]
-    table = read_parquet(path, wanted)
-    columns = [_tidy(path, name, table.column(name)) for name in wanted]
+    names = wanted(found) if callable(wanted) else wanted
+    spelt = [found[position] for position in _positions(path, names, found)]
+    table = read_parquet(path, spelt)
+    columns = [_tidy(path, name, table.column(name)) for name in spelt]
     count = LineCount(len(table), unit="row")
     return Columns(pa.table(columns, list(names)), np.arange(1, len(table) + 1), "row", [], count)
 

@@ -5,8 +5,6 @@ import subprocess
 import sys
 
 import grpc
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -271,8 +269,9 @@ def keyed(servicer):
 
 def test_text_ids_are_read_and_shown_as_they_are(run, keyed, tmp_path):
     titles = tmp_path / "items.csv"
-    titles.write_text('item_id,title\n0042+1,Pan\n42+1,Wrong\n"[red]+1","Hose"\n')
-    result = run("recall", "--hist-item", "KIT-1, ?X,0042", "--exclude", "42", "--top-k", "2", "--titles", str(titles))
+    titles.write_text("sku,title\n0042+1,Pan\n42+1,Wrong\n")
+    options = ["--exclude", "42", "--top-k", "2", "--titles", str(titles), "--titles-id-column", "sku"]
+    result = run("recall", "--hist-item", "KIT-1, ?X,0042", *options)
     assert result.exit_code == 0, result.output
     assert ["1", "0042+1", "Pan", "1.0000", "●", "0"] in words(result.output)
     assert "1 of the history unknown to the model: ?X" in result.output
@@ -310,24 +309,17 @@ def test_a_file_of_text_ids_becomes_json_lines(run, keyed, tmp_path):
     ]
 
 
-def test_prepared_files_give_the_text_that_their_integers_stand_for(run, keyed, tmp_path):
-    """mind.prepare writes integers, and beside its directories what they stand for."""
+def test_a_prepared_file_without_the_ids_themselves_is_refused(run, keyed, tmp_path):
+    """Where ids are text, mind.prepare writes integers, and the users with their own ids to another file."""
     (tmp_path / "test").mkdir()
-    users = tmp_path / "test" / "test.txt"
-    users.write_text("user_id:5 target_item:0 hist_item:12 hist_item:11 eval_item:13\n")
-    pq.write_table(
-        pa.table({"id": [11, 12, 13], "key": ["KIT-11", "KIT-12", "KIT-13"]}), tmp_path / "item_keys.parquet"
-    )
-    pq.write_table(pa.table({"id": [5], "key": ["cust_5"]}), tmp_path / "user_keys.parquet")
-    found = json.loads(run("recall", "--input", str(users), "--top-k", "1").stdout)
-    assert (found["user_id"], found["item_ids"]) == ("cust_5", ["KIT-11+1"])
-    assert list(keyed.calls["Recall"][0][0].users[0].hist_item_keys) == ["KIT-12", "KIT-11"]
-    keyed.keyed = False
-    assert (
-        "hist_item has 'KIT-12', must be a 64-bit integer: this release has" in run("recall", "--input", users).stderr
-    )
-    users.write_text("user_id:5 target_item:0 hist_item:14\n")
-    assert "item_keys.parquet has no text for id 14; prepare the data again" in run("recall", "--input", users).stderr
+    prepared, own = tmp_path / "test" / "test.txt", tmp_path / "test_users.jsonl"
+    prepared.write_text("user_id:5 target_item:0 hist_item:12 eval_item:13\n")
+    own.write_text('{"user_id": "cust_5", "hist_item": ["KIT-12"], "eval_item": ["KIT-13"]}\n')
+    refused = run("recall", "--input", str(prepared))
+    assert refused.exit_code == 1
+    assert f"test.txt has integers in the place of text ids; give {own}, which has the ids" in refused.stderr
+    found = json.loads(run("recall", "--input", str(own), "--top-k", "1").stdout)
+    assert (found["user_id"], found["item_ids"]) == ("cust_5", ["KIT-12+1"])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import time
 import grpc
 import pytest
 
+import mind.keys
 from clients.core import ClientCore, Deadline, channel_options, join_responses
 from clients.errors import (
     DeadlineExceededError,
@@ -16,7 +17,7 @@ from clients.errors import (
     UnavailableError,
     from_rpc_error,
 )
-from clients.ids import TWINS, ids_of
+from clients.ids import MAX_KEY_BYTES, TWINS, ids_of
 from clients.plain import to_plain
 from clients.proxies import is_local, proxy_of
 from clients.statuses import UserStatus
@@ -194,6 +195,7 @@ def test_a_batch_is_split_by_the_bytes_of_text_ids():
 
 def test_every_field_of_ids_has_its_twin():
     """Held to the contract: whatever is added there must be read and written here."""
+    assert MAX_KEY_BYTES == mind.keys.MAX_KEY_BYTES
     fields = [field for message in recall_pb2.DESCRIPTOR.message_types_by_name.values() for field in message.fields]
     assert {field.name for field in fields if field.name.endswith(("_key", "_keys"))} == set(TWINS.values())
     ids = {field.name for field in fields if field.type == field.TYPE_INT64} - {"item_count", "count"}

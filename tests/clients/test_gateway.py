@@ -297,11 +297,12 @@ def test_what_is_no_text_id_is_refused_by_its_place(
 def test_the_explorers_files_with_text_ids(target: str, servicer: CannedRecall, tmp_path: Path) -> None:
     servicer.keyed = True
     titles = tmp_path / "titles.csv"
-    titles.write_text('item_id,title\n0042,Pan\n42,Hose\n0042+1,"Pan, small"\n')
+    titles.write_text('sku,title\n0042,Pan\n42,Hose\n0042+1,"Pan, small"\n')
     users = tmp_path / "users.jsonl"
     line = {"user_id": "ann", "hist_item": [MARKUP, "0042"], "eval_item": ["0042+1"]}
     users.write_text(json.dumps(line) + "\nuser_id:b hist_item:0042 eval_item:a:b\n")
-    with with_options(target, "--titles", str(titles), "--users", str(users)) as client:
+    options = ["--titles", str(titles), "--titles-id-column", "sku", "--users", str(users)]
+    with with_options(target, *options) as client:
         assert client.get("/explorer/setup").json()["users"] == [
             line,
             {"user_id": "b", "hist_item": ["0042"], "eval_item": ["a:b"]},

@@ -398,12 +398,13 @@ def test_items_with_text_ids_are_added_by_id_and_by_title(browser: Browser, of_t
         assert shown(page)[0] == "0042+1"
         expect(page.locator("#served")).to_contain_text("ab12")
         box = page.get_by_role("combobox", name="Add an item")
-        for typed, clicks in (
-            ("hose", ["Hose", "item 0042"]),  # a title
-            ("KIT-1", ["Pan", "Hose", "item 0042"]),  # an id with a title
-            ("007, 7", ["item 7", "item 007", "Pan", "Hose", "item 0042"]),  # ids that nothing is known of
+        for typed, offered, clicks in (
+            ("hose", 2, ["Hose", "item 0042"]),  # a title; it may be an id too
+            ("KIT-1", 1, ["Pan", "Hose", "item 0042"]),  # an id with a title
+            ("007, 7", 1, ["item 7", "item 007", "Pan", "Hose", "item 0042"]),  # ids that nothing is known of
         ):
             box.fill(typed)
+            expect(page.locator("#found li")).to_have_count(offered)
             box.press("Enter")
             expect(page.locator("#history li .title")).to_have_text(clicks)
         settled(page)

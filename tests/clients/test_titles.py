@@ -1,5 +1,6 @@
 """Titles mean the same everywhere: the clients and the evaluation read the same files in the same way."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import pytest
 import clients.titles
 import mind.data.titles
 from clients.user_files import FileError
+from mind.data.ids import IdKind
 from mind.errors import DataError
+from mind.keys import key_ids
 
 Reader = Callable[[Path], dict[int, str]]
 READERS = [clients.titles.read_titles, mind.data.titles.read_titles]
@@ -69,13 +72,35 @@ def test_a_file_that_has_none_says_why(read: Reader, tmp_path: Path, text: str, 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_text_ids_stay_as_they_are(tmp_path: Path, kind: str) -> None:
-    titles = {"0042": "Pan", "42": "Hose", "a, b": "<b>", " x": "Space"}
+    titles = {"0042": "Pan", "42": "Hose", "a, b": "<b>", "x y": "Space"}
     path = tmp_path / f"items.{kind}"
     if kind == "csv":
-        path.write_text('item_id,title\n0042,Pan\n42,Hose\n"a, b",<b>\n x,Space\nKIT-1,\n')
+        path.write_text('item_id,title\n0042,Pan\n42,Hose\n"a, b",<b>\n x y ,Space\nKIT-1,\n')
     else:
         pq.write_table(pa.table({"item_id": [*titles, "KIT-1"], "title": [*titles.values(), None]}), path)
     assert clients.titles.read_titles(path, text=True) == titles
+    ids = dict(zip(key_ids(titles).tolist(), titles.values(), strict=True))
+    assert mind.data.titles.read_titles(path, IdKind.TEXT) == ids
+
+
+@pytest.mark.parametrize(("row", "shown"), [(",Pan", "''"), (f"{'x' * 257},Pan", f"'{'x' * 50}'")])
+def test_a_text_id_that_cannot_be_one_is_named(tmp_path: Path, row: str, shown: str) -> None:
+    path = tmp_path / "items.csv"
+    path.write_text(f"sku,title\nA,Hose\n{row}\n")
+    says = f"{path}: line 3: sku is {shown}, not text of 1 to 256 bytes"
+    with pytest.raises(FileError, match=re.escape(says)):
+        clients.titles.read_titles(path, text=True, id_column="sku")
+
+
+def test_the_column_of_ids_may_have_another_name(tmp_path: Path) -> None:
+    for path in (tmp_path / "items.csv", tmp_path / "items.parquet"):
+        if path.suffix == ".csv":
+            path.write_text("sku,title\n7,Seven\n")
+        else:
+            pq.write_table(pa.table({"sku": [7], "title": ["Seven"]}), path)
+        assert clients.titles.read_titles(path, id_column="sku") == {7: "Seven"}
+        with pytest.raises(FileError, match="no column 'item_id'; there are: sku, title"):
+            clients.titles.read_titles(path)
 
 
 def test_a_directory_of_parquet_files_for_the_report(tmp_path: Path) -> None:

@@ -290,7 +290,7 @@ def test_the_report_reads_well(tmp_path: Path) -> None:
         ("\n \n", {}, "the file is empty"),
         (HEADER, {}, "no interactions"),
         (HEADER.strip(), {}, "no interactions"),
-        ("uid,item,ts\n1,2,3\n", {}, "no column 'user_id'; there are: uid, item, ts"),
+        ("uid,item,ts\n1,2,3\n", {"user": "user_id"}, "no column 'user_id'; there are: uid, item, ts"),
         (b"user_id,item_id,timestamp\n1,2,3\n1,\xff,3\n", {}, "line 3: byte 0xff is not UTF-8; convert it"),
         (b"\xef\xbb\xbfuser_id,item_id,timestamp\n1,\xfe,3\n", {}, "line 2: byte 0xfe is not UTF-8; convert it"),
         (HEADER.encode("utf-16"), {}, "line 1: byte 0xff is not UTF-8; convert it"),
@@ -400,8 +400,27 @@ def test_parquet_with_texts_that_are_not_utf8(tmp_path: Path) -> None:
 
 
 def test_parquet_without_the_column(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no column 'user_id'; there are: uid, item_id"):
+    with pytest.raises(DataError, match="no column is called timestamp or alike; say with --time which one holds the"):
         read_interactions(parquet(tmp_path, uid=[1], item_id=[1]))
+    with pytest.raises(DataError, match="no column 'user_id'; there are: uid, item_id"):
+        read_interactions(parquet(tmp_path, uid=[1], item_id=[1]), "user_id", "item_id", "uid")
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["customer_id", "sku", "clicked_at", "event"], ("customer_id", "sku", "clicked_at")),
+        (["visitorid", "itemid", "timestamp", "event"], ("visitorid", "itemid", "timestamp")),
+        (["userId", "movieId", "rating", "TimeStamp"], ("userId", "movieId", "TimeStamp")),
+        (["parent_asin", "asin", "User ID", "date"], ("User ID", "asin", "date")),
+        (["user_id:token", "item_id:token", "timestamp:float"], ("user_id", "item_id", "timestamp")),
+    ],
+)
+def test_columns_are_found_by_usual_names(tmp_path: Path, names: list[str], found: tuple[str, ...]) -> None:
+    _, report = read(tmp_path, ",".join(names) + "\n" + ",".join("1234"[: len(names)]) + "\n")
+    assert report.columns == found
+    shown = f"users in {found[0]}, items in {found[1]}, times in {found[2]}"
+    assert (shown in str(report)) == (found != ("user_id", "item_id", "timestamp"))
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_an_option_that_would_be_ignored_is_refused(
     ("arguments", "message"),
     [
         (("nothing.csv",), "nothing.csv: cannot be read: No such file or directory"),
-        (("clicks.csv",), "clicks.csv: no column 'user_id'; there are: uid, iid, ts"),
+        (("clicks.csv", "--user", "user_id"), "clicks.csv: no column 'user_id'; there are: uid, iid, ts"),
         (
             ("clicks.csv", *COLUMNS, "--max-malformed", "0", "--ids", "integer"),
             "clicks.csv: 1 of 103 rows are unusable (1.0%), the limit is",

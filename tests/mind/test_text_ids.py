@@ -77,6 +77,7 @@ def test_test_users_are_written_in_their_own_ids(shop: Path, clicks: list[list[s
     for user in users:
         row = clicks[int(user["user_id"].removeprefix("cust_"))]
         assert user["hist_item"] == row[: len(user["hist_item"])]
+        assert user["eval_item"] and set(user["eval_item"]) <= set(row[len(user["hist_item"]) :])
 
 
 def test_features_may_name_items_that_nobody_clicked(shop: Path) -> None:

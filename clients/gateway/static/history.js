@@ -60,7 +60,9 @@ export function searchBox({ hasTitles, typedIds, onAdd, onRemoveNewest }) {
     const typed = ids?.length ? [{ ids, title: ids.length > 1 ? `Add ${ids.length} items` : "Add the item with this id" }] : [];
     try {
       const titled = hasTitles ? (await search(text, asked.signal)).map(({ item_id, title }) => ({ ids: [item_id], title })) : [];
-      show(areText ? [...titled, ...typed] : [...typed, ...titled]); // any text may be an id: what has a title is meant
+      // Any text may be an id, so what has a title comes first.
+      const isTitled = ids?.length === 1 && titled.some((item) => item.ids[0] === ids[0]);
+      show(areText ? [...titled, ...(isTitled ? [] : typed)] : [...typed, ...titled]);
     } catch (error) {
       if (error.name === "AbortError") return false;
       show(typed);

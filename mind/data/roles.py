@@ -1,0 +1,53 @@
+"""Which columns of a file of clicks hold users, items and times, told by the names that such columns usually have."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from mind.errors import DataError
+
+USERS = (
+    "user_id", "user", "uid", "customer_id", "customer", "customer_no", "client_id", "visitor_id", "visitor",
+    "account_id", "member_id", "profile_id", "reviewer_id", "buyer_id", "session_id", "session",
+)  # fmt: skip
+ITEMS = (
+    "item_id", "item", "iid", "sku", "product_id", "product", "asin", "parent_asin", "article_id", "article",
+    "movie_id", "book_id", "track_id", "song_id", "video_id", "listing_id", "variant_id", "stock_code", "content_id",
+)  # fmt: skip
+TIMES = (
+    "timestamp", "time", "ts", "datetime", "date", "event_time", "created_at", "clicked_at", "occurred_at", "viewed_at",
+    "bought_at", "purchased_at", "rated_at", "invoice_date", "order_date", "unix_review_time", "t_dat",
+)  # fmt: skip
+_KINDS = {"user": USERS, "item": ITEMS, "time": TIMES}
+
+
+def find_columns(path: Path, names: Sequence[str], user: str | None, item: str | None, time: str | None) -> list[str]:
+    """Find the columns of users, items and times.
+
+    Args:
+        path: the file, for messages.
+        names: its columns; a type may follow a name, as in `user_id:token`.
+        user, item, time: columns that the caller names; None for one that is to be found.
+
+    Raises:
+        DataError: no column has a usual name, and the caller names none.
+    """
+    given = {"user": user, "item": item, "time": time}
+    return [given[kind] or find_column(path, names, kind) for kind in _KINDS]
+
+
+def find_column(path: Path, names: Sequence[str], kind: str) -> str:
+    """Find the column of one kind: "user", "item" or "time". Raises DataError."""
+    plain = {_plain(name): name for name in reversed(names)}
+    for usual in _KINDS[kind]:
+        if (found := plain.get(_plain(usual))) is not None:
+            return found.partition(":")[0].strip()
+    raise DataError(
+        f"{path}: no column is called {_KINDS[kind][0]} or alike; say with --{kind} which one holds the {kind}s; "
+        f"there are: {', '.join(names)}"
+    )
+
+
+def _plain(name: str) -> str:
+    """The letters and digits of a name, which may be spelt userId, USER_ID or user-id, without a type after a colon."""
+    return re.sub(r"[\W_]", "", name.partition(":")[0].lower())
