@@ -52,13 +52,18 @@ class Keys:
         """Number of keys (N)."""
         return len(self.offsets) - 1
 
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest key."""
+        starts = range(0, len(self), _BLOCK_BYTES)  # not all at once: they may be mapped from a file
+        return max(int(np.diff(self.offsets[start : start + _BLOCK_BYTES + 1]).max()) for start in starts)
+
     def at(self, positions: Int64) -> list[str]:
         """The keys at these positions, 0 to N - 1."""
+        starts, ends = self.offsets[positions], self.offsets[positions + 1]
+        self.text.take(ends - 1)  # they come from memory together; the loop would wait for each
         text = self.text.data
-        ends = self.offsets[positions + 1].tolist()
-        return [
-            str(text[start:end], "utf-8") for start, end in zip(self.offsets[positions].tolist(), ends, strict=True)
-        ]
+        return [str(text[start:end], "utf-8") for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def check(self, item_id: Int64) -> None:
         """Make sure that these are the keys of the items with these ids. Hashes are compared for a sample.

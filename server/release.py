@@ -301,7 +301,7 @@ class Releases:
             golden_history=(artifact.weights.golden_hist_index[:1], artifact.weights.golden_seq_len[:1]),
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=_popular(artifact),
-            longest_key=int(np.diff(keys.offsets).max()) if keys else 0,
+            longest_key=keys.longest if keys else 0,
         )
 
     async def _compare(self, release: Release) -> None:

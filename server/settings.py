@@ -70,7 +70,7 @@ class Settings(MilvusOptions):
     max_top_k: int = Field(default=1_000, gt=0, le=10_000)
     """Maximum number of candidates per user."""
     max_candidates: int = Field(default=150_000, gt=0, le=INT32_MAX)
-    """Maximum of users times top_k in one request. The default keeps answers under gRPC's default limit of 4 MB."""
+    """Maximum of users times top_k in one request; lower where keys are long. The default keeps answers under 4 MB."""
     max_history: int = Field(default=10_000, gt=0, le=INT32_MAX)
     """Maximum number of ids in one user's history. The model uses the newest; exclude_history applies to all."""
     max_exclude: int = Field(default=1_000, ge=0, le=INT32_MAX)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 
 from tests import ROOT
+from tests.bench.serving import text_ids
 from tests.bench.serving.http2 import LARGEST_BODY, CallError, Channel
 from tests.bench.serving.load import Run
-from tests.conftest import remove_item_collections
+from tests.conftest import own_database, remove_item_collections
 
 
 @pytest.mark.timeout(600)
@@ -46,6 +48,23 @@ def test_the_four_are_measured_side_by_side(milvus_server_uri: str, tmp_path: Pa
     assert len(results["mixed"]) == 3 * 6  # under each load, six kinds of requests
     assert all(set(row["outcomes"]) == {"OK"} for row in results["mixed"][:6]), results["mixed"][:6]
     assert "<svg" in (tmp_path / "2000" / "latency.svg").read_text()
+
+
+@pytest.mark.timeout(600)
+def test_text_ids_find_what_integers_do_beside_them(milvus_server_uri: str, tmp_path: Path) -> None:
+    text_uri = own_database(milvus_server_uri.rpartition("/")[0], text_ids.DATABASE)
+    command = [sys.executable, "-m", "tests.bench.serving.text_ids", "--milvus-uri", milvus_server_uri]
+    command += ["--items", "2000", "--rounds", "1", "--seconds", "0.3", "--workdir", str(tmp_path)]
+    for uri in (milvus_server_uri, text_uri):
+        remove_item_collections(uri)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
+    remove_item_collections(text_uri)
+    assert done.returncode == 0, done.stdout + done.stderr
+    same = re.search(r"the same candidates from both for (\S+)%", done.stdout)
+    assert same and float(same[1]) > 90, done.stdout  # an index is not built twice alike
+    rows = json.loads((tmp_path / "2000" / "text_ids.json").read_text())["rows"]
+    assert [row["subject"] for row in rows] == ["integers", "text"] * 3
+    assert all(set(row["outcomes"]) == {"OK"} for row in rows), rows
 
 
 @pytest.mark.timeout(600)

@@ -1,6 +1,7 @@
 """Releases whose items have text ids, through real gRPC: every call answers in keys what it answers in integers."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,13 @@ from mind.milvus.errors import StoreError, StoreUnavailableError
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
-from server.edge import answers, item_ids
+from server.edge import answers, item_ids, service
 from server.serving import item_keys
 from server.settings import Settings
 from tests.artifacts import make_artifact, write_keyed
 from tests.fake_store import FakeStore
 from tests.fake_user_store import FakeUserStore
+from tests.server.test_offload import Threads
 from tests.server.test_server import failure
 from tests.waiting import until
 
@@ -204,6 +206,21 @@ async def test_a_request_full_of_empty_keys_costs_no_hash(start: Start, monkeypa
     for users in ([User(hist_item_keys=[""] * 2_000_000)], [User(hist_item_keys=[""] * 7_500)] * 256):
         assert {found.status for found in await running.recall(*users)} == {INVALID}
     assert not hashed
+
+
+async def test_many_keys_are_not_worked_on_by_the_event_loop(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = await start()
+    threads = Threads(monkeypatch, (service, "read_recall"), (item_keys, "_of_model"), (service, "candidates"))
+    few = User(hist_item_keys=running.names(3, 9))
+    await running.recall(few)
+    here = threading.get_ident()
+    assert all(used == {here} for used in threads.of.values()), threads.of
+    threads.of.clear()
+    many = User(hist_item_keys=running.names(*range(200)))
+    found = await running.recall(*[many] * 30, top_k=200)  # 6,000 keys in, 6,000 out
+    assert {len(result.item_keys) for result in found} == {200}
+    assert set(threads.of) == {"read_recall", "_of_model", "candidates"}
+    assert all(here not in used for used in threads.of.values()), threads.of
 
 
 async def test_the_longest_keys_are_taken(start: Start) -> None:

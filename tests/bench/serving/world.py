@@ -145,10 +145,10 @@ def exact_candidates(artifact: Path, directory: Path, users: int) -> list[list[i
     return [row.tolist() for row in found]
 
 
-def build_and_publish(artifact: Path, uri: str, index: Sequence[str] = INDEX, options: Sequence[str] = ()) -> str:
-    """What a user does to release a model; gives the collection's name. `options`: of the connection to Milvus."""
-    indexer(uri, "build", "--artifact", str(artifact), "--publish", *index, *options)
-    found = json.loads(indexer(uri, "status", "--format", "json", *options, capture_output=True).stdout)
+def build_and_publish(artifact: Path, uri: str, index: Sequence[str] = INDEX) -> str:
+    """What a user does to release a model; gives the collection's name."""
+    indexer(uri, "build", "--artifact", str(artifact), "--publish", *index)
+    found = json.loads(indexer(uri, "status", "--format", "json", capture_output=True).stdout)
     return str(next(each["collection"] for each in found if each["state"] == "live"))
 
 
