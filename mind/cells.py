@@ -26,7 +26,7 @@ BLOCK_ROWS = 2_048
 """Rows that are compared with all centres at a time."""
 FOUND, AMONG = 0.99, (1, 10)
 """Share of the best rows that must lie in cells that promise enough, among all rows and among every tenth."""
-MEASURED_QUERIES, MEASURED_BEST = 256, 50
+MEASURED_QUERIES, MEASURED_BEST = 128, 50
 """Most queries with which that is measured, and their best rows that count."""
 FIRST_ROWS, FIRST_LIMITS = 300, 6
 """Rows that a query meets first: at least so many, and so many times the rows that it wants."""
