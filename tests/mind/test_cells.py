@@ -26,9 +26,15 @@ def table() -> Float32:
 
 @pytest.fixture(scope="module")
 def divided(table: Float32) -> Cells:
-    found = cells_of(table, table[:0])
+    found = cells_of(table, between(table, 0))
     assert found is not None
     return found
+
+
+def between(table: Float32, seed: int) -> Float32:
+    """Queries between two rows, nearer to the first."""
+    rng = np.random.default_rng(seed)
+    return table[rng.integers(1, ROWS, 100)] + table[rng.integers(1, ROWS, 100)] / 3
 
 
 def members(divided: Cells, rows: Rows, monkeypatch: pytest.MonkeyPatch) -> Members:
@@ -51,7 +57,7 @@ def test_nearly_all_of_the_best_are_found(
     rng = np.random.default_rng(1)
     chosen = np.repeat(rng.random(ROWS // A_CLUSTER), A_CLUSTER) if by_cluster else rng.random(ROWS)
     rows = (np.flatnonzero(chosen < share) + 1).astype(np.int32)
-    queries = table[rng.integers(1, ROWS, 100)] + table[rng.integers(1, ROWS, 100)] / 3
+    queries = between(table, 1)
     found, scores = nearest_in_cells(queries, table, members(divided, rows, monkeypatch), TOP)
     exact, exact_scores = nearest(queries, table, rows, TOP)
     assert found.shape == exact.shape and np.isin(found, rows).all()

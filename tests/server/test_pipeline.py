@@ -1,6 +1,7 @@
 """The serving path on an exact store: what each user of a batch gets, and why."""
 
 import asyncio
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from mind.sequences import Int64
 from mind.transfer import Models
 from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.release import Release, Releases
-from server.serving import popular
+from server.serving import filtered, popular
 from server.serving.answer import Outcome, Status, UserResult
 from server.serving.merge import Fate
 from server.serving.pipeline import CandidatePipeline
@@ -447,6 +448,26 @@ async def test_filters_are_searched_exactly_and_different_ones_together(
         )
     assert store.searches == []
     assert sum(batches) == 4 and max(batches) > 1  # the first begins at once
+
+
+async def test_the_loop_goes_on_while_many_matches_are_searched(
+    store: FakeStore, release: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scoring, seen = threading.Event(), threading.Event()
+    score = filtered.nearest
+
+    def held(*args: Any) -> Any:
+        scoring.set()
+        assert seen.wait(10)
+        return score(*args)
+
+    monkeypatch.setattr(filtered, "nearest", held)
+    with ThreadPoolExecutor(1) as encode_on:
+        pipeline = CandidatePipeline(store, encode_on)
+        answer = asyncio.create_task(pipeline.run(release, ask(*[[A, B]] * 60, filter="item_id > 0"), 20))
+        assert await asyncio.to_thread(scoring.wait, 10)
+        seen.set()
+        assert len((await answer).results) == 60
 
 
 async def test_very_many_matches_are_searched_by_cells(
