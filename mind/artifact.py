@@ -25,7 +25,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 from safetensors.numpy import save as dump_tensors
 
-from mind.cells import Cells, cells_of
+from mind.cells import SHARES, Cells, cells_of
 from mind.config import HyperParameters, explain
 from mind.errors import ArtifactError
 from mind.keys import Keys
@@ -78,6 +78,8 @@ class Weights:
     """[C, D] float32: the centres of the item table's cells (`mind.cells`); None for a table too small to have any."""
     cell_spread: Float32 | None = None
     """[C] float32: the spread of each cell."""
+    cell_reach: Float32 | None = None
+    """[S] float32: how far a cell's rows may lie from its centre, in multiples of its spread."""
     item_cell: npt.NDArray[np.uint16] | None = None
     """[N + 1] uint16: the cell of each row of the item table."""
 
@@ -95,9 +97,9 @@ class Weights:
     @property
     def stored_cells(self) -> Cells | None:
         """The cells of the item table that the model came with; None for a small table, or a model of format 2."""
-        if self.cell_centre is None or self.cell_spread is None or self.item_cell is None:
+        if self.cell_centre is None or self.cell_spread is None or self.item_cell is None or self.cell_reach is None:
             return None
-        return Cells(self.cell_centre, self.cell_spread, self.item_cell)
+        return Cells(self.cell_centre, self.cell_spread, self.item_cell, self.cell_reach)
 
     @property
     def golden_queries(self) -> Float32:
@@ -155,7 +157,13 @@ def write_artifact(
     """
     _check(hyper_parameters, weights, directory)
     if cells := weights.cells():
-        weights = replace(weights, cell_centre=cells.centre, cell_spread=cells.spread, item_cell=cells.cell)
+        weights = replace(
+            weights,
+            cell_centre=cells.centre,
+            cell_spread=cells.spread,
+            cell_reach=cells.reach,
+            item_cell=cells.cell,
+        )
     tensors = dump_tensors({name: np.ascontiguousarray(tensor) for name, tensor in weights.tensors().items()})
     manifest: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -378,5 +386,5 @@ def _expected(
     if weights.cell_spread is not None:
         cells = weights.cell_spread.size
         expected |= {"cell_centre": ((cells, dim), np.float32), "cell_spread": ((cells,), np.float32)}
-        expected["item_cell"] = ((items + 1,), np.uint16)
+        expected |= {"cell_reach": ((len(SHARES),), np.float32), "item_cell": ((items + 1,), np.uint16)}
     return expected

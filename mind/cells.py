@@ -75,8 +75,8 @@ class Cells:
     length 1."""
     cell: npt.NDArray[np.uint16]
     """[N + 1] uint16, the cell of each row."""
-    reach: tuple[float, ...] = (0.0, 0.0)
-    """How many standard deviations a cell must promise, to find the best of each share of the rows in `SHARES`."""
+    reach: Float32
+    """[S] float32: how many standard deviations a cell must promise, to find the best of each share in `SHARES`."""
 
     def members(self, rows: Rows) -> Members | None:
         """Put rows into the order of the cells; None for so few that all are better scored.
@@ -111,11 +111,11 @@ def cells_of(table: Float32, queries: Float32) -> Cells | None:
         centre[counts > 0] = total / counts[counts > 0, None]
     cell, counts = _assigned(table, centre)
     variance = np.bincount(cell, _squared_distance(table, centre, cell), count) / np.maximum(counts, 1) / dim
-    cells = Cells(centre, np.sqrt(variance).astype(np.float32), cell)
+    cells = Cells(centre, np.sqrt(variance).astype(np.float32), cell, np.zeros(len(SHARES), np.float32))
     asked = queries[np.any(queries, axis=1)]
     asked = (asked if len(asked) else sample)[:MEASURED_QUERIES]
     some = [np.arange(1, rows + 1, round(1 / share), dtype=np.int32) for share in SHARES]
-    return replace(cells, reach=tuple(_reach(cells, table, asked, each) for each in some))
+    return replace(cells, reach=np.array([_reach(cells, table, asked, each) for each in some], np.float32))
 
 
 def _reach(cells: Cells, table: Float32, queries: Float32, rows: Rows) -> float:
