@@ -24,7 +24,8 @@ from mind.config import data_overrides, load_config
 from mind.data.files import check_outputs, replacing
 from mind.data.ids import IdKind, KeyTable
 from mind.data.paddlerec import read_eval
-from mind.data.prepared import TEST_USERS, item_keys, user_keys
+from mind.data.prepared import TEST_USERS, how_split, item_keys, user_keys
+from mind.data.split import in_words
 from mind.data.titles import read_titles
 from mind.encoders import EncoderName
 from mind.errors import DataError, MindError
@@ -122,7 +123,9 @@ def main(
         measured = {name: measure(ranked, users.cases) for name, ranked in lists.ranked.items()}
         seed = settings.runner.seed
         evaluation = evaluate(model, users.cases, lists, measured, cutoffs, seed, on_step) if files else None
-    title = f"model {model.model_version} on {len(users.cases):,} test users, per cent"
+    told = in_words(how_split(settings.runner.test_data_dir))
+    what = f"test users, {told}" if told else "test users"
+    title = f"model {model.model_version} on {len(users.cases):,} {what}, per cent"
     _print_scores(title, model, lists, measured, cutoffs)
     if evaluation:
         _write_files(evaluation, output, html, item_titles, item_names, user_names)

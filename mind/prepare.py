@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -24,8 +25,8 @@ from mind.data.interactions import EXAMPLES, Interactions, Report, read_interact
 from mind.data.losses import Part, parts_of
 from mind.data.prepared import write_split
 from mind.data.quotes import Quote
-from mind.data.split import Split, split
-from mind.data.time_units import TimeUnit
+from mind.data.split import Split, SplitKind, split, split_by_time, split_last_out
+from mind.data.time_units import TimeUnit, moment_of
 
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 console = Console(highlight=False)
@@ -145,18 +146,50 @@ def main(
             rich_help_panel=SPLIT,
         ),
     ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the split of the users.", rich_help_panel=SPLIT)] = 2024,
+    split_by: Annotated[
+        SplitKind,
+        typer.Option(
+            "--split",
+            help="What is held out. users: a tenth of the users for validation, a tenth for the test. time: what "
+            "everybody did from --valid-from and from --test-from on. last-out: the last clicks of every user.",
+            rich_help_panel=SPLIT,
+        ),
+    ] = SplitKind.USERS,
+    valid_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE",
+            help="Of --split time: the first moment of validation, such as 2014-06-01.",
+            rich_help_panel=SPLIT,
+        ),
+    ] = None,
+    test_from: Annotated[
+        str | None,
+        typer.Option(metavar="DATE", help="Of --split time: the first moment of the test.", rich_help_panel=SPLIT),
+    ] = None,
+    last: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Of --split last-out: clicks of each user in the test, and before them in validation.",
+            rich_help_panel=SPLIT,
+        ),
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of --split users.", rich_help_panel=SPLIT)] = 2024,
     version: Version = False,
 ) -> None:
     """Turn interactions into training and evaluation data.
 
     Users are shuffled and split 8:1:1 into train, valid and test (the protocol of ComiRec). Of a held-out user, the
     first 80 % of the items are the history and the rest is what the model has to find. amazon-book is ComiRec's own
-    split, and keeps it.
+    split, and keeps it. --split time and --split last-out hold out clicks instead of users: nobody's later clicks are
+    trained on, and the history of a test user is all that came before.
 
     Duplicates are dropped, times are put in order, malformed rows are skipped and reported with their lines. The lines
     of the file add up to what is printed, and the table counts what a model never learns from, by cause.
     """
+    how = _Held(split_by, valid_from, test_from, last, seed)
+    how.check(context)
     items = None
     keys: tuple[KeyTable | None, KeyTable | None] = None, None
     left_out: dict[str, Interactions] = {}
@@ -167,7 +200,7 @@ def main(
             parts = data
         else:
             items = data.items
-            parts, left_out = _split(data.interactions, data.report, seed, min_interactions, max_user_share)
+            parts, left_out = _split(data.interactions, data.report, how, min_interactions, max_user_share)
     else:
         _refuse(context, "a file", [NAMES])
         interactions, report = read_interactions(
@@ -183,7 +216,7 @@ def main(
             ids=ids,
         )
         keys = interactions.user_keys, interactions.item_keys
-        parts, left_out = _split(interactions, report, seed, min_interactions, max_user_share)
+        parts, left_out = _split(interactions, report, how, min_interactions, max_user_share)
     write_split(output, parts, items, keys)
     console.print(_summary(parts_of(parts, left_out)))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
@@ -198,8 +231,40 @@ def _refuse(context: typer.Context, source: str, panels: Sequence[str]) -> None:
             raise typer.BadParameter(f"does not apply to {source}", param_hint=option.opts[0])
 
 
+@dataclass(frozen=True)
+class _Held:
+    """What is held out, as the command line says it."""
+
+    kind: SplitKind
+    valid_from: str | None
+    test_from: str | None
+    last: int
+    seed: int
+
+    def check(self, context: typer.Context) -> None:
+        """Refuse options of other kinds of splits, and dates that are missing."""
+        own = {"valid_from": SplitKind.TIME, "test_from": SplitKind.TIME, "last": SplitKind.LAST_OUT}
+        for name, kind in (own | {"seed": SplitKind.USERS}).items():
+            origin = context.get_parameter_source(name)
+            if origin is not None and origin.name == "COMMANDLINE" and kind is not self.kind:
+                option = "--" + name.replace("_", "-")
+                raise typer.BadParameter(f"belongs to --split {kind}, not to --split {self.kind}", param_hint=option)
+        if self.kind is SplitKind.TIME and not (self.valid_from and self.test_from):
+            raise typer.BadParameter("needs --valid-from and --test-from", param_hint="--split time")
+
+    def split(self, interactions: Interactions, report: Report, least: int) -> Split:
+        """Split the data. `least`: interactions that a user must have."""
+        if self.kind is SplitKind.LAST_OUT:
+            return split_last_out(interactions, self.last, min_interactions=least)
+        if self.kind is SplitKind.USERS or self.valid_from is None or self.test_from is None:
+            return split(interactions, seed=self.seed, min_interactions=least)
+        moments = (moment_of(text, report.time_unit) for text in (self.valid_from, self.test_from))
+        parts = split_by_time(interactions, *moments, min_interactions=least)
+        return replace(parts, how=parts.how | {"valid_from": self.valid_from, "test_from": self.test_from})
+
+
 def _split(
-    interactions: Interactions, report: Report, seed: int, min_interactions: int, max_user_share: float
+    interactions: Interactions, report: Report, how: _Held, min_interactions: int, max_user_share: float
 ) -> tuple[Split, dict[str, Interactions]]:
     """The split, and the interactions that are left out of it, by cause."""
     console.print(str(report), markup=False, soft_wrap=True)
@@ -216,12 +281,15 @@ def _split(
         among = np.isin(interactions.user_id, [user.user_id for user in dropped])
         left_out[f"more than {max_user_share:.0%} of all"] = interactions.take(among)
         interactions = interactions.take(~among)
-    parts = split(interactions, seed=seed, min_interactions=min_interactions)
+    parts = how.split(interactions, report, min_interactions)
     if parts.dropped_users:
-        console.print(f"users dropped, fewer than {min_interactions} interactions: {parts.dropped_users:,}")
+        least = max(min_interactions, 2 * how.last + 1) if how.kind is SplitKind.LAST_OUT else min_interactions
+        console.print(f"users dropped, fewer than {least} interactions: {parts.dropped_users:,}")
         user_id, counts = np.unique(interactions.user_id, return_counts=True)
-        few = np.isin(interactions.user_id, user_id[counts < min_interactions])
-        left_out[f"fewer than {min_interactions}"] = interactions.take(few)
+        few = np.isin(interactions.user_id, user_id[counts < least])
+        left_out[f"fewer than {least}"] = interactions.take(few)
+    if parts.histories_are_trained and (fresh := int((parts.test.history.lengths == 0).sum())):
+        console.print(f"test users without a past: {fresh:,} of {len(parts.test):,}; an evaluation counts them apart")
     return parts, left_out
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from mind.data.paddlerec import read_train
-from mind.data.split import Split, hold_out
+from mind.data.split import Split, SplitKind, hold_out
 from mind.data.unpack import unpacked
 from mind.errors import DataError
 from mind.sequences import EvalCases, Sequences
@@ -31,7 +31,7 @@ def read_amazon_book(path: Path) -> Split:
                     "data.tar.gz of ComiRec"
                 )
         train, valid, test = map(read_train, files)
-        return Split(train, _hold_out_all(valid), _hold_out_all(test), dropped_users=0)
+        return Split(train, _hold_out_all(valid), _hold_out_all(test), 0, {"split": SplitKind.USERS})
 
 
 def _hold_out_all(sequences: Sequences) -> EvalCases:

@@ -86,6 +86,8 @@ class Report:
     """Rows that were moved because their time is before that of the user's previous row."""
     times: str = ""
     """The first and the last time, in words."""
+    time_unit: TimeUnit | None = None
+    """What the times count; None for numbers that are no moments."""
     padded: int = 0
     """Ids whose leading zeros were dropped."""
     columns: tuple[str, str, str] = USUAL
@@ -193,6 +195,7 @@ def read_interactions(
         duplicates=_finding(lines[duplicate]),
         unsorted=_finding(unsorted),
         times=show_range(interactions.timestamp, told),
+        time_unit=told,
         padded=users.padded + items.padded,
         columns=(user, item, time),
         texts=tuple(

@@ -31,15 +31,17 @@ def parts_of(split: Split, left_out: Mapping[str, Interactions]) -> list[Part]:
         left_out: interactions that are in none of them, by cause.
     """
     trained = distinct(split.train.item_id)
+    ids_of = _targets if split.histories_are_trained else _item_ids
     unlearnt = {
-        "valid": (len(split.valid), _item_ids(split.valid)),
-        "test": (len(split.test), _item_ids(split.test)),
-    } | {cause: (len(distinct(lost.user_id)), lost.item_id) for cause, lost in left_out.items()}
-    everything = (sum(users for users, _ in unlearnt.values()), np.concatenate([ids for _, ids in unlearnt.values()]))
+        "valid": (split.valid.history.user_id, ids_of(split.valid)),
+        "test": (split.test.history.user_id, ids_of(split.test)),
+    } | {cause: (distinct(lost.user_id), lost.item_id) for cause, lost in left_out.items()}
+    users, items = (np.concatenate(columns) for columns in zip(*unlearnt.values(), strict=True))
+    untrained = users[~np.isin(users, split.train.user_id)]
     return [
         Part("train", len(split.train), len(trained), 0, len(split.train.item_id)),
-        *(_part(name, *found, trained) for name, found in unlearnt.items()),
-        _part("not in train", *everything, trained),
+        *(_part(name, len(users), items, trained) for name, (users, items) in unlearnt.items()),
+        _part("not in train", len(distinct(untrained)), items, trained),
     ]
 
 
@@ -52,3 +54,7 @@ def _part(name: str, users: int, item_id: Int64, trained: Int64) -> Part:
 
 def _item_ids(cases: EvalCases) -> Int64:
     return np.concatenate([cases.history.item_id, cases.target.item_id])
+
+
+def _targets(cases: EvalCases) -> Int64:
+    return cases.target.item_id

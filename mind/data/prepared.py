@@ -19,11 +19,13 @@ from mind.data.files import replacing
 from mind.data.ids import KeyTable, read_keys, write_keys
 from mind.data.paddlerec import write_eval, write_train
 from mind.data.split import Split
+from mind.errors import DataError
 from mind.sequences import EvalCases, Sequences
 
 ITEM_KEYS = "item_keys.parquet"
 USER_KEYS = "user_keys.parquet"
 TEST_USERS = "test_users.jsonl"
+SPLIT = "split.json"
 
 
 def item_keys(part: Path) -> KeyTable | None:
@@ -34,6 +36,20 @@ def item_keys(part: Path) -> KeyTable | None:
 def user_keys(part: Path) -> KeyTable | None:
     """The text ids of the users of a part, such as data/mine/test; None where ids are integers. Raises DataError."""
     return read_keys(part.parent / USER_KEYS)
+
+
+def how_split(part: Path) -> dict[str, Any]:
+    """How the data of a part, such as data/mine/test, were split; empty if that is not recorded. Raises DataError."""
+    file = part.parent / SPLIT
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file}: cannot be read: {error}; prepare the data again") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{file}: expected a JSON object; prepare the data again")
+    return found
 
 
 def write_split(
@@ -57,6 +73,7 @@ def write_split(
         write_train(train, parts.train)
         write_eval(valid, parts.valid)
         write_eval(test, parts.test)
+        files.enter_context(replacing(output / SPLIT)).write_text(json.dumps(parts.how), encoding="utf-8")
         if items is not None:
             pq.write_table(items, files.enter_context(replacing(output / "items.parquet")))
         for name, table in zip((USER_KEYS, ITEM_KEYS), keys, strict=True):

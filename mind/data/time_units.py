@@ -75,6 +75,22 @@ def find_unit(
     return found[0][0] if found else None
 
 
+def moment_of(text: str, unit: TimeUnit | None) -> float:
+    """A date or a moment in ISO 8601 (UTC where no zone is given) as a number of a unit.
+
+    Raises:
+        DataError: it is no date, or the times of the data tell no unit.
+    """
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise DataError(f"{text!r} is not a date such as 2014-06-01, or a moment such as 2014-06-01T12:00") from error
+    if unit is None:
+        raise DataError(f"{text}: the times of the data are no moments, so a date means nothing; say with --time-unit")
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * unit.per_second)
+
+
 def show_range(times: Int64 | npt.NDArray[np.float64], unit: TimeUnit | None) -> str:
     """The first and the last time in words."""
     if not len(times):

@@ -11,7 +11,7 @@ from mind.config import Config, Effect, runner_keys
 from mind.data.features import FeatureTable, read_features
 from mind.data.ids import IdKind, KeyTable
 from mind.data.paddlerec import digests, read_eval, read_train
-from mind.data.prepared import item_keys
+from mind.data.prepared import how_split, item_keys
 from mind.sequences import EvalCases, Sequences
 from mind.training.checkpoint import Checkpoint
 
@@ -59,6 +59,8 @@ def read_inputs(settings: Config) -> Inputs:
         # Another column of ids makes other features of the same file.
         ids = "" if runner.item_features_id == "item_id" else f", ids in {runner.item_features_id}"
         fingerprint["item_features"] = {name + ids: digest for name, digest in digests(named).items()}
+    if how := how_split(runner.train_data_dir):
+        fingerprint["split"] = how
     fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
     return Inputs(sequences, valid, features, fingerprint, keys)
 

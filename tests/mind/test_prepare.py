@@ -9,6 +9,7 @@ from typer.main import get_command
 
 from mind.command import run
 from mind.data.paddlerec import read_eval, read_train
+from mind.data.prepared import how_split
 from mind.errors import DataError
 from mind.prepare import app
 from tests.mind.test_movielens import GROUPLENS, ML_1M, make_archive
@@ -47,6 +48,7 @@ def test_a_csv_file_becomes_training_and_evaluation_data(
     assert train[0].tolist() == list(range(first, first + 10))
     assert (valid.history.lengths.tolist(), valid.target.lengths.tolist()) == ([8], [2])
     assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()) == [
+        "split.json",
         "test/test.txt",
         "train/train.txt",
         "valid/valid.txt",
@@ -195,3 +197,49 @@ def test_a_wrong_command_line_is_exit_code_2(
 
 def test_every_option_is_explained() -> None:
     assert [parameter.name for parameter in get_command(app).params if not getattr(parameter, "help", None)] == []
+
+
+def test_clicks_are_held_out_by_date_or_by_position(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output
+) -> None:
+    rows = [
+        f"u{user},sku-{user}-{day},2024-03-{day:02d}T12:00:00Z"
+        for user in range(6)
+        for day in range(1 + user, 13 + user)
+    ]
+    (clicks := tmp_path / "clicks.csv").write_text("\n".join(["user,sku,date", *rows]))
+    dates = ("--split", "time", "--valid-from", "2024-03-10", "--test-from", "2024-03-15T00:00:00+00:00")
+    assert prepare(monkeypatch, clicks, "--output", tmp_path / "time", *dates) == 0
+    test = read_eval(tmp_path / "time" / "test")
+    assert [len(test), int(test.target.lengths.sum())] == [3, 1 + 2 + 3]
+    assert how_split(tmp_path / "time" / "test") == {
+        "split": "time", "min_interactions": 5, "valid_from": dates[3], "test_from": dates[5],
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "│ train        │     6 │    39 │             0 │           39 │" in printed
+    assert "│ not in train │     0 │    33 │            33 │     33 (46%) │" in printed
+    assert "test users without a past: 0 of 3" not in printed
+    assert prepare(monkeypatch, clicks, "--output", tmp_path / "last", "--split", "last-out", "--last", "2") == 0
+    assert read_eval(tmp_path / "last" / "test").target.lengths.tolist() == [2] * 6
+    assert read_train(tmp_path / "last" / "train").lengths.tolist() == [8] * 6
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (("--split", "time"), 2, "needs --valid-from and --test-from"),
+        (("--valid-from", "2024-01-01"), 2, "belongs to --split time, not to --split users"),
+        (("--split", "last-out", "--seed", "1"), 2, "belongs to --split users, not to --split last-out"),
+        (
+            ("--split", "time", "--valid-from", "June", "--test-from", "July"),
+            1,
+            "'June' is not a date such as 2014-06-01",
+        ),
+        (("--split", "time", "--valid-from", "2014-06-01", "--test-from", "2014-07-01"), 1, "say with --time-unit"),
+    ],
+)
+def test_splits_that_cannot_be_made(
+    clicks: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output, more: tuple[str, ...], code: int, message: str
+) -> None:
+    assert prepare(monkeypatch, clicks, "--output", "data", *COLUMNS, *more) == code
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())

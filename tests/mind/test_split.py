@@ -1,4 +1,4 @@
-"""The split of users: 8:1:1, nobody in two parts, 80 % of a held-out user's items as history."""
+"""The splits: of users 8:1:1, by time, and by the last clicks of every user."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mind.data.interactions import Interactions
-from mind.data.split import split
+from mind.data.split import split, split_by_time, split_last_out
 from mind.errors import ConfigError, DataError
 
 
@@ -97,3 +97,52 @@ def test_too_few_users_are_refused(lengths: list[int], message: str) -> None:
 def test_a_limit_without_room_for_a_target_is_refused() -> None:
     with pytest.raises(ConfigError, match="min_interactions is 1, a history and a target need at least 2"):
         split(interactions([5] * 3), min_interactions=1)
+
+
+def test_nothing_after_a_moment_is_trained_on() -> None:
+    """Users 1 to 4 come at the times 0, 4, 8 and 12, and click seven times each."""
+    user_id = np.repeat([1, 2, 3, 4], 7)
+    time = np.tile(np.arange(7), 4) + np.repeat([0, 4, 8, 12], 7)
+    parts = split_by_time(Interactions(user_id, user_id * 100 + time, time), 6, 10)
+    assert {user: parts.train[at].tolist() for at, user in enumerate(parts.train.user_id.tolist())} == {
+        1: [100, 101, 102, 103, 104, 105],
+        2: [204, 205],
+    }
+    found = {}
+    for name, cases in (("valid", parts.valid), ("test", parts.test)):
+        for at, user in enumerate(cases.history.user_id.tolist()):
+            found[name, user] = (cases.history[at].tolist(), cases.target[at].tolist())
+    assert found == {
+        ("valid", 1): ([100, 101, 102, 103, 104, 105], [106]),
+        ("valid", 2): ([204, 205], [206, 207, 208, 209]),
+        ("valid", 3): ([], [308, 309]),
+        ("test", 2): ([204, 205, 206, 207, 208, 209], [210]),
+        ("test", 3): ([308, 309], [310, 311, 312, 313, 314]),
+        ("test", 4): ([], [412, 413, 414, 415, 416, 417, 418]),
+    }
+    assert parts.histories_are_trained
+
+
+def test_the_last_clicks_of_every_user_are_held_out() -> None:
+    parts = split_last_out(interactions([4, 5, 9]), 2, min_interactions=3)
+    assert parts.dropped_users == 1
+    assert [parts.train[at].tolist() for at in range(2)] == [[200], [300, 301, 302, 303, 304]]
+    assert [parts.valid.history[at].tolist() for at in range(2)] == [[200], [300, 301, 302, 303, 304]]
+    assert [parts.valid.target[at].tolist() for at in range(2)] == [[201, 202], [305, 306]]
+    assert [parts.test.history[at].tolist() for at in range(2)] == [[200, 201, 202], list(range(300, 307))]
+    assert [parts.test.target[at].tolist() for at in range(2)] == [[203, 204], [307, 308]]
+
+
+def test_moments_and_clicks_that_leave_nothing_are_refused() -> None:
+    with pytest.raises(ConfigError, match="test_from must be after valid_from"):
+        split_by_time(interactions([9] * 3), 5, 5)
+    with pytest.raises(
+        DataError, match="train would have no user: of 3 users nobody has interactions then; choose other"
+    ):
+        split_by_time(interactions([9] * 3), 0, 5)
+    with pytest.raises(DataError, match="test would have no user"):
+        split_by_time(interactions([9] * 3), 5, 50)
+    with pytest.raises(DataError, match="train would have no user: of 0 users nobody"):
+        split_last_out(interactions([5] * 3), 3)
+    with pytest.raises(ConfigError, match="0 clicks are held out of every user, it must be at least 1"):
+        split_last_out(interactions([5] * 3), 0)
