@@ -123,12 +123,18 @@ def best(
         typer.Option(metavar="DIGEST", help="Choose among the models of these data; `list` shows the digest."),
     ] = None,
 ) -> None:
-    """Print the path of the best model, alone on standard output; ties go to the older one."""
+    """Print the path of the best model, alone on standard output; ties go to the older one.
+
+    Models that were trained on all data (`mind.train --final`) are left out: nobody is left to measure them with.
+    """
     shelf = read_shelf(directory)
     _print_unusable(shelf, stderr)
     if not shelf.models:
         raise ArtifactError(f"{directory}: holds no usable model")
-    first, *others = best_model(shelf.models, metric, data)
+    measured = [model for model in shelf.models if not model.manifest.data.final_of]
+    if not measured:
+        raise ArtifactError(f"{directory}: all models were trained on all data (--final), and cannot be compared")
+    first, *others = best_model(measured, metric, data)
     value = first.manifest.metrics.valid[metric]
     line = f"{first.version} has the best {metric}, {value:.2%} of epoch {first.manifest.metrics.epoch}"
     if others:

@@ -28,6 +28,7 @@ from mind.data.quotes import Quote
 from mind.data.split import Split, SplitKind, split, split_by_time, split_last_out
 from mind.data.time_units import TimeUnit, moment_of
 
+FEW = "fewer than"
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 console = Console(highlight=False)
 
@@ -217,7 +218,8 @@ def main(
         )
         keys = interactions.user_keys, interactions.item_keys
         parts, left_out = _split(interactions, report, how, min_interactions, max_user_share)
-    write_split(output, parts, items, keys)
+    few = next((lost for cause, lost in left_out.items() if cause.startswith(FEW)), None)
+    write_split(output, parts, items, keys, few.sequences() if few else None)
     console.print(_summary(parts_of(parts, left_out)))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
 
@@ -287,7 +289,7 @@ def _split(
         console.print(f"users dropped, fewer than {least} interactions: {parts.dropped_users:,}")
         user_id, counts = np.unique(interactions.user_id, return_counts=True)
         few = np.isin(interactions.user_id, user_id[counts < least])
-        left_out[f"fewer than {least}"] = interactions.take(few)
+        left_out[f"{FEW} {least}"] = interactions.take(few)
     if parts.histories_are_trained and (fresh := int((parts.test.history.lengths == 0).sum())):
         console.print(f"test users without a past: {fresh:,} of {len(parts.test):,}; an evaluation counts them apart")
     return parts, left_out

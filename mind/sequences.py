@@ -68,6 +68,24 @@ class EvalCases:
         return EvalCases(self.history.take(users), self.target.take(users))
 
 
+def joined(cases: EvalCases) -> Sequences:
+    """All items of each held-out user, history and target."""
+    history, target = cases.history, cases.target
+    offsets = history.offsets + target.offsets
+    item_id = np.empty(offsets[-1], np.int64)
+    for part, start in ((history, offsets[:-1]), (target, offsets[:-1] + history.lengths)):
+        item_id[np.arange(len(part.item_id)) + np.repeat(start - part.offsets[:-1], part.lengths)] = part.item_id
+    return Sequences(history.user_id, offsets, item_id)
+
+
+def first_of(parts: list[Sequences]) -> Sequences:
+    """Each user once, ascending, with the items that the first part with that user has."""
+    user_id = np.concatenate([part.user_id for part in parts])
+    lengths = np.concatenate([part.lengths for part in parts])
+    every = Sequences(user_id, np.append(0, np.cumsum(lengths)), np.concatenate([part.item_id for part in parts]))
+    return every.take(np.unique(user_id, return_index=True)[1])
+
+
 def distinct(values: Int64) -> Int64:
     """The different values, ascending: [n] int64.
 

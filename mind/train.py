@@ -14,19 +14,22 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mind.artifact import check_writable
+from mind.artifact import Artifact, check_writable, load_artifact, newest_artifact
 from mind.command import ConfigFile, DataDir, Overrides, Version, run
 from mind.config import Config, data_overrides, load_config
+from mind.errors import ConfigError
 from mind.evaluation.metrics import SELECTED_BY, SHOWN
 from mind.training.checkpoint import Checkpoint
-from mind.training.inputs import Inputs, checkpoint_of, read_inputs, valid_elsewhere
+from mind.training.inputs import Inputs, checkpoint_of, read_everything, read_inputs, valid_elsewhere
 from mind.training.loop import Epoch, Trained
 from mind.training.parallel import Ranks
-from mind.training.run import train_and_write
+from mind.training.run import settings_of, train_and_write
 
 EPILOG = """Examples:
 
 python -m mind.train -m mind/config.yaml --data data/mine
+
+python -m mind.train -m mind/config.yaml --data data/mine --final "$(python -m mind.models best artifacts)"
 
 python -m mind.train -m mind/config.yaml -o runner.epochs=3 -o hyper_parameters.maxlen=50
 
@@ -41,6 +44,14 @@ def main(
     config: ConfigFile,
     data: DataDir = None,
     override: Overrides = None,
+    final: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Train the settings and the epochs of this model on all data, validation and test included. The "
+            "manifest repeats the metrics of this model.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint that a killed run left behind.")] = True,
     version: Version = False,
 ) -> None:
@@ -52,11 +63,19 @@ def main(
     ranks = Ranks.join(settings.runner.use_gpu)
     console.quiet = not ranks.leads
     check_writable(settings.runner.model_save_path)
-    inputs = read_inputs(settings)
+    chosen = load_artifact(newest_artifact(final)) if final else None
+    if chosen:
+        if given := [key for key in override or [] if key.startswith("hyper_parameters.")]:
+            raise ConfigError(
+                f"-o {given[0]}: --final takes the hyper-parameters of {final}; train another model first"
+            )
+        settings = settings_of(chosen, settings)
+    inputs = read_everything(settings, chosen) if chosen else read_inputs(settings)
     sequences, valid = inputs.sequences, inputs.valid
     console.print(
         f"{len(sequences):,} users, {len(sequences.item_id):,} interactions to train on; "
-        + (f"{len(valid):,} users choose the best epoch by {SELECTED_BY}" if valid else "the last epoch is kept")
+        + (f"{len(valid):,} users choose the best epoch by {SELECTED_BY}" if valid else _ends(chosen)),
+        soft_wrap=True,
     )
     if doubt := valid_elsewhere(settings):
         console.print(f"warning: {doubt}", soft_wrap=True)
@@ -66,7 +85,7 @@ def main(
     console.print(_heading(valid is not None), style="bold")
     started = time.perf_counter()
     try:
-        trained, path = _train(settings, inputs, checkpoint, ranks)
+        trained, path = _train(settings, inputs, checkpoint, ranks, chosen)
     except KeyboardInterrupt as stop:
         console.print(_stopped(checkpoint), soft_wrap=True)
         raise typer.Exit(130) from stop
@@ -86,7 +105,7 @@ def main(
 
 
 def _train(
-    settings: Config, inputs: Inputs, checkpoint: Checkpoint | None, ranks: Ranks
+    settings: Config, inputs: Inputs, checkpoint: Checkpoint | None, ranks: Ranks, chosen: Artifact | None
 ) -> tuple[Trained, Path | None]:
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
@@ -106,7 +125,14 @@ def _train(
         def on_epoch(epoch: Epoch) -> None:
             console.print(_epoch_line(epoch))
 
-        return train_and_write(settings, inputs, checkpoint, on_step, on_epoch, ranks)
+        return train_and_write(settings, inputs, checkpoint, on_step, on_epoch, ranks, chosen)
+
+
+def _ends(chosen: Artifact | None) -> str:
+    """Which epoch is kept where no users choose one."""
+    if chosen is None:
+        return "the last epoch is kept"
+    return f"ends after epoch {chosen.metrics['epoch']}, as model {chosen.model_version} was kept"
 
 
 def _stopped(checkpoint: Checkpoint | None) -> str:

@@ -54,6 +54,8 @@ class Data(_Part):
     """The file of item features by name, with its sha256; it is a setting of the model, so no part of `digest`."""
     users: int | None = None
     interactions: int | None = None
+    final_of: str = ""
+    """The model whose settings were trained on all data; empty for a model that was evaluated itself."""
 
     @cached_property
     def digest(self) -> str:
@@ -67,6 +69,10 @@ class Data(_Part):
         if not self.files:
             return "not recorded"
         files = next(iter(self.files)) if len(self.files) == 1 else f"{len(self.files)} files"
+        if self.final_of:
+            return (
+                f"{self.users:,} users, {self.interactions:,} interactions, all there are; settings of {self.final_of}"
+            )
         valid = "validation data not recorded" if self.valid is None else f"validated on {', '.join(self.valid)}"
         return f"{self.users:,} users, {self.interactions:,} interactions in {files}; {valid}"
 

@@ -1,7 +1,8 @@
 """The directory that `mind.prepare` writes: train/, valid/ and test/, and the items where the data describe them.
 
-Its text files hold integers. Where users or items have text ids, `user_keys.parquet` and `item_keys.parquet` have them,
-and `test_users.jsonl` has the test users with histories and later clicks in these ids, as `recall-client` reads users.
+`rest/` has the users with too few interactions for any of them. Text files hold integers. Where users or items have
+text ids, `user_keys.parquet` and `item_keys.parquet` have them, and `test_users.jsonl` has the test users with their
+histories in these ids, as `recall-client` reads users.
 """
 
 import json
@@ -26,6 +27,8 @@ ITEM_KEYS = "item_keys.parquet"
 USER_KEYS = "user_keys.parquet"
 TEST_USERS = "test_users.jsonl"
 SPLIT = "split.json"
+REST = "rest"
+"""The directory of users with too few interactions to be in train, valid or test."""
 
 
 def item_keys(part: Path) -> KeyTable | None:
@@ -53,7 +56,11 @@ def how_split(part: Path) -> dict[str, Any]:
 
 
 def write_split(
-    output: Path, parts: Split, items: pa.Table | None, keys: tuple[KeyTable | None, KeyTable | None] = (None, None)
+    output: Path,
+    parts: Split,
+    items: pa.Table | None,
+    keys: tuple[KeyTable | None, KeyTable | None] = (None, None),
+    rest: Sequences | None = None,
 ) -> None:
     """Write all files, then let them take their places.
 
@@ -62,6 +69,7 @@ def write_split(
         parts: train, valid and test.
         items: what the data say of the items; None if nothing.
         keys: the text ids of users and of items; None where ids are integers.
+        rest: users with too few interactions, from whom `mind.train --final` learns too; None without any.
 
     Raises:
         DataError: the disk refused one; files that were there before are unharmed.
@@ -73,6 +81,10 @@ def write_split(
         write_train(train, parts.train)
         write_eval(valid, parts.valid)
         write_eval(test, parts.test)
+        if rest is not None:
+            write_train(files.enter_context(replacing(output / REST / f"{REST}.txt")), rest)
+        else:
+            (output / REST / f"{REST}.txt").unlink(missing_ok=True)
         files.enter_context(replacing(output / SPLIT)).write_text(json.dumps(parts.how), encoding="utf-8")
         if items is not None:
             pq.write_table(items, files.enter_context(replacing(output / "items.parquet")))

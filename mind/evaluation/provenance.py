@@ -13,6 +13,11 @@ def other_data(model: Artifact, train_data_dir: Path, test_data_dir: Path) -> st
         DataError: they cannot be read.
     """
     version, recorded = model.model_version, model.data
+    if chosen := recorded.get("final_of"):
+        return (
+            f"model {version} was trained on all data, the test users included (--final); evaluate model {chosen}, "
+            "whose settings it has."
+        )
     if named := _differing(recorded.get("files"), train_data_dir):
         return (
             f"{train_data_dir}: model {version} was trained with another {named}. The baselines count other clicks "

@@ -6,13 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mind.artifact import Weights
+from mind.artifact import Artifact, Weights
 from mind.config import Config, Effect, runner_keys
 from mind.data.features import FeatureTable, read_features
 from mind.data.ids import IdKind, KeyTable
 from mind.data.paddlerec import digests, read_eval, read_train
-from mind.data.prepared import how_split, item_keys
-from mind.sequences import EvalCases, Sequences
+from mind.data.prepared import REST, how_split, item_keys
+from mind.errors import DataError
+from mind.evaluation.provenance import other_data
+from mind.sequences import EvalCases, Sequences, first_of, joined
 from mind.training.checkpoint import Checkpoint
 
 
@@ -63,6 +65,30 @@ def read_inputs(settings: Config) -> Inputs:
         fingerprint["split"] = how
     fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
     return Inputs(sequences, valid, features, fingerprint, keys)
+
+
+def read_everything(settings: Config, chosen: Artifact) -> Inputs:
+    """Read all that a final model learns from: every user with all clicks, of training, validation, test and the rest.
+
+    Args:
+        settings: the configuration.
+        chosen: the model whose settings are taken; it was trained on the same data.
+
+    Raises:
+        DataError: files cannot be read, or the model was trained on other data.
+    """
+    train, test = settings.runner.train_data_dir, settings.runner.test_data_dir
+    if doubt := other_data(chosen, train, test):
+        raise DataError(f"--final {chosen.model_version}: {doubt} Name its data with --data DIR")
+    inputs = read_inputs(settings)
+    parts = [joined(read_eval(test)), *([joined(inputs.valid)] if inputs.valid else []), inputs.sequences]
+    fingerprint = {"final_of": chosen.model_version, **inputs.fingerprint, "test": digests(test)}
+    if rest := _beside(train, REST):
+        parts.append(read_train(rest))
+        fingerprint["rest"] = digests(rest)
+    every = first_of(parts)
+    fingerprint |= {"users": len(every), "interactions": len(every.item_id)}
+    return replace(inputs, sequences=every, valid=None, fingerprint=fingerprint)
 
 
 def valid_elsewhere(settings: Config) -> str | None:

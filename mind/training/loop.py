@@ -70,6 +70,7 @@ def train(
     features: FeatureTable | None = None,
     checkpoint: Checkpoint | None = None,
     ranks: Ranks | None = None,
+    last_epoch: int | None = None,
 ) -> Trained:
     """Train MIND.
 
@@ -84,6 +85,7 @@ def train(
         checkpoint: where to go on from, and where to note how far training has come. It stays until the caller, who
             has stored the model, removes it: given again, it ends the run at once with the same result.
         ranks: this process among those that train together; found out if None.
+        last_epoch: after which training ends, as if the learning rate went on to fall until `runner.epochs`.
 
     Raises:
         DataError: nothing to predict, `item_count` disagrees with the data, or no held-out user has a history that
@@ -98,7 +100,7 @@ def train(
             run.restore(checkpoint)
         for epoch in run.epochs:
             on_epoch(epoch)
-        while not run.finished:
+        while not run.finished and len(run.epochs) != last_epoch:
             loss, speed = run.finish_epoch(on_step, checkpoint)
             epoch = Epoch(len(run.epochs) + 1, loss, speed, run.validate(valid) if valid else {})
             run.add(epoch)

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from mind.artifact import write_artifact
-from mind.config import Config, Effect, runner_keys
+from pydantic import ValidationError
+
+from mind.artifact import Artifact, write_artifact
+from mind.config import Config, Effect, Runner, explain, runner_keys
+from mind.errors import ConfigError
 from mind.training.checkpoint import Checkpoint
 from mind.training.inputs import Inputs
 from mind.training.loop import Epoch, OnStep, Trained, train
@@ -18,6 +22,7 @@ def train_and_write(
     on_step: OnStep,
     on_epoch: Callable[[Epoch], None],
     ranks: Ranks,
+    chosen: Artifact | None = None,
 ) -> tuple[Trained, Path | None]:
     """Train, and write the model under runner.model_save_path; then the checkpoint is removed.
 
@@ -27,6 +32,7 @@ def train_and_write(
         checkpoint: where to go on from, and where to note how far training has come.
         on_step, on_epoch: as `mind.training.loop.train` calls them.
         ranks: this process among those that train together.
+        chosen: the model whose settings a final model has. It tells when to end; the manifest repeats its metrics.
 
     Returns:
         What was learnt, and the directory of the artifact: None for all processes but the leader, which writes it.
@@ -43,16 +49,34 @@ def train_and_write(
         features=inputs.features,
         checkpoint=checkpoint,
         ranks=ranks,
+        last_epoch=chosen.metrics["epoch"] if chosen else None,
     )
     if not ranks.leads:
         return trained, None
-    path = _write_model(settings, inputs, trained)
+    path = _write_model(settings, inputs, trained, chosen)
     if checkpoint:
         checkpoint.remove()  # only now: a full disk must not cost the training
     return trained, path
 
 
-def _write_model(settings: Config, inputs: Inputs, trained: Trained) -> Path:
+def settings_of(chosen: Artifact, settings: Config) -> Config:
+    """A configuration with the settings of a model, and the paths and the pace of another.
+
+    Raises:
+        ConfigError: the model does not record how it was trained, or was not trained here.
+    """
+    recorded = chosen.metrics.get("runner")
+    if not recorded or not chosen.metrics.get("epoch"):
+        raise ConfigError(f"--final {chosen.model_version}: the model does not record how it was trained")
+    try:
+        runner = Runner.model_validate(settings.runner.model_dump() | recorded)
+    except ValidationError as error:
+        raise ConfigError(f"--final {chosen.model_version}: metrics.runner: {explain(error)}") from error
+    hyper = chosen.hyper_parameters.model_copy(update={"item_count": None})
+    return settings.model_copy(update={"runner": runner, "hyper_parameters": hyper})
+
+
+def _write_model(settings: Config, inputs: Inputs, trained: Trained, chosen: Artifact | None) -> Path:
     curves = [{"epoch": epoch.number, "loss": epoch.loss, "valid": epoch.metrics} for epoch in trained.epochs]
     best = trained.best
     return write_artifact(
@@ -66,5 +90,10 @@ def _write_model(settings: Config, inputs: Inputs, trained: Trained) -> Path:
             "valid": best.metrics,
             "epochs": curves,
             "runner": settings.runner.model_dump(mode="json", exclude=runner_keys(Effect.NOTHING)),
-        },
+        }
+        | ({"chosen_by": {"model_version": chosen.model_version, **_measured(chosen)}} if chosen else {}),
     )
+
+
+def _measured(chosen: Artifact) -> dict[str, Any]:
+    return {name: chosen.metrics.get(name) for name in ("epoch", "loss", "valid")}

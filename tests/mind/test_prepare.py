@@ -47,7 +47,10 @@ def test_a_csv_file_becomes_training_and_evaluation_data(
     first = train.user_id[0] * 100
     assert train[0].tolist() == list(range(first, first + 10))
     assert (valid.history.lengths.tolist(), valid.target.lengths.tolist()) == ([8], [2])
+    rest = read_train(output / "rest")
+    assert {user: rest[at].tolist() for at, user in enumerate(rest.user_id.tolist())} == {11: [1, 2]}
     assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()) == [
+        "rest/rest.txt",
         "split.json",
         "test/test.txt",
         "train/train.txt",

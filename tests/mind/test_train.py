@@ -3,14 +3,16 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mind.artifact import load_artifact
 from mind.data.paddlerec import digests, write_eval, write_train
 from mind.errors import ArtifactError
-from mind.sequences import EvalCases
+from mind.sequences import EvalCases, Sequences
 from mind.train import app
 from mind.training.loop import _Run
 from tests import ROOT
@@ -242,3 +244,59 @@ def test_candidates_must_be_there_and_cover_the_test_users(
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and says in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_final_model_learns_from_everybody(tmp_path: Path) -> None:
+    data = write_data(tmp_path)
+    for part, seed, first in (("valid", 2, 1_000), ("test", 3, 2_000)):  # nobody is in two parts
+        cases = held_out(40, seed)
+        users = first + cases.history.user_id
+        write_eval(
+            data / part / f"{part}.txt",
+            EvalCases(replace(cases.history, user_id=users), replace(cases.target, user_id=users)),
+        )
+    write_train(
+        data / "rest" / "rest.txt", Sequences(np.array([3_000]), np.array([0, 2]), np.array([10**15, 10**15 + 1]))
+    )
+    config = str(CONFIG)
+    chosen = run_here("mind.train", "-m", config, *overrides(data, runner__epochs=3, runner__patience=1))
+    assert chosen.returncode == 0, chosen.stderr
+    (path,) = (data / "artifacts").iterdir()
+    before = load_artifact(path)
+    words = ["-m", config, *overrides(data, runner__model_save_path=data / "final")[:-6], "--final", path]
+    done = run_here("mind.train", *words)
+    assert done.returncode == 0, done.stderr
+    assert "381 users, 4,562 interactions to train on; " in done.stdout
+    assert f"ends after epoch {before.metrics['epoch']}, as model {path.name} was kept" in done.stdout
+    (final,) = (data / "final").iterdir()
+    model = load_artifact(final)
+    assert model.metrics["epoch"] == before.metrics["epoch"]
+    assert model.metrics["valid"] == {}
+    assert model.metrics["chosen_by"]["valid"] == before.metrics["valid"]
+    assert model.hyper_parameters.embedding_dim == before.hyper_parameters.embedding_dim == 16
+    assert {10**15, 10**15 + 1} <= set(model.weights.item_id.tolist())
+    assert model.weights.popularity.sum() == model.data["interactions"] == (300 + 40 + 40) * 12 + 2
+
+    refused = run_here("mind.infer", "-m", config, *overrides(data, runner__model_save_path=data / "final"))
+    assert f"was trained on all data, the test users included (--final); evaluate model {path.name}" in refused.stderr
+    final.rename(data / "artifacts" / final.name)
+    best = run_here("mind.models", "best", data / "artifacts")
+    assert best.stdout.strip() == str(path)
+    listed = run_here("mind.models", "list", data / "artifacts")
+    assert f"all there are; settings of {path.name}" in listed.stdout
+
+
+def test_what_a_final_model_cannot_be_made_of_is_refused(data: Path, tmp_path: Path) -> None:
+    config = str(CONFIG)
+    imported = make_artifact(tmp_path / "imported")
+    done = run_here("mind.train", "-m", config, "--final", imported)
+    assert "the model does not record how it was trained" in done.stderr
+    done = run_here("mind.train", "-m", config, "--final", imported, "-o", "hyper_parameters.maxlen=5")
+    assert "-o hyper_parameters.maxlen=5: --final takes the hyper-parameters of" in done.stderr
+    trained = run_here(
+        "mind.train", "-m", config, *overrides(data, runner__epochs=1, runner__model_save_path=tmp_path / "one")
+    )
+    assert trained.returncode == 0, trained.stderr
+    other = write_data(tmp_path / "other", seed=7)
+    done = run_here("mind.train", "-m", config, "--data", other, "--final", tmp_path / "one")
+    assert "was trained with another train.txt" in done.stderr
