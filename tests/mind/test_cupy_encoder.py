@@ -56,7 +56,7 @@ def test_the_gpu_gives_the_vectors_of_the_cpu(
     for users in (0, 1, 3, 64, 300):  # the sizes are 1, 8, 64 and 256
         found, expected = on_gpu.encode(*histories(users, 200)), on_cpu.encode(*histories(users, 200))
         assert (found.shape, found.dtype) == (expected.shape, np.float32)
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)  # projected together, or batch by batch
 
 
 def test_the_golden_vectors_hold_it(cupy: FakeCupy) -> None:

@@ -19,7 +19,7 @@ def clusters(monkeypatch: pytest.MonkeyPatch) -> tuple[Float32, Cells, Float32]:
     centre = rng.normal(size=(200, 16)) * 3
     rows = np.concatenate([centre[i] + 0.5 * rng.normal(size=(100, 16)) for i in range(200)])
     table = np.concatenate([np.zeros((1, 16)), rows]).astype(np.float32)
-    divided = cells_of(table)
+    divided = cells_of(table, table[:0])
     assert divided
     return table, divided, (table[rng.integers(1, len(table), 100)] + 0.1).astype(np.float32)
 
@@ -82,5 +82,5 @@ def test_no_index_where_it_would_look_at_nearly_everything(monkeypatch: pytest.M
     monkeypatch.setattr(cells, "EXACT_ROWS", 100)
     rng = np.random.default_rng(0)
     table = rng.normal(size=(10_001, 64)).astype(np.float32)
-    divided = cells_of(table)
+    divided = cells_of(table, table[:0])
     assert divided and index_of(table, divided, rng.normal(size=(50, 64)).astype(np.float32)) is None
