@@ -26,7 +26,7 @@ from mind.data.losses import Part, parts_of
 from mind.data.prepared import write_split
 from mind.data.quotes import Quote
 from mind.data.split import Split, SplitKind, split, split_by_time, split_last_out
-from mind.data.time_units import TimeUnit, moment_of
+from mind.data.time_units import TimeUnit, moment_of, start_of
 
 FEW = "fewer than"
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -147,6 +147,15 @@ def main(
             rich_help_panel=SPLIT,
         ),
     ] = 1,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WINDOW|DATE",
+            help="Leave out what is older: 90d (h, d, w) before the newest interaction, or a date. The popular "
+            "fallback then counts this window only.",
+            rich_help_panel=SPLIT,
+        ),
+    ] = None,
     split_by: Annotated[
         SplitKind,
         typer.Option(
@@ -201,7 +210,7 @@ def main(
             parts = data
         else:
             items = data.items
-            parts, left_out = _split(data.interactions, data.report, how, min_interactions, max_user_share)
+            parts, left_out = _split(data.interactions, data.report, how, since, min_interactions, max_user_share)
     else:
         _refuse(context, "a file", [NAMES])
         interactions, report = read_interactions(
@@ -217,7 +226,7 @@ def main(
             ids=ids,
         )
         keys = interactions.user_keys, interactions.item_keys
-        parts, left_out = _split(interactions, report, how, min_interactions, max_user_share)
+        parts, left_out = _split(interactions, report, how, since, min_interactions, max_user_share)
     few = next((lost for cause, lost in left_out.items() if cause.startswith(FEW)), None)
     write_split(output, parts, items, keys, few.sequences() if few else None)
     console.print(_summary(parts_of(parts, left_out)))
@@ -266,11 +275,21 @@ class _Held:
 
 
 def _split(
-    interactions: Interactions, report: Report, how: _Held, min_interactions: int, max_user_share: float
+    interactions: Interactions,
+    report: Report,
+    how: _Held,
+    since: str | None,
+    min_interactions: int,
+    max_user_share: float,
 ) -> tuple[Split, dict[str, Interactions]]:
     """The split, and the interactions that are left out of it, by cause."""
     console.print(str(report), markup=False, soft_wrap=True)
-    heavy, left_out = heavy_users(interactions, min(max_user_share, 0.5)), {}
+    left_out = {}
+    if since is not None:
+        old = interactions.timestamp < start_of(since, interactions.timestamp.max(), report.time_unit)
+        left_out[f"before {since}" if since[:4].isdigit() else f"older than {since}"] = interactions.take(old)
+        interactions = interactions.take(~old)
+    heavy = heavy_users(interactions, min(max_user_share, 0.5))
     for user in heavy[:EXAMPLES]:
         name = interactions.user_keys.name(user.user_id) if interactions.user_keys else user.user_id
         told = f"user {name} has {user.share:.1%} of the interactions ({user.interactions:,})"

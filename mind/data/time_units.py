@@ -4,6 +4,7 @@ A number tells its unit if it is a moment between 1990 and 2100 in it. Other num
 only their order matters to a model.
 """
 
+import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -40,6 +41,7 @@ _WORDS = {
     TimeUnit.US: "microseconds",
     TimeUnit.NS: "nanoseconds",
 }
+_LENGTH, _SECONDS = re.compile("([0-9]{1,6})([hdw])"), {"h": 3_600, "d": 86_400, "w": 604_800}
 _EARLIEST, _LATEST = 631_152_000, 4_102_444_800
 """1990 and 2100 in seconds since 1970."""
 
@@ -89,6 +91,27 @@ def moment_of(text: str, unit: TimeUnit | None) -> float:
         raise DataError(f"{text}: the times of the data are no moments, so a date means nothing; say with --time-unit")
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * unit.per_second)
+
+
+def start_of(since: str, newest: float, unit: TimeUnit | None) -> float:
+    """The first moment of a window that reaches up to the newest time, in the unit of the times.
+
+    Args:
+        since: how long the window is, such as 90d, 12h or 8w; or a date, as `moment_of` reads it.
+        newest: the last time of the data.
+        unit: of the times; None if they are no moments.
+
+    Raises:
+        DataError: it is neither, or the times tell no unit.
+    """
+    length = _LENGTH.fullmatch(since)
+    if length is None:
+        return moment_of(since, unit)
+    if unit is None:
+        raise DataError(
+            f"{since}: the times of the data are no moments, so a window means nothing; say with --time-unit"
+        )
+    return newest - int(length[1]) * _SECONDS[length[2]] * unit.per_second
 
 
 def show_range(times: Int64 | npt.NDArray[np.float64], unit: TimeUnit | None) -> str:

@@ -246,3 +246,17 @@ def test_splits_that_cannot_be_made(
 ) -> None:
     assert prepare(monkeypatch, clicks, "--output", "data", *COLUMNS, *more) == code
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_a_window_leaves_out_what_is_older(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> None:
+    rows = [f"{user},{user * 100 + day},2024-03-{day:02d}T12:00:00Z" for user in range(10, 20) for day in range(1, 13)]
+    (clicks := tmp_path / "clicks.csv").write_text("\n".join(["user,item,time", *rows]))
+    for window, left in (("7d", 8), ("1w", 8), ("2024-03-05", 8), ("168h", 8)):
+        output = tmp_path / window
+        assert prepare(monkeypatch, clicks, "--output", output, "--since", window) == 0
+        assert read_train(output / "train").lengths.tolist() == [left] * 8
+    printed = capsys.readouterr().out
+    assert "│ older than 7d │    10 │    40 │" in printed
+    assert "│ before 2024-03-05 │    10 │    40 │" in printed
+    assert prepare(monkeypatch, clicks, "--output", tmp_path / "no", "--since", "soon") == 1
+    assert "'soon' is not a date such as 2014-06-01" in capsys.readouterr().err
