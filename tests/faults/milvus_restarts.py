@@ -8,6 +8,7 @@ collection's properties when it restarts (its issue 30144), which release record
 """
 
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -131,7 +132,7 @@ class Drill:
         end()
         self.milvus.start()
         if command:
-            command.communicate(timeout=COMMAND_S)
+            _ended(command)
         self._until_back()
         if after_s is None or self._released() != step.expected:
             self.findings.expect(self.run(step.words) == 0, f"{step.words[0]} failed after a restart")
@@ -139,7 +140,7 @@ class Drill:
     def run(self, words: Sequence[str]) -> int:
         """Run a command of the indexer; gives its exit code."""
         command = self._begin(words)
-        output, _ = command.communicate(timeout=COMMAND_S)
+        output = _ended(command)
         if command.returncode:
             say(output.strip())
         return command.returncode
@@ -149,7 +150,7 @@ class Drill:
         (self.directory / name).write_text("\n".join([header, *lines]))
 
     def _begin(self, words: Sequence[str]) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "indexer", *words, "--milvus-uri", self.milvus.uri]
+        command = [sys.executable, "-X", "faulthandler", "-m", "indexer", *words, "--milvus-uri", self.milvus.uri]
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     def _build(self, number: int) -> list[str]:
@@ -209,6 +210,16 @@ class Drill:
         self._released()
         with Store(Connection(self.milvus.uri)) as store:
             return UserStore(store).count()
+
+
+def _ended(command: "subprocess.Popen[str]") -> str:
+    """Wait for a command; gives what it printed. Raises AssertionError, which tells where it hangs, after COMMAND_S."""
+    try:
+        return command.communicate(timeout=COMMAND_S)[0]
+    except subprocess.TimeoutExpired:
+        command.send_signal(signal.SIGABRT)
+        output = command.communicate()[0]
+        raise AssertionError(f"{command.args} has not ended after {COMMAND_S} s:\n{output}") from None
 
 
 def drill(milvus: Milvus, directory: Path, restarts: int, seed: int = 0, at: Collection[str] = COMMANDS) -> Findings:
