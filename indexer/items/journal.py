@@ -26,7 +26,7 @@ from mind.milvus.collection import (
     is_presence,
     presence_of,
 )
-from mind.milvus.journal import APPLIED, CHANGED_AT, DELETE, FIELDS, OP, PENDING
+from mind.milvus.journal import APPLIED, CHANGED_AT, DELETE, FIELDS, OP, PENDING, UPSERT
 from mind.milvus.store import Row, Store
 
 MAX_BATCH_ROWS = 5_000
@@ -127,6 +127,12 @@ class Journal:
         if done:
             log = log.model_copy(update={"journal_rows": self._store.count(self.name)})
             self._store.records.write_change_log(self.collection, log)
+
+    def apply_again(self, on_progress: Progress) -> None:
+        """Apply all changes once more, because the collection lacks some. A Milvus that was killed may lose changes."""
+        for rows in self.walk(self.name, f'{OP} in ["{UPSERT}", "{DELETE}"]'):
+            self.stage(rows)
+        self.apply(on_progress)
 
     def _check_rows(self) -> None:
         """Compare the journal with the number of rows that it had."""

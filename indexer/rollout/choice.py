@@ -4,12 +4,17 @@ Releases are numbered (`mind.milvus.records`). A publish gives the next number. 
 the one that it returns to, so that the next rollback cannot return to a withdrawn release.
 """
 
+import logging
 from dataclasses import dataclass
 
 from indexer.catalogue import ItemCollection, before_live, find, fingerprint_of, item_collections, live_one
-from indexer.errors import NothingToDoError, RefusedError
+from indexer.errors import NothingToDoError, RefusedError, VerificationError
+from indexer.items.journal import Journal
 from indexer.verify import check_count, until_settled
+from mind.milvus.journal import journal_of
 from mind.milvus.store import Store
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,14 @@ def check_rollback(store: Store, to: str | None = None) -> Choice:
 
 
 def _check_whole(store: Store, collection: ItemCollection) -> None:
-    fingerprint = fingerprint_of(collection)
-    store.load(collection.name)
-    until_settled(lambda: check_count(store, collection.name, fingerprint.count))
+    """Check that a collection has the rows of its build and its changes. If it lacks some, apply the changes again."""
+    name, built = collection.name, fingerprint_of(collection).count
+    store.load(name)
+    try:
+        until_settled(lambda: check_count(store, name, built))
+    except VerificationError as error:
+        if journal_of(name) not in store.collections():
+            raise
+        _log.warning("%s; the changes of its journal are applied again", error)
+        Journal(store, name).apply_again(lambda stage, done, total: None)
+        until_settled(lambda: check_count(store, name, built))

@@ -32,6 +32,8 @@ WARM = 0.3
 """Share of the run in which caches may still fill; the slope is that of the rest."""
 MAX_SLOPE_MB = 1.0
 """A release; the model that the drill serves takes a quarter of it."""
+MAX_SLOPE = 0.5
+"""The same for descriptors, threads and collections."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ async def drill(uri: str, directory: Path, releases: int, period_s: float) -> bo
         f"the server took over {served} models; a release adds " + ", ".join(f"{v:+.3f} {k}" for k, v in grown.items())
     )
     steady = grown["memory_mb"] < MAX_SLOPE_MB and all(
-        grown[name] < 0.5 for name in ("descriptors", "threads", "collections")
+        grown[name] < MAX_SLOPE for name in ("descriptors", "threads", "collections")
     )
     return steady and not any(phase.failed or phase.wrong or phase.late for phase in load.phases)
 

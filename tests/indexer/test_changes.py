@@ -335,6 +335,26 @@ def test_changes_that_milvus_lost_or_finds_late(lite: Released, monkeypatch: pyt
     assert lite.delete(1014).deleted == 1
 
 
+def test_changes_that_milvus_lost_are_applied_again_before_a_release(
+    lite: Released, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Milvus that was killed came back with an item that had been deleted, so that a rollback was refused."""
+    monkeypatch.setattr(verify, "SETTLE_S", 0)
+    deleted = lite.store.rows(lite.collection, [1000, 1007])
+    lite.upsert("item_id,year\n1014,1900\n", {5: [1.0] * 16})
+    lite.delete(1000, 1007)
+    before = lite.state()
+    lite.store.upsert(lite.collection, deleted)
+    publish(lite.store, lite.collection)
+    assert lite.item(1000) is None and lite.item(1007) is None
+    lite.store.delete(lite.collection, [5])
+    publish(lite.store, lite.collection)
+    assert lite.state() == before
+    lite.store.delete(lite.collection, [1021])  # nothing in the journal explains that
+    with pytest.raises(VerificationError, match="holds 198 rows, but the model has 200 items"):
+        publish(lite.store, lite.collection)
+
+
 def test_what_the_journal_does_not_explain_is_refused(lite: Released) -> None:
     lite.delete(1000, 1007)
     lite.store.delete(lite.collection, [1014])
