@@ -5,7 +5,7 @@ from pathlib import Path
 from mind.data.ids import IdKind, KeyTable
 from mind.data.interactions import read_interactions
 from mind.data.paddlerec import read_train
-from mind.data.prepared import item_keys
+from mind.data.prepared import is_part, item_keys
 from mind.errors import DataError
 from mind.sequences import Sequences
 
@@ -25,7 +25,7 @@ def read_clicks(path: Path, has_text_ids: bool) -> tuple[Sequences, KeyTable | N
     Raises:
         DataError: the file cannot be read, or its ids are of the other kind.
     """
-    keys = item_keys(path) if path.is_dir() else None
+    keys = item_keys(path) if is_part(path) else None
     if keys is not None and not has_text_ids:
         raise DataError(f"{path}: its items have text ids, but those of the collection are integers")
     if keys is not None or not has_text_ids:

@@ -31,19 +31,29 @@ REST = "rest"
 """The directory of users with too few interactions to be in train, valid or test."""
 
 
+def is_part(path: Path) -> bool:
+    """Whether a path may be a part of prepared data: a directory such as data/mine/train, or train.txt in it."""
+    return path.is_dir() or path.stem == path.parent.name
+
+
+def _beside(part: Path, name: str) -> Path:
+    """A file of the directory that a part belongs to."""
+    return (part.parent.parent if part.is_file() and is_part(part) else part.parent) / name
+
+
 def item_keys(part: Path) -> KeyTable | None:
     """The text ids of the items of a part, such as data/mine/train; None where ids are integers. Raises DataError."""
-    return read_keys(part.parent / ITEM_KEYS)
+    return read_keys(_beside(part, ITEM_KEYS))
 
 
 def user_keys(part: Path) -> KeyTable | None:
     """The text ids of the users of a part, such as data/mine/test; None where ids are integers. Raises DataError."""
-    return read_keys(part.parent / USER_KEYS)
+    return read_keys(_beside(part, USER_KEYS))
 
 
 def how_split(part: Path) -> dict[str, Any]:
     """How the data of a part, such as data/mine/test, were split; empty if that is not recorded. Raises DataError."""
-    file = part.parent / SPLIT
+    file = _beside(part, SPLIT)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -207,9 +207,10 @@ def test_prepared_data_of_the_other_kind_are_refused(tmp_path: Path) -> None:
     clicks = written(tmp_path / "clicks.csv", "\n".join(["user_id,item_id,timestamp", *rows]))
     found, _ = read_interactions(clicks)
     write_split(tmp_path / "data", split(found), None, (found.user_keys, found.item_keys))
-    sequences, keys = read_clicks(tmp_path / "data" / "train", True)
-    assert keys
-    assert keys.of(sequences[0]).at(np.arange(6)) == [f"KIT-{item}" for item in range(6)]
+    for part in (tmp_path / "data" / "train", tmp_path / "data" / "train" / "train.txt"):
+        sequences, keys = read_clicks(part, True)
+        assert keys
+        assert keys.of(sequences[0]).at(np.arange(6)) == [f"KIT-{item}" for item in range(6)]
     with pytest.raises(DataError, match="its items have text ids, but those of the collection are integers"):
         read_clicks(tmp_path / "data" / "train", False)
     integers, _ = read_interactions(clicks, ids=IdKind.TEXT)
