@@ -37,7 +37,7 @@ RANDOM, CLUSTERS = "bucket", "shelf"
 """An attribute that is independent of the vectors, and one that items near to each other share."""
 NEIGHBOURS = 200
 """Items in a row that have the same shelf: the benchmark's items are ordered by cluster."""
-SHARES = (0.001, 0.01, 0.1, 0.3, 0.6, 0.9)
+SHARES = (0.001, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
 CHECKED_USERS = 200
 USERS, CALLERS = 50, 8
 """Users of a request, and callers at the same time."""
