@@ -8,7 +8,7 @@ PORT ?= 19530
 milvus: DATA ?= data/milvus
 
 .PHONY: help install demo milvus test drills check protos bench bench-serve recording released lock audit third-party \
-	sbom bounds wheel docs docs-serve clean
+	sbom bounds wheel reference docs docs-serve clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ check: install  ## ruff, mypy --strict, import arrows, buf lint, compatible cont
 
 protos: install  ## Generate protos/**/*_pb2*.py anew
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/recall/v1/*.proto
+
+reference: install  ## Write the pages of docs/reference/ that are made from the code
+	$(BIN)/python -m tests.reference
 
 docs: install  ## Build the documentation site into build/site; a warning or a broken link fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

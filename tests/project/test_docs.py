@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import ROOT
+from tests import ROOT, reference
 
 
 @pytest.fixture(scope="module")
@@ -41,3 +41,9 @@ def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
     for page in site.rglob("*.html"):
         html = page.read_text(encoding="utf-8")
         assert not re.findall(r'<(?:script|link|img)[^>]* (?:src|href)="https?://', html), page
+
+
+@pytest.mark.parametrize("page", reference.PAGES)
+def test_reference_pages_are_the_codes(page: str) -> None:
+    written = (reference.FOLDER / page).read_text(encoding="utf-8")
+    assert written == reference.PAGES[page](), "`make reference` writes it anew"
