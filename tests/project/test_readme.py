@@ -33,14 +33,14 @@ FOLDERS = (
 )
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in [*(ROOT / folder / "README.md" for folder in FOLDERS), *sorted((ROOT / "docs").glob("*.md"))]
+    for path in [*(ROOT / folder / "README.md" for folder in FOLDERS), *sorted((ROOT / "docs").rglob("*.md"))]
 }
 BIN = Path(sys.executable).parent
 TEXT_IDS = ["KIT-1424", "GAR-1001", *(f"KIT-{number}" for number in range(100))]
 
 
 def option_table(heading: str, rows: list[tuple[str, object, str]]) -> str:
-    """The Markdown table that README must hold for these options."""
+    """The Markdown table that a page must hold for these options."""
     lines = [f"| {heading} | default | meaning |", "|---|---|---|"]
     for name, default, meaning in rows:
         shown = (
@@ -70,13 +70,13 @@ def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
 
 
 @pytest.mark.parametrize(
-    ("folder", "table"),
+    ("page", "table"),
     [
-        ("server", option_table("option", options(Settings))),
-        ("clients", option_table("option", options(GatewaySettings))),
-        ("mind", option_table("key", fields(Runner, "runner."))),
+        ("server/README.md", option_table("option", options(Settings))),
+        ("docs/reference/gateway-options.md", option_table("option", options(GatewaySettings))),
+        ("docs/reference/config-keys.md", option_table("key", fields(Runner, "runner."))),
         (
-            "mind",
+            "docs/reference/config-keys.md",
             option_table(
                 "key",
                 fields(Optimizer, "hyper_parameters.optimizer.")
@@ -85,8 +85,8 @@ def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
         ),
     ],
 )
-def test_option_tables_are_the_codes(folder: str, table: str) -> None:
-    assert table in PAGES[f"{folder}/README.md"], f"{folder}/README.md must hold this table:\n{table}"
+def test_option_tables_are_the_codes(page: str, table: str) -> None:
+    assert table in PAGES[page], f"{page} must hold this table:\n{table}"
 
 
 def commands() -> Iterator[list[str]]:
