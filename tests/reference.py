@@ -95,7 +95,7 @@ def contract() -> str:
     files = _files()
     known = {message.name for file in files for message in file.message_type}
     known |= {enum.name for file in files for enum in file.enum_type}
-    sources = " and ".join(f"`{path}`" for path in PROTOS)
+    sources = " and ".join(f"[{path}](../../{path})" for path in PROTOS)
     lines = ["# Contract\n", f"The gRPC services of `recall.v1`. This page is made from {sources}."]
     for file in files:
         places = file.source_code_info.location

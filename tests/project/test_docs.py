@@ -32,9 +32,12 @@ def test_files_outside_docs_that_pages_link_to_are_in_the_site(site: Path) -> No
     home = (site / "index.html").read_text(encoding="utf-8")
     assert 'href="repository/index.html"' in home
     readme = (site / "repository/index.html").read_text(encoding="utf-8")
-    for link in ("protos/recall/v1/recall.proto", "SECURITY.html", "docker/index.html"):
+    for link in ("SECURITY.html", "docker/index.html"):
         assert f'href="{link}' in readme and (site / "repository" / link).is_file()
     assert 'href="../reference/glossary.html"' in readme
+    contract = (site / "reference/contract.html").read_text(encoding="utf-8")
+    assert 'href="../repository/protos/recall/v1/recall.proto"' in contract
+    assert (site / "repository/protos/recall/v1/recall.proto").is_file()
 
 
 def test_pages_load_nothing_from_other_hosts(site: Path) -> None:
