@@ -8,7 +8,7 @@ from clients.command import with_client
 from clients.commands.answer import Format, FormatOption, show
 from clients.sync_client import RecallClient
 
-app = typer.Typer(no_args_is_help=True, help="Administer a server; needs --server-token-file.")
+app = typer.Typer(no_args_is_help=True, help="Administer a server. This needs --server-token-file.")
 
 
 @app.command(epilog="Example: recall-client admin drop-items items_3f2a --yes --server-token-file token.txt")
@@ -17,9 +17,9 @@ def drop_items(
     client: RecallClient,
     collection: Annotated[str, typer.Argument(help="Name of the collection.")],
     allow_live: Annotated[
-        bool, typer.Option("--allow-live", help="Drop it even if it is released; recall then fails.")
+        bool, typer.Option("--allow-live", help="Drop the collection even if it is live. Recall then fails.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Drop an item collection from Milvus, rows and index."""

@@ -49,7 +49,7 @@ def info(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # 
 @with_client
 def health(
     client: RecallClient,
-    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Wait this long for it to be ready.")] = 0,
+    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Maximum time until the server is ready.")] = 0,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Whether the server is ready: exit code 0 if it is, 1 if it is not, 3 if there is none."""

@@ -55,19 +55,19 @@ _USERS_PER_CALL = 256
 def recall(
     client: RecallClient,
     hist_item: Annotated[str | None, HIST_ITEM] = None,
-    user_id: Annotated[str | None, typer.Option(help="A user whom the service remembers, instead.")] = None,
+    user_id: Annotated[str | None, typer.Option(help="Id of a remembered user, instead of --hist-item.")] = None,
     input: Annotated[  # noqa: A002
         Path | None,
         file_option(
             "--input",
-            help="File of many users instead, answered in JSON lines. It has PaddleRec lines "
+            help="File of many users, instead of --hist-item. The answers are JSON lines. The file has PaddleRec lines "
             '(user_id:7 hist_item:43 hist_item:23 ...) or JSON lines ({"user_id": 7, "hist_item": [43, 23]}; text ids '
             "are strings).",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Where the JSON lines for --input go; standard output if not given."),
+        typer.Option(dir_okay=False, help="File for the JSON lines of --input. The default is standard output."),
     ] = None,
     top_k: TopK = 50,
     filter: Filter = "",  # noqa: A002

@@ -165,7 +165,7 @@ async def test_a_closed_loop_has_as_many_calls_at_once_as_callers() -> None:
     ("text", "says"),
     [
         ("requests: []", "requests is [], must be a list of at least one request shape"),
-        ("shapes: []", "must have the key `requests` alone"),
+        ("shapes: []", "must have only the key `requests`"),
         ("requests: [7]", "requests[0] is 7, must have fields such as top_k: 50"),
         ("requests: [{top_k: 0}]", "requests[0].top_k is 0: Input should be greater than or equal to 1"),
         ("requests: [{}, {users: 1.5}]", "requests[1].users is 1.5: Input should be a valid integer"),
@@ -327,7 +327,7 @@ def test_a_refused_shape_ends_it_at_once(run: Any, servicer: CannedRecall, users
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--rate", "5", "--callers", "5"], 2, "give one of --rate and --callers"),
+        (["--rate", "5", "--callers", "5"], 2, "--rate and --callers exclude each other"),
         (["--history", "x"], 1, "--history is 'x': must be a number of items such as 20, or a range such as 1-20"),
         (["--top-k", "2000"], 1, "top_k is 2,000, the server's max_top_k is 1,000"),
         (["--rate", "0"], 2, "--rate"),

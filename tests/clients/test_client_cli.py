@@ -324,7 +324,7 @@ def test_a_prepared_file_without_the_ids_themselves_is_refused(run, keyed, tmp_p
     own.write_text('{"user_id": "cust_5", "hist_item": ["KIT-12"], "eval_item": ["KIT-13"]}\n')
     refused = run("recall", "--input", str(prepared))
     assert refused.exit_code == 1
-    assert f"test.txt has integers in the place of text ids; give {own}, which has the ids" in refused.stderr
+    assert f"test.txt has integers instead of text ids; give {own}, which has the text ids" in refused.stderr
     found = json.loads(run("recall", "--input", str(own), "--top-k", "1").stdout)
     assert (found["user_id"], found["item_ids"]) == ("cust_5", ["KIT-12+1"])
 
@@ -350,7 +350,7 @@ def test_text_for_an_integer_release_is_refused_by_name(run):
     result = run("explain", "--hist-item", "43", "--exclude", "KIT-1")
     assert result.exit_code == 2
     said = " ".join(result.stderr.replace("│", " ").split())
-    assert "--exclude" in said and "'KIT-1' is not a list of 64-bit integers like 43,23,65: this release has" in said
+    assert "--exclude" in said and "'KIT-1' is not a list of 64-bit integers such as 43,23,65; this release has" in said
 
 
 def test_the_client_needs_no_extras_and_the_command_line_says_which():
