@@ -36,11 +36,11 @@ test: install  ## Tests, against Milvus Lite and a real Milvus server, in parall
 drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: 22 minutes
 	$(BIN)/pytest tests/drills
 
-check: install  ## ruff, mypy --strict, import arrows, buf lint, compatible contract
+check: install  ## ruff, mypy --strict, import arrows, words of the documentation, buf lint, compatible contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests/project/test_architecture.py
+	$(BIN)/pytest tests/project/test_architecture.py tests/project/test_words.py
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/released.json
 
