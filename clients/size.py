@@ -1,4 +1,4 @@
-"""How many servers and how much Milvus a load needs, from what was measured (README, "Serving speed"). Asks nobody."""
+"""How many servers and how much Milvus a load needs, computed from the figures of docs/explanation/performance.md."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""The documentation is written in plain English: short sentences, and none of the turns of phrase that puzzled readers."""
+"""The documentation is in plain English: short sentences, and none of the phrases that puzzled readers."""
 
 import re
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ PUZZLES = {
 
 
 def sentences(page: Path) -> Iterator[str]:
-    """The sentences of a page without code, links' addresses and headings; each item and each cell is one of its own."""
+    """The sentences of a page, without code, addresses of links and headings. Each item and cell stands alone."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "code", text))
     for paragraph in re.split(r"\n\s*\n|\n\s*(?:[-*]|\d+\.) |\n?\|", text):
