@@ -26,9 +26,10 @@ def main(
     output: Annotated[Path | None, typer.Option(help="File to write the table to, as Markdown.")] = None,
     version: Version = False,
 ) -> None:
-    """Train the recipe and every choice of it removed alone; validation metrics, mean and sample standard deviation.
+    """Train the recipe, and again without each of its choices. The table shows means and standard deviations.
 
-    The best epoch of each run is chosen by the same validation users, so compare rows, not with test figures.
+    The metrics are those of the validation users, who also choose the best epoch of each run. Compare rows with each
+    other, and not with metrics of test users.
     """
     found: dict[str, list[Scores]] = {name: [] for name in VARIANTS}
     done = validate_variants(config, data_overrides(data) + (override or []), seeds, jobs)

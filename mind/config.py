@@ -64,7 +64,7 @@ class HyperParameters(_Section):
     neg_samples: int = Field(default=0, ge=0)
     """Negatives to draw by item frequency, besides the targets of the batch. Batches of 512 need none."""
     correct_frequency: bool = True
-    """Subtract the log frequency in the softmax. Otherwise popular items get too low scores, being drawn more often."""
+    """Subtract the log frequency in the softmax. Otherwise popular items, which are drawn more often, score too low."""
     min_history: int = Field(default=1, gt=0)
     """Minimum number of clicks before a target. 1 trains on every click but the first."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
@@ -78,7 +78,7 @@ class HyperParameters(_Section):
     focus: bool = True
     """Also weigh that mean by the part of the history that belongs to the interest, to a learned power."""
     readout: Literal["logsumexp", "label_aware"] = "logsumexp"
-    """How training scores an item. logsumexp: softly by the best interest, as in serving. label_aware: as the paper."""
+    """How training scores an item. logsumexp: softly by the best interest, as in serving. label_aware: as in MIND."""
     maxlen: int = Field(default=20, gt=0, le=10_000)
     """Number of newest history items that the model uses."""
     pow_p: float = Field(default=1.0, gt=0)

@@ -22,7 +22,7 @@ def drop_items(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
-    """Drop an item collection from Milvus, rows and index."""
+    """Drop an item collection from Milvus, with its rows and its index."""
     if not yes:
         typer.confirm(f"Drop {collection}?", abort=True, err=True)
     response = client.drop_items(collection, allow_live=allow_live)
@@ -32,7 +32,7 @@ def drop_items(
 @app.command(epilog="Example: recall-client admin reload --server-token-file token.txt")
 @with_client
 def reload(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # noqa: A002
-    """Look for a new release now."""
+    """Make the server look for a new release now."""
     response = client.reload()
     moved = response.collection != response.previous_collection
     before = f"before: {response.previous_collection or 'none'}" if moved else "as before"

@@ -589,7 +589,7 @@ def test_a_release_in_the_middle_shows(bulk, servicer, files):
     assert result.exit_code == 0
     assert pq.read_table(files[1])["model_version"].to_pylist() == ["aa11"] * 20 + ["ab12"] * 30
     assert "model ab12 (30 users), aa11 (20 users)" in result.stderr
-    assert "a release happened meanwhile" in result.stderr
+    assert "the release changed during the run" in result.stderr
 
 
 def test_a_bar_on_a_terminal_only(bulk, files):

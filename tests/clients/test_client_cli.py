@@ -101,7 +101,7 @@ def test_a_file_of_users_becomes_json_lines(run, servicer, tmp_path):
     assert "300 users in" in result.stderr
     assert "299 ok, 1 empty history" in result.stderr
     assert "model aa11, ab12" in result.stderr
-    assert "a release happened meanwhile" in result.stderr
+    assert "the release changed during the run" in result.stderr
 
 
 def test_json_lines_go_to_standard_output_unless_told(run, tmp_path):
@@ -250,7 +250,7 @@ def test_a_file_of_long_histories_is_cut_to_what_the_server_accepts(run, service
     short, long = servicer.calls["Recall"][0][0].users
     assert (list(short.hist_item), list(long.hist_item)) == ([0, 1, 2], list(range(5, 20_005)))
     assert list(short.exclude_item_ids) == list(long.exclude_item_ids) == [5]
-    assert "1 histories are longer than 20,000 items, of which the newest were sent" in " ".join(result.stderr.split())
+    assert "1 histories are longer than 20,000 items; their newest items were sent" in " ".join(result.stderr.split())
 
 
 def test_a_bad_title_is_named(run, titles):
