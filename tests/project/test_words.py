@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from tests import ROOT
+from tests.project.test_readme import FOLDERS
 
 PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
-    *(ROOT / folder / "README.md" for folder in (".", "clients", "docker", "indexer", "mind", "server", "tests/bench")),
+    *(ROOT / folder / "README.md" for folder in FOLDERS),
     ROOT / "CHANGELOG.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "SECURITY.md",
