@@ -34,7 +34,7 @@ def check_own_ids(path: Path) -> None:
     """
     better = path.resolve().parent.parent / _OWN_IDS
     if path.suffix == ".txt" and better.is_file():
-        raise FileError(f"{path} has integers in the place of text ids; give {better}, which has the ids themselves")
+        raise FileError(f"{path} has integers instead of text ids; give {better}, which has the text ids")
 
 
 def read_users(lines: Iterable[bytes], name: str, text: bool | None = False) -> Iterator[UserLine]:

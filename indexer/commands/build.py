@@ -28,7 +28,9 @@ def build_command(
     artifact: Artifact,
     attributes: Annotated[
         Path | None,
-        typer.Option(help="CSV, Parquet or a directory of Parquet files: item attributes; all columns are taken."),
+        typer.Option(
+            help="Item attributes: a CSV or Parquet file, or a directory of Parquet files. All columns count."
+        ),
     ] = None,
     id_column: Annotated[
         str | None,
@@ -66,8 +68,8 @@ def build_command(
         float | None,
         typer.Option(
             max=1,
-            help="Interests of a user with at least this cosine share one search; 1 searches for each. "
-            f"By default the model's golden histories decide, from {MIN_ITEMS:,} items on.",
+            help="Interests of a user with at least this cosine share one search. 1 searches for every interest. "
+            f"The default is measured with the model's golden histories, from {MIN_ITEMS:,} items on.",
         ),
     ] = None,
     index_file: Annotated[

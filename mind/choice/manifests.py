@@ -156,7 +156,11 @@ class Shelf:
             if not found and broken:
                 raise ArtifactError(f"{broken[0].path}: {broken[0].reason}")
             if len(found) != 1:
-                what = "no model starts so" if not found else "several do: " + ", ".join(found)
+                what = (
+                    "no version begins with this"
+                    if not found
+                    else "several versions begin with this: " + ", ".join(found)
+                )
                 raise ArtifactError(f"{self.directory}: model {version}: {what}")
             chosen += found.values()
         return chosen

@@ -12,7 +12,9 @@ from clients.cli import app
 from clients.size import SEARCH_COST, SERVER_GB, SERVER_GB_PER_MILLION, Load, amount, size
 from tests import ROOT
 
-PERFORMANCE, SCALING = ((ROOT / f"docs/{page}.md").read_text() for page in ("performance", "scaling"))
+PERFORMANCE, SCALING = (
+    (ROOT / f"docs/{page}.md").read_text() for page in ("explanation/performance", "how-to/scaling")
+)
 SMALL = Load(items=367_982, users_per_s=10_000)
 """What was measured, but for the number of users: one segment, so a search costs what it cost."""
 

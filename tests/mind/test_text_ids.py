@@ -117,7 +117,7 @@ def test_a_user_without_a_list_is_named(shop: Path, tmp_path: Path) -> None:
     config = str(ROOT / "mind" / "config.yaml")
     words = ["-m", config, *overrides(shop)]
     done = run_here("mind.infer", *words, "--candidates", tmp_path / "lists.jsonl")
-    assert "test users have no line, user cust_" in done.stderr
+    assert "test users have no line, such as user cust_" in done.stderr
     done = run_here("mind.infer", *words, "--server", "localhost:1")
     assert f"where FILE is {shop}/test_users.jsonl" in done.stderr
 

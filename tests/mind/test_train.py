@@ -230,7 +230,7 @@ def test_one_clear_line_and_no_traceback(data: Path, module: str, arguments: lis
     ("candidates", "says"),
     [
         ("/nowhere", "/nowhere: cannot be read: No such file"),
-        ("{tmp}/half.jsonl", "39 of 40 test users have no line, user 1 for one"),
+        ("{tmp}/half.jsonl", "39 of 40 test users have no line, such as user 1"),
     ],
 )
 def test_candidates_must_be_there_and_cover_the_test_users(

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.config import HyperParameters, Optimizer, Runner
-from server.settings import Settings
 from tests import ROOT
 from tests.artifacts import make_artifact, write_keyed
 from tests.commands import run_here
+from tests.reference import option_table, options
 from tests.server.test_service import Server, running
 from tests.server.test_store import build
 
@@ -33,23 +32,10 @@ FOLDERS = (
 )
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
-    for path in [*(ROOT / folder / "README.md" for folder in FOLDERS), *sorted((ROOT / "docs").glob("*.md"))]
+    for path in [*(ROOT / folder / "README.md" for folder in FOLDERS), *sorted((ROOT / "docs").rglob("*.md"))]
 }
 BIN = Path(sys.executable).parent
 TEXT_IDS = ["KIT-1424", "GAR-1001", *(f"KIT-{number}" for number in range(100))]
-
-
-def option_table(heading: str, rows: list[tuple[str, object, str]]) -> str:
-    """The Markdown table that README must hold for these options."""
-    lines = [f"| {heading} | default | meaning |", "|---|---|---|"]
-    for name, default, meaning in rows:
-        shown = (
-            ""
-            if default in (None, "", PydanticUndefined)
-            else f"`{str(default).lower() if isinstance(default, bool) else default}`"
-        )
-        lines.append(f"| `{name}` | {shown} | {' '.join(meaning.split()).replace('|', '/')} |")
-    return "\n".join(lines)
 
 
 def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> list[tuple[str, object, str]]:
@@ -60,23 +46,13 @@ def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> l
     ]
 
 
-def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
-    rows = []
-    for name, field in settings.model_fields.items():
-        secret = name == "milvus_token"
-        shown = "RECALL_MILVUS_TOKEN" if secret else f"--{name.replace('_', '-')}"
-        rows.append((shown, "" if secret or field.default == () else field.default, field.description or ""))
-    return rows
-
-
 @pytest.mark.parametrize(
-    ("folder", "table"),
+    ("page", "table"),
     [
-        ("server", option_table("option", options(Settings))),
-        ("clients", option_table("option", options(GatewaySettings))),
-        ("mind", option_table("key", fields(Runner, "runner."))),
+        ("docs/reference/gateway-options.md", option_table("option", options(GatewaySettings))),
+        ("docs/reference/config-keys.md", option_table("key", fields(Runner, "runner."))),
         (
-            "mind",
+            "docs/reference/config-keys.md",
             option_table(
                 "key",
                 fields(Optimizer, "hyper_parameters.optimizer.")
@@ -85,8 +61,8 @@ def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
         ),
     ],
 )
-def test_option_tables_are_the_codes(folder: str, table: str) -> None:
-    assert table in PAGES[f"{folder}/README.md"], f"{folder}/README.md must hold this table:\n{table}"
+def test_option_tables_are_the_codes(page: str, table: str) -> None:
+    assert table in PAGES[page], f"{page} must hold this table:\n{table}"
 
 
 def commands() -> Iterator[list[str]]:

@@ -1,4 +1,4 @@
-"""Dashboard, alerts and Prometheus' configuration name what exists, and README says what to do about each alert."""
+"""Dashboard, alerts and Prometheus' configuration name what exists, and a page says what to do about each alert."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from server.instrumentation import make_metrics
 from tests import ROOT
 
 DOCKER = ROOT / "docker"
-README = (ROOT / "server/README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/reference/alerts.md").read_text(encoding="utf-8")
 DASHBOARD = json.loads((DOCKER / "grafana" / "recall.json").read_text(encoding="utf-8"))
 RULES = [
     rule
@@ -77,7 +77,7 @@ def test_every_alert_says_what_to_do(alert: str) -> None:
     file, _, anchor = annotations["runbook"].partition("#")
     headings = re.findall(r"^#+ (.+)$", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
     assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    assert f"| `{alert}` |" in README
+    assert f"| `{alert}` |" in PAGE
 
 
 def test_panels_that_alerts_name_exist() -> None:
