@@ -5,7 +5,8 @@ from pathlib import Path
 from mind.data.ids import IdKind, KeyTable
 from mind.data.interactions import read_interactions
 from mind.data.paddlerec import read_train
-from mind.data.prepared import is_part, item_keys
+from mind.data.parts import is_part
+from mind.data.prepared import item_keys
 from mind.errors import DataError
 from mind.sequences import Sequences
 
