@@ -3,7 +3,7 @@
 `rest/` has the users with too few interactions for any of them. Text files hold integers. Where users or items have
 text ids, `user_keys.parquet` and `item_keys.parquet` have them, and `test_users.jsonl` has the test users with their
 histories in these ids, as `recall-client` reads users. Where clicks have kinds, `events.json` says what each is for,
-and `held_out/` has all clicks of the users in valid/ and test/, which have a part of them.
+and `held_out/` has all clicks of the users of whom train/ has not all; valid/ and test/ have a part of them.
 """
 
 import json
@@ -29,7 +29,7 @@ USER_KEYS = "user_keys.parquet"
 TEST_USERS = "test_users.jsonl"
 SPLIT = "split.json"
 HELD_OUT = "held_out"
-"""The directory of all clicks of the users in valid/ and test/, where clicks have kinds."""
+"""The directory of all clicks of the users of whom train/ has not all, where clicks have kinds."""
 REST = "rest"
 """The directory of users with too few interactions to be in train, valid or test."""
 

@@ -39,7 +39,7 @@ class Split:
     how: dict[str, Any] = field(default_factory=dict)
     """How the data were split, as plain data; the kind is `split`."""
     held_out: Sequences | None = None
-    """All clicks of the users in `valid` and `test`; None where clicks have no kinds, and cases have all of them."""
+    """All clicks of the users of whom not all are in `train`; None where clicks have no kinds, for cases have them."""
     aside: Interactions | None = None
     """Clicks of these users that are in no part: after the cut and no target, or before it and no history."""
 
@@ -257,13 +257,13 @@ def _with_held_out(
     if weight is None or is_history is None:
         return parts
     start = sequences.offsets[:-1]
-    aside = np.zeros(len(sequences.item_id), np.bool_)
+    aside, owners = np.zeros(len(sequences.item_id), np.bool_), np.zeros(len(sequences), np.bool_)
     for users, middle, end in cuts:
+        owners[users] |= middle[users] < end[users]
         aside |= _between(len(aside), middle[users], end[users]) & ~(weight > 0)
         if trained_until is None:
             aside |= _between(len(aside), start[users], middle[users]) & ~is_history
-    owners = np.union1d(parts.valid.history.user_id, parts.test.history.user_id)
-    held_out = sequences.take(np.flatnonzero(np.isin(sequences.user_id, owners)))
+    held_out = sequences.take(np.flatnonzero(owners))
     return replace(parts, held_out=held_out, aside=interactions.take(aside))
 
 

@@ -187,6 +187,7 @@ def test_a_split_loses_no_click_and_gives_none_another_role(how: str, clicks: li
     least = 3 if how == "last-out" else 2
     assert sum(map(pairs, found), aside) == Counter((row[0], row[1]) for row in clicks if clicks_of[row[0]] >= least)
     owners = {*parts.valid.history.user_id.tolist(), *parts.test.history.user_id.tolist()}
+    owners |= set(parts.aside.user_id.tolist())
     assert pairs(parts.held_out) == Counter((row[0], row[1]) for row in clicks if row[0] in owners)
 
 
