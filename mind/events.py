@@ -184,6 +184,10 @@ class EventRules(BaseModel):
     once_per: str | None = None
     """The span in which a repeat of a user's same click on an item does not count."""
 
+    def as_events(self) -> Events:
+        """The rules as options, for another file."""
+        return Events(column=self.column, history=self.history, target=self.target or None, exclude=self.exclude)
+
     @property
     def has_numbers(self) -> bool:
         """Whether kinds are conditions on numbers."""

@@ -41,7 +41,9 @@ def upsert_command(
         Path | None,
         typer.Option(
             help="File or directory of lines user,item,time, or a part that `mind.prepare` wrote, such as "
-            "data/mine/train. A new item in them gets its vector from the items that the same users interacted with.",
+            "data/mine/train. A new item in them gets its vector from the items that the same users interacted with. "
+            "A file that names its columns may have the column of kinds that the model was trained with: clicks of "
+            "kinds that are neither history nor target are left out.",
         ),
     ] = None,
     vectors: Annotated[
@@ -103,7 +105,7 @@ def upsert_command(
         journal = Journal(store, found.name)
         kinds = {name: column for name, column in journal.columns.items() if name not in OWN}
         dim, rows, keyed = model.hyper_parameters.embedding_dim, journal.batch_rows, journal.has_keys
-        sequences, keys = read_clicks(interactions, keyed) if interactions else (None, None)
+        sequences, keys = read_clicks(interactions, keyed, model.events) if interactions else (None, None)
         vector_file = ItemFile(vectors, id_column, {}, dim, rows, quote, keyed) if vectors else None
         attribute_file = ItemFile(attributes, id_column, kinds, 0, rows, quote, keyed) if attributes else None
         files = vector_file, attribute_file

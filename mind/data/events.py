@@ -3,6 +3,7 @@
 Works on whole columns: Python code runs for every kind, not for every row.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,7 +46,7 @@ class KindColumn:
     """What is to be remembered of them."""
 
 
-def read_kinds(path: Path, found: Columns, name: str, wish: Events) -> KindColumn:
+def read_kinds(path: Path, found: Columns, name: str, wish: Events, known: EventRules | None = None) -> KindColumn:
     """Read a column of kinds.
 
     Args:
@@ -53,20 +54,22 @@ def read_kinds(path: Path, found: Columns, name: str, wish: Events) -> KindColum
         found: its columns.
         name: which of them.
         wish: what the kinds are for.
+        known: the rules of a model, whose data had all kinds; None for the data themselves.
 
     Raises:
-        DataError: a kind that is named does not occur, no kind is a target, or the column holds something else.
+        DataError: a kind that is named does not occur, or no kind is a target; or a kind is not known; or the column
+            holds something else.
     """
     column = found.table.column(name)
     if pa.types.is_list(column.type):
         raise DataError(f"{path}: {name} has lists; kinds of events are texts, or numbers such as ratings")
     named = [*(wish.history or ()), *(wish.target or {}), *wish.exclude]
     if any(map(condition_of, named)):
-        return _by_conditions(path, name, column, wish)
-    return _by_name(path, name, column, wish)
+        return _by_conditions(path, name, column, wish, known is None)
+    return _by_name(path, name, column, wish, known)
 
 
-def _by_name(path: Path, name: str, column: pa.ChunkedArray, wish: Events) -> KindColumn:
+def _by_name(path: Path, name: str, column: pa.ChunkedArray, wish: Events, known: EventRules | None) -> KindColumn:
     coded = column.cast(pa.string()).combine_chunks().dictionary_encode()
     names, valid = coded.dictionary.to_pylist(), coded.is_valid().to_numpy(zero_copy_only=False)
     code = coded.indices.fill_null(0).to_numpy(zero_copy_only=False)
@@ -78,14 +81,15 @@ def _by_name(path: Path, name: str, column: pa.ChunkedArray, wish: Events) -> Ki
             f"{path}: {name} has {len(names):,} different values, kinds of events are at most {MAX_KINDS}; for numbers "
             "give a condition such as --target '>=4', or name another column"
         )
-    for option, wanted in (("history", wish.history), ("target", wish.target), ("exclude", wish.exclude)):
-        for kind in wanted or ():
-            if kind not in names:
-                raise DataError(f"{path}: --{option} names {kind}, which no row has in {name}; there are: {shown}")
+    if known is None:
+        _check_names(path, name, wish, names, shown)
+    elif others := [one for one in names if one not in known.known]:
+        raise DataError(f"{path}: {name} has {others[0]}; the model knows {', '.join(known.known)}; there are: {shown}")
     history = wish.history if wish.history is not None else tuple(one for one in names if one not in wish.exclude)
     target = wish.target if wish.target is not None else {one: 1.0 for one in history if one not in wish.exclude}
     kinds = tuple(Kind(one, one in history, target.get(one, 0.0), one in wish.exclude) for one in names)
-    _check_targets(path, name, kinds, shown)
+    if known is None:
+        _check_targets(path, name, kinds, shown)
     left_out = tuple(one for one in names if one not in (*history, *target, *wish.exclude))
     rules = EventRules(
         column=name,
@@ -98,7 +102,15 @@ def _by_name(path: Path, name: str, column: pa.ChunkedArray, wish: Events) -> Ki
     return KindColumn(code.astype(np.uint8), valid, kinds, rules)
 
 
-def _by_conditions(path: Path, name: str, column: pa.ChunkedArray, wish: Events) -> KindColumn:
+def _check_names(path: Path, name: str, wish: Events, names: Sequence[str], shown: str) -> None:
+    """Raise DataError if a kind that is named does not occur."""
+    for option, wanted in (("history", wish.history), ("target", wish.target), ("exclude", wish.exclude)):
+        for kind in wanted or ():
+            if kind not in names:
+                raise DataError(f"{path}: --{option} names {kind}, which no row has in {name}; there are: {shown}")
+
+
+def _by_conditions(path: Path, name: str, column: pa.ChunkedArray, wish: Events, strict: bool) -> KindColumn:
     """Tell kinds by the first condition of the targets that holds, else of the exclusions, else of the histories."""
     values, valid = parse_numbers(column)
     excludes = any_holds(wish.exclude, values)
@@ -124,7 +136,7 @@ def _by_conditions(path: Path, name: str, column: pa.ChunkedArray, wish: Events)
     reach = f"from {values[valid].min():g} to {values[valid].max():g}" if valid.any() else "not there"
     if len(different) > MAX_KINDS:
         raise DataError(f"{path}: the conditions part {name} into {len(different)} kinds, at most are {MAX_KINDS}")
-    if len(different):
+    if strict and len(different):
         _check_targets(path, name, kinds, f"numbers {reach}")
     whole = np.zeros(len(values), np.uint8)
     whole[valid] = code

@@ -164,6 +164,7 @@ def read_interactions(
     max_malformed: float = 0.01,
     ids: IdKind = IdKind.AUTO,
     events: Events = NO_EVENTS,
+    rules: EventRules | None = None,
 ) -> tuple[Interactions, Report]:
     """Read a CSV file (plain or compressed), a Parquet file or a directory of Parquet files.
 
@@ -183,6 +184,7 @@ def read_interactions(
         max_malformed: largest share of rows, 0 to 1, that may be malformed or lack a value.
         ids: whether ids are integers or text.
         events: the column of kinds of clicks, if there is one, and what the kinds are for.
+        rules: those of a model that the clicks are read for; None for the data of a model.
 
     Returns:
         The interactions, sorted by user and time, without duplicates, and what was found.
@@ -200,7 +202,7 @@ def read_interactions(
         raise DataError(f"{path}: --event names {events.column}, which has the users, the items or the times")
     users, items = (read_ids(path, found, name, ids, max_malformed) for name in (user, item))
     timestamp, time_valid, dated = parse_times(found.table.column(2))
-    kinds = read_kinds(path, found, events.column, events) if events.column else None
+    kinds = read_kinds(path, found, events.column, events, rules) if events.column else None
     valid = [users.valid, items.valid, time_valid, *([kinds.valid] if kinds else [])]
     usable = np.all(valid, axis=0)
     present = np.all([column.is_valid().to_numpy() for column in found.table.columns], axis=0)

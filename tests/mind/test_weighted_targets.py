@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from mind.artifact import load_artifact
 from mind.config import HyperParameters
+from mind.data.paddlerec import read_eval
 from mind.errors import DataError
 from mind.events import Roles
 from mind.sequences import Int64, Sequences
@@ -19,7 +21,7 @@ from mind.training.sampler import TrainingSampler
 from mind.vocabulary import Vocabulary
 from tests.commands import run_here
 from tests.mind.test_events import shop_file
-from tests.mind.test_train import here, overrides
+from tests.mind.test_train import here, overrides, write_data
 from tests.mind.test_training import clustered, config
 from tests.server.test_metrics import sequences
 
@@ -167,6 +169,25 @@ def test_from_a_file_to_a_model_that_knows_the_rules_of_its_data(tmp_path: Path)
     assert model.data["events"]["target"] == {"buy": 3, "cart": 1}
     every = here("mind.infer", *overrides(data), "-top_n", "20")
     assert every.returncode == 0, every.stderr
+    served = tmp_path / "lists.jsonl"
+    users = read_eval(data / "test").history.user_id.tolist()
+    served.write_text("".join(json.dumps({"user_id": user, "item_ids": [10 * (user % 4)]}) + "\n" for user in users))
+    bought = here(
+        "mind.infer", *overrides(data), "-top_n", "20", "--targets-of", "buy", "--candidates", str(served),
+        "--json", str(tmp_path / "buy.json"),
+    )  # fmt: skip
+    assert bought.returncode == 0, bought.stderr
+    printed = " ".join(bought.stdout.split())
+    assert "test users, targets: buy, per cent" in printed and "Targets are buy alone; 4 of 6 users" in printed
+    target = read_eval(data / "test").target
+    assert target.role is not None and target.roles is not None
+    of_buy = np.array(target.roles.kinds)[target.role] == "buy"
+    found = json.loads((tmp_path / "buy.json").read_text())
+    assert found["targets"] == of_buy.sum() < len(of_buy)
+    assert found["users"] == sum(of_buy[start:end].any() for start, end in pairwise(target.offsets.tolist()))
+    unknown = here("mind.infer", *overrides(data), "--targets-of", "purchase")
+    assert unknown.returncode == 1
+    assert "--targets-of names purchase, which no target of the test users is; there are: buy (" in unknown.stderr
     final = here("mind.train", *final_of(data, path))
     assert final.returncode == 0, final.stderr
     kept = sum(kind in ("view", "buy", "cart") for *_, kind in SHOP)
@@ -193,3 +214,12 @@ def test_a_final_model_learns_from_all_clicks_of_every_split(tmp_path: Path, spl
         kind in ("view", "buy") or (kind == "cart" and (user, item) not in returned) for user, item, _, kind in SHOP
     )
     assert f"60 users, {kept:,} interactions to train on" in final.stdout
+
+
+def test_kinds_of_targets_need_data_with_kinds(tmp_path: Path) -> None:
+    data = write_data(tmp_path)
+    assert here("mind.train", *overrides(data, runner__epochs=1)).returncode == 0
+    done = here("mind.infer", *overrides(data), "--targets-of", "buy")
+    assert (
+        done.returncode == 1 and "--targets-of: the test data record no kinds; prepare them with --event" in done.stderr
+    )
