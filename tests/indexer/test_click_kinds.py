@@ -42,7 +42,7 @@ def test_clicks_that_are_neither_history_nor_target_are_left_out(tmp_path: Path)
     shutil.move(tmp_path / "since.parquet", tmp_path / "days")
     assert as_dict(read_clicks(tmp_path / "days", False, RULES)[0]) == {1: [10, 12], 2: [14]}
     sequences, keys = read_clicks(file, True, RULES)
-    assert keys is not None and keys.name(int(sequences[1][0])) == "14"
+    assert keys is not None and {keys.name(item) for item in sequences.item_id.tolist()} == {"10", "12", "14"}
 
 
 def test_ratings_obey_the_conditions(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.config import HyperParameters, Optimizer, Runner
+from mind.events import Events
 from server.settings import Settings
 from tests import ROOT
 from tests.artifacts import make_artifact
@@ -71,6 +72,7 @@ def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
         ("server", option_table("option", options(Settings))),
         ("clients", option_table("option", options(GatewaySettings))),
         ("mind", option_table("key", fields(Runner, "runner."))),
+        ("mind", option_table("key", fields(Events, "events."))),
         (
             "mind",
             option_table(
