@@ -191,4 +191,4 @@ def _first_from(run: Int64, time: Int64 | Float64, span: int) -> Int64:
     following = np.zeros(count, np.int64)
     asked = order < count
     following[order[asked]] = before[asked]
-    return following
+    return np.maximum(following, np.arange(1, count + 1))  # a time so large that the span is lost in it

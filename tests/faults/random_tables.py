@@ -39,8 +39,8 @@ LINES = [
 IDS = ["1", "2", "3", "17", "230", "-4", "0", str(2**63 - 1), str(-(2**63))]
 BAD_IDS = ["x", "1.5", "", " ", "NULL", "nan", str(2**63), "1e3", "--1", "٣", "0x1"]
 TIME = 1_559_969_382
-KINDS = ["view", "view", "view", "view", "buy", "buy", "return", "hover", " buy ", "Buy", ""]
-RATINGS = ["5", "4", "4.0", "3.5", "3", "1", "1e1", "-2", " 5 ", "good", "nan", ""]
+KINDS = ["view"] * 6 + ["buy"] * 4 + ["return"] * 3 + ["hover", " buy ", "Buy", ""]
+RATINGS = ["5", "4"] * 4 + ["4.0", "3.5", "3", "1", "1e1", "-2", " 5 ", "good", "nan", ""]
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,13 @@ def test_a_long_run_of_repeats_is_folded_at_once() -> None:
     assert np.flatnonzero(~repeats(same, time / 2, 3)).tolist() == list(range(0, 300_000, 6))
 
 
+@pytest.mark.parametrize("largest", [2.0**63, 2**63 - 1])
+def test_times_in_which_a_span_is_lost_end(largest: float) -> None:
+    time = np.array([5, largest])
+    assert repeats((np.zeros(2, np.int64),), time, 20).tolist() == [False, False]
+    assert repeats((np.zeros(2, np.int64),), np.array([largest, largest]), 20).tolist()[0] is False
+
+
 @given(rows)
 def test_every_click_gets_its_role_or_is_left_out_by_cause(clicks: list[tuple[int, int, int, int]]) -> None:
     given = interactions(clicks)
