@@ -228,7 +228,7 @@ def read_interactions(
         texts=tuple(
             f"{name}: text ids, such as {found.table.column(name)[0].as_py()!r}"
             for name, column in ((user, users), (item, items))
-            if column.keys
+            if column.keys and len(found.lines)
         ),
         kinds=kinds.kinds if kinds else (),
         rules=kinds.rules if kinds else None,
