@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mind.errors import ConfigError
+from mind.events import Events
 
 
 class Effect(Enum):
@@ -156,6 +157,8 @@ class Config(_Section):
     """Where data lies and how long to train."""
     hyper_parameters: HyperParameters = HyperParameters()
     """What defines the model."""
+    events: Annotated[Events, Field(exclude=True)] = Events()  # no part of what training depends on
+    """What clicks of each kind are for, for `mind.prepare`."""
 
     @model_validator(mode="after")
     def _features_have_a_file(self) -> "Config":

@@ -34,6 +34,7 @@ from mind.evaluation.analysis import Agreement
 from mind.evaluation.candidates import Served, TextIds, read_candidates
 from mind.evaluation.compared import compared
 from mind.evaluation.evaluate import Evaluation, Lists, Measured, OnStep, agreements, evaluate, measure
+from mind.evaluation.kinds import of_kinds
 from mind.evaluation.lists import make_lists
 from mind.evaluation.provenance import other_data, unrecorded
 
@@ -42,6 +43,8 @@ EPILOG = """Examples:
 python -m mind.infer -m mind/config.yaml --data data/mine -top_n 50
 
 python -m mind.infer -m mind/config.yaml -top_n 20 -top_n 50 --html report.html --titles items.csv
+
+python -m mind.infer -m mind/config.yaml --data data/mine --targets-of buy
 
 python -m mind.infer -m mind/config.yaml --candidates served.jsonl --html report.html --json metrics.json"""
 
@@ -75,6 +78,14 @@ def main(
             help="Also evaluate ranked lists that were made elsewhere: JSON lines of "
             '{"user_id": 1, "item_ids": [..]}, as `recall-client recall --input .. --output ..` writes, or Parquet, as '
             "`recall-client bulk` writes. Lists that a service gave are compared with exact search. Repeatable."
+        ),
+    ] = None,
+    targets_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND,KIND,..",
+            help="Count as found only what the users did in these kinds, such as buy, or '>=4' of ratings; for data of "
+            "`mind.prepare --event`. All kinds that are targets otherwise.",
         ),
     ] = None,
     other: Annotated[
@@ -112,7 +123,13 @@ def main(
     items = len(model.vocabulary)
     text = TextIds(user_names, items=model.weights.keys is not None)
     given = {file: read_candidates(file, cases, cutoffs[-1], items, text) for file in candidates or []}
+    everybody = len(cases)
+    if kinds := [kind.strip() for kind in (targets_of or "").split(",") if kind.strip()]:
+        cases, among = of_kinds(cases, kinds)
+        given = {file: one.take(among) for file, one in given.items()}
     users = compared(cases, model.vocabulary, given)
+    if kinds:
+        users.notes.insert(0, f"Targets are {', '.join(kinds)} alone; {len(cases):,} of {everybody:,} users have some.")
     if doubt := doubt or unrecorded(model):
         typer.echo(f"warning: {doubt}", err=True)
     with _progress() as progress:
@@ -124,7 +141,7 @@ def main(
         seed = settings.runner.seed
         evaluation = evaluate(model, users.cases, lists, measured, cutoffs, seed, on_step) if files else None
     told = in_words(how_split(settings.runner.test_data_dir))
-    what = f"test users, {told}" if told else "test users"
+    what = ", ".join(part for part in ("test users", told, f"targets: {', '.join(kinds)}" if kinds else "") if part)
     title = f"model {model.model_version} on {len(users.cases):,} {what}, per cent"
     _print_scores(title, model, lists, measured, cutoffs)
     if evaluation:

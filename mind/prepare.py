@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from mind.extras import missing
 
@@ -26,7 +26,20 @@ from mind.data.losses import Part, parts_of
 from mind.data.prepared import write_split
 from mind.data.quotes import Quote
 from mind.data.split import Split, SplitKind, split, split_by_time, split_last_out
+from mind.data.targets import Assigned
 from mind.data.time_units import TimeUnit, moment_of, start_of
+from mind.prepare_kinds import (
+    KINDS,
+    EventOption,
+    EventsFile,
+    ExcludeOption,
+    HistoryOption,
+    OncePerOption,
+    TargetOption,
+    assigned,
+    events_of,
+    record_of,
+)
 
 FEW = "fewer than"
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -44,7 +57,11 @@ python -m mind.prepare clicks.csv --output data/mine
 
 python -m mind.prepare clicks.csv --output data/mine --user who --item what --time since
 
-python -m mind.prepare ratings.tsv --output data/mine --header user_id,item_id,rating,timestamp"""
+python -m mind.prepare ratings.tsv --output data/mine --header user_id,item_id,rating,timestamp
+
+python -m mind.prepare clicks.csv --output data/mine --event kind --target buy=3,cart=1 --exclude return --once-per 30m
+
+python -m mind.prepare movielens-100k --output data/liked --event rating --target '>=4'"""
 
 
 @app.command(epilog=EPILOG)
@@ -186,6 +203,12 @@ def main(
         ),
     ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of --split users.", rich_help_panel=SPLIT)] = 2024,
+    event: EventOption = None,
+    history: HistoryOption = None,
+    target: TargetOption = None,
+    exclude: ExcludeOption = None,
+    once_per: OncePerOption = None,
+    config: EventsFile = None,
     version: Version = False,
 ) -> None:
     """Turn interactions into training and evaluation data.
@@ -200,17 +223,21 @@ def main(
     """
     how = _Held(split_by, valid_from, test_from, last, seed)
     how.check(context)
+    events = events_of(config, event, history, target, exclude, once_per)
     items = None
     keys: tuple[KeyTable | None, KeyTable | None] = None, None
     left_out: dict[str, Interactions] = {}
+    recorded: dict[str, Any] = {}
     if dataset := DATASETS.get(source):
-        _refuse(context, source, [FILES, SPLIT] if dataset.comes_split else [FILES])
-        data = dataset.read(archive or fetch(source, dataset.sources, cache_dir))
+        _refuse(context, source, [FILES, SPLIT, KINDS] if dataset.comes_split else [FILES])
+        data = dataset.read(archive or fetch(source, dataset.sources, cache_dir), events)
         if isinstance(data, Split):
             parts = data
         else:
             items = data.items
-            parts, left_out = _split(data.interactions, data.report, how, since, min_interactions, max_user_share)
+            given = assigned(data.interactions, data.report, events, console)
+            parts, left_out = _split(given, data.report, how, since, min_interactions, max_user_share)
+            recorded = record_of(data.report, events, given)
     else:
         _refuse(context, "a file", [NAMES])
         interactions, report = read_interactions(
@@ -224,11 +251,14 @@ def main(
             time_unit=time_unit,
             max_malformed=max_malformed,
             ids=ids,
+            events=events,
         )
         keys = interactions.user_keys, interactions.item_keys
-        parts, left_out = _split(interactions, report, how, since, min_interactions, max_user_share)
+        given = assigned(interactions, report, events, console)
+        parts, left_out = _split(given, report, how, since, min_interactions, max_user_share)
+        recorded = record_of(report, events, given)
     few = next((lost for cause, lost in left_out.items() if cause.startswith(FEW)), None)
-    write_split(output, parts, items, keys, few.sequences() if few else None)
+    write_split(output, parts, items, keys, few.sequences() if few else None, recorded)
     console.print(_summary(parts_of(parts, left_out)))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
 
@@ -275,7 +305,7 @@ class _Held:
 
 
 def _split(
-    interactions: Interactions,
+    given: Assigned,
     report: Report,
     how: _Held,
     since: str | None,
@@ -283,8 +313,7 @@ def _split(
     max_user_share: float,
 ) -> tuple[Split, dict[str, Interactions]]:
     """The split, and the interactions that are left out of it, by cause."""
-    console.print(str(report), markup=False, soft_wrap=True)
-    left_out = {}
+    interactions, left_out = given.interactions, dict(given.left_out)
     if since is not None:
         old = interactions.timestamp < start_of(since, interactions.timestamp.max(), report.time_unit)
         left_out[f"before {since}" if since[:4].isdigit() else f"older than {since}"] = interactions.take(old)
@@ -309,6 +338,8 @@ def _split(
         user_id, counts = np.unique(interactions.user_id, return_counts=True)
         few = np.isin(interactions.user_id, user_id[counts < least])
         left_out[f"{FEW} {least}"] = interactions.take(few)
+    if parts.aside is not None and len(parts.aside):
+        left_out["held out, no target"] = parts.aside
     if parts.histories_are_trained and (fresh := int((parts.test.history.lengths == 0).sum())):
         console.print(f"test users without a past: {fresh:,} of {len(parts.test):,}; an evaluation counts them apart")
     return parts, left_out

@@ -5,8 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mind.events import Role, Roles
+
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,10 @@ class Sequences:
     user_id: Int64
     offsets: Int64
     item_id: Int64
+    role: Role | None = None
+    """[offsets[U]] uint8, position in `roles`; None where every item is both history and target, of weight 1."""
+    roles: Roles | None = None
+    """What the items can be for."""
 
     def __len__(self) -> int:
         """Number of users."""
@@ -46,7 +53,27 @@ class Sequences:
         lengths = end - start
         offsets = np.append(0, np.cumsum(lengths))
         rows = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
-        return Sequences(self.user_id[users], offsets, self.item_id[rows])
+        role = None if self.role is None else self.role[rows]
+        return Sequences(self.user_id[users], offsets, self.item_id[rows], role, self.roles)
+
+    @property
+    def is_history(self) -> Mask | None:
+        """Which items belong to histories, [offsets[U]] bool; None: all of them."""
+        return None if self.role is None or self.roles is None else self.roles.is_history[self.role]
+
+    @property
+    def weight(self) -> Float32 | None:
+        """The weight of each item as a target, [offsets[U]] float32, 0 for none; None: 1 for all of them."""
+        return None if self.role is None or self.roles is None else self.roles.weight[self.role]
+
+    def where(self, mask: Mask | None) -> "Sequences":
+        """All users with some of their items. `mask`: [offsets[U]] bool; None keeps all."""
+        if mask is None:
+            return self
+        role = None if self.role is None else self.role[mask]
+        return Sequences(
+            self.user_id, np.append(0, np.cumsum(mask))[self.offsets], self.item_id[mask], role, self.roles
+        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +109,14 @@ def first_of(parts: list[Sequences]) -> Sequences:
     """Each user once, ascending, with the items that the first part with that user has."""
     user_id = np.concatenate([part.user_id for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
-    every = Sequences(user_id, np.append(0, np.cumsum(lengths)), np.concatenate([part.item_id for part in parts]))
+    roles = [part.role for part in parts if part.role is not None]
+    every = Sequences(
+        user_id,
+        np.append(0, np.cumsum(lengths)),
+        np.concatenate([part.item_id for part in parts]),
+        np.concatenate(roles) if len(roles) == len(parts) else None,
+        parts[0].roles,
+    )
     return every.take(np.unique(user_id, return_index=True)[1])
 
 

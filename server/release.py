@@ -20,6 +20,7 @@ from mind.cells import Cells
 from mind.config import HyperParameters
 from mind.encoder import Encoder, check_golden
 from mind.errors import ArtifactError
+from mind.events import EventRules
 from mind.keys import Keys
 from mind.milvus.collection import ALIAS, ITEM_KEY, METRIC, Fingerprint
 from mind.milvus.journal import rows_between
@@ -91,6 +92,8 @@ class Release:
     popular: Popular
     longest_key: int = 0
     """Bytes of the longest key; 0 where ids are integers."""
+    events: EventRules | None = None
+    """Which kinds of clicks are history for the model; None if it was trained without kinds."""
 
     @property
     def has_text_ids(self) -> bool:
@@ -302,6 +305,7 @@ class Releases:
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=_popular(artifact),
             longest_key=keys.longest if keys else 0,
+            events=artifact.events,
         )
 
     async def _compare(self, release: Release) -> None:

@@ -43,7 +43,9 @@ def upsert_command(
         Path | None,
         typer.Option(
             help="File or directory of lines user,item,time, or a part that `mind.prepare` wrote, such as "
-            "data/mine/train. A new item in them gets its vector from the items that the same users interacted with.",
+            "data/mine/train. A new item in them gets its vector from the items that the same users interacted with. "
+            "A file that names its columns may have the column of kinds that the model was trained with: clicks of "
+            "kinds that are neither history nor target are left out.",
         ),
     ] = None,
     vectors: Annotated[
@@ -107,7 +109,7 @@ def upsert_command(
         journal = Journal(store, found.name)
         kinds = {name: column for name, column in journal.columns.items() if name not in OWN}
         dim, rows, keyed = model.hyper_parameters.embedding_dim, journal.batch_rows, journal.has_keys
-        sequences, keys = read_clicks(interactions, keyed) if interactions else (None, None)
+        sequences, keys = read_clicks(interactions, keyed, model.events) if interactions else (None, None)
 
         def file_of(path: Path | None, kinds: Mapping[str, Column], dim: int) -> ItemFile | None:
             ids = path and (id_column or find_id_column(path, quote))

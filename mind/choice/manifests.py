@@ -52,6 +52,8 @@ class Data(_Part):
     """Validation files by name, with their sha256; None if there were none, or an earlier release wrote the model."""
     item_features: dict[str, str] = {}
     """The file of item features by name, with its sha256; it is a setting of the model, so no part of `digest`."""
+    events: dict[str, Any] = {}
+    """What the data record of kinds of clicks; empty if nothing."""
     users: int | None = None
     interactions: int | None = None
     final_of: str = ""
@@ -60,7 +62,8 @@ class Data(_Part):
     @cached_property
     def digest(self) -> str:
         """Short name of the training and validation data: metrics can be compared where it is the same."""
-        content = json.dumps([self.files, self.valid, self.users, self.interactions], sort_keys=True)
+        parts: list[Any] = [self.files, self.valid, self.users, self.interactions]
+        content = json.dumps([*parts, self.events] if self.events else parts, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:DIGEST_LENGTH]
 
     @property

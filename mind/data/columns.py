@@ -63,6 +63,21 @@ def parse_times(column: pa.ChunkedArray) -> tuple[Int64 | Float64, Mask, bool]:
     return floats, numbers.to_numpy() & np.isfinite(floats), False
 
 
+def parse_numbers(column: pa.ChunkedArray) -> tuple[Float64, Mask]:
+    """Read a column of numbers.
+
+    Returns:
+        values: [N] float64; 0 where the value is null or no finite number.
+        valid: [N] bool.
+    """
+    if pa.types.is_integer(column.type):
+        return column.fill_null(0).cast(pa.float64()).to_numpy(), column.is_valid().to_numpy()
+    numbers = pc.match_substring_regex(column, _NUMBER).fill_null(False)
+    values = pc.if_else(numbers, column, "0").cast(pa.float64()).to_numpy()
+    valid = numbers.to_numpy() & np.isfinite(values)
+    return np.where(valid, values, 0.0), valid
+
+
 def _parse_dates(text: pa.ChunkedArray, matches: pa.ChunkedArray) -> tuple[Int64, Mask]:
     day = pc.utf8_slice_codeunits(text, 0, 10)
     in_calendar = [value for value in pc.unique(pc.filter(day, matches)).to_pylist() if _is_date(value)]

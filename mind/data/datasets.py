@@ -9,6 +9,7 @@ from mind.data.download import Source, download_url, download_with_pip
 from mind.data.movielens import MovieLens, read_movielens_1m, read_movielens_100k
 from mind.data.split import Split
 from mind.errors import DataError
+from mind.events import Events
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Dataset:
 
     sources: tuple[Source, ...]
     """Where the archive comes from, in the order in which the sources are tried."""
-    read: Callable[[Path], MovieLens | Split]
-    """Reads an archive of any of the sources."""
+    read: Callable[[Path, Events], MovieLens | Split]
+    """Reads an archive of any of the sources, and the kinds of its interactions where it has some."""
     comes_split: bool = False
     """Whether the authors of the data split them into train, valid and test."""
 
@@ -69,7 +70,7 @@ DATASETS = {
                 download=download_url,
             ),
         ),
-        read_amazon_book,
+        lambda archive, _: read_amazon_book(archive),
         comes_split=True,
     ),
 }

@@ -6,10 +6,13 @@ Knows nothing of splits or of PaddleRec's formats. Works on whole columns: no Py
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mind.data.columns import Float64, Mask, parse_times
+from mind.data.events import Kind, read_kinds
 from mind.data.ids import IdKind, Ids, KeyTable, read_ids
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
@@ -17,9 +20,11 @@ from mind.data.roles import ITEMS, TIMES, USERS, find_columns
 from mind.data.tables import Columns, read_columns, shorten
 from mind.data.time_units import TimeUnit, find_unit, show_range
 from mind.errors import DataError
+from mind.events import EventRules, Events, Role, Roles
 from mind.sequences import Int64, Sequences
 
 USUAL = (USERS[0], ITEMS[0], TIMES[0])
+NO_EVENTS = Events()
 EXAMPLES = 5
 """The most lines that a `Finding` names."""
 
@@ -38,6 +43,10 @@ class Interactions:
     """The text ids of users, at least of those here; None where they are integers."""
     item_keys: KeyTable | None = None
     """The text ids of items, at least of those here; None where they are integers."""
+    code: Role | None = None
+    """[N] uint8: the kind of each as a position in `Report.kinds`, or its role once `roles` are known."""
+    roles: Roles | None = None
+    """What `code` stands for, once it is known what every click is for."""
 
     def __len__(self) -> int:
         """Number of interactions."""
@@ -46,7 +55,8 @@ class Interactions:
     def take(self, rows: Int64 | Mask) -> "Interactions":
         """Interactions at these positions, or where a mask is true."""
         columns = self.user_id[rows], self.item_id[rows], self.timestamp[rows]
-        return Interactions(*columns, self.user_keys, self.item_keys)
+        code = None if self.code is None else self.code[rows]
+        return Interactions(*columns, self.user_keys, self.item_keys, code, self.roles)
 
     def sort(self) -> "Interactions":
         """Sort by user, then by time; interactions of one user at one time keep their order."""
@@ -55,7 +65,8 @@ class Interactions:
     def sequences(self) -> Sequences:
         """The item sequences of the users, ascending; the interactions must be sorted."""
         user_id, start = np.unique(self.user_id, return_index=True)
-        return Sequences(user_id, np.append(start, len(self)), self.item_id)
+        role = self.code if self.roles else None
+        return Sequences(user_id, np.append(start, len(self)), self.item_id, role, self.roles)
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ class Report:
     missing: Finding
     """Rows that were skipped because a value is empty."""
     duplicates: Finding
-    """Rows that were skipped because an earlier row has the same user, item and time."""
+    """Rows that were skipped because an earlier row has the same user, item, time and kind."""
     unsorted: Finding
     """Rows that were moved because their time is before that of the user's previous row."""
     times: str = ""
@@ -94,6 +105,10 @@ class Report:
     """The names of the columns of users, items and times."""
     texts: tuple[str, ...] = ()
     """The columns whose ids are text, each with an example, in words."""
+    kinds: tuple[Kind, ...] = ()
+    """The kinds of clicks; empty if no column of kinds was asked for."""
+    rules: EventRules | None = None
+    """What is to be remembered of the kinds."""
 
     @property
     def rows(self) -> int:
@@ -148,6 +163,8 @@ def read_interactions(
     time_unit: TimeUnit | None = None,
     max_malformed: float = 0.01,
     ids: IdKind = IdKind.AUTO,
+    events: Events = NO_EVENTS,
+    rules: EventRules | None = None,
 ) -> tuple[Interactions, Report]:
     """Read a CSV file (plain or compressed), a Parquet file or a directory of Parquet files.
 
@@ -166,6 +183,8 @@ def read_interactions(
         time_unit: of times that are numbers; found if None.
         max_malformed: largest share of rows, 0 to 1, that may be malformed or lack a value.
         ids: whether ids are integers or text.
+        events: the column of kinds of clicks, if there is one, and what the kinds are for.
+        rules: those of a model that the clicks are read for; None for the data of a model.
 
     Returns:
         The interactions, sorted by user and time, without duplicates, and what was found.
@@ -174,15 +193,23 @@ def read_interactions(
         DataError: the file or a column is missing, the format is another, too few rows are usable, a quote swallows
             lines, an id is spelt in two ways, or times are of two units.
     """
-    found = read_columns(path, lambda names: find_columns(path, names, user, item, time), delimiter, header, quote)
-    user, item, time = found.table.column_names
+    named = [events.column] if events.column else []
+    found = read_columns(
+        path, lambda names: [*find_columns(path, names, user, item, time), *named], delimiter, header, quote
+    )
+    user, item, time = found.table.column_names[:3]
+    if events.column in (user, item, time):
+        raise DataError(f"{path}: --event names {events.column}, which has the users, the items or the times")
     users, items = (read_ids(path, found, name, ids, max_malformed) for name in (user, item))
     timestamp, time_valid, dated = parse_times(found.table.column(2))
-    usable = users.valid & items.valid & time_valid
+    kinds = read_kinds(path, found, events.column, events, rules) if events.column else None
+    valid = [users.valid, items.valid, time_valid, *([kinds.valid] if kinds else [])]
+    usable = np.all(valid, axis=0)
     present = np.all([column.is_valid().to_numpy() for column in found.table.columns], axis=0)
-    malformed = _malformed(found, (users, items), np.flatnonzero(present & ~usable))
+    malformed = _malformed(found, (users, items), valid, np.flatnonzero(present & ~usable))
     missing = _finding(found.lines[~present])
-    whole = Interactions(users.values, items.values, timestamp, users.keys, items.keys)
+    code = kinds.code if kinds else None
+    whole = Interactions(users.values, items.values, timestamp, users.keys, items.keys, code)
     interactions, lines = whole.take(usable), found.lines[usable]
     told = TimeUnit.US if dated else time_unit or find_unit(path, time, interactions.timestamp, lines, found.unit)
     duplicate = _duplicates(interactions)
@@ -204,6 +231,8 @@ def read_interactions(
             if column.keys
             for example in found.table.column(name).drop_null()[:1]
         ),
+        kinds=kinds.kinds if kinds else (),
+        rules=kinds.rules if kinds else None,
     )
     _check_share(path, report, max_malformed)
     return interactions.sort(), report
@@ -213,11 +242,12 @@ def _finding(lines: Int64) -> Finding:
     return Finding(len(lines), tuple(lines[:EXAMPLES].tolist()))
 
 
-def _malformed(found: Columns, ids: tuple[Ids, Ids], rows: Int64) -> Finding:
+def _malformed(found: Columns, ids: tuple[Ids, Ids], valid: Sequence[Mask], rows: Int64) -> Finding:
+    """What is wrong with some rows. `valid`: of each column, [N] bool."""
     faults = list(found.misfits)
     for row in rows[:EXAMPLES].tolist():
-        column = next((index for index, read in enumerate(ids) if not read.valid[row]), 2)
-        expected = "a time" if column == 2 else ids[column].expected
+        column = next((index for index, is_valid in enumerate(valid) if not is_valid[row]), len(valid) - 1)
+        expected = ids[column].expected if column < 2 else ("a time", "a number")[column - 2]
         name, value = found.table.column_names[column], found.table.column(column)[row].as_py()
         faults.append((int(found.lines[row]), f"{name} is {shorten(value)}, not {expected}"))
     faults = sorted(faults)[:EXAMPLES]
@@ -240,8 +270,10 @@ def _check_share(path: Path, report: Report, limit: float) -> None:
 
 
 def _duplicates(interactions: Interactions) -> Mask:
-    """Which rows have the user, item and time of an earlier row: [N] bool."""
-    columns = (interactions.item_id, interactions.timestamp, interactions.user_id)
+    """Which rows have the user, item, time and kind of an earlier row: [N] bool."""
+    columns: tuple[npt.NDArray[Any], ...] = (interactions.item_id, interactions.timestamp, interactions.user_id)
+    if interactions.code is not None:
+        columns = (interactions.code, *columns)
     order = np.lexsort(columns)
     repeats = np.all([column[order[1:]] == column[order[:-1]] for column in columns], axis=0)
     duplicate = np.zeros(len(order), np.bool_)

@@ -4,7 +4,6 @@ A number tells its unit if it is a moment between 1990 and 2100 in it. Other num
 only their order matters to a model.
 """
 
-import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mind.errors import DataError
+from mind.events import SPAN
 from mind.sequences import Int64
 
 
@@ -41,7 +41,7 @@ _WORDS = {
     TimeUnit.US: "microseconds",
     TimeUnit.NS: "nanoseconds",
 }
-_LENGTH, _SECONDS = re.compile("([0-9]{1,6})([hdw])"), {"h": 3_600, "d": 86_400, "w": 604_800}
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _EARLIEST, _LATEST = 631_152_000, 4_102_444_800
 """1990 and 2100 in seconds since 1970."""
 
@@ -97,14 +97,14 @@ def start_of(since: str, newest: float, unit: TimeUnit | None) -> float:
     """The first moment of a window that reaches up to the newest time, in the unit of the times.
 
     Args:
-        since: how long the window is, such as 90d, 12h or 8w; or a date, as `moment_of` reads it.
+        since: how long the window is, such as 90d, 12h or 30m; or a date, as `moment_of` reads it.
         newest: the last time of the data.
         unit: of the times; None if they are no moments.
 
     Raises:
         DataError: it is neither, or the times tell no unit.
     """
-    length = _LENGTH.fullmatch(since)
+    length = SPAN.fullmatch(since)
     if length is None:
         return moment_of(since, unit)
     if unit is None:
@@ -112,6 +112,20 @@ def start_of(since: str, newest: float, unit: TimeUnit | None) -> float:
             f"{since}: the times of the data are no moments, so a window means nothing; say with --time-unit"
         )
     return newest - int(length[1]) * _SECONDS[length[2]] * unit.per_second
+
+
+def span_of(text: str, unit: TimeUnit | None) -> int:
+    """A span such as 30m, 12h or 2d in the unit of the times.
+
+    Raises:
+        DataError: it is none, or the times tell no unit.
+    """
+    length = SPAN.fullmatch(text)
+    if length is None:
+        raise DataError(f"{text!r} is not a span such as 30m: a number of s, m, h, d or w")
+    if unit is None:
+        raise DataError(f"{text}: the times of the data are no moments, so a span means nothing; say with --time-unit")
+    return int(length[1]) * _SECONDS[length[2]] * unit.per_second
 
 
 def show_range(times: Int64 | npt.NDArray[np.float64], unit: TimeUnit | None) -> str:

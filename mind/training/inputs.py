@@ -11,7 +11,7 @@ from mind.config import Config, Effect, runner_keys
 from mind.data.features import FeatureTable, read_features
 from mind.data.ids import IdKind, KeyTable
 from mind.data.paddlerec import digests, read_eval, read_train
-from mind.data.prepared import REST, how_split, item_keys
+from mind.data.prepared import HELD_OUT, REST, events_of, how_split, item_keys
 from mind.errors import DataError
 from mind.evaluation.provenance import other_data
 from mind.sequences import EvalCases, Sequences, first_of, joined
@@ -63,6 +63,8 @@ def read_inputs(settings: Config) -> Inputs:
         fingerprint["item_features"] = {name + ids: digest for name, digest in digests(named).items()}
     if how := how_split(runner.train_data_dir):
         fingerprint["split"] = how
+    if events := events_of(runner.train_data_dir):
+        fingerprint["events"] = events
     fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
     return Inputs(sequences, valid, features, fingerprint, keys)
 
@@ -81,7 +83,15 @@ def read_everything(settings: Config, chosen: Artifact) -> Inputs:
     if doubt := other_data(chosen, train, test):
         raise DataError(f"--final {chosen.model_version}: {doubt} Name its data with --data DIR")
     inputs = read_inputs(settings)
-    parts = [joined(read_eval(test)), *([joined(inputs.valid)] if inputs.valid else []), inputs.sequences]
+    if inputs.fingerprint.get("events") != chosen.data.get("events"):
+        raise DataError(
+            f"--final {chosen.model_version}: its data had other kinds of clicks or other weights than those in "
+            f"{train.parent}; prepare them as before, or train another model first"
+        )
+    if inputs.sequences.roles is None:
+        parts = [joined(read_eval(test)), *([joined(inputs.valid)] if inputs.valid else []), inputs.sequences]
+    else:  # cases lack the clicks that are neither history nor target
+        parts = [read_train(_held_out(train)), inputs.sequences]
     fingerprint = {"final_of": chosen.model_version, **inputs.fingerprint, "test": digests(test)}
     if rest := _beside(train, REST):
         parts.append(read_train(rest))
@@ -89,6 +99,13 @@ def read_everything(settings: Config, chosen: Artifact) -> Inputs:
     every = first_of(parts)
     fingerprint |= {"users": len(every), "interactions": len(every.item_id)}
     return replace(inputs, sequences=every, valid=None, fingerprint=fingerprint)
+
+
+def _held_out(train_data_dir: Path) -> Path:
+    """All clicks of the users of the cases. Raises DataError if they are not there."""
+    if found := _beside(train_data_dir, HELD_OUT):
+        return found
+    raise DataError(f"{train_data_dir.parent / HELD_OUT}: is missing, and has clicks that --final needs; prepare again")
 
 
 def valid_elsewhere(settings: Config) -> str | None:

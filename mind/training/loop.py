@@ -129,7 +129,8 @@ class _Run:
     def __init__(self, config: Config, sequences: Sequences, features: FeatureTable | None, ranks: Ranks) -> None:
         self.hyper, self.runner, self.ranks = config.hyper_parameters, config.runner, ranks
         hyper, seed = self.hyper, self.runner.seed
-        self.vocabulary, self.popularity = _vocabulary(sequences, features)
+        self.vocabulary, clicks = _vocabulary(sequences, features)
+        self.popularity = _popularity(sequences, self.vocabulary, clicks)
         items = len(self.vocabulary)
         if hyper.item_count not in (None, items):
             raise DataError(f"hyper_parameters.item_count is {hyper.item_count}, the training data have {items} items")
@@ -143,13 +144,13 @@ class _Run:
         rng = np.random.default_rng(seed)
         routing_logits = rng.normal(size=(hyper.num_interests, hyper.maxlen)).astype(np.float32)
         self.golden = self.sampler.latest(GOLDEN_HISTORIES, rng)
-        trained = np.append(False, self.popularity > 0)
+        trained = np.append(False, clicks > 0)
         paddle.seed(seed)
         aligned = features.align(self.vocabulary, trained) if features else None
         self.network = MIND(items, hyper, routing_logits, aligned)
         if hyper.item_init == "cooccurrence":
-            clicks, offsets = self.sampler.item_index, self.sampler.offsets
-            self.network.items.begin_near(cooccurrence_vectors(clicks, offsets, items, hyper.embedding_dim, seed))
+            every, offsets = self.sampler.item_index, self.sampler.offsets
+            self.network.items.begin_near(cooccurrence_vectors(every, offsets, items, hyper.embedding_dim, seed))
         self.parallel = ranks.averaged(self.network)
         linear, steps = hyper.optimizer.decay == "linear", self.sampler.steps * self.runner.epochs
         self.schedule = paddle.optimizer.lr.LambdaDecay(
@@ -157,7 +158,8 @@ class _Run:
         )
         self.optimizer = paddle.optimizer.Adam(self.schedule, parameters=self.network.parameters(), lazy_mode=True)
         flat = np.zeros(items + 1, np.float32)
-        self.frequency = log_frequency(self.popularity) if hyper.correct_frequency else flat
+        drawn = self.popularity if sequences.roles is None else self.sampler.target_counts(items)
+        self.frequency = log_frequency(drawn) if hyper.correct_frequency else flat
         self.now = _Progress()
         self.saved_at = time.monotonic()
         self.epochs: list[Epoch] = []
@@ -208,7 +210,9 @@ class _Run:
         """Do one update of the weights; return the loss, which is still on the device."""
         seed = [self.runner.seed, number, self.now.step, self.ranks.rank]
         paddle.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        arrays = (batch.hist_index, batch.seq_len, batch.candidates, self.frequency[batch.candidates])
+        arrays = [batch.hist_index, batch.seq_len, batch.candidates, self.frequency[batch.candidates]]
+        if batch.weight is not None:
+            arrays.append(batch.weight)
         with paddle.amp.auto_cast(self.runner.precision != "float32", dtype="bfloat16"):
             loss = self.parallel(*map(paddle.to_tensor, arrays))
         loss.backward()
@@ -306,6 +310,16 @@ def _vocabulary(sequences: Sequences, features: FeatureTable | None) -> tuple[Vo
     popularity = np.zeros(len(vocabulary), np.int64)
     popularity[vocabulary.item_index(item_id) - 1] = counts
     return vocabulary, popularity
+
+
+def _popularity(sequences: Sequences, vocabulary: Vocabulary, clicks: Int64) -> Int64:
+    """How popular each item is, [N] int64: its clicks, or where they have roles its targets by weight, rounded up."""
+    weight = sequences.weight
+    if weight is None:
+        return clicks
+    rows = vocabulary.item_index(sequences.item_id)
+    sums = np.bincount(rows, weights=weight, minlength=len(vocabulary) + 1)[1:]
+    return np.ceil(sums.round(4)).astype(np.int64)
 
 
 def _known(valid: EvalCases, vocabulary: Vocabulary) -> EvalCases:

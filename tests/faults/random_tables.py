@@ -39,6 +39,8 @@ LINES = [
 IDS = ["1", "2", "3", "17", "230", "-4", "0", str(2**63 - 1), str(-(2**63))]
 BAD_IDS = ["x", "1.5", "", " ", "NULL", "nan", str(2**63), "1e3", "--1", "٣", "0x1"]
 TIME = 1_559_969_382
+KINDS = ["view"] * 6 + ["buy"] * 4 + ["return"] * 3 + ["hover", " buy ", "Buy", ""]
+RATINGS = ["5", "4"] * 4 + ["4.0", "3.5", "3", "1", "1e1", "-2", " 5 ", "good", "nan", ""]
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ def _cell(
             return text.replace("\n", " ").replace(delimiter, " ")
         needs = any(mark in text for mark in f'"\n\r{delimiter}') or rng.random() < 0.2
         return '"' + text.replace('"', '""') + '"' if needs else text
+    if name in ("kind", "rating"):
+        return rng.choice(KINDS if name == "kind" else RATINGS)
     if name == "timestamp":
         text = str(TIME + rng.randint(0, 99) if rng.random() < 0.97 else rng.choice([0, 5]))
         if not is_clean and rng.random() < 0.01:
@@ -117,11 +121,17 @@ def write_csv(rng: random.Random, path: Path, file: CsvFile) -> Path:
     return path
 
 
-def write_parquet(rng: random.Random, path: Path) -> list[tuple[Any, Any, Any]]:
-    """Write clicks as a Parquet file, or as a directory of them whose folders name the users; the rows in order."""
+def write_parquet(rng: random.Random, path: Path, event: str = "") -> list[tuple[Any, ...]]:
+    """Write clicks as a Parquet file, or as a directory of them whose folders name the users; the rows in order.
+
+    `event`: a column of kinds, kind or rating; none if empty.
+    """
     rows = rng.randint(1, 30)
     columns = [_values(rng, rows, kind) for kind in ("user", "item", "time")]
     names = ["user_id", "item_id", "timestamp"]
+    if event:
+        columns.append(_kinds(rng, rows, event))
+        names.append(event)
     if rng.random() < 0.7:
         pq.write_table(pa.table(dict(zip(names, columns, strict=True))), path, row_group_size=rng.randint(1, 40))
         return list(zip(*(column.to_pylist() for column in columns), strict=True))
@@ -134,6 +144,20 @@ def write_parquet(rng: random.Random, path: Path) -> list[tuple[Any, Any, Any]]:
         found += [(user, *row) for row in zip(*(column.to_pylist() for column in columns[1:]), strict=True)]
     (path / "_SUCCESS").touch()
     return found
+
+
+def _kinds(rng: random.Random, rows: int, event: str) -> pa.Array:
+    form = rng.choice(["string", "dictionary"] if event == "kind" else ["string", "int32", "float32", "float64"])
+    if form in ("string", "dictionary"):
+        values = pa.array([rng.choice(KINDS if event == "kind" else RATINGS) for _ in range(rows)], pa.string())
+        return values.dictionary_encode() if form == "dictionary" else values
+    numbers: list[Any] = [rng.choice([5, 4, 3, 1, -2, None]) for _ in range(rows)]
+    if form != "int32":
+        numbers = [
+            float("nan") if one is None and rng.random() < 0.5 else one and one + rng.choice([0, 0.5])
+            for one in numbers
+        ]
+    return pa.array(numbers, pa.type_for_alias(form.replace("float32", "float").replace("float64", "double")))
 
 
 def _values(rng: random.Random, rows: int, kind: str) -> pa.Array:

@@ -631,3 +631,10 @@ def test_nested_columns_are_refused_in_plain_words(tmp_path: Path, values: list[
         DataError, match=r"column item_id is .*; a column may hold numbers, texts, times, or lists of num"
     ):
         read_interactions(parquet(tmp_path, user_id=[1], item_id=values, timestamp=[1]))
+
+
+def test_text_ids_of_a_file_whose_rows_are_all_malformed(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.csv"
+    path.write_text("user_id,item_id,timestamp\n1,2\n")
+    with pytest.raises(DataError, match="1 of 1 rows are unusable"):
+        read_interactions(path, ids=IdKind.TEXT)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.config import HyperParameters, Optimizer, Runner
+from mind.events import Events
 from tests import ROOT
 from tests.artifacts import make_artifact, write_keyed
 from tests.commands import run_here
@@ -51,6 +52,7 @@ def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> l
     [
         ("docs/reference/gateway-options.md", option_table("option", options(GatewaySettings))),
         ("docs/reference/config-keys.md", option_table("key", fields(Runner, "runner."))),
+        ("docs/reference/config-keys.md", option_table("key", fields(Events, "events."))),
         (
             "docs/reference/config-keys.md",
             option_table(
