@@ -42,3 +42,8 @@ def falling(scores: Float32) -> Int64:
     """
     bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
     return np.where(bits < 0, bits & 0x7FFFFFFF, -bits)
+
+
+def risen(fallen: Int64) -> Float32:
+    """Turn the whole numbers of `falling` back into scores."""
+    return np.where(fallen > 0, fallen | 0x80000000, -fallen).astype(np.uint32).view(np.float32)

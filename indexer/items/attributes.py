@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -168,38 +169,57 @@ def read_attributes(
                 f"{path}: column {name} cannot have the type {kind!r}; the types are {', '.join(TYPES)}"
             )
     _check_columns(path, table.column_names, id_column, [*multi_valued, *types])
-    names = [name for name in table.column_names if name != id_column]
-    ids = table.column(id_column).combine_chunks()
-    found, texts = item_ids(path, id_column, ids, is_text_id=keys is not None)
-    check_distinct(path, id_column, found, lambda row: str(ids[row].as_py()))
-    rows = np.arange(1, len(found) + 1)
-    padded = 0 if keys else refuse_two_spellings(path, id_column, table.column(id_column), found, rows, "row")
-    if not len(found):
-        raise AttributesError(f"{path}: the file has no rows after the header")
-    position = np.searchsorted(item_id, found).clip(max=len(item_id) - 1)
-    known = item_id[position] == found
-    if not known.any():
-        raise AttributesError(
-            f"{path}: the model knows none of the {len(found):,} item ids, such as {ids[0].as_py()}; "
-            f"check that column {id_column} holds the ids that the model was trained with"
-        )
-    if keys:
-        there = np.flatnonzero(known)
-        for at, key in zip(there.tolist(), keys.at(position[known]), strict=True):
-            check_key(path, texts[at], key)
-    row = np.zeros(len(item_id), np.int64)
-    missing = np.ones(len(item_id), bool)
-    row[position[known]] = np.flatnonzero(known)
-    missing[position[known]] = False
+    row, missing, padded = _rows_of(path, id_column, table.column(id_column), item_id, keys)
     take = pa.array(row, mask=missing)
     columns = []
-    for name in names:
+    for name in table.column_names:
+        if name == id_column:
+            continue
         column = table.column(name).combine_chunks()
         if name in multi_valued and is_text(column.type):
             column = split_values(column)
         kind = types.get(name) or _type_of(path, name, column)
         columns.append(_measured(path, name, kind, converted(path, name, column, kind), take))
-    return Attributes(tuple(columns), int(missing.sum()), int((~known).sum()), count, padded)
+    absent = int(missing.sum())
+    return Attributes(tuple(columns), absent, len(table) - (len(item_id) - absent), count, padded)
+
+
+def _rows_of(
+    path: Path, id_column: str, column: Any, item_id: Int64, keys: Keys | None
+) -> tuple[Int64, npt.NDArray[np.bool_], int]:
+    """Match the items of a model to the rows of a file.
+
+    Args:
+        path: the file, for messages.
+        id_column: name of the column with the ids.
+        column: its values.
+        item_id: [N] int64, strictly ascending: the model's items.
+        keys: their text ids; None where ids are integers.
+
+    Returns:
+        row: [N] int64, the row of each item, from 0.
+        missing: [N] bool, the items that the file does not have; their rows mean nothing.
+        padded: ids of the file whose leading zeros were dropped.
+    """
+    ids = column.combine_chunks()
+    found, texts = item_ids(path, id_column, ids, is_text_id=keys is not None)
+    check_distinct(path, id_column, found, lambda row: str(ids[row].as_py()))
+    padded = 0 if keys else refuse_two_spellings(path, id_column, column, found, np.arange(1, len(found) + 1), "row")
+    if not len(found):
+        raise AttributesError(f"{path}: the file has no rows after the header")
+    position = np.searchsorted(item_id, found).clip(max=len(item_id) - 1)
+    known = np.flatnonzero(item_id[position] == found)
+    if not len(known):
+        raise AttributesError(
+            f"{path}: the model knows none of the {len(found):,} item ids, such as {ids[0].as_py()}; "
+            f"check that column {id_column} holds the ids that the model was trained with"
+        )
+    if keys:
+        for at, key in zip(known.tolist(), keys.at(position[known]), strict=True):
+            check_key(path, texts[at], key)
+    row, missing = np.zeros(len(item_id), np.int64), np.ones(len(item_id), bool)
+    row[position[known]], missing[position[known]] = known, False
+    return row, missing, padded
 
 
 def find_id_column(path: Path, quote: Quote | None = None) -> str:

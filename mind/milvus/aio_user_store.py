@@ -56,7 +56,7 @@ from mind.milvus.users import (
     user_key,
     vector_rows,
 )
-from mind.milvus.wire import read_key_search, read_rows, write_query, write_search, write_upsert
+from mind.milvus.wire import read_key_search, read_rows, warm_up, write_query, write_search, write_upsert
 from mind.sequences import Int64
 
 _LOAD_TIMEOUT_S = 10 * 60
@@ -92,6 +92,7 @@ class MilvusUserStore:
 
     async def open(self) -> None:
         """See `UserStore`."""
+        await asyncio.to_thread(warm_up)
         indexes = {UNUSED: _FLAT}
         if not self._is_lite:  # without it, every read compares the hashes of all users
             indexes[USER_HASH] = {"index_type": "STL_SORT"}

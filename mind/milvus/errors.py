@@ -4,6 +4,7 @@ StoreError                 Milvus answered and refused the call
 ├── StoreUnavailableError  Milvus does not answer, or answers that it cannot be used now
 │   ├── StoreTimeoutError  Milvus did not answer in time
 │   └── FileInUseError     another process holds the Milvus Lite file
+├── NotFlushedError        Milvus did not write rows to its storage in time
 └── CollectionGoneError    the collection does not exist
 FilterError                Milvus cannot use the filter
 """
@@ -29,6 +30,10 @@ class StoreTimeoutError(StoreUnavailableError):
 
 class FileInUseError(StoreUnavailableError):
     """Another process holds the Milvus Lite file."""
+
+
+class NotFlushedError(StoreError):
+    """Milvus took rows, but did not write them to its storage in time."""
 
 
 class CollectionGoneError(StoreError):

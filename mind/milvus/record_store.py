@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mind.milvus import schemas
 from mind.milvus.change_log import ChangeLog
-from mind.milvus.errors import StoreError
+from mind.milvus.errors import NotFlushedError
 from mind.milvus.journal import journal_of
 from mind.milvus.records import MAX_RECORDS, NAME, RECORD, RECORDS, UNUSED, ItemRecord, item_record, user_record
 from mind.milvus.users import UserVectors
@@ -74,10 +74,8 @@ class RecordStore:
             return
         try:
             self._store.flush(RECORDS, min(SECURE_S, self._store.connection.wait_s))
-        except StoreError as error:
-            if "wait for flush timeout" not in str(error):  # pymilvus' words
-                raise
-            _log.warning("Milvus has the release records, but did not write them to disk; it may later: %s", error)
+        except NotFlushedError as error:
+            _log.warning("the release goes on, because the log of Milvus has its records: %s", error)
 
     def delete(self, name: str) -> None:
         """Delete the record of a collection. It is no error if there is none."""

@@ -16,7 +16,7 @@ from mind.hits import Hits
 from mind.milvus import internals, schemas
 from mind.milvus.collection import ALIAS, BY_KEY, EMBEDDING, ITEM_ID, METRIC, is_item_collection, wide_enough
 from mind.milvus.connection import Connection
-from mind.milvus.errors import StoreError, StoreUnavailableError
+from mind.milvus.errors import NotFlushedError, StoreError, StoreUnavailableError
 from mind.milvus.journal import COUNTED, Changes, journal_of
 from mind.milvus.record_store import RecordStore
 from mind.milvus.schemas import Column
@@ -159,9 +159,26 @@ class Store:
         return sorted((dict(row) for row in found), key=lambda row: int(row[ITEM_ID]))
 
     def flush(self, name: str, wait_s: float | None = None) -> None:
-        """Write all inserted rows to disk and seal their segments. Wait `wait_s` for it, by default `--wait-s`."""
-        with self.session.calling(f"flush {name}", slow=True):
-            self._client.flush(name, timeout=wait_s or self.connection.wait_s)
+        """Write all inserted rows to disk and seal their segments.
+
+        Args:
+            name: the name of the collection.
+            wait_s: maximum time to wait for it; None takes `--wait-s`.
+
+        Raises:
+            NotFlushedError: Milvus took the request, but did not complete it in this time.
+        """
+        limit_s, option = (self.connection.wait_s, " (--wait-s)") if wait_s is None else (wait_s, "")
+        try:
+            with self.session.calling(f"flush {name}", slow=True):
+                self._client.flush(name, timeout=limit_s)
+        except StoreError as error:
+            if "wait for flush timeout" not in str(error):  # pymilvus' words
+                raise
+            raise NotFlushedError(
+                f"{self.connection.shown}: Milvus did not write the rows of {name} to its storage within "
+                f"{limit_s:g} s{option}; see the log of Milvus and the free space of its disks"
+            ) from error
 
     def segments(self, name: str) -> int:
         """Count the segments of a collection. Each segment has its own index, and a search visits all of them."""

@@ -18,8 +18,9 @@ from mind.artifact import Float32
 from mind.hits import Hits
 from mind.milvus.collection import MAX_HITS
 from server.errors import DeadlineExceededError, OverloadedError, StoreUnavailableError
+from server.popular import Popular
 from server.ports import ItemStore
-from server.release import Popular, Release
+from server.release import Release
 from server.serving.answer import FALLBACK, Outcome, Status, Timings, UserResult
 from server.serving.batching import Batcher, Waiting
 from server.serving.depth import Depth, exact_depth, first_depth, full_depth

@@ -1,6 +1,7 @@
 """Short versions of the drills about Milvus and about releases; `tests/faults/` says what each does."""
 
 import asyncio
+import subprocess
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +10,15 @@ import pytest
 
 from server.errors import StoreTimeoutError, StoreUnavailableError
 from tests.conftest import remove_item_collections
-from tests.faults import milvus_away, milvus_damaged, milvus_killed, milvus_restarts, milvus_silent, releases
+from tests.faults import (
+    milvus_away,
+    milvus_damaged,
+    milvus_killed,
+    milvus_read_only,
+    milvus_restarts,
+    milvus_silent,
+    releases,
+)
 from tests.faults.ground import DIM, make_models, release
 from tests.faults.proxy import Proxy
 from tests.milvus_server import Milvus
@@ -32,6 +41,14 @@ async def test_releases_under_load(milvus: Milvus, tmp_path: Path) -> None:
 async def test_damage_underneath(milvus: Milvus, tmp_path: Path) -> None:
     findings, load = await milvus_damaged.drill(milvus, tmp_path, seconds=1)
     milvus_damaged.judge(findings, load)
+    assert findings.faults == []
+
+
+async def test_read_only_disk(milvus: Milvus, tmp_path: Path) -> None:
+    if subprocess.run(["unshare", "--mount", "true"]).returncode:
+        pytest.skip("mounts a directory read-only, which needs the right to mount")
+    findings, load = await milvus_read_only.drill(milvus, tmp_path)
+    milvus_read_only.judge(findings, load)
     assert findings.faults == []
 
 

@@ -1,10 +1,13 @@
 """What an image installs, in an environment of its own, run as the image and the compose files would run it."""
 
+import hashlib
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
+import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +22,10 @@ from tests.images import (
     PORTS,
     ROOT,
     Container,
+    build_environment,
     build_wheel,
     make_environment,
+    run,
     stages,
 )
 from tests.project.test_docker import DEMO, OURS, SERVICES, variables
@@ -38,6 +43,26 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
         return made if made.exists() else make_environment(image, wheel, made)
 
     return of
+
+
+def test_two_builds_of_the_same_commit_give_the_same_files(tmp_path: Path) -> None:
+    """What they leave in /opt/recall, dependencies aside: bytes, modes and times, compiled modules too."""
+    epoch = int(build_environment()["SOURCE_DATE_EPOCH"])
+    builds = []
+    for _ in range(2):
+        build, target = tmp_path / "build", tmp_path / "opt"
+        build.mkdir()
+        build_wheel(build)
+        venv.create(target, with_pip=False)
+        done = run(["/bin/sh", DOCKER / "install-own.sh", target], cwd=build, env=build_environment())
+        assert done.returncode == 0, done.stderr
+        files = sorted(path for path in target.rglob("*") if path.is_file())
+        assert {path.lstat().st_mtime for path in (target, *target.rglob("*"))} == {epoch}
+        builds.append({path: (path.stat().st_mode, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files})
+        shutil.rmtree(build)
+        shutil.rmtree(target)
+    assert builds[0] == builds[1]
+    assert any(path.match("server/__pycache__/app.*.pyc") for path in builds[0])
 
 
 @pytest.mark.parametrize("image", IMAGES)

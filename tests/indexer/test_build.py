@@ -20,7 +20,7 @@ from indexer.verify import check_contents, filtered_recall, golden_recall
 from mind.artifact import Artifact, load_artifact
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
 from mind.milvus.connection import Connection
-from mind.milvus.errors import StoreError
+from mind.milvus.errors import NotFlushedError, StoreError
 from mind.milvus.journal import Changes
 from mind.milvus.store import Row, Store
 from tests.artifacts import make_artifact, make_weights
@@ -275,6 +275,17 @@ def test_segments_are_joined_before_they_are_indexed_where_milvus_can(
         assert store.segments(built.collection) == (1 if allowed else 3)
         assert store.session.client.describe_index(built.collection, EMBEDDING)["index_type"] == "HNSW"
     assert ("could not be joined" in caplog.text and "is not granted" in caplog.text) is not allowed
+
+
+def test_a_flush_that_never_ends_ends_the_build(
+    tmp_path: Path, model: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymilvus.client.grpc_handler.GrpcHandler.get_flush_state", lambda *_, **__: False)
+    uri = str(tmp_path / "milvus.db")
+    late = r"did not write the rows of building_\w+ to its storage within 1 s \(--wait-s\); see the log of Milvus"
+    with Store(Connection(uri, wait_s=1)) as store, pytest.raises(NotFlushedError, match=late):
+        build_default(store, model)
+    release_lite(uri)
 
 
 def test_joining_is_given_up_in_time(

@@ -26,6 +26,7 @@ FLOORS = {
         "settings",
         "ports",
         "watching/",
+        "popular",
         "release",
         "serving/",
         "users/",

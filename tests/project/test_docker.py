@@ -33,6 +33,7 @@ from tests.images import (
     PROJECT,
     ROOT,
     admitted,
+    build_environment,
     copied,
     extras,
     needed,
@@ -142,12 +143,12 @@ def install(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         "for name in first second mind_recall-0; do printf $name > dependencies/$name.whl; done; fi\n"
     )
     pip.chmod(0o755)
-    path = {"PATH": f"{pip.parent}:{tool('.')}:{os.environ['PATH']}"}
+    environment = build_environment() | {"PATH": f"{pip.parent}:{tool('.')}:{os.environ['PATH']}"}
 
     def of(lock: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "requirements.lock").write_text(lock)
         shutil.rmtree(tmp_path / "dependencies", ignore_errors=True)
-        return run(["/bin/sh", DOCKER / "install.sh", "server,cli", "recall"], cwd=tmp_path, env=path)
+        return run(["/bin/sh", DOCKER / "install.sh", "server,cli", "recall"], cwd=tmp_path, env=environment)
 
     return of
 
@@ -284,4 +285,4 @@ def test_demo_is_prepared_and_trained_where_the_next_step_looks() -> None:
     assert stages()["trainer"].of("WORKDIR") == ["/"]
     assert f"/{config['model_save_path']}" in commands["indexer"]
     assert commands["trainer"][1:] == ["-m", "mind/config.yaml"]
-    assert "mind/config.yaml mind/config.yaml" in stages()["trainer"].of("COPY")
+    assert "--from=project /build/mind/config.yaml mind/config.yaml" in stages()["trainer"].of("COPY")

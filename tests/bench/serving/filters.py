@@ -177,16 +177,12 @@ def main(
     milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
 ) -> None:
     """Measure recall and throughput with filters."""
-    directory = workdir / str(items)
-    directory.mkdir(parents=True, exist_ok=True)
-    console.width = max(console.width, 120)
-    console.print(describe())
-    path = world.write_data(directory, items)
+    directory, path = world.begin(workdir, items)
     artifact = load_artifact(path)
     columns = write_items(directory, artifact)
     rows: list[Filtered] = []
     with ExitStack() as stack:
-        uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
+        uri, milvus_pid = stack.enter_context(world.milvus(directory, milvus_uri))
         index = index_option or list(world.INDEX)
         world.build_and_publish(path, uri, [*index, "--attributes", str(directory / "items.csv")])
         load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
