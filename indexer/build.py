@@ -33,7 +33,7 @@ from mind.milvus.collection import (
     build_age_s,
     building_name,
 )
-from mind.milvus.errors import StoreError, StoreUnavailableError
+from mind.milvus.errors import StoreDeniedError, StoreError, StoreUnavailableError
 from mind.milvus.journal import FIELDS, journal_of
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Params, Row, Store
@@ -258,7 +258,7 @@ def _is_built(store: Store, fingerprint: Fingerprint, weights: Weights) -> bool:
     try:
         store.load(name)
         check_contents(store, name, weights)
-    except StoreUnavailableError:
+    except (StoreUnavailableError, StoreDeniedError):
         raise
     except (StoreError, VerificationError) as error:
         _log.warning("%s: an earlier build was interrupted; its incomplete collection is dropped (%s)", name, error)

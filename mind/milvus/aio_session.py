@@ -67,8 +67,7 @@ class AioSession:
         except MilvusException as error:
             raise translated(error.code, error.message, filter_) from error
         except grpc.RpcError as error:
-            details = bounded(error.details() or error.code().name)
-            raise StoreUnavailableError(f"Milvus does not answer: {details}") from error
+            raise translated(error.code(), error.details() or error.code().name, filter_) from error
         except grpc.aio.UsageError as error:  # pymilvus closed the channel under the call
             raise StoreUnavailableError("Milvus does not answer: the connection is being renewed; try again") from error
 

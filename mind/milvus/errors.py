@@ -4,6 +4,7 @@ StoreError                 Milvus answered and refused the call
 ├── StoreUnavailableError  Milvus does not answer, or answers that it cannot be used now
 │   ├── StoreTimeoutError  Milvus did not answer in time
 │   └── FileInUseError     another process holds the Milvus Lite file
+├── StoreDeniedError       the user of Milvus has not the right to make the call
 └── CollectionGoneError    the collection does not exist
 FilterError                Milvus cannot use the filter
 """
@@ -29,6 +30,10 @@ class StoreTimeoutError(StoreUnavailableError):
 
 class FileInUseError(StoreUnavailableError):
     """Another process holds the Milvus Lite file."""
+
+
+class StoreDeniedError(StoreError):
+    """The user of Milvus has not the right to make the call."""
 
 
 class CollectionGoneError(StoreError):

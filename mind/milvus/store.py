@@ -1,7 +1,6 @@
 """The calls that the indexer makes to Milvus. Every call has a timeout and may raise `StoreError`."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +16,7 @@ from mind.milvus import internals, schemas
 from mind.milvus.collection import ALIAS, BY_KEY, EMBEDDING, ITEM_ID, METRIC, is_item_collection, wide_enough
 from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError, StoreUnavailableError
+from mind.milvus.index_wait import IndexWait
 from mind.milvus.journal import COUNTED, Changes, journal_of
 from mind.milvus.record_store import RecordStore
 from mind.milvus.schemas import Column
@@ -202,30 +202,18 @@ class Store:
             raise StoreError(f"compacting {name} is not done after {self.connection.wait_s:g} s (--wait-s)") from error
 
     def index(self, name: str, index_type: str, params: Params, count: int, on_progress: Callable[[int], None]) -> None:
-        """Index the embeddings and wait until all `count` rows are indexed. Milvus reports "Finished" too early."""
+        """Index the embeddings and wait until all `count` rows are indexed (`IndexWait` says how the wait ends)."""
         self.start_index(name, EMBEDDING, index_type, params)
-        most, since = 0, time.monotonic()
+        wait = IndexWait(f"{self.connection.shown}: the {index_type} index of {name}", count, self.connection.wait_s)
 
-        def indexed() -> bool:
-            nonlocal most, since
+        def is_over() -> bool:
             with self.session.calling(f"describe the index of {name}"):
-                state = self._client.describe_index(name, EMBEDDING, timeout=self._timeout)
-            if state["state"] == "Failed":
-                raise StoreError(
-                    f"{self.connection.shown}: the {index_type} index of {name} failed; see the log of Milvus"
-                )
-            on_progress(state["indexed_rows"])
-            if state["indexed_rows"] > most:
-                most, since = state["indexed_rows"], time.monotonic()
-            return bool(state["state"] == "Finished" and state["indexed_rows"] >= count)
+                described = self._client.describe_index(name, EMBEDDING, timeout=self._timeout)
+            over = wait.is_over(described)
+            on_progress(wait.indexed)
+            return over
 
-        try:
-            _ask_until(indexed, lambda _: time.monotonic() - since > self.connection.wait_s)
-        except RetryError as error:
-            raise StoreError(
-                f"{self.connection.shown}: the {index_type} index of {name} has {most:,} of {count:,} rows and made no "
-                f"progress for {self.connection.wait_s:g} s (--wait-s)"
-            ) from error
+        _ask_until(is_over, lambda _: False)
 
     def start_index(self, name: str, vector: str, index_type: str, params: Params) -> None:
         """Start the index of a vector field, without waiting for it."""

@@ -9,6 +9,7 @@ from pymilvus import MilvusException
 from mind.milvus.errors import (
     CollectionGoneError,
     FilterError,
+    StoreDeniedError,
     StoreError,
     StoreTimeoutError,
     StoreUnavailableError,
@@ -27,6 +28,8 @@ _SILENT = re.compile(
 """Messages that mean that Milvus cannot answer now. Their codes also have other meanings."""
 
 
+_UNFINISHED = re.compile(r"wait for (flush|loading \w+) timeout", re.IGNORECASE)
+"""What pymilvus says of work that Milvus began and did not finish in time."""
 _UNREACHED = re.compile(
     "connection refused|no route to host|network is unreachable|name or service not known|dns resolution failed"
     "|domain name not found|illegal connection params or server unavailable",
@@ -59,6 +62,8 @@ def kind_of(code: Any, message: str) -> type[StoreError]:
     """Return the type of our error for an error of Milvus. `code` is Milvus' number or a `grpc.StatusCode`."""
     if code in (NO_COLLECTION, NO_ALIAS):
         return CollectionGoneError
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return StoreDeniedError
     # A Milvus that has just started says "not loaded" of collections that it is about to load.
     away = isinstance(code, grpc.StatusCode) or code in (_DEAD, _RECOVERING, _NOT_LOADED) or _SILENT.search(message)
     return StoreUnavailableError if away else StoreError
@@ -79,6 +84,8 @@ def translated(code: Any, message: str, filter_: str = "") -> StoreError | Filte
         return kind(f"Milvus: {reason}")
     if kind is StoreUnavailableError:
         return kind(f"Milvus does not answer: {reason}")
+    if kind is StoreDeniedError:
+        return kind(f"Milvus refuses the call: {reason}")
     return kind(f"Milvus (code {code}): {reason}")
 
 
@@ -94,9 +101,12 @@ def explained(error: BaseException, attempt: str, limit: str) -> StoreError:
     if isinstance(rpc, grpc.Call):
         if rpc.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
             return StoreTimeoutError(f"{attempt}: Milvus did not answer within {limit}")
-        return StoreUnavailableError(f"{attempt}: {bounded(rpc.details() or rpc.code().name)}")
+        return kind_of(rpc.code(), "")(f"{attempt}: {bounded(rpc.details() or rpc.code().name)}")
     if not isinstance(error, MilvusException):
         return StoreError(f"{attempt}: {bounded(str(error))}")
+    if unfinished := _UNFINISHED.search(error.message):
+        says = bounded(error.message[unfinished.start() :])
+        return StoreTimeoutError(f"{attempt}: Milvus did not finish within {limit}; see its log ({says})")
     return kind_of(error.code, error.message)(f"{attempt}: {bounded(error.message)}")
 
 
