@@ -37,6 +37,7 @@ from mind.milvus.errors import StoreDeniedError, StoreError, StoreUnavailableErr
 from mind.milvus.journal import FIELDS, journal_of
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Params, Row, Store
+from mind.milvus.version import danger
 
 ABANDONED_S = 24 * 3600
 """Age of an unfinished build in seconds after which another build takes it for dead and drops it."""
@@ -118,8 +119,10 @@ def build(
         VerificationError: the collection differs from the model or its index finds too little. A new collection then
             gets no release record.
         RefusedError: a collection of this name is live but its build never finished, or it has another fingerprint;
-            or there are more than `MAX_ATTRIBUTES` attributes.
+            there are more than `MAX_ATTRIBUTES` attributes; or this version of Milvus may lose what is built.
     """
+    if says := danger(store.version()):
+        raise RefusedError(f"{store.connection.shown}: {says}")
     weights = artifact.weights
     _check_fields(store, attributes)
     check_golden(NumpyEncoder(weights, artifact.hyper_parameters), artifact)

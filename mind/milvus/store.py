@@ -22,6 +22,7 @@ from mind.milvus.record_store import RecordStore
 from mind.milvus.schemas import Column
 from mind.milvus.session import Session
 from mind.milvus.translation import is_missing
+from mind.milvus.version import Version
 from mind.sequences import Int64
 
 Params = Mapping[str, int | float | str]
@@ -52,10 +53,9 @@ class Store:
         """Close the connection."""
         self.session.close()
 
-    def version(self) -> str:
+    def version(self) -> Version:
         """Return the version of Milvus."""
-        with self.session.calling("ask for the version"):
-            return str(self._client.get_server_version(timeout=self._timeout))
+        return self.session.version()
 
     def collections(self) -> list[str]:
         """List the names of all collections, including those of other programs."""
@@ -181,14 +181,15 @@ class Store:
             if self.segments(name) < 2:
                 return
             self.index(name, "FLAT", {}, count, lambda rows: None)
-            self._compact(name)
+            self.compact(name)
         except StoreUnavailableError:
             raise
         except StoreError as error:  # the user may lack the right to compact, and the build can go on without it
             _log.warning("%s: segments could not be joined; Milvus may join them later: %s", name, error)
         self.drop_index(name)
 
-    def _compact(self, name: str) -> None:
+    def compact(self, name: str) -> None:
+        """Join small segments and remove deleted rows from disk. Wait for it."""
         with self.session.calling(f"compact {name}"):
             job = self._client.compact(name, timeout=self._timeout)
 
@@ -303,31 +304,31 @@ class Store:
             np.array(answer.results.topks, np.int64),
         )
 
-    def alias(self) -> str | None:
-        """Return the collection that the release alias points to, or None without an alias."""
-        with self.session.calling(f"look up alias {ALIAS}"):
+    def alias(self, alias: str = ALIAS) -> str | None:
+        """Return the collection that an alias points to, or None without the alias."""
+        with self.session.calling(f"look up alias {alias}"):
             try:
                 # DescribeAlias of 2.3.5 looks in the default database only
-                return str(self._client.describe_collection(ALIAS, timeout=self._timeout)["collection_name"])
+                return str(self._client.describe_collection(alias, timeout=self._timeout)["collection_name"])
             except MilvusException as error:
                 if is_missing(error):
                     return None
                 raise
 
-    def point_alias(self, name: str) -> None:
-        """Point the release alias to a collection. The alias may point to another one, a dropped one, or not exist."""
-        with self.session.calling(f"point alias {ALIAS} to {name}"):
+    def point_alias(self, name: str, alias: str = ALIAS) -> None:
+        """Point an alias to a collection. The alias may point to another one, a dropped one, or not exist."""
+        with self.session.calling(f"point alias {alias} to {name}"):
             try:
-                self._client.alter_alias(name, ALIAS, timeout=self._timeout)
+                self._client.alter_alias(name, alias, timeout=self._timeout)
             except MilvusException as error:
                 if not is_missing(error):
                     raise
-                self._client.create_alias(name, ALIAS, timeout=self._timeout)
+                self._client.create_alias(name, alias, timeout=self._timeout)
 
-    def drop_alias(self) -> None:
-        """Drop the release alias."""
-        with self.session.calling(f"drop alias {ALIAS}"):
-            self._client.drop_alias(ALIAS, timeout=self._timeout)
+    def drop_alias(self, alias: str = ALIAS) -> None:
+        """Drop an alias."""
+        with self.session.calling(f"drop alias {alias}"):
+            self._client.drop_alias(alias, timeout=self._timeout)
 
     def drop(self, name: str) -> None:
         """Drop a collection with its record and journal. The caller makes sure that it is not the released one.

@@ -41,6 +41,7 @@ FLOORS = {
         "errors",
         "progress",
         "catalogue",
+        "doctor/",
         "model",
         "verify",
         "items/",
