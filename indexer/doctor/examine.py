@@ -57,13 +57,32 @@ class _Examination:
             self._step("clock", lambda: _clock(store, asked))
             own = f"recall_doctor_{secrets.token_hex(4)}"
             try:
-                if self._step("own database", lambda: _own_database(store, asked, own)):
-                    with Store(replace(self._connection, uri=_root(self._connection.uri), db_name=own)) as inside:
+                if self._step("own database", lambda: self._own_database(store, asked, own)):
+                    with Store(self._inside(own)) as inside:
                         self._trial(inside)
                 elif self.diagnosis.is_ok("own database"):
                     self._trial(store)
             finally:
                 self._clean("drop database", lambda: _drop_database(asked, own))
+
+    def _own_database(self, store: Store, asked: Inspection, name: str) -> str:
+        """Create a database, and see that its collections may be created."""
+        if _is_lite(store):
+            raise NoteError("Milvus Lite: the trial uses collections of its own")
+        try:
+            asked.create_database(name)
+            with Store(self._inside(name)) as inside:
+                inside.create("probe", 2, {})
+                Inspection(inside.session).drop("probe")
+        except StoreUnavailableError:
+            raise
+        except StoreError as error:  # rights are granted by database, so those of a new one may lack
+            _drop_database(asked, name)
+            raise NoteError(f"not possible, so the trial uses collections of its own ({error})") from error
+        return f"{name}, one of {len(asked.databases())}"
+
+    def _inside(self, database: str) -> Connection:
+        return replace(self._connection, uri=_root(self._connection.uri), db_name=database)
 
     def _step(self, name: str, work: Callable[[], str], *needs: str) -> bool:
         self._on_step(name)
@@ -133,18 +152,6 @@ def _clock(store: Store, asked: Inspection) -> str:
     if abs(ahead_s) > CLOCK_S:
         raise NoteError(f"{says}: times in logs and in `status` differ; releases do not depend on clocks")
     return says
-
-
-def _own_database(store: Store, asked: Inspection, name: str) -> str:
-    if _is_lite(store):
-        raise NoteError("Milvus Lite: the trial uses collections of its own")
-    try:
-        asked.create_database(name)
-    except StoreUnavailableError:
-        raise
-    except StoreError as error:
-        raise NoteError(f"not created, so the trial uses collections of its own ({error})") from error
-    return f"{name}, one of {len(asked.databases())}"
 
 
 def _drop_database(asked: Inspection, name: str) -> str:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 SECURE_S = 60
 """Maximum time in seconds for Milvus to write the release records to disk."""
 
+_NOT_YET = ("wait for flush timeout", "rate limit exceeded")
+"""The words of pymilvus, and of a Milvus from 2.4 on that was flushed a moment ago."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -67,7 +70,7 @@ class RecordStore:
     def secure(self) -> None:
         """Have Milvus write to disk what was written so far, so that it does not depend on Milvus' log.
 
-        Milvus limits how often a collection may be flushed, so this is for the end of a series of writes. Milvus Lite
+        Milvus 2.4 and later flush a collection once in 10 s, so this is for the end of a series of writes. Milvus Lite
         writes at once. A Milvus that was killed may never finish a flush; the records are in its log then.
         """
         if self._store.connection.is_lite or not self._open():
@@ -75,7 +78,7 @@ class RecordStore:
         try:
             self._store.flush(RECORDS, min(SECURE_S, self._store.connection.wait_s))
         except StoreError as error:
-            if "wait for flush timeout" not in str(error):  # pymilvus' words
+            if not any(words in str(error) for words in _NOT_YET):
                 raise
             _log.warning("Milvus has the release records, but did not write them to disk; it may later: %s", error)
 

@@ -18,6 +18,7 @@ from mind.milvus.collection import ALIAS, EMBEDDING
 from mind.milvus.connection import Connection
 from mind.milvus.schemas import items
 from mind.milvus.store import Store
+from mind.milvus.version import Version
 from tests.commands import run_here
 from tests.fake_milvus import fake_milvus
 
@@ -70,16 +71,16 @@ def test_a_milvus_that_works(used: str) -> None:
     before = state(used)
     found = doctor(used)
     assert [step["name"] for step in found["steps"]] == STEPS + ["drop database"] * used.startswith("http")
-    assert (found["ok"], found["tested"]) == (True, True), found
+    assert found["ok"], found
+    assert found["tested"] == Version(found["version"]).is_tested
     assert step(found, "filter")["detail"] == "4 filters"
     if used.startswith("http"):
-        assert found["version"] == "v2.3.5-lite"  # what the server of the PyPI package says
         assert step(found, "edition")["detail"] == "Standalone"
         assert re.fullmatch(r"\d\.\d s (ahead of|behind) this machine", step(found, "clock")["detail"])
     assert state(used) == before
     shown = run_here("indexer", "doctor", "--milvus-uri", used, env={"COLUMNS": "120"})
     assert shown.returncode == 0
-    assert shown.stdout.splitlines()[-1] == "result     everything works"
+    assert shown.stdout.splitlines()[-1].startswith("result     everything works")
     assert state(used) == before
 
 

@@ -5,13 +5,14 @@ from typing import Any
 
 import grpc
 import pytest
-from pymilvus.grpc_gen import milvus_pb2
+from pymilvus.grpc_gen import common_pb2, milvus_pb2
 
 from mind.milvus.aio_session import AioSession
 from mind.milvus.aio_store import MilvusStore
 from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreDeniedError, StoreError, StoreTimeoutError, StoreUnavailableError
 from mind.milvus.index_wait import UNCOUNTED_S, IndexWait
+from mind.milvus.records import RECORDS
 from mind.milvus.store import Store
 from tests.fake_milvus import DENIED, fake_milvus, flushed, index_answer
 
@@ -108,6 +109,32 @@ def test_a_flush_that_never_finishes_ends_with_the_limit() -> None:
         )
         with pytest.raises(StoreTimeoutError, match=says):
             store.flush("items")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            milvus_pb2.FlushResponse(status=common_pb2.Status(code=8, reason="rate limit exceeded[rate=0.1]")),
+            "rate=0.1",
+        ),
+        (flushed(RECORDS), "wait for flush timeout"),
+    ],
+)
+def test_release_records_that_cannot_be_flushed_yet_are_no_failure(
+    answer: Any, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Milvus 2.4 and later refuse a second flush within 10 s."""
+    answers = {
+        "Flush": answer,
+        "ShowCollections": milvus_pb2.ShowCollectionsResponse(collection_names=[RECORDS]),
+        "DescribeIndex": index_answer(),
+        "GetLoadingProgress": milvus_pb2.GetLoadingProgressResponse(progress=100),
+    }
+    with fake_milvus(answers) as (uri, _), Store(Connection(uri, wait_s=0.3)) as store:
+        store.records.secure()
+    assert "Milvus has the release records, but did not write them to disk; it may later" in caplog.text
+    assert says in caplog.text
 
 
 def test_a_load_that_never_finishes_ends_with_the_limit() -> None:
