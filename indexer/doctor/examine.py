@@ -63,7 +63,7 @@ class _Examination:
                 elif self.diagnosis.is_ok("own database"):
                     self._trial(store)
             finally:
-                self._clean("drop database", lambda: _drop_database(asked, own))
+                self._clean("drop database", lambda: self._drop_database(asked, own))
 
     def _own_database(self, store: Store, asked: Inspection, name: str) -> str:
         """Create a database, and see that its collections may be created."""
@@ -77,9 +77,26 @@ class _Examination:
         except StoreUnavailableError:
             raise
         except StoreError as error:  # rights are granted by database, so those of a new one may lack
-            _drop_database(asked, name)
+            self._drop_database(asked, name)
             raise NoteError(f"not possible, so the trial uses collections of its own ({error})") from error
         return f"{name}, one of {len(asked.databases())}"
+
+    def _drop_database(self, asked: Inspection, name: str) -> str:
+        """Drop the database of the trial, and what is in it if the trial was interrupted."""
+        try:
+            if name not in asked.databases():
+                return NOTHING
+            with Store(self._inside(name)) as inside:
+                for collection in inside.collections():
+                    Inspection(inside.session).drop(collection)
+            asked.drop_database(name)
+        except StoreDeniedError as error:
+            if not self.diagnosis.is_ok("own database"):
+                return NOTHING  # who may not list databases has not made one
+            raise WrongAnswerError(f"{error}; drop the database {name} yourself") from error
+        except StoreError as error:
+            raise WrongAnswerError(f"{error}; drop the database {name} yourself, if it is there") from error
+        return ""
 
     def _inside(self, database: str) -> Connection:
         return replace(self._connection, uri=_root(self._connection.uri), db_name=database)
@@ -152,18 +169,6 @@ def _clock(store: Store, asked: Inspection) -> str:
     if abs(ahead_s) > CLOCK_S:
         raise NoteError(f"{says}: times in logs and in `status` differ; releases do not depend on clocks")
     return says
-
-
-def _drop_database(asked: Inspection, name: str) -> str:
-    try:
-        if name not in asked.databases():
-            return NOTHING
-        asked.drop_database(name)
-    except StoreDeniedError:  # who may not list databases has not made one
-        return NOTHING
-    except StoreError as error:
-        raise WrongAnswerError(f"{error}; drop the database {name} yourself, if it is there") from error
-    return ""
 
 
 def _root(uri: str) -> str:

@@ -16,6 +16,7 @@ from indexer.doctor.examine import examine
 from indexer.doctor.trial import Trial
 from mind.milvus.collection import ALIAS, EMBEDDING
 from mind.milvus.connection import Connection
+from mind.milvus.inspection import Inspection
 from mind.milvus.schemas import items
 from mind.milvus.store import Store
 from mind.milvus.version import Version
@@ -99,6 +100,24 @@ def test_nothing_is_left_after_a_failure_or_ctrl_c(
     assert state(used) == before
 
 
+def test_no_database_is_left_if_its_first_collection_is_interrupted(
+    milvus_server_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, interrupted = Inspection.drop, iter([True])
+
+    def drop(asked: Inspection, name: str) -> None:
+        if next(interrupted, False):
+            raise KeyboardInterrupt
+        real(asked, name)
+
+    monkeypatch.setattr(Inspection, "drop", drop)
+    client = MilvusClient(milvus_server_uri, timeout=30)
+    before = client.list_databases(timeout=30)
+    assert run_here("indexer", "doctor", "--milvus-uri", milvus_server_uri).returncode == 130
+    assert client.list_databases(timeout=30) == before
+    client.close()
+
+
 def test_a_milvus_that_is_not_there() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -179,6 +198,8 @@ def test_a_wrong_answer_is_a_failure(lite: str, monkeypatch: pytest.MonkeyPatch)
     order = next(step for step in diagnosis.steps if step.name == "order")
     assert order.result is Result.FAILED and not diagnosis.ok
     assert order.detail.startswith("the first ids above 99: Milvus says [101, 102")
+    shown = run_here("indexer", "doctor", "--milvus-uri", lite, env={"COLUMNS": "120"}).stdout
+    assert "Milvus says [101, 102" in shown and "-> do not release with this Milvus" in shown
     assert order.next == "do not release with this Milvus; send this table to the project"
 
 
