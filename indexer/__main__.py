@@ -13,6 +13,7 @@ import typer
 
 from indexer.commands.build import build_command
 from indexer.commands.choose_index import choose_index_command
+from indexer.commands.doctor import doctor_command
 from indexer.commands.items import delete_command, upsert_command
 from indexer.commands.releases import (
     drop_command,
@@ -56,6 +57,10 @@ Add new items and change attributes between trainings:
     python -m indexer upsert --attributes items.csv --interactions since.txt
     python -m indexer delete --ids 50,181
 
+Check a Milvus before the first build, or after an upgrade:
+
+    python -m indexer doctor --milvus-uri http://127.0.0.1:19530
+
 Return to the previous release, and drop old collections:
 
     python -m indexer rollback
@@ -82,6 +87,7 @@ app.command("upsert")(connected(upsert_command))
 app.command("delete")(connected(delete_command))
 app.command("status")(connected(status_command))
 app.command("count")(connected(count_command))
+app.command("doctor")(connected(doctor_command))
 app.command("rollback")(connected(rollback_command))
 app.command("prune")(connected(prune_command))
 app.command("drop")(connected(drop_command))

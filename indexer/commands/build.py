@@ -1,5 +1,6 @@
 """The command `build`: its options and its output."""
 
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,10 @@ from mind.artifact import load_artifact
 from mind.data.quotes import Quote
 from mind.milvus.connection import Connection
 from mind.milvus.store import Params, Store
+from mind.milvus.version import caution
 from mind.transfer import CACHE, Models
+
+_log = logging.getLogger(__name__)
 
 
 def build_command(
@@ -118,6 +122,8 @@ def build_command(
         display.show_count(attributes, loaded.count, ids)
         display.show_attributes(loaded, len(model.weights.item_id))
     with Store(connection) as store:
+        if says := caution(store.version()):
+            _log.warning("%s", says)
         with display.progress() as on_progress:
             built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
         display.show_built(built, time.monotonic() - started)

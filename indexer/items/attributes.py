@@ -53,6 +53,8 @@ TYPES = tuple(ARROW)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _KEYWORDS = {"and", "or", "not", "in", "is", "null", "like", "exists", "true", "false"}
+_KEYWORDS |= {f"{kind}_contains{which}" for kind in ("array", "json") for which in ("", "_all", "_any")}
+_KEYWORDS |= {"array_length", "text_match", "phrase_match", "random_sample"}  # Milvus 2.4 and 2.5 refuse these, too
 _RESERVED = {ITEM_ID, ITEM_KEY, EMBEDDING, VECTOR_SOURCE, *FIELDS, "rowid", "timestamp"} | _KEYWORDS
 _CODE = "^[+-]?0[0-9xX]"  # such as 007: leading zeros mean something
 _CHUNK = 65_536

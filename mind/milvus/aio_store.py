@@ -16,7 +16,7 @@ from mind.hits import Hits, concatenated
 from mind.milvus.aio_session import ONCE, AioSession
 from mind.milvus.change_log import ChangeLog
 from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, ITEM_KEY, Fingerprint, is_item_collection, wide_enough
-from mind.milvus.errors import CollectionGoneError, StoreError, StoreUnavailableError
+from mind.milvus.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
 from mind.milvus.internals import QUERY, SEARCH, UPSERT, ByteCalls
 from mind.milvus.journal import COUNTED, DELETED, DIFFERENT, Changes, journal_of
 from mind.milvus.records import NAME, RECORD, RECORDS, item_record
@@ -24,7 +24,8 @@ from mind.milvus.translation import translated
 from mind.milvus.wire import read_query, read_search, read_status, write_query, write_search
 from mind.sequences import Int64
 
-_LOADING_S = 10 * 60
+LOADING_S = 10 * 60
+"""Maximum time of loading a collection into the memory of Milvus."""
 _INLINE_BYTES = 16 * 1024
 """Size of an answer up to which it is read on the event loop: 1 ms at most."""
 _LITE_HITS = 5_000
@@ -83,8 +84,14 @@ class MilvusStore:
 
     async def load(self, collection: str) -> None:
         """See `ItemStore`."""
-        if not await self.loaded(collection):
-            await self._call(lambda milvus: milvus.load_collection(collection, **ONCE), timeout_s=_LOADING_S)
+        if await self.loaded(collection):
+            return
+        try:
+            await self._call(lambda milvus: milvus.load_collection(collection, **ONCE), timeout_s=LOADING_S)
+        except StoreTimeoutError as error:
+            raise StoreTimeoutError(
+                f"Milvus has not loaded collection {collection} within {LOADING_S} s; its log may say why"
+            ) from error
 
     async def count(
         self, collection: str, filter_: str = "", timeout_s: float | None = None, strong: bool = True

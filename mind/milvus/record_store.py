@@ -67,7 +67,7 @@ class RecordStore:
     def secure(self) -> None:
         """Have Milvus write to disk what was written so far, so that it does not depend on Milvus' log.
 
-        Milvus limits how often a collection may be flushed, so this is for the end of a series of writes. Milvus Lite
+        Milvus 2.4 and later flush a collection once in 10 s, so this is for the end of a series of writes. Milvus Lite
         writes at once. A Milvus that was killed may never finish a flush; the records are in its log then.
         """
         if self._store.connection.is_lite or not self._open():

@@ -155,6 +155,7 @@ def test_lengths_are_counted_in_bytes_and_leave_room(tmp_path: Path) -> None:
         ),
         ("item_id,embedding\n10,1\n", {}, "column 'embedding': the name is reserved"),
         ("item_id,like\n10,1\n", {}, "column 'like': the name is reserved"),
+        ("item_id,Text_Match\n10,1\n", {}, "column 'Text_Match': the name is reserved"),  # since Milvus 2.5
         ("item_id,year__present\n10,1\n", {}, "column 'year__present': the name is reserved"),
         ("item_id,year\n10,1,2\n", {}, "line 2: expected 2 columns, found 3: '10,1,2'"),
         ("", {}, "the file is empty"),

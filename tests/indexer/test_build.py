@@ -326,7 +326,8 @@ def test_an_index_is_waited_for_as_long_as_it_grows(tmp_path: Path, monkeypatch:
         store.create("more", 4, {})
         states(("InProgress", 0, 120), ("InProgress", 50, 70))
         with pytest.raises(
-            StoreError, match=r"the FLAT index of more has 50 of 120 rows and made no progress for 0.5 s \(--wait-s\)"
+            StoreError,
+            match=r"index of more has 50 of 120 rows, is InProgress and made no progress for 0.5 s \(--wait-s\)",
         ):
             store.index("more", "FLAT", {}, 120, seen.append)
     release_lite(uri)

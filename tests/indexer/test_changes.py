@@ -34,6 +34,7 @@ from mind.data.paddlerec import read_train
 from mind.fresh_items import Neighbours, from_neighbours
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
 from mind.milvus.connection import Connection
+from mind.milvus.errors import StoreError
 from mind.milvus.journal import CHANGED_AT, NAMES, PENDING, Changes, journal_of
 from mind.milvus.store import Row, Store
 from mind.transfer import Models
@@ -370,6 +371,18 @@ def test_changes_that_milvus_lost_are_applied_again_before_a_release(
     released.store.delete(released.collection, [1021])  # nothing in the journal explains that
     with pytest.raises(VerificationError, match="holds 198 rows, but the model has 200 items"):
         publish(released.store, released.collection)
+
+
+def test_a_milvus_that_never_returns_the_marks_ends_the_command(
+    lite: Released, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lite.delete(1000)
+    journal = Journal(lite.store, lite.collection)
+    journal.stage(list(journal.rows([1000]).values()))
+    journal.batch_rows = 1
+    monkeypatch.setattr(lite.store, "upsert", lambda *_: None)
+    with pytest.raises(StoreError, match=f"{journal.name}: 1 changes were applied, but Milvus still returns them"):
+        journal.apply(quiet)
 
 
 def test_what_the_journal_does_not_explain_is_refused(lite: Released) -> None:

@@ -42,6 +42,7 @@ FLOORS = {
         "errors",
         "progress",
         "catalogue",
+        "doctor/",
         "model",
         "verify",
         "items/",
@@ -147,7 +148,7 @@ def test_mind_knows_neither_milvus_nor_grpc() -> None:
         if file.is_relative_to(ROOT / "mind" / "milvus"):
             continue
         assert not imports(file) & {"pymilvus", "milvus_lite", "grpc", "google", "protos"}, file
-        assert not any("milvus" in each.parts for each in imported_files(file)), file
+        assert not any("milvus" in each.relative_to(ROOT).parts for each in imported_files(file)), file
 
 
 def test_pymilvus_is_imported_in_mind_milvus_alone() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pymilvus import MilvusClient
+from pymilvus import MilvusClient, MilvusException
 
 from indexer.build import build as build_collection
 from indexer.build import choose_index
@@ -25,7 +25,7 @@ from mind.milvus.journal import Changes
 from mind.milvus.records import RECORDS
 from mind.milvus.schemas import Column
 from mind.milvus.store import Store
-from mind.milvus.translation import translated
+from mind.milvus.translation import is_missing, translated
 from server.ports import ItemStore
 from server.serving.filter.canonical import canonical
 from tests.artifacts import make_artifact, write_keyed
@@ -336,7 +336,18 @@ async def test_the_directory_of_a_lite_file_must_exist(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("code", "message"),
-    [(1, "service not ready[standalone=1]: Initializing"), (8, "request is rejected: rate limit exceeded[rate=1]")],
+    [
+        (1, "service not ready[standalone=1]: Initializing"),
+        (8, "request is rejected: rate limit exceeded[rate=1]"),
+        (103, "collection not fully loaded[collection=1]"),
+        (106, "collection on recovering[collection=1]"),  # after 2.3
+    ],
 )
 def test_a_milvus_that_asks_to_come_back_is_unavailable(code: int, message: str) -> None:
     assert isinstance(translated(code, message, ""), StoreUnavailableError)
+
+
+@pytest.mark.parametrize("code", [100, 1600, 1603])
+def test_an_alias_or_collection_that_is_missing(code: int) -> None:
+    missing = MilvusException(code, "collection id of alias not found")  # the message of 1603, which came after 2.3
+    assert is_missing(missing) and isinstance(translated(code, missing.message), CollectionGoneError)
