@@ -54,6 +54,8 @@ class Data(_Part):
     """The file of item features by name, with its sha256; it is a setting of the model, so no part of `digest`."""
     users: int | None = None
     interactions: int | None = None
+    warm_start: str = ""
+    """The model whose weights training began with; empty if it began anew."""
     final_of: str = ""
     """The model whose settings were trained on all data; empty for a model that was evaluated itself."""
 
