@@ -18,6 +18,7 @@ from rich.table import Table
 
 from mind.command import Version, run
 from mind.data.datasets import DATASETS, data_file
+from mind.data.days import count_days, write_days
 from mind.data.download import fetch
 from mind.data.heavy_users import heavy_users
 from mind.data.ids import IdKind, KeyTable
@@ -203,13 +204,14 @@ def main(
     items = None
     keys: tuple[KeyTable | None, KeyTable | None] = None, None
     left_out: dict[str, Interactions] = {}
+    days: dict[str, int] = {}
     if dataset := DATASETS.get(source):
         _refuse(context, source, [FILES, SPLIT] if dataset.comes_split else [FILES])
         data = dataset.read(archive or fetch(source, dataset.sources, cache_dir))
         if isinstance(data, Split):
             parts = data
         else:
-            items = data.items
+            items, days = data.items, count_days(data.interactions.timestamp, data.report.time_unit)
             parts, left_out = _split(data.interactions, data.report, how, since, min_interactions, max_user_share)
     else:
         _refuse(context, "a file", [NAMES])
@@ -226,9 +228,11 @@ def main(
             ids=ids,
         )
         keys = interactions.user_keys, interactions.item_keys
+        days = count_days(interactions.timestamp, report.time_unit)
         parts, left_out = _split(interactions, report, how, since, min_interactions, max_user_share)
     few = next((lost for cause, lost in left_out.items() if cause.startswith(FEW)), None)
     write_split(output, parts, items, keys, few.sequences() if few else None)
+    write_days(output, days)
     console.print(_summary(parts_of(parts, left_out)))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
 
