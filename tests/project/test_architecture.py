@@ -48,6 +48,7 @@ FLOORS = {
         "users/",
         "rollout/",
         "tuning/",
+        "nightly/",
         "display",
         "options",
         "commands/",
