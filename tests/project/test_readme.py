@@ -6,12 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from clients.gateway.settings import Settings as GatewaySettings
+from indexer.nightly.config import Nightly
 from mind.config import HyperParameters, Optimizer, Runner
 from server.settings import Settings
 from tests import ROOT
@@ -56,6 +58,17 @@ def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> l
     ]
 
 
+def nightly() -> list[tuple[str, object, str]]:
+    """The keys of the night shift's configuration."""
+    sections = {name: field.annotation for name, field in Nightly.model_fields.items() if is_section(field.annotation)}
+    rows = fields(Nightly, "", skip=tuple(sections))
+    return rows + [row for name, section in sections.items() for row in fields(section, f"{name}.")]
+
+
+def is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
 def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
     rows = []
     for name, field in settings.model_fields.items():
@@ -71,6 +84,7 @@ def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
         ("server", option_table("option", options(Settings))),
         ("clients", option_table("option", options(GatewaySettings))),
         ("mind", option_table("key", fields(Runner, "runner."))),
+        ("indexer", option_table("key", nightly())),
         (
             "mind",
             option_table(
