@@ -16,7 +16,16 @@ from indexer.nightly.metrics import write_metrics
 from indexer.nightly.programs import in_words
 from indexer.nightly.run import OUTCOMES, Exit, run_night
 from indexer.nightly.state import Night, open_night
-from indexer.nightly.steps import STEPS, Shift, final_command, prepare_command, train_command
+from indexer.nightly.steps import (
+    FINAL,
+    MODELS,
+    STEPS,
+    Shift,
+    build_command,
+    final_command,
+    prepare_command,
+    train_command,
+)
 from indexer.options import Milvus, milvus_options
 from mind.errors import ConfigError, MindError
 from mind.extras import missing
@@ -131,6 +140,9 @@ def _run(shift: Shift, metrics_file: Path | None) -> Exit:
     was_over = bool(shift.night.state.outcome)
     try:
         code = run_night(shift, on_line, _told(shift.night))
+    except KeyboardInterrupt:
+        code = Exit.INTERRUPTED
+        raise
     finally:
         if not was_over:
             report = _attempt(lambda: _report(shift, code, why.get("why", "")))
@@ -154,7 +166,7 @@ def _last_line(night: Night, code: Exit, report: Path | None) -> dict[str, Any]:
     return {
         "night": str(night.state.date),
         "step": "night",
-        "outcome": OUTCOMES.get(code, "failed"),
+        "outcome": OUTCOMES.get(code, code.name.lower()),
         "exit_code": code.value,
         "seconds": round(sum(step.seconds for step in night.state.steps.values()), 1),
         "model_version": night.released_version or None,
@@ -193,7 +205,7 @@ def _show(shift: Shift) -> None:
         "prepare": prepare_command(shift),
         "train": train_command(shift, _LIVE),
         "final": final_command(shift, _LIVE) if shift.config.train.final else None,
-        "build": ["indexer", "build", "--artifact", str(shift.directory / "models"), *shift.config.build.options],
+        "build": build_command(shift, shift.directory / (FINAL if shift.config.train.final else MODELS)),
     }
     display.line("night", f"{shift.night.state.date}, in {shift.directory}")
     for name, step in STEPS.items():

@@ -28,6 +28,13 @@ def _dated(texts: Sequence[str]) -> None:
                 raise ValueError(f"{found}: expected a date such as {{date}} or {{date-1d}}")
 
 
+def _left_to_the_night(words: Sequence[str], *options: str) -> None:
+    """Refuse options that the night gives itself. Raises ValueError."""
+    for word in words:
+        if word.partition("=")[0] in options:
+            raise ValueError(f"{word}: the night gives this option itself; leave it out")
+
+
 class Prepare(_Section):
     """The section `prepare`: what `python -m mind.prepare` is called with."""
 
@@ -39,7 +46,9 @@ class Prepare(_Section):
     @field_validator("input", "options")
     @classmethod
     def _known_braces(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        _dated([value] if isinstance(value, str) else value)
+        words = [value] if isinstance(value, str) else value
+        _dated(words)
+        _left_to_the_night(words, "--output")
         return value
 
 
@@ -104,6 +113,12 @@ class Build(_Section):
     """Its options, but for --artifact, --publish and Milvus, one word each, such as --attributes and items.csv."""
     min_recall: float = Field(default=0.95, ge=0, le=1)
     """recall@50 of the index against exact search that the step verify asks for."""
+
+    @field_validator("options")
+    @classmethod
+    def _not_the_nights(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _left_to_the_night(value, "--artifact", "--publish")
+        return value
 
 
 class Publish(_Section):

@@ -29,6 +29,8 @@ class Exit(IntEnum):
     """The release was published, and rolled back because of what the servers measured."""
     LOCKED = 5
     """Another run holds the lock."""
+    INTERRUPTED = 130
+    """Ctrl-C or SIGTERM; the same command goes on."""
 
 
 OUTCOMES = {Exit.RELEASED: "released", Exit.REFUSED: "refused", Exit.ROLLED_BACK: "rolled back"}

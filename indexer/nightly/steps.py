@@ -183,15 +183,16 @@ def push(shift: Shift) -> Figures:
     return {"model_version": model.name, "copied": copied}
 
 
-def build_command(shift: Shift) -> list[str]:
-    """The command of the step build."""
-    return ["indexer", "build", "--artifact", str(released(shift)), *shift.config.build.options]
+def build_command(shift: Shift, model: Path) -> list[str]:
+    """The command of the step build. `model`: the directory of the model."""
+    return ["indexer", "build", "--artifact", str(model), *shift.config.build.options]
 
 
 def build(shift: Shift) -> Figures:
     """Build the collection of the model."""
-    shift.run("build", build_command(shift))
-    version = released(shift).name
+    model = released(shift)
+    shift.run("build", build_command(shift, model))
+    version = model.name
     with Store(shift.connection) as store:
         built = [
             one for one in item_collections(store) if one.record and one.record.fingerprint.model_version == version
