@@ -12,9 +12,8 @@ from mind.artifact import Artifact, Float32
 from mind.encoder import NumpyEncoder
 from mind.evaluation import analysis, metrics
 from mind.evaluation.analysis import Float64, Mean
-from mind.evaluation.baselines import most_popular
 from mind.evaluation.interests import cosines
-from mind.evaluation.retrieval import encode_histories, item_ids, knows, nearest_items
+from mind.evaluation.retrieval import encode_histories, item_ids, knows, nearest_items, top_rows
 from mind.sequences import EvalCases, Int64
 
 TOP_N = 50
@@ -103,8 +102,9 @@ def _side(cases: EvalCases, model: Artifact) -> tuple[Side, Int64, Float64]:
     encoder = NumpyEncoder(weights, hyper)
     vectors = encode_histories(encoder, model.vocabulary, cases.history, hyper.maxlen, _BATCH)
     known = knows(model.vocabulary, cases.history)
-    ranked = item_ids(model.vocabulary, nearest_items(vectors, weights.item_embedding, TOP_N, _BATCH))
-    ranked[~known] = most_popular(model.vocabulary, weights.popularity, cases.history, TOP_N)[~known]
+    rows = nearest_items(vectors, weights.item_embedding, TOP_N, _BATCH)
+    rows[~known] = top_rows(weights.popularity[None, :].astype(np.float32), TOP_N)
+    ranked = item_ids(model.vocabulary, rows)
     hit, wanted = analysis.hit_matrix(ranked, cases.target), metrics.distinct_targets(cases.target)
     recall = analysis.user_recall(hit, wanted)
     reached = np.count_nonzero(np.bincount(model.vocabulary.item_index(ranked).ravel())[1:])
