@@ -59,9 +59,9 @@ def show_model(model: Artifact) -> None:
     line("model", f"{model.model_version}: {items:,} items, {dim} dimensions")
 
 
-def show_count(path: Path, count: LineCount) -> None:
-    """Print how the lines of a file add up."""
-    line("read", f"{path.name}: {count}")
+def show_count(path: Path, count: LineCount, id_column: str) -> None:
+    """Print how the lines of a file add up, and which of its columns has the item ids."""
+    line("read", f"{path.name}: {count}; ids in {id_column}")
 
 
 def show_attributes(attributes: Attributes, items: int) -> None:

@@ -1,5 +1,6 @@
 """The hits of vector searches in columns, and an exact integer order of their scores. Knows nothing of Milvus."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,12 @@ class Hits:
         place = np.arange(len(self.item_ids)) - np.repeat(np.cumsum(self.lengths) - self.lengths, self.lengths)
         kept = place < np.repeat(lengths, self.lengths)
         return Hits(self.item_ids[kept], self.scores[kept], lengths)
+
+
+def concatenated(parts: Sequence[Hits]) -> Hits:
+    """The hits of several batches, as of one."""
+    columns = [[getattr(part, name) for part in parts] for name in ("item_ids", "scores", "lengths")]
+    return Hits(*map(np.concatenate, columns))
 
 
 def falling(scores: Float32) -> Int64:

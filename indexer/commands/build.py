@@ -10,7 +10,7 @@ import typer
 from indexer import display
 from indexer.build import Index, build, choose_index
 from indexer.commands.releases import show_rollout
-from indexer.items.attributes import TYPES, Attributes, read_attributes
+from indexer.items.attributes import TYPES, Attributes, find_id_column, read_attributes
 from indexer.options import Artifact, ArtifactCache, QuoteOption, milvus_options
 from indexer.rollout import rollout
 from indexer.tuning.index_file import read_index
@@ -18,7 +18,6 @@ from indexer.tuning.interests import MIN_ITEMS, choose_cosine
 from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact
 from mind.data.quotes import Quote
-from mind.milvus.collection import ITEM_ID
 from mind.milvus.connection import Connection
 from mind.milvus.store import Params, Store
 from mind.transfer import CACHE, Models
@@ -31,7 +30,10 @@ def build_command(
         Path | None,
         typer.Option(help="CSV, Parquet or a directory of Parquet files: item attributes; all columns are taken."),
     ] = None,
-    id_column: Annotated[str, typer.Option(help="Column of --attributes that holds the item id.")] = ITEM_ID,
+    id_column: Annotated[
+        str | None,
+        typer.Option(help="Column of --attributes with the item ids; otherwise one with a usual name, such as sku."),
+    ] = None,
     multi_valued: Annotated[
         list[str] | None, typer.Option(help="Text column to split at '|', such as genres. Repeatable.")
     ] = None,
@@ -109,8 +111,9 @@ def build_command(
     if attributes is not None:
         types = {name: str(kind) for name, kind in _pairs(column_type).items()}
         weights = model.weights
-        loaded = read_attributes(attributes, weights.item_id, id_column, multi_valued or [], types, quote, weights.keys)
-        display.show_count(attributes, loaded.count)
+        ids = id_column or find_id_column(attributes, quote)
+        loaded = read_attributes(attributes, weights.item_id, ids, multi_valued or [], types, quote, weights.keys)
+        display.show_count(attributes, loaded.count, ids)
         display.show_attributes(loaded, len(model.weights.item_id))
     with Store(connection) as store:
         with display.progress() as on_progress:

@@ -21,8 +21,9 @@ import pyarrow.compute as pc
 from indexer.errors import AttributesError
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
+from mind.data.roles import find_column
 from mind.data.spellings import refuse_two_spellings
-from mind.data.tables import read_table
+from mind.data.tables import column_names, read_table
 from mind.errors import DataError
 from mind.keys import MAX_KEY_BYTES, Keys, key_ids
 from mind.milvus.collection import EMBEDDING, ITEM_ID, ITEM_KEY, VECTOR_SOURCE, is_presence, presence_of
@@ -199,6 +200,12 @@ def read_attributes(
         kind = types.get(name) or _type_of(path, name, column)
         columns.append(_measured(path, name, kind, converted(path, name, column, kind), take))
     return Attributes(tuple(columns), int(missing.sum()), int((~known).sum()), count, padded)
+
+
+def find_id_column(path: Path, quote: Quote | None = None) -> str:
+    """Find the column of item ids by the names that such columns usually have, such as sku. Raises AttributesError."""
+    with refusing():
+        return find_column(path, column_names(path, quote), "item", "--id-column")
 
 
 @contextmanager

@@ -199,9 +199,10 @@ def read_interactions(
         padded=users.padded + items.padded,
         columns=(user, item, time),
         texts=tuple(
-            f"{name}: text ids, such as {found.table.column(name)[0].as_py()!r}"
+            f"{name}: text ids, such as {example.as_py()!r}"
             for name, column in ((user, users), (item, items))
             if column.keys
+            for example in found.table.column(name).drop_null()[:1]
         ),
     )
     _check_share(path, report, max_malformed)

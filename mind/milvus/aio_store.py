@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from pymilvus import AsyncMilvusClient
 from pymilvus.client.types import LoadState
 
 from mind.artifact import Float32
-from mind.hits import Hits
+from mind.hits import Hits, concatenated
 from mind.milvus.aio_session import ONCE, AioSession
 from mind.milvus.change_log import ChangeLog
 from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, ITEM_KEY, Fingerprint, is_item_collection, wide_enough
@@ -26,6 +27,8 @@ from mind.sequences import Int64
 _LOADING_S = 10 * 60
 _INLINE_BYTES = 16 * 1024
 """Size of an answer up to which it is read on the event loop: 1 ms at most."""
+_LITE_HITS = 5_000
+"""Hits of one search of Milvus Lite, at most. It takes 0.05 ms for each, so a large search would look like a hang."""
 SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_METADATA", default=())
 """The gRPC metadata that the searches of a task send to Milvus, such as the id of their trace."""
 
@@ -164,13 +167,16 @@ class MilvusStore:
         self, collection: str, vectors: Float32, limit: int, params: dict[str, Any], timeout_s: float
     ) -> Hits:
         """See `ItemStore`."""
-        params = wide_enough(params, limit)
-        request = write_search(collection, vectors, limit, tuple(params.items()))
+        step = max(1, _LITE_HITS // limit) if self.session.connection.is_lite else len(vectors)
+        given = tuple(wide_enough(params, limit).items())
+        parts = []
+        for start in range(0, len(vectors), step):
+            request = write_search(collection, vectors[start : start + step], limit, given)
+            parts.append(await self._call(partial(self._found, request), timeout_s=timeout_s))
+        return parts[0] if len(parts) == 1 else concatenated(parts)
 
-        async def ask(milvus: AsyncMilvusClient) -> Hits:
-            return _hits(await self.send(milvus, request))
-
-        return await self._call(ask, timeout_s=timeout_s)
+    async def _found(self, request: bytes, milvus: AsyncMilvusClient) -> Hits:
+        return _hits(await self.send(milvus, request))
 
     async def send(self, milvus: AsyncMilvusClient, request: bytes) -> bytes:
         """Send a serialized SearchRequest and return the serialized SearchResults."""

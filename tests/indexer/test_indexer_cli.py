@@ -119,18 +119,18 @@ def test_items_come_and_go_between_two_releases(lite: str, tmp_path: Path) -> No
 
     models = ["--artifact", tmp_path / "models"]
     built = invoke("build", *models, "--attributes", tmp_path / "items.csv", "--publish")
-    assert "read items.csv: 121 lines: 1 header, 120 rows, 0 blank" in built
+    assert "read items.csv: 121 lines: 1 header, 120 rows, 0 blank; ids in item_id" in built
     files = ["--attributes", tmp_path / "new.csv", "--interactions", tmp_path / "since.txt"]
     assert invoke("upsert", *files, "--vectors", tmp_path / "given.csv", *models)[1:] == [
-        "read given.csv: 2 lines: 1 header, 1 rows, 0 blank",
-        "read new.csv: 4 lines: 1 header, 3 rows, 0 blank",
+        "read given.csv: 2 lines: 1 header, 1 rows, 0 blank; ids in item_id",
+        "read new.csv: 4 lines: 1 header, 3 rows, 0 blank; ids in item_id",
         "added 1 items, vectors attributes",
         "added 1 items, vectors given",
         "added 1 items, vectors neighbours",
         "changed 1 items",
     ]
     assert invoke("upsert", *files, *models)[1:] == [
-        "read new.csv: 4 lines: 1 header, 3 rows, 0 blank",
+        "read new.csv: 4 lines: 1 header, 3 rows, 0 blank; ids in item_id",
         "unchanged 3 items",
     ]
     assert invoke("delete", "--ids-file", tmp_path / "gone.txt")[1:] == ["deleted 2 items"]

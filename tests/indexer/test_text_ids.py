@@ -79,7 +79,8 @@ def test_every_item_has_its_text_id_in_the_collection(shop: Released) -> None:
 
 
 def test_items_are_changed_added_and_deleted_by_their_text_ids(shop: Released, milvus_uri: str) -> None:
-    printed = upserted(shop, "sku,price,category\nKIT-7,99,\n007,5,1\nNEW-1,,\n", milvus_uri, "--id-column", "sku")
+    printed = upserted(shop, "sku,price,category\nKIT-7,99,\n007,5,1\nNEW-1,,\n", milvus_uri)
+    assert "3 rows, 0 blank; ids in sku" in printed
     assert "added      1 items, vectors attributes" in printed
     assert "changed    1 items" in printed
     assert "1 items (NEW-1): no vector is given" in printed
@@ -94,7 +95,7 @@ def test_items_are_changed_added_and_deleted_by_their_text_ids(shop: Released, m
     assert "deleted    2 items" in done.stdout
     assert "1 items (7): they are not in the collection" in done.stdout
     assert shop.item(id_of("KIT-7")) is None
-    upserted(shop, "sku,price\nKIT-7,1\n007,2\n", milvus_uri, "--id-column", "sku")
+    upserted(shop, "name,price\nKIT-7,1\n007,2\n", milvus_uri, "--id-column", "name")
     again = shop.item(id_of("007"))
     assert again
     assert again[ITEM_KEY] == "007"

@@ -296,6 +296,7 @@ def test_the_report_reads_well(tmp_path: Path) -> None:
         (HEADER.encode("utf-16"), {}, "line 1: byte 0xff is not UTF-8; convert it"),
         (HEADER + "1,2,3\n", {"delimiter": "::"}, "the delimiter is '::', it must be one character"),
         (HEADER + "a,2,3\n", {"max_malformed": 1.0}, "1 of 1 rows are unusable (100.0%), the limit is 100.0%"),
+        (HEADER + "a,b,3,4\n", {"ids": IdKind.TEXT, "max_malformed": 1.0}, "1 of 1 rows are unusable (100.0%)"),
         (
             HEADER + "1,2,3\n" * 98 + "1,x,3\n,2,3\n",
             {"ids": IdKind.INTEGER},

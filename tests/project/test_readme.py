@@ -1,4 +1,4 @@
-"""README and its pages tell the truth: option tables, commands, grpcurl lines, links."""
+"""README and the documentation tell the truth: option tables, commands, grpcurl lines, links."""
 
 import re
 import shlex
@@ -17,7 +17,7 @@ from indexer.nightly.config import Nightly
 from mind.config import HyperParameters, Optimizer, Runner
 from server.settings import Settings
 from tests import ROOT
-from tests.artifacts import make_artifact
+from tests.artifacts import make_artifact, write_keyed
 from tests.commands import run_here
 from tests.server.test_service import Server, running
 from tests.server.test_store import build
@@ -33,8 +33,12 @@ FOLDERS = (
     "docker/kubernetes",
     "clients/examples",
 )
-PAGES = {folder: (ROOT / folder / "README.md").read_text(encoding="utf-8") for folder in FOLDERS}
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [*(ROOT / folder / "README.md" for folder in FOLDERS), *sorted((ROOT / "docs").glob("*.md"))]
+}
 BIN = Path(sys.executable).parent
+TEXT_IDS = ["KIT-1424", "GAR-1001", *(f"KIT-{number}" for number in range(100))]
 
 
 def option_table(heading: str, rows: list[tuple[str, object, str]]) -> str:
@@ -96,7 +100,7 @@ def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
     ],
 )
 def test_option_tables_are_the_codes(folder: str, table: str) -> None:
-    assert table in PAGES[folder], f"{folder}/README.md must hold this table:\n{table}"
+    assert table in PAGES[f"{folder}/README.md"], f"{folder}/README.md must hold this table:\n{table}"
 
 
 def commands() -> Iterator[list[str]]:
@@ -133,15 +137,17 @@ def test_every_option_that_a_page_uses_exists() -> None:
     assert len(helps) >= 10
 
 
-def test_grpcurl_lines_run_as_printed(tmp_path: Path) -> None:
-    make_artifact(tmp_path / "artifacts")
+@pytest.mark.parametrize("keyed", [False, True])
+def test_grpcurl_lines_run_as_printed(tmp_path: Path, keyed: bool) -> None:
+    path = write_keyed(tmp_path / "artifacts", TEXT_IDS) if keyed else make_artifact(tmp_path / "artifacts")
     lite = str(tmp_path / "milvus.db")
     attributes = tmp_path / "items.csv"
-    rows = [f"{item},{1980 + item % 40},Drama" for item in range(1000, 2400, 7)]
+    item_ids = TEXT_IDS if keyed else range(1000, 2400, 7)
+    rows = [f"{item_id},{1980 + row % 40},Drama" for row, item_id in enumerate(item_ids)]
     attributes.write_text("\n".join(["item_id,year,genres", *rows]))
-    build(lite, tmp_path / "artifacts", "--attributes", str(attributes), "--multi-valued", "genres")
-    lines = [words for words in commands() if words[0].endswith("grpcurl")]
-    assert len(lines) >= 5
+    build(lite, path.parent, "--attributes", str(attributes), "--multi-valued", "genres")
+    lines = [words for words in commands() if words[0].endswith("grpcurl") and ("_keys" in shlex.join(words)) == keyed]
+    assert lines
     with running("--milvus-uri", lite, "--artifacts", str(tmp_path / "artifacts"), "--users") as server:
         server.wait_for("serving model")
         for words in lines:
@@ -168,9 +174,9 @@ def anchors(page: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_links_lead_somewhere(folder: str) -> None:
-    for path, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", PAGES[folder]):
-        target = ROOT / folder / (path or "README.md")
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for path, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", PAGES[page]):
+        target = (ROOT / page).parent / path if path else ROOT / page
         assert target.exists(), path
         assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), f"{path}#{anchor}"

@@ -61,7 +61,7 @@ def ask(*histories: list[int], top_k: int = 5, exclude: list[int] | None = None,
 
 def breadth(release: Release, ef: int) -> Release:
     """The same with an index that looks at so many candidates."""
-    fingerprint = release.fingerprint.model_copy(update={"search_params": {"ef": ef}})
+    fingerprint = release.fingerprint.model_copy(update={"index_type": "HNSW", "search_params": {"ef": ef}})
     return replace(release, fingerprint=fingerprint)
 
 
@@ -90,7 +90,7 @@ async def test_candidates_are_the_exact_nearest_items(store: FakeStore, release:
 
 async def test_one_search_for_the_whole_batch(store: FakeStore, release: Release) -> None:
     await run(store, release, ask([A], [B], [], [C]))
-    assert store.searches == [(3 * 4, 128)]  # three users with a history, four interests
+    assert store.searches == [(3 * 4, 10)]  # three users with a history, four interests
 
 
 async def test_the_answer_does_not_depend_on_the_batch(store: FakeStore, release: Release) -> None:
@@ -373,11 +373,11 @@ async def test_similar_interests_are_searched_once_and_answer_as_if_each_had_bee
     query = ask([A, B], [C], [A, B, C, 1021, 1028], [], top_k=20)
     each = await run(store, release, query)
     own = sum(int(np.any(vectors, axis=1).sum()) for vectors in _vectors(artifact, query))
-    assert store.searches == [(own, 128)]
+    assert store.searches == [(own, 20)]
 
     merging = replace(release, fingerprint=release.fingerprint.model_copy(update={"interest_cosine": -0.99}))
     once = await run(store, merging, query)
-    assert store.searches[1] == (3, 128)  # one search for each user with a history
+    assert store.searches[1] == (3, 40)  # one search for each user with a history
     for alone, together in zip(each.results, once.results, strict=True):
         # The store is exact: the best are found, and scored alike whichever interest found them.
         shared = np.isin(together.item_ids, alone.item_ids)
