@@ -15,17 +15,17 @@ from indexer.nightly.lock import locked
 from indexer.nightly.metrics import write_metrics
 from indexer.nightly.programs import in_words
 from indexer.nightly.run import OUTCOMES, Exit, run_night
-from indexer.nightly.state import Night, open_night
-from indexer.nightly.steps import (
+from indexer.nightly.shift import (
     FINAL,
     MODELS,
-    STEPS,
     Shift,
     build_command,
     final_command,
     prepare_command,
     train_command,
 )
+from indexer.nightly.state import Night, open_night
+from indexer.nightly.steps import STEPS
 from indexer.options import Milvus, milvus_options
 from mind.errors import ConfigError, MindError
 from mind.extras import missing

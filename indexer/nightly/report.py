@@ -9,7 +9,8 @@ from jinja2 import Environment, StrictUndefined
 
 from indexer.nightly.data import Catalogue
 from indexer.nightly.run import Exit
-from indexer.nightly.steps import COMPARISON, DATA, Shift, read_comparison
+from indexer.nightly.shift import COMPARISON, DATA, Shift
+from indexer.nightly.steps import read_comparison
 from mind.data.ids import IdKind
 from mind.data.prepared import item_keys, user_keys
 from mind.data.titles import read_titles

@@ -7,8 +7,9 @@ from enum import IntEnum
 from typing import Any
 
 from indexer.errors import IndexerError
+from indexer.nightly.shift import Shift
 from indexer.nightly.state import Done
-from indexer.nightly.steps import STEPS, Refused, Shift
+from indexer.nightly.steps import STEPS, Refused
 from mind.errors import MindError
 
 Line = Callable[[dict[str, Any]], None]

@@ -6,38 +6,44 @@ of its own, and what changes Milvus is a procedure that the same call completes.
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from indexer.catalogue import find, fingerprint_of, item_collections, live_one
+from indexer.catalogue import find, fingerprint_of, item_collections
 from indexer.errors import NightlyError, ServersError
-from indexer.nightly.config import Nightly, on
 from indexer.nightly.data import Catalogue, DataFigures, read_figures
 from indexer.nightly.gate import Check, check_data, check_models, refused
-from indexer.nightly.programs import run_program
-from indexer.nightly.state import Night, last_released, nights
+from indexer.nightly.shift import (
+    COMPARISON,
+    DATA,
+    FINAL,
+    MODELS,
+    Shift,
+    build_command,
+    candidate,
+    final_command,
+    prepare_command,
+    released,
+    train_command,
+)
+from indexer.nightly.state import nights
 from indexer.nightly.watch import watch_release
 from indexer.rollout import retire, rollout
 from indexer.users.encode import forget_models
 from indexer.verify import check_contents, check_recall
-from mind.artifact import Artifact, load_artifact, newest_artifact
+from mind.artifact import load_artifact, newest_artifact
 from mind.data.files import replacing
 from mind.data.paddlerec import read_eval
 from mind.evaluation.side_by_side import Comparison, compare
-from mind.milvus.connection import Connection
 from mind.milvus.store import Store
-from mind.transfer import Models
 
 if TYPE_CHECKING:
-    from indexer.rollout.servers import Servers
+    pass
 
-DATA, MODELS, FINAL, COMPARISON = "data", "models", "final", "comparison.json"
-"""What a night's directory holds besides its state: prepared data, candidates, the model to release, the comparison."""
 Figures = dict[str, Any]
 
 
@@ -48,50 +54,6 @@ class Refused(Exception):  # noqa: N818 - not a failure: the gate did what it is
         """`checks`: all of them, passed or not; `figures`: what the step found."""
         super().__init__("; ".join(refused(checks)))
         self.figures = figures
-
-
-@dataclass(frozen=True)
-class Shift:
-    """What every step of a night is given."""
-
-    config: Nightly
-    night: Night
-    connection: Connection
-    servers: "Servers | None"
-    environment: dict[str, str]
-    """Variables by which commands of ours find the same Milvus."""
-    lock: int | None = None
-
-    @property
-    def directory(self) -> Path:
-        """The night's directory."""
-        return self.night.directory
-
-    @property
-    def models(self) -> Models:
-        """Where servers load models from."""
-        return Models(self.config.artifacts, self.config.artifact_cache)
-
-    def run(self, step: str, command: list[str]) -> None:
-        """Run a command of ours; what it prints goes to the log of the step."""
-        run_program(command, self.directory / f"{step}.log", self.environment, self.lock)
-
-    def earlier(self) -> Night | None:
-        """The last night before this one that released a model."""
-        return last_released(self.config.work_dir, self.night.state.date)
-
-    def live_version(self) -> str:
-        """The version of the live model; empty if none is live."""
-        with Store(self.connection) as store:
-            live = live_one(item_collections(store))
-            return fingerprint_of(live).model_version if live else ""
-
-
-def prepare_command(shift: Shift) -> list[str]:
-    """The command of the step prepare."""
-    own, night = shift.config.prepare, shift.night.state.date
-    options = [on(word, night) for word in own.options]
-    return ["mind.prepare", on(own.input, night), "--output", str(shift.directory / DATA), *options]
 
 
 def prepare(shift: Shift) -> Figures:
@@ -109,11 +71,6 @@ def check(shift: Shift) -> Figures:
     compared = (before, Catalogue.read(earlier.directory)) if earlier and before else None
     checks = check_data(shift.config.gate, shift.night.state.date, data, catalogue, compared)
     return _passed(checks, asdict(data) | {"compared_with": str(earlier.state.date) if earlier else None})
-
-
-def train_command(shift: Shift, live: str) -> list[str]:
-    """The command of the step train. `live`: directory of the live model; empty begins anew."""
-    return _train(shift, shift.config.train.overrides, shift.directory / MODELS, live)
 
 
 def train(shift: Shift) -> Figures:
@@ -161,12 +118,6 @@ def gate(shift: Shift) -> Figures:
     return _passed(check_models(shift.config.gate, found, live_before), {})
 
 
-def final_command(shift: Shift, live: str) -> list[str]:
-    """The command of the step final: the candidate tells the hyper-parameters. `live`: as for the step train."""
-    overrides = [word for word in shift.config.train.overrides if not word.startswith("hyper_parameters.")]
-    return [*_train(shift, overrides, shift.directory / FINAL, live), "--final", str(shift.directory / MODELS)]
-
-
 def final(shift: Shift) -> Figures:
     """Train the candidate's settings on all clicks, if the configuration says so."""
     if not shift.config.train.final:
@@ -181,11 +132,6 @@ def push(shift: Shift) -> Figures:
     model = released(shift)
     copied = shift.models.push(model)
     return {"model_version": model.name, "copied": copied}
-
-
-def build_command(shift: Shift, model: Path) -> list[str]:
-    """The command of the step build. `model`: the directory of the model."""
-    return ["indexer", "build", "--artifact", str(model), *shift.config.build.options]
 
 
 def build(shift: Shift) -> Figures:
@@ -292,16 +238,6 @@ STEPS: dict[str, Step] = {
 """The steps by name, in their order. The docstring of each is its help."""
 
 
-def candidate(shift: Shift) -> Artifact:
-    """The model that was trained tonight."""
-    return load_artifact(newest_artifact(shift.directory / MODELS))
-
-
-def released(shift: Shift) -> Path:
-    """The directory of the model to release: the candidate, or the one that was trained on all clicks."""
-    return newest_artifact(shift.directory / (FINAL if shift.config.train.final else MODELS))
-
-
 def read_comparison(shift: Shift) -> Comparison:
     """What the step evaluate wrote. Raises NightlyError."""
     file = shift.directory / COMPARISON
@@ -317,17 +253,6 @@ def _passed(checks: list[Check], figures: Figures) -> Figures:
     if refused(checks):
         raise Refused(checks, figures)
     return figures
-
-
-def _train(shift: Shift, overrides: Sequence[str], directory: Path, live: str) -> list[str]:
-    own = shift.config.train
-    keys = [word for override in [*overrides, _saved_in(directory)] for word in ("-o", override)]
-    warm = ["--warm-start", live, "--warm-epochs", str(own.warm_epochs)] if live and own.warm_start else []
-    return ["mind.train", "-m", str(own.config), "--data", str(shift.directory / DATA), *keys, *warm]
-
-
-def _saved_in(directory: Path) -> str:
-    return f"runner.model_save_path={json.dumps(str(directory))}"
 
 
 def _wait(shift: Shift, collection: str) -> int:

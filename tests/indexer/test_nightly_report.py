@@ -11,8 +11,8 @@ from indexer.nightly.config import load_nightly
 from indexer.nightly.data import Catalogue
 from indexer.nightly.report import write_report
 from indexer.nightly.run import Exit
+from indexer.nightly.shift import COMPARISON, Shift
 from indexer.nightly.state import Done, Night, State
-from indexer.nightly.steps import COMPARISON, Shift
 from mind.artifact import load_artifact
 from mind.evaluation.side_by_side import compare
 from mind.milvus.connection import Connection
