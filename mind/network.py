@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mind.artifact import Float32
+from mind.artifact import Float32, Weights
 from mind.config import HyperParameters
 from mind.item_table import ItemTable
 from mind.paddle_runtime import paddle
@@ -59,6 +59,25 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         self.dropout = paddle.nn.Dropout(hyper_parameters.dropout)
         self.projection = paddle.nn.Linear(dim, dim) if hyper_parameters.projection == "relu" else None
         self.register_buffer("routing_logits", paddle.to_tensor(routing_logits))
+
+    def begin_as(self, weights: Weights, item_embedding: Float32) -> None:
+        """Start at what a model of the same hyper-parameters has learnt.
+
+        Args:
+            weights: of that model; its routing logits are taken too, because the other weights were learnt with them.
+            item_embedding: [N + 1, D] float32, for the items of this network; zero rows keep their random start.
+        """
+        self.items.begin_at(item_embedding)
+        for own, learnt in (
+            (self.bilinear, weights.bilinear),
+            (self.recency_logits, weights.recency_logits),
+            (self.focus, weights.focus),
+            (self.routing_logits, weights.routing_logits),
+        ):
+            own.set_value(np.ascontiguousarray(learnt))
+        if self.projection is not None and weights.projection is not None:
+            self.projection.weight.set_value(np.ascontiguousarray(weights.projection[:-1]))
+            self.projection.bias.set_value(np.ascontiguousarray(weights.projection[-1]))
 
     def interest_vectors(self, hist_index: paddle.Tensor, seq_len: paddle.Tensor) -> paddle.Tensor:
         """Behaviour-to-interest dynamic routing (algorithm 1).

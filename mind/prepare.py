@@ -18,6 +18,7 @@ from rich.table import Table
 
 from mind.command import Version, run
 from mind.data.datasets import DATASETS, data_file
+from mind.data.days import count_days, write_days
 from mind.data.download import fetch
 from mind.data.heavy_users import heavy_users
 from mind.data.ids import IdKind, KeyTable
@@ -228,13 +229,14 @@ def main(
     keys: tuple[KeyTable | None, KeyTable | None] = None, None
     left_out: dict[str, Interactions] = {}
     recorded: dict[str, Any] = {}
+    days: dict[str, int] = {}
     if dataset := DATASETS.get(source):
         _refuse(context, source, [FILES, SPLIT, KINDS] if dataset.comes_split else [FILES])
         data = dataset.read(archive or fetch(source, dataset.sources, cache_dir), events)
         if isinstance(data, Split):
             parts = data
         else:
-            items = data.items
+            items, days = data.items, count_days(data.interactions.timestamp, data.report.time_unit)
             given = assigned(data.interactions, data.report, events, console)
             parts, left_out = _split(given, data.report, how, since, min_interactions, max_user_share)
             recorded = record_of(data.report, events, given)
@@ -254,11 +256,13 @@ def main(
             events=events,
         )
         keys = interactions.user_keys, interactions.item_keys
+        days = count_days(interactions.timestamp, report.time_unit)
         given = assigned(interactions, report, events, console)
         parts, left_out = _split(given, report, how, since, min_interactions, max_user_share)
         recorded = record_of(report, events, given)
     few = next((lost for cause, lost in left_out.items() if cause.startswith(FEW)), None)
     write_split(output, parts, items, keys, few.sequences() if few else None, recorded)
+    write_days(output, days)
     console.print(_summary(parts_of(parts, left_out)))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
 

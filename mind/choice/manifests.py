@@ -56,6 +56,8 @@ class Data(_Part):
     """What the data record of kinds of clicks; empty if nothing."""
     users: int | None = None
     interactions: int | None = None
+    warm_start: str = ""
+    """The model whose weights training began with; empty if it began anew."""
     final_of: str = ""
     """The model whose settings were trained on all data; empty for a model that was evaluated itself."""
 

@@ -12,6 +12,7 @@ from mind.data.features import FeatureTable, read_features
 from mind.data.ids import IdKind, KeyTable
 from mind.data.paddlerec import digests, read_eval, read_train
 from mind.data.prepared import HELD_OUT, REST, events_of, how_split, item_keys
+from mind.data.split import SplitKind
 from mind.errors import DataError
 from mind.evaluation.provenance import other_data
 from mind.sequences import EvalCases, Sequences, first_of, joined
@@ -106,6 +107,32 @@ def _held_out(train_data_dir: Path) -> Path:
     if found := _beside(train_data_dir, HELD_OUT):
         return found
     raise DataError(f"{train_data_dir.parent / HELD_OUT}: is missing, and has clicks that --final needs; prepare again")
+
+
+def warmed(settings: Config, inputs: Inputs, warm: Artifact, epochs: int | None) -> tuple[Config, Inputs]:
+    """Settings and inputs of a run that begins with the weights of a model: the fingerprint names it.
+
+    Args:
+        settings: the configuration.
+        inputs: what `read_inputs` gives for it.
+        warm: the model.
+        epochs: of such a run; None leaves `runner.epochs`.
+    """
+    if epochs is not None:
+        runner = settings.runner.model_copy(update={"epochs": epochs})
+        settings = settings.model_copy(update={"runner": runner})
+    return settings, replace(inputs, fingerprint=inputs.fingerprint | {"warm_start": warm.model_version})
+
+
+def may_know_held_out(warm: Artifact, inputs: Inputs) -> str | None:
+    """A warning if a model may have been trained on what is held out: users are drawn anew when there are more."""
+    how = inputs.fingerprint.get("split", {}).get("split")
+    if how != SplitKind.USERS or warm.data.get("files") == inputs.fingerprint["files"]:
+        return None
+    return (
+        f"the held-out users were drawn anew, so model {warm.model_version} may have been trained on some of them, and "
+        "metrics are too good; `mind.prepare --split time` holds out what no earlier model has seen"
+    )
 
 
 def valid_elsewhere(settings: Config) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mind.artifact import Weights
+from mind.artifact import Artifact, Weights
 from mind.config import Config
 from mind.data.features import FeatureTable
 from mind.errors import ArtifactError, ConfigError, DataError
@@ -26,6 +26,7 @@ from mind.training.checkpoint import Arrays, Checkpoint
 from mind.training.cooccurrence import cooccurrence_vectors
 from mind.training.parallel import Ranks
 from mind.training.sampler import Batch, TrainingSampler, log_frequency
+from mind.training.warm import start_from
 from mind.vocabulary import Vocabulary
 
 GOLDEN_HISTORIES = 128
@@ -71,6 +72,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     ranks: Ranks | None = None,
     last_epoch: int | None = None,
+    warm: Artifact | None = None,
 ) -> Trained:
     """Train MIND.
 
@@ -86,6 +88,7 @@ def train(
             has stored the model, removes it: given again, it ends the run at once with the same result.
         ranks: this process among those that train together; found out if None.
         last_epoch: after which training ends, as if the learning rate went on to fall until `runner.epochs`.
+        warm: the model whose weights training begins with, if `mind.training.warm.why_not` finds nothing against it.
 
     Raises:
         DataError: nothing to predict, `item_count` disagrees with the data, or no held-out user has a history that
@@ -94,7 +97,7 @@ def train(
         ArtifactError: the checkpoint is damaged or cannot be written.
     """
     with paddle.utils.unique_name.guard():  # the optimizer's state goes by names, which must not depend on the past
-        run = _Run(config, sequences, features, ranks or Ranks.join(config.runner.use_gpu))
+        run = _Run(config, sequences, features, ranks or Ranks.join(config.runner.use_gpu), warm)
         valid = _known(valid, run.vocabulary) if valid else None
         if checkpoint:
             run.restore(checkpoint)
@@ -126,7 +129,14 @@ class _Progress:
 class _Run:
     """Everything that changes while training, and how to save and restore it."""
 
-    def __init__(self, config: Config, sequences: Sequences, features: FeatureTable | None, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sequences: Sequences,
+        features: FeatureTable | None,
+        ranks: Ranks,
+        warm: Artifact | None = None,
+    ) -> None:
         self.hyper, self.runner, self.ranks = config.hyper_parameters, config.runner, ranks
         hyper, seed = self.hyper, self.runner.seed
         self.vocabulary, clicks = _vocabulary(sequences, features)
@@ -148,7 +158,10 @@ class _Run:
         paddle.seed(seed)
         aligned = features.align(self.vocabulary, trained) if features else None
         self.network = MIND(items, hyper, routing_logits, aligned)
-        if hyper.item_init == "cooccurrence":
+        if warm:
+            start = start_from(warm, self.vocabulary, sequences)
+            self.network.begin_as(start.weights, start.item_embedding)
+        elif hyper.item_init == "cooccurrence":
             every, offsets = self.sampler.item_index, self.sampler.offsets
             self.network.items.begin_near(cooccurrence_vectors(every, offsets, items, hyper.embedding_dim, seed))
         self.parallel = ranks.averaged(self.network)

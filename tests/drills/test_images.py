@@ -75,7 +75,7 @@ def test_what_an_image_installs_is_enough_for_what_it_runs(
         if image != "trainer"
         else [service["command"][:1] for service in DEMO["services"].values() if "<<" in service]
     )
-    words = words if image != "trainer" else [["mind.prepare"], ["mind.train"]]
+    words = words if image != "trainer" else [["mind.prepare"], ["mind.train"], ["indexer", "nightly"]]
     for command in words:
         result = container.run(*stages()[image].entrypoint, *command, "--help")
         assert result.returncode == 0, result.stderr
@@ -85,7 +85,7 @@ def test_what_an_image_installs_is_enough_for_what_it_runs(
         "server-gpu": "server.app, mind.paddle_encoder",
         "indexer": "mind.milvus.store, indexer.rollout.servers",
         "gateway": "clients.gateway.app",
-        "trainer": "mind.training.loop",
+        "trainer": "mind.training.loop, indexer.nightly.steps, indexer.nightly.report",
     }
     result = container.run("python", "-c", f"import {modules[image]}")
     assert result.returncode == 0, result.stderr

@@ -50,6 +50,7 @@ def test_a_csv_file_becomes_training_and_evaluation_data(
     rest = read_train(output / "rest")
     assert {user: rest[at].tolist() for at, user in enumerate(rest.user_id.tolist())} == {11: [1, 2]}
     assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()) == [
+        "days.json",
         "rest/rest.txt",
         "split.json",
         "test/test.txt",

@@ -135,4 +135,4 @@ def test_integers_prepared_in_the_same_place_leave_no_text_ids_behind(shop: Path
         columns = ["--user", "customer_id", "--item", "sku", "--time", "clicked_at"]
         assert run_here("mind.prepare", source, *columns, "--output", tmp_path / "data").returncode == 0
     left = sorted(path.name for path in (tmp_path / "data").iterdir())
-    assert left == ["split.json", "test", "train", "valid"]
+    assert left == ["days.json", "split.json", "test", "train", "valid"]

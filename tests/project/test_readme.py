@@ -6,11 +6,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
 
 from clients.gateway.settings import Settings as GatewaySettings
+from indexer.nightly.config import Nightly
 from mind.config import HyperParameters, Optimizer, Runner
 from mind.events import Events
 from tests import ROOT
@@ -47,11 +49,23 @@ def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> l
     ]
 
 
+def nightly() -> list[tuple[str, object, str]]:
+    """The keys of the night shift's configuration."""
+    sections = {name: field.annotation for name, field in Nightly.model_fields.items() if is_section(field.annotation)}
+    rows = fields(Nightly, "", skip=tuple(sections))
+    return rows + [row for name, section in sections.items() for row in fields(section, f"{name}.")]
+
+
+def is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
 @pytest.mark.parametrize(
     ("page", "table"),
     [
         ("docs/reference/gateway-options.md", option_table("option", options(GatewaySettings))),
         ("docs/reference/config-keys.md", option_table("key", fields(Runner, "runner."))),
+        ("docs/reference/nightly-keys.md", option_table("key", nightly())),
         ("docs/reference/config-keys.md", option_table("key", fields(Events, "events."))),
         (
             "docs/reference/config-keys.md",
