@@ -175,6 +175,27 @@ def test_a_rollback_that_was_cut_short_is_completed_by_the_same_command(
         assert states(store) == {two: "live", one: "published", three: "built"}
 
 
+def test_a_publish_that_overtakes_a_rollback_can_be_returned_to(
+    milvus_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(Connection(milvus_uri)) as store, Store(Connection(milvus_uri)) as other:
+        one, two, three = (make_collection(store, number) for number in (1, 2, 3))
+        publish(store, one)
+        publish(store, two)
+        move = store.point_alias
+
+        def late(name: str) -> None:
+            rollback(other)  # withdraws the release that is about to become live
+            move(name)
+
+        monkeypatch.setattr(store, "point_alias", late)
+        publish(store, three)
+        monkeypatch.undo()
+        assert states(store) == {three: "live", one: "published", two: "built"}
+        publish(store, two)
+        assert rollback(store).live == three
+
+
 def test_releases_are_ordered_by_their_numbers_whatever_the_clock_says(
     milvus_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
