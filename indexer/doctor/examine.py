@@ -18,7 +18,7 @@ from mind.milvus.inspection import Inspection
 from mind.milvus.store import Store
 from mind.milvus.version import caution, danger
 
-WAIT_S = 120
+WAIT_S = 50
 """Maximum time of a flush, an index or a load of the few rows of the trial."""
 CLOCK_S = 5
 """Difference between two clocks in seconds that is pointed out."""

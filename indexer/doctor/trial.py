@@ -10,7 +10,7 @@ import numpy as np
 
 from indexer.doctor.diagnosis import NoteError, WrongAnswerError
 from mind.milvus.collection import EMBEDDING, ITEM_ID, MAX_HITS, presence_of
-from mind.milvus.errors import StoreError
+from mind.milvus.errors import StoreError, UnfinishedError
 from mind.milvus.inspection import Inspection
 from mind.milvus.schemas import Column
 from mind.milvus.store import Row, Store
@@ -72,7 +72,10 @@ class Trial:
         """Join the segments, as a build does before it indexes."""
         if self._is_lite:
             raise NoteError("Milvus Lite has nothing to join")
-        self._store.compact(self._name)
+        try:
+            self._store.compact(self._name)
+        except UnfinishedError as error:
+            raise NoteError(f"{error}; builds go on without it") from error
         return f"{self._store.segments(self._name)} segment(s)"
 
     def index(self) -> str:

@@ -15,7 +15,7 @@ from mind.hits import Hits
 from mind.milvus import internals, schemas
 from mind.milvus.collection import ALIAS, BY_KEY, EMBEDDING, ITEM_ID, METRIC, is_item_collection, wide_enough
 from mind.milvus.connection import Connection
-from mind.milvus.errors import NotFlushedError, StoreError, StoreUnavailableError
+from mind.milvus.errors import NotFlushedError, StoreError, StoreUnavailableError, UnfinishedError
 from mind.milvus.index_wait import IndexWait
 from mind.milvus.journal import COUNTED, Changes, journal_of
 from mind.milvus.record_store import RecordStore
@@ -211,7 +211,11 @@ class Store:
         self.drop_index(name)
 
     def compact(self, name: str) -> None:
-        """Join small segments and remove deleted rows from disk. Wait for it."""
+        """Join small segments and remove deleted rows from disk.
+
+        Raises:
+            UnfinishedError: Milvus took the request, but did not complete it within `--wait-s`.
+        """
         with self.session.calling(f"compact {name}"):
             job = self._client.compact(name, timeout=self._timeout)
 
@@ -222,7 +226,7 @@ class Store:
         try:
             _ask_until(completed, stop_after_delay(self.connection.wait_s))
         except RetryError as error:
-            raise StoreError(f"compacting {name} is not done after {self.connection.wait_s:g} s (--wait-s)") from error
+            raise UnfinishedError(f"compacting {name} is not done after {self.connection.wait_s:g} s (--wait-s)") from error
 
     def index(self, name: str, index_type: str, params: Params, count: int, on_progress: Callable[[int], None]) -> None:
         """Index the embeddings and wait until all `count` rows are indexed (`IndexWait` says how the wait ends)."""

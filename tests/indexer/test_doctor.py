@@ -112,9 +112,8 @@ def test_no_database_is_left_if_its_first_collection_is_interrupted(
 
     monkeypatch.setattr(Inspection, "drop", drop)
     client = MilvusClient(milvus_server_uri, timeout=30)
-    before = client.list_databases(timeout=30)
     assert run_here("indexer", "doctor", "--milvus-uri", milvus_server_uri).returncode == 130
-    assert client.list_databases(timeout=30) == before
+    assert not [name for name in client.list_databases(timeout=30) if name.startswith("recall_doctor_")]
     client.close()
 
 
