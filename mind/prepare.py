@@ -1,7 +1,8 @@
 """The command that prepares data: `python -m mind.prepare movielens-100k --output data/movielens-100k`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -14,14 +15,16 @@ if line := missing("train", "pyarrow", "safetensors", "typer"):
 import numpy as np
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from mind.command import Version, run
-from mind.data.datasets import DATASETS, data_file
+from mind.data.clicks import OnProgress, read_interactions
+from mind.data.datasets import DATASETS, check_no_name
 from mind.data.download import fetch
 from mind.data.heavy_users import heavy_users
 from mind.data.ids import IdKind, KeyTable
-from mind.data.interactions import EXAMPLES, Interactions, Report, read_interactions
+from mind.data.interactions import EXAMPLES, Interactions, Report
 from mind.data.losses import Part, parts_of
 from mind.data.prepared import write_split
 from mind.data.quotes import Quote
@@ -42,6 +45,8 @@ python -m mind.prepare amazon-book --output data/amazon-book --archive ~/Downloa
 
 python -m mind.prepare clicks.csv --output data/mine
 
+python -m mind.prepare 'clicks/2026-*.jsonl.gz' --output data/mine
+
 python -m mind.prepare clicks.csv --output data/mine --user who --item what --time since
 
 python -m mind.prepare ratings.tsv --output data/mine --header user_id,item_id,rating,timestamp"""
@@ -53,9 +58,10 @@ def main(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="FILE|NAME",
-            help="A CSV file (plain or compressed), a Parquet file or a directory of Parquet files, with a row for "
-            "every interaction; or the name of data that are downloaded: movielens-100k, movielens-1m, amazon-book.",
+            metavar="FILES|NAME",
+            help="CSV, JSON lines (both plain or compressed) or Parquet with a row for every interaction: a file, a "
+            "directory, a pattern in quotes, or such a URL, as s3://bucket/clicks/. Or the name of data that are "
+            "downloaded: movielens-100k, movielens-1m, amazon-book.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Directory that receives train/, valid/ and test/.")],
@@ -79,7 +85,8 @@ def main(
     delimiter: Annotated[
         str | None,
         typer.Option(
-            help="What separates the columns of a CSV file, one character or `tab`; detected otherwise.",
+            help="What separates the columns of a CSV file: `tab`, a character, or several such as `::`; detected "
+            "otherwise.",
             rich_help_panel=FILES,
         ),
     ] = None,
@@ -213,24 +220,36 @@ def main(
             parts, left_out = _split(data.interactions, data.report, how, since, min_interactions, max_user_share)
     else:
         _refuse(context, "a file", [NAMES])
-        interactions, report = read_interactions(
-            data_file(source),
-            user,
-            item,
-            time,
-            delimiter="\t" if delimiter == "tab" else delimiter,
-            header=header.split(",") if header else None,
-            quote=quote,
-            time_unit=time_unit,
-            max_malformed=max_malformed,
-            ids=ids,
-        )
+        check_no_name(source)
+        with _progress() as on_progress:
+            interactions, report = read_interactions(
+                source,
+                user,
+                item,
+                time,
+                delimiter="\t" if delimiter == "tab" else delimiter,
+                header=header.split(",") if header else None,
+                quote=quote,
+                time_unit=time_unit,
+                max_malformed=max_malformed,
+                ids=ids,
+                on_progress=on_progress,
+            )
         keys = interactions.user_keys, interactions.item_keys
         parts, left_out = _split(interactions, report, how, since, min_interactions, max_user_share)
     few = next((lost for cause, lost in left_out.items() if cause.startswith(FEW)), None)
     write_split(output, parts, items, keys, few.sequences() if few else None)
     console.print(_summary(parts_of(parts, left_out)))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """A bar of the bytes that were read, on a terminal."""
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("")
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)
 
 
 def _refuse(context: typer.Context, source: str, panels: Sequence[str]) -> None:

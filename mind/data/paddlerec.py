@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from mind.data.files import replacing
-from mind.data.tables import shorten
+from mind.data.text_blocks import shorten
 from mind.errors import DataError
 from mind.sequences import EvalCases, Int64, Sequences
 

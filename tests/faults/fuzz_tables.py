@@ -5,6 +5,7 @@
 Every line is accounted for, every value is what stands there, and what one reader refuses the other refuses too.
 """
 
+import gzip
 import random
 import shutil
 from collections.abc import Callable
@@ -19,8 +20,8 @@ from rich.progress import track
 from indexer.errors import AttributesError
 from indexer.items.attributes import read_attributes
 from indexer.items.item_files import ItemFile
+from mind.data.clicks import read_interactions
 from mind.data.ids import IdKind
-from mind.data.interactions import read_interactions
 from mind.data.quotes import Quote
 from mind.errors import DataError
 from mind.milvus.schemas import Column
@@ -29,11 +30,12 @@ from tests.faults.plain_tables import (
     Record,
     RefusedError,
     expect_clicks,
+    expect_json_lines,
     expect_rows,
     lines_of,
     records_of,
 )
-from tests.faults.random_tables import CsvFile, random_csv, write_csv, write_parquet
+from tests.faults.random_tables import CsvFile, random_csv, write_csv, write_json_lines, write_parquet
 from tests.faults.tally import Tally, console
 
 COLUMNS = ["user_id", "item_id", "timestamp"]
@@ -45,7 +47,7 @@ def judge(kind: str, seed: str, directory: Path) -> tuple[str, str, str]:
     rng = random.Random(seed)
     path = directory / kind
     try:
-        wanted, found = {"clicks.csv": _clicks, "clicks.parquet": _parquet, "items.csv": _attributes}[kind](rng, path)
+        wanted, found = READERS[kind](rng, path)
     except Exception as error:
         return type(error).__name__, "failed", f"{seed}: {type(error).__name__}: {str(error)[:300]}"
     finally:
@@ -57,7 +59,7 @@ def judge(kind: str, seed: str, directory: Path) -> tuple[str, str, str]:
 
 
 def _clicks(rng: random.Random, path: Path) -> tuple[Any, Any]:
-    file = random_csv(rng, "user_id", ["item_id", "timestamp", "note"], ",\t;|")
+    file = random_csv(rng, "user_id", ["item_id", "timestamp", "note"], [*",\t;|", "::", "||", "<->"])
     path = write_csv(rng, path, file)
     positions = [file.names.index(name) for name in COLUMNS]
     header = None if file.header else file.names
@@ -73,6 +75,16 @@ def _parquet(rng: random.Random, path: Path) -> tuple[Any, Any]:
     return _of_both_kinds(lambda text: expect_rows(rows, text), lambda ids: _read_clicks(path, ids=ids))
 
 
+def _json_lines(rng: random.Random, path: Path) -> tuple[Any, Any]:
+    path = write_json_lines(rng, path)
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    return _of_both_kinds(
+        lambda is_text: expect_json_lines(text, COLUMNS, is_text),
+        lambda ids: _read_clicks(path, user=COLUMNS[0], item=COLUMNS[1], time=COLUMNS[2], ids=ids),
+    )
+
+
 def _of_both_kinds(expect: Callable[[bool], Any], read: Callable[[IdKind], Any]) -> tuple[Any, Any]:
     """What the two readers give where ids are integers; and where they are text, if they differ on that."""
     texts = _both(lambda: expect(True), lambda: read(IdKind.TEXT))
@@ -81,7 +93,7 @@ def _of_both_kinds(expect: Callable[[bool], Any], read: Callable[[IdKind], Any])
 
 def _attributes(rng: random.Random, path: Path) -> tuple[Any, Any]:
     """Both ways in which the indexer reads attributes, each against the plain reader."""
-    file = random_csv(rng, "item_id", ["note", "other"], ",")
+    file = random_csv(rng, "item_id", ["note", "other"], [","])
     if not file.header:
         file = CsvFile(",".join(file.names).encode() + b"\n" + file.content, file.names, True, ",", file.quote)
     path.write_bytes(file.content)
@@ -186,7 +198,8 @@ def _counts(count: Any) -> tuple[int, int, int, int]:
     return count.rows, count.header, count.blank, count.continued
 
 
-KINDS = ("clicks.csv", "clicks.parquet", "items.csv")
+READERS = {"clicks.csv": _clicks, "clicks.jsonl": _json_lines, "clicks.parquet": _parquet, "items.csv": _attributes}
+KINDS = tuple(READERS)
 """What is written and read."""
 
 

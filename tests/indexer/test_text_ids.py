@@ -16,8 +16,8 @@ from indexer.items.item_files import ItemFile, parse_ids, read_ids
 from indexer.items.journal import Journal
 from indexer.rollout import rollout
 from mind.artifact import Artifact, load_artifact
+from mind.data.clicks import read_interactions
 from mind.data.ids import IdKind
-from mind.data.interactions import read_interactions
 from mind.data.prepared import write_split
 from mind.data.split import split
 from mind.errors import DataError
