@@ -35,23 +35,33 @@ def read_blocks(name: str, stream: Any) -> Iterator[Block]:
     """
     line, rest, begun = 1, b"", False
     while True:
-        piece = bytes(stream.read(BLOCK_BYTES))
+        piece = _read(stream, BLOCK_BYTES)
+        is_last = len(piece) < BLOCK_BYTES
         content = rest + piece
         if line == 1 and not rest:
             content = content.removeprefix(codecs.BOM_UTF8)
         begun = begun or not content.isspace()
-        end = len(content) if not piece else _last_break(content) if begun else 0
+        end = len(content) if is_last else _last_break(content) if begun else 0
         if len(content) - end > 2 * BLOCK_BYTES:
             raise DataError(f"{name}: line {line}: has more than {2 * BLOCK_BYTES >> 20} MiB, the limit")
         content, rest = content[:end], content[end:]
         _check_utf8(name, content, line)
-        if not piece and line == 1 and not content.strip():
+        if is_last and line == 1 and not content.strip():
             raise DataError(f"{name}: the file is empty")
-        if content or not piece:
-            yield Block(content, line, not piece)
+        if content or is_last:
+            yield Block(content, line, is_last)
         line += count_line_breaks(content, 0, len(content))
-        if not piece:
+        if is_last:
             return
+
+
+def _read(stream: Any, size: int) -> bytes:
+    """So many bytes, fewer only at the end; a stream may give less at a time."""
+    pieces: list[bytes] = []
+    while size and (piece := stream.read(size)):
+        pieces.append(piece)
+        size -= len(piece)
+    return b"".join(pieces)
 
 
 def shorten(text: str) -> str:
