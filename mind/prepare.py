@@ -325,8 +325,8 @@ def _split(
     if parts.dropped_users:
         least = max(min_interactions, 2 * how.last + 1) if how.kind is SplitKind.LAST_OUT else min_interactions
         console.print(f"users dropped, fewer than {least} interactions: {parts.dropped_users:,}")
-        user_id, counts = np.unique(interactions.user_id, return_counts=True)
-        few = np.isin(interactions.user_id, user_id[counts < least])
+        lengths = interactions.sequences().lengths
+        few = np.repeat(lengths < least, lengths)
         left_out[f"{FEW} {least}"] = interactions.take(few)
     if parts.histories_are_trained and (fresh := int((parts.test.history.lengths == 0).sum())):
         console.print(f"test users without a past: {fresh:,} of {len(parts.test):,}; an evaluation counts them apart")
@@ -334,7 +334,10 @@ def _split(
 
 
 def _summary(parts: Sequence[Part]) -> Table:
-    table = Table(caption="A model learns from train; it does not know the items that no user in train has.")
+    table = Table(
+        caption="A model learns from train and does not know the items that no user in train has. The one to release "
+        "learns from all of them: mind.train --final."
+    )
     table.add_column("split")
     for heading in ("users", "items", "unknown items", "interactions"):
         table.add_column(heading, justify="right")

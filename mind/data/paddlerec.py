@@ -105,11 +105,13 @@ def write_train(path: Path, sequences: Sequences) -> None:
     Raises:
         DataError: the disk refused it; a file that was there before is unharmed.
     """
-    user_id = np.repeat(sequences.user_id, sequences.lengths)
-    time = np.arange(len(user_id)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
-    table = pa.table([user_id, sequences.item_id, time], _TRAIN_COLUMNS)
-    with replacing(path) as file:
-        pa_csv.write_csv(table, file, pa_csv.WriteOptions(include_header=False))
+    options = pa_csv.WriteOptions(include_header=False)
+    schema = pa.schema([(name, pa.int64()) for name in _TRAIN_COLUMNS])
+    with replacing(path) as file, pa_csv.CSVWriter(file, schema, write_options=options) as writer:
+        for part in sequences.parts():
+            user_id = np.repeat(part.user_id, part.lengths)
+            time = np.arange(len(user_id)) - np.repeat(part.offsets[:-1], part.lengths)
+            writer.write_table(pa.table([user_id, part.item_id, time], _TRAIN_COLUMNS))
 
 
 def write_eval(path: Path, cases: EvalCases) -> None:

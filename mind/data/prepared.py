@@ -29,6 +29,7 @@ TEST_USERS = "test_users.jsonl"
 SPLIT = "split.json"
 REST = "rest"
 """The directory of users with too few interactions to be in train, valid or test."""
+_USERS_AT_ONCE = 10_000
 
 
 def is_part(path: Path) -> bool:
@@ -111,13 +112,15 @@ def write_split(
 
 def _write_users(file: Path, cases: EvalCases, users: KeyTable | None, items: KeyTable | None) -> None:
     """Write a line for every user: history and later clicks, with the ids that the data have."""
-    user_id = cases.history.user_id
-    names: list[Any] = users.of(user_id).at(np.arange(len(user_id))) if users else user_id.tolist()
-    parts = zip(names, _listed(cases.history, items), _listed(cases.target, items), strict=True)
     with file.open("w", encoding="utf-8") as lines:
-        for name, history, target in parts:
-            line = {"user_id": name, "hist_item": history, "eval_item": target}
-            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for start in range(0, len(cases), _USERS_AT_ONCE):
+            some = cases.take(np.arange(start, min(start + _USERS_AT_ONCE, len(cases))))
+            user_id = some.history.user_id
+            names: list[Any] = users.of(user_id).at(np.arange(len(user_id))) if users else user_id.tolist()
+            parts = zip(names, _listed(some.history, items), _listed(some.target, items), strict=True)
+            for name, history, target in parts:
+                line = {"user_id": name, "hist_item": history, "eval_item": target}
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _listed(sequences: Sequences, items: KeyTable | None) -> Iterator[list[Any]]:
