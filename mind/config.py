@@ -79,6 +79,10 @@ class HyperParameters(_Section):
     """Weigh that mean by the interest's own part of the history too, to a learnt power: 0 where that does not pay."""
     readout: Literal["logsumexp", "label_aware"] = "logsumexp"
     """How training scores a candidate: softly by its best interest, as serving does; or by the target's attention."""
+    half_life_days: float | None = Field(default=None, gt=0)
+    """Days in which the weight of a target halves; left out, old clicks count as much as new ones. Needs ages."""
+    trending_days: float | None = Field(default=None, gt=0)
+    """Days before the newest click that the popular fallback counts; left out, all of them. Needs ages."""
     maxlen: int = Field(default=20, gt=0, le=10_000)
     """History items that the model looks at, the newest ones."""
     pow_p: float = Field(default=1.0, gt=0)

@@ -146,6 +146,7 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         seq_len: paddle.Tensor,
         candidates: paddle.Tensor,
         log_frequency: paddle.Tensor,
+        weight: paddle.Tensor | None = None,
     ) -> paddle.Tensor:
         """Sampled softmax: each row's target against all candidates of the batch.
 
@@ -157,6 +158,7 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
             hist_index, seq_len: as for `interest_vectors`.
             candidates: [C] int64 rows, C >= B; the first B are the targets of the B rows.
             log_frequency: [C] float32, log of each candidate's share of all interactions.
+            weight: [B] float32, weight of each row; None: all weigh 1.
 
         Returns:
             Scalar, mean cross entropy in nats.
@@ -166,7 +168,10 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         logits = self.scores(self.interest_vectors(hist_index, seq_len), self.items(candidates)) - log_frequency
         same = (target.unsqueeze(1) == candidates.unsqueeze(0)).astype("float32")
         own = paddle.eye(batch, candidates.shape[0])
-        return functional.cross_entropy(logits - 1e9 * (same - own), paddle.arange(batch))
+        logits, label = logits - 1e9 * (same - own), paddle.arange(batch)
+        if weight is None:
+            return functional.cross_entropy(logits, label)
+        return (functional.cross_entropy(logits, label, reduction="none").flatten() * weight).mean()
 
 
 def squash(capsule: paddle.Tensor) -> paddle.Tensor:

@@ -1,7 +1,7 @@
 """The command that prepares data: `python -m mind.prepare movielens-100k --output data/movielens-100k`."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from mind.command import Version, run
+from mind.data.ages import ages_of, forget_ages, write_ages
 from mind.data.clicks import OnProgress, read_interactions
 from mind.data.datasets import DATASETS, check_no_name
 from mind.data.download import fetch
@@ -163,6 +164,14 @@ def main(
             rich_help_panel=SPLIT,
         ),
     ] = None,
+    keep_ages: Annotated[
+        bool,
+        typer.Option(
+            "--keep-ages",
+            help="Also write how old each click is, for hyper_parameters.half_life_days and trending_days.",
+            rich_help_panel=SPLIT,
+        ),
+    ] = False,
     split_by: Annotated[
         SplitKind,
         typer.Option(
@@ -215,9 +224,9 @@ def main(
         data = dataset.read(archive or fetch(source, dataset.sources, cache_dir))
         if isinstance(data, Split):
             parts = data
+            forget_ages(output)
         else:
-            items = data.items
-            parts, left_out = _split(data.interactions, data.report, how, since, min_interactions, max_user_share)
+            items, interactions, report = data.items, data.interactions, data.report
     else:
         _refuse(context, "a file", [NAMES])
         check_no_name(source)
@@ -236,11 +245,32 @@ def main(
                 on_progress=on_progress,
             )
         keys = interactions.user_keys, interactions.item_keys
-        parts, left_out = _split(interactions, report, how, since, min_interactions, max_user_share)
+    if not (dataset and dataset.comes_split):
+        parts, left_out, interactions = _split(interactions, report, how, since, min_interactions, max_user_share)
+        _write_ages(output, interactions, report, how, min_interactions, left_out, keep_ages)
     few = next((lost for cause, lost in left_out.items() if cause.startswith(FEW)), None)
     write_split(output, parts, items, keys, few.sequences() if few else None)
     console.print(_summary(parts_of(parts, left_out)))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
+
+
+def _write_ages(
+    output: Path,
+    interactions: Interactions,
+    report: Report,
+    how: "_Held",
+    min_interactions: int,
+    left_out: Mapping[str, Interactions],
+    wanted: bool,
+) -> None:
+    """Write the ages of the clicks that were split and of those of users with too few, or delete old ones."""
+    if not wanted:
+        forget_ages(output)
+        return
+    newest = interactions.timestamp.max()
+    ages = how.split(ages_of(interactions, newest, report.time_unit), report, min_interactions)
+    few = [ages_of(lost, newest, report.time_unit) for cause, lost in left_out.items() if cause.startswith(FEW)]
+    write_ages(output, ages, few[0].sequences() if few else None)
 
 
 @contextmanager
@@ -300,8 +330,8 @@ def _split(
     since: str | None,
     min_interactions: int,
     max_user_share: float,
-) -> tuple[Split, dict[str, Interactions]]:
-    """The split, and the interactions that are left out of it, by cause."""
+) -> tuple[Split, dict[str, Interactions], Interactions]:
+    """The split, the interactions that are left out of it by cause, and those that were split."""
     console.print(str(report), markup=False, soft_wrap=True)
     left_out = {}
     if since is not None:
@@ -330,7 +360,7 @@ def _split(
         left_out[f"{FEW} {least}"] = interactions.take(few)
     if parts.histories_are_trained and (fresh := int((parts.test.history.lengths == 0).sum())):
         console.print(f"test users without a past: {fresh:,} of {len(parts.test):,}; an evaluation counts them apart")
-    return parts, left_out
+    return parts, left_out, interactions
 
 
 def _summary(parts: Sequence[Part]) -> Table:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from mind.config import HyperParameters
 from mind.errors import DataError
-from mind.sequences import Int64, Sequences
+from mind.sequences import Float32, Int64, Sequences
 from mind.vocabulary import Vocabulary
 
 
@@ -22,6 +22,8 @@ class Batch:
     """[B] int64: the items of each history."""
     candidates: Int64
     """[C] int64 rows: the targets of the B rows, those of the other processes' rows, then drawn negatives."""
+    weight: Float32 | None = None
+    """[B] float32: the weight of each row's target, 1 on average over the rows of all processes; None: all weigh 1."""
 
 
 class TrainingSampler:
@@ -35,8 +37,23 @@ class TrainingSampler:
         batch_size: int,
         seed: int,
         world: int = 1,
+        weight: Float32 | None = None,
     ) -> None:
-        """`world` processes share every batch. Raises DataError if no user has so many items."""
+        """Look up the rows of all clicks.
+
+        Args:
+            sequences: the training users.
+            vocabulary: all items.
+            hyper_parameters: of these, those of histories and negatives.
+            batch_size: examples of a batch, those of all processes together.
+            seed: of the order, and of drawn negatives.
+            world: the number of processes that share every batch.
+            weight: [n] float32, the weight of each click as a target; None: all weigh 1.
+
+        Raises:
+            DataError: no user has so many items.
+        """
+        self._weight = weight
         least = hyper_parameters.min_history
         self.item_index = _rows(vocabulary, sequences.item_id)
         """[n] int32 rows of all clicks, user after user."""
@@ -88,10 +105,14 @@ class TrainingSampler:
         drawn = rng.integers(0, len(self.item_index), self._neg_samples)  # a random click: by item frequency
         candidates = self.item_index[np.concatenate([target, drawn])]
         mine = slice(len(examples) // world)
+        weight = None
+        if self._weight is not None:
+            of_target = self._weight[target]
+            weight = (of_target / of_target.mean())[mine]
         target, start = target[mine], np.maximum(self.offsets[user[mine]], target[mine] - self._maxlen)
         position = start[:, None] + np.arange(self._maxlen)
         hist_index = np.where(position < target[:, None], self.item_index[np.minimum(position, target[:, None])], 0)
-        return Batch(hist_index.astype(np.int64), target - start, candidates.astype(np.int64))
+        return Batch(hist_index.astype(np.int64), target - start, candidates.astype(np.int64), weight)
 
     def latest(self, users: int, rng: np.random.Generator) -> Batch:
         """The newest example of so many users, or of all if there are fewer: the histories that requests will have."""
