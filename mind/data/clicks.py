@@ -11,6 +11,7 @@ from heapq import nsmallest
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from mind.data.columns import Float64, Mask
 from mind.data.gathered import Clicks, Places, UInt32, in_parts
@@ -158,6 +159,7 @@ class _Found:
     ) -> tuple[Interactions, Report]:
         """All interactions in order, and what was found. The pieces are used up."""
         unit = times.unit(where)
+        pa.default_memory_pool().release_unused()
         sorted_, duplicates, unsorted = _in_order(self.pieces)
         interactions = Interactions(*sorted_, users.keys(where), items.keys(where))
         report = Report(

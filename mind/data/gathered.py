@@ -16,7 +16,7 @@ from mind.data.columns import Float64, Mask
 from mind.errors import DataError
 from mind.sequences import Int64
 
-PART_ROWS = 1 << 22
+PART_ROWS = 1 << 21
 """About so many rows are put in order at a time."""
 _SAMPLED = 1 << 16
 _MOST_ROWS = 2**32 - 1

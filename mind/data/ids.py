@@ -61,6 +61,9 @@ class KeyTable:
         return _distinct("the data and the features of items", ids, pa.concat_arrays([self.keys, other.keys]))
 
 
+_NO_KEYS = KeyTable(np.zeros(0, np.int64), pa.array([], pa.large_string()))
+
+
 @dataclass(frozen=True)
 class Ids:
     """A column of N ids."""
@@ -104,7 +107,7 @@ class IdColumn:
         self._has_zeros, self._decimal = False, ""
         self._only_decimals = True
         self._spellings, self._pieces, self._knows_suspects = Spellings(), 0, False
-        self._tables: list[KeyTable] = []
+        self._tables = [_NO_KEYS]
 
     @property
     def padded(self) -> int:
@@ -157,7 +160,7 @@ class IdColumn:
 
     def begin_again(self) -> None:
         """Forget the values that were read."""
-        self._tables, self._pieces = [], 0
+        self._tables, self._pieces = [_NO_KEYS], 0
         self._spellings.begin_again()
 
     def keys(self, where: str) -> KeyTable | None:
@@ -194,14 +197,16 @@ class IdColumn:
         return True
 
     def _add(self, file: str, table: KeyTable) -> None:
-        """Keep keys; tables are merged when the new ones have as many as the old one."""
+        """Keep the keys that are new. The first table has most of them, and is merged with the others now and then."""
+        if len(self._tables[0].ids):
+            table = _without(f"{file}: {self.name}", table, self._tables[0])
         self._tables.append(table)
-        if sum(len(one.ids) for one in self._tables[1:]) > max(len(self._tables[0].ids), _HASHED_AT_ONCE):
+        if sum(len(one.ids) for one in self._tables[1:]) > max(len(self._tables[0].ids) // 4, _HASHED_AT_ONCE):
             self._tables = [self._merged(file)]
 
     def _merged(self, where: str) -> KeyTable:
-        ids = np.concatenate([np.zeros(0, np.int64), *(table.ids for table in self._tables)])
-        keys = pa.concat_arrays([pa.array([], pa.large_string()), *(table.keys for table in self._tables)])
+        ids = np.concatenate([table.ids for table in self._tables])
+        keys = pa.concat_arrays([table.keys for table in self._tables])
         return _distinct(f"{where}: {self.name}", ids, keys)
 
 
@@ -282,6 +287,21 @@ def _read_keys(column: pa.ChunkedArray) -> tuple[Int64, Mask, KeyTable]:
     row = coded.indices.fill_null(0).to_numpy(zero_copy_only=False)
     values = np.where(is_valid, of_key[row], 0) if len(of_key) else np.zeros(len(row), np.int64)
     return values, is_valid, KeyTable(of_key, keys)
+
+
+def _without(where: str, table: KeyTable, known: KeyTable) -> KeyTable:
+    """The keys of a table that another one, with ascending ids, lacks. Raises DataError if one id has two keys."""
+    position = np.minimum(np.searchsorted(known.ids, table.ids), len(known.ids) - 1)
+    there = known.ids[position] == table.ids
+    keys, others = table.keys.filter(pa.array(there)), known.keys.take(pa.array(position[there]))
+    if not pc.all(pc.equal(keys, others)).as_py():
+        _distinct(where, np.repeat(table.ids[there], 2), _alternating(keys, others))
+    return KeyTable(table.ids[~there], table.keys.filter(pa.array(~there)))
+
+
+def _alternating(one: pa.LargeStringArray, other: pa.LargeStringArray) -> pa.LargeStringArray:
+    order = np.arange(2 * len(one)).reshape(2, -1).T.ravel()
+    return pa.concat_arrays([one, other]).take(pa.array(order))
 
 
 def _distinct(where: str, ids: Int64, keys: pa.LargeStringArray) -> KeyTable:

@@ -510,6 +510,17 @@ def test_keys_that_are_too_long_or_hash_alike_are_refused(tmp_path: Path, monkey
         read(tmp_path, HEADER + "1,ab,3\n1,ac,4\n")
 
 
+def test_keys_that_hash_alike_are_found_between_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 200)
+    monkeypatch.setattr("mind.data.ids._HASHED_AT_ONCE", 4)
+    monkeypatch.setattr("mind.data.ids.key_ids", lambda keys: np.array([int(key[1:]) % 300 for key in keys], np.int64))
+    content = HEADER + "".join(f"1,k{number},3\n" for number in range(300))
+    found, _ = read(tmp_path, content + content.removeprefix(HEADER))
+    assert found.item_keys and len(found.item_keys.ids) == 300
+    with pytest.raises(DataError, match=r"item_id: 'k[0-9]+' and 'k[0-9]+' have the same hash, 5; rename one of them"):
+        read(tmp_path, content + "1,k305,3\n")
+
+
 def test_decimal_numbers_are_no_ids(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=re.escape("line 2: item_id is 10.0, a decimal number; ids are integers or")):
         read(tmp_path, HEADER + "1,10.0,5\n1,11.0,6\n")
