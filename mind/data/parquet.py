@@ -46,6 +46,8 @@ def parquet_batches(
                 batch_readahead=1,
                 fragment_readahead=1,
                 use_threads=False,
+                # Arrow would keep all that it has read of a file until the end of it.
+                fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
             ).to_batches()
             told = done = 0
             for batch in reader:
