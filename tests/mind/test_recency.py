@@ -33,6 +33,7 @@ def test_a_window_counts_its_clicks_alone() -> None:
     vocabulary = Vocabulary(np.array([10, 20, 30]))
     clicks = np.array([3, 1, 1])
     assert popularity_within(sequences, vocabulary, ages, 7, clicks).tolist() == [1, 1, 1]
+    assert popularity_within(sequences, vocabulary, ages + 100, 7, clicks).tolist() == [1, 1, 1]  # the rest is held out
     assert popularity_within(sequences, vocabulary, ages, None, clicks).tolist() == [3, 1, 1]
 
 
