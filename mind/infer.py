@@ -33,9 +33,9 @@ from mind.evaluation import metrics
 from mind.evaluation.analysis import Agreement
 from mind.evaluation.candidates import Served, TextIds, read_candidates
 from mind.evaluation.compared import compared
-from mind.evaluation.evaluate import Evaluation, Lists, Measured, OnStep, agreements, evaluate, measure
+from mind.evaluation.evaluate import EXACT, Evaluation, Lists, Measured, OnStep, agreements, evaluate, measure
 from mind.evaluation.kinds import of_kinds
-from mind.evaluation.lists import make_lists
+from mind.evaluation.lists import lists_beside_exact, make_lists
 from mind.evaluation.provenance import other_data, unrecorded
 
 EPILOG = """Examples:
@@ -106,7 +106,8 @@ def main(
 
     Recall, NDCG and hit rate are means over users as ComiRec defines them; clicked items are not left out. Every row is
     over the same users. A user is in no row if the model knows no item of the history, or a service gave no personal
-    list; a note under the table counts them. A model knows its data by their content, and others are refused.
+    list; a note under the table counts them. A model knows its data by their content, and others are refused. A final
+    model (`mind.train --final`) has seen the test users: its --candidates are compared with its exact search alone.
     """
     settings = load_config(config, data_overrides(data) + (override or []))
     cutoffs = tuple(sorted(set(top_n or [20, 50])))
@@ -118,7 +119,8 @@ def main(
     cases = read_eval(settings.runner.test_data_dir)
     model = load_artifact(newest_artifact(artifact or settings.runner.model_save_path))
     doubt = other_data(model, settings.runner.train_data_dir, settings.runner.test_data_dir)
-    if doubt and not other:
+    compares_only = "final_of" in model.data and bool(candidates) and not files and not other
+    if doubt and not other and not compares_only:
         raise DataError(f"{doubt} Name its data with --data DIR, or give --other-data")
     items = len(model.vocabulary)
     text = TextIds(user_names, items=model.weights.keys is not None)
@@ -130,6 +132,11 @@ def main(
     users = compared(cases, model.vocabulary, given)
     if kinds:
         users.notes.insert(0, f"Targets are {', '.join(kinds)} alone; {len(cases):,} of {everybody:,} users have some.")
+    if compares_only:
+        with _progress() as progress:
+            lists = lists_beside_exact(settings, model, encoder, users, cutoffs[-1], _steps(progress))
+        _print_agreement(model, lists, cutoffs)
+        return
     if doubt := doubt or unrecorded(model):
         typer.echo(f"warning: {doubt}", err=True)
     with _progress() as progress:
@@ -157,6 +164,21 @@ def _print_scores(
     agreed = agreements(model, lists, cutoffs)
     for name, served in lists.served.items():
         console.print(_served_line(model, name, served, agreed.get(name)), soft_wrap=True)
+
+
+def _print_agreement(model: Artifact, lists: Lists, cutoffs: tuple[int, ...]) -> None:
+    """How much of the exact lists the served ones have; nothing of accuracy, which nobody is left to measure with."""
+    console.print(
+        f"model {model.model_version} was trained on all data, so its accuracy cannot be measured; that of model "
+        f"{model.data['final_of']}, whose settings it has, stands for it. The lists of {len(lists.ranked[EXACT]):,} "
+        "users beside its exact search:",
+        soft_wrap=True,
+    )
+    agreed = agreements(model, lists, cutoffs)
+    for name, served in lists.served.items():
+        console.print(_served_line(model, name, served, agreed[name]), soft_wrap=True)
+    if not lists.served:
+        raise DataError("--candidates: no service gave these lists, so they cannot be compared with exact search")
 
 
 def _write_files(

@@ -23,6 +23,7 @@ from indexer.errors import AttributesError
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
 from mind.data.roles import find_column
+from mind.data.sources import cells_are_text
 from mind.data.spellings import refuse_two_spellings
 from mind.data.tables import column_names, read_table
 from mind.errors import DataError
@@ -284,7 +285,7 @@ def item_ids(path: Path, name: str, column: Any, first: int = 1, is_text_id: boo
     """
     if is_text_id:
         return _text_ids(path, name, column, first)
-    if not pa.types.is_integer(column.type) and not (path.suffix == ".csv" and is_text(column.type)):
+    if not pa.types.is_integer(column.type) and not (is_text(column.type) and cells_are_text(path)):
         raise AttributesError(f"{path}: column {name} is {column.type}, but item ids must be 64-bit integers")
     if column.null_count:
         raise AttributesError(f"{path}: row {pc.index(column.is_null(), True).as_py() + first}: {name} is empty")
@@ -341,7 +342,7 @@ def check_distinct(path: Path, name: str, item_id: Int64, text: Callable[[int], 
 def _type_of(path: Path, name: str, column: Any) -> str:
     """Return the type that a column declares (Parquet), or the first type that all its values fit (CSV is all text)."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if path.suffix == ".csv":
+    if cells_are_text(path):
         is_list = pa.types.is_list(kind)
         if column.null_count == len(column) or (
             not is_list and pc.any(pc.match_substring_regex(column, _CODE)).as_py()

@@ -74,7 +74,9 @@ def _validate(run: tuple[str, Path, list[str]]) -> tuple[str, Scores]:
 
     settings = load_config(config, override)
     inputs = read_inputs(settings)
-    return name, train(settings, inputs.sequences, inputs.valid, features=inputs.features).best.metrics
+    return name, train(
+        settings, inputs.sequences, inputs.valid, features=inputs.features, ages=inputs.ages
+    ).best.metrics
 
 
 def table(found: dict[str, list[Scores]]) -> str:

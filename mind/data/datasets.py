@@ -76,13 +76,12 @@ DATASETS = {
 }
 
 
-def data_file(source: str) -> Path:
-    """The file that a command line names instead of a data set.
+def check_no_name(source: str) -> None:
+    """Make sure that a command line names files instead of a data set.
 
     Raises:
         DataError: it looks like a mistyped name: there is no such file, and it has no ending.
     """
     file = Path(source)
-    if not file.suffix and not file.exists():
+    if file.name == source and not file.suffix and not file.exists() and not set(source) & set("*?["):
         raise DataError(f"{source}: is no file, and data by name are: {', '.join(DATASETS)}")
-    return file

@@ -11,8 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mind.data.interactions import NO_EVENTS, Interactions, Report, read_interactions
-from mind.data.tables import read_columns, shorten
+from mind.data.clicks import NO_EVENTS, read_interactions
+from mind.data.interactions import Interactions, Report
+from mind.data.tables import read_columns
+from mind.data.text_blocks import shorten
 from mind.data.unpack import unpacked
 from mind.errors import DataError
 from mind.events import Events

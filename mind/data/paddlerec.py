@@ -22,7 +22,7 @@ import pyarrow.csv as pa_csv
 
 from mind.data.files import replacing
 from mind.data.parts import EVENTS, beside, read_roles
-from mind.data.tables import shorten
+from mind.data.text_blocks import shorten
 from mind.errors import DataError
 from mind.events import Role, Roles
 from mind.sequences import EvalCases, Int64, Sequences
@@ -120,12 +120,15 @@ def write_train(path: Path, sequences: Sequences) -> None:
     Raises:
         DataError: the disk refused it; a file that was there before is unharmed.
     """
-    user_id = np.repeat(sequences.user_id, sequences.lengths)
-    time = np.arange(len(user_id)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
-    columns = [user_id, sequences.item_id, time, *([] if sequences.role is None else [sequences.role])]
-    table = pa.table(columns, [*_TRAIN_COLUMNS, _ROLE][: len(columns)])
-    with replacing(path) as file:
-        pa_csv.write_csv(table, file, pa_csv.WriteOptions(include_header=False))
+    options = pa_csv.WriteOptions(include_header=False)
+    names = [*_TRAIN_COLUMNS, *([] if sequences.role is None else [_ROLE])]
+    schema = pa.schema([(name, pa.uint8() if name == _ROLE else pa.int64()) for name in names])
+    with replacing(path) as file, pa_csv.CSVWriter(file, schema, write_options=options) as writer:
+        for part in sequences.parts():
+            user_id = np.repeat(part.user_id, part.lengths)
+            time = np.arange(len(user_id)) - np.repeat(part.offsets[:-1], part.lengths)
+            columns = [user_id, part.item_id, time, *([] if part.role is None else [part.role])]
+            writer.write_table(pa.table(columns, names))
 
 
 def write_eval(path: Path, cases: EvalCases) -> None:

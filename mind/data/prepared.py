@@ -32,6 +32,7 @@ HELD_OUT = "held_out"
 """The directory of all clicks of the users of whom train/ has not all, where clicks have kinds."""
 REST = "rest"
 """The directory of users with too few interactions to be in train, valid or test."""
+_USERS_AT_ONCE = 10_000
 
 
 def item_keys(part: Path) -> KeyTable | None:
@@ -107,13 +108,15 @@ def write_split(
 
 def _write_users(file: Path, cases: EvalCases, users: KeyTable | None, items: KeyTable | None) -> None:
     """Write a line for every user: history and later clicks, with the ids that the data have."""
-    user_id = cases.history.user_id
-    names: list[Any] = users.of(user_id).at(np.arange(len(user_id))) if users else user_id.tolist()
-    parts = zip(names, _listed(cases.history, items), _listed(cases.target, items), strict=True)
     with file.open("w", encoding="utf-8") as lines:
-        for name, history, target in parts:
-            line = {"user_id": name, "hist_item": history, "eval_item": target}
-            lines.write(json.dumps(line, ensure_ascii=False) + "\n")
+        for start in range(0, len(cases), _USERS_AT_ONCE):
+            some = cases.take(np.arange(start, min(start + _USERS_AT_ONCE, len(cases))))
+            user_id = some.history.user_id
+            names: list[Any] = users.of(user_id).at(np.arange(len(user_id))) if users else user_id.tolist()
+            parts = zip(names, _listed(some.history, items), _listed(some.target, items), strict=True)
+            for name, history, target in parts:
+                line = {"user_id": name, "hist_item": history, "eval_item": target}
+                lines.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 def _listed(sequences: Sequences, items: KeyTable | None) -> Iterator[list[Any]]:

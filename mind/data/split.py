@@ -114,10 +114,9 @@ def split_by_time(
     if not valid_from < test_from:
         raise ConfigError("test_from must be after valid_from")
     sequences, users = _with_enough(interactions, min_interactions)
-    owner = np.repeat(np.arange(len(sequences)), sequences.lengths)
     start = sequences.offsets[:-1]
     first, second = (
-        start + np.bincount(owner[interactions.timestamp < moment], minlength=len(sequences))
+        start + np.add.reduceat(interactions.timestamp < moment, start, dtype=np.int64)
         for moment in (valid_from, test_from)
     )
     how = {"split": SplitKind.TIME, "min_interactions": min_interactions}

@@ -46,35 +46,36 @@ _EARLIEST, _LATEST = 631_152_000, 4_102_444_800
 """1990 and 2100 in seconds since 1970."""
 
 
-def find_unit(
-    path: Path, name: str, times: Int64 | npt.NDArray[np.float64], lines: Int64, unit: str = "line"
-) -> TimeUnit | None:
-    """The unit that some of the times tell; None if none does.
+class UnitsSeen:
+    """The units that the times of a column tell, piece by piece."""
 
-    Args:
-        path: the file, for the message.
-        name: the column's.
-        times: [N].
-        lines: [N] int64, where each row stands.
-        unit: what `lines` counts.
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._first: dict[TimeUnit, tuple[str, float]] = {}
 
-    Raises:
-        DataError: the times are of two units.
-    """
-    found: list[tuple[TimeUnit, int]] = []
-    for one in TimeUnit:
-        among = (times >= _EARLIEST * one.per_second) & (times < _LATEST * one.per_second)
-        if among.any():
-            found.append((one, int(among.argmax())))
-    if len(found) > 1:
-        (one, row), (other, other_row) = found[:2]
-        raise DataError(
-            f"{path}: {name} has times of two units: {unit} {lines[row]} has {times[row]}, which is "
-            f"{_moment(times[row], one)} in {one.word}, and {unit} {lines[other_row]} has {times[other_row]}, which is "
-            f"{_moment(times[other_row], other)} in {other.word}; convert them to one unit, or say with --time-unit "
-            "which one all of them have"
-        )
-    return found[0][0] if found else None
+    def read(self, times: Int64 | npt.NDArray[np.float64], lines: Int64, unit: str = "line") -> None:
+        """Look at a piece. `times`, `lines`: [N], and where each row stands; `unit`: what `lines` counts."""
+        for one in set(TimeUnit) - set(self._first):
+            among = (times >= _EARLIEST * one.per_second) & (times < _LATEST * one.per_second)
+            if among.any():
+                row = int(among.argmax())
+                self._first[one] = (f"{unit} {lines[row]}", times[row])
+
+    def only(self, path: Path | str, name: str) -> TimeUnit | None:
+        """The unit that some of the times tell; None if none does.
+
+        Raises:
+            DataError: the times are of two units. `path`, `name`: the file and the column, for the message.
+        """
+        found = [(unit, *self._first[unit]) for unit in TimeUnit if unit in self._first]
+        if len(found) > 1:
+            (one, line, time), (other, other_line, other_time) = found[:2]
+            raise DataError(
+                f"{path}: {name} has times of two units: {line} has {time}, which is {_moment(time, one)} in "
+                f"{one.word}, and {other_line} has {other_time}, which is {_moment(other_time, other)} in "
+                f"{other.word}; convert them to one unit, or say with --time-unit which one all of them have"
+            )
+        return found[0][0] if found else None
 
 
 def moment_of(text: str, unit: TimeUnit | None) -> float:

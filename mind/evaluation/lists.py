@@ -11,6 +11,7 @@ from mind.data.paddlerec import read_train
 from mind.encoder import check_golden
 from mind.encoders import EncoderName, encoder_maker
 from mind.evaluation import baselines
+from mind.evaluation.candidates import Served
 from mind.evaluation.compared import Compared
 from mind.evaluation.evaluate import EXACT, Lists, OnStep
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
@@ -40,13 +41,28 @@ def make_lists(
     ranked, notes = _baselines(settings, model, cases, top_n, on_step)
     baselines = tuple(ranked)
     vectors, ranked[EXACT] = _exact(settings, model, encoder, cases, top_n, on_step)
+    served = _add_given(ranked, users)
+    return Lists(ranked, baselines, vectors, served, users.left_out, users.notes + notes)
+
+
+def lists_beside_exact(
+    settings: Config, model: Artifact, encoder: EncoderName, users: Compared, top_n: int, on_step: OnStep
+) -> Lists:
+    """The lists that were made elsewhere and those of exact search, without baselines; as `make_lists`."""
+    ranked: dict[str, Int64] = {}
+    vectors, ranked[EXACT] = _exact(settings, model, encoder, users.cases, top_n, on_step)
+    return Lists(ranked, (), vectors, _add_given(ranked, users), users.left_out, users.notes)
+
+
+def _add_given(ranked: dict[str, Int64], users: Compared) -> dict[str, Served]:
+    """Add the lists that were made elsewhere; tell which release gave those that a service gave."""
     served = {}
     for file, candidates in users.given.items():
         name = file.stem if file.stem not in ranked else str(file)
         ranked[name] = candidates.ranked
         if candidates.served:
             served[name] = candidates.served
-    return Lists(ranked, baselines, vectors, served, users.left_out, users.notes + notes)
+    return served
 
 
 def _baselines(

@@ -226,7 +226,9 @@ class Store:
         try:
             _ask_until(completed, stop_after_delay(self.connection.wait_s))
         except RetryError as error:
-            raise UnfinishedError(f"compacting {name} is not done after {self.connection.wait_s:g} s (--wait-s)") from error
+            raise UnfinishedError(
+                f"compacting {name} is not done after {self.connection.wait_s:g} s (--wait-s)"
+            ) from error
 
     def index(self, name: str, index_type: str, params: Params, count: int, on_progress: Callable[[int], None]) -> None:
         """Index the embeddings and wait until all `count` rows are indexed (`IndexWait` says how the wait ends)."""

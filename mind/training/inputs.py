@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mind.artifact import Artifact, Weights
 from mind.config import Config, Effect, runner_keys
+from mind.data.ages import read_ages
 from mind.data.features import FeatureTable, read_features
 from mind.data.ids import IdKind, KeyTable
 from mind.data.paddlerec import digests, read_eval, read_train
@@ -15,7 +18,7 @@ from mind.data.prepared import HELD_OUT, REST, events_of, how_split, item_keys
 from mind.data.split import SplitKind
 from mind.errors import DataError
 from mind.evaluation.provenance import other_data
-from mind.sequences import EvalCases, Sequences, first_of, joined
+from mind.sequences import EvalCases, Float32, Sequences, first_of, joined
 from mind.training.checkpoint import Checkpoint
 
 
@@ -33,6 +36,8 @@ class Inputs:
     """The files that all of it was read from, with their sha256; becomes `data` in the manifest."""
     keys: KeyTable | None = None
     """The text ids of the items; None where ids are integers."""
+    ages: Float32 | None = None
+    """[n] float32, days since each click of `sequences`; None where no setting asks for them."""
 
     def with_keys(self, weights: Weights) -> Weights:
         """The weights with the text ids of their items, where they have some. Raises DataError."""
@@ -66,8 +71,12 @@ def read_inputs(settings: Config) -> Inputs:
         fingerprint["split"] = how
     if events := events_of(runner.train_data_dir):
         fingerprint["events"] = events
+    ages = None
+    if hyper.half_life_days or hyper.trending_days:
+        ages = read_ages(runner.train_data_dir, len(sequences.item_id))
+        fingerprint["ages"] = hashlib.sha256(ages.tobytes()).hexdigest()
     fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
-    return Inputs(sequences, valid, features, fingerprint, keys)
+    return Inputs(sequences, valid, features, fingerprint, keys, ages)
 
 
 def read_everything(settings: Config, chosen: Artifact) -> Inputs:
@@ -89,17 +98,32 @@ def read_everything(settings: Config, chosen: Artifact) -> Inputs:
             f"--final {chosen.model_version}: its data had other kinds of clicks or other weights than those in "
             f"{train.parent}; prepare them as before, or train another model first"
         )
-    if inputs.sequences.roles is None:
-        parts = [joined(read_eval(test)), *([joined(inputs.valid)] if inputs.valid else []), inputs.sequences]
-    else:  # cases lack the clicks that are neither history nor target
-        parts = [read_train(_held_out(train)), inputs.sequences]
+    parts: dict[Path, Sequences] = {}
+    if inputs.sequences.roles is not None:  # cases lack the clicks that are neither history nor target
+        held_out = _held_out(train)
+        parts[held_out] = read_train(held_out)
+    else:
+        parts[test] = joined(read_eval(test))
+        if inputs.valid and settings.runner.valid_data_dir:
+            parts[settings.runner.valid_data_dir] = joined(inputs.valid)
+    parts[train] = inputs.sequences
     fingerprint = {"final_of": chosen.model_version, **inputs.fingerprint, "test": digests(test)}
     if rest := _beside(train, REST):
-        parts.append(read_train(rest))
+        parts[rest] = read_train(rest)
         fingerprint["rest"] = digests(rest)
-    every = first_of(parts)
+    every, ages = first_of(list(parts.values())), inputs.ages
+    if ages is not None:
+        found = {path: read_ages(path, len(part.item_id)) for path, part in parts.items()}
+        numbers = np.concatenate(list(found.values()))
+        starts = np.cumsum([0, *map(len, found.values())])
+        numbered = [
+            replace(part, item_id=np.arange(start, start + len(part.item_id)))
+            for part, start in zip(parts.values(), starts, strict=False)
+        ]
+        ages = numbers[first_of(numbered).item_id]  # of the same clicks
+        fingerprint["ages"] = hashlib.sha256(ages.tobytes()).hexdigest()
     fingerprint |= {"users": len(every), "interactions": len(every.item_id)}
-    return replace(inputs, sequences=every, valid=None, fingerprint=fingerprint)
+    return replace(inputs, sequences=every, valid=None, fingerprint=fingerprint, ages=ages)
 
 
 def _held_out(train_data_dir: Path) -> Path:

@@ -21,10 +21,11 @@ from mind.evaluation.retrieval import encode_histories, item_ids, knows, nearest
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
-from mind.sequences import EvalCases, Int64, Sequences
+from mind.sequences import EvalCases, Float32, Int64, Sequences
 from mind.training.checkpoint import Arrays, Checkpoint
 from mind.training.cooccurrence import cooccurrence_vectors
 from mind.training.parallel import Ranks
+from mind.training.recency import popularity_within, recency
 from mind.training.sampler import Batch, TrainingSampler, log_frequency
 from mind.training.warm import start_from
 from mind.vocabulary import Vocabulary
@@ -69,6 +70,7 @@ def train(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     *,
     features: FeatureTable | None = None,
+    ages: Float32 | None = None,
     checkpoint: Checkpoint | None = None,
     ranks: Ranks | None = None,
     last_epoch: int | None = None,
@@ -84,6 +86,7 @@ def train(
         on_step: called when an epoch begins or is taken up, and every `print_interval` steps with the mean loss since.
         on_epoch: called after every epoch, also for those that a checkpoint brings along.
         features: of the items; those that no training user had become items of the model too.
+        ages: [n] float32, days since each click, where hyper_parameters.half_life_days or trending_days is set.
         checkpoint: where to go on from, and where to note how far training has come. It stays until the caller, who
             has stored the model, removes it: given again, it ends the run at once with the same result.
         ranks: this process among those that train together; found out if None.
@@ -97,7 +100,8 @@ def train(
         ArtifactError: the checkpoint is damaged or cannot be written.
     """
     with paddle.utils.unique_name.guard():  # the optimizer's state goes by names, which must not depend on the past
-        run = _Run(config, sequences, features, ranks or Ranks.join(config.runner.use_gpu), warm)
+        joined = ranks or Ranks.join(config.runner.use_gpu)
+        run = _Run(config, sequences, features, ages, joined, warm)
         valid = _known(valid, run.vocabulary) if valid else None
         if checkpoint:
             run.restore(checkpoint)
@@ -134,18 +138,20 @@ class _Run:
         config: Config,
         sequences: Sequences,
         features: FeatureTable | None,
+        ages: Float32 | None,
         ranks: Ranks,
         warm: Artifact | None = None,
     ) -> None:
         self.hyper, self.runner, self.ranks = config.hyper_parameters, config.runner, ranks
         hyper, seed = self.hyper, self.runner.seed
         self.vocabulary, clicks = _vocabulary(sequences, features)
-        self.popularity = _popularity(sequences, self.vocabulary, clicks)
+        self.popularity = popularity_within(sequences, self.vocabulary, ages, hyper.trending_days, clicks)
         items = len(self.vocabulary)
         if hyper.item_count not in (None, items):
             raise DataError(f"hyper_parameters.item_count is {hyper.item_count}, the training data have {items} items")
         batch_size, world = self.runner.train_batch_size, ranks.world
-        self.sampler = TrainingSampler(sequences, self.vocabulary, hyper, batch_size, seed, world)
+        weight = recency(ages, hyper.half_life_days)
+        self.sampler = TrainingSampler(sequences, self.vocabulary, hyper, batch_size, seed, world, weight)
         if min(batch_size, self.sampler.examples) < world:
             raise ConfigError(
                 f"runner.train_batch_size is {batch_size} and there are {self.sampler.examples} examples: "
@@ -171,7 +177,7 @@ class _Run:
         )
         self.optimizer = paddle.optimizer.Adam(self.schedule, parameters=self.network.parameters(), lazy_mode=True)
         flat = np.zeros(items + 1, np.float32)
-        drawn = self.popularity if sequences.roles is None else self.sampler.target_counts(items)
+        drawn = clicks if sequences.roles is None else self.sampler.target_counts(items)
         self.frequency = log_frequency(drawn) if hyper.correct_frequency else flat
         self.now = _Progress()
         self.saved_at = time.monotonic()
@@ -323,16 +329,6 @@ def _vocabulary(sequences: Sequences, features: FeatureTable | None) -> tuple[Vo
     popularity = np.zeros(len(vocabulary), np.int64)
     popularity[vocabulary.item_index(item_id) - 1] = counts
     return vocabulary, popularity
-
-
-def _popularity(sequences: Sequences, vocabulary: Vocabulary, clicks: Int64) -> Int64:
-    """How popular each item is, [N] int64: its clicks, or where they have roles its targets by weight, rounded up."""
-    weight = sequences.weight
-    if weight is None:
-        return clicks
-    rows = vocabulary.item_index(sequences.item_id)
-    sums = np.bincount(rows, weights=weight, minlength=len(vocabulary) + 1)[1:]
-    return np.ceil(sums.round(4)).astype(np.int64)
 
 
 def _known(valid: EvalCases, vocabulary: Vocabulary) -> EvalCases:

@@ -49,6 +49,7 @@ def train_and_write(
         on_step,
         on_epoch,
         features=inputs.features,
+        ages=inputs.ages,
         checkpoint=checkpoint,
         ranks=ranks,
         last_epoch=chosen.metrics["epoch"] if chosen else None,

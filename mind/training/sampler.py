@@ -38,8 +38,8 @@ class _Targets:
     """[E] int32 row of each target."""
     end: Int64
     """[E] int64: where its history ends, as a position among all clicks that are history."""
-    weight: Float32
-    """[E] float32."""
+    click: Int64
+    """[E] int64 position of each target among all clicks."""
 
 
 class TrainingSampler:
@@ -57,8 +57,24 @@ class TrainingSampler:
         batch_size: int,
         seed: int,
         world: int = 1,
+        weight: Float32 | None = None,
     ) -> None:
-        """`world` processes share every batch. Raises DataError if no user has so many items."""
+        """Look up the rows of all clicks.
+
+        Args:
+            sequences: the training users.
+            vocabulary: all items.
+            hyper_parameters: of these, those of histories and negatives.
+            batch_size: examples of a batch, those of all processes together.
+            seed: of the order, and of drawn negatives.
+            world: the number of processes that share every batch.
+            weight: [n] float32, the weight of each click as a target by its age; None: all weigh 1. Where clicks have
+                roles, the weight of its kind counts too: the two are multiplied.
+
+        Raises:
+            DataError: no user has so many items.
+        """
+        self._weight = _product(weight, sequences.weight)
         self._least = least = hyper_parameters.min_history
         self.item_index = _rows(vocabulary, sequences.item_id)
         """[n] int32 rows of all clicks, user after user."""
@@ -90,7 +106,7 @@ class TrainingSampler:
         enough = before[position] - self._begin[user] >= self._least
         position, user = position[enough], user[enough]
         first = np.append(0, np.cumsum(np.bincount(user, minlength=len(self.offsets) - 1)))
-        return _Targets(first, self.item_index[position], before[position], weight[position])
+        return _Targets(first, self.item_index[position], before[position], position)
 
     @property
     def examples(self) -> int:
@@ -125,11 +141,13 @@ class TrainingSampler:
         user = np.searchsorted(self._first_example, examples, side="right") - 1
         mine, targets = slice(len(examples) // world), self._targets
         if targets is None:
-            every, weight = self.item_index, None
+            every = self.item_index
             end = number = self._begin[user] + self._least + examples - self._first_example[user]
+            clicks = number
         else:
-            every, number, end, weight = targets.row, examples, targets.end[examples], targets.weight[examples]
-            weight = (weight / weight.mean())[mine]
+            every, number, end, clicks = targets.row, examples, targets.end[examples], targets.click[examples]
+        of_target = None if self._weight is None else self._weight[clicks]
+        weight = None if of_target is None else (of_target / of_target.mean())[mine]
         drawn = np.random.default_rng(seed).integers(0, len(every), self._neg_samples)  # a random target: by frequency
         candidates = every[np.concatenate([number, drawn])]
         end, start = end[mine], np.maximum(self._begin[user[mine]], end[mine] - self._maxlen)
@@ -147,6 +165,13 @@ class TrainingSampler:
         """The newest example of so many users, or of all if there are fewer: the histories that requests will have."""
         ends = np.unique(self._first_example)[1:]  # of the users who have an example
         return self.batch(rng.permutation(ends)[:users] - 1, [self._seed])
+
+
+def _product(one: Float32 | None, other: Float32 | None) -> Float32 | None:
+    """The weights by both; None: all weigh 1."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one * other
 
 
 def _rows(vocabulary: Vocabulary, item_id: Int64, size: int = 1 << 22) -> Rows:

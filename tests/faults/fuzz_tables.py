@@ -5,6 +5,7 @@
 Every line is accounted for, every value is what stands there, and what one reader refuses the other refuses too.
 """
 
+import gzip
 import random
 import shutil
 from collections.abc import Callable
@@ -20,8 +21,10 @@ from rich.progress import track
 from indexer.errors import AttributesError
 from indexer.items.attributes import read_attributes
 from indexer.items.item_files import ItemFile
+from mind.data import text_blocks
+from mind.data.clicks import read_interactions
 from mind.data.ids import IdKind
-from mind.data.interactions import Interactions, Report, read_interactions
+from mind.data.interactions import Interactions, Report
 from mind.data.quotes import Quote
 from mind.data.targets import assign
 from mind.errors import DataError
@@ -32,12 +35,13 @@ from tests.faults.plain_tables import (
     Record,
     RefusedError,
     expect_clicks,
+    expect_json_lines,
     expect_rows,
     lines_of,
     records_of,
     roles_of,
 )
-from tests.faults.random_tables import CsvFile, random_csv, write_csv, write_parquet
+from tests.faults.random_tables import CsvFile, random_csv, write_csv, write_json_lines, write_parquet
 from tests.faults.tally import Tally, console
 
 SPAN = 20
@@ -50,11 +54,13 @@ def judge(kind: str, seed: str, directory: Path) -> tuple[str, str, str]:
     """Outcome, problem (see `Tally.add`) and what to say, of one random file."""
     rng = random.Random(seed)
     path = directory / kind
+    text_blocks.BLOCK_BYTES = rng.choice([1 << 24, 700]) if kind.endswith(".csv") else 1 << 24
     try:
         wanted, found = READERS[kind](rng, path)
     except Exception as error:
         return type(error).__name__, "failed", f"{seed}: {type(error).__name__}: {str(error)[:300]}"
     finally:
+        text_blocks.BLOCK_BYTES = 1 << 24
         for left in directory.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     if wanted != found:
@@ -63,7 +69,7 @@ def judge(kind: str, seed: str, directory: Path) -> tuple[str, str, str]:
 
 
 def _clicks(rng: random.Random, path: Path) -> tuple[Any, Any]:
-    file = random_csv(rng, "user_id", ["item_id", "timestamp", "note"], ",\t;|")
+    file = random_csv(rng, "user_id", ["item_id", "timestamp", "note"], [*",\t;|", "::", "||", "<->"])
     path = write_csv(rng, path, file)
     positions = [file.names.index(name) for name in COLUMNS]
     header = None if file.header else file.names
@@ -91,6 +97,19 @@ def _kinds_csv(rng: random.Random, path: Path) -> tuple[Any, Any]:
             expect_clicks(_records(file, "user_id"), len(file.names), positions, text, event == "rating"), event
         ),
         lambda ids: _read_roles(path, event, ids=ids, **options),
+    )
+
+
+def _kinds_json_lines(rng: random.Random, path: Path) -> tuple[Any, Any]:
+    """The same in JSON lines."""
+    event = rng.choice(["kind", "rating"])
+    path = write_json_lines(rng, path, event)
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    user, item, time = COLUMNS
+    return _of_both_kinds(
+        lambda is_text: _expect_roles(expect_json_lines(text, [*COLUMNS, event], is_text, event == "rating"), event),
+        lambda ids: _read_roles(path, event, user=user, item=item, time=time, ids=ids),
     )
 
 
@@ -128,6 +147,16 @@ def _read_roles(path: Path, event: str, **options: Any) -> tuple[list[tuple[Any,
     return clicks, replace(_expected(interactions, report), clicks=[])
 
 
+def _json_lines(rng: random.Random, path: Path) -> tuple[Any, Any]:
+    path = write_json_lines(rng, path)
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    return _of_both_kinds(
+        lambda is_text: expect_json_lines(text, COLUMNS, is_text),
+        lambda ids: _read_clicks(path, user=COLUMNS[0], item=COLUMNS[1], time=COLUMNS[2], ids=ids),
+    )
+
+
 def _of_both_kinds(expect: Callable[[bool], Any], read: Callable[[IdKind], Any]) -> tuple[Any, Any]:
     """What the two readers give where ids are integers; and where they are text, if they differ on that."""
     texts = _both(lambda: expect(True), lambda: read(IdKind.TEXT))
@@ -136,7 +165,7 @@ def _of_both_kinds(expect: Callable[[bool], Any], read: Callable[[IdKind], Any])
 
 def _attributes(rng: random.Random, path: Path) -> tuple[Any, Any]:
     """Both ways in which the indexer reads attributes, each against the plain reader."""
-    file = random_csv(rng, "item_id", ["note", "other"], ",")
+    file = random_csv(rng, "item_id", ["note", "other"], [","])
     if not file.header:
         file = CsvFile(",".join(file.names).encode() + b"\n" + file.content, file.names, True, ",", file.quote)
     path.write_bytes(file.content)
@@ -246,9 +275,11 @@ def _counts(count: Any) -> tuple[int, int, int, int]:
 
 READERS = {
     "clicks.csv": _clicks,
+    "clicks.jsonl": _json_lines,
     "clicks.parquet": _parquet,
     "items.csv": _attributes,
     "kinds.csv": _kinds_csv,
+    "kinds.jsonl": _kinds_json_lines,
     "kinds.parquet": _kinds_parquet,
 }
 KINDS = tuple(READERS)

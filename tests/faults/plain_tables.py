@@ -5,6 +5,7 @@ It shares no code with the project. It is slow, and short enough to see that it 
 
 import csv
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -100,7 +101,7 @@ def _record(
                     cell, place = cell + line[place:end], end + 1
                     break
             if is_wary and number > opened:
-                if place < len(line) and line[place] != delimiter:
+                if place < len(line) and not line.startswith(delimiter, place):
                     raise RefusedError("a quote is closed inside of a value")
                 like = sum(
                     _looks_like_a_row(inner, delimiter, width, key, ids) for inner in lines[opened + 1 : number + 1]
@@ -109,20 +110,38 @@ def _record(
                     raise RefusedError("a value takes in rows")
         end = line.find(delimiter, place)
         cells.append(cell + line[place : end if end >= 0 else len(line)])
-        cell, place = "", end + 1
+        cell, place = "", end + len(delimiter)
         if end < 0:
             return cells, number - start + 1
 
 
 def _ids_of(line: str, delimiter: str, width: int, key: int) -> str:
     """What ids look like, as the first row has one: a regular expression."""
-    cells = next(csv.reader([line], delimiter=delimiter), []) if line.count(delimiter) >= width - 1 else []
+    cells = _cells(line, delimiter) if line.count(delimiter) >= width - 1 else []
     is_text = len(cells) > key and not re.fullmatch(INTEGER_ID, cells[key])
     return TEXT_ID if is_text else INTEGER_ID
 
 
+def _cells(line: str, delimiter: str) -> list[str]:
+    """The cells of a line on its own; a quote that is not closed takes the rest of it."""
+    if len(delimiter) == 1:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    cells, place = [], 0
+    while True:
+        cell = ""
+        if line.startswith('"', place):
+            quoted = re.compile('"((?:[^"]|"")*)("|$)').match(line, place)
+            assert quoted
+            cell, place = quoted[1].replace('""', '"'), quoted.end()
+        end = line.find(delimiter, place)
+        cells.append(cell + line[place : end if end >= 0 else len(line)])
+        if end < 0:
+            return cells
+        place = end + len(delimiter)
+
+
 def _looks_like_a_row(line: str, delimiter: str, width: int, key: int, ids: str) -> bool:
-    cells = next(csv.reader([line], delimiter=delimiter), [])
+    cells = _cells(line, delimiter)
     return len(cells) == width and re.fullmatch(ids, cells[key]) is not None
 
 
@@ -179,6 +198,46 @@ def roles_of(
 def rating_kind(text: str) -> str:
     """The kind of a rating where >=4 is a target and <2 excludes."""
     return ">=4" if float(text) >= 4 else "<2" if float(text) < 2 else "other"
+
+
+def expect_json_lines(text: str, names: Sequence[str], is_text: bool, rated: bool = False) -> Expected:
+    """What the lines of a text of JSON come to. `is_text` and `rated`: as for `expect_clicks`."""
+    found, rows = Expected(), []
+    keys: set[str] = set()
+    if text.strip().startswith("["):
+        raise RefusedError("an array")
+    for line in lines_of(text):
+        if not line.strip():
+            found.blank += 1
+            continue
+        found.rows += 1
+        try:
+            # A number stays as it is spelt, besides -0.
+            value = json.loads(line, parse_int=lambda digits: Number("0" if digits == "-0" else digits),
+                               parse_float=Number, parse_constant=lambda name: None)  # fmt: skip
+            keys |= value.keys()
+            cells = [_json_cell(value.get(name)) for name in names]
+        except (ValueError, AttributeError):
+            found.malformed += 1
+            continue
+        rows.append([cell.strip() if cell and cell.strip() else None for cell in cells])
+    if not set(names) <= keys:
+        raise RefusedError("a column is missing")
+    return _add_rows(found, rows, is_text, rated)
+
+
+class Number(str):
+    """A number as it is spelt."""
+
+
+def _json_cell(value: Any) -> str | None:
+    if isinstance(value, dict | list):
+        raise ValueError("an object or a list")
+    if isinstance(value, bool):
+        return str(value).lower()
+    if value is not None:
+        value.encode()  # half of a character is a ValueError
+    return value
 
 
 def _text(value: Any) -> str | None:

@@ -1,6 +1,7 @@
 """Random CSV and Parquet files as shops export them: quotes, empty cells, zeros, encodings, blank and ragged lines."""
 
 import gzip
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ WORDS = [
     "0",
     "007",
     "1.5",
+    "a:b",
+    ":",
 ]
 LINES = [
     "first\nsecond",
@@ -54,7 +57,7 @@ class CsvFile:
     quote: str
 
 
-def random_csv(rng: random.Random, key: str, others: list[str], delimiters: str) -> CsvFile:
+def random_csv(rng: random.Random, key: str, others: list[str], delimiters: list[str]) -> CsvFile:
     """A CSV file with columns in any order."""
     names = [key, *others]
     rng.shuffle(names)
@@ -119,6 +122,72 @@ def write_csv(rng: random.Random, path: Path, file: CsvFile) -> Path:
     else:
         path.write_bytes(file.content)
     return path
+
+
+def write_json_lines(rng: random.Random, path: Path, event: str = "") -> Path:
+    """Write clicks as JSON lines, some of them compressed: half of the files with lines that are all alike.
+
+    `event`: a column of kinds, kind or rating; none if empty.
+    """
+    is_alike, has_text = rng.random() < 0.5, rng.random() < 0.5
+    lines = []
+    for _ in range(rng.randint(1, 30) + (15 if event else 0)):
+        cells: dict[str, Any] = {
+            "user_id": rng.choice(IDS) if is_alike else _json_id(rng),
+            "item_id": json.dumps(f"KIT-{rng.randint(0, 9)}") if has_text else rng.choice(IDS),
+            "timestamp": str(TIME + rng.randint(0, 99)),
+            "note": json.dumps(rng.choice(WORDS + LINES), ensure_ascii=rng.random() < 0.5),
+        }
+        if event == "kind":
+            cells[event] = json.dumps(rng.choice(KINDS))
+        elif event:
+            cells[event] = rng.choice(["5", "4", "3.5", "1", "-2", '"4"', '"1.5"', "null"])
+        if not is_alike:
+            for name in list(cells):
+                if rng.random() < 0.03:
+                    cells[name] = _json_id(rng)
+                if rng.random() < 0.03:
+                    del cells[name]
+        pairs = [f'"{name}": {text}' for name, text in cells.items()]
+        rng.shuffle(pairs)
+        line = "{" + ", ".join(pairs) + "}"
+        if not is_alike:
+            line = _spoilt(rng, line)
+        lines.append(line)
+    end = rng.choice(["\n", "\n", "\n", "\r\n", "\r"])
+    content = (end.join(lines) + rng.choice(["", end, end + end])).encode(rng.choice(["utf-8"] * 9 + ["utf-8-sig"]))
+    if rng.random() < 0.1:
+        path = path.with_name(path.name + ".gz")
+        content = gzip.compress(content)
+    path.write_bytes(content)
+    return path
+
+
+def _json_id(rng: random.Random) -> str:
+    odd = [
+        "null",
+        "true",
+        "1.5",
+        "2.0",
+        "1e3",
+        "-0",
+        "NaN",
+        "[1]",
+        '{"a": 1}',
+        '"\\ud800"',
+        '""',
+        '" 7 "',
+        '"007"',
+        '"x"',
+    ]
+    text = rng.choice(IDS)
+    return text if rng.random() < 0.7 else f'"{text}"' if rng.random() < 0.7 else rng.choice([*odd, str(2**63)])
+
+
+def _spoilt(rng: random.Random, line: str) -> str:
+    if rng.random() < 0.9:
+        return line
+    return rng.choice(["", "  ", f" {line}\t", line[:-1], line + line, f"[{line}]", line.replace(": ", ":\n", 1), "7"])
 
 
 def write_parquet(rng: random.Random, path: Path, event: str = "") -> list[tuple[Any, ...]]:

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mind.config import load_config
+from mind.data.clicks import read_interactions
 from mind.data.events import Kind, repeats
-from mind.data.interactions import Interactions, read_interactions
+from mind.data.interactions import Interactions
 from mind.data.paddlerec import read_eval, read_train
 from mind.data.split import Split, split, split_by_time, split_last_out
 from mind.data.targets import assign
