@@ -81,9 +81,9 @@ class HyperParameters(_Section):
     readout: Literal["logsumexp", "label_aware"] = "logsumexp"
     """How training scores an item. logsumexp: softly by the best interest, as in serving. label_aware: as in MIND."""
     half_life_days: float | None = Field(default=None, gt=0)
-    """Days in which the weight of a target halves; left out, old clicks count as much as new ones. Needs ages."""
+    """Days in which the weight of a target halves; null: old clicks count as much as new ones. Needs --keep-ages."""
     trending_days: float | None = Field(default=None, gt=0)
-    """Days before the newest click that the popular fallback counts; left out, all of them. Needs ages."""
+    """Days before the newest training click that the popular fallback counts; null: all. Needs --keep-ages."""
     maxlen: int = Field(default=20, gt=0, le=10_000)
     """Number of newest history items that the model uses."""
     pow_p: float = Field(default=1.0, gt=0)

@@ -138,9 +138,9 @@ def main(
 def _demo(paths: Paths, override: list[str], data: DemoData, items: Items | None) -> None:
     started = time.monotonic()
     _check_not_held(paths.milvus)
-    titles = items.titles() if items else {}
     _heading(1, f"People's histories: {data.clicks}, split by users 8:1:1")
     _prepare(data)
+    titles = items.titles() if items else {}
     _heading(2, "Train MIND on the CPU; a tenth of the users chooses the best epoch")
     _forget_models(paths.chosen)
     _train(data, paths.chosen, override)

@@ -14,7 +14,18 @@ from mind.fresh_items import count_neighbours, from_neighbours
 from mind.sequences import Sequences, distinct
 from mind.vocabulary import Vocabulary
 
-_FREE = ("optimizer.", "item_count", "neg_samples", "correct_frequency", "min_history", "dropout", "item_init", "bilin")
+_FREE = (
+    "optimizer.",
+    "item_count",
+    "neg_samples",
+    "correct_frequency",
+    "min_history",
+    "dropout",
+    "item_init",
+    "bilin",
+    "half_life_days",
+    "trending_days",
+)
 """How the names of the hyper-parameters begin that may differ: they say how weights are learnt, not what they mean."""
 
 

@@ -337,7 +337,7 @@ def test_data_without_kinds_are_as_they_were(tmp_path: Path, monkeypatch: pytest
     assert {"events.json", "held_out/held_out.txt"} <= content(output).keys()
     assert prepare(monkeypatch, file, "--output", output) == 0
     assert content(output) == content(tmp_path / "plain")
-    assert sorted(content(output)) == ["split.json", "test/test.txt", "train/train.txt", "valid/valid.txt"]
+    assert sorted(content(output)) == ["days.json", "split.json", "test/test.txt", "train/train.txt", "valid/valid.txt"]
     assert re.fullmatch(rb"(\d+,\d+,\d+\n)+", content(output)["train/train.txt"])
     assert b"role" not in content(output)["test/test.txt"]
 
