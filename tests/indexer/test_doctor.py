@@ -1,9 +1,11 @@
 """`indexer doctor` on Milvus Lite, on a real Milvus, and where Milvus is away, refuses, hangs or answers wrongly."""
 
 import json
+import os
 import re
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -29,6 +31,15 @@ TRIAL += ["filter", "order", "change", "limits", "alias"]
 STEPS = [*BEFORE, *TRIAL, "drop"]
 
 
+OWN = f"recall_doctor_{os.getpid():08x}"
+"""The database of `doctor` in this test process; other processes examine the same Milvus."""
+
+
+@pytest.fixture(autouse=True)
+def own_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.doctor.examine.secrets", SimpleNamespace(token_hex=lambda _: f"{os.getpid():08x}"))
+
+
 def doctor(uri: str, *words: str) -> dict[str, Any]:
     done = run_here("indexer", "doctor", "--milvus-uri", uri, "--format", "json", *words)
     found: dict[str, Any] = json.loads(done.stdout)
@@ -44,7 +55,7 @@ def state(uri: str) -> tuple[Any, ...]:
     """Everything that `doctor` could have touched."""
     client = MilvusClient(uri, timeout=30)
     names = sorted(client.list_collections(timeout=30))
-    databases = sorted(client.list_databases(timeout=30))
+    databases = OWN in client.list_databases(timeout=30)
     live = client.describe_collection(ALIAS, timeout=30)["collection_name"]
     client.close()
     return names, databases, live
@@ -113,7 +124,7 @@ def test_no_database_is_left_if_its_first_collection_is_interrupted(
     monkeypatch.setattr(Inspection, "drop", drop)
     client = MilvusClient(milvus_server_uri, timeout=30)
     assert run_here("indexer", "doctor", "--milvus-uri", milvus_server_uri).returncode == 130
-    assert not [name for name in client.list_databases(timeout=30) if name.startswith("recall_doctor_")]
+    assert OWN not in client.list_databases(timeout=30)
     client.close()
 
 

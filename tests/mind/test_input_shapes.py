@@ -102,6 +102,7 @@ def test_a_directory_a_pattern_and_a_url(tmp_path: Path, ending: str) -> None:
 def memory() -> Iterator[Any]:
     """fsspec's file system in memory."""
     system = fsspec.filesystem("memory")
+    system.store.clear()  # all tests of a process share it
     yield system
     system.store.clear()
 
@@ -110,16 +111,16 @@ def memory() -> Iterator[Any]:
 def test_urls(tmp_path: Path, memory: Any, ending: str) -> None:
     for number, click in enumerate(CLICKS):
         path = write(tmp_path / f"{number}.{ending}", [click])
-        memory.pipe_file(f"/bucket/day={number}/{number}.{ending}", path.read_bytes())
+        memory.pipe_file(f"/urls/day={number}/{number}.{ending}", path.read_bytes())
     done: list[tuple[int, int]] = []
-    interactions, _ = read_interactions("memory://bucket/", on_progress=lambda *far: done.append(far))
+    interactions, _ = read_interactions("memory://urls/", on_progress=lambda *far: done.append(far))
     assert rows(interactions) == CLICKS
-    size = sum(memory.size(path) for path in memory.find("/bucket"))
+    size = sum(memory.size(path) for path in memory.find("/urls"))
     assert done[-1] == (size, size)
-    for where, clicks in ((f"bucket/day=[12]/*.{ending}", CLICKS[1:3]), (f"bucket/day=3/3.{ending}", CLICKS[3:])):
+    for where, clicks in ((f"urls/day=[12]/*.{ending}", CLICKS[1:3]), (f"urls/day=3/3.{ending}", CLICKS[3:])):
         assert rows(read_interactions(f"memory://{where}")[0]) == clicks
     if ending == "parquet":
-        found, _ = read_interactions("memory://bucket", time="day")
+        found, _ = read_interactions("memory://urls", time="day")
         assert found.timestamp.tolist() == [0, 1, 2, 3]
 
 
