@@ -11,8 +11,8 @@ import numpy as np
 
 from mind.data.columns import Float64
 from mind.data.files import replacing
+from mind.data.parts import read_record
 from mind.data.time_units import TimeUnit
-from mind.errors import DataError
 from mind.sequences import Int64
 
 DAYS = "days.json"
@@ -44,13 +44,4 @@ def write_days(directory: Path, days: dict[str, int]) -> None:
 
 def read_days(directory: Path) -> dict[str, int]:
     """Read what `write_days` wrote; empty if there is none. Raises DataError."""
-    file = directory / DAYS
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{file}: cannot be read: {error}; prepare the data again") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{file}: expected a JSON object; prepare the data again")
-    return {str(day): int(count) for day, count in found.items()}
+    return {day: int(count) for day, count in read_record(directory / DAYS).items()}

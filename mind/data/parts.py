@@ -22,7 +22,11 @@ def beside(part: Path, name: str) -> Path:
 
 def recorded(part: Path, name: str) -> dict[str, Any]:
     """A JSON object of the directory that a part belongs to; empty if there is none. Raises DataError."""
-    file = beside(part, name)
+    return read_record(beside(part, name))
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """A JSON object that `mind.prepare` wrote; empty if there is no such file. Raises DataError."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
