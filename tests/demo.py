@@ -251,7 +251,6 @@ def _server(paths: Paths) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     options = ["--listen", address, "--artifacts", str(paths.artifacts), "--milvus-uri", str(paths.milvus)]
-    options += ["--search-timeout-ms", "60000"]  # Milvus Lite takes its time for hundreds of users at once
     command = ["-m", "server", *options]
     console.print(f"[dim]$ python {' '.join(command)} &", soft_wrap=True)
     with _started(command):
