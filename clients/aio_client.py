@@ -27,12 +27,11 @@ _MAX_CONCURRENT_REQUESTS = 4
 
 
 class AsyncRecallClient(ClientCore):
-    """RecallClient for asyncio: the same methods, to be awaited. May be made anywhere, at import time too.
+    """The client for asyncio. It has the methods of `RecallClient`, which are awaited here.
 
-    A channel belongs to the event loop that it is first used in, so the client opens one for each loop. `close` closes
-    that of the loop it is called in.
-
-    The requests of a split batch run side by side, four at a time.
+    You can make it anywhere, also while a module is imported. A gRPC channel belongs to the event loop that uses it
+    first, so the client opens a channel for each loop. `close` closes the channel of the running loop. If a batch is
+    split, four requests are in progress at a time.
 
         async with AsyncRecallClient("recall:50051", timeout_s=0.2) as client:
             (await client.recall([[43, 23, 65]], top_k=50)).item_ids[0]
@@ -51,7 +50,7 @@ class AsyncRecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         timeout_s: float | None = None,
     ) -> RecallResult:
-        """Up to `top_k` candidates for every history, in order; see RecallClient.recall."""
+        """Find up to `top_k` candidates for every user; see `RecallClient.recall`."""
         deadline = self._deadline(timeout_s)
         requests = self._recall_requests(histories, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
         slots = asyncio.Semaphore(_MAX_CONCURRENT_REQUESTS)
@@ -68,12 +67,12 @@ class AsyncRecallClient(ClientCore):
                 task.cancel()
 
     async def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
-        """The number of released items, all of them or those that match a filter."""
+        """Count the released items, all of them or those that match a filter."""
         request = recall_pb2.CountItemsRequest(filter=filter)
         return await self._call(self._stubs().recall.CountItems, request, self._deadline(timeout_s))
 
     async def get_server_info(self, *, timeout_s: float | None = None) -> recall_pb2.GetServerInfoResponse:
-        """What is being served and which limits hold."""
+        """Ask which model is served, and which limits and options the server has."""
         request = recall_pb2.GetServerInfoRequest()
         return await self._call(self._stubs().recall.GetServerInfo, request, self._deadline(timeout_s))
 
@@ -88,7 +87,7 @@ class AsyncRecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
-        """Every step of one user's recall; the arguments mean what they mean in `recall`."""
+        """Run `recall` for one user and show every step. The arguments are those of `recall`."""
         request = self._explain_request(history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
@@ -100,37 +99,37 @@ class AsyncRecallClient(ClientCore):
         events: Mapping[str, Sequence[str]] | None = None,
         timeout_s: float | None = None,
     ) -> recall_pb2.UpsertUsersResponse:
-        """Remembers users; see RecallClient.upsert_users."""
+        """Store the histories of users; see `RecallClient.upsert_users`."""
         request = self._upsert_request(hist_item, append_item_ids, events)
         return await self._call(self._stubs().recall.UpsertUsers, request, self._deadline(timeout_s))
 
     async def find_similar_users(
         self, users: Sequence[History], *, top_k: int, timeout_s: float | None = None
     ) -> recall_pb2.FindSimilarUsersResponse:
-        """The `top_k` remembered users most similar to each of the users; one request."""
+        """Find the `top_k` remembered users who are most similar to each of the users, with one request."""
         request = self._similar_request(users, top_k)
         return await self._call(self._stubs().recall.FindSimilarUsers, request, self._deadline(timeout_s))
 
     async def delete_users(
         self, user_ids: Sequence[str], *, timeout_s: float | None = None
     ) -> recall_pb2.DeleteUsersResponse:
-        """Makes the service forget users, in every release; one request."""
+        """Delete remembered users from every release, with one request."""
         request = recall_pb2.DeleteUsersRequest(user_ids=user_ids)
         return await self._call(self._stubs().recall.DeleteUsers, request, self._deadline(timeout_s))
 
     async def drop_items(
         self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None
     ) -> admin_pb2.DropItemsResponse:
-        """Drops an item collection, rows and index; needs the admin token."""
+        """Drop an item collection with its index. Needs the admin token."""
         request = admin_pb2.DropItemsRequest(collection=collection, allow_live=allow_live)
         return await self._call(self._stubs().admin.DropItems, request, self._deadline(timeout_s))
 
     async def reload(self, *, timeout_s: float | None = None) -> admin_pb2.ReloadResponse:
-        """Makes the server look for a new release now; needs the admin token."""
+        """Make the server look for a new release at once. Needs the admin token."""
         return await self._call(self._stubs().admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
 
     async def is_serving(self, *, timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
-        """Whether the server calls itself ready (grpc.health.v1); `wait_for_ready` keeps trying to connect."""
+        """Ask whether the server is ready (grpc.health.v1). `wait_for_ready` keeps trying to connect."""
         deadline = self._deadline(timeout_s)
         health = await self._call(self._stubs().health_check, HEALTH_REQUEST, deadline, wait_for_ready=wait_for_ready)
         return health == HEALTH_SERVING
@@ -139,7 +138,7 @@ class AsyncRecallClient(ClientCore):
         return asyncio.get_running_loop()
 
     async def close(self) -> None:
-        """Closes the channel of the running loop, unless the caller brought it."""
+        """Close the channel of the running loop, unless the caller brought it."""
         if stubs := self._taken():
             await stubs.channel.close()
 

@@ -72,26 +72,26 @@ HEALTH_SERVING = b"\x08\x01"
 
 @dataclass(frozen=True)
 class RecallResult:
-    """The answer for a whole batch, however many requests it took."""
+    """The answer to a batch. A large batch takes several requests, whose answers are joined."""
 
     results: list[recall_pb2.UserCandidates]
     """One for each history, in the same order."""
     model_versions: tuple[str, ...]
-    """Models that answered, in order of appearance. More than one: a release happened between two requests of the
-    batch, and scores of different users do not compare."""
+    """Models that answered, in order of appearance. There are several if a new model was released between two requests
+    of the batch. Do not compare the scores of different users then."""
     collections: tuple[str, ...]
-    """Their collections."""
+    """The collections of these models."""
     timings: tuple[recall_pb2.StageTimings, ...]
-    """Where the time went in the server, one for each request."""
+    """How long each stage took in the server, for each request."""
 
     @property
     def item_ids(self) -> list[list[int]] | list[list[str]]:
-        """The candidates of each user, best first, as the ids that the release has: integers or text."""
+        """The item ids of each user's candidates, best first. They are integers or text, as in the release."""
         return [ids_of(candidates, "item_ids") for candidates in self.results]
 
     @property
     def statuses(self) -> tuple[UserStatus, ...]:
-        """The status of each user, which prints as its name."""
+        """The status of each user. It prints as its name."""
         return tuple(UserStatus(candidates.status) for candidates in self.results)
 
 
@@ -106,10 +106,10 @@ def join_responses(responses: Sequence[recall_pb2.RecallResponse]) -> RecallResu
 
 
 def channel_options(target: str = "") -> list[tuple[str, str | int]]:
-    """gRPC channel arguments that both clients use; a caller who brings a channel may want them too.
+    """The gRPC channel arguments that both clients use. Use them if you bring a channel of your own.
 
     Args:
-        target: where the channel goes. A proxy of the environment is left out where that is this machine.
+        target: where the channel goes. A target on this machine is never called through a proxy.
     """
     return [
         ("grpc.enable_http_proxy", int(not (target and is_local(target)))),
@@ -174,20 +174,25 @@ class ClientCore:
         max_history: int = MAX_HISTORY,
         channel: Any = None,
     ) -> None:
-        """Connects on the first call.
+        """Make a client. It connects on the first call.
 
         Args:
-            target: `host:port`, or any gRPC target; calls are spread over all its addresses.
-            timeout_s: deadline of calls that name none.
-            tls: True trusts the system's authorities, a path the PEM file of your own.
-            client_cert: PEM files of the client's certificate and its key, for mutual TLS.
-            token: sent as `authorization: Bearer <token>`. Without TLS it travels in the clear.
-            max_users: users in one request; larger batches are split. GetServerInfo tells the server's limit.
-            max_candidates: users times top_k in one request, likewise.
-            max_request_bytes: bytes of one request, likewise; the server's option is `--max-request-bytes`.
-            max_history: ids of a history that are sent, the newest ones; the model looks at fewer (`maxlen` of
-                GetServerInfo). `exclude_history` leaves out what was sent. A ready `User` is sent as it is.
-            channel: use this channel instead of opening one; it stays the caller's to close.
+            target: `host:port`, or any other gRPC target. Calls are spread over all addresses of the name.
+            timeout_s: the deadline of calls that have no `timeout_s` of their own.
+            tls: True uses TLS and trusts the authorities of the system. A path names a PEM file with your own.
+            client_cert: PEM files with the client's certificate and its key, for mutual TLS.
+            token: is sent as `authorization: Bearer <token>`. Without TLS, everybody on the network can read it.
+            max_users: most users in one request. Larger batches are split. GetServerInfo tells the server's limit.
+            max_candidates: most users times top_k in one request. Larger batches are split.
+            max_request_bytes: most bytes of one request, as the server's option `--max-request-bytes`. Larger batches
+                are split.
+            max_history: most ids of a history that are sent, the newest ones. The model looks at fewer (`maxlen` of
+                GetServerInfo). `exclude_history` leaves out only what was sent. A ready `User` is sent as it is.
+            channel: is used instead of a channel of the client's own. The caller closes it.
+
+        Raises:
+            ValueError: `timeout_s` is not positive, or `client_cert` is given without `tls`.
+            OSError: a file of certificates cannot be read.
         """
         if timeout_s is not None:
             _check_timeout(timeout_s)

@@ -16,10 +16,10 @@ import grpc
 
 
 class RecallError(Exception):
-    """A failed call.
+    """A call failed.
 
-    `reason` is the server's stable word for programs, empty when the call never reached a server.
-    `retry_after_s` is the pause that the server asked for, None when it asked for none.
+    `code` is the gRPC status and `message` says what is wrong. `reason` is a stable word of the server for programs; it
+    is empty if the call reached no server. `retry_after_s` is the pause in seconds that the server asks for, or None.
     """
 
     def __init__(
@@ -36,27 +36,27 @@ class RecallError(Exception):
 
 
 class InvalidRequestError(RecallError):
-    """The request breaks a limit or does not parse."""
+    """The request breaks a limit or cannot be parsed. The same request fails again."""
 
 
 class UnauthenticatedError(RecallError):
-    """Token missing, wrong or not allowed to do this."""
+    """The token is missing, is wrong, or does not allow this call."""
 
 
 class PreconditionError(RecallError):
-    """The server, the release or the stored users are in the wrong state for the call; somebody must act."""
+    """The server, the release or the stored users are in the wrong state for this call. An operator must act."""
 
 
 class DeadlineExceededError(RecallError):
-    """`timeout_s` passed before the answer came."""
+    """The answer did not come within `timeout_s`."""
 
 
 class UnavailableError(RecallError):
-    """No server reached, or none that can answer now: try again."""
+    """No server was reached, or none can answer now. Try again later."""
 
 
 class OverloadedError(UnavailableError):
-    """The server refused work it could not do in time."""
+    """The server refused the call because it could not answer in time. Try again after `retry_after_s`."""
 
 
 _ERROR_OF_CODE: dict[grpc.StatusCode, type[RecallError]] = {

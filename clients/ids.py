@@ -68,14 +68,14 @@ def kinds_of(user: recall_pb2.User) -> tuple[bool, bool]:
 
 
 def ids_of(message: Message, field: str) -> Any:
-    """The item ids in a field of an answer, integers or text, whichever the release has.
+    """Read the item ids of an answer, which are integers or text, as in the release.
 
     Args:
         message: an answer or a part of it, such as a `UserCandidates`.
-        field: of integers, such as `item_ids`; its twin is looked at too.
+        field: the name of the field of integers, such as `item_ids`. The field for text ids is found by it.
 
     Returns:
-        a list, or one id for a field that has one.
+        a list of ids, or one id if the field has one.
     """
     keys, ids = getattr(message, TWINS[field]), getattr(message, field)
     return (keys or ids) if isinstance(keys, str) else list(keys or ids)

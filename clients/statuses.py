@@ -7,9 +7,10 @@ from protos.recall.v1 import recall_pb2
 
 
 class UserStatus(IntEnum):
-    """A status of the contract that prints as its name: `UserStatus(result.status)` prints as OK or UNKNOWN_USER.
+    """The status of a user, as a name: `UserStatus(result.status)` prints OK or UNKNOWN_USER.
 
-    It equals its number, and so the constants of `recall_pb2`. A number that only newer servers know prints as itself.
+    It equals the number in the contract and the constants of `recall_pb2`. A number that this client does not know
+    prints as the number.
     """
 
     UNSPECIFIED = recall_pb2.USER_STATUS_UNSPECIFIED

@@ -23,15 +23,16 @@ from protos.recall.v1 import admin_pb2, recall_pb2
 
 
 class RecallClient(ClientCore):
-    """Calls the recall service and waits for the answers; one client serves all threads of a process.
+    """Calls the recall service and waits for the answers. All threads of a process can share one client.
 
-    Make it after a fork, not before: gRPC's threads do not follow into the child. A failed call raises RecallError.
+    If your program forks, make the client in the child process, because gRPC's threads do not survive a fork. A failed
+    call raises RecallError.
 
         with RecallClient("recall:50051", timeout_s=0.2) as client:
             client.recall([[43, 23, 65]], top_k=50).item_ids[0]
 
-    Item ids are integers or text, whichever the release has (`id_type` of `get_server_info`). The type of the values
-    tells which: `client.recall([["KIT-1", "KIT-2"]], top_k=50)`.
+    Item ids are integers or text, as in the release (`id_type` of `get_server_info`). Pass text ids as str:
+    `client.recall([["KIT-1", "KIT-2"]], top_k=50)`.
     """
 
     _transport: ClassVar[Any] = grpc
@@ -47,29 +48,37 @@ class RecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         timeout_s: float | None = None,
     ) -> RecallResult:
-        """Up to `top_k` candidates for every history, in order; a large batch becomes several requests.
+        """Find up to `top_k` candidates for every user. A large batch is split into several requests.
 
         Args:
-            histories: for each user, a list of item ids, oldest first, or the user_id of a remembered one as text, or a
-                ready `User`.
-            top_k: candidates per user.
-            filter: Milvus boolean expression over item attributes.
-            exclude_history: leave out what is in the user's own history.
-            exclude_item_ids: for each user, ids that must not come back.
-            merge_strategy: how the interests become one list.
-            timeout_s: for the whole batch.
+            histories: for each user, a list of item ids, oldest first; or the `user_id` of a remembered user, as text;
+                or a ready `User`.
+            top_k: how many candidates are wanted per user.
+            filter: a Milvus boolean expression over item attributes. Empty means no filter.
+            exclude_history: leaves out the items of the user's own history.
+            exclude_item_ids: for each user, ids of items to leave out.
+            merge_strategy: how the candidates of the interests become one list.
+            timeout_s: the deadline of the whole batch.
+
+        Returns:
+            the candidates of every user, in the order of `histories`.
+
+        Raises:
+            RecallError: a request failed. The subclass tells why.
+            TypeError: an argument has the wrong type, or there is no `timeout_s`.
+            ValueError: an id does not fit 64 bits or is not valid text.
         """
         deadline = self._deadline(timeout_s)
         requests = self._recall_requests(histories, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
         return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
 
     def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
-        """The number of released items, all of them or those that match a filter."""
+        """Count the released items, all of them or those that match a filter."""
         request = recall_pb2.CountItemsRequest(filter=filter)
         return self._call(self._stubs().recall.CountItems, request, self._deadline(timeout_s))
 
     def get_server_info(self, *, timeout_s: float | None = None) -> recall_pb2.GetServerInfoResponse:
-        """What is being served and which limits hold."""
+        """Ask which model is served, and which limits and options the server has."""
         request = recall_pb2.GetServerInfoRequest()
         return self._call(self._stubs().recall.GetServerInfo, request, self._deadline(timeout_s))
 
@@ -84,7 +93,7 @@ class RecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
-        """Every step of one user's recall; the arguments mean what they mean in `recall`."""
+        """Run `recall` for one user and show every step. The arguments are those of `recall`."""
         request = self._explain_request(history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
@@ -96,18 +105,19 @@ class RecallClient(ClientCore):
         events: Mapping[str, Sequence[str]] | None = None,
         timeout_s: float | None = None,
     ) -> recall_pb2.UpsertUsersResponse:
-        """Remembers users, so that `recall` can be asked by their ids; takes 0.2 to 0.6 s, then every server sees it.
+        """Store the histories of users, so that `recall` can find them by `user_id`.
 
-        One request, so at most as many users as the server's limit. Only a server that turned it away before it did
-        anything is asked again: an append that fails in another way may have been written.
+        The call takes 0.2 to 0.6 s. After it, every server sees the change. It sends one request, which has at most as
+        many users as the server's limit. The client repeats the call only if the server refused it before it wrote
+        anything. After another failure, an append may have been written or not.
 
         Args:
-            hist_item: user_id to the whole history, oldest first, in the place of what is stored.
-            append_item_ids: user_id to new clicks, oldest first, after what is stored.
-            events: user_id to the kinds of these clicks, such as view, one for each, in their order; for a model that
-                was trained with kinds. Clicks of kinds that are no history for it are not stored; `dropped` of the
-                user's result counts them.
-            timeout_s: for the call.
+            hist_item: for each `user_id`, the whole history, oldest first. It replaces what is stored.
+            append_item_ids: for each `user_id`, new clicks, oldest first. They follow what is stored.
+            events: for each `user_id`, the kind of each of these clicks, such as `view`, in the same order. Only models
+                that were trained with kinds know them. Clicks of kinds that are no history for the model are not
+                stored, and `dropped` of the user's result counts them.
+            timeout_s: the deadline of the call.
         """
         request = self._upsert_request(hist_item, append_item_ids, events)
         return self._call(self._stubs().recall.UpsertUsers, request, self._deadline(timeout_s))
@@ -115,30 +125,30 @@ class RecallClient(ClientCore):
     def find_similar_users(
         self, users: Sequence[History], *, top_k: int, timeout_s: float | None = None
     ) -> recall_pb2.FindSimilarUsersResponse:
-        """The `top_k` remembered users most similar to each of the users; one request."""
+        """Find the `top_k` remembered users who are most similar to each of the users, with one request."""
         request = self._similar_request(users, top_k)
         return self._call(self._stubs().recall.FindSimilarUsers, request, self._deadline(timeout_s))
 
     def delete_users(
         self, user_ids: Sequence[str], *, timeout_s: float | None = None
     ) -> recall_pb2.DeleteUsersResponse:
-        """Makes the service forget users, in every release; one request."""
+        """Delete remembered users from every release, with one request."""
         request = recall_pb2.DeleteUsersRequest(user_ids=user_ids)
         return self._call(self._stubs().recall.DeleteUsers, request, self._deadline(timeout_s))
 
     def drop_items(
         self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None
     ) -> admin_pb2.DropItemsResponse:
-        """Drops an item collection, rows and index; needs the admin token."""
+        """Drop an item collection with its index. Needs the admin token."""
         request = admin_pb2.DropItemsRequest(collection=collection, allow_live=allow_live)
         return self._call(self._stubs().admin.DropItems, request, self._deadline(timeout_s))
 
     def reload(self, *, timeout_s: float | None = None) -> admin_pb2.ReloadResponse:
-        """Makes the server look for a new release now; needs the admin token."""
+        """Make the server look for a new release at once. Needs the admin token."""
         return self._call(self._stubs().admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
 
     def is_serving(self, *, timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
-        """Whether the server calls itself ready (grpc.health.v1); `wait_for_ready` keeps trying to connect."""
+        """Ask whether the server is ready (grpc.health.v1). `wait_for_ready` keeps trying to connect."""
         deadline = self._deadline(timeout_s)
         health = self._call(self._stubs().health_check, HEALTH_REQUEST, deadline, wait_for_ready=wait_for_ready)
         return health == HEALTH_SERVING
@@ -147,7 +157,7 @@ class RecallClient(ClientCore):
         return grpc  # one channel for all threads
 
     def close(self) -> None:
-        """Closes the channel, unless the caller brought it."""
+        """Close the channel, unless the caller brought it."""
         if stubs := self._taken():
             stubs.channel.close()
 

@@ -1,4 +1,4 @@
-"""Writes the pages of docs/reference/ that are made from the code: the contract, the server's options, the metrics.
+"""Writes the pages of docs/reference/ that are made from the code: the contract, options, metrics, Python clients.
 
 `make reference`. A test compares the pages with the code.
 """
@@ -23,6 +23,7 @@ from pydantic_core import PydanticUndefined
 from server.instrumentation import make_metrics
 from server.settings import Settings
 from tests import ROOT
+from tests.python_reference import python_clients
 
 FOLDER = ROOT / "docs" / "reference"
 PROTOS = ("protos/recall/v1/recall.proto", "protos/recall/v1/admin.proto")
@@ -164,6 +165,7 @@ def _files() -> list[FileDescriptorProto]:
 PAGES: dict[str, Callable[[], str]] = {
     "contract.md": contract,
     "metrics.md": metrics,
+    "python-clients.md": python_clients,
     "server-options.md": server_options,
 }
 """The pages, and what makes each."""
