@@ -7,8 +7,8 @@ WORKERS ?= 4
 PORT ?= 19530
 milvus: DATA ?= data/milvus
 
-.PHONY: help install demo milvus test drills check protos bench bench-serve recording released lock audit third-party \
-	sbom bounds wheel reference docs docs-serve clean
+.PHONY: help install demo milvus test drills check protos bench bench-serve bench-report recording released lock audit \
+	third-party sbom bounds wheel reference docs docs-serve clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,9 @@ bench: install  ## Benchmarks, with the machine and a baseline beside every figu
 
 bench-serve: install  ## Our server, the article's stack and bare Milvus side by side: 18 minutes
 	$(BIN)/python -m tests.bench.serving
+
+bench-report: install  ## All benchmarks, written into docs/explanation/figures.md: about two hours
+	$(BIN)/python -m tests.bench.report
 
 lock: install  ## Resolve requirements.lock anew
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
