@@ -78,34 +78,37 @@ def main(
         str,
         typer.Argument(
             metavar="FILES|NAME",
-            help="CSV, JSON lines (both plain or compressed) or Parquet with a row for every interaction: a file, a "
-            "directory, a pattern in quotes, or such a URL, as s3://bucket/clicks/. Or the name of data that are "
-            "downloaded: movielens-100k, movielens-1m, amazon-book.",
+            help="CSV, JSON lines (both may be compressed) or Parquet with one row per interaction: a file, a "
+            "directory, a pattern in quotes, or a URL such as s3://bucket/clicks/. Or the name of a public data set, "
+            "which is downloaded: movielens-100k, movielens-1m, amazon-book.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Directory that receives train/, valid/ and test/.")],
     user: Annotated[
         str | None,
         typer.Option(
-            help="Column of user ids; else one with a usual name, such as customer_id.", rich_help_panel=FILES
+            help="Column of user ids. By default, a column with a usual name such as customer_id.",
+            rich_help_panel=FILES,
         ),
     ] = None,
     item: Annotated[
         str | None,
-        typer.Option(help="Column of item ids; else one with a usual name, such as sku.", rich_help_panel=FILES),
+        typer.Option(
+            help="Column of item ids. By default, a column with a usual name such as sku.", rich_help_panel=FILES
+        ),
     ] = None,
     time: Annotated[
         str | None,
         typer.Option(
-            help="Column of times (integers, floats or ISO 8601); else one with a usual name, such as created_at.",
+            help="Column of times (integers, floats or ISO 8601). By default, a column with a usual name such as "
+            "created_at.",
             rich_help_panel=FILES,
         ),
     ] = None,
     delimiter: Annotated[
         str | None,
         typer.Option(
-            help="What separates the columns of a CSV file: `tab`, a character, or several such as `::`; detected "
-            "otherwise.",
+            help="Delimiter of a CSV file: `tab`, one character, or several such as `::`. By default, it is detected.",
             rich_help_panel=FILES,
         ),
     ] = None,
@@ -120,23 +123,24 @@ def main(
     quote: Annotated[
         Quote,
         typer.Option(
-            help='What `"` means in a CSV file. auto: it quotes values, also over several lines; one that takes in '
-            "lines which look like rows is refused. always: it quotes values, whatever is in them. none: nothing.",
+            help='How to read `"` in a CSV file. auto: it quotes values, which may span lines; a value that contains '
+            "lines that look like rows is refused. always: it quotes values. none: it is an ordinary character.",
             rich_help_panel=FILES,
         ),
     ] = Quote.AUTO,
     time_unit: Annotated[
         TimeUnit | None,
         typer.Option(
-            help="Unit since 1970 of times that are numbers; found otherwise, and times of two units are refused.",
+            help="Unit of times that are numbers since 1970. By default, it is detected, and a column that mixes two "
+            "units is refused.",
             rich_help_panel=FILES,
         ),
     ] = None,
     ids: Annotated[
         IdKind,
         typer.Option(
-            help="What ids are. auto: integers of 64 bits, or text in a column that has other values than integers or "
-            "one with leading zeros.",
+            help="Type of ids. auto: text if a column has values that are no integers or have leading zeros, otherwise "
+            "64-bit integers.",
             rich_help_panel=FILES,
         ),
     ] = IdKind.AUTO,
@@ -145,31 +149,31 @@ def main(
         typer.Option(
             min=0,
             max=1,
-            help="Largest share of rows that may be malformed or lack a value.",
+            help="Maximum share of rows that may be malformed or lack a value.",
             rich_help_panel=FILES,
         ),
     ] = 0.01,
     cache_dir: Annotated[
         Path,
-        typer.Option(help="Where downloads are kept; one that was cut continues there.", rich_help_panel=NAMES),
+        typer.Option(help="Directory for downloads. An interrupted download continues.", rich_help_panel=NAMES),
     ] = Path("data/downloads"),
     archive: Annotated[
         Path | None,
         typer.Option(
-            help="A copy of the archive instead of a download: ml-100k.zip or recbole-1.2.1-py3-none-any.whl, "
-            "ml-1m.zip, AmazonBook.tar.gz.",
+            help="Copy of the archive, to read instead of a download: ml-100k.zip or "
+            "recbole-1.2.1-py3-none-any.whl, ml-1m.zip, AmazonBook.tar.gz.",
             rich_help_panel=NAMES,
         ),
     ] = None,
     min_interactions: Annotated[
-        int, typer.Option(min=2, help="Users with fewer interactions are dropped.", rich_help_panel=SPLIT)
+        int, typer.Option(min=2, help="Leave out users with fewer interactions.", rich_help_panel=SPLIT)
     ] = 5,
     max_user_share: Annotated[
         float,
         typer.Option(
             min=0,
             max=1,
-            help="Users with more than this share of all interactions are left out. Above a half there is a warning.",
+            help="Leave out users with more than this share of all interactions. A share above a half is warned of.",
             rich_help_panel=SPLIT,
         ),
     ] = 1,
@@ -177,8 +181,8 @@ def main(
         str | None,
         typer.Option(
             metavar="WINDOW|DATE",
-            help="Leave out what is older: 90d (h, d, w) before the newest interaction, or a date. The popular "
-            "fallback then counts this window only.",
+            help="Leave out older interactions: 90d (h, d, w) counts back from the newest interaction; or a date. The "
+            "popular fallback then counts only this window.",
             rich_help_panel=SPLIT,
         ),
     ] = None,
@@ -186,7 +190,7 @@ def main(
         bool,
         typer.Option(
             "--keep-ages",
-            help="Also write how old each click is, for hyper_parameters.half_life_days and trending_days.",
+            help="Also write the age of each click, for hyper_parameters.half_life_days and trending_days.",
             rich_help_panel=SPLIT,
         ),
     ] = False,
@@ -194,8 +198,8 @@ def main(
         SplitKind,
         typer.Option(
             "--split",
-            help="What is held out. users: a tenth of the users for validation, a tenth for the test. time: what "
-            "everybody did from --valid-from and from --test-from on. last-out: the last clicks of every user.",
+            help="Data held out for validation and test. users: a tenth of the users for each. time: all interactions "
+            "from --valid-from and from --test-from on. last-out: the last clicks of every user.",
             rich_help_panel=SPLIT,
         ),
     ] = SplitKind.USERS,
@@ -203,23 +207,25 @@ def main(
         str | None,
         typer.Option(
             metavar="DATE",
-            help="Of --split time: the first moment of validation, such as 2014-06-01.",
+            help="With --split time: the first day of validation, such as 2014-06-01.",
             rich_help_panel=SPLIT,
         ),
     ] = None,
     test_from: Annotated[
         str | None,
-        typer.Option(metavar="DATE", help="Of --split time: the first moment of the test.", rich_help_panel=SPLIT),
+        typer.Option(metavar="DATE", help="With --split time: the first day of the test.", rich_help_panel=SPLIT),
     ] = None,
     last: Annotated[
         int,
         typer.Option(
             min=1,
-            help="Of --split last-out: clicks of each user in the test, and before them in validation.",
+            help="With --split last-out: how many clicks of each user are held out for the test, and for validation.",
             rich_help_panel=SPLIT,
         ),
     ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --split users.", rich_help_panel=SPLIT)] = 2024,
+    seed: Annotated[
+        int, typer.Option(min=0, help="With --split users: the seed of the shuffle.", rich_help_panel=SPLIT)
+    ] = 2024,
     event: EventOption = None,
     history: HistoryOption = None,
     target: TargetOption = None,
@@ -230,13 +236,13 @@ def main(
 ) -> None:
     """Turn interactions into training and evaluation data.
 
-    Users are shuffled and split 8:1:1 into train, valid and test (the protocol of ComiRec). Of a held-out user, the
-    first 80 % of the items are the history and the rest is what the model has to find. amazon-book is ComiRec's own
-    split, and keeps it. --split time and --split last-out hold out clicks instead of users: nobody's later clicks are
-    trained on, and the history of a test user is all that came before.
+    Users are shuffled and split 8:1:1 into train, valid and test (the protocol of ComiRec). The first 80 % of a
+    held-out user's items are the history, and the model must find the rest. amazon-book keeps the split of ComiRec.
+    --split time and --split last-out hold out clicks instead of users: training uses no later click of anybody, and the
+    history of a test user is everything before the held-out clicks.
 
-    Duplicates are dropped, times are put in order, malformed rows are skipped and reported with their lines. The lines
-    of the file add up to what is printed, and the table counts what a model never learns from, by cause.
+    Interactions are sorted by time. Duplicates are dropped. Malformed rows are skipped and reported with their lines.
+    The printed numbers add up to the lines of the file, and a table counts what the model never learns from, and why.
     """
     how = _Held(split_by, valid_from, test_from, last, seed)
     how.check(context)

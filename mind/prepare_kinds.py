@@ -24,7 +24,7 @@ EventOption = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN",
-        help="Column of the kind of every interaction, a text; or of its rating, a number.",
+        help="Column with the kind of each interaction (text) or its rating (a number).",
         rich_help_panel=KINDS,
     ),
 ]
@@ -32,8 +32,8 @@ HistoryOption = Annotated[
     str | None,
     typer.Option(
         metavar="KIND,KIND,..",
-        help="Kinds that histories consist of, such as view,cart,buy, or conditions such as '>=3'. All that are not "
-        "excluded if it is left out.",
+        help="Kinds that count as history, such as view,cart,buy, or conditions such as '>=3'. By default, all kinds "
+        "that are not excluded.",
         rich_help_panel=KINDS,
     ),
 ]
@@ -41,9 +41,9 @@ TargetOption = Annotated[
     str | None,
     typer.Option(
         metavar="KIND=WEIGHT,..",
-        help="Kinds that a model learns to predict and is evaluated on, such as buy=3,cart=1, or conditions such as "
-        "'>=4'. A kind without a weight has 1. The kinds of histories, each with 1, if it is left out. Kinds that are "
-        "neither history nor target are left out of the data.",
+        help="Kinds that the model learns to predict, with weights, such as buy=3,cart=1, or conditions such as '>=4'. "
+        "Evaluation counts them, too. Without a weight, a kind has 1. By default, the kinds of the history. Kinds "
+        "that are neither history nor target are left out of the data.",
         rich_help_panel=KINDS,
     ),
 ]
@@ -51,7 +51,8 @@ ExcludeOption = Annotated[
     str | None,
     typer.Option(
         metavar="KIND,KIND,..",
-        help="Kinds such as return,dislike, or conditions such as '<2'. The item is no target of this user.",
+        help="Kinds such as return,dislike, or conditions such as '<2'. Their items are never targets of the same "
+        "user.",
         rich_help_panel=KINDS,
     ),
 ]
@@ -59,8 +60,8 @@ OncePerOption = Annotated[
     str | None,
     typer.Option(
         metavar="SPAN",
-        help="Count a user's repeats of the same kind with the same item once within a span such as 30m (s, m, h, d, "
-        "w); the first one counts. Works without --event too.",
+        help="Time such as 30m (s, m, h, d, w) within which repeats of a user with the same item and kind count once. "
+        "The first one counts. It also works without --event.",
         rich_help_panel=KINDS,
     ),
 ]
@@ -70,8 +71,8 @@ EventsFile = Annotated[
         "-m",
         "--config",
         metavar="FILE",
-        help="YAML configuration whose section `events` has the same: column, history, target, exclude, once_per. "
-        "These options take precedence.",
+        help="YAML configuration with a section `events` (column, history, target, exclude, once_per). These options "
+        "override it.",
         rich_help_panel=KINDS,
     ),
 ]

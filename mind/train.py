@@ -60,25 +60,26 @@ def main(
         Path | None,
         typer.Option(
             metavar="MODEL",
-            help="Train the settings and the epochs of this model on all data, validation and test included. The "
-            "manifest repeats the metrics of this model.",
+            help="Train on all data, validation and test included, with the settings and the number of epochs of this "
+            "model. The manifest repeats the metrics of this model.",
         ),
     ] = None,
     warm_start: Annotated[
         Path | None,
         typer.Option(
             metavar="MODEL",
-            help="Begin with the weights of this model. Items that it does not know begin near those that users had "
-            "together with them. If its settings or its kind of ids differ, training begins anew and says why.",
+            help="Begin with the weights of this model. Items that it does not know begin near the items that users "
+            "clicked together with them. If its settings or its type of ids differ, training begins anew and says "
+            "why.",
         ),
     ] = None,
     warm_epochs: Annotated[
-        int | None, typer.Option(min=1, help="runner.epochs of a run that begins with --warm-start.")
+        int | None, typer.Option(min=1, help="Number of epochs of a run with --warm-start, instead of runner.epochs.")
     ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the checkpoint that a killed run left behind.")] = True,
+    resume: Annotated[bool, typer.Option(help="Continue from the checkpoint of a killed run.")] = True,
     version: Version = False,
 ) -> None:
-    """Train MIND and write the best epoch as an artifact under runner.model_save_path.
+    """Train MIND and write the best epoch as a model under runner.model_save_path.
 
     Every key of the configuration is checked; unknown ones are refused by name.
     """

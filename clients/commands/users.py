@@ -17,7 +17,9 @@ from clients.tables import similar_view, status_words
 from clients.user_files import read_updates
 from protos.recall.v1 import recall_pb2
 
-app = typer.Typer(no_args_is_help=True, help="Users whom the service remembers; needs a server with --users.")
+app = typer.Typer(
+    no_args_is_help=True, help="Store and delete the histories of users. This needs a server with --users."
+)
 
 _USERS_PER_CALL = 256
 
@@ -33,12 +35,13 @@ Update = tuple[str, str, ItemIds, list[str]]
 @with_client
 def upsert(
     client: RecallClient,
-    user_id: Annotated[str | None, typer.Option(help="The user; with --hist-item or --append.")] = None,
+    user_id: Annotated[str | None, typer.Option(help="The user of --hist-item or --append.")] = None,
     hist_item: Annotated[
-        str | None, typer.Option(metavar="ID,ID,...", help="The whole history, oldest first; replaces what is stored.")
+        str | None,
+        typer.Option(metavar="ID,ID,...", help="The whole history, oldest first. It replaces what is stored."),
     ] = None,
     append: Annotated[
-        str | None, typer.Option(metavar="ID,ID,...", help="New clicks, oldest first; follow what is stored.")
+        str | None, typer.Option(metavar="ID,ID,...", help="New clicks, oldest first. They follow what is stored.")
     ] = None,
     events: Annotated[
         str | None,
@@ -52,9 +55,9 @@ def upsert(
         Path | None,
         file_option(
             "--input",
-            help='JSON lines instead: {"user_id": "7", "hist_item": [43, 23]} or '
-            '{"user_id": "7", "append_item_ids": [23]}, applied in order; text ids are strings. "events": ["view"] in '
-            "a line has the kind of each click.",
+            help='File of many users, instead of --user-id. Its JSON lines are {"user_id": "7", "hist_item": [43, 23]} '
+            'or {"user_id": "7", "append_item_ids": [23]}, applied in order. Text ids are strings. "events": ["view"] '
+            "has the kind of each click.",
         ),
     ] = None,
 ) -> None:
@@ -82,11 +85,11 @@ def upsert(
 @with_client
 def similar(
     client: RecallClient,
-    user_id: Annotated[str | None, typer.Option(help="A user whom the service remembers.")] = None,
+    user_id: Annotated[str | None, typer.Option(help="Id of a remembered user.")] = None,
     hist_item: Annotated[
-        str | None, typer.Option(metavar="ID,ID,...", help="The history of somebody else instead, oldest first.")
+        str | None, typer.Option(metavar="ID,ID,...", help="A history, oldest first, instead of --user-id.")
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Similar users wanted.")] = 10,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of similar users to find.")] = 10,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Find the remembered users whose interests are nearest to a user's."""
@@ -101,11 +104,11 @@ def similar(
 @with_client
 def delete(
     client: RecallClient,
-    user_id: Annotated[list[str], typer.Argument(help="The users to forget.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    user_id: Annotated[list[str], typer.Argument(help="Ids of the users to delete.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
-    """Forget users for good, in every release."""
+    """Delete remembered users from every release."""
     if not yes:
         typer.confirm(f"Forget {len(user_id):,} users?", abort=True, err=True)
     response = client.delete_users(user_id)
