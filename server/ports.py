@@ -54,6 +54,14 @@ class ItemStore(Protocol):
     async def matching(self, collection: str, filter_: str, timeout_s: float | None = None) -> Int64:
         """The ids of all items that match a filter, [M] int64, ascending. Raises FilterError for a bad filter."""
 
+    async def values(
+        self, collection: str, filter_: str, attributes: list[str], limit: int | None = None
+    ) -> dict[str, list[Any]]:
+        """The ids and the given attributes of all items that match, as columns of Python values; an array is a list.
+
+        `limit`: gives the items with the smallest ids, at most so many, and at least one if there is one.
+        """
+
     async def change_log(self, collection: str) -> ChangeLog:
         """The newest changes of the collection's items."""
 

@@ -22,7 +22,7 @@ from mind.encoder import Encoder, check_golden
 from mind.errors import ArtifactError
 from mind.events import EventRules
 from mind.keys import Keys
-from mind.milvus.collection import ALIAS, ITEM_KEY, METRIC, Fingerprint
+from mind.milvus.collection import ALIAS, ITEM_KEY, METRIC, Fingerprint, is_presence
 from mind.milvus.journal import rows_between
 from mind.sequences import Int64
 from mind.transfer import Models
@@ -81,6 +81,12 @@ class Release:
     """Bytes of the longest key; 0 where ids are integers."""
     events: EventRules | None = None
     """Which kinds of clicks are history for the model; None if it was trained without kinds."""
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """The attributes of items as callers know them: the Milvus type of each, by name."""
+        fields = self.fingerprint.attributes.items()
+        return {name: kind for name, kind in fields if name != ITEM_KEY and not is_presence(name)}
 
     @property
     def has_text_ids(self) -> bool:

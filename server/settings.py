@@ -61,6 +61,8 @@ class Settings(MilvusOptions):
     """Maximum time to wait for Milvus, in milliseconds. A shorter deadline of the caller applies first."""
     search: Literal["milvus", "local"] = "milvus"
     """What finds the nearest items: milvus, or local, the server's memory (needs the extra local, FAISS)."""
+    attribute_cache_mb: int = Field(default=256, ge=0, le=INT32_MAX)
+    """Memory for attributes of items that requests ask for, in MiB. What does not fit is read for each request."""
     degraded: bool = False
     """While Milvus does not answer, find candidates in the server's memory, with the status DEGRADED."""
     drain_timeout_s: float = Field(default=20.0, ge=0)
@@ -81,6 +83,8 @@ class Settings(MilvusOptions):
     """Maximum length of a filter in characters."""
     max_filter_depth: int = Field(default=16, gt=0, le=32)
     """Maximum nesting of parentheses, `not` and signs in a filter."""
+    max_return_attributes: int = Field(default=16, gt=0, le=64)
+    """Maximum number of attributes that a request can ask for with the candidates."""
     max_request_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=INT32_MAX)
     """Maximum size of a request message in bytes."""
     max_batch_users: int = Field(default=64, gt=0, le=INT32_MAX)

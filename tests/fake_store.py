@@ -12,7 +12,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32
 from mind.hits import Hits
 from mind.milvus.change_log import ChangeLog
-from mind.milvus.collection import ITEM_KEY, VECTOR_SOURCE, Fingerprint
+from mind.milvus.collection import ITEM_ID, ITEM_KEY, PRESENCE, VECTOR_SOURCE, Fingerprint, is_presence, presence_of
 from mind.milvus.errors import FilterError
 from mind.milvus.journal import Changes
 from mind.sequences import Int64
@@ -37,6 +37,8 @@ class FakeCollection:
     log: ChangeLog = field(default_factory=ChangeLog)
     keys: dict[int, str] = field(default_factory=dict)
     """The column of text ids."""
+    values: dict[str, dict[int, Any]] = field(default_factory=dict)
+    """The values of attributes by item."""
 
 
 @dataclass
@@ -57,6 +59,10 @@ class FakeStore:
     """The filters of all questions which items match."""
     key_reads: list[list[int]] = field(default_factory=list)
     """The ids of all questions for keys."""
+    value_reads: list[tuple[str, list[str]]] = field(default_factory=list)
+    """The filters and fields of all questions for attributes."""
+    values_held: asyncio.Event | None = None
+    """What questions for whole columns wait for."""
     keys_fault: StoreError | None = None
     """Breaks questions for keys alone."""
     looks: int = 0
@@ -98,6 +104,19 @@ class FakeStore:
         found.added.add(item_id)
         found.changes = replace(found.changes, added=len(found.added))
         found.log = found.log.with_batch([item_id])
+
+    def give(self, collection: str, name: str, kind: str, values: dict[int, Any]) -> None:
+        """Give items an attribute that they may lack, as a build does."""
+        found = self.collections[collection]
+        assert found.fingerprint
+        found.fingerprint.attributes.update({name: kind, presence_of(name): "BOOL"})
+        found.values[name] = dict(values)
+
+    def change(self, collection: str, name: str, values: dict[int, Any]) -> None:
+        """Change an attribute of some items, as the indexer does; None removes the value."""
+        found = self.collections[collection]
+        found.values[name] |= values
+        found.log = found.log.with_batch(list(values))
 
     def hold(self) -> None:
         """Let searches of the live collection wait until `let_go`."""
@@ -176,6 +195,24 @@ class FakeStore:
         there = (await self._find(collection)).item_ids
         return there[_passes(there, filter_)]
 
+    async def values(
+        self, collection: str, filter_: str, attributes: list[str], limit: int | None = None
+    ) -> dict[str, list[Any]]:
+        self.value_reads.append((filter_, attributes))
+        found = await self._find(collection)
+        item_ids = found.item_ids[_passes(found.item_ids, filter_)][:limit].tolist()
+        columns: dict[str, list[Any]] = {ITEM_ID: item_ids}
+        for name in attributes:
+            values = found.values.get(name, {})
+            if is_presence(name):
+                there = found.values[name.removesuffix(PRESENCE)]
+                columns[name] = [there.get(item_id) is not None for item_id in item_ids]
+            else:
+                columns[name] = [values.get(item_id) or 0 for item_id in item_ids]
+        if limit and self.values_held:
+            await self.values_held.wait()
+        return columns
+
     async def change_log(self, collection: str) -> ChangeLog:
         if self.fault:
             raise self.fault
@@ -230,6 +267,8 @@ def _passes(item_ids: Int64, filter_: str) -> np.ndarray:  # type: ignore[type-a
         return np.ones(len(item_ids), bool)
     if both := re.fullmatch(r"\((.*)\) and item_id in (\[.*\])", filter_):
         return _passes(item_ids, both[1]) & np.isin(item_ids, json.loads(both[2]))
+    if listed := re.fullmatch(r"item_id in (\[.*\])", filter_):
+        return np.isin(item_ids, json.loads(listed[1]))
     if negated := re.fullmatch(r"not \((.*)\)", filter_):
         return ~_passes(item_ids, negated[1])
     if " or " in filter_:

@@ -15,13 +15,22 @@ from mind.artifact import Float32
 from mind.hits import Hits, concatenated
 from mind.milvus.aio_session import ONCE, AioSession
 from mind.milvus.change_log import ChangeLog
-from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, ITEM_KEY, Fingerprint, is_item_collection, wide_enough
+from mind.milvus.collection import (
+    ALIAS,
+    BY_KEY,
+    EMBEDDING,
+    ITEM_ID,
+    ITEM_KEY,
+    Fingerprint,
+    is_item_collection,
+    wide_enough,
+)
 from mind.milvus.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
 from mind.milvus.internals import QUERY, SEARCH, UPSERT, ByteCalls
 from mind.milvus.journal import COUNTED, DELETED, DIFFERENT, Changes, journal_of
 from mind.milvus.records import NAME, RECORD, RECORDS, item_record
 from mind.milvus.translation import translated
-from mind.milvus.wire import read_query, read_search, read_status, write_query, write_search
+from mind.milvus.wire import read_query, read_search, read_status, read_values, write_query, write_search
 from mind.sequences import Int64
 
 LOADING_S = 10 * 60
@@ -149,6 +158,15 @@ class MilvusStore:
         columns: dict[str, Any] = await self.query(request, read_query, filter_, timeout_s)
         found: Int64 = np.sort(columns.get(ITEM_ID, np.zeros(0, np.int64)))
         return found
+
+    async def values(
+        self, collection: str, filter_: str, attributes: list[str], limit: int | None = None
+    ) -> dict[str, list[Any]]:
+        """See `ItemStore`."""
+        options = {} if limit is None else {"limit": limit, **BY_KEY}
+        request = write_query(collection, filter_, [ITEM_ID, *attributes], **options)
+        columns: dict[str, list[Any]] = await self.query(request, read_values, filter_)
+        return columns if columns.get(ITEM_ID) else {name: [] for name in (ITEM_ID, *attributes)}
 
     async def changed_items(self, collection: str) -> Int64:
         """See `ItemStore`."""

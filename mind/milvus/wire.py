@@ -10,7 +10,9 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from pymilvus.client.prepare import Prepare
+from pymilvus.client.types import DataType
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
 from mind.artifact import Float32
@@ -141,6 +143,31 @@ def read_query(answer: bytes) -> tuple[Any, dict[str, Column]]:
             name, values = _read_column(content)
             columns[name] = values
     return status, columns
+
+
+def read_values(answer: bytes) -> tuple[Any, dict[str, list[Any]]]:
+    """Read the status and the columns of a serialized QueryResults of scalar fields of any type, as Python values.
+
+    An array is a list. Fields may be missing if no row matches.
+
+    Raises:
+        ValueError: the bytes are not such a message.
+    """
+    try:
+        found = milvus_pb2.QueryResults.FromString(answer)
+    except DecodeError as error:
+        raise ValueError(str(error)) from error
+    columns: dict[str, list[Any]] = {}
+    for field in found.fields_data:
+        values = _scalars(field.scalars)
+        columns[field.field_name] = [_scalars(value) for value in values] if field.type == DataType.ARRAY else values
+    return found.status, columns
+
+
+def _scalars(scalars: Any) -> list[Any]:
+    """The values of a ScalarField; an empty array may have no type."""
+    kind = scalars.WhichOneof("data")
+    return list(getattr(scalars, kind).data) if kind else []
 
 
 def read_rows(answer: bytes) -> tuple[Any, list[dict[str, Any]]]:

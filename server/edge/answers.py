@@ -1,20 +1,34 @@
 """Writes the answers of Recall and Explain as protobuf, with the items' integers or keys, as the release has them."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
+from server.errors import InvalidRequestError
 from server.release import Release
 from server.serving.answer import Outcome, Trace, UserResult
+from server.serving.attributes import Values
 from server.serving.item_keys import Named
 from server.serving.merge import Fate
 from server.serving.question import UserQuery
 
 UNKNOWN_LISTED = 100
 """Most unknown ids that an answer lists for one user."""
+MAX_ANSWER_BYTES = 4 * 10**6
+"""Maximum size of an answer with attributes. gRPC clients accept 4 MiB by default."""
+FIELD_OF = {
+    "INT64": "integers",
+    "DOUBLE": "numbers",
+    "VARCHAR": "texts",
+    "BOOL": "booleans",
+    "ARRAY<INT64>": "lists",
+    "ARRAY<VARCHAR>": "lists",
+}
+"""The field of `AttributeValues` for each Milvus type."""
 UNKNOWN_BYTES = 512 * 1024
 """Most bytes of unknown keys that an answer lists; every user gets the same share."""
 
@@ -22,6 +36,45 @@ UNKNOWN_BYTES = 512 * 1024
 def items_of(results: Sequence[UserResult]) -> Int64:
     """The ids of the candidates of all users, [n] int64."""
     return np.concatenate([result.item_ids for result in results])
+
+
+def named_items(results: Sequence[UserResult], named: Named | None) -> Int64:
+    """The ids of the candidates that are in the answer: all of them, or those that have keys."""
+    item_ids = items_of(results)
+    return item_ids if named is None else item_ids[[bool(key) for key in named.keys]]
+
+
+def add_attributes(results: Sequence[recall_pb2.UserCandidates], columns: Sequence[Values]) -> None:
+    """Write the values of attributes into the candidates that they belong to.
+
+    Args:
+        results: the candidates of all users.
+        columns: the values of each attribute for all candidates, those of the first user first.
+
+    Raises:
+        InvalidRequestError: the answer becomes too large.
+    """
+    ends = np.cumsum([len(result.item_keys) or len(result.item_ids) for result in results]).tolist()
+    for column in columns:
+        field, absent = FIELD_OF[column.kind], np.flatnonzero(~column.present)
+        places = np.searchsorted(absent, [0, *ends]).tolist()
+        for user, (start, end) in enumerate(pairwise([0, *ends])):
+            values = column.values[start:end]
+            written = [_list_of(column.kind, value) for value in values] if field == "lists" else values
+            missing = (absent[places[user] : places[user + 1]] - start).tolist()
+            results[user].attributes.add(name=column.name, absent=missing, **{field: written})
+    size = sum(result.ByteSize() for result in results)
+    if size > MAX_ANSWER_BYTES:
+        raise InvalidRequestError(
+            "return_attributes",
+            f"make an answer of {size:,} bytes, the limit is {MAX_ANSWER_BYTES:,}; ask for fewer users, candidates or "
+            "attributes at once",
+            "ANSWER_TOO_LARGE",
+        )
+
+
+def _list_of(kind: str, value: tuple[Any, ...]) -> recall_pb2.AttributeList:
+    return recall_pb2.AttributeList(**{"integers" if kind == "ARRAY<INT64>" else "texts": value})
 
 
 def provenance(release: Release, outcome: Outcome, history_ms: float) -> dict[str, Any]:

@@ -61,7 +61,23 @@ def _query(
         filter=read_filter(request.filter, limits, release),
         exclude_history=request.exclude_history,
         strategy=_STRATEGIES[request.merge_strategy],
+        attributes=_read_attributes(request.return_attributes, limits, release),
     )
+
+
+def _read_attributes(names: Sequence[str], limits: Settings, release: Release) -> tuple[str, ...]:
+    """The attributes to return. Raises InvalidRequestError."""
+    if len(names) > limits.max_return_attributes:
+        said = f"has {len(names)} names, the limit is {limits.max_return_attributes}"
+        raise InvalidRequestError("return_attributes", said, "TOO_MANY_ATTRIBUTES")
+    known = release.attributes if names else {}
+    for place, name in enumerate(names):
+        if name not in known or name in names[:place]:
+            wrong = (
+                "is there twice" if name in known else f"is unknown; the attributes are {', '.join(known) or 'none'}"
+            )
+            raise InvalidRequestError(f"return_attributes[{place}]", f"{name!r} {wrong}", "UNKNOWN_ATTRIBUTE")
+    return tuple(names)
 
 
 def read_users(

@@ -6,10 +6,18 @@ from typing import Any
 
 import grpc
 
-from mind.milvus.collection import ITEM_KEY, is_presence
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
-from server.edge.answers import candidates, dropped, interests, items_of, provenance, used_history
+from server.edge.answers import (
+    add_attributes,
+    candidates,
+    dropped,
+    interests,
+    items_of,
+    named_items,
+    provenance,
+    used_history,
+)
 from server.edge.item_ids import ids_of
 from server.edge.limits import most_candidates
 from server.edge.request import read_explain, read_filter, read_recall
@@ -18,9 +26,12 @@ from server.edge.user_service import UserService
 from server.errors import DisabledError
 from server.ports import ItemStore
 from server.release import Release, Releases
+from server.serving.answer import Outcome
+from server.serving.attributes import Attributes
 from server.serving.item_keys import ItemKeys, Named
 from server.serving.offload import computed
 from server.serving.pipeline import CandidatePipeline
+from server.serving.question import Query
 from server.settings import Settings
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -46,6 +57,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         self._store = store
         self._users = users
         self._item_keys = ItemKeys(store)
+        self._attributes = Attributes(store, settings.attribute_cache_mb * 2**20)
 
     async def Recall(self, request: recall_pb2.RecallRequest, context: Context) -> recall_pb2.RecallResponse:  # noqa: N802
         """Find candidates for a batch of users."""
@@ -59,7 +71,9 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         size = sum(len(result.item_ids) + len(result.unknown) for result in outcome.results)
         size += ids_of(request.users) if named else 0  # to find the unknown keys again
         results = await computed(size, candidates, outcome.results, named, query.users, request.users)
-        return recall_pb2.RecallResponse(results=results, **provenance(release, outcome, history_ms))
+        detail = await self._add_attributes(release, query, outcome, named, results, context)
+        told = provenance(release, outcome, history_ms)
+        return recall_pb2.RecallResponse(results=results, attributes_detail=detail, **told)
 
     async def CountItems(  # noqa: N802
         self, request: recall_pb2.CountItemsRequest, context: Context
@@ -82,11 +96,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     ) -> recall_pb2.GetServerInfoResponse:
         """Tell what is being served, and the limits."""
         release, settings = self._releases.current, self._settings
-        attributes = [
-            recall_pb2.Attribute(name=name, type=kind)
-            for name, kind in release.fingerprint.attributes.items()
-            if name != ITEM_KEY and not is_presence(name)
-        ]
+        attributes = [recall_pb2.Attribute(name=name, type=kind) for name, kind in release.attributes.items()]
         names = [field.name for field in recall_pb2.Limits.DESCRIPTOR.fields]
         limits = recall_pb2.Limits(**{name: getattr(settings, name) for name in names})
         limits.max_candidates = most_candidates(settings, release)
@@ -127,7 +137,9 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         named = await self._named(release, items_of(outcome.results), context)
         hits = await self._named(release, trace.hits.item_ids, context)
         [found] = candidates(outcome.results, named, query.users, [request.user])
+        detail = await self._add_attributes(release, query, outcome, named, [found], context)
         return recall_pb2.ExplainResponse(
+            attributes_detail=detail,
             interests=interests(trace, release.hyper_parameters.num_interests, hits),
             candidates=found,
             dropped=dropped(trace, hits),
@@ -153,6 +165,24 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     ) -> recall_pb2.DeleteUsersResponse:
         """Delete users."""
         return await self._users.delete(self._releases, request, context)
+
+    async def _add_attributes(
+        self,
+        release: Release,
+        query: Query,
+        outcome: Outcome,
+        named: Named | None,
+        results: list[recall_pb2.UserCandidates],
+        context: Context,
+    ) -> str:
+        """Add the attributes that a query wants to its candidates; gives the reason why some are left out."""
+        if not query.attributes:
+            return ""
+        item_ids = named_items(outcome.results, named)
+        remaining_s = context.time_remaining()
+        values, why = await self._attributes.of(release, query.attributes, item_ids, remaining_s)
+        await computed(len(item_ids) * len(values), add_attributes, results, values)
+        return why
 
     async def _named(self, release: Release, item_ids: Int64, context: Context) -> Named | None:
         """The keys of items, [n] int64; None where ids are integers."""

@@ -41,3 +41,5 @@ class Query:
     """In canonical spelling (`server.serving.filter`); empty for no filter."""
     exclude_history: bool
     strategy: Strategy
+    attributes: tuple[str, ...] = ()
+    """Attributes that are wanted with the candidates."""

@@ -8,7 +8,7 @@ from mind.artifact import load_artifact
 from mind.encoder import NumpyEncoder
 from mind.transfer import Models
 from server.release import Release, Releases
-from server.serving import changes, local, matching
+from server.serving import attributes, changes, local, matching
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
 
@@ -26,7 +26,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The clock of what follows the changes of a collection."""
     clock = Clock()
-    for module in (changes, local, matching):
+    for module in (attributes, changes, local, matching):
         monkeypatch.setattr(module, "time", clock)
     return clock
 

@@ -70,21 +70,49 @@ class User(_message.Message):
     def __init__(self, hist_item: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., user_id: _Optional[str] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., exclude_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecallRequest(_message.Message):
-    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy")
+    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "return_attributes")
     USERS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
     MERGE_STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     users: _containers.RepeatedCompositeFieldContainer[User]
     top_k: int
     filter: str
     exclude_history: bool
     merge_strategy: MergeStrategy
-    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ...) -> None: ...
+    return_attributes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class AttributeList(_message.Message):
+    __slots__ = ("integers", "texts")
+    INTEGERS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    integers: _containers.RepeatedScalarFieldContainer[int]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, integers: _Optional[_Iterable[int]] = ..., texts: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class AttributeValues(_message.Message):
+    __slots__ = ("name", "integers", "numbers", "texts", "booleans", "lists", "absent")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    INTEGERS_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    BOOLEANS_FIELD_NUMBER: _ClassVar[int]
+    LISTS_FIELD_NUMBER: _ClassVar[int]
+    ABSENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    integers: _containers.RepeatedScalarFieldContainer[int]
+    numbers: _containers.RepeatedScalarFieldContainer[float]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    booleans: _containers.RepeatedScalarFieldContainer[bool]
+    lists: _containers.RepeatedCompositeFieldContainer[AttributeList]
+    absent: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., integers: _Optional[_Iterable[int]] = ..., numbers: _Optional[_Iterable[float]] = ..., texts: _Optional[_Iterable[str]] = ..., booleans: _Optional[_Iterable[bool]] = ..., lists: _Optional[_Iterable[_Union[AttributeList, _Mapping]]] = ..., absent: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class UserCandidates(_message.Message):
-    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail", "item_keys", "unknown_item_keys")
+    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail", "item_keys", "unknown_item_keys", "attributes")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +123,7 @@ class UserCandidates(_message.Message):
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     interest: _containers.RepeatedScalarFieldContainer[int]
@@ -105,7 +134,8 @@ class UserCandidates(_message.Message):
     detail: str
     item_keys: _containers.RepeatedScalarFieldContainer[str]
     unknown_item_keys: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., unknown_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+    attributes: _containers.RepeatedCompositeFieldContainer[AttributeValues]
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., unknown_item_keys: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ...) -> None: ...
 
 class StageTimings(_message.Message):
     __slots__ = ("queue_ms", "encode_ms", "search_ms", "merge_ms", "total_ms", "history_ms")
@@ -124,16 +154,18 @@ class StageTimings(_message.Message):
     def __init__(self, queue_ms: _Optional[float] = ..., encode_ms: _Optional[float] = ..., search_ms: _Optional[float] = ..., merge_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., history_ms: _Optional[float] = ...) -> None: ...
 
 class RecallResponse(_message.Message):
-    __slots__ = ("results", "model_version", "collection", "timings")
+    __slots__ = ("results", "model_version", "collection", "timings", "attributes_detail")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_DETAIL_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[UserCandidates]
     model_version: str
     collection: str
     timings: StageTimings
-    def __init__(self, results: _Optional[_Iterable[_Union[UserCandidates, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ...) -> None: ...
+    attributes_detail: str
+    def __init__(self, results: _Optional[_Iterable[_Union[UserCandidates, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., attributes_detail: _Optional[str] = ...) -> None: ...
 
 class CountItemsRequest(_message.Message):
     __slots__ = ("filter",)
@@ -156,7 +188,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar")
+    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes")
     MAX_USERS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -168,6 +200,7 @@ class Limits(_message.Message):
     MAX_FILTER_DEPTH_FIELD_NUMBER: _ClassVar[int]
     MAX_STORED_HISTORY_FIELD_NUMBER: _ClassVar[int]
     MAX_SIMILAR_FIELD_NUMBER: _ClassVar[int]
+    MAX_RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     max_users: int
     max_top_k: int
     max_candidates: int
@@ -179,7 +212,8 @@ class Limits(_message.Message):
     max_filter_depth: int
     max_stored_history: int
     max_similar: int
-    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ...) -> None: ...
+    max_return_attributes: int
+    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ..., max_return_attributes: _Optional[int] = ...) -> None: ...
 
 class Attribute(_message.Message):
     __slots__ = ("name", "type")
@@ -234,18 +268,20 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy")
+    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "return_attributes")
     USER_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
     MERGE_STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     user: User
     top_k: int
     filter: str
     exclude_history: bool
     merge_strategy: MergeStrategy
-    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ...) -> None: ...
+    return_attributes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Interest(_message.Message):
     __slots__ = ("vector", "item_ids", "scores", "item_keys")
@@ -274,7 +310,7 @@ class DroppedHit(_message.Message):
     def __init__(self, item_id: _Optional[int] = ..., interest: _Optional[int] = ..., score: _Optional[float] = ..., reason: _Optional[_Union[DropReason, str]] = ..., item_key: _Optional[str] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings", "used_hist_item_keys", "search")
+    __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings", "used_hist_item_keys", "search", "attributes_detail")
     USED_HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
     INTERESTS_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +320,7 @@ class ExplainResponse(_message.Message):
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     USED_HIST_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_DETAIL_FIELD_NUMBER: _ClassVar[int]
     used_hist_item: _containers.RepeatedScalarFieldContainer[int]
     interests: _containers.RepeatedCompositeFieldContainer[Interest]
     candidates: UserCandidates
@@ -293,7 +330,8 @@ class ExplainResponse(_message.Message):
     timings: StageTimings
     used_hist_item_keys: _containers.RepeatedScalarFieldContainer[str]
     search: str
-    def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., used_hist_item_keys: _Optional[_Iterable[str]] = ..., search: _Optional[str] = ...) -> None: ...
+    attributes_detail: str
+    def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., used_hist_item_keys: _Optional[_Iterable[str]] = ..., search: _Optional[str] = ..., attributes_detail: _Optional[str] = ...) -> None: ...
 
 class UserUpdate(_message.Message):
     __slots__ = ("user_id", "hist_item", "append_item_ids", "hist_item_keys", "append_item_keys", "events")

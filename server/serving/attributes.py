@@ -1,0 +1,298 @@
+"""The attributes of the items of an answer.
+
+A column that a request asks for is read from Milvus once and kept in memory, as long as there is room. It follows the
+changes that the indexer makes. Until it is there, and where there is no room, Milvus is asked about the items of each
+answer.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mind.milvus.collection import ITEM_ID, presence_of
+from mind.milvus.journal import rows_between
+from mind.sequences import Int64
+from mind.vocabulary import Mask
+from server.errors import FAILURES
+from server.ports import ItemStore
+from server.release import Release
+from server.serving.changes import Changes
+from server.serving.columns import NOTHING, Column, ColumnBuilder, Value
+from server.serving.offload import computed
+
+logger = logging.getLogger(__name__)
+
+PAGE = 4_096
+"""Items of which Milvus tells values at a time."""
+WAIT_S = 1.0
+"""Longest wait of an answer for Milvus, or half of the caller's time if that is less."""
+MOST_CHANGED = 10_000
+"""Most changed items before the columns are read again."""
+READ_AGAIN_S = 1_800.0
+"""Age from which a column is read again beside the requests, for changes that did not come from the indexer."""
+COLLECTIONS = 2
+"""Collections whose columns are kept: that of the release being served, and of the one before."""
+
+Row = dict[str, Value | None]
+"""Values of one item by attribute; None where it has none."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of one attribute for the items of an answer."""
+
+    name: str
+    kind: str
+    """The Milvus type of the attribute."""
+    values: list[Value]
+    """One for each item, in their order; 0, false, "" or () where there is none."""
+    present: Mask
+    """[n] bool, which items have a value."""
+
+
+@dataclass
+class _Table:
+    """What is kept of a collection."""
+
+    changes: Changes
+    columns: dict[str, Column] = field(default_factory=dict)
+    """The values of the items that the model knows, as they were when the column was read."""
+    changed: dict[int, Row] = field(default_factory=dict)
+    """Newer values, and those of items that the model does not know, by item id."""
+    current_at: float = 0.0
+    """When Milvus was asked about changed items last, on the clock of `time.monotonic`."""
+    read_at: float = 0.0
+    """When the oldest of the columns was read."""
+    updates: int = 0
+    """Changed items that were read since."""
+    reading: frozenset[str] = frozenset()
+    """The attributes whose columns are being read."""
+    refused: set[str] = field(default_factory=set)
+    """Attributes that there is no room for."""
+    updating: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Attributes:
+    """Gives the attributes of items."""
+
+    def __init__(self, store: ItemStore, max_bytes: int) -> None:
+        """`store`: holds the collections; `max_bytes`: memory for columns."""
+        self._store = store
+        self._max_bytes = max_bytes
+        self._tables: OrderedDict[str, _Table] = OrderedDict()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def of(
+        self, release: Release, names: Sequence[str], item_ids: Int64, remaining_s: float | None
+    ) -> tuple[list[Values], str]:
+        """The attributes of items.
+
+        Args:
+            release: whose collection has the attributes.
+            names: of the attributes.
+            item_ids: [n] int64.
+            remaining_s: time left to the caller; None without a deadline.
+
+        Returns:
+            The values of each attribute, and why some attributes are left out; empty if none is.
+        """
+        wait_s = WAIT_S if remaining_s is None else min(WAIT_S, remaining_s / 2)
+        table = self._table(release.collection)
+        why, rows = "", dict[int, Row]()
+        try:
+            async with asyncio.timeout(wait_s):
+                with suppress(*FAILURES):  # while Milvus is away, values are as they were seen last
+                    await self._update(release, table, names)
+                others = [name for name in names if name not in table.columns]
+                rows = await self._rows(release, others, np.unique(item_ids).tolist()) if others else {}
+        except TimeoutError:
+            why = f"Milvus did not tell them within {wait_s:.3g} s"
+        except FAILURES as error:
+            why = f"Milvus did not tell them: {error}"
+        kept = {name: table.columns[name] for name in names if name in table.columns}
+        size = len(item_ids) * len(names)
+        found = await computed(size, _from_columns, release, kept, table.changed, item_ids)
+        if not why:
+            others = [name for name in names if name not in found]
+            found |= {name: _from_rows(release, name, rows, item_ids.tolist()) for name in others}
+        return [found[name] for name in names if name in found], why
+
+    def _table(self, collection: str) -> _Table:
+        table = self._tables.pop(collection, None) or _Table(Changes(self._store, collection))
+        self._tables[collection] = table
+        while len(self._tables) > COLLECTIONS:
+            self._tables.popitem(last=False)
+        return table
+
+    async def _update(self, release: Release, table: _Table, names: Sequence[str]) -> None:
+        """Bring the columns up to date, and begin to read those that are not there."""
+        await table.changes.look()
+        async with table.updating:
+            now = time.monotonic()
+            again = table.changes.to_read_again(table.current_at) if table.columns else set()
+            if again is None:  # nobody knows what changed
+                table.columns.clear()
+                table.changed.clear()
+            else:
+                if again:
+                    read = await self._rows(release, list(table.columns), sorted(again))
+                    for item_id, row in read.items():
+                        table.changed.setdefault(item_id, {}).update(row)
+                    table.updates += len(again)
+                table.current_at = now
+        wanted = {name for name in names if name not in table.columns and name not in table.refused}
+        if table.updates > MOST_CHANGED or (table.columns and now - table.read_at > READ_AGAIN_S):
+            wanted |= table.columns.keys()
+        if wanted and not table.reading:
+            table.reading = frozenset(wanted)
+            task = asyncio.create_task(self._read(release, table, sorted(wanted)))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _read(self, release: Release, table: _Table, names: list[str]) -> None:
+        """Read whole columns."""
+        began = time.monotonic()
+        try:
+            columns, added = await self._columns(release, table, names)
+        except FAILURES as error:
+            logger.warning("the attributes %s of %s could not be read: %s", names, release.collection, error)
+            return
+        finally:
+            table.reading = frozenset()
+        async with table.updating:
+            table.current_at = min(table.current_at, began) if table.columns else began
+            table.read_at, table.updates = began, 0
+            table.columns |= columns
+            for row in table.changed.values():
+                for name in columns:
+                    row.pop(name, None)
+            for item_id, row in added.items():
+                table.changed.setdefault(item_id, {}).update(row)
+            table.changed = {item_id: row for item_id, row in table.changed.items() if row}
+
+    async def _columns(
+        self, release: Release, table: _Table, names: list[str]
+    ) -> tuple[dict[str, Column], dict[int, Row]]:
+        """The columns that there is room for, and the values of items that the model does not know."""
+        least = await self._least_rows(release, table)
+        builders = {name: ColumnBuilder(_kind(release, name), len(release.vocabulary)) for name in names}
+        added: dict[int, Row] = {}
+        count, first = 0, -(2**63) + 1
+        while builders and first < 2**63:
+            page = f"{ITEM_ID} >= {first}"
+            found = await self._store.values(release.collection, page, _fields(release, builders), limit=PAGE)
+            if not found[ITEM_ID]:
+                break
+            first, count = max(found[ITEM_ID]) + 1, count + len(found[ITEM_ID])
+            await asyncio.to_thread(_put, release, builders, added, found)
+            self._make_room(release.collection, table, builders)
+        if count < least:
+            logger.info("Milvus told the attributes of %d of %d items; it may be loading them", count, least)
+            return {}, {}
+        return await asyncio.to_thread(lambda: {name: builder.done() for name, builder in builders.items()}), added
+
+    def _make_room(self, collection: str, table: _Table, builders: dict[str, ColumnBuilder]) -> None:
+        """Give up the columns of the previous collection, then those that are being read, the largest first."""
+        growing = {name: builder.nbytes for name, builder in builders.items()}
+        for name, other in self._tables.items():
+            if name != collection and self._size() + sum(growing.values()) > self._max_bytes:
+                other.columns, other.changed = {}, {}
+        replaced = sum(table.columns[name].nbytes for name in growing if name in table.columns)
+        while growing and self._size() - replaced + sum(growing.values()) > self._max_bytes:
+            largest = max(growing, key=lambda name: growing[name])
+            logger.info(
+                "--attribute-cache-mb has no room for attribute %s of %s; it is read from Milvus for each request",
+                largest,
+                collection,
+            )
+            table.refused.add(largest)
+            table.columns.pop(largest, None)
+            del growing[largest], builders[largest]
+
+    def _size(self) -> int:
+        return sum(column.nbytes for table in self._tables.values() for column in table.columns.values())
+
+    async def _least_rows(self, release: Release, table: _Table) -> int:
+        """Rows that the collection must have: those of the build, after the changes that its journal tells."""
+        built = release.fingerprint.count
+        if table.changes.never:
+            return built
+        changes = await self._store.changes(release.collection)
+        return rows_between(changes, changes, built)[0]
+
+    async def _rows(self, release: Release, names: Iterable[str], item_ids: list[int]) -> dict[int, Row]:
+        """The values of some items, as Milvus tells them now; items that do not exist are left out."""
+        names = list(names)
+        rows: dict[int, Row] = {}
+        for start in range(0, len(item_ids), PAGE):
+            wanted = f"{ITEM_ID} in {json.dumps(item_ids[start : start + PAGE])}"
+            found = await self._store.values(release.collection, wanted, _fields(release, names))
+            columns = {name: _optional(found, name) for name in names}
+            for place, item_id in enumerate(found[ITEM_ID]):
+                rows[item_id] = {name: columns[name][place] for name in names}
+        return rows
+
+
+def _kind(release: Release, name: str) -> str:
+    return release.fingerprint.attributes[name]
+
+
+def _fields(release: Release, names: Iterable[str]) -> list[str]:
+    """The fields of a collection that have the values of attributes, and whether there are any."""
+    known = release.fingerprint.attributes
+    return [own for name in names for own in (name, presence_of(name)) if own in known]
+
+
+def _optional(found: Mapping[str, list[Any]], name: str) -> list[Value | None]:
+    """The values of an attribute as Milvus told them; None where an item has none."""
+    values = [tuple(value) if isinstance(value, list) else value for value in found[name]]
+    present = found.get(presence_of(name))
+    return [value if there else None for value, there in zip(values, present, strict=True)] if present else values
+
+
+def _put(
+    release: Release, builders: Mapping[str, ColumnBuilder], added: dict[int, Row], found: Mapping[str, list[Any]]
+) -> None:
+    """Put a page of values into columns, and those of items that the model does not know into `added`."""
+    item_ids = np.array(found[ITEM_ID], np.int64)
+    row = release.vocabulary.item_index(item_ids)
+    fresh = np.flatnonzero(row == 0).tolist()
+    for name, builder in builders.items():
+        values = _optional(found, name)
+        there = [place for place, value in enumerate(values) if value is not None and row[place]]
+        builder.put(row[there], [values[place] for place in there])
+        for place in fresh:
+            added.setdefault(int(item_ids[place]), {})[name] = values[place]
+
+
+def _from_columns(
+    release: Release, columns: Mapping[str, Column], changed: Mapping[int, Row], item_ids: Int64
+) -> dict[str, Values]:
+    """The values that are kept for some items."""
+    row = release.vocabulary.item_index(item_ids)
+    newer = [(place, changed[item_id]) for place, item_id in enumerate(item_ids.tolist()) if item_id in changed]
+    found = {}
+    for name, column in columns.items():
+        values, present = column.at(row)
+        for place, values_of in newer:
+            if name in values_of:
+                value = values_of[name]
+                values[place], present[place] = NOTHING[column.kind] if value is None else value, value is not None
+        found[name] = Values(name, column.kind, values, present)
+    return found
+
+
+def _from_rows(release: Release, name: str, rows: Mapping[int, Row], item_ids: list[int]) -> Values:
+    """The values that Milvus told for some items."""
+    kind, nothing = _kind(release, name), Row()
+    told = [rows.get(item_id, nothing).get(name) for item_id in item_ids]
+    present = np.array([value is not None for value in told], bool)
+    return Values(name, kind, [NOTHING[kind] if value is None else value for value in told], present)
