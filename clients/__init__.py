@@ -4,6 +4,7 @@ The command line in this package needs the extra `cli`; importing the package do
 """
 
 from clients.aio_client import AsyncRecallClient
+from clients.attributes import attributes_of
 from clients.core import RecallResult, channel_options
 from clients.errors import (
     DeadlineExceededError,
@@ -30,6 +31,7 @@ __all__ = [
     "UnauthenticatedError",
     "UnavailableError",
     "UserStatus",
+    "attributes_of",
     "channel_options",
     "ids_of",
 ]

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import grpc
 
+from clients.attributes import attributes_of
 from clients.errors import RecallError, from_rpc_error
 from clients.ids import ItemIds, ids_of
 from clients.proxies import is_local, proxy_of
@@ -83,11 +84,18 @@ class RecallResult:
     """The collections of these models."""
     timings: tuple[recall_pb2.StageTimings, ...]
     """How long each stage took in the server, for each request."""
+    attributes_detail: str = ""
+    """Why attributes are left out of the answer to some of the requests. Empty if all are there."""
 
     @property
     def item_ids(self) -> list[list[int]] | list[list[str]]:
         """The item ids of each user's candidates, best first. They are integers or text, as in the release."""
         return [ids_of(candidates, "item_ids") for candidates in self.results]
+
+    @property
+    def attributes(self) -> list[dict[str, list[Any]]]:
+        """The attributes of each user's candidates (`clients.attributes_of`)."""
+        return [attributes_of(candidates) for candidates in self.results]
 
     @property
     def statuses(self) -> tuple[UserStatus, ...]:
@@ -102,6 +110,7 @@ def join_responses(responses: Sequence[recall_pb2.RecallResponse]) -> RecallResu
         model_versions=tuple(dict.fromkeys(response.model_version for response in responses)),
         collections=tuple(dict.fromkeys(response.collection for response in responses)),
         timings=tuple(response.timings for response in responses),
+        attributes_detail=next((one.attributes_detail for one in responses if one.attributes_detail), ""),
     )
 
 
@@ -183,7 +192,8 @@ class ClientCore:
             client_cert: PEM files with the client's certificate and its key, for mutual TLS.
             token: is sent as `authorization: Bearer <token>`. Without TLS, everybody on the network can read it.
             max_users: most users in one request. Larger batches are split. GetServerInfo tells the server's limit.
-            max_candidates: most users times top_k in one request. Larger batches are split.
+            max_candidates: most users times top_k in one request. Larger batches are split. Each attribute that is
+                returned counts as another candidate.
             max_request_bytes: most bytes of one request, as the server's option `--max-request-bytes`. Larger batches
                 are split.
             max_history: most ids of a history that are sent, the newest ones. The model looks at fewer (`maxlen` of
@@ -257,10 +267,12 @@ class ClientCore:
         exclude_history: bool,
         exclude_item_ids: Sequence[ItemIds] | None,
         merge_strategy: str,
+        return_attributes: Sequence[str],
     ) -> list[recall_pb2.RecallRequest]:
         """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
         users = users_of(histories, exclude_item_ids, self._max_history)
-        most = max(1, min(self._max_users, self._max_candidates // max(1, top_k)))
+        values = max(1, top_k) * (1 + len(return_attributes))
+        most = max(1, min(self._max_users, self._max_candidates // values))
         return [
             recall_pb2.RecallRequest(
                 users=part,
@@ -268,6 +280,7 @@ class ClientCore:
                 filter=filter,
                 exclude_history=exclude_history,
                 merge_strategy=merge_strategy_of(merge_strategy),
+                return_attributes=return_attributes,
             )
             for part in split(users, most, self._max_request_bytes, filter)
         ]
@@ -280,6 +293,7 @@ class ClientCore:
         exclude_history: bool,
         exclude_item_ids: ItemIds,
         merge_strategy: str,
+        return_attributes: Sequence[str],
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
             user=user_of(history, exclude_item_ids, self._max_history),
@@ -287,6 +301,7 @@ class ClientCore:
             filter=filter,
             exclude_history=exclude_history,
             merge_strategy=merge_strategy_of(merge_strategy),
+            return_attributes=return_attributes,
         )
 
     def _upsert_request(

@@ -1,6 +1,7 @@
 """Protobuf messages as plain data for JSON.
 
-Unlike `json_format`, 64-bit ids stay numbers, nothing is left out, and ids of either kind have one field.
+Unlike `json_format`, 64-bit ids stay numbers, nothing is left out, and ids of either kind have one field. Each
+attribute of candidates has one list.
 """
 
 import struct
@@ -9,6 +10,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
+from clients.attributes import one_list
 from clients.ids import one_field
 
 
@@ -16,6 +18,7 @@ def to_plain(message: Message) -> dict[str, Any]:
     """Every field under its protobuf name; enums by name. Item ids are in the fields of integers, text ids too."""
     plain = _fields(message)
     one_field(plain)
+    one_list(plain)
     return plain
 
 

@@ -46,6 +46,7 @@ class RecallClient(ClientCore):
         exclude_history: bool = False,
         exclude_item_ids: Sequence[ItemIds] | None = None,
         merge_strategy: MergeStrategyName = "best_score",
+        return_attributes: Sequence[str] = (),
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user. A large batch is split into several requests.
@@ -58,6 +59,7 @@ class RecallClient(ClientCore):
             exclude_history: leaves out the items of the user's own history.
             exclude_item_ids: for each user, ids of items to leave out.
             merge_strategy: how the candidates of the interests become one list.
+            return_attributes: names of attributes to return with the candidates (`attributes` of the result).
             timeout_s: the deadline of the whole batch.
 
         Returns:
@@ -69,7 +71,9 @@ class RecallClient(ClientCore):
             ValueError: an id does not fit 64 bits or is not valid text.
         """
         deadline = self._deadline(timeout_s)
-        requests = self._recall_requests(histories, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
+        requests = self._recall_requests(
+            histories, top_k, filter, exclude_history, exclude_item_ids, merge_strategy, return_attributes
+        )
         return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
 
     def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
@@ -91,10 +95,13 @@ class RecallClient(ClientCore):
         exclude_history: bool = False,
         exclude_item_ids: ItemIds = (),
         merge_strategy: MergeStrategyName = "best_score",
+        return_attributes: Sequence[str] = (),
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        request = self._explain_request(history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
+        request = self._explain_request(
+            history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy, return_attributes
+        )
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
     def upsert_users(

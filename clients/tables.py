@@ -9,8 +9,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from clients.attributes import attributes_of
 from clients.ids import has_text_ids, ids_of
 from clients.size import Size
+from clients.titles import TITLE
 from protos.recall.v1 import recall_pb2
 
 _INTEREST_COLORS = ("cyan", "magenta", "yellow", "green")
@@ -24,26 +26,34 @@ def candidates_view(candidates: recall_pb2.UserCandidates, titles: Titles) -> Re
     table.add_column("", justify="right", style="dim", no_wrap=True)
     item_ids = ids_of(candidates, "item_ids")
     table.add_column("item", justify="left" if candidates.item_keys else "right", no_wrap=True)
+    attributes = attributes_of(candidates)
     if titles:
-        table.add_column("title", max_width=50)
+        attributes = {TITLE: [titles.get(item_id) for item_id in item_ids]} | attributes
+    for name, values in attributes.items():
+        numbers = any(isinstance(value, int | float) for value in values)
+        table.add_column(name, justify="right" if numbers else "left", max_width=50)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("interest", no_wrap=True)
     rows = zip(item_ids, candidates.scores, candidates.interest, strict=True)
     for rank, (item_id, score, interest) in enumerate(rows, start=1):
-        title = [_one_line(_harmless(titles.get(item_id, "")))] if titles else []
+        shown = [_value(values[rank - 1]) for values in attributes.values()]
         shown_score = f"{score:.3%}" if candidates.fallback else f"{score:.4f}"
-        table.add_row(str(rank), _shown(item_id), *title, shown_score, _interest(interest))
+        table.add_row(str(rank), _shown(item_id), *shown, shown_score, _interest(interest))
     return Group(*_remarks(candidates), table if item_ids else Text("no candidates", style="yellow"))
 
 
 def origin_line(response: recall_pb2.RecallResponse | recall_pb2.ExplainResponse) -> RenderableType:
     """Which release answered, and where the time went."""
     timings = response.timings
-    return Text(
-        f"model {response.model_version} · {response.collection} · {timings.total_ms:.1f} ms in the server "
-        f"(queue {timings.queue_ms:.1f}, encode {timings.encode_ms:.1f}, search {timings.search_ms:.1f}, "
-        f"merge {timings.merge_ms:.1f})",
-        style="dim",
+    detail = response.attributes_detail
+    return Text.assemble(
+        (f"attributes are left out: {detail}\n" if detail else "", "yellow"),
+        (
+            f"model {response.model_version} · {response.collection} · {timings.total_ms:.1f} ms in the server "
+            f"(queue {timings.queue_ms:.1f}, encode {timings.encode_ms:.1f}, search {timings.search_ms:.1f}, "
+            f"merge {timings.merge_ms:.1f})",
+            "dim",
+        ),
     )
 
 
@@ -179,6 +189,13 @@ def _shown(item_id: int | str) -> Text:
 def _named(item_id: int | str, titles: Titles) -> str:
     shown = _shown(item_id).plain
     return f"{shown} {_harmless(titles[item_id])}" if item_id in titles else shown
+
+
+def _value(value: Any) -> Text:
+    """The value of an attribute; nothing for None."""
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return _one_line("" if value is None else _harmless(str(value)))
 
 
 def _harmless(title: str) -> str:

@@ -18,6 +18,8 @@ from mind.milvus.journal import Changes
 from mind.sequences import Int64
 from server.errors import CollectionGoneError, ServerError, StoreError, StoreUnavailableError
 
+_PLACEHOLDERS: dict[str, Any] = {"INT64": 0, "DOUBLE": 0.0, "BOOL": False, "VARCHAR": "", "ARRAY<VARCHAR>": []}
+"""What Milvus stores where there is no value."""
 _OPERATORS = {"<": operator.lt, ">": operator.gt, "==": operator.eq, ">=": operator.ge}
 
 
@@ -208,7 +210,9 @@ class FakeStore:
                 there = found.values[name.removesuffix(PRESENCE)]
                 columns[name] = [there.get(item_id) is not None for item_id in item_ids]
             else:
-                columns[name] = [values.get(item_id) or 0 for item_id in item_ids]
+                kind = found.fingerprint.attributes[name] if found.fingerprint else ""
+                told = (values.get(item_id) for item_id in item_ids)
+                columns[name] = [_PLACEHOLDERS[kind] if value is None else value for value in told]
         if limit and self.values_held:
             await self.values_held.wait()
         return columns

@@ -7,7 +7,9 @@ from typing import Annotated, Any, cast
 import typer
 
 from clients.core import MergeStrategyName
+from clients.titles import TITLE
 from clients.user_files import is_int64
+from protos.recall.v1 import recall_pb2
 
 
 class Merge(StrEnum):
@@ -38,6 +40,15 @@ Filter = Annotated[
     ),
 ]
 ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Leave out the items of the history.")]
+ReturnAttributes = Annotated[
+    str,
+    typer.Option(
+        "--attributes",
+        metavar="NAME,NAME,..",
+        help="Attributes to show with the candidates, of those that `info` lists. Tables show `title` by default if "
+        "the release has it.",
+    ),
+]
 Exclude = Annotated[str, typer.Option(metavar="ID,ID,...", help="Ids to leave out.")]
 MergeOption = Annotated[Merge, typer.Option("--merge", help="Merge interests by score, or let them take turns.")]
 Titles = Annotated[
@@ -66,6 +77,20 @@ def parse_ids(given: str, option: str, text: bool) -> list[int] | list[str]:
         message = f"{given!r} is not a list of 64-bit integers such as 43,23,65; this release has integer ids"
         raise typer.BadParameter(message, param_hint=option)
     return ids
+
+
+def attributes_of_option(given: str, info: recall_pb2.GetServerInfoResponse, titles: bool) -> list[str]:
+    """The attributes to ask for.
+
+    Args:
+        given: the value of --attributes.
+        info: tells the attributes of the release.
+        titles: whether to ask for `title` too, if the release has it.
+    """
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if titles and TITLE not in names and TITLE in {attribute.name for attribute in info.attributes}:
+        return [TITLE, *names]
+    return names
 
 
 def merge_strategy_of(merge: Merge) -> MergeStrategyName:

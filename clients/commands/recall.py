@@ -25,9 +25,11 @@ from clients.commands.question import (
     HistItem,
     Merge,
     MergeOption,
+    ReturnAttributes,
     Titles,
     TitlesIdColumn,
     TopK,
+    attributes_of_option,
     file_option,
     merge_strategy_of,
     parse_ids,
@@ -74,6 +76,7 @@ def recall(
     exclude_history: ExcludeHistory = False,
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
+    attributes: ReturnAttributes = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = ITEM_ID,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -90,6 +93,7 @@ def recall(
         filter=filter,
         exclude_history=exclude_history,
         merge_strategy=merge_strategy_of(merge),
+        return_attributes=attributes_of_option(attributes, info, titles=not (titles or input or format is Format.JSON)),
     )
     if input is not None:
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
@@ -101,6 +105,7 @@ def recall(
         model_version=result.model_versions[0],
         collection=result.collections[0],
         timings=result.timings[0],
+        attributes_detail=result.attributes_detail,
     )
     view = candidates_view(result.results[0], read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
@@ -116,12 +121,14 @@ def explain(
     exclude_history: ExcludeHistory = False,
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
+    attributes: ReturnAttributes = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = ITEM_ID,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Show the recall of one user step by step: what each interest found, and why hits were dropped."""
-    text = has_text_ids(client.get_server_info())
+    info = client.get_server_info()
+    text = has_text_ids(info)
     response = client.explain(
         parse_ids(hist_item, "--hist-item", text),
         top_k=top_k,
@@ -129,6 +136,7 @@ def explain(
         exclude_history=exclude_history,
         exclude_item_ids=parse_ids(exclude, "--exclude", text),
         merge_strategy=merge_strategy_of(merge),
+        return_attributes=attributes_of_option(attributes, info, titles=not (titles or format is Format.JSON)),
     )
     view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
@@ -185,4 +193,5 @@ def _recall_file(
 
 def _output_fields(candidates: recall_pb2.UserCandidates) -> dict[str, Any]:
     plain = to_plain(candidates)
-    return {name: plain[name] for name in ("item_ids", "scores", "interest", "status", "detail", "fallback")}
+    shown = ("item_ids", "scores", "interest", "status", "detail", "fallback", "attributes")
+    return {name: plain[name] for name in shown if name != "attributes" or plain[name]}

@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
 from clients.aio_client import AsyncRecallClient
+from clients.attributes import one_list
 from clients.errors import InvalidRequestError
 from clients.gateway.problems import ProblemError
 from clients.gateway.settings import Settings
@@ -98,4 +99,5 @@ def to_json(message: Message) -> dict[str, Any]:
     """
     plain = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     one_field(plain)
+    one_list(plain)
     return plain

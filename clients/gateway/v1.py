@@ -62,6 +62,8 @@ class _Question(Body):
     """Leave out the items in the user's own history."""
     merge_strategy: Literal["best_score", "round_robin"] = "best_score"
     """best_score puts the best score first. round_robin lets the interests take turns."""
+    return_attributes: Annotated[list[Annotated[str, AfterValidator(text)]], Field(default=[], max_length=64)]
+    """Attributes to return with the candidates, of those that /v1/info lists."""
 
     def options(self) -> dict[str, Any]:
         """Return the arguments for the client."""
@@ -93,6 +95,8 @@ class Candidates(BaseModel):
     unknown_item_ids: list[ItemId]
     unknown_count: int
     detail: str
+    attributes: dict[str, list[Any]]
+    """For each attribute of return_attributes, a value per candidate; null where an item has none."""
 
 
 class Timings(BaseModel):
@@ -116,6 +120,8 @@ class RecallAnswer(_Origin):
 
     results: list[Candidates]
     timings: Timings
+    attributes_detail: str
+    """Why attributes are left out. Empty if all are there."""
 
 
 class Interest(BaseModel):
