@@ -6,7 +6,7 @@ SECURITY.md holds the same tables; `tests/project/test_security.py` compares the
 from dataclasses import dataclass
 from typing import Any
 
-from clients.gateway import body, connections, pages
+from clients.gateway import body, connections, pages, v1
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.keys import MAX_KEY_BYTES
 from mind.milvus.users import MAX_USER_ID_BYTES
@@ -118,6 +118,11 @@ def _fields() -> list[Bound]:
             for name in ("RecallRequest.filter", "CountItemsRequest.filter", "ExplainRequest.filter")
         ),
         *(
+            Bound(f"`{name}`", f"{SERVER.max_return_attributes} names", INVALID, "--max-return-attributes")
+            for name in ("RecallRequest.return_attributes", "ExplainRequest.return_attributes")
+        ),
+        Bound("an answer with attributes", f"{answers.MAX_ANSWER_BYTES:,} bytes", INVALID),
+        *(
             Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")
             for name in ("RecallRequest.top_k", "ExplainRequest.top_k", "FindSimilarUsersRequest.top_k")
         ),
@@ -172,6 +177,10 @@ def of_gateway() -> list[Bound]:
         *(
             Bound(f"`{name}`", OF_BODY, by_server)
             for name in ("User.user_id", "RecallBody.filter", "ExplainBody.filter")
+        ),
+        *(
+            Bound(f"`{name}.return_attributes`", f"{v1.MAX_ATTRIBUTES} names", "400")
+            for name in ("RecallBody", "ExplainBody")
         ),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),

@@ -16,6 +16,8 @@ from clients.gateway.problems import OF_EVERY_CALL, ProblemError, responses
 from clients.ids import fill
 from protos.recall.v1 import recall_pb2
 
+MAX_ATTRIBUTES = 64
+"""Maximum number of attributes that a request can ask for. The limit of the server may be lower."""
 TopK = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(whole)]
 """The type of `top_k`. No server allows more than 10,000."""
 
@@ -62,7 +64,9 @@ class _Question(Body):
     """Leave out the items in the user's own history."""
     merge_strategy: Literal["best_score", "round_robin"] = "best_score"
     """best_score puts the best score first. round_robin lets the interests take turns."""
-    return_attributes: Annotated[list[Annotated[str, AfterValidator(text)]], Field(default=[], max_length=64)]
+    return_attributes: Annotated[
+        list[Annotated[str, AfterValidator(text)]], Field(default=[], max_length=MAX_ATTRIBUTES)
+    ]
     """Attributes to return with the candidates, of those that /v1/info lists."""
 
     def options(self) -> dict[str, Any]:

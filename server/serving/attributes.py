@@ -177,6 +177,10 @@ class Attributes:
             for item_id, row in added.items():
                 table.changed.setdefault(item_id, {}).update(row)
             table.changed = {item_id: row for item_id, row in table.changed.items() if row}
+        if columns:
+            size_mb = sum(column.nbytes for column in columns.values()) / 2**20
+            said = "the attributes %s of %s are in memory: %.1f MB, read in %.1f s"
+            logger.info(said, ", ".join(columns), release.collection, size_mb, time.monotonic() - began)
 
     async def _columns(
         self, release: Release, table: _Table, names: list[str]

@@ -25,6 +25,7 @@ BENCHMARKS = {
     "serving": ("Serving speed", "--rounds 5 --seconds 3"),
     "serving.filters": ("Filters", "--rounds 3 --seconds 1.5"),
     "serving.interests": ("One search for similar interests", ""),
+    "serving.attributes": ("Attributes", ""),
     "serving.text_ids": ("Text ids", "--items 100000 --rounds 15 --seconds 2"),
     "serving.tuned": ("The chosen index", "--seconds 3"),
     "one_call": ("The parts of a call", ""),

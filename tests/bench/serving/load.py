@@ -41,6 +41,8 @@ class Shape:
     """Histories have 1 to so many clicks, the older ones those of other users; 0 for histories as they are."""
     exclude_history: bool = False
     filters: tuple[str, ...] = ("",)
+    attributes: tuple[str, ...] = ()
+    """Attributes that are wanted with the candidates."""
     text: bool = False
     """Whether items are sent by their text ids (`world.read_keys`)."""
 
@@ -72,11 +74,17 @@ class Grpc:
         self._channel.close()
 
     @staticmethod
-    def body(histories: list[list[Any]], top_k: int, filter_: str = "", exclude_history: bool = False) -> bytes:
+    def body(
+        histories: list[list[Any]],
+        top_k: int,
+        filter_: str = "",
+        exclude_history: bool = False,
+        attributes: tuple[str, ...] = (),
+    ) -> bytes:
         """A request, of integers or of text ids."""
         field = "hist_item_keys" if isinstance(histories[0][0], str) else "hist_item"
         users = [recall_pb2.User(**{field: history}) for history in histories]
-        asked = {"top_k": top_k, "filter": filter_, "exclude_history": exclude_history}
+        asked = {"top_k": top_k, "filter": filter_, "exclude_history": exclude_history, "return_attributes": attributes}
         return recall_pb2.RecallRequest(users=users, **asked).SerializeToString()
 
     @staticmethod
@@ -132,8 +140,8 @@ class Http:
             writer.close()
 
     @staticmethod
-    def body(histories: list[list[Any]], top_k: int, filter_: str = "", exclude_history: bool = False) -> bytes:
-        """A request. The article's service knows no filters and excludes nothing."""
+    def body(histories: list[list[Any]], top_k: int, *_: Any) -> bytes:
+        """A request. The article's service knows no filters and no attributes, and excludes nothing."""
         return json.dumps({"top_k": top_k, "hist_item": histories}).encode()
 
     @staticmethod
@@ -266,7 +274,9 @@ class LoadGenerator:
             starts = range(0, len(histories) - asked.users + 1, asked.users)[:BODIES]
             columns = zip(starts, cycle(asked.top_k), cycle(asked.filters), strict=False)
             self._bodies[key] = [
-                way.body(histories[start : start + asked.users], top_k, filter_, asked.exclude_history)
+                way.body(
+                    histories[start : start + asked.users], top_k, filter_, asked.exclude_history, asked.attributes
+                )
                 for start, top_k, filter_ in columns
             ]
         return self._bodies[key]
