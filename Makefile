@@ -33,8 +33,8 @@ milvus: install  ## A real Milvus server until Ctrl-C: PORT=19530 DATA=data/milv
 test: install  ## Tests, against Milvus Lite and a real Milvus server, in parallel: 7 minutes on two cores
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal
 
-drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: 22 minutes
-	$(BIN)/pytest tests/drills
+drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: 18 minutes
+	$(BIN)/pytest -n 2 --dist loadgroup tests/drills
 
 check: install  ## ruff, mypy --strict, import arrows, words of the documentation, buf lint, compatible contract
 	$(BIN)/ruff check .

@@ -27,10 +27,11 @@ def pytest_configure(config: pytest.Config) -> None:
     """Heed Ctrl-C, and let child processes heed it: a run in the background starts with SIGINT ignored.
 
     A parallel run (-n) shares one Milvus server, which the process that hands out the tests starts here and now: it
-    comes up while the first tests run.
+    comes up while the first tests run. With --dist loadgroup all that needs Milvus is in one process, which has its own.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if config.getoption("numprocesses", None) and not os.environ.get("RECALL_TEST_MILVUS_URI") and find_spec("milvus"):
+    shares = config.getoption("numprocesses", None) and config.getoption("dist") != "loadgroup"
+    if shares and not os.environ.get("RECALL_TEST_MILVUS_URI") and find_spec("milvus"):
         directory = tempfile.TemporaryDirectory(prefix="milvus-")
         config.add_cleanup(directory.cleanup)
         config.stash[_shared] = Milvus(Path(directory.name), config.cache.mkdir("milvus-2.3.5"), QUICK)
@@ -50,24 +51,16 @@ def pytest_configure_node(node: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def milvus_settings() -> dict[str, str]:
-    """The settings of the real Milvus server."""
-    return QUICK
-
-
-@pytest.fixture(scope="session")
-def milvus_server(
-    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, milvus_settings: dict[str, str]
-) -> Iterator[Milvus]:
+def milvus_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Milvus]:
     """A real Milvus server that can be broken: the one of the PyPI package `milvus`, with fresh data."""
     if os.environ.get("RECALL_TEST_MILVUS_URI"):
         pytest.skip("the Milvus server of RECALL_TEST_MILVUS_URI is not ours to break")
     if find_spec("milvus") is None:
         pytest.skip("the package milvus is not installed: it exists for Linux x86-64 only")
-    if hasattr(pytestconfig, "workerinput"):
+    if "milvus_uri_file" in getattr(pytestconfig, "workerinput", {}):
         pytest.fail("this test may break the Milvus server that the tests of a parallel run share: run it without -n")
     directory, cache = tmp_path_factory.mktemp("milvus"), pytestconfig.cache.mkdir("milvus-2.3.5")
-    with Milvus(directory, cache, milvus_settings) as server:
+    with Milvus(directory, cache, QUICK) as server:
         yield server
 
 
