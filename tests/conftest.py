@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Heed Ctrl-C, and let child processes heed it: a run in the background starts with SIGINT ignored.
 
     A parallel run (-n) shares one Milvus server, which the process that hands out the tests starts here and now: it
-    comes up while the first tests run. With --dist loadgroup all that needs Milvus is in one process, which has its own.
+    comes up while the first tests run. With --dist loadgroup one process runs all that needs Milvus, and has its own.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     shares = config.getoption("numprocesses", None) and config.getoption("dist") != "loadgroup"

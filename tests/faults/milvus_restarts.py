@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 from tenacity import RetryError, Retrying, retry_if_exception_type, retry_if_result, stop_after_delay, wait_fixed
 
@@ -249,11 +248,12 @@ def main(
     restarts: Annotated[int, typer.Option(min=1)] = 30,
     seed: int = 0,
     at: Annotated[
-        list[str] | None,
-        typer.Option(click_type=click.Choice(COMMANDS), help="Restart at this command; may be repeated; else at all."),
+        list[str] | None, typer.Option(help="Restart at this command; may be repeated. Without it at all of them.")
     ] = None,
 ) -> None:
     """Restart Milvus between and during commands."""
+    if unknown := set(at or ()) - set(COMMANDS):
+        raise typer.BadParameter(f"--at {', '.join(unknown)}: no such command; they are {', '.join(COMMANDS)}")
     with own_milvus() as (milvus, directory):
         drill(milvus, directory, restarts, seed, at or COMMANDS).close()
 
