@@ -33,7 +33,7 @@ from tests.bench.serving.world import free_port
 from tests.faults.ground import Findings, console, own_milvus, say, serving
 from tests.faults.load import Answers, Load
 from tests.growing_shop import Row, Shop, write
-from tests.milvus_server import ROOT, Milvus
+from tests.milvus_server import QUICK, ROOT, Milvus
 
 OPENED, FIRST_NIGHT, NIGHTS = date(2026, 1, 1), date(2026, 1, 21), 7
 HALF_MISSING, KILLED, SHUFFLED, SILENT = 3, 4, 5, 7
@@ -265,7 +265,7 @@ def _judge(findings: Findings, load: Load, answers: Released, nights: Nights) ->
 
 def main() -> None:
     """Seven nights."""
-    with own_milvus() as (milvus, directory):
+    with own_milvus(QUICK) as (milvus, directory):
         findings, load = asyncio.run(drill(milvus, directory / "nights"))
         for reason, times in load.reasons.most_common(5):
             console.print(f"failed {times} times: {reason}")
