@@ -27,11 +27,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Heed Ctrl-C, and let child processes heed it: a run in the background starts with SIGINT ignored.
 
     A parallel run (-n) shares one Milvus server, which the process that hands out the tests starts here and now: it
-    comes up while the first tests run. With --dist loadgroup one process runs all that needs Milvus, and has its own.
+    comes up while the first tests run.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    shares = config.getoption("numprocesses", None) and config.getoption("dist") != "loadgroup"
-    if shares and not os.environ.get("RECALL_TEST_MILVUS_URI") and find_spec("milvus"):
+    if config.getoption("numprocesses", None) and not os.environ.get("RECALL_TEST_MILVUS_URI") and find_spec("milvus"):
         directory = tempfile.TemporaryDirectory(prefix="milvus-")
         config.add_cleanup(directory.cleanup)
         config.stash[_shared] = Milvus(Path(directory.name), config.cache.mkdir("milvus-2.3.5"), QUICK)
@@ -57,7 +56,7 @@ def milvus_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest
         pytest.skip("the Milvus server of RECALL_TEST_MILVUS_URI is not ours to break")
     if find_spec("milvus") is None:
         pytest.skip("the package milvus is not installed: it exists for Linux x86-64 only")
-    if "milvus_uri_file" in getattr(pytestconfig, "workerinput", {}):
+    if hasattr(pytestconfig, "workerinput"):
         pytest.fail("this test may break the Milvus server that the tests of a parallel run share: run it without -n")
     directory, cache = tmp_path_factory.mktemp("milvus"), pytestconfig.cache.mkdir("milvus-2.3.5")
     with Milvus(directory, cache, QUICK) as server:

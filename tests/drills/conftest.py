@@ -34,11 +34,13 @@ APART = _apart()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one process (`-n 2 --dist loadgroup`) run all that uses the Milvus that drills share."""
-    shared = {"milvus_server", "milvus_server_uri"} | (set() if APART else {"with_own_milvus"})
+    """Mark what uses the Milvus that drills share, and what runs apart with its own; `make drills` runs both at once."""
     for item in items:
-        if shared & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("milvus"))
+        used = set(getattr(item, "fixturenames", ()))
+        if "with_own_milvus" in used and APART:
+            item.add_marker(pytest.mark.apart)
+        elif {"milvus_server", "milvus_server_uri", "with_own_milvus"} & used:
+            item.add_marker(pytest.mark.milvus)
 
 
 @pytest.fixture
