@@ -34,7 +34,7 @@ APART = _apart()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what uses the Milvus that drills share, and what runs apart with its own; `make drills` runs both at once."""
+    """Mark what uses the shared Milvus, and what runs apart with its own; `make drills` runs both at once."""
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
         if "with_own_milvus" in used and APART:
