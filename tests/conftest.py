@@ -50,15 +50,7 @@ def pytest_configure_node(node: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def milvus_settings() -> dict[str, str]:
-    """The settings of the real Milvus server."""
-    return QUICK
-
-
-@pytest.fixture(scope="session")
-def milvus_server(
-    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config, milvus_settings: dict[str, str]
-) -> Iterator[Milvus]:
+def milvus_server(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Milvus]:
     """A real Milvus server that can be broken: the one of the PyPI package `milvus`, with fresh data."""
     if os.environ.get("RECALL_TEST_MILVUS_URI"):
         pytest.skip("the Milvus server of RECALL_TEST_MILVUS_URI is not ours to break")
@@ -67,7 +59,7 @@ def milvus_server(
     if hasattr(pytestconfig, "workerinput"):
         pytest.fail("this test may break the Milvus server that the tests of a parallel run share: run it without -n")
     directory, cache = tmp_path_factory.mktemp("milvus"), pytestconfig.cache.mkdir("milvus-2.3.5")
-    with Milvus(directory, cache, milvus_settings) as server:
+    with Milvus(directory, cache, QUICK) as server:
         yield server
 
 

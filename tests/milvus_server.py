@@ -171,7 +171,9 @@ def _start(data: Path) -> tuple[Any, int]:
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S if attempt else 0)
         port = _free_port()
-        server = launched(data, port)
+        with (data / "bin" / "unpacking.lock").open("w") as unpacking:  # another process may unpack it there, too
+            fcntl.flock(unpacking.fileno(), fcntl.LOCK_EX)
+            server = launched(data, port)
         try:
             if _is_healthy_in_time(server):
                 return server, port

@@ -1,24 +1,17 @@
 """Reads and writes the release records in Milvus for the indexer (`mind.milvus.records`)."""
 
 import json
-import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from mind.milvus import schemas
 from mind.milvus.change_log import ChangeLog
-from mind.milvus.errors import NotFlushedError
 from mind.milvus.journal import journal_of
 from mind.milvus.records import MAX_RECORDS, NAME, RECORD, RECORDS, UNUSED, ItemRecord, item_record, user_record
 from mind.milvus.users import UserVectors
 
 if TYPE_CHECKING:
     from mind.milvus.store import Store
-
-SECURE_S = 60
-"""Maximum time in seconds for Milvus to write the release records to disk."""
-
-_log = logging.getLogger(__name__)
 
 
 class RecordStore:
@@ -65,17 +58,9 @@ class RecordStore:
         self._store.upsert(RECORDS, [{NAME: journal_of(collection), RECORD: log.to_json(), UNUSED: [0.0, 0.0]}])
 
     def secure(self) -> None:
-        """Have Milvus write to disk what was written so far, so that it does not depend on Milvus' log.
-
-        Milvus 2.4 and later flush a collection once in 10 s, so this is for the end of a series of writes. Milvus Lite
-        writes at once. A Milvus that was killed may never finish a flush; the records are in its log then.
-        """
-        if self._store.connection.is_lite or not self._open():
-            return
-        try:
-            self._store.flush(RECORDS, min(SECURE_S, self._store.connection.wait_s))
-        except NotFlushedError as error:
-            _log.warning("the release goes on, because the log of Milvus has its records: %s", error)
+        """Have Milvus write the records to its storage (`Store.secure`)."""
+        if self._open():
+            self._store.secure(RECORDS)
 
     def delete(self, name: str) -> None:
         """Delete the record of a collection. It is no error if there is none."""

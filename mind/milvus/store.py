@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT, _FLUSH_LIMIT = "wait for flush timeout", "rate limit exceeded"
 """The words of pymilvus, and of a Milvus from 2.4 on that was flushed a moment ago."""
+SECURE_S = 60
+"""Maximum time in seconds for Milvus to write to its storage what it has in its log."""
 _BOUNDED = 2  # the consistency level of the searches of servers
 
 
@@ -184,6 +186,19 @@ class Store:
                 f"{self.connection.shown}: Milvus did not write the rows of {name} to its storage within "
                 f"{limit_s:g} s{option}; see the log of Milvus and the free space of its disks"
             ) from error
+
+    def secure(self, name: str) -> None:
+        """Have Milvus write to its storage what was written so far, so that it does not depend on Milvus' log.
+
+        Milvus 2.4 and later flush a collection once in 10 s, so this is for the end of a series of writes. Milvus Lite
+        writes at once. A Milvus that was killed may never finish a flush; the rows are in its log then.
+        """
+        if self.connection.is_lite:
+            return
+        try:
+            self.flush(name, min(SECURE_S, self.connection.wait_s))
+        except NotFlushedError as error:
+            _log.warning("the command goes on, because the log of Milvus has the rows: %s", error)
 
     def segments(self, name: str) -> int:
         """Count the segments of a collection. Each segment has its own index, and a search visits all of them."""

@@ -69,6 +69,11 @@ class UserStore:
             total += self._store.count(name, f"{NEWEST} >= 0" if name == HISTORIES else "")
         return total
 
+    def secure(self) -> None:
+        """Have Milvus write the histories to its storage (`Store.secure`)."""
+        for name in self.collections():
+            self._store.secure(name)
+
     def collections(self) -> list[str]:
         """List the collections of histories that exist, `USERS` and `HISTORIES`, in this order."""
         names = set(self._store.collections())

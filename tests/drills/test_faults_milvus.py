@@ -1,9 +1,7 @@
 """Short versions of the drills about Milvus and about releases; `tests/faults/` says what each does."""
 
 import asyncio
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,17 +10,11 @@ import pytest
 
 from server.errors import StoreTimeoutError, StoreUnavailableError
 from tests.conftest import remove_item_collections
-from tests.faults import (
-    milvus_away,
-    milvus_damaged,
-    milvus_killed,
-    milvus_restarts,
-    milvus_silent,
-    releases,
-)
+from tests.drills.conftest import APART
+from tests.faults import milvus_damaged, milvus_silent, releases
 from tests.faults.ground import DIM, make_models, release
 from tests.faults.proxy import Proxy
-from tests.milvus_server import ROOT, Milvus
+from tests.milvus_server import Milvus
 from tests.releases import item_store
 
 
@@ -46,17 +38,10 @@ async def test_damage_underneath(milvus: Milvus, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_read_only_disk(tmp_path: Path) -> None:
-    """With a Milvus of its own, in a network and with mounts of its own: the one of the other drills stays whole."""
-    apart = ["unshare", "--net", "--mount"]
-    if subprocess.run([*apart, "true"]).returncode:
+def test_read_only_disk(with_own_milvus: Callable[..., None]) -> None:
+    if not APART:
         pytest.skip("mounts a directory read-only, which needs the right to mount")
-    drill = f"ip link set lo up && exec {sys.executable} -m tests.faults.milvus_read_only"
-    environment = os.environ | {"TMPDIR": str(tmp_path)}
-    done = subprocess.run(
-        [*apart, "sh", "-c", drill], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    with_own_milvus("milvus_read_only")
 
 
 async def test_slow_hung_and_cut(milvus: Milvus, tmp_path: Path) -> None:
@@ -65,16 +50,14 @@ async def test_slow_hung_and_cut(milvus: Milvus, tmp_path: Path) -> None:
     assert findings.faults == []
 
 
-async def test_killed_and_started_again(milvus: Milvus, tmp_path: Path) -> None:
-    findings, loads = await milvus_killed.drill(milvus, tmp_path, steady_s=2, down_s=3)
-    milvus_killed.judge(findings, *loads)
-    assert findings.faults == []
+@pytest.mark.timeout(600)
+def test_killed_and_started_again(with_own_milvus: Callable[..., None]) -> None:
+    with_own_milvus("milvus_killed", "--steady-s", "2", "--down-s", "3")
 
 
-async def test_users_get_their_own_candidates_while_milvus_is_away(milvus: Milvus, tmp_path: Path) -> None:
-    findings, load = await milvus_away.drill(milvus, tmp_path, items=20_000, rate=10, seconds=4)
-    milvus_away.judge(findings, load)
-    assert findings.faults == []
+@pytest.mark.timeout(600)
+def test_users_get_their_own_candidates_while_milvus_is_away(with_own_milvus: Callable[..., None]) -> None:
+    with_own_milvus("milvus_away", "--items", "20000", "--rate", "10", "--seconds", "4")
 
 
 async def test_searches_outlive_their_connection(milvus: Milvus, tmp_path: Path) -> None:
@@ -108,6 +91,5 @@ async def test_a_count_heeds_its_time(milvus: Milvus, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_restarts_lose_nothing_of_a_release(milvus: Milvus, tmp_path: Path) -> None:
-    findings = milvus_restarts.drill(milvus, tmp_path, restarts=2, at=("build", "publish"))
-    assert findings.faults == []
+def test_restarts_lose_nothing_of_a_release(with_own_milvus: Callable[..., None]) -> None:
+    with_own_milvus("milvus_restarts", "--restarts", "2", "--at", "build", "--at", "publish")

@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,25 +14,6 @@ from pymilvus import MilvusClient
 
 from tests import ROOT
 from tests.milvus import LEAVE_TIMEOUT_S
-from tests.milvus_server import Milvus
-from tests.waiting import PATIENCE_S
-
-
-@pytest.fixture
-def alone(milvus_server: Milvus) -> Iterator[None]:
-    """The machine without the Milvus of the other drills, which holds the ports that cannot be moved."""
-    milvus_server.terminate()
-    yield
-    milvus_server.start()
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            client = MilvusClient(milvus_server.uri, timeout=5)
-            client.list_collections(timeout=5)
-            return client.close()
-        except Exception:
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
 
 
 @contextmanager

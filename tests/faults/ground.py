@@ -137,7 +137,7 @@ async def until_health(address: str, serving: bool, timeout_s: float) -> float:
         The seconds that it took; infinite if it did not come.
     """
     started = time.monotonic()
-    async with AsyncRecallClient(address, timeout_s=2) as client:
+    async with AsyncRecallClient(address, timeout_s=20) as client:  # a busy machine may answer late
         while await _is_serving(client) != serving:
             if time.monotonic() - started > timeout_s:
                 return float("inf")

@@ -59,7 +59,6 @@ async def drill(milvus: Milvus, directory: Path, items: int, rate: float, second
         await part("between")
         await asyncio.to_thread(milvus.kill)
         await part(KILLED)
-        await asyncio.to_thread(milvus.start)
     return findings, load
 
 

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import typer
 import yaml
 
 from indexer.nightly.run import Exit
+from indexer.nightly.state import STATE
 from indexer.nightly.steps import STEPS
 from mind.artifact import Artifact, load_artifact, newest_artifact
 from mind.milvus.connection import Connection
@@ -31,13 +33,15 @@ from tests.bench.serving.world import free_port
 from tests.faults.ground import Findings, console, own_milvus, say, serving
 from tests.faults.load import Answers, Load
 from tests.growing_shop import Row, Shop, write
-from tests.milvus_server import ROOT, Milvus
+from tests.milvus_server import QUICK, ROOT, Milvus
 
 OPENED, FIRST_NIGHT, NIGHTS = date(2026, 1, 1), date(2026, 1, 21), 7
 HALF_MISSING, KILLED, SHUFFLED, SILENT = 3, 4, 5, 7
 """The nights in which something happens, by number."""
-KILLS = {"prepare": 0.5, "train": 2.0, "build": 2.0, "publish": 0.3, "watch": 0.3}
-"""The steps in which that night is killed, and how many seconds after each begins."""
+KILLS = ("prepare", "train", "build", "publish", "watch")
+"""The steps in which that night is killed."""
+TIMED, WITHIN = 2, 0.25
+"""A night that is like the killed one, and the share of what a step took in it after which the killed one dies."""
 CALLERS, PAUSE_S, DEADLINE_S = 4, 0.05, 20.0
 SILENT_S = 7.0
 """How long Milvus is silent: longer than a server waits for it by default, 5 s."""
@@ -127,22 +131,38 @@ class Nights:
         command = [sys.executable, "-m", "indexer", *words]
         process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
         assert process.stdout and process.stderr
-        before = _before(kill)
-        if kill and not before:
-            await asyncio.sleep(1 + KILLS[kill])  # the command itself takes a second to begin
-            process.kill()
+        killer = asyncio.create_task(self._kill(process, number, kill)) if kill else None
         while text := await process.stdout.readline():
             self.lines.append(json.loads(text))
-            if kill and self.lines[-1]["step"] == before:
-                await asyncio.sleep(KILLS[kill])
-                process.kill()
         errors = (await process.stderr.read()).decode()
-        return await process.wait(), errors
+        code = await process.wait()
+        if killer:
+            await killer
+        return code, errors
+
+    async def _kill(self, process: asyncio.subprocess.Process, number: int, step: str) -> None:
+        """End a running night with SIGKILL within a step, unless it ends before."""
+        while process.returncode is None and self.next_step(number) != step:
+            await asyncio.sleep(0.01)
+        took = self.state(TIMED)["steps"].get(step, {"seconds": 0.0})
+        await asyncio.sleep(WITHIN * took["seconds"])
+        with suppress(ProcessLookupError):
+            process.kill()
+
+    def next_step(self, number: int) -> str:
+        """The step that a night is in, or was killed in; empty before it begins and after its last step."""
+        if not (self._directory_of(number) / STATE).exists():
+            return ""
+        done = self.state(number)["steps"]
+        return next((step for step in STEPS if step not in done), "")
 
     def state(self, number: int) -> dict[str, Any]:
         """What a night has kept."""
-        found: dict[str, Any] = json.loads((self.work / str(_date(number)) / "state.json").read_text())
+        found: dict[str, Any] = json.loads((self._directory_of(number) / STATE).read_text())
         return found
+
+    def _directory_of(self, number: int) -> Path:
+        return self.work / str(_date(number))
 
     def live(self) -> str:
         """The version of the model that is live."""
@@ -152,12 +172,6 @@ class Nights:
 
 def _date(number: int) -> date:
     return FIRST_NIGHT + timedelta(days=number - 1)
-
-
-def _before(step: str) -> str:
-    """The step before another one; empty for the first, and for none."""
-    order = list(STEPS)
-    return order[order.index(step) - 1] if step and order.index(step) else ""
 
 
 def _shuffled(rows: Sequence[Row]) -> dict[int, int]:
@@ -195,7 +209,11 @@ async def _night(findings: Findings, nights: Nights, number: int, expected: Exit
     started = time.monotonic()
     for step in KILLS if number == KILLED else ():
         code, _ = await nights.run(number, kill=step)
+        found = nights.next_step(number)
         findings.expect(code == -9, f"night {number} was to be killed in {step}, and ended with {code}")
+        findings.expect(found == step, f"the kill of night {number} missed {step}: {found or 'no step'} is next")
+        if found != step:  # the later kills would wait for steps that are over
+            break
     code, errors = await nights.run(number)
     findings.expect(code == expected, f"night {number} ended with {code}, expected {expected!r}: {errors[-600:]}")
     done = Counter(line["step"] for line in nights.lines if line["outcome"] in ("done", "skipped"))
@@ -206,8 +224,9 @@ async def _night(findings: Findings, nights: Nights, number: int, expected: Exit
         findings.expect(nights.live() == nights.lines[-1]["model_version"], f"{nights.live()} is live")
     else:
         findings.expect(nights.live() == live, f"night {number} was refused, and {nights.live()} is live")
-        say(f"night {number} was refused: {nights.lines[-2]['why']}")
-        findings.measured[f"night {number} was refused"] = nights.lines[-2]["why"].split(";")[0]
+        why = next((line["why"] for line in nights.lines if line["outcome"] == "refused" and "why" in line), "nothing")
+        say(f"night {number} was refused: {why}")
+        findings.measured[f"night {number} was refused"] = why.split(";")[0]
 
 
 async def _silent_night(findings: Findings, nights: Nights, milvus: Milvus) -> None:
@@ -246,7 +265,7 @@ def _judge(findings: Findings, load: Load, answers: Released, nights: Nights) ->
 
 def main() -> None:
     """Seven nights."""
-    with own_milvus() as (milvus, directory):
+    with own_milvus(QUICK) as (milvus, directory):
         findings, load = asyncio.run(drill(milvus, directory / "nights"))
         for reason, times in load.reasons.most_common(5):
             console.print(f"failed {times} times: {reason}")

@@ -93,13 +93,13 @@ def test_a_flush_that_never_ends_does_not_hold_up_a_release(
     milvus_server_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     remove_item_collections(milvus_server_uri)
-    monkeypatch.setattr("mind.milvus.record_store.SECURE_S", 0.2)
+    monkeypatch.setattr("mind.milvus.store.SECURE_S", 0.2)
     with Store(Connection(milvus_server_uri)) as store:
         one = make_collection(store, 1)
         monkeypatch.setattr("pymilvus.client.grpc_handler.GrpcHandler.get_flush_state", lambda *_, **__: False)
         assert publish(store, one).live == one
     late = "Milvus did not write the rows of release_records to its storage within 0.2 s; see the log of Milvus"
-    assert "the release goes on, because the log of Milvus has its records" in caplog.text and late in caplog.text
+    assert "the command goes on, because the log of Milvus has the rows" in caplog.text and late in caplog.text
 
 
 def test_prune_keeps_the_live_one_and_the_newest_others(milvus_uri: str) -> None:

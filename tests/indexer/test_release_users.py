@@ -145,6 +145,21 @@ def test_vectors_that_milvus_lost_are_written_again(world: World, monkeypatch: p
         np.testing.assert_array_equal(found[key], vector)
 
 
+def test_a_release_brings_the_histories_to_the_storage_of_milvus(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milvus 2.3.5 was ended by SIGKILL twice within a minute, and lost users that were in its log alone."""
+    flushed: list[str] = []
+    flush = Store.flush
+
+    def noted(store: Store, name: str, wait_s: float | None = None) -> None:
+        flush(store, name, wait_s)
+        flushed.append(name)
+
+    monkeypatch.setattr(Store, "flush", noted)
+    world.on_server(ann=[1000, 1007])
+    assert encode(world, world.second) == Encoded(users=1, encoded=1)
+    assert flushed[:1] == ([] if world.uri.endswith(".db") else [HISTORIES])  # Lite writes at once
+
+
 def test_a_release_without_the_artifact_is_refused_where_users_are_remembered(world: World) -> None:
     world.on_server(ann=[1000])
     version = world.second.model_version

@@ -131,7 +131,7 @@ def test_release_records_that_cannot_be_flushed_yet_are_no_failure(
     }
     with fake_milvus(answers) as (uri, _), Store(Connection(uri, wait_s=0.3)) as store:
         store.records.secure()
-    assert "the release goes on, because the log of Milvus has its records" in caplog.text
+    assert "the command goes on, because the log of Milvus has the rows" in caplog.text
     assert says in caplog.text
 
 
