@@ -23,7 +23,7 @@ FURTHER_ROWS, ENOUGH = 2_048, 0.01
 """Rows that it meets next, twice as many each time; it is done when no larger share of its best came with the last."""
 FIRST_CELLS = 64
 """Most cells that these rows come from, or one for each row that is wanted."""
-BLOCK_QUERIES = 32
+BLOCK_QUERIES = 64
 """Queries that are searched for together."""
 CHUNK_ROWS = 1_024
 """Rows that are scored at a time; they stay in the processor's cache."""
