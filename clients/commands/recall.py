@@ -38,7 +38,7 @@ from clients.plain import to_plain
 from clients.requests import MAX_HISTORY, user_of
 from clients.sync_client import RecallClient
 from clients.tables import candidates_view, explain_view, origin_line, status_words
-from clients.titles import ITEM_ID, read_titles
+from clients.titles import read_titles
 from clients.user_files import FileError, check_own_ids, read_users
 from protos.recall.v1 import recall_pb2
 
@@ -75,7 +75,7 @@ def recall(
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
     titles: Titles = None,
-    titles_id_column: TitlesIdColumn = ITEM_ID,
+    titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Get candidates for one user, or for a file of users."""
@@ -117,7 +117,7 @@ def explain(
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
     titles: Titles = None,
-    titles_id_column: TitlesIdColumn = ITEM_ID,
+    titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Show the recall of one user step by step: what each interest found, and why hits were dropped."""
