@@ -6,8 +6,9 @@ finishes first keeps the name, and the other one drops what it built. A build ne
 """
 
 import logging
+import math
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,11 @@ ABANDONED_S = 24 * 3600
 """Age of an unfinished build in seconds after which another build takes it for dead and drops it."""
 MAX_ATTRIBUTES = (64 - len((ITEM_ID, ITEM_KEY, EMBEDDING, VECTOR_SOURCE)) - len(FIELDS)) // 2
 """Maximum number of attributes on a Milvus server, which allows 64 fields in a collection, a journal included."""
+
+MOST_LISTS = 2**16
+"""Maximum `nlist` that Milvus accepts."""
+ITEMS_PER_LIST = 39
+"""Minimum items per list that k-means accepts without a warning."""
 
 _log = logging.getLogger(__name__)
 
@@ -103,6 +109,19 @@ def choose_index(
     return Index(index_type, build_params, search_params, interest_cosine)
 
 
+def choose_nlist(items: int) -> int:
+    """The `nlist` of an index of the IVF family: the power of two nearest to 4 √items, as Milvus recommends."""
+    nearest = 1 << round(math.log2(4 * items**0.5))
+    return max(1, min(nearest, MOST_LISTS, items // ITEMS_PER_LIST))
+
+
+def _with_nlist(index: Index, items: int) -> Index:
+    """The index with a value for `nlist` if its type needs one, for which Milvus has no default."""
+    if "IVF" not in index.type and index.type != "SCANN":
+        return index
+    return replace(index, build_params={"nlist": choose_nlist(items), **index.build_params})
+
+
 def build(
     store: Store,
     artifact: Artifact,
@@ -126,6 +145,7 @@ def build(
     weights = artifact.weights
     _check_fields(store, attributes)
     check_golden(NumpyEncoder(weights, artifact.hyper_parameters), artifact)
+    index = _with_nlist(index, len(weights.item_id))
     fingerprint = _fingerprint(artifact, attributes, index)
     name = fingerprint.collection
     if _is_built(store, fingerprint, weights):

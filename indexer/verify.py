@@ -12,7 +12,8 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 
 from indexer.errors import VerificationError
 from mind.artifact import Float32, Weights
-from mind.cells import EXACT_ROWS, nearest_in_cells
+from mind.cell_search import nearest_in_cells
+from mind.cells import EXACT_ROWS
 from mind.milvus.collection import ITEM_ID, Fingerprint, wide_enough
 from mind.milvus.journal import DELETED, journal_of, rows_between
 from mind.milvus.store import Params, Store
@@ -136,7 +137,7 @@ def filtered_recall(weights: Weights) -> float | None:
     if members is None:
         return None
     queries = weights.golden_queries
-    found, _ = nearest_in_cells(queries, table, members, RECALL_AT)
+    found, _ = nearest_in_cells(queries, table, [members] * len(queries), RECALL_AT)
     best, _ = nearest(queries, table, rows, RECALL_AT)
     return float(np.mean([np.isin(own, exact).mean() for own, exact in zip(found, best, strict=True)]))
 

@@ -1,18 +1,15 @@
-"""Search among very many rows of a table, any choice of them: an inverted file in memory.
+"""The cells of a table: groups of rows that are alike (k-means), and how much each promises to a query.
 
-Rows that are alike lie in one cell (k-means). A query meets the rows of the cells that promise the best inner products,
-and then those of other cells that promise more than the worst of the best so far, until these bring next to nothing
-better. So it meets few rows where the table has clusters, and all of them where it has none. How much a cell promises
-is measured with queries of the model. A query of 64 numbers takes 0.1 ms where 36,000 of 368,000 rows are chosen.
+`mind.cell_search` searches with them among any choice of rows. How much a cell promises is measured with queries of the
+model.
 """
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from mind.nearest import Rows, nearest, ranked
+from mind.nearest import Rows, nearest
 from mind.sequences import Float32, Int64
 
 EXACT_ROWS = 24_576
@@ -27,16 +24,6 @@ FOUND, SHARES = 0.995, (0.1, 1.0)
 """Share of the best rows that must lie in cells that promise enough; shares of all rows for which it is measured."""
 MEASURED_QUERIES, MEASURED_BEST = 128, 50
 """Most queries with which that is measured, and their best rows that count."""
-FIRST_ROWS, FIRST_LIMITS = 300, 6
-"""Rows that a query meets first: at least so many, and so many times the rows that it wants."""
-FURTHER_ROWS, ENOUGH = 2_048, 0.01
-"""Rows that it meets next, twice as many each time; it is done when no larger share of its best came with the last."""
-FIRST_CELLS = 64
-"""Most cells that these rows come from, or one for each row that is wanted."""
-BLOCK_QUERIES = 32
-"""Queries that are compared with all centres at a time."""
-CHUNK_ROWS = 1_024
-"""Rows that are scored at a time; they stay in the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +41,6 @@ class Members:
         """The memory that they take."""
         return self.rows.nbytes + self.bounds.nbytes
 
-    def promised(self, queries: Float32) -> Float32:
-        """The inner product that hardly a row of each cell exceeds: [Q, C] float32, of cells without rows -inf."""
-        promised: Float32 = np.matmul(self.cells.centre, queries[:, :, None])[:, :, 0]  # one by one: the same bits
-        share = np.log(len(self.rows) / len(self.cells.cell))
-        reach = np.interp(share, np.log(SHARES), self.cells.reach)
-        promised += np.float32(reach) * _length(queries) * self.cells.spread
-        promised[:, np.diff(self.bounds) == 0] = -np.inf
-        return promised
-
 
 @dataclass(frozen=True)
 class Cells:
@@ -77,6 +55,17 @@ class Cells:
     """[N + 1] uint16, the cell of each row."""
     reach: Float32
     """[S] float32: how many standard deviations a cell must promise, to find the best of each share in `SHARES`."""
+
+    def promised(self, queries: Float32, rows: Int64) -> Float32:
+        """The inner product that hardly a row of each cell exceeds: [Q, C] float32.
+
+        `queries`: [Q, D] float32; `rows`: [Q] int64, among how many rows each is searched. How much a cell promises to
+        a query does not depend on the others.
+        """
+        promised: Float32 = np.matmul(self.centre, queries[:, :, None])[:, :, 0]  # one by one: the same bits
+        reach = np.interp(np.log(rows / len(self.cell)), np.log(SHARES), self.reach).astype(np.float32)
+        promised += reach[:, None] * _length(queries) * self.spread
+        return promised
 
     def members(self, rows: Rows) -> Members | None:
         """Put rows into the order of the cells; None for so few that all are better scored.
@@ -152,96 +141,3 @@ def _squared_distance(table: Float32, centre: Float32, cell: npt.NDArray[np.uint
         block = slice(start, start + BLOCK_ROWS)
         distance[block] = ((table[block] - centre[cell[block]]) ** 2).sum(axis=1)
     return distance
-
-
-def nearest_in_cells(queries: Float32, table: Float32, members: Members, limit: int) -> tuple[Rows, Float32]:
-    """Find nearly all of the members with the best inner products for each query.
-
-    Args:
-        queries: [Q, D] float32.
-        table: [N + 1, D] float32.
-        members: the M rows of the table to search.
-        limit: rows wanted for each query.
-
-    Returns:
-        The rows and their scores, [Q, min(limit, M)] each, best first; equal scores by row. They do not depend on the
-        other queries.
-    """
-    limit = min(limit, len(members.rows))
-    found = np.empty((len(queries), limit), np.int32)
-    for start in range(0, len(queries), BLOCK_QUERIES):
-        block = slice(start, start + BLOCK_QUERIES)
-        found[block] = _best_rows(queries[block], table, members, limit)
-    return ranked(queries, table, found)
-
-
-def _best_rows(queries: Float32, table: Float32, members: Members, limit: int) -> Rows:
-    """The best rows of each query, [Q, limit] in any order."""
-    promised = members.promised(queries)
-    best = np.empty((len(queries), limit), np.int32)
-    best_scores = np.empty((len(queries), limit), np.float32)
-    worst = np.full((len(queries), 1), -np.inf, np.float32)
-    query, cell = _first_cells(promised, members, limit)
-    most, kept = FURTHER_ROWS, 0
-    while len(query):
-        promised[query, cell] = -np.inf
-        for number, (rows, scores) in enumerate(_scored(queries, table, members, query, cell)):
-            every = np.concatenate([best_scores[number, :kept], scores])
-            chosen = every.argpartition(-limit)[-limit:]
-            if kept and np.count_nonzero(chosen >= kept) <= ENOUGH * limit:
-                promised[number] = -np.inf  # it is done
-            best[number] = np.concatenate([best[number, :kept], rows])[chosen]
-            best_scores[number] = every[chosen]
-        worst, kept = best_scores.min(axis=1, keepdims=True), limit
-        query, cell = _further_cells(promised, worst, members, most)
-        most *= 2
-    return best
-
-
-def _further_cells(promised: Float32, worst: Float32, members: Members, most: int) -> tuple[Int64, Int64]:
-    """Queries, ascending, and the cells that each meets next, those first that promise more, with about `most` rows.
-
-    `promised`: [Q, C] float32; `worst`: [Q, 1] float32, the score that a row must exceed.
-    """
-    query, cell = np.nonzero(promised > worst)
-    order = np.lexsort((-promised[query, cell], query))
-    query, cell = query[order], cell[order]
-    counts = members.bounds[cell + 1] - members.bounds[cell]
-    before = np.cumsum(counts) - counts
-    needed = before - before[query.searchsorted(query)] < most
-    return query[needed], cell[needed]
-
-
-def _first_cells(promised: Float32, members: Members, limit: int) -> tuple[Int64, Int64]:
-    """Queries, ascending, and the cells that each meets first, in columns: the most promising ones, with enough rows.
-
-    `promised`: [Q, C] float32.
-    """
-    most = min(max(FIRST_CELLS, limit), promised.shape[1])
-    cells = np.argpartition(promised, -most, axis=1)[:, -most:]
-    order = np.argsort(-np.take_along_axis(promised, cells, axis=1), axis=1)
-    cells = np.take_along_axis(cells, order, axis=1)
-    counts = members.bounds[cells + 1] - members.bounds[cells]
-    needed = counts.cumsum(axis=1) - counts < max(FIRST_ROWS, FIRST_LIMITS * limit)
-    return np.nonzero(needed)[0], cells[needed]
-
-
-def _scored(
-    queries: Float32, table: Float32, members: Members, query: Int64, cell: Int64
-) -> list[tuple[Rows, Float32]]:
-    """For each query, the members in its cells and their scores. `query` and `cell`: parallel columns, by query."""
-    start = members.bounds[cell]
-    counts = members.bounds[cell + 1] - start
-    ends = counts.cumsum()
-    places = np.repeat(start + counts - ends, counts)
-    places += np.arange(len(places))
-    rows = members.rows.take(places)
-    scores = np.empty(len(rows), np.float32)
-    chosen = np.empty((CHUNK_ROWS, table.shape[1]), np.float32)  # written again and again: new memory takes time
-    bounds = np.append(0, ends)[query.searchsorted(np.arange(len(queries) + 1))].tolist()
-    for own, (begin, end) in zip(queries, pairwise(bounds), strict=True):
-        for at in range(begin, end, CHUNK_ROWS):
-            chunk = slice(at, min(at + CHUNK_ROWS, end))
-            of_chunk = table.take(rows[chunk], 0, out=chosen[: chunk.stop - at], mode="clip")
-            np.dot(of_chunk, own, out=scores[chunk])
-    return [(rows[begin:end], scores[begin:end]) for begin, end in pairwise(bounds)]

@@ -97,9 +97,12 @@ def main(
     ] = None,
     titles: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="CSV or Parquet file with the columns item_id and title, for the report."),
+        typer.Option(metavar="FILE", help="CSV or Parquet file with item ids and the column title, for the report."),
     ] = None,
-    titles_id_column: Annotated[str, typer.Option(help="Column of --titles that holds the item id.")] = "item_id",
+    titles_id_column: Annotated[
+        str | None,
+        typer.Option(help="Column of --titles that holds the item id; otherwise one with a usual name, such as sku."),
+    ] = None,
     version: Version = False,
 ) -> None:
     """Evaluate a model on the test users: exact search over all items, beside three baselines.
@@ -216,7 +219,7 @@ def _instead_of(server: str, top_n: int, test_data_dir: Path) -> str:
     )
 
 
-def _titles(html: Path | None, titles: Path | None, kind: IdKind, id_column: str) -> dict[int, str]:
+def _titles(html: Path | None, titles: Path | None, kind: IdKind, id_column: str | None) -> dict[int, str]:
     """Titles by item id; imports what the report needs now rather than after the evaluation."""
     if html is None:
         if titles is not None:

@@ -18,8 +18,8 @@ PAIRS = 2**20
 """Pairs of query and row that are scored at a time."""
 CHUNK_ROWS = 16_384
 """Most rows that a query meets at a time. If there are no more, and in one piece, some queries follow the others."""
-PLACE_BITS = 31
-"""Bits of a row, or of its place among the rows, in a key."""
+ROW_BITS = 31
+"""Bits of a row in a key."""
 NOTHING = np.iinfo(np.int64).max
 """A key that is worse than all."""
 
@@ -46,7 +46,7 @@ def nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[R
     scores = np.empty(at_once * step, np.float32)  # written again and again: new memory costs more than all else
     for start in range(0, len(queries), at_once):
         block = slice(start, start + at_once)
-        found[block] = rows[_best_places(queries[block], table, rows, found.shape[1], scores)]
+        found[block] = _best_rows(queries[block], table, rows, found.shape[1], scores)
     return ranked(queries, table, found)
 
 
@@ -57,12 +57,12 @@ def ranked(queries: Float32, table: Float32, found: Rows) -> tuple[Rows, Float32
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def _best_places(queries: Float32, table: Float32, rows: Rows, limit: int, scores: Float32) -> Int64:
-    """The places in `rows` of the best of each query, [Q, limit] in any order.
+def _best_rows(queries: Float32, table: Float32, rows: Rows, limit: int, scores: Float32) -> Rows:
+    """The best rows of each query, [Q, limit] in any order.
 
     `scores`: [S] float32 to be written, room for the scores of all queries and as many rows as are met at a time.
     """
-    best, step = _Best(len(queries), limit), len(scores) // len(queries)
+    best, step = Best(len(queries), limit), len(scores) // len(queries)
     chosen = np.empty((0, table.shape[1]), np.float32)
     for start in range(0, len(rows), step):
         chunk = rows[start : start + step]
@@ -72,48 +72,68 @@ def _best_places(queries: Float32, table: Float32, rows: Rows, limit: int, score
             chosen = chosen if len(chosen) else np.empty((step, table.shape[1]), np.float32)
             part = table.take(chunk, axis=0, out=chosen[: len(chunk)], mode="clip")
         of_chunk = scores[: len(queries) * len(chunk)].reshape(len(queries), len(chunk))
-        best.add(np.matmul(queries, part.T, out=of_chunk))
-    return best.keys & ((1 << PLACE_BITS) - 1)
+        np.matmul(queries, part.T, out=of_chunk)
+        query, place = np.divmod(np.flatnonzero(of_chunk >= _least(best, of_chunk)), len(chunk))
+        best.add(query, chunk[place], of_chunk[query, place])
+    return best.rows
 
 
-class _Best:
-    """The best `limit` places so far of each query."""
+class Best:
+    """The best `limit` rows so far of each query."""
 
     def __init__(self, queries: int, limit: int) -> None:
-        self.keys = np.empty((queries, 0), np.int64)
-        """[Q, K] int64: score and place of each (`_keys`), in any order."""
-        self._limit = limit
-        self._seen = 0
+        """`queries`: how many there are; `limit`: rows wanted for each."""
+        self.limit = limit
+        self._keys = np.empty((queries, 0), np.int64)
+        """[Q, K] int64: score and row of each (`_keys`), in any order."""
 
-    def add(self, scores: Float32) -> None:
-        """Take the scores of the next places, [Q, C] float32."""
-        queries, known = self.keys.shape
-        place = np.flatnonzero(scores >= self._least(scores))
-        query, column = np.divmod(place, scores.shape[1])
-        counts = np.bincount(query, minlength=queries)
-        slot = known + np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
-        keys = np.full((queries, known + int(counts.max())), NOTHING)
-        keys[:, :known] = self.keys
-        keys[query, slot] = _keys(scores[query, column], column + self._seen)
-        if keys.shape[1] > self._limit:
-            keys.partition(self._limit - 1, axis=1)
-        self.keys = keys[:, : self._limit]
-        self._seen += scores.shape[1]
+    @property
+    def rows(self) -> Rows:
+        """The rows, [Q, K] int32 in any order."""
+        return (self._keys & ((1 << ROW_BITS) - 1)).astype(np.int32)
 
-    def _least(self, scores: Float32) -> Float32:
-        """A score that all of the best have at least, [Q, 1] float32."""
-        queries, known = self.keys.shape
-        if known == self._limit:
-            return risen(self.keys.max(axis=1, keepdims=True) >> PLACE_BITS)
-        if known or scores.shape[1] <= self._limit:
-            return np.full((queries, 1), -np.inf, np.float32)
-        groups = scores.shape[1] // FEW
-        few = groups >= self._limit
-        top = scores[:, : groups * FEW].reshape(queries, FEW, groups).max(axis=1) if few else scores
-        least: Float32 = np.partition(top, -self._limit, axis=1)[:, -self._limit, None]
-        return least
+    @property
+    def worst(self) -> Float32:
+        """The score of the worst of them for each query, [Q, 1] float32."""
+        return risen(self._keys.max(axis=1, keepdims=True) >> ROW_BITS)
+
+    @property
+    def found(self) -> int:
+        """How many each query has."""
+        return self._keys.shape[1]
+
+    def add(self, query: Int64, rows: Rows, scores: Float32) -> Int64:
+        """Take more rows; gives how many of the best each query replaced by them, [Q] int64.
+
+        `query`, `rows` and `scores`: parallel columns, by query. Each query must have `limit` rows, or as many as all.
+        """
+        best = self._keys
+        counts = np.bincount(query, minlength=len(best))
+        slot = best.shape[1] + np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+        keys = np.full((len(best), best.shape[1] + int(counts.max(initial=0))), NOTHING)
+        keys[:, : best.shape[1]] = best
+        keys[query, slot] = _keys(scores, rows)
+        if keys.shape[1] > self.limit:
+            keys.partition(self.limit - 1, axis=1)
+        self._keys = keys[:, : self.limit]
+        replaced: Int64 = np.count_nonzero(best > self._keys.max(axis=1, keepdims=True), axis=1)
+        return replaced
 
 
-def _keys(scores: Float32, place: Int64 | Rows) -> Int64:
-    """One whole number for score and place: smaller for better scores, and for equal ones by place."""
-    return (falling(scores) << PLACE_BITS) + place
+def _least(best: Best, scores: Float32) -> Float32:
+    """A score that all of the best have at least after these rows, [Q, 1] float32. `scores`: [Q, C] float32."""
+    if best.found == best.limit:
+        return best.worst
+    queries, columns = scores.shape
+    if best.found or columns <= best.limit:
+        return np.full((queries, 1), -np.inf, np.float32)
+    groups = columns // FEW
+    few = groups >= best.limit
+    top = scores[:, : groups * FEW].reshape(queries, FEW, groups).max(axis=1) if few else scores
+    least: Float32 = np.partition(top, -best.limit, axis=1)[:, -best.limit, None]
+    return least
+
+
+def _keys(scores: Float32, rows: Rows) -> Int64:
+    """One whole number for score and row: smaller for better scores, and for equal ones by row."""
+    return (falling(scores) << ROW_BITS) + rows

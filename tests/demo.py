@@ -202,8 +202,7 @@ def _prepare(data: DemoData) -> None:
 
 def _attributes(items: Items) -> list[str]:
     several = [word for name in items.multi_valued for word in ("--multi-valued", name)]
-    id_column = [] if items.id_column == "item_id" else ["--id-column", items.id_column]
-    return ["--attributes", str(items.file), *id_column, *several]
+    return ["--attributes", str(items.file), *several]
 
 
 def _check_not_held(file: Path) -> None:

@@ -55,7 +55,12 @@ Titles = Annotated[
     Path | None,
     file_option("--titles", help="CSV or Parquet file with the columns item_id and title. Tables then show titles."),
 ]
-TitlesIdColumn = Annotated[str, typer.Option("--titles-id-column", help="Column of --titles that holds the item id.")]
+TitlesIdColumn = Annotated[
+    str | None,
+    typer.Option(
+        "--titles-id-column", help="Column of --titles that holds the item id; otherwise one with a usual name."
+    ),
+]
 
 
 def parse_ids(given: str, option: str, text: bool) -> list[int] | list[str]:

@@ -40,7 +40,7 @@ from clients.plain import to_plain
 from clients.requests import MAX_HISTORY, user_of
 from clients.sync_client import RecallClient
 from clients.tables import candidates_view, explain_view, origin_line, status_words
-from clients.titles import ITEM_ID, read_titles
+from clients.titles import read_titles
 from clients.user_files import FileError, check_own_ids, read_users
 from protos.recall.v1 import recall_pb2
 
@@ -78,7 +78,7 @@ def recall(
     merge: MergeOption = Merge.BEST_SCORE,
     attributes: ReturnAttributes = "",
     titles: Titles = None,
-    titles_id_column: TitlesIdColumn = ITEM_ID,
+    titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Get candidates for one user, or for a file of users."""
@@ -123,7 +123,7 @@ def explain(
     merge: MergeOption = Merge.BEST_SCORE,
     attributes: ReturnAttributes = "",
     titles: Titles = None,
-    titles_id_column: TitlesIdColumn = ITEM_ID,
+    titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Show the recall of one user step by step: what each interest found, and why hits were dropped."""

@@ -65,9 +65,9 @@ class Settings(Connection):
     answer_timeout_s: float = Field(default=30, gt=0)
     """Seconds within which a client must read an answer."""
     titles: FilePath | None = None
-    """CSV or Parquet file with the columns item_id and title. The explorer shows the titles and searches them."""
-    titles_id_column: str = "item_id"
-    """Column of --titles that holds the item id."""
+    """CSV or Parquet file with item ids and the column title. The explorer shows the titles and searches them."""
+    titles_id_column: str | None = None
+    """Column of --titles that holds the item id; otherwise one with a usual name, such as sku."""
     users: FilePath | None = None
     """File of example users for the explorer, from mind.prepare or JSON lines. The first 200 users are offered."""
     map: Annotated[tuple[FilePath, ...], BeforeValidator(_paths)] = ()

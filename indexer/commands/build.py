@@ -58,8 +58,9 @@ def build_command(
     index_param: Annotated[
         list[str] | None,
         typer.Option(
-            help="Parameter of the index build, such as nlist=1024. "
-            "The defaults of HNSW are M=32 and efConstruction=200. Repeatable."
+            help="Parameter of the index build, such as nlist=1024. The defaults of HNSW are M=32 and "
+            "efConstruction=200. The default nlist of IVF indexes and SCANN is the power of two nearest to 4 √items. "
+            "Repeatable."
         ),
     ] = None,
     search_param: Annotated[

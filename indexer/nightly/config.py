@@ -164,7 +164,7 @@ class Report(_Section):
     """The section `report`."""
 
     titles: Path | None = None
-    """CSV or Parquet file with the columns item_id and title."""
+    """CSV or Parquet file with the column title and item ids in a column with a usual name, such as sku."""
     users: int = Field(default=6, ge=0, le=100)
     """Users whose lists are shown side by side."""
 

@@ -120,7 +120,8 @@ def _names(shift: Shift) -> Callable[[int], str]:
     """The title of an item, or else its id as it is in the data. Items of earlier nights keep their titles."""
     table = item_keys(shift.directory / DATA / "train")
     file = shift.config.report.titles
-    titles = read_titles(file, IdKind.TEXT if table else IdKind.INTEGER) if file else {}
+    kind = IdKind.TEXT if table else IdKind.INTEGER
+    titles = read_titles(file, kind, option="the name item_id") if file else {}
     known = set() if table is None else set(table.ids.tolist())
 
     def name(item: int) -> str:

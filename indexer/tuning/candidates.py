@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from indexer.build import Index, choose_index
+from indexer.build import Index, choose_index, choose_nlist
 from indexer.tuning.measure import limit_of
 from mind.milvus.store import Params
 
@@ -12,14 +12,11 @@ DEFAULT = choose_index(False, None, {}, {})
 _EF = (50, 64, 96, 128, 192, 256, 384, 512)
 _NPROBE = (4, 8, 16, 32, 64, 128, 256)
 _REORDER = (2, 4, 8)  # reorder_k of SCANN, as a multiple of the number of hits
-_ROWS_PER_LIST = 39  # minimum rows per list that k-means accepts without a warning
 
 
 def plans(items: int, types: Sequence[str]) -> list[Index]:
     """List the indexes to build for a number of items. Each is tried with the search parameters of its `ladders`."""
-    wanted = 4 * items**0.5
-    nlist = min((2**power for power in range(4, 17)), key=lambda lists: abs(lists - wanted))
-    nlist = max(1, min(nlist, items // _ROWS_PER_LIST))
+    nlist = choose_nlist(items)
     built = [
         DEFAULT,
         Index("HNSW", {"M": 16, "efConstruction": 200}, {}),

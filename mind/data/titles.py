@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mind.data.csv_text import DELIMITERS
 from mind.data.ids import IdKind, strict_ids
+from mind.data.roles import find_column
 from mind.data.tables import read_columns
 from mind.errors import DataError
 
@@ -16,23 +17,29 @@ COLUMNS = ("item_id", "title")
 _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
-def read_titles(path: Path, kind: IdKind = IdKind.INTEGER, id_column: str = COLUMNS[0]) -> dict[int, str]:
-    """Read titles by item id from the columns `id_column` and title of a CSV or Parquet file; empty ones are left out.
+def read_titles(
+    path: Path, kind: IdKind = IdKind.INTEGER, id_column: str | None = None, option: str = "--titles-id-column"
+) -> dict[int, str]:
+    """Read titles by item id from a CSV or Parquet file with a column `title`; empty ones are left out.
 
-    A CSV file whose first cell is an integer has no header: then they are its first two columns.
+    A CSV file whose first cell is an integer has no header: then ids and titles are its first two columns.
 
     Args:
         path: the file.
         kind: whether ids are integers or text.
-        id_column: column that holds the item id, in a file with a header.
+        id_column: column that holds the item id, in a file with a header; None for one with a usual name, such as sku.
+        option: how a user names that column, for messages.
 
     Raises:
         DataError: the file or a column is missing, a line is malformed, or an id is invalid.
     """
     header = _header(path)
-    wanted = COLUMNS if header else (id_column, COLUMNS[1])
+
+    def wanted(names: list[str]) -> list[str]:
+        return header[:2] if header else [id_column or find_column(path, names, "item", option), "title"]
+
     columns = read_columns(path, wanted, header=header)
-    ids = strict_ids(path, columns, wanted[0], kind=kind)
+    ids = strict_ids(path, columns, columns.table.column_names[0], kind=kind)
     titles = columns.table.column("title").to_pylist()
     return {item: str(title) for item, title in zip(ids.values.tolist(), titles, strict=True) if title is not None}
 

@@ -17,6 +17,7 @@ from server.edge.user_request import read_updates
 from server.errors import DisabledError, StoreUnavailableError
 from server.release import Releases
 from server.serving.answer import Status
+from server.serving.inputs import status_of
 from server.serving.offload import computed
 from server.serving.question import Query, UserQuery
 from server.settings import Settings
@@ -143,21 +144,11 @@ def _similar(
     """The results for each user. Uses `found` up."""
     results = []
     for user, interest, pairs in zip(users, interests, found, strict=True):
-        status = _status(_similar_status(user, bool(interest.any())))
+        status = _status(status_of(user, bool(interest.any())))
         user_ids, scores = zip(*pairs, strict=True) if pairs else ((), ())
         results.append(recall_pb2.SimilarUsers(user_ids=user_ids, scores=scores, status=status, detail=user.invalid))
         pairs.clear()
     return results
-
-
-def _similar_status(user: UserQuery, has_interests: bool) -> Status:
-    if user.invalid:
-        return Status.INVALID
-    if user.unknown:
-        return Status.UNKNOWN_USER
-    if has_interests:
-        return Status.OK
-    return Status.ALL_UNKNOWN if len(user.hist_item) else Status.EMPTY_HISTORY
 
 
 def _status(status: Status) -> Any:

@@ -2,7 +2,7 @@
 
 An index that is searched with a filter loses items, because its graph leads past many that do not match. So the items
 are searched in memory: if few match, all of them are scored, and if many do, those of the most promising cells
-(`mind.cells`).
+(`mind.cell_search`).
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mind.artifact import Float32
-from mind.cells import nearest_in_cells
+from mind.cell_search import nearest_in_cells
 from mind.hits import Hits, falling
 from mind.nearest import Rows, nearest
 from mind.sequences import Int64
@@ -19,8 +19,8 @@ from server.release import Release
 from server.serving.matching import Matches
 from server.serving.search import NO_HITS, Found
 
-PAIRS_IN_CELLS = 40_000
-"""Pairs of query and item that are scored in the time that a query takes which searches cells: 0.1 ms."""
+PAIRS_IN_CELLS = 24_000
+"""Pairs of query and item that are scored in the time that a query takes which searches cells: 0.06 ms."""
 INLINE_PAIRS = 20_000
 """Pairs up to which a search runs on the event loop: 0.2 ms. Requests that come during a longer one share a batch."""
 PART_PAIRS = 8_000_000
@@ -58,7 +58,7 @@ def _search(release: Release, queries: Float32, matches: Sequence[Matches], limi
     found = []
     for numbers in _together(matches, limits):
         most = int(limits[numbers].max())
-        item_ids, scores = nearest_among(release, queries[numbers], matches[numbers[0]], most)
+        item_ids, scores = _nearest(release, queries[numbers], [matches[number] for number in numbers], most)
         found.append((np.repeat(numbers, item_ids.shape[1]), item_ids.ravel(), scores.ravel()))
     if not found:
         return NO_HITS
@@ -67,13 +67,13 @@ def _search(release: Release, queries: Float32, matches: Sequence[Matches], limi
     return Hits(item_ids[order], scores[order], np.bincount(query, minlength=len(queries))).first(limits)
 
 
-def nearest_among(release: Release, queries: Float32, matches: Matches, limit: int) -> tuple[Int64, Float32]:
-    """Find the ids and scores of the nearest of these items, [Q, L] each, best first."""
-    if matches.members:
-        rows, scores = nearest_in_cells(queries, release.item_embedding, matches.members, limit)
+def _nearest(release: Release, queries: Float32, matches: Sequence[Matches], limit: int) -> tuple[Int64, Float32]:
+    """The ids and scores of the nearest items of queries that share a search, [Q, L] each, best first."""
+    if members := [own.members for own in matches if own.members]:
+        rows, scores = nearest_in_cells(queries, release.item_embedding, members, limit)
     else:
-        rows, scores = nearest(queries, release.item_embedding, matches.rows, limit)
-    return with_fresh(release, queries, matches, rows, scores, limit)
+        rows, scores = nearest(queries, release.item_embedding, matches[0].rows, limit)
+    return with_fresh(release, queries, matches[0], rows, scores, limit)
 
 
 def with_fresh(
@@ -92,11 +92,13 @@ def with_fresh(
 
 
 def _together(matches: Sequence[Matches], limits: Int64) -> list[list[int]]:
-    """The numbers of the queries, those with the same matches together.
+    """The numbers of the queries, those together that share a search: with the same matches, or all by cells.
 
-    How many cells a search looks into depends on its limit, so those by cells share it only with the same limit.
+    How many cells a search looks into depends on its limit, so those by cells share it only with the same limit. Fresh
+    items are not in cells, so queries that find some share a search only with the same matches.
     """
     numbers: dict[tuple[int, int], list[int]] = {}
     for number, (own, limit) in enumerate(zip(matches, limits.tolist(), strict=True)):
-        numbers.setdefault((id(own), limit if own.members else 0), []).append(number)
+        by_cells = own.members and not len(own.fresh_ids)
+        numbers.setdefault((0 if by_cells else id(own), limit if own.members else 0), []).append(number)
     return list(numbers.values())

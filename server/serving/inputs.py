@@ -39,7 +39,7 @@ def look_up(release: Release, users: list[UserQuery]) -> Inputs:
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     hist_item = np.concatenate([user.hist_item for user in users])
     hist_index, seq_len, known = release.vocabulary.look_up(hist_item, offsets, release.hyper_parameters.maxlen)
-    status = [_status(user, length) for user, length in zip(users, seq_len.tolist(), strict=True)]
+    status = [status_of(user, length > 0) for user, length in zip(users, seq_len.tolist(), strict=True)]
     if known.all():
         unknown = [hist_item[:0]] * len(users)
     else:
@@ -49,7 +49,8 @@ def look_up(release: Release, users: list[UserQuery]) -> Inputs:
     return Inputs(users, status, unknown, active, hist_index[active], seq_len[active])
 
 
-def _status(user: UserQuery, known: int) -> Status:
+def status_of(user: UserQuery, known: bool) -> Status:
+    """The status of a user. `known`: whether the model knows an item of the history."""
     if user.invalid:
         return Status.INVALID
     if user.unread:

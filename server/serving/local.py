@@ -19,14 +19,14 @@ from mind.artifact import Artifact, Float32
 from mind.cells import Cells
 from mind.errors import ConfigError
 from mind.hits import Hits
-from mind.nearest import Rows
+from mind.nearest import Rows, nearest
 from mind.sequences import Int64
 from server.errors import StoreError, StoreUnavailableError
 from server.ports import ItemStore
 from server.release import Release
 from server.serving.changes import Changes
 from server.serving.depth import TOGETHER as MOST_HITS
-from server.serving.filtered import nearest_among, with_fresh
+from server.serving.filtered import with_fresh
 from server.serving.matching import Matches
 from server.serving.offload import computed
 from server.serving.search import Found
@@ -215,7 +215,8 @@ def _with(known: Known, gone: Rows, new: Int64, vectors: dict[int, Float32]) -> 
 
 
 def _nearest(release: Release, known: Known, vectors: Float32, limit: int) -> tuple[Int64, Float32]:
-    return nearest_among(release, vectors, known.items, limit)
+    rows, scores = nearest(vectors, release.item_embedding, known.items.rows, limit)
+    return with_fresh(release, vectors, known.items, rows, scores, limit)
 
 
 def _nearest_by_index(release: Release, known: Known, vectors: Float32, limit: int) -> tuple[Int64, Float32]:

@@ -301,7 +301,7 @@ def test_the_explorers_files_with_text_ids(target: str, servicer: CannedRecall, 
     users = tmp_path / "users.jsonl"
     line = {"user_id": "ann", "hist_item": [MARKUP, "0042"], "eval_item": ["0042+1"]}
     users.write_text(json.dumps(line) + "\nuser_id:b hist_item:0042 eval_item:a:b\n")
-    options = ["--titles", str(titles), "--titles-id-column", "sku", "--users", str(users)]
+    options = ["--titles", str(titles), "--users", str(users)]
     with with_options(target, *options) as client:
         assert client.get("/explorer/setup").json()["users"] == [
             line,

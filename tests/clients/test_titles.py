@@ -12,6 +12,7 @@ import clients.titles
 import mind.data.titles
 from clients.user_files import FileError
 from mind.data.ids import IdKind
+from mind.data.roles import ITEMS
 from mind.errors import DataError
 from mind.keys import key_ids
 
@@ -55,7 +56,12 @@ def test_parquet(read: Reader, tmp_path: Path, item_id: list[object]) -> None:
     ("text", "says"),
     [
         ("item_id,name\n1,one\n", "no column 'title'; there are: item_id, name"),
-        ("sku,title\n1,one\n", "no column 'item_id'; there are: sku, title"),
+        ("sku,name\n1,one\n", "no column 'title'; there are: sku, name"),
+        (
+            "number,title\n1,one\n",
+            "no column is called item_id or alike; say with --titles-id-column which one holds the items; "
+            "there are: number, title",
+        ),
         ("item_id,title\n1,one\nx,two\n", "line 3: item_id is 'x', not an integer"),
         ("1,one\n99999999999999999999,two\n", "line 2: item_id is '99999999999999999999', not an integer"),
         ("item_id,title\n1,one,two\n", "line 2: expected 2 columns, found 3"),
@@ -92,15 +98,25 @@ def test_a_text_id_that_cannot_be_one_is_named(tmp_path: Path, row: str, shown: 
         clients.titles.read_titles(path, text=True, id_column="sku")
 
 
-def test_the_column_of_ids_may_have_another_name(tmp_path: Path) -> None:
+def test_both_know_the_same_names_of_the_column_of_ids() -> None:
+    assert clients.titles.ITEM_IDS == ITEMS
+
+
+@pytest.mark.parametrize("name", ["sku", "SKU:token", "Product-Id", "iid"])
+def test_the_column_of_ids_is_found_by_a_usual_name(read: Reader, tmp_path: Path, name: str) -> None:
+    (tmp_path / "items.csv").write_text(f"number,{name},title\n1,7,Seven\n")
+    pq.write_table(pa.table({"title": ["Seven"], name: [7]}), tmp_path / "items.parquet")
+    assert read(tmp_path / "items.csv") == read(tmp_path / "items.parquet") == {7: "Seven"}
+
+
+@pytest.mark.parametrize("read", READERS, ids=["clients", "mind"])
+def test_the_column_of_ids_may_be_named(read: Callable[..., dict[int, str]], tmp_path: Path) -> None:
+    (tmp_path / "items.csv").write_text("sku,number,title\nA,7,Seven\n")
+    pq.write_table(pa.table({"sku": ["A"], "number": [7], "title": ["Seven"]}), tmp_path / "items.parquet")
     for path in (tmp_path / "items.csv", tmp_path / "items.parquet"):
-        if path.suffix == ".csv":
-            path.write_text("sku,title\n7,Seven\n")
-        else:
-            pq.write_table(pa.table({"sku": [7], "title": ["Seven"]}), path)
-        assert clients.titles.read_titles(path, id_column="sku") == {7: "Seven"}
-        with pytest.raises(FileError, match="no column 'item_id'; there are: sku, title"):
-            clients.titles.read_titles(path)
+        assert read(path, id_column="number") == {7: "Seven"}
+        with pytest.raises((FileError, DataError), match="no column 'asin'; there are: sku, number, title"):
+            read(path, id_column="asin")
 
 
 def test_a_directory_of_parquet_files_for_the_report(tmp_path: Path) -> None:

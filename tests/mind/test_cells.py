@@ -5,7 +5,8 @@ import pytest
 
 from mind import cells
 from mind.artifact import Float32
-from mind.cells import Cells, Members, cells_of, nearest_in_cells
+from mind.cell_search import nearest_in_cells
+from mind.cells import Cells, Members, cells_of
 from mind.nearest import Rows, nearest
 
 ROWS, DIM, A_CLUSTER, TOP = 40_000, 32, 200, 50
@@ -58,7 +59,7 @@ def test_nearly_all_of_the_best_are_found(
     chosen = np.repeat(rng.random(ROWS // A_CLUSTER), A_CLUSTER) if by_cluster else rng.random(ROWS)
     rows = (np.flatnonzero(chosen < share) + 1).astype(np.int32)
     queries = between(table, 1)
-    found, scores = nearest_in_cells(queries, table, members(divided, rows, monkeypatch), TOP)
+    found, scores = nearest_in_cells(queries, table, [members(divided, rows, monkeypatch)] * len(queries), TOP)
     exact, exact_scores = nearest(queries, table, rows, TOP)
     assert found.shape == exact.shape and np.isin(found, rows).all()
     assert recall(found, exact) >= 0.98
@@ -72,7 +73,7 @@ def test_a_table_without_clusters_costs_time_and_no_recall(monkeypatch: pytest.M
     divided, rows = cells_of(table, table[:0]), np.arange(1, ROWS, 3, dtype=np.int32)
     assert divided is not None
     queries = rng.normal(size=(50, DIM)).astype(np.float32)
-    found, _ = nearest_in_cells(queries, table, members(divided, rows, monkeypatch), TOP)
+    found, _ = nearest_in_cells(queries, table, [members(divided, rows, monkeypatch)] * len(queries), TOP)
     assert recall(found, nearest(queries, table, rows, TOP)[0]) >= 0.98
 
 
@@ -86,7 +87,7 @@ def test_the_queries_of_a_model_say_how_far_to_look(monkeypatch: pytest.MonkeyPa
     rows = np.arange(1, ROWS, 2, dtype=np.int32)
     divided = cells_of(table, asked[:100])
     assert divided is not None
-    found, _ = nearest_in_cells(asked[100:], table, members(divided, rows, monkeypatch), TOP)
+    found, _ = nearest_in_cells(asked[100:], table, [members(divided, rows, monkeypatch)] * 100, TOP)
     assert recall(found, nearest(asked[100:], table, rows, TOP)[0]) >= 0.98
 
 
@@ -95,8 +96,10 @@ def test_nobody_is_short_of_what_there_is(
     table: Float32, divided: Cells, rows: int, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chosen = np.sort(np.random.default_rng(3).choice(np.arange(1, ROWS), rows, replace=False)).astype(np.int32)
-    for queries in (table[5:8], table[:0]):
-        found, scores = nearest_in_cells(queries, table, members(divided, chosen, monkeypatch), limit)
+    assert nearest_in_cells(table[:0], table, [], limit)[0].shape == (0, limit)
+    for queries in (table[5:8], table[7:8]):
+        among = [members(divided, chosen, monkeypatch)] * len(queries)
+        found, scores = nearest_in_cells(queries, table, among, limit)
         assert found.shape == scores.shape == (len(queries), min(limit, rows))
         assert all(len(set(own)) == len(own) for own in found.tolist())
 
@@ -104,11 +107,17 @@ def test_nobody_is_short_of_what_there_is(
 def test_what_a_query_finds_does_not_depend_on_the_others(
     table: Float32, divided: Cells, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = members(divided, np.arange(1, ROWS, 2, dtype=np.int32), monkeypatch)
+    """Half of them are searched among all odd rows, the others each among some thousand rows of its own."""
+    odd = members(divided, np.arange(1, ROWS, 2, dtype=np.int32), monkeypatch)
     queries = table[100:8_000:200]
-    together = nearest_in_cells(queries, table, chosen, 20)
-    for number, query in enumerate(queries):
-        alone = nearest_in_cells(query[None], table, chosen, 20)
+    among = [odd] * len(queries)
+    for number in range(0, len(queries), 2):
+        own = np.arange(number * 500 + 1, number * 500 + 20_000, 3, dtype=np.int32)
+        among[number] = members(divided, own, monkeypatch)
+    together = nearest_in_cells(queries, table, among, 20)
+    for number, (query, own) in enumerate(zip(queries, among, strict=True)):
+        alone = nearest_in_cells(query[None], table, [own], 20)
+        assert np.isin(alone[0], own.rows).all()
         assert alone[0][0].tolist() == together[0][number].tolist()
         assert alone[1].tobytes() == together[1][number].tobytes()
 
@@ -119,7 +128,7 @@ def test_rows_that_are_all_alike_are_found() -> None:
     assert divided is not None
     chosen = divided.members(np.arange(1, 30_000, dtype=np.int32))
     assert chosen is not None
-    found, scores = nearest_in_cells(table[:1], table, chosen, 10)
+    found, scores = nearest_in_cells(table[:1], table, [chosen], 10)
     assert len(set(found[0].tolist())) == 10 and scores.tolist() == [[4] * 10]
 
 

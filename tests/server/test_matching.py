@@ -13,6 +13,7 @@ from mind.sequences import Int64
 from server.errors import StoreUnavailableError
 from server.release import Release
 from server.serving import changes, matching
+from server.serving.filtered import search_matches
 from server.serving.matching import Matches, MatchingItems
 from tests.fake_store import FakeStore
 from tests.server.conftest import Clock
@@ -63,6 +64,31 @@ async def test_what_is_searched_by_cells_follows_the_changes(
         assert found.members.bounds[-1] == len(found) == 197 - len(gone)
         assert not set(gone) & set(ids(release, found))
     assert (await items.of(divided, BELOW, 1)).members is None  # so few are all scored
+
+
+async def test_users_with_different_filters_get_what_each_would_get_alone(
+    store: FakeStore, release: Release, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "EXACT_ROWS", 5)
+    table = release.item_embedding
+    items, divided = MatchingItems(store), replace(release, cells=cells.cells_of(table, table))
+    store.add(release.collection, 5, np.full(16, 2, np.float32))  # the model does not know it
+    filters = "item_id > 1020", "item_id > 1300", "item_id < 2000", BELOW
+    matches = [await items.of(divided, one, 1) for one in filters]
+    assert [(own.members is not None, len(own.fresh_ids)) for own in matches] == [
+        (True, 0), (True, 0), (True, 1), (False, 1),
+    ]  # fmt: skip
+    vectors, limits = np.abs(table[1:9]).reshape(4, 2, 16), np.array([3, 3, 3, 2])
+    together = await search_matches(divided, vectors, matches, limits)
+    ends = np.cumsum(together.hits.lengths)
+    for user, own in enumerate(matches):
+        of_user = slice(user, user + 1)
+        alone = await search_matches(divided, vectors[of_user], [own], limits[of_user])
+        found = together.hits.item_ids[0 if user == 0 else ends[2 * user - 1] : ends[2 * user + 1]]
+        assert alone.hits.lengths.tolist() == [limits[user]] * 2
+        assert found.tolist() == alone.hits.item_ids.tolist()
+        assert set(found) <= {*release.vocabulary.item_id[own.rows - 1], *own.fresh_ids}
+    assert 5 in found
 
 
 async def test_changes_that_milvus_shows_late_are_seen_too(store: FakeStore, release: Release, clock: Clock) -> None:
