@@ -1,15 +1,18 @@
 """Publishing, rolling back, pruning and dropping, on both engines."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from indexer import verify
 from indexer.catalogue import item_collections
-from indexer.errors import NothingToDoError, RefusedError, VerificationError
+from indexer.errors import IndexerError, NothingToDoError, RefusedError, VerificationError
 from indexer.rollout.retire import drop, prune
 from indexer.rollout.rollout import Rollout
 from mind.milvus.collection import EMBEDDING, ITEM_ID, Fingerprint
 from mind.milvus.connection import Connection
+from mind.milvus.errors import StoreError
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Store
 from tests.conftest import remove_item_collections
@@ -205,6 +208,31 @@ def test_releases_are_ordered_by_their_numbers_whatever_the_clock_says(
         monkeypatch.setattr("indexer.rollout.switch.now", lambda: "2001-01-01T00:00:00.000000+00:00")
         publish(store, two)  # by a machine whose clock is years behind
         assert rollback(store).live == one
+
+
+def test_what_is_dropped_while_it_is_published_is_published_or_gone(
+    milvus_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another operator drops the collection at each step of its publication."""
+    moments = ("items", "write", "point_alias")
+    with Store(Connection(milvus_uri)) as store, Store(Connection(milvus_uri)) as other:
+        one = make_collection(store, 1)
+        publish(store, one)
+        for number, moment in enumerate(moments, 2):
+            doomed = make_collection(store, number)
+            owner = store if moment == "point_alias" else store.records
+            step = getattr(owner, moment)
+
+            def dropped(*arguments: Any, step: Any = step, doomed: str = doomed) -> Any:
+                monkeypatch.undo()
+                drop(other, doomed, allow_live=False)
+                return step(*arguments)
+
+            monkeypatch.setattr(owner, moment, dropped)
+            with pytest.raises((IndexerError, StoreError), match=doomed):
+                publish(store, doomed)
+            assert states(store) == {one: "live"}
+        assert publish(store, make_collection(store, 9)).before == one
 
 
 @pytest.mark.parametrize("published_before", [True, False])
