@@ -13,7 +13,7 @@ from indexer.rollout.rollout import Rollout
 from mind.milvus.collection import EMBEDDING, ITEM_ID, Fingerprint
 from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError
-from mind.milvus.records import ItemRecord
+from mind.milvus.records import NAME, RECORDS, ItemRecord
 from mind.milvus.store import Store
 from tests.conftest import remove_item_collections
 from tests.releases import publish, rollback
@@ -208,6 +208,36 @@ def test_releases_are_ordered_by_their_numbers_whatever_the_clock_says(
         monkeypatch.setattr("indexer.rollout.switch.now", lambda: "2001-01-01T00:00:00.000000+00:00")
         publish(store, two)  # by a machine whose clock is years behind
         assert rollback(store).live == one
+
+
+def test_rows_of_records_that_milvus_shows_again_change_nothing(milvus_uri: str) -> None:
+    """Milvus replaces a row by deleting it, and versions of it have shown deleted rows again."""
+    with Store(Connection(milvus_uri)) as store:
+
+        def rows() -> list[dict[str, Any]]:
+            found = store.session.client.query(
+                RECORDS, filter=f'{NAME} > ""', output_fields=["*"], consistency_level="Strong"
+            )
+            return [dict(row) for row in found]
+
+        one, two, three = (make_collection(store, number) for number in (1, 2, 3))
+        earlier = rows()
+        for name in (one, two, three, one, two):
+            publish(store, name)
+            earlier += rows()
+        expected = {two: "live", one: "published", three: "published"}
+        assert states(store) == expected
+        for row in earlier:
+            store.upsert(RECORDS, [row])
+        assert states(store) == expected
+        assert rollback(store).live == one
+        drop(store, two, allow_live=False)
+        for row in earlier:
+            store.upsert(RECORDS, [row])
+        assert store.records.items([two]) == {}
+        make_collection(store, 2)
+        assert states(store) == {one: "live", three: "published", two: "built"}
+        assert rollback(store).live == three
 
 
 def test_what_is_dropped_while_it_is_published_is_published_or_gone(
