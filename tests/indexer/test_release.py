@@ -199,6 +199,26 @@ def test_a_publish_that_overtakes_a_rollback_can_be_returned_to(
         assert rollback(store).live == three
 
 
+def test_a_rollback_whose_target_is_dropped_meanwhile_changes_nothing(
+    milvus_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(Connection(milvus_uri)) as store, Store(Connection(milvus_uri)) as other:
+        one, two = (make_collection(store, number) for number in (1, 2))
+        for name in (one, two):
+            publish(store, name)
+        before, move = store.records.items([two]), store.point_alias
+
+        def late(name: str) -> None:
+            drop(other, one, allow_live=False)
+            move(name)
+
+        monkeypatch.setattr(store, "point_alias", late)
+        with pytest.raises(StoreError):
+            rollback(store)
+        assert states(store) == {two: "live"}
+        assert store.records.items([two]) == before
+
+
 def test_releases_are_ordered_by_their_numbers_whatever_the_clock_says(
     milvus_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
