@@ -156,6 +156,8 @@ class Models:
             OSError: the cache cannot be written.
         """
         if target.exists() and not self._is_whole(target, version):  # else another process was faster
+            if target.is_symlink():
+                raise ArtifactError(f"{target}: damaged, and a link, so it stays; remove it yourself")
             if not (target / FETCHED).exists():
                 raise ArtifactError(
                     f"{target}: damaged, and not put there by this cache, so it stays; remove it yourself"

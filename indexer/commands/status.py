@@ -12,6 +12,7 @@ from indexer.errors import NothingToDoError, VerificationError
 from indexer.verify import check_count
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
+from mind.milvus.user_store import UserStore
 
 
 class Format(StrEnum):
@@ -31,18 +32,21 @@ def status_command(
 
     A collection is live, published (released before), built, or incomplete (its
     build did not finish). The rows of the live one are counted, and a line says so
-    if its build and its changes do not explain their number.
+    if its build and its changes do not explain their number. Another line says so
+    if there are fewer vectors of remembered users than after the last release.
     """
     with Store(connection) as store:
         collections = with_changes(store, item_collections(store))
-        problem = _problem(store, live_one(collections))
+        live = live_one(collections)
+        problem, users = _problem(store, live), _fewer_users(store, live)
     if form is Format.JSON:
-        rows = [display.plain(one) | {"problem": problem if one.live else ""} for one in collections]
-        print(json.dumps(rows, indent=2))
+        told = {True: {"problem": problem, "users": users}, False: {"problem": "", "users": ""}}
+        print(json.dumps([display.plain(one) | told[one.live] for one in collections], indent=2))
     elif collections:
         display.out.print(display.table(collections))
-        if problem:
-            display.out.print(problem, style="bold red", soft_wrap=True)
+        for text, style in ((problem, "bold red"), (users, "yellow")):
+            if text:
+                display.out.print(text, style=style, soft_wrap=True)
     else:
         display.out.print(f"{connection.shown} has no item collection; `python -m indexer build` creates one")
 
@@ -56,6 +60,23 @@ def _problem(store: Store, live: ItemCollection | None) -> str:
         check_count(store, live.name, live.fingerprint.count)
     except VerificationError as error:
         return str(error)
+    return ""
+
+
+def _fewer_users(store: Store, live: ItemCollection | None) -> str:
+    """Return that the model of the live collection lacks vectors of remembered users; empty if it does not."""
+    version = live.fingerprint.model_version if live and live.fingerprint else ""
+    users = UserStore(store)
+    for vectors in users.vectors():
+        if vectors.model_version != version:
+            continue
+        store.load(vectors.collection)
+        if (found := users.count_vectors(vectors)) < vectors.rows:
+            return (
+                f"{vectors.collection}: holds {found:,} vectors of remembered users, {vectors.rows:,} after the last "
+                "release; unless so many users were deleted since, Milvus lost some: "
+                f"`python -m indexer publish {live.name if live else ''}` encodes users again whose vectors are missing"
+            )
     return ""
 
 

@@ -3,6 +3,7 @@
 from indexer.catalogue import ItemCollection, after_live, find, item_collections, next_number, now
 from indexer.errors import RefusedError
 from indexer.rollout.choice import Choice
+from mind.milvus.errors import CollectionGoneError
 from mind.milvus.store import Store
 
 
@@ -25,7 +26,11 @@ def switch(store: Store, choice: Choice) -> None:
         _number(store, choice.next.name)
     store.records.secure()
     if choice.changes_live:
-        store.point_alias(choice.next.name)
+        try:
+            store.point_alias(choice.next.name)
+        except CollectionGoneError:  # dropped meanwhile, so what is live stays the newest release
+            _give_back(store, collections)
+            raise
         if not find(item_collections(store), choice.next.name).published_at:
             _number(store, choice.next.name)
             store.records.secure()
@@ -37,6 +42,13 @@ def _number(store: Store, name: str) -> None:
     if record is None:
         raise RefusedError(f"{name}: was dropped meanwhile")
     store.records.write(name, record.model_copy(update={"published_at": now(), "release": next_number(collections)}))
+
+
+def _give_back(store: Store, collections: list[ItemCollection]) -> None:
+    """Write the record of the live collection as it was before a release that failed."""
+    for collection in collections:
+        if collection.live and collection.record:
+            store.records.write(collection.name, collection.record)
 
 
 def _take_back(store: Store, collections: list[ItemCollection]) -> None:

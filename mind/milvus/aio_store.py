@@ -28,7 +28,7 @@ from mind.milvus.collection import (
 from mind.milvus.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
 from mind.milvus.internals import QUERY, SEARCH, UPSERT, ByteCalls
 from mind.milvus.journal import COUNTED, DELETED, DIFFERENT, Changes, journal_of
-from mind.milvus.records import NAME, RECORD, RECORDS, item_record
+from mind.milvus.records import KEY, NAME, RECORD, RECORDS, Row, item_record, newest, next_row
 from mind.milvus.translation import translated
 from mind.milvus.wire import read_query, read_search, read_status, read_values, write_query, write_search
 from mind.sequences import Int64
@@ -71,18 +71,29 @@ class MilvusStore:
 
     async def records(self, names: list[str]) -> dict[str, str]:
         """Read the release records of collections as JSON (`mind.milvus.records`). Those without one are left out."""
-        if not names or not await self._is_used(RECORDS):
-            return {}
-        await self.load(RECORDS)
-        wanted = f"{NAME} in {json.dumps(names)}"
-        rows = await self._query(RECORDS, wanted, [NAME, RECORD], consistency_level="Strong")
-        return {row[NAME]: row[RECORD] for row in rows}
+        return newest(await self._record_rows(names))
+
+    async def write_record(self, name: str, text: str) -> None:
+        """Write the release record of a collection, whose collection of records exists and is loaded."""
+        before = await self._record_rows([name])
+        row = next_row(name, text, before)
+        await self._call(lambda milvus: milvus.upsert(RECORDS, [row], **ONCE))
+        if before:
+            earlier = [each[KEY] for each in before]
+            await self._call(lambda milvus: milvus.delete(RECORDS, ids=earlier, **ONCE))
 
     async def delete_record(self, name: str) -> None:
         """Remove the release record of a collection, which must not vouch for the next collection of that name."""
-        if await self._is_used(RECORDS):
-            named = f"{NAME} in {json.dumps([name])}"
-            await self._call(lambda milvus: milvus.delete(RECORDS, filter=named, **ONCE))
+        if await self.records([name]):
+            await self.write_record(name, "")
+
+    async def _record_rows(self, names: list[str]) -> list[Row]:
+        """Read the rows of release records of collections, which may include earlier ones."""
+        if not names or not await self._is_used(RECORDS):
+            return []
+        await self.load(RECORDS)
+        wanted = f"{NAME} in {json.dumps(names)}"
+        return [*await self._query(RECORDS, wanted, [KEY, NAME, RECORD], consistency_level="Strong")]
 
     async def loaded(self, collection: str) -> bool:
         """See `ItemStore`."""
@@ -182,11 +193,12 @@ class MilvusStore:
 
     async def change_log(self, collection: str) -> ChangeLog:
         """See `ItemStore`."""
+        name = journal_of(collection)
         try:
-            rows = await self._query(RECORDS, f"{NAME} in {json.dumps([journal_of(collection)])}", [RECORD])
+            rows = await self._query(RECORDS, f"{NAME} in {json.dumps([name])}", [KEY, NAME, RECORD])
         except CollectionGoneError:
             return ChangeLog()
-        return ChangeLog.from_json(rows[0][RECORD] if rows else "")
+        return ChangeLog.from_json(newest(rows).get(name, ""))
 
     async def search(
         self, collection: str, vectors: Float32, limit: int, params: dict[str, Any], timeout_s: float

@@ -34,7 +34,7 @@ from mind.milvus.histories import (
     merged,
     user_hash,
 )
-from mind.milvus.records import NAME, RECORD, RECORDS, user_record
+from mind.milvus.records import RECORDS, user_record
 from mind.milvus.records import UNUSED as UNUSED_OF_RECORDS
 from mind.milvus.translation import translated
 from mind.milvus.users import (
@@ -170,9 +170,8 @@ class MilvusUserStore:
 
     async def mark(self, vectors: UserVectors) -> None:
         """See `UserStore`."""
-        row = {NAME: vectors.collection, RECORD: vectors.to_json(), UNUSED_OF_RECORDS: [0.0, 0.0]}
         await self._opened(RECORDS, schemas.records(), {UNUSED_OF_RECORDS: _FLAT})
-        await self._upsert(RECORDS, schemas.records(), [[row]])
+        await self._milvus.write_record(vectors.collection, vectors.to_json())
 
     async def _record(self, name: str, records: Mapping[str, str]) -> UserVectors | None:
         """Read the record of a collection of vectors, or the properties that an earlier version wrote."""

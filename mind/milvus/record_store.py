@@ -2,12 +2,25 @@
 
 import json
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mind.milvus import schemas
 from mind.milvus.change_log import ChangeLog
 from mind.milvus.journal import journal_of
-from mind.milvus.records import MAX_RECORDS, NAME, RECORD, RECORDS, UNUSED, ItemRecord, item_record, user_record
+from mind.milvus.records import (
+    KEY,
+    MAX_RECORDS,
+    NAME,
+    RECORD,
+    RECORDS,
+    UNUSED,
+    ItemRecord,
+    Row,
+    item_record,
+    newest,
+    next_row,
+    user_record,
+)
 from mind.milvus.users import UserVectors
 
 if TYPE_CHECKING:
@@ -25,37 +38,34 @@ class RecordStore:
     def items(self, names: Iterable[str]) -> dict[str, ItemRecord]:
         """Read the records of item collections, by name. Unfinished builds and missing collections are left out."""
         wanted = list(names)
-        rows = self._rows(wanted)
+        rows = newest(self._rows(wanted))
         found = {name: item_record(rows.get(name), self._properties(name, rows)) for name in wanted}
         return {name: record for name, record in found.items() if record is not None}
 
     def users(self, names: Iterable[str]) -> list[UserVectors]:
         """Read the records of collections of user vectors. Collections without a record are left out."""
         wanted = list(names)
-        rows = self._rows(wanted)
+        rows = newest(self._rows(wanted))
         found = (user_record(rows.get(name), self._properties(name, rows)) for name in wanted)
         return [record for record in found if record is not None]
 
     def write(self, name: str, record: ItemRecord | UserVectors) -> None:
         """Write the record of a collection. It replaces the previous one."""
-        self._open(create=True)
-        row = {NAME: name, RECORD: record.to_json(), UNUSED: [0.0, 0.0]}
-        self._store.upsert(RECORDS, [row])
+        self._write(name, record.to_json())
 
     def change_log(self, collection: str) -> ChangeLog:
         """Read the change log of an item collection. It may lack what was written in the last half second."""
         name = journal_of(collection)
-        return ChangeLog.from_json(self._rows([name], "Bounded").get(name, ""))
+        return ChangeLog.from_json(newest(self._rows([name], "Bounded")).get(name, ""))
 
     def newest_change(self, collections: Iterable[str]) -> str:
         """Return the time of the newest change of these item collections; empty if none was changed."""
-        rows = self._rows([journal_of(name) for name in collections])
+        rows = newest(self._rows([journal_of(name) for name in collections]))
         return max((ChangeLog.from_json(text).changed_at for text in rows.values()), default="")
 
     def write_change_log(self, collection: str, log: ChangeLog) -> None:
         """Tell servers what has changed in an item collection, after Milvus has taken the changes."""
-        self._open(create=True)
-        self._store.upsert(RECORDS, [{NAME: journal_of(collection), RECORD: log.to_json(), UNUSED: [0.0, 0.0]}])
+        self._write(journal_of(collection), log.to_json())
 
     def secure(self) -> None:
         """Have Milvus write the records to its storage (`Store.secure`)."""
@@ -64,26 +74,35 @@ class RecordStore:
 
     def delete(self, name: str) -> None:
         """Delete the record of a collection. It is no error if there is none."""
-        if self._open():
-            with self._store.session.calling(f"delete the record of {name}"):
+        if newest(self._rows([name])):
+            self._write(name, "")
+
+    def _write(self, name: str, text: str) -> None:
+        """Write the next row of a collection, then delete the earlier ones."""
+        self._open(create=True)
+        before = self._rows([name])
+        self._store.upsert(RECORDS, [next_row(name, text, before)])
+        if before:
+            with self._store.session.calling(f"delete earlier records of {name}"):
                 self._store.session.client.delete(
-                    RECORDS, filter=f"{NAME} in {json.dumps([name])}", timeout=self._store.session.timeout_s
+                    RECORDS, ids=[row[KEY] for row in before], timeout=self._store.session.timeout_s
                 )
 
-    def _rows(self, names: list[str], consistency_level: str = "Strong") -> dict[str, str]:
+    def _rows(self, names: list[str], consistency_level: str = "Strong") -> list[Row]:
+        """Read the rows of collections, which may include earlier ones."""
         if not names or not self._open():
-            return {}
+            return []
         session = self._store.session
         with session.calling("read the release records"):
-            rows: list[dict[str, Any]] = session.client.query(
+            rows: list[Row] = session.client.query(
                 RECORDS,
                 filter=f"{NAME} in {json.dumps(names)}",
-                output_fields=[NAME, RECORD],
+                output_fields=[KEY, NAME, RECORD],
                 consistency_level=consistency_level,
                 timeout=session.timeout_s,
                 limit=MAX_RECORDS,
             )
-        return {row[NAME]: row[RECORD] for row in rows}
+        return rows
 
     def _properties(self, name: str, rows: dict[str, str]) -> dict[str, str]:
         """Read the properties that an earlier version wrote. A collection with a row does not need them."""

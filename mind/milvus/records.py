@@ -2,16 +2,20 @@
 
 A record must survive every restart of Milvus. Milvus 2.3.5 loses the last change of a collection's properties when it
 restarts (its issue 30144). So records are rows of a small collection, `release_records`, which is read under strong
-consistency. It has one row for each collection of items or of user vectors, and
-one for the change log of each changed collection (`mind.milvus.change_log`). Earlier versions of this project wrote
-properties; they are read for a collection that has no row.
+consistency. It has the record of each collection of items or of user vectors, and the change log of each changed
+collection (`mind.milvus.change_log`). Earlier versions of this project wrote properties; they are read for a collection
+that has no row.
+
+A record must also not go back to what it was. Milvus replaces a row by deleting it, and has shown deleted rows again
+(its issues 32915 and 33015). So each write of a record is a new row with the next revision. The row with the highest
+revision counts, and the earlier ones are deleted. A record that is deleted leaves an empty one.
 
 Each build and each publish gives its collection the next number. Builds and releases are ordered by these numbers,
 because clocks may differ.
 """
 
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -20,17 +24,20 @@ from mind.milvus.users import UserVectors
 
 RECORDS = "release_records"
 """The name of the collection of records."""
+KEY = "record_key"
+"""VARCHAR, primary key: `<NAME>/<revision>`."""
 NAME = "collection_name"
-"""VARCHAR, primary key: the collection that a record describes."""
+"""VARCHAR: the collection that a record describes."""
 RECORD = "record"
-"""VARCHAR: the record as JSON."""
+"""VARCHAR: the record as JSON; empty if it was deleted."""
 UNUSED = "unused"
 """FLOAT_VECTOR of two zeros. Milvus requires a vector field in every collection."""
 MAX_RECORDS = 16_384
 """Maximum number of rows that one query may return. Milvus refuses more."""
-MAX_NAME, MAX_RECORD = 255, 65_535
-"""Maximum length of the name and of the record, in bytes."""
+MAX_KEY, MAX_NAME, MAX_RECORD = 300, 255, 65_535
+"""Maximum length of the key, the name and the record, in bytes."""
 
+Row = Mapping[str, Any]
 Record = TypeVar("Record", bound=BaseModel)
 
 _FINGERPRINT, _BUILT_AT, _PUBLISHED_AT = "recall.fingerprint", "recall.built_at", "recall.published_at"
@@ -71,6 +78,28 @@ class ItemRecord(BaseModel):
     def to_json(self) -> str:
         """Write the record as JSON, which `item_record` reads."""
         return self.model_dump_json()
+
+
+def newest(rows: Iterable[Row]) -> dict[str, str]:
+    """Return the newest record of each collection as JSON. Those that were deleted are left out."""
+    by_name = {row[NAME]: row[RECORD] for row in sorted(rows, key=lambda row: _revision(row[KEY]))}
+    return {name: text for name, text in by_name.items() if text}
+
+
+def next_row(name: str, text: str, before: Sequence[Row]) -> dict[str, Any]:
+    """Return the row that gives a collection another record.
+
+    Args:
+        name: the collection.
+        text: the record as JSON; empty if it is deleted.
+        before: the rows of this collection so far.
+    """
+    revision = 1 + max((_revision(row[KEY]) for row in before), default=0)
+    return {KEY: f"{name}/{revision}", NAME: name, RECORD: text, UNUSED: [0.0, 0.0]}
+
+
+def _revision(key: str) -> int:
+    return int(key.rpartition("/")[2])
 
 
 def item_record(text: str | None, properties: Mapping[str, str]) -> ItemRecord | None:

@@ -9,7 +9,8 @@ from pymilvus import DataType, MilvusClient
 from mind.milvus.collection import EMBEDDING, ITEM_ID
 from mind.milvus.histories import CUT, MAX_ROW_KEY, NEWEST, ROW_KEY, STAMP, USER_HASH
 from mind.milvus.journal import APPLIED, CHANGED_AT, KNOWN, NAMES, NEIGHBOURS, OP
-from mind.milvus.records import MAX_NAME, MAX_RECORD, NAME, RECORD
+from mind.milvus.records import KEY, MAX_NAME, MAX_RECORD, NAME, RECORD
+from mind.milvus.records import MAX_KEY as MAX_KEY_OF_RECORDS
 from mind.milvus.records import UNUSED as UNUSED_OF_RECORDS
 from mind.milvus.users import HIST_ITEM, INTEREST_KEY, MAX_CAPACITY, MAX_KEY, UNUSED, UPDATED_AT, USER_KEY
 
@@ -96,7 +97,8 @@ def user_vectors(dim: int) -> Any:
 def records() -> Any:
     """Return the schema of the release records."""
     schema = _empty()
-    schema.add_field(NAME, DataType.VARCHAR, is_primary=True, max_length=MAX_NAME)
+    schema.add_field(KEY, DataType.VARCHAR, is_primary=True, max_length=MAX_KEY_OF_RECORDS)
+    schema.add_field(NAME, DataType.VARCHAR, max_length=MAX_NAME)
     schema.add_field(RECORD, DataType.VARCHAR, max_length=MAX_RECORD)
     schema.add_field(UNUSED_OF_RECORDS, DataType.FLOAT_VECTOR, dim=2)
     return schema

@@ -30,6 +30,7 @@ from indexer.rollout.choice import check_rollback
 from mind.errors import MindError
 from mind.milvus.collection import ITEM_ID, is_item_collection
 from mind.milvus.connection import Connection
+from mind.milvus.records import NAME, RECORDS
 from mind.milvus.store import Store
 from mind.transfer import Models
 from tests.conftest import release_lite
@@ -241,8 +242,9 @@ class Adversary:
         """Compare with what is expected: always what can be seen at once, now and then everything. Raises Fault."""
         found = await asyncio.to_thread(self._found)
         if found != self.expected.states():
+            rows = await asyncio.to_thread(self._record_rows)
             later = await asyncio.to_thread(self._found_later)
-            raise Fault(f"there are {found}, expected {self.expected.states()}, {later}")
+            raise Fault(f"there are {found}, expected {self.expected.states()}, {later}; records: {rows}")
         all_ = self.rng.random() < EVERYTHING
         for name in list(self.expected.there) if all_ else [self.expected.live]:
             await asyncio.to_thread(self._check_contents, name)
@@ -270,6 +272,15 @@ class Adversary:
                 return f"which was there {time.monotonic() - started:.1f} s later"
             time.sleep(0.5)
         return f"which was not there {SETTLE_S} s later either"
+
+    def _record_rows(self) -> dict[str, str]:
+        """The number of each release and build, and how many rows Milvus has for its record: more than one is stale."""
+        with Store(Connection(self.uri)) as store:
+            names = [name for name in store.collections() if is_item_collection(name)]
+            return {
+                name: f"release {record.release}, build {record.build}, rows {store.count(RECORDS, _named(name))}"
+                for name, record in store.records.items(names).items()
+            }
 
     def _names(self) -> set[str]:
         with Store(Connection(self.uri)) as store:
@@ -305,6 +316,10 @@ class Adversary:
             back = check_rollback(store).next.name
         if back != self.expected.released[-2]:
             raise Fault(f"a rollback would return to {back}, the release before was {self.expected.released[-2]}")
+
+
+def _named(name: str) -> str:
+    return f'{NAME} == "{name}"'
 
 
 async def drill(adversary: Adversary, steps: int) -> Counter[str]:

@@ -1,16 +1,19 @@
 """Publishing, rolling back, pruning and dropping, on both engines."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from indexer import verify
 from indexer.catalogue import item_collections
-from indexer.errors import NothingToDoError, RefusedError, VerificationError
+from indexer.errors import IndexerError, NothingToDoError, RefusedError, VerificationError
 from indexer.rollout.retire import drop, prune
 from indexer.rollout.rollout import Rollout
 from mind.milvus.collection import EMBEDDING, ITEM_ID, Fingerprint
 from mind.milvus.connection import Connection
-from mind.milvus.records import ItemRecord
+from mind.milvus.errors import StoreError
+from mind.milvus.records import NAME, RECORDS, ItemRecord
 from mind.milvus.store import Store
 from tests.conftest import remove_item_collections
 from tests.releases import publish, rollback
@@ -196,6 +199,26 @@ def test_a_publish_that_overtakes_a_rollback_can_be_returned_to(
         assert rollback(store).live == three
 
 
+def test_a_rollback_whose_target_is_dropped_meanwhile_changes_nothing(
+    milvus_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store(Connection(milvus_uri)) as store, Store(Connection(milvus_uri)) as other:
+        one, two = (make_collection(store, number) for number in (1, 2))
+        for name in (one, two):
+            publish(store, name)
+        before, move = store.records.items([two]), store.point_alias
+
+        def late(name: str) -> None:
+            drop(other, one, allow_live=False)
+            move(name)
+
+        monkeypatch.setattr(store, "point_alias", late)
+        with pytest.raises(StoreError):
+            rollback(store)
+        assert states(store) == {two: "live"}
+        assert store.records.items([two]) == before
+
+
 def test_releases_are_ordered_by_their_numbers_whatever_the_clock_says(
     milvus_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +228,59 @@ def test_releases_are_ordered_by_their_numbers_whatever_the_clock_says(
         monkeypatch.setattr("indexer.rollout.switch.now", lambda: "2001-01-01T00:00:00.000000+00:00")
         publish(store, two)  # by a machine whose clock is years behind
         assert rollback(store).live == one
+
+
+def test_rows_of_records_that_milvus_shows_again_change_nothing(milvus_uri: str) -> None:
+    """Milvus replaces a row by deleting it, and versions of it have shown deleted rows again."""
+    with Store(Connection(milvus_uri)) as store:
+
+        def rows() -> list[dict[str, Any]]:
+            found = store.session.client.query(
+                RECORDS, filter=f'{NAME} > ""', output_fields=["*"], consistency_level="Strong"
+            )
+            return [dict(row) for row in found]
+
+        one, two, three = (make_collection(store, number) for number in (1, 2, 3))
+        earlier = []
+        for name in (one, two, three, one, two):
+            earlier += rows()
+            publish(store, name)
+        expected = {two: "live", one: "published", three: "published"}
+        assert states(store) == expected
+        for row in earlier:
+            store.upsert(RECORDS, [row])
+        assert states(store) == expected
+        assert rollback(store).live == one
+        drop(store, two, allow_live=False)
+        for row in earlier:
+            store.upsert(RECORDS, [row])
+        assert store.records.items([two]) == {}
+        make_collection(store, 2)
+        assert states(store) == {one: "live", three: "published", two: "built"}
+        assert rollback(store).live == three
+
+
+def test_what_is_dropped_while_it_is_published_is_published_or_gone(
+    milvus_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another operator drops the collection just before it gets its number, and just before it becomes live."""
+    with Store(Connection(milvus_uri)) as store, Store(Connection(milvus_uri)) as other:
+        one = make_collection(store, 1)
+        publish(store, one)
+        for number, moment in ((2, "write"), (3, "point_alias")):
+            doomed = make_collection(store, number)
+            owner = store if moment == "point_alias" else store.records
+            step = getattr(owner, moment)
+
+            def dropped(*arguments: Any, step: Any = step, doomed: str = doomed) -> Any:
+                monkeypatch.undo()
+                drop(other, doomed, allow_live=False)
+                return step(*arguments)
+
+            monkeypatch.setattr(owner, moment, dropped)
+            with pytest.raises((IndexerError, StoreError), match=doomed):
+                publish(store, doomed)
+            assert states(store) == {one: "live"}
 
 
 @pytest.mark.parametrize("published_before", [True, False])

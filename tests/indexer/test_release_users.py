@@ -1,6 +1,7 @@
 """Remembered users across releases, on both engines: encoded before the switch, never resurrected, never forgotten."""
 
 import asyncio
+import json
 import signal
 import subprocess
 import sys
@@ -38,6 +39,7 @@ from mind.milvus.users import (
 from mind.transfer import Models
 from tests import ROOT
 from tests.artifacts import make_artifact
+from tests.commands import run_here
 from tests.conftest import release_lite
 from tests.releases import item_store, publish
 from tests.server.test_user_store import remove_user_collections
@@ -158,6 +160,33 @@ def test_a_release_brings_the_histories_to_the_storage_of_milvus(world: World, m
     world.on_server(ann=[1000, 1007])
     assert encode(world, world.second) == Encoded(users=1, encoded=1)
     assert flushed[:1] == ([] if world.uri.endswith(".db") else [HISTORIES])  # Lite writes at once
+
+
+def test_status_tells_of_vectors_that_milvus_lost(world: World) -> None:
+    def told() -> tuple[str, str]:
+        table, rows = (
+            run_here("indexer", "status", "--milvus-uri", world.uri, "--format", form) for form in ("table", "json")
+        )
+        return table.stdout, next(row["users"] for row in json.loads(rows.stdout) if row["state"] == "live")
+
+    with Store(Connection(world.uri)) as store:
+        live = store.alias()
+    world.on_server(ann=[1000, 1007], bob=[1014])
+    encode(world, world.first)
+    table, users = told()
+    assert "vectors" not in table and users == ""
+    with Store(Connection(world.uri)) as store:
+        UserStore(store).delete_vectors(state_of(world, world.first), ["bob"])
+    table, users = told()
+    assert users in table
+    assert users == (
+        f"users_{world.first.model_version}: holds 4 vectors of remembered users, 8 after the last release; "
+        "unless so many users were deleted since, Milvus lost some: "
+        f"`python -m indexer publish {live}` encodes users again whose vectors are missing"
+    )
+    again = run_here("indexer", "publish", live, "--milvus-uri", world.uri, "--artifact", world.artifacts)
+    assert again.returncode == 0
+    assert told()[1] == ""
 
 
 def test_a_release_without_the_artifact_is_refused_where_users_are_remembered(world: World) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -12,7 +13,7 @@ import pytest
 from safetensors.numpy import save
 
 from mind import artifact as artifact_module
-from mind.artifact import load_artifact, newest_artifact, write_artifact
+from mind.artifact import MANIFEST, TENSORS, load_artifact, newest_artifact, read_manifest, write_artifact
 from mind.cells import EXACT_ROWS, cells_of
 from mind.config import HyperParameters
 from mind.encoder import NumpyEncoder, check_golden
@@ -200,6 +201,44 @@ def test_what_never_ends_is_refused_and_a_link_to_a_file_is_read(tmp_path: Path,
         (path / name).symlink_to(endless)
         with pytest.raises(ArtifactError, match=f"{name}: is not a regular file, nor a link to one"):
             load_artifact(path)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.safetensors"])
+def test_a_link_out_of_a_model_shows_nothing_of_another_file(tmp_path: Path, name: str) -> None:
+    path = make_artifact(tmp_path / "models")
+    secret = tmp_path / "secret"
+    (path / name).unlink()
+    (path / name).symlink_to(secret)
+    for content in ("password of the database\n", '"password of the database"', '{"password": "of the database"}'):
+        secret.write_text(content)
+        with pytest.raises(ArtifactError, match=str(path)) as caught:
+            load_artifact(path)
+        assert "password" not in str(caught.value) and "database" not in str(caught.value)
+
+
+def test_a_model_that_is_replaced_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The manifest is that of one model, the tensors are those of the other."""
+    path, other = (make_artifact(tmp_path / "models", seed=seed) for seed in (0, 1))
+    whole = {name: (path / name).read_bytes() for name in (MANIFEST, TENSORS)}
+
+    def replaced(directory: Path) -> dict[str, Any]:
+        manifest = read_manifest(directory)
+        for name in (TENSORS, MANIFEST):
+            put(path / name, (other / name).read_bytes())
+        return manifest
+
+    def put(file: Path, content: bytes) -> None:
+        file.with_name("new").write_bytes(content)
+        file.with_name("new").replace(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact_module, "read_manifest", replaced)
+        with pytest.raises(ArtifactError, match="damaged or incomplete"):
+            load_artifact(path)
+    assert load_artifact(path).model_version == other.name  # whoever wanted the first one compares the versions
+    for name, content in whole.items():
+        put(path / name, content)
+    assert load_artifact(path).model_version == path.name
 
 
 def test_nan_is_refused(tmp_path: Path) -> None:

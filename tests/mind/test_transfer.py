@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from mind.artifact import FORMAT_VERSION, MANIFEST, TENSORS, content_version, load_artifact
 from mind.errors import ArtifactError
 from mind.models import app
-from mind.transfer import CACHED, Models
+from mind.transfer import CACHED, FETCHED, Models
 from tests.artifacts import make_artifact
 
 URL = "memory://bucket/models"
@@ -116,6 +116,22 @@ def test_the_cache_deletes_nothing_that_it_did_not_fetch(models: Models, tmp_pat
     with pytest.raises(ArtifactError, match="not put there by this cache, so it stays; remove it"):
         models.version(mine[0])
     assert (tmp_path / "cache" / mine[0] / TENSORS).read_bytes() == b"half a model"
+
+
+def test_the_cache_deletes_nothing_that_a_link_leads_to(models: Models, tmp_path: Path) -> None:
+    outside = make_artifact(tmp_path / "elsewhere")
+    models.push(outside)
+    (outside / FETCHED).touch()  # another cache fetched it
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / outside.name).symlink_to(outside)
+    (outside / TENSORS).write_bytes(b"half a model")
+    with pytest.raises(ArtifactError, match=f"{outside.name}: damaged, and a link, so it stays; remove it yourself"):
+        models.version(outside.name)
+    for seed in range(1, CACHED + 2):
+        other = make_artifact(tmp_path / "here", seed=seed)
+        models.push(other)
+        models.version(other.name)
+    assert (outside / TENSORS).read_bytes() == b"half a model"
 
 
 def test_a_cache_that_may_only_be_read_is_used(models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
-"""What a server keeps of a model: its popular items, and cells that are computed where the model has none."""
+"""What a server keeps of a model, and which releases it takes over when models or releases change beside it."""
 
 import logging
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mind.artifact import Artifact, load_artifact, write_artifact
 from mind.cells import EXACT_ROWS, cells_of
 from mind.encoder import Encoder, NumpyEncoder
 from mind.transfer import Models
+from server.errors import ReleaseRefusedError
 from server.release import Release, Releases
 from tests.artifacts import hyper_parameters_of, make_artifact, make_weights
 from tests.fake_store import FakeStore
@@ -58,3 +60,52 @@ async def test_an_older_model_has_its_cells_computed_which_the_log_says(
     assert release.cells and expected
     np.testing.assert_array_equal(release.cells.cell, expected.cell)
     assert f"model {path.name} is of an older format without the cells that filters need" in caplog.text
+
+
+async def test_a_server_whose_directory_lacks_the_model_keeps_its_release_until_it_comes(tmp_path: Path) -> None:
+    """Two servers read models from different directories."""
+    store, here, there = FakeStore(), tmp_path / "here", tmp_path / "there"
+    first, second = (make_artifact(here, seed=seed) for seed in (0, 1))
+    shutil.copytree(first, there / first.name)
+    one, other = (Releases(store, Models(place), numpy_encoder) for place in (here, there))
+    before = store.publish(load_artifact(first))
+    assert [(await each.check())[1].collection for each in (one, other)] == [before, before]
+    live = store.publish(load_artifact(second))
+    assert (await one.check())[1].collection == live
+    with pytest.raises(ReleaseRefusedError, match=f"needs model {second.name}: {there / second.name}"):
+        await other.check()
+    assert (other.current.collection, other.refused_collection) == (before, live)
+    shutil.copytree(first, there / second.name)  # by mistake, the wrong model under the right name
+    with pytest.raises(ReleaseRefusedError, match=f"model_version is {second.name}, the model says {first.name}"):
+        await other.check(insist=True)
+    shutil.rmtree(there / second.name)
+    shutil.copytree(second, there / second.name)
+    assert (await other.check(insist=True))[1].collection == live
+    assert (other.refused, other.refused_collection) == ("", "")
+
+
+async def test_releases_that_come_faster_than_they_are_loaded_end_with_the_last_one(tmp_path: Path) -> None:
+    """Each is replaced by the next while it is being loaded, and at no time are three models in memory."""
+    store = FakeStore()
+    artifacts = [load_artifact(make_artifact(tmp_path, seed=seed)) for seed in range(3)]
+    names = [store.publish(artifact) for artifact in artifacts]
+    at_once: list[int] = []
+
+    def encoder_and_next_release(artifact: Artifact) -> Encoder:
+        at_once.append(len({id(each) for each in (releases.previous, releases.loaded and releases.current) if each}))
+        if rapid:
+            store.alias = names[rapid.pop()]
+        return numpy_encoder(artifact)
+
+    releases = Releases(store, Models(tmp_path), encoder_and_next_release)
+    rapid = [(7 * number) % 3 for number in range(30)]
+    served = []
+    while rapid:
+        store.alias = names[(names.index(store.alias or "") + 1) % 3]
+        asked = store.alias
+        _, now = await releases.check()
+        served.append(now.collection == asked)
+        assert now.collection.startswith(f"items_{now.model_version}_")
+    assert all(served) and max(at_once) == 1  # beside the one that is being loaded
+    await releases.check()
+    assert releases.current.collection == store.alias

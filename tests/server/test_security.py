@@ -56,7 +56,9 @@ class Files:
         self.authority = trustme.CA()
         self.ca, self.cert, self.key = (directory / name for name in ("ca.pem", "cert.pem", "key.pem"))
         self.client_cert, self.client_key = directory / "client.pem", directory / "client-key.pem"
-        self.authority.cert_pem.write_to_path(self.ca)
+        self.client_ca = directory / "client-ca.pem"
+        for file in (self.ca, self.client_ca):
+            self.authority.cert_pem.write_to_path(file)
         self.write(self.authority.issue_cert("localhost"))
         mine = self.authority.issue_cert("ranking@example.org")
         mine.cert_chain_pems[0].write_to_path(self.client_cert)
@@ -183,6 +185,33 @@ async def test_new_certificates_serve_new_connections_and_keep_old_ones(
         others.authority.cert_pem.write_to_path(files.ca)  # which was also what clients are checked against
         assert await items(target, tls=others.ca, client_cert=others.mine) == 7
         assert (await asyncio.to_thread(open_before.count_items)).count == 200
+
+
+async def test_certificates_that_rotate_all_the_time_cost_no_new_connection(
+    start: Start, files: Files, others: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Mutual TLS: the server's certificate, its key and the authorities of callers change between all handshakes."""
+    caplog.set_level(logging.INFO, "server.edge.reloaded")
+    target = await start(**files.server, tls_client_ca=files.client_ca)
+    both = files.authority.cert_pem.bytes() + others.authority.cert_pem.bytes()
+    rotating = asyncio.Event()
+
+    async def call() -> int:
+        calls = 0
+        while not rotating.is_set():
+            assert await items(target, tls=files.ca, client_cert=files.mine) == 7
+            calls += 1
+        return calls
+
+    callers = [asyncio.create_task(call()) for _ in range(2)]
+    for number in range(10):
+        await asyncio.to_thread(files.write, await asyncio.to_thread(files.authority.issue_cert, "localhost"))
+        files.client_ca.write_bytes(files.authority.cert_pem.bytes() if number % 2 else both)
+        with contextlib.nullcontext() if number % 2 == 0 else pytest.raises(UnavailableError):
+            await items(target, tls=files.ca, client_cert=others.mine)
+    rotating.set()
+    assert min(await asyncio.gather(*callers)) > 0
+    assert sum("read anew" in message for message in caplog.messages) >= 10
 
 
 async def failure(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:

@@ -106,6 +106,18 @@ async def test_an_unfinished_build(released: Released) -> None:
     assert "has no release record: its build has not finished" in await released.refusal()
 
 
+async def test_a_record_that_milvus_shows_again_is_not_taken_for_the_newest(released: Released) -> None:
+    store, name = released.store, "users_0123456789ab"
+    await store.load(RECORDS)
+    for text in ("first", "second", ""):
+        before = await released.admin.query(RECORDS, filter=f'{NAME} == "{name}"', output_fields=["*"])
+        await store.write_record(name, text)
+        assert await store.records([name]) == ({name: text} if text else {})
+        for row in before:
+            await released.admin.upsert(RECORDS, [dict(row)])
+        assert await store.records([name]) == ({name: text} if text else {})
+
+
 async def test_half_filled(released: Released) -> None:
     await released.admin.delete(released.collection, filter="item_id < 1070")
     assert "holds 190 items, its build had 200" in await released.refusal()
