@@ -8,7 +8,7 @@ PORT ?= 19530
 milvus: DATA ?= data/milvus
 
 .PHONY: help install demo milvus test drills check protos bench bench-serve recording released lock audit third-party \
-	sbom bounds wheel reference docs docs-serve clean
+	sbom bounds wheel images reference docs docs-serve clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bounds: install  ## Print what one caller can send, for SECURITY.md
 
 wheel: install  ## Build the wheel of the last commit into dist: same commit, same bytes
 	@$(BIN)/python -m tests.supply wheel
+
+images: install  ## Build the container images with Docker, Podman or Buildah: TARGETS="server gateway" BASE=IMAGE
+	@$(BIN)/python -m tests.build_images $(if $(BASE),--base "$(BASE)") $(if $(ENGINE),--engine "$(ENGINE)") $(TARGETS)
 
 clean:  ## Remove what the demo and the tests made
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

@@ -11,13 +11,13 @@ import grpc
 import grpc.aio
 
 from clients.core import (
-    HEALTH_REQUEST,
     HEALTH_SERVING,
     ClientCore,
     Deadline,
     History,
     MergeStrategyName,
     RecallResult,
+    health_request,
     join_responses,
 )
 from clients.ids import ItemIds
@@ -129,10 +129,15 @@ class AsyncRecallClient(ClientCore):
         """Makes the server look for a new release now; needs the admin token."""
         return await self._call(self._stubs().admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
 
-    async def is_serving(self, *, timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
-        """Whether the server calls itself ready (grpc.health.v1); `wait_for_ready` keeps trying to connect."""
-        deadline = self._deadline(timeout_s)
-        health = await self._call(self._stubs().health_check, HEALTH_REQUEST, deadline, wait_for_ready=wait_for_ready)
+    async def is_serving(
+        self, *, service: str = "", timeout_s: float | None = None, wait_for_ready: bool = False
+    ) -> bool:
+        """Whether the server calls itself ready (grpc.health.v1); `wait_for_ready` keeps trying to connect.
+
+        `service`: "liveness" asks whether the process works at all, whatever Milvus and the release are.
+        """
+        deadline, request = self._deadline(timeout_s), health_request(service)
+        health = await self._call(self._stubs().health_check, request, deadline, wait_for_ready=wait_for_ready)
         return health == HEALTH_SERVING
 
     def _owner(self) -> object:

@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Self
 import grpc
 
 from clients.core import (
-    HEALTH_REQUEST,
     HEALTH_SERVING,
     ClientCore,
     Deadline,
     History,
     MergeStrategyName,
     RecallResult,
+    health_request,
     join_responses,
 )
 from clients.ids import ItemIds
@@ -137,10 +137,15 @@ class RecallClient(ClientCore):
         """Makes the server look for a new release now; needs the admin token."""
         return self._call(self._stubs().admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
 
-    def is_serving(self, *, timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
-        """Whether the server calls itself ready (grpc.health.v1); `wait_for_ready` keeps trying to connect."""
-        deadline = self._deadline(timeout_s)
-        health = self._call(self._stubs().health_check, HEALTH_REQUEST, deadline, wait_for_ready=wait_for_ready)
+    def is_serving(
+        self, *, service: str = "", timeout_s: float | None = None, wait_for_ready: bool = False
+    ) -> bool:
+        """Whether the server calls itself ready (grpc.health.v1); `wait_for_ready` keeps trying to connect.
+
+        `service`: "liveness" asks whether the process works at all, whatever Milvus and the release are.
+        """
+        deadline, request = self._deadline(timeout_s), health_request(service)
+        health = self._call(self._stubs().health_check, request, deadline, wait_for_ready=wait_for_ready)
         return health == HEALTH_SERVING
 
     def _owner(self) -> object:

@@ -54,9 +54,12 @@ def build_command(engine: str, target: str, arguments: dict[str, str]) -> list[s
 def build_arguments(base: str) -> dict[str, str]:
     """The arguments of the Dockerfile: the commit and its time where there is one, and the base unless it is empty."""
     arguments = {"PYTHON": base} if base else {}
+    git = shutil.which("git")
+    if git is None:
+        return arguments
     for name, format_ in {"REVISION": "%H", "SOURCE_DATE_EPOCH": "%ct"}.items():
         told = subprocess.run(
-            ["git", "log", "-1", f"--format={format_}"], cwd=ROOT, capture_output=True, text=True, check=False
+            [git, "log", "-1", f"--format={format_}"], cwd=ROOT, capture_output=True, text=True, check=False
         )
         if told.returncode == 0:
             arguments[name] = told.stdout.strip()
