@@ -50,7 +50,10 @@ ASK_GATEWAY = """
 import json, sys, urllib.request as r
 body = json.dumps({"users": [{"hist_item_keys": sys.argv[1].split(",")}], "top_k": 5}).encode()
 request = r.Request("http://gateway:8000/v1/recall", body, {"Content-Type": "application/json"})
-print(r.urlopen(request, timeout=10).read().decode())
+try:
+    print(r.urlopen(request, timeout=10).read().decode())
+except r.HTTPError as error:
+    sys.exit(error.read().decode())
 """
 
 
@@ -163,15 +166,13 @@ def milvus(inside: list[str], directory: Path) -> Iterator[None]:
         process.communicate()
 
 
-def build_all(directory: Path) -> tuple[dict[str, Image], dict[str, Row]]:
-    """Build the base and the images in a storage of their own in a directory."""
+@contextmanager
+def built_images(directory: Path) -> Iterator[tuple[dict[str, Image], dict[str, Row]]]:
+    """The base and the images, built in a storage of their own in a directory, and mounted."""
     (directory / "tmp").mkdir()
-    conf = directory / "storage.conf"
-    conf.write_text(
-        f'[storage]\ndriver = "vfs"\ngraphroot = "{directory}/graph"\nrunroot = "{directory}/run"\n', encoding="utf-8"
-    )
-    own = {"BUILDAH_ISOLATION": "chroot", "CONTAINERS_STORAGE_CONF": str(conf), "TMPDIR": str(directory / "tmp")}
-    environment = os.environ | own
+    environment = os.environ | {"BUILDAH_ISOLATION": "chroot", "TMPDIR": str(directory / "tmp")}
+    environment["CONTAINERS_STORAGE_CONF"] = str(directory / "storage.conf")
+    _choose_storage(directory, environment)
     say("make a base image with debootstrap")
     make_base(directory / "tmp", BASE, environment)
 
@@ -181,7 +182,22 @@ def build_all(directory: Path) -> tuple[dict[str, Image], dict[str, Row]]:
     with ThreadPoolExecutor() as pool:
         took = {target: seconds for each in pool.map(one_by_one, BUILDERS) for target, seconds in each.items()}
     images = {target: Image.mounted(f"mind-recall-{target}:{TAG}", environment) for target in took}
-    return images, {target: Row(image.megabytes(), took[target]) for target, image in images.items()}
+    try:
+        yield images, {target: Row(image.megabytes(), took[target]) for target, image in images.items()}
+    finally:
+        subprocess.run(["buildah", "rm", "--all"], env=environment, capture_output=True, check=True)
+
+
+def _choose_storage(directory: Path, environment: dict[str, str]) -> None:
+    """Have Buildah keep images in layers if the kernel can, else in copies."""
+    for driver in ("overlay", "vfs"):
+        (directory / "storage.conf").write_text(
+            f'[storage]\ndriver = "{driver}"\ngraphroot = "{directory}/{driver}"\nrunroot = "{directory}/run"\n',
+            encoding="utf-8",
+        )
+        if subprocess.run(["buildah", "info"], env=environment, capture_output=True, check=False).returncode == 0:
+            return
+    raise AssertionError("Buildah can use neither overlay nor vfs")
 
 
 def _built(target: str, log: Path, environment: dict[str, str]) -> float:
@@ -221,7 +237,7 @@ def drill() -> dict[str, Row]:
         place = Path(name)
         (place / "build").mkdir()
         (place / "run").mkdir()
-        images, rows = build_all(place / "build")
+        images, rows = last.enter_context(built_images(place / "build"))
         inside = last.enter_context(network())
         last.enter_context(milvus(inside, place / "milvus"))
         say("Milvus is up")
