@@ -137,9 +137,7 @@ class RecallClient(ClientCore):
         """Makes the server look for a new release now; needs the admin token."""
         return self._call(self._stubs().admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
 
-    def is_serving(
-        self, *, service: str = "", timeout_s: float | None = None, wait_for_ready: bool = False
-    ) -> bool:
+    def is_serving(self, *, service: str = "", timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
         """Whether the server calls itself ready (grpc.health.v1); `wait_for_ready` keeps trying to connect.
 
         `service`: "liveness" asks whether the process works at all, whatever Milvus and the release are.

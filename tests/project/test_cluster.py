@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from tests.cluster import Cluster, Resource
-from tests.project.test_kubernetes import KUBERNETES, SIZES, containers, only, rendered
+from tests.project.test_kubernetes import KUBERNETES, SIZES, certificate, containers, only, rendered
 
-CERTIFICATE = yaml.safe_load((KUBERNETES / "components" / "tls" / "certificate.yaml").read_text())
+CERTIFICATE = certificate()
 TLS = {CERTIFICATE["spec"]["secretName"]: {"ca.crt", "tls.crt", "tls.key"}}
 """The secret that cert-manager makes of a Certificate."""
 CHOICES = [(), ("tls",), ("release-only",), ("release-only", "tls"), ("gpu", "pod-monitor", "queue-depth", "tls")]
