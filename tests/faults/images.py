@@ -48,7 +48,7 @@ for place in ("/", "/etc", "/opt/recall", "/usr"):
 """
 ASK_GATEWAY = """
 import json, sys, urllib.request as r
-body = json.dumps({"users": [{"hist_item_keys": sys.argv[1].split(",")}], "top_k": 5}).encode()
+body = json.dumps({"users": [{"hist_item": sys.argv[1].split(",")}], "top_k": 5}).encode()
 request = r.Request("http://gateway:8000/v1/recall", body, {"Content-Type": "application/json"})
 try:
     print(r.urlopen(request, timeout=10).read().decode())
@@ -227,8 +227,8 @@ def demo(stack: Stack) -> None:
         question = ["recall", "--hist-item", HISTORY, "--top-k", "5", "--format", "json"]
         called = json.loads(stack.run("server", "recall-client", *question))
         asked = json.loads(stack.run("gateway", "python", "-c", ASK_GATEWAY, HISTORY))
-        say(f"called: {json.dumps(called)[:400]}")
-        say(f"asked: {json.dumps(asked)[:400]}")
+        found = json.dumps(asked)
+        assert called and "KIT-" in found and "KIT-" in json.dumps(called), f"{called}\n{found}"
 
 
 def drill() -> dict[str, Row]:
