@@ -8,7 +8,7 @@ PORT ?= 19530
 milvus: DATA ?= data/milvus
 
 .PHONY: help install demo milvus test drills drills-milvus drills-apart drills-rest check protos bench bench-serve \
-	bench-report recording released lock audit third-party sbom bounds wheel reference docs docs-serve clean
+	bench-report recording released lock audit third-party sbom bounds wheel images reference docs docs-serve clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,8 +16,8 @@ help:  ## Show this list
 install: .venv/installed  ## Create .venv with everything, versions and hashes from requirements.lock
 
 .venv/installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version)'
-	@echo "installing into .venv: about 1.6 GB, once"
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Python 3.11, 3.12 or 3.13 is needed, found " + sys.version)'
+	@echo "installing into .venv: about 2.6 GB, once"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check --quiet --require-hashes -r requirements.lock
 	$(BIN)/pip install --disable-pip-version-check --quiet --no-deps -e .
@@ -98,6 +98,9 @@ bounds: install  ## Print what one caller can send, for SECURITY.md
 
 wheel: install  ## Build the wheel of the last commit into dist: same commit, same bytes
 	@$(BIN)/python -m tests.supply wheel
+
+images: install  ## Build the container images with Docker, Podman or Buildah: TARGETS="server gateway" BASE=IMAGE
+	@$(BIN)/python -m tests.build_images $(if $(BASE),--base "$(BASE)") $(if $(ENGINE),--engine "$(ENGINE)") $(TARGETS)
 
 clean:  ## Remove what the demo and the tests made
 	rm -rf build .pytest_cache .mypy_cache .ruff_cache

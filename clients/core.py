@@ -64,11 +64,20 @@ SERVICE_CONFIG: dict[str, Any] = {
 }
 _MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
-# grpc.health.v1.Health/Check, spoken in bytes: the empty request asks about the whole server, and the answer
-# is one enum field whose value 1 means SERVING. Saves callers the grpcio-health-checking package.
+# grpc.health.v1.Health/Check, spoken in bytes: the answer is one enum field whose value 1 means SERVING. Saves callers
+# the grpcio-health-checking package.
 _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
-HEALTH_REQUEST = b""
 HEALTH_SERVING = b"\x08\x01"
+_MAX_HEALTH_SERVICE_BYTES = 127
+"""Longest name of a health service whose length is one byte in a message."""
+
+
+def health_request(service: str) -> bytes:
+    """A HealthCheckRequest about a service, or about the whole server if the name is empty. Raises ValueError."""
+    name = service.encode()
+    if len(name) > _MAX_HEALTH_SERVICE_BYTES:
+        raise ValueError(f"service has {len(name)} bytes, expected {_MAX_HEALTH_SERVICE_BYTES} at most")
+    return b"\x0a" + bytes([len(name)]) + name if name else b""
 
 
 @dataclass(frozen=True)

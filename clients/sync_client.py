@@ -9,13 +9,13 @@ from typing import Any, ClassVar, Self
 import grpc
 
 from clients.core import (
-    HEALTH_REQUEST,
     HEALTH_SERVING,
     ClientCore,
     Deadline,
     History,
     MergeStrategyName,
     RecallResult,
+    health_request,
     join_responses,
 )
 from clients.ids import ItemIds
@@ -154,10 +154,16 @@ class RecallClient(ClientCore):
         """Make the server look for a new release at once. Needs the admin token."""
         return self._call(self._stubs().admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
 
-    def is_serving(self, *, timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
-        """Ask whether the server is ready (grpc.health.v1). `wait_for_ready` keeps trying to connect."""
-        deadline = self._deadline(timeout_s)
-        health = self._call(self._stubs().health_check, HEALTH_REQUEST, deadline, wait_for_ready=wait_for_ready)
+    def is_serving(self, *, service: str = "", timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
+        """Ask whether the server is ready (grpc.health.v1). `wait_for_ready` keeps trying to connect.
+
+        Args:
+            service: "liveness" asks only whether the process works, also while Milvus is away or there is no release.
+            timeout_s: the deadline of the call.
+            wait_for_ready: keeps trying to connect until the deadline.
+        """
+        deadline, request = self._deadline(timeout_s), health_request(service)
+        health = self._call(self._stubs().health_check, request, deadline, wait_for_ready=wait_for_ready)
         return health == HEALTH_SERVING
 
     def _owner(self) -> object:

@@ -7,7 +7,7 @@ set -eu
 extras="$1" target="$2"
 
 sed -e '/--hash=/d' -e 's/ *\\$//' requirements.lock > constraints.txt
-export PIP_CONSTRAINT="$PWD/constraints.txt" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+export PIP_CONSTRAINT="$PWD/constraints.txt" PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
 pip wheel --only-binary=:all: --wheel-dir=dependencies ".[$extras]"
 rm dependencies/mind_recall-*.whl

@@ -49,15 +49,22 @@ def info(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # 
 @with_client
 def health(
     client: RecallClient,
+    service: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Health service to ask about, such as liveness: it says whether the process works, released or not.",
+        ),
+    ] = "",
     wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Maximum time until the server is ready.")] = 0,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Check whether the server is ready. The exit code is 0 if it is, 1 if it is not, and 3 if no server is reached."""
     end = time.monotonic() + wait
-    serving = client.is_serving(timeout_s=wait or None, wait_for_ready=wait > 0)
+    serving = client.is_serving(service=service, timeout_s=wait or None, wait_for_ready=wait > 0)
     while not serving and (left_s := end - time.monotonic()) > 0:
         time.sleep(min(0.2, left_s))
-        serving = client.is_serving(timeout_s=left_s, wait_for_ready=True)
+        serving = client.is_serving(service=service, timeout_s=left_s, wait_for_ready=True)
     status = "SERVING" if serving else "NOT_SERVING"
     typer.echo(json.dumps({"status": status}) if format is Format.JSON else status)
     raise typer.Exit(0 if serving else 1)

