@@ -17,6 +17,7 @@ from clients.core import (
     Deadline,
     History,
     MergeStrategyName,
+    NeighboursName,
     RecallResult,
     join_responses,
 )
@@ -49,11 +50,13 @@ class AsyncRecallClient(ClientCore):
         exclude_history: bool = False,
         exclude_item_ids: Sequence[ItemIds] | None = None,
         merge_strategy: MergeStrategyName = "best_score",
+        neighbours: NeighboursName = "default",
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Up to `top_k` candidates for every history, in order; see RecallClient.recall."""
         deadline = self._deadline(timeout_s)
-        requests = self._recall_requests(histories, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours
+        requests = self._recall_requests(histories, top_k, *how)
         slots = asyncio.Semaphore(_MAX_CONCURRENT_REQUESTS)
 
         async def call(request: recall_pb2.RecallRequest) -> recall_pb2.RecallResponse:
@@ -86,10 +89,12 @@ class AsyncRecallClient(ClientCore):
         exclude_history: bool = False,
         exclude_item_ids: ItemIds = (),
         merge_strategy: MergeStrategyName = "best_score",
+        neighbours: NeighboursName = "default",
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Every step of one user's recall; the arguments mean what they mean in `recall`."""
-        request = self._explain_request(history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours
+        request = self._explain_request(history, top_k, *how)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
     async def upsert_users(

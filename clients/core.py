@@ -24,7 +24,9 @@ from clients.requests import (
     MAX_REQUEST_BYTES,
     History,
     MergeStrategyName,
+    NeighboursName,
     merge_strategy_of,
+    neighbours_of,
     split,
     updates_of,
     user_of,
@@ -33,7 +35,7 @@ from clients.requests import (
 from clients.statuses import UserStatus
 from protos.recall.v1 import admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 
-__all__ = ["History", "MergeStrategyName"]
+__all__ = ["History", "MergeStrategyName", "NeighboursName"]
 
 _BACKOFF: dict[str, Any] = {
     "maxAttempts": 4,
@@ -252,6 +254,7 @@ class ClientCore:
         exclude_history: bool,
         exclude_item_ids: Sequence[ItemIds] | None,
         merge_strategy: str,
+        neighbours: str,
     ) -> list[recall_pb2.RecallRequest]:
         """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
         users = users_of(histories, exclude_item_ids, self._max_history)
@@ -263,6 +266,7 @@ class ClientCore:
                 filter=filter,
                 exclude_history=exclude_history,
                 merge_strategy=merge_strategy_of(merge_strategy),
+                neighbours=neighbours_of(neighbours),
             )
             for part in split(users, most, self._max_request_bytes, filter)
         ]
@@ -275,6 +279,7 @@ class ClientCore:
         exclude_history: bool,
         exclude_item_ids: ItemIds,
         merge_strategy: str,
+        neighbours: str,
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
             user=user_of(history, exclude_item_ids, self._max_history),
@@ -282,6 +287,7 @@ class ClientCore:
             filter=filter,
             exclude_history=exclude_history,
             merge_strategy=merge_strategy_of(merge_strategy),
+            neighbours=neighbours_of(neighbours),
         )
 
     def _upsert_request(

@@ -15,6 +15,7 @@ from clients.core import (
     Deadline,
     History,
     MergeStrategyName,
+    NeighboursName,
     RecallResult,
     join_responses,
 )
@@ -45,6 +46,7 @@ class RecallClient(ClientCore):
         exclude_history: bool = False,
         exclude_item_ids: Sequence[ItemIds] | None = None,
         merge_strategy: MergeStrategyName = "best_score",
+        neighbours: NeighboursName = "default",
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Up to `top_k` candidates for every history, in order; a large batch becomes several requests.
@@ -57,10 +59,13 @@ class RecallClient(ClientCore):
             exclude_history: leave out what is in the user's own history.
             exclude_item_ids: for each user, ids that must not come back.
             merge_strategy: how the interests become one list.
+            neighbours: whether items that users clicked soon after the newest clicks are candidates too: on, off, or as
+                the release does by default. `source` of the answer then tells what found each candidate.
             timeout_s: for the whole batch.
         """
         deadline = self._deadline(timeout_s)
-        requests = self._recall_requests(histories, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours
+        requests = self._recall_requests(histories, top_k, *how)
         return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
 
     def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
@@ -82,10 +87,12 @@ class RecallClient(ClientCore):
         exclude_history: bool = False,
         exclude_item_ids: ItemIds = (),
         merge_strategy: MergeStrategyName = "best_score",
+        neighbours: NeighboursName = "default",
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Every step of one user's recall; the arguments mean what they mean in `recall`."""
-        request = self._explain_request(history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours
+        request = self._explain_request(history, top_k, *how)
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
     def upsert_users(

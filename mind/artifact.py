@@ -3,7 +3,7 @@
     <model_save_path>/<model_version>/
         manifest.json       format version, hyper-parameters, sha256 of every file, data fingerprint, metrics
         model.safetensors   item ids and their text (keys), embeddings, popularity, routing weights, golden histories,
-                            cells of the table
+                            cells of the table, neighbours of the items
 
 Nothing in it can execute: no pickle, no code. Knows nothing of Paddle; loading needs NumPy alone.
 """
@@ -31,6 +31,7 @@ from mind.errors import ArtifactError, DataError
 from mind.events import EventRules, rules_of
 from mind.keys import Keys
 from mind.mapped import blocks, map_tensors
+from mind.neighbours import ItemNeighbours
 from mind.sequences import Float32 as Float32
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
@@ -83,6 +84,14 @@ class Weights:
     """[S] float32: how far a cell's rows may lie from its centre, in multiples of its spread."""
     item_cell: npt.NDArray[np.uint16] | None = None
     """[N + 1] uint16: the cell of each row of the item table."""
+    neighbour_offsets: Int64 | None = None
+    """[N + 2] int64: where the neighbours of each row of the item table start (`mind.neighbours`); None without any."""
+    neighbour_row: npt.NDArray[np.int32] | None = None
+    """[E] int32: the rows of the neighbours."""
+    neighbour_weight: npt.NDArray[np.float16] | None = None
+    """[E] float16: how much they follow the item."""
+    neighbour_bonus: Float32 | None = None
+    """[1] float32: what a weight of 1 adds to an inner product; 0 where neighbours are no candidates by default."""
 
     @property
     def keys(self) -> Keys | None:
@@ -90,6 +99,15 @@ class Weights:
         if self.item_key_offsets is None or self.item_key_text is None:
             return None
         return Keys(self.item_key_offsets, self.item_key_text)
+
+    @property
+    def neighbours(self) -> ItemNeighbours | None:
+        """The items that follow each item; None in models that were written without."""
+        arrays = self.neighbour_offsets, self.neighbour_row, self.neighbour_weight, self.neighbour_bonus
+        offsets, row, weight, bonus = arrays
+        if offsets is None or row is None or weight is None or bonus is None:
+            return None
+        return ItemNeighbours(offsets, row, weight, float(bonus[0]))
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """The arrays by name; those that this model does not have are left out."""
@@ -359,6 +377,8 @@ def _check(hyper_parameters: HyperParameters, weights: Weights, path: Path) -> N
         raise ArtifactError(f"{path}: row 0 of item_embedding must be zero, and popularity 0 or more")
     if (cells := weights.stored_cells) and cells.cell.max() >= len(cells.centre):
         raise ArtifactError(f"{path}: item_cell has cells outside 0 to {len(cells.centre) - 1}")
+    if (neighbours := weights.neighbours) and (problem := neighbours.problem(items)):
+        raise ArtifactError(f"{path}: {problem}")
     if weights.keys is not None:
         try:
             weights.keys.check(weights.item_id)
@@ -393,6 +413,10 @@ def _expected(
     if weights.item_key_text is not None:
         expected["item_key_offsets"] = ((items + 1,), np.int64)
         expected["item_key_text"] = ((weights.item_key_text.size,), np.uint8)
+    if weights.neighbour_row is not None:
+        size = weights.neighbour_row.size
+        expected |= {"neighbour_offsets": ((items + 2,), np.int64), "neighbour_row": ((size,), np.int32)}
+        expected |= {"neighbour_weight": ((size,), np.float16), "neighbour_bonus": ((1,), np.float32)}
     if weights.cell_spread is not None:
         cells = weights.cell_spread.size
         expected |= {"cell_centre": ((cells, dim), np.float32), "cell_spread": ((cells,), np.float32)}

@@ -24,6 +24,7 @@ from mind.events import EventRules
 from mind.keys import Keys
 from mind.milvus.collection import ALIAS, ITEM_KEY, METRIC, Fingerprint
 from mind.milvus.journal import rows_between
+from mind.neighbours import ItemNeighbours
 from mind.sequences import Int64
 from mind.transfer import Models
 from mind.vocabulary import Vocabulary
@@ -77,10 +78,17 @@ class Release:
     golden_interest_vectors: Float32
     """[G, K, D] float32, interest vectors of real histories, for warming up."""
     popular: Popular
+    neighbours: ItemNeighbours | None = None
+    """The items that follow each item; None in a model without."""
     longest_key: int = 0
     """Bytes of the longest key; 0 where ids are integers."""
     events: EventRules | None = None
     """Which kinds of clicks are history for the model; None if it was trained without kinds."""
+
+    @property
+    def adds_neighbours(self) -> bool:
+        """Whether neighbours of the newest clicks are candidates unless a request says otherwise."""
+        return self.neighbours is not None and self.neighbours.bonus > 0
 
     @property
     def has_text_ids(self) -> bool:
@@ -291,6 +299,7 @@ class Releases:
             golden_history=(artifact.weights.golden_hist_index[:1], artifact.weights.golden_seq_len[:1]),
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=most_popular(artifact.weights),
+            neighbours=artifact.weights.neighbours,
             longest_key=keys.longest if keys else 0,
             events=artifact.events,
         )

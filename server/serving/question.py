@@ -41,3 +41,5 @@ class Query:
     """In canonical spelling (`server.serving.filter`); empty for no filter."""
     exclude_history: bool
     strategy: Strategy
+    neighbours: bool = False
+    """Whether neighbours of the newest clicks are candidates, as far as the release has any."""
