@@ -117,6 +117,8 @@ class Runner(_Section):
     """Directory of evaluation files that choose the best epoch; null trains all epochs and keeps the last."""
     test_data_dir: Annotated[Path, Effect.NOTHING] = Path("data/movielens-100k/test")
     """Directory of evaluation files that `mind.infer` reports on."""
+    exclude_history: Annotated[bool | None, Effect.NOTHING] = None
+    """Leave items of the history out of the lists that are measured; null: where validation users seldom return."""
     item_features_file: Annotated[Path | None, Effect.NOTHING] = None
     """CSV or Parquet with item ids and the columns that hyper_parameters.item_features names."""
     item_features_id: Annotated[str, Effect.NOTHING] = "item_id"

@@ -19,6 +19,7 @@ from mind.command import ConfigFile, DataDir, Overrides, Version, run
 from mind.config import Config, data_overrides, load_config
 from mind.errors import ConfigError
 from mind.evaluation.metrics import SELECTED_BY, SHOWN
+from mind.evaluation.returns import LEFT_OUT
 from mind.training.checkpoint import Checkpoint
 from mind.training.inputs import Inputs, checkpoint_of, read_everything, read_inputs, valid_elsewhere
 from mind.training.loop import Epoch, Trained
@@ -77,11 +78,15 @@ def main(
         + (f"{len(valid):,} users choose the best epoch by {SELECTED_BY}" if valid else _ends(chosen)),
         soft_wrap=True,
     )
+    if inputs.returns and valid:
+        console.print(f"{inputs.returns.sentence()}.", soft_wrap=True)
     if doubt := valid_elsewhere(settings):
         console.print(f"warning: {doubt}", soft_wrap=True)
     checkpoint = checkpoint_of(settings, inputs, resume)
     if checkpoint and resume and checkpoint.path.exists():
         console.print(f"going on from {checkpoint.path}; --no-resume starts anew", soft_wrap=True)
+    if inputs.exclude_history and valid:
+        console.print(f"validation, {LEFT_OUT}:")
     console.print(_heading(valid is not None), style="bold")
     started = time.perf_counter()
     try:

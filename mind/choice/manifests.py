@@ -56,11 +56,14 @@ class Data(_Part):
     interactions: int | None = None
     final_of: str = ""
     """The model whose settings were trained on all data; empty for a model that was evaluated itself."""
+    exclude_history: bool = False
+    """Whether the lists that were measured have no item of the user's history."""
 
     @cached_property
     def digest(self) -> str:
-        """Short name of the training and validation data: metrics can be compared where it is the same."""
-        content = json.dumps([self.files, self.valid, self.users, self.interactions], sort_keys=True)
+        """Short name of the data and of what lists have: metrics can be compared where it is the same."""
+        lists = ["exclude_history"] if self.exclude_history else []
+        content = json.dumps([self.files, self.valid, self.users, self.interactions, *lists], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:DIGEST_LENGTH]
 
     @property
@@ -74,7 +77,8 @@ class Data(_Part):
                 f"{self.users:,} users, {self.interactions:,} interactions, all there are; settings of {self.final_of}"
             )
         valid = "validation data not recorded" if self.valid is None else f"validated on {', '.join(self.valid)}"
-        return f"{self.users:,} users, {self.interactions:,} interactions in {files}; {valid}"
+        lists = "; items of the history left out" if self.exclude_history else ""
+        return f"{self.users:,} users, {self.interactions:,} interactions in {files}; {valid}{lists}"
 
 
 class Manifest(_Part):

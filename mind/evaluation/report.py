@@ -16,7 +16,7 @@ from mind.evaluation.figures import DASHES, Series, Style
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 INTEREST_COLOURS = (0, 1, 2, 5, 3, 6, 7, 4)
-_BASELINE_STYLES = (Style(4, "2 2"), Style(3, "7 2 2 2"), Style(2, "7 3"))
+_BASELINE_STYLES = (Style(4, "2 2"), Style(3, "7 2 2 2"), Style(2, "7 3"), Style(7, "4 2"))
 _OTHER_COLOURS = (5, 6, 7)
 
 
@@ -113,8 +113,8 @@ def _tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
         (percent(mine.ndcg[-1]), f"NDCG@{n}"),
         (percent(mine.hit_rate[-1]), f"HitRate@{n}"),
         (
-            f"{100 * lead.mean:+.1f}{_plus_minus(lead.half_width)}",
-            f"points of Recall@{n} over {evaluation.best_baseline}",
+            f"{100 * lead.mean:+.1f}",
+            f"points of Recall@{n} over {evaluation.best_baseline}, {100 * lead.low:+.1f} to {100 * lead.high:+.1f}",
         ),
     ]
 
@@ -124,7 +124,7 @@ def _plus_minus(half_width: float | None) -> str:
 
 
 def _accuracy(evaluation: Evaluation, styles: dict[str, Style]) -> Section:
-    lead, curves = evaluation.lead, evaluation.curves
+    curves = evaluation.curves
     length = evaluation.cutoffs[-1]
     names = list(metrics.TITLES.items())
     plots = []
@@ -133,13 +133,9 @@ def _accuracy(evaluation: Evaluation, styles: dict[str, Style]) -> Section:
         plots.append(figures.lines(f"curve-{key}", f"{name}@k", "k, candidates", series))
     rivals = [max(curves[name].recall[k] for name in evaluation.baselines) for k in range(length)]
     ahead = sum(mine > rival for mine, rival in zip(curves[EXACT].recall, rivals, strict=True))
-    sure = lead.half_width is not None and abs(lead.mean) > lead.half_width
-    direction = "more" if lead.mean >= 0 else "fewer"
     says = (
-        f"MIND's {length} candidates hold {abs(100 * lead.mean):.1f}{_plus_minus(lead.half_width)} points {direction} "
-        f"of a user's later clicks than those of {_quoted(evaluation.best_baseline)}, "
-        f"{'more than chance explains' if sure else 'which may be chance'} (95 % interval, user by user); "
-        f"its recall is the highest at {'every k' if ahead == length else f'{ahead:,} of {length:,} values of k'}."
+        f"{evaluation.verdict} "
+        f"Its recall is the highest at {'every k' if ahead == length else f'{ahead:,} of {length:,} values of k'}."
     )
     heads = [f"{name}@{n}" for n in evaluation.cutoffs for _, name in names]
     rows = [[name, *(percent(value, 2) for value in row.values())] for name, row in evaluation.metrics.items()]

@@ -14,6 +14,7 @@ from mind.data.paddlerec import digests, read_eval, read_train
 from mind.data.prepared import REST, how_split, item_keys
 from mind.errors import DataError
 from mind.evaluation.provenance import other_data
+from mind.evaluation.returns import Returns, measure_returns
 from mind.sequences import EvalCases, Sequences, first_of, joined
 from mind.training.checkpoint import Checkpoint
 
@@ -32,6 +33,13 @@ class Inputs:
     """The files that all of it was read from, with their sha256; becomes `data` in the manifest."""
     keys: KeyTable | None = None
     """The text ids of the items; None where ids are integers."""
+    returns: Returns | None = None
+    """Whether held-out users return to items; None if that was not measured."""
+
+    @property
+    def exclude_history(self) -> bool:
+        """Whether the lists of held-out users have no item of their history."""
+        return bool(self.fingerprint.get("exclude_history"))
 
     def with_keys(self, weights: Weights) -> Weights:
         """The weights with the text ids of their items, where they have some. Raises DataError."""
@@ -64,7 +72,13 @@ def read_inputs(settings: Config) -> Inputs:
     if how := how_split(runner.train_data_dir):
         fingerprint["split"] = how
     fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
-    return Inputs(sequences, valid, features, fingerprint, keys)
+    exclude, returns = runner.exclude_history, None
+    if exclude is None and valid and (returns := measure_returns(sequences, valid)):
+        exclude = returns.exclude_history
+        fingerprint["returns"] = returns.recorded()
+    if exclude is not None and valid:
+        fingerprint["exclude_history"] = exclude
+    return Inputs(sequences, valid, features, fingerprint, keys, returns)
 
 
 def read_everything(settings: Config, chosen: Artifact) -> Inputs:

@@ -17,7 +17,7 @@ from mind.data.features import FeatureTable
 from mind.errors import ArtifactError, ConfigError, DataError
 from mind.evaluation import metrics
 from mind.evaluation.metrics import CUTOFFS, SELECTED_BY
-from mind.evaluation.retrieval import encode_histories, item_ids, knows, nearest_items
+from mind.evaluation.retrieval import LeftOut, encode_histories, item_ids, knows, nearest_items
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
@@ -71,6 +71,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     ranks: Ranks | None = None,
     last_epoch: int | None = None,
+    exclude_history: bool = False,
 ) -> Trained:
     """Train MIND.
 
@@ -86,6 +87,7 @@ def train(
             has stored the model, removes it: given again, it ends the run at once with the same result.
         ranks: this process among those that train together; found out if None.
         last_epoch: after which training ends, as if the learning rate went on to fall until `runner.epochs`.
+        exclude_history: whether the lists of held-out users have no item of their history.
 
     Raises:
         DataError: nothing to predict, `item_count` disagrees with the data, or no held-out user has a history that
@@ -102,7 +104,7 @@ def train(
             on_epoch(epoch)
         while not run.finished and len(run.epochs) != last_epoch:
             loss, speed = run.finish_epoch(on_step, checkpoint)
-            epoch = Epoch(len(run.epochs) + 1, loss, speed, run.validate(valid) if valid else {})
+            epoch = Epoch(len(run.epochs) + 1, loss, speed, run.validate(valid, exclude_history) if valid else {})
             run.add(epoch)
             if checkpoint and run.ranks.leads:
                 checkpoint.save(*run.state())
@@ -217,7 +219,7 @@ class _Run:
         self.schedule.step()
         return loss.detach()
 
-    def validate(self, cases: EvalCases) -> dict[str, float]:
+    def validate(self, cases: EvalCases, exclude_history: bool) -> dict[str, float]:
         """Measure held-out users at `CUTOFFS`, by exact search over all items; all ranks get the metrics of rank 0."""
         names = metrics.names(CUTOFFS)
         scores = dict.fromkeys(names, 0.0)
@@ -226,7 +228,8 @@ class _Run:
             vectors = encode_histories(
                 PaddleEncoder(self.network), self.vocabulary, cases.history, self.hyper.maxlen, batch
             )
-            rows = nearest_items(vectors, self.network.items.dense(), max(CUTOFFS), batch)
+            left_out = LeftOut.history(self.vocabulary, cases.history) if exclude_history else None
+            rows = nearest_items(vectors, self.network.items.dense(), max(CUTOFFS), batch, left_out)
             scores = metrics.report(item_ids(self.vocabulary, rows), cases.target, CUTOFFS)
         return dict(zip(names, self.ranks.of_leader(list(scores.values())), strict=True))
 

@@ -50,6 +50,7 @@ def train_and_write(
         checkpoint=checkpoint,
         ranks=ranks,
         last_epoch=chosen.metrics["epoch"] if chosen else None,
+        exclude_history=inputs.exclude_history,
     )
     if not ranks.leads:
         return trained, None
