@@ -84,7 +84,11 @@ class HyperParameters(_Section):
     pow_p: float = Field(default=1.0, gt=0)
     """Power of the label-aware readout: 0 would average the interests, large values pick the best one."""
     num_interests: int = Field(default=4, gt=0, le=64)
-    """Interest capsules (K)."""
+    """Interest capsules (K), the most interests that a user may have."""
+    join_cosine: float | None = Field(default=None, gt=0, le=1)
+    """Cosine from which interests of a user are joined into one; null lets validation users choose, 1 joins none."""
+    routing_init: Literal["history", "random"] = "history"
+    """Where interests begin: at items of the history that are far apart; or at fixed random logits, as in the paper."""
     routing_iterations: int = Field(default=3, gt=0, le=20)
     """Rounds of dynamic routing."""
     routing_softmax: Literal["interests", "history", "history_then_interests"] = "interests"

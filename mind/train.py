@@ -102,6 +102,8 @@ def main(
             "the model knows no item of their history",
             soft_wrap=True,
         )
+    for line in _choices_lines(trained):
+        console.print(line, soft_wrap=True)
     console.print(
         f"epoch {trained.best.number} kept after {time.perf_counter() - started:.0f} s; "
         f"model {path.name} written to {path}",
@@ -131,6 +133,23 @@ def _train(
             console.print(_epoch_line(epoch))
 
         return train_and_write(settings, inputs, checkpoint, on_step, on_epoch, ranks, chosen)
+
+
+def _choices_lines(trained: Trained) -> list[str]:
+    """What was chosen after training, and what it gives."""
+    choices = trained.choices
+    smoothing = f"{choices.smoothing:g} of its neighbours' mean is added to every item" if choices.smoothing else ""
+    joining = (
+        f"interests with a cosine of {choices.join_cosine:g} or more are joined" if choices.join_cosine < 1 else ""
+    )
+    if joining and choices.interests is not None:
+        joining += f": {choices.interests:.2f} a user on average"
+    lines = ["; ".join(filter(None, (smoothing, joining)))]
+    if trained.metrics:
+        lines.append(
+            f"so the model has {', '.join(f'{name} {100 * trained.metrics[key]:.2f} %' for key, name in SHOWN.items())}"
+        )
+    return [line for line in lines if line]
 
 
 def _ends(chosen: Artifact | None) -> str:

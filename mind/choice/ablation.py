@@ -77,7 +77,7 @@ def _validate(run: tuple[str, Path, list[str]]) -> tuple[str, Scores]:
     trained = train(
         settings, inputs.sequences, inputs.valid, features=inputs.features, exclude_history=inputs.exclude_history
     )
-    return name, trained.best.metrics
+    return name, trained.metrics
 
 
 def table(found: dict[str, list[Scores]]) -> str:

@@ -12,7 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mind.artifact import MANIFEST, TENSORS, check_format, content_version, read_manifest
+from mind.artifact import (
+    MANIFEST,
+    TENSORS,
+    check_format,
+    content_version,
+    read_manifest,
+    stated_hyper_parameters,
+)
 from mind.config import HyperParameters, explain
 from mind.errors import ArtifactError
 from mind.mapped import read_places
@@ -201,6 +208,7 @@ def _read_model(path: Path) -> Model:
     if content.get("model_version") != content_version(content):
         raise ArtifactError(f"{path / MANIFEST}: changed since it was written")
     try:
+        content |= {"hyper_parameters": stated_hyper_parameters(content)} if "hyper_parameters" in content else {}
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         raise ArtifactError(f"{path / MANIFEST}: {explain(error)}") from error

@@ -6,26 +6,29 @@ had never stopped. Knows nothing of the command line or of files.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from mind.artifact import Weights
-from mind.config import Config
+from mind.artifact import Artifact, Weights
+from mind.config import Config, HyperParameters
 from mind.data.features import FeatureTable
 from mind.errors import ArtifactError, ConfigError, DataError
 from mind.evaluation import metrics
 from mind.evaluation.metrics import CUTOFFS, SELECTED_BY
 from mind.evaluation.retrieval import LeftOut, encode_histories, item_ids, knows, nearest_items
+from mind.joining import joined
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
 from mind.sequences import EvalCases, Int64, Sequences
 from mind.training.checkpoint import Arrays, Checkpoint
 from mind.training.cooccurrence import cooccurrence_vectors
+from mind.training.finish import Choices, Finish, clear_golden
 from mind.training.parallel import Ranks
 from mind.training.sampler import Batch, TrainingSampler, log_frequency
+from mind.training.smoothing import neighbour_shares
 from mind.vocabulary import Vocabulary
 
 GOLDEN_HISTORIES = 128
@@ -56,6 +59,10 @@ class Trained:
     epochs: list[Epoch]
     best: Epoch
     """The epoch whose weights these are."""
+    choices: Choices
+    """What was chosen after training, and is in the weights."""
+    metrics: dict[str, float]
+    """Validation metrics of these weights, as fractions; empty without validation data."""
     valid_users: int
     """The number of held-out users that the metrics are means over."""
 
@@ -72,6 +79,7 @@ def train(
     ranks: Ranks | None = None,
     last_epoch: int | None = None,
     exclude_history: bool = False,
+    choices: Choices | None = None,
 ) -> Trained:
     """Train MIND.
 
@@ -88,6 +96,7 @@ def train(
         ranks: this process among those that train together; found out if None.
         last_epoch: after which training ends, as if the learning rate went on to fall until `runner.epochs`.
         exclude_history: whether the lists of held-out users have no item of their history.
+        choices: what is taken after training; None lets the held-out users choose.
 
     Raises:
         DataError: nothing to predict, `item_count` disagrees with the data, or no held-out user has a history that
@@ -109,8 +118,8 @@ def train(
             if checkpoint and run.ranks.leads:
                 checkpoint.save(*run.state())
             on_epoch(epoch)
-    assert run.best is not None  # noqa: S101 - epochs is at least 1
-    return Trained(run.best, run.epochs, run.best_epoch, len(valid) if valid else 0)
+        weights, choices, measured = run.finished_weights(valid, exclude_history, choices)
+    return Trained(weights, run.epochs, run.best_epoch, choices, measured, len(valid) if valid else 0)
 
 
 @dataclass
@@ -240,6 +249,25 @@ class _Run:
         if self.best_epoch is epoch:
             self.best = self._snapshot()
 
+    def finished_weights(
+        self, valid: EvalCases | None, exclude_history: bool, choices: Choices | None
+    ) -> tuple[Weights, Choices, dict[str, float]]:
+        """The weights of the best epoch with what is chosen after training; the metrics of held-out users with it.
+
+        Only the leader does the work; the others get what the epoch gave.
+        """
+        assert self.best is not None  # noqa: S101 - epochs is at least 1
+        if not self.ranks.leads:
+            return self.best, choices or Choices(), self.best_epoch.metrics
+        clicks, offsets, seed = self.sampler.item_index, self.sampler.offsets, self.runner.seed
+        shares = neighbour_shares(clicks, offsets, len(self.vocabulary), seed)
+        finish = Finish(self.hyper, self.best, shares, exclude_history, self.runner.infer_batch_size)
+        if choices is None:
+            given = self.hyper.join_cosine
+            choices = finish.choose(valid) if valid else Choices(join_cosine=given or Choices.join_cosine)
+        weights = with_golden(self.hyper, finish.apply(choices))
+        return weights, choices, finish.measured(weights, valid) if valid else {}
+
     def _snapshot(self) -> Weights:
         """The weights as they are now; the golden histories are what encoders will be held to."""
         network, golden = self.network, self.golden
@@ -298,6 +326,19 @@ class _Run:
                 f"{checkpoint.path}: rank {self.ranks.rank} does not see what rank 0 sees; "
                 "runner.model_save_path must be a directory that all machines share"
             )
+
+
+def with_golden(hyper: HyperParameters, weights: Weights) -> Weights:
+    """The weights with golden vectors that the Paddle network gives with them, of histories that are clear."""
+    apart = PaddleEncoder.from_artifact(Artifact("", hyper, replace(weights, join_cosine=None)))
+    vectors = apart.encode(weights.golden_hist_index, weights.golden_seq_len)
+    kept = clear_golden(vectors, weights.joins_from)
+    return replace(
+        weights,
+        golden_hist_index=weights.golden_hist_index[kept],
+        golden_seq_len=weights.golden_seq_len[kept],
+        golden_interest_vectors=joined(vectors[kept], weights.joins_from),
+    )
 
 
 def _vocabulary(sequences: Sequences, features: FeatureTable | None) -> tuple[Vocabulary, Int64]:

@@ -135,7 +135,7 @@ def test_list_shows_every_model_and_reads_no_tensors(tmp_path: Path) -> None:
         (lambda path: (path / TENSORS).write_bytes(b"\xff" * 40), "not safetensors"),
         (lambda path: (path / TENSORS).write_bytes(b""), "not safetensors"),
         (lambda path: _change(path, '"epoch": 2', '"epoch": 3'), "changed since it was written"),
-        (lambda path: _change(path, '"format_version": 3', '"format_version": 4'), "format_version is 4"),
+        (lambda path: _change(path, '"format_version": 4', '"format_version": 5'), "format_version is 5"),
     ],
 )
 def test_a_damaged_model_is_named_and_hides_no_other(tmp_path: Path, damage: Any, says: str) -> None:
