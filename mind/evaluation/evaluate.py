@@ -253,6 +253,7 @@ def _interests(
         on_step("interests, one by one", interest * size // count, size)
         own_vector = vectors[sample, interest : interest + 1]
         own = nearest_items(own_vector, model.weights.item_embedding, length, left_out=left_out)
+        own[~own_vector.any(axis=(1, 2))] = 0
         own_rows[:, interest] = own
         hit = analysis.hit_matrix(item_ids(model.vocabulary, own), targets)
         own_recall.append(float(analysis.user_recall(hit, metrics.distinct_targets(targets)).mean()))

@@ -289,17 +289,21 @@ def _interests(evaluation: Evaluation, styles: list[Style]) -> Section:
     ]  # fmt: skip
     if count == 1 or not data.users:
         return Section("Interests", "There is one interest to a user." if count == 1 else "No user has a history.")
-    low, median, high = data.cosine_quartiles
-    pairs = [data.overlap[i][j] for i in range(count) for j in range(i)]
-    common = sum(pairs) / len(pairs)
-    alike = "almost the same way" if median > 0.95 else "much the same way" if median > 0.7 else "different ways"
-    says = (
-        f"A user's {count} interests point {alike}: their mean cosine is {median:.3f} at the median, {low:.3f} to "
-        f"{high:.3f} for the middle half of the users, and the nearest {n} items of two interests have "
-        f"{percent(common)} in common. {percent(data.contributing[-1])} of the lists draw on all {count}, and "
-        f"one of them gives {percent(data.largest_part)} of a list on average. Alone, the best interest has a recall "
-        f"of {percent(max(data.own_recall))}, merged they have {percent(data.merged_recall)}."
-    )
+    mean = sum((number + 1) * share for number, share in enumerate(data.having))
+    says = f"Users have {mean:.2f} interests on average, {percent(data.having[0])} of them have one"
+    if data.having[0] < 1:
+        low, median, high = data.cosine_quartiles
+        pairs = [(i, j) for i in range(count) for j in range(i) if data.overlap[i][j]]
+        common = sum(data.overlap[i][j] for i, j in pairs) / max(len(pairs), 1)
+        alike = "almost the same way" if median > 0.95 else "much the same way" if median > 0.7 else "different ways"
+        says += (
+            f". Where there are several they point {alike}: their mean cosine is {median:.3f} at the median, "
+            f"{low:.3f} to {high:.3f} for the middle half of the users, and the nearest {n} items of two have "
+            f"{percent(common)} in common. One of them gives {percent(data.largest_part)} of a list on average. Alone, "
+            f"the best interest has a recall of {percent(max(data.own_recall))}, merged they have "
+            f"{percent(data.merged_recall)}"
+        )
+    says += "."
     head = ["interest", "found", f"recall@{n} alone", *(f"cosine with {name}" for name in names)]
     rows = [
         [name, percent(data.found[k]), percent(data.own_recall[k]), *(f"{value:.3f}" for value in data.cosine[k])]
