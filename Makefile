@@ -8,7 +8,7 @@ PORT ?= 19530
 milvus: DATA ?= data/milvus
 
 .PHONY: help install demo milvus test drills check protos bench bench-serve recording released lock audit third-party \
-	sbom bounds wheel clean
+	sbom bounds wheel reference docs docs-serve clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,16 +36,25 @@ test: install  ## Tests, against Milvus Lite and a real Milvus server, in parall
 drills: install  ## Kills, hangs, overload, soak, fuzz, small benchmarks, the demo, packages and images: 22 minutes
 	$(BIN)/pytest tests/drills
 
-check: install  ## ruff, mypy --strict, import arrows, buf lint, compatible contract
+check: install  ## ruff, mypy --strict, import arrows, words of the documentation, buf lint, compatible contract
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest tests/project/test_architecture.py
+	$(BIN)/pytest tests/project/test_architecture.py tests/project/test_words.py
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/released.json
 
 protos: install  ## Generate protos/**/*_pb2*.py anew
 	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. protos/recall/v1/*.proto
+
+reference: install  ## Write the pages of docs/reference/ that are made from the code
+	$(BIN)/python -m tests.reference
+
+docs: install  ## Build the documentation site into build/site; a warning or a broken link fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: install  ## Show the documentation site on http://127.0.0.1:8001 while you edit it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
 recording: install  ## Run the demo and draw it as tests/demo.svg, which README shows
 	$(BIN)/python -m tests.recording

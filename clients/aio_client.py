@@ -97,10 +97,11 @@ class AsyncRecallClient(ClientCore):
         hist_item: Mapping[str, ItemIds] | None = None,
         *,
         append_item_ids: Mapping[str, ItemIds] | None = None,
+        events: Mapping[str, Sequence[str]] | None = None,
         timeout_s: float | None = None,
     ) -> recall_pb2.UpsertUsersResponse:
         """Remembers users; see RecallClient.upsert_users."""
-        request = self._upsert_request(hist_item, append_item_ids)
+        request = self._upsert_request(hist_item, append_item_ids, events)
         return await self._call(self._stubs().recall.UpsertUsers, request, self._deadline(timeout_s))
 
     async def find_similar_users(

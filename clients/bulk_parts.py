@@ -40,7 +40,7 @@ def output_schema(user_column: str, user_type: Any, text: bool) -> Any:
         "model_version": pa.dictionary(pa.int32(), pa.string()),
     }
     if user_column in answers:
-        raise FileError(f"column {user_column!r} of the users would be in the output twice; rename it")
+        raise FileError(f"the output already has a column {user_column!r}; rename this column of the input")
     return pa.schema({user_column: user_type} | answers)
 
 
@@ -82,7 +82,9 @@ class Parts:
             if int(path.stem) != number:
                 differences = [f"part {number} is missing"]
         if differences:
-            raise FileError(f"{self.directory} is of another run: {'; '.join(differences)}; --restart starts anew")
+            raise FileError(
+                f"{self.directory} belongs to another run: {'; '.join(differences)}; --restart starts again"
+            )
         self.rows = sum(pq.read_metadata(path).num_rows for path in self.paths)
 
     def check(self, schema: Any) -> None:
@@ -92,7 +94,7 @@ class Parts:
         before, now = (one.field("item_ids").type.value_type for one in (pq.read_schema(self.paths[0]), schema))
         if before != now:
             raise FileError(
-                f"{self.directory} is of another run: item_ids are {now}, were {before}; --restart starts anew"
+                f"{self.directory} belongs to another run: item_ids are {now}, were {before}; --restart starts again"
             )
 
     def write(self, table: Any) -> None:

@@ -52,7 +52,8 @@ def print_outcome(outcome: "Outcome", output: Path) -> None:
     console.print(f"model {_counted(outcome.model_versions)}")
     if len(outcome.model_versions) > 1:
         console.print(
-            "a release happened meanwhile: scores compare among users of the same model_version", style="yellow"
+            "the release changed during the run: compare scores only among users of the same model_version",
+            style="yellow",
         )
     console.print(f"{output}, {output.stat().st_size / 1e6:,.1f} MB")
 

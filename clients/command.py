@@ -142,7 +142,7 @@ def with_connection(command: Callable[..., None], group: type[Connection] = Conn
             unreachable = isinstance(error, DeadlineExceededError | UnavailableError)
             raise typer.Exit(3 if unreachable else 1) from error
 
-    also = "Options of Servers are environment variables too: RECALL_SERVER for --server."
+    also = "Each Servers option can also be set as an environment variable, such as RECALL_SERVER."
     run_connected.__doc__ = f"{inspect.getdoc(command)}\n\n{also}"
     connected = with_options(run_connected, "connection", group)
 

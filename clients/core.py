@@ -285,9 +285,12 @@ class ClientCore:
         )
 
     def _upsert_request(
-        self, hist_item: Mapping[str, ItemIds] | None, append_item_ids: Mapping[str, ItemIds] | None
+        self,
+        hist_item: Mapping[str, ItemIds] | None,
+        append_item_ids: Mapping[str, ItemIds] | None,
+        events: Mapping[str, Sequence[str]] | None = None,
     ) -> recall_pb2.UpsertUsersRequest:
-        return updates_of(hist_item, append_item_ids, self._max_history)
+        return updates_of(hist_item, append_item_ids, self._max_history, events)
 
     def _similar_request(self, users: Sequence[History], top_k: int) -> recall_pb2.FindSimilarUsersRequest:
         return recall_pb2.FindSimilarUsersRequest(users=users_of(users, None, self._max_history, "users"), top_k=top_k)

@@ -82,7 +82,7 @@ class Connection(Options):
                 except (OSError, UnicodeDecodeError) as error:
                     raise OptionError(f"{flag(name)} is '{file}': cannot be read: {error}") from error
         if (self.server_client_cert is None) != (self.server_client_key is None):
-            raise OptionError("--server-client-cert and --server-client-key go together")
+            raise OptionError("--server-client-cert and --server-client-key must be given together")
         if self.server_client_cert and not (self.server_ca_cert or self.server_tls):
             raise OptionError("--server-client-cert needs --server-ca-cert or --server-tls")
         return {

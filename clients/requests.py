@@ -87,18 +87,36 @@ def updates_of(
     hist_item: Mapping[str, ItemIds] | None,
     append_item_ids: Mapping[str, ItemIds] | None,
     max_history: int,
+    events: Mapping[str, Sequence[str]] | None = None,
 ) -> recall_pb2.UpsertUsersRequest:
     """The updates of an UpsertUsers, of each the newest `max_history` ids, for a server stores fewer.
 
-    Raises what `users_of` raises, and names the user_id.
+    Raises what `users_of` raises, and names the user_id; ValueError, too, for kinds (`events`) that do not fit the ids.
     """
     request = recall_pb2.UpsertUsersRequest()
+    kinds = dict(events or {})
+    if both := [user_id for user_id in kinds if user_id in (hist_item or {}) and user_id in (append_item_ids or {})]:
+        raise ValueError(f"events[{both[0]!r}]: the user is in hist_item and in append_item_ids; send two requests")
     for name, given in (("hist_item", hist_item), ("append_item_ids", append_item_ids)):
         for user_id, item_ids in (given or {}).items():
             if not isinstance(user_id, str):
                 raise TypeError(f"{name} has the user_id {user_id!r}, must be text: send a number as its decimal text")
-            fill(request.users.add(user_id=user_id), name, item_ids, f"{name}[{user_id!r}]", max_history)
+            update = request.users.add(user_id=user_id)
+            if user_id in kinds:
+                update.events.extend(_kinds_of(user_id, kinds.pop(user_id), len(item_ids))[-max_history:])
+            fill(update, name, item_ids, f"{name}[{user_id!r}]", max_history)
+    if kinds:
+        raise ValueError(f"events has the user_id {next(iter(kinds))!r}, of whom no ids are given")
     return request
+
+
+def _kinds_of(user_id: str, kinds: Sequence[str], ids: int) -> Sequence[str]:
+    """The kinds of a user's ids. Raises TypeError or ValueError if they are not one text for each id."""
+    if isinstance(kinds, str) or not all(isinstance(kind, str) for kind in kinds):
+        raise TypeError(f"events[{user_id!r}] must be a list of texts, the kind of each id, such as ['view', 'buy']")
+    if len(kinds) != ids:
+        raise ValueError(f"events[{user_id!r}] has {len(kinds)} kinds for {ids} ids, must be one for each")
+    return kinds
 
 
 def merge_strategy_of(name: str) -> recall_pb2.MergeStrategy:

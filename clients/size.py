@@ -1,4 +1,4 @@
-"""How many servers and how much Milvus a load needs, from what was measured (README, "Serving speed"). Asks nobody."""
+"""How many servers and how much Milvus a load needs, by the measured figures. It asks no server."""
 
 import math
 import re
@@ -202,12 +202,12 @@ def _assumptions(
     estimate = (
         f"{MILVUS_S} at 367,982 items (HNSW, ef=128), times {top_k_cost:.2f} for the top {load.top_k}, "
         f"times {search_cost:.2f} for {segments} segments (at most {load.segment_mb:g} MB) of {rows:,.0f} items and "
-        f"{load.dim} numbers a vector"
+        f"{load.dim} numbers per vector"
     )
     return (
         Assumption(
             f"1,000 users cost a server {server_s:.2f} s of processor time: {SERVER_S_ALONE} one by one and "
-            f"{SERVER_S_TOGETHER} in requests of 64, here {load.users_per_request} a request, times "
+            f"{SERVER_S_TOGETHER} in requests of 64, here {load.users_per_request} per request, times "
             f"{top_k_cost:.2f} for the top {load.top_k}",
             other_requests,
         ),
@@ -218,21 +218,22 @@ def _assumptions(
         ),
         Assumption(
             f"a server takes {SERVER_GB} GB, and its machine has {SERVER_MODELS} models in memory, "
-            f"{SERVER_GB_PER_MILLION} GB a million items of {MEASURED_DIM} numbers, which servers on one machine share",
+            f"{SERVER_GB_PER_MILLION} GB per million items of {MEASURED_DIM} numbers, which its servers share",
             other_size,
         ),
         Assumption(
-            f"Milvus holds {load.replicas} replicas of {load.collections} collections, {MILVUS_GB_PER_MILLION} GB a "
+            f"Milvus holds {load.replicas} replicas of {load.collections} collections, {MILVUS_GB_PER_MILLION} GB per "
             f"million items, and fills a node to {FULL:.0%}",
             other_size,
         ),
         Assumption(
-            f"many machines do as well as one (AMD EPYC), and {load.headroom:.0%} of their processors are idle at the "
-            "peak",
+            "several machines are as fast per core as one (AMD EPYC), and "
+            f"{load.headroom:.0%} of their processors are idle at the peak",
             extrapolated=True,
         ),
         Assumption(
-            "left out: building indexes, proxies and coordinators of Milvus, its message queue and object storage",
+            "the estimate leaves out index builds, and the proxies, coordinators, message queue and object storage of "
+            "Milvus",
             extrapolated=True,
         ),
     )

@@ -93,6 +93,7 @@ class RecallClient(ClientCore):
         hist_item: Mapping[str, ItemIds] | None = None,
         *,
         append_item_ids: Mapping[str, ItemIds] | None = None,
+        events: Mapping[str, Sequence[str]] | None = None,
         timeout_s: float | None = None,
     ) -> recall_pb2.UpsertUsersResponse:
         """Remembers users, so that `recall` can be asked by their ids; takes 0.2 to 0.6 s, then every server sees it.
@@ -103,9 +104,12 @@ class RecallClient(ClientCore):
         Args:
             hist_item: user_id to the whole history, oldest first, in the place of what is stored.
             append_item_ids: user_id to new clicks, oldest first, after what is stored.
+            events: user_id to the kinds of these clicks, such as view, one for each, in their order; for a model that
+                was trained with kinds. Clicks of kinds that are no history for it are not stored; `dropped` of the
+                user's result counts them.
             timeout_s: for the call.
         """
-        request = self._upsert_request(hist_item, append_item_ids)
+        request = self._upsert_request(hist_item, append_item_ids, events)
         return self._call(self._stubs().recall.UpsertUsers, request, self._deadline(timeout_s))
 
     def find_similar_users(

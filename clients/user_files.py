@@ -34,7 +34,7 @@ def check_own_ids(path: Path) -> None:
     """
     better = path.resolve().parent.parent / _OWN_IDS
     if path.suffix == ".txt" and better.is_file():
-        raise FileError(f"{path} has integers in the place of text ids; give {better}, which has the ids themselves")
+        raise FileError(f"{path} has integers instead of text ids; give {better}, which has the text ids")
 
 
 def read_users(lines: Iterable[bytes], name: str, text: bool | None = False) -> Iterator[UserLine]:
@@ -62,12 +62,15 @@ def read_users(lines: Iterable[bytes], name: str, text: bool | None = False) -> 
         yield replace(found, hist_item=hist_item, eval_item=list(map(str, found.eval_item)))
 
 
-def read_updates(lines: Iterable[bytes], name: str, text: bool = False) -> Iterator[tuple[str, str, list[Any]]]:
-    """User id, field and item ids of each line, blank lines skipped.
+def read_updates(
+    lines: Iterable[bytes], name: str, text: bool = False
+) -> Iterator[tuple[str, str, list[Any], list[str]]]:
+    """User id, field, item ids and kinds of each line, blank lines skipped.
 
     Args:
         lines: JSON objects, `{"user_id": "7", "hist_item": [43, 23]}` or `{"user_id": "7", "append_item_ids": [23]}`,
-            with strings in the list where item ids are text; an integer as user_id is taken as its decimal text.
+            with strings in the list where item ids are text; an integer as user_id is taken as its decimal text. A line
+            may have the kind of each id too, `"events": ["view", "buy"]`; else its kinds are an empty list.
         name: of the file, for messages.
         text: whether item ids are text.
 
@@ -79,8 +82,8 @@ def read_updates(lines: Iterable[bytes], name: str, text: bool = False) -> Itera
             continue
         try:
             record = json.loads(line)
-            user_id, fields = str(record.pop("user_id")), list(record.items())
-            [(field, item_ids)] = fields
+            user_id, kinds = str(record.pop("user_id")), record.pop("events", [])
+            [(field, item_ids)] = list(record.items())
             if field not in ("hist_item", "append_item_ids") or not isinstance(item_ids, list):
                 raise ValueError(field)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -88,7 +91,13 @@ def read_updates(lines: Iterable[bytes], name: str, text: bool = False) -> Itera
                 f'{name}:{number}: neither {{"user_id": U, "hist_item": [I, ...]}} nor '
                 '{"user_id": U, "append_item_ids": [I, ...]}'
             ) from error
-        yield user_id, field, checked_ids(item_ids, text, f"{name}:{number}: {field}")
+        if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
+            raise FileError(f'{name}:{number}: events must be a list of texts, such as ["view", "buy"]')
+        if kinds and len(kinds) != len(item_ids):
+            raise FileError(
+                f"{name}:{number}: events has {len(kinds)} kinds for {len(item_ids)} ids, must be one for each"
+            )
+        yield user_id, field, checked_ids(item_ids, text, f"{name}:{number}: {field}"), kinds
 
 
 def checked_ids(ids: list[Any], text: bool | None, place: str) -> list[Any]:

@@ -2,7 +2,7 @@
 # Usage: install.sh EXTRAS TARGET
 # Makes a virtual environment of what some extras of the project need, without the project itself. Versions are those of
 # requirements.lock, and what was fetched is held to its hashes. Given the lock as it is, pip would demand a hash of the
-# project too.
+# project too. All files get the time SOURCE_DATE_EPOCH.
 set -eu
 extras="$1" target="$2"
 
@@ -17,3 +17,4 @@ for wheel in dependencies/*.whl; do
 done
 python -m venv --without-pip "$target"
 pip --python="$target/bin/python" install --no-index --no-deps dependencies/*.whl
+find "$target" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +

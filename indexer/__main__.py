@@ -13,7 +13,9 @@ import typer
 
 from indexer.commands.build import build_command
 from indexer.commands.choose_index import choose_index_command
+from indexer.commands.doctor import doctor_command
 from indexer.commands.items import delete_command, upsert_command
+from indexer.commands.nightly import nightly_command
 from indexer.commands.releases import (
     drop_command,
     prune_command,
@@ -56,15 +58,24 @@ Add new items and change attributes between trainings:
     python -m indexer upsert --attributes items.csv --interactions since.txt
     python -m indexer delete --ids 50,181
 
+Check a Milvus before the first build, or after an upgrade:
+
+    python -m indexer doctor --milvus-uri http://127.0.0.1:19530
+
 Return to the previous release, and drop old collections:
 
     python -m indexer rollback
     python -m indexer prune --keep 2
 
+Do all of it every night, from new clicks to a release that is watched:
+
+    python -m indexer nightly --config indexer/nightly.yaml
+
 A build never changes the live collection. The same model, attributes and index
 give the same collection, so it is safe to build again.
 
 Exit codes: 0 success; 1 failure, with one line that says why; 2 wrong usage; 130 interrupted.
+`nightly` has more of them, see its --help.
 """,
 )
 
@@ -82,10 +93,12 @@ app.command("upsert")(connected(upsert_command))
 app.command("delete")(connected(delete_command))
 app.command("status")(connected(status_command))
 app.command("count")(connected(count_command))
+app.command("doctor")(connected(doctor_command))
 app.command("rollback")(connected(rollback_command))
 app.command("prune")(connected(prune_command))
 app.command("drop")(connected(drop_command))
 app.command("purge-users")(connected(purge_users_command))
+app.command("nightly")(connected(nightly_command))
 
 
 def main() -> None:

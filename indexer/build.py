@@ -33,10 +33,11 @@ from mind.milvus.collection import (
     build_age_s,
     building_name,
 )
-from mind.milvus.errors import StoreError, StoreUnavailableError
+from mind.milvus.errors import StoreDeniedError, StoreError, StoreUnavailableError
 from mind.milvus.journal import FIELDS, journal_of
 from mind.milvus.records import ItemRecord
 from mind.milvus.store import Params, Row, Store
+from mind.milvus.version import danger
 
 ABANDONED_S = 24 * 3600
 """Age of an unfinished build in seconds after which another build takes it for dead and drops it."""
@@ -118,8 +119,10 @@ def build(
         VerificationError: the collection differs from the model or its index finds too little. A new collection then
             gets no release record.
         RefusedError: a collection of this name is live but its build never finished, or it has another fingerprint;
-            or there are more than `MAX_ATTRIBUTES` attributes.
+            there are more than `MAX_ATTRIBUTES` attributes; or this version of Milvus may lose what is built.
     """
+    if says := danger(store.version()):
+        raise RefusedError(f"{store.connection.shown}: {says}")
     weights = artifact.weights
     _check_fields(store, attributes)
     check_golden(NumpyEncoder(weights, artifact.hyper_parameters), artifact)
@@ -258,7 +261,7 @@ def _is_built(store: Store, fingerprint: Fingerprint, weights: Weights) -> bool:
     try:
         store.load(name)
         check_contents(store, name, weights)
-    except StoreUnavailableError:
+    except (StoreUnavailableError, StoreDeniedError):
         raise
     except (StoreError, VerificationError) as error:
         _log.warning("%s: an earlier build was interrupted; its incomplete collection is dropped (%s)", name, error)

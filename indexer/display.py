@@ -1,17 +1,21 @@
 """The output of the commands: lines and tables for people, plain data for programs."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from indexer.build import Built, Index
 from indexer.catalogue import ItemCollection
 from indexer.items.attributes import Attributes
+from indexer.progress import Progress
 from indexer.rollout.rollout import Rollout
 from indexer.tuning.interests import InterestSearches
 from indexer.tuning.measure import Measured
@@ -23,12 +27,22 @@ from mind.data.line_count import LineCount
 from mind.milvus.journal import Changes
 from mind.milvus.store import Params
 
+TELL_S = 60.0
+"""Time in seconds between two lines that tell the progress of a command without a terminal."""
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(highlight=False, soft_wrap=True, stderr=True)
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[str, int, int], None]]:
+def progress() -> Iterator[Progress]:
+    """Show progress: a bar on a terminal; elsewhere, as in the log of a scheduler, a line every `TELL_S` seconds."""
+    with _bar() if err.is_terminal else _lines() as on_progress:
+        yield on_progress
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description:<9}"),
@@ -37,7 +51,7 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         TimeElapsedColumn(),
     )
     tasks: dict[str, Any] = {}
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Bar(*columns, console=err, transient=True) as bar:
 
         def on_progress(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
@@ -45,9 +59,35 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
                     bar.remove_task(task)
                 tasks.clear()
                 tasks[stage] = bar.add_task(stage, total=total or None, count="")
-            bar.update(tasks[stage], completed=done, count=f"{done:,} of {total:,}" if total else "")
+            bar.update(tasks[stage], completed=done, count=_count(done, total))
 
         yield on_progress
+
+
+@contextmanager
+def _lines() -> Iterator[Progress]:
+    started, ended, now = time.monotonic(), Event(), ("start", "")
+
+    def on_progress(stage: str, done: int, total: int) -> None:
+        nonlocal now
+        now = (stage, _count(done, total))
+
+    def tell() -> None:
+        while not ended.wait(TELL_S):
+            stage, count = now
+            err.print(f"{stage}: {count}{', ' * bool(count)}{time.monotonic() - started:.0f} s since the start")
+
+    thread = Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield on_progress
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _count(done: int, total: int) -> str:
+    return f"{done:,} of {total:,}" if total else ""
 
 
 def line(label: str, text: str) -> None:
@@ -59,9 +99,9 @@ def show_model(model: Artifact) -> None:
     line("model", f"{model.model_version}: {items:,} items, {dim} dimensions")
 
 
-def show_count(path: Path, count: LineCount) -> None:
-    """Print how the lines of a file add up."""
-    line("read", f"{path.name}: {count}")
+def show_count(path: Path, count: LineCount, id_column: str) -> None:
+    """Print how the lines of a file add up, and which of its columns has the item ids."""
+    line("read", f"{path.name}: {count}; ids in {id_column}")
 
 
 def show_attributes(attributes: Attributes, items: int) -> None:

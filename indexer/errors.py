@@ -5,6 +5,8 @@ IndexerError
 ├── VerificationError    a collection does not hold what it was built from, or its index finds too little
 ├── TuningError          no index reaches the wanted recall, or too few histories can be used to measure
 ├── ServersError         a server did not answer, refused a release, or did not take it over in time
+├── NightlyError         a step of the night shift failed
+│   └── LockedError      another run of it holds the lock
 ├── NothingToDoError     there is no collection to publish, count or roll back to
 └── RefusedError         the command would do harm or cannot work
 """
@@ -28,6 +30,14 @@ class TuningError(IndexerError):
 
 class ServersError(IndexerError):
     """A server did not answer, refused a release, or did not take it over in time."""
+
+
+class NightlyError(IndexerError):
+    """A step of the night shift failed."""
+
+
+class LockedError(NightlyError):
+    """Another run of the night shift holds the lock."""
 
 
 class NothingToDoError(IndexerError):

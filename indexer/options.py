@@ -37,7 +37,7 @@ RENAMED = {
 Artifact = Annotated[
     str,
     typer.Option(
-        help="Directory of a model, or a directory or URL (s3://bucket/models) of models, of which the newest is taken."
+        help="Directory of a model, or a directory or URL (s3://bucket/models) of models. The newest one is used."
     ),
 ]
 ReleasedArtifact = Annotated[
@@ -48,8 +48,8 @@ QuoteOption = Annotated[
     Quote,
     typer.Option(
         "--quote",
-        help='What `"` means in CSV files. auto: it quotes values, also over several lines; one that takes in lines '
-        "which look like rows is refused. always: it quotes values, whatever is in them. none: nothing.",
+        help='What `"` means in CSV files. auto: it quotes values, also over several lines, and a value that contains '
+        "lines like rows is an error. always: it quotes any value. none: it is an ordinary character.",
     ),
 ]
 ArtifactCache = Annotated[

@@ -7,10 +7,10 @@ from importlib import metadata
 TOOLS = {
     "prepare": "turn clicks, or public data by name, into training, validation and test files",
     "train": "train a model and write it as an artifact",
-    "infer": "evaluate a model on the test users, beside baselines and lists that a service gave",
-    "models": "list, compare and choose trained models, and push one to where servers load it from",
+    "infer": "evaluate a model on the test users, next to baselines and the lists of a service",
+    "models": "list, compare and choose trained models, and copy one to where servers load models from",
     "tune": "search for the settings that give the best model",
-    "ablation": "train the recipe with every choice of it removed alone, to see what each is worth",
+    "ablation": "train the recipe without each of its choices, to see what each is worth",
     "import_paddlerec": "turn a model that PaddleRec trained into an artifact",
     "item_map": "draw a model's items on a plane, for the explorer page of the HTTP gateway",
 }
@@ -21,7 +21,7 @@ def main() -> None:
     """Print a line for each tool, or the version; any argument but --help and --version is a mistake."""
     width = max(map(len, TOOLS))
     lines = [f"  python -m mind.{name:<{width}}  {purpose}" for name, purpose in TOOLS.items()]
-    title = "Tools of the model package; each tells its options with --help, the version with --version:"
+    title = "Tools of the model package. --help shows the options of a tool, and --version its version:"
     text = "\n".join([title, "", *lines])
     if set(sys.argv[1:]) <= {"--help", "-h"}:
         print(text)

@@ -21,14 +21,15 @@ def main(
     config: ConfigFile,
     data: DataDir = None,
     override: Overrides = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of runs of every variant; their seeds are 1, 2, ...")] = 3,
-    jobs: Annotated[int, typer.Option(min=1, help="Number of runs at a time, one core each.")] = 2,
-    output: Annotated[Path | None, typer.Option(help="Write the table here as Markdown.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of runs per variant. Their seeds are 1, 2, ...")] = 3,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of runs at a time. Each takes one core.")] = 2,
+    output: Annotated[Path | None, typer.Option(help="File to write the table to, as Markdown.")] = None,
     version: Version = False,
 ) -> None:
-    """Train the recipe and every choice of it removed alone; validation metrics, mean and sample standard deviation.
+    """Train the recipe, and again without each of its choices. The table shows means and standard deviations.
 
-    The best epoch of each run is chosen by the same validation users, so compare rows, not with test figures.
+    The metrics are those of the validation users, who also choose the best epoch of each run. Compare rows with each
+    other, and not with metrics of test users.
     """
     found: dict[str, list[Scores]] = {name: [] for name in VARIANTS}
     done = validate_variants(config, data_overrides(data) + (override or []), seeds, jobs)

@@ -27,7 +27,8 @@ from safetensors.numpy import save as dump_tensors
 
 from mind.cells import SHARES, Cells, cells_of
 from mind.config import HyperParameters, explain
-from mind.errors import ArtifactError
+from mind.errors import ArtifactError, DataError
+from mind.events import EventRules, rules_of
 from mind.keys import Keys
 from mind.mapped import blocks, map_tensors
 from mind.sequences import Float32 as Float32
@@ -55,7 +56,7 @@ class Weights:
     item_embedding: Float32
     """[N + 1, D] float32; row 0 is padding and zero."""
     popularity: Int64
-    """[N] int64: how often each item occurs in the training data."""
+    """[N] int64: how often each item occurs in the training data; of clicks with kinds, the weights of its targets."""
     bilinear: Float32
     """[D, D] float32: the shared map from behaviour to interest capsules."""
     routing_logits: Float32
@@ -129,7 +130,8 @@ class Artifact:
     hyper_parameters: HyperParameters
     weights: Weights
     data: dict[str, Any] = field(default_factory=dict)
-    """Fingerprint of the data: sha256 of the training, validation, test and feature files, users, interactions."""
+    """Fingerprint of the data: sha256 of the training, validation, test and feature files, users, interactions; how
+    they were split; which kinds of clicks are history and targets (`events`)."""
     metrics: dict[str, Any] = field(default_factory=dict)
     """The epoch that was kept, its loss and validation metrics as fractions, all epochs, and the `runner` keys."""
     created_at: str = ""
@@ -139,6 +141,14 @@ class Artifact:
     def vocabulary(self) -> Vocabulary:
         """The items the model knows."""
         return Vocabulary(self.weights.item_id)
+
+    @property
+    def events(self) -> EventRules | None:
+        """Which kinds of clicks are history and targets; None if it was trained without. Raises ArtifactError."""
+        try:
+            return rules_of(self.data.get("events"))
+        except DataError as error:
+            raise ArtifactError(f"model {self.model_version}: data.{error}") from error
 
 
 def check_writable(directory: Path) -> None:

@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mind.errors import ConfigError
+from mind.events import Events
 
 
 class Effect(Enum):
@@ -56,51 +57,55 @@ class HyperParameters(_Section):
     optimizer: Optimizer = Optimizer()
     """How the weights are learnt."""
     item_count: int | None = Field(default=None, gt=0)
-    """Items the model knows. Left out, it is counted from the training data; given, it must agree with them."""
+    """Number of items. The default is the number in the training data, and a given number must equal it."""
     embedding_dim: int = Field(default=64, gt=0, le=4096)
     """Length of an item embedding."""
     hidden_size: Annotated[int, Follows("embedding_dim")] = Field(default=64, gt=0, le=4096)
     """Length of an interest vector. Items are found by inner product, so it equals embedding_dim."""
     neg_samples: int = Field(default=0, ge=0)
-    """Negatives drawn by item frequency besides the batch's own targets, which are enough for batches of 512."""
+    """Negatives to draw by item frequency, besides the targets of the batch. Batches of 512 need none."""
     correct_frequency: bool = True
-    """Subtract log frequency in the softmax; without it popular items, which are drawn more often, are pushed down."""
+    """Subtract the log frequency in the softmax. Otherwise popular items, which are drawn more often, score too low."""
     min_history: int = Field(default=1, gt=0)
-    """Clicks before a target; 1 trains on every position but the first."""
+    """Minimum number of clicks before a target. 1 trains on every click but the first."""
     dropout: float = Field(default=0.3, ge=0, lt=1)
-    """Share of history embedding values dropped in training, against overfitting rare items."""
+    """Share of the values of history embeddings that training drops. It reduces overfitting of rare items."""
     item_init: Literal["cooccurrence", "random"] = "cooccurrence"
-    """Start of item embeddings: items that users had together begin together, or anywhere."""
+    """Start of item embeddings. cooccurrence: items that users clicked together start close together."""
     bilinear_init: Literal["identity", "normal"] = "identity"
-    """Start of the bilinear map; the identity begins with items and interests in one space, N(0, 1) must find it."""
+    """Start of the bilinear map. identity: items and interests start in the same space. normal: N(0, 1)."""
     residual: bool = True
-    """Add a mean of the history, weighted by learnt recency, to every interest: routing then learns what differs."""
+    """Add a mean of the history, weighted by learned recency, to every interest. Routing learns the differences."""
     focus: bool = True
-    """Weigh that mean by the interest's own part of the history too, to a learnt power: 0 where that does not pay."""
+    """Also weigh that mean by the part of the history that belongs to the interest, to a learned power."""
     readout: Literal["logsumexp", "label_aware"] = "logsumexp"
-    """How training scores a candidate: softly by its best interest, as serving does; or by the target's attention."""
+    """How training scores an item. logsumexp: softly by the best interest, as in serving. label_aware: as in MIND."""
+    half_life_days: float | None = Field(default=None, gt=0)
+    """Days in which the weight of a target halves; null: old clicks count as much as new ones. Needs --keep-ages."""
+    trending_days: float | None = Field(default=None, gt=0)
+    """Days before the newest training click that the popular fallback counts; null: all. Needs --keep-ages."""
     maxlen: int = Field(default=20, gt=0, le=10_000)
-    """History items that the model looks at, the newest ones."""
+    """Number of newest history items that the model uses."""
     pow_p: float = Field(default=1.0, gt=0)
-    """Power of the label-aware readout: 0 would average the interests, large values pick the best one."""
+    """Power of the label-aware readout. Small values average the interests, large values choose the best one."""
     num_interests: int = Field(default=4, gt=0, le=64)
-    """Interest capsules (K), the most interests that a user may have."""
+    """Maximum number of interests of a user (K)."""
     join_cosine: float | None = Field(default=None, gt=0, le=1)
-    """Cosine from which interests of a user are joined into one; null lets validation users choose, 1 joins none."""
+    """Cosine from which two interests of a user become one. null: validation users choose it. 1: joins none."""
     routing_init: Literal["history", "random"] = "history"
-    """Where interests begin: at items of the history that are far apart; or at fixed random logits, as in the paper."""
+    """Start of the interests. history: at items of the history that are far apart. random: as in the paper."""
     routing_iterations: int = Field(default=3, gt=0, le=20)
     """Rounds of dynamic routing."""
     routing_softmax: Literal["interests", "history", "history_then_interests"] = "interests"
-    """What a routing softmax sums to 1 over: interests as in the paper; the others are PaddleRec's, no better here."""
+    """What the softmax of routing sums to 1 over. interests: as in the paper. The others are those of PaddleRec."""
     bounded_update: bool = False
-    """Divide a round's agreement by its length if that is above 1, as PaddleRec's later network does."""
+    """Divide the agreement of a round by its length if it is above 1, as PaddleRec's later network does."""
     projection: Literal["none", "relu"] = "none"
-    """Linear layer and ReLU after the capsules, as PaddleRec's first network has it; no gain here."""
+    """relu adds a linear layer and a ReLU after the interests, as in PaddleRec's first network."""
     item_features: tuple[str, ...] = ()
-    """Columns of runner.item_features_file whose values' embeddings are added to the id's, such as genres."""
+    """Columns of runner.item_features_file, such as genres. Their embeddings are added to that of the item."""
     id_dropout: float = Field(default=0.1, ge=0, lt=1)
-    """With item_features: chance that training hides an item's id, so that features alone make a usable vector."""
+    """Chance that training hides the id of an item with item_features, so that the features alone are useful too."""
 
     @model_validator(mode="after")
     def _same_space(self) -> "HyperParameters":
@@ -116,42 +121,42 @@ class Runner(_Section):
     """The section `runner`: where data lies and how long to train."""
 
     train_data_dir: Annotated[Path, Effect.NOTHING] = Path("data/movielens-100k/train")
-    """Directory of training files, `uid,item_id,time` a line."""
+    """Directory of training files with lines `uid,item_id,time`."""
     valid_data_dir: Annotated[Path | None, Effect.NOTHING] = Path("data/movielens-100k/valid")
-    """Directory of evaluation files that choose the best epoch; null trains all epochs and keeps the last."""
+    """Directory of evaluation files, which choose the best epoch. null trains all epochs and keeps the last."""
     test_data_dir: Annotated[Path, Effect.NOTHING] = Path("data/movielens-100k/test")
     """Directory of evaluation files that `mind.infer` reports on."""
     exclude_history: Annotated[bool | None, Effect.NOTHING] = None
-    """Leave items of the history out of the lists that are measured; null: where validation users seldom return."""
+    """Measure lists without items of the history (true) or with them (false). null: validation users decide."""
     item_features_file: Annotated[Path | None, Effect.NOTHING] = None
-    """CSV or Parquet with item ids and the columns that hyper_parameters.item_features names."""
+    """CSV or Parquet file with item ids and the columns that hyper_parameters.item_features names."""
     item_features_id: Annotated[str, Effect.NOTHING] = "item_id"
     """Column of runner.item_features_file that holds the item id."""
     model_save_path: Annotated[Path, Effect.NOTHING] = Path("artifacts")
     """Directory that receives one artifact directory per model version."""
     train_batch_size: int = Field(default=512, gt=0)
-    """Training examples per step; the batch's targets are each other's negatives."""
+    """Training examples per step. The targets of a batch are each other's negatives."""
     infer_batch_size: Annotated[int, Effect.ROUNDING] = Field(default=256, gt=0)
     """Users per evaluation batch."""
     epochs: int = Field(default=10, gt=0)
-    """Passes over all training examples, at most."""
+    """Maximum number of passes over all training examples."""
     patience: int = Field(default=5, gt=0)
-    """Epochs without a better validation metric after which training stops."""
+    """Training stops after this many epochs without a better validation metric."""
     print_interval: Annotated[int, Effect.NOTHING] = Field(default=50, gt=0)
     """Steps between updates of the loss on the progress bar."""
     checkpoint_interval_s: Annotated[float, Effect.NOTHING] = Field(default=600, ge=0)
-    """Seconds between checkpoints, besides one after every epoch; a killed run goes on from the last. 0 writes none."""
+    """Seconds between checkpoints, besides one per epoch. A killed run continues from the last. 0 writes none."""
     use_gpu: Annotated[bool, Effect.ROUNDING] = False
-    """Train on the GPU; needs the paddlepaddle-gpu build."""
+    """Train on the GPU. This needs the paddlepaddle-gpu build."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Arithmetic of matrix products; weights stay float32. bfloat16 needs use_gpu and a GPU since Ampere."""
+    """Arithmetic of matrix products. Weights stay float32. bfloat16 needs use_gpu and an Ampere GPU or newer."""
     seed: Annotated[int, Effect.CHANCE] = Field(default=2024, ge=0, lt=2**31)
-    """Seed of everything random; the same seed, data and machine give the same artifact."""
+    """Seed of everything random. The same seed, data and machine give the same artifact."""
 
     @model_validator(mode="after")
     def _bfloat16_needs_a_gpu(self) -> "Runner":
         if self.precision == "bfloat16" and not self.use_gpu:
-            raise ValueError("precision is bfloat16 and use_gpu false: Paddle mixes precisions on GPUs alone")
+            raise ValueError("precision is bfloat16 and use_gpu is false: bfloat16 needs use_gpu: true")
         return self
 
 
@@ -162,11 +167,13 @@ class Config(_Section):
     """Where data lies and how long to train."""
     hyper_parameters: HyperParameters = HyperParameters()
     """What defines the model."""
+    events: Annotated[Events, Field(exclude=True)] = Events()  # no part of what training depends on
+    """What clicks of each kind are for, for `mind.prepare`."""
 
     @model_validator(mode="after")
     def _features_have_a_file(self) -> "Config":
         if self.hyper_parameters.item_features and self.runner.item_features_file is None:
-            raise ValueError("hyper_parameters.item_features names features, runner.item_features_file no file")
+            raise ValueError("hyper_parameters.item_features is set and needs runner.item_features_file, which is not")
         return self
 
 

@@ -1,5 +1,6 @@
 """The hits of vector searches in columns, and an exact integer order of their scores. Knows nothing of Milvus."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,12 @@ class Hits:
         return Hits(self.item_ids[kept], self.scores[kept], lengths)
 
 
+def concatenated(parts: Sequence[Hits]) -> Hits:
+    """The hits of several batches, as of one."""
+    columns = [[getattr(part, name) for part in parts] for name in ("item_ids", "scores", "lengths")]
+    return Hits(*map(np.concatenate, columns))
+
+
 def falling(scores: Float32) -> Int64:
     """Turn scores into whole numbers from -2^31 to 2^31: smaller for better scores, equal for equal ones.
 
@@ -35,3 +42,8 @@ def falling(scores: Float32) -> Int64:
     """
     bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
     return np.where(bits < 0, bits & 0x7FFFFFFF, -bits)
+
+
+def risen(fallen: Int64) -> Float32:
+    """Turn the whole numbers of `falling` back into scores."""
+    return np.where(fallen > 0, fallen | 0x80000000, -fallen).astype(np.uint32).view(np.float32)

@@ -38,36 +38,37 @@ def main(
             "-o",
             "--override",
             metavar="KEY=VALUE",
-            help=f"What the weights do not show: {', '.join(OPTIONS)}. Repeatable.",
+            help=f"Setting that the weights do not show: {', '.join(OPTIONS)}. Repeatable.",
         ),
     ] = None,
     item_ids: Annotated[
         Path | None,
         typer.Option(
-            help="CSV or Parquet with the columns row and item_id (integers or text), where items were numbered anew "
-            "before training; "
-            "otherwise row i of the table is item i, as PaddleRec has it."
+            help="CSV or Parquet file with the columns row and item_id (integers or text). You need it if items were "
+            "renumbered before training. Without it, row i of the table is item i, as in PaddleRec."
         ),
     ] = None,
     train_data: Annotated[
         Path | None,
-        typer.Option(help="PaddleRec's training lines, a file or a directory, which tell how popular each item is."),
+        typer.Option(help="File or directory of PaddleRec's training lines. It tells how popular each item is."),
     ] = None,
     ignore: Annotated[
         list[str] | None,
-        typer.Option(metavar="LAYER", help="A layer of a changed network that its interest vectors do not depend on."),
+        typer.Option(
+            metavar="LAYER", help="Layer of a changed network to ignore. It must not affect the interest vectors."
+        ),
     ] = None,
     version: Version = False,
 ) -> None:
     """Turn a PaddleRec MIND checkpoint into an artifact that gives the same interest vectors.
 
-    Nothing in the checkpoint is run: it is read as arrays, and refused by name if it holds anything else.
+    The command reads the checkpoint as arrays and runs nothing in it. It refuses any other content and prints its name.
     """
     made = import_checkpoint(checkpoint, output, override or [], item_ids, train_data, ignore)
     console.print(_summary(made.checkpoint, made.hyper_parameters))
     if not train_data:
         console.print(
-            "popularity is not in a checkpoint: all items count 0, so the order of the popular fallback means nothing; "
+            "a checkpoint has no popularity: all items count 0, so the order of the popular fallback has no meaning; "
             "--train-data counts it",
             soft_wrap=True,
         )
@@ -81,7 +82,7 @@ def _summary(checkpoint: Checkpoint, hyper: HyperParameters) -> Table:
     for name in ("embedding_dim", "num_interests", "maxlen", "projection", *OPTIONS):
         table.add_row(name, f"{getattr(hyper, name)}")
     if checkpoint.ignored:
-        table.add_row("left out", ", ".join(checkpoint.ignored))
+        table.add_row("ignored", ", ".join(checkpoint.ignored))
     return table
 
 

@@ -34,6 +34,7 @@ from mind.evaluation.analysis import Agreement
 from mind.evaluation.candidates import Served, TextIds, read_candidates
 from mind.evaluation.compared import compared
 from mind.evaluation.evaluate import (
+    EXACT,
     Evaluation,
     Lists,
     Measured,
@@ -44,7 +45,8 @@ from mind.evaluation.evaluate import (
     measure,
     verdict,
 )
-from mind.evaluation.lists import make_lists
+from mind.evaluation.kinds import of_kinds
+from mind.evaluation.lists import lists_beside_exact, make_lists
 from mind.evaluation.provenance import other_data, unrecorded, valid_data
 from mind.evaluation.returns import KEPT, LEFT_OUT, Returns, measure_returns
 from mind.sequences import EvalCases
@@ -54,6 +56,8 @@ EPILOG = """Examples:
 python -m mind.infer -m mind/config.yaml --data data/mine -top_n 50
 
 python -m mind.infer -m mind/config.yaml -top_n 20 -top_n 50 --html report.html --titles items.csv
+
+python -m mind.infer -m mind/config.yaml --data data/mine --targets-of buy
 
 python -m mind.infer -m mind/config.yaml --candidates served.jsonl --html report.html --json metrics.json"""
 
@@ -89,6 +93,14 @@ def main(
             "`recall-client bulk` writes. Lists that a service gave are compared with exact search. Repeatable."
         ),
     ] = None,
+    targets_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND,KIND,..",
+            help="Count as found only what the users did in these kinds, such as buy, or '>=4' of ratings; for data of "
+            "`mind.prepare --event`. All kinds that are targets otherwise.",
+        ),
+    ] = None,
     other: Annotated[
         bool, typer.Option("--other-data", help="Evaluate with data that are not those the model was made with.")
     ] = False,
@@ -114,10 +126,11 @@ def main(
 ) -> None:
     """Evaluate a model on the test users: exact search over all items, beside four baselines.
 
-    Recall, NDCG and hit rate are means over users as ComiRec defines them. The heading tells whether items of the
+    Recall, NDCG and hit rate are means over users as ComiRec defines them. The heading says whether items of the
     history are left out of the lists, and a line under the table whether the model is worth it on these data. Every row
     is over the same users. A user is in no row if the model knows no item of the history, or a service gave no personal
-    list; a note under the table counts them. A model knows its data by their content, and others are refused.
+    list; a note under the table counts them. A model knows its data by their content, and others are refused. A final
+    model (`mind.train --final`) has seen the test users: its --candidates are compared with its exact search alone.
     """
     settings = load_config(config, data_overrides(data) + (override or []))
     cutoffs = tuple(sorted(set(top_n or [20, 50])))
@@ -129,17 +142,30 @@ def main(
     cases = read_eval(settings.runner.test_data_dir)
     model = load_artifact(newest_artifact(artifact or settings.runner.model_save_path))
     doubt = other_data(model, settings.runner.train_data_dir, settings.runner.test_data_dir)
-    if doubt and not other:
+    compares_only = "final_of" in model.data and bool(candidates) and not files and not other
+    if doubt and not other and not compares_only:
         raise DataError(f"{doubt} Name its data with --data DIR, or give --other-data")
     items = len(model.vocabulary)
     text = TextIds(user_names, items=model.weights.keys is not None)
     given = {file: read_candidates(file, cases, cutoffs[-1], items, text) for file in candidates or []}
+    everybody = len(cases)
+    if kinds := [kind.strip() for kind in (targets_of or "").split(",") if kind.strip()]:
+        cases, among = of_kinds(cases, kinds)
+        given = {file: one.take(among) for file, one in given.items()}
     users = compared(cases, model.vocabulary, given)
-    if doubt := doubt or unrecorded(model):
-        typer.echo(f"warning: {doubt}", err=True)
+    if kinds:
+        users.notes.insert(0, f"Targets are {', '.join(kinds)} alone; {len(cases):,} of {everybody:,} users have some.")
     valid_dir = valid_data(model, settings.runner.train_data_dir, settings.runner.valid_data_dir)
     valid = read_eval(valid_dir) if valid_dir else None
     exclude, why = _history(exclude_history, settings, model, valid)
+    if compares_only:
+        with _progress() as progress:
+            on_step = _steps(progress)
+            lists = lists_beside_exact(settings, model, encoder, users, cutoffs[-1], on_step, exclude_history=exclude)
+        _print_agreement(model, lists, cutoffs)
+        return
+    if doubt := doubt or unrecorded(model):
+        typer.echo(f"warning: {doubt}", err=True)
     with _progress() as progress:
         on_step = _steps(progress)
         lists = make_lists(settings, model, encoder, users, cutoffs[-1], on_step, valid=valid, exclude_history=exclude)
@@ -148,8 +174,10 @@ def main(
         seed = settings.runner.seed
         evaluation = evaluate(model, users.cases, lists, measured, cutoffs, seed, on_step) if files else None
     told = in_words(how_split(settings.runner.test_data_dir))
-    what = f"test users, {told}" if told else "test users"
-    title = f"model {model.model_version} on {len(users.cases):,} {what}, {LEFT_OUT if exclude else KEPT}, per cent"
+    lists_have = LEFT_OUT if exclude else KEPT
+    parts = ("test users", told, f"targets: {', '.join(kinds)}" if kinds else "", lists_have)
+    what = ", ".join(part for part in parts if part)
+    title = f"model {model.model_version} on {len(users.cases):,} {what}, per cent"
     _print_scores(title, model, lists, measured, cutoffs)
     best, lead = compared_with_best(lists, measured, seed)
     console.print(verdict(best, lead, cutoffs[-1], len(users.cases)), style="bold", soft_wrap=True)
@@ -182,6 +210,21 @@ def _print_scores(
     agreed = agreements(model, lists, cutoffs)
     for name, served in lists.served.items():
         console.print(_served_line(model, name, served, agreed.get(name)), soft_wrap=True)
+
+
+def _print_agreement(model: Artifact, lists: Lists, cutoffs: tuple[int, ...]) -> None:
+    """How much of the exact lists the served ones have; nothing of accuracy, which nobody is left to measure with."""
+    console.print(
+        f"model {model.model_version} was trained on all data, so its accuracy cannot be measured; that of model "
+        f"{model.data['final_of']}, whose settings it has, stands for it. The lists of {len(lists.ranked[EXACT]):,} "
+        "users beside its exact search:",
+        soft_wrap=True,
+    )
+    agreed = agreements(model, lists, cutoffs)
+    for name, served in lists.served.items():
+        console.print(_served_line(model, name, served, agreed[name]), soft_wrap=True)
+    if not lists.served:
+        raise DataError("--candidates: no service gave these lists, so they cannot be compared with exact search")
 
 
 def _write_files(

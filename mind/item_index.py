@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 
 from mind.artifact import Float32
-from mind.cells import Cells
+from mind.cells import SHARES, Cells
 from mind.nearest import Rows, nearest, ranked
 from mind.sequences import Int64
 
@@ -105,7 +105,8 @@ def index_of(table: Float32, cells: Cells, interests: Float32) -> ItemIndex | No
     """
     dim, count = table.shape[1], len(cells.centre)
     promise = faiss.IndexFlatIP(dim + 1)
-    promise.add(np.concatenate([cells.centre, cells.spread[:, None]], axis=1))
+    reach = cells.reach[SHARES.index(1.0)] * cells.spread  # of all rows
+    promise.add(np.concatenate([cells.centre, reach[:, None]], axis=1))
     kind = faiss.ScalarQuantizer.QT_fp16
     inverted = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(dim), dim, count, kind, faiss.METRIC_INNER_PRODUCT, False

@@ -15,9 +15,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 
 @app.command(epilog="Example: python -m mind.item_map --artifact artifacts --output map.json")
 def main(
-    artifact: Annotated[Path, typer.Option(help="Model directory, or a directory of models: the newest then.")],
+    artifact: Annotated[Path, typer.Option(help="Directory of a model, or of models. The newest one is used.")],
     output: Annotated[Path, typer.Option(dir_okay=False, help="JSON file to write.")],
-    items: Annotated[int, typer.Option(min=2, help="Items on the map, the most popular ones.")] = 5_000,
+    items: Annotated[int, typer.Option(min=2, help="Maximum number of items, the most popular ones.")] = 5_000,
     version: Version = False,
 ) -> None:
     """Draw a model's items on a plane, for the explorer page of the HTTP gateway."""

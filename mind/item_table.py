@@ -80,6 +80,13 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
         start += vectors
         self.embedding.weight.set_value(start)
 
+    def begin_at(self, vectors: Float32) -> None:
+        """Start the ids' embeddings at [N + 1, D] float32 vectors; rows that are zero keep their random start."""
+        start = self.embedding.weight.numpy()
+        given = vectors.any(axis=1)
+        start[given] = vectors[given]
+        self.embedding.weight.set_value(start)
+
     def dense(self, batch_size: int = 100_000) -> Float32:
         """The vector of every item, [N + 1, D] float32, with which the network computes when it does not train."""
         if not self.names:

@@ -49,9 +49,9 @@ Metric = Annotated[str, typer.Option(metavar="NAME", help="Validation metric to 
 
 @app.callback()
 def main(version: Version = False) -> None:
-    """Look over trained models: what there is, what their settings are worth, which is the best.
+    """List and compare trained models, and find the best one.
 
-    Everything comes from the manifests; metrics are those of the validation users, never of the test users.
+    The data come from the manifests. Metrics are those of the validation users, never of the test users.
     """
 
 
@@ -61,7 +61,7 @@ def list_(
     output_format: Annotated[Literal["table", "json"], typer.Option("--format", help="A table, or JSON for programs.")]
     = "table",
 ) -> None:  # fmt: skip
-    """List the models, newest first, and what is wrong with those that cannot be used."""
+    """List the models, newest first. Models that cannot be used are listed with the reason."""
     shelf = read_shelf(directory)
     if output_format == "json":
         typer.echo(json.dumps([model.as_row() for model in reversed(shelf.models)] + _unusable_rows(shelf), indent=2))
@@ -79,15 +79,15 @@ def compare(
     version: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[VERSION]...", help="Compare only these models; the first digits of a version are enough."
+            metavar="[VERSION]...", help="Compare only these models. The first digits of a version are enough."
         ),
     ] = None,
     metric: Metric = DEFAULT_METRIC,
-    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write all of it as one HTML page.")] = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the comparison as HTML.")] = None,
 ) -> None:
     """Compare models: the settings that differ, validation metrics with their spread, curves.
 
-    Models that differ in nothing but the seed are one row: mean ± sample standard deviation over n of them.
+    Models that differ only in the seed share a row: mean ± sample standard deviation over n models.
     """
     shelf = read_shelf(directory)
     models = shelf.chosen(version or [])
@@ -99,7 +99,7 @@ def compare(
     groups = group(models)
     classes = [(members, ranked(group(members), metric)) for members in by_data(models).values()]
     if len(classes) > 1:
-        warning = "the models saw different data; metrics are compared within the same data only"
+        warning = "the models were trained on different data; metrics are compared only within the same data"
         stderr.print(f"warning: {warning}", style="yellow", soft_wrap=True)
     for members, rows in classes:
         manifest = members[0].manifest
@@ -120,12 +120,12 @@ def best(
     metric: Metric = DEFAULT_METRIC,
     data: Annotated[
         str | None,
-        typer.Option(metavar="DIGEST", help="Choose among the models of these data; `list` shows the digest."),
+        typer.Option(metavar="DIGEST", help="Choose among the models of the data with this digest (see `list`)."),
     ] = None,
 ) -> None:
-    """Print the path of the best model, alone on standard output; ties go to the older one.
+    """Print the path of the best model on standard output. If two are equal, the older one wins.
 
-    Models that were trained on all data (`mind.train --final`) are left out: nobody is left to measure them with.
+    Models that were trained on all data (`mind.train --final`) are left out, because no users are left to measure them.
     """
     shelf = read_shelf(directory)
     _print_unusable(shelf, stderr)
@@ -151,13 +151,13 @@ def push(
         Path, typer.Argument(metavar="MODEL", help="Directory of one model, such as artifacts/0123456789ab.")
     ],
     where: Annotated[
-        str, typer.Argument(metavar="URL", help="Directory or URL of models; servers and indexer read it.")
+        str, typer.Argument(metavar="URL", help="Directory or URL of models that servers and the indexer read.")
     ],
 ) -> None:
     """Copy a model to where servers and the indexer load it from.
 
-    The URL is one that fsspec opens: s3:// needs the package s3fs, gs:// gcsfs. The manifest goes last, so nobody loads
-    half a model; a push that was cut off is done by the next.
+    The URL is one that fsspec opens: s3:// needs the package s3fs, gs:// gcsfs. The manifest is written last, so nobody
+    loads an incomplete model. To complete an interrupted push, run it again.
     """
     models = Models(where)
     done = "pushed to" if models.push(path) else "is already in"

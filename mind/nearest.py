@@ -1,21 +1,27 @@
 """Exact search: the items with the best inner products among chosen rows of a table, without an index.
 
-A query meets the rows a chunk at a time, so that its scores stay in the processor's cache, and only scores above the
-worst of the best so far are kept. 256 queries of 64 numbers and 36,000 rows take 20 ms on one core.
+Queries meet the rows a piece at a time, so that the scores stay in the processor's cache, and only scores above the
+worst of the best so far are kept. 256 queries of 64 numbers and 36,000 rows take 17 ms on one core.
 """
 
 import numpy as np
 import numpy.typing as npt
 
-from mind.hits import falling
+from mind.hits import falling, risen
 from mind.sequences import Float32, Int64
 
 Rows = npt.NDArray[np.int32]
 
 FEW = 16
-"""Rows of the first chunk of which only the best says what is good, as fewer are compared then."""
-CHUNK_ROWS, CHUNK_PAIRS = 8_192, 2**20
-"""Most rows, and pairs of query and row, that are scored at a time."""
+"""Rows of which only the best says what is good at first, as fewer are compared then."""
+PAIRS = 2**20
+"""Pairs of query and row that are scored at a time."""
+CHUNK_ROWS = 16_384
+"""Most rows that a query meets at a time. If there are no more, and in one piece, some queries follow the others."""
+PLACE_BITS = 31
+"""Bits of a row, or of its place among the rows, in a key."""
+NOTHING = np.iinfo(np.int64).max
+"""A key that is worse than all."""
 
 
 def nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[Rows, Float32]:
@@ -31,76 +37,83 @@ def nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[R
         The rows and their scores, [Q, min(limit, M)] each, best first; equal scores by row. The score of a row and a
         query does not depend on the other queries.
     """
-    best = _Best(len(queries), min(limit, len(rows)))
-    step = max(1, min(CHUNK_ROWS, CHUNK_PAIRS // max(1, len(queries))))
-    chosen = np.empty(
-        (step, table.shape[1]), np.float32
-    )  # written again and again: new memory costs more than all else
-    scores = np.empty(len(queries) * step, np.float32)
-    for start in range(0, len(rows), step):
-        chunk = rows[start : start + step]
-        if chunk[-1] - chunk[0] == len(chunk) - 1:  # rows in one piece are scored where they are
-            part = table[chunk[0] : chunk[-1] + 1]
-        else:
-            part = table.take(chunk, axis=0, out=chosen[: len(chunk)], mode="clip")
-        of_chunk = scores[: len(queries) * len(chunk)].reshape(len(queries), len(chunk))
-        best.add(np.matmul(queries, part.T, out=of_chunk), chunk)
-    return ranked(queries, table, best.rows())
+    found = np.zeros((len(queries), min(limit, len(rows))), np.int32)
+    if not found.size:
+        return found, np.zeros(found.shape, np.float32)
+    in_one_piece = len(rows) <= CHUNK_ROWS and rows[-1] - rows[0] == len(rows) - 1
+    at_once = min(PAIRS // len(rows), len(queries)) if in_one_piece else len(queries)
+    step = len(rows) if in_one_piece else min(CHUNK_ROWS, max(1, PAIRS // len(queries)))
+    scores = np.empty(at_once * step, np.float32)  # written again and again: new memory costs more than all else
+    for start in range(0, len(queries), at_once):
+        block = slice(start, start + at_once)
+        found[block] = rows[_best_places(queries[block], table, rows, found.shape[1], scores)]
+    return ranked(queries, table, found)
 
 
 def ranked(queries: Float32, table: Float32, found: Rows) -> tuple[Rows, Float32]:
     """Order the rows found for each query, [Q, L], and give their scores: best first; equal scores by row."""
     scores = np.einsum("qld,qd->ql", table[found], queries)  # anew: a product of matrices rounds by their sizes
-    order = np.lexsort((found, falling(scores)))
+    order = _keys(scores, found).argsort(axis=1)
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
+def _best_places(queries: Float32, table: Float32, rows: Rows, limit: int, scores: Float32) -> Int64:
+    """The places in `rows` of the best of each query, [Q, limit] in any order.
+
+    `scores`: [S] float32 to be written, room for the scores of all queries and as many rows as are met at a time.
+    """
+    best, step = _Best(len(queries), limit), len(scores) // len(queries)
+    chosen = np.empty((0, table.shape[1]), np.float32)
+    for start in range(0, len(rows), step):
+        chunk = rows[start : start + step]
+        if chunk[-1] - chunk[0] == len(chunk) - 1:  # rows in one piece are scored where they are
+            part = table[chunk[0] : chunk[-1] + 1]
+        else:
+            chosen = chosen if len(chosen) else np.empty((step, table.shape[1]), np.float32)
+            part = table.take(chunk, axis=0, out=chosen[: len(chunk)], mode="clip")
+        of_chunk = scores[: len(queries) * len(chunk)].reshape(len(queries), len(chunk))
+        best.add(np.matmul(queries, part.T, out=of_chunk))
+    return best.keys & ((1 << PLACE_BITS) - 1)
+
+
 class _Best:
-    """The best `limit` rows so far of each query, in columns, and newer ones that may be better."""
+    """The best `limit` places so far of each query."""
 
     def __init__(self, queries: int, limit: int) -> None:
-        self._queries, self._limit = queries, limit
-        self._worst = np.full((queries, 1), -np.inf, np.float32)
-        """The score that another row must exceed."""
-        self._query: list[Int64] = []
-        self._rows: list[Rows] = []
-        self._scores: list[Float32] = []
+        self.keys = np.empty((queries, 0), np.int64)
+        """[Q, K] int64: score and place of each (`_keys`), in any order."""
+        self._limit = limit
         self._seen = 0
-        self._tidy_at = 0
 
-    def add(self, scores: Float32, rows: Rows) -> None:
-        """Take the scores of further rows, [Q, C] float32. `rows`: [C] int32, greater than those before."""
-        if not self._seen and len(rows) > self._limit > 0:  # nothing is known yet: the best of these are a start
-            groups = len(rows) // FEW
-            few = groups >= self._limit
-            top = scores[:, : groups * FEW].reshape(len(scores), FEW, groups).max(axis=1) if few else scores
-            place = np.flatnonzero(scores >= np.partition(top, -self._limit, axis=1)[:, -self._limit, None])
-        else:
-            place = np.flatnonzero(scores > self._worst)
-        query, column = np.divmod(place, len(rows))
-        self._query.append(query)
-        self._rows.append(rows[column])
-        self._scores.append(scores[query, column])
-        self._seen += len(rows)
-        if self._seen >= self._tidy_at:
-            self._tidy()
+    def add(self, scores: Float32) -> None:
+        """Take the scores of the next places, [Q, C] float32."""
+        queries, known = self.keys.shape
+        place = np.flatnonzero(scores >= self._least(scores))
+        query, column = np.divmod(place, scores.shape[1])
+        counts = np.bincount(query, minlength=queries)
+        slot = known + np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
+        keys = np.full((queries, known + int(counts.max())), NOTHING)
+        keys[:, :known] = self.keys
+        keys[query, slot] = _keys(scores[query, column], column + self._seen)
+        if keys.shape[1] > self._limit:
+            keys.partition(self._limit - 1, axis=1)
+        self.keys = keys[:, : self._limit]
+        self._seen += scores.shape[1]
 
-    def _tidy(self) -> None:
-        """Keep the best, now and when twice as many rows were seen."""
-        query, rows, scores = np.concatenate(self._query), np.concatenate(self._rows), np.concatenate(self._scores)
-        order = np.argsort((query << 34) + falling(scores), kind="stable")
-        counts = np.bincount(query, minlength=self._queries)
-        starts = np.cumsum(counts) - counts
-        rank = np.arange(len(order)) - np.repeat(starts, counts)
-        order = order[rank < self._limit]
-        self._query, self._rows, self._scores = [query[order]], [rows[order]], [scores[order]]
-        if self._seen >= self._limit:
-            self._worst = scores[order].reshape(self._queries, self._limit)[:, -1:]
-        self._tidy_at = 2 * max(self._seen, self._limit)
+    def _least(self, scores: Float32) -> Float32:
+        """A score that all of the best have at least, [Q, 1] float32."""
+        queries, known = self.keys.shape
+        if known == self._limit:
+            return risen(self.keys.max(axis=1, keepdims=True) >> PLACE_BITS)
+        if known or scores.shape[1] <= self._limit:
+            return np.full((queries, 1), -np.inf, np.float32)
+        groups = scores.shape[1] // FEW
+        few = groups >= self._limit
+        top = scores[:, : groups * FEW].reshape(queries, FEW, groups).max(axis=1) if few else scores
+        least: Float32 = np.partition(top, -self._limit, axis=1)[:, -self._limit, None]
+        return least
 
-    def rows(self) -> Rows:
-        """The best rows of each query, [Q, limit] int32."""
-        if not self._seen or not self._queries:
-            return np.zeros((self._queries, self._limit), np.int32)
-        self._tidy()
-        return self._rows[0].reshape(self._queries, self._limit)
+
+def _keys(scores: Float32, place: Int64 | Rows) -> Int64:
+    """One whole number for score and place: smaller for better scores, and for equal ones by place."""
+    return (falling(scores) << PLACE_BITS) + place

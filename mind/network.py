@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mind.artifact import Float32
+from mind.artifact import Float32, Weights
 from mind.config import HyperParameters
 from mind.item_table import ItemTable
 from mind.paddle_runtime import paddle
@@ -60,6 +60,25 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         self.dropout = paddle.nn.Dropout(hyper_parameters.dropout)
         self.projection = paddle.nn.Linear(dim, dim) if hyper_parameters.projection == "relu" else None
         self.register_buffer("routing_logits", paddle.to_tensor(routing_logits))
+
+    def begin_as(self, weights: Weights, item_embedding: Float32) -> None:
+        """Start at what a model of the same hyper-parameters has learnt.
+
+        Args:
+            weights: of that model; its routing logits are taken too, because the other weights were learnt with them.
+            item_embedding: [N + 1, D] float32, for the items of this network; zero rows keep their random start.
+        """
+        self.items.begin_at(item_embedding)
+        for own, learnt in (
+            (self.bilinear, weights.bilinear),
+            (self.recency_logits, weights.recency_logits),
+            (self.focus, weights.focus),
+            (self.routing_logits, weights.routing_logits),
+        ):
+            own.set_value(np.ascontiguousarray(learnt))
+        if self.projection is not None and weights.projection is not None:
+            self.projection.weight.set_value(np.ascontiguousarray(weights.projection[:-1]))
+            self.projection.bias.set_value(np.ascontiguousarray(weights.projection[-1]))
 
     def interest_vectors(self, hist_index: paddle.Tensor, seq_len: paddle.Tensor) -> paddle.Tensor:
         """Behaviour-to-interest dynamic routing (algorithm 1).
@@ -153,6 +172,7 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         seq_len: paddle.Tensor,
         candidates: paddle.Tensor,
         log_frequency: paddle.Tensor,
+        weight: paddle.Tensor | None = None,
     ) -> paddle.Tensor:
         """Sampled softmax: each row's target against all candidates of the batch.
 
@@ -163,7 +183,8 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         Args:
             hist_index, seq_len: as for `interest_vectors`.
             candidates: [C] int64 rows, C >= B; the first B are the targets of the B rows.
-            log_frequency: [C] float32, log of each candidate's share of all interactions.
+            log_frequency: [C] float32, log of each candidate's share of all that are drawn as candidates.
+            weight: [B] float32, weight of each row; None: all weigh 1.
 
         Returns:
             Scalar, mean cross entropy in nats.
@@ -173,7 +194,10 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         logits = self.scores(self.interest_vectors(hist_index, seq_len), self.items(candidates)) - log_frequency
         same = (target.unsqueeze(1) == candidates.unsqueeze(0)).astype("float32")
         own = paddle.eye(batch, candidates.shape[0])
-        return functional.cross_entropy(logits - 1e9 * (same - own), paddle.arange(batch))
+        logits, label = logits - 1e9 * (same - own), paddle.arange(batch)
+        if weight is None:
+            return functional.cross_entropy(logits, label)
+        return (functional.cross_entropy(logits, label, reduction="none").flatten() * weight).mean()
 
 
 def squash(capsule: paddle.Tensor) -> paddle.Tensor:

@@ -1,10 +1,11 @@
 """The command that prepares data: `python -m mind.prepare movielens-100k --output data/movielens-100k`."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from mind.extras import missing
 
@@ -14,19 +15,36 @@ if line := missing("train", "pyarrow", "safetensors", "typer"):
 import numpy as np
 import typer
 from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
 from mind.command import Version, run
-from mind.data.datasets import DATASETS, data_file
+from mind.data.ages import ages_of, forget_ages, write_ages
+from mind.data.clicks import OnProgress, read_interactions
+from mind.data.datasets import DATASETS, check_no_name
+from mind.data.days import count_days, write_days
 from mind.data.download import fetch
 from mind.data.heavy_users import heavy_users
 from mind.data.ids import IdKind, KeyTable
-from mind.data.interactions import EXAMPLES, Interactions, Report, read_interactions
+from mind.data.interactions import EXAMPLES, Interactions, Report
 from mind.data.losses import Part, parts_of
 from mind.data.prepared import write_split
 from mind.data.quotes import Quote
 from mind.data.split import Split, SplitKind, split, split_by_time, split_last_out
+from mind.data.targets import Assigned
 from mind.data.time_units import TimeUnit, moment_of, start_of
+from mind.prepare_kinds import (
+    KINDS,
+    EventOption,
+    EventsFile,
+    ExcludeOption,
+    HistoryOption,
+    OncePerOption,
+    TargetOption,
+    assigned,
+    events_of,
+    record_of,
+)
 
 FEW = "fewer than"
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
@@ -42,9 +60,15 @@ python -m mind.prepare amazon-book --output data/amazon-book --archive ~/Downloa
 
 python -m mind.prepare clicks.csv --output data/mine
 
+python -m mind.prepare 'clicks/2026-*.jsonl.gz' --output data/mine
+
 python -m mind.prepare clicks.csv --output data/mine --user who --item what --time since
 
-python -m mind.prepare ratings.tsv --output data/mine --header user_id,item_id,rating,timestamp"""
+python -m mind.prepare ratings.tsv --output data/mine --header user_id,item_id,rating,timestamp
+
+python -m mind.prepare clicks.csv --output data/mine --event kind --target buy=3,cart=1 --exclude return --once-per 30m
+
+python -m mind.prepare movielens-100k --output data/liked --event rating --target '>=4'"""
 
 
 @app.command(epilog=EPILOG)
@@ -53,9 +77,10 @@ def main(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="FILE|NAME",
-            help="A CSV file (plain or compressed), a Parquet file or a directory of Parquet files, with a row for "
-            "every interaction; or the name of data that are downloaded: movielens-100k, movielens-1m, amazon-book.",
+            metavar="FILES|NAME",
+            help="CSV, JSON lines (both plain or compressed) or Parquet with a row for every interaction: a file, a "
+            "directory, a pattern in quotes, or such a URL, as s3://bucket/clicks/. Or the name of data that are "
+            "downloaded: movielens-100k, movielens-1m, amazon-book.",
         ),
     ],
     output: Annotated[Path, typer.Option(help="Directory that receives train/, valid/ and test/.")],
@@ -79,7 +104,8 @@ def main(
     delimiter: Annotated[
         str | None,
         typer.Option(
-            help="What separates the columns of a CSV file, one character or `tab`; detected otherwise.",
+            help="What separates the columns of a CSV file: `tab`, a character, or several such as `::`; detected "
+            "otherwise.",
             rich_help_panel=FILES,
         ),
     ] = None,
@@ -156,6 +182,14 @@ def main(
             rich_help_panel=SPLIT,
         ),
     ] = None,
+    keep_ages: Annotated[
+        bool,
+        typer.Option(
+            "--keep-ages",
+            help="Also write how old each click is, for hyper_parameters.half_life_days and trending_days.",
+            rich_help_panel=SPLIT,
+        ),
+    ] = False,
     split_by: Annotated[
         SplitKind,
         typer.Option(
@@ -186,6 +220,12 @@ def main(
         ),
     ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Seed of --split users.", rich_help_panel=SPLIT)] = 2024,
+    event: EventOption = None,
+    history: HistoryOption = None,
+    target: TargetOption = None,
+    exclude: ExcludeOption = None,
+    once_per: OncePerOption = None,
+    config: EventsFile = None,
     version: Version = False,
 ) -> None:
     """Turn interactions into training and evaluation data.
@@ -200,37 +240,79 @@ def main(
     """
     how = _Held(split_by, valid_from, test_from, last, seed)
     how.check(context)
+    events = events_of(config, event, history, target, exclude, once_per)
     items = None
     keys: tuple[KeyTable | None, KeyTable | None] = None, None
     left_out: dict[str, Interactions] = {}
+    recorded: dict[str, Any] = {}
+    days: dict[str, int] = {}
     if dataset := DATASETS.get(source):
-        _refuse(context, source, [FILES, SPLIT] if dataset.comes_split else [FILES])
-        data = dataset.read(archive or fetch(source, dataset.sources, cache_dir))
+        _refuse(context, source, [FILES, SPLIT, KINDS] if dataset.comes_split else [FILES])
+        data = dataset.read(archive or fetch(source, dataset.sources, cache_dir), events)
         if isinstance(data, Split):
             parts = data
+            forget_ages(output)
         else:
-            items = data.items
-            parts, left_out = _split(data.interactions, data.report, how, since, min_interactions, max_user_share)
+            items, interactions, report = data.items, data.interactions, data.report
     else:
         _refuse(context, "a file", [NAMES])
-        interactions, report = read_interactions(
-            data_file(source),
-            user,
-            item,
-            time,
-            delimiter="\t" if delimiter == "tab" else delimiter,
-            header=header.split(",") if header else None,
-            quote=quote,
-            time_unit=time_unit,
-            max_malformed=max_malformed,
-            ids=ids,
-        )
+        check_no_name(source)
+        with _progress() as on_progress:
+            interactions, report = read_interactions(
+                source,
+                user,
+                item,
+                time,
+                delimiter="\t" if delimiter == "tab" else delimiter,
+                header=header.split(",") if header else None,
+                quote=quote,
+                time_unit=time_unit,
+                max_malformed=max_malformed,
+                ids=ids,
+                events=events,
+                on_progress=on_progress,
+            )
         keys = interactions.user_keys, interactions.item_keys
-        parts, left_out = _split(interactions, report, how, since, min_interactions, max_user_share)
+    if not (dataset and dataset.comes_split):
+        days = count_days(interactions.timestamp, report.time_unit)
+        given = assigned(interactions, report, events, console)
+        parts, left_out, interactions = _split(given, report, how, since, min_interactions, max_user_share)
+        recorded = record_of(report, events, given)
+        _write_ages(output, interactions, report, how, min_interactions, left_out, keep_ages)
+        del interactions, given  # before files are written
     few = next((lost for cause, lost in left_out.items() if cause.startswith(FEW)), None)
-    write_split(output, parts, items, keys, few.sequences() if few else None)
+    write_split(output, parts, items, keys, few.sequences() if few else None, recorded)
+    write_days(output, days)
     console.print(_summary(parts_of(parts, left_out)))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
+
+
+def _write_ages(
+    output: Path,
+    interactions: Interactions,
+    report: Report,
+    how: "_Held",
+    min_interactions: int,
+    left_out: Mapping[str, Interactions],
+    wanted: bool,
+) -> None:
+    """Write the ages of the clicks that were split and of those of users with too few, or delete old ones."""
+    if not wanted:
+        forget_ages(output)
+        return
+    newest = interactions.timestamp.max()
+    ages = how.split(ages_of(interactions, newest, report.time_unit), report, min_interactions)
+    few = [ages_of(lost, newest, report.time_unit) for cause, lost in left_out.items() if cause.startswith(FEW)]
+    write_ages(output, ages, few[0].sequences() if few else None)
+
+
+@contextmanager
+def _progress() -> Iterator[OnProgress]:
+    """A bar of the bytes that were read, on a terminal."""
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("")
+        yield lambda done, total: progress.update(task, completed=done, total=total or None)
 
 
 def _refuse(context: typer.Context, source: str, panels: Sequence[str]) -> None:
@@ -275,16 +357,15 @@ class _Held:
 
 
 def _split(
-    interactions: Interactions,
+    given: Assigned,
     report: Report,
     how: _Held,
     since: str | None,
     min_interactions: int,
     max_user_share: float,
-) -> tuple[Split, dict[str, Interactions]]:
-    """The split, and the interactions that are left out of it, by cause."""
-    console.print(str(report), markup=False, soft_wrap=True)
-    left_out = {}
+) -> tuple[Split, dict[str, Interactions], Interactions]:
+    """The split, the interactions that are left out of it by cause, and those that were split."""
+    interactions, left_out = given.interactions, dict(given.left_out)
     if since is not None:
         old = interactions.timestamp < start_of(since, interactions.timestamp.max(), report.time_unit)
         left_out[f"before {since}" if since[:4].isdigit() else f"older than {since}"] = interactions.take(old)
@@ -306,16 +387,21 @@ def _split(
     if parts.dropped_users:
         least = max(min_interactions, 2 * how.last + 1) if how.kind is SplitKind.LAST_OUT else min_interactions
         console.print(f"users dropped, fewer than {least} interactions: {parts.dropped_users:,}")
-        user_id, counts = np.unique(interactions.user_id, return_counts=True)
-        few = np.isin(interactions.user_id, user_id[counts < least])
+        lengths = interactions.sequences().lengths
+        few = np.repeat(lengths < least, lengths)
         left_out[f"{FEW} {least}"] = interactions.take(few)
+    if parts.aside is not None and len(parts.aside):
+        left_out["held out, no target"] = parts.aside
     if parts.histories_are_trained and (fresh := int((parts.test.history.lengths == 0).sum())):
         console.print(f"test users without a past: {fresh:,} of {len(parts.test):,}; an evaluation counts them apart")
-    return parts, left_out
+    return parts, left_out, interactions
 
 
 def _summary(parts: Sequence[Part]) -> Table:
-    table = Table(caption="A model learns from train; it does not know the items that no user in train has.")
+    table = Table(
+        caption="A model learns from train and does not know the items that no user in train has. The one to release "
+        "learns from all of them: mind.train --final."
+    )
     table.add_column("split")
     for heading in ("users", "items", "unknown items", "interactions"):
         table.add_column(heading, justify="right")

@@ -1,12 +1,20 @@
 """Users' item sequences in columns: the form in which data files, sampler and evaluation hand histories on."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from mind.events import Role, Roles
+
 Int64 = npt.NDArray[np.int64]
 Float32 = npt.NDArray[np.float32]
+Mask = npt.NDArray[np.bool_]
+
+
+PART_ITEMS = 1 << 22
+"""About so many items are worked on at a time where all of them would need much memory."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,10 @@ class Sequences:
     user_id: Int64
     offsets: Int64
     item_id: Int64
+    role: Role | None = None
+    """[offsets[U]] uint8, position in `roles`; None where every item is both history and target, of weight 1."""
+    roles: Roles | None = None
+    """What the items can be for."""
 
     def __len__(self) -> int:
         """Number of users."""
@@ -43,10 +55,43 @@ class Sequences:
         """
         start = self.offsets[users] if start is None else start
         end = self.offsets[users + 1] if end is None else end
-        lengths = end - start
-        offsets = np.append(0, np.cumsum(lengths))
-        rows = np.arange(offsets[-1]) + np.repeat(start - offsets[:-1], lengths)
-        return Sequences(self.user_id[users], offsets, self.item_id[rows])
+        offsets = np.append(0, np.cumsum(end - start))
+        item_id = np.empty(offsets[-1], self.item_id.dtype)
+        role = None if self.role is None else np.empty(offsets[-1], self.role.dtype)
+        for some in _parts(offsets):  # the positions of all rows would need as much memory as the rows
+            first, last = offsets[some.start], offsets[some.stop]
+            rows = np.arange(first, last) + np.repeat((start - offsets[:-1])[some], (end - start)[some])
+            np.take(self.item_id, rows, out=item_id[first:last])
+            if self.role is not None and role is not None:
+                np.take(self.role, rows, out=role[first:last])
+        return Sequences(self.user_id[users], offsets, item_id, role, self.roles)
+
+    def parts(self) -> Iterator["Sequences"]:
+        """All users, some at a time: about `PART_ITEMS` items."""
+        for some in _parts(self.offsets):
+            first, last = self.offsets[some.start], self.offsets[some.stop]
+            offsets = self.offsets[some.start : some.stop + 1] - first
+            role = None if self.role is None else self.role[first:last]
+            yield Sequences(self.user_id[some], offsets, self.item_id[first:last], role, self.roles)
+
+    @property
+    def is_history(self) -> Mask | None:
+        """Which items belong to histories, [offsets[U]] bool; None: all of them."""
+        return None if self.role is None or self.roles is None else self.roles.is_history[self.role]
+
+    @property
+    def weight(self) -> Float32 | None:
+        """The weight of each item as a target, [offsets[U]] float32, 0 for none; None: 1 for all of them."""
+        return None if self.role is None or self.roles is None else self.roles.weight[self.role]
+
+    def where(self, mask: Mask | None) -> "Sequences":
+        """All users with some of their items. `mask`: [offsets[U]] bool; None keeps all."""
+        if mask is None:
+            return self
+        role = None if self.role is None else self.role[mask]
+        return Sequences(
+            self.user_id, np.append(0, np.cumsum(mask))[self.offsets], self.item_id[mask], role, self.roles
+        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +127,14 @@ def first_of(parts: list[Sequences]) -> Sequences:
     """Each user once, ascending, with the items that the first part with that user has."""
     user_id = np.concatenate([part.user_id for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
-    every = Sequences(user_id, np.append(0, np.cumsum(lengths)), np.concatenate([part.item_id for part in parts]))
+    roles = [part.role for part in parts if part.role is not None]
+    every = Sequences(
+        user_id,
+        np.append(0, np.cumsum(lengths)),
+        np.concatenate([part.item_id for part in parts]),
+        np.concatenate(roles) if len(roles) == len(parts) else None,
+        parts[0].roles,
+    )
     return every.take(np.unique(user_id, return_index=True)[1])
 
 
@@ -91,9 +143,25 @@ def distinct(values: Int64) -> Int64:
 
     As `np.unique`, which since NumPy 2.3 uses a hash table: of 20 million values it takes 17 s, and this takes 2.
     """
+    starts = range(0, len(values), PART_ITEMS)
+    parts = [_distinct(values[start : start + PART_ITEMS]) for start in starts]  # a copy of all would need much memory
+    return parts[0] if len(parts) == 1 else _distinct(np.concatenate([np.zeros(0, np.int64), *parts]))
+
+
+def _distinct(values: Int64) -> Int64:
     ordered: Int64 = np.sort(values)
     first = np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)]
     return np.compress(first, ordered)
+
+
+def _parts(offsets: Int64) -> Iterator[slice]:
+    """The users in slices, each of about `PART_ITEMS` items."""
+    start, users = 0, len(offsets) - 1
+    while start < users:
+        stop = int(np.searchsorted(offsets, offsets[start] + PART_ITEMS, side="right")) - 1
+        stop = min(max(stop, start + 1), users)
+        yield slice(start, stop)
+        start = stop
 
 
 def pad_last(values: Int64, offsets: Int64, maxlen: int) -> tuple[Int64, Int64]:

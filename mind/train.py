@@ -20,17 +20,29 @@ from mind.config import Config, data_overrides, load_config
 from mind.errors import ConfigError
 from mind.evaluation.metrics import SELECTED_BY, SHOWN
 from mind.evaluation.returns import LEFT_OUT
+from mind.sequences import distinct
 from mind.training.checkpoint import Checkpoint
-from mind.training.inputs import Inputs, checkpoint_of, read_everything, read_inputs, valid_elsewhere
+from mind.training.inputs import (
+    Inputs,
+    checkpoint_of,
+    may_know_held_out,
+    read_everything,
+    read_inputs,
+    valid_elsewhere,
+    warmed,
+)
 from mind.training.loop import Epoch, Trained
 from mind.training.parallel import Ranks
 from mind.training.run import settings_of, train_and_write
+from mind.training.warm import known_items, why_not
 
 EPILOG = """Examples:
 
 python -m mind.train -m mind/config.yaml --data data/mine
 
 python -m mind.train -m mind/config.yaml --data data/mine --final "$(python -m mind.models best artifacts)"
+
+python -m mind.train -m mind/config.yaml --data data/tonight --warm-start artifacts/0123456789ab --warm-epochs 3
 
 python -m mind.train -m mind/config.yaml -o runner.epochs=3 -o hyper_parameters.maxlen=50
 
@@ -53,6 +65,17 @@ def main(
             "manifest repeats the metrics of this model.",
         ),
     ] = None,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Begin with the weights of this model. Items that it does not know begin near those that users had "
+            "together with them. If its settings or its kind of ids differ, training begins anew and says why.",
+        ),
+    ] = None,
+    warm_epochs: Annotated[
+        int | None, typer.Option(min=1, help="runner.epochs of a run that begins with --warm-start.")
+    ] = None,
     resume: Annotated[bool, typer.Option(help="Go on from the checkpoint that a killed run left behind.")] = True,
     version: Version = False,
 ) -> None:
@@ -72,6 +95,9 @@ def main(
             )
         settings = settings_of(chosen, settings)
     inputs = read_everything(settings, chosen) if chosen else read_inputs(settings)
+    warm = _warm_model(warm_start, settings, inputs) if warm_start else None
+    if warm:
+        settings, inputs = warmed(settings, inputs, warm, None if chosen else warm_epochs)
     sequences, valid = inputs.sequences, inputs.valid
     console.print(
         f"{len(sequences):,} users, {len(sequences.item_id):,} interactions to train on; "
@@ -90,7 +116,7 @@ def main(
     console.print(_heading(valid is not None), style="bold")
     started = time.perf_counter()
     try:
-        trained, path = _train(settings, inputs, checkpoint, ranks, chosen)
+        trained, path = _train(settings, inputs, checkpoint, ranks, chosen, warm)
     except KeyboardInterrupt as stop:
         console.print(_stopped(checkpoint), soft_wrap=True)
         raise typer.Exit(130) from stop
@@ -111,8 +137,29 @@ def main(
     )
 
 
+def _warm_model(path: Path, settings: Config, inputs: Inputs) -> Artifact | None:
+    """The model to begin with; None, after saying why, if training must begin anew."""
+    model = load_artifact(newest_artifact(path))
+    if reason := why_not(model, settings.hyper_parameters, inputs.sequences, inputs.keys is not None):
+        console.print(f"begins anew, not with the weights of model {model.model_version}: {reason}", soft_wrap=True)
+        return None
+    known, items = known_items(model, inputs.sequences), len(distinct(inputs.sequences.item_id))
+    console.print(
+        f"begins with the weights of model {model.model_version}, which knows {known:,} of {items:,} items",
+        soft_wrap=True,
+    )
+    if doubt := may_know_held_out(model, inputs):
+        console.print(f"warning: {doubt}", soft_wrap=True)
+    return model
+
+
 def _train(
-    settings: Config, inputs: Inputs, checkpoint: Checkpoint | None, ranks: Ranks, chosen: Artifact | None
+    settings: Config,
+    inputs: Inputs,
+    checkpoint: Checkpoint | None,
+    ranks: Ranks,
+    chosen: Artifact | None,
+    warm: Artifact | None,
 ) -> tuple[Trained, Path | None]:
     columns = (
         TextColumn("epoch {task.fields[epoch]}"),
@@ -132,7 +179,7 @@ def _train(
         def on_epoch(epoch: Epoch) -> None:
             console.print(_epoch_line(epoch))
 
-        return train_and_write(settings, inputs, checkpoint, on_step, on_epoch, ranks, chosen)
+        return train_and_write(settings, inputs, checkpoint, on_step, on_epoch, ranks, chosen, warm)
 
 
 def _choices_lines(trained: Trained) -> list[str]:

@@ -42,25 +42,25 @@ def main(
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUES",
-            help="What to search: KEY=[a, b, c] or KEY=low..high, whole numbers if both ends are, on a logarithmic "
-            "scale if the ends are fractions 10 times apart. hidden_size follows embedding_dim. Repeatable.",
+            help="Values to try: KEY=[a, b, c] or KEY=low..high. A range has whole numbers if both ends are whole, and "
+            "is logarithmic if the ends are fractions 10 times apart. hidden_size follows embedding_dim. Repeatable.",
         ),
     ] = None,
     override: Overrides = None,
-    trials: Annotated[int, typer.Option(min=1, help="Number of trials, those of earlier runs included.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Total number of trials, including those of earlier runs.")] = 20,
     metric: Annotated[str, typer.Option(metavar="NAME", help="Validation metric to maximise.")] = DEFAULT_METRIC,
     study: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Where the search is kept; study.jsonl beside the models if not given."),
+        typer.Option(metavar="FILE", help="File of the search. The default is study.jsonl next to the models."),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Number of trials at a time, one core each if more than one.")] = 1,
     prune: Annotated[bool, typer.Option(help="Stop trials that are worse than the median at the same epoch.")] = True,
     version: Version = False,
 ) -> None:
-    """Search for settings: every trial trains MIND, the validation users decide, each model becomes an artifact.
+    """Search for better settings. Each trial trains a model, and the validation users decide.
 
-    Models go to trials/ under runner.model_save_path, where no build takes the newest from. The test users are never
-    read. The same command goes on with a search that was stopped or killed.
+    The models are stored in trials/ under runner.model_save_path, where no build looks for the newest model. The test
+    users are never read. The same command continues a search that was stopped or killed.
     """
     opened = open_search(config, data_overrides(data) + (override or []), space or [], metric, study, jobs, prune)
     found, file = opened.study, opened.file
@@ -69,7 +69,7 @@ def main(
         _run(opened.search, found, trials, jobs, metric)
     except KeyboardInterrupt as error:
         done = len(found.outcomes())
-        console.print(f"stopped; {file} keeps {done} of {trials} trials, the same command goes on", soft_wrap=True)
+        console.print(f"stopped; {file} holds {done} of {trials} trials; the same command continues", soft_wrap=True)
         raise typer.Exit(130) from error
     finally:
         found.close()
@@ -81,7 +81,7 @@ def _say_resumed(study: Study, file: Path, trials: int) -> None:
     if not done and not study.interrupted:
         console.print(f"a new search of {trials} trials in {file}", soft_wrap=True)
         return
-    line = f"going on with {file}: {len(done)} of {trials} trials are done"
+    line = f"continuing {file}: {len(done)} of {trials} trials are done"
     if best := best_of(done):
         line += f", the best #{best[0].number} with {percent(best[0].value)} %"
     if study.interrupted:

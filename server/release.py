@@ -20,6 +20,7 @@ from mind.cells import Cells
 from mind.config import HyperParameters
 from mind.encoder import Encoder, check_golden
 from mind.errors import ArtifactError
+from mind.events import EventRules
 from mind.keys import Keys
 from mind.milvus.collection import ALIAS, ITEM_KEY, METRIC, Fingerprint
 from mind.milvus.journal import rows_between
@@ -35,6 +36,7 @@ from server.errors import (
     StoreError,
     StoreUnavailableError,
 )
+from server.popular import Popular, most_popular
 from server.ports import ItemStore
 
 if TYPE_CHECKING:  # FAISS may not be installed
@@ -50,20 +52,6 @@ COUNT_EVERY_S = 60.0
 """How often the rows of the collection being served are counted."""
 HEALTH_S = 1.0
 """Longest time between two looks whether the collection being served can be searched."""
-POPULAR_LISTED = 2_000
-"""Length of the popular list, and so the most candidates that a user without a history gets."""
-BLOCK_ITEMS = 2**18
-"""Items among which popular ones are sought at a time."""
-
-
-@dataclass(frozen=True)
-class Popular:
-    """The popular items, best first, for users without a usable history."""
-
-    item_ids: Int64
-    """[P] int64."""
-    scores: Float32
-    """[P] float32, the share of all training interactions that were with the item."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +79,8 @@ class Release:
     popular: Popular
     longest_key: int = 0
     """Bytes of the longest key; 0 where ids are integers."""
+    events: EventRules | None = None
+    """Which kinds of clicks are history for the model; None if it was trained without kinds."""
 
     @property
     def has_text_ids(self) -> bool:
@@ -300,8 +290,9 @@ class Releases:
             index=self._make_index(artifact, cells),
             golden_history=(artifact.weights.golden_hist_index[:1], artifact.weights.golden_seq_len[:1]),
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
-            popular=_popular(artifact),
+            popular=most_popular(artifact.weights),
             longest_key=keys.longest if keys else 0,
+            events=artifact.events,
         )
 
     async def _compare(self, release: Release) -> None:
@@ -397,16 +388,3 @@ async def _keep_checking(releases: Releases, interval_s: float, checked: asyncio
             logger.exception("checking for a release failed")
         checked.set()
         await asyncio.sleep(interval_s)
-
-
-def _popular(artifact: Artifact) -> Popular:
-    item_id, popularity = artifact.weights.item_id, artifact.weights.popularity
-    best, least = np.zeros(0, np.int64), -1
-    for start in range(0, len(item_id), BLOCK_ITEMS):  # copies of all are not needed, and there may be many millions
-        better = start + np.flatnonzero(popularity[start : start + BLOCK_ITEMS] > least)
-        best = np.concatenate([best, better])
-        best = best[np.argsort(-popularity[best], kind="stable")][:POPULAR_LISTED]  # equal ones by id, as they come
-        if len(best) == POPULAR_LISTED:
-            least = popularity[best[-1]]
-    share = popularity[best] / max(int(popularity.sum()), 1)  # an imported model may know none
-    return Popular(item_id[best], share.astype(np.float32))

@@ -11,7 +11,7 @@ from clients.gateway.settings import Settings as GatewaySettings
 from mind.keys import MAX_KEY_BYTES
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
-from server.edge import answers, door, health, receiving, streams, wire
+from server.edge import answers, door, health, receiving, streams, user_request, wire
 from server.edge.limits import INTEGER_CANDIDATE_BYTES
 from server.serving.filter import grammar
 from server.settings import Settings
@@ -100,6 +100,12 @@ def _fields() -> list[Bound]:
         *(
             Bound(f"`{name}`", f"{history}, {key} each", OF_USER, "--max-history")
             for name in ("User.hist_item_keys", "UserUpdate.hist_item_keys", "UserUpdate.append_item_keys")
+        ),
+        Bound(
+            "`UserUpdate.events`",
+            f"as many as ids, {user_request.MAX_EVENT_BYTES} bytes each",
+            OF_USER,
+            "--max-history",
         ),
         Bound("`User.exclude_item_ids`", f"{SERVER.max_exclude:,} ids", OF_USER, "--max-exclude"),
         Bound("`User.exclude_item_keys`", f"{SERVER.max_exclude:,} ids, {key} each", OF_USER, "--max-exclude"),

@@ -169,13 +169,14 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         )
 
     def UpsertUsers(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.UpsertUsersResponse:  # noqa: N802
-        """Stores nothing; a user called "" is invalid."""
+        """Stores nothing; a user called "" is invalid, and hovering is no history."""
         self._enter("UpsertUsers", request, context)
         results = [
             recall_pb2.UserWritten(
                 status=recall_pb2.USER_STATUS_OK,
                 history_length=sum(map(len, (user.hist_item, user.append_item_ids)))
                 + sum(map(len, (user.hist_item_keys, user.append_item_keys))),
+                dropped=list(user.events).count("hover"),
             )
             if user.user_id
             else recall_pb2.UserWritten(status=recall_pb2.USER_STATUS_INVALID, detail="user_id has 0 bytes")

@@ -6,6 +6,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -134,12 +135,15 @@ def remove_item_collections(uri: str) -> None:
 
 def remove_item_collections_of(client: Any) -> None:
     """Remove everything of ours but histories from the database that a client uses."""
+    from pymilvus import MilvusException
+
     from mind.milvus.collection import ALIAS, build_age_s, is_item_collection
     from mind.milvus.journal import collection_of
     from mind.milvus.records import NAME, RECORDS
     from mind.milvus.users import is_user_vectors
 
-    client.drop_alias(ALIAS, timeout=30)
+    with suppress(MilvusException):  # a newer Milvus may refuse to drop an alias that is not there
+        client.drop_alias(ALIAS, timeout=30)
     names = client.list_collections(timeout=30)
     ours = [name for name in names if is_item_collection(name) or collection_of(name) or is_user_vectors(name)]
     ours += [name for name in names if build_age_s(name) is not None]

@@ -70,8 +70,6 @@ class Case:
 
     name: str
     history: list[int] | list[str]
-    clicked: set[str]
-    """What the user clicked afterwards."""
 
 
 def cases_of(data: DemoData, users: list[int]) -> list[Case]:
@@ -86,7 +84,6 @@ def cases_of(data: DemoData, users: list[int]) -> list[Case]:
         Case(
             names.name(int(cases.history.user_id[user])) if names else str(cases.history.user_id[user]),
             own(cases.history[user]),
-            {str(item) for item in own(cases.target[user])},
         )
         for user in users
     ]

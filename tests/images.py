@@ -163,6 +163,13 @@ def run(command: list[str | Path], **options: Any) -> subprocess.CompletedProces
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
+def build_environment() -> dict[str, str]:
+    """The variables of the Dockerfile's builds, and what lets pip do without a network."""
+    arguments = dict(text.split("=", 1) for text in stages()["build"].of("ARG"))
+    path = f"{tool('.')}:{os.environ['PATH']}"
+    return {**arguments, "PATH": path, "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1"}
+
+
 def build_wheel(directory: Path) -> Path:
     """The project's wheel, of nothing but what the Dockerfile copies, by the command that it runs."""
     for source in copied():
@@ -176,8 +183,7 @@ def build_wheel(directory: Path) -> Path:
         elif "/" not in source:
             shutil.copy(ROOT / source, directory)
     (command,) = stages()["project"].of("RUN")
-    offline = {"PATH": f"{tool('.')}:{os.environ['PATH']}", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1"}
-    built = run(["/bin/sh", "-ec", command], cwd=directory, env=offline)
+    built = run(["/bin/sh", "-ec", command], cwd=directory, env=build_environment())
     assert built.returncode == 0, built.stderr
     (wheel,) = (directory / "wheels").glob("mind_recall-*.whl")
     with zipfile.ZipFile(wheel) as file:

@@ -75,7 +75,7 @@ async def popular_items(client: AsyncRecallClient, info: recall_pb2.GetServerInf
     answer = await client.recall([[]], top_k=min(info.limits.max_top_k or _MOST_ITEMS, _MOST_ITEMS))
     item_ids = answer.item_ids[0]
     if not item_ids:
-        raise FileError("the server tells no popular items to make histories of; give --histories")
+        raise FileError("the server has no popular items to make histories from; give --histories")
     return item_ids
 
 

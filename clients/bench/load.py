@@ -139,7 +139,7 @@ async def _run(
             shapes = mix.with_lengths(shapes, info.maxlen or _MAXLEN)
             longest = max(shape.history[1] for shape in shapes if shape.history)
             users = histories.draw_histories(item_ids, longest, rng)
-            users_from = f"random ones of the {len(item_ids):,} most popular items"
+            users_from = f"random items of the {len(item_ids):,} most popular"
         traffic = Traffic(shapes, users, info.limits.max_history or MAX_HISTORY, plan.seed)
         outcome = Outcome(plan, [Tally(shape) for shape in shapes], info, users_from)
         load = Load(senders, traffic, outcome)

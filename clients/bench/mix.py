@@ -80,7 +80,7 @@ def read_mix(path: Path, otherwise: Shape) -> list[Shape]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise MixError(f"{path}: cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict) or list(content) != ["requests"]:
-        raise MixError(f"{path}: must have the key `requests` alone, a list of request shapes")
+        raise MixError(f"{path}: must have only the key `requests`, a list of request shapes")
     given = content["requests"]
     if not isinstance(given, list) or not given:
         raise MixError(f"{path}: requests is {given!r}, must be a list of at least one request shape")

@@ -118,11 +118,11 @@ def own_limit(summary: Summary) -> str:
     busy = f"its loop worked {summary.outcome.busy:.0%} of the time"
     if summary.outcome.plan.calls_per_s and late_ms > _LATE_SHARE * p99_ms:
         return (
-            f"the load generator sent 1 % of the requests {late_ms:.1f} ms late or more, and latency counts from when "
-            f"they were due: ask for less, or give it processors of its own ({busy})"
+            f"the load generator sent 1 % of the requests at least {late_ms:.1f} ms late, and latency counts from when "
+            f"they were due; lower the rate, or give it processors of its own ({busy})"
         )
     if summary.outcome.busy > _BUSY:
-        return f"the load generator is the limit: {busy}; several of them, on other machines, ask for more"
+        return f"the load generator is the limit: {busy}; run several on other machines"
     return ""
 
 
@@ -131,7 +131,7 @@ def missed(summary: Summary, max_p99_ms: float | None, max_errors_percent: float
     found, total = [], summary.total
     p99_ms = total.latency.percentile_ms(99)
     if max_p99_ms is not None and not p99_ms <= max_p99_ms:
-        value = "unknown, for nothing was answered" if math.isnan(p99_ms) else f"{p99_ms:.1f} ms"
+        value = "unknown, because no request was answered" if math.isnan(p99_ms) else f"{p99_ms:.1f} ms"
         found.append(f"p99 is {value}, --max-p99-ms is {max_p99_ms:g}")
     if max_errors_percent is not None and (total.failed_percent > max_errors_percent or not total.requests):
         share = f"{total.failed_percent:.3g} % of {total.requests:,} requests failed"

@@ -8,7 +8,7 @@ from clients.command import with_client
 from clients.commands.answer import Format, FormatOption, show
 from clients.sync_client import RecallClient
 
-app = typer.Typer(no_args_is_help=True, help="Administer a server; needs --server-token-file.")
+app = typer.Typer(no_args_is_help=True, help="Administer a server. This needs --server-token-file.")
 
 
 @app.command(epilog="Example: recall-client admin drop-items items_3f2a --yes --server-token-file token.txt")
@@ -17,12 +17,12 @@ def drop_items(
     client: RecallClient,
     collection: Annotated[str, typer.Argument(help="Name of the collection.")],
     allow_live: Annotated[
-        bool, typer.Option("--allow-live", help="Drop it even if it is released; recall then fails.")
+        bool, typer.Option("--allow-live", help="Drop the collection even if it is live. Recall then fails.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
-    """Drop an item collection from Milvus, rows and index."""
+    """Drop an item collection from Milvus, with its rows and its index."""
     if not yes:
         typer.confirm(f"Drop {collection}?", abort=True, err=True)
     response = client.drop_items(collection, allow_live=allow_live)
@@ -32,7 +32,7 @@ def drop_items(
 @app.command(epilog="Example: recall-client admin reload --server-token-file token.txt")
 @with_client
 def reload(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # noqa: A002
-    """Look for a new release now."""
+    """Make the server look for a new release now."""
     response = client.reload()
     moved = response.collection != response.previous_collection
     before = f"before: {response.previous_collection or 'none'}" if moved else "as before"

@@ -41,58 +41,62 @@ def bench(
         Path | None,
         file_option(
             "--histories",
-            help="File of users, as `recall --input` reads it, or as `bulk` does (.parquet); its first 100,000. "
-            "Without it, histories are random ones of the items of the server's popular list.",
+            help="File of users as for `recall --input`, or for `bulk` (.parquet). The first 100,000 users are used. "
+            "Without a file, histories are random items of the server's popular list.",
         ),
     ] = None,
     rate: Annotated[
         float | None,
-        _option("Load", "--rate", min=0.001, help="Open loop: requests a second, which arrive at random (Poisson)."),
+        _option("Load", "--rate", min=0.001, help="Open loop: requests per second, sent at random times (Poisson)."),
     ] = None,
     callers: Annotated[
         int | None,
         _option(
-            "Load", "--callers", min=1, help=f"Closed loop: callers that wait for their answer; {_CALLERS} if neither."
+            "Load",
+            "--callers",
+            min=1,
+            help=f"Closed loop: callers that wait for each answer. {_CALLERS} without --rate.",
         ),
     ] = None,
-    duration_s: Annotated[float, _option("Load", min=0.1, help="Seconds that are measured.")] = 10,
-    warm_up_s: Annotated[float, _option("Load", min=0, help="Seconds of load before.")] = 2,
+    duration_s: Annotated[float, _option("Load", min=0.1, help="Seconds to measure.")] = 10,
+    warm_up_s: Annotated[float, _option("Load", min=0, help="Seconds of load before the measurement.")] = 2,
     connections: Annotated[
         int,
-        _option("Load", min=1, max=256, help="Connections; a server with --processes shares out these, not requests."),
+        _option("Load", min=1, max=256, help="Connections. A server with --processes distributes these, not requests."),
     ] = 1,
-    seed: Annotated[int, _option("Load", help="Of arrivals, users and shapes.")] = 0,
+    seed: Annotated[int, _option("Load", help="Seed of the random times, users and shapes.")] = 0,
     mix: Annotated[
         Path | None,
         file_option(
             "--mix",
-            help="YAML file of several request shapes with weights; what a shape leaves out is taken from the options.",
+            help="YAML file of several request shapes with weights. The options are the defaults of each shape.",
         ),
     ] = None,
     top_k: TopK = 50,
     filter: Filter = "",  # noqa: A002
     exclude_history: ExcludeHistory = False,
     merge: MergeOption = Merge.BEST_SCORE,
-    users_per_request: Annotated[int, typer.Option(min=1, help="Users that are asked for together.")] = 1,
+    users_per_request: Annotated[int, typer.Option(min=1, help="Users per request.")] = 1,
     history: Annotated[
         str | None,
         typer.Option(
-            metavar="LENGTH", help="Newest items of a history that are sent: 20, or 1-20, each as likely; else all."
+            metavar="LENGTH",
+            help="Newest items to send per history: 20, or a random number of 1-20. The default is all.",
         ),
     ] = None,
-    html: Annotated[Path | None, typer.Option(dir_okay=False, help="Page to write, in one file.")] = None,
+    html: Annotated[Path | None, typer.Option(dir_okay=False, help="HTML page to write, one file.")] = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
     max_p99_ms: Annotated[
-        float | None, _option("Bounds", min=0, help="Exit with 4 if the 99th percentile is above it.")
+        float | None, _option("Bounds", min=0, help="Exit with 4 if the 99th percentile of the latency is higher.")
     ] = None,
     max_errors: Annotated[
         float | None,
-        _option("Bounds", min=0, max=100, metavar="PERCENT", help="Exit with 4 if more of the requests failed."),
+        _option("Bounds", min=0, max=100, metavar="PERCENT", help="Exit with 4 if more requests failed, in per cent."),
     ] = None,
 ) -> None:
-    """Put load on a server, and tell latency, users/s and errors by reason. Every request is sent once."""
+    """Send requests to a server, and show latency, users/s and errors by reason. Every request is sent once."""
     if rate is not None and callers is not None:
-        raise typer.BadParameter("give one of --rate and --callers")
+        raise typer.BadParameter("--rate and --callers exclude each other; give one of them")
     shape = shape_of(
         {
             "users": users_per_request,

@@ -44,42 +44,42 @@ class PatientConnection(Connection):
 @functools.partial(with_connection, group=PatientConnection)
 def bulk(
     connection: PatientConnection,
-    input: Annotated[Path, file_option("--input", help="Parquet file with a row for each user.")],  # noqa: A002
+    input: Annotated[Path, file_option("--input", help="Parquet file with one row per user.")],  # noqa: A002
     output: Annotated[
         Path,
         typer.Option(
             dir_okay=False,
-            help="Parquet file to make; until it is whole, finished parts are in OUTPUT.parts.",
+            help="Parquet file to write. Finished parts are in OUTPUT.parts until it is complete.",
         ),
     ],
     user_column: Annotated[str, typer.Option(help="Column of user ids, int64 or string.")] = "user_id",
     history_column: Annotated[
-        str, typer.Option(help="Column of histories, lists of int64 or string, oldest first; null is an empty one.")
+        str, typer.Option(help="Column of histories: lists of int64 or string, oldest first. null is an empty history.")
     ] = "hist_item",
     exclude_column: Annotated[
         str | None,
         typer.Option(
-            help="Column of ids that must not come back; exclude_item_ids if there is one.", show_default=False
+            help="Column of ids to leave out. The default is exclude_item_ids, if the file has it.", show_default=False
         ),
     ] = None,
     top_k: TopK = 50,
     filter: Filter = "",  # noqa: A002
     exclude_history: ExcludeHistory = False,
     merge: MergeOption = Merge.BEST_SCORE,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
-    restart: Annotated[bool, typer.Option("--restart", help="Drop the parts of a stopped run.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
+    restart: Annotated[bool, typer.Option("--restart", help="Delete the parts of an interrupted run.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.", rich_help_panel="Pace")] = 8,
     users_per_request: Annotated[
-        int, typer.Option(min=1, help="Fewer where the server's limits ask for it.", rich_help_panel="Pace")
+        int, typer.Option(min=1, help="Users per request, within the limits of the server.", rich_help_panel="Pace")
     ] = 64,
     users_per_part: Annotated[
-        int, typer.Option(min=1, help="Users between two savings; a row group of the output.", rich_help_panel="Pace")
+        int, typer.Option(min=1, help="Users per saved part, a row group of the output.", rich_help_panel="Pace")
     ] = 20_000,
     give_up_after_s: Annotated[
-        float, typer.Option(min=0, help="Seconds to try on without any answer.", rich_help_panel="Pace")
+        float, typer.Option(min=0, help="Seconds to retry without any answer before giving up.", rich_help_panel="Pace")
     ] = 300,
 ) -> None:
-    """Candidates for all users of a Parquet file. A stopped run goes on when the same command is given again."""
+    """Compute candidates for all users of a Parquet file. The same command continues an interrupted run."""
     try:
         from clients.bulk import Pace, Question, run
         from clients.bulk_input import open_histories
@@ -103,7 +103,7 @@ def bulk(
             if asked_to or parts.rows:
                 saved = f"{parts.rows:,} of {histories.rows:,} users saved"
                 same = "the same command without --restart" if restart else "the same command"
-                typer.echo(f"stopped with {saved}; {same} goes on from there", err=True)
+                typer.echo(f"stopped with {saved}; {same} continues from there", err=True)
             if not asked_to:
                 raise
             raise typer.Exit(128 + (signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM)) from stop

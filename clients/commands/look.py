@@ -24,7 +24,7 @@ def count(
     filter: Filter = "",  # noqa: A002
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
-    """The number of released items, all of them or those that match a filter."""
+    """Count the released items, all of them or those that match a filter."""
     response = client.count_items(filter)
     show(format, response, f"{response.count:,} items in {response.collection} (model {response.model_version})")
 
@@ -32,7 +32,7 @@ def count(
 @app.command(epilog="Example: recall-client info --server recall:50051 --format json")
 @with_client
 def info(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # noqa: A002
-    """What is being served, the items that are there now, and which limits hold."""
+    """Show the release that is served, the current number of items, and the limits of the server."""
     response = client.get_server_info()
     try:
         counted: int | str = client.count_items().count
@@ -49,10 +49,10 @@ def info(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # 
 @with_client
 def health(
     client: RecallClient,
-    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Wait this long for it to be ready.")] = 0,
+    wait: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Maximum time until the server is ready.")] = 0,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
-    """Whether the server is ready: exit code 0 if it is, 1 if it is not, 3 if there is none."""
+    """Check whether the server is ready. The exit code is 0 if it is, 1 if it is not, and 3 if no server is reached."""
     end = time.monotonic() + wait
     serving = client.is_serving(timeout_s=wait or None, wait_for_ready=wait > 0)
     while not serving and (left_s := end - time.monotonic()) > 0:

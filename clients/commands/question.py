@@ -25,7 +25,7 @@ def file_option(*names: str, help: str) -> Any:  # noqa: A002
 HIST_ITEM = typer.Option(
     "--hist-item",
     metavar="ID,ID,...",
-    help="Ids of the items that the user clicked, oldest first: integers or text, as the release has them.",
+    help="Ids of the items that the user clicked, oldest first. Integers or text, like the ids of the release.",
 )
 HistItem = Annotated[str, HIST_ITEM]
 TopK = Annotated[int, typer.Option(min=1, help="Candidates per user.")]
@@ -33,16 +33,16 @@ Filter = Annotated[
     str,
     typer.Option(
         metavar="EXPR",
-        help="Milvus expression over attributes that `info` lists. `price is null` finds items without a price, which "
-        "match no other condition on it.",
+        help="Filter: a Milvus expression over attributes that `info` lists, such as `price < 20`. Items without a "
+        "price match only `price is null`.",
     ),
 ]
-ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Leave out what is in the history.")]
-Exclude = Annotated[str, typer.Option(metavar="ID,ID,...", help="Ids that must not come back.")]
-MergeOption = Annotated[Merge, typer.Option("--merge", help="Best score first, or the interests take turns.")]
+ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Leave out the items of the history.")]
+Exclude = Annotated[str, typer.Option(metavar="ID,ID,...", help="Ids to leave out.")]
+MergeOption = Annotated[Merge, typer.Option("--merge", help="Merge interests by score, or let them take turns.")]
 Titles = Annotated[
     Path | None,
-    file_option("--titles", help="CSV or Parquet file with columns item_id and title, to show titles in tables."),
+    file_option("--titles", help="CSV or Parquet file with the columns item_id and title. Tables then show titles."),
 ]
 TitlesIdColumn = Annotated[str, typer.Option("--titles-id-column", help="Column of --titles that holds the item id.")]
 
@@ -63,7 +63,7 @@ def parse_ids(given: str, option: str, text: bool) -> list[int] | list[str]:
     except ValueError:
         ids = [-(2**64)]
     if not all(map(is_int64, ids)):
-        message = f"{given!r} is not a list of 64-bit integers like 43,23,65: this release has integer ids"
+        message = f"{given!r} is not a list of 64-bit integers such as 43,23,65; this release has integer ids"
         raise typer.BadParameter(message, param_hint=option)
     return ids
 

@@ -55,19 +55,19 @@ _USERS_PER_CALL = 256
 def recall(
     client: RecallClient,
     hist_item: Annotated[str | None, HIST_ITEM] = None,
-    user_id: Annotated[str | None, typer.Option(help="A user whom the service remembers, instead.")] = None,
+    user_id: Annotated[str | None, typer.Option(help="Id of a remembered user, instead of --hist-item.")] = None,
     input: Annotated[  # noqa: A002
         Path | None,
         file_option(
             "--input",
-            help="File of many users instead, answered in JSON lines. It has PaddleRec lines "
+            help="File of many users, instead of --hist-item. The answers are JSON lines. The file has PaddleRec lines "
             '(user_id:7 hist_item:43 hist_item:23 ...) or JSON lines ({"user_id": 7, "hist_item": [43, 23]}; text ids '
             "are strings).",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(dir_okay=False, help="Where the JSON lines for --input go; standard output if not given."),
+        typer.Option(dir_okay=False, help="File for the JSON lines of --input. The default is standard output."),
     ] = None,
     top_k: TopK = 50,
     filter: Filter = "",  # noqa: A002
@@ -78,7 +78,7 @@ def recall(
     titles_id_column: TitlesIdColumn = ITEM_ID,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
-    """Candidates for one user, or for a file of users."""
+    """Get candidates for one user, or for a file of users."""
     if [hist_item, user_id, input].count(None) != 2:
         raise typer.BadParameter("give one of --hist-item, --user-id and --input")
     info = client.get_server_info()
@@ -120,7 +120,7 @@ def explain(
     titles_id_column: TitlesIdColumn = ITEM_ID,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
-    """One user's recall step by step: what each interest found, and why hits were dropped."""
+    """Show the recall of one user step by step: what each interest found, and why hits were dropped."""
     text = has_text_ids(client.get_server_info())
     response = client.explain(
         parse_ids(hist_item, "--hist-item", text),
@@ -175,10 +175,12 @@ def _recall_file(
     parts = ", ".join(f"{number:,} {words}" for words, number in statuses.most_common())
     console.print(f"{total:,} users in {elapsed_s:.1f} s ({total / elapsed_s:,.0f} users/s): {parts}")
     if cut:
-        console.print(f"{cut:,} histories are longer than {max_history:,} items, of which the newest were sent")
+        console.print(f"{cut:,} histories are longer than {max_history:,} items; their newest items were sent")
     console.print(f"model {', '.join(model_versions)}")
     if len(model_versions) > 1:
-        console.print("a release happened meanwhile: scores of different users do not compare", style="yellow")
+        console.print(
+            "the release changed during the run: do not compare the scores of different users", style="yellow"
+        )
 
 
 def _output_fields(candidates: recall_pb2.UserCandidates) -> dict[str, Any]:

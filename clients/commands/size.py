@@ -19,34 +19,34 @@ app = typer.Typer()
 @app.command(epilog="Example: recall-client size --items 100M --qps 20k --top-k 50 --users-per-request 64")
 def size(
     items: Annotated[str, typer.Option(metavar="AMOUNT", help="Items in the catalogue, such as 100M.")],
-    qps: Annotated[str, typer.Option(metavar="AMOUNT", help="Users to answer each second at the peak, such as 20k.")],
+    qps: Annotated[str, typer.Option(metavar="AMOUNT", help="Users per second at the peak, such as 20k.")],
     top_k: TopK = Load.top_k,
-    users_per_request: Annotated[int, typer.Option(help="Users that callers send together.")] = Load.users_per_request,
-    dim: Annotated[int, typer.Option(help="Numbers in an item's vector, hidden_size of the model.")] = Load.dim,
-    replicas: Annotated[int, typer.Option(help="Copies of a collection in Milvus' memory.")] = Load.replicas,
+    users_per_request: Annotated[int, typer.Option(help="Users per request.")] = Load.users_per_request,
+    dim: Annotated[int, typer.Option(help="Length of an item's vector, hidden_size of the model.")] = Load.dim,
+    replicas: Annotated[int, typer.Option(help="Replicas of a collection in the memory of Milvus.")] = Load.replicas,
     collections: Annotated[
-        int, typer.Option(help="Collections in Milvus' memory: live, before it, being built.")
+        int, typer.Option(help="Collections in the memory of Milvus: live, previous and in progress.")
     ] = Load.collections,
-    headroom: Annotated[float, typer.Option(help="Share of the processors that is idle at the peak.")] = Load.headroom,
+    headroom: Annotated[float, typer.Option(help="Share of the processors idle at the peak.")] = Load.headroom,
     node_cores: Annotated[
-        int, typer.Option(help="Cores of a query node of Milvus.", rich_help_panel="Milvus")
+        int, typer.Option(help="Cores per query node of Milvus.", rich_help_panel="Milvus")
     ] = Load.node_cores,
     node_gb: Annotated[
-        float, typer.Option(help="Memory of a query node of Milvus, GB.", rich_help_panel="Milvus")
+        float, typer.Option(help="Memory per query node of Milvus, in GB.", rich_help_panel="Milvus")
     ] = Load.node_gb,
     segment_mb: Annotated[
-        float, typer.Option(help="Its dataCoord.segment.maxSize.", rich_help_panel="Milvus")
+        float, typer.Option(help="dataCoord.segment.maxSize of Milvus, in MB.", rich_help_panel="Milvus")
     ] = Load.segment_mb,
     milvus_cpu_s: Annotated[
         float | None,
         typer.Option(
-            help="Processor seconds for 1,000 users that you measured at this size, instead of the estimate.",
+            help="Your own measurement of processor seconds per 1,000 users, instead of the estimate.",
             rich_help_panel="Milvus",
         ),
     ] = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
-    """What a load needs, from what was measured; says what it assumes. Asks no server."""
+    """Estimate the hardware for a load from our measurements, and print the assumptions. This asks no server."""
     try:
         load = Load(
             amount(items), amount(qps), top_k, users_per_request, dim, replicas, collections, headroom,

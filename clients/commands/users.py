@@ -21,8 +21,8 @@ app = typer.Typer(no_args_is_help=True, help="Users whom the service remembers; 
 
 _USERS_PER_CALL = 256
 
-Update = tuple[str, str, ItemIds]
-"""User id, `hist_item` or `append_item_ids`, and item ids."""
+Update = tuple[str, str, ItemIds, list[str]]
+"""User id, `hist_item` or `append_item_ids`, item ids, and the kind of each; no kinds if all are history."""
 
 
 @app.command(
@@ -40,12 +40,21 @@ def upsert(
     append: Annotated[
         str | None, typer.Option(metavar="ID,ID,...", help="New clicks, oldest first; follow what is stored.")
     ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND,KIND,...",
+            help="The kind of each click, such as view,buy, for a model that was trained with kinds. Clicks of kinds "
+            "that are no history for it are not stored.",
+        ),
+    ] = None,
     input: Annotated[  # noqa: A002
         Path | None,
         file_option(
             "--input",
             help='JSON lines instead: {"user_id": "7", "hist_item": [43, 23]} or '
-            '{"user_id": "7", "append_item_ids": [23]}, applied in order; text ids are strings.',
+            '{"user_id": "7", "append_item_ids": [23]}, applied in order; text ids are strings. "events": ["view"] in '
+            "a line has the kind of each click.",
         ),
     ] = None,
 ) -> None:
@@ -54,6 +63,8 @@ def upsert(
         raise typer.BadParameter("give either --user-id or --input")
     if input is None and (hist_item is None) == (append is None):
         raise typer.BadParameter("give either --hist-item or --append")
+    if input is not None and events is not None:
+        raise typer.BadParameter("--events goes with --user-id; the lines of --input have their own")
     text = has_text_ids(client.get_server_info())
     if input is not None:
         with input.open("rb") as lines:
@@ -61,7 +72,10 @@ def upsert(
         return
     field = "hist_item" if append is None else "append_item_ids"
     ids = parse_ids(hist_item or append or "", "--hist-item" if append is None else "--append", text)
-    _upsert_all(client, [(user_id or "", field, ids)])
+    kinds = [kind.strip() for kind in events.split(",")] if events else []
+    if kinds and len(kinds) != len(ids):
+        raise typer.BadParameter(f"--events has {len(kinds)} kinds for {len(ids)} ids, must be one for each")
+    _upsert_all(client, [(user_id or "", field, ids, kinds)])
 
 
 @app.command(epilog="Example: recall-client users similar --user-id 7 --top-k 20")
@@ -104,22 +118,27 @@ def delete(
 
 def _upsert_all(client: RecallClient, updates: Iterable[Update]) -> None:
     """Send updates in order, and end with exit code 1 if one of them could not be stored."""
-    stored = refused = 0
+    stored = refused = dropped = 0
     try:
         for batch in _batches(updates):
-            replaced = {user_id: ids for user_id, field, ids in batch if field == "hist_item"}
-            appended = {user_id: ids for user_id, field, ids in batch if field == "append_item_ids"}
-            response = client.upsert_users(replaced, append_item_ids=appended)
+            replaced = {user_id: ids for user_id, field, ids, _ in batch if field == "hist_item"}
+            appended = {user_id: ids for user_id, field, ids, _ in batch if field == "append_item_ids"}
+            events = {user_id: kinds for user_id, _, _, kinds in batch if kinds}
+            response = client.upsert_users(replaced, append_item_ids=appended, events=events)
             for user_id, one in zip([*replaced, *appended], response.results, strict=True):
                 if one.status != recall_pb2.USER_STATUS_OK:
                     typer.echo(f"{user_id}: {status_words(one.status)}: {one.detail}", err=True)
                     refused += 1
                 else:
                     stored += 1
+                    dropped += one.dropped
     except RecallError:
         typer.echo(f"the first {stored + refused:,} updates were answered; the next call failed", err=True)
         raise
-    sys.stdout.write(f"{stored:,} stored" + (f", {refused:,} refused\n" if refused else "\n"))
+    told = [f"{stored:,} stored", *([f"{refused:,} refused"] if refused else [])]
+    if dropped:
+        told.append(f"{dropped:,} clicks left out, whose kinds are no history for the model")
+    sys.stdout.write(", ".join(told) + "\n")
     if refused:
         raise typer.Exit(1)
 

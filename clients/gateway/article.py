@@ -80,11 +80,11 @@ async def insert_data(request: Request, settings: SettingsOf) -> Done:
         raise ProblemError(403, "Not enabled", detail, "NOT_ENABLED")
     running: asyncio.Lock = request.state.insert_lock
     if running.locked():
-        detail = "the insert command is still running; try again when it has ended"
+        detail = "the insert command is still running; retry when it has ended"
         raise ProblemError(409, "Already running", detail, "ALREADY_RUNNING")
     async with running:
         await _run(settings.insert_command, settings.insert_timeout_s)
-    return Done(msg="the command succeeded; servers take a published release over by themselves")
+    return Done(msg="the command succeeded; servers load a published release by themselves")
 
 
 @router.post("/qa/drop")

@@ -47,7 +47,7 @@ class Problem(BaseModel):
     detail: str
     """What went wrong in this request, with the value and the limit."""
     reason: str
-    """A stable word for programs. clients/README.md lists the reasons of the recall server."""
+    """A stable word for programs. docs/reference/statuses-and-errors.md lists the reasons of the recall server."""
     field: str | None = None
     """Path of the wrong field, such as users[3].hist_item."""
 

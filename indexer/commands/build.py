@@ -1,5 +1,6 @@
 """The command `build`: its options and its output."""
 
+import logging
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import typer
 from indexer import display
 from indexer.build import Index, build, choose_index
 from indexer.commands.releases import show_rollout
-from indexer.items.attributes import TYPES, Attributes, read_attributes
+from indexer.items.attributes import TYPES, Attributes, find_id_column, read_attributes
 from indexer.options import Artifact, ArtifactCache, QuoteOption, milvus_options
 from indexer.rollout import rollout
 from indexer.tuning.index_file import read_index
@@ -18,10 +19,12 @@ from indexer.tuning.interests import MIN_ITEMS, choose_cosine
 from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact
 from mind.data.quotes import Quote
-from mind.milvus.collection import ITEM_ID
 from mind.milvus.connection import Connection
 from mind.milvus.store import Params, Store
+from mind.milvus.version import caution
 from mind.transfer import CACHE, Models
+
+_log = logging.getLogger(__name__)
 
 
 def build_command(
@@ -29,9 +32,14 @@ def build_command(
     artifact: Artifact,
     attributes: Annotated[
         Path | None,
-        typer.Option(help="CSV, Parquet or a directory of Parquet files: item attributes; all columns are taken."),
+        typer.Option(
+            help="Item attributes: a CSV or Parquet file, or a directory of Parquet files. All columns count."
+        ),
     ] = None,
-    id_column: Annotated[str, typer.Option(help="Column of --attributes that holds the item id.")] = ITEM_ID,
+    id_column: Annotated[
+        str | None,
+        typer.Option(help="Column of --attributes with the item ids; otherwise one with a usual name, such as sku."),
+    ] = None,
     multi_valued: Annotated[
         list[str] | None, typer.Option(help="Text column to split at '|', such as genres. Repeatable.")
     ] = None,
@@ -64,8 +72,8 @@ def build_command(
         float | None,
         typer.Option(
             max=1,
-            help="Interests of a user with at least this cosine share one search; 1 searches for each. "
-            f"By default the model's golden histories decide, from {MIN_ITEMS:,} items on.",
+            help="Interests of a user with at least this cosine share one search. 1 searches for every interest. "
+            f"The default is measured with the model's golden histories, from {MIN_ITEMS:,} items on.",
         ),
     ] = None,
     index_file: Annotated[
@@ -109,10 +117,13 @@ def build_command(
     if attributes is not None:
         types = {name: str(kind) for name, kind in _pairs(column_type).items()}
         weights = model.weights
-        loaded = read_attributes(attributes, weights.item_id, id_column, multi_valued or [], types, quote, weights.keys)
-        display.show_count(attributes, loaded.count)
+        ids = id_column or find_id_column(attributes, quote)
+        loaded = read_attributes(attributes, weights.item_id, ids, multi_valued or [], types, quote, weights.keys)
+        display.show_count(attributes, loaded.count, ids)
         display.show_attributes(loaded, len(model.weights.item_id))
     with Store(connection) as store:
+        if says := caution(store.version()):
+            _log.warning("%s", says)
         with display.progress() as on_progress:
             built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
         display.show_built(built, time.monotonic() - started)

@@ -54,7 +54,7 @@ def choose_index_command(
         with display.progress() as on_progress:
             tuned = tune(store, model, sequences, min_recall, users, index_type or TYPES, on_progress=on_progress)
     display.show_tuned(tuned)
-    write_index(output, tuned, model.model_version, version)
+    write_index(output, tuned, model.model_version, version.text)
     display.line("wrote", str(output))
     options = f"--artifact {artifact} --index {output} --publish{milvus_options(connection)}"
     display.line("next", f"python -m indexer build {options}")

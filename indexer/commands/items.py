@@ -1,5 +1,6 @@
 """The commands `upsert` and `delete`: their options and their output."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 from indexer import display
 from indexer.catalogue import ItemCollection, find, fingerprint_of, item_collections
 from indexer.errors import NothingToDoError, RefusedError
+from indexer.items.attributes import find_id_column
 from indexer.items.carry_over import Carried
 from indexer.items.changes import ChangeSummary, delete, upsert
 from indexer.items.clicks import read_clicks
@@ -17,8 +19,8 @@ from indexer.items.journal import OWN, Journal
 from indexer.model import load_model
 from indexer.options import ArtifactCache, QuoteOption, ReleasedArtifact
 from mind.data.quotes import Quote
-from mind.milvus.collection import ITEM_ID
 from mind.milvus.connection import Connection
+from mind.milvus.schemas import Column
 from mind.milvus.store import Store
 from mind.transfer import CACHE, Models
 
@@ -41,7 +43,9 @@ def upsert_command(
         Path | None,
         typer.Option(
             help="File or directory of lines user,item,time, or a part that `mind.prepare` wrote, such as "
-            "data/mine/train. A new item in them gets its vector from the items that the same users interacted with.",
+            "data/mine/train. A new item in them gets its vector from the items that the same users interacted with. "
+            "A file that names its columns may have the column of kinds that the model was trained with: clicks of "
+            "kinds that are neither history nor target are left out.",
         ),
     ] = None,
     vectors: Annotated[
@@ -51,7 +55,9 @@ def upsert_command(
             "0.1|0.2|...), for new items."
         ),
     ] = None,
-    id_column: Annotated[str, typer.Option(help="Column that holds the item id.")] = ITEM_ID,
+    id_column: Annotated[
+        str | None, typer.Option(help="Column with the item ids; otherwise one with a usual name, such as sku.")
+    ] = None,
     clear_empty: Annotated[
         bool,
         typer.Option(
@@ -103,16 +109,19 @@ def upsert_command(
         journal = Journal(store, found.name)
         kinds = {name: column for name, column in journal.columns.items() if name not in OWN}
         dim, rows, keyed = model.hyper_parameters.embedding_dim, journal.batch_rows, journal.has_keys
-        sequences, keys = read_clicks(interactions, keyed) if interactions else (None, None)
-        vector_file = ItemFile(vectors, id_column, {}, dim, rows, quote, keyed) if vectors else None
-        attribute_file = ItemFile(attributes, id_column, kinds, 0, rows, quote, keyed) if attributes else None
-        files = vector_file, attribute_file
+        sequences, keys = read_clicks(interactions, keyed, model.events) if interactions else (None, None)
+
+        def file_of(path: Path | None, kinds: Mapping[str, Column], dim: int) -> ItemFile | None:
+            ids = path and (id_column or find_id_column(path, quote))
+            return ItemFile(path, ids, kinds, dim, rows, quote, keyed) if path and ids else None
+
+        files = file_of(vectors, {}, dim), file_of(attributes, kinds, 0)
         with display.progress() as on_progress:
             summary = upsert(journal, model, *files, sequences, on_progress, clear_empty, keys)
         display.line("collection", f"[cyan]{found.name}[/]")
         for file in files:
             if file:
-                display.show_count(file.path, file.count)
+                display.show_count(file.path, file.count, file.id_column)
         show_summary(summary)
         _check_still_live(store, found.name, collection)
 

@@ -15,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from indexer.errors import AttributesError
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
+from mind.data.roles import find_column
+from mind.data.sources import cells_are_text
 from mind.data.spellings import refuse_two_spellings
-from mind.data.tables import read_table
+from mind.data.tables import column_names, read_table
 from mind.errors import DataError
 from mind.keys import MAX_KEY_BYTES, Keys, key_ids
 from mind.milvus.collection import EMBEDDING, ITEM_ID, ITEM_KEY, VECTOR_SOURCE, is_presence, presence_of
@@ -51,6 +54,8 @@ TYPES = tuple(ARROW)
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,254}")
 _KEYWORDS = {"and", "or", "not", "in", "is", "null", "like", "exists", "true", "false"}
+_KEYWORDS |= {f"{kind}_contains{which}" for kind in ("array", "json") for which in ("", "_all", "_any")}
+_KEYWORDS |= {"array_length", "text_match", "phrase_match", "random_sample"}  # Milvus 2.4 and 2.5 refuse these, too
 _RESERVED = {ITEM_ID, ITEM_KEY, EMBEDDING, VECTOR_SOURCE, *FIELDS, "rowid", "timestamp"} | _KEYWORDS
 _CODE = "^[+-]?0[0-9xX]"  # such as 007: leading zeros mean something
 _CHUNK = 65_536
@@ -167,38 +172,63 @@ def read_attributes(
                 f"{path}: column {name} cannot have the type {kind!r}; the types are {', '.join(TYPES)}"
             )
     _check_columns(path, table.column_names, id_column, [*multi_valued, *types])
-    names = [name for name in table.column_names if name != id_column]
-    ids = table.column(id_column).combine_chunks()
-    found, texts = item_ids(path, id_column, ids, is_text_id=keys is not None)
-    check_distinct(path, id_column, found, lambda row: str(ids[row].as_py()))
-    rows = np.arange(1, len(found) + 1)
-    padded = 0 if keys else refuse_two_spellings(path, id_column, table.column(id_column), found, rows, "row")
-    if not len(found):
-        raise AttributesError(f"{path}: the file has no rows after the header")
-    position = np.searchsorted(item_id, found).clip(max=len(item_id) - 1)
-    known = item_id[position] == found
-    if not known.any():
-        raise AttributesError(
-            f"{path}: the model knows none of the {len(found):,} item ids, such as {ids[0].as_py()}; "
-            f"check that column {id_column} holds the ids that the model was trained with"
-        )
-    if keys:
-        there = np.flatnonzero(known)
-        for at, key in zip(there.tolist(), keys.at(position[known]), strict=True):
-            check_key(path, texts[at], key)
-    row = np.zeros(len(item_id), np.int64)
-    missing = np.ones(len(item_id), bool)
-    row[position[known]] = np.flatnonzero(known)
-    missing[position[known]] = False
+    row, missing, padded = _rows_of(path, id_column, table.column(id_column), item_id, keys)
     take = pa.array(row, mask=missing)
     columns = []
-    for name in names:
+    for name in table.column_names:
+        if name == id_column:
+            continue
         column = table.column(name).combine_chunks()
         if name in multi_valued and is_text(column.type):
             column = split_values(column)
         kind = types.get(name) or _type_of(path, name, column)
         columns.append(_measured(path, name, kind, converted(path, name, column, kind), take))
-    return Attributes(tuple(columns), int(missing.sum()), int((~known).sum()), count, padded)
+    absent = int(missing.sum())
+    return Attributes(tuple(columns), absent, len(table) - (len(item_id) - absent), count, padded)
+
+
+def _rows_of(
+    path: Path, id_column: str, column: Any, item_id: Int64, keys: Keys | None
+) -> tuple[Int64, npt.NDArray[np.bool_], int]:
+    """Match the items of a model to the rows of a file.
+
+    Args:
+        path: the file, for messages.
+        id_column: name of the column with the ids.
+        column: its values.
+        item_id: [N] int64, strictly ascending: the model's items.
+        keys: their text ids; None where ids are integers.
+
+    Returns:
+        row: [N] int64, the row of each item, from 0.
+        missing: [N] bool, the items that the file does not have; their rows mean nothing.
+        padded: ids of the file whose leading zeros were dropped.
+    """
+    ids = column.combine_chunks()
+    found, texts = item_ids(path, id_column, ids, is_text_id=keys is not None)
+    check_distinct(path, id_column, found, lambda row: str(ids[row].as_py()))
+    padded = 0 if keys else refuse_two_spellings(path, id_column, column, found, np.arange(1, len(found) + 1), "row")
+    if not len(found):
+        raise AttributesError(f"{path}: the file has no rows after the header")
+    position = np.searchsorted(item_id, found).clip(max=len(item_id) - 1)
+    known = np.flatnonzero(item_id[position] == found)
+    if not len(known):
+        raise AttributesError(
+            f"{path}: the model knows none of the {len(found):,} item ids, such as {ids[0].as_py()}; "
+            f"check that column {id_column} holds the ids that the model was trained with"
+        )
+    if keys:
+        for at, key in zip(known.tolist(), keys.at(position[known]), strict=True):
+            check_key(path, texts[at], key)
+    row, missing = np.zeros(len(item_id), np.int64), np.ones(len(item_id), bool)
+    row[position[known]], missing[position[known]] = known, False
+    return row, missing, padded
+
+
+def find_id_column(path: Path, quote: Quote | None = None) -> str:
+    """Find the column of item ids by the names that such columns usually have, such as sku. Raises AttributesError."""
+    with refusing():
+        return find_column(path, column_names(path, quote), "item", "--id-column")
 
 
 @contextmanager
@@ -255,7 +285,7 @@ def item_ids(path: Path, name: str, column: Any, first: int = 1, is_text_id: boo
     """
     if is_text_id:
         return _text_ids(path, name, column, first)
-    if not pa.types.is_integer(column.type) and not (path.suffix == ".csv" and is_text(column.type)):
+    if not pa.types.is_integer(column.type) and not (is_text(column.type) and cells_are_text(path)):
         raise AttributesError(f"{path}: column {name} is {column.type}, but item ids must be 64-bit integers")
     if column.null_count:
         raise AttributesError(f"{path}: row {pc.index(column.is_null(), True).as_py() + first}: {name} is empty")
@@ -312,7 +342,7 @@ def check_distinct(path: Path, name: str, item_id: Int64, text: Callable[[int], 
 def _type_of(path: Path, name: str, column: Any) -> str:
     """Return the type that a column declares (Parquet), or the first type that all its values fit (CSV is all text)."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
-    if path.suffix == ".csv":
+    if cells_are_text(path):
         is_list = pa.types.is_list(kind)
         if column.null_count == len(column) or (
             not is_list and pc.any(pc.match_substring_regex(column, _CODE)).as_py()

@@ -116,7 +116,7 @@ class ItemFile:
 
     def _read(self) -> Iterator[Any]:
         with refusing():
-            yield from read_batches(self.path, self.batch_rows, self.quote)
+            yield from read_batches(self.path, self.batch_rows, self.id_column, self.quote)
 
     def _values(self, name: str, column: Any, first: int) -> list[Any]:
         kind = self.kinds[name]

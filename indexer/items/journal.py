@@ -26,6 +26,7 @@ from mind.milvus.collection import (
     is_presence,
     presence_of,
 )
+from mind.milvus.errors import StoreError
 from mind.milvus.journal import APPLIED, CHANGED_AT, DELETE, FIELDS, OP, PENDING, UPSERT
 from mind.milvus.store import Row, Store
 
@@ -107,11 +108,22 @@ class Journal:
         self._store.upsert(self.name, [self._encoded(row) | {APPLIED: False} for row in rows])
 
     def apply(self, on_progress: Progress) -> None:
-        """Apply all staged changes to the collection, including those that another process staged."""
+        """Apply all staged changes to the collection, including those that another process staged.
+
+        Raises:
+            StoreError: Milvus returns changes as pending that were just marked as applied.
+        """
         done = total = 0
+        applied: set[int] = set()
         log = self._store.records.change_log(self.collection)
         while True:
             rows = [_plain(row) for row in self._store.rows(self.name, PENDING, self.batch_rows)]
+            if rows and applied.issuperset(row[ITEM_ID] for row in rows):  # another round would not end it either
+                raise StoreError(
+                    f"{self.name}: {len(rows):,} changes were applied, but Milvus still returns them as pending; "
+                    "give the same command again, and run `python -m indexer doctor` if that does not help"
+                )
+            applied = {row[ITEM_ID] for row in rows}
             if len(rows) == self.batch_rows and not total:
                 total = self._store.count(self.name, PENDING)
             on_progress("apply", done, total)

@@ -13,6 +13,9 @@ def switch(store: Store, choice: Choice) -> None:
     not live: the next release takes that number back. A rollback takes the releases after the chosen one back before
     the alias moves. After a kill in between, the same command finds a live collection without a number and returns to
     the newest one with a number, which is the one that was chosen.
+
+    Another release at the same moment may withdraw the number before the alias moves, so it is given again if it is
+    gone. Otherwise a later rollback could not return to this release.
     """
     collections = item_collections(store)
     if choice.rolls_back:
@@ -23,6 +26,9 @@ def switch(store: Store, choice: Choice) -> None:
     store.records.secure()
     if choice.changes_live:
         store.point_alias(choice.next.name)
+        if not find(item_collections(store), choice.next.name).published_at:
+            _number(store, choice.next.name)
+            store.records.secure()
 
 
 def _number(store: Store, name: str) -> None:

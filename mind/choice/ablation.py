@@ -75,7 +75,12 @@ def _validate(run: tuple[str, Path, list[str]]) -> tuple[str, Scores]:
     settings = load_config(config, override)
     inputs = read_inputs(settings)
     trained = train(
-        settings, inputs.sequences, inputs.valid, features=inputs.features, exclude_history=inputs.exclude_history
+        settings,
+        inputs.sequences,
+        inputs.valid,
+        features=inputs.features,
+        ages=inputs.ages,
+        exclude_history=inputs.exclude_history,
     )
     return name, trained.metrics
 

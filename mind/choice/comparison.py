@@ -182,7 +182,7 @@ def best_model(models: list[Model], metric: str, data: str | None = None) -> lis
             raise ArtifactError(f"--data {data}: no model has such data; there is {_listed(by_data(models))}")
     if len(classes) > 1:
         raise ArtifactError(
-            f"the models saw different data, so their metrics cannot be compared; pick with --data: {_listed(classes)}"
+            f"the models were trained on different data and cannot be compared; choose with --data: {_listed(classes)}"
         )
     ((_, members),) = classes.items()
     scored = [model for model in members if metric in model.manifest.metrics.valid]

@@ -59,8 +59,12 @@ class Data(_Part):
     """Validation files by name, with their sha256; None if there were none, or an earlier release wrote the model."""
     item_features: dict[str, str] = {}
     """The file of item features by name, with its sha256; it is a setting of the model, so no part of `digest`."""
+    events: dict[str, Any] = {}
+    """What the data record of kinds of clicks; empty if nothing."""
     users: int | None = None
     interactions: int | None = None
+    warm_start: str = ""
+    """The model whose weights training began with; empty if it began anew."""
     final_of: str = ""
     """The model whose settings were trained on all data; empty for a model that was evaluated itself."""
     exclude_history: bool = False
@@ -69,8 +73,10 @@ class Data(_Part):
     @cached_property
     def digest(self) -> str:
         """Short name of the data and of what lists have: metrics can be compared where it is the same."""
-        lists = ["exclude_history"] if self.exclude_history else []
-        content = json.dumps([self.files, self.valid, self.users, self.interactions, *lists], sort_keys=True)
+        parts: list[Any] = [self.files, self.valid, self.users, self.interactions]
+        parts += [self.events] if self.events else []
+        parts += ["exclude_history"] if self.exclude_history else []
+        content = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:DIGEST_LENGTH]
 
     @property
@@ -167,7 +173,11 @@ class Shelf:
             if not found and broken:
                 raise ArtifactError(f"{broken[0].path}: {broken[0].reason}")
             if len(found) != 1:
-                what = "no model starts so" if not found else "several do: " + ", ".join(found)
+                what = (
+                    "no version begins with this"
+                    if not found
+                    else "several versions begin with this: " + ", ".join(found)
+                )
                 raise ArtifactError(f"{self.directory}: model {version}: {what}")
             chosen += found.values()
         return chosen

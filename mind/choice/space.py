@@ -119,12 +119,12 @@ def check_space(space: Space, config: Path, overrides: list[str]) -> None:
     overridden = {override.partition("=")[0] for override in overrides}
     for key, values in space.items():
         if key in FIXED:
-            raise ConfigError(f"--space {key}: is the same in all trials, it is no setting of the model")
+            raise ConfigError(f"--space {key}: cannot be searched, because it is not a setting of the model")
         for leader, follower in FOLLOWERS.items():
             if key == follower:
-                raise ConfigError(f"--space {key}: always equals {leader}; search that one")
+                raise ConfigError(f"--space {key}: always equals {leader}; search {leader} instead")
         if clash := {key, FOLLOWERS.get(key)} & overridden:
-            raise ConfigError(f"--space {key}: {' and '.join(map(str, clash))} is overridden by -o as well")
+            raise ConfigError(f"--space {key}: {' and '.join(map(str, clash))} is also overridden by -o")
         for value in _probes(values):
             try:
                 load_config(config, [*overrides, *as_overrides({key: value})])

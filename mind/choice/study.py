@@ -91,7 +91,7 @@ class Study:
             raise
         except (ValueError, KeyError, TypeError, AssertionError) as error:  # a line that is not Optuna's
             self.close()
-            raise DataError(f"{file}: no study: {type(error).__name__}: {error}") from error
+            raise DataError(f"{file}: not the file of a search: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         """Close the file, so that another process may open the study."""
@@ -199,11 +199,11 @@ def _open_locked(file: Path) -> BinaryIO:
             handle.seek(0)
             content = handle.read()
             if not content.startswith(_BEGINNING[: len(content)]):
-                raise DataError(f"{file}: no study, it does not begin with {_BEGINNING.decode()}")
+                raise DataError(f"{file}: not the file of a search; it does not begin with {_BEGINNING.decode()}")
             handle.truncate(content.rfind(b"\n") + 1)
             file.with_name(f"{file.name}.lock").unlink(missing_ok=True)
         except BlockingIOError as error:
-            raise ConfigError(f"{file}: another search is at it") from error
+            raise ConfigError(f"{file}: another search is using this file") from error
         except OSError as error:
             raise DataError(f"{file}: cannot be written: {error.strerror}") from error
         opened.pop_all()
@@ -227,7 +227,7 @@ def _hold_to(study: optuna.Study, file: Path, identity: dict[str, Any]) -> None:
                 changes.append(f"{name} {key}".strip() + f" was {_said(before, key)}, is {_said(now, key)}")
     if changes:
         raise ConfigError(
-            f"{file}: is a search over something else: {'; '.join(changes)}; another --study begins a new one"
+            f"{file}: this search has other settings: {'; '.join(changes)}; another --study starts a new one"
         )
 
 

@@ -1,6 +1,8 @@
 """Columns of a file as ids and times. Works on whole columns: no Python code runs per row."""
 
+from dataclasses import dataclass
 from datetime import date
+from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -39,28 +41,76 @@ def parse_ids(column: pa.ChunkedArray) -> tuple[Int64, Mask]:
     return np.where(valid, np.where(negative, -magnitude, magnitude), 0).view(np.int64), valid
 
 
-def parse_times(column: pa.ChunkedArray) -> tuple[Int64 | Float64, Mask, bool]:
+class TimeKind(StrEnum):
+    """How a column of times is read."""
+
+    INTEGER = "integer"
+    NUMBER = "number"
+    DATE = "date"
+
+
+@dataclass(frozen=True)
+class TimeCounts:
+    """How many of the values of a column are times, by kind. An integer is a number too."""
+
+    integers: int = 0
+    numbers: int = 0
+    dates: int = 0
+
+    def __add__(self, other: "TimeCounts") -> "TimeCounts":
+        """The counts of two pieces of the column together."""
+        return TimeCounts(self.integers + other.integers, self.numbers + other.numbers, self.dates + other.dates)
+
+    @property
+    def kind(self) -> TimeKind:
+        """What most of the values are, which decides which of them are valid."""
+        if self.dates > self.numbers:
+            return TimeKind.DATE
+        return TimeKind.INTEGER if self.integers == self.numbers else TimeKind.NUMBER
+
+
+def count_times(column: pa.ChunkedArray) -> TimeCounts:
+    """Find out what kinds of times a column has."""
+    if pa.types.is_list(column.type):
+        return TimeCounts()
+    integers = int(parse_ids(column)[1].sum())
+    if integers + column.null_count == len(column):
+        return TimeCounts(integers, integers)
+    numbers = pc.sum(pc.match_substring_regex(column, _NUMBER)).as_py() or 0
+    dates = pc.sum(pc.match_substring_regex(column, _DATE)).as_py() or 0
+    return TimeCounts(integers, numbers, dates)
+
+
+def parse_times(column: pa.ChunkedArray, kind: TimeKind) -> tuple[Int64 | Float64, Mask]:
     """Read a column of times: integers, floats, or ISO 8601 in microseconds since 1970 (UTC where no zone is given).
 
-    What most values are decides which of them are valid.
+    Returns:
+        values: [N] int64, or float64 of numbers; 0 where the value is null or no time.
+        valid: [N] bool.
+    """
+    if kind is TimeKind.INTEGER or pa.types.is_list(column.type):
+        return parse_ids(column)
+    text = column.cast(pa.string())
+    if kind is TimeKind.DATE:
+        return _parse_dates(text, pc.match_substring_regex(text, _DATE).fill_null(False))
+    numbers = pc.match_substring_regex(text, _NUMBER).fill_null(False)
+    floats = pc.if_else(numbers, text, "0").cast(pa.float64()).to_numpy()
+    return floats, numbers.to_numpy() & np.isfinite(floats)
+
+
+def parse_numbers(column: pa.ChunkedArray) -> tuple[Float64, Mask]:
+    """Read a column of numbers.
 
     Returns:
-        values: [N] int64 if all are integers or dates, or float64; 0 where the value is null or no time.
+        values: [N] float64; 0 where the value is null or no finite number.
         valid: [N] bool.
-        dated: whether they are microseconds, because the values are ISO 8601.
     """
-    values, valid = parse_ids(column)
-    if pa.types.is_list(column.type) or len(valid) - valid.sum() == column.null_count:
-        return values, valid, False
+    if pa.types.is_integer(column.type):
+        return column.fill_null(0).cast(pa.float64()).to_numpy(), column.is_valid().to_numpy()
     numbers = pc.match_substring_regex(column, _NUMBER).fill_null(False)
-    dates = pc.match_substring_regex(column, _DATE).fill_null(False)
-    number_count, date_count = pc.sum(numbers).as_py(), pc.sum(dates).as_py()
-    if date_count > number_count:
-        return *_parse_dates(column, dates), True
-    if number_count == valid.sum():
-        return values, valid, False
-    floats = pc.if_else(numbers, column, "0").cast(pa.float64()).to_numpy()
-    return floats, numbers.to_numpy() & np.isfinite(floats), False
+    values = pc.if_else(numbers, column, "0").cast(pa.float64()).to_numpy()
+    valid = numbers.to_numpy() & np.isfinite(values)
+    return np.where(valid, values, 0.0), valid
 
 
 def _parse_dates(text: pa.ChunkedArray, matches: pa.ChunkedArray) -> tuple[Int64, Mask]:

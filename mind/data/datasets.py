@@ -9,6 +9,7 @@ from mind.data.download import Source, download_url, download_with_pip
 from mind.data.movielens import MovieLens, read_movielens_1m, read_movielens_100k
 from mind.data.split import Split
 from mind.errors import DataError
+from mind.events import Events
 
 
 @dataclass(frozen=True)
@@ -17,8 +18,8 @@ class Dataset:
 
     sources: tuple[Source, ...]
     """Where the archive comes from, in the order in which the sources are tried."""
-    read: Callable[[Path], MovieLens | Split]
-    """Reads an archive of any of the sources."""
+    read: Callable[[Path, Events], MovieLens | Split]
+    """Reads an archive of any of the sources, and the kinds of its interactions where it has some."""
     comes_split: bool = False
     """Whether the authors of the data split them into train, valid and test."""
 
@@ -69,19 +70,18 @@ DATASETS = {
                 download=download_url,
             ),
         ),
-        read_amazon_book,
+        lambda archive, _: read_amazon_book(archive),
         comes_split=True,
     ),
 }
 
 
-def data_file(source: str) -> Path:
-    """The file that a command line names instead of a data set.
+def check_no_name(source: str) -> None:
+    """Make sure that a command line names files instead of a data set.
 
     Raises:
         DataError: it looks like a mistyped name: there is no such file, and it has no ending.
     """
     file = Path(source)
-    if not file.suffix and not file.exists():
+    if file.name == source and not file.suffix and not file.exists() and not set(source) & set("*?["):
         raise DataError(f"{source}: is no file, and data by name are: {', '.join(DATASETS)}")
-    return file

@@ -17,8 +17,9 @@ class HeavyUser:
 
 
 def heavy_users(interactions: Interactions, share: float) -> list[HeavyUser]:
-    """Users with more than a share of all interactions, the heaviest first."""
-    user_id, counts = np.unique(interactions.user_id, return_counts=True)
+    """Users with more than a share of all interactions, which are sorted by user; the heaviest first."""
+    users = interactions.sequences()
+    user_id, counts = users.user_id, users.lengths
     heavy = np.flatnonzero(counts > share * len(interactions))
     order = heavy[np.argsort(-counts[heavy], kind="stable")]
     return [HeavyUser(int(user_id[at]), int(counts[at]), float(counts[at] / len(interactions))) for at in order]

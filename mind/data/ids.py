@@ -13,8 +13,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mind.data.columns import Mask, parse_ids
-from mind.data.spellings import refuse_two_spellings
-from mind.data.tables import Columns, shorten
+from mind.data.spellings import Spellings
+from mind.data.tables import Columns
+from mind.data.text_blocks import shorten
 from mind.errors import DataError
 from mind.keys import MAX_KEY_BYTES, Keys, key_ids
 from mind.sequences import Int64
@@ -60,6 +61,9 @@ class KeyTable:
         return _distinct("the data and the features of items", ids, pa.concat_arrays([self.keys, other.keys]))
 
 
+_NO_KEYS = KeyTable(np.zeros(0, np.int64), pa.array([], pa.large_string()))
+
+
 @dataclass(frozen=True)
 class Ids:
     """A column of N ids."""
@@ -76,29 +80,153 @@ class Ids:
     @property
     def expected(self) -> str:
         """What every value should be, in words."""
-        return f"an id of at most {MAX_KEY_BYTES} bytes" if self.keys else "an integer of 64 bits"
+        return _expected(self.keys is not None)
+
+
+class IdColumn:
+    """A column of ids that is read piece by piece.
+
+    Whether it is text can depend on all of it. What the first piece looks like is taken, and `settle` tells at the end
+    whether the column must be read again.
+    """
+
+    def __init__(self, name: str, kind: IdKind, stray: float = 0) -> None:
+        """Begin with no values.
+
+        Args:
+            name: the column's.
+            kind: whether ids are integers or text.
+            stray: share of values, 0 to 1, that may be no integers in a column that `AUTO` takes for integers.
+        """
+        self.name = name
+        self.is_text = kind is IdKind.TEXT
+        self.example = ""
+        """The first value."""
+        self._is_open, self._stray, self._guessed = kind is IdKind.AUTO, stray, False
+        self._rows = self._others = 0
+        self._has_zeros, self._decimal = False, ""
+        self._only_decimals = True
+        self._spellings, self._pieces, self._knows_suspects = Spellings(), 0, False
+        self._tables = [_NO_KEYS]
+
+    @property
+    def padded(self) -> int:
+        """Integers whose leading zeros were dropped."""
+        return self._spellings.padded
+
+    @property
+    def expected(self) -> str:
+        """What every value should be, in words."""
+        return _expected(self.is_text)
+
+    def read(self, found: Columns) -> tuple[Int64, Mask]:
+        """Read a piece: [N] int64, 0 where there is no id, and [N] bool where there is one.
+
+        Raises:
+            DataError: integers are spelt in two ways, or two keys have the same id.
+        """
+        column = found.table.column(self.name)
+        self._pieces += 1
+        if not self.example and len(column) and (texts := column.drop_null()[:1].to_pylist()):
+            self.example = str(texts[0])
+        if pa.types.is_list(column.type):
+            return parse_ids(column)
+        if self._is_open:
+            self._look_at(found, column)
+            if not self._guessed and self._rows:
+                self.is_text, self._guessed = self._should_be_text(), True
+        if self.is_text:
+            values, valid, table = _read_keys(column)
+            self._add(found.file, table)
+            return values, valid
+        values, valid = parse_ids(column)
+        if not self._has_zeros:  # else all will be read again, as text
+            self._spellings.read(found.file, self.name, column, values, found.lines, found.unit)
+        return values, valid
+
+    def settle(self) -> bool:
+        """Whether all has been read as it should be; else the same is to be read once more, after `begin_again`.
+
+        Raises:
+            DataError: ids are decimal numbers.
+        """
+        should = self._should_be_text(is_all=True) if self._is_open else self.is_text
+        self._is_open = False
+        compared = should or not self.padded or self._pieces == 1 or self._knows_suspects
+        is_right = should == self.is_text and compared
+        self._knows_suspects = not should and should == self.is_text
+        self.is_text = should
+        return is_right
+
+    def begin_again(self) -> None:
+        """Forget the values that were read."""
+        self._tables, self._pieces = [_NO_KEYS], 0
+        self._spellings.begin_again()
+
+    def keys(self, where: str) -> KeyTable | None:
+        """The keys of all values; None where they are integers. Raises DataError if two have the same id."""
+        return self._merged(where) if self.is_text else None
+
+    def _look_at(self, found: Columns, column: pa.ChunkedArray) -> None:
+        self._rows += len(column)
+        if pa.types.is_integer(column.type):
+            return
+        self._has_zeros = self._has_zeros or bool(pc.any(pc.match_substring_regex(column, _ZEROS)).as_py())
+        others = ~parse_ids(column)[1] & column.is_valid().to_numpy()
+        if not others.any():
+            return
+        self._others += int(others.sum())
+        if self._only_decimals:
+            texts = column.filter(pa.array(others))
+            self._only_decimals = bool(pc.all(pc.match_substring_regex(texts, _DECIMAL)).as_py())
+            row = int(others.argmax())
+            self._decimal = (
+                self._decimal or f"{found.file}: {found.unit} {found.lines[row]}: {self.name} is {column[row]}"
+            )
+
+    def _should_be_text(self, is_all: bool = False) -> bool:
+        if self._has_zeros:
+            return True
+        if self._others <= self._stray * self._rows:
+            return False
+        if self._only_decimals and is_all:
+            raise DataError(
+                f"{self._decimal}, a decimal number; ids are integers or text. Write integers (pandas makes decimal "
+                "numbers of them where a value is missing), or give --ids text to take them as they are"
+            )
+        return True
+
+    def _add(self, file: str, table: KeyTable) -> None:
+        """Keep the keys that are new. The first table has most of them, and is merged with the others now and then."""
+        if len(self._tables[0].ids):
+            table = _without(f"{file}: {self.name}", table, self._tables[0])
+        self._tables.append(table)
+        if sum(len(one.ids) for one in self._tables[1:]) > max(len(self._tables[0].ids) // 4, _HASHED_AT_ONCE):
+            self._tables = [self._merged(file)]
+
+    def _merged(self, where: str) -> KeyTable:
+        ids = np.concatenate([table.ids for table in self._tables])
+        keys = pa.concat_arrays([table.keys for table in self._tables])
+        return _distinct(f"{where}: {self.name}", ids, keys)
 
 
 def read_ids(path: Path, found: Columns, name: str, kind: IdKind, stray: float = 0) -> Ids:
-    """Read a column of ids.
+    """Read a whole column of ids.
 
     Args:
         path: the file, for messages.
         found: its columns.
         name: which of them.
         kind: whether ids are integers or text.
-        stray: share of values, 0 to 1, that may be no integers in a column that `AUTO` takes for integers.
+        stray: see `IdColumn`.
 
     Raises:
         DataError: integers are spelt in two ways, or written as decimal numbers; or two keys have the same id.
     """
-    column = found.table.column(name)
-    if pa.types.is_list(column.type):
-        return Ids(*parse_ids(column))
-    if kind is IdKind.TEXT or (kind is IdKind.AUTO and _is_text(path, found, name, stray)):
-        return _read_keys(path, name, column)
-    values, valid = parse_ids(column)
-    return Ids(values, valid, padded=refuse_two_spellings(path, name, column, values, found.lines, found.unit))
+    column = IdColumn(name, kind, stray)
+    values, valid = column.read(found)
+    column.settle()
+    return Ids(values, valid, column.keys(str(path)), column.padded)
 
 
 def strict_ids(path: Path, found: Columns, name: str, unique: bool = False, kind: IdKind = IdKind.INTEGER) -> Ids:
@@ -141,27 +269,12 @@ def read_keys(file: Path) -> KeyTable | None:
     return KeyTable(ids.to_numpy(), keys.combine_chunks())
 
 
-def _is_text(path: Path, found: Columns, name: str, stray: float) -> bool:
-    column = found.table.column(name)
-    if pa.types.is_integer(column.type):
-        return False
-    if pc.any(pc.match_substring_regex(column, _ZEROS)).as_py():
-        return True
-    others = ~parse_ids(column)[1] & column.is_valid().to_numpy()
-    if others.sum() <= stray * len(column):
-        return False
-    decimal = pc.match_substring_regex(column.filter(pa.array(others)), _DECIMAL)
-    if pc.all(decimal).as_py():
-        row = int(others.argmax())
-        raise DataError(
-            f"{path}: {found.unit} {found.lines[row]}: {name} is {column[row].as_py()}, a decimal number; ids are "
-            "integers or text. Write integers (pandas makes decimal numbers of them where a value is missing), or give "
-            "--ids text to take them as they are"
-        )
-    return True
+def _expected(is_text: bool) -> str:
+    return f"an id of at most {MAX_KEY_BYTES} bytes" if is_text else "an integer of 64 bits"
 
 
-def _read_keys(path: Path, name: str, column: pa.ChunkedArray) -> Ids:
+def _read_keys(column: pa.ChunkedArray) -> tuple[Int64, Mask, KeyTable]:
+    """The ids of keys, where there is one, and the different keys in the order of their first rows."""
     texts = column.cast(pa.large_string())
     valid = pc.less_equal(pc.binary_length(texts), MAX_KEY_BYTES).fill_null(False)
     coded = pc.if_else(valid, texts, None).combine_chunks().dictionary_encode()
@@ -170,11 +283,25 @@ def _read_keys(path: Path, name: str, column: pa.ChunkedArray) -> Ids:
         key_ids(keys[start : start + _HASHED_AT_ONCE].to_pylist()) for start in range(0, len(keys), _HASHED_AT_ONCE)
     ]
     of_key = np.concatenate([np.zeros(0, np.int64), *found])
-    table = _distinct(f"{path}: {name}", of_key, keys)
     is_valid = valid.to_numpy()
     row = coded.indices.fill_null(0).to_numpy(zero_copy_only=False)
     values = np.where(is_valid, of_key[row], 0) if len(of_key) else np.zeros(len(row), np.int64)
-    return Ids(values, is_valid, table)
+    return values, is_valid, KeyTable(of_key, keys)
+
+
+def _without(where: str, table: KeyTable, known: KeyTable) -> KeyTable:
+    """The keys of a table that another one, with ascending ids, lacks. Raises DataError if one id has two keys."""
+    position = np.minimum(np.searchsorted(known.ids, table.ids), len(known.ids) - 1)
+    there = known.ids[position] == table.ids
+    keys, others = table.keys.filter(pa.array(there)), known.keys.take(pa.array(position[there]))
+    if not pc.all(pc.equal(keys, others)).as_py():
+        _distinct(where, np.repeat(table.ids[there], 2), _alternating(keys, others))
+    return KeyTable(table.ids[~there], table.keys.filter(pa.array(~there)))
+
+
+def _alternating(one: pa.LargeStringArray, other: pa.LargeStringArray) -> pa.LargeStringArray:
+    order = np.arange(2 * len(one)).reshape(2, -1).T.ravel()
+    return pa.concat_arrays([one, other]).take(pa.array(order))
 
 
 def _distinct(where: str, ids: Int64, keys: pa.LargeStringArray) -> KeyTable:

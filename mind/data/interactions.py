@@ -1,22 +1,19 @@
-"""Users' interactions with items from any CSV or Parquet file, cleaned, counted and sorted.
+"""Users' interactions with items: in columns, and what was found where they were read.
 
-Knows nothing of splits or of PaddleRec's formats. Works on whole columns: no Python code runs per row.
+Knows nothing of files (`mind.data.clicks` reads them), of splits or of PaddleRec's formats.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from mind.data.columns import Float64, Mask, parse_times
-from mind.data.ids import IdKind, Ids, KeyTable, read_ids
+from mind.data.columns import Float64, Mask
+from mind.data.events import Kind
+from mind.data.ids import KeyTable
 from mind.data.line_count import LineCount
-from mind.data.quotes import Quote
-from mind.data.roles import ITEMS, TIMES, USERS, find_columns
-from mind.data.tables import Columns, read_columns, shorten
-from mind.data.time_units import TimeUnit, find_unit, show_range
-from mind.errors import DataError
+from mind.data.roles import ITEMS, TIMES, USERS
+from mind.data.time_units import TimeUnit
+from mind.events import EventRules, Role, Roles
 from mind.sequences import Int64, Sequences
 
 USUAL = (USERS[0], ITEMS[0], TIMES[0])
@@ -38,6 +35,10 @@ class Interactions:
     """The text ids of users, at least of those here; None where they are integers."""
     item_keys: KeyTable | None = None
     """The text ids of items, at least of those here; None where they are integers."""
+    code: Role | None = None
+    """[N] uint8: the kind of each as a position in `Report.kinds`, or its role once `roles` are known."""
+    roles: Roles | None = None
+    """What `code` stands for, once it is known what every click is for."""
 
     def __len__(self) -> int:
         """Number of interactions."""
@@ -46,7 +47,8 @@ class Interactions:
     def take(self, rows: Int64 | Mask) -> "Interactions":
         """Interactions at these positions, or where a mask is true."""
         columns = self.user_id[rows], self.item_id[rows], self.timestamp[rows]
-        return Interactions(*columns, self.user_keys, self.item_keys)
+        code = None if self.code is None else self.code[rows]
+        return Interactions(*columns, self.user_keys, self.item_keys, code, self.roles)
 
     def sort(self) -> "Interactions":
         """Sort by user, then by time; interactions of one user at one time keep their order."""
@@ -54,8 +56,9 @@ class Interactions:
 
     def sequences(self) -> Sequences:
         """The item sequences of the users, ascending; the interactions must be sorted."""
-        user_id, start = np.unique(self.user_id, return_index=True)
-        return Sequences(user_id, np.append(start, len(self)), self.item_id)
+        begins = np.flatnonzero(np.append(True, self.user_id[1:] != self.user_id[:-1])[: len(self)])
+        role = self.code if self.roles else None
+        return Sequences(self.user_id[begins], np.append(begins, len(self)), self.item_id, role, self.roles)
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Finding:
     """Where the first few of these rows stand in the file."""
     texts: tuple[str, ...] = ()
     """What is wrong with each of `lines`, where that helps."""
+    files: tuple[str, ...] = ()
+    """The file of each of `lines`, where there are several."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ class Report:
     missing: Finding
     """Rows that were skipped because a value is empty."""
     duplicates: Finding
-    """Rows that were skipped because an earlier row has the same user, item and time."""
+    """Rows that were skipped because an earlier row has the same user, item, time and kind."""
     unsorted: Finding
     """Rows that were moved because their time is before that of the user's previous row."""
     times: str = ""
@@ -94,6 +99,10 @@ class Report:
     """The names of the columns of users, items and times."""
     texts: tuple[str, ...] = ()
     """The columns whose ids are text, each with an example, in words."""
+    kinds: tuple[Kind, ...] = ()
+    """The kinds of clicks; empty if no column of kinds was asked for."""
+    rules: EventRules | None = None
+    """What is to be remembered of the kinds."""
 
     @property
     def rows(self) -> int:
@@ -130,127 +139,9 @@ class Report:
 
     def _examples(self, finding: Finding) -> str:
         more = ["..."] * (finding.count > len(finding.lines))
-        if not finding.texts:
+        if not finding.texts and not finding.files:
             return f"{self.unit} {', '.join([*map(str, finding.lines), *more])}"
-        pairs = zip(finding.lines, finding.texts, strict=True)
-        return "; ".join([f"{self.unit} {line}: {text}" for line, text in pairs] + more)
-
-
-def read_interactions(
-    path: Path,
-    user: str | None = None,
-    item: str | None = None,
-    time: str | None = None,
-    *,
-    delimiter: str | None = None,
-    header: Sequence[str] | None = None,
-    quote: Quote | None = None,
-    time_unit: TimeUnit | None = None,
-    max_malformed: float = 0.01,
-    ids: IdKind = IdKind.AUTO,
-) -> tuple[Interactions, Report]:
-    """Read a CSV file (plain or compressed), a Parquet file or a directory of Parquet files.
-
-    Ids are integers of 64 bits, or text if they do not look like integers or begin with a zero. Times are integers,
-    floats, or ISO 8601, which becomes microseconds since 1970 (UTC where no zone is given).
-
-    Args:
-        path: Parquet, or text in UTF-8.
-        user: name of the column of user ids; a header may add a type to it, as in `user_id:token`. None takes one with
-            a usual name (`mind.data.roles`), such as customer_id.
-        item: name of the column of item ids, or None.
-        time: name of the column of times, or None.
-        delimiter: one character; detected if None.
-        header: names of all columns of a CSV file that does not name them itself.
-        quote: what quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it.
-        time_unit: of times that are numbers; found if None.
-        max_malformed: largest share of rows, 0 to 1, that may be malformed or lack a value.
-        ids: whether ids are integers or text.
-
-    Returns:
-        The interactions, sorted by user and time, without duplicates, and what was found.
-
-    Raises:
-        DataError: the file or a column is missing, the format is another, too few rows are usable, a quote swallows
-            lines, an id is spelt in two ways, or times are of two units.
-    """
-    found = read_columns(path, lambda names: find_columns(path, names, user, item, time), delimiter, header, quote)
-    user, item, time = found.table.column_names
-    users, items = (read_ids(path, found, name, ids, max_malformed) for name in (user, item))
-    timestamp, time_valid, dated = parse_times(found.table.column(2))
-    usable = users.valid & items.valid & time_valid
-    present = np.all([column.is_valid().to_numpy() for column in found.table.columns], axis=0)
-    malformed = _malformed(found, (users, items), np.flatnonzero(present & ~usable))
-    missing = _finding(found.lines[~present])
-    whole = Interactions(users.values, items.values, timestamp, users.keys, items.keys)
-    interactions, lines = whole.take(usable), found.lines[usable]
-    told = TimeUnit.US if dated else time_unit or find_unit(path, time, interactions.timestamp, lines, found.unit)
-    duplicate = _duplicates(interactions)
-    interactions = interactions.take(~duplicate)
-    unsorted = lines[~duplicate][_earlier_than_before(interactions)]
-    report = Report(
-        count=found.count,
-        malformed=malformed,
-        missing=missing,
-        duplicates=_finding(lines[duplicate]),
-        unsorted=_finding(unsorted),
-        times=show_range(interactions.timestamp, told),
-        time_unit=told,
-        padded=users.padded + items.padded,
-        columns=(user, item, time),
-        texts=tuple(
-            f"{name}: text ids, such as {found.table.column(name)[0].as_py()!r}"
-            for name, column in ((user, users), (item, items))
-            if column.keys
-        ),
-    )
-    _check_share(path, report, max_malformed)
-    return interactions.sort(), report
-
-
-def _finding(lines: Int64) -> Finding:
-    return Finding(len(lines), tuple(lines[:EXAMPLES].tolist()))
-
-
-def _malformed(found: Columns, ids: tuple[Ids, Ids], rows: Int64) -> Finding:
-    faults = list(found.misfits)
-    for row in rows[:EXAMPLES].tolist():
-        column = next((index for index, read in enumerate(ids) if not read.valid[row]), 2)
-        expected = "a time" if column == 2 else ids[column].expected
-        name, value = found.table.column_names[column], found.table.column(column)[row].as_py()
-        faults.append((int(found.lines[row]), f"{name} is {shorten(value)}, not {expected}"))
-    faults = sorted(faults)[:EXAMPLES]
-    return Finding(
-        len(found.misfits) + len(rows), tuple(line for line, _ in faults), tuple(fault for _, fault in faults)
-    )
-
-
-def _check_share(path: Path, report: Report, limit: float) -> None:
-    unusable = report.malformed.count + report.missing.count
-    if not report.rows:
-        raise DataError(f"{path}: no interactions")
-    if unusable == report.rows or unusable > limit * report.rows:
-        worst = max(report.malformed, report.missing, key=lambda finding: finding.count)
-        text = f": {worst.texts[0]}" if worst.texts else ": a value is missing"
-        raise DataError(
-            f"{path}: {unusable:,} of {report.rows:,} rows are unusable ({unusable / report.rows:.1%}), the limit is "
-            f"{limit:.1%}; {report.unit} {worst.lines[0]}{text}"
-        )
-
-
-def _duplicates(interactions: Interactions) -> Mask:
-    """Which rows have the user, item and time of an earlier row: [N] bool."""
-    columns = (interactions.item_id, interactions.timestamp, interactions.user_id)
-    order = np.lexsort(columns)
-    repeats = np.all([column[order[1:]] == column[order[:-1]] for column in columns], axis=0)
-    duplicate = np.zeros(len(order), np.bool_)
-    duplicate[order[1:][repeats]] = True
-    return duplicate
-
-
-def _earlier_than_before(interactions: Interactions) -> Int64:
-    """Rows whose time is before that of the same user's previous row, ascending."""
-    by_user = np.argsort(interactions.user_id, kind="stable")
-    user_id, timestamp = interactions.user_id[by_user], interactions.timestamp[by_user]
-    earlier = (user_id[1:] == user_id[:-1]) & (timestamp[1:] < timestamp[:-1])
-    return np.sort(by_user[1:][earlier])
+        files = [f"{file} " for file in finding.files] or [""] * len(finding.lines)
+        texts = [f": {text}" for text in finding.texts] or [""] * len(finding.lines)
+        places = zip(files, finding.lines, texts, strict=True)
+        return "; ".join([f"{file}{self.unit} {line}{text}" for file, line, text in places] + more)

@@ -1,9 +1,7 @@
 """How the lines of a file add up: every line is a header, a row, blank, or inside of a quoted value."""
 
-import mmap
 from dataclasses import dataclass
 
-Text = bytes | mmap.mmap
 _BLOCK_BYTES = 1 << 24
 
 
@@ -22,6 +20,16 @@ class LineCount:
     unit: str = "line"
     """"line", or "row" in Parquet."""
 
+    def __add__(self, other: "LineCount") -> "LineCount":
+        """What the lines of two files are together."""
+        return LineCount(
+            self.rows + other.rows,
+            self.header + other.header,
+            self.blank + other.blank,
+            self.continued + other.continued,
+            self.unit,
+        )
+
     @property
     def lines(self) -> int:
         """All lines of the file."""
@@ -35,7 +43,7 @@ class LineCount:
         return text + (f", {self.continued:,} inside quoted values" if self.continued else "")
 
 
-def count_line_breaks(content: Text, start: int, end: int) -> int:
+def count_line_breaks(content: bytes, start: int, end: int) -> int:
     r"""How many of \n, \r and \r\n a part of a text has. Neither end may be inside of \r\n."""
     count = 0
     while start < end:
@@ -49,7 +57,7 @@ def count_line_breaks(content: Text, start: int, end: int) -> int:
     return count
 
 
-def count_lines(content: Text) -> int:
+def count_lines(content: bytes) -> int:
     """The lines of a text; the last one need not end."""
     size = len(content)
     return count_line_breaks(content, 0, size) + (size > 0 and content[size - 1 : size] not in (b"\n", b"\r"))

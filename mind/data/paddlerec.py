@@ -3,28 +3,38 @@
     training      uid,item_id,time
     evaluation    user_id:U target_item:0 hist_item:I hist_item:I ... eval_item:J ...
 
+Where clicks have kinds, a training line ends in the role of the click, and an evaluation line in `role:R ...`, one for
+each eval_item: positions in the roles of `events.json` (`mind.data.parts`).
+
 Machines write these files, so a line that breaks the format is an error, not something to skip.
 """
 
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from mind.data.files import replacing
-from mind.data.tables import shorten
+from mind.data.parts import EVENTS, beside, read_roles
+from mind.data.text_blocks import shorten
 from mind.errors import DataError
+from mind.events import Role, Roles
 from mind.sequences import EvalCases, Int64, Sequences
 
 BLOCK_BYTES = 1 << 24
 """Bytes of a training file that are read at a time."""
 _TRAIN_COLUMNS = ["uid", "item_id", "time"]
+_ROLE = "role"
 _EVAL_LINE = re.compile(
-    r"user_id:(-?\d{1,19}) target_item:-?\d{1,19}((?: hist_item:-?\d{1,19})*)((?: eval_item:-?\d{1,19})+)", re.ASCII
+    r"user_id:(-?\d{1,19}) target_item:-?\d{1,19}((?: hist_item:-?\d{1,19})*)((?: eval_item:-?\d{1,19})+)"
+    r"((?: role:\d{1,3})*)",
+    re.ASCII,
 )
 _INTEGER = re.compile(r"-?\d{1,19}", re.ASCII)
 _MAY_FOLLOW = {
@@ -33,6 +43,7 @@ _MAY_FOLLOW = {
     "target_item": ("hist_item", "eval_item"),
     "hist_item": ("hist_item", "eval_item"),
     "eval_item": ("eval_item",),
+    "role": ("role",),
 }
 
 
@@ -74,15 +85,17 @@ def read_train(path: Path) -> Sequences:
     memory each; others are sorted, at some 50 bytes each.
 
     Raises:
-        DataError: a line is no `uid,item_id,time` of three integers of 64 bits, or there is no line.
+        DataError: a line is no `uid,item_id,time` of three integers of 64 bits, or there is no line; or it has a role
+            that nothing explains.
     """
     files = data_files(path)
-    sequences = _read_sorted(files)
+    roles = read_roles(path) if _have_roles(path, files) else None
+    sequences = _read_sorted(files, roles is not None)
     if sequences is None:
-        sequences = _read_and_sort(files)
+        sequences = _read_and_sort(files, roles is not None)
     if not len(sequences):
         raise DataError(f"{path}: no interactions")
-    return sequences
+    return _with_roles(path, sequences, sequences.role, roles)
 
 
 def read_eval(path: Path) -> EvalCases:
@@ -94,9 +107,11 @@ def read_eval(path: Path) -> EvalCases:
     rows = [row for file in data_files(path) for row in _read_eval_file(file)]
     if not rows:
         raise DataError(f"{path}: no users")
-    user_id, history, target = zip(*rows, strict=True)
-    users = np.concatenate(user_id)
-    return EvalCases(_sequences(users, history), _sequences(users, target))
+    user_id, history, target, role = zip(*rows, strict=True)
+    users, every = np.concatenate(user_id), np.concatenate(role)
+    roles = read_roles(path) if len(every) else None
+    targets = _with_roles(path, _sequences(users, target), every if roles else None, roles)
+    return EvalCases(_sequences(users, history), targets)
 
 
 def write_train(path: Path, sequences: Sequences) -> None:
@@ -105,11 +120,15 @@ def write_train(path: Path, sequences: Sequences) -> None:
     Raises:
         DataError: the disk refused it; a file that was there before is unharmed.
     """
-    user_id = np.repeat(sequences.user_id, sequences.lengths)
-    time = np.arange(len(user_id)) - np.repeat(sequences.offsets[:-1], sequences.lengths)
-    table = pa.table([user_id, sequences.item_id, time], _TRAIN_COLUMNS)
-    with replacing(path) as file:
-        pa_csv.write_csv(table, file, pa_csv.WriteOptions(include_header=False))
+    options = pa_csv.WriteOptions(include_header=False)
+    names = [*_TRAIN_COLUMNS, *([] if sequences.role is None else [_ROLE])]
+    schema = pa.schema([(name, pa.uint8() if name == _ROLE else pa.int64()) for name in names])
+    with replacing(path) as file, pa_csv.CSVWriter(file, schema, write_options=options) as writer:
+        for part in sequences.parts():
+            user_id = np.repeat(part.user_id, part.lengths)
+            time = np.arange(len(user_id)) - np.repeat(part.offsets[:-1], part.lengths)
+            columns = [user_id, part.item_id, time, *([] if part.role is None else [part.role])]
+            writer.write_table(pa.table(columns, names))
 
 
 def write_eval(path: Path, cases: EvalCases) -> None:
@@ -122,16 +141,50 @@ def write_eval(path: Path, cases: EvalCases) -> None:
         for user, user_id in enumerate(cases.history.user_id.tolist()):
             history = "".join(f" hist_item:{item_id}" for item_id in cases.history[user].tolist())
             target = "".join(f" eval_item:{item_id}" for item_id in cases.target[user].tolist())
-            lines.write(f"user_id:{user_id} target_item:0{history}{target}\n")
+            role = "".join(f" {_ROLE}:{role}" for role in _roles_at(cases.target, user))
+            lines.write(f"user_id:{user_id} target_item:0{history}{target}{role}\n")
 
 
-def _read_sorted(files: list[Path]) -> Sequences | None:
+def _roles_at(sequences: Sequences, user: int) -> list[int]:
+    """The roles of a user's items; none without kinds."""
+    if sequences.role is None:
+        return []
+    return list(sequences.role[sequences.offsets[user] : sequences.offsets[user + 1]].tolist())
+
+
+def _have_roles(path: Path, files: list[Path]) -> bool:
+    """Whether the first line has a role, and something beside the data says what it means; all lines must be alike."""
+    for file in files:
+        try:
+            with file.open("rb") as content:
+                begin = content.read(1 << 10).lstrip().split(b"\n")[0]
+        except OSError as error:
+            raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+        if begin:
+            return begin.count(b",") == len(_TRAIN_COLUMNS) and beside(path, EVENTS).is_file()
+    return False
+
+
+def _with_roles(path: Path, sequences: Sequences, role: Role | None, roles: Roles | None) -> Sequences:
+    """The same with the roles of the items. Raises DataError if there is no such role."""
+    if role is None or roles is None:
+        return replace(sequences, role=None)
+    if role.max(initial=0) >= len(roles.kinds):
+        raise DataError(
+            f"{path}: a line has the role {role.max()}, {EVENTS} has 0 to {len(roles.kinds) - 1}; prepare the data "
+            "again"
+        )
+    return replace(sequences, role=role.astype(np.uint8), roles=roles)
+
+
+def _read_sorted(files: list[Path], has_roles: bool) -> Sequences | None:
     """Read lines that are sorted by user and time; None as soon as a line is out of order."""
     items: list[Int64] = []
     starts: list[Int64] = []  # positions at which a user begins
     users: list[Int64] = []
+    roles: list[Role] = []
     last_user, last_time, rows = None, 0, 0
-    for user_id, item_id, time in _batches(files):
+    for user_id, item_id, time, role in _batches(files, has_roles):
         if last_user is not None:
             user_id, time = np.append(last_user, user_id), np.append(last_time, time)
         change = user_id[1:] != user_id[:-1]
@@ -141,75 +194,94 @@ def _read_sorted(files: list[Path]) -> Sequences | None:
         users.append(user_id[-len(item_id) :][start])
         starts.append(start + rows)
         items.append(item_id)
+        roles.append(role)
         last_user, last_time, rows = user_id[-1], time[-1], rows + len(item_id)
     if not rows:
-        return Sequences(*(np.zeros(size, np.int64) for size in (0, 1, 0)))
-    return Sequences(np.concatenate(users), np.append(np.concatenate(starts), rows), np.concatenate(items))
+        return Sequences(np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.int64))
+    offsets = np.append(np.concatenate(starts), rows)
+    return Sequences(np.concatenate(users), offsets, np.concatenate(items), np.concatenate(roles))
 
 
-def _read_and_sort(files: list[Path]) -> Sequences:
-    columns: tuple[list[Int64], ...] = ([], [], [])
-    for batch in _batches(files):
+def _read_and_sort(files: list[Path], has_roles: bool) -> Sequences:
+    columns: tuple[list[Any], ...] = ([], [], [], [])
+    for batch in _batches(files, has_roles):
         for column, values in zip(columns, batch, strict=True):
             column.append(values)
-    user_id, item_id, time = (np.concatenate([column.pop(0) for _ in range(len(column))]) for column in columns)
+    user_id, item_id, time, role = (np.concatenate([column.pop(0) for _ in range(len(column))]) for column in columns)
     order = np.lexsort((time, user_id))
     del time
     user_id = user_id[order]
     users, start = np.unique(user_id, return_index=True)
-    return Sequences(users, np.append(start, len(user_id)), item_id[order])
+    return Sequences(users, np.append(start, len(user_id)), item_id[order], role[order] if has_roles else None)
 
 
-def _batches(files: list[Path]) -> Iterator[tuple[Int64, Int64, Int64]]:
-    """User, item and time of the lines, some hundred thousand at a time; none of them empty."""
+def _batches(files: list[Path], has_roles: bool) -> Iterator[tuple[Int64, Int64, Int64, Role]]:
+    """User, item, time and role of the lines, some hundred thousand at a time; none of them empty but of roles."""
+    names = [*_TRAIN_COLUMNS, _ROLE][: 3 + has_roles]
+    types = dict.fromkeys(_TRAIN_COLUMNS, pa.int64()) | ({_ROLE: pa.uint8()} if has_roles else {})
     for file in files:
         try:
             if not file.stat().st_size:
                 continue
             reader = pa_csv.open_csv(
                 file,
-                pa_csv.ReadOptions(column_names=_TRAIN_COLUMNS, block_size=BLOCK_BYTES),
+                pa_csv.ReadOptions(column_names=names, block_size=BLOCK_BYTES),
                 pa_csv.ParseOptions(quote_char=False),
-                pa_csv.ConvertOptions(column_types=dict.fromkeys(_TRAIN_COLUMNS, pa.int64()), null_values=[]),
+                pa_csv.ConvertOptions(column_types=types, null_values=[]),
             )
             for batch in reader:
                 if len(batch):
-                    user_id, item_id, time = (np.array(column.to_numpy()) for column in batch.columns)
-                    yield user_id, item_id, time
+                    user_id, item_id, time, *role = (np.array(column.to_numpy()) for column in batch.columns)
+                    yield user_id, item_id, time, role[0] if role else np.zeros(0, np.uint8)
         except pa.ArrowInvalid as error:
-            raise DataError(f"{file}: {_train_fault(file) or error}") from error
+            raise DataError(f"{file}: {_train_fault(file, names) or error}") from error
         except OSError as error:
             raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
 
 
-def _train_fault(file: Path) -> str | None:
+def _train_fault(file: Path, names: list[str]) -> str | None:
     for number, line in _lines(file):
         fields = line.split(",")
-        if len(fields) != len(_TRAIN_COLUMNS):
-            return f"line {number}: expected uid,item_id,time, found {shorten(line)}"
-        for name, field in zip(_TRAIN_COLUMNS, fields, strict=True):
+        if len(fields) != len(names):
+            more = f"; a fourth column, the role of the click, needs {EVENTS} beside the directory"
+            hint = more if number == 1 and len(fields) == len(_TRAIN_COLUMNS) + 1 else ""
+            return f"line {number}: expected {','.join(names)}, found {shorten(line)}{hint}"
+        for name, field in zip(names, fields, strict=True):
+            if name == _ROLE and not (field.strip().isdecimal() and int(field) < 256):
+                return f"line {number}: {name} is {shorten(field)}, not an integer from 0 to 255"
             if not _is_int64(field.strip()):
                 return f"line {number}: {name} is {shorten(field)}, not an integer of 64 bits"
     return None
 
 
-def _read_eval_file(file: Path) -> Iterator[tuple[Int64, Int64, Int64]]:
-    """User [1], history [H] and target [T] of each line, int64."""
+def _read_eval_file(file: Path) -> Iterator[tuple[Int64, Int64, Int64, Int64]]:
+    """User [1], history [H], target [T] and roles [T or 0] of each line, int64."""
+    has_roles: bool | None = None
     for number, line in _lines(file):
         match = _EVAL_LINE.fullmatch(line)
         try:
             if not match:
                 raise ValueError("not an evaluation line")
-            user_id, history, target = (np.array(_INTEGER.findall(part), np.int64) for part in match.groups())
+            parts = (np.array(_INTEGER.findall(part), np.int64) for part in match.groups())
+            user_id, history, target, role = parts
         except (ValueError, OverflowError) as error:
             raise DataError(f"{file}: line {number}: {_eval_fault(line)}") from error
-        yield user_id, history, target
+        has_roles = len(role) > 0 if has_roles is None else has_roles
+        if len(role) != len(target) * has_roles:
+            raise DataError(
+                f"{file}: line {number}: has {len(role)} roles for {len(target)} eval_item; every line has one for "
+                "each, or none has any"
+            )
+        yield user_id, history, target, role
 
 
 def _eval_fault(line: str) -> str:
     previous = ""
     for token in line.split(" "):
         name, _, value = token.partition(":")
+        if previous == "eval_item" and name == _ROLE and value.isdecimal() and len(value) <= 3:
+            previous = name
+            continue
         if name not in _MAY_FOLLOW[previous] or not _is_int64(value):
             expected = " or ".join(f"{name}:<integer of 64 bits>" for name in _MAY_FOLLOW[previous])
             return f"expected {expected}, found {shorten(token)}"

@@ -1,4 +1,4 @@
-"""Parquet: one file, or a directory of files whose folders may be named after values (`day=2024-01-31`, as Hive does).
+"""Parquet: files whose folders may be named after values (`day=2024-01-31`, as Hive does), batch after batch.
 
 Knows nothing of what the columns mean. Says in plain words why a file cannot be read.
 """
@@ -6,89 +6,84 @@ Knows nothing of what the columns mean. Says in plain words why a file cannot be
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs
-import pyarrow.parquet as pq
 
+from mind.data.sources import MAGIC, File, Files, OnBytes
 from mind.errors import DataError
 
-_MAGIC, _ENCRYPTED = b"PAR1", b"PARE"
+BATCH_ROWS = 1 << 18
+"""Rows that are in memory at a time."""
+_ENCRYPTED = b"PARE"
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
-def is_parquet(path: Path) -> bool:
-    """Whether a path is a directory, ends in .parquet, or begins as a Parquet file does. Raises OSError."""
-    if path.is_dir() or path.suffix == ".parquet":
-        return True
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+def parquet_schema(files: Files) -> pa.Schema:
+    """The columns and their types, those of the folders' names included. Raises DataError."""
+    with _reading(files):
+        return _dataset(files).schema
 
 
-def parquet_names(path: Path) -> list[str]:
-    """The columns, those of the folders' names included. Raises DataError."""
-    with _reading(path):
-        return list((_directory(path).schema if path.is_dir() else pq.read_schema(path)).names)
-
-
-def read_parquet(path: Path, names: Sequence[str] | None = None) -> pa.Table:
-    """Read some columns, or all of them. Raises DataError."""
-    with _reading(path):
-        if path.is_dir():
-            table = _directory(path).to_table(columns=None if names is None else list(names))
-        else:
-            table = pq.ParquetFile(path).read(None if names is None else list(names))
-        table.validate(full=True)  # texts that are not UTF-8
-        return table
-
-
-def read_parquet_batches(path: Path, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """Read all columns, at most `batch_rows` rows at a time. Raises DataError."""
-    with _reading(path):
-        if path.is_dir():
-            for batch in _directory(path).to_batches(batch_size=batch_rows):
-                batch.validate(full=True)
+def parquet_batches(
+    files: Files, names: Sequence[str] | None, on_bytes: OnBytes, batch_rows: int = BATCH_ROWS
+) -> Iterator[tuple[File, pa.RecordBatch]]:
+    """Read some columns, or all of them, file after file. Raises DataError."""
+    with _reading(files):
+        dataset = _dataset(files)
+    columns = list(dataset.schema.names if names is None else names)
+    for file, fragment in zip(files.files, dataset.get_fragments(), strict=True):  # both in the order of `files`
+        one = Files(files.name, (file,))
+        with _reading(one):
+            rows = max(fragment.count_rows(), 1)
+            reader = fragment.scanner(
+                dataset.schema,
+                columns=columns,
+                batch_size=batch_rows,
+                batch_readahead=1,
+                fragment_readahead=1,
+                use_threads=False,
+                # Arrow would keep all that it has read of a file until the end of it.
+                fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
+            ).to_batches()
+            told = done = 0
+            for batch in reader:
+                batch.validate(full=True)  # texts that are not UTF-8
+                done += len(batch)
+                on_bytes(file.size * done // rows - told)
+                told = file.size * done // rows
                 if len(batch):
-                    yield batch
-            return
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_rows):
-                batch.validate(full=True)
-                yield batch
+                    yield file, batch.select(columns)
 
 
-def _directory(path: Path) -> ds.Dataset:
-    """All files below a directory, ordered by their paths; folders such as `day=2024-01-31` are a column `day`."""
-    files = [file for file in sorted(path.rglob("*")) if file.is_file() and not _is_hidden(file.relative_to(path))]
-    if not files:
-        raise DataError(f"{path}: the directory has no Parquet files")
-    for file in files:
+def _dataset(files: Files) -> ds.Dataset:
+    """All files; folders such as `day=2024-01-31` are a column `day`."""
+    for file in files.files:
         if reason := _wrong_ends(file):
-            raise DataError(f"{file}: cannot be read as Parquet: {reason}")
-    options = ds.FileSystemFactoryOptions(partition_base_dir=str(path), partitioning=_partitioning(path, files))
-    names = [str(file) for file in files]
-    factory = ds.FileSystemDatasetFactory(pa.fs.LocalFileSystem(), names, ds.ParquetFileFormat(), options)
+            raise DataError(f"{file.name}: cannot be read as Parquet: {reason}")
+    remote = files.files[0].remote
+    system = pa.fs.PyFileSystem(pa.fs.FSSpecHandler(remote)) if remote else pa.fs.LocalFileSystem()
+    options = ds.FileSystemFactoryOptions()
+    if files.root is not None:
+        options = ds.FileSystemFactoryOptions(partition_base_dir=files.root, partitioning=_partitioning(files))
+    paths = [file.path for file in files.files]
+    factory = ds.FileSystemDatasetFactory(system, paths, ds.ParquetFileFormat(), options)
     try:
         return factory.finish(factory.inspect(promote_options="permissive"))
     except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
         if "merge" not in str(error):
             raise
-        raise DataError(f"{path}: its files have a column of the same name and different types") from error
+        raise DataError(f"{files.name}: its files have a column of the same name and different types") from error
 
 
-def _is_hidden(relative: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in relative.parts)
-
-
-def _partitioning(path: Path, files: Sequence[Path]) -> ds.Partitioning:
+def _partitioning(files: Files) -> ds.Partitioning:
     """Columns from the names of folders: integers, or text if a value has leading zeros or is none."""
     values: dict[str, set[str]] = {}
-    for file in files:
-        for part in file.relative_to(path).parts[:-1]:
+    for file in files.files:
+        for part in file.path.removeprefix(files.root or "").split("/")[:-1]:
             name, equals, value = part.partition("=")
             if equals:
                 values.setdefault(unquote(name), set()).add(unquote(value))
@@ -99,28 +94,24 @@ def _partitioning(path: Path, files: Sequence[Path]) -> ds.Partitioning:
     return ds.partitioning(pa.schema(list(kinds.items())), flavor="hive")
 
 
-def count_parquet_rows(path: Path) -> int:
-    """The number of rows. Raises DataError."""
-    with _reading(path):
-        return int(_directory(path).count_rows() if path.is_dir() else pq.read_metadata(path).num_rows)
-
-
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def _reading(files: Files) -> Iterator[None]:
     """Raise DataError where a file cannot be read."""
+    name = files.name if files.are_several else files.files[0].name
     try:
         yield
     except OSError as error:  # also what Arrow raises for damaged content
         if error.errno is not None and error.strerror:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-        raise DataError(f"{path}: cannot be read as Parquet: {_reason(path, str(error))}") from error
+            raise DataError(f"{name}: cannot be read: {error.strerror}") from error
+        raise DataError(f"{name}: cannot be read as Parquet: {_reason(files, str(error))}") from error
     except pa.ArrowException as error:
-        raise DataError(f"{path}: cannot be read as Parquet: {_reason(path, str(error))}") from error
+        raise DataError(f"{name}: cannot be read as Parquet: {_reason(files, str(error))}") from error
 
 
-def _reason(path: Path, message: str) -> str:
-    if path.is_file() and (reason := _wrong_ends(path)):
-        return reason
+def _reason(files: Files, message: str) -> str:
+    for file in files.files:
+        if reason := _wrong_ends(file):
+            return reason
     if "UTF8" in message:
         return "a text in it is not UTF-8; write it again with texts in UTF-8"
     if "codec" in message.lower() and "support" in message.lower():
@@ -128,20 +119,20 @@ def _reason(path: Path, message: str) -> str:
     return "its content is damaged; copy or export it again"
 
 
-def _wrong_ends(path: Path) -> str:
+def _wrong_ends(file: File) -> str:
     """Why a file is no Parquet, by its first and last four bytes; "" if they are right. Raises OSError."""
-    with path.open("rb") as file:
-        first = file.read(4)
-        file.seek(0, 2)
-        size = file.tell()
-        file.seek(max(0, size - 4))
-        last = file.read(4)
+    with file.open() as content:
+        first = content.read(4)
+        content.seek(0, 2)
+        size = content.tell()
+        content.seek(max(0, size - 4))
+        last = content.read(4)
     if not size:
         return "the file is empty"
     if _ENCRYPTED in (first, last):
         return "it is encrypted; write it again without encryption"
-    if first != _MAGIC:
+    if first != MAGIC:
         return "it does not begin with PAR1 as Parquet does; a CSV file ends in .csv"
-    if last != _MAGIC or size < 12:
+    if last != MAGIC or size < 12:
         return "its end is missing; copy or export it again"
     return ""

@@ -6,16 +6,11 @@ reads the lines up to the next quote as one value. Knows nothing of what the col
 
 import csv
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
-import numpy as np
-
-from mind.data.line_count import Text, count_line_breaks
+from mind.data.line_count import count_line_breaks
 from mind.errors import DataError
-from mind.sequences import Int64
 
 
 class Quote(StrEnum):
@@ -27,6 +22,16 @@ class Quote(StrEnum):
     """It quotes values, whatever the lines in them look like."""
     NONE = "none"
     """Nothing: it is a character like any other."""
+
+
+def ids_like(row: str, delimiter: str, quote: Quote, key: int | None) -> re.Pattern[str]:
+    """What the ids of a file look like, as its first row has one. `key`: the position of the column of ids."""
+    try:
+        cells = cells_of(row, delimiter, quote)
+    except csv.Error:
+        cells = []
+    is_text = key is not None and key < len(cells) and not _INTEGER_ID.fullmatch(cells[key])
+    return _TEXT_ID if is_text else _INTEGER_ID
 
 
 def cells_of(line: str, delimiter: str, quote: Quote) -> list[str]:
@@ -48,7 +53,8 @@ _MANY_ROWS = 3
 class Quotes:
     """How the quotes of one CSV file are read."""
 
-    path: Path
+    name: str
+    """What messages call the file."""
     delimiter: str
     width: int
     """The columns of a row."""
@@ -57,41 +63,46 @@ class Quotes:
     mode: Quote
     has_option: bool
     """Whether the command has an option `--quote` that a message can name."""
+    ids: re.Pattern[str] | None
+    """What the ids of the file look like: integers, or text without spaces; None for a file without rows."""
 
-    def continued_lines(self, content: Text, start: int, line: int) -> Int64:
-        """The lines that begin inside of a quoted value, ascending.
+    def spans(self, content: bytes, line: int, is_last: bool) -> tuple[list[tuple[int, int]], int]:
+        """The values that go over several lines of whole rows.
 
         Args:
-            content: the text.
-            start: where its first row begins.
+            content: lines of the file, the first of which begins a row.
             line: the number of this line, from 1.
+            is_last: whether the file ends with them.
+
+        Returns:
+            The first and the last line of every such value, and where the last row begins that does not end here: the
+            length of the content if there is none.
 
         Raises:
             DataError: a quote is never closed or, unless the mode is `ALWAYS`, takes in lines that look like rows.
         """
-        if self.mode is Quote.NONE:
-            return np.zeros(0, np.int64)
-        found = [np.arange(first + 1, last + 1) for first, last in self._spans(content, start, line)]
-        return np.concatenate([np.zeros(0, np.int64), *found])
-
-    def _spans(self, content: Text, start: int, line: int) -> Iterator[tuple[int, int]]:
-        """The first and the last line of every value that goes over several."""
+        if self.mode is Quote.NONE or b'"' not in content:
+            return [], len(content)
         opening, more = self._patterns()
-        ids = self._ids(content, start)
-        position, counted, record = start, start, -1
+        found: list[tuple[int, int]] = []
+        position, counted = 0, 0
         while opened := opening.search(content, position):
-            record = opened.start()
+            record, of_record = opened.start(), []
             while opened:
                 quote = opened.start(1)
                 line += count_line_breaks(content, counted, quote)
                 value = _VALUE.match(content, quote)
                 if value is None:
-                    raise self._error(line, "is not closed before the end of the file")
+                    if is_last:
+                        raise self.error(line, "is not closed before the end of the file")
+                    return found, record
                 last = line + count_line_breaks(content, quote, value.end())
-                self._check(content, record, value, line, last, ids)
-                yield line, last
+                self._check(content, record, value, line, last)
+                of_record.append((line, last))
                 position, counted, line = value.end(), value.end(), last
                 opened = more.match(content, position)
+            found += of_record
+        return found, len(content)
 
     def _patterns(self) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
         """What finds a quote that is open at the end of its line: from the start of a line, and after a value."""
@@ -99,23 +110,14 @@ class Quotes:
         rest = rb"[^%b\r\n]*" % d
         cell = rb'(?:"(?>(?:[^"\r\n]+|"")*)"' + rest + rb'|[^"\r\n%b]' % d + rest + rb"|)"
         opened = rb"(?>(?:" + cell + d + rb')*)(")(?>(?:[^"\r\n]+|"")*)(?=[\r\n]|\Z)'
-        return re.compile(rb"(?:(?<![^\r\n])|(?<=\A\xef\xbb\xbf))" + opened), re.compile(rest + d + opened)
+        return re.compile(rb"(?<![^\r\n])" + opened), re.compile(rest + d + opened)
 
-    def _ids(self, content: Text, start: int) -> re.Pattern[str]:
-        """What the ids of the file look like, as its first row has one: integers, or text without spaces."""
-        end = _LINE_BREAK.search(content, start)
-        cells = self._cells(content[start : end.start() if end else len(content)])
-        is_text = self.key is not None and self.key < len(cells) and not _INTEGER_ID.fullmatch(cells[self.key])
-        return _TEXT_ID if is_text else _INTEGER_ID
-
-    def _check(
-        self, content: Text, record: int, value: re.Match[bytes], line: int, last: int, ids: re.Pattern[str]
-    ) -> None:
+    def _check(self, content: bytes, record: int, value: re.Match[bytes], line: int, last: int) -> None:
         if self.mode is Quote.ALWAYS:
             return
         after = content[value.end() : value.end() + 1]
         if after and after not in (b"\n", b"\r", self.delimiter.encode()):
-            raise self._error(line, f"closes on line {last} in the middle of a value", True)
+            raise self.error(line, f"closes on line {last} in the middle of a value", True)
         end = _LINE_BREAK.search(content, value.start())
         first = content[record : value.start()] + b"x" + content[value.start() + 1 : end.start() if end else None]
         whole = not _LINE_BREAK.search(first) and len(self._cells(first)) == self.width
@@ -125,14 +127,16 @@ class Quotes:
             if position >= value.end():
                 break
             end = _LINE_BREAK.search(content, position)
-            rows += self._is_row(content[position : end.start() if end else len(content)], ids)
+            rows += self._is_row(content[position : end.start() if end else len(content)])
             if rows >= (1 if whole else _MANY_ROWS):
-                raise self._error(line, f"closes on line {last}, and lines in it look like rows of their own", True)
+                raise self.error(line, f"closes on line {last}, and lines in it look like rows of their own", True)
             position = end.end() if end else value.end()
 
-    def _is_row(self, text: bytes, ids: re.Pattern[str]) -> bool:
+    def _is_row(self, text: bytes) -> bool:
         cells = self._cells(text)
-        return len(cells) == self.width and (self.key is None or bool(ids.fullmatch(cells[self.key])))
+        return len(cells) == self.width and (
+            self.key is None or self.ids is None or bool(self.ids.fullmatch(cells[self.key]))
+        )
 
     def _cells(self, text: bytes) -> list[str]:
         """The cells of a line read on its own; [] if there are certainly fewer than a row has."""
@@ -143,8 +147,9 @@ class Quotes:
         except csv.Error:
             return []
 
-    def _error(self, line: int, what: str, is_closed: bool = False) -> DataError:
-        text = f'{self.path}: line {line}: a quote (") opens a value that {what}; mend the line'
+    def error(self, line: int, what: str, is_closed: bool = False) -> DataError:
+        """The error that a quote on a line causes."""
+        text = f'{self.name}: line {line}: a quote (") opens a value that {what}; mend the line'
         if self.has_option:
             text += ", or give --quote none if quotes mean nothing in this file"
             if is_closed:

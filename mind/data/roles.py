@@ -36,15 +36,15 @@ def find_columns(path: Path, names: Sequence[str], user: str | None, item: str |
     return [given[kind] or find_column(path, names, kind) for kind in _KINDS]
 
 
-def find_column(path: Path, names: Sequence[str], kind: str) -> str:
-    """Find the column of one kind: "user", "item" or "time". Raises DataError."""
+def find_column(path: Path, names: Sequence[str], kind: str, option: str = "") -> str:
+    """Find the column of one kind, "user", "item" or "time". Raises DataError, which tells of the option to name it."""
     plain = {_plain(name): name for name in reversed(names)}
     for usual in _KINDS[kind]:
         if (found := plain.get(_plain(usual))) is not None:
             return found.partition(":")[0].strip()
     raise DataError(
-        f"{path}: no column is called {_KINDS[kind][0]} or alike; say with --{kind} which one holds the {kind}s; "
-        f"there are: {', '.join(names)}"
+        f"{path}: no column is called {_KINDS[kind][0]} or alike; say with {option or f'--{kind}'} which one "
+        f"holds the {kind}s; there are: {', '.join(names)}"
     )
 
 

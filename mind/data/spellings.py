@@ -17,41 +17,71 @@ from mind.sequences import Int64
 _NUMBER = re.compile("-?[0-9]+")
 
 
+class Spellings:
+    """The spellings of the ids of one column, piece by piece."""
+
+    def __init__(self) -> None:
+        """Begin with no ids."""
+        self.suspects = np.zeros(0, np.int64)
+        """Ascending: the ids that occur with leading zeros."""
+        self.padded = 0
+        """How many values have leading zeros."""
+        self._first: dict[int, tuple[str, str]] = {}
+
+    def begin_again(self) -> None:
+        """Read the same column once more, now that the suspects are known."""
+        self.padded, self._first = 0, {}
+
+    def read(
+        self, file: Path | str, name: str, column: pa.ChunkedArray, ids: Int64, lines: Int64, unit: str = "line"
+    ) -> None:
+        """Look at a piece of the column.
+
+        Args:
+            file: for the message.
+            name: the column's.
+            column: [N] as the file has it; only text can have leading zeros.
+            ids: [N] int64, what it was read as; 0 where it is none.
+            lines: [N] int64, where each row stands.
+            unit: what `lines` counts.
+
+        Raises:
+            DataError: an id occurs in two spellings. What stands before the first id with leading zeros is not looked
+                at, unless the column is read again.
+        """
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            self._find_zeros(column, ids)
+        if len(self.suspects):
+            self._compare(file, name, column, ids, lines, unit)
+
+    def _find_zeros(self, column: pa.ChunkedArray, ids: Int64) -> None:
+        padded = pc.or_(pc.starts_with(column, "0"), pc.starts_with(column, "-0")).fill_null(False).to_numpy()
+        if padded.any():
+            zeros = pc.match_substring_regex(column.filter(pa.array(padded)), "^(-?0[0-9]+|-0)$").to_numpy()
+            self.padded += int(zeros.sum())
+            self.suspects = np.union1d(self.suspects, ids[padded][zeros])
+
+    def _compare(
+        self, file: Path | str, name: str, column: pa.ChunkedArray, ids: Int64, lines: Int64, unit: str
+    ) -> None:
+        among = np.isin(ids, self.suspects)
+        texts, lines = column.filter(pa.array(among)).cast(pa.string()), lines[among]
+        for text in pc.unique(texts).to_pylist():
+            if text is None or not _NUMBER.fullmatch(text):
+                continue
+            here = f"{unit} {lines[pc.index(texts, text).as_py()]}"
+            spelling, there = self._first.setdefault(int(text), (text, here))
+            if spelling != text:
+                raise DataError(
+                    f"{file}: {name} {int(text)} is spelt {spelling!r} in {there} and {text!r} in {here}; ids are "
+                    "integers, so both would be one: spell it one way, or give each an integer of its own"
+                )
+
+
 def refuse_two_spellings(
-    path: Path, name: str, column: pa.ChunkedArray, ids: Int64, lines: Int64, unit: str = "line"
+    path: Path | str, name: str, column: pa.ChunkedArray, ids: Int64, lines: Int64, unit: str = "line"
 ) -> int:
-    """Count the ids that have leading zeros.
-
-    Args:
-        path: the file, for the message.
-        name: the column's.
-        column: [N] as the file has it; only text can have leading zeros.
-        ids: [N] int64, what it was read as; 0 where it is none.
-        lines: [N] int64, where each row stands.
-        unit: what `lines` counts.
-
-    Raises:
-        DataError: an id occurs in two spellings.
-    """
-    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
-        return 0
-    padded = pc.or_(pc.starts_with(column, "0"), pc.starts_with(column, "-0")).fill_null(False).to_numpy()
-    if not padded.any():
-        return 0
-    texts = column.filter(pa.array(padded))
-    zeros = pc.match_substring_regex(texts, "^(-?0[0-9]+|-0)$").to_numpy()
-    if not zeros.any():
-        return 0
-    suspects = np.isin(ids, np.unique(ids[padded][zeros]))
-    first: dict[int, str] = {}
-    for text in pc.unique(column.filter(pa.array(suspects))).to_pylist():
-        if text is None or not _NUMBER.fullmatch(text):
-            continue
-        spelling = first.setdefault(int(text), text)
-        if spelling != text:
-            one, other = (f"{spelt!r} in {unit} {lines[pc.index(column, spelt).as_py()]}" for spelt in (spelling, text))
-            raise DataError(
-                f"{path}: {name} {int(text)} is spelt {one} and {other}; ids are integers, so both would be one: "
-                "spell it one way, or give each an integer of its own"
-            )
-    return int(zeros.sum())
+    """Count the ids of a whole column that have leading zeros; see `Spellings.read`. Raises DataError."""
+    found = Spellings()
+    found.read(path, name, column, ids, lines, unit)
+    return found.padded

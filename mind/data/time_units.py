@@ -4,7 +4,6 @@ A number tells its unit if it is a moment between 1990 and 2100 in it. Other num
 only their order matters to a model.
 """
 
-import re
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mind.errors import DataError
+from mind.events import SPAN
 from mind.sequences import Int64
 
 
@@ -41,40 +41,41 @@ _WORDS = {
     TimeUnit.US: "microseconds",
     TimeUnit.NS: "nanoseconds",
 }
-_LENGTH, _SECONDS = re.compile("([0-9]{1,6})([hdw])"), {"h": 3_600, "d": 86_400, "w": 604_800}
+_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _EARLIEST, _LATEST = 631_152_000, 4_102_444_800
 """1990 and 2100 in seconds since 1970."""
 
 
-def find_unit(
-    path: Path, name: str, times: Int64 | npt.NDArray[np.float64], lines: Int64, unit: str = "line"
-) -> TimeUnit | None:
-    """The unit that some of the times tell; None if none does.
+class UnitsSeen:
+    """The units that the times of a column tell, piece by piece."""
 
-    Args:
-        path: the file, for the message.
-        name: the column's.
-        times: [N].
-        lines: [N] int64, where each row stands.
-        unit: what `lines` counts.
+    def __init__(self) -> None:
+        """Begin without any."""
+        self._first: dict[TimeUnit, tuple[str, float]] = {}
 
-    Raises:
-        DataError: the times are of two units.
-    """
-    found: list[tuple[TimeUnit, int]] = []
-    for one in TimeUnit:
-        among = (times >= _EARLIEST * one.per_second) & (times < _LATEST * one.per_second)
-        if among.any():
-            found.append((one, int(among.argmax())))
-    if len(found) > 1:
-        (one, row), (other, other_row) = found[:2]
-        raise DataError(
-            f"{path}: {name} has times of two units: {unit} {lines[row]} has {times[row]}, which is "
-            f"{_moment(times[row], one)} in {one.word}, and {unit} {lines[other_row]} has {times[other_row]}, which is "
-            f"{_moment(times[other_row], other)} in {other.word}; convert them to one unit, or say with --time-unit "
-            "which one all of them have"
-        )
-    return found[0][0] if found else None
+    def read(self, times: Int64 | npt.NDArray[np.float64], lines: Int64, unit: str = "line") -> None:
+        """Look at a piece. `times`, `lines`: [N], and where each row stands; `unit`: what `lines` counts."""
+        for one in set(TimeUnit) - set(self._first):
+            among = (times >= _EARLIEST * one.per_second) & (times < _LATEST * one.per_second)
+            if among.any():
+                row = int(among.argmax())
+                self._first[one] = (f"{unit} {lines[row]}", times[row])
+
+    def only(self, path: Path | str, name: str) -> TimeUnit | None:
+        """The unit that some of the times tell; None if none does.
+
+        Raises:
+            DataError: the times are of two units. `path`, `name`: the file and the column, for the message.
+        """
+        found = [(unit, *self._first[unit]) for unit in TimeUnit if unit in self._first]
+        if len(found) > 1:
+            (one, line, time), (other, other_line, other_time) = found[:2]
+            raise DataError(
+                f"{path}: {name} has times of two units: {line} has {time}, which is {_moment(time, one)} in "
+                f"{one.word}, and {other_line} has {other_time}, which is {_moment(other_time, other)} in "
+                f"{other.word}; convert them to one unit, or say with --time-unit which one all of them have"
+            )
+        return found[0][0] if found else None
 
 
 def moment_of(text: str, unit: TimeUnit | None) -> float:
@@ -97,14 +98,14 @@ def start_of(since: str, newest: float, unit: TimeUnit | None) -> float:
     """The first moment of a window that reaches up to the newest time, in the unit of the times.
 
     Args:
-        since: how long the window is, such as 90d, 12h or 8w; or a date, as `moment_of` reads it.
+        since: how long the window is, such as 90d, 12h or 30m; or a date, as `moment_of` reads it.
         newest: the last time of the data.
         unit: of the times; None if they are no moments.
 
     Raises:
         DataError: it is neither, or the times tell no unit.
     """
-    length = _LENGTH.fullmatch(since)
+    length = SPAN.fullmatch(since)
     if length is None:
         return moment_of(since, unit)
     if unit is None:
@@ -112,6 +113,20 @@ def start_of(since: str, newest: float, unit: TimeUnit | None) -> float:
             f"{since}: the times of the data are no moments, so a window means nothing; say with --time-unit"
         )
     return newest - int(length[1]) * _SECONDS[length[2]] * unit.per_second
+
+
+def span_of(text: str, unit: TimeUnit | None) -> int:
+    """A span such as 30m, 12h or 2d in the unit of the times.
+
+    Raises:
+        DataError: it is none, or the times tell no unit.
+    """
+    length = SPAN.fullmatch(text)
+    if length is None:
+        raise DataError(f"{text!r} is not a span such as 30m: a number of s, m, h, d or w")
+    if unit is None:
+        raise DataError(f"{text}: the times of the data are no moments, so a span means nothing; say with --time-unit")
+    return int(length[1]) * _SECONDS[length[2]] * unit.per_second
 
 
 def show_range(times: Int64 | npt.NDArray[np.float64], unit: TimeUnit | None) -> str:

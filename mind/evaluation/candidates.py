@@ -156,8 +156,8 @@ def _release(file: Path, rows: list[_Row]) -> Served | None:
     names = [(one.collection or f"model {one.model_version}") if one else "no release" for one in found]
     if len(found) > 1 or "," in "".join(names):  # a request that a release parted names both
         raise DataError(
-            f"{file}: a release happened while it was asked: its lists are of {' and '.join(names)}; "
-            "ask with recall-client again"
+            f"{file}: its lists come from {' and '.join(names)}, because a release changed meanwhile; "
+            "run recall-client again"
         )
     return found[0] if found else None
 
@@ -169,5 +169,5 @@ def _of_users(file: Path, rows: list[_Row], users: list[int], names: KeyTable | 
     missing = [user for user in users if user not in by_user]
     if missing:
         name = names.name(missing[0]) if names else missing[0]
-        raise DataError(f"{file}: {len(missing)} of {len(users)} test users have no line, user {name} for one")
+        raise DataError(f"{file}: {len(missing)} of {len(users)} test users have no line, such as user {name}")
     return [by_user[user] for user in users]

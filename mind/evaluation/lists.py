@@ -13,6 +13,7 @@ from mind.data.paddlerec import read_train
 from mind.encoder import check_golden
 from mind.encoders import EncoderName, encoder_maker
 from mind.evaluation import analysis, baselines
+from mind.evaluation.candidates import Served
 from mind.evaluation.compared import Compared
 from mind.evaluation.ease import MAX_ITEMS, ease
 from mind.evaluation.evaluate import EXACT, Lists, OnStep
@@ -31,6 +32,14 @@ class _Asked:
     top_n: int
     left_out: LeftOut | None
     on_step: OnStep
+
+    @classmethod
+    def of(
+        cls, settings: Config, model: Artifact, users: Compared, top_n: int, exclude_history: bool, on_step: OnStep
+    ) -> "_Asked":
+        """The lists of these users, without the items of their histories or with them."""
+        left_out = LeftOut.history(model.vocabulary, users.cases.history) if exclude_history else None
+        return cls(settings, model, users.cases, top_n, left_out, on_step)
 
     @property
     def batch(self) -> int:
@@ -62,17 +71,41 @@ def make_lists(
         valid: held-out users that choose the settings of EASE.
         exclude_history: whether no list has an item of the user's history.
     """
-    cases = users.cases
-    left_out = LeftOut.history(model.vocabulary, cases.history) if exclude_history else None
-    asked = _Asked(settings, model, cases, top_n, left_out, on_step)
+    asked = _Asked.of(settings, model, users, top_n, exclude_history, on_step)
     ranked, notes = _baselines(asked, valid)
     names = tuple(ranked)
     vectors, ranked[EXACT] = _exact(asked, encoder)
+    served, told = _add_given(ranked, users, exclude_history)
+    return Lists(ranked, names, vectors, served, exclude_history, users.left_out, users.notes + notes + told)
+
+
+def lists_beside_exact(
+    settings: Config,
+    model: Artifact,
+    encoder: EncoderName,
+    users: Compared,
+    top_n: int,
+    on_step: OnStep,
+    *,
+    exclude_history: bool = False,
+) -> Lists:
+    """The lists that were made elsewhere and those of exact search, without baselines; as `make_lists`."""
+    ranked: dict[str, Int64] = {}
+    asked = _Asked.of(settings, model, users, top_n, exclude_history, on_step)
+    vectors, ranked[EXACT] = _exact(asked, encoder)
+    served, told = _add_given(ranked, users, exclude_history)
+    return Lists(ranked, (), vectors, served, exclude_history, users.left_out, users.notes + told)
+
+
+def _add_given(ranked: dict[str, Int64], users: Compared, exclude_history: bool) -> tuple[dict[str, Served], list[str]]:
+    """Add the lists that were made elsewhere; tell which release gave those that a service gave, and what differs."""
+    notes: list[str] = []
+    histories = users.cases.history
     served = {}
     for file, candidates in users.given.items():
         name = file.stem if file.stem not in ranked else str(file)
         ranked[name] = candidates.ranked
-        seen = analysis.hit_matrix(candidates.ranked, cases.history)
+        seen = analysis.hit_matrix(candidates.ranked, histories)
         if exclude_history and seen.any():
             ranked[name] = _without(candidates.ranked, seen)
             notes.append(
@@ -80,14 +113,14 @@ def make_lists(
                 "history. They are left out here as in the other lists, so its lists are shorter: ask for them with "
                 "recall-client's --exclude-history."
             )
-        elif not exclude_history and not seen.any() and analysis.hit_matrix(ranked[EXACT], cases.history).any():
+        elif not exclude_history and not seen.any() and analysis.hit_matrix(ranked[EXACT], histories).any():
             notes.append(
                 f"{name} has no item of anybody's history, unlike the other lists. If it was asked for with "
                 "--exclude-history, give --exclude-history here too."
             )
         if candidates.served:
             served[name] = candidates.served
-    return Lists(ranked, names, vectors, served, exclude_history, users.left_out, users.notes + notes)
+    return served, notes
 
 
 def _without(ranked: Int64, seen: Hits) -> Int64:

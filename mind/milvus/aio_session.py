@@ -1,6 +1,7 @@
 """An asyncio connection to Milvus. Each call is tried once, has a timeout, and raises our errors."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from mind.milvus.connection import Connection
 from mind.milvus.errors import FileInUseError, StoreError, StoreTimeoutError, StoreUnavailableError
 from mind.milvus.lite import lite_failure
 from mind.milvus.translation import bounded, translated, unreached
+from mind.milvus.version import Version, caution, refusal
 
 ONCE: dict[str, Any] = {"timeout": None, "retry_times": 0}
 """Arguments that make pymilvus try once. With a timeout it would retry until the timeout; `call` sets the limit."""
@@ -18,6 +20,8 @@ _CHANNEL = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backof
 """Short pauses between attempts to reconnect. With gRPC's defaults a pause may take up to two minutes."""
 
 T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
 
 
 class AioSession:
@@ -67,8 +71,7 @@ class AioSession:
         except MilvusException as error:
             raise translated(error.code, error.message, filter_) from error
         except grpc.RpcError as error:
-            details = bounded(error.details() or error.code().name)
-            raise StoreUnavailableError(f"Milvus does not answer: {details}") from error
+            raise translated(error.code(), error.details() or error.code().name, filter_) from error
         except grpc.aio.UsageError as error:  # pymilvus closed the channel under the call
             raise StoreUnavailableError("Milvus does not answer: the connection is being renewed; try again") from error
 
@@ -77,6 +80,7 @@ class AioSession:
         try:
             client = AsyncMilvusClient(uri, grpc_options=_CHANNEL, **self.connection.options())
             await client.list_collections(timeout=self.connection.timeout_s)
+            version = Version(str(await client.get_server_version(timeout=self.connection.timeout_s)))
         except (MilvusException, grpc.RpcError, ValueError, OSError) as error:
             if self.connection.is_lite and isinstance(reason := lite_failure(uri), FileInUseError):
                 raise reason from error
@@ -85,4 +89,9 @@ class AioSession:
                 message = error.details() or error.code().name
             text = bounded(str(message).replace(uri, shown))
             raise StoreUnavailableError(unreached(shown, text) or f"Milvus at {shown}: {text}") from error
+        if says := refusal(version):
+            await client.close()
+            raise StoreError(f"Milvus at {shown}: {says}")
+        if says := caution(version):
+            _log.warning("%s", says)
         return client

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextvars import ContextVar
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,11 +12,11 @@ from pymilvus import AsyncMilvusClient
 from pymilvus.client.types import LoadState
 
 from mind.artifact import Float32
-from mind.hits import Hits
+from mind.hits import Hits, concatenated
 from mind.milvus.aio_session import ONCE, AioSession
 from mind.milvus.change_log import ChangeLog
 from mind.milvus.collection import ALIAS, EMBEDDING, ITEM_ID, ITEM_KEY, Fingerprint, is_item_collection, wide_enough
-from mind.milvus.errors import CollectionGoneError, StoreError, StoreUnavailableError
+from mind.milvus.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
 from mind.milvus.internals import QUERY, SEARCH, UPSERT, ByteCalls
 from mind.milvus.journal import COUNTED, DELETED, DIFFERENT, Changes, journal_of
 from mind.milvus.records import NAME, RECORD, RECORDS, item_record
@@ -23,9 +24,12 @@ from mind.milvus.translation import translated
 from mind.milvus.wire import read_query, read_search, read_status, write_query, write_search
 from mind.sequences import Int64
 
-_LOADING_S = 10 * 60
+LOADING_S = 10 * 60
+"""Maximum time of loading a collection into the memory of Milvus."""
 _INLINE_BYTES = 16 * 1024
 """Size of an answer up to which it is read on the event loop: 1 ms at most."""
+_LITE_HITS = 5_000
+"""Hits of one search of Milvus Lite, at most. It takes 0.05 ms for each, so a large search would look like a hang."""
 SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_METADATA", default=())
 """The gRPC metadata that the searches of a task send to Milvus, such as the id of their trace."""
 
@@ -80,8 +84,14 @@ class MilvusStore:
 
     async def load(self, collection: str) -> None:
         """See `ItemStore`."""
-        if not await self.loaded(collection):
-            await self._call(lambda milvus: milvus.load_collection(collection, **ONCE), timeout_s=_LOADING_S)
+        if await self.loaded(collection):
+            return
+        try:
+            await self._call(lambda milvus: milvus.load_collection(collection, **ONCE), timeout_s=LOADING_S)
+        except StoreTimeoutError as error:
+            raise StoreTimeoutError(
+                f"Milvus has not loaded collection {collection} within {LOADING_S} s; its log may say why"
+            ) from error
 
     async def count(
         self, collection: str, filter_: str = "", timeout_s: float | None = None, strong: bool = True
@@ -164,13 +174,16 @@ class MilvusStore:
         self, collection: str, vectors: Float32, limit: int, params: dict[str, Any], timeout_s: float
     ) -> Hits:
         """See `ItemStore`."""
-        params = wide_enough(params, limit)
-        request = write_search(collection, vectors, limit, tuple(params.items()))
+        step = max(1, _LITE_HITS // limit) if self.session.connection.is_lite else len(vectors)
+        given = tuple(wide_enough(params, limit).items())
+        parts = []
+        for start in range(0, len(vectors), step):
+            request = write_search(collection, vectors[start : start + step], limit, given)
+            parts.append(await self._call(partial(self._found, request), timeout_s=timeout_s))
+        return parts[0] if len(parts) == 1 else concatenated(parts)
 
-        async def ask(milvus: AsyncMilvusClient) -> Hits:
-            return _hits(await self.send(milvus, request))
-
-        return await self._call(ask, timeout_s=timeout_s)
+    async def _found(self, request: bytes, milvus: AsyncMilvusClient) -> Hits:
+        return _hits(await self.send(milvus, request))
 
     async def send(self, milvus: AsyncMilvusClient, request: bytes) -> bytes:
         """Send a serialized SearchRequest and return the serialized SearchResults."""

@@ -56,10 +56,9 @@ from mind.milvus.users import (
     user_key,
     vector_rows,
 )
-from mind.milvus.wire import read_key_search, read_rows, write_query, write_search, write_upsert
+from mind.milvus.wire import read_key_search, read_rows, warm_up, write_query, write_search, write_upsert
 from mind.sequences import Int64
 
-_LOAD_TIMEOUT_S = 10 * 60
 _EF = 128
 _INLINE_USERS = 64
 """Users up to which keys and rows are worked through on the event loop: 1 ms at most."""
@@ -92,12 +91,13 @@ class MilvusUserStore:
 
     async def open(self) -> None:
         """See `UserStore`."""
+        await asyncio.to_thread(warm_up)
         indexes = {UNUSED: _FLAT}
         if not self._is_lite:  # without it, every read compares the hashes of all users
             indexes[USER_HASH] = {"index_type": "STL_SORT"}
         await self._opened(HISTORIES, schemas.histories(), indexes)
         if await self._look_for_old():
-            await self._call(lambda milvus: milvus.load_collection(USERS, **ONCE), timeout_s=_LOAD_TIMEOUT_S)
+            await self._milvus.load(USERS)
 
     async def count(self) -> int:
         """See `UserStore`."""
@@ -224,7 +224,7 @@ class MilvusUserStore:
             await self._call(lambda milvus: milvus.create_collection(name, schema=schema, num_shards=1, **ONCE))
         for field, index in indexes.items():
             await self._indexed(name, field, index)
-        await self._call(lambda milvus: milvus.load_collection(name, **ONCE), timeout_s=_LOAD_TIMEOUT_S)
+        await self._milvus.load(name)
 
     async def _indexed(self, name: str, field: str, index: _Index) -> None:
         """Create the index of a field if the collection is new, or if an earlier attempt was interrupted here."""

@@ -42,6 +42,11 @@ PRESENCE = "__present"
 that an earlier version built has no such fields."""
 
 _BREADTHS = {"ef", "search_list", "reorder_k"}  # of HNSW, DISKANN and SCANN
+_SAME_ITEMS = {
+    "FLAT",
+    "IVF_FLAT",
+    "IVF_SQ8",
+}  # index types that score the same items, whatever number of hits is asked for
 _NAME = re.compile(r"items_[0-9a-f]{12}_[0-9a-f]{8}")
 _BUILDING = re.compile(r"building_[0-9a-f]{12}_[0-9a-f]{8}_([0-9a-f]{11})[0-9a-f]{8}")
 
@@ -72,14 +77,6 @@ def is_presence(field: str) -> bool:
 def wide_enough(params: Mapping[str, int | float | str], limit: int) -> dict[str, int | float | str]:
     """Raise search parameters to at least `limit`, because Milvus refuses an `ef` below the number of hits."""
     return {name: max(int(value), limit) if name in _BREADTHS else value for name, value in params.items()}
-
-
-def breadth_of(params: Mapping[str, int | float | str]) -> int | None:
-    """Return how many candidates an index keeps while it searches, or None if no search parameter says it.
-
-    Up to this number, the hits of a search are the first hits of any search for more.
-    """
-    return min([int(params[name]) for name in _BREADTHS if name in params], default=None)
 
 
 class Fingerprint(BaseModel):
@@ -115,6 +112,13 @@ class Fingerprint(BaseModel):
         """The name of the collection: `items_<model_version>_<digest of the whole fingerprint>`."""
         digest = hashlib.sha256(self.to_json().encode()).hexdigest()
         return f"items_{self.model_version}_{digest[:8]}"
+
+    @property
+    def breadth(self) -> int | None:
+        """The number of hits up to which a search finds the first hits of any search for more; None if unknown."""
+        if self.index_type in _SAME_ITEMS:
+            return MAX_HITS
+        return min([int(self.search_params[name]) for name in _BREADTHS if name in self.search_params], default=None)
 
     def to_json(self) -> str:
         """Write the fingerprint as canonical JSON: equal fingerprints give equal texts."""

@@ -4,6 +4,9 @@ StoreError                 Milvus answered and refused the call
 ├── StoreUnavailableError  Milvus does not answer, or answers that it cannot be used now
 │   ├── StoreTimeoutError  Milvus did not answer in time
 │   └── FileInUseError     another process holds the Milvus Lite file
+├── NotFlushedError        Milvus did not write rows to its storage in time
+├── UnfinishedError        Milvus did not join the segments of a collection in time
+├── StoreDeniedError       the user of Milvus has not the right to make the call
 └── CollectionGoneError    the collection does not exist
 FilterError                Milvus cannot use the filter
 """
@@ -29,6 +32,18 @@ class StoreTimeoutError(StoreUnavailableError):
 
 class FileInUseError(StoreUnavailableError):
     """Another process holds the Milvus Lite file."""
+
+
+class NotFlushedError(StoreError):
+    """Milvus took rows, but did not write them to its storage in time."""
+
+
+class UnfinishedError(StoreError):
+    """Milvus took a request to join the segments of a collection, but did not complete it in time."""
+
+
+class StoreDeniedError(StoreError):
+    """The user of Milvus has not the right to make the call."""
 
 
 class CollectionGoneError(StoreError):

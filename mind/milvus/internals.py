@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pymilvus
 from pymilvus.client.prepare import Prepare
+from pymilvus.grpc_gen import milvus_pb2
 
 SEARCH, QUERY, UPSERT = (f"/milvus.proto.milvus.MilvusService/{name}" for name in ("Search", "Query", "Upsert"))
 _NEEDED = {
@@ -44,6 +45,16 @@ def stub(client: Any) -> Any:
 def metadata(client: Any) -> list[tuple[str, str]]:
     """Return the gRPC metadata that names the Milvus database of a client."""
     return [*client._generate_call_context().to_grpc_metadata()]
+
+
+def time_ms(client: Any, timeout_s: float) -> int:
+    """Return the time of the clock of Milvus in milliseconds since 1970: the upper bits of its timestamps."""
+    answer = stub(client).AllocTimestamp(
+        milvus_pb2.AllocTimestampRequest(), timeout=timeout_s, metadata=metadata(client)
+    )
+    if answer.status.code or answer.status.error_code:
+        raise pymilvus.MilvusException(answer.status.code or answer.status.error_code, answer.status.reason)
+    return int(answer.timestamp) >> 18
 
 
 async def aio_stub(client: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mind.milvus import schemas
 from mind.milvus.change_log import ChangeLog
-from mind.milvus.errors import StoreError
+from mind.milvus.errors import NotFlushedError
 from mind.milvus.journal import journal_of
 from mind.milvus.records import MAX_RECORDS, NAME, RECORD, RECORDS, UNUSED, ItemRecord, item_record, user_record
 from mind.milvus.users import UserVectors
@@ -67,17 +67,15 @@ class RecordStore:
     def secure(self) -> None:
         """Have Milvus write to disk what was written so far, so that it does not depend on Milvus' log.
 
-        Milvus limits how often a collection may be flushed, so this is for the end of a series of writes. Milvus Lite
+        Milvus 2.4 and later flush a collection once in 10 s, so this is for the end of a series of writes. Milvus Lite
         writes at once. A Milvus that was killed may never finish a flush; the records are in its log then.
         """
         if self._store.connection.is_lite or not self._open():
             return
         try:
             self._store.flush(RECORDS, min(SECURE_S, self._store.connection.wait_s))
-        except StoreError as error:
-            if "wait for flush timeout" not in str(error):  # pymilvus' words
-                raise
-            _log.warning("Milvus has the release records, but did not write them to disk; it may later: %s", error)
+        except NotFlushedError as error:
+            _log.warning("the release goes on, because the log of Milvus has its records: %s", error)
 
     def delete(self, name: str) -> None:
         """Delete the record of a collection. It is no error if there is none."""

@@ -12,6 +12,7 @@ from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError, StoreUnavailableError
 from mind.milvus.lite import lite_failure
 from mind.milvus.translation import explained, unreached
+from mind.milvus.version import Version, refusal
 
 
 class Session:
@@ -23,6 +24,7 @@ class Session:
         Raises:
             StoreUnavailableError: Milvus does not answer, the credentials are wrong, or the file cannot be opened.
             FileInUseError: another process holds the file.
+            StoreError: this version of Milvus is too old.
             ConfigError: a certificate cannot be read.
         """
         self.connection = connection
@@ -39,6 +41,14 @@ class Session:
             if says := unreached(connection.shown, str(error)):
                 raise StoreUnavailableError(says) from error
             raise
+        if says := refusal(self.version()):
+            self.client.close()
+            raise StoreError(f"{connection.shown}: {says}")
+
+    def version(self) -> Version:
+        """Ask Milvus for its version."""
+        with self.calling("ask for the version"):
+            return Version(str(self.client.get_server_version(timeout=self.timeout_s)))
 
     def close(self) -> None:
         """Close the connection."""

@@ -1,7 +1,6 @@
 """The calls that the indexer makes to Milvus. Every call has a timeout and may raise `StoreError`."""
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,12 +15,14 @@ from mind.hits import Hits
 from mind.milvus import internals, schemas
 from mind.milvus.collection import ALIAS, BY_KEY, EMBEDDING, ITEM_ID, METRIC, is_item_collection, wide_enough
 from mind.milvus.connection import Connection
-from mind.milvus.errors import StoreError, StoreUnavailableError
+from mind.milvus.errors import NotFlushedError, StoreError, StoreUnavailableError, UnfinishedError
+from mind.milvus.index_wait import IndexWait
 from mind.milvus.journal import COUNTED, Changes, journal_of
 from mind.milvus.record_store import RecordStore
 from mind.milvus.schemas import Column
 from mind.milvus.session import Session
 from mind.milvus.translation import is_missing
+from mind.milvus.version import Version
 from mind.sequences import Int64
 
 Params = Mapping[str, int | float | str]
@@ -29,6 +30,8 @@ Row = dict[str, Any]
 
 _log = logging.getLogger(__name__)
 
+_FLUSH_TIMEOUT, _FLUSH_LIMIT = "wait for flush timeout", "rate limit exceeded"
+"""The words of pymilvus, and of a Milvus from 2.4 on that was flushed a moment ago."""
 _BOUNDED = 2  # the consistency level of the searches of servers
 
 
@@ -52,10 +55,9 @@ class Store:
         """Close the connection."""
         self.session.close()
 
-    def version(self) -> str:
+    def version(self) -> Version:
         """Return the version of Milvus."""
-        with self.session.calling("ask for the version"):
-            return str(self._client.get_server_version(timeout=self._timeout))
+        return self.session.version()
 
     def collections(self) -> list[str]:
         """List the names of all collections, including those of other programs."""
@@ -159,9 +161,29 @@ class Store:
         return sorted((dict(row) for row in found), key=lambda row: int(row[ITEM_ID]))
 
     def flush(self, name: str, wait_s: float | None = None) -> None:
-        """Write all inserted rows to disk and seal their segments. Wait `wait_s` for it, by default `--wait-s`."""
-        with self.session.calling(f"flush {name}", slow=True):
-            self._client.flush(name, timeout=wait_s or self.connection.wait_s)
+        """Write all inserted rows to disk and seal their segments.
+
+        Args:
+            name: the name of the collection.
+            wait_s: maximum time to wait for it; None takes `--wait-s`.
+
+        Raises:
+            NotFlushedError: Milvus took the request and did not complete it in this time, or refused it, because it
+                was flushed a moment ago.
+        """
+        limit_s, option = (self.connection.wait_s, " (--wait-s)") if wait_s is None else (wait_s, "")
+        try:
+            with self.session.calling(f"flush {name}", slow=True):
+                self._client.flush(name, timeout=limit_s)
+        except StoreError as error:
+            if _FLUSH_LIMIT in str(error):
+                raise NotFlushedError(str(error)) from error
+            if _FLUSH_TIMEOUT not in str(error):
+                raise
+            raise NotFlushedError(
+                f"{self.connection.shown}: Milvus did not write the rows of {name} to its storage within "
+                f"{limit_s:g} s{option}; see the log of Milvus and the free space of its disks"
+            ) from error
 
     def segments(self, name: str) -> int:
         """Count the segments of a collection. Each segment has its own index, and a search visits all of them."""
@@ -181,14 +203,19 @@ class Store:
             if self.segments(name) < 2:
                 return
             self.index(name, "FLAT", {}, count, lambda rows: None)
-            self._compact(name)
+            self.compact(name)
         except StoreUnavailableError:
             raise
         except StoreError as error:  # the user may lack the right to compact, and the build can go on without it
             _log.warning("%s: segments could not be joined; Milvus may join them later: %s", name, error)
         self.drop_index(name)
 
-    def _compact(self, name: str) -> None:
+    def compact(self, name: str) -> None:
+        """Join small segments and remove deleted rows from disk.
+
+        Raises:
+            UnfinishedError: Milvus took the request, but did not complete it within `--wait-s`.
+        """
         with self.session.calling(f"compact {name}"):
             job = self._client.compact(name, timeout=self._timeout)
 
@@ -199,33 +226,23 @@ class Store:
         try:
             _ask_until(completed, stop_after_delay(self.connection.wait_s))
         except RetryError as error:
-            raise StoreError(f"compacting {name} is not done after {self.connection.wait_s:g} s (--wait-s)") from error
+            raise UnfinishedError(
+                f"compacting {name} is not done after {self.connection.wait_s:g} s (--wait-s)"
+            ) from error
 
     def index(self, name: str, index_type: str, params: Params, count: int, on_progress: Callable[[int], None]) -> None:
-        """Index the embeddings and wait until all `count` rows are indexed. Milvus reports "Finished" too early."""
+        """Index the embeddings and wait until all `count` rows are indexed (`IndexWait` says how the wait ends)."""
         self.start_index(name, EMBEDDING, index_type, params)
-        most, since = 0, time.monotonic()
+        wait = IndexWait(f"{self.connection.shown}: the {index_type} index of {name}", count, self.connection.wait_s)
 
-        def indexed() -> bool:
-            nonlocal most, since
+        def is_over() -> bool:
             with self.session.calling(f"describe the index of {name}"):
-                state = self._client.describe_index(name, EMBEDDING, timeout=self._timeout)
-            if state["state"] == "Failed":
-                raise StoreError(
-                    f"{self.connection.shown}: the {index_type} index of {name} failed; see the log of Milvus"
-                )
-            on_progress(state["indexed_rows"])
-            if state["indexed_rows"] > most:
-                most, since = state["indexed_rows"], time.monotonic()
-            return bool(state["state"] == "Finished" and state["indexed_rows"] >= count)
+                described = self._client.describe_index(name, EMBEDDING, timeout=self._timeout)
+            over = wait.is_over(described)
+            on_progress(wait.indexed)
+            return over
 
-        try:
-            _ask_until(indexed, lambda _: time.monotonic() - since > self.connection.wait_s)
-        except RetryError as error:
-            raise StoreError(
-                f"{self.connection.shown}: the {index_type} index of {name} has {most:,} of {count:,} rows and made no "
-                f"progress for {self.connection.wait_s:g} s (--wait-s)"
-            ) from error
+        _ask_until(is_over, lambda _: False)
 
     def start_index(self, name: str, vector: str, index_type: str, params: Params) -> None:
         """Start the index of a vector field, without waiting for it."""
@@ -315,31 +332,31 @@ class Store:
             np.array(answer.results.topks, np.int64),
         )
 
-    def alias(self) -> str | None:
-        """Return the collection that the release alias points to, or None without an alias."""
-        with self.session.calling(f"look up alias {ALIAS}"):
+    def alias(self, alias: str = ALIAS) -> str | None:
+        """Return the collection that an alias points to, or None without the alias."""
+        with self.session.calling(f"look up alias {alias}"):
             try:
                 # DescribeAlias of 2.3.5 looks in the default database only
-                return str(self._client.describe_collection(ALIAS, timeout=self._timeout)["collection_name"])
+                return str(self._client.describe_collection(alias, timeout=self._timeout)["collection_name"])
             except MilvusException as error:
                 if is_missing(error):
                     return None
                 raise
 
-    def point_alias(self, name: str) -> None:
-        """Point the release alias to a collection. The alias may point to another one, a dropped one, or not exist."""
-        with self.session.calling(f"point alias {ALIAS} to {name}"):
+    def point_alias(self, name: str, alias: str = ALIAS) -> None:
+        """Point an alias to a collection. The alias may point to another one, a dropped one, or not exist."""
+        with self.session.calling(f"point alias {alias} to {name}"):
             try:
-                self._client.alter_alias(name, ALIAS, timeout=self._timeout)
+                self._client.alter_alias(name, alias, timeout=self._timeout)
             except MilvusException as error:
                 if not is_missing(error):
                     raise
-                self._client.create_alias(name, ALIAS, timeout=self._timeout)
+                self._client.create_alias(name, alias, timeout=self._timeout)
 
-    def drop_alias(self) -> None:
-        """Drop the release alias."""
-        with self.session.calling(f"drop alias {ALIAS}"):
-            self._client.drop_alias(ALIAS, timeout=self._timeout)
+    def drop_alias(self, alias: str = ALIAS) -> None:
+        """Drop an alias."""
+        with self.session.calling(f"drop alias {alias}"):
+            self._client.drop_alias(alias, timeout=self._timeout)
 
     def drop(self, name: str) -> None:
         """Drop a collection with its record and journal. The caller makes sure that it is not the released one.

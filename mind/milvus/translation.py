@@ -1,4 +1,7 @@
-"""Turns errors of pymilvus and gRPC into ours. The codes and messages are those of Milvus 2.3.5 and Milvus Lite."""
+"""Turns errors of pymilvus and gRPC into ours.
+
+The codes and messages are those of Milvus Lite, of Milvus 2.3.5, and of its successors (their pkg/util/merr/errors.go).
+"""
 
 import re
 from typing import Any
@@ -9,13 +12,17 @@ from pymilvus import MilvusException
 from mind.milvus.errors import (
     CollectionGoneError,
     FilterError,
+    StoreDeniedError,
     StoreError,
     StoreTimeoutError,
     StoreUnavailableError,
 )
 
-NO_COLLECTION, NO_ALIAS = 100, 1600
-_DEAD, _NOT_LOADED, _RECOVERING = 2, 101, 503
+_MISSING = (100, 1600, 1603)
+"""Codes of a collection or an alias that does not exist; 1603, of an alias without a collection, came after 2.3."""
+_NOT_LOADED = 101
+_AWAY = (2, _NOT_LOADED, 103, 106, 503)
+"""Codes of what cannot be used now: dead, not loaded, loaded in part, recovering (after 2.3), channel not available."""
 _BAD_PARAMETER, _LITE_BAD_FILTER = 1100, 6
 _LONGEST_REASON = 300
 _SILENT = re.compile(
@@ -27,6 +34,8 @@ _SILENT = re.compile(
 """Messages that mean that Milvus cannot answer now. Their codes also have other meanings."""
 
 
+_UNFINISHED = re.compile(r"wait for (flush|loading \w+) timeout", re.IGNORECASE)
+"""What pymilvus says of work that Milvus began and did not finish in time."""
 _UNREACHED = re.compile(
     "connection refused|no route to host|network is unreachable|name or service not known|dns resolution failed"
     "|domain name not found|illegal connection params or server unavailable",
@@ -52,15 +61,17 @@ def unreached(shown: str, message: str) -> str:
 
 def is_missing(error: MilvusException) -> bool:
     """Return whether the error means that a collection or an alias does not exist."""
-    return error.code in (NO_COLLECTION, NO_ALIAS)
+    return error.code in _MISSING
 
 
 def kind_of(code: Any, message: str) -> type[StoreError]:
     """Return the type of our error for an error of Milvus. `code` is Milvus' number or a `grpc.StatusCode`."""
-    if code in (NO_COLLECTION, NO_ALIAS):
+    if code in _MISSING:
         return CollectionGoneError
+    if code is grpc.StatusCode.PERMISSION_DENIED:
+        return StoreDeniedError
     # A Milvus that has just started says "not loaded" of collections that it is about to load.
-    away = isinstance(code, grpc.StatusCode) or code in (_DEAD, _RECOVERING, _NOT_LOADED) or _SILENT.search(message)
+    away = isinstance(code, grpc.StatusCode) or code in _AWAY or _SILENT.search(message)
     return StoreUnavailableError if away else StoreError
 
 
@@ -79,6 +90,8 @@ def translated(code: Any, message: str, filter_: str = "") -> StoreError | Filte
         return kind(f"Milvus: {reason}")
     if kind is StoreUnavailableError:
         return kind(f"Milvus does not answer: {reason}")
+    if kind is StoreDeniedError:
+        return kind(f"Milvus refuses the call: {reason}")
     return kind(f"Milvus (code {code}): {reason}")
 
 
@@ -94,9 +107,12 @@ def explained(error: BaseException, attempt: str, limit: str) -> StoreError:
     if isinstance(rpc, grpc.Call):
         if rpc.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
             return StoreTimeoutError(f"{attempt}: Milvus did not answer within {limit}")
-        return StoreUnavailableError(f"{attempt}: {bounded(rpc.details() or rpc.code().name)}")
+        return kind_of(rpc.code(), "")(f"{attempt}: {bounded(rpc.details() or rpc.code().name)}")
     if not isinstance(error, MilvusException):
         return StoreError(f"{attempt}: {bounded(str(error))}")
+    if unfinished := _UNFINISHED.search(error.message):
+        says = bounded(error.message[unfinished.start() :])
+        return StoreTimeoutError(f"{attempt}: Milvus did not finish within {limit}; see its log ({says})")
     return kind_of(error.code, error.message)(f"{attempt}: {bounded(error.message)}")
 
 

@@ -92,6 +92,10 @@ class UserStore:
             self._store.records.write(name, wanted)
         return found[0] if found else wanted
 
+    def count_vectors(self, vectors: UserVectors) -> int:
+        """Count the vectors exactly. The collection must be loaded."""
+        return self._store.count(vectors.collection)
+
     def seal(self, vectors: UserVectors) -> None:
         """Flush all vectors and wait for their index. Milvus Lite searches exactly, so nothing is done there."""
         if not self._store.connection.is_lite:

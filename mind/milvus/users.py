@@ -66,6 +66,8 @@ class UserVectors(BaseModel):
     """The length of a vector (D)."""
     synced_from: int = 0
     """The collection holds all users as they were at this time, in milliseconds since 1970; 0 if it never held all."""
+    rows: int = 0
+    """The number of vectors when a release last encoded the users. Fewer may mean that Milvus lost some."""
 
     @property
     def collection(self) -> str:

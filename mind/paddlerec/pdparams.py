@@ -18,7 +18,7 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from mind.data.tables import shorten
+from mind.data.text_blocks import shorten
 from mind.errors import DataError
 
 Array = npt.NDArray[Any]

@@ -6,16 +6,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mind.artifact import Artifact, Weights
 from mind.config import Config, Effect, runner_keys
+from mind.data.ages import read_ages
 from mind.data.features import FeatureTable, read_features
 from mind.data.ids import IdKind, KeyTable
 from mind.data.paddlerec import digests, read_eval, read_train
-from mind.data.prepared import REST, how_split, item_keys
+from mind.data.prepared import HELD_OUT, REST, events_of, how_split, item_keys
+from mind.data.split import SplitKind
 from mind.errors import DataError
 from mind.evaluation.provenance import other_data
 from mind.evaluation.returns import Returns, measure_returns
-from mind.sequences import EvalCases, Sequences, first_of, joined
+from mind.sequences import EvalCases, Float32, Sequences, first_of, joined
 from mind.training.checkpoint import Checkpoint
 
 
@@ -33,6 +37,8 @@ class Inputs:
     """The files that all of it was read from, with their sha256; becomes `data` in the manifest."""
     keys: KeyTable | None = None
     """The text ids of the items; None where ids are integers."""
+    ages: Float32 | None = None
+    """[n] float32, days since each click of `sequences`; None where no setting asks for them."""
     returns: Returns | None = None
     """Whether held-out users return to items; None if that was not measured."""
 
@@ -71,6 +77,12 @@ def read_inputs(settings: Config) -> Inputs:
         fingerprint["item_features"] = {name + ids: digest for name, digest in digests(named).items()}
     if how := how_split(runner.train_data_dir):
         fingerprint["split"] = how
+    if events := events_of(runner.train_data_dir):
+        fingerprint["events"] = events
+    ages = None
+    if hyper.half_life_days or hyper.trending_days:
+        ages = read_ages(runner.train_data_dir, len(sequences.item_id))
+        fingerprint["ages"] = hashlib.sha256(ages.tobytes()).hexdigest()
     fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
     exclude, returns = runner.exclude_history, None
     if exclude is None and valid and (returns := measure_returns(sequences, valid)):
@@ -78,7 +90,7 @@ def read_inputs(settings: Config) -> Inputs:
         fingerprint["returns"] = returns.recorded()
     if exclude is not None and valid:
         fingerprint["exclude_history"] = exclude
-    return Inputs(sequences, valid, features, fingerprint, keys, returns)
+    return Inputs(sequences, valid, features, fingerprint, keys, ages, returns)
 
 
 def read_everything(settings: Config, chosen: Artifact) -> Inputs:
@@ -95,14 +107,72 @@ def read_everything(settings: Config, chosen: Artifact) -> Inputs:
     if doubt := other_data(chosen, train, test):
         raise DataError(f"--final {chosen.model_version}: {doubt} Name its data with --data DIR")
     inputs = read_inputs(settings)
-    parts = [joined(read_eval(test)), *([joined(inputs.valid)] if inputs.valid else []), inputs.sequences]
+    if inputs.fingerprint.get("events") != chosen.data.get("events"):
+        raise DataError(
+            f"--final {chosen.model_version}: its data had other kinds of clicks or other weights than those in "
+            f"{train.parent}; prepare them as before, or train another model first"
+        )
+    parts: dict[Path, Sequences] = {}
+    if inputs.sequences.roles is not None:  # cases lack the clicks that are neither history nor target
+        held_out = _held_out(train)
+        parts[held_out] = read_train(held_out)
+    else:
+        parts[test] = joined(read_eval(test))
+        if inputs.valid and settings.runner.valid_data_dir:
+            parts[settings.runner.valid_data_dir] = joined(inputs.valid)
+    parts[train] = inputs.sequences
     fingerprint = {"final_of": chosen.model_version, **inputs.fingerprint, "test": digests(test)}
     if rest := _beside(train, REST):
-        parts.append(read_train(rest))
+        parts[rest] = read_train(rest)
         fingerprint["rest"] = digests(rest)
-    every = first_of(parts)
+    every, ages = first_of(list(parts.values())), inputs.ages
+    if ages is not None:
+        found = {path: read_ages(path, len(part.item_id)) for path, part in parts.items()}
+        numbers = np.concatenate(list(found.values()))
+        starts = np.cumsum([0, *map(len, found.values())])
+        numbered = [
+            replace(part, item_id=np.arange(start, start + len(part.item_id)))
+            for part, start in zip(parts.values(), starts, strict=False)
+        ]
+        ages = numbers[first_of(numbered).item_id]  # of the same clicks
+        fingerprint["ages"] = hashlib.sha256(ages.tobytes()).hexdigest()
     fingerprint |= {"users": len(every), "interactions": len(every.item_id)}
-    return replace(inputs, sequences=every, valid=None, fingerprint=fingerprint)
+    if "exclude_history" in chosen.data:  # as the model was measured, whatever an option said then
+        fingerprint["exclude_history"] = chosen.data["exclude_history"]
+    return replace(inputs, sequences=every, valid=None, fingerprint=fingerprint, ages=ages)
+
+
+def _held_out(train_data_dir: Path) -> Path:
+    """All clicks of the users of the cases. Raises DataError if they are not there."""
+    if found := _beside(train_data_dir, HELD_OUT):
+        return found
+    raise DataError(f"{train_data_dir.parent / HELD_OUT}: is missing, and has clicks that --final needs; prepare again")
+
+
+def warmed(settings: Config, inputs: Inputs, warm: Artifact, epochs: int | None) -> tuple[Config, Inputs]:
+    """Settings and inputs of a run that begins with the weights of a model: the fingerprint names it.
+
+    Args:
+        settings: the configuration.
+        inputs: what `read_inputs` gives for it.
+        warm: the model.
+        epochs: of such a run; None leaves `runner.epochs`.
+    """
+    if epochs is not None:
+        runner = settings.runner.model_copy(update={"epochs": epochs})
+        settings = settings.model_copy(update={"runner": runner})
+    return settings, replace(inputs, fingerprint=inputs.fingerprint | {"warm_start": warm.model_version})
+
+
+def may_know_held_out(warm: Artifact, inputs: Inputs) -> str | None:
+    """A warning if a model may have been trained on what is held out: users are drawn anew when there are more."""
+    how = inputs.fingerprint.get("split", {}).get("split")
+    if how != SplitKind.USERS or warm.data.get("files") == inputs.fingerprint["files"]:
+        return None
+    return (
+        f"the held-out users were drawn anew, so model {warm.model_version} may have been trained on some of them, and "
+        "metrics are too good; `mind.prepare --split time` holds out what no earlier model has seen"
+    )
 
 
 def valid_elsewhere(settings: Config) -> str | None:

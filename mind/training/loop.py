@@ -22,13 +22,15 @@ from mind.joining import joined
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
-from mind.sequences import EvalCases, Int64, Sequences
+from mind.sequences import EvalCases, Float32, Int64, Sequences
 from mind.training.checkpoint import Arrays, Checkpoint
 from mind.training.cooccurrence import cooccurrence_vectors
 from mind.training.finish import Choices, Finish, clear_golden
 from mind.training.parallel import Ranks
+from mind.training.recency import popularity_within, recency
 from mind.training.sampler import Batch, TrainingSampler, log_frequency
 from mind.training.smoothing import neighbour_shares
+from mind.training.warm import start_from
 from mind.vocabulary import Vocabulary
 
 GOLDEN_HISTORIES = 128
@@ -75,11 +77,13 @@ def train(
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
     *,
     features: FeatureTable | None = None,
+    ages: Float32 | None = None,
     checkpoint: Checkpoint | None = None,
     ranks: Ranks | None = None,
     last_epoch: int | None = None,
     exclude_history: bool = False,
     choices: Choices | None = None,
+    warm: Artifact | None = None,
 ) -> Trained:
     """Train MIND.
 
@@ -91,12 +95,14 @@ def train(
         on_step: called when an epoch begins or is taken up, and every `print_interval` steps with the mean loss since.
         on_epoch: called after every epoch, also for those that a checkpoint brings along.
         features: of the items; those that no training user had become items of the model too.
+        ages: [n] float32, days since each click, where hyper_parameters.half_life_days or trending_days is set.
         checkpoint: where to go on from, and where to note how far training has come. It stays until the caller, who
             has stored the model, removes it: given again, it ends the run at once with the same result.
         ranks: this process among those that train together; found out if None.
         last_epoch: after which training ends, as if the learning rate went on to fall until `runner.epochs`.
         exclude_history: whether the lists of held-out users have no item of their history.
         choices: what is taken after training; None lets the held-out users choose.
+        warm: the model whose weights training begins with, if `mind.training.warm.why_not` finds nothing against it.
 
     Raises:
         DataError: nothing to predict, `item_count` disagrees with the data, or no held-out user has a history that
@@ -105,7 +111,8 @@ def train(
         ArtifactError: the checkpoint is damaged or cannot be written.
     """
     with paddle.utils.unique_name.guard():  # the optimizer's state goes by names, which must not depend on the past
-        run = _Run(config, sequences, features, ranks or Ranks.join(config.runner.use_gpu))
+        joined = ranks or Ranks.join(config.runner.use_gpu)
+        run = _Run(config, sequences, features, ages, joined, warm)
         valid = _known(valid, run.vocabulary) if valid else None
         if checkpoint:
             run.restore(checkpoint)
@@ -137,15 +144,25 @@ class _Progress:
 class _Run:
     """Everything that changes while training, and how to save and restore it."""
 
-    def __init__(self, config: Config, sequences: Sequences, features: FeatureTable | None, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sequences: Sequences,
+        features: FeatureTable | None,
+        ages: Float32 | None,
+        ranks: Ranks,
+        warm: Artifact | None = None,
+    ) -> None:
         self.hyper, self.runner, self.ranks = config.hyper_parameters, config.runner, ranks
         hyper, seed = self.hyper, self.runner.seed
-        self.vocabulary, self.popularity = _vocabulary(sequences, features)
+        self.vocabulary, clicks = _vocabulary(sequences, features)
+        self.popularity = popularity_within(sequences, self.vocabulary, ages, hyper.trending_days, clicks)
         items = len(self.vocabulary)
         if hyper.item_count not in (None, items):
             raise DataError(f"hyper_parameters.item_count is {hyper.item_count}, the training data have {items} items")
         batch_size, world = self.runner.train_batch_size, ranks.world
-        self.sampler = TrainingSampler(sequences, self.vocabulary, hyper, batch_size, seed, world)
+        weight = recency(ages, hyper.half_life_days)
+        self.sampler = TrainingSampler(sequences, self.vocabulary, hyper, batch_size, seed, world, weight)
         if min(batch_size, self.sampler.examples) < world:
             raise ConfigError(
                 f"runner.train_batch_size is {batch_size} and there are {self.sampler.examples} examples: "
@@ -154,13 +171,16 @@ class _Run:
         rng = np.random.default_rng(seed)
         routing_logits = rng.normal(size=(hyper.num_interests, hyper.maxlen)).astype(np.float32)
         self.golden = self.sampler.latest(GOLDEN_HISTORIES, rng)
-        trained = np.append(False, self.popularity > 0)
+        trained = np.append(False, clicks > 0)
         paddle.seed(seed)
         aligned = features.align(self.vocabulary, trained) if features else None
         self.network = MIND(items, hyper, routing_logits, aligned)
-        if hyper.item_init == "cooccurrence":
-            clicks, offsets = self.sampler.item_index, self.sampler.offsets
-            self.network.items.begin_near(cooccurrence_vectors(clicks, offsets, items, hyper.embedding_dim, seed))
+        if warm:
+            start = start_from(warm, self.vocabulary, sequences)
+            self.network.begin_as(start.weights, start.item_embedding)
+        elif hyper.item_init == "cooccurrence":
+            every, offsets = self.sampler.item_index, self.sampler.offsets
+            self.network.items.begin_near(cooccurrence_vectors(every, offsets, items, hyper.embedding_dim, seed))
         self.parallel = ranks.averaged(self.network)
         linear, steps = hyper.optimizer.decay == "linear", self.sampler.steps * self.runner.epochs
         self.schedule = paddle.optimizer.lr.LambdaDecay(
@@ -168,7 +188,8 @@ class _Run:
         )
         self.optimizer = paddle.optimizer.Adam(self.schedule, parameters=self.network.parameters(), lazy_mode=True)
         flat = np.zeros(items + 1, np.float32)
-        self.frequency = log_frequency(self.popularity) if hyper.correct_frequency else flat
+        drawn = clicks if sequences.roles is None else self.sampler.target_counts(items)
+        self.frequency = log_frequency(drawn) if hyper.correct_frequency else flat
         self.now = _Progress()
         self.saved_at = time.monotonic()
         self.epochs: list[Epoch] = []
@@ -219,7 +240,9 @@ class _Run:
         """Do one update of the weights; return the loss, which is still on the device."""
         seed = [self.runner.seed, number, self.now.step, self.ranks.rank]
         paddle.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        arrays = (batch.hist_index, batch.seq_len, batch.candidates, self.frequency[batch.candidates])
+        arrays = [batch.hist_index, batch.seq_len, batch.candidates, self.frequency[batch.candidates]]
+        if batch.weight is not None:
+            arrays.append(batch.weight)
         with paddle.amp.auto_cast(self.runner.precision != "float32", dtype="bfloat16"):
             loss = self.parallel(*map(paddle.to_tensor, arrays))
         loss.backward()

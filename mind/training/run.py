@@ -25,6 +25,7 @@ def train_and_write(
     on_epoch: Callable[[Epoch], None],
     ranks: Ranks,
     chosen: Artifact | None = None,
+    warm: Artifact | None = None,
 ) -> tuple[Trained, Path | None]:
     """Train, and write the model under runner.model_save_path; then the checkpoint is removed.
 
@@ -35,6 +36,7 @@ def train_and_write(
         on_step, on_epoch: as `mind.training.loop.train` calls them.
         ranks: this process among those that train together.
         chosen: the model whose settings a final model has. It tells when to end; the manifest repeats its metrics.
+        warm: the model whose weights training begins with; None begins anew.
 
     Returns:
         What was learnt, and the directory of the artifact: None for all processes but the leader, which writes it.
@@ -49,11 +51,13 @@ def train_and_write(
         on_step,
         on_epoch,
         features=inputs.features,
+        ages=inputs.ages,
         checkpoint=checkpoint,
         ranks=ranks,
         last_epoch=chosen.metrics["epoch"] if chosen else None,
         exclude_history=inputs.exclude_history,
         choices=chosen_for(chosen) if chosen else None,
+        warm=warm,
     )
     if not ranks.leads:
         return trained, None

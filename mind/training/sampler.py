@@ -8,8 +8,10 @@ import numpy.typing as npt
 
 from mind.config import HyperParameters
 from mind.errors import DataError
-from mind.sequences import Int64, Sequences
+from mind.sequences import Float32, Int64, Sequences
 from mind.vocabulary import Vocabulary
+
+Rows = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -22,10 +24,30 @@ class Batch:
     """[B] int64: the items of each history."""
     candidates: Int64
     """[C] int64 rows: the targets of the B rows, those of the other processes' rows, then drawn negatives."""
+    weight: Float32 | None = None
+    """[B] float32: the weight of each row's target, 1 on average over the rows of all processes; None: all weigh 1."""
+
+
+@dataclass(frozen=True)
+class _Targets:
+    """The E examples of clicks that have roles, user after user."""
+
+    first: Int64
+    """[U + 1] int64: examples of the users before."""
+    row: Rows
+    """[E] int32 row of each target."""
+    end: Int64
+    """[E] int64: where its history ends, as a position among all clicks that are history."""
+    click: Int64
+    """[E] int64 position of each target among all clicks."""
 
 
 class TrainingSampler:
-    """Every position with `min_history` clicks before it is a target once an epoch; what came before is its history."""
+    """Every target with `min_history` clicks of history before it is an example once an epoch.
+
+    Where clicks have no roles, every click is both. Where they have, only those that are history are histories, and a
+    batch weighs its examples.
+    """
 
     def __init__(
         self,
@@ -35,22 +57,56 @@ class TrainingSampler:
         batch_size: int,
         seed: int,
         world: int = 1,
+        weight: Float32 | None = None,
     ) -> None:
-        """`world` processes share every batch. Raises DataError if no user has so many items."""
-        least = hyper_parameters.min_history
+        """Look up the rows of all clicks.
+
+        Args:
+            sequences: the training users.
+            vocabulary: all items.
+            hyper_parameters: of these, those of histories and negatives.
+            batch_size: examples of a batch, those of all processes together.
+            seed: of the order, and of drawn negatives.
+            world: the number of processes that share every batch.
+            weight: [n] float32, the weight of each click as a target by its age; None: all weigh 1. Where clicks have
+                roles, the weight of its kind counts too: the two are multiplied.
+
+        Raises:
+            DataError: no user has so many items.
+        """
+        self._weight = _product(weight, sequences.weight)
+        self._least = least = hyper_parameters.min_history
         self.item_index = _rows(vocabulary, sequences.item_id)
         """[n] int32 rows of all clicks, user after user."""
         self.offsets = sequences.offsets
         """[U + 1] int64, where each user's clicks begin."""
-        self._first_target = sequences.offsets[:-1] + least  # of each user, as a position in item_index
+        self._history, self._begin = self.item_index, self.offsets  # the clicks that are history
+        self._targets: _Targets | None = None
         self._first_example = np.append(0, np.cumsum(np.maximum(sequences.lengths - least, 0)))
+        if sequences.is_history is not None and sequences.weight is not None:
+            before = np.append(0, np.cumsum(sequences.is_history))
+            self._history, self._begin = self.item_index[sequences.is_history], before[self.offsets]
+            self._targets = self._find_targets(sequences.weight, before)
+            self._first_example = self._targets.first
         if not self.examples:
-            raise DataError(f"training data: no user has {least + 1} items or more, so there is nothing to predict")
+            what = (
+                f"{least + 1} items or more" if self._targets is None else f"a target after {least} clicks of history"
+            )
+            raise DataError(f"training data: no user has {what}, so there is nothing to predict")
         self._maxlen = hyper_parameters.maxlen
         self._batch_size = batch_size
         self._neg_samples = hyper_parameters.neg_samples
         self._seed = seed
         self._world = world
+
+    def _find_targets(self, weight: Float32, before: Int64) -> _Targets:
+        """The examples. `weight`: [n], of each click as a target; `before`: [n + 1], history before each click."""
+        position = np.flatnonzero(weight > 0)
+        user = np.searchsorted(self.offsets, position, side="right") - 1
+        enough = before[position] - self._begin[user] >= self._least
+        position, user = position[enough], user[enough]
+        first = np.append(0, np.cumsum(np.bincount(user, minlength=len(self.offsets) - 1)))
+        return _Targets(first, self.item_index[position], before[position], position)
 
     @property
     def examples(self) -> int:
@@ -83,15 +139,27 @@ class TrainingSampler:
     def batch(self, examples: Int64, seed: list[int], world: int = 1) -> Batch:
         """A batch of the first `1 / world` of the given example numbers, [B * world] int64; the rest are candidates."""
         user = np.searchsorted(self._first_example, examples, side="right") - 1
-        target = self._first_target[user] + examples - self._first_example[user]
-        rng = np.random.default_rng(seed)
-        drawn = rng.integers(0, len(self.item_index), self._neg_samples)  # a random click: by item frequency
-        candidates = self.item_index[np.concatenate([target, drawn])]
-        mine = slice(len(examples) // world)
-        target, start = target[mine], np.maximum(self.offsets[user[mine]], target[mine] - self._maxlen)
+        mine, targets = slice(len(examples) // world), self._targets
+        if targets is None:
+            every = self.item_index
+            end = number = self._begin[user] + self._least + examples - self._first_example[user]
+            clicks = number
+        else:
+            every, number, end, clicks = targets.row, examples, targets.end[examples], targets.click[examples]
+        of_target = None if self._weight is None else self._weight[clicks]
+        weight = None if of_target is None else (of_target / of_target.mean())[mine]
+        drawn = np.random.default_rng(seed).integers(0, len(every), self._neg_samples)  # a random target: by frequency
+        candidates = every[np.concatenate([number, drawn])]
+        end, start = end[mine], np.maximum(self._begin[user[mine]], end[mine] - self._maxlen)
         position = start[:, None] + np.arange(self._maxlen)
-        hist_index = np.where(position < target[:, None], self.item_index[np.minimum(position, target[:, None])], 0)
-        return Batch(hist_index.astype(np.int64), target - start, candidates.astype(np.int64))
+        own = self._history[np.minimum(position, len(self._history) - 1)]
+        hist_index = np.where(position < end[:, None], own, 0)
+        return Batch(hist_index.astype(np.int64), end - start, candidates.astype(np.int64), weight)
+
+    def target_counts(self, items: int) -> Int64:
+        """How often each of `items` items is a candidate as a target, [items] int64, counted over an epoch."""
+        rows = self.item_index if self._targets is None else self._targets.row
+        return np.bincount(rows, minlength=items + 1)[1:]
 
     def latest(self, users: int, rng: np.random.Generator) -> Batch:
         """The newest example of so many users, or of all if there are fewer: the histories that requests will have."""
@@ -99,14 +167,21 @@ class TrainingSampler:
         return self.batch(rng.permutation(ends)[:users] - 1, [self._seed])
 
 
-def _rows(vocabulary: Vocabulary, item_id: Int64, size: int = 1 << 22) -> npt.NDArray[np.int32]:
+def _product(one: Float32 | None, other: Float32 | None) -> Float32 | None:
+    """The weights by both; None: all weigh 1."""
+    if one is None or other is None:
+        return other if one is None else one
+    return one * other
+
+
+def _rows(vocabulary: Vocabulary, item_id: Int64, size: int = 1 << 22) -> Rows:
     """Look up the rows of many items, some at a time to save memory: int32, same shape."""
     parts = [vocabulary.item_index(item_id[i : i + size]).astype(np.int32) for i in range(0, len(item_id), size)]
     return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
 
-def log_frequency(popularity: Int64) -> npt.NDArray[np.float32]:
-    """Log of each item's share of all interactions, by row: [N + 1] float32, 0 where it is never drawn.
+def log_frequency(popularity: Int64) -> Float32:
+    """Log of each item's share of all that are drawn, by row: [N + 1] float32, 0 where it is never drawn.
 
     Args:
         popularity: [N] int64 counts.

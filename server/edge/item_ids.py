@@ -41,6 +41,7 @@ def ids_of_updates(updates: Iterable[recall_pb2.UserUpdate]) -> int:
     return sum(
         len(update.hist_item)
         + len(update.append_item_ids)
+        + len(update.events)
         + KEY_ITEMS * (len(update.hist_item_keys) + len(update.append_item_keys))
         for update in updates
     )

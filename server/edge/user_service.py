@@ -75,10 +75,12 @@ class UserService:
         remembered, _ = self._enabled()
         release = releases.current
         ids = ids_of_updates(request.users)
-        updates = await computed(ids, read_updates, request, self._settings, release.has_text_ids)
+        updates = await computed(ids, read_updates, request, self._settings, release.has_text_ids, release.events)
         written = await remembered.upsert(release, updates, context.time_remaining())
         results = [
-            recall_pb2.UserWritten(status=_status(one.status), history_length=one.length, detail=one.detail)
+            recall_pb2.UserWritten(
+                status=_status(one.status), history_length=one.length, detail=one.detail, dropped=one.dropped
+            )
             for one in written
         ]
         return recall_pb2.UpsertUsersResponse(results=results, model_version=release.model_version)

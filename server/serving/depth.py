@@ -9,11 +9,10 @@ Exclusions take hits away, and who has long histories excludes much that is not 
 few of them; only a user whom it gave too little is searched for again, with as many hits as all exclusions could take.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mind.interests import OVERSEARCH
-from mind.milvus.collection import MAX_HITS, breadth_of
+from mind.milvus.collection import MAX_HITS
 from server.release import Release
 from server.serving.matching import Matches
 from server.serving.question import Query, UserQuery
@@ -65,16 +64,15 @@ def full_depth(release: Release, matches: Matches | None, depth: Depth) -> Depth
     return _depth(release, matches, depth.needed, depth.needed, depth.needed)
 
 
-def hits_to_ask(fetched: int, wanted: int, params: Mapping[str, int | float | str]) -> int:
+def hits_to_ask(fetched: int, wanted: int, breadth: int | None) -> int:
     """The number of hits to ask Milvus for.
 
     Args:
         fetched: the most that any user of the step may want.
         wanted: the most that a user of this search wants. It does where the index would find the same, only more of
             it; otherwise a user's answer would depend on the neighbours.
-        params: search parameters of the index.
+        breadth: `Fingerprint.breadth` of what is searched.
     """
-    breadth = breadth_of(params)
     if not breadth or fetched > breadth:
         return fetched
     return min(fetched, -(-wanted // ROUND) * ROUND)
@@ -84,14 +82,14 @@ def _depth(release: Release, matches: Matches | None, least: int, wanted: int, n
     """The depth with at least `least` hits, and as many of those `wanted` as the same step has."""
     if matches is None:
         each = OVERSEARCH if release.fingerprint.interest_cosine < 1 else 1
-        fetched = _step(least * each, release.fingerprint.search_params)
+        fetched = _step(least * each, release.fingerprint.breadth)
         return Depth(min(wanted, max(least, fetched // each)), needed, fetched, fetched)
-    return Depth(needed, needed, 0, -_step(needed, {}))
+    return Depth(needed, needed, 0, -_step(needed, None))
 
 
-def _step(hits: int, params: Mapping[str, int | float | str]) -> int:
+def _step(hits: int, breadth: int | None) -> int:
     """The lowest step with so many hits: beyond `TOGETHER`, a power of two, or three quarters of one."""
-    together = min(TOGETHER, breadth_of(params) or TOGETHER)
+    together = min(TOGETHER, breadth or TOGETHER)
     if hits <= together:
         return together
     power = 1 << (hits - 1).bit_length()

@@ -16,9 +16,11 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.hits import Hits
+from mind.milvus.collection import MAX_HITS
 from server.errors import DeadlineExceededError, OverloadedError, StoreUnavailableError
+from server.popular import Popular
 from server.ports import ItemStore
-from server.release import Popular, Release
+from server.release import Release
 from server.serving.answer import FALLBACK, Outcome, Status, Timings, UserResult
 from server.serving.batching import Batcher, Waiting
 from server.serving.depth import Depth, exact_depth, first_depth, full_depth
@@ -33,7 +35,7 @@ from server.serving.offload import computed
 from server.serving.popular import PopularItems, popular_among
 from server.serving.question import Query, Strategy, UserQuery
 from server.serving.results import cut_short, found_in_memory, results, results_without_milvus, trace, with_popular
-from server.serving.search import IN_MEMORY, NOTHING, Found, search
+from server.serving.search import NOTHING, Found, search
 from server.watching.telemetry import CALL_SPAN, SILENT, BatchTelemetry, Telemetry
 
 ANSWER_S = 0.05
@@ -307,15 +309,16 @@ class CandidatePipeline:
         if own:
             return await search_matches(release, vectors, own, limits)
         local = self._local if self._search_memory else None
-        params = IN_MEMORY if local else dict(release.fingerprint.search_params)
+        breadth = MAX_HITS if local else release.fingerprint.breadth
 
         async def find(queries: Float32, limit: int) -> Hits:
             timeout_s = self._search_time_left_s(deadline)
             if local:
                 return await local.search_now(release, queries, limit, timeout_s)
+            params = dict(release.fingerprint.search_params)
             return await self._store.search(release.collection, queries, limit, params, timeout_s)
 
-        return await search(find, release, vectors, limits, depths[0].fetched, params)
+        return await search(find, release, vectors, limits, depths[0].fetched, breadth)
 
     def _tell(self, users: list[UserQuery], answered: list[UserResult]) -> None:
         """Count the users who have their answer; the others are searched for again."""

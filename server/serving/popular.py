@@ -14,8 +14,9 @@ import numpy as np
 
 from mind.vocabulary import Mask
 from server.errors import StoreError
+from server.popular import Popular
 from server.ports import ItemStore
-from server.release import Popular, Release
+from server.release import Release
 from server.serving.matching import Matches
 
 REFRESH_S = 0.5

@@ -9,7 +9,8 @@ import numpy as np
 from mind.artifact import Float32
 from mind.sequences import Int64
 from mind.vocabulary import Mask
-from server.release import Popular, Release
+from server.popular import Popular
+from server.release import Release
 from server.serving.answer import Status, Trace, UserResult
 from server.serving.depth import Depth
 from server.serving.inputs import Inputs

@@ -1,6 +1,6 @@
 """The second stage: one search, of Milvus or in memory, finds the items nearest to the interests of a whole batch."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,6 @@ import numpy as np
 from mind.artifact import Float32
 from mind.hits import Hits
 from mind.interests import OVERSEARCH, as_if_each_searched, leading
-from mind.milvus.collection import MAX_HITS
 from mind.sequences import Int64
 from server.release import Release
 from server.serving.depth import hits_to_ask
@@ -34,12 +33,8 @@ Find = Callable[[Float32, int], Awaitable[Hits]]
 """Finds the items nearest to each of the [Q, D] vectors, so many of them."""
 
 
-IN_MEMORY: dict[str, int | float | str] = {"ef": MAX_HITS}
-"""Search parameters for a search in memory: whatever its limit, it finds the first hits of a search for more."""
-
-
 async def search(
-    find: Find, release: Release, vectors: Float32, limits: Int64, fetched: int, params: Mapping[str, int | float | str]
+    find: Find, release: Release, vectors: Float32, limits: Int64, fetched: int, breadth: int | None
 ) -> Found:
     """Search with the interests of all users at once.
 
@@ -53,7 +48,7 @@ async def search(
         vectors: [B, K, D] float32, the interest vectors of B users; all-zero ones are not searched.
         limits: [B] int64, hits of each interest that each user gets.
         fetched: most hits to ask for; `Depth.fetched` of all these users.
-        params: search parameters of what `find` searches.
+        breadth: `Fingerprint.breadth` of what `find` searches.
     """
     user, interest = np.nonzero(np.any(vectors, axis=2))
     fingerprint = release.fingerprint
@@ -62,7 +57,7 @@ async def search(
         return Found(user, interest, NO_HITS)
     merging = fingerprint.interest_cosine < 1
     most = limits[np.nonzero(leads)[0]] * (OVERSEARCH if merging else 1)
-    hits = await find(vectors[leads], hits_to_ask(fetched, int(most.max()), params))
+    hits = await find(vectors[leads], hits_to_ask(fetched, int(most.max()), breadth))
     hits = await computed(len(hits.item_ids), hits.first, most)
     if merging:
         known = release.vocabulary, release.item_embedding

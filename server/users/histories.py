@@ -41,6 +41,8 @@ class UserUpdate:
     """Whether the ids are added to the stored history; otherwise they replace it."""
     invalid: str = ""
     """Which limit the update breaks; empty if it breaks none. An invalid update is not written."""
+    dropped: int = 0
+    """Number of ids that were left out, because their kinds are no history. An update may have no others."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ class Written:
     """Number of ids that are stored now."""
     detail: str = ""
     """What a person may want to know; may be empty."""
+    dropped: int = 0
+    """Number of ids that were left out, because their kinds are no history."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,9 @@ class RememberedUsers:
         length = iter(lengths)
         return [
             [
-                _invalid(update) if update.invalid else Written(Status.OK, next(length), detail)
+                _invalid(update)
+                if update.invalid
+                else Written(Status.OK, next(length), detail if len(update.item_ids) else "", update.dropped)
                 for update in each.ask.updates
             ]
             for each in waiting
@@ -150,6 +156,8 @@ class RememberedUsers:
         """The length of the user's history after each update, and what to tell these users."""
         await self._vectors.open(release)
         lengths, users = await self._joined(release, updates)
+        if not users:  # appends of clicks whose kinds are no history
+            return lengths, ""
         self._unseen = True
         await self._store.write(users)
         detail = ""
@@ -212,6 +220,9 @@ def _joined(
     lengths = []
     for update in updates:
         before = users.get(update.user_id) or stored.get(update.user_id)
+        if not len(update.item_ids):
+            lengths.append(len(before.hist_item) if before else 0)
+            continue
         after = (appended if update.append else replaced)(before, update.item_ids, keep)
         users[update.user_id] = after
         lengths.append(len(after.hist_item))

@@ -27,7 +27,7 @@ from server.instrumentation import make_metrics, make_telemetry
 from server.settings import Settings
 from server.watching.telemetry import SILENT, Telemetry
 from tests.bench import hooks
-from tests.bench.machine import console, describe
+from tests.bench.machine import console
 from tests.bench.serving import world
 from tests.bench.serving.world import Worker, watching
 
@@ -160,14 +160,10 @@ def main(
     milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
 ) -> None:
     """Compare watched servers with a silent one."""
-    directory = workdir / str(items)
-    directory.mkdir(parents=True, exist_ok=True)
-    console.width = max(console.width, 120)
-    console.print(describe())
+    directory, artifact = world.begin(workdir, items)
     console.print(f"{items:,} items, {rounds} rounds of {seconds:g} s for each server")
-    artifact = world.write_data(directory, items)
     with ExitStack() as stack:
-        uri = milvus_uri or stack.enter_context(world.milvus(directory))[0]
+        uri, _ = stack.enter_context(world.milvus(directory, milvus_uri))
         world.build_and_publish(artifact, uri)
         load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
         receiver, endpoint = stack.enter_context(receiving())

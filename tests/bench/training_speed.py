@@ -95,7 +95,7 @@ class OurTraining:
 
         So many epochs are announced that the step size, which falls to 0 over them, stays positive.
         """
-        self._run = _Run(our_config(batch_size, negatives, 10_000), sequences, None, Ranks.join(use_gpu=False))
+        self._run = _Run(our_config(batch_size, negatives, 10_000), sequences, None, None, Ranks.join(use_gpu=False))
         self._run.network.train()
         self._batches = self._run.sampler.epoch(1)
         self._epoch = 1

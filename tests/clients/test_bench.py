@@ -165,7 +165,7 @@ async def test_a_closed_loop_has_as_many_calls_at_once_as_callers() -> None:
     ("text", "says"),
     [
         ("requests: []", "requests is [], must be a list of at least one request shape"),
-        ("shapes: []", "must have the key `requests` alone"),
+        ("shapes: []", "must have only the key `requests`"),
         ("requests: [7]", "requests[0] is 7, must have fields such as top_k: 50"),
         ("requests: [{top_k: 0}]", "requests[0].top_k is 0: Input should be greater than or equal to 1"),
         ("requests: [{}, {users: 1.5}]", "requests[1].users is 1.5: Input should be a valid integer"),
@@ -282,7 +282,7 @@ def test_an_open_loop_as_json(run: Any, users: str) -> None:
 def test_without_a_file_histories_are_of_popular_items(run: Any, servicer: CannedRecall) -> None:
     result = run("--callers", "1")
     assert result.exit_code == 0
-    assert "random ones of the 1 most popular items" in result.output
+    assert "random items of the 1 most popular" in result.output
     asked, *sent = [request for request, _, _ in servicer.calls["Recall"]]
     assert (list(asked.users[0].hist_item), asked.top_k) == ([], 1_000)
     assert {item for request in sent for item in request.users[0].hist_item} == {7}
@@ -327,7 +327,7 @@ def test_a_refused_shape_ends_it_at_once(run: Any, servicer: CannedRecall, users
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["--rate", "5", "--callers", "5"], 2, "give one of --rate and --callers"),
+        (["--rate", "5", "--callers", "5"], 2, "--rate and --callers exclude each other"),
         (["--history", "x"], 1, "--history is 'x': must be a number of items such as 20, or a range such as 1-20"),
         (["--top-k", "2000"], 1, "top_k is 2,000, the server's max_top_k is 1,000"),
         (["--rate", "0"], 2, "--rate"),
@@ -348,13 +348,15 @@ def test_bounds_that_were_missed_are_told() -> None:
         "p99 is 70.0 ms, --max-p99-ms is 69",
         "0.99 % of 101 requests failed, --max-errors is 0.5 %",
     ]
-    assert missed(summarize(outcome_of([])), 5, None) == ["p99 is unknown, for nothing was answered, --max-p99-ms is 5"]
+    assert missed(summarize(outcome_of([])), 5, None) == [
+        "p99 is unknown, because no request was answered, --max-p99-ms is 5"
+    ]
 
 
 def test_a_load_generator_that_is_the_limit_says_so() -> None:
     assert own_limit(summarize(outcome_of([10.0] * 100, [0.2] * 100, busy=0.5))) == ""
     late = own_limit(summarize(outcome_of([10.0] * 100, [4.0] * 100, busy=0.5)))
-    assert "sent 1 % of the requests 4.0 ms late or more" in late
+    assert "sent 1 % of the requests at least 4.0 ms late" in late
     closed = Plan(None, 64, 0, 10)
     busy = own_limit(summarize(outcome_of([10.0] * 100, [4.0] * 100, busy=0.95, plan=closed)))
     assert busy.startswith("the load generator is the limit: its loop worked 95% of the time")

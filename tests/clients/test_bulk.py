@@ -289,7 +289,7 @@ def test_parts_with_ids_of_the_other_kind_are_not_mixed(bulk, servicer, files):
     result = bulk("--users-per-part", "20")
     assert result.exit_code == 1
     found = " ".join(result.stderr.split())
-    assert "item_ids are string, were int64; --restart starts anew" in found
+    assert "item_ids are string, were int64; --restart starts again" in found
     assert bulk("--restart").exit_code == 0
     assert read(files[1])[0]["item_ids"] == ["TOP-7"]
 
@@ -302,7 +302,7 @@ def test_other_files_are_refused(bulk, files):
     pq.write_table(pa.table({"user_id": pa.array([], pa.int64()), "hist_item": pa.nulls(0)}), files[0])
     assert "histories.parquet has no users" in bulk().stderr
     pq.write_table(pa.table({"scores": [1], "hist_item": [[2]]}), files[0])
-    assert "column 'scores' of the users would be in the output twice" in bulk("--user-column", "scores").stderr
+    assert "the output already has a column 'scores'" in bulk("--user-column", "scores").stderr
     assert not files[1].exists()
 
 
@@ -412,7 +412,7 @@ def test_a_server_that_stays_away_is_exit_code_3(bulk, servicer, files):
     result = bulk("--give-up-after-s", "0.3", "--concurrency", "1", "--users-per-part", "10")
     assert result.exit_code == 3
     assert result.stderr == (
-        "stopped with 10 of 30 users saved; the same command goes on from there\n"
+        "stopped with 10 of 30 users saved; the same command continues from there\n"
         "error: queue is full [RESOURCE_EXHAUSTED]\n"
     )
     servicer.failures = []
@@ -426,7 +426,7 @@ def test_a_refused_request_ends_the_run_and_keeps_the_parts(bulk, servicer, file
     result = bulk("--concurrency", "1", "--users-per-part", "20")
     assert result.exit_code == 1
     assert result.stderr.splitlines() == [
-        "stopped with 40 of 100 users saved; the same command goes on from there",
+        "stopped with 40 of 100 users saved; the same command continues from there",
         "error: filter: no attribute 'yeer' [FILTER_INVALID]",
     ]
     assert len(asked(servicer)) == 6
@@ -478,7 +478,7 @@ def test_a_signal_stops_the_run(start, servicer, files, number, code):
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == code, stderr
     saved = len(list(parts_of(files[1]).glob("[0-9]*.parquet"))) * 50
-    assert f"stopped with {saved} of 600 users saved; the same command goes on from there" in stderr.splitlines()
+    assert f"stopped with {saved} of 600 users saved; the same command continues from there" in stderr.splitlines()
     assert "Traceback" not in stderr
 
 
@@ -503,7 +503,7 @@ def stopped(bulk, servicer, files):
 def test_parts_of_another_question_are_not_mixed(bulk, stopped, servicer, files, options, difference):
     result = bulk(*options)
     assert result.exit_code == 1
-    assert f"candidates.parquet.parts is of another run: {difference}" in result.stderr
+    assert f"candidates.parquet.parts belongs to another run: {difference}" in result.stderr
     assert not servicer.calls
     assert bulk(*options, "--restart").exit_code == 0
     assert sum(asked(servicer)) == 100
@@ -521,7 +521,7 @@ def test_a_missing_part_is_noticed(bulk, stopped, files):
     (parts_of(files[1]) / "00000.parquet").unlink()
     result = bulk("--filter", "a > 1")
     assert result.exit_code == 1
-    assert "part 0 is missing; --restart starts anew" in result.stderr
+    assert "part 0 is missing; --restart starts again" in result.stderr
 
 
 def test_two_runs_do_not_write_the_same_parts(bulk, stopped, servicer, files):
@@ -589,7 +589,7 @@ def test_a_release_in_the_middle_shows(bulk, servicer, files):
     assert result.exit_code == 0
     assert pq.read_table(files[1])["model_version"].to_pylist() == ["aa11"] * 20 + ["ab12"] * 30
     assert "model ab12 (30 users), aa11 (20 users)" in result.stderr
-    assert "a release happened meanwhile" in result.stderr
+    assert "the release changed during the run" in result.stderr
 
 
 def test_a_bar_on_a_terminal_only(bulk, files):

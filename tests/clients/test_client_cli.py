@@ -101,7 +101,7 @@ def test_a_file_of_users_becomes_json_lines(run, servicer, tmp_path):
     assert "300 users in" in result.stderr
     assert "299 ok, 1 empty history" in result.stderr
     assert "model aa11, ab12" in result.stderr
-    assert "a release happened meanwhile" in result.stderr
+    assert "the release changed during the run" in result.stderr
 
 
 def test_json_lines_go_to_standard_output_unless_told(run, tmp_path):
@@ -250,7 +250,7 @@ def test_a_file_of_long_histories_is_cut_to_what_the_server_accepts(run, service
     short, long = servicer.calls["Recall"][0][0].users
     assert (list(short.hist_item), list(long.hist_item)) == ([0, 1, 2], list(range(5, 20_005)))
     assert list(short.exclude_item_ids) == list(long.exclude_item_ids) == [5]
-    assert "1 histories are longer than 20,000 items, of which the newest were sent" in " ".join(result.stderr.split())
+    assert "1 histories are longer than 20,000 items; their newest items were sent" in " ".join(result.stderr.split())
 
 
 def test_a_bad_title_is_named(run, titles):
@@ -324,7 +324,7 @@ def test_a_prepared_file_without_the_ids_themselves_is_refused(run, keyed, tmp_p
     own.write_text('{"user_id": "cust_5", "hist_item": ["KIT-12"], "eval_item": ["KIT-13"]}\n')
     refused = run("recall", "--input", str(prepared))
     assert refused.exit_code == 1
-    assert f"test.txt has integers in the place of text ids; give {own}, which has the ids" in refused.stderr
+    assert f"test.txt has integers instead of text ids; give {own}, which has the text ids" in refused.stderr
     found = json.loads(run("recall", "--input", str(own), "--top-k", "1").stdout)
     assert (found["user_id"], found["item_ids"]) == ("cust_5", ["KIT-12+1"])
 
@@ -350,7 +350,7 @@ def test_text_for_an_integer_release_is_refused_by_name(run):
     result = run("explain", "--hist-item", "43", "--exclude", "KIT-1")
     assert result.exit_code == 2
     said = " ".join(result.stderr.replace("│", " ").split())
-    assert "--exclude" in said and "'KIT-1' is not a list of 64-bit integers like 43,23,65: this release has" in said
+    assert "--exclude" in said and "'KIT-1' is not a list of 64-bit integers such as 43,23,65; this release has" in said
 
 
 def test_the_client_needs_no_extras_and_the_command_line_says_which():

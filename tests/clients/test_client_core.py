@@ -147,12 +147,28 @@ def test_errors_name_the_field_in_other_calls_too():
             call()
 
 
+def test_kinds_that_do_not_fit_the_ids_are_named(client):
+    ann = {"ann": [1, 2]}
+    for kinds, message in (
+        ({"ann": ["view"]}, "events['ann'] has 1 kinds for 2 ids, must be one for each"),
+        ({"ann": "view"}, "events['ann'] must be a list of texts"),
+        ({"ann": [5, 6]}, "events['ann'] must be a list of texts"),
+        ({"bob": ["view"]}, "events has the user_id 'bob', of whom no ids are given"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+            client.upsert_users(ann, events=kinds)
+    with pytest.raises(ValueError, match=re.escape("events['ann']: the user is in hist_item and in append_item_ids")):
+        client.upsert_users(ann, append_item_ids=ann, events={"ann": ["view", "buy"]})
+
+
 def test_of_a_history_beyond_the_limit_the_newest_ids_are_sent():
     long, ready = list(range(12)), recall_pb2.User(hist_item=range(12))
     client = RecallClient(max_history=5)
     [request] = split(client, [long, [1, 2], ready], 10)
     assert [list(user.hist_item) for user in request.users] == [long[-5:], [1, 2], long]
     assert list(client._explain_request(long, 10, "", False, long, "best_score").user.hist_item) == long[-5:]
+    kinds = {"ann": [f"kind {at}" for at in range(len(long))]}
+    assert list(client._upsert_request({"ann": long}, None, kinds).users[0].events) == kinds["ann"][-5:]
     updates = client._upsert_request({"ann": long}, {"bob": long}).users
     assert (list(updates[0].hist_item), list(updates[1].append_item_ids)) == (long[-5:], long[-5:])
     assert list(client._similar_request([long], 10).users[0].hist_item) == long[-5:]

@@ -585,7 +585,7 @@ def test_files_that_are_no_text_are_named(tmp_path: Path) -> None:
 def test_a_client_certificate_needs_its_key_and_tls(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     file = str(tmp_path / "file")
-    with pytest.raises(OptionError, match="--server-client-cert and --server-client-key go together"):
+    with pytest.raises(OptionError, match="--server-client-cert and --server-client-key must be given together"):
         load_settings(["--server-ca-cert", file, "--server-client-cert", file])
     with pytest.raises(OptionError, match="--server-client-cert needs --server-ca-cert or --server-tls"):
         load_settings(["--server-client-cert", file, "--server-client-key", file])

@@ -56,6 +56,35 @@ def test_upsert_a_file_in_its_order(run: Run, servicer: CannedRecall, tmp_path: 
     assert [list(user.append_item_ids) for user in calls[2] if user.user_id == "299"] == [[5]]
 
 
+def test_the_kinds_of_clicks(run: Run, servicer: CannedRecall, tmp_path: Path) -> None:
+    kinds = ("--events", "view,hover,buy")
+    done = run("users", "upsert", "--user-id", "7", "--append", "50,181,3", *kinds)
+    assert done.output == "1 stored, 1 clicks left out, whose kinds are no history for the model\n"
+    file = tmp_path / "clicks.jsonl"
+    file.write_text(
+        '{"user_id": "a", "hist_item": [1, 2], "events": ["buy", "view"]}\n{"user_id": "b", "hist_item": [3]}'
+    )
+    assert run("users", "upsert", "--input", str(file)).output == "2 stored\n"
+    one, many = (request.users for request, *_ in servicer.calls["UpsertUsers"])
+    assert list(one[0].events) == ["view", "hover", "buy"]
+    assert [list(user.events) for user in many] == [["buy", "view"], []]
+    refused = run("users", "upsert", "--user-id", "7", "--append", "50", *kinds)
+    assert refused.exit_code == 2 and "--events has 3 kinds for 1 ids, must be one for each" in refused.output
+    refused = run("users", "upsert", "--input", str(file), *kinds)
+    assert refused.exit_code == 2 and "--events goes with --user-id" in refused.output
+
+
+@pytest.mark.parametrize(
+    ("events", "says"),
+    [("view", "must be a list of texts"), ([1], "must be a list of texts"), (["view", "buy"], "has 2 kinds for 1 ids")],
+)
+def test_kinds_in_a_file_that_are_none_are_named(run: Run, tmp_path: Path, events: object, says: str) -> None:
+    file = tmp_path / "clicks.jsonl"
+    file.write_text(json.dumps({"user_id": "7", "hist_item": [1], "events": events}))
+    done = run("users", "upsert", "--input", str(file))
+    assert done.exit_code == 1 and f"clicks.jsonl:1: events {says}" in done.output
+
+
 @pytest.mark.parametrize("line", ['{"user_id": "7"}', "7", '{"user_id": "7", "hist_item": "x"}', '{"hist_item": [1]}'])
 def test_a_line_that_cannot_be_read_is_named(run: Run, tmp_path: Path, line: str) -> None:
     file = tmp_path / "clicks.jsonl"

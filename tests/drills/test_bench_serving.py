@@ -75,7 +75,7 @@ def test_filters_find_what_matches_beside_requests_without_one(milvus_server_uri
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "2000" / "filters.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["bucket"] * 6 + ["shelf"] * 6 + ["64 callers, each its own"]
+    assert [row["name"] for row in rows] == ["bucket"] * 7 + ["shelf"] * 7 + ["64 callers, each its own"]
     for row in rows:
         assert row["recall"] > 0.999 and row["short"] == 0
         assert row["users_per_s"] > 0

@@ -1,6 +1,9 @@
 """Short versions of the drills about Milvus and about releases; `tests/faults/` says what each does."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,10 +12,17 @@ import pytest
 
 from server.errors import StoreTimeoutError, StoreUnavailableError
 from tests.conftest import remove_item_collections
-from tests.faults import milvus_away, milvus_damaged, milvus_killed, milvus_restarts, milvus_silent, releases
+from tests.faults import (
+    milvus_away,
+    milvus_damaged,
+    milvus_killed,
+    milvus_restarts,
+    milvus_silent,
+    releases,
+)
 from tests.faults.ground import DIM, make_models, release
 from tests.faults.proxy import Proxy
-from tests.milvus_server import Milvus
+from tests.milvus_server import ROOT, Milvus
 from tests.releases import item_store
 
 
@@ -33,6 +43,20 @@ async def test_damage_underneath(milvus: Milvus, tmp_path: Path) -> None:
     findings, load = await milvus_damaged.drill(milvus, tmp_path, seconds=1)
     milvus_damaged.judge(findings, load)
     assert findings.faults == []
+
+
+@pytest.mark.timeout(600)
+def test_read_only_disk(tmp_path: Path) -> None:
+    """With a Milvus of its own, in a network and with mounts of its own: the one of the other drills stays whole."""
+    apart = ["unshare", "--net", "--mount"]
+    if subprocess.run([*apart, "true"]).returncode:
+        pytest.skip("mounts a directory read-only, which needs the right to mount")
+    drill = f"ip link set lo up && exec {sys.executable} -m tests.faults.milvus_read_only"
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [*apart, "sh", "-c", drill], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 async def test_slow_hung_and_cut(milvus: Milvus, tmp_path: Path) -> None:

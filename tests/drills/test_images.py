@@ -1,10 +1,13 @@
 """What an image installs, in an environment of its own, run as the image and the compose files would run it."""
 
+import hashlib
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
+import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +22,10 @@ from tests.images import (
     PORTS,
     ROOT,
     Container,
+    build_environment,
     build_wheel,
     make_environment,
+    run,
     stages,
 )
 from tests.project.test_docker import DEMO, OURS, SERVICES, variables
@@ -40,6 +45,26 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     return of
 
 
+def test_two_builds_of_the_same_commit_give_the_same_files(tmp_path: Path) -> None:
+    """What they leave in /opt/recall, dependencies aside: bytes, modes and times, compiled modules too."""
+    epoch = int(build_environment()["SOURCE_DATE_EPOCH"])
+    builds = []
+    for _ in range(2):
+        build, target = tmp_path / "build", tmp_path / "opt"
+        build.mkdir()
+        build_wheel(build)
+        venv.create(target, with_pip=False)
+        done = run(["/bin/sh", DOCKER / "install-own.sh", target], cwd=build, env=build_environment())
+        assert done.returncode == 0, done.stderr
+        files = sorted(path for path in target.rglob("*") if path.is_file())
+        assert {path.lstat().st_mtime for path in (target, *target.rglob("*"))} == {epoch}
+        builds.append({path: (path.stat().st_mode, hashlib.sha256(path.read_bytes()).hexdigest()) for path in files})
+        shutil.rmtree(build)
+        shutil.rmtree(target)
+    assert builds[0] == builds[1]
+    assert any(path.match("server/__pycache__/app.*.pyc") for path in builds[0])
+
+
 @pytest.mark.parametrize("image", IMAGES)
 def test_what_an_image_installs_is_enough_for_what_it_runs(
     image: str, environment: Callable[[str], Path], tmp_path: Path
@@ -50,7 +75,7 @@ def test_what_an_image_installs_is_enough_for_what_it_runs(
         if image != "trainer"
         else [service["command"][:1] for service in DEMO["services"].values() if "<<" in service]
     )
-    words = words if image != "trainer" else [["mind.prepare"], ["mind.train"]]
+    words = words if image != "trainer" else [["mind.prepare"], ["mind.train"], ["indexer", "nightly"]]
     for command in words:
         result = container.run(*stages()[image].entrypoint, *command, "--help")
         assert result.returncode == 0, result.stderr
@@ -60,7 +85,7 @@ def test_what_an_image_installs_is_enough_for_what_it_runs(
         "server-gpu": "server.app, mind.paddle_encoder",
         "indexer": "mind.milvus.store, indexer.rollout.servers",
         "gateway": "clients.gateway.app",
-        "trainer": "mind.training.loop",
+        "trainer": "mind.training.loop, indexer.nightly.steps, indexer.nightly.report",
     }
     result = container.run("python", "-c", f"import {modules[image]}")
     assert result.returncode == 0, result.stderr

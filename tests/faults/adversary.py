@@ -47,6 +47,8 @@ EVERYTHING = 0.15
 HOUR_S = 3600
 BACK_S = 120
 """Longest wait for Milvus after a restart."""
+SETTLE_S = 30
+"""How long a state that is wrong is looked at again, to say whether it stays wrong."""
 OURS = (IndexerError, MindError)
 """Errors that a command may end with, in one line."""
 
@@ -239,7 +241,8 @@ class Adversary:
         """Compare with what is expected: always what can be seen at once, now and then everything. Raises Fault."""
         found = await asyncio.to_thread(self._found)
         if found != self.expected.states():
-            raise Fault(f"there are {found}, expected {self.expected.states()}")
+            later = await asyncio.to_thread(self._found_later)
+            raise Fault(f"there are {found}, expected {self.expected.states()}, {later}")
         all_ = self.rng.random() < EVERYTHING
         for name in list(self.expected.there) if all_ else [self.expected.live]:
             await asyncio.to_thread(self._check_contents, name)
@@ -254,8 +257,19 @@ class Adversary:
             found = [one for one in item_collections(store) if is_item_collection(one.name)]
         if lost := [one.name for one in found if one.record is None]:
             raise Fault(f"{lost} have no release record")
+        if unmarked := [one.name for one in found if one.live and not one.published_at]:
+            raise Fault(f"{unmarked} is live, and its record says that it is not published")
         overtaken = after_live(found)  # the next release takes their marks back
         return {one.name: "built" if one in overtaken else str(one.state) for one in found}
+
+    def _found_later(self) -> str:
+        """Whether what is expected is there after a while: Milvus may have shown an earlier row."""
+        started = time.monotonic()
+        while time.monotonic() - started < SETTLE_S:
+            if self._found() == self.expected.states():
+                return f"which was there {time.monotonic() - started:.1f} s later"
+            time.sleep(0.5)
+        return f"which was not there {SETTLE_S} s later either"
 
     def _names(self) -> set[str]:
         with Store(Connection(self.uri)) as store:

@@ -24,8 +24,8 @@ from indexer.items.attributes import read_attributes
 from indexer.tuning.index_file import read_index
 from mind.artifact import FORMAT_VERSION, content_version, load_artifact
 from mind.config import load_config
+from mind.data.clicks import read_interactions
 from mind.data.features import read_features
-from mind.data.interactions import read_interactions
 from mind.data.paddlerec import read_eval, read_train
 from mind.encoder import NumpyEncoder, check_golden
 from mind.errors import MindError

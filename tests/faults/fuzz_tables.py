@@ -5,9 +5,11 @@
 Every line is accounted for, every value is what stands there, and what one reader refuses the other refuses too.
 """
 
+import gzip
 import random
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -19,23 +21,31 @@ from rich.progress import track
 from indexer.errors import AttributesError
 from indexer.items.attributes import read_attributes
 from indexer.items.item_files import ItemFile
+from mind.data import text_blocks
+from mind.data.clicks import read_interactions
 from mind.data.ids import IdKind
-from mind.data.interactions import read_interactions
+from mind.data.interactions import Interactions, Report
 from mind.data.quotes import Quote
+from mind.data.targets import assign
 from mind.errors import DataError
+from mind.events import Events
 from mind.milvus.schemas import Column
 from tests.faults.plain_tables import (
     Expected,
     Record,
     RefusedError,
     expect_clicks,
+    expect_json_lines,
     expect_rows,
     lines_of,
     records_of,
+    roles_of,
 )
-from tests.faults.random_tables import CsvFile, random_csv, write_csv, write_parquet
+from tests.faults.random_tables import CsvFile, random_csv, write_csv, write_json_lines, write_parquet
 from tests.faults.tally import Tally, console
 
+SPAN = 20
+"""In which repeats of a click do not count, in the unit of the times."""
 COLUMNS = ["user_id", "item_id", "timestamp"]
 MODEL_ITEMS = np.arange(1000, 1040)
 
@@ -44,11 +54,13 @@ def judge(kind: str, seed: str, directory: Path) -> tuple[str, str, str]:
     """Outcome, problem (see `Tally.add`) and what to say, of one random file."""
     rng = random.Random(seed)
     path = directory / kind
+    text_blocks.BLOCK_BYTES = rng.choice([1 << 24, 700]) if kind.endswith(".csv") else 1 << 24
     try:
-        wanted, found = {"clicks.csv": _clicks, "clicks.parquet": _parquet, "items.csv": _attributes}[kind](rng, path)
+        wanted, found = READERS[kind](rng, path)
     except Exception as error:
         return type(error).__name__, "failed", f"{seed}: {type(error).__name__}: {str(error)[:300]}"
     finally:
+        text_blocks.BLOCK_BYTES = 1 << 24
         for left in directory.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
     if wanted != found:
@@ -57,7 +69,7 @@ def judge(kind: str, seed: str, directory: Path) -> tuple[str, str, str]:
 
 
 def _clicks(rng: random.Random, path: Path) -> tuple[Any, Any]:
-    file = random_csv(rng, "user_id", ["item_id", "timestamp", "note"], ",\t;|")
+    file = random_csv(rng, "user_id", ["item_id", "timestamp", "note"], [*",\t;|", "::", "||", "<->"])
     path = write_csv(rng, path, file)
     positions = [file.names.index(name) for name in COLUMNS]
     header = None if file.header else file.names
@@ -73,6 +85,78 @@ def _parquet(rng: random.Random, path: Path) -> tuple[Any, Any]:
     return _of_both_kinds(lambda text: expect_rows(rows, text), lambda ids: _read_clicks(path, ids=ids))
 
 
+def _kinds_csv(rng: random.Random, path: Path) -> tuple[Any, Any]:
+    """Clicks with kinds or ratings in CSV: every click gets its role, or the count of its cause."""
+    event = rng.choice(["kind", "rating"])
+    file = random_csv(rng, "user_id", ["item_id", "timestamp", "note", event], ",\t;|")
+    path = write_csv(rng, path, file)
+    positions = [file.names.index(name) for name in [*COLUMNS, event]]
+    options = {"delimiter": file.delimiter, "header": None if file.header else file.names, "quote": Quote(file.quote)}
+    return _of_both_kinds(
+        lambda text: _expect_roles(
+            expect_clicks(_records(file, "user_id"), len(file.names), positions, text, event == "rating"), event
+        ),
+        lambda ids: _read_roles(path, event, ids=ids, **options),
+    )
+
+
+def _kinds_json_lines(rng: random.Random, path: Path) -> tuple[Any, Any]:
+    """The same in JSON lines."""
+    event = rng.choice(["kind", "rating"])
+    path = write_json_lines(rng, path, event)
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    user, item, time = COLUMNS
+    return _of_both_kinds(
+        lambda is_text: _expect_roles(expect_json_lines(text, [*COLUMNS, event], is_text, event == "rating"), event),
+        lambda ids: _read_roles(path, event, user=user, item=item, time=time, ids=ids),
+    )
+
+
+def _kinds_parquet(rng: random.Random, path: Path) -> tuple[Any, Any]:
+    """The same in Parquet."""
+    event = rng.choice(["kind", "rating"])
+    rows = write_parquet(rng, path, event)
+    return _of_both_kinds(
+        lambda text: _expect_roles(expect_rows(rows, text, event == "rating"), event),
+        lambda ids: _read_roles(path, event, ids=ids),
+    )
+
+
+def _expect_roles(expected: Expected, event: str) -> tuple[list[tuple[Any, ...]], Expected]:
+    kinds = {"view": (True, 0.5, False), "buy": (False, 3.0, False), "return": (False, 0.0, True)}
+    if event == "rating":
+        kinds = {">=4": (True, 2.0, False), "other": (True, 0.0, False), "<2": (False, 0.0, True)}
+    others = dict.fromkeys({click[3] for click in expected.clicks} - kinds.keys(), (False, 0.0, False))
+    return roles_of(expected.clicks, kinds | others, SPAN), replace(expected, clicks=[])
+
+
+def _read_roles(path: Path, event: str, **options: Any) -> tuple[list[tuple[Any, ...]], Expected]:
+    rules = Events(column="kind", history=("view",), target={"view": 0.5, "buy": 3.0}, exclude=("return",))
+    if event == "rating":
+        rules = Events(column="rating", target={">=4": 2.0}, exclude=("<2",))
+    interactions, report = read_interactions(path, max_malformed=1, events=rules, **options)
+    found = assign(interactions, report.kinds, "span", SPAN)
+    kept = found.interactions
+    assert kept.code is not None and kept.roles is not None
+    assert len(kept) + sum(map(len, found.left_out.values())) == len(interactions)
+    assert sum(one.clicks for one in found.counts) == len(interactions)
+    columns = (kept.user_id.tolist(), kept.item_id.tolist(), kept.timestamp.tolist())
+    roles = kept.roles.rows()
+    clicks = [(*click, *roles[role]) for *click, role in zip(*columns, kept.code.tolist(), strict=True)]
+    return clicks, replace(_expected(interactions, report), clicks=[])
+
+
+def _json_lines(rng: random.Random, path: Path) -> tuple[Any, Any]:
+    path = write_json_lines(rng, path)
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    return _of_both_kinds(
+        lambda is_text: expect_json_lines(text, COLUMNS, is_text),
+        lambda ids: _read_clicks(path, user=COLUMNS[0], item=COLUMNS[1], time=COLUMNS[2], ids=ids),
+    )
+
+
 def _of_both_kinds(expect: Callable[[bool], Any], read: Callable[[IdKind], Any]) -> tuple[Any, Any]:
     """What the two readers give where ids are integers; and where they are text, if they differ on that."""
     texts = _both(lambda: expect(True), lambda: read(IdKind.TEXT))
@@ -81,7 +165,7 @@ def _of_both_kinds(expect: Callable[[bool], Any], read: Callable[[IdKind], Any])
 
 def _attributes(rng: random.Random, path: Path) -> tuple[Any, Any]:
     """Both ways in which the indexer reads attributes, each against the plain reader."""
-    file = random_csv(rng, "item_id", ["note", "other"], ",")
+    file = random_csv(rng, "item_id", ["note", "other"], [","])
     if not file.header:
         file = CsvFile(",".join(file.names).encode() + b"\n" + file.content, file.names, True, ",", file.quote)
     path.write_bytes(file.content)
@@ -168,7 +252,10 @@ def _plain_ends(found: Any) -> Any:
 
 
 def _read_clicks(path: Path, **options: Any) -> Expected:
-    interactions, report = read_interactions(path, max_malformed=1, **options)
+    return _expected(*read_interactions(path, max_malformed=1, **options))
+
+
+def _expected(interactions: Interactions, report: Report) -> Expected:
     columns = (interactions.user_id, interactions.item_id, interactions.timestamp)
     rows, _, blank, continued = _counts(report.count)
     return Expected(
@@ -186,7 +273,16 @@ def _counts(count: Any) -> tuple[int, int, int, int]:
     return count.rows, count.header, count.blank, count.continued
 
 
-KINDS = ("clicks.csv", "clicks.parquet", "items.csv")
+READERS = {
+    "clicks.csv": _clicks,
+    "clicks.jsonl": _json_lines,
+    "clicks.parquet": _parquet,
+    "items.csv": _attributes,
+    "kinds.csv": _kinds_csv,
+    "kinds.jsonl": _kinds_json_lines,
+    "kinds.parquet": _kinds_parquet,
+}
+KINDS = tuple(READERS)
 """What is written and read."""
 
 

@@ -83,6 +83,11 @@ class Answers:
         """All items are in the collections."""
         self._best = {version: self._scores(model) for version, model in self._models.items()}
 
+    def learn(self, model: Artifact) -> None:
+        """One more model may answer from now on; it knows all items of the histories."""
+        self._models[model.model_version] = model
+        self._best[model.model_version] = self._scores(model)
+
     def forget(self, item_ids: Sequence[int]) -> None:
         """From now on these items are in no answer."""
         for version, best in self._best.items():

@@ -1,6 +1,7 @@
 """Random CSV and Parquet files as shops export them: quotes, empty cells, zeros, encodings, blank and ragged lines."""
 
 import gzip
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ WORDS = [
     "0",
     "007",
     "1.5",
+    "a:b",
+    ":",
 ]
 LINES = [
     "first\nsecond",
@@ -39,6 +42,8 @@ LINES = [
 IDS = ["1", "2", "3", "17", "230", "-4", "0", str(2**63 - 1), str(-(2**63))]
 BAD_IDS = ["x", "1.5", "", " ", "NULL", "nan", str(2**63), "1e3", "--1", "٣", "0x1"]
 TIME = 1_559_969_382
+KINDS = ["view"] * 6 + ["buy"] * 4 + ["return"] * 3 + ["hover", " buy ", "Buy", ""]
+RATINGS = ["5", "4"] * 4 + ["4.0", "3.5", "3", "1", "1e1", "-2", " 5 ", "good", "nan", ""]
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class CsvFile:
     quote: str
 
 
-def random_csv(rng: random.Random, key: str, others: list[str], delimiters: str) -> CsvFile:
+def random_csv(rng: random.Random, key: str, others: list[str], delimiters: list[str]) -> CsvFile:
     """A CSV file with columns in any order."""
     names = [key, *others]
     rng.shuffle(names)
@@ -90,6 +95,8 @@ def _cell(
             return text.replace("\n", " ").replace(delimiter, " ")
         needs = any(mark in text for mark in f'"\n\r{delimiter}') or rng.random() < 0.2
         return '"' + text.replace('"', '""') + '"' if needs else text
+    if name in ("kind", "rating"):
+        return rng.choice(KINDS if name == "kind" else RATINGS)
     if name == "timestamp":
         text = str(TIME + rng.randint(0, 99) if rng.random() < 0.97 else rng.choice([0, 5]))
         if not is_clean and rng.random() < 0.01:
@@ -117,11 +124,83 @@ def write_csv(rng: random.Random, path: Path, file: CsvFile) -> Path:
     return path
 
 
-def write_parquet(rng: random.Random, path: Path) -> list[tuple[Any, Any, Any]]:
-    """Write clicks as a Parquet file, or as a directory of them whose folders name the users; the rows in order."""
+def write_json_lines(rng: random.Random, path: Path, event: str = "") -> Path:
+    """Write clicks as JSON lines, some of them compressed: half of the files with lines that are all alike.
+
+    `event`: a column of kinds, kind or rating; none if empty.
+    """
+    is_alike, has_text = rng.random() < 0.5, rng.random() < 0.5
+    lines = []
+    for _ in range(rng.randint(1, 30) + (15 if event else 0)):
+        cells: dict[str, Any] = {
+            "user_id": rng.choice(IDS) if is_alike else _json_id(rng),
+            "item_id": json.dumps(f"KIT-{rng.randint(0, 9)}") if has_text else rng.choice(IDS),
+            "timestamp": str(TIME + rng.randint(0, 99)),
+            "note": json.dumps(rng.choice(WORDS + LINES), ensure_ascii=rng.random() < 0.5),
+        }
+        if event == "kind":
+            cells[event] = json.dumps(rng.choice(KINDS))
+        elif event:
+            cells[event] = rng.choice(["5", "4", "3.5", "1", "-2", '"4"', '"1.5"', "null"])
+        if not is_alike:
+            for name in list(cells):
+                if rng.random() < 0.03:
+                    cells[name] = _json_id(rng)
+                if rng.random() < 0.03:
+                    del cells[name]
+        pairs = [f'"{name}": {text}' for name, text in cells.items()]
+        rng.shuffle(pairs)
+        line = "{" + ", ".join(pairs) + "}"
+        if not is_alike:
+            line = _spoilt(rng, line)
+        lines.append(line)
+    end = rng.choice(["\n", "\n", "\n", "\r\n", "\r"])
+    content = (end.join(lines) + rng.choice(["", end, end + end])).encode(rng.choice(["utf-8"] * 9 + ["utf-8-sig"]))
+    if rng.random() < 0.1:
+        path = path.with_name(path.name + ".gz")
+        content = gzip.compress(content)
+    path.write_bytes(content)
+    return path
+
+
+def _json_id(rng: random.Random) -> str:
+    odd = [
+        "null",
+        "true",
+        "1.5",
+        "2.0",
+        "1e3",
+        "-0",
+        "NaN",
+        "[1]",
+        '{"a": 1}',
+        '"\\ud800"',
+        '""',
+        '" 7 "',
+        '"007"',
+        '"x"',
+    ]
+    text = rng.choice(IDS)
+    return text if rng.random() < 0.7 else f'"{text}"' if rng.random() < 0.7 else rng.choice([*odd, str(2**63)])
+
+
+def _spoilt(rng: random.Random, line: str) -> str:
+    if rng.random() < 0.9:
+        return line
+    return rng.choice(["", "  ", f" {line}\t", line[:-1], line + line, f"[{line}]", line.replace(": ", ":\n", 1), "7"])
+
+
+def write_parquet(rng: random.Random, path: Path, event: str = "") -> list[tuple[Any, ...]]:
+    """Write clicks as a Parquet file, or as a directory of them whose folders name the users; the rows in order.
+
+    `event`: a column of kinds, kind or rating; none if empty.
+    """
     rows = rng.randint(1, 30)
     columns = [_values(rng, rows, kind) for kind in ("user", "item", "time")]
     names = ["user_id", "item_id", "timestamp"]
+    if event:
+        columns.append(_kinds(rng, rows, event))
+        names.append(event)
     if rng.random() < 0.7:
         pq.write_table(pa.table(dict(zip(names, columns, strict=True))), path, row_group_size=rng.randint(1, 40))
         return list(zip(*(column.to_pylist() for column in columns), strict=True))
@@ -134,6 +213,20 @@ def write_parquet(rng: random.Random, path: Path) -> list[tuple[Any, Any, Any]]:
         found += [(user, *row) for row in zip(*(column.to_pylist() for column in columns[1:]), strict=True)]
     (path / "_SUCCESS").touch()
     return found
+
+
+def _kinds(rng: random.Random, rows: int, event: str) -> pa.Array:
+    form = rng.choice(["string", "dictionary"] if event == "kind" else ["string", "int32", "float32", "float64"])
+    if form in ("string", "dictionary"):
+        values = pa.array([rng.choice(KINDS if event == "kind" else RATINGS) for _ in range(rows)], pa.string())
+        return values.dictionary_encode() if form == "dictionary" else values
+    numbers: list[Any] = [rng.choice([5, 4, 3, 1, -2, None]) for _ in range(rows)]
+    if form != "int32":
+        numbers = [
+            float("nan") if one is None and rng.random() < 0.5 else one and one + rng.choice([0, 0.5])
+            for one in numbers
+        ]
+    return pa.array(numbers, pa.type_for_alias(form.replace("float32", "float").replace("float64", "double")))
 
 
 def _values(rng: random.Random, rows: int, kind: str) -> pa.Array:

@@ -155,6 +155,7 @@ def test_lengths_are_counted_in_bytes_and_leave_room(tmp_path: Path) -> None:
         ),
         ("item_id,embedding\n10,1\n", {}, "column 'embedding': the name is reserved"),
         ("item_id,like\n10,1\n", {}, "column 'like': the name is reserved"),
+        ("item_id,Text_Match\n10,1\n", {}, "column 'Text_Match': the name is reserved"),  # since Milvus 2.5
         ("item_id,year__present\n10,1\n", {}, "column 'year__present': the name is reserved"),
         ("item_id,year\n10,1,2\n", {}, "line 2: expected 2 columns, found 3: '10,1,2'"),
         ("", {}, "the file is empty"),
@@ -187,8 +188,8 @@ def test_faults_name_row_value_and_limit(
 def test_files_that_are_no_tables(tmp_path: Path) -> None:
     with pytest.raises(AttributesError, match=r"missing\.csv: cannot be read: No such file"):
         read_attributes(tmp_path / "missing.csv", ITEMS)
-    with pytest.raises(AttributesError, match=r"items\.json: expected a file that ends in \.csv or \.parquet"):
-        read_attributes(tmp_path / "items.json", ITEMS)
+    with pytest.raises(AttributesError, match=r"items\.xlsx: expected a file that ends in \.csv, \.jsonl or"):
+        read_attributes(tmp_path / "items.xlsx", ITEMS)
     for name, content, message in (
         ("text.parquet", b"item_id,a\n", "cannot be read as Parquet: it does not begin with PAR1 as Parquet does"),
         ("latin.csv", b"item_id,a\n10,\xe9\n", "line 2: byte 0xe9 is not UTF-8; convert it"),
@@ -239,7 +240,7 @@ def test_a_row_of_another_width_is_named(tmp_path: Path) -> None:
     path = write(tmp_path, "item_id,title,year\n10,a,1\n20,b\n")
     with pytest.raises(AttributesError, match=r"items\.csv: line 3: expected 3 columns, found 2: '20,b'"):
         read_attributes(path, ITEMS)
-    with pytest.raises(AttributesError, match=r"items\.csv: row 2: expected 3 columns, found 2: '20,b'"):
+    with pytest.raises(AttributesError, match=r"items\.csv: line 3: expected 3 columns, found 2: '20,b'"):
         ItemFile(path, "item_id", KINDS).check()
 
 

@@ -20,7 +20,7 @@ from indexer.verify import check_contents, filtered_recall, golden_recall
 from mind.artifact import Artifact, load_artifact
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
 from mind.milvus.connection import Connection
-from mind.milvus.errors import StoreError
+from mind.milvus.errors import NotFlushedError, StoreError
 from mind.milvus.journal import Changes
 from mind.milvus.store import Row, Store
 from tests.artifacts import make_artifact, make_weights
@@ -277,6 +277,17 @@ def test_segments_are_joined_before_they_are_indexed_where_milvus_can(
     assert ("could not be joined" in caplog.text and "is not granted" in caplog.text) is not allowed
 
 
+def test_a_flush_that_never_ends_ends_the_build(
+    tmp_path: Path, model: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pymilvus.client.grpc_handler.GrpcHandler.get_flush_state", lambda *_, **__: False)
+    uri = str(tmp_path / "milvus.db")
+    late = r"did not write the rows of building_\w+ to its storage within 1 s \(--wait-s\); see the log of Milvus"
+    with Store(Connection(uri, wait_s=1)) as store, pytest.raises(NotFlushedError, match=late):
+        build_default(store, model)
+    release_lite(uri)
+
+
 def test_joining_is_given_up_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -315,7 +326,8 @@ def test_an_index_is_waited_for_as_long_as_it_grows(tmp_path: Path, monkeypatch:
         store.create("more", 4, {})
         states(("InProgress", 0, 120), ("InProgress", 50, 70))
         with pytest.raises(
-            StoreError, match=r"the FLAT index of more has 50 of 120 rows and made no progress for 0.5 s \(--wait-s\)"
+            StoreError,
+            match=r"index of more has 50 of 120 rows, is InProgress and made no progress for 0.5 s \(--wait-s\)",
         ):
             store.index("more", "FLAT", {}, 120, seen.append)
     release_lite(uri)

@@ -26,6 +26,7 @@ from indexer.items.journal import Journal
 from indexer.rollout import rollout
 from indexer.rollout.choice import Choice
 from indexer.rollout.retire import drop, prune
+from indexer.rollout.rollout import LeftBehind
 from indexer.rollout.switch import switch
 from indexer.verify import check_contents, check_count
 from mind.artifact import Artifact, load_artifact
@@ -33,12 +34,13 @@ from mind.data.paddlerec import read_train
 from mind.fresh_items import Neighbours, from_neighbours
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
 from mind.milvus.connection import Connection
+from mind.milvus.errors import StoreError
 from mind.milvus.journal import CHANGED_AT, NAMES, PENDING, Changes, journal_of
 from mind.milvus.store import Row, Store
 from mind.transfer import Models
 from tests.artifacts import make_artifact
 from tests.conftest import release_lite
-from tests.releases import publish
+from tests.releases import publish, rollback
 
 KINDS = ["War", "Drama", "Comedy"]
 ALL = "item_id > -9"
@@ -335,24 +337,52 @@ def test_changes_that_milvus_lost_or_finds_late(lite: Released, monkeypatch: pyt
     assert lite.delete(1014).deleted == 1
 
 
+def test_a_release_does_not_count_what_it_leaves_behind_where_milvus_lost_changes(
+    lite: Released, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = build_model(lite.store, load_artifact(make_artifact(lite.directory / "models", seed=1)), lite.directory)
+    publish(lite.store, other)
+    journal = Journal(lite.store, other)
+    delete(journal, np.array([1000, 1007]), quiet)
+    assert rollback(lite.store).left_behind == LeftBehind(upserted=0, deleted=2)
+    publish(lite.store, other)
+    lite.store.delete(journal.name, [1007])
+    monkeypatch.setattr(verify, "SETTLE_S", 0)
+    done = rollback(lite.store)
+    assert (done.live, done.before, done.left_behind) == (lite.collection, other, None)
+    assert f"what {other} leaves behind cannot be counted: {journal.name}: Milvus finds 1 of the 2" in caplog.text
+
+
 def test_changes_that_milvus_lost_are_applied_again_before_a_release(
-    lite: Released, monkeypatch: pytest.MonkeyPatch
+    released: Released, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A Milvus that was killed came back with an item that had been deleted, so that a rollback was refused."""
     monkeypatch.setattr(verify, "SETTLE_S", 0)
-    deleted = lite.store.rows(lite.collection, [1000, 1007])
-    lite.upsert("item_id,year\n1014,1900\n", {5: [1.0] * 16})
-    lite.delete(1000, 1007)
-    before = lite.state()
-    lite.store.upsert(lite.collection, deleted)
-    publish(lite.store, lite.collection)
-    assert lite.item(1000) is None and lite.item(1007) is None
-    lite.store.delete(lite.collection, [5])
-    publish(lite.store, lite.collection)
-    assert lite.state() == before
-    lite.store.delete(lite.collection, [1021])  # nothing in the journal explains that
+    deleted = released.store.rows(released.collection, [1000, 1007])
+    released.upsert("item_id,year\n1014,1900\n", {5: [1.0] * 16})
+    released.delete(1000, 1007)
+    before = released.state()
+    released.store.upsert(released.collection, deleted)
+    publish(released.store, released.collection)
+    assert released.item(1000) is None and released.item(1007) is None
+    released.store.delete(released.collection, [5])
+    publish(released.store, released.collection)
+    assert released.state() == before
+    released.store.delete(released.collection, [1021])  # nothing in the journal explains that
     with pytest.raises(VerificationError, match="holds 198 rows, but the model has 200 items"):
-        publish(lite.store, lite.collection)
+        publish(released.store, released.collection)
+
+
+def test_a_milvus_that_never_returns_the_marks_ends_the_command(
+    lite: Released, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lite.delete(1000)
+    journal = Journal(lite.store, lite.collection)
+    journal.stage(list(journal.rows([1000]).values()))
+    journal.batch_rows = 1
+    monkeypatch.setattr(lite.store, "upsert", lambda *_: None)
+    with pytest.raises(StoreError, match=f"{journal.name}: 1 changes were applied, but Milvus still returns them"):
+        journal.apply(quiet)
 
 
 def test_what_the_journal_does_not_explain_is_refused(lite: Released) -> None:

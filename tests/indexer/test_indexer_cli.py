@@ -1,5 +1,6 @@
 """The command line of the indexer: what people and schedulers see."""
 
+import io
 import json
 import shlex
 import signal
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
+from indexer import display
 from indexer.__main__ import app
 from indexer.catalogue import item_collections
 from indexer.items.journal import Journal
@@ -27,6 +30,7 @@ from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.commands import run_here
 from tests.releases import publish
+from tests.waiting import wait_until
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -39,6 +43,17 @@ def silent_port() -> Iterator[socket.socket]:
     """A socket that takes connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
+
+
+def test_a_log_is_told_every_minute_how_far_a_command_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(display, "err", Console(file=log))
+    monkeypatch.setattr(display, "TELL_S", 0.01)
+    with display.progress() as on_progress:
+        on_progress("insert", 20_000, 367_982)
+        wait_until(lambda: "insert: 20,000 of 367,982, " in log.getvalue())
+        on_progress("flush", 0, 0)
+        wait_until(lambda: "flush: " in log.getvalue())
 
 
 def test_the_life_of_two_releases(lite: str, tmp_path: Path) -> None:
@@ -119,18 +134,18 @@ def test_items_come_and_go_between_two_releases(lite: str, tmp_path: Path) -> No
 
     models = ["--artifact", tmp_path / "models"]
     built = invoke("build", *models, "--attributes", tmp_path / "items.csv", "--publish")
-    assert "read items.csv: 121 lines: 1 header, 120 rows, 0 blank" in built
+    assert "read items.csv: 121 lines: 1 header, 120 rows, 0 blank; ids in item_id" in built
     files = ["--attributes", tmp_path / "new.csv", "--interactions", tmp_path / "since.txt"]
     assert invoke("upsert", *files, "--vectors", tmp_path / "given.csv", *models)[1:] == [
-        "read given.csv: 2 lines: 1 header, 1 rows, 0 blank",
-        "read new.csv: 4 lines: 1 header, 3 rows, 0 blank",
+        "read given.csv: 2 lines: 1 header, 1 rows, 0 blank; ids in item_id",
+        "read new.csv: 4 lines: 1 header, 3 rows, 0 blank; ids in item_id",
         "added 1 items, vectors attributes",
         "added 1 items, vectors given",
         "added 1 items, vectors neighbours",
         "changed 1 items",
     ]
     assert invoke("upsert", *files, *models)[1:] == [
-        "read new.csv: 4 lines: 1 header, 3 rows, 0 blank",
+        "read new.csv: 4 lines: 1 header, 3 rows, 0 blank; ids in item_id",
         "unchanged 3 items",
     ]
     assert invoke("delete", "--ids-file", tmp_path / "gone.txt")[1:] == ["deleted 2 items"]

@@ -23,7 +23,18 @@ from mind.milvus.connection import Connection
 from mind.milvus.histories import HISTORIES, StoredUser, appended, deleted, replaced
 from mind.milvus.store import Store
 from mind.milvus.user_store import UserStore
-from mind.milvus.users import HIST_ITEM, UNUSED, UPDATED_AT, USER_KEY, USERS, UserVectors, interest_keys, unit_interests
+from mind.milvus.users import (
+    CLOCK_MARGIN_MS,
+    HIST_ITEM,
+    UNUSED,
+    UPDATED_AT,
+    USER_KEY,
+    USERS,
+    UserVectors,
+    interest_keys,
+    now_ms,
+    unit_interests,
+)
 from mind.transfer import Models
 from tests import ROOT
 from tests.artifacts import make_artifact
@@ -115,6 +126,23 @@ def test_users_are_encoded_before_the_switch_and_only_what_changed_later(world: 
     found = vectors_of(world, world.second)
     assert sorted(found) == sorted(interest_keys(["ann"], 4))
     np.testing.assert_allclose(found["ann/0"], now[0], atol=1e-6)
+
+
+def test_vectors_that_milvus_lost_are_written_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Milvus 2.3.5 was ended by SIGKILL twice, and the users of the next release had no vectors."""
+    later = 10 * CLOCK_MARGIN_MS  # than the users were written
+    monkeypatch.setattr("indexer.users.encode.now_ms", lambda: now_ms() + later)
+    world.on_server(ann=[1000, 1007], bob=[1014])
+    assert encode(world, world.second) == Encoded(users=2, encoded=2)
+    before = vectors_of(world, world.second)
+    assert encode(world, world.second) == Encoded(users=2, encoded=0)
+    with Store(Connection(world.uri)) as store:
+        UserStore(store).delete_vectors(state_of(world, world.second), ["bob"])
+    assert encode(world, world.second) == Encoded(users=2, encoded=1)
+    found = vectors_of(world, world.second)
+    assert found.keys() == before.keys()
+    for key, vector in before.items():
+        np.testing.assert_array_equal(found[key], vector)
 
 
 def test_a_release_without_the_artifact_is_refused_where_users_are_remembered(world: World) -> None:

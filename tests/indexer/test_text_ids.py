@@ -1,10 +1,14 @@
 """Items with text ids, from the build through changes to the next release, on both engines."""
 
+import gzip
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from indexer.build import build, choose_index
@@ -16,8 +20,8 @@ from indexer.items.item_files import ItemFile, parse_ids, read_ids
 from indexer.items.journal import Journal
 from indexer.rollout import rollout
 from mind.artifact import Artifact, load_artifact
+from mind.data.clicks import read_interactions
 from mind.data.ids import IdKind
-from mind.data.interactions import read_interactions
 from mind.data.prepared import write_split
 from mind.data.split import split
 from mind.errors import DataError
@@ -79,7 +83,8 @@ def test_every_item_has_its_text_id_in_the_collection(shop: Released) -> None:
 
 
 def test_items_are_changed_added_and_deleted_by_their_text_ids(shop: Released, milvus_uri: str) -> None:
-    printed = upserted(shop, "sku,price,category\nKIT-7,99,\n007,5,1\nNEW-1,,\n", milvus_uri, "--id-column", "sku")
+    printed = upserted(shop, "sku,price,category\nKIT-7,99,\n007,5,1\nNEW-1,,\n", milvus_uri)
+    assert "3 rows, 0 blank; ids in sku" in printed
     assert "added      1 items, vectors attributes" in printed
     assert "changed    1 items" in printed
     assert "1 items (NEW-1): no vector is given" in printed
@@ -94,7 +99,7 @@ def test_items_are_changed_added_and_deleted_by_their_text_ids(shop: Released, m
     assert "deleted    2 items" in done.stdout
     assert "1 items (7): they are not in the collection" in done.stdout
     assert shop.item(id_of("KIT-7")) is None
-    upserted(shop, "sku,price\nKIT-7,1\n007,2\n", milvus_uri, "--id-column", "sku")
+    upserted(shop, "name,price\nKIT-7,1\n007,2\n", milvus_uri, "--id-column", "name")
     again = shop.item(id_of("007"))
     assert again
     assert again[ITEM_KEY] == "007"
@@ -215,3 +220,25 @@ def test_prepared_data_of_the_other_kind_are_refused(tmp_path: Path) -> None:
         read_clicks(tmp_path / "data" / "train", False)
     integers, _ = read_interactions(clicks, ids=IdKind.TEXT)
     assert replace(integers, item_keys=None).item_id.tolist() == found.item_id.tolist()
+
+
+@pytest.mark.parametrize("has_text_ids", [False, True])
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz", "a.jsonl", "a.parquet", "since/a.jsonl", "bare.txt"])
+def test_interactions_in_any_shape(tmp_path: Path, has_text_ids: bool, name: str) -> None:
+    items = ["7", "9"] if not has_text_ids else ["KIT-7", "KIT-9"]
+    table = {"customer_id": [1, 1], "sku": items if has_text_ids else [7, 9], "clicked_at": [5, 6]}
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    lines = [json.dumps(dict(zip(table, row, strict=True))) for row in zip(*table.values(), strict=True)]
+    text = "\n".join([",".join(table), *(f"1,{item},{5 + at}" for at, item in enumerate(items))])
+    if name == "a.parquet":
+        pq.write_table(pa.table(table), path)
+    elif "json" in name:
+        path.write_text("\n".join(lines))
+    elif name == "bare.txt":
+        path.write_text(text.split("\n", 1)[1] + "\n")
+    else:
+        path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    sequences, keys = read_clicks(path if "/" not in name else path.parent, has_text_ids)
+    found = keys.of(sequences.item_id).at(np.arange(2)) if keys else sequences.item_id.tolist()
+    assert found == (items if has_text_ids else [7, 9])

@@ -114,10 +114,10 @@ def test_what_a_query_finds_does_not_depend_on_the_others(
 
 
 def test_rows_that_are_all_alike_are_found() -> None:
-    table = np.ones((20_000, 4), np.float32)
+    table = np.ones((30_000, 4), np.float32)
     divided = cells_of(table, table[:0])
     assert divided is not None
-    chosen = divided.members(np.arange(1, 20_000, dtype=np.int32))
+    chosen = divided.members(np.arange(1, 30_000, dtype=np.int32))
     assert chosen is not None
     found, scores = nearest_in_cells(table[:1], table, chosen, 10)
     assert len(set(found[0].tolist())) == 10 and scores.tolist() == [[4] * 10]

@@ -36,8 +36,8 @@ def test_overrides_win() -> None:
         ("runner.epochs", "'runner.epochs': expected section.key=value"),
         ("runner.epochs.x=1", "epochs is a value, not a section"),
         ("runner.epochs=[", "the value is not YAML"),
-        ("runner.precision=bfloat16", "precision is bfloat16 and use_gpu false"),
-        ("hyper_parameters.item_features=[genres]", "runner.item_features_file no file"),
+        ("runner.precision=bfloat16", "precision is bfloat16 and use_gpu is false"),
+        ("hyper_parameters.item_features=[genres]", "needs runner.item_features_file"),
     ],
 )
 def test_faults_are_named(override: str, says: str) -> None:

@@ -70,7 +70,7 @@ def test_a_file_that_cannot_be_used(tmp_path: Path, content: str, says: str) -> 
 
 
 def test_features_need_a_file() -> None:
-    with pytest.raises(ValueError, match=r"runner\.item_features_file no file"):
+    with pytest.raises(ValueError, match=r"needs runner\.item_features_file, which is not"):
         Config.model_validate({"hyper_parameters": {"item_features": ["genres"]}})
 
 

@@ -360,11 +360,11 @@ def test_a_release_meanwhile_is_an_error(data: Data, tmp_path: Path) -> None:
     done = many.infer("-top_n", "5", "--candidates", str(served))
     assert done.returncode == 1
     assert f"items_{data.artifact.name} and items_ffff00001111" in done.stderr
-    assert "while it was asked" in done.stderr and done.stderr.count("\n") == 1
+    assert "a release changed meanwhile" in done.stderr and done.stderr.count("\n") == 1
     first = json.loads(served.read_text().splitlines()[0])
     parted = first | {"model_version": "aa, bb", "collection": "items_aa, items_bb"}  # one request, two releases
     served.write_text(json.dumps(parted) + "\n")
-    with pytest.raises(DataError, match="while it was asked: its lists are of items_aa, items_bb"):
+    with pytest.raises(DataError, match="its lists come from items_aa, items_bb"):
         read_candidates(served, EvalCases(sequences([1]), sequences([2])), 5, 100)
 
 

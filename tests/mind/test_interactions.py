@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mind.data import csv_text, tables
+from mind.data import tables, text_blocks
+from mind.data.clicks import read_interactions
 from mind.data.ids import IdKind
-from mind.data.interactions import Finding, Interactions, Report, read_interactions
+from mind.data.interactions import Finding, Interactions, Report
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
 from mind.data.time_units import TimeUnit
@@ -216,7 +217,7 @@ def test_a_malformed_value_of_many_lines_counts_as_so_many(tmp_path: Path) -> No
 
 
 def test_a_quote_that_swallows_more_than_a_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 256)
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 256)
     with pytest.raises(DataError, match='line 3: a quote \\("\\) opens a value that is not closed'):
         read(tmp_path, f'{HEADER}1,10,5\n1,"11,6\n' + "1,12,7\n" * 200)
 
@@ -294,8 +295,14 @@ def test_the_report_reads_well(tmp_path: Path) -> None:
         (b"user_id,item_id,timestamp\n1,2,3\n1,\xff,3\n", {}, "line 3: byte 0xff is not UTF-8; convert it"),
         (b"\xef\xbb\xbfuser_id,item_id,timestamp\n1,\xfe,3\n", {}, "line 2: byte 0xfe is not UTF-8; convert it"),
         (HEADER.encode("utf-16"), {}, "line 1: byte 0xff is not UTF-8; convert it"),
-        (HEADER + "1,2,3\n", {"delimiter": "::"}, "the delimiter is '::', it must be one character"),
+        (
+            HEADER + "1,2,3\n",
+            {"delimiter": '"'},
+            "the delimiter is '\"'; it must have 1 to 8 characters, without quotes",
+        ),
+        (HEADER + "1,2,3\n", {"delimiter": ""}, "the delimiter is ''; it must have 1 to 8 char"),
         (HEADER + "a,2,3\n", {"max_malformed": 1.0}, "1 of 1 rows are unusable (100.0%), the limit is 100.0%"),
+        (HEADER + "a,b,3,4\n", {"ids": IdKind.TEXT, "max_malformed": 1.0}, "1 of 1 rows are unusable (100.0%)"),
         (
             HEADER + "1,2,3\n" * 98 + "1,x,3\n,2,3\n",
             {"ids": IdKind.INTEGER},
@@ -318,7 +325,7 @@ def test_unusable_files_are_refused_in_one_line(
 
 @pytest.mark.parametrize("before", range(5))
 def test_characters_go_over_the_borders_of_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: int) -> None:
-    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 64)
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 64)
     content = b"user_id,item_id,timestamp,note\n1,10,5,\n2,20,6,"
     content += b"x" * (60 - len(content) + before) + "😀é".encode()
     interactions, _ = read(tmp_path, content)
@@ -329,7 +336,7 @@ def test_characters_go_over_the_borders_of_blocks(tmp_path: Path, monkeypatch: p
 
 
 def test_a_file_is_in_memory_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_text, "BLOCK_BYTES", 1 << 16)
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 1 << 16)
     path = tmp_path / "clicks.csv"
     path.write_text("user_id,note" + f"\n1,{'é' * 1000}" * 1000)  # 2 MB, without a last newline
     tracemalloc.start()
@@ -504,6 +511,17 @@ def test_keys_that_are_too_long_or_hash_alike_are_refused(tmp_path: Path, monkey
         read(tmp_path, HEADER + "1,ab,3\n1,ac,4\n")
 
 
+def test_keys_that_hash_alike_are_found_between_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_blocks, "BLOCK_BYTES", 200)
+    monkeypatch.setattr("mind.data.ids._HASHED_AT_ONCE", 4)
+    monkeypatch.setattr("mind.data.ids.key_ids", lambda keys: np.array([int(key[1:]) % 300 for key in keys], np.int64))
+    content = HEADER + "".join(f"1,k{number},3\n" for number in range(300))
+    found, _ = read(tmp_path, content + content.removeprefix(HEADER))
+    assert found.item_keys and len(found.item_keys.ids) == 300
+    with pytest.raises(DataError, match=r"item_id: 'k[0-9]+' and 'k[0-9]+' have the same hash, 5; rename one of them"):
+        read(tmp_path, content + "1,k305,3\n")
+
+
 def test_decimal_numbers_are_no_ids(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=re.escape("line 2: item_id is 10.0, a decimal number; ids are integers or")):
         read(tmp_path, HEADER + "1,10.0,5\n1,11.0,6\n")
@@ -581,7 +599,7 @@ def test_folders_with_leading_zeros_stay_text(tmp_path: Path) -> None:
 
 
 def test_directories_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"{tmp_path}: the directory has no Parquet files"):
+    with pytest.raises(DataError, match=f"{tmp_path}: the directory has no files to read"):
         read_interactions(tmp_path)
     pq.write_table(pa.table({"user_id": [1], "item_id": [1], "timestamp": [1]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"user_id": ["x"], "item_id": [1], "timestamp": [1]}), tmp_path / "b.parquet")
@@ -630,3 +648,10 @@ def test_nested_columns_are_refused_in_plain_words(tmp_path: Path, values: list[
         DataError, match=r"column item_id is .*; a column may hold numbers, texts, times, or lists of num"
     ):
         read_interactions(parquet(tmp_path, user_id=[1], item_id=values, timestamp=[1]))
+
+
+def test_text_ids_of_a_file_whose_rows_are_all_malformed(tmp_path: Path) -> None:
+    path = tmp_path / "clicks.csv"
+    path.write_text("user_id,item_id,timestamp\n1,2\n")
+    with pytest.raises(DataError, match="1 of 1 rows are unusable"):
+        read_interactions(path, ids=IdKind.TEXT)

@@ -1,5 +1,7 @@
 """The index of all items in memory, against an exact search."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -76,6 +78,21 @@ def test_an_answer_does_not_depend_on_the_other_queries(clusters: tuple[Float32,
     for one in (0, 1):
         assert together[one].tobytes() == np.concatenate([each[one] for each in alone]).tobytes()
     assert index.nearest(queries[:0], 20)[0].shape == (0, 20)
+
+
+def test_cells_promise_as_far_as_their_rows_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wide cell has the best rows, and 40 narrow ones have better centres."""
+    monkeypatch.setattr(item_index, "MOST_HITS", 5)
+    centre = np.array([[0.5, 0.0]] + [[0.68, 0.0]] * 40 + [[0.0, 1.0]] * 23, np.float32)
+    wide = [[0.8, 0.0]] * 5 + [[0.45, 0.0]] * 15
+    narrow = [[float(x), float(y)] for x, y in centre[1:] for _ in range(20)]
+    table = np.array([[0, 0], *wide, *narrow], np.float32)
+    cell = np.append(0, np.repeat(np.arange(64), 20)).astype(np.uint16)
+    spread = np.array([0.15] + [0.01] * 63, np.float32)
+    divided = Cells(centre, spread, cell, reach=np.array([2, 2], np.float32))
+    index = index_of(table, divided, np.array([[1, 0]], np.float32))
+    assert index and (index.cells, index.recall) == (4, 1)
+    assert index_of(table, replace(divided, reach=np.ones(2, np.float32)), np.array([[1, 0]], np.float32)) is None
 
 
 def test_no_index_where_it_would_look_at_nearly_everything(monkeypatch: pytest.MonkeyPatch) -> None:

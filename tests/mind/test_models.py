@@ -98,7 +98,7 @@ def test_older_manifests_say_what_they_do_not_know(tmp_path: Path) -> None:
     assert shown_value(second, "runner.epochs") == "2" and "seed" not in str(second.settings)
     assert "routing_softmax" in differing(groups)
     out, err = command("compare", tmp_path)
-    assert "validation data not recorded" in out and "saw different data" in err
+    assert "validation data not recorded" in out and "were trained on different data" in err
 
 
 def _rewrite(path: Path, manifest: dict[str, Any]) -> None:
@@ -171,7 +171,7 @@ def test_best_prints_the_path_alone_and_ties_go_to_the_older(tmp_path: Path) -> 
 
 def test_best_refuses_to_choose_among_different_data(tmp_path: Path) -> None:
     one, other = model(tmp_path, 0.3), model(tmp_path, 0.9, data=OTHER)
-    with pytest.raises(ArtifactError, match="saw different data") as caught:
+    with pytest.raises(ArtifactError, match="were trained on different data") as caught:
         command("best", tmp_path)
     found = {shelved.version: shelved.manifest.data.digest for shelved in read_shelf(tmp_path).models}
     assert found[one] in str(caught.value) and "11 users" in str(caught.value)
@@ -180,7 +180,7 @@ def test_best_refuses_to_choose_among_different_data(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="--data nope: no model has such data"):
         command("best", tmp_path, "--data", "nope")
     out, err = command("compare", tmp_path)
-    assert "warning: the models saw different data" in err and out.count("data ") == 2
+    assert "warning: the models were trained on different data" in err and out.count("data ") == 2
 
 
 def test_item_features_are_a_setting_and_not_other_data(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_item_features_are_a_setting_and_not_other_data(tmp_path: Path) -> None:
 def test_figures_with_and_without_the_history_are_never_compared(tmp_path: Path) -> None:
     kept, left_out = model(tmp_path, 0.3), model(tmp_path, 0.9, day=2, data=ONE | {"exclude_history": True})
     assert model(tmp_path, 0.31, day=3, data=ONE | {"exclude_history": False})  # as those that do not record it
-    with pytest.raises(ArtifactError, match="saw different data") as caught:
+    with pytest.raises(ArtifactError, match="were trained on different data") as caught:
         command("best", tmp_path)
     assert "; items of the history left out" in str(caught.value)
     found = {shelved.version: shelved.manifest.data.digest for shelved in read_shelf(tmp_path).models}
@@ -232,9 +232,9 @@ def test_a_directory_without_models(tmp_path: Path) -> None:
 def test_versions_are_named_by_their_first_digits(tmp_path: Path) -> None:
     one, other = model(tmp_path, 0.3), model(tmp_path, 0.31, day=2, dropout=0.1)
     assert other not in command("compare", tmp_path, one[:6])[0]
-    with pytest.raises(ArtifactError, match="model zz: no model starts so"):
+    with pytest.raises(ArtifactError, match="model zz: no version begins with this"):
         command("compare", tmp_path, "zz")
-    with pytest.raises(ArtifactError, match="model : several do"):
+    with pytest.raises(ArtifactError, match="model : several versions begin with this"):
         command("compare", tmp_path, "")
     with pytest.raises(ArtifactError, match="--metric mrr: no model has it; there is recall@50"):
         command("compare", tmp_path, "--metric", "mrr")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mind.hits import falling, risen
 from mind.nearest import CHUNK_ROWS, nearest
 
 
@@ -17,6 +18,7 @@ from mind.nearest import CHUNK_ROWS, nearest
         (400, 4_000, 7),
         (3, 5_000, 4_999),
         (2, 20_000, 3_000),
+        (80, 3 * CHUNK_ROWS, CHUNK_ROWS),
     ],
 )
 def test_the_best_rows_are_found(queries: int, rows: int, limit: int) -> None:
@@ -42,9 +44,17 @@ def test_rows_that_get_better_or_worse_in_turn_are_found_all_the_same(ascending:
 
 def test_equal_scores_are_ordered_by_row() -> None:
     table = np.ones((10_000, 2), np.float32)
+    many, _ = nearest(-np.ones((90, 2), np.float32), table, np.arange(5_000, dtype=np.int32), 4)
+    assert many.tolist() == [[0, 1, 2, 3]] * 90
     found, scores = nearest(np.ones((2, 2), np.float32), table, np.arange(5, 10_000, dtype=np.int32), 4)
     assert found.tolist() == [[5, 6, 7, 8]] * 2
     assert scores.tolist() == [[2] * 4] * 2
+
+
+def test_scores_of_any_sign_come_back_from_their_order() -> None:
+    scores = np.array([0, 1e-45, 1.5, 3e38, -1e-45, -1.5, -3e38, np.inf, -np.inf], np.float32)
+    assert risen(falling(scores)).tolist() == scores.tolist()
+    assert scores[falling(scores).argsort()].tolist() == sorted(scores.tolist(), reverse=True)
 
 
 def test_a_score_does_not_depend_on_the_other_queries() -> None:

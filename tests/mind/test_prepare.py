@@ -8,10 +8,12 @@ import pytest
 from typer.main import get_command
 
 from mind.command import run
+from mind.data.ages import read_ages
 from mind.data.paddlerec import read_eval, read_train
 from mind.data.prepared import how_split
 from mind.errors import DataError
 from mind.prepare import app
+from mind.sequences import joined
 from tests.mind.test_movielens import GROUPLENS, ML_1M, make_archive
 from tests.mind.test_unpack import AMAZON_BOOK, make_tar
 
@@ -50,6 +52,7 @@ def test_a_csv_file_becomes_training_and_evaluation_data(
     rest = read_train(output / "rest")
     assert {user: rest[at].tolist() for at, user in enumerate(rest.user_id.tolist())} == {11: [1, 2]}
     assert sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()) == [
+        "days.json",
         "rest/rest.txt",
         "split.json",
         "test/test.txt",
@@ -260,3 +263,28 @@ def test_a_window_leaves_out_what_is_older(tmp_path: Path, monkeypatch: pytest.M
     assert "│ before 2024-03-05 │    10 │    40 │" in printed
     assert prepare(monkeypatch, clicks, "--output", tmp_path / "no", "--since", "soon") == 1
     assert "'soon' is not a date such as 2014-06-01" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split_by", [[], ["--split", "last-out"]])
+def test_ages_stand_beside_their_clicks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output, split_by: list[str]
+) -> None:
+    """An item is the number of days before the newest click, so its age must be that number, in every part."""
+    rows = [f"{user},{age},{1_700_000_000 - 86_400 * age}" for user in range(30) for age in range(user % 3, 20, 2)]
+    rows += ["50,7,1699395200", "50,8,1699308800"]
+    path = tmp_path / "clicks.csv"
+    path.write_text("\n".join(["user_id,item_id,timestamp", *rows]) + "\n")
+    output = tmp_path / "data"
+    assert prepare(monkeypatch, path, "--output", output, "--keep-ages", *split_by) == 0
+    parts = {name: joined(read_eval(output / name)) for name in ("valid", "test")}
+    parts |= {name: read_train(output / name) for name in ("train", "rest")}
+    for name, part in parts.items():
+        assert read_ages(output / name, len(part.item_id)).tolist() == part.item_id.tolist(), name
+    with pytest.raises(DataError, match=r"train\.npy: has ages of .* clicks, .*train has 7; prepare the data again"):
+        read_ages(output / "train", 7)
+    assert prepare(monkeypatch, path, "--output", output) == 0
+    with pytest.raises(DataError, match=r"train\.npy: no such file; prepare the data with --keep-ages"):
+        read_ages(output / "train", 7)
+    path.write_text("user_id,item_id,timestamp\n" + "".join(f"{user},{n},{n}\n" for user in range(9) for n in range(9)))
+    assert prepare(monkeypatch, path, "--output", output, "--keep-ages") == 1
+    assert "--keep-ages: the times of the data are no moments" in capsys.readouterr().err

@@ -237,7 +237,7 @@ def test_one_clear_line_and_no_traceback(data: Path, module: str, arguments: lis
     ("candidates", "says"),
     [
         ("/nowhere", "/nowhere: cannot be read: No such file"),
-        ("{tmp}/half.jsonl", "39 of 40 test users have no line, user 1 for one"),
+        ("{tmp}/half.jsonl", "39 of 40 test users have no line, such as user 1"),
     ],
 )
 def test_candidates_must_be_there_and_cover_the_test_users(
@@ -286,6 +286,26 @@ def test_a_final_model_learns_from_everybody(tmp_path: Path) -> None:
 
     refused = run_here("mind.infer", "-m", config, *overrides(data, runner__model_save_path=data / "final"))
     assert f"was trained on all data, the test users included (--final); evaluate model {path.name}" in refused.stderr
+    served = tmp_path / "served.jsonl"
+    line = {"user_id": 2_000, "item_ids": [int(model.weights.item_id[0])], "model_version": final.name, "status": "OK"}
+    served.write_text("".join(json.dumps(line | {"user_id": 2_000 + user}) + "\n" for user in range(40)))
+    words = [
+        "-m",
+        config,
+        *overrides(data, runner__model_save_path=data / "final"),
+        "-top_n",
+        1,
+        "--candidates",
+        served,
+    ]
+    compared = run_here("mind.infer", *words)
+    assert compared.returncode == 0, compared.stderr
+    told = f"model {final.name} was trained on all data, so its accuracy cannot be measured; that of model {path.name}"
+    assert (
+        told in compared.stdout
+        and "% of the exact top 1" in " ".join(compared.stdout.split())
+        and "Recall" not in compared.stdout
+    )
     final.rename(data / "artifacts" / final.name)
     best = run_here("mind.models", "best", data / "artifacts")
     assert best.stdout.strip() == str(path)

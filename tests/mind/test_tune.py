@@ -69,8 +69,8 @@ def test_lists_and_ranges(text: str, values: Choice | Range, log: bool | None) -
         ("hyper_parameters.embeding_dim=[16]", "hyper_parameters.embeding_dim: unknown key"),
         ("hyper_parameters.residual=[true, maybe]", "residual: Input should be a valid boolean"),
         ("hyper_parameters.hidden_size=[16, 32]", f"always equals {DIM}"),
-        ("runner.model_save_path=[a, b]", "it is no setting of the model"),
-        ("hyper_parameters.pow_p=1..3", "hyper_parameters.pow_p is overridden by -o as well"),
+        ("runner.model_save_path=[a, b]", "it is not a setting of the model"),
+        ("hyper_parameters.pow_p=1..3", "hyper_parameters.pow_p is also overridden by -o"),
     ],
 )
 def test_spaces_that_cannot_be_searched(spec: str, says: str) -> None:
@@ -282,7 +282,7 @@ def test_several_trials_at_a_time(tmp_path: Path) -> None:
 def test_a_study_of_something_else_is_refused(tmp_path: Path, identity: Any, space: Any, says: str) -> None:
     same: dict[str, Any] = {"metric": "recall@50", "data": {"digest": "aa"}, "settings": {"runner.epochs": 3}}
     Study(tmp_path / "study.jsonl", same, SPACE, seed=1).close()
-    with pytest.raises(ConfigError, match="is a search over something else") as caught:
+    with pytest.raises(ConfigError, match="this search has other settings") as caught:
         Study(tmp_path / "study.jsonl", same | identity, space, seed=1)
     assert says in str(caught.value)
 
@@ -290,12 +290,12 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path, identity: Any, spa
 def test_one_process_at_a_time_and_no_foreign_files(tmp_path: Path) -> None:
     file = tmp_path / "study.jsonl"
     study = Study(file, {}, SPACE, seed=1)
-    with pytest.raises(ConfigError, match="another search is at it"):
+    with pytest.raises(ConfigError, match="another search is using this file"):
         Study(file, {}, SPACE, seed=1)
     study.close()
     for content in ("no study", "not\na\nstudy\n", '{"a": 1}\n', '{"op_code":99}\n'):
         (tmp_path / "poem.txt").write_text(content)
-        with pytest.raises(DataError, match=r"poem\.txt: no study"):
+        with pytest.raises(DataError, match=r"poem\.txt: not the file of a search"):
             Study(tmp_path / "poem.txt", {}, SPACE, seed=1)
         assert (tmp_path / "poem.txt").read_text() == content
     with pytest.raises(DataError, match="cannot be written"):

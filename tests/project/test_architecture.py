@@ -26,6 +26,7 @@ FLOORS = {
         "settings",
         "ports",
         "watching/",
+        "popular",
         "release",
         "serving/",
         "users/",
@@ -41,6 +42,7 @@ FLOORS = {
         "errors",
         "progress",
         "catalogue",
+        "doctor/",
         "model",
         "verify",
         "items/",
@@ -48,6 +50,7 @@ FLOORS = {
         "users/",
         "rollout/",
         "tuning/",
+        "nightly/",
         "display",
         "options",
         "commands/",
@@ -146,7 +149,7 @@ def test_mind_knows_neither_milvus_nor_grpc() -> None:
         if file.is_relative_to(ROOT / "mind" / "milvus"):
             continue
         assert not imports(file) & {"pymilvus", "milvus_lite", "grpc", "google", "protos"}, file
-        assert not any("milvus" in each.parts for each in imported_files(file)), file
+        assert not any("milvus" in each.relative_to(ROOT).parts for each in imported_files(file)), file
 
 
 def test_pymilvus_is_imported_in_mind_milvus_alone() -> None:
@@ -172,7 +175,7 @@ def test_paddle_is_imported_in_one_place() -> None:
     ("module", "absent"),
     [
         ("server.app", {"paddle", "pyarrow.csv", "typer", "opentelemetry", "pythonjsonlogger"}),
-        ("indexer.__main__", {"paddle", "server", "clients"}),
+        ("indexer.__main__", {"paddle", "server", "clients", "scipy", "jinja2", "matplotlib"}),
         ("mind.infer", {"paddle", "grpc", "pymilvus", "matplotlib", "jinja2"}),
         ("clients", {"numpy", "rich", "typer", "google.rpc", "fastapi", "mind", "server"}),
         ("clients.gateway.app", {"numpy", "rich", "typer", "google.rpc", "mind", "server"}),

@@ -21,6 +21,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from clients.cli import app as client_app
+from indexer.__main__ import app as indexer_app
+from indexer.nightly.config import load_nightly
 from indexer.options import Milvus, ServerOptions
 from mind.options import variable
 from server.settings import Settings
@@ -33,6 +35,7 @@ from tests.images import (
     PROJECT,
     ROOT,
     admitted,
+    build_environment,
     copied,
     extras,
     needed,
@@ -41,11 +44,13 @@ from tests.images import (
     tool,
 )
 
-COMPOSE_FILES = ["compose.yaml", "compose.demo.yaml", "compose.gpu.yaml"]
-COMPOSE, DEMO, GPU = (yaml.safe_load((DOCKER / name).read_text()) for name in COMPOSE_FILES)
+COMPOSE_FILES = ["compose.yaml", "compose.demo.yaml", "compose.gpu.yaml", "compose.nightly.yaml"]
+COMPOSE, DEMO, GPU, NIGHTLY = (yaml.safe_load((DOCKER / name).read_text()) for name in COMPOSE_FILES)
 SERVICES = COMPOSE["services"]
 OURS = {name: service["build"]["target"] for name, service in SERVICES.items() if "build" in service}
 """Services that run images of ours: the image of each."""
+SETTINGS = "/etc/recall/nightly.yaml"
+"""Where the configuration of the night shift is mounted."""
 YAML_RULES = "{extends: default, rules: {document-start: disable, line-length: {max: 120}}}"
 
 
@@ -95,7 +100,7 @@ def test_every_base_is_pinned() -> None:
 def test_build_context_has_what_is_copied_and_little_else() -> None:
     builds = [
         service["build"]
-        for compose in (COMPOSE, DEMO)
+        for compose in (COMPOSE, DEMO, NIGHTLY)
         for service in compose["services"].values()
         if "build" in service
     ]
@@ -142,12 +147,12 @@ def install(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         "for name in first second mind_recall-0; do printf $name > dependencies/$name.whl; done; fi\n"
     )
     pip.chmod(0o755)
-    path = {"PATH": f"{pip.parent}:{tool('.')}:{os.environ['PATH']}"}
+    environment = build_environment() | {"PATH": f"{pip.parent}:{tool('.')}:{os.environ['PATH']}"}
 
     def of(lock: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "requirements.lock").write_text(lock)
         shutil.rmtree(tmp_path / "dependencies", ignore_errors=True)
-        return run(["/bin/sh", DOCKER / "install.sh", "server,cli", "recall"], cwd=tmp_path, env=path)
+        return run(["/bin/sh", DOCKER / "install.sh", "server,cli", "recall"], cwd=tmp_path, env=environment)
 
     return of
 
@@ -243,7 +248,7 @@ def test_compose_starts_and_stops_in_order() -> None:
 
 def test_volumes_are_where_the_images_want_them() -> None:
     declared = COMPOSE["volumes"] | DEMO["volumes"]
-    for compose in (COMPOSE, DEMO):
+    for compose in (COMPOSE, DEMO, NIGHTLY):
         for name, service in compose["services"].items():
             image = service.get("build", {}).get("target") or OURS.get(name)
             for volume in service.get("volumes", []):
@@ -254,7 +259,8 @@ def test_volumes_are_where_the_images_want_them() -> None:
                 elif in_words:
                     assert source in declared, source
                 if image:
-                    assert target in [*stages()[image].volumes, "/data"], f"{name} mounts {target}"
+                    known = [*stages()[image].volumes, "/data", SETTINGS]
+                    assert target in known, f"{name} mounts {target}"
             if image:
                 writes = SERVICES.get(name, {}) | service
                 assert writes["read_only"]
@@ -284,4 +290,21 @@ def test_demo_is_prepared_and_trained_where_the_next_step_looks() -> None:
     assert stages()["trainer"].of("WORKDIR") == ["/"]
     assert f"/{config['model_save_path']}" in commands["indexer"]
     assert commands["trainer"][1:] == ["-m", "mind/config.yaml"]
-    assert "mind/config.yaml mind/config.yaml" in stages()["trainer"].of("COPY")
+    assert "--from=project /build/mind/config.yaml mind/config.yaml" in stages()["trainer"].of("COPY")
+
+
+def test_the_night_shift_of_compose_finds_milvus_servers_and_its_files() -> None:
+    service, settings = NIGHTLY["services"]["nightly"], load_nightly(DOCKER / "nightly.yaml")
+    program, command, *options = service["command"]
+    parsed = typer.main.get_command(indexer_app).commands[command].make_context(command, list(options)).params
+    assert (program, str(parsed["config"])) == ("indexer", SETTINGS)
+    assert service["environment"]["RECALL_MILVUS_URI"] == variables("server")["RECALL_MILVUS_URI"]
+    assert service["environment"].keys() <= {
+        variable(name) for group in (Milvus, ServerOptions) for name in group.model_fields
+    }
+    assert service["environment"]["RECALL_SERVER"] == f"server:{PORTS['server']}"
+    assert settings.watch.metrics == (f"server:{PORTS['metrics']}",)
+    written = [volume["target"] for volume in service["volumes"] if isinstance(volume, dict)] + service["tmpfs"]
+    for place in (settings.work_dir, Path(settings.artifacts), settings.artifact_cache, Path(settings.prepare.input)):
+        assert any(place.is_relative_to(each) for each in written), place
+    assert any(text.endswith(f" {settings.train.config}") for text in stages()["trainer"].of("COPY"))

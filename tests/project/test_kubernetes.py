@@ -21,6 +21,8 @@ from typer.testing import CliRunner
 from clients.cli import app as client_app
 from clients.size import Load, size
 from indexer.__main__ import app as indexer_app
+from indexer.nightly.config import load_nightly
+from indexer.nightly.run import Exit
 from mind.artifact import load_artifact
 from server.app import FIRST_LOOK_S, RecallServer
 from server.settings import Settings
@@ -72,7 +74,9 @@ def megabytes(quantity: str) -> float:
 
 BASE = rendered(KUBERNETES / "base")
 PODS = pods(BASE)
-IMAGE_OF = {"recall-server": "server", "recall-indexer": "indexer", "recall-gateway": "gateway"}
+IMAGE_OF = {"recall-server": "server", "recall-indexer": "trainer", "recall-gateway": "gateway"}
+SETTINGS = "/etc/recall"
+"""Where a ConfigMap is mounted."""
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -112,7 +116,7 @@ def test_every_pod_is_an_image_of_ours_with_its_user_ports_and_volumes() -> None
             assert own["capabilities"] == {"drop": ["ALL"]}
             assert not own["allowPrivilegeEscalation"]
             assert [port["containerPort"] for port in container.get("ports", [])] == image.ports
-            mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
+            mounted = {mount["mountPath"] for mount in container["volumeMounts"]} - {SETTINGS}
             assert mounted == {*image.volumes, "/tmp"}  # noqa: S108
             assert container["resources"]["requests"].keys() == {"cpu", "memory"}
             assert "memory" in container["resources"]["limits"]
@@ -130,18 +134,48 @@ def test_environment_variables_are_options() -> None:
             assert {variable["name"] for variable in container["env"]} <= options[name]
 
 
-def test_steps_of_the_indexer_are_commands_in_order() -> None:
+def test_the_night_shift_is_a_command_with_a_configuration() -> None:
     template = PODS["recall-indexer"]
-    steps = [container["args"] for container in containers(template)]
-    assert [step[0] for step in steps] == ["build", "publish", "prune"]
+    (container,) = containers(template)
+    program, name, *options = container["args"]
+    assert program == "indexer"
     commands = typer.main.get_command(indexer_app).commands
-    for name, *options in steps:
-        commands[name].make_context(name, list(options))  # parses, runs nothing
+    given = commands[name].make_context(name, list(options)).params  # parses, runs nothing
+    (config,) = only(BASE, "ConfigMap", template["spec"]["volumes"][0]["configMap"]["name"])["data"].items()
+    assert given["config"] == Path(SETTINGS) / config[0]
+    settings = load_nightly(KUBERNETES / "base" / config[0])
+    assert yaml.safe_load(config[1]) == yaml.safe_load((KUBERNETES / "base" / config[0]).read_text())
+    mounted = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+    for place in (settings.work_dir, Path(settings.artifacts), settings.artifact_cache, Path(settings.prepare.input)):
+        assert any(place.is_relative_to(each) for each in mounted), place
+    assert any(text.endswith(f" {settings.train.config}") for text in stages()["trainer"].of("COPY"))
+    assert stages()["trainer"].of("WORKDIR") == ["/"]
     job = only(BASE, "CronJob", "recall-indexer")["spec"]
     assert job["concurrencyPolicy"] == "Forbid"
-    publish = dict(zip(steps[1][2::2], steps[1][3::2], strict=True))
-    limit_s = job["jobTemplate"]["spec"]["activeDeadlineSeconds"]
-    assert float(publish["--wait-timeout-s"]) < limit_s
+    assert settings.publish.wait_timeout_s < job["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+    (rule,) = job["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert rule["onExitCodes"]["containerName"] == container["name"]
+    assert rule["onExitCodes"]["values"] == [Exit.USAGE, Exit.REFUSED, Exit.ROLLED_BACK]
+
+
+def test_models_from_elsewhere_are_released_by_commands_in_order(tmp_path: Path) -> None:
+    here = {
+        "resources": [os.path.relpath(KUBERNETES / "base", tmp_path)],
+        "components": [os.path.relpath(KUBERNETES / "components" / "release-only", tmp_path)],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(here))
+    resources = rendered(tmp_path)
+    steps = containers(pods(resources)["recall-indexer"])
+    assert [step["args"][0] for step in steps] == ["build", "publish", "prune"]
+    commands = typer.main.get_command(indexer_app).commands
+    for step in steps:
+        name, *options = step["args"]
+        commands[name].make_context(name, list(options))
+        assert step["image"] == f"mind-recall-indexer:{PROJECT['version']}"
+        assert {mount["mountPath"] for mount in step["volumeMounts"]} == {*stages()["indexer"].volumes, "/tmp"}  # noqa: S108
+    job = only(resources, "CronJob", "recall-indexer")["spec"]["jobTemplate"]["spec"]
+    assert "podFailurePolicy" not in job
+    assert float(steps[1]["args"][steps[1]["args"].index("--wait-timeout-s") + 1]) < job["activeDeadlineSeconds"]
 
 
 def test_addresses_lead_somewhere() -> None:
@@ -154,6 +188,8 @@ def test_addresses_lead_somewhere() -> None:
         assert services[name]["clusterIP"] == "None"  # every server's address, for client-side balancing
         assert name == "recall-all" or not services[name].get("publishNotReadyAddresses")
     assert {address.partition(":")[0] for address in asked} == {"recall-all"}
+    watched = load_nightly(KUBERNETES / "base" / "nightly.yaml").watch.metrics
+    assert watched == (f"recall-all:{PORTS['metrics']}",)  # without a cluster address, the name leads to the pods
     assert services["recall-all"]["publishNotReadyAddresses"]  # or the first release would find no server
     for spec in services.values():
         (template,) = [each for each in PODS.values() if each["metadata"]["labels"].items() >= spec["selector"].items()]
@@ -179,6 +215,7 @@ def test_selectors_find_pods_of_ours() -> None:
     rules = only(BASE, "NetworkPolicy", "recall-server")["spec"]["ingress"]
     ports = {port["port"] for rule in rules for port in rule["ports"]}
     assert ports == {port["name"] for port in containers(PODS["recall-server"])[0]["ports"]}
+    assert rules[1]["from"][1]["podSelector"]["matchLabels"] in labels
     admitted = rules[0]["from"][1]["podSelector"]["matchExpressions"][0]["values"]
     assert set(admitted) == {"recall-gateway", "recall-indexer"}
 

@@ -173,4 +173,4 @@ def test_recall_client_takes_the_flags_of_earlier_versions(tmp_path: Path) -> No
     done = run("-m", "clients", "info", "--server", "127.0.0.1:9", "--token-file", str(tmp_path / "empty"))
     assert done.stderr == f"error: --server-token-file {tmp_path / 'empty'}: has no token\n"
     done = run("-m", "clients", "info", "--server", "127.0.0.1:9", "--cert", str(tmp_path / "empty"))
-    assert done.stderr == "error: --server-client-cert and --server-client-key go together\n"
+    assert done.stderr == "error: --server-client-cert and --server-client-key must be given together\n"

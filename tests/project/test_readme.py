@@ -1,4 +1,4 @@
-"""README and its pages tell the truth: option tables, commands, grpcurl lines, links."""
+"""README and the documentation tell the truth: option tables, commands, grpcurl lines, links."""
 
 import re
 import shlex
@@ -6,17 +6,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
 
 from clients.gateway.settings import Settings as GatewaySettings
+from indexer.nightly.config import Nightly
 from mind.config import HyperParameters, Optimizer, Runner
-from server.settings import Settings
+from mind.events import Events
 from tests import ROOT
-from tests.artifacts import make_artifact
+from tests.artifacts import make_artifact, write_keyed
 from tests.commands import run_here
+from tests.reference import option_table, options
 from tests.server.test_service import Server, running
 from tests.server.test_store import build
 
@@ -31,21 +33,12 @@ FOLDERS = (
     "docker/kubernetes",
     "clients/examples",
 )
-PAGES = {folder: (ROOT / folder / "README.md").read_text(encoding="utf-8") for folder in FOLDERS}
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [*(ROOT / folder / "README.md" for folder in FOLDERS), *sorted((ROOT / "docs").rglob("*.md"))]
+}
 BIN = Path(sys.executable).parent
-
-
-def option_table(heading: str, rows: list[tuple[str, object, str]]) -> str:
-    """The Markdown table that README must hold for these options."""
-    lines = [f"| {heading} | default | meaning |", "|---|---|---|"]
-    for name, default, meaning in rows:
-        shown = (
-            ""
-            if default in (None, "", PydanticUndefined)
-            else f"`{str(default).lower() if isinstance(default, bool) else default}`"
-        )
-        lines.append(f"| `{name}` | {shown} | {' '.join(meaning.split()).replace('|', '/')} |")
-    return "\n".join(lines)
+TEXT_IDS = ["KIT-1424", "GAR-1001", *(f"KIT-{number}" for number in range(100))]
 
 
 def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> list[tuple[str, object, str]]:
@@ -56,23 +49,26 @@ def fields(model: type[BaseModel], prefix: str, skip: tuple[str, ...] = ()) -> l
     ]
 
 
-def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
-    rows = []
-    for name, field in settings.model_fields.items():
-        secret = name == "milvus_token"
-        shown = "RECALL_MILVUS_TOKEN" if secret else f"--{name.replace('_', '-')}"
-        rows.append((shown, "" if secret or field.default == () else field.default, field.description or ""))
-    return rows
+def nightly() -> list[tuple[str, object, str]]:
+    """The keys of the night shift's configuration."""
+    sections = {name: field.annotation for name, field in Nightly.model_fields.items() if is_section(field.annotation)}
+    rows = fields(Nightly, "", skip=tuple(sections))
+    return rows + [row for name, section in sections.items() for row in fields(section, f"{name}.")]
+
+
+def is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 @pytest.mark.parametrize(
-    ("folder", "table"),
+    ("page", "table"),
     [
-        ("server", option_table("option", options(Settings))),
-        ("clients", option_table("option", options(GatewaySettings))),
-        ("mind", option_table("key", fields(Runner, "runner."))),
+        ("docs/reference/gateway-options.md", option_table("option", options(GatewaySettings))),
+        ("docs/reference/config-keys.md", option_table("key", fields(Runner, "runner."))),
+        ("docs/reference/nightly-keys.md", option_table("key", nightly())),
+        ("docs/reference/config-keys.md", option_table("key", fields(Events, "events."))),
         (
-            "mind",
+            "docs/reference/config-keys.md",
             option_table(
                 "key",
                 fields(Optimizer, "hyper_parameters.optimizer.")
@@ -81,8 +77,8 @@ def options(settings: type[BaseModel]) -> list[tuple[str, object, str]]:
         ),
     ],
 )
-def test_option_tables_are_the_codes(folder: str, table: str) -> None:
-    assert table in PAGES[folder], f"{folder}/README.md must hold this table:\n{table}"
+def test_option_tables_are_the_codes(page: str, table: str) -> None:
+    assert table in PAGES[page], f"{page} must hold this table:\n{table}"
 
 
 def commands() -> Iterator[list[str]]:
@@ -119,15 +115,17 @@ def test_every_option_that_a_page_uses_exists() -> None:
     assert len(helps) >= 10
 
 
-def test_grpcurl_lines_run_as_printed(tmp_path: Path) -> None:
-    make_artifact(tmp_path / "artifacts")
+@pytest.mark.parametrize("keyed", [False, True])
+def test_grpcurl_lines_run_as_printed(tmp_path: Path, keyed: bool) -> None:
+    path = write_keyed(tmp_path / "artifacts", TEXT_IDS) if keyed else make_artifact(tmp_path / "artifacts")
     lite = str(tmp_path / "milvus.db")
     attributes = tmp_path / "items.csv"
-    rows = [f"{item},{1980 + item % 40},Drama" for item in range(1000, 2400, 7)]
+    item_ids = TEXT_IDS if keyed else range(1000, 2400, 7)
+    rows = [f"{item_id},{1980 + row % 40},Drama" for row, item_id in enumerate(item_ids)]
     attributes.write_text("\n".join(["item_id,year,genres", *rows]))
-    build(lite, tmp_path / "artifacts", "--attributes", str(attributes), "--multi-valued", "genres")
-    lines = [words for words in commands() if words[0].endswith("grpcurl")]
-    assert len(lines) >= 5
+    build(lite, path.parent, "--attributes", str(attributes), "--multi-valued", "genres")
+    lines = [words for words in commands() if words[0].endswith("grpcurl") and ("_keys" in shlex.join(words)) == keyed]
+    assert lines
     with running("--milvus-uri", lite, "--artifacts", str(tmp_path / "artifacts"), "--users") as server:
         server.wait_for("serving model")
         for words in lines:
@@ -154,9 +152,9 @@ def anchors(page: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
-def test_links_lead_somewhere(folder: str) -> None:
-    for path, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", PAGES[folder]):
-        target = ROOT / folder / (path or "README.md")
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for path, anchor in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", PAGES[page]):
+        target = (ROOT / page).parent / path if path else ROOT / page
         assert target.exists(), path
         assert not anchor or anchor in anchors(target.read_text(encoding="utf-8")), f"{path}#{anchor}"

@@ -66,12 +66,12 @@ def test_what_names_this_machine_is_not_drawn(monkeypatch: pytest.MonkeyPatch, t
     assert not list(tmp_path.iterdir())
 
 
-def test_the_picture_in_readme_is_whole_and_small() -> None:
+def test_the_picture_of_the_demo_is_whole_and_small() -> None:
     picture = PICTURE.read_text(encoding="utf-8")
     assert len(picture.encode()) < 200_000
     text = "\n".join(drawn_lines(picture))
     for step in ("Train MIND", "Index: build", "SERVING", "MIND, served", "Go on with"):
         assert step in text
     assert not re.search(r"(^|[\s'\"=])/\w+/|~/|://(?!127)", text)
-    readme = (recording.ROOT / "README.md").read_text(encoding="utf-8")
-    assert f"]({PICTURE.relative_to(recording.ROOT)})" in readme
+    page = (recording.ROOT / "docs/demo.md").read_text(encoding="utf-8")
+    assert f"](../{PICTURE.relative_to(recording.ROOT)})" in page

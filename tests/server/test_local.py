@@ -22,41 +22,9 @@ from server.serving.local import LocalItems
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
 from tests.releases import item_store
+from tests.server.conftest import Clock
 from tests.server.test_store import build
 from tests.waiting import PATIENCE_S
-
-
-class Clock:
-    """The time that the code under test sees, in seconds."""
-
-    now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(changes, "time", clock)
-    monkeypatch.setattr(local, "time", clock)
-    return clock
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> FakeStore:
-    store = FakeStore()
-    store.publish(load_artifact(make_artifact(tmp_path)))
-    return store
-
-
-@pytest.fixture
-async def release(store: FakeStore, tmp_path: Path) -> Release:
-    releases = Releases(
-        store, Models(tmp_path), lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
-    )
-    await releases.check()
-    return releases.current
 
 
 async def same_as_the_store(items: LocalItems, store: ItemStore, release: Release, limit: int = 30) -> None:

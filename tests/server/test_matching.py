@@ -2,59 +2,22 @@
 
 import asyncio
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mind import cells
-from mind.artifact import load_artifact
-from mind.encoder import NumpyEncoder
 from mind.milvus.change_log import ROOM, ChangeLog
 from mind.sequences import Int64
-from mind.transfer import Models
 from server.errors import StoreUnavailableError
-from server.release import Release, Releases
+from server.release import Release
 from server.serving import changes, matching
 from server.serving.matching import Matches, MatchingItems
-from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
+from tests.server.conftest import Clock
 
 BELOW = "item_id < 1020"  # 1000, 1007 and 1014
-
-
-class Clock:
-    """The time that the code under test sees, in seconds."""
-
-    now = 1_000.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(changes, "time", clock)
-    monkeypatch.setattr(matching, "time", clock)
-    return clock
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> FakeStore:
-    store = FakeStore()
-    store.publish(load_artifact(make_artifact(tmp_path)))
-    return store
-
-
-@pytest.fixture
-async def release(store: FakeStore, tmp_path: Path) -> Release:
-    releases = Releases(
-        store, Models(tmp_path), lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
-    )
-    await releases.check()
-    return releases.current
 
 
 def ids(release: Release, matches: Matches) -> list[int]:

@@ -1,19 +1,24 @@
-"""Dashboard, alerts and Prometheus' configuration name what exists, and README says what to do about each alert."""
+"""Dashboard, alerts and Prometheus' configuration name what exists, and a page says what to do about each alert."""
 
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
 
 import pytest
 import yaml
 
+from indexer.nightly.metrics import METRICS, render
+from indexer.nightly.run import Exit
+from indexer.nightly.state import Done, Night, State
 from server.instrumentation import make_metrics
 from tests import ROOT
 
 DOCKER = ROOT / "docker"
-README = (ROOT / "server/README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/reference/alerts.md").read_text(encoding="utf-8")
 DASHBOARD = json.loads((DOCKER / "grafana" / "recall.json").read_text(encoding="utf-8"))
 RULES = [
     rule
@@ -46,8 +51,21 @@ def expressions() -> Iterator[str]:
     yield from re.findall(r"label_values\((\w+),", DASHBOARD["templating"]["list"][1]["definition"])
 
 
+def of_nights() -> dict[str, set[str]]:
+    """Names of the metrics of the night shift, and their labels."""
+    data = {"rows": 1, "users": 1, "items": 1, "checks": [{"name": "rows", "passed": True}]}
+    steps = {"check": Done(seconds=1, figures=data), "evaluate": Done(seconds=1, figures={"recall": 0.5})}
+    night = Night(Path("nights"), State(date=date(2026, 1, 1), began_at=datetime(2026, 1, 1, tzinfo=UTC), steps=steps))
+    found: dict[str, set[str]] = {}
+    for name, label in re.findall(r"^(\w+)(?:\{(\w+)=.*\})? ", render(night, Exit.RELEASED, 0, 0), re.MULTILINE):
+        found.setdefault(name, set()).update({label} - {""})
+    assert found.keys() == METRICS.keys()
+    return found
+
+
 def test_every_metric_and_label_exists() -> None:
-    known = exported() | {rule["record"]: set() for rule in RULES if "record" in rule}
+    served = exported() | {rule["record"]: set() for rule in RULES if "record" in rule}
+    known = served | of_nights()
     named = set()
     for expression in expressions():
         for name, selector in re.findall(r"\b((?:recall|process)[\w:]+)(?:\{([^}]*)\})?", expression):
@@ -55,7 +73,7 @@ def test_every_metric_and_label_exists() -> None:
             labels = set(re.findall(r"(\w+)\s*[=!]~?", selector)) - {"instance", "job"}
             assert labels <= known[name], f"{labels} of {name} in {expression}"
             named.add(name)
-    assert {name for name in known if name.startswith("recall_")} - named == {
+    assert {name for name in served if name.startswith("recall_")} - named == {
         "recall_request_duration_seconds_sum",  # its mean says less than its quantiles
         "recall_loop_lag_seconds_sum",
         "recall_loop_lag_seconds_count",
@@ -77,7 +95,7 @@ def test_every_alert_says_what_to_do(alert: str) -> None:
     file, _, anchor = annotations["runbook"].partition("#")
     headings = re.findall(r"^#+ (.+)$", (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
     assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    assert f"| `{alert}` |" in README
+    assert f"| `{alert}` |" in PAGE
 
 
 def test_panels_that_alerts_name_exist() -> None:

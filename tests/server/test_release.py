@@ -29,8 +29,8 @@ async def released(path: Path) -> Release:
 
 @pytest.mark.parametrize("most", [1, 5, 20])
 async def test_the_most_popular_items_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr("server.release.BLOCK_ITEMS", 16)
-    monkeypatch.setattr("server.release.POPULAR_LISTED", 50)
+    monkeypatch.setattr("server.popular.BLOCK_ITEMS", 16)
+    monkeypatch.setattr("server.popular.LISTED", 50)
     popularity = np.random.default_rng(most).integers(0, most + 1, 200)
     weights = replace(make_weights(), popularity=popularity)
     popular = (await released(write_artifact(tmp_path, hyper_parameters_of(weights), weights, {}, {}))).popular

@@ -314,7 +314,7 @@ async def test_the_command_line_and_grpcurl_speak_tls_and_send_the_token(
     done = await asyncio.to_thread(run, *client, *mutual)
     assert done.returncode == 1 and "authorization: missing" in done.stderr and "[TOKEN]" in done.stderr
     done = await asyncio.to_thread(run, *client, "--server-client-cert", files.client_cert)
-    assert done.returncode == 1 and "--server-client-cert and --server-client-key go together" in done.stderr
+    assert done.returncode == 1 and "--server-client-cert and --server-client-key must be given together" in done.stderr
 
     curl = [GRPCURL, "-cacert", files.ca, "-cert", files.client_cert, "-key", files.client_key]
     method = "recall.v1.RecallService/CountItems"

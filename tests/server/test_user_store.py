@@ -3,7 +3,10 @@
 import asyncio
 import random
 import secrets
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +36,23 @@ from tests.releases import item_store
 from tests.server.recorder import Recorder, assert_same_answers
 from tests.waiting import PATIENCE_S
 
+OPENED = """
+import asyncio, sys
+import numpy as np
+from mind.milvus.aio_user_store import MilvusUserStore
+from mind.milvus.wire import write_search
+from tests.releases import item_store
+
+async def main():
+    connection = item_store(sys.argv[1])
+    await MilvusUserStore(connection).open()
+    before = set(sys.modules)
+    write_search("users", np.zeros((1, 4), np.float32), 10, ())
+    print(sorted(set(sys.modules) - before))
+    await connection.close()
+
+asyncio.run(main())
+"""
 ODD = ["a", "ü/'\"x\\n", "100%", "a b", "é" * 64, "\n", "7", "a/0", '"] or user_key != "']
 WANTED = UserVectors(model_version="0123456789ab", num_interests=2, dim=4)
 
@@ -52,6 +72,11 @@ async def milvus(milvus_uri: str) -> AsyncIterator[MilvusUserStore]:
     yield MilvusUserStore(connection)
     await connection.close()
     remove_user_collections(milvus_uri)
+
+
+def test_the_first_search_imports_nothing(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", OPENED, str(tmp_path / "milvus.db")], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def user(*item_ids: int, before: StoredUser | None = None) -> StoredUser:

@@ -296,18 +296,20 @@ class ExplainResponse(_message.Message):
     def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., used_hist_item_keys: _Optional[_Iterable[str]] = ..., search: _Optional[str] = ...) -> None: ...
 
 class UserUpdate(_message.Message):
-    __slots__ = ("user_id", "hist_item", "append_item_ids", "hist_item_keys", "append_item_keys")
+    __slots__ = ("user_id", "hist_item", "append_item_ids", "hist_item_keys", "append_item_keys", "events")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
     APPEND_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     HIST_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     APPEND_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     hist_item: _containers.RepeatedScalarFieldContainer[int]
     append_item_ids: _containers.RepeatedScalarFieldContainer[int]
     hist_item_keys: _containers.RepeatedScalarFieldContainer[str]
     append_item_keys: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, user_id: _Optional[str] = ..., hist_item: _Optional[_Iterable[int]] = ..., append_item_ids: _Optional[_Iterable[int]] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., append_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+    events: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, user_id: _Optional[str] = ..., hist_item: _Optional[_Iterable[int]] = ..., append_item_ids: _Optional[_Iterable[int]] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., append_item_keys: _Optional[_Iterable[str]] = ..., events: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpsertUsersRequest(_message.Message):
     __slots__ = ("users",)
@@ -316,14 +318,16 @@ class UpsertUsersRequest(_message.Message):
     def __init__(self, users: _Optional[_Iterable[_Union[UserUpdate, _Mapping]]] = ...) -> None: ...
 
 class UserWritten(_message.Message):
-    __slots__ = ("status", "history_length", "detail")
+    __slots__ = ("status", "history_length", "detail", "dropped")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     HISTORY_LENGTH_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
     status: UserStatus
     history_length: int
     detail: str
-    def __init__(self, status: _Optional[_Union[UserStatus, str]] = ..., history_length: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+    dropped: int
+    def __init__(self, status: _Optional[_Union[UserStatus, str]] = ..., history_length: _Optional[int] = ..., detail: _Optional[str] = ..., dropped: _Optional[int] = ...) -> None: ...
 
 class UpsertUsersResponse(_message.Message):
     __slots__ = ("results", "model_version")

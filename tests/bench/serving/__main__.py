@@ -54,7 +54,7 @@ def subjects(
 ) -> Iterator[tuple[int | None, list[Subject]]]:
     """Milvus' process id if it is ours, and the four, each having answered for the same users."""
     with ExitStack() as stack:
-        uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
+        uri, milvus_pid = stack.enter_context(world.milvus(directory, milvus_uri))
         filters.write_items(directory, load_artifact(artifact))
         index = [*world.INDEX, "--attributes", str(directory / "items.csv")]
         collection = world.build_and_publish(artifact, uri, index)
@@ -95,11 +95,7 @@ def main(
     server_option: Annotated[list[str] | None, typer.Option(help="Option of our server. Repeatable.")] = None,
 ) -> None:
     """Measure our server, with Milvus and with its own memory, the article's stack and the floor side by side."""
-    directory = workdir / str(items)
-    directory.mkdir(parents=True, exist_ok=True)
-    console.width = max(console.width, report.WIDTH)
-    console.print(describe())
-    artifact = world.write_data(directory, items)
+    directory, artifact = world.begin(workdir, items)
     dim = load_artifact(artifact).hyper_parameters.embedding_dim
     console.print(f"{items:,} items of {dim} numbers, top_k {TOP_K}, {rounds} turns of {seconds:g} s each, medians")
     rows: dict[str, list[Row]] = {}

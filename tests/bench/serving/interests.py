@@ -31,14 +31,14 @@ def main(
     milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
 ) -> None:
     """Build the same model in both ways, and serve from both in turn."""
-    console.width = max(console.width, report.WIDTH)
+    console.width = max(console.width, world.WIDTH)
     console.print(describe())
     artifact = newest_artifact(artifacts)
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         directory = Path(temporary)
         shutil.copytree(artifact, directory / "artifacts" / artifact.name)
         world.write_histories(directory, read_histories(histories))
-        uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
+        uri, milvus_pid = stack.enter_context(world.milvus(directory, milvus_uri))
         once = ("--interest-cosine", str(cosine)) if cosine else ()
         collections = {ALL: world.build_and_publish(artifact, uri), ALIKE: world.build_and_publish(artifact, uri, once)}
         rows = served_in_turn(directory, artifact, uri, collections, Bench(milvus_pid, rounds, seconds))

@@ -7,9 +7,6 @@ from rich.table import Table
 
 from tests.bench.serving.bench import Row
 
-WIDTH = 132
-"""Least width of a console that the tables fit in."""
-
 
 def closed(rows: list[Row]) -> Table:
     """Callers that wait for their answer, with both ratios."""

@@ -73,15 +73,11 @@ def main(
     milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
 ) -> None:
     """Measure throughput with text ids and with integers."""
-    directory = workdir / str(items)
-    directory.mkdir(parents=True, exist_ok=True)
-    console.width = max(console.width, 120)
-    console.print(describe())
-    artifact = world.write_data(directory, items)
+    directory, artifact = world.begin(workdir, items)
     text_artifact, keys = write_text_data(directory, artifact)
     rows: list[Row] = []
     with ExitStack() as stack:
-        uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
+        uri, milvus_pid = stack.enter_context(world.milvus(directory, milvus_uri))
         text_uri = own_database(f"http://{urlsplit(uri).netloc}", DATABASE)
         world.build_and_publish(artifact, uri)
         world.build_and_publish(text_artifact, text_uri)

@@ -112,14 +112,14 @@ def main(
     """Train, tune, and serve from the default index and the chosen one in turn."""
     directory = workdir / str(items)
     directory.mkdir(parents=True, exist_ok=True)
-    console.width = max(console.width, report.WIDTH)
+    console.width = max(console.width, world.WIDTH)
     console.print(describe())
     if not (directory / "artifacts").exists():
         write_clicks(directory, items, users)
         train(directory, epochs)
     artifact = newest_artifact(directory / "artifacts")
     with ExitStack() as stack:
-        uri, milvus_pid = (milvus_uri, None) if milvus_uri else stack.enter_context(world.milvus(directory))
+        uri, milvus_pid = stack.enter_context(world.milvus(directory, milvus_uri))
         index = directory / "index.json"
         if not index.exists():
             how = ["--histories", str(directory / "valid"), "--min-recall", str(min_recall)]

@@ -28,6 +28,7 @@ from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 from tests import ROOT
 from tests.artifacts import hyper_parameters_of
+from tests.bench.machine import console, describe
 
 SEED = 2024
 DIM, INTERESTS, MAXLEN, TOP_K = 64, 4, 20, 50
@@ -35,6 +36,8 @@ ITEMS_A_CLUSTER = 200
 USERS = 20_000
 """Histories that requests are made of."""
 GOLDEN = 64
+WIDTH = 132
+"""Least width of a console that the tables fit in."""
 SEARCH_PARAMS = {"ef": 128}
 INDEX = (
     "--index-param",
@@ -112,6 +115,15 @@ def write_data(directory: Path, items: int, users: int = USERS, dim: int = DIM) 
     weights, histories = synthetic(items, users, dim)
     write_histories(directory, histories)
     return write_artifact(directory / "artifacts", hyper_parameters_of(weights), weights, {}, {})
+
+
+def begin(workdir: Path, items: int) -> tuple[Path, Path]:
+    """Print the machine, and write the data for a catalogue of that size; gives its directory and the model's."""
+    directory = workdir / str(items)
+    directory.mkdir(parents=True, exist_ok=True)
+    console.width = max(console.width, WIDTH)
+    console.print(describe())
+    return directory, write_data(directory, items)
 
 
 def write_histories(directory: Path, histories: Sequences) -> None:
@@ -213,8 +225,11 @@ def answer_lines(answer: Callable[[dict[str, Any]], Any]) -> None:
 
 
 @contextmanager
-def milvus(directory: Path) -> Iterator[tuple[str, int]]:
-    """A real Milvus server with its data in a directory: URI and process id."""
+def milvus(directory: Path, uri: str = "") -> Iterator[tuple[str, int | None]]:
+    """A real Milvus server with its data in a directory, or the one at `uri`: URI, and process id if it is ours."""
+    if uri:
+        yield uri, None
+        return
     data, cache = directory / "milvus", directory / "milvus-2.3.5"
     data.mkdir(parents=True, exist_ok=True)
     (data / "bin").unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Examines a Milvus: what it is, and whether what this project asks of it works."""

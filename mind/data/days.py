@@ -1,0 +1,47 @@
+"""How many interactions each day has, beside prepared data: whether a day is missing is seen before a model is trained.
+
+Days are those of UTC.
+"""
+
+import json
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from mind.data.columns import Float64
+from mind.data.files import replacing
+from mind.data.parts import read_record
+from mind.data.time_units import TimeUnit
+from mind.sequences import Int64
+
+DAYS = "days.json"
+_DAY_S = 86_400
+_FIRST, _DAYS = date(1970, 1, 1), 50_000
+"""The first day that is counted, and how many are."""
+
+
+def count_days(timestamp: Int64 | Float64, unit: TimeUnit | None) -> dict[str, int]:
+    """The interactions of each day that has some, by its date; empty if the times are no moments.
+
+    Args:
+        timestamp: [N] int64 or float64.
+        unit: what the times count.
+    """
+    if unit is None:
+        return {}
+    number = np.floor_divide(timestamp, unit.per_second * _DAY_S)
+    number = number[(number >= 0) & (number < _DAYS)].astype(np.int64)
+    counts = np.bincount(number)
+    return {str(_FIRST + timedelta(days=day)): int(counts[day]) for day in np.flatnonzero(counts).tolist()}
+
+
+def write_days(directory: Path, days: dict[str, int]) -> None:
+    """Write the days beside prepared data. Raises DataError."""
+    with replacing(directory / DAYS) as file:
+        file.write_text(json.dumps(days), encoding="utf-8")
+
+
+def read_days(directory: Path) -> dict[str, int]:
+    """Read what `write_days` wrote; empty if there is none. Raises DataError."""
+    return {day: int(count) for day, count in read_record(directory / DAYS).items()}

@@ -1,0 +1,41 @@
+"""Recent clicks count more: as targets of training, and in the popular fallback."""
+
+import numpy as np
+
+from mind.sequences import Float32, Int64, Sequences
+from mind.vocabulary import Vocabulary
+
+
+def recency(ages: Float32 | None, half_life_days: float | None) -> Float32 | None:
+    """The weight of each click as a target, [n] float32: 1 now, a half after the half-life; None: all weigh 1.
+
+    `ages`: [n] float32 days.
+    """
+    if ages is None or half_life_days is None:
+        return None
+    weight: Float32 = np.exp2(-ages / np.float32(half_life_days)).astype(np.float32)
+    return np.maximum(weight, np.float32(1e-6))  # a batch of old clicks alone still has a mean
+
+
+def popularity_within(
+    sequences: Sequences, vocabulary: Vocabulary, ages: Float32 | None, days: float | None, clicks: Int64
+) -> Int64:
+    """How popular each item is, [N] int64: its clicks, or where they have roles its targets by weight, rounded up.
+
+    Args:
+        sequences: the training users, n clicks.
+        vocabulary: N items.
+        ages: [n] float32 days.
+        days: how many before the newest of the clicks count; None for all.
+        clicks: [N] int64, how often each was clicked at all.
+    """
+    weight, items = sequences.weight, sequences.item_id
+    if ages is None or days is None:
+        if weight is None:
+            return clicks
+    else:
+        recent = ages <= ages.min() + days  # the newest of the data may be held out
+        weight, items = None if weight is None else weight[recent], items[recent]
+    rows = vocabulary.item_index(items)
+    sums = np.bincount(rows, weights=weight, minlength=len(vocabulary) + 1)[1:]
+    return sums if weight is None else np.ceil(sums.round(4)).astype(np.int64)

@@ -1,0 +1,37 @@
+"""The popular list of a model, for users without a usable history. Knows nothing of Milvus."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mind.artifact import Float32, Weights
+from mind.sequences import Int64
+
+LISTED = 2_000
+"""Length of the popular list, and so the most candidates that a user without a history gets."""
+BLOCK_ITEMS = 2**18
+"""Items among which popular ones are sought at a time."""
+
+
+@dataclass(frozen=True)
+class Popular:
+    """The popular items, best first."""
+
+    item_ids: Int64
+    """[P] int64."""
+    scores: Float32
+    """[P] float32, the share of all training interactions that were with the item."""
+
+
+def most_popular(weights: Weights) -> Popular:
+    """The items of a model that most training interactions were with; equal ones by id."""
+    item_id, popularity = weights.item_id, weights.popularity
+    best, least = np.zeros(0, np.int64), -1
+    for start in range(0, len(item_id), BLOCK_ITEMS):  # copies of all are not needed, and there may be many millions
+        better = start + np.flatnonzero(popularity[start : start + BLOCK_ITEMS] > least)
+        best = np.concatenate([best, better])
+        best = best[np.argsort(-popularity[best], kind="stable")][:LISTED]  # equal ones by id, as they come
+        if len(best) == LISTED:
+            least = popularity[best[-1]]
+    share = popularity[best] / max(int(popularity.sum()), 1)  # an imported model may know none
+    return Popular(item_id[best], share.astype(np.float32))
