@@ -36,9 +36,11 @@ from mind.sequences import Float32 as Float32
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """The format that is written. Models of format 2 have no cells; whoever needs these computes them."""
-READ_VERSIONS = (2, 3)
+READ_VERSIONS = (2, 3, 4)
+FROM_HISTORY = 4
+"""The first format whose models may begin routing at items of the history; those of earlier ones never do."""
 MANIFEST = "manifest.json"
 TENSORS = "model.safetensors"
 VERSION_LENGTH = 12
@@ -76,6 +78,8 @@ class Weights:
     """[N + 1] int64: where the key of each item starts in `item_key_text`; None where ids are the caller's integers."""
     item_key_text: npt.NDArray[np.uint8] | None = None
     """[T] uint8: the keys of the items in UTF-8, one after the other; see `mind.keys`."""
+    join_cosine: Float32 | None = None
+    """[1] float32: cosine from which interests of a user become one (`mind.joining`); None joins none."""
     cell_centre: Float32 | None = None
     """[C, D] float32: the centres of the item table's cells (`mind.cells`); None for a table too small to have any."""
     cell_spread: Float32 | None = None
@@ -112,6 +116,11 @@ class Weights:
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """The arrays by name; those that this model does not have are left out."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+
+    @property
+    def joins_from(self) -> float:
+        """Cosine from which interests of a user become one; 1 joins none."""
+        return 1.0 if self.join_cosine is None else float(self.join_cosine[0])
 
     @property
     def stored_cells(self) -> Cells | None:
@@ -239,7 +248,7 @@ def load_artifact(path: Path) -> Artifact:
             f"its content is {content_version(manifest)!r}"
         )
     try:
-        hyper_parameters = HyperParameters.model_validate(manifest["hyper_parameters"])
+        hyper_parameters = HyperParameters.model_validate(stated_hyper_parameters(manifest))
     except ValidationError as error:
         raise ArtifactError(f"{path / MANIFEST}: hyper_parameters: {explain(error)}") from error
     except KeyError as error:
@@ -256,13 +265,23 @@ def load_artifact(path: Path) -> Artifact:
     )
 
 
+def stated_hyper_parameters(manifest: dict[str, Any]) -> Any:
+    """The hyper-parameters in a manifest, with what models of its format had before it became a choice.
+
+    Raises:
+        KeyError: there are none.
+    """
+    stated = manifest["hyper_parameters"]
+    return {"routing_init": "random"} | stated if manifest.get("format_version", 0) < FROM_HISTORY else stated
+
+
 def check_format(manifest: dict[str, Any], path: Path) -> None:
     """Raise ArtifactError if the model in directory `path` is of a format that this release does not read."""
     found = manifest.get("format_version")
     if found not in READ_VERSIONS:
         raise ArtifactError(
             f"{path / MANIFEST}: format_version is {found!r}, this release reads "
-            f"{' and '.join(map(str, READ_VERSIONS))}; upgrade the software or train again"
+            f"{READ_VERSIONS[0]} to {READ_VERSIONS[-1]}; upgrade the software or train again"
         )
 
 
@@ -417,6 +436,8 @@ def _expected(
         size = weights.neighbour_row.size
         expected |= {"neighbour_offsets": ((items + 2,), np.int64), "neighbour_row": ((size,), np.int32)}
         expected |= {"neighbour_weight": ((size,), np.float16), "neighbour_bonus": ((1,), np.float32)}
+    if weights.join_cosine is not None:
+        expected["join_cosine"] = ((1,), np.float32)
     if weights.cell_spread is not None:
         cells = weights.cell_spread.size
         expected |= {"cell_centre": ((cells, dim), np.float32), "cell_spread": ((cells,), np.float32)}

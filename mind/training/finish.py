@@ -1,0 +1,122 @@
+"""What is chosen once a model is trained, on validation users: how far items lean on neighbours, what is joined.
+
+Both are cheap to try, for nothing is trained again. Knows nothing of files.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import sparse
+
+from mind.artifact import Artifact, Float32, Weights
+from mind.config import HyperParameters
+from mind.encoder import NumpyEncoder
+from mind.evaluation import metrics
+from mind.evaluation.metrics import CUTOFFS, SELECTED_BY
+from mind.evaluation.retrieval import LeftOut, encode_histories, item_ids, nearest_items
+from mind.joining import cosines, counts, joined
+from mind.sequences import EvalCases
+from mind.training.smoothing import smoothed
+from mind.vocabulary import Mask
+
+SMOOTHINGS = (0.0, 0.2, 0.4, 0.8)
+"""How much of the neighbours' mean may be added to items; more than 1 hurts everywhere that was measured."""
+WORTH = 1.005
+"""How many times the accuracy without neighbours must be reached with them."""
+JOIN_COSINES = (0.95, 0.9, 0.8, 0.7)
+"""Cosines from which interests may be joined. The first is taken unless it costs much, others if they cost nothing."""
+MUCH, NOTHING = 0.98, 0.995
+"""The share of the accuracy below which joining costs much, and from which on it costs nothing."""
+MAX_USERS = 2_000
+"""The most validation users that choose."""
+CLEAR = 1e-4
+"""How far the cosines of golden histories are from the one that joins: rounding must neither join nor part them."""
+MIN_GOLDEN = 8
+"""Golden histories that stay in any case."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was chosen for a model."""
+
+    smoothing: float = 0.0
+    """How much of the neighbours' mean is added to every item (`mind.training.smoothing`)."""
+    join_cosine: float = JOIN_COSINES[0]
+    """Cosine from which interests of a user become one (`mind.joining`)."""
+    interests: float | None = None
+    """Mean number of interests of a validation user; None without any."""
+
+
+class Finish:
+    """Tries choices on validation users; `hyper` and `weights` are those of the best epoch."""
+
+    def __init__(
+        self, hyper: HyperParameters, weights: Weights, shares: sparse.csr_array, exclude_history: bool, batch_size: int
+    ) -> None:
+        self._hyper, self._weights, self._shares = hyper, weights, shares
+        self._exclude, self._batch = exclude_history, batch_size
+        self._vocabulary = Artifact("", hyper, weights).vocabulary
+
+    def choose(self, valid: EvalCases) -> Choices:
+        """Choose for accuracy by `SELECTED_BY`, and joining for few interests where accuracy is alike."""
+        users = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(len(valid), MAX_USERS)).astype(np.int64)))
+        tables = {much: smoothed(self._weights.item_embedding, self._shares, much) for much in SMOOTHINGS}
+        vectors = {much: self._encoded(table, users) for much, table in tables.items()}
+        found = {much: self._accuracy(vectors[much], table, users) for much, table in tables.items()}
+        best = max(found, key=lambda much: found[much])
+        much = best if found[best] >= WORTH * found[0.0] else 0.0
+        cosine = self._hyper.join_cosine
+        if cosine is None:
+            cosine = self._join_cosine(vectors[much], tables[much], users, found[much])
+        interests = float(counts(joined(vectors[much], cosine)).mean())
+        return Choices(much, cosine, interests)
+
+    def apply(self, choices: Choices) -> Weights:
+        """The weights with these choices; golden vectors are left to be given anew."""
+        table = smoothed(self._weights.item_embedding, self._shares, choices.smoothing)
+        return replace(self._weights, item_embedding=table, join_cosine=np.array([choices.join_cosine], np.float32))
+
+    def measured(self, weights: Weights, valid: EvalCases) -> dict[str, float]:
+        """The validation metrics of finished weights."""
+        vectors = joined(self._encoded(weights.item_embedding, valid), weights.joins_from)
+        return self._report(vectors, weights.item_embedding, valid)
+
+    def _join_cosine(self, vectors: Float32, table: Float32, users: EvalCases, apart: float) -> float:
+        first, *others = JOIN_COSINES
+        accuracy = self._accuracy(joined(vectors, first), table, users)
+        if accuracy < MUCH * apart:
+            return 1.0
+        chosen = first
+        for cosine in others:
+            if self._accuracy(joined(vectors, cosine), table, users) < NOTHING * accuracy:
+                break
+            chosen = cosine
+        return chosen
+
+    def _encoded(self, table: Float32, cases: EvalCases) -> Float32:
+        weights = replace(self._weights, item_embedding=table, join_cosine=None)
+        encoder = NumpyEncoder(weights, self._hyper)
+        return encode_histories(encoder, self._vocabulary, cases.history, self._hyper.maxlen, self._batch)
+
+    def _accuracy(self, vectors: Float32, table: Float32, cases: EvalCases) -> float:
+        return self._report(vectors, table, cases)[SELECTED_BY]
+
+    def _report(self, vectors: Float32, table: Float32, cases: EvalCases) -> dict[str, float]:
+        left_out = LeftOut.history(self._vocabulary, cases.history) if self._exclude else None
+        rows = nearest_items(vectors, table, max(CUTOFFS), self._batch, left_out)
+        return metrics.report(item_ids(self._vocabulary, rows), cases.target, CUTOFFS)
+
+
+def clear_golden(vectors: Float32, cosine: float) -> Mask:
+    """The golden histories whose interests no rounding could join or part, [G] bool; at least `MIN_GOLDEN`.
+
+    Args:
+        vectors: [G, K, D] float32, not joined.
+        cosine: from which interests are joined.
+    """
+    pairs = cosines(vectors)[:, *np.triu_indices(vectors.shape[1], 1)]
+    apart = np.abs(pairs - cosine).min(axis=1, initial=2)
+    kept: Mask = apart > CLEAR
+    if kept.sum() < MIN_GOLDEN:
+        kept[np.argsort(-apart)[:MIN_GOLDEN]] = True
+    return kept
