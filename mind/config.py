@@ -92,6 +92,8 @@ class HyperParameters(_Section):
     """Maximum number of interests of a user (K)."""
     join_cosine: float | None = Field(default=None, gt=0, le=1)
     """Cosine from which two interests of a user become one. null: validation users choose it. 1: joins none."""
+    neighbour_bonus: float | None = Field(default=None, ge=0, le=1_000)
+    """What neighbours of the newest clicks get on top of their score. null: validation users choose it. 0: none."""
     routing_init: Literal["history", "random"] = "history"
     """Start of the interests. history: at items of the history that are far apart. random: as in the paper."""
     routing_iterations: int = Field(default=3, gt=0, le=20)

@@ -113,6 +113,15 @@ def main(
             show_default=False,
         ),
     ] = None,
+    neighbours: Annotated[
+        bool | None,
+        typer.Option(
+            "--neighbours/--no-neighbours",
+            help="Make neighbours of the newest clicks candidates, or not. If not given, as the model's release does, "
+            "which validation users decided. With them, a row shows the lists without them, too.",
+            show_default=False,
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots, one HTML file.")] = None,
     output: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics and the plots' numbers.")
@@ -158,17 +167,21 @@ def main(
     valid_dir = valid_data(model, settings.runner.train_data_dir, settings.runner.valid_data_dir)
     valid = read_eval(valid_dir) if valid_dir else None
     exclude, why = _history(exclude_history, settings, model, valid)
+    with_near = _with_neighbours(neighbours, model)
     if compares_only:
         with _progress() as progress:
             on_step = _steps(progress)
-            lists = lists_beside_exact(settings, model, encoder, users, cutoffs[-1], on_step, exclude_history=exclude)
+            lists = lists_beside_exact(
+                settings, model, encoder, users, cutoffs[-1], on_step, exclude_history=exclude, neighbours=with_near
+            )
         _print_agreement(model, lists, cutoffs)
         return
     if doubt := doubt or unrecorded(model):
         typer.echo(f"warning: {doubt}", err=True)
     with _progress() as progress:
         on_step = _steps(progress)
-        lists = make_lists(settings, model, encoder, users, cutoffs[-1], on_step, valid=valid, exclude_history=exclude)
+        how = {"exclude_history": exclude, "neighbours": with_near}
+        lists = make_lists(settings, model, encoder, users, cutoffs[-1], on_step, valid=valid, **how)
         lists.notes[:0] = [note for note in (doubt, why) if note]
         measured = {name: measure(ranked, users.cases) for name, ranked in lists.ranked.items()}
         seed = settings.runner.seed
@@ -184,6 +197,17 @@ def main(
     if evaluation:
         _write_files(evaluation, output, html, item_titles, item_names, user_names)
         console.print(f"written: {', '.join(map(str, files))}", soft_wrap=True, markup=False)
+
+
+def _with_neighbours(given: bool | None, model: Artifact) -> bool:
+    """Whether neighbours are candidates. Raises MindError if they are asked for and the model has none."""
+    found = model.weights.neighbours
+    if given and (found is None or not found.bonus):
+        why = "has no neighbours" if found is None else "gives neighbours no bonus, so they change no list"
+        raise MindError(
+            f"--neighbours: model {model.model_version} {why}; train again with -o hyper_parameters.neighbour_bonus=2"
+        )
+    return bool(found and found.bonus) if given is None else given
 
 
 def _history(given: bool | None, settings: Config, model: Artifact, valid: EvalCases | None) -> tuple[bool, str | None]:

@@ -32,10 +32,15 @@ class Near:
     bonus: Float32
     """[P] float32: what is added to the inner product for the rank."""
 
+    def part(self, start: int, end: int) -> "Near":
+        """Those of the users from position `start` to before `end`."""
+        own = slice(*np.searchsorted(self.user, (start, end)))
+        return Near(self.user[own] - start, self.row[own], self.bonus[own])
+
     def add(self, scores: Float32, start: int = 0) -> None:
         """Add the bonuses to scores, [B, N] for rows 1 to N, of the users from position `start` on."""
-        own = slice(*np.searchsorted(self.user, (start, start + len(scores))))
-        scores[self.user[own] - start, self.row[own] - 1] += self.bonus[own]
+        own = self.part(start, start + len(scores))
+        scores[own.user, own.row - 1] += own.bonus
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,14 @@ def _choices_lines(trained: Trained) -> list[str]:
     if joining and choices.interests is not None:
         joining += f": {choices.interests:.2f} a user on average"
     lines = ["; ".join(filter(None, (smoothing, joining)))]
+    if choices.neighbour_bonus:
+        gain = f", which changes {SELECTED_BY} of validation users by {100 * choices.neighbour_gain:+.1f} %"
+        lines.append(
+            f"neighbours of the newest clicks are candidates with a bonus of {choices.neighbour_bonus:g}"
+            f"{gain if choices.neighbour_gain else ''}"
+        )
+    elif trained.metrics:
+        lines.append("neighbours of the newest clicks are no candidates: validation users gain nothing by them")
     if trained.metrics:
         lines.append(
             f"so the model has {', '.join(f'{name} {100 * trained.metrics[key]:.2f} %' for key, name in SHOWN.items())}"

@@ -19,6 +19,8 @@ OnStep = Callable[[str, int, int], None]
 """A function that is told what is under way, how many users are done, and of how many."""
 
 EXACT = "MIND, exact search"
+ALONE = "MIND, without neighbours"
+"""Exact search where neighbours of the newest clicks are no candidates; `EXACT` is as served, with them if so."""
 SHOWN_ITEMS = 20
 """The number of candidates and of history items that are shown of an example user."""
 SAMPLED_USERS = 2000

@@ -16,9 +16,10 @@ from mind.evaluation import analysis, baselines
 from mind.evaluation.candidates import Served
 from mind.evaluation.compared import Compared
 from mind.evaluation.ease import MAX_ITEMS, ease
-from mind.evaluation.evaluate import EXACT, Lists, OnStep
+from mind.evaluation.evaluate import ALONE, EXACT, Lists, OnStep
 from mind.evaluation.metrics import Hits
-from mind.evaluation.retrieval import LeftOut, encode_histories, item_ids, nearest_items
+from mind.evaluation.retrieval import LeftOut, encode_histories, item_ids, near_histories, nearest_items
+from mind.neighbours import Near
 from mind.sequences import EvalCases, Int64
 
 
@@ -31,15 +32,28 @@ class _Asked:
     cases: EvalCases
     top_n: int
     left_out: LeftOut | None
+    near: Near | None
+    """The neighbours of the newest clicks; None where they are no candidates."""
     on_step: OnStep
 
     @classmethod
     def of(
-        cls, settings: Config, model: Artifact, users: Compared, top_n: int, exclude_history: bool, on_step: OnStep
+        cls,
+        settings: Config,
+        model: Artifact,
+        users: Compared,
+        top_n: int,
+        exclude_history: bool,
+        neighbours: bool,
+        on_step: OnStep,
     ) -> "_Asked":
-        """The lists of these users, without the items of their histories or with them."""
-        left_out = LeftOut.history(model.vocabulary, users.cases.history) if exclude_history else None
-        return cls(settings, model, users.cases, top_n, left_out, on_step)
+        """The lists of these users, without the items of their histories or with them, with neighbours or without."""
+        history = users.cases.history
+        left_out = LeftOut.history(model.vocabulary, history) if exclude_history else None
+        near = None
+        if neighbours and model.weights.neighbours:
+            near = near_histories(model.weights.neighbours, model.vocabulary, history, model.hyper_parameters.maxlen)
+        return cls(settings, model, users.cases, top_n, left_out, near, on_step)
 
     @property
     def batch(self) -> int:
@@ -57,6 +71,7 @@ def make_lists(
     *,
     valid: EvalCases | None = None,
     exclude_history: bool = False,
+    neighbours: bool = False,
 ) -> Lists:
     """All lists that an evaluation compares.
 
@@ -70,11 +85,13 @@ def make_lists(
         on_step: told of progress.
         valid: held-out users that choose the settings of EASE.
         exclude_history: whether no list has an item of the user's history.
+        neighbours: whether neighbours of the newest clicks are candidates; the list without them is then made, too.
     """
-    asked = _Asked.of(settings, model, users, top_n, exclude_history, on_step)
+    asked = _Asked.of(settings, model, users, top_n, exclude_history, neighbours, on_step)
     ranked, notes = _baselines(asked, valid)
     names = tuple(ranked)
-    vectors, ranked[EXACT] = _exact(asked, encoder)
+    vectors, exact = _exact(asked, encoder)
+    ranked |= exact
     served, told = _add_given(ranked, users, exclude_history)
     return Lists(ranked, names, vectors, served, exclude_history, users.left_out, users.notes + notes + told)
 
@@ -88,11 +105,13 @@ def lists_beside_exact(
     on_step: OnStep,
     *,
     exclude_history: bool = False,
+    neighbours: bool = False,
 ) -> Lists:
     """The lists that were made elsewhere and those of exact search, without baselines; as `make_lists`."""
     ranked: dict[str, Int64] = {}
-    asked = _Asked.of(settings, model, users, top_n, exclude_history, on_step)
-    vectors, ranked[EXACT] = _exact(asked, encoder)
+    asked = _Asked.of(settings, model, users, top_n, exclude_history, neighbours, on_step)
+    vectors, exact = _exact(asked, encoder)
+    ranked |= exact
     served, told = _add_given(ranked, users, exclude_history)
     return Lists(ranked, (), vectors, served, exclude_history, users.left_out, users.notes + told)
 
@@ -172,17 +191,22 @@ def _ease(asked: _Asked, pairs: baselines.Pairs, valid: EvalCases | None) -> tup
     return found.ranked, f"EASE has lambda {found.regularisation:g} and recency {found.recency:g}, {how}."
 
 
-def _exact(asked: _Asked, name: EncoderName) -> tuple[Float32, Int64]:
-    """Interest vectors, [U, K, D], and the nearest items to them, [U, top_n] item ids."""
+def _exact(asked: _Asked, name: EncoderName) -> tuple[Float32, dict[str, Int64]]:
+    """Interest vectors, [U, K, D], and the best items, [U, top_n] item ids; with neighbours, also the list without."""
     model, batch, users = asked.model, asked.batch, len(asked.cases)
     encoder = encoder_maker(name)(model)
     check_golden(encoder, model)
     vectors = encode_histories(encoder, model.vocabulary, asked.cases.history, model.hyper_parameters.maxlen, batch)
-    rows = np.zeros((users, asked.top_n), np.int64)
+    rows, alone = np.zeros((users, asked.top_n), np.int64), np.zeros((users, asked.top_n), np.int64)
     for start in range(0, users, batch):
         asked.on_step(EXACT, start, users)
         end = start + batch
         left_out = asked.left_out.part(start, end) if asked.left_out else None
-        rows[start:end] = nearest_items(vectors[start:end], model.weights.item_embedding, asked.top_n, batch, left_out)
+        near = asked.near.part(start, end) if asked.near else None
+        of_batch = vectors[start:end], model.weights.item_embedding, asked.top_n, batch, left_out
+        rows[start:end] = nearest_items(*of_batch, near)
+        if asked.near:
+            alone[start:end] = nearest_items(*of_batch)
     asked.on_step(EXACT, users, users)
-    return vectors, item_ids(model.vocabulary, rows)
+    found = {EXACT: item_ids(model.vocabulary, rows)}
+    return vectors, found | ({ALONE: item_ids(model.vocabulary, alone)} if asked.near else {})

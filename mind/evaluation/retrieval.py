@@ -6,6 +6,7 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.encoder import Encoder
+from mind.neighbours import ItemNeighbours, Near
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Mask, Vocabulary
 
@@ -49,6 +50,14 @@ def encode_histories(
     )
 
 
+def near_histories(
+    neighbours: ItemNeighbours, vocabulary: Vocabulary, histories: Sequences, maxlen: int, bonus: float | None = None
+) -> Near:
+    """The neighbours of the newest clicks of histories of external ids; `bonus`: as for `ItemNeighbours.near`."""
+    hist_index, seq_len, _ = vocabulary.look_up(histories.item_id, histories.offsets, maxlen)
+    return neighbours.near(hist_index, seq_len, bonus)
+
+
 def knows(vocabulary: Vocabulary, histories: Sequences) -> Mask:
     """Tell which histories have an item that the model knows: [U] bool. The others give nothing to search with."""
     owner = np.repeat(np.arange(len(histories)), histories.lengths)
@@ -62,8 +71,9 @@ def nearest_items(
     top_n: int,
     batch_size: int = 256,
     left_out: LeftOut | None = None,
+    near: Near | None = None,
 ) -> Int64:
-    """Rows of the items with the highest inner product to any interest of a user.
+    """Rows of the items with the highest inner product to any interest of a user, the bonus of neighbours included.
 
     Args:
         interest_vectors: [U, K, D] float32.
@@ -71,6 +81,7 @@ def nearest_items(
         top_n: rows wanted.
         batch_size: users scored at a time; memory is two [batch_size, N] float32.
         left_out: items that the U users do not get.
+        near: the neighbours of the U users' newest clicks.
 
     Returns:
         [U, top_n] int64, best first, 0 where there are fewer items.
@@ -78,6 +89,8 @@ def nearest_items(
     rows = []
     for start in range(0, len(interest_vectors), batch_size):
         scores = _best_scores(interest_vectors[start : start + batch_size], item_embedding)
+        if near:
+            near.add(scores, start)
         if left_out:
             left_out.hide(scores, start)
         rows.append(top_rows(scores, top_n))

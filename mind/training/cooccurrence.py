@@ -71,6 +71,12 @@ def _most_clicked(item_index: Rows, offsets: Int64, items: int) -> tuple[Int64, 
 
 def close_pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random.Generator) -> sparse.csr_array:
     """How often items were close, the nearer the more: [N + 1, N + 1] float32, symmetric."""
+    counts = following_pairs(item_index, offsets, items, rng)
+    return (counts + counts.T).tocsr()
+
+
+def following_pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random.Generator) -> sparse.csr_array:
+    """How often the item of a column came soon after that of a row, the sooner the more: [N + 1, N + 1] float32."""
     lengths = np.diff(offsets)
     if offsets[-1] > MAX_CLICKS:
         lengths = np.where(rng.random(len(lengths)) < MAX_CLICKS / offsets[-1], lengths, 0)
@@ -82,7 +88,7 @@ def close_pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random.Gen
         one, other = item_index[:-apart][same], item_index[apart:][same]
         weight = np.full(len(one), FADING ** (apart - 1), np.float32)
         counts += sparse.coo_array((weight, (one, other)), counts.shape).tocsr()
-    return (counts + counts.T).tocsr()
+    return counts
 
 
 def _mutual_information(counts: sparse.csr_array) -> sparse.csr_array:

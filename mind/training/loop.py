@@ -26,6 +26,7 @@ from mind.sequences import EvalCases, Float32, Int64, Sequences
 from mind.training.checkpoint import Arrays, Checkpoint
 from mind.training.cooccurrence import cooccurrence_vectors
 from mind.training.finish import Choices, Finish, clear_golden
+from mind.training.following import item_neighbours
 from mind.training.parallel import Ranks
 from mind.training.recency import popularity_within, recency
 from mind.training.sampler import Batch, TrainingSampler, log_frequency
@@ -283,11 +284,14 @@ class _Run:
         if not self.ranks.leads:
             return self.best, choices or Choices(), self.best_epoch.metrics
         clicks, offsets, seed = self.sampler.item_index, self.sampler.offsets, self.runner.seed
-        shares = neighbour_shares(clicks, offsets, len(self.vocabulary), seed)
-        finish = Finish(self.hyper, self.best, shares, exclude_history, self.runner.infer_batch_size)
+        items = len(self.vocabulary)
+        shares = neighbour_shares(clicks, offsets, items, seed)
+        neighbours = item_neighbours(clicks, offsets, items, seed)
+        finish = Finish(self.hyper, self.best, shares, neighbours, exclude_history, self.runner.infer_batch_size)
         if choices is None:
-            given = self.hyper.join_cosine
-            choices = finish.choose(valid) if valid else Choices(join_cosine=given or Choices.join_cosine)
+            cosine, bonus = self.hyper.join_cosine, self.hyper.neighbour_bonus
+            unchosen = Choices(join_cosine=cosine or Choices.join_cosine, neighbour_bonus=bonus or 0.0)
+            choices = finish.choose(valid) if valid else unchosen
         weights = with_golden(self.hyper, finish.apply(choices))
         return weights, choices, finish.measured(weights, valid) if valid else {}
 

@@ -107,7 +107,13 @@ def _write_model(settings: Config, inputs: Inputs, trained: Trained, chosen: Art
 def chosen_for(model: Artifact) -> Choices:
     """What was chosen after the training of a model; models of earlier releases have nothing of it."""
     recorded = model.metrics.get("choices") or {}
-    return Choices(recorded.get("smoothing", 0.0), model.weights.joins_from, recorded.get("interests"))
+    return Choices(
+        smoothing=recorded.get("smoothing", 0.0),
+        join_cosine=model.weights.joins_from,
+        interests=recorded.get("interests"),
+        neighbour_bonus=recorded.get("neighbour_bonus", 0.0),
+        neighbour_gain=recorded.get("neighbour_gain", 0.0),
+    )
 
 
 def _measured(chosen: Artifact) -> dict[str, Any]:

@@ -31,8 +31,7 @@ def neighbour_shares(item_index: Rows, offsets: Int64, items: int, seed: int) ->
     pairs = close_pairs(item_index, offsets, items, np.random.default_rng(seed))
     clicks = np.bincount(item_index, minlength=items + 1)
     near = (pairs @ sparse.diags_array(1 / np.sqrt(np.maximum(clicks, 1)))).tocsr()
-    parts = [_nearest(near, start, end) for start, end in _blocks(near.indptr)]
-    kept = sparse.vstack(parts, format="csr", dtype=np.float32)
+    kept = largest_of_rows(near, NEIGHBOURS)
     return (sparse.diags_array(1 / np.maximum(kept.sum(axis=1), 1e-30)) @ kept).tocsr().astype(np.float32)
 
 
@@ -42,6 +41,12 @@ def smoothed(item_embedding: Float32, shares: sparse.csr_array, much: float) -> 
         return item_embedding
     table: Float32 = item_embedding + np.float32(much) * (shares @ item_embedding)
     return table
+
+
+def largest_of_rows(near: sparse.csr_array, most: int) -> sparse.csr_array:
+    """The largest entries of each row, without the diagonal, as float32; of equal ones those of lower columns."""
+    parts = [_largest(near, start, end, most) for start, end in _blocks(near.indptr)]
+    return sparse.vstack(parts, format="csr", dtype=np.float32)
 
 
 def _blocks(indptr: Int64) -> list[tuple[int, int]]:
@@ -54,8 +59,7 @@ def _blocks(indptr: Int64) -> list[tuple[int, int]]:
     return blocks
 
 
-def _nearest(near: sparse.csr_array, start: int, end: int) -> sparse.csr_array:
-    """The largest `NEIGHBOURS` entries of some rows, without the diagonal; of equal ones the lower columns."""
+def _largest(near: sparse.csr_array, start: int, end: int, most: int) -> sparse.csr_array:
     part = near[start:end].tocoo()
     row, column = part.coords
     other = row + start != column
@@ -63,5 +67,5 @@ def _nearest(near: sparse.csr_array, start: int, end: int) -> sparse.csr_array:
     order = np.lexsort((column, -value, row))
     row, column, value = row[order], column[order], value[order]
     first = np.searchsorted(row, np.arange(end - start))
-    kept = np.arange(len(row)) - first[row] < NEIGHBOURS
+    kept = np.arange(len(row)) - first[row] < most
     return sparse.csr_array((value[kept], (row[kept], column[kept])), shape=(end - start, near.shape[1]))

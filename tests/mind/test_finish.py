@@ -10,12 +10,13 @@ from mind.artifact import Weights
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.joining import counts, joined
+from mind.neighbours import ItemNeighbours
 from mind.sequences import EvalCases
 from mind.training import smoothing
 from mind.training.finish import JOIN_COSINES, MIN_GOLDEN, Choices, Finish, clear_golden
 from mind.training.smoothing import neighbour_shares, smoothed
 from mind.vocabulary import Vocabulary
-from tests.artifacts import hyper_parameters_of, make_weights
+from tests.artifacts import hyper_parameters_of, make_weights, with_neighbours
 from tests.server.test_metrics import sequences
 
 
@@ -45,12 +46,17 @@ def test_neighbours_are_the_nearest_few_whatever_the_blocks(monkeypatch: pytest.
     np.testing.assert_allclose(whole.sum(axis=1), [0] + [1] * 30, rtol=1e-5)
 
 
-def made(weights: Weights, shares: sparse.csr_array | None = None, join_cosine: float | None = None) -> Finish:
-    hyper = hyper_parameters_of(weights, join_cosine=join_cosine)
+def made(
+    weights: Weights,
+    shares: sparse.csr_array | None = None,
+    join_cosine: float | None = None,
+    neighbours: ItemNeighbours | None = None,
+    neighbour_bonus: float | None = None,
+) -> Finish:
+    hyper = hyper_parameters_of(weights, join_cosine=join_cosine, neighbour_bonus=neighbour_bonus)
     size = len(weights.item_id) + 1
-    return Finish(
-        hyper, weights, sparse.csr_array((size, size), dtype=np.float32) if shares is None else shares, False, 64
-    )
+    shares = sparse.csr_array((size, size), dtype=np.float32) if shares is None else shares
+    return Finish(hyper, weights, shares, neighbours or with_neighbours(weights).neighbours, False, 64)
 
 
 def best_items(weights: Weights, users: int, of: int) -> EvalCases:
@@ -89,6 +95,27 @@ def test_neighbours_are_taken_only_if_validation_users_gain() -> None:
     # neighbours that turn the spoiled table into the true one at 0.8 of them
     turn = np.linalg.lstsq(spoiled.T, ((weights.item_embedding - spoiled) / 0.8).T, rcond=None)[0]
     assert made(mixed, sparse.csr_array(turn.T.astype(np.float32))).choose(valid).smoothing > 0
+
+
+def test_the_bonus_of_neighbours_is_what_validation_users_gain_most_by() -> None:
+    weights = make_weights(items=300)
+    alone = best_items(weights, 40, 20)
+    assert made(weights).choose(alone).neighbour_bonus == 0
+    assert made(weights, neighbour_bonus=1.5).choose(alone).neighbour_bonus == 1.5
+    rng = np.random.default_rng(5)
+    follower = (rng.permutation(300) + 1).astype(np.int32)  # of each item
+    neighbours = ItemNeighbours(np.append(0, np.arange(301)), follower, np.full(300, 4, np.float16), 0)
+    newest = alone.history.item_id[alone.history.offsets[1:] - 1]
+    after = weights.item_id[follower[(newest - 1000) // 7 - 1 + 1] - 1]
+    finish = made(weights, neighbours=neighbours)
+    valid = EvalCases(alone.history, sequences(*([item] for item in after.tolist())))
+    choices = finish.choose(valid)
+    assert choices.neighbour_bonus > 0 and choices.neighbour_gain > 0
+    done = finish.apply(choices)
+    assert done.neighbours is not None and done.neighbours.bonus == choices.neighbour_bonus
+    without = finish.measured(finish.apply(replace(choices, neighbour_bonus=0)), valid)["recall@50"]
+    gained = finish.measured(done, valid)["recall@50"]
+    assert gained / without - 1 == pytest.approx(choices.neighbour_gain)
 
 
 def test_golden_histories_are_those_that_rounding_cannot_join() -> None:
