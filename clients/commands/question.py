@@ -17,6 +17,14 @@ class Merge(StrEnum):
     ROUND_ROBIN = "round-robin"
 
 
+class Neighbours(StrEnum):
+    """Spellings of --neighbours."""
+
+    DEFAULT = "default"
+    ON = "on"
+    OFF = "off"
+
+
 def file_option(*names: str, help: str) -> Any:  # noqa: A002
     """An option that names a file to read."""
     return typer.Option(*names, exists=True, dir_okay=False, help=help)
@@ -40,6 +48,14 @@ Filter = Annotated[
 ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Leave out the items of the history.")]
 Exclude = Annotated[str, typer.Option(metavar="ID,ID,...", help="Ids to leave out.")]
 MergeOption = Annotated[Merge, typer.Option("--merge", help="Merge interests by score, or let them take turns.")]
+NeighboursOption = Annotated[
+    Neighbours,
+    typer.Option(
+        "--neighbours",
+        help="Make items that users clicked soon after the newest clicks candidates too. default: as the release does, "
+        "which `info` tells.",
+    ),
+]
 Titles = Annotated[
     Path | None,
     file_option("--titles", help="CSV or Parquet file with the columns item_id and title. Tables then show titles."),

@@ -25,6 +25,8 @@ from clients.commands.question import (
     HistItem,
     Merge,
     MergeOption,
+    Neighbours,
+    NeighboursOption,
     Titles,
     TitlesIdColumn,
     TopK,
@@ -74,6 +76,7 @@ def recall(
     exclude_history: ExcludeHistory = False,
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
+    neighbours: NeighboursOption = Neighbours.DEFAULT,
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = ITEM_ID,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -90,6 +93,7 @@ def recall(
         filter=filter,
         exclude_history=exclude_history,
         merge_strategy=merge_strategy_of(merge),
+        neighbours=neighbours.value,
     )
     if input is not None:
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
@@ -116,6 +120,7 @@ def explain(
     exclude_history: ExcludeHistory = False,
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
+    neighbours: NeighboursOption = Neighbours.DEFAULT,
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = ITEM_ID,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -129,6 +134,7 @@ def explain(
         exclude_history=exclude_history,
         exclude_item_ids=parse_ids(exclude, "--exclude", text),
         merge_strategy=merge_strategy_of(merge),
+        neighbours=neighbours.value,
     )
     view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
@@ -185,4 +191,4 @@ def _recall_file(
 
 def _output_fields(candidates: recall_pb2.UserCandidates) -> dict[str, Any]:
     plain = to_plain(candidates)
-    return {name: plain[name] for name in ("item_ids", "scores", "interest", "status", "detail", "fallback")}
+    return {name: plain[name] for name in ("item_ids", "scores", "interest", "source", "status", "detail", "fallback")}

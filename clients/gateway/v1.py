@@ -62,6 +62,8 @@ class _Question(Body):
     """Leave out the items in the user's own history."""
     merge_strategy: Literal["best_score", "round_robin"] = "best_score"
     """best_score puts the best score first. round_robin lets the interests take turns."""
+    neighbours: Literal["default", "on", "off"] = "default"
+    """on: items that users clicked soon after the newest clicks are candidates too. default: as the release does."""
 
     def options(self) -> dict[str, Any]:
         """Return the arguments for the client."""
@@ -93,6 +95,7 @@ class Candidates(BaseModel):
     unknown_item_ids: list[ItemId]
     unknown_count: int
     detail: str
+    source: list[str]
 
 
 class Timings(BaseModel):
@@ -119,11 +122,14 @@ class RecallAnswer(_Origin):
 
 
 class Interest(BaseModel):
-    """One interest of the user and the items that the search found for it, nearest first."""
+    """One interest of the user, the items that the search found for it, and neighbours of the newest clicks."""
 
     vector: list[float]
     item_ids: list[ItemId]
     scores: list[float]
+    neighbour_item_ids: list[ItemId]
+    neighbour_scores: list[float]
+    neighbour_bonuses: list[float]
 
 
 class DroppedHit(BaseModel):
@@ -133,6 +139,7 @@ class DroppedHit(BaseModel):
     interest: int
     score: float
     reason: str
+    source: str
 
 
 class ExplainAnswer(_Origin):

@@ -124,7 +124,7 @@ def merge(
     hit_interest = np.concatenate([every_interest.repeat(every.lengths), excluded.fate])  # which orders exclusions, too
     distinct, item = np.unique(np.concatenate([every.item_ids, excluded.item_ids]), return_inverse=True)
     own = hit_user * len(distinct) + item
-    place, places = _places(every, _bonuses(own[:rows], near.bonus), round_robin[every_user])
+    place, places = _places(every, _bonuses(own[:rows], item[:rows], near.bonus), round_robin[every_user])
     if users * len(distinct) * places * MAX_INTERESTS >= 2**63:  # too many for one integer: use ranks
         place = np.unique(place, return_inverse=True)[1] + 1
         places = rows + 1
@@ -160,20 +160,26 @@ def merge(
     return Merged(every.item_ids[kept], every.scores[kept], hit_interest[kept], source, offsets, left, fate)
 
 
-def _bonuses(own: Int64, near: Float32) -> Float32:
+def _bonuses(own: Int64, item: Int64, near: Float32) -> Float32:
     """The bonus of every hit, [N] float32.
 
     Args:
         own: [N] int64, equal for hits of one user and item; those of the second source are the last.
+        item: [N] int64, the number of each hit's item.
         near: [P] float32, the bonuses of those.
     """
     bonus = np.zeros(len(own), np.float32)
     if len(near):
-        its = own[-len(near) :]
-        order = its.argsort()
-        place = np.minimum(np.searchsorted(its[order], own), len(near) - 1)
-        same = its[order][place] == own
-        bonus[same] = near[order][place[same]]
+        searched = len(own) - len(near)
+        bonus[searched:] = near
+        is_near = np.zeros(int(item.max()) + 1, bool)  # of any user: few hits are left to look up
+        is_near[item[searched:]] = True
+        hit = np.flatnonzero(is_near[item[:searched]])
+        order = own[searched:].argsort()
+        its = own[searched:][order]
+        place = np.minimum(np.searchsorted(its, own[hit]), len(its) - 1)
+        same = its[place] == own[hit]
+        bonus[hit[same]] = near[order][place[same]]
     return bonus
 
 
