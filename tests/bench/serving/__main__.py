@@ -41,8 +41,8 @@ MIXED: dict[str, dict[str, Any]] = {
     "neighbours on": {"neighbours": "on"},
     "3 filters": {"filters": [f"{filters.RANDOM} < {most}" for most in (10, 50, 100)]},
 }
-"""Single-user requests that differ: histories of so many clicks, which are left out, and several top_k; neighbours of the
-newest clicks among the candidates; or filters that match 1, 5 and 10 % of the items."""
+"""Single-user requests that differ: histories of so many clicks, which are left out, and several top_k; neighbours of
+the newest clicks among the candidates; or filters that match 1, 5 and 10 % of the items."""
 MIXED_LOADS = (0.5, 0.8)
 """Open loop: shares of what our server managed when all requests were alike."""
 OVERLOAD, OVERLOAD_USERS, DEADLINE_S = 4, (8, 64), 1.0
