@@ -254,7 +254,7 @@ class ClientCore:
         exclude_history: bool,
         exclude_item_ids: Sequence[ItemIds] | None,
         merge_strategy: str,
-        neighbours: str,
+        neighbours: str = "default",
     ) -> list[recall_pb2.RecallRequest]:
         """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
         users = users_of(histories, exclude_item_ids, self._max_history)
@@ -279,7 +279,7 @@ class ClientCore:
         exclude_history: bool,
         exclude_item_ids: ItemIds,
         merge_strategy: str,
-        neighbours: str,
+        neighbours: str = "default",
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
             user=user_of(history, exclude_item_ids, self._max_history),
