@@ -16,6 +16,7 @@ from clients.core import (
     Deadline,
     History,
     MergeStrategyName,
+    NeighboursName,
     RecallResult,
     health_request,
     join_responses,
@@ -48,14 +49,14 @@ class AsyncRecallClient(ClientCore):
         exclude_history: bool = False,
         exclude_item_ids: Sequence[ItemIds] | None = None,
         merge_strategy: MergeStrategyName = "best_score",
+        neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user; see `RecallClient.recall`."""
         deadline = self._deadline(timeout_s)
-        requests = self._recall_requests(
-            histories, top_k, filter, exclude_history, exclude_item_ids, merge_strategy, return_attributes
-        )
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        requests = self._recall_requests(histories, top_k, *how)
         slots = asyncio.Semaphore(_MAX_CONCURRENT_REQUESTS)
 
         async def call(request: recall_pb2.RecallRequest) -> recall_pb2.RecallResponse:
@@ -88,13 +89,13 @@ class AsyncRecallClient(ClientCore):
         exclude_history: bool = False,
         exclude_item_ids: ItemIds = (),
         merge_strategy: MergeStrategyName = "best_score",
+        neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        request = self._explain_request(
-            history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy, return_attributes
-        )
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        request = self._explain_request(history, top_k, *how)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
     async def upsert_users(

@@ -20,7 +20,7 @@ import pyarrow as pa
 from clients.aio_client import AsyncRecallClient
 from clients.bulk_input import Histories, Int64, is_text
 from clients.bulk_parts import Parts, output_schema
-from clients.core import MergeStrategyName, RecallResult
+from clients.core import MergeStrategyName, NeighboursName, RecallResult
 from clients.errors import DeadlineExceededError, RecallError, UnavailableError
 from clients.ids import has_text_ids
 from clients.requests import user_of
@@ -48,6 +48,7 @@ class Question:
     filter: str = ""
     exclude_history: bool = False
     merge_strategy: MergeStrategyName = "best_score"
+    neighbours: NeighboursName = "default"
 
 
 @dataclass(frozen=True)

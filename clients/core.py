@@ -25,7 +25,9 @@ from clients.requests import (
     MAX_REQUEST_BYTES,
     History,
     MergeStrategyName,
+    NeighboursName,
     merge_strategy_of,
+    neighbours_of,
     split,
     updates_of,
     user_of,
@@ -34,7 +36,7 @@ from clients.requests import (
 from clients.statuses import UserStatus
 from protos.recall.v1 import admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 
-__all__ = ["History", "MergeStrategyName"]
+__all__ = ["History", "MergeStrategyName", "NeighboursName"]
 
 _BACKOFF: dict[str, Any] = {
     "maxAttempts": 4,
@@ -276,7 +278,8 @@ class ClientCore:
         exclude_history: bool,
         exclude_item_ids: Sequence[ItemIds] | None,
         merge_strategy: str,
-        return_attributes: Sequence[str],
+        neighbours: str = "default",
+        return_attributes: Sequence[str] = (),
     ) -> list[recall_pb2.RecallRequest]:
         """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
         users = users_of(histories, exclude_item_ids, self._max_history)
@@ -289,6 +292,7 @@ class ClientCore:
                 filter=filter,
                 exclude_history=exclude_history,
                 merge_strategy=merge_strategy_of(merge_strategy),
+                neighbours=neighbours_of(neighbours),
                 return_attributes=return_attributes,
             )
             for part in split(users, most, self._max_request_bytes, filter)
@@ -302,7 +306,8 @@ class ClientCore:
         exclude_history: bool,
         exclude_item_ids: ItemIds,
         merge_strategy: str,
-        return_attributes: Sequence[str],
+        neighbours: str = "default",
+        return_attributes: Sequence[str] = (),
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
             user=user_of(history, exclude_item_ids, self._max_history),
@@ -310,6 +315,7 @@ class ClientCore:
             filter=filter,
             exclude_history=exclude_history,
             merge_strategy=merge_strategy_of(merge_strategy),
+            neighbours=neighbours_of(neighbours),
             return_attributes=return_attributes,
         )
 

@@ -23,6 +23,7 @@ TWINS = {
     "unknown_item_ids": "unknown_item_keys",
     "used_hist_item": "used_hist_item_keys",
     "item_id": "item_key",
+    "neighbour_item_ids": "neighbour_item_keys",
 }
 """The fields of integers, and their twins for text ids."""
 MAX_KEY_BYTES = 256

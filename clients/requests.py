@@ -9,6 +9,7 @@ from protos.recall.v1 import recall_pb2
 History = ItemIds | str | recall_pb2.User
 """Of a user: item ids, oldest first; or the user_id of one whom the service remembers; or a ready message."""
 MergeStrategyName = Literal["best_score", "round_robin"]
+NeighboursName = Literal["default", "on", "off"]
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """What a server accepts that was started without `--max-request-bytes`."""
@@ -17,6 +18,11 @@ MAX_HISTORY = 10_000
 _MERGE_STRATEGIES: dict[str, recall_pb2.MergeStrategy] = {
     "best_score": recall_pb2.MERGE_STRATEGY_BEST_SCORE,
     "round_robin": recall_pb2.MERGE_STRATEGY_ROUND_ROBIN,
+}
+_NEIGHBOURS: dict[str, recall_pb2.Neighbours] = {
+    "default": recall_pb2.NEIGHBOURS_UNSPECIFIED,
+    "on": recall_pb2.NEIGHBOURS_ON,
+    "off": recall_pb2.NEIGHBOURS_OFF,
 }
 _SPARE_BYTES = 1024
 """Of a request for all but users and filter, and for the frame that gRPC counts too."""
@@ -124,6 +130,13 @@ def merge_strategy_of(name: str) -> recall_pb2.MergeStrategy:
     if name not in _MERGE_STRATEGIES:
         raise ValueError(f"merge_strategy is {name!r}, must be one of {', '.join(_MERGE_STRATEGIES)}")
     return _MERGE_STRATEGIES[name]
+
+
+def neighbours_of(name: str) -> recall_pb2.Neighbours:
+    """The enum value of a name. Raises ValueError for another name."""
+    if name not in _NEIGHBOURS:
+        raise ValueError(f"neighbours is {name!r}, must be one of {', '.join(_NEIGHBOURS)}")
+    return _NEIGHBOURS[name]
 
 
 def split(

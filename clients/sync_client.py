@@ -14,6 +14,7 @@ from clients.core import (
     Deadline,
     History,
     MergeStrategyName,
+    NeighboursName,
     RecallResult,
     health_request,
     join_responses,
@@ -46,6 +47,7 @@ class RecallClient(ClientCore):
         exclude_history: bool = False,
         exclude_item_ids: Sequence[ItemIds] | None = None,
         merge_strategy: MergeStrategyName = "best_score",
+        neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
         timeout_s: float | None = None,
     ) -> RecallResult:
@@ -59,6 +61,8 @@ class RecallClient(ClientCore):
             exclude_history: leaves out the items of the user's own history.
             exclude_item_ids: for each user, ids of items to leave out.
             merge_strategy: how the candidates of the interests become one list.
+            neighbours: whether items that users clicked soon after the newest clicks are candidates too: on, off, or as
+                the release does by default. `source` of the answer then tells what found each candidate.
             return_attributes: names of attributes to return with the candidates (`attributes` of the result).
             timeout_s: the deadline of the whole batch.
 
@@ -71,9 +75,8 @@ class RecallClient(ClientCore):
             ValueError: an id does not fit 64 bits or is not valid text.
         """
         deadline = self._deadline(timeout_s)
-        requests = self._recall_requests(
-            histories, top_k, filter, exclude_history, exclude_item_ids, merge_strategy, return_attributes
-        )
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        requests = self._recall_requests(histories, top_k, *how)
         return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
 
     def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
@@ -95,13 +98,13 @@ class RecallClient(ClientCore):
         exclude_history: bool = False,
         exclude_item_ids: ItemIds = (),
         merge_strategy: MergeStrategyName = "best_score",
+        neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        request = self._explain_request(
-            history, top_k, filter, exclude_history, exclude_item_ids, merge_strategy, return_attributes
-        )
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        request = self._explain_request(history, top_k, *how)
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
     def upsert_users(

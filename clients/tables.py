@@ -34,11 +34,14 @@ def candidates_view(candidates: recall_pb2.UserCandidates, titles: Titles) -> Re
         table.add_column(name, justify="right" if numbers else "left", max_width=50)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("interest", no_wrap=True)
-    rows = zip(item_ids, candidates.scores, candidates.interest, strict=True)
-    for rank, (item_id, score, interest) in enumerate(rows, start=1):
+    if candidates.source:
+        table.add_column("source", no_wrap=True)
+    sources = [[_words(recall_pb2.Source, each)] for each in candidates.source] or [[]] * len(item_ids)
+    rows = zip(item_ids, candidates.scores, candidates.interest, sources, strict=True)
+    for rank, (item_id, score, interest, source) in enumerate(rows, start=1):
         shown = [_value(values[rank - 1]) for values in attributes.values()]
         shown_score = f"{score:.3%}" if candidates.fallback else f"{score:.4f}"
-        table.add_row(str(rank), _shown(item_id), *shown, shown_score, _interest(interest))
+        table.add_row(str(rank), _shown(item_id), *shown, shown_score, _interest(interest), *source)
     return Group(*_remarks(candidates), table if item_ids else Text("no candidates", style="yellow"))
 
 
@@ -63,7 +66,14 @@ def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> Render
     reasons = sorted({hit.reason for hit in response.dropped})
     table = _table()
     table.add_column("interest", no_wrap=True)
-    for heading in ("hits", "best", "kept", *(_words(recall_pb2.DropReason, reason) for reason in reasons)):
+    neighbours = ["neighbours"] if any(interest.neighbour_scores for interest in response.interests) else []
+    for heading in (
+        "hits",
+        *neighbours,
+        "best",
+        "kept",
+        *(_words(recall_pb2.DropReason, reason) for reason in reasons),
+    ):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("nearest")
     kept = Counter(response.candidates.interest)
@@ -73,6 +83,7 @@ def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> Render
         table.add_row(
             _interest(number),
             str(len(item_ids)),
+            *(str(len(interest.neighbour_scores)) for _ in neighbours),
             f"{interest.scores[0]:.4f}" if interest.scores else "",
             str(kept[number]),
             *(str(dropped[number, reason]) for reason in reasons),
@@ -118,6 +129,7 @@ def info_view(info: recall_pb2.GetServerInfoResponse, counted: int | str) -> Ren
         "collection": f"{info.collection}, {items}, metric {info.metric}",
         "before": info.previous_collection or "none",
         "item ids": "text" if has_text_ids(info) else "integers",
+        "neighbours": _words(recall_pb2.Neighbours, info.neighbours) if info.neighbours else "none in this model",
         "attributes": ", ".join(f"{attribute.name} {attribute.type}" for attribute in info.attributes) or "none",
         "limits": f"{limits.max_users:,} users, top_k {limits.max_top_k:,}, {limits.max_candidates:,} candidates, "
         f"{limits.max_request_bytes:,} bytes in a request; {limits.max_concurrent_requests:,} requests at once",
@@ -212,7 +224,10 @@ def _words(enum: Any, value: int) -> str:
     known = enum.DESCRIPTOR.values_by_number.get(value)
     if not known:
         return str(value)  # a newer server may know more
-    return str(known.name).removeprefix("USER_STATUS_").removeprefix("DROP_REASON_").replace("_", " ").lower()
+    name = str(known.name)
+    for prefix in ("USER_STATUS_", "DROP_REASON_", "SOURCE_", "NEIGHBOURS_"):
+        name = name.removeprefix(prefix)
+    return name.replace("_", " ").lower()
 
 
 def _table() -> Table:

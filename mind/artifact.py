@@ -3,7 +3,7 @@
     <model_save_path>/<model_version>/
         manifest.json       format version, hyper-parameters, sha256 of every file, data fingerprint, metrics
         model.safetensors   item ids and their text (keys), embeddings, popularity, routing weights, golden histories,
-                            cells of the table
+                            cells of the table, neighbours of the items
 
 Nothing in it can execute: no pickle, no code. Knows nothing of Paddle; loading needs NumPy alone.
 """
@@ -31,13 +31,16 @@ from mind.errors import ArtifactError, DataError
 from mind.events import EventRules, rules_of
 from mind.keys import Keys
 from mind.mapped import blocks, map_tensors
+from mind.neighbours import ItemNeighbours
 from mind.sequences import Float32 as Float32
 from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """The format that is written. Models of format 2 have no cells; whoever needs these computes them."""
-READ_VERSIONS = (2, 3)
+READ_VERSIONS = (2, 3, 4)
+FROM_HISTORY = 4
+"""The first format whose models may begin routing at items of the history; those of earlier ones never do."""
 MANIFEST = "manifest.json"
 TENSORS = "model.safetensors"
 VERSION_LENGTH = 12
@@ -75,6 +78,8 @@ class Weights:
     """[N + 1] int64: where the key of each item starts in `item_key_text`; None where ids are the caller's integers."""
     item_key_text: npt.NDArray[np.uint8] | None = None
     """[T] uint8: the keys of the items in UTF-8, one after the other; see `mind.keys`."""
+    join_cosine: Float32 | None = None
+    """[1] float32: cosine from which interests of a user become one (`mind.joining`); None joins none."""
     cell_centre: Float32 | None = None
     """[C, D] float32: the centres of the item table's cells (`mind.cells`); None for a table too small to have any."""
     cell_spread: Float32 | None = None
@@ -83,6 +88,14 @@ class Weights:
     """[S] float32: how far a cell's rows may lie from its centre, in multiples of its spread."""
     item_cell: npt.NDArray[np.uint16] | None = None
     """[N + 1] uint16: the cell of each row of the item table."""
+    neighbour_offsets: Int64 | None = None
+    """[N + 2] int64: where the neighbours of each row of the item table start (`mind.neighbours`); None without any."""
+    neighbour_row: npt.NDArray[np.int32] | None = None
+    """[E] int32: the rows of the neighbours."""
+    neighbour_weight: npt.NDArray[np.float16] | None = None
+    """[E] float16: how much they follow the item."""
+    neighbour_bonus: Float32 | None = None
+    """[1] float32: what a weight of 1 adds to an inner product; 0 where neighbours are no candidates by default."""
 
     @property
     def keys(self) -> Keys | None:
@@ -91,9 +104,23 @@ class Weights:
             return None
         return Keys(self.item_key_offsets, self.item_key_text)
 
+    @property
+    def neighbours(self) -> ItemNeighbours | None:
+        """The items that follow each item; None in models that were written without."""
+        arrays = self.neighbour_offsets, self.neighbour_row, self.neighbour_weight, self.neighbour_bonus
+        offsets, row, weight, bonus = arrays
+        if offsets is None or row is None or weight is None or bonus is None:
+            return None
+        return ItemNeighbours(offsets, row, weight, float(bonus[0]))
+
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
         """The arrays by name; those that this model does not have are left out."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+
+    @property
+    def joins_from(self) -> float:
+        """Cosine from which interests of a user become one; 1 joins none."""
+        return 1.0 if self.join_cosine is None else float(self.join_cosine[0])
 
     @property
     def stored_cells(self) -> Cells | None:
@@ -221,7 +248,7 @@ def load_artifact(path: Path) -> Artifact:
             f"its content is {content_version(manifest)!r}"
         )
     try:
-        hyper_parameters = HyperParameters.model_validate(manifest["hyper_parameters"])
+        hyper_parameters = HyperParameters.model_validate(stated_hyper_parameters(manifest))
     except ValidationError as error:
         raise ArtifactError(f"{path / MANIFEST}: hyper_parameters: {explain(error)}") from error
     except KeyError as error:
@@ -238,13 +265,23 @@ def load_artifact(path: Path) -> Artifact:
     )
 
 
+def stated_hyper_parameters(manifest: dict[str, Any]) -> Any:
+    """The hyper-parameters in a manifest, with what models of its format had before it became a choice.
+
+    Raises:
+        KeyError: there are none.
+    """
+    stated = manifest["hyper_parameters"]
+    return {"routing_init": "random"} | stated if manifest.get("format_version", 0) < FROM_HISTORY else stated
+
+
 def check_format(manifest: dict[str, Any], path: Path) -> None:
     """Raise ArtifactError if the model in directory `path` is of a format that this release does not read."""
     found = manifest.get("format_version")
     if found not in READ_VERSIONS:
         raise ArtifactError(
             f"{path / MANIFEST}: format_version is {found!r}, this release reads "
-            f"{' and '.join(map(str, READ_VERSIONS))}; upgrade the software or train again"
+            f"{READ_VERSIONS[0]} to {READ_VERSIONS[-1]}; upgrade the software or train again"
         )
 
 
@@ -359,6 +396,8 @@ def _check(hyper_parameters: HyperParameters, weights: Weights, path: Path) -> N
         raise ArtifactError(f"{path}: row 0 of item_embedding must be zero, and popularity 0 or more")
     if (cells := weights.stored_cells) and cells.cell.max() >= len(cells.centre):
         raise ArtifactError(f"{path}: item_cell has cells outside 0 to {len(cells.centre) - 1}")
+    if (neighbours := weights.neighbours) and (problem := neighbours.problem(items)):
+        raise ArtifactError(f"{path}: {problem}")
     if weights.keys is not None:
         try:
             weights.keys.check(weights.item_id)
@@ -393,6 +432,12 @@ def _expected(
     if weights.item_key_text is not None:
         expected["item_key_offsets"] = ((items + 1,), np.int64)
         expected["item_key_text"] = ((weights.item_key_text.size,), np.uint8)
+    if weights.neighbour_row is not None:
+        size = weights.neighbour_row.size
+        expected |= {"neighbour_offsets": ((items + 2,), np.int64), "neighbour_row": ((size,), np.int32)}
+        expected |= {"neighbour_weight": ((size,), np.float16), "neighbour_bonus": ((1,), np.float32)}
+    if weights.join_cosine is not None:
+        expected["join_cosine"] = ((1,), np.float32)
     if weights.cell_spread is not None:
         cells = weights.cell_spread.size
         expected |= {"cell_centre": ((cells, dim), np.float32), "cell_spread": ((cells,), np.float32)}

@@ -89,7 +89,13 @@ class HyperParameters(_Section):
     pow_p: float = Field(default=1.0, gt=0)
     """Power of the label-aware readout. Small values average the interests, large values choose the best one."""
     num_interests: int = Field(default=4, gt=0, le=64)
-    """Number of interests (K)."""
+    """Maximum number of interests of a user (K)."""
+    join_cosine: float | None = Field(default=None, gt=0, le=1)
+    """Cosine from which two interests of a user become one. null: validation users choose it. 1: joins none."""
+    neighbour_bonus: float | None = Field(default=None, ge=0, le=1_000)
+    """What neighbours of the newest clicks get on top of their score. null: validation users choose it. 0: none."""
+    routing_init: Literal["history", "random"] = "history"
+    """Start of the interests. history: at items of the history that are far apart. random: as in the paper."""
     routing_iterations: int = Field(default=3, gt=0, le=20)
     """Rounds of dynamic routing."""
     routing_softmax: Literal["interests", "history", "history_then_interests"] = "interests"
@@ -122,6 +128,8 @@ class Runner(_Section):
     """Directory of evaluation files, which choose the best epoch. null trains all epochs and keeps the last."""
     test_data_dir: Annotated[Path, Effect.NOTHING] = Path("data/movielens-100k/test")
     """Directory of evaluation files that `mind.infer` reports on."""
+    exclude_history: Annotated[bool | None, Effect.NOTHING] = None
+    """Measure lists without items of the history (true) or with them (false). null: validation users decide."""
     item_features_file: Annotated[Path | None, Effect.NOTHING] = None
     """CSV or Parquet file with item ids and the columns that hyper_parameters.item_features names."""
     item_features_id: Annotated[str, Effect.NOTHING] = "item_id"

@@ -7,6 +7,7 @@ from mind.artifact import Float32, Weights
 from mind.config import HyperParameters
 from mind.errors import ConfigError
 from mind.gpu_batches import GPU_BATCH_SIZES, check_rows, encode_padded, warm_up
+from mind.joining import joined
 from mind.routing import Array, Routing
 from mind.sequences import Int64
 
@@ -38,6 +39,7 @@ class CupyEncoder:
         self._nothing = np.zeros((0, hyper_parameters.num_interests, hyper_parameters.embedding_dim), np.float32)
         self._behaviour = _projected(weights)
         self._routing = Routing(cupy, weights, hyper_parameters)
+        self._joins_from = weights.joins_from
         warm_up(self.encode, batch_sizes, hyper_parameters.maxlen)
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
@@ -55,7 +57,7 @@ class CupyEncoder:
     def _encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
         behaviour = self._behaviour[cupy.asarray(hist_index)]
         vectors = self._routing.interest_vectors(behaviour, cupy.asarray(seq_len))
-        return np.asarray(cupy.asnumpy(vectors), np.float32)
+        return joined(np.asarray(cupy.asnumpy(vectors), np.float32), self._joins_from)
 
 
 def check_gpu() -> None:

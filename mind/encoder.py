@@ -12,6 +12,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32, Weights
 from mind.config import HyperParameters
 from mind.errors import ArtifactError
+from mind.joining import joined
 from mind.routing import Routing
 from mind.sequences import Int64
 
@@ -35,7 +36,7 @@ class Encoder(Protocol):
             seq_len: [B] int64; rows at and after it are padding.
 
         Returns:
-            [B, K, D] float32. A history without items gives zeros.
+            [B, K, D] float32: the interests that differ, then zeros. A history without items gives zeros alone.
         """
         ...
 
@@ -50,12 +51,12 @@ class NumpyEncoder:
         """Keep the weights as they are: a projected item table would be as large again, and every process's own."""
         self._item_embedding, self._bilinear = weights.item_embedding, weights.bilinear
         self._routing = Routing(np, weights, hyper_parameters)
+        self._joins_from = weights.joins_from
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
         """See `Encoder.encode`."""
         behaviour = self._item_embedding[hist_index] @ self._bilinear  # [B, L, D]
-        vectors: Float32 = self._routing.interest_vectors(behaviour, seq_len)
-        return vectors
+        return joined(self._routing.interest_vectors(behaviour, seq_len), self._joins_from)
 
 
 def check_golden(encoder: Encoder, artifact: Artifact) -> None:

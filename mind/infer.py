@@ -20,10 +20,10 @@ from rich.table import Table
 
 from mind.artifact import Artifact, load_artifact, newest_artifact
 from mind.command import ConfigFile, DataDir, Overrides, Version, run
-from mind.config import data_overrides, load_config
+from mind.config import Config, data_overrides, load_config
 from mind.data.files import check_outputs, replacing
 from mind.data.ids import IdKind, KeyTable
-from mind.data.paddlerec import read_eval
+from mind.data.paddlerec import read_eval, read_train
 from mind.data.prepared import TEST_USERS, how_split, item_keys, user_keys
 from mind.data.split import in_words
 from mind.data.titles import read_titles
@@ -33,10 +33,23 @@ from mind.evaluation import metrics
 from mind.evaluation.analysis import Agreement
 from mind.evaluation.candidates import Served, TextIds, read_candidates
 from mind.evaluation.compared import compared
-from mind.evaluation.evaluate import EXACT, Evaluation, Lists, Measured, OnStep, agreements, evaluate, measure
+from mind.evaluation.evaluate import (
+    EXACT,
+    Evaluation,
+    Lists,
+    Measured,
+    OnStep,
+    agreements,
+    compared_with_best,
+    evaluate,
+    measure,
+    verdict,
+)
 from mind.evaluation.kinds import of_kinds
 from mind.evaluation.lists import lists_beside_exact, make_lists
-from mind.evaluation.provenance import other_data, unrecorded
+from mind.evaluation.provenance import other_data, unrecorded, valid_data
+from mind.evaluation.returns import KEPT, LEFT_OUT, Returns, measure_returns
+from mind.sequences import EvalCases
 
 EPILOG = """Examples:
 
@@ -91,6 +104,24 @@ def main(
     other: Annotated[
         bool, typer.Option("--other-data", help="Evaluate with data that are not those the model was made with.")
     ] = False,
+    exclude_history: Annotated[
+        bool | None,
+        typer.Option(
+            "--exclude-history/--keep-history",
+            help="Leave items of the history out of every list, or keep them. If not given, as the model's epoch was "
+            "chosen, which validation users decided.",
+            show_default=False,
+        ),
+    ] = None,
+    neighbours: Annotated[
+        bool | None,
+        typer.Option(
+            "--neighbours/--no-neighbours",
+            help="Make neighbours of the newest clicks candidates, or not. If not given, as the model's release does, "
+            "which validation users decided. With them, a row shows the lists without them, too.",
+            show_default=False,
+        ),
+    ] = None,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a report with plots, one HTML file.")] = None,
     output: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the metrics and the plots' numbers.")
@@ -105,10 +136,11 @@ def main(
     ] = None,
     version: Version = False,
 ) -> None:
-    """Evaluate a model on the test users: exact search over all items, beside three baselines.
+    """Evaluate a model on the test users: exact search over all items, beside four baselines.
 
-    Recall, NDCG and hit rate are means over users as ComiRec defines them; clicked items are not left out. Every row is
-    over the same users. A user is in no row if the model knows no item of the history, or a service gave no personal
+    Recall, NDCG and hit rate are means over users as ComiRec defines them. The heading says whether items of the
+    history are left out of the lists, and a line under the table whether the model is worth it on these data. Every row
+    is over the same users. A user is in no row if the model knows no item of the history, or a service gave no personal
     list; a note under the table counts them. A model knows its data by their content, and others are refused. A final
     model (`mind.train --final`) has seen the test users: its --candidates are compared with its exact search alone.
     """
@@ -135,28 +167,66 @@ def main(
     users = compared(cases, model.vocabulary, given)
     if kinds:
         users.notes.insert(0, f"Targets are {', '.join(kinds)} alone; {len(cases):,} of {everybody:,} users have some.")
+    valid_dir = valid_data(model, settings.runner.train_data_dir, settings.runner.valid_data_dir)
+    valid = read_eval(valid_dir) if valid_dir else None
+    exclude, why = _history(exclude_history, settings, model, valid)
+    with_near = _with_neighbours(neighbours, model)
     if compares_only:
         with _progress() as progress:
-            lists = lists_beside_exact(settings, model, encoder, users, cutoffs[-1], _steps(progress))
+            on_step = _steps(progress)
+            lists = lists_beside_exact(
+                settings, model, encoder, users, cutoffs[-1], on_step, exclude_history=exclude, neighbours=with_near
+            )
         _print_agreement(model, lists, cutoffs)
         return
     if doubt := doubt or unrecorded(model):
         typer.echo(f"warning: {doubt}", err=True)
     with _progress() as progress:
         on_step = _steps(progress)
-        lists = make_lists(settings, model, encoder, users, cutoffs[-1], on_step)
-        if doubt:
-            lists.notes.insert(0, doubt)
+        how = {"exclude_history": exclude, "neighbours": with_near}
+        lists = make_lists(settings, model, encoder, users, cutoffs[-1], on_step, valid=valid, **how)
+        lists.notes[:0] = [note for note in (doubt, why) if note]
         measured = {name: measure(ranked, users.cases) for name, ranked in lists.ranked.items()}
         seed = settings.runner.seed
         evaluation = evaluate(model, users.cases, lists, measured, cutoffs, seed, on_step) if files else None
     told = in_words(how_split(settings.runner.test_data_dir))
-    what = ", ".join(part for part in ("test users", told, f"targets: {', '.join(kinds)}" if kinds else "") if part)
+    lists_have = LEFT_OUT if exclude else KEPT
+    parts = ("test users", told, f"targets: {', '.join(kinds)}" if kinds else "", lists_have)
+    what = ", ".join(part for part in parts if part)
     title = f"model {model.model_version} on {len(users.cases):,} {what}, per cent"
     _print_scores(title, model, lists, measured, cutoffs)
+    best, lead = compared_with_best(lists, measured, seed)
+    console.print(verdict(best, lead, cutoffs[-1], len(users.cases)), style="bold", soft_wrap=True)
     if evaluation:
         _write_files(evaluation, output, html, item_titles, item_names, user_names)
         console.print(f"written: {', '.join(map(str, files))}", soft_wrap=True, markup=False)
+
+
+def _with_neighbours(given: bool | None, model: Artifact) -> bool:
+    """Whether neighbours are candidates. Raises MindError if they are asked for and the model has none."""
+    found = model.weights.neighbours
+    if given and (found is None or not found.bonus):
+        why = "has no neighbours" if found is None else "gives neighbours no bonus, so they change no list"
+        raise MindError(
+            f"--neighbours: model {model.model_version} {why}; train again with -o hyper_parameters.neighbour_bonus=2"
+        )
+    return bool(found and found.bonus) if given is None else given
+
+
+def _history(given: bool | None, settings: Config, model: Artifact, valid: EvalCases | None) -> tuple[bool, str | None]:
+    """Whether items of the history are left out, and a sentence that says why, unless the user chose."""
+    if (chosen := settings.runner.exclude_history if given is None else given) is not None:
+        return chosen, None
+    if (chosen := model.data.get("exclude_history")) is not None:
+        recorded = model.data.get("returns")
+        return chosen, Returns(**recorded).sentence() + "." if recorded else None
+    found = measure_returns(read_train(settings.runner.train_data_dir), valid) if valid else None
+    if found:
+        return found.exclude_history, found.sentence() + "."
+    return False, (
+        "Items of the history are kept, for no validation users tell whether people return to items; "
+        "--exclude-history leaves them out."
+    )
 
 
 def _print_scores(

@@ -13,6 +13,7 @@ from mind.artifact import Float32, Weights
 from mind.config import HyperParameters
 from mind.item_table import ItemTable
 from mind.paddle_runtime import paddle
+from mind.routing import SAME, SHARPNESS, SHORTEST
 
 if TYPE_CHECKING:
     from mind.data.features import ItemFeatures  # which reads files, as serving never does
@@ -40,8 +41,8 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         Args:
             items: N; the table gets N + 1 rows, row 0 being padding and zero.
             hyper_parameters: sizes, routing iterations, attention power.
-            routing_logits: [K, maxlen] float32, where routing starts from. Drawn once from N(0, 1) and then fixed
-                (section 4.2.2 of the paper): equal logits would make all interests the same.
+            routing_logits: [K, maxlen] float32, where routing starts from with `routing_init: random`. Drawn once from
+                N(0, 1) and then fixed (section 4.2.2 of the paper): equal logits would make all interests the same.
             features: of the items, pooled into their vectors; None without.
         """
         super().__init__()
@@ -83,7 +84,8 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         """Behaviour-to-interest dynamic routing (algorithm 1).
 
         The coupling of behaviour and interest is found without gradients; only the last round is learnt through, as
-        in the capsule network it comes from (Sabour et al., arXiv 1710.09829). With `residual`, every interest gets a
+        in the capsule network it comes from (Sabour et al., arXiv 1710.09829). It sees whole items, without dropout, as
+        in serving. With `residual`, every interest gets a
         mean of the behaviours on top, weighted by recency and, to the power `focus`, by its own coupling.
 
         Args:
@@ -96,8 +98,9 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         length = hist_index.shape[1]
         position, end = paddle.arange(length).unsqueeze(0), seq_len.unsqueeze(1)
         valid = (position < end).astype("float32").unsqueeze(1)  # [B, 1, L]
-        item = self.dropout(self.items(hist_index))  # [B, L, D]
-        logits = self._route(item.detach(), valid)
+        whole = self.items(hist_index)  # [B, L, D]
+        item = self.dropout(whole)
+        logits = self._route(whole.detach(), valid)
         last = _coupling(logits, valid, self.hyper_parameters.routing_softmax != "history")
         interests = squash(last @ item @ self.bilinear)  # the map is linear: K rows to multiply by it instead of L
         if self.hyper_parameters.residual:
@@ -109,12 +112,16 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
 
     def _route(self, item: paddle.Tensor, valid: paddle.Tensor) -> paddle.Tensor:
         """Routing logits [B, K, L] of items [B, L, D], valid [B, 1, L] being 1 where there is one and 0 at padding."""
-        hyper, bilinear = self.hyper_parameters, self.bilinear.detach()
-        logits = self.routing_logits[:, : item.shape[1]].unsqueeze(0).expand([item.shape[0], -1, -1])
+        hyper = self.hyper_parameters
+        behaviour = item @ self.bilinear.detach()  # [B, L, D]
+        if hyper.routing_init == "history":
+            logits = _far_apart(behaviour, valid, hyper.num_interests)
+        else:
+            logits = self.routing_logits[:, : item.shape[1]].unsqueeze(0).expand([item.shape[0], -1, -1])
         for _ in range(hyper.routing_iterations - 1):
             coupling = _coupling(logits, valid, hyper.routing_softmax == "interests")
-            capsule = squash(coupling @ item @ bilinear)  # [B, K, D]
-            agreement = paddle.matmul(paddle.matmul(capsule, bilinear, transpose_y=True), item, transpose_y=True)
+            capsule = squash(coupling @ behaviour)  # [B, K, D]
+            agreement = paddle.matmul(capsule, behaviour, transpose_y=True)
             if hyper.bounded_update:
                 agreement = agreement / agreement.norm(axis=2, keepdim=True).clip(min=1)
             logits = logits + agreement
@@ -200,6 +207,21 @@ def squash(capsule: paddle.Tensor) -> paddle.Tensor:
     """
     square = capsule.square().sum(axis=-1, keepdim=True)
     return capsule * ((square + 1e-18).sqrt() / (1 + square))
+
+
+def _far_apart(behaviour: paddle.Tensor, valid: paddle.Tensor, interests: int) -> paddle.Tensor:
+    """Routing logits [B, K, L] that begin at items of the history; the same form as `routing.far_apart`."""
+    unit = behaviour / behaviour.norm(axis=2, keepdim=True).clip(min=SHORTEST)
+    valid = valid.squeeze(1)  # [B, L]
+    seed = (valid.sum(axis=1).astype("int64") - 1).clip(min=0)  # [B], the newest
+    near: list[paddle.Tensor] = []
+    for _ in range(interests):
+        vector = paddle.take_along_axis(unit, seed.reshape([-1, 1, 1]).expand([-1, 1, unit.shape[2]]), axis=1)
+        near.append((unit @ vector.transpose([0, 2, 1])).squeeze(2))
+        nearest = functools.reduce(paddle.maximum, near)
+        taken = (nearest > SAME).astype("float32")
+        seed = (nearest * (1 - taken) + taken + 2 * (1 - valid)).argmin(axis=1)
+    return SHARPNESS * paddle.stack(near, axis=1)
 
 
 def _coupling(logits: paddle.Tensor, valid: paddle.Tensor, over_interests: bool) -> paddle.Tensor:

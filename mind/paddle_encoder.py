@@ -5,6 +5,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32
 from mind.errors import ConfigError
 from mind.gpu_batches import GPU_BATCH_SIZES, check_rows, encode_padded, warm_up
+from mind.joining import joined
 from mind.network import MIND
 from mind.paddle_runtime import has_gpu, paddle
 from mind.sequences import Int64
@@ -16,13 +17,15 @@ class PaddleEncoder:
     name = "paddle"
     inline = False
 
-    def __init__(self, network: MIND, batch_sizes: tuple[int, ...] = ()) -> None:
+    def __init__(self, network: MIND, batch_sizes: tuple[int, ...] = (), joins_from: float = 1.0) -> None:
         """Take a network that may still be training: its weights are read at every call.
 
         `batch_sizes`: ascending; batches are padded to one of them, or cut into the largest. A GPU sets itself up for
-        every new shape, which takes longer than the work. Empty leaves batches as they are.
+        every new shape, which takes longer than the work. Empty leaves batches as they are. `joins_from`: cosine from
+        which interests of a user become one.
         """
         self._network = network
+        self._joins_from = joins_from
         self.batch_sizes = batch_sizes
 
     @classmethod
@@ -52,7 +55,7 @@ class PaddleEncoder:
             network.projection.weight.set_value(weights.projection[:-1])
             network.projection.bias.set_value(weights.projection[-1])
         network.eval()
-        encoder = cls(network, batch_sizes if on_gpu else ())
+        encoder = cls(network, batch_sizes if on_gpu else (), weights.joins_from)
         warm_up(encoder.encode, encoder.batch_sizes, artifact.hyper_parameters.maxlen)
         return encoder
 
@@ -70,7 +73,7 @@ class PaddleEncoder:
     def _encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
         with paddle.no_grad():
             vectors = self._network.interest_vectors(paddle.to_tensor(hist_index), paddle.to_tensor(seq_len))
-        return np.asarray(vectors.numpy(), dtype=np.float32)
+        return joined(np.asarray(vectors.numpy(), dtype=np.float32), self._joins_from)
 
 
 def check_device(device: str) -> None:

@@ -12,6 +12,13 @@ from mind.config import HyperParameters
 Array = Any
 """An array of the library `xp`."""
 
+SHARPNESS = 5.0
+"""Routing logits that begin at items of the history are so many times the cosine with the item."""
+SAME = 0.9999
+"""Cosine from which two items count as one where interests begin."""
+SHORTEST = 1e-9
+"""Length below which a vector has no direction."""
+
 
 class Routing:
     """Turns histories into interest vectors; its arrays stay where `xp` keeps them."""
@@ -29,9 +36,10 @@ class Routing:
         first = "interests" if over == "interests" else "history"
         last = "history" if over == "history" else "interests"
         self._couplings = [_COUPLINGS[first]] * (rounds - 1) + [_COUPLINGS[last]]
+        self._from_history = hyper_parameters.routing_init == "history"
         self._first: Array = None
         """[1, K, L], where it is the same for every history: the first couplings of interests."""
-        if self._couplings[0] is _softmax_over_interests:
+        if self._couplings[0] is _softmax_over_interests and not self._from_history:
             self._first = _softmax_over_interests(xp, self._routing_logits[None], None)
 
     def interest_vectors(self, behaviour: Array, seq_len: Array) -> Array:
@@ -44,7 +52,10 @@ class Routing:
         """
         xp, length = self._xp, behaviour.shape[1]
         transposed = behaviour.transpose(0, 2, 1)
-        logits = self._routing_logits[None, :, :length]  # [1, K, L]
+        if self._from_history:
+            logits = far_apart(xp, behaviour, seq_len, len(self._routing_logits))  # [B, K, L]
+        else:
+            logits = self._routing_logits[None, :, :length]  # [1, K, L]
         weight = self._couplings[0](xp, logits, seq_len) if self._first is None else self._first[:, :, :length]
         capsule = squash(xp, weight @ behaviour)  # [B, K, D]
         for coupling in self._couplings[1:]:
@@ -61,6 +72,34 @@ class Routing:
         if self._projection is not None:
             capsule = xp.maximum(capsule @ self._projection[:-1] + self._projection[-1], 0)
         return capsule
+
+
+def far_apart(xp: Any, behaviour: Array, seq_len: Array, interests: int) -> Array:
+    """Routing logits that begin at items of the history: the newest, and each time the one least like those so far.
+
+    Farthest-first traversal (Gonzalez 1985). Where a history has fewer topics than interests, some begin alike and stay
+    alike. Items that are the same but for rounding count as one, so that every library begins at the same.
+
+    Args:
+        xp: the library of the arrays.
+        behaviour, seq_len: as for `Routing.interest_vectors`.
+        interests: K.
+
+    Returns:
+        [B, K, L]: `SHARPNESS` times the cosine of every item with that at which the interest begins.
+    """
+    unit = behaviour / xp.maximum(xp.sqrt((behaviour * behaviour).sum(axis=2, keepdims=True)), xp.float32(SHORTEST))
+    missing = xp.arange(behaviour.shape[1]) >= seq_len[:, None]  # [B, L]
+    user, seed = xp.arange(len(behaviour)), xp.maximum(seq_len - 1, 0)
+    logits = xp.empty((len(behaviour), interests, behaviour.shape[1]), xp.float32)
+    nearest: Array = None
+    for interest in range(interests):
+        near = (unit @ unit[user, seed][:, :, None])[:, :, 0]  # [B, L]
+        logits[:, interest] = near * xp.float32(SHARPNESS)
+        nearest = near if nearest is None else xp.maximum(nearest, near)
+        far = xp.where(nearest > SAME, xp.float32(1), nearest)
+        seed = xp.where(missing, xp.float32(2), far).argmin(axis=1)
+    return logits
 
 
 def squash(xp: Any, capsule: Array) -> Array:

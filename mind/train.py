@@ -19,6 +19,7 @@ from mind.command import ConfigFile, DataDir, Overrides, Version, run
 from mind.config import Config, data_overrides, load_config
 from mind.errors import ConfigError
 from mind.evaluation.metrics import SELECTED_BY, SHOWN
+from mind.evaluation.returns import LEFT_OUT
 from mind.sequences import distinct
 from mind.training.checkpoint import Checkpoint
 from mind.training.inputs import (
@@ -104,11 +105,15 @@ def main(
         + (f"{len(valid):,} users choose the best epoch by {SELECTED_BY}" if valid else _ends(chosen)),
         soft_wrap=True,
     )
+    if inputs.returns and valid:
+        console.print(f"{inputs.returns.sentence()}.", soft_wrap=True)
     if doubt := valid_elsewhere(settings):
         console.print(f"warning: {doubt}", soft_wrap=True)
     checkpoint = checkpoint_of(settings, inputs, resume)
     if checkpoint and resume and checkpoint.path.exists():
         console.print(f"going on from {checkpoint.path}; --no-resume starts anew", soft_wrap=True)
+    if inputs.exclude_history and valid:
+        console.print(f"validation, {LEFT_OUT}:")
     console.print(_heading(valid is not None), style="bold")
     started = time.perf_counter()
     try:
@@ -124,6 +129,8 @@ def main(
             "the model knows no item of their history",
             soft_wrap=True,
         )
+    for line in _choices_lines(trained):
+        console.print(line, soft_wrap=True)
     console.print(
         f"epoch {trained.best.number} kept after {time.perf_counter() - started:.0f} s; "
         f"model {path.name} written to {path}",
@@ -174,6 +181,31 @@ def _train(
             console.print(_epoch_line(epoch))
 
         return train_and_write(settings, inputs, checkpoint, on_step, on_epoch, ranks, chosen, warm)
+
+
+def _choices_lines(trained: Trained) -> list[str]:
+    """What was chosen after training, and what it gives."""
+    choices = trained.choices
+    smoothing = f"{choices.smoothing:g} of its neighbours' mean is added to every item" if choices.smoothing else ""
+    joining = (
+        f"interests with a cosine of {choices.join_cosine:g} or more are joined" if choices.join_cosine < 1 else ""
+    )
+    if joining and choices.interests is not None:
+        joining += f": {choices.interests:.2f} a user on average"
+    lines = ["; ".join(filter(None, (smoothing, joining)))]
+    if choices.neighbour_bonus:
+        gain = f", which changes {SELECTED_BY} of validation users by {100 * choices.neighbour_gain:+.1f} %"
+        lines.append(
+            f"neighbours of the newest clicks are candidates with a bonus of {choices.neighbour_bonus:g}"
+            f"{gain if choices.neighbour_gain else ''}"
+        )
+    elif trained.metrics:
+        lines.append("neighbours of the newest clicks are no candidates: validation users gain nothing by them")
+    if trained.metrics:
+        lines.append(
+            f"so the model has {', '.join(f'{name} {100 * trained.metrics[key]:.2f} %' for key, name in SHOWN.items())}"
+        )
+    return [line for line in lines if line]
 
 
 def _ends(chosen: Artifact | None) -> str:

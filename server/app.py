@@ -114,7 +114,7 @@ class RecallServer:
             index_maker(settings.search),
         )
         self.releases = Releases(store, models, *made, self._on_check)
-        self.local = LocalItems(store) if settings.degraded or settings.search == "local" else None
+        self.local = LocalItems(store)
         pipeline = CandidatePipeline(
             store,
             self._encode_on,
@@ -183,9 +183,7 @@ class RecallServer:
         await self._tell_health()
         watching = watch(self.releases, self._settings.watch_interval_s, on_health)
         self._watching = [asyncio.create_task(watching)]
-        if self.local:
-            following = self.local.follow(lambda: self.releases.current if self.releases.loaded else None)
-            self._watching.append(asyncio.create_task(following))
+        self._watching.append(asyncio.create_task(self.local.follow(self._followed)))
         if self._telemetry.metrics:
             lag = watch_loop_lag(self._telemetry.metrics.count_loop_lag)
             self._watching.append(asyncio.create_task(lag))
@@ -196,6 +194,14 @@ class RecallServer:
         await asyncio.wait([preparing], timeout=FIRST_LOOK_S)
         self._watching.append(asyncio.create_task(self._users.follow(self.releases)))
         await self._server.start()
+
+    def _followed(self) -> Release | None:
+        """The release whose changes of items must be known without asking Milvus; None if none must."""
+        if not self.releases.loaded:
+            return None
+        release = self.releases.current
+        needed = self._settings.degraded or self._settings.search == "local" or release.adds_neighbours
+        return release if needed else None
 
     async def stop(self, drain_s: float) -> None:
         """Say NOT_SERVING, let calls in progress finish for at most `drain_s` seconds, and stop."""

@@ -24,6 +24,7 @@ from mind.events import EventRules
 from mind.keys import Keys
 from mind.milvus.collection import ALIAS, ITEM_KEY, METRIC, Fingerprint, is_presence
 from mind.milvus.journal import rows_between
+from mind.neighbours import ItemNeighbours
 from mind.sequences import Int64
 from mind.transfer import Models
 from mind.vocabulary import Vocabulary
@@ -77,6 +78,8 @@ class Release:
     golden_interest_vectors: Float32
     """[G, K, D] float32, interest vectors of real histories, for warming up."""
     popular: Popular
+    neighbours: ItemNeighbours | None = None
+    """The items that follow each item; None in a model without."""
     longest_key: int = 0
     """Bytes of the longest key; 0 where ids are integers."""
     events: EventRules | None = None
@@ -87,6 +90,11 @@ class Release:
         """The attributes of items as callers know them: the Milvus type of each, by name."""
         fields = self.fingerprint.attributes.items()
         return {name: kind for name, kind in fields if name != ITEM_KEY and not is_presence(name)}
+
+    @property
+    def adds_neighbours(self) -> bool:
+        """Whether neighbours of the newest clicks are candidates unless a request says otherwise."""
+        return self.neighbours is not None and self.neighbours.bonus > 0
 
     @property
     def has_text_ids(self) -> bool:
@@ -297,6 +305,7 @@ class Releases:
             golden_history=(artifact.weights.golden_hist_index[:1], artifact.weights.golden_seq_len[:1]),
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=most_popular(artifact.weights),
+            neighbours=artifact.weights.neighbours,
             longest_key=keys.longest if keys else 0,
             events=artifact.events,
         )

@@ -54,6 +54,23 @@ def with_keys(weights: Weights, names: Sequence[str] = ()) -> Weights:
     return replace(weights, item_id=item_id[order], item_key_offsets=keys.offsets, item_key_text=keys.text)
 
 
+def with_neighbours(weights: Weights, bonus: float = 1, each: int = 12, seed: int = 0) -> Weights:
+    """The same weights with so many random neighbours of each item; later items of the table have none."""
+    rng = np.random.default_rng(seed)
+    items = len(weights.item_id)
+    row = np.stack([rng.permutation(items)[:each] + 1 for _ in range(items)])
+    row = np.where(np.arange(1, items + 1)[:, None] < 0.9 * items, row, 0).astype(np.int32)
+    lengths = np.count_nonzero(row, axis=1)
+    weight = -np.sort(-rng.uniform(0.01, 1, row.shape), axis=1).astype(np.float16)
+    return replace(
+        weights,
+        neighbour_offsets=np.concatenate([[0, 0], np.cumsum(lengths)]),
+        neighbour_row=row[row > 0],
+        neighbour_weight=weight[row > 0],
+        neighbour_bonus=np.array([bonus], np.float32),
+    )
+
+
 def write_keyed(directory: Path, names: Sequence[str]) -> Path:
     """Write a random model over items with these text ids; as `make_artifact`."""
     weights = with_keys(make_weights(items=len(names)), names)

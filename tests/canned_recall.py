@@ -124,8 +124,12 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
                 self._at_once -= 1
         with self._lock:
             version = self.model_versions.pop(0) if len(self.model_versions) > 1 else self.model_versions[0]
+        results = [candidates(user, request.top_k, self.keyed) for user in request.users]
+        if request.neighbours == recall_pb2.NEIGHBOURS_ON:
+            for found in results:  # by the search, by neighbours, by both, by the search, ...
+                found.source.extend(1 + rank % 3 for rank in range(len(found.scores) * (not found.fallback)))
         return recall_pb2.RecallResponse(
-            results=[candidates(user, request.top_k, self.keyed) for user in request.users],
+            results=results,
             model_version=version,
             collection=f"items_{version}",
             timings=TIMINGS,

@@ -24,6 +24,7 @@ from rich.table import Table
 
 from clients import RecallClient
 from clients.ids import ids_of
+from mind.artifact import newest_artifact, read_manifest
 from mind.command import print_anywhere
 from mind.errors import DataError
 from mind.milvus.errors import FileInUseError
@@ -144,7 +145,7 @@ def _demo(paths: Paths, override: list[str], data: DemoData, items: Items | None
     _heading(2, "Train MIND on the CPU; a tenth of the users chooses the best epoch")
     _forget_models(paths.chosen)
     _train(data, paths.chosen, override)
-    _heading(3, "Evaluate it with the users that it never saw, beside three baselines")
+    _heading(3, "Evaluate it with the users that it never saw, beside four baselines")
     write_titles(titles, paths.titles)
     _run(
         "-m", "mind.infer", "-m", "mind/config.yaml", "--data", str(data.prepared), "--artifact", str(paths.chosen),
@@ -160,7 +161,7 @@ def _demo(paths: Paths, override: list[str], data: DemoData, items: Items | None
     with _server(paths) as address:
         _run(
             "-m", "clients", "recall", "--server", address, "--input", str(data.users),
-            "--top-k", "50", "--timeout-ms", "60000", "--output", str(paths.served),
+            "--top-k", "50", "--timeout-ms", "60000", "--output", str(paths.served), *_as_evaluated(paths.artifacts),
         )  # fmt: skip
         _run(
             "-m", "mind.infer", "-m", "mind/config.yaml", "--data", str(data.prepared),
@@ -198,6 +199,12 @@ def _prepare(data: DemoData) -> None:
             f"{error}; name the columns of users, items and times with `make demo DATA={data.clicks} "
             "NAMES=user,item,time` if they were not found"
         ) from error
+
+
+def _as_evaluated(artifacts: Path) -> list[str]:
+    """Ask for lists without items of the history if validation users decided so in training."""
+    data = read_manifest(newest_artifact(artifacts)).get("data", {})
+    return ["--exclude-history"] if data.get("exclude_history") else []
 
 
 def _attributes(items: Items) -> list[str]:

@@ -40,6 +40,9 @@ class DeviceArray(NDArrayOperatorsMixin):
     def __setitem__(self, key: Any, value: Any) -> None:
         self.host[_key(key, len(self))] = _host(value)
 
+    def argmin(self, axis: int) -> "DeviceArray":
+        return DeviceArray(self.host.argmin(axis=axis))
+
     def max(self, axis: int, keepdims: bool) -> "DeviceArray":
         return DeviceArray(self.host.max(axis=axis, keepdims=keepdims))
 
@@ -61,7 +64,7 @@ def _host(value: Any) -> Any:
 def _key(key: Any, rows: int) -> Any:
     if isinstance(key, DeviceArray):
         return key.host % rows
-    return _host(key)
+    return tuple(map(_host, key)) if isinstance(key, tuple) else _host(key)
 
 
 class FakeCupy(ModuleType):

@@ -18,6 +18,8 @@ from clients.commands.question import (
     Filter,
     Merge,
     MergeOption,
+    Neighbours,
+    NeighboursOption,
     TopK,
     file_option,
     merge_strategy_of,
@@ -66,6 +68,7 @@ def bulk(
     filter: Filter = "",  # noqa: A002
     exclude_history: ExcludeHistory = False,
     merge: MergeOption = Merge.BEST_SCORE,
+    neighbours: NeighboursOption = Neighbours.DEFAULT,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Delete the parts of an interrupted run.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.", rich_help_panel="Pace")] = 8,
@@ -91,7 +94,7 @@ def bulk(
         raise typer.Exit(1) from error
     arguments = connection.arguments()
     histories = open_histories(input, user_column, history_column, exclude_column)
-    question = Question(top_k, filter, exclude_history, merge_strategy_of(merge))
+    question = Question(top_k, filter, exclude_history, merge_strategy_of(merge), neighbours.value)
     pace = Pace(concurrency, users_per_request, users_per_part, give_up_after_s)
     identity = histories.fingerprint() | vars(question)
     with open_parts(output, identity, restart=restart, overwrite=overwrite) as parts:

@@ -19,6 +19,14 @@ class Merge(StrEnum):
     ROUND_ROBIN = "round-robin"
 
 
+class Neighbours(StrEnum):
+    """Spellings of --neighbours."""
+
+    DEFAULT = "default"
+    ON = "on"
+    OFF = "off"
+
+
 def file_option(*names: str, help: str) -> Any:  # noqa: A002
     """An option that names a file to read."""
     return typer.Option(*names, exists=True, dir_okay=False, help=help)
@@ -51,6 +59,14 @@ ReturnAttributes = Annotated[
 ]
 Exclude = Annotated[str, typer.Option(metavar="ID,ID,...", help="Ids to leave out.")]
 MergeOption = Annotated[Merge, typer.Option("--merge", help="Merge interests by score, or let them take turns.")]
+NeighboursOption = Annotated[
+    Neighbours,
+    typer.Option(
+        "--neighbours",
+        help="Make items that users clicked soon after the newest clicks candidates too. default: as the release does, "
+        "which `info` tells.",
+    ),
+]
 Titles = Annotated[
     Path | None,
     file_option("--titles", help="CSV or Parquet file with the columns item_id and title. Tables then show titles."),

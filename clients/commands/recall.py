@@ -25,6 +25,8 @@ from clients.commands.question import (
     HistItem,
     Merge,
     MergeOption,
+    Neighbours,
+    NeighboursOption,
     ReturnAttributes,
     Titles,
     TitlesIdColumn,
@@ -76,6 +78,7 @@ def recall(
     exclude_history: ExcludeHistory = False,
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
+    neighbours: NeighboursOption = Neighbours.DEFAULT,
     attributes: ReturnAttributes = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
@@ -93,6 +96,7 @@ def recall(
         filter=filter,
         exclude_history=exclude_history,
         merge_strategy=merge_strategy_of(merge),
+        neighbours=neighbours.value,
         return_attributes=attributes_of_option(attributes, info, titles=not (titles or input or format is Format.JSON)),
     )
     if input is not None:
@@ -121,6 +125,7 @@ def explain(
     exclude_history: ExcludeHistory = False,
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
+    neighbours: NeighboursOption = Neighbours.DEFAULT,
     attributes: ReturnAttributes = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
@@ -136,6 +141,7 @@ def explain(
         exclude_history=exclude_history,
         exclude_item_ids=parse_ids(exclude, "--exclude", text),
         merge_strategy=merge_strategy_of(merge),
+        neighbours=neighbours.value,
         return_attributes=attributes_of_option(attributes, info, titles=not (titles or format is Format.JSON)),
     )
     view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
@@ -193,5 +199,5 @@ def _recall_file(
 
 def _output_fields(candidates: recall_pb2.UserCandidates) -> dict[str, Any]:
     plain = to_plain(candidates)
-    shown = ("item_ids", "scores", "interest", "status", "detail", "fallback", "attributes")
+    shown = ("item_ids", "scores", "interest", "source", "status", "detail", "fallback", "attributes")
     return {name: plain[name] for name in shown if name != "attributes" or plain[name]}

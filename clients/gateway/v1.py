@@ -64,6 +64,8 @@ class _Question(Body):
     """Leave out the items in the user's own history."""
     merge_strategy: Literal["best_score", "round_robin"] = "best_score"
     """best_score puts the best score first. round_robin lets the interests take turns."""
+    neighbours: Literal["default", "on", "off"] = "default"
+    """on: items that users clicked soon after the newest clicks are candidates too. default: as the release does."""
     return_attributes: Annotated[
         list[Annotated[str, AfterValidator(text)]], Field(default=[], max_length=MAX_ATTRIBUTES)
     ]
@@ -99,6 +101,7 @@ class Candidates(BaseModel):
     unknown_item_ids: list[ItemId]
     unknown_count: int
     detail: str
+    source: list[str]
     attributes: dict[str, list[Any]]
     """For each attribute of return_attributes, a value per candidate; null where an item has none."""
 
@@ -129,11 +132,14 @@ class RecallAnswer(_Origin):
 
 
 class Interest(BaseModel):
-    """One interest of the user and the items that the search found for it, nearest first."""
+    """One interest of the user, the items that the search found for it, and neighbours of the newest clicks."""
 
     vector: list[float]
     item_ids: list[ItemId]
     scores: list[float]
+    neighbour_item_ids: list[ItemId]
+    neighbour_scores: list[float]
+    neighbour_bonuses: list[float]
 
 
 class DroppedHit(BaseModel):
@@ -143,6 +149,7 @@ class DroppedHit(BaseModel):
     interest: int
     score: float
     reason: str
+    source: str
 
 
 class ExplainAnswer(_Origin):

@@ -107,6 +107,7 @@ def _rows(found: Comparison) -> list[tuple[str, str, str]]:
         (f"HitRate@{TOP_N}", lambda side: _percent(side.hit_rate)),
         ("users with the popular list", lambda side: _percent(side.fallback)),
         ("catalogue in any list", lambda side: _percent(side.coverage)),
+        ("interests of a user, mean", lambda side: f"{side.interests:.2f}"),
         ("cosine of a user's interests, median", lambda side: f"{side.cosine:.3f}"),
     ]
     return [(name, of(found.candidate), of(found.live) if found.live else "–") for name, of in figures]

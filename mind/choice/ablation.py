@@ -74,9 +74,15 @@ def _validate(run: tuple[str, Path, list[str]]) -> tuple[str, Scores]:
 
     settings = load_config(config, override)
     inputs = read_inputs(settings)
-    return name, train(
-        settings, inputs.sequences, inputs.valid, features=inputs.features, ages=inputs.ages
-    ).best.metrics
+    trained = train(
+        settings,
+        inputs.sequences,
+        inputs.valid,
+        features=inputs.features,
+        ages=inputs.ages,
+        exclude_history=inputs.exclude_history,
+    )
+    return name, trained.metrics
 
 
 def table(found: dict[str, list[Scores]]) -> str:

@@ -12,7 +12,14 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mind.artifact import MANIFEST, TENSORS, check_format, content_version, read_manifest
+from mind.artifact import (
+    MANIFEST,
+    TENSORS,
+    check_format,
+    content_version,
+    read_manifest,
+    stated_hyper_parameters,
+)
 from mind.config import HyperParameters, explain
 from mind.errors import ArtifactError
 from mind.mapped import read_places
@@ -60,12 +67,16 @@ class Data(_Part):
     """The model whose weights training began with; empty if it began anew."""
     final_of: str = ""
     """The model whose settings were trained on all data; empty for a model that was evaluated itself."""
+    exclude_history: bool = False
+    """Whether the lists that were measured have no item of the user's history."""
 
     @cached_property
     def digest(self) -> str:
-        """Short name of the training and validation data: metrics can be compared where it is the same."""
+        """Short name of the data and of what lists have: metrics can be compared where it is the same."""
         parts: list[Any] = [self.files, self.valid, self.users, self.interactions]
-        content = json.dumps([*parts, self.events] if self.events else parts, sort_keys=True)
+        parts += [self.events] if self.events else []
+        parts += ["exclude_history"] if self.exclude_history else []
+        content = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:DIGEST_LENGTH]
 
     @property
@@ -79,7 +90,8 @@ class Data(_Part):
                 f"{self.users:,} users, {self.interactions:,} interactions, all there are; settings of {self.final_of}"
             )
         valid = "validation data not recorded" if self.valid is None else f"validated on {', '.join(self.valid)}"
-        return f"{self.users:,} users, {self.interactions:,} interactions in {files}; {valid}"
+        lists = "; items of the history left out" if self.exclude_history else ""
+        return f"{self.users:,} users, {self.interactions:,} interactions in {files}; {valid}{lists}"
 
 
 class Manifest(_Part):
@@ -206,6 +218,7 @@ def _read_model(path: Path) -> Model:
     if content.get("model_version") != content_version(content):
         raise ArtifactError(f"{path / MANIFEST}: changed since it was written")
     try:
+        content |= {"hyper_parameters": stated_hyper_parameters(content)} if "hyper_parameters" in content else {}
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
         raise ArtifactError(f"{path / MANIFEST}: {explain(error)}") from error

@@ -134,7 +134,7 @@ def _run(settings: Config, inputs: Any, connection: Connection, on_step: Callabl
         ranks = Ranks.join(settings.runner.use_gpu)
         trained, path = train_and_write(settings, inputs, checkpoint, lambda *_: on_step(), on_epoch, ranks)
         assert path is not None  # noqa: S101 - this process is alone, so it leads
-        answer: Message = Written(path.name, trained.best.metrics)
+        answer: Message = Written(path.name, trained.metrics)
     except _Prune:
         answer = Pruned()
     except (_Stop, EOFError, OSError):

@@ -1,12 +1,13 @@
 """What any model must beat: the popular list, and counting which items are clicked together."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import sparse
 
 from mind.artifact import Float32
-from mind.evaluation.retrieval import item_ids, top_rows
+from mind.evaluation.retrieval import LeftOut, item_ids, top_rows
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 
@@ -17,10 +18,19 @@ MAX_PAIRS = 100_000_000
 no more pairs than this is counted whole."""
 
 
-def most_popular(vocabulary: Vocabulary, popularity: Int64, histories: Sequences, top_n: int) -> Int64:
-    """The most clicked items, the same for everyone: [U, top_n] int64 item ids."""
-    rows = top_rows(popularity[None, :].astype(np.float32), top_n)
-    return np.repeat(item_ids(vocabulary, rows), len(histories), axis=0)
+def most_popular(
+    vocabulary: Vocabulary, popularity: Int64, histories: Sequences, top_n: int, left_out: LeftOut | None = None
+) -> Int64:
+    """The most clicked items, the same for everyone but for what is left out: [U, top_n] int64 item ids."""
+    longest = int(np.diff(left_out.offsets).max(initial=0)) if left_out else 0
+    first = top_rows(popularity[None, :].astype(np.float32), top_n + longest)[0]
+    if left_out is None:
+        return np.repeat(item_ids(vocabulary, first[None]), len(histories), axis=0)
+    rows = np.zeros((len(histories), top_n), np.int64)
+    for user, (start, end) in enumerate(pairwise(left_out.offsets.tolist())):
+        own = first[~np.isin(first, left_out.item_index[start:end])][:top_n]
+        rows[user, : len(own)] = own
+    return item_ids(vocabulary, rows)
 
 
 @dataclass(frozen=True)
@@ -36,20 +46,25 @@ class Pairs:
     """The users that were counted: all of them, or those drawn to stay within `MAX_PAIRS`."""
 
     @classmethod
-    def of(cls, vocabulary: Vocabulary, train: Sequences, seed: int = 0) -> "Pairs":
-        """Count pairs of items, each user once for a pair; `seed` draws the users if there are too many."""
-        had = _matrix(vocabulary, train, np.ones(len(train.item_id), np.float32))
-        had.data[:] = 1
+    def of(cls, vocabulary: Vocabulary, train: Sequences, seed: int = 0, most: int | None = None) -> "Pairs":
+        """Count pairs of items, each user once for a pair.
+
+        If there are more than `most` (`MAX_PAIRS` if None), those of users drawn by `seed` are counted.
+        """
+        most = MAX_PAIRS if most is None else most
+        had = had_matrix(vocabulary, train)
         pairs = np.diff(had.indptr).astype(np.int64) ** 2
-        if min(pairs.sum(), len(vocabulary) ** 2) > MAX_PAIRS:
+        if min(pairs.sum(), len(vocabulary) ** 2) > most:
             drawn = np.random.default_rng(seed).permutation(len(pairs))
-            had = had[np.sort(drawn[np.cumsum(pairs[drawn]) <= MAX_PAIRS])]
+            had = had[np.sort(drawn[np.cumsum(pairs[drawn]) <= most])]
         together = (had.T @ had).tocsr()
         together -= sparse.diags_array(together.diagonal())  # setdiag makes room for items that nobody has
         return cls(vocabulary, together, np.asarray(had.sum(axis=0), np.float32), had.shape[0])
 
 
-def co_occurrence(pairs: Pairs, histories: Sequences, top_n: int, batch_size: int = 256) -> Int64:
+def co_occurrence(
+    pairs: Pairs, histories: Sequences, top_n: int, batch_size: int = 256, left_out: LeftOut | None = None
+) -> Int64:
     """Items that other users had together with the history, newer history counting more.
 
     score(j) = sum over history items i of RECENCY^age(i) * |users with both i and j|, age 0 being the newest.
@@ -57,27 +72,48 @@ def co_occurrence(pairs: Pairs, histories: Sequences, top_n: int, batch_size: in
     Returns:
         [U, top_n] int64 item ids, best first, -1 where no further item was ever seen with the history.
     """
-    return _by_neighbours(pairs.vocabulary, pairs.together, histories, top_n, batch_size)
+    return _by_neighbours(pairs.vocabulary, pairs.together, histories, top_n, batch_size, left_out)
 
 
-def item_knn(pairs: Pairs, histories: Sequences, top_n: int, batch_size: int = 256) -> Int64:
+def item_knn(
+    pairs: Pairs, histories: Sequences, top_n: int, batch_size: int = 256, left_out: LeftOut | None = None
+) -> Int64:
     """Like `co_occurrence`, with the cosine |users with i and j| / sqrt(|users with i| |users with j|) as the count."""
     scale = sparse.diags_array(1 / np.sqrt(np.maximum(pairs.users, 1)))
-    return _by_neighbours(pairs.vocabulary, (scale @ pairs.together @ scale).tocsr(), histories, top_n, batch_size)
+    cosine = (scale @ pairs.together @ scale).tocsr()
+    return _by_neighbours(pairs.vocabulary, cosine, histories, top_n, batch_size, left_out)
 
 
 def _by_neighbours(
-    vocabulary: Vocabulary, together: sparse.csr_array, histories: Sequences, top_n: int, batch_size: int
+    vocabulary: Vocabulary,
+    together: sparse.csr_array,
+    histories: Sequences,
+    top_n: int,
+    batch_size: int,
+    left_out: LeftOut | None,
 ) -> Int64:
-    age = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.item_id))
-    recent = _matrix(vocabulary, histories, (RECENCY**age).astype(np.float32))
-    rows = []
+    recent, rows = recency_matrix(vocabulary, histories, RECENCY), []
     for start in range(0, len(histories), batch_size):
         scores = (recent[start : start + batch_size] @ together).toarray()
+        if left_out:
+            left_out.hide(scores, start)
         best = top_rows(scores, top_n)
         found = np.take_along_axis(scores, np.maximum(best, 1) - 1, axis=1) > 0
         rows.append(np.where(found, best, 0))
     return item_ids(vocabulary, np.concatenate(rows))
+
+
+def had_matrix(vocabulary: Vocabulary, sequences: Sequences) -> sparse.csr_array:
+    """Which users had which items: [U, N] float32 of ones, however often."""
+    had = _matrix(vocabulary, sequences, np.ones(len(sequences.item_id), np.float32))
+    had.data[:] = 1
+    return had
+
+
+def recency_matrix(vocabulary: Vocabulary, histories: Sequences, recency: float) -> sparse.csr_array:
+    """The items of each history weighted by recency^age, age 0 being the newest: [U, N] float32; repeats add up."""
+    age = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.item_id))
+    return _matrix(vocabulary, histories, (recency**age).astype(np.float32))
 
 
 def _matrix(vocabulary: Vocabulary, sequences: Sequences, weight: Float32) -> sparse.csr_array:

@@ -8,17 +8,19 @@ import numpy as np
 
 from mind.artifact import Artifact, Float32
 from mind.evaluation import analysis, metrics
-from mind.evaluation.analysis import Agreement, Curves, Float64, LengthBucket, Mean, PopularityBucket, Spread
+from mind.evaluation.analysis import Agreement, Curves, Float64, Lead, LengthBucket, Mean, PopularityBucket, Spread
 from mind.evaluation.candidates import Served
 from mind.evaluation.interests import Interests, found_by, interests
 from mind.evaluation.metrics import Hits
-from mind.evaluation.retrieval import item_ids, nearest_items
+from mind.evaluation.retrieval import LeftOut, item_ids, nearest_items
 from mind.sequences import EvalCases, Int64
 
 OnStep = Callable[[str, int, int], None]
 """A function that is told what is under way, how many users are done, and of how many."""
 
 EXACT = "MIND, exact search"
+ALONE = "MIND, without neighbours"
+"""Exact search where neighbours of the newest clicks are no candidates; `EXACT` is as served, with them if so."""
 SHOWN_ITEMS = 20
 """The number of candidates and of history items that are shown of an example user."""
 SAMPLED_USERS = 2000
@@ -36,6 +38,8 @@ class Lists:
     """[U, K, D] float32, the interest vectors that `EXACT` was searched with."""
     served: dict[str, Served] = field(default_factory=dict)
     """The lists that a service gave, by name, and the release that gave them."""
+    exclude_history: bool = False
+    """Whether no list has an item of the user's history."""
     left_out: int = 0
     """The number of test users that are in none of the lists."""
     notes: list[str] = field(default_factory=list)
@@ -102,8 +106,12 @@ class Evaluation:
     baselines: tuple[str, ...]
     best_baseline: str
     """The baseline with the highest recall@N."""
-    lead: Mean
+    exclude_history: bool
+    """Whether no list has an item of the user's history."""
+    lead: Lead
     """The recall@N of `EXACT` minus that of the best baseline, user by user."""
+    verdict: str
+    """A sentence that says whether the model is worth it on these data."""
     training: dict[str, Any]
     """The artifact's metrics: the epoch that was kept and, in newer artifacts, the curves."""
     data: dict[str, Any]
@@ -156,7 +164,7 @@ def evaluate(
     vocabulary, popularity = model.vocabulary, model.weights.popularity
     rows = {name: vocabulary.item_index(ranked) for name, ranked in lists.ranked.items()}
     wanted_rows = analysis.distinct_pairs(cases.target, vocabulary.item_index(cases.target.item_id))
-    best = max(lists.baselines, key=lambda name: measured[name].curves.recall[-1])
+    best, lead = compared_with_best(lists, measured, seed)
     lengths, length_bucket = analysis.length_buckets(cases.history.lengths)
     item_bucket = analysis.popularity_buckets(popularity)
     found = found_by(lists.interest_vectors, model.weights.item_embedding, rows[EXACT])
@@ -172,7 +180,9 @@ def evaluate(
         metrics={name: found.curves.at(cutoffs) for name, found in measured.items()},
         baselines=lists.baselines,
         best_baseline=best,
-        lead=analysis.mean(measured[EXACT].recall - measured[best].recall),
+        exclude_history=lists.exclude_history,
+        lead=lead,
+        verdict=verdict(best, lead, cutoffs[-1], len(cases)),
         training=model.metrics,
         data=model.data,
         notes=lists.notes,
@@ -192,6 +202,26 @@ def evaluate(
         served=lists.served,
         agreement=agreements(model, lists, cutoffs),
         examples=_examples(cases, lists.ranked[EXACT], measured[EXACT].hit, found, seed),
+    )
+
+
+def compared_with_best(lists: Lists, measured: dict[str, Measured], seed: int) -> tuple[str, Lead]:
+    """The baseline with the highest recall, and how far `EXACT` is ahead of it; `seed` draws the users."""
+    best = max(lists.baselines, key=lambda name: measured[name].curves.recall[-1])
+    return best, analysis.lead(measured[EXACT].recall - measured[best].recall, seed)
+
+
+def verdict(best: str, lead: Lead, length: int, users: int) -> str:
+    """Say whether the model is worth it, against the best baseline `best`."""
+    if not lead.sure:
+        says = "Whether MIND is worth it on these data is open"
+    else:
+        says = "MIND is worth it on these data" if lead.mean > 0 else "MIND is not worth it on these data"
+    points = f"{abs(100 * lead.mean):.2f} points {'above' if lead.mean >= 0 else 'below'}"
+    interval = f"95 % interval {100 * lead.low:+.2f} to {100 * lead.high:+.2f}"
+    return (
+        f"{says}: its Recall@{length} is {points} that of {best}, the best baseline "
+        f"({interval}, paired bootstrap over {users:,} users)."
     )
 
 
@@ -218,11 +248,14 @@ def _interests(
     size = min(len(active), SAMPLED_USERS)
     sample = np.sort(np.random.default_rng(seed).choice(active, size, replace=False))
     targets = cases.target.take(sample)
+    left_out = LeftOut.history(model.vocabulary, cases.history.take(sample)) if lists.exclude_history else None
     count = vectors.shape[1]
     own_rows, own_recall = np.zeros((size, count, length), np.int64), []
     for interest in range(count if size else 0):
         on_step("interests, one by one", interest * size // count, size)
-        own = nearest_items(vectors[sample, interest : interest + 1], model.weights.item_embedding, length)
+        own_vector = vectors[sample, interest : interest + 1]
+        own = nearest_items(own_vector, model.weights.item_embedding, length, left_out=left_out)
+        own[~own_vector.any(axis=(1, 2))] = 0
         own_rows[:, interest] = own
         hit = analysis.hit_matrix(item_ids(model.vocabulary, own), targets)
         own_recall.append(float(analysis.user_recall(hit, metrics.distinct_targets(targets)).mean()))

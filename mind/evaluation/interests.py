@@ -7,6 +7,7 @@ import numpy as np
 from mind.artifact import Float32
 from mind.evaluation.analysis import batches, in_common
 from mind.sequences import Int64
+from mind.vocabulary import Mask
 
 HISTOGRAM_BINS = 20
 """Bins of the cosines between a user's interests, from the lowest one, rounded down to a tenth, to 1."""
@@ -14,13 +15,15 @@ HISTOGRAM_BINS = 20
 
 @dataclass(frozen=True)
 class Interests:
-    """How distinct the K interests of the users are. Users without a known item in their history are left out."""
+    """How many interests users have, K at most, and how distinct they are; only of users with a known item."""
 
     users: int
+    having: list[float]
+    """[K]: share of users with exactly 1, 2, ... K interests."""
     cosine: list[list[float]]
-    """[K, K]: mean over users of the cosine between two interests."""
+    """[K, K]: mean of the cosine between two interests over the users who have both; 0 if nobody has."""
     cosine_quartiles: list[float]
-    """[3]: quartiles over users of a user's mean cosine between different interests."""
+    """[3]: quartiles of a user's mean cosine between different interests, over users with several."""
     histogram_edges: list[float]
     """[B + 1]: the edges of the bins of that mean cosine."""
     histogram_users: list[int]
@@ -80,16 +83,22 @@ def interests(
     active = interest_vectors.any(axis=(1, 2))
     count = interest_vectors.shape[1]
     cosine = cosines(interest_vectors[active])
-    pairs = max(count * (count - 1), 1)
-    same = np.trace(cosine, axis1=1, axis2=2)
-    distinct = np.clip((cosine.sum(axis=(1, 2), dtype=np.float64) - same) / pairs, -1, 1)
+    has: Mask = np.any(interest_vectors[active], axis=2)  # [A, K]
+    number = has.sum(axis=1)
+    both = has[:, :, None] & has[:, None, :]  # [A, K, K]
+    several = number > 1
+    pairs = number[several] * (number[several] - 1)
+    same = np.trace(cosine[several], axis1=1, axis2=2)
+    distinct = np.clip((cosine[several].sum(axis=(1, 2), dtype=np.float64) - same) / pairs, -1, 1)
+    together = cosine.sum(axis=0, where=both, dtype=np.float64) / np.maximum(both.sum(axis=0), 1)
     lowest = np.floor(10 * distinct.min(initial=0.9)) / 10
     users, edges = np.histogram(distinct, np.linspace(lowest, 1, HISTOGRAM_BINS + 1))
     parts = _parts(interest[active], count)
     contributing = np.bincount((parts > 0).sum(axis=1), minlength=count + 1)[1:]
     return Interests(
         users=int(active.sum()),
-        cosine=cosine.mean(axis=0, dtype=np.float64).tolist() if len(cosine) else np.zeros((count, count)).tolist(),
+        having=(np.bincount(number, minlength=count + 1)[1:] / max(len(number), 1)).tolist(),
+        cosine=together.tolist(),
         cosine_quartiles=np.quantile(distinct, [0.25, 0.5, 0.75]).tolist() if len(distinct) else [0.0] * 3,
         histogram_edges=edges.tolist(),
         histogram_users=users.tolist(),
@@ -104,7 +113,7 @@ def interests(
 
 
 def overlap(rows: Int64) -> list[list[float]]:
-    """Mean over users of the share of items that the lists of two interests have in common: [K, K].
+    """Mean of the share of items that the lists of two interests have in common, over users who have both: [K, K].
 
     Args:
         rows: [S, K, N] int64, no repeats within a list, 0 where a list is shorter.
@@ -113,7 +122,8 @@ def overlap(rows: Int64) -> list[list[float]]:
     shared = np.ones((count, count))
     for i in range(count):
         for j in range(i):
-            shared[i, j] = shared[j, i] = np.mean(in_common(rows[:, i], rows[:, j])) if len(rows) else 0
+            both = rows[(rows[:, i] > 0).any(axis=1) & (rows[:, j] > 0).any(axis=1)]
+            shared[i, j] = shared[j, i] = np.mean(in_common(both[:, i], both[:, j])) if len(both) else 0
     return [[float(value) for value in row] for row in shared]
 
 

@@ -38,6 +38,15 @@ def unrecorded(model: Artifact) -> str | None:
     )
 
 
+def valid_data(model: Artifact, train_data_dir: Path, valid_data_dir: Path | None) -> Path | None:
+    """The validation data if they belong to a model: those that chose its epoch, or those beside its training data."""
+    if valid_data_dir is None or not valid_data_dir.exists():
+        return None
+    recorded = model.data.get("valid")
+    beside = valid_data_dir.absolute().parent == train_data_dir.absolute().parent
+    return valid_data_dir if (digests(valid_data_dir) == recorded if recorded else beside) else None
+
+
 def _differing(recorded: dict[str, str] | None, directory: Path) -> str:
     """The files of a directory that differ from the recorded ones, by name; "" if none does."""
     if not recorded:

@@ -16,7 +16,7 @@ from mind.evaluation.figures import DASHES, Series, Style
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 INTEREST_COLOURS = (0, 1, 2, 5, 3, 6, 7, 4)
-_BASELINE_STYLES = (Style(4, "2 2"), Style(3, "7 2 2 2"), Style(2, "7 3"))
+_BASELINE_STYLES = (Style(4, "2 2"), Style(3, "7 2 2 2"), Style(2, "7 3"), Style(7, "4 2"))
 _OTHER_COLOURS = (5, 6, 7)
 
 
@@ -113,8 +113,8 @@ def _tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
         (percent(mine.ndcg[-1]), f"NDCG@{n}"),
         (percent(mine.hit_rate[-1]), f"HitRate@{n}"),
         (
-            f"{100 * lead.mean:+.1f}{_plus_minus(lead.half_width)}",
-            f"points of Recall@{n} over {evaluation.best_baseline}",
+            f"{100 * lead.mean:+.1f}",
+            f"points of Recall@{n} over {evaluation.best_baseline}, {100 * lead.low:+.1f} to {100 * lead.high:+.1f}",
         ),
     ]
 
@@ -124,7 +124,7 @@ def _plus_minus(half_width: float | None) -> str:
 
 
 def _accuracy(evaluation: Evaluation, styles: dict[str, Style]) -> Section:
-    lead, curves = evaluation.lead, evaluation.curves
+    curves = evaluation.curves
     length = evaluation.cutoffs[-1]
     names = list(metrics.TITLES.items())
     plots = []
@@ -133,13 +133,9 @@ def _accuracy(evaluation: Evaluation, styles: dict[str, Style]) -> Section:
         plots.append(figures.lines(f"curve-{key}", f"{name}@k", "k, candidates", series))
     rivals = [max(curves[name].recall[k] for name in evaluation.baselines) for k in range(length)]
     ahead = sum(mine > rival for mine, rival in zip(curves[EXACT].recall, rivals, strict=True))
-    sure = lead.half_width is not None and abs(lead.mean) > lead.half_width
-    direction = "more" if lead.mean >= 0 else "fewer"
     says = (
-        f"MIND's {length} candidates hold {abs(100 * lead.mean):.1f}{_plus_minus(lead.half_width)} points {direction} "
-        f"of a user's later clicks than those of {_quoted(evaluation.best_baseline)}, "
-        f"{'more than chance explains' if sure else 'which may be chance'} (95 % interval, user by user); "
-        f"its recall is the highest at {'every k' if ahead == length else f'{ahead:,} of {length:,} values of k'}."
+        f"{evaluation.verdict} "
+        f"Its recall is the highest at {'every k' if ahead == length else f'{ahead:,} of {length:,} values of k'}."
     )
     heads = [f"{name}@{n}" for n in evaluation.cutoffs for _, name in names]
     rows = [[name, *(percent(value, 2) for value in row.values())] for name, row in evaluation.metrics.items()]
@@ -293,17 +289,21 @@ def _interests(evaluation: Evaluation, styles: list[Style]) -> Section:
     ]  # fmt: skip
     if count == 1 or not data.users:
         return Section("Interests", "There is one interest to a user." if count == 1 else "No user has a history.")
-    low, median, high = data.cosine_quartiles
-    pairs = [data.overlap[i][j] for i in range(count) for j in range(i)]
-    common = sum(pairs) / len(pairs)
-    alike = "almost the same way" if median > 0.95 else "much the same way" if median > 0.7 else "different ways"
-    says = (
-        f"A user's {count} interests point {alike}: their mean cosine is {median:.3f} at the median, {low:.3f} to "
-        f"{high:.3f} for the middle half of the users, and the nearest {n} items of two interests have "
-        f"{percent(common)} in common. {percent(data.contributing[-1])} of the lists draw on all {count}, and "
-        f"one of them gives {percent(data.largest_part)} of a list on average. Alone, the best interest has a recall "
-        f"of {percent(max(data.own_recall))}, merged they have {percent(data.merged_recall)}."
-    )
+    mean = sum((number + 1) * share for number, share in enumerate(data.having))
+    says = f"Users have {mean:.2f} interests on average, {percent(data.having[0])} of them have one"
+    if data.having[0] < 1:
+        low, median, high = data.cosine_quartiles
+        pairs = [(i, j) for i in range(count) for j in range(i) if data.overlap[i][j]]
+        common = sum(data.overlap[i][j] for i, j in pairs) / max(len(pairs), 1)
+        alike = "almost the same way" if median > 0.95 else "much the same way" if median > 0.7 else "different ways"
+        says += (
+            f". Where there are several they point {alike}: their mean cosine is {median:.3f} at the median, "
+            f"{low:.3f} to {high:.3f} for the middle half of the users, and the nearest {n} items of two have "
+            f"{percent(common)} in common. One of them gives {percent(data.largest_part)} of a list on average. Alone, "
+            f"the best interest has a recall of {percent(max(data.own_recall))}, merged they have "
+            f"{percent(data.merged_recall)}"
+        )
+    says += "."
     head = ["interest", "found", f"recall@{n} alone", *(f"cosine with {name}" for name in names)]
     rows = [
         [name, percent(data.found[k]), percent(data.own_recall[k]), *(f"{value:.3f}" for value in data.cosine[k])]

@@ -1,11 +1,42 @@
 """Exact search over the whole item table: the yardstick for training, evaluation and the ANN index."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from mind.artifact import Float32
 from mind.encoder import Encoder
+from mind.neighbours import ItemNeighbours, Near
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Mask, Vocabulary
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Items that each of U users must not get, such as those of the history.
+
+    `item_index`: [n] int64 rows of the item table, user after user, 0 for an unknown item. `offsets`: [U + 1] int64.
+    """
+
+    item_index: Int64
+    offsets: Int64
+
+    @classmethod
+    def history(cls, vocabulary: Vocabulary, histories: Sequences) -> "LeftOut":
+        """All items of the histories, also those that are too old for the model to look at."""
+        return cls(vocabulary.item_index(histories.item_id), histories.offsets)
+
+    def hide(self, scores: Float32, start: int) -> None:
+        """Set the scores of these items to -inf. scores: [B, N] of the users from position `start` on, rows 1 to N."""
+        offsets = self.offsets[start : start + len(scores) + 1]
+        user = np.repeat(np.arange(len(scores)), np.diff(offsets))
+        item_index = self.item_index[offsets[0] : offsets[-1]]
+        known = item_index > 0
+        scores[user[known], item_index[known] - 1] = -np.inf
+
+    def part(self, start: int, end: int) -> "LeftOut":
+        """The items of the users from position `start` to before `end`."""
+        return LeftOut(self.item_index, self.offsets[start : end + 1])
 
 
 def encode_histories(
@@ -19,6 +50,14 @@ def encode_histories(
     )
 
 
+def near_histories(
+    neighbours: ItemNeighbours, vocabulary: Vocabulary, histories: Sequences, maxlen: int, bonus: float | None = None
+) -> Near:
+    """The neighbours of the newest clicks of histories of external ids; `bonus`: as for `ItemNeighbours.near`."""
+    hist_index, seq_len, _ = vocabulary.look_up(histories.item_id, histories.offsets, maxlen)
+    return neighbours.near(hist_index, seq_len, bonus)
+
+
 def knows(vocabulary: Vocabulary, histories: Sequences) -> Mask:
     """Tell which histories have an item that the model knows: [U] bool. The others give nothing to search with."""
     owner = np.repeat(np.arange(len(histories)), histories.lengths)
@@ -26,35 +65,47 @@ def knows(vocabulary: Vocabulary, histories: Sequences) -> Mask:
     return known
 
 
-def nearest_items(interest_vectors: Float32, item_embedding: Float32, top_n: int, batch_size: int = 256) -> Int64:
-    """Rows of the items with the highest inner product to any interest of a user.
+def nearest_items(
+    interest_vectors: Float32,
+    item_embedding: Float32,
+    top_n: int,
+    batch_size: int = 256,
+    left_out: LeftOut | None = None,
+    near: Near | None = None,
+) -> Int64:
+    """Rows of the items with the highest inner product to any interest of a user, the bonus of neighbours included.
 
     Args:
         interest_vectors: [U, K, D] float32.
         item_embedding: [N + 1, D] float32; row 0 is padding and never returned.
         top_n: rows wanted.
         batch_size: users scored at a time; memory is two [batch_size, N] float32.
+        left_out: items that the U users do not get.
+        near: the neighbours of the U users' newest clicks.
 
     Returns:
         [U, top_n] int64, best first, 0 where there are fewer items.
     """
-    return np.concatenate(
-        [
-            top_rows(_best_scores(interest_vectors[i : i + batch_size], item_embedding), top_n)
-            for i in range(0, len(interest_vectors), batch_size)
-        ]
-    )
+    rows = []
+    for start in range(0, len(interest_vectors), batch_size):
+        scores = _best_scores(interest_vectors[start : start + batch_size], item_embedding)
+        if near:
+            near.add(scores, start)
+        if left_out:
+            left_out.hide(scores, start)
+        rows.append(top_rows(scores, top_n))
+    return np.concatenate(rows)
 
 
 def top_rows(scores: Float32, top_n: int) -> Int64:
     """Rows of the `top_n` highest scores; ties go to the lower row.
 
     Args:
-        scores: [U, N] float32, for rows 1 to N.
+        scores: [U, N] float32, for rows 1 to N; rows of -inf are never returned.
         top_n: rows wanted.
 
     Returns:
-        [U, top_n] int64, best first, 0 where N is smaller.
+        [U, top_n] int64, best first, 0 where there are fewer.
     """
     wanted = min(top_n, scores.shape[1])
     last = -np.partition(-scores, wanted - 1, axis=1)[:, wanted - 1]  # the lowest score that may be in
@@ -63,7 +114,8 @@ def top_rows(scores: Float32, top_n: int) -> Int64:
         above = np.flatnonzero(score > last[user])
         level = np.flatnonzero(score == last[user])[: wanted - len(above)]  # ties at the cut: the lower rows
         best = np.sort(np.concatenate([above, level]))
-        rows[user, :wanted] = best[np.argsort(-score[best], kind="stable")] + 1
+        best = best[np.argsort(-score[best], kind="stable")]
+        rows[user, :wanted] = np.where(score[best] > -np.inf, best + 1, 0)
     return rows
 
 

@@ -12,8 +12,8 @@ from mind.artifact import Artifact, Float32
 from mind.encoder import NumpyEncoder
 from mind.evaluation import analysis, metrics
 from mind.evaluation.analysis import Float64, Mean
-from mind.evaluation.interests import cosines
-from mind.evaluation.retrieval import encode_histories, item_ids, knows, nearest_items, top_rows
+from mind.evaluation.retrieval import LeftOut, encode_histories, item_ids, knows, nearest_items, top_rows
+from mind.joining import cosines, counts
 from mind.sequences import EvalCases, Int64
 
 TOP_N = 50
@@ -39,6 +39,8 @@ class Side:
     """Share of the model's items that are in at least one list."""
     cosine: float
     """Median over users of the mean cosine between two of their interests; 1 with one interest."""
+    interests: float
+    """Mean number of interests of the users of whom the model knows something."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Comparison:
 
 
 def compare(cases: EvalCases, candidate: Artifact, live: Artifact | None, examples: int, seed: int = 0) -> Comparison:
-    """Measure both models.
+    """Measure both models, without items of the history in the lists if the candidate was chosen so.
 
     Args:
         cases: the test users.
@@ -80,11 +82,12 @@ def compare(cases: EvalCases, candidate: Artifact, live: Artifact | None, exampl
         examples: users to show, drawn by `seed`.
         seed: draws them.
     """
-    own, ranked, recall = _side(cases, candidate)
+    exclude = bool(candidate.data.get("exclude_history"))
+    own, ranked, recall = _side(cases, candidate, exclude)
     drawn = np.sort(np.random.default_rng(seed).permutation(len(cases))[:examples])
     if live is None:
         return Comparison(len(cases), own, None, None, None, None, _examples(cases, drawn, ranked, None))
-    other, live_ranked, live_recall = _side(cases, live)
+    other, live_ranked, live_recall = _side(cases, live, exclude)
     return Comparison(
         users=len(cases),
         candidate=own,
@@ -96,13 +99,14 @@ def compare(cases: EvalCases, candidate: Artifact, live: Artifact | None, exampl
     )
 
 
-def _side(cases: EvalCases, model: Artifact) -> tuple[Side, Int64, Float64]:
+def _side(cases: EvalCases, model: Artifact, exclude_history: bool) -> tuple[Side, Int64, Float64]:
     """The figures of a model, its lists [U, N] and the recall of each user [U]."""
     weights, hyper = model.weights, model.hyper_parameters
     encoder = NumpyEncoder(weights, hyper)
     vectors = encode_histories(encoder, model.vocabulary, cases.history, hyper.maxlen, _BATCH)
     known = knows(model.vocabulary, cases.history)
-    rows = nearest_items(vectors, weights.item_embedding, TOP_N, _BATCH)
+    left_out = LeftOut.history(model.vocabulary, cases.history) if exclude_history else None
+    rows = nearest_items(vectors, weights.item_embedding, TOP_N, _BATCH, left_out)
     rows[~known] = top_rows(weights.popularity[None, :].astype(np.float32), TOP_N)
     ranked = item_ids(model.vocabulary, rows)
     hit, wanted = analysis.hit_matrix(ranked, cases.target), metrics.distinct_targets(cases.target)
@@ -117,16 +121,18 @@ def _side(cases: EvalCases, model: Artifact) -> tuple[Side, Int64, Float64]:
         fallback=float(np.mean(~known)),
         coverage=float(reached / len(model.vocabulary)),
         cosine=_median_cosine(vectors[known]),
+        interests=float(counts(vectors[known]).mean()) if known.any() else 0.0,
     )
     return side, ranked, recall
 
 
 def _median_cosine(vectors: Float32) -> float:
-    users, interests, _ = vectors.shape
-    if not users or interests < 2:
-        return 1.0
-    pairs = cosines(vectors)[:, *np.triu_indices(interests, 1)]
-    return float(np.median(pairs.mean(axis=1)))
+    """Median over users of the mean cosine of the pairs of interests that a user has; 1 for a user with one."""
+    number = counts(vectors)
+    pairs = number * (number - 1) / 2
+    total = np.triu(cosines(vectors), 1).sum(axis=(1, 2), dtype=np.float64)
+    mean = np.where(pairs > 0, total / np.maximum(pairs, 1), 1.0)
+    return float(np.median(mean)) if len(mean) else 1.0
 
 
 def _numbered(ranked: Int64, model: Artifact) -> Int64:

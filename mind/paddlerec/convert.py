@@ -31,7 +31,14 @@ EARLIER = {"projection": "relu", "routing_softmax": "history_then_interests", "b
 """PaddleRec's first network: a ReLU projection, and the last softmax over the interests."""
 LATER = {"projection": "none", "routing_softmax": "history", "bounded_update": True}
 """PaddleRec's later network: every softmax over the history, a bounded update, no projection."""
-THEIRS = {"residual": False, "dropout": 0.0, "item_init": "random", "bilinear_init": "normal", "readout": "label_aware"}
+THEIRS = {
+    "residual": False,
+    "dropout": 0.0,
+    "item_init": "random",
+    "bilinear_init": "normal",
+    "routing_init": "random",
+    "readout": "label_aware",
+}
 """The options that both networks have in common."""
 
 

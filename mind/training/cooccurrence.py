@@ -47,7 +47,7 @@ def cooccurrence_vectors(item_index: Rows, offsets: Int64, items: int, dim: int,
         chosen, item_index, offsets = _most_clicked(item_index, offsets, items)
         vectors[chosen] = cooccurrence_vectors(item_index, offsets, MAX_ITEMS, dim, seed)[1:]
         return vectors
-    information = _mutual_information(_pairs(item_index, offsets, items, rng))
+    information = _mutual_information(close_pairs(item_index, offsets, items, rng))
     if information.nnz:
         left, values = _largest(information, min(dim, items), rng)
         vectors[:, : left.shape[1]] = left * np.sqrt(values)
@@ -69,8 +69,14 @@ def _most_clicked(item_index: Rows, offsets: Int64, items: int) -> tuple[Int64, 
     return chosen, numbers[kept], np.append(0, np.cumsum(kept))[offsets]
 
 
-def _pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random.Generator) -> sparse.csr_array:
+def close_pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random.Generator) -> sparse.csr_array:
     """How often items were close, the nearer the more: [N + 1, N + 1] float32, symmetric."""
+    counts = following_pairs(item_index, offsets, items, rng)
+    return (counts + counts.T).tocsr()
+
+
+def following_pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random.Generator) -> sparse.csr_array:
+    """How often the item of a column came soon after that of a row, the sooner the more: [N + 1, N + 1] float32."""
     lengths = np.diff(offsets)
     if offsets[-1] > MAX_CLICKS:
         lengths = np.where(rng.random(len(lengths)) < MAX_CLICKS / offsets[-1], lengths, 0)
@@ -82,7 +88,7 @@ def _pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random.Generato
         one, other = item_index[:-apart][same], item_index[apart:][same]
         weight = np.full(len(one), FADING ** (apart - 1), np.float32)
         counts += sparse.coo_array((weight, (one, other)), counts.shape).tocsr()
-    return (counts + counts.T).tocsr()
+    return counts
 
 
 def _mutual_information(counts: sparse.csr_array) -> sparse.csr_array:

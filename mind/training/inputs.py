@@ -18,6 +18,7 @@ from mind.data.prepared import HELD_OUT, REST, events_of, how_split, item_keys
 from mind.data.split import SplitKind
 from mind.errors import DataError
 from mind.evaluation.provenance import other_data
+from mind.evaluation.returns import Returns, measure_returns
 from mind.sequences import EvalCases, Float32, Sequences, first_of, joined
 from mind.training.checkpoint import Checkpoint
 
@@ -38,6 +39,13 @@ class Inputs:
     """The text ids of the items; None where ids are integers."""
     ages: Float32 | None = None
     """[n] float32, days since each click of `sequences`; None where no setting asks for them."""
+    returns: Returns | None = None
+    """Whether held-out users return to items; None if that was not measured."""
+
+    @property
+    def exclude_history(self) -> bool:
+        """Whether the lists of held-out users have no item of their history."""
+        return bool(self.fingerprint.get("exclude_history"))
 
     def with_keys(self, weights: Weights) -> Weights:
         """The weights with the text ids of their items, where they have some. Raises DataError."""
@@ -76,7 +84,13 @@ def read_inputs(settings: Config) -> Inputs:
         ages = read_ages(runner.train_data_dir, len(sequences.item_id))
         fingerprint["ages"] = hashlib.sha256(ages.tobytes()).hexdigest()
     fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
-    return Inputs(sequences, valid, features, fingerprint, keys, ages)
+    exclude, returns = runner.exclude_history, None
+    if exclude is None and valid and (returns := measure_returns(sequences, valid)):
+        exclude = returns.exclude_history
+        fingerprint["returns"] = returns.recorded()
+    if exclude is not None and valid:
+        fingerprint["exclude_history"] = exclude
+    return Inputs(sequences, valid, features, fingerprint, keys, ages, returns)
 
 
 def read_everything(settings: Config, chosen: Artifact) -> Inputs:
@@ -123,6 +137,8 @@ def read_everything(settings: Config, chosen: Artifact) -> Inputs:
         ages = numbers[first_of(numbered).item_id]  # of the same clicks
         fingerprint["ages"] = hashlib.sha256(ages.tobytes()).hexdigest()
     fingerprint |= {"users": len(every), "interactions": len(every.item_id)}
+    if "exclude_history" in chosen.data:  # as the model was measured, whatever an option said then
+        fingerprint["exclude_history"] = chosen.data["exclude_history"]
     return replace(inputs, sequences=every, valid=None, fingerprint=fingerprint, ages=ages)
 
 

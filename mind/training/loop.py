@@ -6,27 +6,31 @@ had never stopped. Knows nothing of the command line or of files.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from mind.artifact import Artifact, Weights
-from mind.config import Config
+from mind.config import Config, HyperParameters
 from mind.data.features import FeatureTable
 from mind.errors import ArtifactError, ConfigError, DataError
 from mind.evaluation import metrics
 from mind.evaluation.metrics import CUTOFFS, SELECTED_BY
-from mind.evaluation.retrieval import encode_histories, item_ids, knows, nearest_items
+from mind.evaluation.retrieval import LeftOut, encode_histories, item_ids, knows, nearest_items
+from mind.joining import joined
 from mind.network import MIND
 from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
 from mind.sequences import EvalCases, Float32, Int64, Sequences
 from mind.training.checkpoint import Arrays, Checkpoint
 from mind.training.cooccurrence import cooccurrence_vectors
+from mind.training.finish import Choices, Finish, clear_golden
+from mind.training.following import item_neighbours
 from mind.training.parallel import Ranks
 from mind.training.recency import popularity_within, recency
 from mind.training.sampler import Batch, TrainingSampler, log_frequency
+from mind.training.smoothing import neighbour_shares
 from mind.training.warm import start_from
 from mind.vocabulary import Vocabulary
 
@@ -58,6 +62,10 @@ class Trained:
     epochs: list[Epoch]
     best: Epoch
     """The epoch whose weights these are."""
+    choices: Choices
+    """What was chosen after training, and is in the weights."""
+    metrics: dict[str, float]
+    """Validation metrics of these weights, as fractions; empty without validation data."""
     valid_users: int
     """The number of held-out users that the metrics are means over."""
 
@@ -74,6 +82,8 @@ def train(
     checkpoint: Checkpoint | None = None,
     ranks: Ranks | None = None,
     last_epoch: int | None = None,
+    exclude_history: bool = False,
+    choices: Choices | None = None,
     warm: Artifact | None = None,
 ) -> Trained:
     """Train MIND.
@@ -91,6 +101,8 @@ def train(
             has stored the model, removes it: given again, it ends the run at once with the same result.
         ranks: this process among those that train together; found out if None.
         last_epoch: after which training ends, as if the learning rate went on to fall until `runner.epochs`.
+        exclude_history: whether the lists of held-out users have no item of their history.
+        choices: what is taken after training; None lets the held-out users choose.
         warm: the model whose weights training begins with, if `mind.training.warm.why_not` finds nothing against it.
 
     Raises:
@@ -109,13 +121,13 @@ def train(
             on_epoch(epoch)
         while not run.finished and len(run.epochs) != last_epoch:
             loss, speed = run.finish_epoch(on_step, checkpoint)
-            epoch = Epoch(len(run.epochs) + 1, loss, speed, run.validate(valid) if valid else {})
+            epoch = Epoch(len(run.epochs) + 1, loss, speed, run.validate(valid, exclude_history) if valid else {})
             run.add(epoch)
             if checkpoint and run.ranks.leads:
                 checkpoint.save(*run.state())
             on_epoch(epoch)
-    assert run.best is not None  # noqa: S101 - epochs is at least 1
-    return Trained(run.best, run.epochs, run.best_epoch, len(valid) if valid else 0)
+        weights, choices, measured = run.finished_weights(valid, exclude_history, choices)
+    return Trained(weights, run.epochs, run.best_epoch, choices, measured, len(valid) if valid else 0)
 
 
 @dataclass
@@ -240,7 +252,7 @@ class _Run:
         self.schedule.step()
         return loss.detach()
 
-    def validate(self, cases: EvalCases) -> dict[str, float]:
+    def validate(self, cases: EvalCases, exclude_history: bool) -> dict[str, float]:
         """Measure held-out users at `CUTOFFS`, by exact search over all items; all ranks get the metrics of rank 0."""
         names = metrics.names(CUTOFFS)
         scores = dict.fromkeys(names, 0.0)
@@ -249,7 +261,8 @@ class _Run:
             vectors = encode_histories(
                 PaddleEncoder(self.network), self.vocabulary, cases.history, self.hyper.maxlen, batch
             )
-            rows = nearest_items(vectors, self.network.items.dense(), max(CUTOFFS), batch)
+            left_out = LeftOut.history(self.vocabulary, cases.history) if exclude_history else None
+            rows = nearest_items(vectors, self.network.items.dense(), max(CUTOFFS), batch, left_out)
             scores = metrics.report(item_ids(self.vocabulary, rows), cases.target, CUTOFFS)
         return dict(zip(names, self.ranks.of_leader(list(scores.values())), strict=True))
 
@@ -259,6 +272,28 @@ class _Run:
         self.now = _Progress()
         if self.best_epoch is epoch:
             self.best = self._snapshot()
+
+    def finished_weights(
+        self, valid: EvalCases | None, exclude_history: bool, choices: Choices | None
+    ) -> tuple[Weights, Choices, dict[str, float]]:
+        """The weights of the best epoch with what is chosen after training; the metrics of held-out users with it.
+
+        Only the leader does the work; the others get what the epoch gave.
+        """
+        assert self.best is not None  # noqa: S101 - epochs is at least 1
+        if not self.ranks.leads:
+            return self.best, choices or Choices(), self.best_epoch.metrics
+        clicks, offsets, seed = self.sampler.item_index, self.sampler.offsets, self.runner.seed
+        items = len(self.vocabulary)
+        shares = neighbour_shares(clicks, offsets, items, seed)
+        neighbours = item_neighbours(clicks, offsets, items, seed)
+        finish = Finish(self.hyper, self.best, shares, neighbours, exclude_history, self.runner.infer_batch_size)
+        if choices is None:
+            cosine, bonus = self.hyper.join_cosine, self.hyper.neighbour_bonus
+            unchosen = Choices(join_cosine=cosine or Choices.join_cosine, neighbour_bonus=bonus or 0.0)
+            choices = finish.choose(valid) if valid else unchosen
+        weights = with_golden(self.hyper, finish.apply(choices))
+        return weights, choices, finish.measured(weights, valid) if valid else {}
 
     def _snapshot(self) -> Weights:
         """The weights as they are now; the golden histories are what encoders will be held to."""
@@ -318,6 +353,19 @@ class _Run:
                 f"{checkpoint.path}: rank {self.ranks.rank} does not see what rank 0 sees; "
                 "runner.model_save_path must be a directory that all machines share"
             )
+
+
+def with_golden(hyper: HyperParameters, weights: Weights) -> Weights:
+    """The weights with golden vectors that the Paddle network gives with them, of histories that are clear."""
+    apart = PaddleEncoder.from_artifact(Artifact("", hyper, replace(weights, join_cosine=None)))
+    vectors = apart.encode(weights.golden_hist_index, weights.golden_seq_len)
+    kept = clear_golden(vectors, weights.joins_from)
+    return replace(
+        weights,
+        golden_hist_index=weights.golden_hist_index[kept],
+        golden_seq_len=weights.golden_seq_len[kept],
+        golden_interest_vectors=joined(vectors[kept], weights.joins_from),
+    )
 
 
 def _vocabulary(sequences: Sequences, features: FeatureTable | None) -> tuple[Vocabulary, Int64]:

@@ -1,6 +1,7 @@
 """One training run: from inputs to the artifact of its best epoch. Knows nothing of the command line."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from mind.artifact import Artifact, write_artifact
 from mind.config import Config, Effect, Runner, explain, runner_keys
 from mind.errors import ConfigError
 from mind.training.checkpoint import Checkpoint
+from mind.training.finish import Choices
 from mind.training.inputs import Inputs
 from mind.training.loop import Epoch, OnStep, Trained, train
 from mind.training.parallel import Ranks
@@ -53,6 +55,8 @@ def train_and_write(
         checkpoint=checkpoint,
         ranks=ranks,
         last_epoch=chosen.metrics["epoch"] if chosen else None,
+        exclude_history=inputs.exclude_history,
+        choices=chosen_for(chosen) if chosen else None,
         warm=warm,
     )
     if not ranks.leads:
@@ -91,11 +95,24 @@ def _write_model(settings: Config, inputs: Inputs, trained: Trained, chosen: Art
         metrics={
             "epoch": best.number,
             "loss": best.loss,
-            "valid": best.metrics,
+            "valid": trained.metrics,
             "epochs": curves,
+            "choices": asdict(trained.choices),
             "runner": settings.runner.model_dump(mode="json", exclude=runner_keys(Effect.NOTHING)),
         }
         | ({"chosen_by": {"model_version": chosen.model_version, **_measured(chosen)}} if chosen else {}),
+    )
+
+
+def chosen_for(model: Artifact) -> Choices:
+    """What was chosen after the training of a model; models of earlier releases have nothing of it."""
+    recorded = model.metrics.get("choices") or {}
+    return Choices(
+        smoothing=recorded.get("smoothing", 0.0),
+        join_cosine=model.weights.joins_from,
+        interests=recorded.get("interests"),
+        neighbour_bonus=recorded.get("neighbour_bonus", 0.0),
+        neighbour_gain=recorded.get("neighbour_gain", 0.0),
     )
 
 

@@ -22,6 +22,7 @@ _FREE = (
     "min_history",
     "dropout",
     "item_init",
+    "join_cosine",
     "bilin",
     "half_life_days",
     "trending_days",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mind.hits import Hits
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
 from server.errors import InvalidRequestError
@@ -13,7 +14,7 @@ from server.release import Release
 from server.serving.answer import Outcome, Trace, UserResult
 from server.serving.attributes import Values
 from server.serving.item_keys import Named
-from server.serving.merge import Fate
+from server.serving.merge import Fate, Source
 from server.serving.question import UserQuery
 
 UNKNOWN_LISTED = 100
@@ -117,21 +118,34 @@ def _by_id(result: UserResult) -> recall_pb2.UserCandidates:
         scores=result.scores.tolist(),
         interest=result.interest.tolist(),
         unknown_item_ids=unknown[:UNKNOWN_LISTED],
+        source=_source(result),
         **_told(result, result.detail),
     )
 
 
 def _by_key(result: UserResult, keys: list[str], absent: str, unknown: list[str]) -> recall_pb2.UserCandidates:
     """The candidates that have keys. `absent`: why some have none."""
-    scores, interest, detail = result.scores.tolist(), result.interest.tolist(), result.detail
+    scores, interest, source = result.scores.tolist(), result.interest.tolist(), _source(result)
+    detail = result.detail
     if "" in keys:
         there = [place for place, key in enumerate(keys) if key]
         left_out = f"{len(keys) - len(there)} of {len(keys)} candidates are left out: {absent}"
         detail = f"{detail}; {left_out}" if detail else left_out
         keys, scores, interest = ([column[place] for place in there] for column in (keys, scores, interest))
+        source = [source[place] for place in there if source]
     return recall_pb2.UserCandidates(
-        item_keys=keys, scores=scores, interest=interest, unknown_item_keys=unknown, **_told(result, detail)
+        item_keys=keys,
+        scores=scores,
+        interest=interest,
+        unknown_item_keys=unknown,
+        source=source,
+        **_told(result, detail),
     )
+
+
+def _source(result: UserResult) -> list[Any]:
+    """What found each candidate, as numbers of recall.v1.Source; empty where no neighbours were asked for."""
+    return [] if result.source is None else result.source.tolist()
 
 
 def _told(result: UserResult, detail: str) -> dict[str, Any]:
@@ -158,40 +172,67 @@ def _unknown_keys(result: UserResult, user: UserQuery, sent: recall_pb2.User, mo
 
 
 def interests(trace: Trace, num_interests: int, hits: Named | None) -> list[recall_pb2.Interest]:
-    """Every interest and its hits. `hits`: the keys of all hits, without which a hit is left out; None for integers."""
+    """Every interest and what was found for it.
+
+    `hits`: the keys of all hits (`hits_of`), without which a hit is left out; None for integers.
+    """
     if not len(trace.interest):
         return []
     found = [recall_pb2.Interest() for _ in range(num_interests)]
-    ends = np.cumsum(trace.hits.lengths)
-    for number, vector, end, length in zip(
-        trace.interest, trace.interest_vectors, ends, trace.hits.lengths, strict=True
-    ):
-        own = slice(end - length, end)
+    for number, vector in zip(trace.interest.tolist(), trace.interest_vectors, strict=True):
         found[number].vector.extend(vector.tolist())
-        scores = trace.hits.scores[own].tolist()
-        if hits is None:
-            found[number].item_ids.extend(trace.hits.item_ids[own].tolist())
-            found[number].scores.extend(scores)
-        else:
-            keys = hits.keys[own]
-            found[number].item_keys.extend(key for key in keys if key)
-            found[number].scores.extend(score for key, score in zip(keys, scores, strict=True) if key)
+    near, searched = trace.near, len(trace.hits.item_ids)
+    keys = [None, None] if hits is None else [hits.keys[:searched], hits.keys[searched:]]
+    for number, own in zip(trace.interest.tolist(), _parts(trace.hits), strict=True):
+        there = _list(found[number], "item_", trace.hits.item_ids[own], keys[0] and keys[0][own])
+        found[number].scores.extend(trace.hits.scores[own][there].tolist())
+    for number, own in zip(near.interest.tolist(), _parts(near.hits), strict=True):
+        there = _list(found[number], "neighbour_item_", near.hits.item_ids[own], keys[1] and keys[1][own])
+        found[number].neighbour_scores.extend(near.hits.scores[own][there].tolist())
+        found[number].neighbour_bonuses.extend(near.bonus[own][there].tolist())
     return found
+
+
+def hits_of(trace: Trace) -> Int64:
+    """The ids of all hits, those of the search and then the neighbours, [n] int64."""
+    return np.concatenate([trace.hits.item_ids, trace.near.hits.item_ids])
+
+
+def _parts(hits: Hits) -> list[slice]:
+    """Where the hits of each query are."""
+    ends = np.cumsum(hits.lengths).tolist()
+    return [slice(start, end) for start, end in pairwise([0, *ends])]
+
+
+def _list(interest: recall_pb2.Interest, name: str, item_ids: Int64, keys: list[str] | None) -> list[int]:
+    """Add items to the field of that name, by id or, if `keys` has them, by key; gives the places of those added."""
+    if keys is None:
+        getattr(interest, name + "ids").extend(item_ids.tolist())
+        return list(range(len(item_ids)))
+    getattr(interest, name + "keys").extend(key for key in keys if key)
+    return [place for place, key in enumerate(keys) if key]
 
 
 def dropped(trace: Trace, hits: Named | None) -> list[recall_pb2.DroppedHit]:
     """The hits that are not among the candidates. `hits`: as in `interests`."""
-    lost = np.flatnonzero(trace.fate != Fate.KEPT)
-    interest = np.repeat(trace.interest, trace.hits.lengths)
-    columns = (trace.hits.item_ids[lost], interest[lost], trace.hits.scores[lost], trace.fate[lost], lost)
+    lost, near, searched = np.flatnonzero(trace.fate != Fate.KEPT), trace.near, len(trace.hits.item_ids)
+    interest = np.concatenate([trace.interest.repeat(trace.hits.lengths), near.interest.repeat(near.hits.lengths)])
+    scores = np.concatenate([trace.hits.scores, near.hits.scores])
+    source = (
+        np.where(lost < searched, Source.SEARCH, Source.NEIGHBOURS)
+        if len(near.bonus)
+        else np.zeros(len(lost), np.int64)
+    )
+    columns = (hits_of(trace)[lost], interest[lost], scores[lost], trace.fate[lost], source, lost)
     return [
         recall_pb2.DroppedHit(
             **({"item_id": item_id} if hits is None else {"item_key": hits.keys[place]}),
             interest=number,
             score=score,
             reason=reason,
+            source=of,
         )
-        for item_id, number, score, reason, place in zip(*(column.tolist() for column in columns), strict=True)
+        for item_id, number, score, reason, of, place in zip(*(column.tolist() for column in columns), strict=True)
         if hits is None or hits.keys[place]
     ]
 

@@ -61,6 +61,7 @@ def _query(
         filter=read_filter(request.filter, limits, release),
         exclude_history=request.exclude_history,
         strategy=_STRATEGIES[request.merge_strategy],
+        neighbours=_neighbours(request.neighbours, release),
         attributes=_read_attributes(request.return_attributes, limits, release),
     )
 
@@ -78,6 +79,16 @@ def _read_attributes(names: Sequence[str], limits: Settings, release: Release) -
             )
             raise InvalidRequestError(f"return_attributes[{place}]", f"{name!r} {wrong}", "UNKNOWN_ATTRIBUTE")
     return tuple(names)
+
+
+def _neighbours(asked: int, release: Release) -> bool:
+    """Whether neighbours are candidates. Raises InvalidRequestError for a number without a meaning."""
+    if asked not in recall_pb2.Neighbours.values():
+        most = max(recall_pb2.Neighbours.values())
+        raise InvalidRequestError("neighbours", f"is {asked}, must be 0 to {most}", "UNKNOWN_NEIGHBOURS")
+    if asked == recall_pb2.NEIGHBOURS_UNSPECIFIED:
+        return release.adds_neighbours
+    return asked == recall_pb2.NEIGHBOURS_ON and release.neighbours is not None
 
 
 def read_users(

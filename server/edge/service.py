@@ -12,6 +12,7 @@ from server.edge.answers import (
     add_attributes,
     candidates,
     dropped,
+    hits_of,
     interests,
     items_of,
     named_items,
@@ -122,6 +123,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             users_enabled=settings.users,
             id_type=recall_pb2.ID_TYPE_TEXT if release.has_text_ids else recall_pb2.ID_TYPE_INTEGER,
             search=settings.search,
+            neighbours=_default(release),
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
@@ -135,7 +137,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         trace = outcome.trace
         assert trace is not None  # noqa: S101 - asked for
         named = await self._named(release, items_of(outcome.results), context)
-        hits = await self._named(release, trace.hits.item_ids, context)
+        hits = await self._named(release, hits_of(trace), context)
         [found] = candidates(outcome.results, named, query.users, [request.user])
         detail = await self._add_attributes(release, query, outcome, named, [found], context)
         return recall_pb2.ExplainResponse(
@@ -189,3 +191,10 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         if not release.has_text_ids:
             return None
         return await self._item_keys.of(release, item_ids, context.time_remaining())
+
+
+def _default(release: Release) -> recall_pb2.Neighbours:
+    """What a request gets that says nothing of neighbours."""
+    if release.neighbours is None:
+        return recall_pb2.NEIGHBOURS_UNSPECIFIED
+    return recall_pb2.NEIGHBOURS_ON if release.adds_neighbours else recall_pb2.NEIGHBOURS_OFF

@@ -6,6 +6,7 @@ from enum import IntEnum
 from mind.artifact import Float32
 from mind.hits import Hits
 from mind.sequences import Int64
+from server.serving.merge import NearHits
 
 
 class Status(IntEnum):
@@ -40,6 +41,8 @@ class UserResult:
     """What a person may want to know about the status, or about a short list; may be empty."""
     cut_short: bool = False
     """Whether exclusions took so many hits that a deeper search may find more."""
+    source: Int64 | None = None
+    """[n] int64, the `server.serving.merge.Source` of each; None where no neighbours were asked for."""
     own: bool = False
     """Whether a user with the status DEGRADED has candidates that were found by the user's interests."""
 
@@ -61,8 +64,10 @@ class Trace:
     """[Q] int64, the numbers of these interests."""
     hits: Hits
     """The hits of each of them."""
+    near: NearHits
+    """The neighbours of the newest clicks; none where they were not asked for."""
     fate: Int64
-    """[H] int64, the `server.serving.merge.Fate` of each hit."""
+    """[H + P] int64, the `server.serving.merge.Fate` of each hit, those of the search first."""
     search: str
     """What searched, one of `server.watching.metrics.SEARCHES`."""
 

@@ -11,7 +11,7 @@ from enum import IntEnum
 import numpy as np
 
 from mind.artifact import Float32
-from mind.hits import Hits, falling
+from mind.hits import Hits, concatenated, falling
 from mind.sequences import Int64
 from mind.vocabulary import Mask
 
@@ -41,6 +41,35 @@ class Exclusions:
     fate: Int64
 
 
+class Source(IntEnum):
+    """What found an item; the numbers are those of recall.v1.Source."""
+
+    SEARCH = 1
+    NEIGHBOURS = 2
+    BOTH = 3
+
+
+@dataclass(frozen=True)
+class NearHits:
+    """Hits of the second source, neighbours of the users' newest clicks (`mind.neighbours`); each item of a user once.
+
+    Queries are pairs of a user and the interest that scores the items best, as those of a search.
+    """
+
+    hits: Hits
+    """Those of a query by score plus bonus."""
+    user: Int64
+    """[Q] int64, the user of each query."""
+    interest: Int64
+    """[Q] int64, the interest of each query."""
+    bonus: Float32
+    """[P] float32, of each hit. The user gets it for the item wherever it is found."""
+
+
+NO_FLOATS, NO_INTS = np.zeros(0, np.float32), np.zeros(0, np.int64)
+NOTHING_NEAR = NearHits(Hits(NO_INTS, NO_FLOATS, NO_INTS), NO_INTS, NO_INTS, NO_FLOATS)
+
+
 @dataclass(frozen=True)
 class Merged:
     """Candidates in columns: those of user 0, best first, then those of user 1, ..."""
@@ -51,12 +80,15 @@ class Merged:
     """[M] float32, inner products."""
     interest: Int64
     """[M] int64, the interest that found the item."""
+    source: Int64
+    """[M] int64, the `Source` of each."""
     offsets: Int64
     """[B + 1] int64: the candidates of user b are those from offsets[b] up to offsets[b + 1]."""
     left: Int64
-    """[Q] int64, the hits of each query that are not excluded."""
+    """[Q] int64, the hits of each query of the search that are not excluded."""
     fate: Int64 | None
-    """[H] int64: the `Fate` of every hit, in the order of the search; None unless it was asked for."""
+    """[H + P] int64: the `Fate` of every hit, those of the search in its order, then the `NearHits`; None unless it was
+    asked for."""
 
 
 def merge(
@@ -67,27 +99,32 @@ def merge(
     round_robin: Mask,
     excluded: Exclusions,
     explain: bool = False,
+    near: NearHits = NOTHING_NEAR,
 ) -> Merged:
     """Merge the hits of every user's interests.
 
-    An item that several interests found keeps its best place. Equal scores are ordered by item id, and equal scores of
-    one item by interest, so that the result depends on the arguments alone.
+    An item that several interests found keeps its best place. Places go by score plus bonus. Equal ones are ordered by
+    item id, and equal ones of one item by interest, so that the result depends on the arguments alone.
 
     Args:
-        hits: the hits of Q queries.
+        hits: the hits of Q queries of a search.
         user: [Q] int64, the user of each query, 0 to B - 1.
         interest: [Q] int64, the interest of each query.
         top_k: [B] int64, most candidates that each user gets.
-        round_robin: [B] bool, whether a user's interests take turns; otherwise the best scores come first.
+        round_robin: [B] bool, whether a user's interests take turns, and so do the two sources of an interest;
+            otherwise the best places come first.
         excluded: what users must not get.
         explain: whether the fate of every hit is wanted.
+        near: the hits of the second source.
     """
-    rows, marks, users = len(hits.item_ids), len(excluded.user), len(top_k)
-    hit_user = np.concatenate([user.repeat(hits.lengths), excluded.user])
-    hit_interest = np.concatenate([interest.repeat(hits.lengths), excluded.fate])  # which orders exclusions, too
-    distinct, item = np.unique(np.concatenate([hits.item_ids, excluded.item_ids]), return_inverse=True)
+    every = concatenated([hits, near.hits]) if len(near.bonus) else hits
+    every_user, every_interest = np.concatenate([user, near.user]), np.concatenate([interest, near.interest])
+    searched, rows, marks, users = len(hits.item_ids), len(every.item_ids), len(excluded.user), len(top_k)
+    hit_user = np.concatenate([every_user.repeat(every.lengths), excluded.user])
+    hit_interest = np.concatenate([every_interest.repeat(every.lengths), excluded.fate])  # which orders exclusions, too
+    distinct, item = np.unique(np.concatenate([every.item_ids, excluded.item_ids]), return_inverse=True)
     own = hit_user * len(distinct) + item
-    place, places = _places(hits, round_robin[user])
+    place, places = _places(every, _bonuses(own[:rows], item[:rows], near.bonus), round_robin[every_user])
     if users * len(distinct) * places * MAX_INTERESTS >= 2**63:  # too many for one integer: use ranks
         place = np.unique(place, return_inverse=True)[1] + 1
         places = rows + 1
@@ -99,16 +136,19 @@ def merge(
     own = own[order]
     first = np.ones(rows + marks, bool)
     first[1:] = own[1:] != own[:-1]
-    kept = order[first]  # for every user and item: its exclusion, or else its best hit
-    kept = kept[kept < rows]
-    kept = kept[((hit_user[kept] * places + place[kept]) * len(distinct) + item[kept]).argsort()]
+    best = order[first]  # for every user and item: its exclusion, or else its best hit
+    group = np.flatnonzero(best < rows)
+    kept = best[group]
+    rank = ((hit_user[kept] * places + place[kept]) * len(distinct) + item[kept]).argsort()
+    group, kept = group[rank], kept[rank]
     found = np.bincount(hit_user[kept], minlength=users)
     number = np.arange(len(kept)) - (found.cumsum() - found).repeat(found)  # 0 for each user's best
-    kept = kept[number < top_k[hit_user[kept]]]
+    within = number < top_k[hit_user[kept]]
+    group, kept = group[within], kept[within]
     offsets = np.concatenate([[0], np.minimum(found, top_k).cumsum()])
     banned, by = _banned(order, first, rows)
     query = np.arange(len(user)).repeat(hits.lengths)
-    left = hits.lengths - np.bincount(query[banned], minlength=len(user))
+    left = hits.lengths - np.bincount(query[banned[banned < searched]], minlength=len(user))
     fate = None
     if explain:
         fate = np.full(rows + marks, Fate.BELOW_TOP_K)
@@ -116,7 +156,40 @@ def merge(
         fate[banned] = excluded.fate[by]
         fate[kept] = Fate.KEPT
         fate = fate[:rows]
-    return Merged(hits.item_ids[kept], hits.scores[kept], hit_interest[kept], offsets, left, fate)
+    source = _sources(order, first, searched)[group] if len(near.bonus) else np.full(len(kept), Source.SEARCH)
+    return Merged(every.item_ids[kept], every.scores[kept], hit_interest[kept], source, offsets, left, fate)
+
+
+def _bonuses(own: Int64, item: Int64, near: Float32) -> Float32:
+    """The bonus of every hit, [N] float32.
+
+    Args:
+        own: [N] int64, equal for hits of one user and item; those of the second source are the last.
+        item: [N] int64, the number of each hit's item.
+        near: [P] float32, the bonuses of those.
+    """
+    bonus = np.zeros(len(own), np.float32)
+    if len(near):
+        searched = len(own) - len(near)
+        bonus[searched:] = near
+        is_near = np.zeros(int(item.max()) + 1, bool)  # of any user: few hits are left to look up
+        is_near[item[searched:]] = True
+        hit = np.flatnonzero(is_near[item[:searched]])
+        order = own[searched:].argsort()
+        its = own[searched:][order]
+        place = np.minimum(np.searchsorted(its, own[hit]), len(its) - 1)
+        same = its[place] == own[hit]
+        bonus[hit[same]] = near[order][place[same]]
+    return bonus
+
+
+def _sources(order: Int64, first: Mask, searched: int) -> Int64:
+    """The `Source` of each user's item, in the order of the items; `searched`: the number of hits of the search.
+
+    `order`, `first`: as in `_banned`. Where an item has no hit but an exclusion, its number means nothing.
+    """
+    of_hit = np.where(order < searched, Source.SEARCH, Source.NEIGHBOURS)
+    return np.bitwise_or.reduceat(of_hit, np.flatnonzero(first))
 
 
 def _banned(order: Int64, first: Mask, rows: int) -> tuple[Int64, Int64]:
@@ -134,12 +207,15 @@ def _banned(order: Int64, first: Mask, rows: int) -> tuple[Int64, Int64]:
     return order[hit], leader[hit] - rows
 
 
-def _places(hits: Hits, round_robin: Mask) -> tuple[Int64, int]:
+def _places(hits: Hits, bonus: Float32, round_robin: Mask) -> tuple[Int64, int]:
     """A number from 1 for every hit, smaller for better hits and equal for equal ones; and a number larger than all.
 
-    `round_robin`: [Q] bool, whether the hits of a query are ordered by their rank before their score.
+    Args:
+        hits: of Q queries.
+        bonus: [H] float32, what is added to their scores.
+        round_robin: [Q] bool, whether the hits of a query are ordered by their rank before their score.
     """
-    place = falling(hits.scores) + 2**31
+    place = falling(hits.scores + bonus) + 2**31
     if not round_robin.any():
         return place, 2**32
     turn = np.arange(len(place)) - np.repeat(np.cumsum(hits.lengths) - hits.lengths, hits.lengths)

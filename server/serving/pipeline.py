@@ -17,6 +17,7 @@ import numpy as np
 from mind.artifact import Float32
 from mind.hits import Hits
 from mind.milvus.collection import MAX_HITS
+from mind.vocabulary import Mask
 from server.errors import DeadlineExceededError, OverloadedError, StoreUnavailableError
 from server.popular import Popular
 from server.ports import ItemStore
@@ -30,7 +31,8 @@ from server.serving.inputs import Inputs, exclusions, look_up
 from server.serving.job import Job
 from server.serving.local import LocalItems
 from server.serving.matching import Matches, MatchingItems
-from server.serving.merge import merge
+from server.serving.merge import NOTHING_NEAR, NearHits, merge
+from server.serving.neighbours import near_hits
 from server.serving.offload import computed
 from server.serving.popular import PopularItems, popular_among
 from server.serving.question import Query, Strategy, UserQuery
@@ -45,6 +47,9 @@ MEMORY_S, SCAN_BYTES_PER_S = 0.1, 6e8
 table at so many bytes a second. An idle machine looks through 15 times as many."""
 AWAY_BATCH_USERS = 16
 """Most users who are searched for together in memory: with more, the first of them would wait too long."""
+NEIGHBOUR_ITEMS = 100
+"""To find a user's neighbours takes as long as to work through so many hits."""
+NOTHING_GONE = np.zeros(0, np.int32)
 TIMER_S = 0.01
 """How much before its time a timeout may end a call."""
 
@@ -76,7 +81,7 @@ class CandidatePipeline:
         Args:
             store: Milvus.
             encode_on: must have one thread, because an encoder need not be thread-safe.
-            local: what is searched in memory; None without `--degraded` and `--search local`.
+            local: what is known of collections without asking Milvus; one of its own if None.
             telemetry: is told what happens.
             on_encoder_lost: called when an encoder encodes nothing any more, as after a GPU fault.
         """
@@ -86,7 +91,7 @@ class CandidatePipeline:
         self._matching_items = MatchingItems(store)
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
-        self._local = local
+        self._local = local or LocalItems(store)
         self._degraded = degraded
         self._search_memory = search == "local"
         self._telemetry = telemetry
@@ -117,7 +122,7 @@ class CandidatePipeline:
             DeadlineExceededError: the caller's time ran out on the way.
             StoreError: Milvus failed.
         """
-        if not self._degraded or not self._local or explain:
+        if not self._degraded or explain:
             return await self._run(release, query, remaining_s, explain)
         deadline = math.inf if remaining_s is None else time.perf_counter() + remaining_s
         spare_s = ANSWER_S + MEMORY_S + release.item_embedding.nbytes / SCAN_BYTES_PER_S
@@ -125,12 +130,12 @@ class CandidatePipeline:
             async with _until(deadline, spare_s):
                 return await self._run(release, query, remaining_s, explain)
         except (TimeoutError, StoreUnavailableError):  # the batch goes on: others in it may have more time
-            return await self._run_without_milvus(self._local, release, query, deadline)
+            return await self._run_without_milvus(release, query, deadline)
 
-    async def _run_without_milvus(self, local: LocalItems, release: Release, query: Query, deadline: float) -> Outcome:
+    async def _run_without_milvus(self, release: Release, query: Query, deadline: float) -> Outcome:
         """Find candidates in memory; give the popular list if there is no time for it, or if there is a filter."""
         began = time.perf_counter()
-        if not query.filter and local.knows(release):
+        if not query.filter and self._local.knows(release):
             job = Job(release, query, explain=False, span=CALL_SPAN.get(), away=True)
             depths = [exact_depth(query, user, self._max_overfetch) for user in query.users]
             with suppress(TimeoutError, OverloadedError, DeadlineExceededError):
@@ -233,19 +238,21 @@ class CandidatePipeline:
             searched = watched.enter("merge")
             without_history = [each.ask.query.exclude_history for each in batch]
             excluded = await computed(clicks, exclusions, inputs, without_history, sizes)
-            how = top_k[active], round_robin[active], excluded, job.explain
-            size = len(found.hits.item_ids) + len(excluded.user)
+            with_near = np.repeat([each.ask.query.neighbours for each in batch], sizes)[active]
+            near = await self._near(job, inputs, vectors, with_near, own_matches, deadline)
+            how = top_k[active], round_robin[active], excluded, job.explain, near
+            size = len(found.hits.item_ids) + len(near.bonus) + len(excluded.user)
             merged = await computed(size, merge, found.hits, found.user, found.interest, *how)
         except StoreUnavailableError as error:
             watched.fail()
             stages = (encoded - watched.started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
             return await self._answer_unsearched(batch, inputs, error, watched, stages)
         short = cut_short(own_depths, top_k[active], found, merged)
-        answered = results(top_k.tolist(), inputs, merged, short, matches)
+        answered = results(top_k.tolist(), inputs, merged, short, matches, with_near)
         answered = found_in_memory(answered) if job.away else answered
 
         searched_by = "local" if self._search_memory and job.matches is None else job.search
-        steps = None if merged.fate is None else trace(release, inputs, vectors, found, merged.fate, searched_by)
+        steps = None if merged.fate is None else trace(release, inputs, vectors, found, near, merged.fate, searched_by)
         watched.searched(searched_by, len(active))
         self._tell(users, answered)
         if self._telemetry.sampling:
@@ -303,7 +310,7 @@ class CandidatePipeline:
             return NOTHING
         release = job.release
         limits = np.array([depth.limit for depth in depths], np.int64)
-        if job.away and self._local:
+        if job.away:
             return await self._local.search_users(release, vectors, limits)
         own = [of_user for of_user in matches if of_user is not None]
         if own:
@@ -319,6 +326,26 @@ class CandidatePipeline:
             return await self._store.search(release.collection, queries, limit, params, timeout_s)
 
         return await search(find, release, vectors, limits, depths[0].fetched, breadth)
+
+    async def _near(
+        self,
+        job: Job,
+        inputs: Inputs,
+        vectors: Float32,
+        wanted: Mask,
+        matches: list[Matches | None],
+        deadline: float,
+    ) -> NearHits:
+        """The neighbours of the active users of a batch who want them; none while it is not known which are deleted."""
+        if job.release.neighbours is None or not wanted.any():
+            return NOTHING_NEAR
+        gone = NOTHING_GONE
+        if job.matches is None:  # a filter's matches have nothing that is deleted
+            if not job.away and not await self._local.seen(job.release, self._search_time_left_s(deadline)):
+                return NOTHING_NEAR
+            gone = self._local.known(job.release).gone
+        size = NEIGHBOUR_ITEMS * int(wanted.sum())
+        return await computed(size, near_hits, job.release, inputs, vectors, wanted, gone, matches)
 
     def _tell(self, users: list[UserQuery], answered: list[UserResult]) -> None:
         """Count the users who have their answer; the others are searched for again."""

@@ -41,5 +41,7 @@ class Query:
     """In canonical spelling (`server.serving.filter`); empty for no filter."""
     exclude_history: bool
     strategy: Strategy
+    neighbours: bool = False
+    """Whether neighbours of the newest clicks are candidates, as far as the release has any."""
     attributes: tuple[str, ...] = ()
     """Attributes that are wanted with the candidates."""

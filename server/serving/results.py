@@ -15,7 +15,7 @@ from server.serving.answer import Status, Trace, UserResult
 from server.serving.depth import Depth
 from server.serving.inputs import Inputs
 from server.serving.matching import Matches
-from server.serving.merge import Merged
+from server.serving.merge import Merged, NearHits
 from server.serving.question import Query, UserQuery
 from server.serving.search import Found
 
@@ -25,7 +25,12 @@ FROM_MEMORY = f"{SILENT}: the candidates were found in the server's memory, with
 
 
 def results(
-    top_k: Sequence[int], inputs: Inputs, merged: Merged, short: Mask, matches: Sequence[Matches | None]
+    top_k: Sequence[int],
+    inputs: Inputs,
+    merged: Merged,
+    short: Mask,
+    matches: Sequence[Matches | None],
+    with_near: Mask,
 ) -> list[UserResult]:
     """One result for each user of a batch, in their order; those without a usable history get nothing yet.
 
@@ -35,9 +40,10 @@ def results(
         merged: the candidates of the B active users.
         short: [B] bool, what `cut_short` says.
         matches: for each user, the items that match the filter; None without a filter.
+        with_near: [B] bool, who asked for neighbours.
     """
     own_hits = (slice(start, end) for start, end in pairwise(merged.offsets.tolist()))  # of the active users, in turn
-    own_short = iter(short.tolist())
+    own_short, own_near = iter(short.tolist()), iter(with_near.tolist())
     nothing = merged.item_ids[:0], merged.scores[:0], merged.interest[:0]
     answered = []
     columns = inputs.users, inputs.status, inputs.unknown, top_k, matches
@@ -46,11 +52,12 @@ def results(
         if status is not Status.OK:
             answered.append(UserResult(*nothing, status, unknown, detail))
             continue
-        own, again = next(own_hits), next(own_short)
+        own, again, labelled = next(own_hits), next(own_short), next(own_near)
         item_ids, scores, interest = merged.item_ids[own], merged.scores[own], merged.interest[own]
         if len(item_ids) < wanted:
             detail = _fewer(len(item_ids), wanted, "the search found", matching)
-        answered.append(UserResult(item_ids, scores, interest, status, unknown, detail, again))
+        source = merged.source[own] if labelled else None
+        answered.append(UserResult(item_ids, scores, interest, status, unknown, detail, again, source))
     return answered
 
 
@@ -132,7 +139,9 @@ def _fewer(found: int, top_k: int, source: str, matches: Matches | None) -> str:
     return matching if found == len(matches) else f"{matching}, and {source} no more of them that are not excluded"
 
 
-def trace(release: Release, inputs: Inputs, vectors: Float32, found: Found, fate: Int64, search: str) -> Trace:
-    """The steps behind a batch of one user. `vectors`: [B, K, D] float32; `fate`: [H] int64, of every hit."""
+def trace(
+    release: Release, inputs: Inputs, vectors: Float32, found: Found, near: NearHits, fate: Int64, search: str
+) -> Trace:
+    """The steps behind a batch of one user. `vectors`: [B, K, D] float32; `fate`: [H + P] int64, of every hit."""
     used = release.vocabulary.item_id[inputs.hist_index[inputs.hist_index > 0] - 1]
-    return Trace(used, vectors[found.user, found.interest], found.interest, found.hits, fate, search)
+    return Trace(used, vectors[found.user, found.interest], found.interest, found.hits, near, fate, search)

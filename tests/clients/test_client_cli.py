@@ -60,6 +60,16 @@ def test_recall_passes_every_option(run, servicer, tmp_path):
     assert metadata["authorization"] == "Bearer secret"
 
 
+def test_with_neighbours_the_table_tells_what_found_each_candidate(run, servicer):
+    rows = words(run("recall", "--hist-item", "43", "--top-k", "3", "--neighbours", "on").output)
+    assert ["item", "score", "interest", "source"] in rows
+    assert [row[-1] for row in rows if row[:1] and row[0] in "123"] == ["search", "neighbours", "both"]
+    assert servicer.calls["Recall"][0][0].neighbours == 1
+    run("recall", "--hist-item", "43", "--neighbours", "off")
+    assert servicer.calls["Recall"][1][0].neighbours == 2
+    assert "source" not in run("recall", "--hist-item", "43").output
+
+
 def test_the_popular_fallback_is_labelled(run):
     result = run("recall", "--hist-item", "")
     assert "empty history: popular items instead" in result.output
@@ -89,6 +99,7 @@ def test_a_file_of_users_becomes_json_lines(run, servicer, tmp_path):
         "item_ids": [9, 10],
         "scores": [1, 0.9],
         "interest": [0, 1],
+        "source": [],
         "status": "USER_STATUS_OK",
         "detail": "",
         "fallback": False,

@@ -77,7 +77,7 @@ def test_other_items_are_refused() -> None:
 
 
 def side(version: str = "a", recall: float = 0.4, fallback: float = 0.01, coverage: float = 0.5) -> Side:
-    return Side(version, 100, Mean(recall, 0.01), 0.2, 0.9, fallback, coverage, 0.5)
+    return Side(version, 100, Mean(recall, 0.01), 0.2, 0.9, fallback, coverage, 0.5, 1.5)
 
 
 def models(candidate: Side, live: Side | None = None, new_items: float = 0.01, users: int = 1_000) -> Comparison:

@@ -124,6 +124,17 @@ def test_how_distinct_interests_are() -> None:
     assert found.overlap == [[1, pytest.approx(1 / 3)], [pytest.approx(1 / 3), 1]]
 
 
+def test_users_with_one_interest_say_nothing_of_how_distinct_interests_are() -> None:
+    vectors = np.array([[[1, 0], [0, 0]], [[1, 0], [1, 0]], [[0, 2], [0, 0]]], np.float32)
+    own_rows = np.array([[[1, 2], [0, 0]], [[1, 2], [2, 3]], [[3, 4], [0, 0]]])
+    found = interests.interests(vectors, np.zeros((3, 2), np.int64), own_rows, np.arange(3), [0.5, 0.25], 0.5)
+    assert found.having == [pytest.approx(2 / 3), pytest.approx(1 / 3)]
+    assert found.cosine == [[1, 1], [1, 1]] and found.cosine_quartiles == [1, 1, 1]
+    assert found.overlap == [[1, 0.5], [0.5, 1]]
+    alone = interests.interests(vectors[:1], np.zeros((1, 2), np.int64), own_rows[:1], np.arange(1), [0.5, 0.0], 0.5)
+    assert alone.having == [1, 0] and alone.overlap == [[1, 0], [0, 1]]
+
+
 def test_agreement_of_served_and_exact_lists() -> None:
     exact = np.array([[1, 2, 3, 4], [5, 6, 7, 0]])
     served = np.array([[2, 1, 9, 3], [5, 6, 7, 0]])

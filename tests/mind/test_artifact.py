@@ -168,7 +168,7 @@ def _replace(path: Path, content: bytes, **changes: object) -> None:
         (lambda path: (path / "manifest.json").unlink(), r"manifest\.json: cannot be read: No such file"),
         (lambda path: (path / "manifest.json").write_text("{"), r"manifest\.json: not JSON"),
         (lambda path: (path / "manifest.json").write_text("[]"), "expected a JSON object, found list"),
-        (lambda path: _edit(path, format_version=1), "format_version is 1, this release reads 2 and 3; upgrade"),
+        (lambda path: _edit(path, format_version=1), "format_version is 1, this release reads 2 to 4; upgrade"),
         (lambda path: _edit(path, hyper_parameters={"maxlen": 9}), "changed since it was written"),
         (lambda path: _edit(path, model_version="0" * 12), "calls itself model_version '000000000000'"),
         (_other_dimension, r"item_embedding is float32\[201, 16\], the hyper-parameters say float32\[201, 32\]"),

@@ -13,7 +13,7 @@ def clicks(*users: list[int]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_pairs_count_less_the_further_apart_and_never_across_users() -> None:
-    counts = cooccurrence._pairs(*clicks([1, 2, 3], [4], [2, 1]), 4, np.random.default_rng(0)).toarray()
+    counts = cooccurrence.close_pairs(*clicks([1, 2, 3], [4], [2, 1]), 4, np.random.default_rng(0)).toarray()
     expected = np.zeros((5, 5))
     expected[1, 2] = expected[2, 1] = 2
     expected[2, 3] = expected[3, 2] = 1
@@ -73,7 +73,7 @@ def test_of_too_many_items_the_most_clicked_get_vectors(monkeypatch: pytest.Monk
 def test_of_too_many_clicks_whole_users_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cooccurrence, "MAX_CLICKS", 300)
     users = [[3 * user + 1, 3 * user + 2, 3 * user + 3] for user in range(200)]
-    counts = cooccurrence._pairs(*clicks(*users), 600, np.random.default_rng(0))
+    counts = cooccurrence.close_pairs(*clicks(*users), 600, np.random.default_rng(0))
     drawn = np.flatnonzero(counts.sum(axis=1))
     assert 200 < len(drawn) < 400 and len(drawn) % 3 == 0
     one, other = counts.tocoo().coords

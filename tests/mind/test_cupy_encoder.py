@@ -43,11 +43,13 @@ def histories(users: int, items: int, maxlen: int = 8) -> tuple[Int64, Int64]:
 @pytest.mark.parametrize("bounded", [False, True])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("init", ["history", "random"])
 def test_the_gpu_gives_the_vectors_of_the_cpu(
-    cupy: FakeCupy, softmax: str, bounded: bool, residual: bool, relu: bool
+    cupy: FakeCupy, softmax: str, bounded: bool, residual: bool, relu: bool, init: str
 ) -> None:
-    weights = make_weights()
+    weights = dataclasses.replace(make_weights(), join_cosine=np.array([0.8], np.float32))
     options: dict[str, Any] = {"routing_softmax": softmax, "bounded_update": bounded, "residual": residual}
+    options["routing_init"] = init
     if relu:
         linear = np.random.default_rng(4).normal(size=(17, 16)).astype(np.float32)
         weights, options = dataclasses.replace(weights, projection=linear), options | {"projection": "relu"}

@@ -131,7 +131,7 @@ def test_everything_at_once(data: Data, tmp_path: Path) -> None:
     assert f"100.00 % of the exact top 3 and 100.00 % of the exact top {CANDIDATES}" in done.stdout
 
     numbers = json.loads(figures.read_text())
-    names = ["most popular", "item co-occurrence", "item-kNN, cosine", "MIND, exact search", "MIND, served"]
+    names = ["most popular", "item co-occurrence", "item-kNN, cosine", "EASE", "MIND, exact search", "MIND, served"]
     assert list(numbers["metrics"]) == names
     printed = table_of(done.stdout)
     for name in names:
@@ -150,6 +150,87 @@ def test_everything_at_once(data: Data, tmp_path: Path) -> None:
     assert "&lt;script&gt;" in page and "<script" not in page
     assert "Served against exact search" in page
     assert not list(tmp_path.rglob(".*incomplete*"))
+
+
+def test_items_of_the_history_are_in_all_lists_or_in_none(data: Data, tmp_path: Path) -> None:
+    with running(ExactRecall(data.artifact)) as address:
+        served = data.ask(address, tmp_path / "served.jsonl", CANDIDATES)
+    seen = {}
+    for option, heading in (("--exclude-history", "left out"), ("--keep-history", "kept in the lists")):
+        figures, html = tmp_path / "figures.json", tmp_path / "report.html"
+        files = ["--candidates", str(served), "--json", str(figures), "--html", str(html)]
+        done = data.infer("-top_n", str(CANDIDATES), option, *files)
+        assert done.returncode == 0, done.stderr
+        assert f"items of the history {heading}" in " ".join(done.stdout.split())
+        numbers = json.loads(figures.read_text())
+        seen[option] = {name: one["seen"] for name, one in numbers["spread"].items()}
+        assert numbers["exclude_history"] == (option == "--exclude-history")
+        assert f"items of the history {heading.split()[0]}" in html.read_text()
+        told = "had items of the history. They are left out here as in the other lists" in " ".join(numbers["notes"])
+        assert told == (option == "--exclude-history")
+    assert set(seen["--exclude-history"].values()) == {0}, "in no row, the given lists included"
+    assert seen["--keep-history"]["MIND, exact search"] > 0 and seen["--keep-history"]["served"] > 0
+
+
+def test_lists_without_history_beside_others_are_pointed_out(data: Data, tmp_path: Path) -> None:
+    users = read_eval(data.directory / "test").history.user_id.tolist()
+    file = tmp_path / "mine.jsonl"
+    file.write_text("".join(json.dumps({"user_id": user, "item_ids": [3]}) + "\n" for user in users))
+    done = data.infer("-top_n", "5", "--keep-history", "--candidates", str(file))
+    assert "mine has no item of anybody's history, unlike the other lists" in " ".join(done.stdout.split())
+
+
+def test_the_model_tells_how_its_epoch_was_chosen_and_the_lists_follow(data: Data, tmp_path: Path) -> None:
+    figures = {"users": 9, "returning": 0.02, "without": 0.3, "within": 0.2}
+    for recorded, heading in (
+        ({"exclude_history": True, "returns": figures}, "items of the history left out"),
+        ({"exclude_history": False}, "items of the history kept in the lists"),
+        ({}, "items of the history kept in the lists"),
+    ):
+        mine = Data(data.directory, make_artifact(tmp_path / str(len(recorded)), data=recorded))
+        done = mine.infer("-top_n", "5")
+        assert done.returncode == 0, done.stderr
+        said = " ".join(done.stdout.split())
+        assert heading in said
+        assert ("2.0 % of the later clicks of 9 validation users are on items of their history." in said) == (
+            "returns" in recorded
+        )
+        assert ("no validation users tell whether people return to items" in said) == (not recorded)
+
+
+def test_validation_users_beside_the_training_data_decide_for_a_model_that_records_nothing(
+    data: Data, tmp_path: Path
+) -> None:
+    for part in ("train", "test"):
+        copytree(data.directory / part, tmp_path / part)
+    cases = read_eval(data.directory / "test")
+    write_eval(tmp_path / "valid" / "valid.txt", EvalCases(cases.history, cases.target))
+    done = Data(tmp_path, data.artifact).infer("-top_n", "5", "-o", f"runner.valid_data_dir={tmp_path / 'valid'}")
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 0 and "of the later clicks of 28 validation users are on items of their history" in said
+    assert re.search(r"EASE has lambda \d+ and recency [\d.]+, chosen by 30 validation users", said)
+    assert "EASE has lambda 300 and recency 0.8, not chosen, for there are no validation users" in " ".join(
+        data.infer("-top_n", "5").stdout.split()
+    )
+
+
+def test_a_line_says_whether_the_model_is_worth_it(data: Data) -> None:
+    done = data.infer("-top_n", "5", "--exclude-history")
+    said = re.search(
+        r"(MIND is worth it on these data|MIND is not worth it on these data|Whether MIND is worth it on these data is "
+        r"open): its Recall@5 is ([\d.]+) points (above|below) that of (.+), the best baseline \(95 % interval "
+        r"([+-][\d.]+) to ([+-][\d.]+), paired bootstrap over 28 users\)\.",
+        done.stdout,
+    )
+    assert said, done.stdout
+    rows = table_of(done.stdout)
+    best = max(rows[name][0] for name in ("most popular", "item co-occurrence", "item-kNN, cosine", "EASE"))
+    assert rows[said[4]][0] == best
+    sign = 1 if said[3] == "above" else -1
+    assert sign * float(said[2]) == pytest.approx(rows["MIND, exact search"][0] - best, abs=0.011)
+    low, high = float(said[5]), float(said[6])
+    assert low < sign * float(said[2]) < high
+    assert ("is open" in said[1]) == (low <= 0 <= high)
 
 
 def test_a_service_with_another_model_is_told_apart(data: Data, tmp_path: Path) -> None:
@@ -321,8 +402,8 @@ def test_pairs_of_some_users_only_are_said(data: Data, tmp_path: Path, monkeypat
     figures = tmp_path / "figures.json"
     done = CliRunner().invoke(app, [*data.options(), "-top_n", "5", "--json", str(figures)])
     assert done.exit_code == 0
-    _, _, note = json.loads(figures.read_text())["notes"]
-    assert re.match(r"Item co-occurrence and item-kNN count \d+ of 60 training users, drawn at random", note)
+    note = json.loads(figures.read_text())["notes"][-1]
+    assert re.match(r"Item co-occurrence, item-kNN and EASE count \d+ of 60 training users, drawn at random", note)
     assert note in " ".join(done.stdout.split())
 
 

@@ -135,7 +135,7 @@ def test_list_shows_every_model_and_reads_no_tensors(tmp_path: Path) -> None:
         (lambda path: (path / TENSORS).write_bytes(b"\xff" * 40), "not safetensors"),
         (lambda path: (path / TENSORS).write_bytes(b""), "not safetensors"),
         (lambda path: _change(path, '"epoch": 2', '"epoch": 3'), "changed since it was written"),
-        (lambda path: _change(path, '"format_version": 3', '"format_version": 4'), "format_version is 4"),
+        (lambda path: _change(path, '"format_version": 4', '"format_version": 5'), "format_version is 5"),
     ],
 )
 def test_a_damaged_model_is_named_and_hides_no_other(tmp_path: Path, damage: Any, says: str) -> None:
@@ -190,6 +190,18 @@ def test_item_features_are_a_setting_and_not_other_data(tmp_path: Path) -> None:
     assert without.models[0].manifest.data.digest == with_features.models[0].manifest.data.digest
     assert differing([without, with_features]) == ["item_features_file"]
     assert settings_of(with_features.models[0])["item_features_file"] == "items.csv dddddddd"
+
+
+def test_figures_with_and_without_the_history_are_never_compared(tmp_path: Path) -> None:
+    kept, left_out = model(tmp_path, 0.3), model(tmp_path, 0.9, day=2, data=ONE | {"exclude_history": True})
+    assert model(tmp_path, 0.31, day=3, data=ONE | {"exclude_history": False})  # as those that do not record it
+    with pytest.raises(ArtifactError, match="were trained on different data") as caught:
+        command("best", tmp_path)
+    assert "; items of the history left out" in str(caught.value)
+    found = {shelved.version: shelved.manifest.data.digest for shelved in read_shelf(tmp_path).models}
+    assert len(set(found.values())) == 2 and found[kept] != found[left_out]
+    out, _ = command("compare", tmp_path)
+    assert out.count("data ") == 2 and out.count("items of the history left out") == 1
 
 
 def test_lists_are_shown_as_they_are(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from mind.artifact import Artifact, Float32, Weights
@@ -24,10 +25,13 @@ def plain_interests(
     residual: bool,
     softmax: str = "interests",
     bounded: bool = False,
+    init: str = "random",
 ) -> Float32:
     """Algorithm 1 of arXiv 1904.08030 for one user, one behaviour and one interest at a time; PaddleRec's choices."""
     behaviours = [weights.item_embedding[row] @ weights.bilinear for row in history]
     logits = weights.routing_logits[:, : len(history)].astype(np.float64).copy()
+    if init == "history":
+        logits = plain_beginning(behaviours, len(logits))
     for iteration in range(iterations):
         last = iteration == iterations - 1
         over_interests = softmax == "interests" or (softmax == "history_then_interests" and last)
@@ -52,6 +56,16 @@ def plain_interests(
     return np.array(capsules, np.float32)
 
 
+def plain_beginning(behaviours: list[Float32], interests: int) -> npt.NDArray[np.float64]:
+    """Begin at the newest behaviour, then where the nearest beginning is furthest, and so on: 5 times the cosines."""
+    unit = [behaviour / np.linalg.norm(behaviour) for behaviour in behaviours]
+    begun = [len(unit) - 1]
+    while len(begun) < interests:
+        nearest = [max(round(float(one @ unit[seed]), 4) for seed in begun) for one in unit]
+        begun.append(int(np.argmin(nearest)))
+    return np.array([[5 * float(one @ unit[seed]) for one in unit] for seed in begun])
+
+
 def numpy_encoder(weights: Weights, **changes: Any) -> NumpyEncoder:
     return NumpyEncoder(weights, hyper_parameters_of(weights, **changes))
 
@@ -66,13 +80,14 @@ def as_artifact(weights: Weights, **changes: Any) -> Artifact:
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("iterations", [1, 2, 3, 5])
-@pytest.mark.parametrize("history", [[3], [7, 7, 7], [1, 2, 3, 4, 5, 6, 7, 8]])
-def test_both_encoders_are_the_paper(history: list[int], iterations: int, residual: bool) -> None:
+@pytest.mark.parametrize("history", [[3], [7, 7, 7], [9, 9, 4], [1, 2, 3, 4, 5, 6, 7, 8]])
+@pytest.mark.parametrize("init", ["history", "random"])
+def test_both_encoders_are_the_paper(history: list[int], iterations: int, residual: bool, init: str) -> None:
     weights = make_weights()
-    expected = plain_interests(weights, history, iterations, residual)
+    expected = plain_interests(weights, history, iterations, residual, init=init)
     hist_index, seq_len = np.array([history]), np.array([len(history)])
     for make in (numpy_encoder, paddle_encoder):
-        encoder = make(weights, routing_iterations=iterations, residual=residual)
+        encoder = make(weights, routing_iterations=iterations, residual=residual, routing_init=init)
         np.testing.assert_allclose(encoder.encode(hist_index, seq_len)[0], expected, rtol=1e-4, atol=1e-6)
 
 
@@ -85,6 +100,7 @@ def test_both_encoders_can_be_paddlerecs(softmax: str, bounded: bool, projection
         linear = np.random.default_rng(4).normal(size=(17, 16)).astype(np.float32)
         weights = dataclasses.replace(weights, projection=linear)
     options = {"routing_softmax": softmax, "bounded_update": bounded, "projection": projection, "residual": False}
+    options |= {"routing_init": "random"}
     for history in ([3], [7, 7, 7], [1, 2, 3, 4, 5, 6, 7, 8]):
         expected = plain_interests(weights, history, 3, False, softmax, bounded)
         hist_index, seq_len = np.zeros((1, 8), np.int64), np.array([len(history)])
@@ -117,6 +133,21 @@ def test_encoders_agree_on_random_batches() -> None:
     hist_index = rng.integers(1, 5_001, (500, 20)) * (np.arange(20) < seq_len[:, None])
     one, other = numpy_encoder(weights), paddle_encoder(weights)
     np.testing.assert_allclose(one.encode(hist_index, seq_len), other.encode(hist_index, seq_len), rtol=1e-4, atol=1e-5)
+
+
+def test_interests_begin_at_the_items_that_are_furthest_apart_whatever_the_library() -> None:
+    """Two topics in five items: two interests, one of each, and all others are alike to one of them."""
+    weights = make_weights(dim=4, items=4)
+    table = np.array([[0] * 4, [3, 0, 0, 0], [3, 0.1, 0, 0], [0, 0, 3, 0], [0, 0, 3, 0.1]], np.float32)
+    weights = dataclasses.replace(weights, item_embedding=table, bilinear=np.eye(4, dtype=np.float32))
+    hist_index, seq_len = np.array([[1, 2, 3, 4, 4, 0, 0, 0], [1, 1, 1, 2, 0, 0, 0, 0]]), np.array([5, 4])
+    apart = numpy_encoder(weights).encode(hist_index, seq_len)
+    together = dataclasses.replace(weights, join_cosine=np.array([0.9], np.float32))
+    for make in (numpy_encoder, paddle_encoder):
+        found = make(together).encode(hist_index, seq_len)
+        assert np.any(found, axis=2).tolist() == [[True, True, False, False], [True, False, False, False]]
+        assert found[0, 0, 2] > 2 > 1 > found[0, 0, 0] and found[0, 1, 0] > 2 > 1 > found[0, 1, 2], "the newest first"
+        np.testing.assert_allclose(found[1, 0], apart[1].mean(axis=0), rtol=1e-4, atol=1e-5)
 
 
 def test_squash_keeps_direction_and_shortens() -> None:

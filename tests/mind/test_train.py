@@ -85,7 +85,14 @@ def test_train_and_infer(data: Path, tmp_path: Path) -> None:
     infer = command("mind.infer", *overrides(data), "-top_n", "50", "--candidates", str(served), "--json", str(report))
     assert infer.returncode == 0, infer.stderr
     metrics = json.loads(report.read_text())["metrics"]
-    assert list(metrics) == ["most popular", "item co-occurrence", "item-kNN, cosine", "MIND, exact search", "served"]
+    assert list(metrics) == [
+        "most popular",
+        "item co-occurrence",
+        "item-kNN, cosine",
+        "EASE",
+        "MIND, exact search",
+        "served",
+    ]
     assert metrics["MIND, exact search"]["recall@50"] > 2 * metrics["most popular"]["recall@50"]
     assert metrics["served"]["recall@50"] == 0
     assert all(name in infer.stdout for name in metrics)
@@ -110,11 +117,11 @@ def test_ctrl_c_says_whether_the_same_command_goes_on(
     words = [*overrides(data, runner__model_save_path=tmp_path), *more]
     validate, done = _Run.validate, []
 
-    def stopped(self: _Run, cases: EvalCases) -> dict[str, float]:
+    def stopped(self: _Run, cases: EvalCases, exclude_history: bool) -> dict[str, float]:
         if len(done) == saved:
             raise KeyboardInterrupt
         done.append(1)
-        return validate(self, cases)
+        return validate(self, cases, exclude_history)
 
     with monkeypatch.context() as training:
         training.setattr(_Run, "validate", stopped)

@@ -87,6 +87,14 @@ def test_held_out_users_whom_the_model_knows_nothing_of_do_not_count() -> None:
         run(config(epochs=1), strangers)
 
 
+def test_validation_leaves_out_the_history_if_it_shall() -> None:
+    rows = clustered(30, 2)
+    again = EvalCases(sequences(*(row[:8] for row in rows)), sequences(*(row[:2] for row in rows)))
+    settings, data = config(epochs=1), sequences(*clustered(300, 1))
+    kept = train(settings, data, again).best.metrics["recall@50"]
+    assert kept > 0.5 and train(settings, data, again, exclude_history=True).best.metrics["recall@50"] == 0
+
+
 def test_the_same_seed_gives_the_same_weights() -> None:
     one, other, third = (run(config(epochs=1, seed=seed))[0].weights for seed in (7, 7, 8))
     np.testing.assert_array_equal(one.item_embedding, other.item_embedding)

@@ -178,7 +178,9 @@ def test_from_a_file_to_a_model_that_knows_the_rules_of_its_data(tmp_path: Path)
     )  # fmt: skip
     assert bought.returncode == 0, bought.stderr
     printed = " ".join(bought.stdout.split())
-    assert "test users, targets: buy, per cent" in printed and "Targets are buy alone; 4 of 6 users" in printed
+    assert (
+        "test users, targets: buy, items of the history" in printed and "Targets are buy alone; 4 of 6 users" in printed
+    )
     target = read_eval(data / "test").target
     assert target.role is not None and target.roles is not None
     of_buy = np.array(target.roles.kinds)[target.role] == "buy"

@@ -90,7 +90,7 @@ function candidateCard(view) {
         titleOf(itemId),
         clicked.has(itemId) && h("span", { class: "hit", title: "This user did click it afterwards" }, " ✓", h("span", { class: "visually-hidden" }, " clicked afterwards")),
         other && movement(otherRank.get(itemId), rank)),
-      h("span", { class: "found-by" }, interest[rank] < 0 ? h("small", {}, "popular") : [badge(interest[rank]), also.length > 0 && h("span", { class: "also", title: "also found by" }, also.map(badge))]),
+      h("span", { class: "found-by" }, interest[rank] < 0 ? h("small", {}, "popular") : [badge(interest[rank]), also.length > 0 && h("span", { class: "also", title: "also found by" }, also.map(badge)), answer.candidates.source[rank] === "SOURCE_NEIGHBOURS" && h("small", { title: "users clicked it soon after one of the newest clicks; the search did not find it" }, "neighbour")]),
       h("span", { class: "score" }, fallback ? `${(scores[rank] * 100).toFixed(2)}%` : scores[rank].toFixed(3)),
       meter(share(scores[rank])),
       h("button", { type: "button", class: "quiet add", "aria-label": `Click ${titleOf(itemId)}`, title: "Suppose they click it", click: () => onAdd(itemId) }, "+"));
@@ -127,7 +127,7 @@ function interestCards(view) {
 function interestCard({ answer, titleOf }, interest, number) {
   const rankOf = new Map(answer.candidates.item_ids.map((itemId, rank) => [itemId, rank]));
   const chosenBy = new Map(answer.candidates.item_ids.map((itemId, rank) => [itemId, answer.candidates.interest[rank]]));
-  const fates = new Map(answer.dropped.filter((hit) => hit.interest === number).map((hit) => [hit.item_id, hit.reason]));
+  const fates = new Map(answer.dropped.filter((hit) => hit.interest === number && hit.source !== "SOURCE_NEIGHBOURS" && chosenBy.get(hit.item_id) !== number).map((hit) => [hit.item_id, hit.reason]));
   const share = shares(answer);
   const row = (itemId, index) => {
     const reason = fates.get(itemId);

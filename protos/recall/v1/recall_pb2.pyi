@@ -13,6 +13,12 @@ class MergeStrategy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     MERGE_STRATEGY_BEST_SCORE: _ClassVar[MergeStrategy]
     MERGE_STRATEGY_ROUND_ROBIN: _ClassVar[MergeStrategy]
 
+class Neighbours(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NEIGHBOURS_UNSPECIFIED: _ClassVar[Neighbours]
+    NEIGHBOURS_ON: _ClassVar[Neighbours]
+    NEIGHBOURS_OFF: _ClassVar[Neighbours]
+
 class UserStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     USER_STATUS_UNSPECIFIED: _ClassVar[UserStatus]
@@ -22,6 +28,13 @@ class UserStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     USER_STATUS_INVALID: _ClassVar[UserStatus]
     USER_STATUS_DEGRADED: _ClassVar[UserStatus]
     USER_STATUS_UNKNOWN_USER: _ClassVar[UserStatus]
+
+class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    SOURCE_UNSPECIFIED: _ClassVar[Source]
+    SOURCE_SEARCH: _ClassVar[Source]
+    SOURCE_NEIGHBOURS: _ClassVar[Source]
+    SOURCE_BOTH: _ClassVar[Source]
 
 class IdType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -39,6 +52,9 @@ class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
 MERGE_STRATEGY_UNSPECIFIED: MergeStrategy
 MERGE_STRATEGY_BEST_SCORE: MergeStrategy
 MERGE_STRATEGY_ROUND_ROBIN: MergeStrategy
+NEIGHBOURS_UNSPECIFIED: Neighbours
+NEIGHBOURS_ON: Neighbours
+NEIGHBOURS_OFF: Neighbours
 USER_STATUS_UNSPECIFIED: UserStatus
 USER_STATUS_OK: UserStatus
 USER_STATUS_EMPTY_HISTORY: UserStatus
@@ -46,6 +62,10 @@ USER_STATUS_ALL_UNKNOWN: UserStatus
 USER_STATUS_INVALID: UserStatus
 USER_STATUS_DEGRADED: UserStatus
 USER_STATUS_UNKNOWN_USER: UserStatus
+SOURCE_UNSPECIFIED: Source
+SOURCE_SEARCH: Source
+SOURCE_NEIGHBOURS: Source
+SOURCE_BOTH: Source
 ID_TYPE_UNSPECIFIED: IdType
 ID_TYPE_INTEGER: IdType
 ID_TYPE_TEXT: IdType
@@ -70,20 +90,22 @@ class User(_message.Message):
     def __init__(self, hist_item: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., user_id: _Optional[str] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., exclude_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecallRequest(_message.Message):
-    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "return_attributes")
+    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes")
     USERS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
     MERGE_STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     users: _containers.RepeatedCompositeFieldContainer[User]
     top_k: int
     filter: str
     exclude_history: bool
     merge_strategy: MergeStrategy
+    neighbours: Neighbours
     return_attributes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class AttributeList(_message.Message):
     __slots__ = ("integers", "texts")
@@ -112,7 +134,7 @@ class AttributeValues(_message.Message):
     def __init__(self, name: _Optional[str] = ..., integers: _Optional[_Iterable[int]] = ..., numbers: _Optional[_Iterable[float]] = ..., texts: _Optional[_Iterable[str]] = ..., booleans: _Optional[_Iterable[bool]] = ..., lists: _Optional[_Iterable[_Union[AttributeList, _Mapping]]] = ..., absent: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class UserCandidates(_message.Message):
-    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail", "item_keys", "unknown_item_keys", "attributes")
+    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail", "item_keys", "unknown_item_keys", "source", "attributes")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
@@ -123,6 +145,7 @@ class UserCandidates(_message.Message):
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     UNKNOWN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
@@ -134,8 +157,9 @@ class UserCandidates(_message.Message):
     detail: str
     item_keys: _containers.RepeatedScalarFieldContainer[str]
     unknown_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    source: _containers.RepeatedScalarFieldContainer[Source]
     attributes: _containers.RepeatedCompositeFieldContainer[AttributeValues]
-    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., unknown_item_keys: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ...) -> None: ...
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., unknown_item_keys: _Optional[_Iterable[str]] = ..., source: _Optional[_Iterable[_Union[Source, str]]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ...) -> None: ...
 
 class StageTimings(_message.Message):
     __slots__ = ("queue_ms", "encode_ms", "search_ms", "merge_ms", "total_ms", "history_ms")
@@ -224,7 +248,7 @@ class Attribute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search")
+    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -245,6 +269,7 @@ class GetServerInfoResponse(_message.Message):
     REFUSED_COLLECTION_FIELD_NUMBER: _ClassVar[int]
     ID_TYPE_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     model_version: str
     collection: str
@@ -265,49 +290,62 @@ class GetServerInfoResponse(_message.Message):
     refused_collection: str
     id_type: IdType
     search: str
-    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ...) -> None: ...
+    neighbours: Neighbours
+    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "return_attributes")
+    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes")
     USER_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_HISTORY_FIELD_NUMBER: _ClassVar[int]
     MERGE_STRATEGY_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     user: User
     top_k: int
     filter: str
     exclude_history: bool
     merge_strategy: MergeStrategy
+    neighbours: Neighbours
     return_attributes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Interest(_message.Message):
-    __slots__ = ("vector", "item_ids", "scores", "item_keys")
+    __slots__ = ("vector", "item_ids", "scores", "item_keys", "neighbour_item_ids", "neighbour_item_keys", "neighbour_scores", "neighbour_bonuses")
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOUR_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOUR_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOUR_SCORES_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOUR_BONUSES_FIELD_NUMBER: _ClassVar[int]
     vector: _containers.RepeatedScalarFieldContainer[float]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     item_keys: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+    neighbour_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    neighbour_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    neighbour_scores: _containers.RepeatedScalarFieldContainer[float]
+    neighbour_bonuses: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., item_keys: _Optional[_Iterable[str]] = ..., neighbour_item_ids: _Optional[_Iterable[int]] = ..., neighbour_item_keys: _Optional[_Iterable[str]] = ..., neighbour_scores: _Optional[_Iterable[float]] = ..., neighbour_bonuses: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class DroppedHit(_message.Message):
-    __slots__ = ("item_id", "interest", "score", "reason", "item_key")
+    __slots__ = ("item_id", "interest", "score", "reason", "item_key", "source")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     ITEM_KEY_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     item_id: int
     interest: int
     score: float
     reason: DropReason
     item_key: str
-    def __init__(self, item_id: _Optional[int] = ..., interest: _Optional[int] = ..., score: _Optional[float] = ..., reason: _Optional[_Union[DropReason, str]] = ..., item_key: _Optional[str] = ...) -> None: ...
+    source: Source
+    def __init__(self, item_id: _Optional[int] = ..., interest: _Optional[int] = ..., score: _Optional[float] = ..., reason: _Optional[_Union[DropReason, str]] = ..., item_key: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
     __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings", "used_hist_item_keys", "search", "attributes_detail")

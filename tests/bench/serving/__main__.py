@@ -37,10 +37,12 @@ MIXED: dict[str, dict[str, Any]] = {
     "1-20, 3 top_k": {"up_to": 20, "exclude_history": True, "top_k": TOP_KS},
     "1-200 left out": {"up_to": 200, "exclude_history": True},
     "1-200, 3 top_k": {"up_to": 200, "exclude_history": True, "top_k": TOP_KS},
+    "neighbours off": {"neighbours": "off"},
+    "neighbours on": {"neighbours": "on"},
     "3 filters": {"filters": [f"{filters.RANDOM} < {most}" for most in (10, 50, 100)]},
 }
-"""Single-user requests that differ: histories of so many clicks, which are left out, and several top_k; or filters that
-match 1, 5 and 10 % of the items."""
+"""Single-user requests that differ: histories of so many clicks, which are left out, and several top_k; neighbours of
+the newest clicks among the candidates; or filters that match 1, 5 and 10 % of the items."""
 MIXED_LOADS = (0.5, 0.8)
 """Open loop: shares of what our server managed when all requests were alike."""
 OVERLOAD, OVERLOAD_USERS, DEADLINE_S = 4, (8, 64), 1.0

@@ -20,6 +20,7 @@ import numpy as np
 import uvloop
 
 from clients.bench.loops import closed_loop, open_loop
+from clients.requests import neighbours_of
 from protos.recall.v1 import recall_pb2
 from tests.bench.serving.http2 import CallError, Channel
 from tests.bench.serving.world import TOP_K, answer_lines, read_histories, read_keys, watching
@@ -40,6 +41,8 @@ class Shape:
     up_to: int = 0
     """Histories have 1 to so many clicks, the older ones those of other users; 0 for histories as they are."""
     exclude_history: bool = False
+    neighbours: str = "default"
+    """Whether neighbours of the newest clicks are candidates."""
     filters: tuple[str, ...] = ("",)
     attributes: tuple[str, ...] = ()
     """Attributes that are wanted with the candidates."""
@@ -79,12 +82,14 @@ class Grpc:
         top_k: int,
         filter_: str = "",
         exclude_history: bool = False,
+        neighbours: str = "default",
         attributes: tuple[str, ...] = (),
     ) -> bytes:
         """A request, of integers or of text ids."""
         field = "hist_item_keys" if isinstance(histories[0][0], str) else "hist_item"
         users = [recall_pb2.User(**{field: history}) for history in histories]
         asked = {"top_k": top_k, "filter": filter_, "exclude_history": exclude_history, "return_attributes": attributes}
+        asked["neighbours"] = neighbours_of(neighbours)
         return recall_pb2.RecallRequest(users=users, **asked).SerializeToString()
 
     @staticmethod
@@ -141,7 +146,7 @@ class Http:
 
     @staticmethod
     def body(histories: list[list[Any]], top_k: int, *_: Any) -> bytes:
-        """A request. The article's service knows no filters and no attributes, and excludes nothing."""
+        """A request. The article's service knows no filters, neighbours and attributes, and excludes nothing."""
         return json.dumps({"top_k": top_k, "hist_item": histories}).encode()
 
     @staticmethod
@@ -273,10 +278,9 @@ class LoadGenerator:
             histories = asked.histories(self._histories(asked.text))
             starts = range(0, len(histories) - asked.users + 1, asked.users)[:BODIES]
             columns = zip(starts, cycle(asked.top_k), cycle(asked.filters), strict=False)
+            how = asked.exclude_history, asked.neighbours
             self._bodies[key] = [
-                way.body(
-                    histories[start : start + asked.users], top_k, filter_, asked.exclude_history, asked.attributes
-                )
+                way.body(histories[start : start + asked.users], top_k, filter_, *how)
                 for start, top_k, filter_ in columns
             ]
         return self._bodies[key]

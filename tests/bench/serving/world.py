@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +25,7 @@ from mind.artifact import Weights, load_artifact, write_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import item_ids, nearest_items
 from mind.keys import Keys
+from mind.neighbours import MAX_NEIGHBOURS
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 from tests import ROOT
@@ -114,7 +116,21 @@ def write_data(directory: Path, items: int, users: int = USERS, dim: int = DIM) 
     """Write model and histories; gives the model's directory."""
     weights, histories = synthetic(items, users, dim)
     write_histories(directory, histories)
+    weights = with_random_neighbours(weights)
     return write_artifact(directory / "artifacts", hyper_parameters_of(weights), weights, {}, {})
+
+
+def with_random_neighbours(weights: Weights) -> Weights:
+    """The weights with as many neighbours of each item as there may be. They get no bonus, so none by default."""
+    rng, items = np.random.default_rng(7), len(weights.item_id)
+    weight = -np.sort(-rng.random((items, MAX_NEIGHBOURS), np.float32), axis=1)
+    return replace(
+        weights,
+        neighbour_offsets=np.append(0, MAX_NEIGHBOURS * np.arange(items + 1)),
+        neighbour_row=rng.integers(1, items + 1, weight.size, np.int32),
+        neighbour_weight=weight.ravel().astype(np.float16),
+        neighbour_bonus=np.zeros(1, np.float32),
+    )
 
 
 def begin(workdir: Path, items: int) -> tuple[Path, Path]:

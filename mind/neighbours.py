@@ -1,0 +1,92 @@
+"""The second source of candidates: the items that users clicked soon after the newest click of a history.
+
+An inner product of some dozens of numbers cannot remember which item follows which. So the model keeps, for every item,
+the few items that follow it most. They are candidates for a user whose newest clicks they follow, and rank by the inner
+product with the user's interests and a bonus. Knows nothing of training, of files and of serving.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mind.sequences import Float32, Int64
+
+MAX_NEIGHBOURS = 50
+"""The most neighbours of an item."""
+CLICKS = 5
+"""Newest known clicks of a user whose neighbours are candidates: all of the newest, half as many of the one before, and
+so on. All neighbours of all five find little more, and cost twice as much."""
+FADING = 0.8
+"""What the weight of neighbours is multiplied by for each click that came after theirs."""
+
+
+@dataclass(frozen=True)
+class Near:
+    """The neighbours of the newest clicks of U users, in columns: those of user 0 by ascending row, then user 1, ..."""
+
+    user: Int64
+    """[P] int64."""
+    row: Int64
+    """[P] int64, of the item table."""
+    bonus: Float32
+    """[P] float32: what is added to the inner product for the rank."""
+
+    def part(self, start: int, end: int) -> "Near":
+        """Those of the users from position `start` to before `end`."""
+        own = slice(*np.searchsorted(self.user, (start, end)))
+        return Near(self.user[own] - start, self.row[own], self.bonus[own])
+
+    def add(self, scores: Float32, start: int = 0) -> None:
+        """Add the bonuses to scores, [B, N] for rows 1 to N, of the users from position `start` on."""
+        own = self.part(start, start + len(scores))
+        scores[own.user, own.row - 1] += own.bonus
+
+
+@dataclass(frozen=True)
+class ItemNeighbours:
+    """The neighbours of all N items of a model."""
+
+    offsets: Int64
+    """[N + 2] int64: the neighbours of row r of the item table are those from offsets[r] up to offsets[r + 1]."""
+    row: npt.NDArray[np.int32]
+    """[E] int32: their rows; those of one item by falling weight, `MAX_NEIGHBOURS` at most."""
+    weight: npt.NDArray[np.float16]
+    """[E] float16, above 0: the square root of the share of clicks that were followed by the neighbour."""
+    bonus: float
+    """What a weight of 1 adds to an inner product; 0 where validation users found no use in neighbours."""
+
+    def near(self, hist_index: Int64, seq_len: Int64, bonus: float | None = None) -> Near:
+        """The neighbours of the newest `CLICKS` clicks of each user; of one that follows several, the weights add up.
+
+        Args:
+            hist_index: [U, L] int64 rows, oldest first, 0-padded on the right.
+            seq_len: [U] int64, the clicks of each history.
+            bonus: to be taken instead of `self.bonus`.
+        """
+        users, length = hist_index.shape
+        age = np.arange(min(CLICKS, length))
+        place = seq_len[:, None] - 1 - age  # [U, C]
+        clicked = np.where(place >= 0, np.take_along_axis(hist_index, np.maximum(place, 0), axis=1), 0).ravel()
+        start = self.offsets[clicked]
+        lengths = np.minimum(self.offsets[clicked + 1] - start, np.tile(MAX_NEIGHBOURS >> age, users))
+        entry = np.repeat(start - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        weight = self.weight[entry] * np.repeat(np.tile(FADING**age, users), lengths)
+        own = np.repeat(np.repeat(np.arange(users), len(age)), lengths) * len(self.offsets) + self.row[entry]
+        own, which = np.unique(own, return_inverse=True)
+        user, row = np.divmod(own, len(self.offsets))
+        factor = self.bonus if bonus is None else bonus
+        return Near(user, row, (factor * np.bincount(which, weight, minlength=len(own))).astype(np.float32))
+
+    def problem(self, items: int) -> str:
+        """What is wrong with the arrays of a model of so many items; empty if nothing is."""
+        lengths = np.diff(self.offsets)
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.row) or lengths.min() < 0:
+            return f"neighbour_offsets must ascend from 0 to the {len(self.row)} neighbours"
+        if lengths.max() > MAX_NEIGHBOURS:
+            return f"an item has {lengths.max()} neighbours, the limit is {MAX_NEIGHBOURS}"
+        if len(self.row) and not 1 <= self.row.min() <= self.row.max() <= items:
+            return f"neighbour_row names rows outside 1 to {items}"
+        if not (self.weight >= 0).all() or not np.isfinite(self.weight).all() or not 0 <= self.bonus < np.inf:
+            return "neighbour_weight and neighbour_bonus must be 0 or more, and finite"
+        return ""
