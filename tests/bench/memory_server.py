@@ -22,7 +22,7 @@ from mind.artifact import Float32, load_artifact
 from mind.hits import Hits
 from mind.sequences import Int64
 from server.app import SWITCH_S, RecallServer
-from server.processes import give_large_arrays_back
+from server.processes import keep_little_memory
 from server.release import COMPARED_VECTORS
 from server.settings import Settings
 from tests.bench.serving.world import START_S, answer_lines
@@ -92,7 +92,7 @@ async def _serve(settings: Settings, store: EndlessStore, servers: "SimpleQueue[
 
 def main(artifacts: list[Path]) -> None:
     """Serve until standard input ends."""
-    give_large_arrays_back()
+    keep_little_memory()
     sys.setswitchinterval(SWITCH_S)
     store, began = EndlessStore(), _clocks()
     for artifact in artifacts:
