@@ -45,7 +45,7 @@ def _clocks() -> Clocks:
 class EndlessStore(FakeStore):
     """A collection for each model, as large as it; only the vectors that a server compares are kept."""
 
-    def add(self, path: Path) -> None:
+    def add_model(self, path: Path) -> None:
         """Add the collection of a model."""
         artifact = load_artifact(path)
         fingerprint, weights = fingerprint_of(artifact), artifact.weights
@@ -96,7 +96,7 @@ def main(artifacts: list[Path]) -> None:
     sys.setswitchinterval(SWITCH_S)
     store, began = EndlessStore(), _clocks()
     for artifact in artifacts:
-        store.add(artifact)
+        store.add_model(artifact)
     store.publish_path(artifacts[0])
     publishing = _clocks() - began
     settings = Settings(
