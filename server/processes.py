@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 
 LARGE_BYTES = 6 * 2**20
 """Arrays of this size and more get memory of the system each time, which costs time; batches of 64 users have none."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+ARENAS = 2
+"""Heaps that threads share. By default glibc has eight for each core, and what one of them frees stays in it."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Of `mallopt` in glibc."""
 
 _NOISY = ("pymilvus", "milvus_lite", "faiss")
@@ -37,7 +39,7 @@ def run(settings: Settings) -> int:
     _log(settings)
     faulthandler.enable(2)  # a model file that somebody writes into while it is mapped ends the process: say so
     _admit_many_connections()
-    give_large_arrays_back()
+    keep_little_memory()
     from server.app import serve  # not above: --help must not wait for pymilvus
 
     for name in (*_NOISY, *logging.root.manager.loggerDict):  # after the import of these libraries, which sets levels
@@ -110,8 +112,8 @@ def _admit_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def give_large_arrays_back() -> None:
-    """Return the memory of large arrays to the system once they are deleted.
+def keep_little_memory() -> None:
+    """Have few heaps, and return the memory of large arrays to the system once they are deleted.
 
     glibc would keep it after the first such arrays: 100 MB after the first filter that half of 3.7 million items match.
     """
@@ -119,6 +121,7 @@ def give_large_arrays_back() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
         mallopt(_M_TRIM_THRESHOLD, LARGE_BYTES)
+        mallopt(_M_ARENA_MAX, ARENAS)
 
 
 def _log(settings: Settings) -> None:

@@ -39,6 +39,22 @@ class Depth:
     """Users of one step share a search."""
 
 
+def first_depths(release: Release, matches: Matches | None, query: Query, max_overfetch: int) -> list[Depth]:
+    """The depth to begin with for each user of a query; arguments as of `first_depth`.
+
+    It follows from two lengths, which many users of a query share.
+    """
+    known: dict[tuple[int, int], Depth] = {}
+    found = []
+    for user in query.users:
+        lengths = len(user.exclude), len(user.hist_item) if query.exclude_history else 0
+        depth = known.get(lengths)
+        if depth is None:
+            depth = known[lengths] = first_depth(release, matches, query, user, max_overfetch)
+        found.append(depth)
+    return found
+
+
 def first_depth(release: Release, matches: Matches | None, query: Query, user: UserQuery, max_overfetch: int) -> Depth:
     """The depth to begin with for a user. `matches`: of the query's filter; None without a filter."""
     top_k = query.top_k

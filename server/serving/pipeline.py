@@ -24,7 +24,7 @@ from server.ports import ItemStore
 from server.release import Release
 from server.serving.answer import FALLBACK, Outcome, Status, Timings, UserResult
 from server.serving.batching import Batcher, Waiting
-from server.serving.depth import Depth, exact_depth, first_depth, full_depth
+from server.serving.depth import Depth, exact_depth, first_depths, full_depth
 from server.serving.encode import EncodeStage
 from server.serving.filtered import search_matches
 from server.serving.inputs import Inputs, exclusions, look_up
@@ -156,7 +156,7 @@ class CandidatePipeline:
         if query.filter:
             job = await self._with_matches(job, deadline)
         where = release, job.matches
-        depths = {i: first_depth(*where, query, user, self._max_overfetch) for i, user in enumerate(query.users)}
+        depths = dict(enumerate(first_depths(*where, query, self._max_overfetch)))
         results: dict[int, UserResult] = {}
         timings, steps = Timings(0, 0, job.matching_ms, 0), None
         while depths:  # nearly always once

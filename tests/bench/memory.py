@@ -169,7 +169,7 @@ def measure(directory: Path, items: int, turns: int, rate: float) -> Row:
         for server in servers:
             asyncio.run(ask(server.ask()["address"], items))
         row.pss_of_all_gb = sum(memory_gb(server.pid, "Pss") for server in servers)
-    with worker("tests.bench.memory_server", str(paths[0])) as server:
+    with worker("tests.bench.memory_server", *map(str, paths)) as server:
         asyncio.run(switch(row, server, paths, turns, rate))
     return row
 

@@ -1,7 +1,8 @@
-"""A server in front of a store that knows every item and holds none: `Worker("tests.bench.memory_server", ARTIFACT)`.
+"""A server in front of a store that knows every item and holds none: `Worker("tests.bench.memory_server", *ARTIFACTS)`.
 
-It answers `{}`, and `{"publish": ARTIFACT}` once the alias has moved, with its address, the model it serves, and the
-seconds until the first release was loaded, from the start of the process and of the server in it.
+It serves the first of the models. It answers `{}`, and `{"publish": ARTIFACT}` once the alias has moved, with its
+address, the model it serves, and the seconds until the first release was loaded, from the start of the process and of
+the server in it.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from mind.artifact import Float32, load_artifact
 from mind.hits import Hits
 from mind.sequences import Int64
 from server.app import SWITCH_S, RecallServer
-from server.processes import give_large_arrays_back
+from server.processes import keep_little_memory
 from server.release import COMPARED_VECTORS
 from server.settings import Settings
 from tests.bench.serving.world import START_S, answer_lines
@@ -44,15 +45,18 @@ def _clocks() -> Clocks:
 class EndlessStore(FakeStore):
     """A collection for each model, as large as it; only the vectors that a server compares are kept."""
 
-    def publish_path(self, path: Path) -> None:
-        """Add the collection of a model and point the alias at it."""
+    def add_model(self, path: Path) -> None:
+        """Add the collection of a model."""
         artifact = load_artifact(path)
         fingerprint, weights = fingerprint_of(artifact), artifact.weights
         compared = np.linspace(0, fingerprint.count - 1, min(COMPARED_VECTORS, fingerprint.count)).astype(int)
         self.collections[fingerprint.collection] = FakeCollection(
             fingerprint, weights.item_id[compared], weights.item_embedding[compared + 1]
         )
-        self.alias = fingerprint.collection
+
+    def publish_path(self, path: Path) -> None:
+        """Point the alias at the collection of a model. Reads nothing, because servers do not publish."""
+        (self.alias,) = (name for name, each in self.collections.items() if path.name in name)
 
     async def count(
         self, collection: str, filter_: str = "", timeout_s: float | None = None, strong: bool = True
@@ -86,15 +90,17 @@ async def _serve(settings: Settings, store: EndlessStore, servers: "SimpleQueue[
     await asyncio.Event().wait()
 
 
-def main(artifact: Path) -> None:
+def main(artifacts: list[Path]) -> None:
     """Serve until standard input ends."""
-    give_large_arrays_back()
+    keep_little_memory()
     sys.setswitchinterval(SWITCH_S)
     store, began = EndlessStore(), _clocks()
-    store.publish_path(artifact)
+    for artifact in artifacts:
+        store.add_model(artifact)
+    store.publish_path(artifacts[0])
     publishing = _clocks() - began
     settings = Settings(
-        listen="127.0.0.1:0", artifacts=str(artifact.parent), milvus_uri="http://unused", watch_interval_s=0.2
+        listen="127.0.0.1:0", artifacts=str(artifacts[0].parent), milvus_uri="http://unused", watch_interval_s=0.2
     )
     servers: SimpleQueue[tuple[RecallServer, Clocks]] = SimpleQueue()
 
@@ -118,4 +124,4 @@ def main(artifact: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(each) for each in sys.argv[1:]])

@@ -1,9 +1,9 @@
 """Where the processor time of a call with one user goes: `python -m tests.bench.one_call`.
 
-Servers in one process answer the same request, one call after the other, in turn: gRPC alone; gRPC that asks another
-process before it answers; gRPC with our door before it; the whole server with a store that answers at once; and the
-whole server with a Milvus in another process that answers at once. Each does one part more than another, and the
-difference is that part.
+Servers in one process answer the same request, one call after the other, in turn: gRPC alone; gRPC whose handler reads
+the request itself; gRPC that asks another process before it answers; gRPC with our door before it; the whole server
+with a store that answers at once; and the whole server with a Milvus in another process that answers at once. Each does
+one part more than another, and the difference is that part.
 """
 
 import asyncio
@@ -44,11 +44,12 @@ METHOD = "/recall.v1.RecallService/Recall"
 ITEMS, TOP_K = 20_000, world.TOP_K
 CALLS = 100
 """Calls of a turn."""
-SERVERS = ("grpc", "relay", "door", "whole", "milvus")
+SERVERS = ("grpc", "reading", "relay", "door", "whole", "milvus")
 PARTS = {
     "gRPC: receive a request, send an answer": ({"grpc"}, set()),
     "gRPC: ask another process": ({"relay"}, {"grpc"}),
-    "admit, decode, follow the call, write the answer": ({"door"}, {"grpc"}),
+    "read the request after the call was admitted": ({"reading"}, {"grpc"}),
+    "admit, decode, follow the call, write the answer": ({"door"}, {"reading"}),
     "validate, look up, encode, merge": ({"whole"}, {"door"}),
     "write the search, read its hits, watch for its end": ({"milvus", "grpc"}, {"whole", "relay"}),
 }
@@ -154,13 +155,18 @@ async def serve(artifacts: Path, milvus: str, ports: SimpleQueue[dict[str, int]]
         await ask(search, timeout=30)
         return answer
 
-    plain, relay, guarded = grpc.aio.server(), grpc.aio.server(), grpc.aio.server()
-    for server, method in ((plain, known), (relay, relayed)):
-        handlers = {"Recall": grpc.unary_unary_rpc_method_handler(method)}
+    async def read(requests: Any, context: Any) -> bytes:
+        await context.read()
+        return answer
+
+    plain, reading, relay, guarded = (grpc.aio.server() for _ in range(4))
+    unary, stream = grpc.unary_unary_rpc_method_handler, grpc.stream_unary_rpc_method_handler
+    for server, handler in ((plain, unary(known)), (reading, stream(read)), (relay, unary(relayed))):
+        handlers = {"Recall": handler}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(RECALL.full_name, handlers),))
     door = Door(settings, Calls(SILENT, access_log=False))
     register(door.guard(Fixed(recall_pb2.RecallResponse.FromString(answer)), RECALL, counted=True), RECALL, guarded)
-    for name, other in (("grpc", plain), ("relay", relay), ("door", guarded)):
+    for name, other in (("grpc", plain), ("reading", reading), ("relay", relay), ("door", guarded)):
         found[name] = other.add_insecure_port("127.0.0.1:0")
         await other.start()
     _tame_garbage_collector()  # as a server does

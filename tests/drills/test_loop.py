@@ -9,6 +9,7 @@ import sys
 import time
 from asyncio import events
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class ThreadedStore(FakeStore):
             rng, queries = np.random.default_rng(0), len(vectors)
             place = (rng.integers(0, ITEMS, (queries, 1)) + 13 * np.arange(limit)) % ITEMS
             scores = -np.sort(-rng.normal(size=(queries, limit)).astype(np.float32), axis=1)
-            return Hits(IDS[place].ravel(), scores.ravel(), np.full(queries, limit))
+            return Hits(self.collections[collection].item_ids[place].ravel(), scores.ravel(), np.full(queries, limit))
 
         return await asyncio.to_thread(found)
 
@@ -90,13 +91,34 @@ def large() -> dict[str, tuple[str, Any]]:
     }
 
 
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[RecallServer]:
-    store = ThreadedStore()
-    store.publish(load_artifact(make_artifact(tmp_path, items=ITEMS)))
-    settings = Settings(listen="127.0.0.1:0", artifacts=str(tmp_path), users=True, degraded=True)
+def large_with_keys() -> dict[str, tuple[str, Any]]:
+    """The same for a release with text ids."""
+    rng = np.random.default_rng(0)
+    user = recall_pb2.User
+    keys = [f"KIT-{item}" for item in range(ITEMS)]
+    long = [user(hist_item_keys=rng.choice(keys, 10_000).tolist()) for _ in range(32)]
+    many = [user(hist_item_keys=rng.choice(keys, 30).tolist()) for _ in range(256)]
+    unknown = [user(hist_item_keys=[f"{number}-{item}" for item in range(400)]) for number in range(256)]
+    recall = recall_pb2.RecallRequest
+    return {
+        "long histories": ("Recall", recall(users=long, top_k=100, exclude_history=True)),
+        "many candidates": ("Recall", recall(users=many, top_k=500)),
+        "unknown ids": ("Recall", recall(users=unknown, top_k=10)),
+        "explain": ("Explain", recall_pb2.ExplainRequest(user=long[0], top_k=1_000, exclude_history=True)),
+    }
+
+
+async def serving(directory: Path, store: ThreadedStore, keyed: bool = False, **options: Any) -> RecallServer:
+    store.publish(load_artifact(make_artifact(directory, items=ITEMS, keyed=keyed)))
+    settings = Settings(listen="127.0.0.1:0", artifacts=str(directory), users=True, **options)
     server = RecallServer(settings, store, FakeUserStore())
     await server.start()
+    return server
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[RecallServer]:
+    server = await serving(tmp_path, ThreadedStore(), degraded=True)
     yield server
     await server.stop(0)
 
@@ -151,9 +173,13 @@ def calling(server: RecallServer, method: str, requests: list[Any], timeout_s: f
     """What sends requests at the same time."""
 
     async def do() -> None:
-        calls = [asyncio.to_thread(call, server.port, method, request, timeout_s) for request in requests]
-        for code in await asyncio.gather(*calls):
-            assert code is grpc.StatusCode.OK or timeout_s < 1, code
+        loop = asyncio.get_running_loop()
+        with ThreadPoolExecutor(len(requests)) as threads:  # the server needs those of the loop
+            calls = [
+                loop.run_in_executor(threads, call, server.port, method, request, timeout_s) for request in requests
+            ]
+            for code in await asyncio.gather(*calls):
+                assert code is grpc.StatusCode.OK or timeout_s < 1, code
 
     return do
 
@@ -167,6 +193,39 @@ async def test_no_callback_is_long(
     if timeout_s < 1:  # so that it ends with the popular list, or in vain
         server._store._store.delay_s = 2  # type: ignore[attr-defined]
     assert not await longest(Watchdog(monkeypatch), calling(server, method, [request], timeout_s))
+
+
+@pytest.mark.parametrize("name", large_with_keys())
+async def test_no_callback_is_long_when_ids_are_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    server = await serving(tmp_path, ThreadedStore(), keyed=True)
+    method, request = large_with_keys()[name]
+    assert not await longest(Watchdog(monkeypatch), calling(server, method, [request]))
+    await server.stop(0)
+
+
+async def test_no_callback_is_long_when_the_server_searches_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await serving(tmp_path, ThreadedStore(), search="local")
+    watchdog = Watchdog(monkeypatch)
+    for name in ("long histories", "many candidates"):
+        method, request = large()[name]
+        request.filter = "item_id > 8000"
+        assert not await longest(watchdog, calling(server, method, [request])), f"{name}, with a filter"
+        request.filter = ""
+        assert not await longest(watchdog, calling(server, method, [request])), name
+    await server.stop(0)
+
+
+async def test_no_callback_is_long_when_many_call_at_once(
+    server: RecallServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    users = [recall_pb2.User(hist_item=rng.choice(IDS, 20)) for _ in range(64)]
+    requests = [recall_pb2.RecallRequest(users=[user], top_k=500) for user in users]
+    assert not await longest(Watchdog(monkeypatch), calling(server, "Recall", requests))
 
 
 async def test_no_callback_is_long_when_users_are_remembered(

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from server.processes import ARENAS
 from tests.server.test_service import ROOT, Server, running
 from tests.waiting import wait_until
 
@@ -97,8 +98,8 @@ def test_what_large_arrays_took_goes_back_to_the_system() -> None:
     """Also after the first of them, from which on the C library would keep memory for more of them."""
     script = """
 import numpy as np, psutil
-from server.processes import LARGE_BYTES, give_large_arrays_back
-give_large_arrays_back()
+from server.processes import LARGE_BYTES, keep_little_memory
+keep_little_memory()
 process = psutil.Process()
 before = process.memory_info().rss
 first = np.ones(3 * LARGE_BYTES, np.uint8)
@@ -110,3 +111,25 @@ print(process.memory_info().rss - before < LARGE_BYTES)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "True\n"
+
+
+def test_threads_share_few_heaps() -> None:
+    script = """
+import ctypes, threading
+from server.processes import keep_little_memory
+keep_little_memory()
+together = threading.Barrier(8)
+def run():
+    together.wait()
+    kept.append(bytearray(10_000))
+    together.wait()
+kept = []
+threads = [threading.Thread(target=run) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc = ctypes.CDLL(None)
+libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+libc.fflush(None)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert 1 <= done.stdout.count("<heap nr=") <= ARENAS

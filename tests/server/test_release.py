@@ -2,6 +2,8 @@
 
 import logging
 import shutil
+import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +41,18 @@ async def test_the_most_popular_items_are_listed(tmp_path: Path, monkeypatch: py
     best = sorted(range(200), key=lambda row: (-popularity[row], row))[:50]  # equal ones by id
     assert popular.item_ids.tolist() == weights.item_id[best].tolist()
     np.testing.assert_allclose(popular.scores, popularity[best] / popularity.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("keep_previous", [True, False])
+async def test_a_release_is_freed_in_a_thread(tmp_path: Path, keep_previous: bool) -> None:
+    store, freed = FakeStore(), []
+    releases = Releases(store, Models(tmp_path), numpy_encoder, keep_previous)
+    for seed in range(3):
+        store.publish(load_artifact(make_artifact(tmp_path, items=100, seed=seed)))
+        weakref.finalize((await releases.check())[1], lambda: freed.append(threading.current_thread()))
+    await releases.check()
+    assert len(freed) == (1 if keep_previous else 2)
+    assert threading.main_thread() not in freed
 
 
 async def test_cells_are_those_of_the_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
