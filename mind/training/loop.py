@@ -6,7 +6,7 @@ had never stopped. Knows nothing of the command line or of files.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,10 @@ from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
 from mind.sequences import EvalCases, Float32, Int64, Sequences
 from mind.training.checkpoint import Arrays, Checkpoint
-from mind.training.cooccurrence import cooccurrence_vectors
+from mind.training.cooccurrence import MAX_CLICKS, cooccurrence_vectors
 from mind.training.parallel import Ranks
 from mind.training.recency import popularity_within, recency
-from mind.training.sampler import Batch, TrainingSampler, log_frequency
+from mind.training.sampler import Batch, TrainingSampler, item_rows, log_frequency
 from mind.training.warm import start_from
 from mind.vocabulary import Vocabulary
 
@@ -80,7 +80,7 @@ def train(
 
     Args:
         config: sizes, seed, epochs, patience.
-        sequences: the training users.
+        sequences: the training users; of several processes, each has its own, whose ids ascend from rank to rank.
         valid: held-out users that choose the best epoch by `SELECTED_BY`, those that have a history which the model
             knows; None keeps the last epoch.
         on_step: called when an epoch begins or is taken up, and every `print_interval` steps with the mean loss since.
@@ -144,32 +144,35 @@ class _Run:
     ) -> None:
         self.hyper, self.runner, self.ranks = config.hyper_parameters, config.runner, ranks
         hyper, seed = self.hyper, self.runner.seed
-        self.vocabulary, clicks = _vocabulary(sequences, features)
-        self.popularity = popularity_within(sequences, self.vocabulary, ages, hyper.trending_days, clicks)
+        batch_size, world = self.runner.train_batch_size, ranks.world
+        if batch_size < world:
+            raise ConfigError(f"runner.train_batch_size is {batch_size}, too few for {world} processes")
+        self.vocabulary, clicks = _vocabulary(sequences, features, ranks)
+        self.popularity = popularity_within(sequences, self.vocabulary, ages, hyper.trending_days, clicks, ranks)
         items = len(self.vocabulary)
         if hyper.item_count not in (None, items):
             raise DataError(f"hyper_parameters.item_count is {hyper.item_count}, the training data have {items} items")
-        batch_size, world = self.runner.train_batch_size, ranks.world
         weight = recency(ages, hyper.half_life_days)
-        self.sampler = TrainingSampler(sequences, self.vocabulary, hyper, batch_size, seed, world, weight)
-        if min(batch_size, self.sampler.examples) < world:
-            raise ConfigError(
-                f"runner.train_batch_size is {batch_size} and there are {self.sampler.examples} examples: "
-                f"too few for {world} processes"
-            )
+        place = (ranks.rank, ranks.gather)
+        self.sampler = TrainingSampler(sequences, self.vocabulary, hyper, batch_size, seed, world, weight, *place)
+        if self.sampler.examples < world:
+            raise DataError(f"training data: there are {self.sampler.examples} examples, too few for {world} processes")
         rng = np.random.default_rng(seed)
         routing_logits = rng.normal(size=(hyper.num_interests, hyper.maxlen)).astype(np.float32)
-        self.golden = self.sampler.latest(GOLDEN_HISTORIES, rng)
+        golden = self.sampler.latest(GOLDEN_HISTORIES, rng)
+        self.golden_hist_index, self.golden_seq_len = map(ranks.total, (golden.hist_index, golden.seq_len))
         trained = np.append(False, clicks > 0)
         paddle.seed(seed)
         aligned = features.align(self.vocabulary, trained) if features else None
         self.network = MIND(items, hyper, routing_logits, aligned)
         if warm:
-            start = start_from(warm, self.vocabulary, sequences)
+            start = start_from(warm, self.vocabulary, _of_all(sequences, ranks, seed))
             self.network.begin_as(start.weights, start.item_embedding)
         elif hyper.item_init == "cooccurrence":
-            every, offsets = self.sampler.item_index, self.sampler.offsets
-            self.network.items.begin_near(cooccurrence_vectors(every, offsets, items, hyper.embedding_dim, seed))
+            every = _of_all(sequences, ranks, seed)
+            rows = self.sampler.item_index if every is sequences else item_rows(self.vocabulary, every.item_id)
+            vectors = cooccurrence_vectors(rows, every.offsets, items, hyper.embedding_dim, seed)
+            self.network.items.begin_near(vectors)
         self.parallel = ranks.averaged(self.network)
         linear, steps = hyper.optimizer.decay == "linear", self.sampler.steps * self.runner.epochs
         self.schedule = paddle.optimizer.lr.LambdaDecay(
@@ -177,8 +180,8 @@ class _Run:
         )
         self.optimizer = paddle.optimizer.Adam(self.schedule, parameters=self.network.parameters(), lazy_mode=True)
         flat = np.zeros(items + 1, np.float32)
-        drawn = clicks if sequences.roles is None else self.sampler.target_counts(items)
-        self.frequency = log_frequency(drawn) if hyper.correct_frequency else flat
+        drawn = clicks if sequences.roles is None else ranks.total(self.sampler.target_counts(items))
+        self.frequency = paddle.to_tensor(log_frequency(drawn) if hyper.correct_frequency else flat)
         self.now = _Progress()
         self.saved_at = time.monotonic()
         self.epochs: list[Epoch] = []
@@ -203,10 +206,10 @@ class _Run:
         self.network.train()
         on_step(number, now.step, steps, None)
         losses: list[paddle.Tensor] = []
-        for batch in self.sampler.epoch(number, now.step, self.ranks.rank):
+        for batch in self.sampler.epoch(number, now.step):
             losses.append(self._step(batch, number))
             now.step += 1
-            now.examples += len(batch.seq_len) * self.ranks.world
+            now.examples += len(batch.seq_len)
             if now.step % self.runner.print_interval and now.step != steps:
                 continue
             recent = self.ranks.mean([loss.item() for loss in losses])  # only here does the device have to catch up
@@ -229,11 +232,10 @@ class _Run:
         """Do one update of the weights; return the loss, which is still on the device."""
         seed = [self.runner.seed, number, self.now.step, self.ranks.rank]
         paddle.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        arrays = [batch.hist_index, batch.seq_len, batch.candidates, self.frequency[batch.candidates]]
-        if batch.weight is not None:
-            arrays.append(batch.weight)
+        hist_index, seq_len, candidates, *weight = self.ranks.share(batch)
+        frequency = paddle.gather(self.frequency, candidates)
         with paddle.amp.auto_cast(self.runner.precision != "float32", dtype="bfloat16"):
-            loss = self.parallel(*map(paddle.to_tensor, arrays))
+            loss = self.parallel(hist_index, seq_len, candidates, frequency, *weight)
         loss.backward()
         self.optimizer.step()
         self.optimizer.clear_grad()
@@ -262,8 +264,8 @@ class _Run:
 
     def _snapshot(self) -> Weights:
         """The weights as they are now; the golden histories are what encoders will be held to."""
-        network, golden = self.network, self.golden
-        projection = network.projection
+        network, projection = self.network, self.network.projection
+        golden = self.golden_hist_index, self.golden_seq_len
         return Weights(
             item_id=self.vocabulary.item_id,
             item_embedding=network.items.dense(),
@@ -272,9 +274,9 @@ class _Run:
             routing_logits=np.array(network.routing_logits.numpy()),
             recency_logits=np.array(network.recency_logits.numpy()),
             focus=np.array(network.focus.numpy()),
-            golden_hist_index=golden.hist_index,
-            golden_seq_len=golden.seq_len,
-            golden_interest_vectors=PaddleEncoder(network).encode(golden.hist_index, golden.seq_len),
+            golden_hist_index=golden[0],
+            golden_seq_len=golden[1],
+            golden_interest_vectors=PaddleEncoder(network).encode(*golden),
             projection=np.vstack([projection.weight.numpy(), projection.bias.numpy()]) if projection else None,
         )
 
@@ -320,15 +322,30 @@ class _Run:
             )
 
 
-def _vocabulary(sequences: Sequences, features: FeatureTable | None) -> tuple[Vocabulary, Int64]:
-    """All items, and how often each occurs in the training data, [N] int64."""
+def _vocabulary(sequences: Sequences, features: FeatureTable | None, ranks: Ranks) -> tuple[Vocabulary, Int64]:
+    """All items, and how often each occurs in the training data of all processes, [N] int64."""
     item_id, counts = np.unique(sequences.item_id, return_counts=True)
+    if ranks.world > 1:
+        counts = ranks.gather(counts)
+        item_id, place = np.unique(ranks.gather(item_id), return_inverse=True)
+        counts = np.bincount(place, counts).astype(np.int64)
     if features is None:
         return Vocabulary(item_id), counts
     vocabulary = Vocabulary(np.union1d(item_id, features.item_id))
     popularity = np.zeros(len(vocabulary), np.int64)
     popularity[vocabulary.item_index(item_id) - 1] = counts
     return vocabulary, popularity
+
+
+def _of_all(sequences: Sequences, ranks: Ranks, seed: int) -> Sequences:
+    """The users of all processes; of more than `MAX_CLICKS` clicks, those of users drawn at random. Without roles."""
+    if ranks.world == 1:
+        return sequences
+    clicks = int(ranks.total(np.array([len(sequences.item_id)]))[0])
+    drawn = np.random.default_rng([seed, ranks.rank]).random(len(sequences)) * clicks < MAX_CLICKS
+    own = replace(sequences, role=None).take(np.flatnonzero(drawn))
+    user_id, lengths, item_id = map(ranks.gather, (own.user_id, own.lengths, own.item_id))
+    return Sequences(user_id, np.append(0, np.cumsum(lengths)), item_id)
 
 
 def _known(valid: EvalCases, vocabulary: Vocabulary) -> EvalCases:
