@@ -65,7 +65,7 @@ docs: install  ## Build the documentation site into build/site; a warning or a b
 docs-serve: install  ## Show the documentation site on http://127.0.0.1:8001 while you edit it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
-recording: install  ## Run the demo and draw it as tests/demo.svg, which README shows
+recording: install  ## Run the demo, on MovieLens and on the tutorial's shop, and draw tests/demo.svg and docs/shop.svg
 	$(BIN)/python -m tests.recording
 
 released: install  ## At a release: keep the contract as the one that must stay compatible

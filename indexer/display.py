@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
@@ -24,6 +23,7 @@ from indexer.verify import FILTERED, RECALL_AT
 from mind.artifact import Artifact
 from mind.cells import EXACT_ROWS
 from mind.data.line_count import LineCount
+from mind.data.sources import Source
 from mind.milvus.journal import Changes
 from mind.milvus.store import Params
 
@@ -99,7 +99,7 @@ def show_model(model: Artifact) -> None:
     line("model", f"{model.model_version}: {items:,} items, {dim} dimensions")
 
 
-def show_count(path: Path, count: LineCount, id_column: str) -> None:
+def show_count(path: Source, count: LineCount, id_column: str) -> None:
     """Print how the lines of a file add up, and which of its columns has the item ids."""
     line("read", f"{path.name}: {count}; ids in {id_column}")
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from dataclasses import astuple
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from mind.extras import missing
 if line := missing("train,cpu", "paddle", "pyarrow", "safetensors", "typer"):
     sys.exit(line)
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -17,9 +19,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from mind.artifact import Artifact, check_writable, load_artifact, newest_artifact
 from mind.command import ConfigFile, DataDir, Overrides, Version, run
 from mind.config import Config, data_overrides, load_config
+from mind.data.paddlerec import data_files
+from mind.data.user_ranges import range_of
 from mind.errors import ConfigError
 from mind.evaluation.metrics import SELECTED_BY, SHOWN
-from mind.evaluation.returns import LEFT_OUT
+from mind.evaluation.returns import LEFT_OUT, Returns
 from mind.sequences import distinct
 from mind.training.checkpoint import Checkpoint
 from mind.training.inputs import (
@@ -95,13 +99,13 @@ def main(
                 f"-o {given[0]}: --final takes the hyper-parameters of {final}; train another model first"
             )
         settings = settings_of(chosen, settings)
-    inputs = read_everything(settings, chosen) if chosen else read_inputs(settings)
-    warm = _warm_model(warm_start, settings, inputs) if warm_start else None
+    inputs = _read(settings, chosen, ranks)
+    warm = _warm_model(warm_start, settings, inputs, ranks) if warm_start else None
     if warm:
         settings, inputs = warmed(settings, inputs, warm, None if chosen else warm_epochs)
-    sequences, valid = inputs.sequences, inputs.valid
+    valid = inputs.valid
     console.print(
-        f"{len(sequences):,} users, {len(sequences.item_id):,} interactions to train on; "
+        f"{inputs.fingerprint['users']:,} users, {inputs.fingerprint['interactions']:,} interactions to train on; "
         + (f"{len(valid):,} users choose the best epoch by {SELECTED_BY}" if valid else _ends(chosen)),
         soft_wrap=True,
     )
@@ -138,15 +142,28 @@ def main(
     )
 
 
-def _warm_model(path: Path, settings: Config, inputs: Inputs) -> Artifact | None:
+def _read(settings: Config, chosen: Artifact | None, ranks: Ranks) -> Inputs:
+    """What this process trains on: each of several has other users, and all of them name the same data."""
+    users = range_of(data_files(settings.runner.train_data_dir), ranks.rank, ranks.world)
+    inputs = read_everything(settings, chosen, users) if chosen else read_inputs(settings, users)
+    own = np.array([len(inputs.sequences), len(inputs.sequences.item_id)])
+    inputs = inputs.counted(*ranks.total(own).tolist())
+    if ranks.world == 1 or not inputs.valid or settings.runner.exclude_history is not None:
+        return inputs
+    measured = ranks.of_leader(list(astuple(inputs.returns)) if inputs.returns else [0.0] * 4)  # each saw other users
+    return inputs.with_returns(Returns(int(measured[0]), *measured[1:]) if measured[0] else None)
+
+
+def _warm_model(path: Path, settings: Config, inputs: Inputs, ranks: Ranks) -> Artifact | None:
     """The model to begin with; None, after saying why, if training must begin anew."""
     model = load_artifact(newest_artifact(path))
-    if reason := why_not(model, settings.hyper_parameters, inputs.sequences, inputs.keys is not None):
+    item_id = distinct(ranks.gather(distinct(inputs.sequences.item_id)))
+    if reason := why_not(model, settings.hyper_parameters, item_id, inputs.keys is not None):
         console.print(f"begins anew, not with the weights of model {model.model_version}: {reason}", soft_wrap=True)
         return None
-    known, items = known_items(model, inputs.sequences), len(distinct(inputs.sequences.item_id))
+    known = known_items(model, item_id)
     console.print(
-        f"begins with the weights of model {model.model_version}, which knows {known:,} of {items:,} items",
+        f"begins with the weights of model {model.model_version}, which knows {known:,} of {len(item_id):,} items",
         soft_wrap=True,
     )
     if doubt := may_know_held_out(model, inputs):

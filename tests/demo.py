@@ -117,7 +117,7 @@ def main(
         raise typer.BadParameter(f"{names!r}: expected three names, separated by commas", param_hint="--names")
     if data is None and (items or names):
         raise typer.BadParameter("--items and --names need --data, the clicks that they are about")
-    clicks, catalogue = (path.absolute() if path else None for path in (data, items))
+    clicks, catalogue = (_from_root(path) if path else None for path in (data, items))
     os.chdir(ROOT)
     directory = directory or Path("build/own" if data else "build/demo")
     directory.mkdir(parents=True, exist_ok=True)
@@ -134,6 +134,12 @@ def main(
     except KeyboardInterrupt:
         console.print("interrupted; everything the demo started has been stopped")
         raise typer.Exit(130) from None
+
+
+def _from_root(path: Path) -> Path:
+    """A path that means the same in the root of the checkout, where the demo runs."""
+    absolute = path.absolute()
+    return absolute.relative_to(ROOT) if absolute.is_relative_to(ROOT) else absolute
 
 
 def _demo(paths: Paths, override: list[str], data: DemoData, items: Items | None) -> None:

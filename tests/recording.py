@@ -1,5 +1,7 @@
 """`make recording`: the demo in a terminal, drawn as an animated SVG. Needs no service and no recorder.
 
+It draws two pictures: the demo on MovieLens, and on the files of the shop of the tutorial.
+
 A line of the picture is what the terminal showed there last, so a finished progress bar stands for all its updates.
 """
 
@@ -26,8 +28,11 @@ from rich.style import Style
 from rich.terminal_theme import TerminalTheme
 
 from tests import ROOT
+from tests.shop import write_shop
 
 PICTURE = ROOT / "tests" / "demo.svg"
+SHOP_PICTURE = ROOT / "docs" / "shop.svg"
+SHOP = Path("build/shop")
 COLUMNS, SHOWN_ROWS = 104, 34
 LINE_S, LONGEST_PAUSE_S, END_S = 0.08, 1.2, 8.0
 """Seconds that every line gets at least, that the demo's own waiting is cut to, and that the end stays."""
@@ -220,13 +225,20 @@ def _span(column: int, text: str, style: Style) -> str:
 
 
 def main() -> None:
-    """Record the demo and replace the picture. Raises ValueError if it would show something of this machine."""
-    picture = draw(record([sys.executable, "-m", "tests.demo", *sys.argv[1:]]))
+    """Record the demo on both data sets and replace the pictures."""
+    write_picture(PICTURE)
+    write_shop(ROOT / SHOP)
+    write_picture(SHOP_PICTURE, f"--data={SHOP}/clicks.csv", f"--items={SHOP}/items.csv", f"--directory={SHOP}")
+
+
+def write_picture(file: Path, *options: str) -> None:
+    """Record the demo and replace a picture. Raises ValueError if it would show something of this machine."""
+    picture = draw(record([sys.executable, "-m", "tests.demo", *options]))
     for private in (str(ROOT), str(Path.home()), socket.gethostname()):
         if private in picture:
             raise ValueError(f"the demo printed {private!r}; the picture is not written")
-    PICTURE.write_text(picture, encoding="utf-8")
-    print(f"written to {PICTURE.relative_to(ROOT)}, {PICTURE.stat().st_size / 1000:.0f} kB")
+    file.write_text(picture, encoding="utf-8")
+    print(f"written to {file.name}, {file.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

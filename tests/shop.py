@@ -3,10 +3,10 @@
 Customers click mostly in one of three departments, there mostly on items that are near each other.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
+import typer
 
 DEPARTMENTS = {"KIT": "Kitchen", "GAR": "Garden", "TOY": "Toy"}
 ITEMS, CUSTOMERS, CLICKS = 40, 600, 12
@@ -35,4 +35,4 @@ def write_shop(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_shop(Path(sys.argv[1]))
+    typer.run(write_shop)  # with --help, which is no directory

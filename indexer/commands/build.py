@@ -19,6 +19,7 @@ from indexer.tuning.interests import MIN_ITEMS, choose_cosine
 from indexer.verify import MIN_RECALL
 from mind.artifact import load_artifact
 from mind.data.quotes import Quote
+from mind.data.sources import source_of
 from mind.milvus.connection import Connection
 from mind.milvus.store import Params, Store
 from mind.milvus.version import caution
@@ -31,9 +32,11 @@ def build_command(
     connection: Connection,
     artifact: Artifact,
     attributes: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="Item attributes: a CSV or Parquet file, or a directory of Parquet files. All columns count."
+            metavar="FILES",
+            help="Item attributes: CSV, JSON lines or Parquet; a file, a directory, or such a URL, as "
+            "s3://bucket/items.parquet. All columns count.",
         ),
     ] = None,
     id_column: Annotated[
@@ -118,9 +121,10 @@ def build_command(
     if attributes is not None:
         types = {name: str(kind) for name, kind in _pairs(column_type).items()}
         weights = model.weights
-        ids = id_column or find_id_column(attributes, quote)
-        loaded = read_attributes(attributes, weights.item_id, ids, multi_valued or [], types, quote, weights.keys)
-        display.show_count(attributes, loaded.count, ids)
+        source = source_of(attributes)
+        ids = id_column or find_id_column(source, quote)
+        loaded = read_attributes(source, weights.item_id, ids, multi_valued or [], types, quote, weights.keys)
+        display.show_count(source, loaded.count, ids)
         display.show_attributes(loaded, len(model.weights.item_id))
     with Store(connection) as store:
         if says := caution(store.version()):

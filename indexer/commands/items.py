@@ -1,7 +1,6 @@
 """The commands `upsert` and `delete`: their options and their output."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -19,6 +18,7 @@ from indexer.items.journal import OWN, Journal
 from indexer.model import load_model
 from indexer.options import ArtifactCache, QuoteOption, ReleasedArtifact
 from mind.data.quotes import Quote
+from mind.data.sources import source_of
 from mind.milvus.connection import Connection
 from mind.milvus.schemas import Column
 from mind.milvus.store import Store
@@ -34,25 +34,29 @@ Collection = Annotated[
 def upsert_command(
     connection: Connection,
     attributes: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="CSV, Parquet or a directory of Parquet files: an id and attributes that the collection has, or some."
+            metavar="FILES",
+            help="CSV, JSON lines or Parquet: a file, a directory, or such a URL. It has an id and attributes that the "
+            "collection has, or some.",
         ),
     ] = None,
     interactions: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="File or directory of lines user,item,time, or a part that `mind.prepare` wrote, such as "
+            metavar="FILES",
+            help="File, directory or URL of lines user,item,time, or a part that `mind.prepare` wrote, such as "
             "data/mine/train. A new item in them gets its vector from the items that the same users interacted with. "
             "A file that names its columns may have the column of kinds that the model was trained with: clicks of "
             "kinds that are neither history nor target are left out.",
         ),
     ] = None,
     vectors: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="CSV or Parquet file with an id column and a column `embedding`, a list of numbers (in CSV "
-            "0.1|0.2|...), for new items."
+            metavar="FILES",
+            help="CSV or Parquet file, or its URL, with an id column and a column `embedding`, a list of numbers (in "
+            "CSV 0.1|0.2|...), for new items.",
         ),
     ] = None,
     id_column: Annotated[
@@ -109,9 +113,10 @@ def upsert_command(
         journal = Journal(store, found.name)
         kinds = {name: column for name, column in journal.columns.items() if name not in OWN}
         dim, rows, keyed = model.hyper_parameters.embedding_dim, journal.batch_rows, journal.has_keys
-        sequences, keys = read_clicks(interactions, keyed, model.events) if interactions else (None, None)
+        sequences, keys = read_clicks(source_of(interactions), keyed, model.events) if interactions else (None, None)
 
-        def file_of(path: Path | None, kinds: Mapping[str, Column], dim: int) -> ItemFile | None:
+        def file_of(given: str | None, kinds: Mapping[str, Column], dim: int) -> ItemFile | None:
+            path = source_of(given) if given else None
             ids = path and (id_column or find_id_column(path, quote))
             return ItemFile(path, ids, kinds, dim, rows, quote, keyed) if path and ids else None
 
@@ -131,7 +136,9 @@ def delete_command(
     ids: Annotated[
         str | None, typer.Option(help="Item ids, separated by commas, such as 1,2,3 or KIT-1,KIT-2.")
     ] = None,
-    ids_file: Annotated[Path | None, typer.Option(help="Text file with one item id per line.")] = None,
+    ids_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Text file, or its URL, with one item id per line.")
+    ] = None,
     collection: Collection = None,
 ) -> None:
     """Delete items from the collection, whether the model knows them or not.
@@ -149,7 +156,7 @@ def delete_command(
     """
     if (ids is None) == (ids_file is None):
         raise typer.BadParameter("give either --ids or --ids-file")
-    texts = [(text, "--ids") for text in ids.split(",")] if ids else read_ids(Path(str(ids_file)))
+    texts = [(text, "--ids") for text in ids.split(",")] if ids else read_ids(source_of(str(ids_file)))
     with Store(connection) as store:
         journal = Journal(store, _chosen(store, collection).name)
         items = parse_ids(texts, journal.has_keys)

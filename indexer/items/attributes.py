@@ -11,7 +11,6 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from indexer.errors import AttributesError
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
 from mind.data.roles import find_column
-from mind.data.sources import cells_are_text
+from mind.data.sources import Source, cells_are_text
 from mind.data.spellings import refuse_two_spellings
 from mind.data.tables import column_names, read_table
 from mind.errors import DataError
@@ -141,7 +140,7 @@ def absent_of(kind: str) -> Any:
 
 
 def read_attributes(
-    path: Path,
+    path: Source,
     item_id: Int64,
     id_column: str = ITEM_ID,
     multi_valued: Collection[str] = (),
@@ -152,7 +151,7 @@ def read_attributes(
     """Read the attributes of the items that a model knows.
 
     Args:
-        path: `.csv` with a header line, `.parquet`, or a directory of Parquet files.
+        path: `.csv` with a header line, `.jsonl`, `.parquet`, a directory of such files, or such a URL.
         item_id: [N] int64, strictly ascending: the model's items.
         id_column: column that holds the item id.
         multi_valued: text columns to split at `SEPARATOR`.
@@ -188,7 +187,7 @@ def read_attributes(
 
 
 def _rows_of(
-    path: Path, id_column: str, column: Any, item_id: Int64, keys: Keys | None
+    path: Source, id_column: str, column: Any, item_id: Int64, keys: Keys | None
 ) -> tuple[Int64, npt.NDArray[np.bool_], int]:
     """Match the items of a model to the rows of a file.
 
@@ -225,7 +224,7 @@ def _rows_of(
     return row, missing, padded
 
 
-def find_id_column(path: Path, quote: Quote | None = None) -> str:
+def find_id_column(path: Source, quote: Quote | None = None) -> str:
     """Find the column of item ids by the names that such columns usually have, such as sku. Raises AttributesError."""
     with refusing():
         return find_column(path, column_names(path, quote), "item", "--id-column")
@@ -240,7 +239,7 @@ def refusing() -> Iterator[None]:
         raise AttributesError(str(error)) from error
 
 
-def _check_columns(path: Path, names: list[str], id_column: str, asked: list[str]) -> None:
+def _check_columns(path: Source, names: list[str], id_column: str, asked: list[str]) -> None:
     check_names(path, names, [id_column, *asked])
     if len(names) == 1:
         raise AttributesError(f"{path}: the only column is {id_column!r}; add a column for each attribute")
@@ -256,7 +255,7 @@ def _check_columns(path: Path, names: list[str], id_column: str, asked: list[str
             raise AttributesError(f"{path}: column {name!r}: the name is reserved; rename the column")
 
 
-def check_names(path: Path, names: Sequence[str], needed: Sequence[str]) -> None:
+def check_names(path: Source, names: Sequence[str], needed: Sequence[str]) -> None:
     """Check that a file has all needed columns and no two with the same name. Raises AttributesError."""
     for name in needed:
         if name not in names:
@@ -266,7 +265,7 @@ def check_names(path: Path, names: Sequence[str], needed: Sequence[str]) -> None
             raise AttributesError(f"{path}: has {names.count(name)} columns {name!r}; remove or rename all but one")
 
 
-def item_ids(path: Path, name: str, column: Any, first: int = 1, is_text_id: bool = False) -> tuple[Int64, list[str]]:
+def item_ids(path: Source, name: str, column: Any, first: int = 1, is_text_id: bool = False) -> tuple[Int64, list[str]]:
     """Read the ids in a column.
 
     Args:
@@ -298,7 +297,7 @@ def item_ids(path: Path, name: str, column: Any, first: int = 1, is_text_id: boo
     return found, [""] * len(found)
 
 
-def _text_ids(path: Path, name: str, column: Any, first: int) -> tuple[Int64, list[str]]:
+def _text_ids(path: Source, name: str, column: Any, first: int) -> tuple[Int64, list[str]]:
     try:
         texts = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
@@ -313,13 +312,13 @@ def _text_ids(path: Path, name: str, column: Any, first: int) -> tuple[Int64, li
     return key_ids(keys), keys
 
 
-def check_key(where: Path | str, key: str, there: str) -> None:
+def check_key(where: Source | str, key: str, there: str) -> None:
     """Raise AttributesError if an item's text id is another than the one that has the same hash in the collection."""
     if key != there:
         raise AttributesError(f"{where}: {key!r} has the same hash as {there!r}, another item; rename one of them")
 
 
-def check_distinct(path: Path, name: str, item_id: Int64, text: Callable[[int], str]) -> Int64:
+def check_distinct(path: Source, name: str, item_id: Int64, text: Callable[[int], str]) -> Int64:
     """Sort the ids of a file in ascending order. Raises AttributesError if an id occurs twice.
 
     `text` gives the id in a row, from 0, as the file spells it.
@@ -339,7 +338,7 @@ def check_distinct(path: Path, name: str, item_id: Int64, text: Callable[[int], 
     return item_id[order]
 
 
-def _type_of(path: Path, name: str, column: Any) -> str:
+def _type_of(path: Source, name: str, column: Any) -> str:
     """Return the type that a column declares (Parquet), or the first type that all its values fit (CSV is all text)."""
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
     if cells_are_text(path):
@@ -367,7 +366,7 @@ def _type_of(path: Path, name: str, column: Any) -> str:
     )
 
 
-def converted(path: Path, name: str, column: Any, kind: str, first: int = 1) -> Any:
+def converted(path: Source, name: str, column: Any, kind: str, first: int = 1) -> Any:
     """Convert a column to one of `TYPES`. `first` is the row of its first value in the file. Raises AttributesError."""
     found = _cast(column, kind)
     if found is None:
@@ -391,7 +390,7 @@ def _cast(column: Any, kind: str) -> Any | None:
     return converted
 
 
-def _measured(path: Path, name: str, kind: str, column: Any, take: Any) -> Attribute:
+def _measured(path: Source, name: str, kind: str, column: Any, take: Any) -> Attribute:
     values, row_of, most, longest = column, np.arange(len(column)), 0, 0
     if kind.startswith("ARRAY<"):
         values, row_of = pc.list_flatten(column), np.asarray(pc.list_parent_indices(column))

@@ -11,7 +11,7 @@ from mind.data.parquet import parquet_schema
 from mind.data.parts import is_part
 from mind.data.prepared import item_keys
 from mind.data.roles import find_column
-from mind.data.sources import Format, find_files
+from mind.data.sources import Format, Source, find_files
 from mind.data.targets import assign
 from mind.errors import DataError
 from mind.events import EventRules
@@ -20,12 +20,12 @@ from mind.sequences import Sequences
 COLUMNS = ("user_id", "item_id", "timestamp")
 
 
-def read_clicks(path: Path, has_text_ids: bool, rules: EventRules | None = None) -> tuple[Sequences, KeyTable | None]:
+def read_clicks(path: Source, has_text_ids: bool, rules: EventRules | None = None) -> tuple[Sequences, KeyTable | None]:
     """Read interactions with items of a collection.
 
     Args:
-        path: lines user,item,time without a header; or CSV, JSON lines or Parquet with columns of usual names, one file
-            or a directory; or a part that `mind.prepare` wrote.
+        path: lines user,item,time without a header; or CSV, JSON lines or Parquet with columns of usual names; a file,
+            a directory or a URL; or a part that `mind.prepare` wrote.
         has_text_ids: whether the items of the collection have text ids.
         rules: what clicks of each kind are for, for the model of the collection. If the file names the column of kinds,
             clicks of kinds that are neither history nor target are left out. None for a model that knows no kinds.
@@ -36,11 +36,11 @@ def read_clicks(path: Path, has_text_ids: bool, rules: EventRules | None = None)
     Raises:
         DataError: the files cannot be read, their ids are of the other kind, or the model does not know a kind.
     """
-    keys = item_keys(path) if is_part(path) else None
+    keys = item_keys(path) if isinstance(path, Path) and is_part(path) else None
     if keys is not None and not has_text_ids:
         raise DataError(f"{path}: its items have text ids, but those of the collection are integers")
     names = _column_names(path)
-    if keys is not None or (names is None and not has_text_ids):
+    if isinstance(path, Path) and (keys is not None or (names is None and not has_text_ids)):
         return read_train(path), keys
     kind = IdKind.TEXT if has_text_ids else IdKind.INTEGER
     if names is None:
@@ -53,7 +53,7 @@ def read_clicks(path: Path, has_text_ids: bool, rules: EventRules | None = None)
     return found.sequences(), found.item_keys
 
 
-def _column_names(path: Path) -> list[str] | None:
+def _column_names(path: Source) -> list[str] | None:
     """The columns of the files; None for CSV files that do not name them."""
     files = find_files(path)
     first = files.files[0]

@@ -4,10 +4,10 @@ Vectors and attributes are read in batches, so their files may be larger than me
 reads all of it before anything is changed. Messages count rows from 1, without the header.
 """
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,9 @@ from indexer.items.attributes import (
 from mind.artifact import Float32
 from mind.data.line_count import LineCount
 from mind.data.quotes import Quote
+from mind.data.sources import Source, find_files
 from mind.data.tables import column_names, count_rows, read_batches
+from mind.errors import DataError
 from mind.keys import MAX_KEY_BYTES, key_ids
 from mind.milvus.collection import EMBEDDING, ITEM_ID
 from mind.milvus.schemas import Column
@@ -38,9 +40,9 @@ from mind.sequences import Int64
 
 @dataclass(frozen=True)
 class ItemFile:
-    """A CSV or Parquet file with one row for each item."""
+    """A CSV, JSON lines or Parquet file, a directory of such or a URL, with one row for each item."""
 
-    path: Path
+    path: Source
     id_column: str
     """The column that holds the item id."""
     kinds: Mapping[str, Column]
@@ -172,8 +174,8 @@ class ItemFile:
         return vectors
 
 
-def read_ids(path: Path) -> list[tuple[str, str]]:
-    """Read a text file with one item id per line. A first line `item_id` is a header.
+def read_ids(path: Source) -> list[tuple[str, str]]:
+    """Read a text file, or a URL of one, with one item id per line. A first line `item_id` is a header.
 
     Returns:
         The text of each id, and where it stands, for messages.
@@ -183,13 +185,16 @@ def read_ids(path: Path) -> list[tuple[str, str]]:
     """
     ids = []
     try:
-        with path.open(encoding="utf-8-sig") as lines:
+        file = find_files(path).files[0]
+        with io.TextIOWrapper(file.open(), encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, 1):
                 if (text := line.strip()) and not (number == 1 and text == ITEM_ID):
                     ids.append((text, f"{path}: line {number}"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise AttributesError(f"{path}: cannot be read: {reason or error}") from error
+    except DataError as error:
+        raise AttributesError(str(error)) from error
     if not ids:
         raise AttributesError(f"{path}: the file has no item ids")
     return ids

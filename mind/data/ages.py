@@ -68,14 +68,14 @@ def forget_ages(output: Path) -> None:
 
 
 def read_ages(part: Path, clicks: int) -> Float32:
-    """The ages of the clicks of a part, such as data/mine/train: [clicks] float32 days.
+    """The ages of the clicks of a part, such as data/mine/train: [clicks] float32 days, mapped from the file.
 
     Raises:
         DataError: there are none, or they are of other data.
     """
     file = part.parent / AGES / f"{part.name}.npy"
     try:
-        found: Float32 = np.load(file, allow_pickle=False)
+        found: Float32 = np.load(file, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(f"{file}: no such file; prepare the data with --keep-ages") from error
     except (OSError, ValueError) as error:

@@ -11,11 +11,10 @@ from heapq import nsmallest
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from mind.data.columns import Float64, Mask
 from mind.data.events import KindColumn
-from mind.data.gathered import Clicks, Places, UInt32, in_parts
+from mind.data.gathered import Clicks, Places, UInt32, give_back, in_parts
 from mind.data.ids import IdColumn, IdKind
 from mind.data.interactions import EXAMPLES, Finding, Interactions, Report
 from mind.data.line_count import LineCount
@@ -181,9 +180,10 @@ class _Found:
         """All interactions in order, and what was found. The pieces are used up."""
         unit = times.unit(where)
         settled = self.kinds.settled(where) if self.kinds else None
-        pa.default_memory_pool().release_unused()
+        give_back()
         (user_id, item_id, timestamp, code), duplicates, unsorted = _in_order(self.pieces)
         interactions = Interactions(user_id, item_id, timestamp, users.keys(where), items.keys(where), code)
+        give_back()
         report = Report(
             count=self.count or LineCount(0),
             malformed=self._finding(

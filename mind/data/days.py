@@ -13,7 +13,7 @@ from mind.data.columns import Float64
 from mind.data.files import replacing
 from mind.data.parts import read_record
 from mind.data.time_units import TimeUnit
-from mind.sequences import Int64
+from mind.sequences import PART_ITEMS, Int64
 
 DAYS = "days.json"
 _DAY_S = 86_400
@@ -30,9 +30,12 @@ def count_days(timestamp: Int64 | Float64, unit: TimeUnit | None) -> dict[str, i
     """
     if unit is None:
         return {}
-    number = np.floor_divide(timestamp, unit.per_second * _DAY_S)
-    number = number[(number >= 0) & (number < _DAYS)].astype(np.int64)
-    counts = np.bincount(number)
+    counts = np.zeros(_DAYS, np.int64)
+    for start in range(
+        0, len(timestamp), PART_ITEMS
+    ):  # of all of them, the days would need as much memory as the times
+        number = np.floor_divide(timestamp[start : start + PART_ITEMS], unit.per_second * _DAY_S)
+        counts += np.bincount(number[(number >= 0) & (number < _DAYS)].astype(np.int64), minlength=_DAYS)
     return {str(_FIRST + timedelta(days=day)): int(counts[day]) for day in np.flatnonzero(counts).tolist()}
 
 

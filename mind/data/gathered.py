@@ -4,6 +4,7 @@ Putting them in order takes little more: it goes user by user through parts of t
 is given back to the system. Knows nothing of files, besides where each row stands.
 """
 
+import ctypes
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from mind.data.columns import Float64, Mask
 from mind.errors import DataError
@@ -87,6 +89,13 @@ class Places:
         within = row - self._first[piece]
         run = int(np.searchsorted(begins, within, side="right")) - 1
         return self._files[piece], int(lines[run] + within - begins[run])
+
+
+def give_back() -> None:
+    """Return memory that was freed to the system: Arrow's pool and glibc's heap keep much of it otherwise."""
+    pa.default_memory_pool().release_unused()
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def in_parts(pieces: list[Clicks]) -> Iterator[Clicks]:

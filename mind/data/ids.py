@@ -165,7 +165,10 @@ class IdColumn:
 
     def keys(self, where: str) -> KeyTable | None:
         """The keys of all values; None where they are integers. Raises DataError if two have the same id."""
-        return self._merged(where) if self.is_text else None
+        if not self.is_text:
+            return None
+        self._tables = [self._merged(where)]  # the parts are not needed any more
+        return self._tables[0]
 
     def _look_at(self, found: Columns, column: pa.ChunkedArray) -> None:
         self._rows += len(column)

@@ -12,7 +12,7 @@ Machines write these files, so a line that breaks the format is an error, not so
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import pyarrow.csv as pa_csv
 from mind.data.files import replacing
 from mind.data.parts import EVENTS, beside, read_roles
 from mind.data.text_blocks import shorten
+from mind.data.user_ranges import ALL, UserRange
 from mind.errors import DataError
 from mind.events import Role, Roles
 from mind.sequences import EvalCases, Int64, Sequences
@@ -79,23 +80,42 @@ def digests(path: Path) -> dict[str, str]:
 
 
 def read_train(path: Path) -> Sequences:
+    """Read all training lines; see `read_share`. Raises DataError."""
+    sequences = read_share(path, ALL).sequences
+    if not len(sequences):
+        raise DataError(f"{path}: no interactions")
+    return sequences
+
+
+@dataclass(frozen=True)
+class Share:
+    """The training lines of some users, and where they stand among all, ordered by user."""
+
+    sequences: Sequences
+    """Empty if none of the users occurs."""
+    before: int
+    """Lines of users with smaller ids."""
+    total: int
+    """Lines of all users."""
+
+
+def read_share(path: Path, users: UserRange) -> Share:
     """Read training lines of one file or all files of a directory; users ascend, their items are sorted by time.
 
-    Files are streamed. Lines that are sorted by user and time already, as `write_train` leaves them, cost 8 bytes of
-    memory each; others are sorted, at some 50 bytes each.
+    Files are streamed, and only lines of the given users stay in memory. Lines that are sorted by user and time
+    already, as `write_train` leaves them, cost 8 bytes of memory each; others are sorted, at some 50 bytes each.
 
     Raises:
-        DataError: a line is no `uid,item_id,time` of three integers of 64 bits, or there is no line; or it has a role
-            that nothing explains.
+        DataError: a line is no `uid,item_id,time` of three integers of 64 bits, or it has a role that nothing explains.
     """
     files = data_files(path)
     roles = read_roles(path) if _have_roles(path, files) else None
-    sequences = _read_sorted(files, roles is not None)
+    batches = _Batches(files, roles is not None, users)
+    sequences = _read_sorted(batches)
     if sequences is None:
-        sequences = _read_and_sort(files, roles is not None)
-    if not len(sequences):
-        raise DataError(f"{path}: no interactions")
-    return _with_roles(path, sequences, sequences.role, roles)
+        batches = _Batches(files, roles is not None, users)
+        sequences = _read_and_sort(batches)
+    return Share(_with_roles(path, sequences, sequences.role, roles), batches.before, batches.total)
 
 
 def read_eval(path: Path) -> EvalCases:
@@ -177,14 +197,33 @@ def _with_roles(path: Path, sequences: Sequences, role: Role | None, roles: Role
     return replace(sequences, role=role.astype(np.uint8), roles=roles)
 
 
-def _read_sorted(files: list[Path], has_roles: bool) -> Sequences | None:
+class _Batches:
+    """The lines of some users in the order of the files, some hundred thousand at a time, and how many there are."""
+
+    def __init__(self, files: list[Path], has_roles: bool, users: UserRange) -> None:
+        self.has_roles = has_roles
+        self.before = self.total = 0
+        self._files, self._users = files, users
+
+    def __iter__(self) -> Iterator[tuple[Int64, Int64, Int64, Role]]:
+        for user_id, item_id, time, role in _batches(self._files, self.has_roles):
+            mine = self._users.holds(user_id)
+            self.total += len(user_id)
+            self.before += int(self._users.below(user_id).sum())
+            if mine.all():
+                yield user_id, item_id, time, role
+            elif mine.any():
+                yield user_id[mine], item_id[mine], time[mine], role[mine] if self.has_roles else role
+
+
+def _read_sorted(batches: _Batches) -> Sequences | None:
     """Read lines that are sorted by user and time; None as soon as a line is out of order."""
     items: list[Int64] = []
     starts: list[Int64] = []  # positions at which a user begins
     users: list[Int64] = []
     roles: list[Role] = []
     last_user, last_time, rows = None, 0, 0
-    for user_id, item_id, time, role in _batches(files, has_roles):
+    for user_id, item_id, time, role in batches:
         if last_user is not None:
             user_id, time = np.append(last_user, user_id), np.append(last_time, time)
         change = user_id[1:] != user_id[:-1]
@@ -202,9 +241,9 @@ def _read_sorted(files: list[Path], has_roles: bool) -> Sequences | None:
     return Sequences(np.concatenate(users), offsets, np.concatenate(items), np.concatenate(roles))
 
 
-def _read_and_sort(files: list[Path], has_roles: bool) -> Sequences:
-    columns: tuple[list[Any], ...] = ([], [], [], [])
-    for batch in _batches(files, has_roles):
+def _read_and_sort(batches: _Batches) -> Sequences:
+    columns: tuple[list[Any], ...] = tuple([np.zeros(0, kind)] for kind in (np.int64, np.int64, np.int64, np.uint8))
+    for batch in batches:
         for column, values in zip(columns, batch, strict=True):
             column.append(values)
     user_id, item_id, time, role = (np.concatenate([column.pop(0) for _ in range(len(column))]) for column in columns)
@@ -212,7 +251,7 @@ def _read_and_sort(files: list[Path], has_roles: bool) -> Sequences:
     del time
     user_id = user_id[order]
     users, start = np.unique(user_id, return_index=True)
-    return Sequences(users, np.append(start, len(user_id)), item_id[order], role[order] if has_roles else None)
+    return Sequences(users, np.append(start, len(user_id)), item_id[order], role[order] if batches.has_roles else None)
 
 
 def _batches(files: list[Path], has_roles: bool) -> Iterator[tuple[Int64, Int64, Int64, Role]]:

@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
+from mind.data.sources import Source
 from mind.errors import DataError
 
 USERS = (
@@ -21,7 +21,7 @@ TIMES = (
 _KINDS = {"user": USERS, "item": ITEMS, "time": TIMES}
 
 
-def find_columns(path: Path, names: Sequence[str], user: str | None, item: str | None, time: str | None) -> list[str]:
+def find_columns(path: Source, names: Sequence[str], user: str | None, item: str | None, time: str | None) -> list[str]:
     """Find the columns of users, items and times.
 
     Args:
@@ -36,7 +36,7 @@ def find_columns(path: Path, names: Sequence[str], user: str | None, item: str |
     return [given[kind] or find_column(path, names, kind) for kind in _KINDS]
 
 
-def find_column(path: Path, names: Sequence[str], kind: str, option: str = "") -> str:
+def find_column(path: Source, names: Sequence[str], kind: str, option: str = "") -> str:
     """Find the column of one kind, "user", "item" or "time". Raises DataError, which tells of the option to name it."""
     plain = {_plain(name): name for name in reversed(names)}
     for usual in _KINDS[kind]:

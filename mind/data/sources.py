@@ -111,6 +111,30 @@ class _Counted(io.RawIOBase):
         super().close()
 
 
+class Url(str):
+    """A URL, which messages show without its credentials and its query."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        """The URL in a message."""
+        return format(_without_secrets(str(self)), spec)
+
+    @property
+    def name(self) -> str:
+        """Its last part, as that of a path."""
+        return Path(f"{self}").name
+
+
+Source = Path | Url
+"""What a command reads: files here, or a URL."""
+
+
+def source_of(given: str) -> Source:
+    """What an option of a command names."""
+    return Url(given) if is_url(given) else Path(given)
+
+
 def is_url(where: str | Path) -> bool:
     """Whether an input is a URL that fsspec opens."""
     return "://" in str(where)
@@ -118,6 +142,8 @@ def is_url(where: str | Path) -> bool:
 
 def cells_are_text(where: str | Path) -> bool:
     """Whether all values of an input are text because it is CSV, by the names of its files."""
+    if is_url(where):
+        return find_files(where).format is Format.CSV
     path = Path(where)
     first = next(iter(_below(path)), path) if path.is_dir() else path
     return _ENDINGS.get(_ending(str(first))[0]) == "csv"

@@ -26,7 +26,7 @@ from mind.data.json_lines import json_rows, open_json_lines
 from mind.data.line_count import LineCount
 from mind.data.parquet import parquet_batches, parquet_schema
 from mind.data.quotes import Quote
-from mind.data.sources import File, Files, Format, OnBytes, find_files
+from mind.data.sources import File, Files, Format, OnBytes, find_files, is_url
 from mind.errors import DataError
 from mind.sequences import Int64
 
@@ -212,8 +212,8 @@ def _no_rows(files: Files, table: pa.Table) -> Columns:
 
 def _strict(path: Path | str) -> Files:
     """The files of an input whose format must be told by its name."""
-    where = str(path)
-    if not Path(where).is_dir():
+    where = f"{path}"
+    if not Path(where).is_dir() and not (is_url(where) and "." not in Path(where).name):
         bare = where.removesuffix(".gz").removesuffix(".bz2").removesuffix(".zst").removesuffix(".lz4")
         if not bare.endswith((".csv", ".jsonl", ".ndjson", ".json", ".parquet")):
             raise DataError(

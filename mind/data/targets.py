@@ -48,6 +48,8 @@ def assign(interactions: Interactions, kinds: Sequence[Kind], once_per: str | No
         once_per: the span in which a repeat of a user's same click on an item does not count, in words; None for none.
         span: the same in the unit of the timestamps.
     """
+    if interactions.code is None and not once_per:
+        return Assigned(interactions, {}, [])  # not copied: this is when most memory is taken
     folded = np.zeros(len(interactions), np.bool_)
     if once_per:
         folded = repeats(_same(interactions), interactions.timestamp, span)

@@ -13,9 +13,10 @@ from mind.config import Config, Effect, runner_keys
 from mind.data.ages import read_ages
 from mind.data.features import FeatureTable, read_features
 from mind.data.ids import IdKind, KeyTable
-from mind.data.paddlerec import digests, read_eval, read_train
+from mind.data.paddlerec import Share, digests, read_eval, read_share
 from mind.data.prepared import HELD_OUT, REST, events_of, how_split, item_keys
 from mind.data.split import SplitKind
+from mind.data.user_ranges import ALL, UserRange
 from mind.errors import DataError
 from mind.evaluation.provenance import other_data
 from mind.evaluation.returns import Returns, measure_returns
@@ -47,6 +48,15 @@ class Inputs:
         """Whether the lists of held-out users have no item of their history."""
         return bool(self.fingerprint.get("exclude_history"))
 
+    def counted(self, users: int, interactions: int) -> "Inputs":
+        """The same, with the numbers of users and interactions that all processes train on in the fingerprint."""
+        return replace(self, fingerprint=self.fingerprint | {"users": users, "interactions": interactions})
+
+    def with_returns(self, returns: Returns | None) -> "Inputs":
+        """The same, with lists of held-out users as they are better according to `returns`."""
+        found = {"returns": returns.recorded(), "exclude_history": returns.exclude_history} if returns else {}
+        return replace(self, fingerprint=self.fingerprint | found, returns=returns)
+
     def with_keys(self, weights: Weights) -> Weights:
         """The weights with the text ids of their items, where they have some. Raises DataError."""
         if self.keys is None:
@@ -55,10 +65,21 @@ class Inputs:
         return replace(weights, item_key_offsets=keys.offsets, item_key_text=keys.text)
 
 
-def read_inputs(settings: Config) -> Inputs:
-    """Read the data of a run. Raises DataError."""
+def read_inputs(settings: Config, users: UserRange = ALL) -> Inputs:
+    """Read the data of a run.
+
+    Args:
+        settings: the configuration.
+        users: those of this process; the others are left out of the training data.
+
+    Raises:
+        DataError: files cannot be read.
+    """
     runner, hyper = settings.runner, settings.hyper_parameters
-    sequences = read_train(runner.train_data_dir)
+    share = read_share(runner.train_data_dir, users)
+    sequences = share.sequences
+    if not share.total:
+        raise DataError(f"{runner.train_data_dir}: no interactions")
     valid = read_eval(runner.valid_data_dir) if runner.valid_data_dir else None
     named = runner.item_features_file if hyper.item_features else None
     keys = item_keys(runner.train_data_dir)
@@ -81,24 +102,22 @@ def read_inputs(settings: Config) -> Inputs:
         fingerprint["events"] = events
     ages = None
     if hyper.half_life_days or hyper.trending_days:
-        ages = read_ages(runner.train_data_dir, len(sequences.item_id))
-        fingerprint["ages"] = hashlib.sha256(ages.tobytes()).hexdigest()
-    fingerprint |= {"users": len(sequences), "interactions": len(sequences.item_id)}
-    exclude, returns = runner.exclude_history, None
-    if exclude is None and valid and (returns := measure_returns(sequences, valid)):
-        exclude = returns.exclude_history
-        fingerprint["returns"] = returns.recorded()
-    if exclude is not None and valid:
-        fingerprint["exclude_history"] = exclude
-    return Inputs(sequences, valid, features, fingerprint, keys, ages, returns)
+        ages, fingerprint["ages"] = _ages(runner.train_data_dir, share)
+    inputs = Inputs(sequences, valid, features, fingerprint, keys, ages).counted(len(sequences), len(sequences.item_id))
+    if not valid:
+        return inputs
+    if runner.exclude_history is None:
+        return inputs.with_returns(measure_returns(sequences, valid))
+    return replace(inputs, fingerprint=inputs.fingerprint | {"exclude_history": runner.exclude_history})
 
 
-def read_everything(settings: Config, chosen: Artifact) -> Inputs:
+def read_everything(settings: Config, chosen: Artifact, users: UserRange = ALL) -> Inputs:
     """Read all that a final model learns from: every user with all clicks, of training, validation, test and the rest.
 
     Args:
         settings: the configuration.
         chosen: the model whose settings are taken; it was trained on the same data.
+        users: those of this process; the others are left out.
 
     Raises:
         DataError: files cannot be read, or the model was trained on other data.
@@ -106,40 +125,57 @@ def read_everything(settings: Config, chosen: Artifact) -> Inputs:
     train, test = settings.runner.train_data_dir, settings.runner.test_data_dir
     if doubt := other_data(chosen, train, test):
         raise DataError(f"--final {chosen.model_version}: {doubt} Name its data with --data DIR")
-    inputs = read_inputs(settings)
+    inputs = read_inputs(settings, users)
     if inputs.fingerprint.get("events") != chosen.data.get("events"):
         raise DataError(
             f"--final {chosen.model_version}: its data had other kinds of clicks or other weights than those in "
             f"{train.parent}; prepare them as before, or train another model first"
         )
-    parts: dict[Path, Sequences] = {}
+    parts: dict[Path, Share] = {}  # all but the training part
     if inputs.sequences.roles is not None:  # cases lack the clicks that are neither history nor target
         held_out = _held_out(train)
-        parts[held_out] = read_train(held_out)
+        parts[held_out] = read_share(held_out, users)
     else:
-        parts[test] = joined(read_eval(test))
+        parts[test] = _share_of(read_eval(test), users)
         if inputs.valid and settings.runner.valid_data_dir:
-            parts[settings.runner.valid_data_dir] = joined(inputs.valid)
-    parts[train] = inputs.sequences
+            parts[settings.runner.valid_data_dir] = _share_of(inputs.valid, users)
     fingerprint = {"final_of": chosen.model_version, **inputs.fingerprint, "test": digests(test)}
-    if rest := _beside(train, REST):
-        parts[rest] = read_train(rest)
+    rest = _beside(train, REST)
+    if rest:
         fingerprint["rest"] = digests(rest)
-    every, ages = first_of(list(parts.values())), inputs.ages
+    own = {path: share.sequences for path, share in parts.items()} | {train: inputs.sequences}
+    if rest:
+        parts[rest] = read_share(rest, users)
+        own[rest] = parts[rest].sequences
+    every, ages = first_of(list(own.values())), inputs.ages
     if ages is not None:
-        found = {path: read_ages(path, len(part.item_id)) for path, part in parts.items()}
-        numbers = np.concatenate(list(found.values()))
-        starts = np.cumsum([0, *map(len, found.values())])
+        found = {path: _ages(path, share) for path, share in parts.items()} | {train: (ages, fingerprint["ages"])}
+        numbers = np.concatenate([found[path][0] for path in own])
+        starts = np.cumsum([0, *(len(part.item_id) for part in own.values())])
         numbered = [
             replace(part, item_id=np.arange(start, start + len(part.item_id)))
-            for part, start in zip(parts.values(), starts, strict=False)
+            for part, start in zip(own.values(), starts, strict=False)
         ]
         ages = numbers[first_of(numbered).item_id]  # of the same clicks
-        fingerprint["ages"] = hashlib.sha256(ages.tobytes()).hexdigest()
-    fingerprint |= {"users": len(every), "interactions": len(every.item_id)}
+        fingerprint["ages"] = [found[path][1] for path in own]
     if "exclude_history" in chosen.data:  # as the model was measured, whatever an option said then
         fingerprint["exclude_history"] = chosen.data["exclude_history"]
-    return replace(inputs, sequences=every, valid=None, fingerprint=fingerprint, ages=ages)
+    inputs = replace(inputs, sequences=every, valid=None, fingerprint=fingerprint, ages=ages)
+    return inputs.counted(len(every), len(every.item_id))
+
+
+def _ages(part: Path, share: Share) -> tuple[Float32, str]:
+    """The ages of the clicks of a share, and the sha256 of those of all. Raises DataError."""
+    every = read_ages(part, share.total)
+    own = every[share.before : share.before + len(share.sequences.item_id)].copy()
+    return own, hashlib.sha256(every.data).hexdigest()
+
+
+def _share_of(cases: EvalCases, users: UserRange) -> Share:
+    """All clicks of those held-out users who are among some users."""
+    every = joined(cases)
+    own = every.take(np.flatnonzero(users.holds(every.user_id)))
+    return Share(own, int(every.lengths[users.below(every.user_id)].sum()), len(every.item_id))
 
 
 def _held_out(train_data_dir: Path) -> Path:

@@ -24,12 +24,12 @@ from mind.paddle_encoder import PaddleEncoder
 from mind.paddle_runtime import paddle
 from mind.sequences import EvalCases, Float32, Int64, Sequences
 from mind.training.checkpoint import Arrays, Checkpoint
-from mind.training.cooccurrence import cooccurrence_vectors
+from mind.training.cooccurrence import MAX_CLICKS, Rows, cooccurrence_vectors
 from mind.training.finish import Choices, Finish, clear_golden
 from mind.training.following import item_neighbours
 from mind.training.parallel import Ranks
 from mind.training.recency import popularity_within, recency
-from mind.training.sampler import Batch, TrainingSampler, log_frequency
+from mind.training.sampler import Batch, TrainingSampler, item_rows, log_frequency
 from mind.training.smoothing import neighbour_shares
 from mind.training.warm import start_from
 from mind.vocabulary import Vocabulary
@@ -90,7 +90,7 @@ def train(
 
     Args:
         config: sizes, seed, epochs, patience.
-        sequences: the training users.
+        sequences: the training users; of several processes, each has its own, whose ids ascend from rank to rank.
         valid: held-out users that choose the best epoch by `SELECTED_BY`, those that have a history which the model
             knows; None keeps the last epoch.
         on_step: called when an epoch begins or is taken up, and every `print_interval` steps with the mean loss since.
@@ -156,32 +156,34 @@ class _Run:
     ) -> None:
         self.hyper, self.runner, self.ranks = config.hyper_parameters, config.runner, ranks
         hyper, seed = self.hyper, self.runner.seed
-        self.vocabulary, clicks = _vocabulary(sequences, features)
-        self.popularity = popularity_within(sequences, self.vocabulary, ages, hyper.trending_days, clicks)
+        batch_size, world = self.runner.train_batch_size, ranks.world
+        if batch_size < world:
+            raise ConfigError(f"runner.train_batch_size is {batch_size}, too few for {world} processes")
+        self.sequences = sequences
+        self.vocabulary, clicks = _vocabulary(sequences, features, ranks)
+        self.popularity = popularity_within(sequences, self.vocabulary, ages, hyper.trending_days, clicks, ranks)
         items = len(self.vocabulary)
         if hyper.item_count not in (None, items):
             raise DataError(f"hyper_parameters.item_count is {hyper.item_count}, the training data have {items} items")
-        batch_size, world = self.runner.train_batch_size, ranks.world
         weight = recency(ages, hyper.half_life_days)
-        self.sampler = TrainingSampler(sequences, self.vocabulary, hyper, batch_size, seed, world, weight)
-        if min(batch_size, self.sampler.examples) < world:
-            raise ConfigError(
-                f"runner.train_batch_size is {batch_size} and there are {self.sampler.examples} examples: "
-                f"too few for {world} processes"
-            )
+        place = (ranks.rank, ranks.gather)
+        self.sampler = TrainingSampler(sequences, self.vocabulary, hyper, batch_size, seed, world, weight, *place)
+        if self.sampler.examples < world:
+            raise DataError(f"training data: there are {self.sampler.examples} examples, too few for {world} processes")
         rng = np.random.default_rng(seed)
         routing_logits = rng.normal(size=(hyper.num_interests, hyper.maxlen)).astype(np.float32)
-        self.golden = self.sampler.latest(GOLDEN_HISTORIES, rng)
+        golden = self.sampler.latest(GOLDEN_HISTORIES, rng)
+        self.golden_hist_index, self.golden_seq_len = map(ranks.total, (golden.hist_index, golden.seq_len))
         trained = np.append(False, clicks > 0)
         paddle.seed(seed)
         aligned = features.align(self.vocabulary, trained) if features else None
         self.network = MIND(items, hyper, routing_logits, aligned)
         if warm:
-            start = start_from(warm, self.vocabulary, sequences)
+            start = start_from(warm, self.vocabulary, _of_all(sequences, ranks, seed))
             self.network.begin_as(start.weights, start.item_embedding)
         elif hyper.item_init == "cooccurrence":
-            every, offsets = self.sampler.item_index, self.sampler.offsets
-            self.network.items.begin_near(cooccurrence_vectors(every, offsets, items, hyper.embedding_dim, seed))
+            vectors = cooccurrence_vectors(*self._clicks_of_all(), items, hyper.embedding_dim, seed)
+            self.network.items.begin_near(vectors)
         self.parallel = ranks.averaged(self.network)
         linear, steps = hyper.optimizer.decay == "linear", self.sampler.steps * self.runner.epochs
         self.schedule = paddle.optimizer.lr.LambdaDecay(
@@ -189,8 +191,8 @@ class _Run:
         )
         self.optimizer = paddle.optimizer.Adam(self.schedule, parameters=self.network.parameters(), lazy_mode=True)
         flat = np.zeros(items + 1, np.float32)
-        drawn = clicks if sequences.roles is None else self.sampler.target_counts(items)
-        self.frequency = log_frequency(drawn) if hyper.correct_frequency else flat
+        drawn = clicks if sequences.roles is None else ranks.total(self.sampler.target_counts(items))
+        self.frequency = paddle.to_tensor(log_frequency(drawn) if hyper.correct_frequency else flat)
         self.now = _Progress()
         self.saved_at = time.monotonic()
         self.epochs: list[Epoch] = []
@@ -215,10 +217,10 @@ class _Run:
         self.network.train()
         on_step(number, now.step, steps, None)
         losses: list[paddle.Tensor] = []
-        for batch in self.sampler.epoch(number, now.step, self.ranks.rank):
+        for batch in self.sampler.epoch(number, now.step):
             losses.append(self._step(batch, number))
             now.step += 1
-            now.examples += len(batch.seq_len) * self.ranks.world
+            now.examples += len(batch.seq_len)
             if now.step % self.runner.print_interval and now.step != steps:
                 continue
             recent = self.ranks.mean([loss.item() for loss in losses])  # only here does the device have to catch up
@@ -241,11 +243,10 @@ class _Run:
         """Do one update of the weights; return the loss, which is still on the device."""
         seed = [self.runner.seed, number, self.now.step, self.ranks.rank]
         paddle.seed(int(np.random.SeedSequence(seed).generate_state(1)[0]))
-        arrays = [batch.hist_index, batch.seq_len, batch.candidates, self.frequency[batch.candidates]]
-        if batch.weight is not None:
-            arrays.append(batch.weight)
+        hist_index, seq_len, candidates, *weight = self.ranks.share(batch)
+        frequency = paddle.gather(self.frequency, candidates)
         with paddle.amp.auto_cast(self.runner.precision != "float32", dtype="bfloat16"):
-            loss = self.parallel(*map(paddle.to_tensor, arrays))
+            loss = self.parallel(hist_index, seq_len, candidates, frequency, *weight)
         loss.backward()
         self.optimizer.step()
         self.optimizer.clear_grad()
@@ -281,10 +282,10 @@ class _Run:
         Only the leader does the work; the others get what the epoch gave.
         """
         assert self.best is not None  # noqa: S101 - epochs is at least 1
+        items, seed = len(self.vocabulary), self.runner.seed
+        clicks, offsets = self._clicks_of_all()
         if not self.ranks.leads:
             return self.best, choices or Choices(), self.best_epoch.metrics
-        clicks, offsets, seed = self.sampler.item_index, self.sampler.offsets, self.runner.seed
-        items = len(self.vocabulary)
         shares = neighbour_shares(clicks, offsets, items, seed)
         neighbours = item_neighbours(clicks, offsets, items, seed)
         finish = Finish(self.hyper, self.best, shares, neighbours, exclude_history, self.runner.infer_batch_size)
@@ -295,10 +296,17 @@ class _Run:
         weights = with_golden(self.hyper, finish.apply(choices))
         return weights, choices, finish.measured(weights, valid) if valid else {}
 
+    def _clicks_of_all(self) -> tuple[Rows, Int64]:
+        """Rows of the items that the users of all processes clicked, and where each user's begin (`_of_all`)."""
+        every = _of_all(self.sequences, self.ranks, self.runner.seed)
+        if every is self.sequences:
+            return self.sampler.item_index, self.sampler.offsets
+        return item_rows(self.vocabulary, every.item_id), every.offsets
+
     def _snapshot(self) -> Weights:
         """The weights as they are now; the golden histories are what encoders will be held to."""
-        network, golden = self.network, self.golden
-        projection = network.projection
+        network, projection = self.network, self.network.projection
+        golden = self.golden_hist_index, self.golden_seq_len
         return Weights(
             item_id=self.vocabulary.item_id,
             item_embedding=network.items.dense(),
@@ -307,9 +315,9 @@ class _Run:
             routing_logits=np.array(network.routing_logits.numpy()),
             recency_logits=np.array(network.recency_logits.numpy()),
             focus=np.array(network.focus.numpy()),
-            golden_hist_index=golden.hist_index,
-            golden_seq_len=golden.seq_len,
-            golden_interest_vectors=PaddleEncoder(network).encode(golden.hist_index, golden.seq_len),
+            golden_hist_index=golden[0],
+            golden_seq_len=golden[1],
+            golden_interest_vectors=PaddleEncoder(network).encode(*golden),
             projection=np.vstack([projection.weight.numpy(), projection.bias.numpy()]) if projection else None,
         )
 
@@ -368,15 +376,30 @@ def with_golden(hyper: HyperParameters, weights: Weights) -> Weights:
     )
 
 
-def _vocabulary(sequences: Sequences, features: FeatureTable | None) -> tuple[Vocabulary, Int64]:
-    """All items, and how often each occurs in the training data, [N] int64."""
+def _vocabulary(sequences: Sequences, features: FeatureTable | None, ranks: Ranks) -> tuple[Vocabulary, Int64]:
+    """All items, and how often each occurs in the training data of all processes, [N] int64."""
     item_id, counts = np.unique(sequences.item_id, return_counts=True)
+    if ranks.world > 1:
+        counts = ranks.gather(counts)
+        item_id, place = np.unique(ranks.gather(item_id), return_inverse=True)
+        counts = np.bincount(place, counts).astype(np.int64)
     if features is None:
         return Vocabulary(item_id), counts
     vocabulary = Vocabulary(np.union1d(item_id, features.item_id))
     popularity = np.zeros(len(vocabulary), np.int64)
     popularity[vocabulary.item_index(item_id) - 1] = counts
     return vocabulary, popularity
+
+
+def _of_all(sequences: Sequences, ranks: Ranks, seed: int) -> Sequences:
+    """The users of all processes; of more than `MAX_CLICKS` clicks, those of users drawn at random. Without roles."""
+    if ranks.world == 1:
+        return sequences
+    clicks = int(ranks.total(np.array([len(sequences.item_id)]))[0])
+    drawn = np.random.default_rng([seed, ranks.rank]).random(len(sequences)) * clicks < MAX_CLICKS
+    own = replace(sequences, role=None).take(np.flatnonzero(drawn))
+    user_id, lengths, item_id = map(ranks.gather, (own.user_id, own.lengths, own.item_id))
+    return Sequences(user_id, np.append(0, np.cumsum(lengths)), item_id)
 
 
 def _known(valid: EvalCases, vocabulary: Vocabulary) -> EvalCases:

@@ -1,9 +1,19 @@
-"""Data-parallel training: which of the processes that `paddle.distributed.launch` started this one is."""
+"""Data-parallel training: which of the processes that `paddle.distributed.launch` started this one is.
+
+Each process has other users. All of them learn from every batch, each from an equal share of its examples.
+"""
 
 from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
 
 from mind.errors import ConfigError
 from mind.paddle_runtime import has_gpu, paddle
+from mind.training.sampler import Batch
+
+Values = TypeVar("Values", bound=npt.NDArray[Any])
 
 
 @dataclass(frozen=True)
@@ -56,3 +66,57 @@ class Ranks:
         tensor = paddle.to_tensor(values, dtype="float64")
         paddle.distributed.broadcast(tensor, 0)
         return [float(value) for value in tensor.numpy()]
+
+    def gather(self, values: Values) -> Values:
+        """The values of all processes, one after the other by rank; each gives as many as it has, [n] of one type."""
+        if self.world == 1:
+            return values
+        counts = [int(count) for count in self._all(np.array([len(values)]))]
+        padded = np.zeros(max(counts), values.dtype)
+        padded[: len(values)] = values
+        found = self._all(padded).reshape(self.world, -1)
+        return cast(Values, np.concatenate([one[:count] for one, count in zip(found, counts, strict=True)]))
+
+    def _all(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The values of all processes, which have equally many."""
+        found: list[paddle.Tensor] = []
+        paddle.distributed.all_gather(found, paddle.to_tensor(values))
+        return np.concatenate([one.numpy() for one in found])
+
+    def total(self, values: Values) -> Values:
+        """The sum over the processes of arrays of one shape."""
+        return values if self.world == 1 else cast(Values, self._summed(values).numpy())
+
+    def _summed(self, values: npt.NDArray[Any]) -> paddle.Tensor:
+        tensor = paddle.to_tensor(values)
+        if self.world > 1:
+            paddle.distributed.all_reduce(tensor)
+        return tensor
+
+    def share(self, batch: Batch) -> list[paddle.Tensor]:
+        """What this process learns from: its share of the histories, and all candidates, those of its share first.
+
+        Args:
+            batch: of B examples, which divide evenly among the processes; each gives what it has of it.
+
+        Returns:
+            hist_index, seq_len and candidates of the share, on the device, and the weights if there are some; they
+            are 1 on average over the rows of all processes.
+        """
+        size, maxlen = batch.hist_index.shape
+        packed = self._summed(np.concatenate([batch.hist_index.ravel(), batch.seq_len, batch.candidates]))
+        parts = paddle.split(packed, [size * maxlen, size, len(batch.candidates)])
+        found = [parts[0].reshape([size, maxlen]), parts[1], parts[2]]
+        if batch.weight is not None:
+            weight = self._summed(batch.weight)
+            found.append(weight / weight.mean())
+        if self.world == 1:
+            return found
+        turns = np.arange(size).reshape(-1, self.world)
+        order = np.roll(turns, -self.rank, axis=1).T.ravel()  # own rows first
+        every = paddle.to_tensor(np.append(order, np.arange(size, len(batch.candidates))))
+        mine = paddle.to_tensor(order[: size // self.world])
+        return [paddle.gather(one, every if number == 2 else mine) for number, one in enumerate(found)]
+
+
+ALONE = Ranks()

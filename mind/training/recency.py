@@ -3,6 +3,7 @@
 import numpy as np
 
 from mind.sequences import Float32, Int64, Sequences
+from mind.training.parallel import ALONE, Ranks
 from mind.vocabulary import Vocabulary
 
 
@@ -18,24 +19,31 @@ def recency(ages: Float32 | None, half_life_days: float | None) -> Float32 | Non
 
 
 def popularity_within(
-    sequences: Sequences, vocabulary: Vocabulary, ages: Float32 | None, days: float | None, clicks: Int64
+    sequences: Sequences,
+    vocabulary: Vocabulary,
+    ages: Float32 | None,
+    days: float | None,
+    clicks: Int64,
+    ranks: Ranks = ALONE,
 ) -> Int64:
     """How popular each item is, [N] int64: its clicks, or where they have roles its targets by weight, rounded up.
 
     Args:
-        sequences: the training users, n clicks.
+        sequences: the training users of this process, n clicks.
         vocabulary: N items.
         ages: [n] float32 days.
         days: how many before the newest of the clicks count; None for all.
         clicks: [N] int64, how often each was clicked at all.
+        ranks: the processes that train together.
     """
     weight, items = sequences.weight, sequences.item_id
     if ages is None or days is None:
         if weight is None:
             return clicks
     else:
-        recent = ages <= ages.min() + days  # the newest of the data may be held out
+        newest = ranks.gather(ages.min(keepdims=True)).min()  # the newest of the data may be held out
+        recent = ages <= newest + days
         weight, items = None if weight is None else weight[recent], items[recent]
     rows = vocabulary.item_index(items)
-    sums = np.bincount(rows, weights=weight, minlength=len(vocabulary) + 1)[1:]
+    sums = ranks.total(np.bincount(rows, weights=weight, minlength=len(vocabulary) + 1)[1:])
     return sums if weight is None else np.ceil(sums.round(4)).astype(np.int64)

@@ -1,6 +1,6 @@
 """Training examples from sequences, a whole batch at a time and without a Python loop over rows."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,18 +14,43 @@ from mind.vocabulary import Vocabulary
 Rows = npt.NDArray[np.int32]
 
 
+Gather = Callable[[Int64], Int64]
+"""A function that gives the values of all processes, one after the other, for those of this one."""
+
+
 @dataclass(frozen=True)
 class Batch:
-    """One step's worth of examples; shapes as in `mind.network.MIND.loss`."""
+    """One step's worth of examples. What another process has is 0: the sum over the processes is the batch."""
 
     hist_index: Int64
     """[B, L] int64 rows, oldest first, 0-padded on the right."""
     seq_len: Int64
     """[B] int64: the items of each history."""
     candidates: Int64
-    """[C] int64 rows: the targets of the B rows, those of the other processes' rows, then drawn negatives."""
+    """[C] int64 rows: the targets of the B rows, then drawn negatives."""
     weight: Float32 | None = None
-    """[B] float32: the weight of each row's target, 1 on average over the rows of all processes; None: all weigh 1."""
+    """[B] float32: the weight of each row's target; None: all weigh 1."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where the values of this process stand among those of all processes."""
+
+    first: int
+    end: int
+    total: int
+
+    @classmethod
+    def of(cls, values: int, gather: Gather, rank: int) -> "_Place":
+        """The place of so many values, where each process has some and they follow each other by rank."""
+        counts = gather(np.array([values]))
+        first = int(counts[:rank].sum())
+        return cls(first, first + values, int(counts.sum()))
+
+    def own(self, numbers: Int64) -> tuple[Int64, Int64]:
+        """Which of some numbers are of this process, as positions, and the numbers of these among its own."""
+        positions = np.flatnonzero((numbers >= self.first) & (numbers < self.end))
+        return positions, numbers[positions] - self.first
 
 
 @dataclass(frozen=True)
@@ -58,25 +83,29 @@ class TrainingSampler:
         seed: int,
         world: int = 1,
         weight: Float32 | None = None,
+        rank: int = 0,
+        gather: Gather = lambda values: values,
     ) -> None:
         """Look up the rows of all clicks.
 
         Args:
-            sequences: the training users.
+            sequences: the training users, or those of this process, which come after the users of lower ranks.
             vocabulary: all items.
             hyper_parameters: of these, those of histories and negatives.
             batch_size: examples of a batch, those of all processes together.
             seed: of the order, and of drawn negatives.
-            world: the number of processes that share every batch.
+            world: the number of processes that share every batch; each has other users.
             weight: [n] float32, the weight of each click as a target by its age; None: all weigh 1. Where clicks have
                 roles, the weight of its kind counts too: the two are multiplied.
+            rank: of this process.
+            gather: gives the values of all processes.
 
         Raises:
             DataError: no user has so many items.
         """
         self._weight = _product(weight, sequences.weight)
         self._least = least = hyper_parameters.min_history
-        self.item_index = _rows(vocabulary, sequences.item_id)
+        self.item_index = item_rows(vocabulary, sequences.item_id)
         """[n] int32 rows of all clicks, user after user."""
         self.offsets = sequences.offsets
         """[U + 1] int64, where each user's clicks begin."""
@@ -88,6 +117,10 @@ class TrainingSampler:
             self._history, self._begin = self.item_index[sequences.is_history], before[self.offsets]
             self._targets = self._find_targets(sequences.weight, before)
             self._first_example = self._targets.first
+        self._drawn = self.item_index if self._targets is None else self._targets.row
+        self._gather = gather
+        self._place = _Place.of(int(self._first_example[-1]), gather, rank)
+        self._drawn_place = _Place.of(len(self._drawn), gather, rank)
         if not self.examples:
             what = (
                 f"{least + 1} items or more" if self._targets is None else f"a target after {least} clicks of history"
@@ -110,8 +143,8 @@ class TrainingSampler:
 
     @property
     def examples(self) -> int:
-        """Training examples an epoch has."""
-        return int(self._first_example[-1])
+        """Training examples an epoch has, those of all processes."""
+        return self._place.total
 
     @property
     def steps(self) -> int:
@@ -119,51 +152,53 @@ class TrainingSampler:
         whole, rest = divmod(self.examples, self._batch_size)
         return whole + (rest >= self._world)
 
-    def epoch(self, number: int, done: int = 0, rank: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int, done: int = 0) -> Iterator[Batch]:
         """All examples once, in a random order that depends on the seed and the number of the epoch alone.
 
         Args:
             number: of the epoch, from 1.
             done: batches to skip: an epoch that was left is taken up where it stood.
-            rank: of this process. Each gets its share of every batch, and all get all candidates; what does not divide
-                evenly is left out.
         """
-        world = self._world
-        order = np.random.default_rng([self._seed, number]).permutation(self.examples)
+        order = np.arange(self.examples, dtype=np.int32 if self.examples < 2**31 else np.int64)
+        np.random.default_rng([self._seed, number]).shuffle(order)
         for step in range(done, self.steps):
-            examples = order[step * self._batch_size : (step + 1) * self._batch_size]
-            examples = examples[: len(examples) // world * world]
-            mine_first = np.roll(examples.reshape(-1, world), -rank, axis=1).T.ravel()
-            yield self.batch(mine_first, [self._seed, number, step], world)
+            examples = order[step * self._batch_size : (step + 1) * self._batch_size].astype(np.int64)
+            yield self.batch(examples[: len(examples) // self._world * self._world], [self._seed, number, step])
 
-    def batch(self, examples: Int64, seed: list[int], world: int = 1) -> Batch:
-        """A batch of the first `1 / world` of the given example numbers, [B * world] int64; the rest are candidates."""
-        user = np.searchsorted(self._first_example, examples, side="right") - 1
-        mine, targets = slice(len(examples) // world), self._targets
+    def batch(self, examples: Int64, seed: list[int]) -> Batch:
+        """A batch of the given example numbers, [B] int64."""
+        rows, mine = self._place.own(examples)
+        user = np.searchsorted(self._first_example, mine, side="right") - 1
+        targets = self._targets
         if targets is None:
-            every = self.item_index
-            end = number = self._begin[user] + self._least + examples - self._first_example[user]
-            clicks = number
+            end = clicks = self._begin[user] + self._least + mine - self._first_example[user]
+            target = self.item_index[clicks]
         else:
-            every, number, end, clicks = targets.row, examples, targets.end[examples], targets.click[examples]
-        of_target = None if self._weight is None else self._weight[clicks]
-        weight = None if of_target is None else (of_target / of_target.mean())[mine]
-        drawn = np.random.default_rng(seed).integers(0, len(every), self._neg_samples)  # a random target: by frequency
-        candidates = every[np.concatenate([number, drawn])]
-        end, start = end[mine], np.maximum(self._begin[user[mine]], end[mine] - self._maxlen)
+            target, end, clicks = targets.row[mine], targets.end[mine], targets.click[mine]
+        weight = None
+        if self._weight is not None:
+            weight = np.zeros(len(examples), np.float32)
+            weight[rows] = self._weight[clicks]
+        candidates = np.zeros(len(examples) + self._neg_samples, np.int64)
+        candidates[rows] = target
+        drawn = np.random.default_rng(seed).integers(0, self._drawn_place.total, self._neg_samples)
+        places, mine = self._drawn_place.own(drawn)
+        candidates[len(examples) + places] = self._drawn[mine]  # a random target: by frequency
+        start = np.maximum(self._begin[user], end - self._maxlen)
         position = start[:, None] + np.arange(self._maxlen)
-        own = self._history[np.minimum(position, len(self._history) - 1)]
-        hist_index = np.where(position < end[:, None], own, 0)
-        return Batch(hist_index.astype(np.int64), end - start, candidates.astype(np.int64), weight)
+        hist_index, seq_len = np.zeros((len(examples), self._maxlen), np.int64), np.zeros(len(examples), np.int64)
+        if len(rows):
+            own = self._history[np.minimum(position, len(self._history) - 1)]
+            hist_index[rows], seq_len[rows] = np.where(position < end[:, None], own, 0), end - start
+        return Batch(hist_index, seq_len, candidates, weight)
 
     def target_counts(self, items: int) -> Int64:
-        """How often each of `items` items is a candidate as a target, [items] int64, counted over an epoch."""
-        rows = self.item_index if self._targets is None else self._targets.row
-        return np.bincount(rows, minlength=items + 1)[1:]
+        """How often each of `items` items is a target of this process, [items] int64, counted over an epoch."""
+        return np.bincount(self._drawn, minlength=items + 1)[1:]
 
     def latest(self, users: int, rng: np.random.Generator) -> Batch:
         """The newest example of so many users, or of all if there are fewer: the histories that requests will have."""
-        ends = np.unique(self._first_example)[1:]  # of the users who have an example
+        ends = self._gather(self._place.first + np.unique(self._first_example)[1:])  # of the users who have an example
         return self.batch(rng.permutation(ends)[:users] - 1, [self._seed])
 
 
@@ -174,7 +209,7 @@ def _product(one: Float32 | None, other: Float32 | None) -> Float32 | None:
     return one * other
 
 
-def _rows(vocabulary: Vocabulary, item_id: Int64, size: int = 1 << 22) -> Rows:
+def item_rows(vocabulary: Vocabulary, item_id: Int64, size: int = 1 << 22) -> Rows:
     """Look up the rows of many items, some at a time to save memory: int32, same shape."""
     parts = [vocabulary.item_index(item_id[i : i + size]).astype(np.int32) for i in range(0, len(item_id), size)]
     return np.concatenate(parts) if parts else np.zeros(0, np.int32)

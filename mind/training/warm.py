@@ -11,7 +11,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32, Weights
 from mind.config import HyperParameters, flatten
 from mind.fresh_items import count_neighbours, from_neighbours
-from mind.sequences import Sequences, distinct
+from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 
 _FREE = (
@@ -40,14 +40,14 @@ class Start:
     """[N + 1, D] float32, for the items of the new model; zero where nothing is known of an item."""
 
 
-def why_not(model: Artifact, hyper: HyperParameters, sequences: Sequences, text_ids: bool) -> str:
+def why_not(model: Artifact, hyper: HyperParameters, item_id: Int64, text_ids: bool) -> str:
     """Why training cannot begin with the weights of a model, as part of a sentence; empty if it can.
 
     Args:
         model: the earlier model.
         hyper: the settings of the new one.
-        sequences: what the new one learns from.
-        text_ids: whether the items of these have text ids.
+        item_id: the items that the new one learns from.
+        text_ids: whether these have text ids.
     """
     if (model.weights.keys is not None) != text_ids:
         own, other = ("text ids", "integers") if text_ids else ("integers", "text ids")
@@ -58,14 +58,14 @@ def why_not(model: Artifact, hyper: HyperParameters, sequences: Sequences, text_
     for name, value in mine.items():
         if not name.startswith(_FREE) and theirs.get(name) != value:
             return f"hyper_parameters.{name} is {value}, the model has {theirs.get(name)}"
-    if not known_items(model, sequences):
+    if not known_items(model, item_id):
         return "the model knows none of the items in the data"
     return ""
 
 
-def known_items(model: Artifact, sequences: Sequences) -> int:
+def known_items(model: Artifact, item_id: Int64) -> int:
     """How many of the items in the data a model knows."""
-    return int((model.vocabulary.item_index(distinct(sequences.item_id)) > 0).sum())
+    return int((model.vocabulary.item_index(item_id) > 0).sum())
 
 
 def start_from(model: Artifact, vocabulary: Vocabulary, sequences: Sequences) -> Start:

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mind.artifact import load_artifact, newest_artifact
+from mind.artifact import Artifact, load_artifact, newest_artifact
 from mind.errors import ArtifactError
 from tests import ROOT
 from tests.commands import run_here
 from tests.mind.test_train import CONFIG, here, models, overrides, write_data
+from tests.mind.test_training import clustered
 from tests.mind.test_tune import DIM, RATE, short_runs
 
 
@@ -42,17 +43,73 @@ def test_a_killed_run_goes_on_and_gives_the_same_model(data: Path, tmp_path: Pat
     assert not list((tmp_path / "killed").glob("*checkpoint-*"))
 
 
-def test_two_processes_train_as_one(data: Path, tmp_path: Path) -> None:
-    def epochs(name: str, *launcher: str) -> list[float]:
-        keys = overrides(data, runner__model_save_path=tmp_path / name, runner__epochs=3, hyper_parameters__dropout=0)
-        words = [sys.executable, *launcher, "mind/train.py", "-m", str(CONFIG), *keys]
-        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
-        (version,) = models(tmp_path / name)
-        return [epoch["loss"] for epoch in load_artifact(tmp_path / name / version).metrics["epochs"]]
+def launched(directory: Path, *words: str | Path) -> None:
+    """Train in two processes that `paddle.distributed.launch` starts."""
+    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(directory / "log")]
+    done = subprocess.run(
+        [sys.executable, *launcher, "mind/train.py", "-m", str(CONFIG), *map(str, words)],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    logs = "".join(file.read_text() for file in (directory / "log").glob("workerlog.*"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
 
-    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path / "log")]
-    np.testing.assert_allclose(epochs("two", *launcher), epochs("one"), rtol=1e-3)
+
+def test_two_processes_with_half_of_the_users_each_train_as_one(data: Path, tmp_path: Path) -> None:
+    def words(name: str) -> list[str]:
+        return overrides(data, runner__model_save_path=tmp_path / name, runner__epochs=3, hyper_parameters__dropout=0)
+
+    assert here("mind.train", *words("one")).returncode == 0
+    launched(tmp_path, *words("two"))
+    assert_alike(*(load_artifact(newest_artifact(tmp_path / name)) for name in ("one", "two")))
+
+
+def test_two_processes_train_as_one_on_kinds_and_ages_finally_and_from_a_model(tmp_path: Path) -> None:
+    """Weighted targets, half-life, trending items, the users of every part, and items that an earlier model lacks."""
+    write_kinds(tmp_path / "clicks.csv")
+    prepared = run_here(
+        "mind.prepare", tmp_path / "clicks.csv", "--output", tmp_path / "data", "--keep-ages",
+        "--event", "kind", "--history", "view,buy", "--target", "buy=3,view=1",
+    )  # fmt: skip
+    assert prepared.returncode == 0, prepared.stderr
+    hyper = {"hyper_parameters__half_life_days": 30, "hyper_parameters__trending_days": 60}
+    hyper |= {"hyper_parameters__dropout": 0}
+    first = overrides(tmp_path / "data", runner__model_save_path=tmp_path / "first", runner__epochs=2, **hyper)
+    assert here("mind.train", *first).returncode == 0
+    chosen = str(newest_artifact(tmp_path / "first"))
+    for option in ("--final", "--warm-start"):
+        one, two = tmp_path / option / "one", tmp_path / option / "two"
+        for where in (one, two):
+            keys = overrides(tmp_path / "data", runner__model_save_path=where, runner__epochs=2, **hyper)
+            if option == "--final":  # which takes the hyper-parameters of the model
+                pairs = zip(keys[::2], keys[1::2], strict=True)
+                keys = [word for pair in pairs if not pair[1].startswith("hyper_parameters") for word in pair]
+            if where is one:
+                assert here("mind.train", *keys, option, chosen).returncode == 0
+            else:
+                launched(where, *keys, option, chosen)
+        assert_alike(*(load_artifact(newest_artifact(where)) for where in (one, two)))
+
+
+def write_kinds(file: Path) -> None:
+    """Clicks of two kinds by 60 users within groups of items, no two alike: an even number of examples."""
+    rng = np.random.default_rng(5)
+    lines = ["user_id,item_id,timestamp,kind"]
+    for user, items in enumerate(clustered(60, 5)):
+        for number, item in enumerate(items):
+            time_s = 1_700_000_000 + int(rng.integers(0, 200)) * 86_400 + number
+            lines.append(f"{user},{item},{time_s},{'buy' if rng.random() < 0.4 else 'view'}")
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def assert_alike(one: Artifact, two: Artifact) -> None:
+    """Two models that were trained on the same batches, but for the order of additions."""
+    losses = [[epoch["loss"] for epoch in model.metrics["epochs"]] for model in (one, two)]
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-3)
+    assert one.data == two.data and one.weights.item_id.tolist() == two.weights.item_id.tolist()
+    for name in ("popularity", "golden_hist_index", "golden_seq_len"):
+        np.testing.assert_array_equal(getattr(one.weights, name), getattr(two.weights, name), name)
+    difference = np.abs(one.weights.item_embedding - two.weights.item_embedding).mean()
+    assert difference < 0.02 * np.abs(one.weights.item_embedding).mean()
 
 
 def test_two_processes_that_go_on_end_as_if_they_had_not_stopped(tmp_path: Path) -> None:

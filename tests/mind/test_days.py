@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mind.data import days
 from mind.data.days import count_days, read_days
 from mind.data.time_units import TimeUnit
 from mind.errors import DataError
@@ -18,6 +19,13 @@ def test_each_day_has_its_interactions(unit: TimeUnit) -> None:
     times = np.array([19_000 * DAY, 19_000 * DAY + DAY - 1, 19_003 * DAY, -5, 9 * 10**9]) * unit.per_second
     assert count_days(times, unit) == {"2022-01-08": 2, "2022-01-11": 1}
     assert count_days(times.astype(np.float64), unit) == {"2022-01-08": 2, "2022-01-11": 1}
+
+
+def test_days_are_counted_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(days, "PART_ITEMS", 3)
+    assert count_days(np.array([2, 1, 1, 2, 1, 1, 4]) * DAY, TimeUnit.S) == {
+        "1970-01-02": 4, "1970-01-03": 2, "1970-01-05": 1
+    }  # fmt: skip
 
 
 def test_times_that_are_no_moments_have_no_days() -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,12 @@ def test_every_click_gets_its_role_or_is_left_out_by_cause(clicks: list[tuple[in
         kind.name: Counter(row[3] for row in clicks)[at] for at, kind in enumerate(KINDS)
     }
     assert sum(one.targets for one in found.counts) == sum(row[-1] > 0 for row in expected)
+
+
+def test_clicks_without_kinds_are_not_copied() -> None:
+    """A hundred million of them need all the memory there is."""
+    plain = replace(interactions([(1, 2, 3, 0), (1, 3, 4, 0)]), code=None)
+    assert assign(plain, (), None, 0).interactions is plain
 
 
 def with_roles(clicks: list[tuple[int, int, int, int]]) -> Interactions:

@@ -108,7 +108,7 @@ def test_the_weights_of_kind_and_age_are_multiplied() -> None:
     batch = sampler.batch(np.arange(sampler.examples), [0])
     expected = np.array([1 * 0.5, 3 * 0.25, 3 * 1])
     assert batch.weight is not None
-    np.testing.assert_allclose(batch.weight, expected / expected.mean(), rtol=1e-6)
+    np.testing.assert_allclose(batch.weight, expected, rtol=1e-6)
 
 
 def test_the_popular_items_of_a_window_are_those_of_its_targets_by_weight() -> None:

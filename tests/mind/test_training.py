@@ -144,7 +144,8 @@ def whole_and_resumed(file: Path) -> None:
 
     The 24 full batches of an epoch leave one example, too few for two.
     """
-    ranks, rows = Ranks.join(use_gpu=False), sequences(*clustered(299, 1))
+    ranks, every = Ranks.join(use_gpu=False), sequences(*clustered(299, 1))
+    rows = every.take(np.array_split(np.arange(len(every)), ranks.world)[ranks.rank])
     settings = config(epochs=2, train_batch_size=137, print_interval=5, checkpoint_interval_s=0)
     checkpoint, steps = Checkpoint(file.parent, "run"), []
 
@@ -161,8 +162,8 @@ def whole_and_resumed(file: Path) -> None:
         file.write_text(json.dumps({"losses": losses, "last_step": steps[-1]}))
 
 
-def test_fewer_examples_than_processes_are_refused() -> None:
-    with pytest.raises(ConfigError, match="train_batch_size is 2 and there are 3300 examples: too few for 3 processes"):
+def test_fewer_rows_in_a_batch_than_processes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"runner\.train_batch_size is 2, too few for 3 processes"):
         train(config(train_batch_size=2), sequences(*clustered(300, 1)), None, ranks=Ranks(0, 3))
 
 
@@ -259,21 +260,35 @@ def test_an_epoch_can_be_taken_up_where_it_was_left() -> None:
     assert [batch.candidates.tolist() for batch in rest] == [batch.candidates.tolist() for batch in whole[4:]]
 
 
-def test_processes_share_the_rows_of_a_batch_and_see_all_its_candidates() -> None:
-    alone = list(sampler(sequences(list(range(40))), batch_size=8, neg_samples=5).epoch(1))
-    examples = sampler(sequences(list(range(40))), batch_size=8, neg_samples=5, world=2)
-    shares = [list(examples.epoch(1, rank=rank)) for rank in (0, 1)]
-    assert len(shares[0]) == len(shares[1]) == len(alone) == 5  # 39 examples: the last batch has 7
-    for whole, one, other in zip(alone[:4], *(share[:4] for share in shares), strict=True):
-        assert len(one.hist_index) == len(other.hist_index) == 4
-        rows = np.concatenate([one.hist_index, other.hist_index]).tolist()
-        assert sorted(rows) == sorted(whole.hist_index.tolist())
-        assert one.candidates[:4].tolist() == other.candidates[4:8].tolist()
-        for share in (one, other):
-            assert sorted(share.candidates.tolist()) == sorted(whole.candidates.tolist())
-            targets = share.hist_index[np.arange(4), share.seq_len - 1] + 1  # items here ascend one by one
-            assert share.candidates[:4].tolist() == targets.tolist()
-    assert len(shares[0][4].hist_index) == len(shares[1][4].hist_index) == 3  # the seventh is left out
+def parts_of(rows: list[list[int]], world: int, **sizes: int) -> list[TrainingSampler]:
+    """The samplers of processes that have the users one after the other; each is told what the others have."""
+    every = sequences(*rows)
+    vocabulary, hyper = Vocabulary(np.unique(every.item_id)), HyperParameters(**({"maxlen": 3} | sizes))  # type: ignore[arg-type]
+    shares = [every.take(users) for users in np.array_split(np.arange(len(every)), world)]
+    alone = [TrainingSampler(share, vocabulary, hyper, 8, 0) for share in shares if share.lengths.max() > 1]
+    assert len(alone) == world
+    told: list[list[np.ndarray]] = [[], [], []]  # what each process says in its turn, in the order of the calls
+    for one in alone:
+        told[0].append(np.array([one.examples]))
+        told[1].append(np.array([len(one.item_index)]))
+    found = []
+    for rank, share in enumerate(shares):
+        answers = iter(np.concatenate(said) for said in told[:2])
+        found.append(TrainingSampler(share, vocabulary, hyper, 8, 0, world, None, rank, lambda _, it=answers: next(it)))
+    return found
+
+
+def test_processes_with_different_users_make_the_batches_of_one() -> None:
+    rows = [list(range(start, start + length)) for start, length in ((0, 9), (50, 2), (10, 7), (30, 12), (5, 5))]
+    alone = list(sampler(sequences(*rows), batch_size=8, neg_samples=5).epoch(1))
+    shares = [list(part.epoch(1)) for part in parts_of(rows, 2, neg_samples=5)]
+    assert len(shares[0]) == len(shares[1]) == len(alone) == 4  # 30 examples: the last batch has 6
+    for whole, one, other in zip(alone, *shares, strict=True):
+        assert (one.seq_len > 0).any() or (other.seq_len > 0).any()
+        assert not ((one.seq_len > 0) & (other.seq_len > 0)).any()
+        for name in ("hist_index", "seq_len", "candidates"):
+            total = getattr(one, name) + getattr(other, name)
+            assert total.tolist() == getattr(whole, name).tolist(), name
 
 
 def test_negatives_come_by_item_frequency() -> None:

@@ -53,7 +53,6 @@ def expected(rows: list[list[tuple[int, int]]], least: int) -> list[tuple[list[i
 def of_sampler(sampler: TrainingSampler, vocabulary: Vocabulary) -> list[tuple[list[int], int, float]]:
     batch = sampler.batch(np.arange(sampler.examples), [0])
     assert batch.weight is not None
-    assert batch.weight.mean() == pytest.approx(1)
 
     def ids(rows: Int64) -> list[int]:
         return [int(vocabulary.item_id[row - 1]) for row in rows]
@@ -84,19 +83,6 @@ def test_histories_have_history_and_targets_are_targets(rows: list[list[tuple[in
     }
     newest = sampler.latest(100, np.random.default_rng(0))
     assert len(newest.seq_len) == sum(bool(expected([row], least)) for row in rows)
-
-
-def test_two_processes_weigh_a_batch_as_one_does() -> None:
-    rows = [[(item, role) for item in range(1, 5) for role in (0, 1, 2)] for _ in range(8)]
-    found = with_roles(rows)
-    vocabulary = Vocabulary(np.unique(found.item_id))
-    one = next(TrainingSampler(found, vocabulary, HyperParameters(), 16, 0).epoch(1))
-    halves = [
-        next(TrainingSampler(found, vocabulary, HyperParameters(), 16, 0, 2).epoch(1, rank=rank)) for rank in (0, 1)
-    ]
-    weights = [half.weight for half in halves]
-    assert one.weight is not None and weights[0] is not None and weights[1] is not None
-    np.testing.assert_array_equal(np.stack([weights[0], weights[1]], axis=1).ravel(), one.weight)
 
 
 def test_users_without_a_target_after_a_history_teach_nothing() -> None:

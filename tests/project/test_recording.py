@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests import recording
-from tests.recording import COLUMNS, PICTURE, Screen, draw, record
+from tests.recording import COLUMNS, PICTURE, SHOP_PICTURE, Screen, draw, record
 
 
 def shown(screen: Screen) -> list[str]:
@@ -66,12 +66,14 @@ def test_what_names_this_machine_is_not_drawn(monkeypatch: pytest.MonkeyPatch, t
     assert not list(tmp_path.iterdir())
 
 
-def test_the_picture_of_the_demo_is_whole_and_small() -> None:
-    picture = PICTURE.read_text(encoding="utf-8")
+@pytest.mark.parametrize(
+    ("file", "page", "link"), [(PICTURE, "demo.md", "../tests/demo.svg"), (SHOP_PICTURE, "tutorial.md", "shop.svg")]
+)
+def test_pictures_are_whole_and_small(file: Path, page: str, link: str) -> None:
+    picture = file.read_text(encoding="utf-8")
     assert len(picture.encode()) < 200_000
     text = "\n".join(drawn_lines(picture))
     for step in ("Train MIND", "Index: build", "SERVING", "MIND, served", "Go on with"):
         assert step in text
     assert not re.search(r"(^|[\s'\"=])/\w+/|~/|://(?!127)", text)
-    page = (recording.ROOT / "docs/demo.md").read_text(encoding="utf-8")
-    assert f"](../{PICTURE.relative_to(recording.ROOT)})" in page
+    assert f"]({link})" in (recording.ROOT / "docs" / page).read_text(encoding="utf-8")
