@@ -23,10 +23,12 @@ SMOOTHINGS = (0.0, 0.2, 0.4, 0.8)
 """How much of the neighbours' mean may be added to items; more than 1 hurts everywhere that was measured."""
 WORTH = 1.005
 """How many times the accuracy without neighbours must be reached with them."""
-JOIN_COSINES = (0.95, 0.9, 0.8, 0.7)
-"""Cosines from which interests may be joined. The first is taken unless it costs much, others if they cost nothing."""
-MUCH, NOTHING = 0.98, 0.995
-"""The share of the accuracy below which joining costs much, and from which on it costs nothing."""
+JOIN_COSINES = (1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5, 0.0, -1.0)
+"""Cosines from which interests may be joined, from none to all of them. The lowest that costs little is taken."""
+KEPT = 0.99
+"""The share of the accuracy with the best of these cosines that must be kept."""
+WITHOUT_USERS = 0.95
+"""The cosine where no validation users choose."""
 MAX_USERS = 2_000
 """The most validation users that choose."""
 CLEAR = 1e-4
@@ -41,7 +43,7 @@ class Choices:
 
     smoothing: float = 0.0
     """How much of the neighbours' mean is added to every item (`mind.training.smoothing`)."""
-    join_cosine: float = JOIN_COSINES[0]
+    join_cosine: float = WITHOUT_USERS
     """Cosine from which interests of a user become one (`mind.joining`)."""
     interests: float | None = None
     """Mean number of interests of a validation user; None without any."""
@@ -58,7 +60,7 @@ class Finish:
         self._vocabulary = Artifact("", hyper, weights).vocabulary
 
     def choose(self, valid: EvalCases) -> Choices:
-        """Choose for accuracy by `SELECTED_BY`, and joining for few interests where accuracy is alike."""
+        """Choose smoothing for accuracy by `SELECTED_BY`, and the fewest interests that keep nearly all of it."""
         users = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(len(valid), MAX_USERS)).astype(np.int64)))
         tables = {much: smoothed(self._weights.item_embedding, self._shares, much) for much in SMOOTHINGS}
         vectors = {much: self._encoded(table, users) for much, table in tables.items()}
@@ -67,7 +69,7 @@ class Finish:
         much = best if found[best] >= WORTH * found[0.0] else 0.0
         cosine = self._hyper.join_cosine
         if cosine is None:
-            cosine = self._join_cosine(vectors[much], tables[much], users, found[much])
+            cosine = self._join_cosine(vectors[much], tables[much], users)
         interests = float(counts(joined(vectors[much], cosine)).mean())
         return Choices(much, cosine, interests)
 
@@ -81,17 +83,10 @@ class Finish:
         vectors = joined(self._encoded(weights.item_embedding, valid), weights.joins_from)
         return self._report(vectors, weights.item_embedding, valid)
 
-    def _join_cosine(self, vectors: Float32, table: Float32, users: EvalCases, apart: float) -> float:
-        first, *others = JOIN_COSINES
-        accuracy = self._accuracy(joined(vectors, first), table, users)
-        if accuracy < MUCH * apart:
-            return 1.0
-        chosen = first
-        for cosine in others:
-            if self._accuracy(joined(vectors, cosine), table, users) < NOTHING * accuracy:
-                break
-            chosen = cosine
-        return chosen
+    def _join_cosine(self, vectors: Float32, table: Float32, users: EvalCases) -> float:
+        """The cosine with the fewest interests among those that are nearly as accurate as the best."""
+        found = {cosine: self._accuracy(joined(vectors, cosine), table, users) for cosine in JOIN_COSINES}
+        return min(cosine for cosine, accuracy in found.items() if accuracy >= KEPT * max(found.values()))
 
     def _encoded(self, table: Float32, cases: EvalCases) -> Float32:
         weights = replace(self._weights, item_embedding=table, join_cosine=None)

@@ -25,7 +25,8 @@ from mind.paddle_runtime import paddle
 from mind.sequences import EvalCases, Float32, Int64, Sequences
 from mind.training.checkpoint import Arrays, Checkpoint
 from mind.training.cooccurrence import cooccurrence_vectors
-from mind.training.finish import Choices, Finish, clear_golden
+from mind.training.finish import WITHOUT_USERS, Choices, Finish, clear_golden
+from mind.training.lengths import with_length_weight
 from mind.training.parallel import Ranks
 from mind.training.recency import popularity_within, recency
 from mind.training.sampler import Batch, TrainingSampler, log_frequency
@@ -110,6 +111,7 @@ def train(
         ConfigError: a GPU is asked for and there is none, or the loss is no longer finite.
         ArtifactError: the checkpoint is damaged or cannot be written.
     """
+    config = with_length_weight(config, sequences)
     with paddle.utils.unique_name.guard():  # the optimizer's state goes by names, which must not depend on the past
         joined = ranks or Ranks.join(config.runner.use_gpu)
         run = _Run(config, sequences, features, ages, joined, warm)
@@ -287,7 +289,7 @@ class _Run:
         finish = Finish(self.hyper, self.best, shares, exclude_history, self.runner.infer_batch_size)
         if choices is None:
             given = self.hyper.join_cosine
-            choices = finish.choose(valid) if valid else Choices(join_cosine=given or Choices.join_cosine)
+            choices = finish.choose(valid) if valid else Choices(join_cosine=WITHOUT_USERS if given is None else given)
         weights = with_golden(self.hyper, finish.apply(choices))
         return weights, choices, finish.measured(weights, valid) if valid else {}
 
