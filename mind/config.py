@@ -78,6 +78,9 @@ class HyperParameters(_Section):
     """Add a mean of the history, weighted by learned recency, to every interest. Routing learns the differences."""
     focus: bool = True
     """Also weigh that mean by the part of the history that belongs to the interest, to a learned power."""
+    length_weight: float | None = Field(default=None, ge=0)
+    """Weight of the squared lengths of embeddings in the loss. null: 0.15 if the median user has under 12 clicks, or 0.
+    """
     readout: Literal["logsumexp", "label_aware"] = "logsumexp"
     """How training scores an item. logsumexp: softly by the best interest, as in serving. label_aware: as in MIND."""
     half_life_days: float | None = Field(default=None, gt=0)
@@ -90,7 +93,7 @@ class HyperParameters(_Section):
     """Power of the label-aware readout. Small values average the interests, large values choose the best one."""
     num_interests: int = Field(default=4, gt=0, le=64)
     """Maximum number of interests of a user (K)."""
-    join_cosine: float | None = Field(default=None, gt=0, le=1)
+    join_cosine: float | None = Field(default=None, ge=-1, le=1)
     """Cosine from which two interests of a user become one. null: validation users choose it. 1: joins none."""
     neighbour_bonus: float | None = Field(default=None, ge=0, le=1_000)
     """What neighbours of the newest clicks get on top of their score. null: validation users choose it. 0: none."""
@@ -140,9 +143,9 @@ class Runner(_Section):
     """Training examples per step. The targets of a batch are each other's negatives."""
     infer_batch_size: Annotated[int, Effect.ROUNDING] = Field(default=256, gt=0)
     """Users per evaluation batch."""
-    epochs: int = Field(default=10, gt=0)
+    epochs: int = Field(default=5, gt=0)
     """Maximum number of passes over all training examples."""
-    patience: int = Field(default=5, gt=0)
+    patience: int = Field(default=3, gt=0)
     """Training stops after this many epochs without a better validation metric."""
     print_interval: Annotated[int, Effect.NOTHING] = Field(default=50, gt=0)
     """Steps between updates of the loss on the progress bar."""

@@ -22,6 +22,8 @@ functional = paddle.nn.functional
 
 RECENCY_SLOPE = 0.2
 """Where the recency logits start: each step into the past weighs exp(-0.2) = 0.82 of the one after it."""
+HISTORY_LENGTHS = 0.2
+"""How much an item of a history weighs in the lengths that the loss counts; a candidate weighs 1."""
 FOCUS = 0.5
 """Where the focus starts, between a residual that all interests share (0) and one of each interest's own (1)."""
 
@@ -95,10 +97,12 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         Returns:
             [B, K, D] float32.
         """
-        length = hist_index.shape[1]
-        position, end = paddle.arange(length).unsqueeze(0), seq_len.unsqueeze(1)
+        return self._interests(self.items(hist_index), seq_len)
+
+    def _interests(self, whole: paddle.Tensor, seq_len: paddle.Tensor) -> paddle.Tensor:
+        """Interest vectors [B, K, D] of the items of histories, [B, L, D]."""
+        position, end = paddle.arange(whole.shape[1]).unsqueeze(0), seq_len.unsqueeze(1)
         valid = (position < end).astype("float32").unsqueeze(1)  # [B, 1, L]
-        whole = self.items(hist_index)  # [B, L, D]
         item = self.dropout(whole)
         logits = self._route(whole.detach(), valid)
         last = _coupling(logits, valid, self.hyper_parameters.routing_softmax != "history")
@@ -191,13 +195,19 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         """
         batch = hist_index.shape[0]
         target = candidates[:batch]
-        logits = self.scores(self.interest_vectors(hist_index, seq_len), self.items(candidates)) - log_frequency
+        history, items = self.items(hist_index), self.items(candidates)
+        logits = self.scores(self._interests(history, seq_len), items) - log_frequency
         same = (target.unsqueeze(1) == candidates.unsqueeze(0)).astype("float32")
         own = paddle.eye(batch, candidates.shape[0])
         logits, label = logits - 1e9 * (same - own), paddle.arange(batch)
         if weight is None:
-            return functional.cross_entropy(logits, label)
-        return (functional.cross_entropy(logits, label, reduction="none").flatten() * weight).mean()
+            loss = functional.cross_entropy(logits, label)
+        else:
+            loss = (functional.cross_entropy(logits, label, reduction="none").flatten() * weight).mean()
+        if not self.hyper_parameters.length_weight:
+            return loss
+        lengths = items.square().sum(axis=1).mean() + HISTORY_LENGTHS * history.square().sum(axis=[1, 2]).mean()
+        return loss + self.hyper_parameters.length_weight * lengths
 
 
 def squash(capsule: paddle.Tensor) -> paddle.Tensor:

@@ -204,9 +204,9 @@ def _choices_lines(trained: Trained) -> list[str]:
     """What was chosen after training, and what it gives."""
     choices = trained.choices
     smoothing = f"{choices.smoothing:g} of its neighbours' mean is added to every item" if choices.smoothing else ""
-    joining = (
-        f"interests with a cosine of {choices.join_cosine:g} or more are joined" if choices.join_cosine < 1 else ""
-    )
+    joining = f"interests with a cosine of {choices.join_cosine:g} or more are joined"
+    if choices.join_cosine in (-1, 1):
+        joining = "all interests are joined into one" if choices.join_cosine == -1 else ""
     if joining and choices.interests is not None:
         joining += f": {choices.interests:.2f} a user on average"
     lines = ["; ".join(filter(None, (smoothing, joining)))]

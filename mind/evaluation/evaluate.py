@@ -10,7 +10,7 @@ from mind.artifact import Artifact, Float32
 from mind.evaluation import analysis, metrics
 from mind.evaluation.analysis import Agreement, Curves, Float64, Lead, LengthBucket, Mean, PopularityBucket, Spread
 from mind.evaluation.candidates import Served
-from mind.evaluation.interests import Interests, found_by, interests
+from mind.evaluation.interests import Interests, found_by, interests, mean_cosine
 from mind.evaluation.metrics import Hits
 from mind.evaluation.retrieval import LeftOut, item_ids, nearest_items
 from mind.sequences import EvalCases, Int64
@@ -82,6 +82,8 @@ class Example:
     wanted: int
     """The number of different items that the user clicked afterwards."""
     candidates: list[Candidate]
+    cosine: float | None
+    """The mean cosine between two of the user's interests; None for a user with one."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def evaluate(
         interests=_interests(model, cases, lists, measured[EXACT], found, seed, on_step),
         served=lists.served,
         agreement=agreements(model, lists, cutoffs),
-        examples=_examples(cases, lists.ranked[EXACT], measured[EXACT].hit, found, seed),
+        examples=_examples(cases, lists, measured[EXACT].hit, found, seed),
     )
 
 
@@ -264,9 +266,9 @@ def _interests(
     return interests(vectors, found, own_rows, sample, own_recall or [0.0] * count, together)
 
 
-def _examples(cases: EvalCases, ranked: Int64, hit: Hits, found: Int64, seed: int) -> list[Example]:
+def _examples(cases: EvalCases, lists: Lists, hit: Hits, found: Int64, seed: int) -> list[Example]:
     wanted = metrics.distinct_targets(cases.target)
-    hit, ranked = hit[:, :SHOWN_ITEMS], ranked[:, :SHOWN_ITEMS]
+    hit, ranked = hit[:, :SHOWN_ITEMS], lists.ranked[EXACT][:, :SHOWN_ITEMS]
     chosen = analysis.example_users(analysis.user_recall(hit, wanted), seed)
     examples = []
     for group, users in chosen.items():
@@ -285,6 +287,7 @@ def _examples(cases: EvalCases, ranked: Int64, hit: Hits, found: Int64, seed: in
                         for item, interest, is_hit, seen in places
                         if interest >= 0
                     ],
+                    cosine=mean_cosine(lists.interest_vectors[user]),
                 )
             )
     return examples

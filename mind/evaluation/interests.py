@@ -52,6 +52,13 @@ def cosines(interest_vectors: Float32) -> Float32:
     return cosine
 
 
+def mean_cosine(interest_vectors: Float32) -> float | None:
+    """Mean cosine between two interests of one user, [K, D] float32, zero where there is none; None with one alone."""
+    own = interest_vectors[np.any(interest_vectors, axis=1)]
+    pairs = cosines(own[None])[0][np.triu_indices(len(own), 1)]
+    return float(pairs.mean()) if len(pairs) else None
+
+
 def found_by(interest_vectors: Float32, item_embedding: Float32, rows: Int64) -> Int64:
     """The interest that scores each candidate highest, the lower number on ties: [U, N] int64, -1 where row is 0.
 

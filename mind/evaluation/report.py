@@ -10,8 +10,9 @@ from markupsafe import Markup
 
 from mind.evaluation import figures, metrics
 from mind.evaluation.analysis import TOP_SHARE
-from mind.evaluation.evaluate import EXACT, SHOWN_ITEMS, Evaluation
+from mind.evaluation.evaluate import EXACT, SHOWN_ITEMS, Evaluation, Example
 from mind.evaluation.figures import DASHES, Series, Style
+from mind.evaluation.words import typical_words
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -72,7 +73,22 @@ def render(evaluation: Evaluation, titles: Mapping[int, str], users: Mapping[int
         shown=min(SHOWN_ITEMS, evaluation.cutoffs[-1]),
         title_of=lambda item: titles.get(item, str(item)),
         name_of=lambda user: (users or {}).get(user, str(user)),
+        interests_of=lambda example: interests_in_words(example, titles),
     )
+
+
+def interests_in_words(example: Example, titles: Mapping[int, str]) -> str:
+    """What the interests of an example user are about, by the titles of the candidates, and how alike they are."""
+    numbers = sorted({one.interest for one in example.candidates})
+    found = [
+        [titles.get(one.item_id, "") for one in example.candidates if one.interest == number] for number in numbers
+    ]
+    said = [
+        f"{number}: {', '.join(words)}" for number, words in zip(numbers, typical_words(found), strict=True) if words
+    ]
+    if example.cosine is not None:
+        said.append(f"mean cosine between interests {example.cosine:.2f}")
+    return "; ".join(said)
 
 
 def method_styles(evaluation: Evaluation) -> dict[str, Style]:

@@ -25,10 +25,12 @@ SMOOTHINGS = (0.0, 0.2, 0.4, 0.8)
 """How much of the neighbours' mean may be added to items; more than 1 hurts everywhere that was measured."""
 WORTH = 1.005
 """How many times the accuracy without neighbours must be reached with them."""
-JOIN_COSINES = (0.95, 0.9, 0.8, 0.7)
-"""Cosines from which interests may be joined. The first is taken unless it costs much, others if they cost nothing."""
-MUCH, NOTHING = 0.98, 0.995
-"""The share of the accuracy below which joining costs much, and from which on it costs nothing."""
+JOIN_COSINES = (1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5, 0.0, -1.0)
+"""Cosines from which interests may be joined, from none to all of them. The lowest that costs little is taken."""
+KEPT = 0.99
+"""The share of the accuracy with the best of these cosines that must be kept."""
+WITHOUT_USERS = 0.95
+"""The cosine where no validation users choose."""
 BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0)
 """What the neighbours of the newest clicks may get on top of their inner products, for a weight of 1."""
 MAX_USERS = 2_000
@@ -45,7 +47,7 @@ class Choices:
 
     smoothing: float = 0.0
     """How much of the neighbours' mean is added to every item (`mind.training.smoothing`)."""
-    join_cosine: float = JOIN_COSINES[0]
+    join_cosine: float = WITHOUT_USERS
     """Cosine from which interests of a user become one (`mind.joining`)."""
     interests: float | None = None
     """Mean number of interests of a validation user; None without any."""
@@ -72,7 +74,7 @@ class Finish:
         self._vocabulary = Artifact("", hyper, weights).vocabulary
 
     def choose(self, valid: EvalCases) -> Choices:
-        """Choose for accuracy by `SELECTED_BY`, and joining for few interests where accuracy is alike."""
+        """Choose smoothing for accuracy by `SELECTED_BY`, and the fewest interests that keep nearly all of it."""
         users = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(len(valid), MAX_USERS)).astype(np.int64)))
         tables = {much: smoothed(self._weights.item_embedding, self._shares, much) for much in SMOOTHINGS}
         vectors = {much: self._encoded(table, users) for much, table in tables.items()}
@@ -81,7 +83,7 @@ class Finish:
         much = best if found[best] >= WORTH * found[0.0] else 0.0
         cosine = self._hyper.join_cosine
         if cosine is None:
-            cosine = self._join_cosine(vectors[much], tables[much], users, found[much])
+            cosine = self._join_cosine(vectors[much], tables[much], users)
         together = joined(vectors[much], cosine)
         return Choices(much, cosine, float(counts(together).mean()), *self._bonus(together, tables[much], users))
 
@@ -115,17 +117,10 @@ class Finish:
             return 0.0, 0.0
         return best, found[best] / without - 1 if without else 0.0
 
-    def _join_cosine(self, vectors: Float32, table: Float32, users: EvalCases, apart: float) -> float:
-        first, *others = JOIN_COSINES
-        accuracy = self._accuracy(joined(vectors, first), table, users)
-        if accuracy < MUCH * apart:
-            return 1.0
-        chosen = first
-        for cosine in others:
-            if self._accuracy(joined(vectors, cosine), table, users) < NOTHING * accuracy:
-                break
-            chosen = cosine
-        return chosen
+    def _join_cosine(self, vectors: Float32, table: Float32, users: EvalCases) -> float:
+        """The cosine with the fewest interests among those that are nearly as accurate as the best."""
+        found = {cosine: self._accuracy(joined(vectors, cosine), table, users) for cosine in JOIN_COSINES}
+        return min(cosine for cosine, accuracy in found.items() if accuracy >= KEPT * max(found.values()))
 
     def _encoded(self, table: Float32, cases: EvalCases) -> Float32:
         weights = replace(self._weights, item_embedding=table, join_cosine=None)

@@ -25,8 +25,9 @@ from mind.paddle_runtime import paddle
 from mind.sequences import EvalCases, Float32, Int64, Sequences
 from mind.training.checkpoint import Arrays, Checkpoint
 from mind.training.cooccurrence import MAX_CLICKS, Rows, cooccurrence_vectors
-from mind.training.finish import Choices, Finish, clear_golden
+from mind.training.finish import WITHOUT_USERS, Choices, Finish, clear_golden
 from mind.training.following import item_neighbours
+from mind.training.lengths import with_length_weight
 from mind.training.parallel import Ranks
 from mind.training.recency import popularity_within, recency
 from mind.training.sampler import Batch, TrainingSampler, item_rows, log_frequency
@@ -111,6 +112,7 @@ def train(
         ConfigError: a GPU is asked for and there is none, or the loss is no longer finite.
         ArtifactError: the checkpoint is damaged or cannot be written.
     """
+    config = with_length_weight(config, sequences)
     with paddle.utils.unique_name.guard():  # the optimizer's state goes by names, which must not depend on the past
         joined = ranks or Ranks.join(config.runner.use_gpu)
         run = _Run(config, sequences, features, ages, joined, warm)
@@ -291,7 +293,7 @@ class _Run:
         finish = Finish(self.hyper, self.best, shares, neighbours, exclude_history, self.runner.infer_batch_size)
         if choices is None:
             cosine, bonus = self.hyper.join_cosine, self.hyper.neighbour_bonus
-            unchosen = Choices(join_cosine=cosine or Choices.join_cosine, neighbour_bonus=bonus or 0.0)
+            unchosen = Choices(join_cosine=WITHOUT_USERS if cosine is None else cosine, neighbour_bonus=bonus or 0.0)
             choices = finish.choose(valid) if valid else unchosen
         weights = with_golden(self.hyper, finish.apply(choices))
         return weights, choices, finish.measured(weights, valid) if valid else {}

@@ -13,6 +13,7 @@ from mind.errors import ConfigError
 from mind.training.checkpoint import Checkpoint
 from mind.training.finish import Choices
 from mind.training.inputs import Inputs
+from mind.training.lengths import with_length_weight
 from mind.training.loop import Epoch, OnStep, Trained, train
 from mind.training.parallel import Ranks
 
@@ -44,6 +45,7 @@ def train_and_write(
     Raises:
         ArtifactError, ConfigError, DataError: as `train` and `write_artifact` raise them.
     """
+    settings = with_length_weight(settings, inputs.sequences)
     trained = train(
         settings,
         inputs.sequences,

@@ -23,6 +23,7 @@ _FREE = (
     "dropout",
     "item_init",
     "join_cosine",
+    "length_weight",
     "bilin",
     "half_life_days",
     "trending_days",

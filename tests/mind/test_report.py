@@ -10,7 +10,7 @@ from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.candidates import Served
 from mind.evaluation.evaluate import EXACT, Evaluation, Lists, evaluate, measure
-from mind.evaluation.report import render
+from mind.evaluation.report import interests_in_words, render
 from mind.evaluation.retrieval import encode_histories, item_ids, nearest_items
 from mind.sequences import EvalCases
 from tests.artifacts import hyper_parameters_of, make_weights
@@ -124,6 +124,20 @@ def test_examples_show_history_hits_and_interests(served: Evaluation) -> None:
     assert not any(one.hit for example in served.examples if example.group == "no hit" for one in example.candidates)
     page = render(served, {})
     assert page.count('class="hit"') == sum(one.hit for example in served.examples for one in example.candidates)
+
+
+def test_interests_of_examples_are_told_in_words_of_titles(served: Evaluation) -> None:
+    example = max(served.examples, key=lambda one: len({each.interest for each in one.candidates}))
+    numbers = sorted({one.interest for one in example.candidates})
+    words = dict(zip(numbers, ("knife", "garden", "lamp", "chair"), strict=False))
+    titles = {one.item_id: f"the {words[one.interest]} 12" for one in example.candidates}
+    said = interests_in_words(example, titles)
+    several = [number for number in numbers if sum(one.interest == number for one in example.candidates) > 1]
+    assert several and all(f"{number}: {words[number]}" in said for number in several)
+    assert example.cosine is not None and f"mean cosine between interests {example.cosine:.2f}" in said
+    assert said in Page(render(served, titles)).text
+    alone = next(one for one in evaluation(interests=1).examples)
+    assert interests_in_words(alone, {}) == ""
 
 
 def test_models_without_curves_service_or_several_interests() -> None:
