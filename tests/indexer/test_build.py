@@ -94,7 +94,7 @@ def test_what_a_filter_finds_is_measured_where_servers_search_by_cells(monkeypat
     for module in ("indexer.verify", "mind.cells"):
         monkeypatch.setattr(f"{module}.EXACT_ROWS", 100)
     assert filtered_recall(weights) == 1  # a query meets more rows than there are
-    monkeypatch.setattr("mind.cells.FIRST_ROWS", 0)
+    monkeypatch.setattr("mind.cell_search.FIRST_ROWS", 0)
     found = filtered_recall(weights)
     assert found is not None and 0.7 < found <= 1
 
