@@ -74,7 +74,7 @@ def _dataset(files: Files) -> ds.Dataset:
     try:
         return factory.finish(factory.inspect(promote_options="permissive"))
     except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
-        if "merge" not in str(error):
+        if "Unable to merge" not in str(error):
             raise
         raise DataError(f"{files.name}: its files have a column of the same name and different types") from error
 

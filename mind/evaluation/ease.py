@@ -19,7 +19,7 @@ from mind.sequences import EvalCases, Int64, Sequences
 
 MAX_ITEMS = 20_000
 """Items up to which EASE is computed: it inverts a matrix of items by items, 1.6 GB here."""
-REGULARISATIONS = (30.0, 100.0, 300.0, 1000.0)
+REGULARISATIONS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 """The values of lambda that are tried."""
 RECENCIES = (0.8, 0.9, 1.0)
 """The weights of a history item, as a share of the weight of the one after it, that are tried."""

@@ -39,6 +39,7 @@ class Running:
         self.store = FakeStore()
         self.artifact = load_artifact(make_artifact(directory))
         self.collection = self.store.publish(self.artifact)
+        self.degraded = degraded
         settings = Settings(listen="127.0.0.1:0", artifacts=str(directory), watch_interval_s=0.05, degraded=degraded)
         self.server = RecallServer(settings, self.store)
 
@@ -49,8 +50,8 @@ class Running:
         self.recall: Any = recall_pb2_grpc.RecallServiceStub(self.channel)
         self.health: Any = health_pb2_grpc.HealthStub(self.channel)
         await until_health(self.health, SERVING)
-        if local := self.server.local:
-            await until(lambda: local.knows(self.server.releases.current))
+        if self.degraded:
+            await until(lambda: self.server.local.knows(self.server.releases.current))
 
     def exact(self, history: list[int], top_k: int = 5, without: Sequence[int] = ()) -> list[int]:
         """The best items for a history."""
