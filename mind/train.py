@@ -2,7 +2,6 @@
 
 import sys
 import time
-from dataclasses import astuple
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +22,7 @@ from mind.data.paddlerec import data_files
 from mind.data.user_ranges import range_of
 from mind.errors import ConfigError
 from mind.evaluation.metrics import SELECTED_BY, SHOWN
-from mind.evaluation.returns import LEFT_OUT, Returns
+from mind.evaluation.returns import LEFT_OUT, measure_returns
 from mind.sequences import distinct
 from mind.training.checkpoint import Checkpoint
 from mind.training.inputs import (
@@ -35,7 +34,7 @@ from mind.training.inputs import (
     valid_elsewhere,
     warmed,
 )
-from mind.training.loop import Epoch, Trained
+from mind.training.loop import Epoch, Trained, of_all
 from mind.training.parallel import Ranks
 from mind.training.run import settings_of, train_and_write
 from mind.training.warm import known_items, why_not
@@ -150,8 +149,8 @@ def _read(settings: Config, chosen: Artifact | None, ranks: Ranks) -> Inputs:
     inputs = inputs.counted(*ranks.total(own).tolist())
     if ranks.world == 1 or not inputs.valid or settings.runner.exclude_history is not None:
         return inputs
-    measured = ranks.of_leader(list(astuple(inputs.returns)) if inputs.returns else [0.0] * 4)  # each saw other users
-    return inputs.with_returns(Returns(int(measured[0]), *measured[1:]) if measured[0] else None)
+    every = of_all(inputs.sequences, ranks, settings.runner.seed)  # each process has measured with its own users
+    return inputs.with_returns(measure_returns(every, inputs.valid))
 
 
 def _warm_model(path: Path, settings: Config, inputs: Inputs, ranks: Ranks) -> Artifact | None:

@@ -23,6 +23,9 @@ from mind.evaluation.returns import Returns, measure_returns
 from mind.sequences import EvalCases, Float32, Sequences, first_of, joined
 from mind.training.checkpoint import Checkpoint
 
+LISTS = ("returns", "exclude_history")
+"""What a fingerprint says of the lists of held-out users."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -55,7 +58,7 @@ class Inputs:
     def with_returns(self, returns: Returns | None) -> "Inputs":
         """The same, with lists of held-out users as they are better according to `returns`."""
         found = {"returns": returns.recorded(), "exclude_history": returns.exclude_history} if returns else {}
-        return replace(self, fingerprint=self.fingerprint | found, returns=returns)
+        return replace(self, fingerprint=_without_lists(self.fingerprint) | found, returns=returns)
 
     def with_keys(self, weights: Weights) -> Weights:
         """The weights with the text ids of their items, where they have some. Raises DataError."""
@@ -139,7 +142,8 @@ def read_everything(settings: Config, chosen: Artifact, users: UserRange = ALL) 
         parts[test] = _share_of(read_eval(test), users)
         if inputs.valid and settings.runner.valid_data_dir:
             parts[settings.runner.valid_data_dir] = _share_of(inputs.valid, users)
-    fingerprint = {"final_of": chosen.model_version, **inputs.fingerprint, "test": digests(test)}
+    fingerprint = {"final_of": chosen.model_version, **_without_lists(inputs.fingerprint), "test": digests(test)}
+    fingerprint |= {name: chosen.data[name] for name in LISTS if name in chosen.data}  # as the model was measured
     rest = _beside(train, REST)
     if rest:
         fingerprint["rest"] = digests(rest)
@@ -158,10 +162,12 @@ def read_everything(settings: Config, chosen: Artifact, users: UserRange = ALL) 
         ]
         ages = numbers[first_of(numbered).item_id]  # of the same clicks
         fingerprint["ages"] = [found[path][1] for path in own]
-    if "exclude_history" in chosen.data:  # as the model was measured, whatever an option said then
-        fingerprint["exclude_history"] = chosen.data["exclude_history"]
     inputs = replace(inputs, sequences=every, valid=None, fingerprint=fingerprint, ages=ages)
     return inputs.counted(len(every), len(every.item_id))
+
+
+def _without_lists(fingerprint: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fingerprint.items() if name not in LISTS}
 
 
 def _ages(part: Path, share: Share) -> tuple[Float32, str]:

@@ -181,10 +181,10 @@ class _Run:
         aligned = features.align(self.vocabulary, trained) if features else None
         self.network = MIND(items, hyper, routing_logits, aligned)
         if warm:
-            start = start_from(warm, self.vocabulary, _of_all(sequences, ranks, seed))
+            start = start_from(warm, self.vocabulary, of_all(sequences, ranks, seed))
             self.network.begin_as(start.weights, start.item_embedding)
         elif hyper.item_init == "cooccurrence":
-            vectors = cooccurrence_vectors(*self._clicks_of_all(), items, hyper.embedding_dim, seed)
+            vectors = cooccurrence_vectors(*self._clicksof_all(), items, hyper.embedding_dim, seed)
             self.network.items.begin_near(vectors)
         self.parallel = ranks.averaged(self.network)
         linear, steps = hyper.optimizer.decay == "linear", self.sampler.steps * self.runner.epochs
@@ -285,7 +285,7 @@ class _Run:
         """
         assert self.best is not None  # noqa: S101 - epochs is at least 1
         items, seed = len(self.vocabulary), self.runner.seed
-        clicks, offsets = self._clicks_of_all()
+        clicks, offsets = self._clicksof_all()
         if not self.ranks.leads:
             return self.best, choices or Choices(), self.best_epoch.metrics
         shares = neighbour_shares(clicks, offsets, items, seed)
@@ -298,9 +298,9 @@ class _Run:
         weights = with_golden(self.hyper, finish.apply(choices))
         return weights, choices, finish.measured(weights, valid) if valid else {}
 
-    def _clicks_of_all(self) -> tuple[Rows, Int64]:
-        """Rows of the items that the users of all processes clicked, and where each user's begin (`_of_all`)."""
-        every = _of_all(self.sequences, self.ranks, self.runner.seed)
+    def _clicksof_all(self) -> tuple[Rows, Int64]:
+        """Rows of the items that the users of all processes clicked, and where each user's begin (`of_all`)."""
+        every = of_all(self.sequences, self.ranks, self.runner.seed)
         if every is self.sequences:
             return self.sampler.item_index, self.sampler.offsets
         return item_rows(self.vocabulary, every.item_id), every.offsets
@@ -393,7 +393,7 @@ def _vocabulary(sequences: Sequences, features: FeatureTable | None, ranks: Rank
     return vocabulary, popularity
 
 
-def _of_all(sequences: Sequences, ranks: Ranks, seed: int) -> Sequences:
+def of_all(sequences: Sequences, ranks: Ranks, seed: int) -> Sequences:
     """The users of all processes; of more than `MAX_CLICKS` clicks, those of users drawn at random. Without roles."""
     if ranks.world == 1:
         return sequences

@@ -56,7 +56,7 @@ def test_the_baseline_routes_as_ours_does(tiled: bool) -> None:
     paddle.seed(3)
     theirs = PaddleRecMIND(301, tiled=tiled, negatives=10)
     theirs.embedding.weight.set_value(theirs.embedding.weight * 10)  # so that routing has something to agree on
-    hyper = HyperParameters(residual=False, routing_softmax="history_then_interests")
+    hyper = HyperParameters(residual=False, routing_init="random", routing_softmax="history_then_interests")
     ours = MIND(300, hyper, theirs.routing_logits.numpy()[0])
     ours.items.embedding.weight.set_value(theirs.embedding.weight)
     ours.bilinear.set_value(theirs.bilinear)
@@ -64,7 +64,7 @@ def test_the_baseline_routes_as_ours_does(tiled: bool) -> None:
     hist_index, seq_len = random_histories(np.random.default_rng(3))
     expected = ours.interest_vectors(hist_index, seq_len.squeeze(1)).numpy()
     assert np.abs(expected).max() > 0.1
-    np.testing.assert_allclose(theirs.capsules(hist_index, seq_len).numpy(), expected, rtol=1e-4, atol=2e-6)
+    np.testing.assert_allclose(theirs.capsules(hist_index, seq_len).numpy(), expected, rtol=1e-4, atol=5e-6)
 
 
 def test_the_baseline_loses_what_a_sampled_softmax_loses() -> None:
