@@ -45,8 +45,8 @@ def test_the_four_are_measured_side_by_side(milvus_server_uri: str, tmp_path: Pa
     for row in results["closed"] + answered:
         assert row["recall"] > 0.99
         assert row["users_per_s"] > 0 and row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
-    assert len(results["mixed"]) == 3 * 6  # under each load, six kinds of requests
-    assert all(set(row["outcomes"]) == {"OK"} for row in results["mixed"][:6]), results["mixed"][:6]
+    assert len(results["mixed"]) == 3 * 8  # under each load, eight kinds of requests
+    assert all(set(row["outcomes"]) == {"OK"} for row in results["mixed"][:8]), results["mixed"][:8]
     assert "<svg" in (tmp_path / "2000" / "latency.svg").read_text()
 
 
