@@ -17,6 +17,7 @@ from mind.milvus.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
+from mind.milvus.records import KEY, RECORDS
 
 _MISSING = (100, 1600, 1603)
 """Codes of a collection or an alias that does not exist; 1603, of an alias without a collection, came after 2.3."""
@@ -34,6 +35,8 @@ _SILENT = re.compile(
 """Messages that mean that Milvus cannot answer now. Their codes also have other meanings."""
 
 
+_EARLIER_RECORDS = f"field {KEY} not exist"
+"""What Milvus says of a collection of release records without revisions."""
 _UNFINISHED = re.compile(r"wait for (flush|loading \w+) timeout", re.IGNORECASE)
 """What pymilvus says of work that Milvus began and did not finish in time."""
 _UNREACHED = re.compile(
@@ -83,7 +86,7 @@ def translated(code: Any, message: str, filter_: str = "") -> StoreError | Filte
         message: the message of Milvus.
         filter_: the filter of the call, if it had one.
     """
-    reason, kind = bounded(message), kind_of(code, message)
+    reason, kind = _told(message), kind_of(code, message)
     if filter_ and (code in (_LITE_BAD_FILTER, _BAD_PARAMETER) or "expression" in message):
         return FilterError(f"Milvus cannot use {filter_[:100]!r}: {reason}")
     if kind is CollectionGoneError or code == _NOT_LOADED:
@@ -113,7 +116,17 @@ def explained(error: BaseException, attempt: str, limit: str) -> StoreError:
     if unfinished := _UNFINISHED.search(error.message):
         says = bounded(error.message[unfinished.start() :])
         return StoreTimeoutError(f"{attempt}: Milvus did not finish within {limit}; see its log ({says})")
-    return kind_of(error.code, error.message)(f"{attempt}: {bounded(error.message)}")
+    return kind_of(error.code, error.message)(f"{attempt}: {_told(error.message)}")
+
+
+def _told(message: str) -> str:
+    """What people are told of a message of Milvus."""
+    if _EARLIER_RECORDS in message:
+        return (
+            f"the collection {RECORDS} was made by an unreleased build of this version and cannot be read: drop it in "
+            "Milvus, then build and publish again"
+        )
+    return bounded(message)
 
 
 def bounded(text: str) -> str:

@@ -14,6 +14,7 @@ from mind.milvus.errors import NotFlushedError, StoreDeniedError, StoreError, St
 from mind.milvus.index_wait import UNCOUNTED_S, IndexWait
 from mind.milvus.records import RECORDS
 from mind.milvus.store import Store
+from mind.milvus.translation import translated
 from tests.fake_milvus import DENIED, fake_milvus, flushed, index_answer
 
 
@@ -203,3 +204,8 @@ async def test_a_server_without_a_right_is_told_so() -> None:
         with pytest.raises(StoreDeniedError, match=r"^Milvus refuses the call: PrivilegeGetLoadState: permission deny"):
             await MilvusStore(session).loaded("items")
         await session.close()
+
+
+def test_records_of_an_unreleased_build_say_what_to_do() -> None:
+    error = translated(65535, "field record_key not exist")
+    assert "made by an unreleased build of this version and cannot be read: drop it in Milvus" in str(error)
