@@ -76,6 +76,19 @@ def keyed_candidates(user: recall_pb2.User, top_k: int) -> recall_pb2.UserCandid
     )
 
 
+def attribute(name: str, count: int) -> recall_pb2.AttributeValues:
+    """Values of an attribute for so many candidates, the second of which has none: titles, genres, or else years."""
+    lists = [recall_pb2.AttributeList(texts=["Crime", "Drama"]) for _ in range(count)]
+    values = recall_pb2.AttributeValues(name=name, absent=[1] if count > 1 else [])
+    if name == "title":
+        values.texts.extend(f"Film {place}" for place in range(count))
+    elif name == "genres":
+        values.lists.extend(lists)
+    else:
+        values.integers.extend(1990 + place for place in range(count))
+    return values
+
+
 class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminServiceServicer):
     """Answers at once, unless `failures` has something for the next call.
 
@@ -128,6 +141,8 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         if request.neighbours == recall_pb2.NEIGHBOURS_ON:
             for found in results:  # by the search, by neighbours, by both, by the search, ...
                 found.source.extend(1 + rank % 3 for rank in range(len(found.scores) * (not found.fallback)))
+        for found in results:
+            found.attributes.extend(attribute(name, len(found.scores)) for name in request.return_attributes)
         return recall_pb2.RecallResponse(
             results=results,
             model_version=version,

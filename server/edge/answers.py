@@ -42,7 +42,7 @@ def items_of(results: Sequence[UserResult]) -> Int64:
 def named_items(results: Sequence[UserResult], named: Named | None) -> Int64:
     """The ids of the candidates that are in the answer: all of them, or those that have keys."""
     item_ids = items_of(results)
-    return item_ids if named is None else item_ids[[bool(key) for key in named.keys]]
+    return item_ids if named is None else item_ids[np.array([bool(key) for key in named.keys], bool)]
 
 
 def add_attributes(results: Sequence[recall_pb2.UserCandidates], columns: Sequence[Values]) -> None:

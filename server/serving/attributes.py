@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from mind.milvus.collection import ITEM_ID, presence_of
-from mind.milvus.journal import rows_between
 from mind.sequences import Int64
 from mind.vocabulary import Mask
 from server.errors import FAILURES
@@ -38,6 +37,8 @@ MOST_CHANGED = 10_000
 """Most changed items before the columns are read again."""
 READ_AGAIN_S = 1_800.0
 """Age from which a column is read again beside the requests, for changes that did not come from the indexer."""
+ROW_BYTES = 400
+"""What Python takes for the values of an item that are kept outside of columns, about."""
 COLLECTIONS = 2
 """Collections whose columns are kept: that of the release being served, and of the one before."""
 
@@ -175,7 +176,8 @@ class Attributes:
                 for name in columns:
                     row.pop(name, None)
             for item_id, row in added.items():
-                table.changed.setdefault(item_id, {}).update(row)
+                own = {name: value for name, value in row.items() if name in columns}
+                table.changed.setdefault(item_id, {}).update(own)
             table.changed = {item_id: row for item_id, row in table.changed.items() if row}
         if columns:
             size_mb = sum(column.nbytes for column in columns.values()) / 2**20
@@ -186,7 +188,7 @@ class Attributes:
         self, release: Release, table: _Table, names: list[str]
     ) -> tuple[dict[str, Column], dict[int, Row]]:
         """The columns that there is room for, and the values of items that the model does not know."""
-        least = await self._least_rows(release, table)
+        least = await table.changes.least_rows(release.fingerprint.count)
         builders = {name: ColumnBuilder(_kind(release, name), len(release.vocabulary)) for name in names}
         added: dict[int, Row] = {}
         count, first = 0, -(2**63) + 1
@@ -197,20 +199,23 @@ class Attributes:
                 break
             first, count = max(found[ITEM_ID]) + 1, count + len(found[ITEM_ID])
             await asyncio.to_thread(_put, release, builders, added, found)
-            self._make_room(release.collection, table, builders)
+            self._make_room(release.collection, table, builders, ROW_BYTES * len(added))
         if count < least:
             logger.info("Milvus told the attributes of %d of %d items; it may be loading them", count, least)
             return {}, {}
         return await asyncio.to_thread(lambda: {name: builder.done() for name, builder in builders.items()}), added
 
-    def _make_room(self, collection: str, table: _Table, builders: dict[str, ColumnBuilder]) -> None:
-        """Give up the columns of the previous collection, then those that are being read, the largest first."""
+    def _make_room(self, collection: str, table: _Table, builders: dict[str, ColumnBuilder], added: int) -> None:
+        """Give up the columns of the previous collection, then those that are being read, the largest first.
+
+        `added`: bytes of the values of items that the model does not know.
+        """
         growing = {name: builder.nbytes for name, builder in builders.items()}
         for name, other in self._tables.items():
-            if name != collection and self._size() + sum(growing.values()) > self._max_bytes:
+            if name != collection and self._size() + sum(growing.values()) + added > self._max_bytes:
                 other.columns, other.changed = {}, {}
         replaced = sum(table.columns[name].nbytes for name in growing if name in table.columns)
-        while growing and self._size() - replaced + sum(growing.values()) > self._max_bytes:
+        while growing and self._size() - replaced + sum(growing.values()) + added > self._max_bytes:
             largest = max(growing, key=lambda name: growing[name])
             logger.info(
                 "--attribute-cache-mb has no room for attribute %s of %s; it is read from Milvus for each request",
@@ -222,15 +227,9 @@ class Attributes:
             del growing[largest], builders[largest]
 
     def _size(self) -> int:
-        return sum(column.nbytes for table in self._tables.values() for column in table.columns.values())
-
-    async def _least_rows(self, release: Release, table: _Table) -> int:
-        """Rows that the collection must have: those of the build, after the changes that its journal tells."""
-        built = release.fingerprint.count
-        if table.changes.never:
-            return built
-        changes = await self._store.changes(release.collection)
-        return rows_between(changes, changes, built)[0]
+        tables = self._tables.values()
+        columns = sum(column.nbytes for table in tables for column in table.columns.values())
+        return columns + ROW_BYTES * sum(len(table.changed) for table in tables)
 
     async def _rows(self, release: Release, names: Iterable[str], item_ids: list[int]) -> dict[int, Row]:
         """The values of some items, as Milvus tells them now; items that do not exist are left out."""

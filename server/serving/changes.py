@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from mind.milvus.change_log import ChangeLog
+from mind.milvus.journal import rows_between
 from server.ports import ItemStore
 
 LOOK_S = 0.05
@@ -79,6 +80,13 @@ class Changes:
                     return None
                 again |= change.item_ids
         return again
+
+    async def least_rows(self, built: int) -> int:
+        """Rows that the collection must have: those of the build, after the changes that its journal tells."""
+        if self.never:
+            return built
+        changes = await self._store.changes(self.collection)
+        return rows_between(changes, changes, built)[0]
 
     async def _look(self) -> None:
         log = await self._store.change_log(self.collection)

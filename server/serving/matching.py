@@ -15,7 +15,6 @@ import numpy as np
 from mind.artifact import Float32
 from mind.cells import Cells, Members
 from mind.milvus.collection import ITEM_ID
-from mind.milvus.journal import rows_between
 from mind.nearest import Rows
 from mind.sequences import Int64
 from server.errors import StoreUnavailableError
@@ -173,7 +172,8 @@ class MatchingItems:
             try:
                 if known is None or again is None:
                     rows = await self._store.count(release.collection, strong=False)
-                    matches, least = await asyncio.gather(self._all(release, filter_), self._least_rows(release))
+                    least_rows = self._follow(release.collection).least_rows(release.fingerprint.count)
+                    matches, least = await asyncio.gather(self._all(release, filter_), least_rows)
                     doubted = rows < least
                 else:
                     matches = await self._again(release, filter_, known.matches, sorted(again))
@@ -193,14 +193,6 @@ class MatchingItems:
         size = sum(each.matches.nbytes for each in self._known.values())
         while size > self._max_bytes and len(self._known) > 1:
             size -= self._known.popitem(last=False)[1].matches.nbytes
-
-    async def _least_rows(self, release: Release) -> int:
-        """Rows that the collection must have: those of the build, after the changes that its journal tells."""
-        built = release.fingerprint.count
-        if self._follow(release.collection).never:
-            return built
-        changes = await self._store.changes(release.collection)
-        return rows_between(changes, changes, built)[0]
 
     async def _all(self, release: Release, filter_: str) -> Matches:
         collection = release.collection

@@ -70,6 +70,28 @@ def test_with_neighbours_the_table_tells_what_found_each_candidate(run, servicer
     assert "source" not in run("recall", "--hist-item", "43").output
 
 
+def test_attributes_are_columns_of_the_table_and_lists_of_json(run, servicer):
+    rows = words(run("recall", "--hist-item", "43", "--top-k", "3", "--attributes", "year, genres").output)
+    assert ["item", "year", "genres", "score", "interest"] in rows
+    assert ["1", "44", "1990", "Crime,", "Drama", "1.0000", "●", "0"] in rows
+    assert ["2", "45", "0.9000", "●", "1"] in rows  # it has no values
+    assert list(servicer.calls["Recall"][0][0].return_attributes) == ["year", "genres"]
+    options = "--hist-item", "43", "--top-k", "2", "--attributes", "year,genres", "--format", "json"
+    [user] = json.loads(run("recall", *options).output)["results"]
+    assert user["attributes"] == {"year": [1990, None], "genres": [["Crime", "Drama"], None]}
+
+
+def test_a_table_shows_the_titles_of_the_release_without_being_asked(run, servicer, titles, monkeypatch):
+    info = recall_pb2.GetServerInfoResponse(attributes=[recall_pb2.Attribute(name="title", type="VARCHAR")])
+    monkeypatch.setattr("tests.canned_recall.INFO", info)
+    rows = words(run("recall", "--hist-item", "43", "--top-k", "2", "--attributes", "year").output)
+    assert ["item", "title", "year", "score", "interest"] in rows
+    assert ["1", "44", "Film", "0", "1990", "1.0000", "●", "0"] in rows
+    run("recall", "--hist-item", "43", "--titles", str(titles))
+    run("recall", "--hist-item", "43", "--format", "json")
+    assert [list(request.return_attributes) for request, *_ in servicer.calls["Recall"]] == [["title", "year"], [], []]
+
+
 def test_the_popular_fallback_is_labelled(run):
     result = run("recall", "--hist-item", "")
     assert "empty history: popular items instead" in result.output

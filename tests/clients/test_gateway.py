@@ -226,6 +226,20 @@ def test_recall_is_the_services_answer_with_ids_as_strings(client: httpx.Client,
     assert (request.filter, request.merge_strategy, request.exclude_history) == ("year > 1990", 2, False)
 
 
+def test_attributes_are_lists_of_numbers_texts_and_null(client: httpx.Client, servicer: CannedRecall) -> None:
+    body = {"users": [{"hist_item": [43]}], "top_k": 2, "return_attributes": ["year", "title", "genres"]}
+    answer = client.post("/v1/recall", json=body).json()
+    assert answer["attributes_detail"] == ""
+    assert answer["results"][0]["attributes"] == {
+        "year": [1990, None],
+        "title": ["Film 0", None],
+        "genres": [["Crime", "Drama"], None],
+    }
+    assert client.post("/v1/recall", json={"users": [{}]}).json()["results"][0]["attributes"] == {}
+    assert list(servicer.calls["Recall"][0][0].return_attributes) == ["year", "title", "genres"]
+    is_problem(client.post("/v1/recall", json=body | {"return_attributes": ["a"] * 65}), 400, "REQUEST_INVALID")
+
+
 MARKUP = "<script>alert('1')</script>"
 
 

@@ -49,6 +49,10 @@ def test_a_shop_is_answered_in_its_own_ids(shop: Server) -> None:
         assert set(found["item_keys"]) == passing - {"KIT-11"}
         assert found["item_keys"] == [key for key in everything["item_keys"] if key in passing]
         assert int(ask("CountItems", filter=filter_)["count"]) == len(passing)
+    [priced] = ask("Recall", users=[user], top_k=5, return_attributes=["price"])["results"]
+    assert priced["attributes"] == [
+        {"name": "price", "integers": [str(KITS.index(key)) for key in priced["item_keys"]]}
+    ]
     refused = grpcurl(
         shop.address,
         "recall.v1.RecallService/Recall",
