@@ -16,19 +16,18 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.table import Table
 
 from clients import RecallClient
 from mind.artifact import load_artifact
 from tests.bench.machine import console, describe
 from tests.bench.serving import world
 from tests.bench.serving.bench import Bench, Row, Subject
+from tests.bench.serving.report import pairs
 from tests.bench.serving.world import TOP_K
 
 NAMES = ("title", "price", "category")
 LOADS = ((64, 1), (64, 16), (1, 64))
 """Users of a request, and callers."""
-SPENT = "cpu s / 1,000: server", "with Milvus", "of without"
 
 app = typer.Typer(add_completion=False)
 
@@ -50,29 +49,6 @@ def columns_mb(client: RecallClient, log: Path) -> tuple[float, float]:
             return float(said[1]), float(said[2])
         time.sleep(1)
     raise SystemExit(f"the server has not read the attributes within 600 s; see {log}")
-
-
-def table(rows: list[Row]) -> Table:
-    """The rows as people read them: without attributes, then with, for each load."""
-    shown = Table(title="Three attributes with each candidate, in turn", title_justify="left")
-    for heading in ("users", "callers", "attributes", "users/s", "of without", "p50 ms", "p99 ms", *SPENT):
-        shown.add_column(heading, justify="right")
-    for plain, titled in zip(rows[::2], rows[1::2], strict=True):
-        for row in (plain, titled):
-            spent = row.service_cpu + row.milvus_cpu
-            shown.add_row(
-                f"{row.users}",
-                row.load,
-                row.subject,
-                f"{row.users_per_s:,.0f}",
-                f"{row.users_per_s / plain.users_per_s:.1%}",
-                f"{row.p50_ms:.1f}",
-                f"{row.p99_ms:.1f}",
-                f"{row.service_cpu:.3f}",
-                f"{spent:.3f}",
-                f"{spent / (plain.service_cpu + plain.milvus_cpu):.1%}",
-            )
-    return shown
 
 
 @app.command()
@@ -106,7 +82,7 @@ def main(
             question = {"users": users, "callers": callers}
             rows += bench.compare(users, [(subject, f"{callers}", question) for subject in subjects])
     console.print(f"{items:,} items, top {TOP_K}; medians of {rounds} turns of {seconds:g} s each")
-    console.print(table(rows))
+    console.print(pairs("Three attributes with each candidate, in turn", "attributes", rows))
     console.print(f"columns: read in {took_s:.1f} s, {size_mb:.0f} MB, {size_mb * 2**20 / items:.0f} bytes an item")
     results = {"machine": describe(), "items": items, "columns_mb": size_mb, "rows": [asdict(row) for row in rows]}
     (directory / "attributes.json").write_text(json.dumps(results, indent=1) + "\n")

@@ -105,3 +105,20 @@ def plot(rows: list[Row], file: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(file, metadata={"Date": None})
+
+
+def pairs(title: str, what: str, rows: list[Row]) -> Table:
+    """Pairs of rows under each load: one without `what`, or with the plain kind of it, and one with it."""
+    shown = Table(title=title, title_justify="left")
+    spent_on = "cpu s / 1,000: server", "with Milvus", "of the first"
+    for heading in ("users", "callers", what, "users/s", "of the first", "p50 ms", "p99 ms", *spent_on):
+        shown.add_column(heading, justify="right")
+    for plain, other in zip(rows[::2], rows[1::2], strict=True):
+        for row in (plain, other):
+            cells = f"{row.users}", row.load, row.subject, f"{row.users_per_s:,.0f}"
+            ratio = f"{row.users_per_s / plain.users_per_s:.1%}"
+            spent = row.service_cpu + row.milvus_cpu
+            more = f"{spent / (plain.service_cpu + plain.milvus_cpu):.1%}"
+            took = f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}"
+            shown.add_row(*cells, ratio, *took, f"{row.service_cpu:.3f}", f"{spent:.3f}", more)
+    return shown

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import typer
-from rich.table import Table
 
 from mind.artifact import load_artifact, write_artifact
 from mind.keys import Keys
@@ -22,6 +21,7 @@ from tests.artifacts import hyper_parameters_of, with_keys
 from tests.bench.machine import console, describe
 from tests.bench.serving import world
 from tests.bench.serving.bench import Bench, Row, Subject
+from tests.bench.serving.report import pairs
 from tests.bench.serving.world import TOP_K
 from tests.conftest import own_database
 
@@ -30,7 +30,6 @@ DATABASE = "text_ids"
 CHECKED_USERS = 512
 LOADS = ((64, 1), (64, 16), (1, 64))
 """Users of a request, and callers."""
-SPENT = "cpu s / 1,000: server", "with Milvus", "of integers"
 
 app = typer.Typer(add_completion=False)
 
@@ -44,22 +43,6 @@ def write_text_data(directory: Path, artifact: Path) -> tuple[Path, Keys]:
     path = write_artifact(text / "artifacts", hyper_parameters_of(keyed), keyed, {}, {})
     world.write_keys(directory, weights.item_id, keyed.keys)
     return path, keyed.keys
-
-
-def table(rows: list[Row]) -> Table:
-    """The rows as people read them: integers, then text, for each load."""
-    shown = Table(title="Text ids beside integers, in turn", title_justify="left")
-    for heading in ("users", "callers", "ids", "users/s", "of integers", "p50 ms", "p99 ms", *SPENT):
-        shown.add_column(heading, justify="right")
-    for plain, text in zip(rows[::2], rows[1::2], strict=True):
-        for row in (plain, text):
-            cells = f"{row.users}", row.load, row.subject, f"{row.users_per_s:,.0f}"
-            ratio = f"{row.users_per_s / plain.users_per_s:.1%}"
-            spent = row.service_cpu + row.milvus_cpu
-            more = f"{spent / (plain.service_cpu + plain.milvus_cpu):.1%}"
-            took = f"{row.p50_ms:.1f}", f"{row.p99_ms:.1f}"
-            shown.add_row(*cells, ratio, *took, f"{row.service_cpu:.3f}", f"{spent:.3f}", more)
-    return shown
 
 
 @app.command()
@@ -101,7 +84,7 @@ def main(
     own_bytes = len(keys.text) / len(keys)
     per_item = (memory_gb["text"] - memory_gb["integers"]) * 2**30 / items - own_bytes
     console.print(f"{items:,} items, top {TOP_K}; medians of {rounds} turns of {seconds:g} s each")
-    console.print(table(rows))
+    console.print(pairs("Text ids beside integers, in turn", "ids", rows))
     console.print(f"memory: {per_item:.0f} bytes an item more than the {own_bytes:.0f} of its key")
     results = {"machine": describe(), "items": items, "memory_gb": memory_gb, "rows": [asdict(row) for row in rows]}
     (directory / "text_ids.json").write_text(json.dumps(results, indent=1) + "\n")
