@@ -19,6 +19,8 @@ from server.serving.question import UserQuery
 
 UNKNOWN_LISTED = 100
 """Most unknown ids that an answer lists for one user."""
+HIT_ITEMS = 20
+"""To write a hit that was dropped takes as long as to work through so many items (`server.serving.offload`)."""
 MAX_ANSWER_BYTES = 4 * 10**6
 """Maximum size of an answer with attributes. gRPC clients accept 4 MiB by default."""
 FIELD_OF = {
@@ -169,6 +171,16 @@ def _unknown_keys(result: UserResult, user: UserQuery, sent: recall_pb2.User, mo
     keys = list(dict.fromkeys(key for key, item_id in history if item_id in unknown))[:UNKNOWN_LISTED]
     ends = np.cumsum([len(key.encode()) for key in keys])
     return keys[: int(np.searchsorted(ends, most_bytes, side="right"))]
+
+
+def steps(trace: Trace, release: Release, hits: Named | None) -> dict[str, Any]:
+    """The fields that show how candidates came about. `hits`: as in `interests`."""
+    return {
+        "interests": interests(trace, release.hyper_parameters.num_interests, hits),
+        "dropped": dropped(trace, hits),
+        "search": trace.search,
+        **used_history(trace, release),
+    }
 
 
 def interests(trace: Trace, num_interests: int, hits: Named | None) -> list[recall_pb2.Interest]:

@@ -9,15 +9,14 @@ import grpc
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.edge.answers import (
+    HIT_ITEMS,
     add_attributes,
     candidates,
-    dropped,
     hits_of,
-    interests,
     items_of,
     named_items,
     provenance,
-    used_history,
+    steps,
 )
 from server.edge.item_ids import ids_of
 from server.edge.limits import most_candidates
@@ -28,7 +27,7 @@ from server.errors import DisabledError
 from server.ports import ItemStore
 from server.release import Release, Releases
 from server.serving.answer import Outcome
-from server.serving.attributes import Attributes
+from server.serving.attributes import VALUE_ITEMS, Attributes
 from server.serving.item_keys import ItemKeys, Named
 from server.serving.offload import computed
 from server.serving.pipeline import CandidatePipeline
@@ -142,11 +141,8 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         detail = await self._add_attributes(release, query, outcome, named, [found], context)
         return recall_pb2.ExplainResponse(
             attributes_detail=detail,
-            interests=interests(trace, release.hyper_parameters.num_interests, hits),
             candidates=found,
-            dropped=dropped(trace, hits),
-            search=trace.search,
-            **used_history(trace, release),
+            **await computed(HIT_ITEMS * len(hits_of(trace)), steps, trace, release, hits),
             **provenance(release, outcome, history_ms),
         )
 
@@ -183,7 +179,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         item_ids = named_items(outcome.results, named)
         remaining_s = context.time_remaining()
         values, why = await self._attributes.of(release, query.attributes, item_ids, remaining_s)
-        await computed(len(item_ids) * len(values), add_attributes, results, values)
+        await computed(VALUE_ITEMS * len(item_ids) * len(values), add_attributes, results, values)
         return why
 
     async def _named(self, release: Release, item_ids: Int64, context: Context) -> Named | None:

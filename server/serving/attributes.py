@@ -37,6 +37,8 @@ MOST_CHANGED = 10_000
 """Most changed items before the columns are read again."""
 READ_AGAIN_S = 1_800.0
 """Age from which a column is read again beside the requests, for changes that did not come from the indexer."""
+VALUE_ITEMS = 5
+"""To look up or write a value takes as long as to work through so many items (`server.serving.offload`)."""
 ROW_BYTES = 400
 """What Python takes for the values of an item that are kept outside of columns, about."""
 COLLECTIONS = 2
@@ -119,12 +121,9 @@ class Attributes:
         except FAILURES as error:
             why = f"Milvus did not tell them: {error}"
         kept = {name: table.columns[name] for name in names if name in table.columns}
-        size = len(item_ids) * len(names)
-        found = await computed(size, _from_columns, release, kept, table.changed, item_ids)
-        if not why:
-            others = [name for name in names if name not in found]
-            found |= {name: _from_rows(release, name, rows, item_ids.tolist()) for name in others}
-        return [found[name] for name in names if name in found], why
+        size = VALUE_ITEMS * len(item_ids) * len(names)
+        known = kept, table.changed, None if why else rows
+        return await computed(size, _values, release, names, *known, item_ids), why
 
     def _table(self, collection: str) -> _Table:
         table = self._tables.pop(collection, None) or _Table(Changes(self._store, collection))
@@ -238,9 +237,7 @@ class Attributes:
         for start in range(0, len(item_ids), PAGE):
             wanted = f"{ITEM_ID} in {json.dumps(item_ids[start : start + PAGE])}"
             found = await self._store.values(release.collection, wanted, _fields(release, names))
-            columns = {name: _optional(found, name) for name in names}
-            for place, item_id in enumerate(found[ITEM_ID]):
-                rows[item_id] = {name: columns[name][place] for name in names}
+            rows |= await computed(VALUE_ITEMS * len(found[ITEM_ID]) * len(names), _told, names, found)
         return rows
 
 
@@ -261,6 +258,14 @@ def _optional(found: Mapping[str, list[Any]], name: str) -> list[Value | None]:
     return [value if there else None for value, there in zip(values, present, strict=True)] if present else values
 
 
+def _told(names: Sequence[str], found: Mapping[str, list[Any]]) -> dict[int, Row]:
+    """The values of items by id, as Milvus told them."""
+    columns = zip(*(_optional(found, name) for name in names), strict=True)
+    return {
+        item_id: dict(zip(names, values, strict=True)) for item_id, values in zip(found[ITEM_ID], columns, strict=True)
+    }
+
+
 def _put(
     release: Release, builders: Mapping[str, ColumnBuilder], added: dict[int, Row], found: Mapping[str, list[Any]]
 ) -> None:
@@ -274,6 +279,22 @@ def _put(
         builder.put(row[there], [values[place] for place in there])
         for place in fresh:
             added.setdefault(int(item_ids[place]), {})[name] = values[place]
+
+
+def _values(
+    release: Release,
+    names: Sequence[str],
+    columns: Mapping[str, Column],
+    changed: Mapping[int, Row],
+    rows: Mapping[int, Row] | None,
+    item_ids: Int64,
+) -> list[Values]:
+    """The values of attributes: from columns, or as Milvus told them; None for `rows` leaves the latter out."""
+    found = _from_columns(release, columns, changed, item_ids)
+    if rows is not None:
+        others = [name for name in names if name not in found]
+        found |= {name: _from_rows(release, name, rows, item_ids.tolist()) for name in others}
+    return [found[name] for name in names if name in found]
 
 
 def _from_columns(

@@ -70,6 +70,10 @@ class ThreadedStore(FakeStore):
 
         return await asyncio.to_thread(found)
 
+    async def values(self, *which: Any, **limit: Any) -> dict[str, list[Any]]:
+        """Milvus' answer is read in a thread."""
+        return await asyncio.to_thread(lambda: asyncio.run(super(ThreadedStore, self).values(*which, **limit)))
+
 
 def large() -> dict[str, tuple[str, Any]]:
     """The name and the request of calls that cost most."""
@@ -202,6 +206,25 @@ async def test_no_callback_is_long_when_ids_are_text(
     server = await serving(tmp_path, ThreadedStore(), keyed=True)
     method, request = large_with_keys()[name]
     assert not await longest(Watchdog(monkeypatch), calling(server, method, [request]))
+    await server.stop(0)
+
+
+@pytest.mark.parametrize("cache_mb", [256, 0])
+@pytest.mark.parametrize("users", [8, 30])
+async def test_no_callback_is_long_when_candidates_have_attributes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_mb: int, users: int
+) -> None:
+    store = ThreadedStore()
+    server = await serving(tmp_path, store, attribute_cache_mb=cache_mb)
+    [collection] = store.collections
+    for name, kind, value in (("title", "VARCHAR", "Film {}"), ("place", "VARCHAR", "{}"), ("kind", "VARCHAR", "a")):
+        store.give(collection, name, kind, {item: value.format(item) for item in IDS.tolist()})
+    rng = np.random.default_rng(0)
+    asked = [recall_pb2.User(hist_item=rng.choice(IDS, 30)) for _ in range(users)]
+    request = recall_pb2.RecallRequest(users=asked, top_k=500, return_attributes=["title", "place", "kind"])
+    do = calling(server, "Recall", [request])
+    await do()  # from now on the columns are there, if there is room for them
+    assert not await longest(Watchdog(monkeypatch), do)
     await server.stop(0)
 
 
