@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,6 +31,7 @@ from mind.milvus.lite import lite_failure
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.demo_data import Case, DemoData, Items, cases_of, own_items, write_titles
+from tests.ports import free_port
 
 MOVIELENS = DemoData("movielens-100k", Path("data/movielens-100k"))
 MOVIES = Items(MOVIELENS.prepared / "items.parquet", filter='year >= 1995 and array_contains(genres, "Drama")')
@@ -259,9 +259,7 @@ def _started(arguments: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 @contextmanager
 def _server(paths: Paths) -> Iterator[str]:
     """A server on a free port, healthy when this yields its address, stopped with SIGTERM."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     options = ["--listen", address, "--artifacts", str(paths.artifacts), "--milvus-uri", str(paths.milvus)]
     command = ["-m", "server", *options]
     console.print(f"[dim]$ python {' '.join(command)} &", soft_wrap=True)

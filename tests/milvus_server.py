@@ -11,7 +11,6 @@ import fcntl
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ import psutil
 
 from tests import ROOT
 from tests.milvus import is_healthy, launched, stop
+from tests.ports import free_port
 
 START_TIMEOUT_S = 90
 ATTEMPTS, PAUSE_S = 3, 5
@@ -170,7 +170,7 @@ def _start(data: Path) -> tuple[Any, int]:
     """
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE_S if attempt else 0)
-        port = _free_port()
+        port = free_port()
         with (data / "bin" / "unpacking.lock").open("w") as unpacking:  # another process may unpack it there, too
             fcntl.flock(unpacking.fileno(), fcntl.LOCK_EX)
             server = launched(data, port)
@@ -219,12 +219,6 @@ def _locked(file: int) -> bool:
 
 def _parent_gone(timeout_s: float) -> bool:
     return bool(select.select([sys.stdin], [], [], timeout_s)[0])
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _is_healthy_in_time(server: Any) -> bool:

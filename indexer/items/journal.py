@@ -110,6 +110,8 @@ class Journal:
     def apply(self, on_progress: Progress) -> None:
         """Apply all staged changes to the collection, including those that another process staged.
 
+        At the end Milvus writes them to its storage, so that a crash cannot lose them (`Store.secure`).
+
         Raises:
             StoreError: Milvus returns changes as pending that were just marked as applied.
         """
@@ -139,6 +141,9 @@ class Journal:
         if done:
             log = log.model_copy(update={"journal_rows": self._store.count(self.name)})
             self._store.records.write_change_log(self.collection, log)
+            self._store.secure(self.name)
+            self._store.secure(self.collection)
+            self._store.records.secure()
 
     def apply_again(self, on_progress: Progress) -> None:
         """Apply all changes once more, because the collection lacks some. A Milvus that was killed may lose changes."""

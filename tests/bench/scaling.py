@@ -17,7 +17,8 @@ from rich.table import Table
 
 from tests.bench.machine import console, describe
 from tests.bench.serving import world
-from tests.bench.serving.world import Worker, free_port
+from tests.bench.serving.world import Worker
+from tests.ports import free_port
 
 SERVERS = 3
 SLOW_ITEMS, SLOW_USERS, SLOW_MS = 1_000, 2_000, 250

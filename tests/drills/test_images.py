@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.artifacts import make_artifact
-from tests.bench.serving.world import free_port
 from tests.images import (
     DOCKER,
     IMAGES,
@@ -28,6 +27,7 @@ from tests.images import (
     run,
     stages,
 )
+from tests.ports import free_port
 from tests.project.test_docker import DEMO, OURS, SERVICES, variables
 
 

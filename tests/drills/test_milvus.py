@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pymilvus import MilvusClient
 
 from tests import ROOT
 from tests.milvus import LEAVE_TIMEOUT_S
+from tests.ports import free_port
 
 
 @contextmanager
@@ -38,8 +38,7 @@ def make_milvus(port: int, data: Path) -> Iterator[str]:
 
 @pytest.mark.usefixtures("alone")
 def test_it_takes_its_port_again_with_its_data_and_leaves_while_clients_are_connected(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     uri = f"http://127.0.0.1:{port}"
     with make_milvus(port, tmp_path / "data") as said:
         assert f"Milvus 2.3.5 answers at {uri}" in said

@@ -29,11 +29,11 @@ from mind.artifact import Artifact, load_artifact, newest_artifact
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from protos.recall.v1 import recall_pb2
-from tests.bench.serving.world import free_port
 from tests.faults.ground import Findings, console, own_milvus, say, serving
 from tests.faults.load import Answers, Load
 from tests.growing_shop import Row, Shop, write
 from tests.milvus_server import QUICK, ROOT, Milvus
+from tests.ports import free_port
 
 OPENED, FIRST_NIGHT, NIGHTS = date(2026, 1, 1), date(2026, 1, 21), 7
 HALF_MISSING, KILLED, SHUFFLED, SILENT = 3, 4, 5, 7

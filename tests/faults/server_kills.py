@@ -17,9 +17,9 @@ from typing import Annotated
 import typer
 
 from clients import AsyncRecallClient, RecallError
-from tests.bench.serving.world import free_port
 from tests.faults.ground import console, make_models, own_milvus, release, say, until_health
 from tests.faults.load import Answers, Load
+from tests.ports import free_port
 from tests.server.test_service import Server
 
 CALLERS, PAUSE_S, DEADLINE_S = 8, 0.01, 10.0

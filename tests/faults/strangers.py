@@ -8,7 +8,6 @@ and during each attack; the attackers have no token but where it is said.
 
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -35,6 +34,7 @@ from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.faults.attacks import TOKEN, Attacker, on_gateway, on_server
 from tests.faults.ground import Findings, console, own_milvus, release, say, serving
+from tests.ports import free_port
 
 ITEMS = 2_000
 MAX_GROWTH_MB = 400
@@ -129,8 +129,7 @@ def _attack(attack: Attacker, target: str) -> Counter[str]:
 @contextmanager
 def gateway(server: str, tokens: Path) -> Iterator[tuple[str, psutil.Process]]:
     """A gateway process with 1,024 descriptors, as most systems give."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = ["--server", server, "--server-token-file", str(tokens), "--listen", f"127.0.0.1:{port}"]
     command = ["/bin/sh", "-c", 'ulimit -Sn 1024; exec "$@"', "sh", sys.executable, "-m", "clients.gateway", *options]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, env=os.environ)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pymilvus import SegmentState
 
 from indexer import verify
 from indexer.build import build, choose_index
@@ -36,6 +37,7 @@ from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
 from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError
 from mind.milvus.journal import CHANGED_AT, NAMES, PENDING, Changes, journal_of
+from mind.milvus.records import RECORDS
 from mind.milvus.store import Row, Store
 from mind.transfer import Models
 from tests.artifacts import make_artifact
@@ -128,6 +130,11 @@ def released(milvus_uri: str, tmp_path: Path) -> Iterator[Released]:
 
 
 @pytest.fixture
+def on_server(milvus_server_uri: str, tmp_path: Path) -> Iterator[Released]:
+    yield from release_in(milvus_server_uri, tmp_path)
+
+
+@pytest.fixture
 def lite(tmp_path: Path) -> Iterator[Released]:
     """On Milvus Lite, which is fast."""
     yield from release_in(str(tmp_path / "milvus.db"), tmp_path)
@@ -168,6 +175,18 @@ def test_new_items_in_three_ways(released: Released) -> None:
     assert released.store.count(released.collection) == 204
     assert released.store.changes(released.collection) == Changes(added=4)
     check_contents(released.store, released.collection, released.model.weights)
+
+
+def test_changes_are_in_the_storage_of_milvus_when_the_command_ends(on_server: Released) -> None:
+    """Milvus 2.3.5 that is killed can lose rows that are in its log alone."""
+    on_server.upsert("item_id,year\n1000,1950\n", vectors={5: [1.0] * 16})
+    on_server.delete(1007)
+    client = on_server.store.session.client
+    for name in (on_server.collection, journal_of(on_server.collection), RECORDS):
+        segments = client.list_persistent_segments(name, timeout=30)
+        [rows] = client.query(name, "", ["count(*)"], timeout=30, consistency_level="Strong")
+        assert sum(segment.num_rows for segment in segments) >= rows["count(*)"]
+        assert {segment.state for segment in segments} == {SegmentState.Flushed}
 
 
 def test_the_same_again_changes_nothing(lite: Released) -> None:

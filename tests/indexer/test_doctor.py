@@ -24,6 +24,7 @@ from mind.milvus.store import Store
 from mind.milvus.version import Version
 from tests.commands import run_here
 from tests.fake_milvus import fake_milvus
+from tests.ports import free_port
 
 BEFORE = ["connect", "version", "edition", "clock", "own database"]
 TRIAL = ["create", "insert", "flush", "compact", "index", "rename", "load", "count", "search"]
@@ -129,8 +130,7 @@ def test_no_database_is_left_if_its_first_collection_is_interrupted(
 
 
 def test_a_milvus_that_is_not_there() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     found = doctor(f"http://127.0.0.1:{port}", "--timeout-s", "2")
     assert [step["name"] for step in found["steps"]] == ["connect"]
     connect = step(found, "connect")

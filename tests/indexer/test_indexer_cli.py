@@ -29,6 +29,7 @@ from mind.options import Options
 from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.commands import run_here
+from tests.ports import free_port
 from tests.releases import publish
 from tests.waiting import wait_until
 
@@ -269,8 +270,7 @@ def test_help_names_the_commands() -> None:
 
 
 def test_nobody_listens() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    port = free_port()
     result = run("status", "--milvus-uri", f"http://user:secret@127.0.0.1:{port}", "--timeout-s", 2)
     assert (result.returncode, result.stdout) == (1, "")
     why = f"no Milvus answers at http://127.0.0.1:{port} (connection refused); `make milvus` starts one"

@@ -8,6 +8,7 @@ import psutil
 
 from tests.commands import run_here
 from tests.milvus import refusal
+from tests.ports import free_port
 
 
 def test_a_port_that_is_held_is_an_error_with_its_holder(tmp_path: Path) -> None:
@@ -20,8 +21,7 @@ def test_a_port_that_is_held_is_an_error_with_its_holder(tmp_path: Path) -> None
 
 
 def test_a_second_milvus_is_refused_at_the_port_that_cannot_be_moved() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     assert refusal(port, fixed=()) == ""
     with socket.create_server(("127.0.0.1", 0)) as etcd:
         fixed = etcd.getsockname()[1]

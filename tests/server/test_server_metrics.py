@@ -23,6 +23,7 @@ from server.watching.metrics import Metrics
 from server.watching.telemetry import Telemetry
 from tests import waiting
 from tests.artifacts import make_artifact
+from tests.ports import free_port
 from tests.releases import item_store
 from tests.server.test_processes import NO_MILVUS, pids
 from tests.server.test_server import USER, Running, failure, until_health
@@ -242,10 +243,9 @@ def test_callers_that_send_half_a_request_are_left_soon(metrics: Metrics, monkey
 def two_free_ports() -> int:
     """The first of two neighbours."""
     while True:
-        with suppress(OSError), socket.create_server(("127.0.0.1", 0)) as one:
-            port = int(one.getsockname()[1])
-            with socket.create_server(("127.0.0.1", port + 1)):
-                return port
+        port = free_port()
+        with suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
+            return port
 
 
 def test_every_process_has_an_endpoint_of_its_own() -> None:

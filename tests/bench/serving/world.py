@@ -31,6 +31,7 @@ from mind.vocabulary import Vocabulary
 from tests import ROOT
 from tests.artifacts import hyper_parameters_of
 from tests.bench.machine import console, describe
+from tests.ports import free_port
 
 SEED = 2024
 DIM, INTERESTS, MAXLEN, TOP_K = 64, 4, 20, 50
@@ -322,13 +323,6 @@ def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"it did not start:\n{log.read_text(errors='replace')[-2000:]}")
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 @contextmanager
