@@ -35,6 +35,16 @@ from tests.ports import free_port
 
 MOVIELENS = DemoData("movielens-100k", Path("data/movielens-100k"))
 MOVIES = Items(MOVIELENS.prepared / "items.parquet", filter='year >= 1995 and array_contains(genres, "Drama")')
+STEPS = (
+    ("Prepare the clicks: check them, and split the users 8:1:1", 5),
+    ("Train MIND on the CPU; a tenth of the users chooses the best epoch", 40),
+    ("Evaluate it with the users that it never saw, beside four baselines", 5),
+    ("Train its settings and epochs again on everybody: the model to release", 55),
+    ("Index: build, verify and publish the item collection in Milvus Lite", 5),
+    ("Serve, wait for the health check, and compare what is served with exact search", 5),
+    ("Call Recall for three test users, whose lists draw on the most interests, and stop", 5),
+)
+"""Each step, and about how many seconds it takes with MovieLens-100K on two cores."""
 COLOURS = ("cyan", "magenta", "yellow", "green")
 SHOWN_USERS, SHOWN_CANDIDATES, SHOWN_HISTORY = 3, 8, 8
 
@@ -145,25 +155,26 @@ def _from_root(path: Path) -> Path:
 def _demo(paths: Paths, override: list[str], data: DemoData, items: Items | None) -> None:
     started = time.monotonic()
     _check_not_held(paths.milvus)
-    _heading(1, f"People's histories: {data.clicks}, split by users 8:1:1")
+    _announce(data)
+    _heading(1)
     _prepare(data)
     titles = items.titles() if items else {}
-    _heading(2, "Train MIND on the CPU; a tenth of the users chooses the best epoch")
+    _heading(2)
     _forget_models(paths.chosen)
     _train(data, paths.chosen, override)
-    _heading(3, "Evaluate it with the users that it never saw, beside four baselines")
+    _heading(3)
     write_titles(titles, paths.titles)
     _run(
         "-m", "mind.infer", "-m", "mind/config.yaml", "--data", str(data.prepared), "--artifact", str(paths.chosen),
         "--html", str(paths.report), "--titles", str(paths.titles),
     )  # fmt: skip
-    _heading(4, "Train its settings and epochs again on everybody: the model to release")
+    _heading(4)
     _forget_models(paths.artifacts)
     _train(data, paths.artifacts, override, "--final", str(paths.chosen))
-    _heading(5, "Index: build, verify and publish the item collection in Milvus Lite")
+    _heading(5)
     place = ["--milvus-uri", str(paths.milvus), "--artifact", str(paths.artifacts)]
     _run("-m", "indexer", "build", *place, *(_attributes(items) if items else []), "--publish")
-    _heading(6, "Serve, wait for the health check, and compare what is served with exact search")
+    _heading(6)
     with _server(paths) as address:
         _run(
             "-m", "clients", "recall", "--server", address, "--input", str(data.users),
@@ -173,11 +184,10 @@ def _demo(paths: Paths, override: list[str], data: DemoData, items: Items | None
             "-m", "mind.infer", "-m", "mind/config.yaml", "--data", str(data.prepared),
             "--artifact", str(paths.artifacts), "--candidates", str(paths.served),
         )  # fmt: skip
-        _heading(7, f"Call Recall for {SHOWN_USERS} test users, those whose lists draw on the most interests")
+        _heading(7)
         shown = cases_of(data, _several_interests(paths.served))
         _show_users(address, shown, titles, items.filter if items else "")
         _run("-m", "mind.item_map", "--artifact", str(paths.artifacts), "--output", str(paths.map))
-        _heading(8, "Stop")
     console.print(f"everything the demo started has been stopped; it took {time.monotonic() - started:.0f} s")
     _next_steps(paths, data, shown[0].history)
 
@@ -227,9 +237,18 @@ def _check_not_held(file: Path) -> None:
         )
 
 
-def _heading(number: int, text: str) -> None:
+def _announce(data: DemoData) -> None:
+    """Print what the demo is going to do, and how long each step takes."""
+    known = data is MOVIELENS
+    total = f", about {sum(seconds for _, seconds in STEPS) / 60:.0f} minutes on two cores" if known else ""
+    console.print(f"[bold]The demo takes {len(STEPS)} steps with {data.clicks}{total}:[/]")
+    for number, (text, seconds) in enumerate(STEPS, 1):
+        console.print(f"  {number}  {text}" + (f"  [dim]{seconds} s[/]" if known else ""), soft_wrap=True)
+
+
+def _heading(number: int) -> None:
     console.print()
-    console.rule(f"[bold]{number}  {text}", align="left", style="dim")
+    console.rule(f"[bold]{number}  {STEPS[number - 1][0]}", align="left", style="dim")
 
 
 def _run(*arguments: str) -> None:

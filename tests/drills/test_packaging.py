@@ -1,10 +1,14 @@
-"""The wheel, installed as users install it: what is in it, what each extra brings, and what is said where one lacks."""
+"""The wheel, installed as users install it: what is in it, what each extra brings, and what is said where one lacks.
+
+It is built from the source distribution, so that one is complete too.
+"""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -36,17 +40,25 @@ def run(*words: str | Path, **options: object) -> subprocess.CompletedProcess[st
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this tree, built without a word of complaint."""
+    """The wheel of this tree, built from its source distribution without a word of complaint."""
     source = tmp_path_factory.mktemp("source")
     for name in ("LICENSE", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, source)
     for package in (*PACKAGES, "tests"):
         shutil.copytree(ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
-    done = run(UV, "build", "--wheel", "--no-build-isolation", "--python", sys.executable, "-o", "dist", cwd=source)
+    done = run(UV, "build", "--no-build-isolation", "--python", sys.executable, "-o", "dist", cwd=source)
     assert done.returncode == 0, done.stderr
     assert not re.search(r"^warning|Warning|[Dd]eprecat", done.stdout + done.stderr, re.MULTILINE), done.stderr
     (built,) = (source / "dist").glob("*.whl")
     return built
+
+
+def test_the_source_distribution_has_our_packages_and_nothing_else(wheel: Path) -> None:
+    (source,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        places = {name.split("/")[1] for name in archive.getnames() if "/" in name}
+    made = {"PKG-INFO", "setup.cfg", "mind_recall.egg-info"}
+    assert places == {"LICENSE", "README.md", "pyproject.toml"} | made | set(PACKAGES)
 
 
 def test_the_wheel_has_what_is_used_and_nothing_else(wheel: Path) -> None:
