@@ -115,11 +115,17 @@ def choose_nlist(items: int) -> int:
     return max(1, min(nearest, MOST_LISTS, items // ITEMS_PER_LIST))
 
 
-def _with_nlist(index: Index, items: int) -> Index:
-    """The index with a value for `nlist` if its type needs one, for which Milvus has no default."""
-    if "IVF" not in index.type and index.type != "SCANN":
-        return index
-    return replace(index, build_params={"nlist": choose_nlist(items), **index.build_params})
+def _with_defaults(index: Index, items: int, dim: int) -> Index:
+    """Add the parameters that the type of the index needs and for which Milvus has no default.
+
+    IVF_PQ divides a vector into `m` equal parts. The default is parts of two numbers, or of one if `dim` is odd.
+    """
+    needed: dict[str, int] = {}
+    if "IVF" in index.type or index.type == "SCANN":
+        needed["nlist"] = choose_nlist(items)
+    if index.type == "IVF_PQ":
+        needed["m"] = dim if dim % 2 else dim // 2
+    return replace(index, build_params={**needed, **index.build_params})
 
 
 def build(
@@ -145,7 +151,7 @@ def build(
     weights = artifact.weights
     _check_fields(store, attributes)
     check_golden(NumpyEncoder(weights, artifact.hyper_parameters), artifact)
-    index = _with_nlist(index, len(weights.item_id))
+    index = _with_defaults(index, len(weights.item_id), weights.item_embedding.shape[1])
     fingerprint = _fingerprint(artifact, attributes, index)
     name = fingerprint.collection
     if _is_built(store, fingerprint, weights):

@@ -62,8 +62,8 @@ def build_command(
         list[str] | None,
         typer.Option(
             help="Parameter of the index build, such as nlist=1024. The defaults of HNSW are M=32 and "
-            "efConstruction=200. The default nlist of IVF indexes and SCANN is the power of two nearest to 4 √items. "
-            "Repeatable."
+            "efConstruction=200. The default nlist of IVF indexes and SCANN is the power of two nearest to 4 √items, "
+            "and that of m of IVF_PQ is half the length of a vector. Repeatable."
         ),
     ] = None,
     search_param: Annotated[

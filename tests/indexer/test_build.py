@@ -222,16 +222,20 @@ def test_an_index_that_finds_too_little_is_not_kept(tmp_path: Path, model: Artif
         assert "the minimum is 0.9 (--min-recall); raise --search-param nprobe=... above 1" in str(caught.value)
 
 
-@pytest.mark.parametrize("index_type", ["IVF_FLAT", "IVF_SQ8", "SCANN"])
-def test_an_index_of_lists_needs_no_nlist(milvus_uri: str, model: Artifact, index_type: str) -> None:
+@pytest.mark.parametrize("index_type", ["IVF_FLAT", "IVF_SQ8", "IVF_PQ", "SCANN"])
+def test_an_index_of_lists_needs_no_parameter(milvus_uri: str, model: Artifact, index_type: str) -> None:
     with Store(Connection(milvus_uri)) as store:
-        if store.connection.is_lite and index_type == "SCANN":
-            index_type = "IVF_FLAT"  # Milvus Lite has no SCANN
+        if store.connection.is_lite and index_type in ("IVF_PQ", "SCANN"):
+            index_type = "IVF_FLAT"  # Milvus Lite has neither
+        parts = {"m": 8} if index_type == "IVF_PQ" else {}
         chosen = choose_index(store.connection.is_lite, index_type, {}, {"nprobe": 7})
         built = build(store, model, Attributes(), chosen, min_recall=0)
-        assert (built.fingerprint.index_type, built.fingerprint.index_params) == (index_type, {"nlist": 7})  # 300 / 39
+        assert (built.fingerprint.index_type, built.fingerprint.index_params) == (
+            index_type,
+            {"nlist": 7} | parts,
+        )  # 300 / 39
         asked = choose_index(store.connection.is_lite, index_type, {"nlist": 3}, {"nprobe": 3})
-        assert build(store, model, Attributes(), asked, 0).fingerprint.index_params == {"nlist": 3}
+        assert build(store, model, Attributes(), asked, 0).fingerprint.index_params == {"nlist": 3} | parts
 
 
 def test_building_again_holds_the_index_to_the_limit_of_now(tmp_path: Path, model: Artifact) -> None:
