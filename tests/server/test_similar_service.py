@@ -35,7 +35,8 @@ def shop(milvus_uri: str, tmp_path: Path) -> Iterator[Server]:
 def test_similar_items_in_the_order_of_cosines(milvus_uri: str, tmp_path: Path) -> None:
     with running(*released(milvus_uri, tmp_path / "models")) as server:
         server.wait_for("serving model")
-        table = load_artifact(tmp_path / "models").weights.item_embedding[1:].astype(np.float64)
+        [artifact] = (tmp_path / "models").iterdir()
+        table = load_artifact(artifact).weights.item_embedding[1:].astype(np.float64)
         units = table / np.linalg.norm(table, axis=1, keepdims=True)
         with RecallClient(server.address, timeout_s=20) as client:
             found = client.similar_items([1000, [1007, 1014]], top_k=197)
