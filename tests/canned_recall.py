@@ -77,7 +77,7 @@ def keyed_candidates(user: recall_pb2.User, top_k: int) -> recall_pb2.UserCandid
 
 
 def similar(query: recall_pb2.ItemQuery, request: recall_pb2.SimilarItemsRequest) -> recall_pb2.SimilarItems:
-    """The last item of the query plus 1, 2, 3, ..., or with "+1", "+2", ... behind it; 5 and "?" are unknown."""
+    """The last item of the query plus 1, 2, ... 100, or with "+1", "+2", ... behind it; 5 and "?" are unknown."""
     items = list(query.item_keys or query.item_ids)
     if not items:
         return recall_pb2.SimilarItems(status=recall_pb2.ITEM_STATUS_INVALID, detail="the query has no items")
@@ -86,7 +86,7 @@ def similar(query: recall_pb2.ItemQuery, request: recall_pb2.SimilarItemsRequest
     if len(unknown) == len(items):
         found.status, found.detail = recall_pb2.ITEM_STATUS_UNKNOWN, "nobody knows the items"
         return found
-    ranks = range(1, request.top_k + 1)
+    ranks = range(1, min(request.top_k, 100) + 1)
     if query.item_keys:
         found.item_keys.extend(f"{items[-1]}+{rank}" for rank in ranks)
     else:
@@ -95,7 +95,7 @@ def similar(query: recall_pb2.ItemQuery, request: recall_pb2.SimilarItemsRequest
     found.source.extend(1 + rank % 3 if request.by == recall_pb2.SOURCE_BOTH else max(request.by, 1) for rank in ranks)
     if request.by > recall_pb2.SOURCE_SEARCH:
         found.weights.extend(1 / (4 * rank) for rank in ranks)
-    found.attributes.extend(attribute(name, request.top_k) for name in request.return_attributes)
+    found.attributes.extend(attribute(name, len(ranks)) for name in request.return_attributes)
     return found
 
 
