@@ -6,7 +6,7 @@ They share no batch with requests for candidates, whose searches go to an index.
 import asyncio
 import math
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
@@ -22,6 +22,8 @@ from server.watching.telemetry import SILENT, Telemetry
 
 PART_PAIRS = 100_000_000
 """Pairs of query and item that are compared at a time, in 0.2 s on an idle core. Then a batch may be given up."""
+PART_ITEMS = 1_000
+"""Most items of the queries that are compared at a time. Their neighbours take 25 MB, with 64 numbers an item."""
 FROM_MEMORY = "Milvus does not answer: the items are as the server saw them last, without the newest changes"
 
 
@@ -116,10 +118,9 @@ class SimilarItems:
         queries = [query for each in batch for query in each.ask.queries]
         at_once = max(1, PART_PAIRS // max(1, len(job.known)))
         results: list[SimilarResult] = []
-        for start in range(0, len(queries), at_once):
-            if start and all(each.late for each in batch):
+        for part in _parts(queries, at_once):
+            if results and all(each.late for each in batch):
                 raise DeadlineExceededError("the deadline passed in the search")
-            part = queries[start : start + at_once]
             results += await asyncio.to_thread(similar_items, job.release, job.known, job.matches, part)
         results = results if job.seen else [_degraded(result) for result in results]
         took_s = time.perf_counter() - started
@@ -131,6 +132,18 @@ class SimilarItems:
             (results[start:end], Timings((started - each.arrived) * 1000, 0, took_s * 1000, 0))
             for each, (start, end) in zip(batch, pairwise(ends), strict=True)
         ]
+
+
+def _parts(queries: Sequence[ItemQuery], at_once: int) -> Iterator[list[ItemQuery]]:
+    """The queries in parts that are compared at a time, `at_once` of them at most."""
+    part, items = list[ItemQuery](), 0
+    for query in queries:
+        if part and (len(part) == at_once or items + len(query.item_ids) > PART_ITEMS):
+            yield part
+            part, items = [], 0
+        part.append(query)
+        items += len(query.item_ids)
+    yield part
 
 
 def _degraded(result: SimilarResult) -> SimilarResult:

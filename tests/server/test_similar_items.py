@@ -1,6 +1,7 @@
 """SimilarItems through real gRPC, on an exact store in memory: what is asked, refused, batched and counted."""
 
 import asyncio
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from protos.recall.v1 import recall_pb2
 from server.errors import StoreUnavailableError
 from server.instrumentation import make_metrics
 from server.serving import breaker, similar_batches
-from server.watching.telemetry import Telemetry
+from server.watching.telemetry import SILENT, Telemetry
 from tests.artifacts import hyper_parameters_of, make_weights, with_neighbours
 from tests.server.test_offload import Threads
 from tests.server.test_server import Start, failure
@@ -215,6 +216,22 @@ async def test_requests_that_wait_share_a_comparison_in_a_thread(start: Start, m
     assert threading.get_ident() not in threads.of["similar_items"]
 
 
+async def test_many_items_are_compared_in_parts(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = await start()
+    sizes, compare = list[int](), similar_batches.similar_items
+
+    def counted(release: Any, known: Any, matches: Any, queries: Any) -> Any:
+        sizes.append(sum(len(query.item_ids) for query in queries))
+        return compare(release, known, matches, queries)
+
+    monkeypatch.setattr(similar_batches, "similar_items", counted)
+    queries = [Query(item_ids=[1000 + 7 * row] * (1 + row)) for row in range(99)]
+    found = await similar(running, *queries)
+    assert sum(sizes) == 99 * 50 and len(sizes) == 6 and max(sizes) <= 1_000
+    for query, together in zip(queries[::20], found[::20], strict=True):
+        assert (await similar(running, query)) == [together]
+
+
 async def test_a_batch_that_nobody_waits_for_ends(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     running = await start()
     monkeypatch.setattr(similar_batches, "PART_PAIRS", 1)
@@ -252,6 +269,15 @@ async def test_while_milvus_is_away(start: Start, monkeypatch: pytest.MonkeyPatc
         assert (found.item_ids, "Milvus does not answer" in found.detail) == (before.item_ids, True)
         filtered = similar(running, Query(item_ids=[1000]), filter="item_id > 1000")
         assert (await failure(filtered))[0] == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_the_log_tells_how_many_queries_there_were(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with watched(tmp_path, SILENT, access_log=True) as server:
+        await similar(server, Query(item_ids=[1000]), Query(item_ids=[1007]))
+    (line,) = [record for record in caplog.records if record.name == "server.edge.calls"]
+    assert (line.getMessage(), line.queries, line.top_k) == ("SimilarItems OK", 2, 5)
+    assert line.search_ms > 0 and "1007" not in str(line.__dict__)
 
 
 async def test_queries_are_counted_by_status(tmp_path: Path) -> None:
