@@ -16,18 +16,21 @@ from clients.errors import (
     UnavailableError,
 )
 from clients.ids import ids_of
-from clients.statuses import UserStatus
+from clients.similar import SimilarItemsResult
+from clients.statuses import ItemStatus, UserStatus
 from clients.sync_client import RecallClient
 
 __all__ = [
     "AsyncRecallClient",
     "DeadlineExceededError",
     "InvalidRequestError",
+    "ItemStatus",
     "OverloadedError",
     "PreconditionError",
     "RecallClient",
     "RecallError",
     "RecallResult",
+    "SimilarItemsResult",
     "UnauthenticatedError",
     "UnavailableError",
     "UserStatus",

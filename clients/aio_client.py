@@ -22,6 +22,7 @@ from clients.core import (
     join_responses,
 )
 from clients.ids import ItemIds
+from clients.similar import ItemQuery, SimilarBy, SimilarItemsResult, join_similar
 from protos.recall.v1 import admin_pb2, recall_pb2
 
 _MAX_CONCURRENT_REQUESTS = 4
@@ -57,18 +58,7 @@ class AsyncRecallClient(ClientCore):
         deadline = self._deadline(timeout_s)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
         requests = self._recall_requests(histories, top_k, *how)
-        slots = asyncio.Semaphore(_MAX_CONCURRENT_REQUESTS)
-
-        async def call(request: recall_pb2.RecallRequest) -> recall_pb2.RecallResponse:
-            async with slots:
-                return await self._call(self._stubs().recall.Recall, request, deadline)
-
-        calls = [asyncio.create_task(call(request)) for request in requests]
-        try:
-            return join_responses(await asyncio.gather(*calls))
-        finally:
-            for task in calls:  # one failed: the others are of no use
-                task.cancel()
+        return join_responses(await self._call_all(self._stubs().recall.Recall, requests, deadline))
 
     async def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
         """Count the released items, all of them or those that match a filter."""
@@ -97,6 +87,23 @@ class AsyncRecallClient(ClientCore):
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
         request = self._explain_request(history, top_k, *how)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
+
+    async def similar_items(
+        self,
+        queries: Sequence[ItemQuery],
+        *,
+        top_k: int,
+        filter: str = "",  # noqa: A002
+        exclude_item_ids: Sequence[ItemIds] | None = None,
+        by: SimilarBy = "embedding",
+        return_attributes: Sequence[str] = (),
+        timeout_s: float | None = None,
+    ) -> SimilarItemsResult:
+        """Find the items most similar to those of each query; see `RecallClient.similar_items`."""
+        deadline = self._deadline(timeout_s)
+        how = {"filter": filter, "by": by}
+        requests = self._similar_items_requests(queries, exclude_item_ids, top_k, return_attributes, **how)
+        return join_similar(await self._call_all(self._stubs().recall.SimilarItems, requests, deadline))
 
     async def upsert_users(
         self,
@@ -162,6 +169,21 @@ class AsyncRecallClient(ClientCore):
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+    async def _call_all(self, method: Any, requests: Sequence[Any], deadline: Deadline) -> list[Any]:
+        """The answers to the requests of one batch, in order."""
+        slots = asyncio.Semaphore(_MAX_CONCURRENT_REQUESTS)
+
+        async def call(request: Any) -> Any:
+            async with slots:
+                return await self._call(method, request, deadline)
+
+        calls = [asyncio.create_task(call(request)) for request in requests]
+        try:
+            return await asyncio.gather(*calls)
+        finally:
+            for task in calls:  # one failed: the others are of no use
+                task.cancel()
 
     async def _call(self, method: Any, request: Any, deadline: Deadline, **options: bool) -> Any:
         try:

@@ -3,7 +3,7 @@
 import typer
 
 from clients.command import Version
-from clients.commands import admin, bench, bulk, look, recall, size, users
+from clients.commands import admin, bench, bulk, look, recall, similar, size, users
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Ask a recall server for candidates.")
 
@@ -14,6 +14,7 @@ def _options(version: Version = False) -> None:
 
 
 app.add_typer(recall.app)
+app.add_typer(similar.app)
 app.add_typer(bulk.app)
 app.add_typer(bench.app)
 app.add_typer(look.app)

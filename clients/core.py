@@ -33,6 +33,7 @@ from clients.requests import (
     user_of,
     users_of,
 )
+from clients.similar import ItemQuery, similar_requests
 from clients.statuses import UserStatus
 from protos.recall.v1 import admin_pb2_grpc, recall_pb2, recall_pb2_grpc
 
@@ -283,8 +284,7 @@ class ClientCore:
     ) -> list[recall_pb2.RecallRequest]:
         """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
         users = users_of(histories, exclude_item_ids, self._max_history)
-        values = max(1, top_k) * (1 + len(return_attributes))
-        most = max(1, min(self._max_users, self._max_candidates // values))
+        most = self._most_users(top_k, return_attributes)
         return [
             recall_pb2.RecallRequest(
                 users=part,
@@ -326,6 +326,24 @@ class ClientCore:
         events: Mapping[str, Sequence[str]] | None = None,
     ) -> recall_pb2.UpsertUsersRequest:
         return updates_of(hist_item, append_item_ids, self._max_history, events)
+
+    def _similar_items_requests(
+        self,
+        queries: Sequence[ItemQuery],
+        exclude_item_ids: Sequence[ItemIds] | None,
+        top_k: int,
+        return_attributes: Sequence[str],
+        **how: str,
+    ) -> list[recall_pb2.SimilarItemsRequest]:
+        most = self._most_users(top_k, return_attributes)
+        limits = most, self._max_request_bytes
+        options: dict[str, Any] = {"top_k": top_k, "return_attributes": return_attributes} | how
+        return similar_requests(queries, exclude_item_ids, *limits, **options)
+
+    def _most_users(self, top_k: int, return_attributes: Sequence[str]) -> int:
+        """How many users, or queries, one request may have."""
+        values = max(1, top_k) * (1 + len(return_attributes))
+        return max(1, min(self._max_users, self._max_candidates // values))
 
     def _similar_request(self, users: Sequence[History], top_k: int) -> recall_pb2.FindSimilarUsersRequest:
         return recall_pb2.FindSimilarUsersRequest(users=users_of(users, None, self._max_history, "users"), top_k=top_k)

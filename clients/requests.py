@@ -1,7 +1,7 @@
 """Requests from plain Python values, split so that a server accepts each, and errors that name what cannot be sent."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 from clients.ids import ItemIds, fill, kinds_of
 from protos.recall.v1 import recall_pb2
@@ -139,10 +139,11 @@ def neighbours_of(name: str) -> recall_pb2.Neighbours:
     return _NEIGHBOURS[name]
 
 
-def split(
-    users: Sequence[recall_pb2.User], max_users: int, max_bytes: int, filter_: str
-) -> Iterator[Sequence[recall_pb2.User]]:
-    """The users in as few parts as the limits allow, in order; at least one part.
+Part = TypeVar("Part", recall_pb2.User, recall_pb2.ItemQuery)
+
+
+def split(users: Sequence[Part], max_users: int, max_bytes: int, filter_: str) -> Iterator[Sequence[Part]]:
+    """The users, or queries, in as few parts as the limits allow, in order; at least one part.
 
     A user who is larger than `max_bytes` is a part of its own, which the server judges.
     """

@@ -20,6 +20,7 @@ from clients.core import (
     join_responses,
 )
 from clients.ids import ItemIds
+from clients.similar import ItemQuery, SimilarBy, SimilarItemsResult, join_similar
 from protos.recall.v1 import admin_pb2, recall_pb2
 
 
@@ -106,6 +107,33 @@ class RecallClient(ClientCore):
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
         request = self._explain_request(history, top_k, *how)
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
+
+    def similar_items(
+        self,
+        queries: Sequence[ItemQuery],
+        *,
+        top_k: int,
+        filter: str = "",  # noqa: A002
+        exclude_item_ids: Sequence[ItemIds] | None = None,
+        by: SimilarBy = "embedding",
+        return_attributes: Sequence[str] = (),
+        timeout_s: float | None = None,
+    ) -> SimilarItemsResult:
+        """Find the `top_k` items most similar to those of each query. A large batch is split into several requests.
+
+        Args:
+            queries: for each answer, an item id, or a list of them, or a ready `ItemQuery`.
+            top_k: how many similar items are wanted per query.
+            filter: a Milvus boolean expression that similar items must match. Empty means no filter.
+            exclude_item_ids: for each query, ids of items to leave out. Those of the query are never in its answer.
+            by: embedding: the cosine of embeddings. neighbours: what users clicked soon after. both: they take turns.
+            return_attributes: names of attributes to return with the items (`attributes` of the result).
+            timeout_s: the deadline of the whole batch.
+        """
+        deadline = self._deadline(timeout_s)
+        how = {"filter": filter, "by": by}
+        requests = self._similar_items_requests(queries, exclude_item_ids, top_k, return_attributes, **how)
+        return join_similar([self._call(self._stubs().recall.SimilarItems, request, deadline) for request in requests])
 
     def upsert_users(
         self,

@@ -22,16 +22,7 @@ Titles = Mapping[Any, str]
 
 def candidates_view(candidates: recall_pb2.UserCandidates, titles: Titles) -> RenderableType:
     """One user's candidates, best first, with what the reader must know about them."""
-    table = _table()
-    table.add_column("", justify="right", style="dim", no_wrap=True)
-    item_ids = ids_of(candidates, "item_ids")
-    table.add_column("item", justify="left" if candidates.item_keys else "right", no_wrap=True)
-    attributes = attributes_of(candidates)
-    if titles:
-        attributes = {TITLE: [titles.get(item_id) for item_id in item_ids]} | attributes
-    for name, values in attributes.items():
-        numbers = any(isinstance(value, int | float) for value in values)
-        table.add_column(name, justify="right" if numbers else "left", max_width=50)
+    table, item_ids, attributes = _item_table(candidates, titles)
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column("interest", no_wrap=True)
     if candidates.source:
@@ -45,7 +36,49 @@ def candidates_view(candidates: recall_pb2.UserCandidates, titles: Titles) -> Re
     return Group(*_remarks(candidates), table if item_ids else Text("no candidates", style="yellow"))
 
 
-def origin_line(response: recall_pb2.RecallResponse | recall_pb2.ExplainResponse) -> RenderableType:
+def similar_items_view(similar: recall_pb2.SimilarItems, titles: Titles) -> RenderableType:
+    """The items most similar to those of a query, best first."""
+    remarks = []
+    if similar.status != recall_pb2.ITEM_STATUS_OK:
+        remarks.append(Text(_words(recall_pb2.ItemStatus, similar.status), style="bold yellow"))
+    if similar.detail:
+        remarks.append(Text(similar.detail, style="yellow"))
+    if similar.status == recall_pb2.ITEM_STATUS_OK and similar.unknown:
+        places = ", ".join(str(place + 1) for place in similar.unknown)
+        remarks.append(Text(f"unknown: number {places} of the given items", style="yellow"))
+    table, item_ids, attributes = _item_table(similar, titles)
+    table.add_column("cosine", justify="right", no_wrap=True)
+    if similar.weights:
+        table.add_column("weight", justify="right", no_wrap=True)
+        table.add_column("source", no_wrap=True)
+    for place, item_id in enumerate(item_ids):
+        shown = [_value(values[place]) for values in attributes.values()]
+        near = [f"{weight:.4f}" for weight in similar.weights[place : place + 1]]
+        near += [_words(recall_pb2.Source, similar.source[place])] if near else []
+        table.add_row(str(place + 1), _shown(item_id), *shown, f"{similar.scores[place]:.4f}", *near)
+    return Group(*remarks, table if item_ids else Text("no similar items", style="yellow"))
+
+
+def _item_table(
+    found: recall_pb2.UserCandidates | recall_pb2.SimilarItems, titles: Titles
+) -> tuple[Table, list[Any], dict[str, list[Any]]]:
+    """A table that begins with rank, item and attributes; the items; and the attributes, titles among them."""
+    table = _table()
+    table.add_column("", justify="right", style="dim", no_wrap=True)
+    item_ids = ids_of(found, "item_ids")
+    table.add_column("item", justify="left" if found.item_keys else "right", no_wrap=True)
+    attributes = attributes_of(found)
+    if titles:
+        attributes = {TITLE: [titles.get(item_id) for item_id in item_ids]} | attributes
+    for name, values in attributes.items():
+        numbers = any(isinstance(value, int | float) for value in values)
+        table.add_column(name, justify="right" if numbers else "left", max_width=50)
+    return table, item_ids, attributes
+
+
+def origin_line(
+    response: recall_pb2.RecallResponse | recall_pb2.ExplainResponse | recall_pb2.SimilarItemsResponse,
+) -> RenderableType:
     """Which release answered, and where the time went."""
     timings = response.timings
     detail = response.attributes_detail
@@ -225,7 +258,7 @@ def _words(enum: Any, value: int) -> str:
     if not known:
         return str(value)  # a newer server may know more
     name = str(known.name)
-    for prefix in ("USER_STATUS_", "DROP_REASON_", "SOURCE_", "NEIGHBOURS_"):
+    for prefix in ("USER_STATUS_", "ITEM_STATUS_", "DROP_REASON_", "SOURCE_", "NEIGHBOURS_"):
         name = name.removeprefix(prefix)
     return name.replace("_", " ").lower()
 

@@ -24,7 +24,9 @@ NOTHING = np.iinfo(np.int64).max
 """A key that is worse than all."""
 
 
-def nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[Rows, Float32]:
+def nearest(
+    queries: Float32, table: Float32, rows: Rows, limit: int, factor: Float32 | None = None
+) -> tuple[Rows, Float32]:
     """Find the rows with the best inner products for each query.
 
     Args:
@@ -32,6 +34,8 @@ def nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[R
         table: [N, D] float32.
         rows: [M] int32, ascending, the rows of `table` to search.
         limit: rows wanted for each query.
+        factor: [N] float32, what the inner products of each row are multiplied by, such as `inverse_norms` for cosines;
+            None for 1.
 
     Returns:
         The rows and their scores, [Q, min(limit, M)] each, best first; equal scores by row. The score of a row and a
@@ -46,18 +50,22 @@ def nearest(queries: Float32, table: Float32, rows: Rows, limit: int) -> tuple[R
     scores = np.empty(at_once * step, np.float32)  # written again and again: new memory costs more than all else
     for start in range(0, len(queries), at_once):
         block = slice(start, start + at_once)
-        found[block] = _best_rows(queries[block], table, rows, found.shape[1], scores)
-    return ranked(queries, table, found)
+        found[block] = _best_rows(queries[block], table, rows, found.shape[1], scores, factor)
+    return ranked(queries, table, found, factor)
 
 
-def ranked(queries: Float32, table: Float32, found: Rows) -> tuple[Rows, Float32]:
+def ranked(queries: Float32, table: Float32, found: Rows, factor: Float32 | None = None) -> tuple[Rows, Float32]:
     """Order the rows found for each query, [Q, L], and give their scores: best first; equal scores by row."""
     scores = np.einsum("qld,qd->ql", table[found], queries)  # anew: a product of matrices rounds by their sizes
+    if factor is not None:
+        scores *= factor[found]
     order = _keys(scores, found).argsort(axis=1)
     return np.take_along_axis(found, order, axis=1), np.take_along_axis(scores, order, axis=1)
 
 
-def _best_rows(queries: Float32, table: Float32, rows: Rows, limit: int, scores: Float32) -> Rows:
+def _best_rows(
+    queries: Float32, table: Float32, rows: Rows, limit: int, scores: Float32, factor: Float32 | None
+) -> Rows:
     """The best rows of each query, [Q, limit] in any order.
 
     `scores`: [S] float32 to be written, room for the scores of all queries and as many rows as are met at a time.
@@ -73,6 +81,8 @@ def _best_rows(queries: Float32, table: Float32, rows: Rows, limit: int, scores:
             part = table.take(chunk, axis=0, out=chosen[: len(chunk)], mode="clip")
         of_chunk = scores[: len(queries) * len(chunk)].reshape(len(queries), len(chunk))
         np.matmul(queries, part.T, out=of_chunk)
+        if factor is not None:
+            of_chunk *= factor[chunk]
         query, place = np.divmod(np.flatnonzero(of_chunk >= _least(best, of_chunk)), len(chunk))
         best.add(query, chunk[place], of_chunk[query, place])
     return best.rows
@@ -137,3 +147,11 @@ def _least(best: Best, scores: Float32) -> Float32:
 def _keys(scores: Float32, rows: Rows) -> Int64:
     """One whole number for score and row: smaller for better scores, and for equal ones by row."""
     return (falling(scores) << ROW_BITS) + rows
+
+
+def inverse_norms(vectors: Float32) -> Float32:
+    """1 / length of each of [N, D] vectors, [N] float32; 0 for a vector without a direction."""
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    has_direction = length > np.finfo(np.float32).tiny
+    inverse: Float32 = np.divide(1, length, out=np.zeros(len(length)), where=has_direction).astype(np.float32)
+    return inverse

@@ -68,15 +68,32 @@ class ItemNeighbours:
         age = np.arange(min(CLICKS, length))
         place = seq_len[:, None] - 1 - age  # [U, C]
         clicked = np.where(place >= 0, np.take_along_axis(hist_index, np.maximum(place, 0), axis=1), 0).ravel()
-        start = self.offsets[clicked]
-        lengths = np.minimum(self.offsets[clicked + 1] - start, np.tile(MAX_NEIGHBOURS >> age, users))
+        user, most, fading = np.repeat(np.arange(users), len(age)), MAX_NEIGHBOURS >> age, FADING**age
+        factor = self.bonus if bonus is None else bonus
+        return self._near(user, clicked, np.tile(most, users), np.tile(fading, users), factor)
+
+    def following(self, query: Int64, row: Int64) -> Near:
+        """The neighbours of the items of each query, with the mean of their weights over these items as the bonus.
+
+        `query`, `row`: parallel, [n] int64, the rows of queries 0, 1, ...; 0 for an item that has no neighbours.
+        """
+        each = 1 / np.bincount(query)[query]
+        return self._near(query, row, np.full(len(row), MAX_NEIGHBOURS), each, 1.0)
+
+    def _near(self, user: Int64, item: Int64, most: Int64, factor: npt.NDArray[np.float64], of_all: float) -> Near:
+        """The neighbours of items, those of one user together.
+
+        `user`, `item`, `most`, `factor`: parallel, [C]: who has the item, its row, how many of its neighbours count at
+        most, and what their weights are multiplied by; `of_all` multiplies all of them.
+        """
+        start = self.offsets[item]
+        lengths = np.minimum(self.offsets[item + 1] - start, most)
         entry = np.repeat(start - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-        weight = self.weight[entry] * np.repeat(np.tile(FADING**age, users), lengths)
-        own = np.repeat(np.repeat(np.arange(users), len(age)), lengths) * len(self.offsets) + self.row[entry]
+        weight = self.weight[entry] * np.repeat(factor, lengths)
+        own = np.repeat(user, lengths) * len(self.offsets) + self.row[entry]
         own, which = np.unique(own, return_inverse=True)
         user, row = np.divmod(own, len(self.offsets))
-        factor = self.bonus if bonus is None else bonus
-        return Near(user, row, (factor * np.bincount(which, weight, minlength=len(own))).astype(np.float32))
+        return Near(user, row, (of_all * np.bincount(which, weight, minlength=len(own))).astype(np.float32))
 
     def problem(self, items: int) -> str:
         """What is wrong with the arrays of a model of so many items; empty if nothing is."""

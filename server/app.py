@@ -39,7 +39,9 @@ from server.ports import ItemStore
 from server.release import Release, Releases, watch
 from server.serving.breaker import Breaker
 from server.serving.local import LocalItems, index_maker
+from server.serving.matching import MatchingItems
 from server.serving.pipeline import CandidatePipeline
+from server.serving.similar_batches import SimilarItems
 from server.settings import Settings
 from server.signals import leave_when_told
 from server.users.ports import UserStore
@@ -114,7 +116,7 @@ class RecallServer:
             index_maker(settings.search),
         )
         self.releases = Releases(store, models, *made, self._on_check)
-        self.local = LocalItems(store)
+        self.local, matching = LocalItems(store), MatchingItems(store)
         pipeline = CandidatePipeline(
             store,
             self._encode_on,
@@ -124,17 +126,21 @@ class RecallServer:
             max_queued_users=settings.max_queued_users,
             workers=settings.search_workers,
             local=self.local,
+            matching=matching,
             degraded=settings.degraded,
             search=settings.search,
             telemetry=telemetry,
             on_encoder_lost=self._lose_encoder,
         )
+        self.similar_items = SimilarItems(settings, self.local, matching, telemetry)
         self._door = Door(settings, Calls(telemetry, settings.access_log))
         if telemetry.metrics:
-            telemetry.metrics.follow(lambda: self._door.in_progress, lambda: pipeline.queued_users)
+            telemetry.metrics.follow(
+                lambda: self._door.in_progress, lambda: pipeline.queued_users + self.similar_items.queued
+            )
         self._server = grpc.aio.server(options=_channel_options(settings))
         self._users = UserService(settings, user_store and self._breaker.guard(user_store), self._encode_on)
-        self._add_services(RecallService(settings, self.releases, pipeline, store, self._users))
+        self._add_services(RecallService(settings, self.releases, pipeline, self.similar_items, store, self._users))
         self.port = self._listen()
         self._watching: list[asyncio.Task[None]] = []
 

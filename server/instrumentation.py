@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mind.errors import ConfigError
 from server.errors import CollectionGoneError, StoreError, StoreUnavailableError
 from server.serving.answer import Status
+from server.serving.similar import ItemStatus
 from server.settings import Settings
 from server.watching.metrics import Metrics
 from server.watching.sampling import RecallSampling
@@ -38,9 +39,9 @@ def make_telemetry(settings: Settings) -> Telemetry:
 
 
 def make_metrics() -> Metrics:
-    """The metrics of a server, with a series for every user status and every kind of Milvus error."""
+    """The metrics of a server, with a series for every status and every kind of Milvus error."""
     kinds = (StoreError, StoreUnavailableError, CollectionGoneError)
-    return Metrics(Status.__members__, [kind.reason for kind in kinds])
+    return Metrics(Status.__members__, ItemStatus.__members__, [kind.reason for kind in kinds])
 
 
 def _tracing(endpoint: str) -> "Tracing | None":

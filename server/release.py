@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,6 +25,7 @@ from mind.events import EventRules
 from mind.keys import Keys
 from mind.milvus.collection import ALIAS, ITEM_KEY, METRIC, Fingerprint, is_presence
 from mind.milvus.journal import rows_between
+from mind.nearest import inverse_norms
 from mind.neighbours import ItemNeighbours
 from mind.sequences import Int64
 from mind.transfer import Models
@@ -84,6 +86,11 @@ class Release:
     """Bytes of the longest key; 0 where ids are integers."""
     events: EventRules | None = None
     """Which kinds of clicks are history for the model; None if it was trained without kinds."""
+
+    @cached_property
+    def inverse_norms(self) -> Float32:
+        """[N + 1] float32, 1 / length of each embedding. The first reader computes them."""
+        return inverse_norms(self.item_embedding)
 
     @property
     def attributes(self) -> dict[str, str]:

@@ -85,6 +85,8 @@ class Settings(MilvusOptions):
     """Maximum nesting of parentheses, `not` and signs in a filter."""
     max_return_attributes: int = Field(default=16, gt=0, le=64)
     """Maximum number of attributes that a request can ask for with the candidates."""
+    max_query_items: int = Field(default=100, gt=0, le=10_000)
+    """Maximum number of items in one query for similar items."""
     max_request_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=INT32_MAX)
     """Maximum size of a request message in bytes."""
     max_batch_users: int = Field(default=64, gt=0, le=INT32_MAX)

@@ -33,7 +33,7 @@ class Bound:
 
 SERVER, GATEWAY = Settings(), GatewaySettings()
 INVALID, EXHAUSTED = "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"
-OF_USER = "that user is INVALID, the others are answered"
+OF_USER, OF_QUERY = "that user is INVALID, the others are answered", "that query is INVALID, the others are answered"
 OF_BODY = f"{GATEWAY.max_body_bytes:,} bytes of body"
 
 
@@ -89,9 +89,11 @@ def _fields() -> list[Bound]:
     size = f"{SERVER.max_filter_chars:,} characters, {SERVER.max_filter_depth} levels"
     filter_ = f"{size}, {grammar.MAX_CONDITIONS} conditions, {grammar.MAX_VALUES:,} values"
     filter_options = "--max-filter-chars, --max-filter-depth"
+    asking = ("RecallRequest", "ExplainRequest", "SimilarItemsRequest")
     batches = ("RecallRequest.users", "FindSimilarUsersRequest.users", "UpsertUsersRequest.users")
+    more = ("DeleteUsersRequest.user_ids", "SimilarItemsRequest.queries")
     return [
-        *(Bound(f"`{name}`", users, INVALID, "--max-users") for name in (*batches, "DeleteUsersRequest.user_ids")),
+        *(Bound(f"`{name}`", users, INVALID, "--max-users") for name in (*batches, *more)),
         Bound("`ExplainRequest.user`", "1", "the fields of several become one"),
         *(
             Bound(f"`{name}`", history, OF_USER, "--max-history")
@@ -107,27 +109,32 @@ def _fields() -> list[Bound]:
             OF_USER,
             "--max-history",
         ),
-        Bound("`User.exclude_item_ids`", f"{SERVER.max_exclude:,} ids", OF_USER, "--max-exclude"),
-        Bound("`User.exclude_item_keys`", f"{SERVER.max_exclude:,} ids, {key} each", OF_USER, "--max-exclude"),
+        Bound("`ItemQuery.item_ids`", f"1 to {SERVER.max_query_items} ids", OF_QUERY, "--max-query-items"),
+        Bound("`ItemQuery.item_keys`", f"1 to {SERVER.max_query_items} ids, {key} each", OF_QUERY, "--max-query-items"),
+        *(
+            Bound(f"`{name}.exclude_item_{kind}`", f"{SERVER.max_exclude:,} ids{each}", beyond, "--max-exclude")
+            for name, beyond in (("User", OF_USER), ("ItemQuery", OF_QUERY))
+            for kind, each in (("ids", ""), ("keys", f", {key} each"))
+        ),
         *(
             Bound(f"`{name}`", f"1 to {MAX_USER_ID_BYTES} bytes", OF_USER)
             for name in ("User.user_id", "UserUpdate.user_id")
         ),
         *(
             Bound(f"`{name}`", filter_, INVALID, filter_options)
-            for name in ("RecallRequest.filter", "CountItemsRequest.filter", "ExplainRequest.filter")
+            for name in (*(f"{name}.filter" for name in asking), "CountItemsRequest.filter")
         ),
         *(
             Bound(f"`{name}`", f"{SERVER.max_return_attributes} names", INVALID, "--max-return-attributes")
-            for name in ("RecallRequest.return_attributes", "ExplainRequest.return_attributes")
+            for name in (f"{name}.return_attributes" for name in asking)
         ),
         Bound("an answer with attributes", f"{answers.MAX_ANSWER_BYTES:,} bytes", INVALID),
         *(
             Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")
-            for name in ("RecallRequest.top_k", "ExplainRequest.top_k", "FindSimilarUsersRequest.top_k")
+            for name in (*(f"{name}.top_k" for name in asking), "FindSimilarUsersRequest.top_k")
         ),
         Bound(
-            "users times `RecallRequest.top_k`",
+            "users times `RecallRequest.top_k`, queries times `SimilarItemsRequest.top_k`",
             f"{SERVER.max_candidates:,}, or {INTEGER_CANDIDATE_BYTES * SERVER.max_candidates:,} bytes of longest keys",
             INVALID,
             "--max-candidates",
@@ -152,7 +159,9 @@ def of_gateway() -> list[Bound]:
     """What callers of a gateway can send, by default."""
     wire = connections.MAX_HEADER_BYTES + 2 * GATEWAY.max_body_bytes
     by_server = "what the server says, as 400"
-    lists = ("User.hist_item", "User.exclude_item_ids", "ArticleBody.hist_item, ids of a user", "TitlesBody.item_ids")
+    of_query = ("ItemQuery.item_ids", "ItemQuery.exclude_item_ids")
+    of_user = ("User.hist_item", "User.exclude_item_ids", "ArticleBody.hist_item, ids of a user")
+    lists = (*of_user, *of_query, "TitlesBody.item_ids")
     return [
         Bound(
             "connections",
@@ -173,14 +182,15 @@ def of_gateway() -> list[Bound]:
             Bound(f"`{name}`", f"1 to {body.MAX_USERS:,} users", "400")
             for name in ("RecallBody.users", "ArticleBody.hist_item")
         ),
+        Bound("`SimilarBody.queries`", f"1 to {body.MAX_USERS:,} queries", "400"),
         *(Bound(f"`{name}`", OF_BODY, "413", "--max-body-bytes") for name in lists),
         *(
             Bound(f"`{name}`", OF_BODY, by_server)
-            for name in ("User.user_id", "RecallBody.filter", "ExplainBody.filter")
+            for name in ("User.user_id", "RecallBody.filter", "ExplainBody.filter", "SimilarBody.filter")
         ),
         *(
             Bound(f"`{name}.return_attributes`", f"{v1.MAX_ATTRIBUTES} names", "400")
-            for name in ("RecallBody", "ExplainBody")
+            for name in ("RecallBody", "ExplainBody", "SimilarBody")
         ),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),

@@ -76,6 +76,29 @@ def keyed_candidates(user: recall_pb2.User, top_k: int) -> recall_pb2.UserCandid
     )
 
 
+def similar(query: recall_pb2.ItemQuery, request: recall_pb2.SimilarItemsRequest) -> recall_pb2.SimilarItems:
+    """The last item of the query plus 1, 2, ... 100, or with "+1", "+2", ... behind it; 5 and "?" are unknown."""
+    items = list(query.item_keys or query.item_ids)
+    if not items:
+        return recall_pb2.SimilarItems(status=recall_pb2.ITEM_STATUS_INVALID, detail="the query has no items")
+    unknown = [place for place, item in enumerate(items) if item in (5, "?")]
+    found = recall_pb2.SimilarItems(status=recall_pb2.ITEM_STATUS_OK, unknown=unknown)
+    if len(unknown) == len(items):
+        found.status, found.detail = recall_pb2.ITEM_STATUS_UNKNOWN, "nobody knows the items"
+        return found
+    ranks = range(1, min(request.top_k, 100) + 1)
+    if query.item_keys:
+        found.item_keys.extend(f"{items[-1]}+{rank}" for rank in ranks)
+    else:
+        found.item_ids.extend(min(items[-1] + rank, 2**63 - 1) for rank in ranks)
+    found.scores.extend(1 - rank / 16 for rank in ranks)
+    found.source.extend(1 + rank % 3 if request.by == recall_pb2.SOURCE_BOTH else max(request.by, 1) for rank in ranks)
+    if request.by > recall_pb2.SOURCE_SEARCH:
+        found.weights.extend(1 / (4 * rank) for rank in ranks)
+    found.attributes.extend(attribute(name, len(ranks)) for name in request.return_attributes)
+    return found
+
+
 def attribute(name: str, count: int) -> recall_pb2.AttributeValues:
     """Values of an attribute for so many candidates, the second of which has none: titles, genres, or else years."""
     lists = [recall_pb2.AttributeList(texts=["Crime", "Drama"]) for _ in range(count)]
@@ -115,13 +138,14 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
             code, message, metadata = failure
             context.set_trailing_metadata(metadata)
             context.abort(code, message)
-        users = [request.user] if method == "Explain" else getattr(request, "users", ())
-        names = ("hist_item", "exclude_item_ids", "append_item_ids")
+        users = [request.user] if method == "Explain" else getattr(request, "users", getattr(request, "queries", ()))
+        names = ("hist_item", "exclude_item_ids", "append_item_ids", "item_ids")
         for number, user in enumerate(users):
             for name in names if self.keyed else map(TWINS.__getitem__, names):
                 if getattr(user, name, ()):
                     context.set_trailing_metadata((("error-reason", "WRONG_ID_TYPE"),))
-                    where = "user" if method == "Explain" else f"users[{number}]"
+                    of_batch = "queries" if method == "SimilarItems" else "users"
+                    where = "user" if method == "Explain" else f"{of_batch}[{number}]"
                     context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{where}.{name}: ids of the other kind")
 
     def Recall(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.RecallResponse:  # noqa: N802
@@ -160,6 +184,14 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         """INFO, or KEYED_INFO."""
         self._enter("GetServerInfo", request, context)
         return KEYED_INFO if self.keyed else INFO
+
+    def SimilarItems(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.SimilarItemsResponse:  # noqa: N802
+        """One canned list per query."""
+        self._enter("SimilarItems", request, context)
+        time.sleep(self.delay_s)
+        results = [similar(query, request) for query in request.queries]
+        origin = {"model_version": "ab12", "collection": "items_ab12", "timings": TIMINGS}
+        return recall_pb2.SimilarItemsResponse(results=results, **origin)
 
     def Explain(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.ExplainResponse:  # noqa: N802
         """Each interest found one candidate and one item that was dropped."""

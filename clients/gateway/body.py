@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler,
 from clients.gateway.ids import GivenItemId
 
 MAX_USERS = 4_096
-"""Maximum number of users in one request. The limit of the server is lower: 256 unless it is told otherwise."""
+"""Maximum number of users or queries in one request. The limit of the server is lower: 256 unless told otherwise."""
 MAX_FIELDS = 100
 """Maximum number of fields of an object."""
 
@@ -28,13 +28,16 @@ class Body(BaseModel):
         return fields
 
 
-def _few_users(users: Any, validate: ValidatorFunctionWrapHandler) -> Any:
-    if isinstance(users, list) and len(users) > MAX_USERS:
-        raise ValueError(f"has {len(users)} users, the limit is {MAX_USERS}")
-    return validate(users)
+def _few(what: str) -> WrapValidator:
+    def few(given: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        if isinstance(given, list) and len(given) > MAX_USERS:
+            raise ValueError(f"has {len(given)} {what}, the limit is {MAX_USERS}")
+        return validate(given)
+
+    return WrapValidator(few)
 
 
-FewUsers = WrapValidator(_few_users)
-"""Refuses a list of too many users before it looks at one of them."""
+FewUsers, FewQueries = _few("users"), _few("queries")
+"""Refuses a list of too many users, or queries, before it looks at one of them."""
 GivenItemIds = Annotated[list[GivenItemId], Field(fail_fast=True)]
 """Item ids. The size of the body limits their number, and the recall server the length of one user's history."""

@@ -21,6 +21,8 @@ MAX_ATTRIBUTES = 64
 TopK = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(whole)]
 """The type of `top_k`. No server allows more than 10,000."""
 
+ReturnAttributes = Annotated[list[Annotated[str, AfterValidator(text)]], Field(default=[], max_length=MAX_ATTRIBUTES)]
+"""The type of `return_attributes`."""
 Int64 = Annotated[str, WithJsonSchema(INT64_STRING)]
 Server = Annotated[
     ServerName, Query(description="The server to ask: main, or compared for the second server of --compare-with.")
@@ -66,9 +68,7 @@ class _Question(Body):
     """best_score puts the best score first. round_robin lets the interests take turns."""
     neighbours: Literal["default", "on", "off"] = "default"
     """on: items that users clicked soon after the newest clicks are candidates too. default: as the release does."""
-    return_attributes: Annotated[
-        list[Annotated[str, AfterValidator(text)]], Field(default=[], max_length=MAX_ATTRIBUTES)
-    ]
+    return_attributes: ReturnAttributes
     """Attributes to return with the candidates, of those that /v1/info lists."""
 
     def options(self) -> dict[str, Any]:
@@ -117,12 +117,14 @@ class Timings(BaseModel):
     total_ms: float
 
 
-class _Origin(BaseModel):
+class Origin(BaseModel):
+    """What answered."""
+
     model_version: str
     collection: str
 
 
-class RecallAnswer(_Origin):
+class RecallAnswer(Origin):
     """The candidates of all users, in the order of the request."""
 
     results: list[Candidates]
@@ -152,7 +154,7 @@ class DroppedHit(BaseModel):
     source: str
 
 
-class ExplainAnswer(_Origin):
+class ExplainAnswer(Origin):
     """Every step of one user's recall."""
 
     used_hist_item: list[ItemId]
@@ -163,13 +165,13 @@ class ExplainAnswer(_Origin):
     titles: dict[str, str]
 
 
-class Count(_Origin):
+class Count(Origin):
     """The number of items that can be recalled."""
 
     count: Int64
 
 
-class Info(_Origin):
+class Info(Origin):
     """The served release and the limits of the server. There are more fields, as in GetServerInfoResponse."""
 
     model_config = ConfigDict(extra="allow")

@@ -11,11 +11,12 @@ from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
 from server.errors import InvalidRequestError
 from server.release import Release
-from server.serving.answer import Outcome, Trace, UserResult
+from server.serving.answer import Timings, Trace, UserResult
 from server.serving.attributes import Values
 from server.serving.item_keys import Named
 from server.serving.merge import Fate, Source
 from server.serving.question import UserQuery
+from server.serving.similar import SimilarResult
 
 UNKNOWN_LISTED = 100
 """Most unknown ids that an answer lists for one user."""
@@ -36,22 +37,24 @@ UNKNOWN_BYTES = 512 * 1024
 """Most bytes of unknown keys that an answer lists; every user gets the same share."""
 
 
-def items_of(results: Sequence[UserResult]) -> Int64:
-    """The ids of the candidates of all users, [n] int64."""
+def items_of(results: Sequence[UserResult] | Sequence[SimilarResult]) -> Int64:
+    """The ids of the candidates of all users, or of all similar items, [n] int64."""
     return np.concatenate([result.item_ids for result in results])
 
 
-def named_items(results: Sequence[UserResult], named: Named | None) -> Int64:
-    """The ids of the candidates that are in the answer: all of them, or those that have keys."""
+def named_items(results: Sequence[UserResult] | Sequence[SimilarResult], named: Named | None) -> Int64:
+    """The ids of those items that are in the answer: all of them, or those that have keys."""
     item_ids = items_of(results)
     return item_ids if named is None else item_ids[np.array([bool(key) for key in named.keys], bool)]
 
 
-def add_attributes(results: Sequence[recall_pb2.UserCandidates], columns: Sequence[Values]) -> None:
+def add_attributes(
+    results: Sequence[recall_pb2.UserCandidates] | Sequence[recall_pb2.SimilarItems], columns: Sequence[Values]
+) -> None:
     """Write the values of attributes into the candidates that they belong to.
 
     Args:
-        results: the candidates of all users.
+        results: the candidates of all users, or the similar items of all queries.
         columns: the values of each attribute for all candidates, those of the first user first.
 
     Raises:
@@ -80,12 +83,10 @@ def _list_of(kind: str, value: tuple[Any, ...]) -> recall_pb2.AttributeList:
     return recall_pb2.AttributeList(**{"integers" if kind == "ARRAY<INT64>" else "texts": value})
 
 
-def provenance(release: Release, outcome: Outcome, history_ms: float) -> dict[str, Any]:
+def provenance(release: Release, timings: Timings, history_ms: float = 0) -> dict[str, Any]:
     """The fields that say what answered, and how long it took."""
-    timings = recall_pb2.StageTimings(
-        **vars(outcome.timings), history_ms=history_ms, total_ms=outcome.timings.total_ms + history_ms
-    )
-    return {"model_version": release.model_version, "collection": release.collection, "timings": timings}
+    told = recall_pb2.StageTimings(**vars(timings), history_ms=history_ms, total_ms=timings.total_ms + history_ms)
+    return {"model_version": release.model_version, "collection": release.collection, "timings": told}
 
 
 def candidates(

@@ -78,8 +78,9 @@ class Call:
     def received(self, request: Any) -> None:
         """The request is there. The time in which it came is the network's, and does not count."""
         self._started = time.perf_counter()
-        if hasattr(request, "users"):
-            self._sizes["users"] = len(request.users)
+        for name in ("users", "queries"):
+            if hasattr(request, name):
+                self._sizes[name] = len(getattr(request, name))
         if hasattr(request, "top_k"):
             self._sizes["top_k"] = request.top_k
         self._filtered = bool(getattr(request, "filter", ""))

@@ -19,8 +19,12 @@ KEYS_OF = {
     "hist_item": "hist_item_keys",
     "exclude_item_ids": "exclude_item_keys",
     "append_item_ids": "append_item_keys",
+    "item_ids": "item_keys",
 }
 """The fields of item ids in requests, and their twins for keys."""
+
+Asking = Sequence[recall_pb2.User] | Sequence[recall_pb2.UserUpdate] | Sequence[recall_pb2.ItemQuery]
+"""The parts of a request that bring ids."""
 
 NOTHING = np.zeros(0, np.int64)
 BYTES_OF_CHARACTER = 4
@@ -39,6 +43,12 @@ def ids_of_updates(updates: Sequence[recall_pb2.UserUpdate]) -> int:
     return _lengths(updates, "hist_item", "append_item_ids", "events") + KEY_ITEMS * keys
 
 
+def ids_of_queries(queries: Sequence[recall_pb2.ItemQuery]) -> int:
+    """The same for queries for similar items."""
+    keys = _lengths(queries, "item_keys", "exclude_item_keys")
+    return _lengths(queries, "item_ids", "exclude_item_ids") + KEY_ITEMS * keys
+
+
 def _lengths(users: Sequence[object], *fields: str) -> int:
     """The number of entries in some fields of all users; no Python code runs for each of them."""
     return sum(sum(map(len, map(attrgetter(field), users))) for field in fields)
@@ -49,7 +59,7 @@ def field_of(name: str, text: bool) -> str:
     return KEYS_OF[name] if text else name
 
 
-def check_id_type(users: Sequence[recall_pb2.User] | Sequence[recall_pb2.UserUpdate], text: bool, path: str) -> None:
+def check_id_type(users: Asking, text: bool, path: str) -> None:
     """Check that users bring ids of the kind that the release has. Raises InvalidRequestError.
 
     `text`: whether that is text; `path`: of a user in the request, such as `users[{}]`.
@@ -72,9 +82,7 @@ def check_id_type(users: Sequence[recall_pb2.User] | Sequence[recall_pb2.UserUpd
                 )
 
 
-def read_ids(
-    users: Sequence[recall_pb2.User] | Sequence[recall_pb2.UserUpdate], field: str, limit: int
-) -> list[tuple[Int64, str]]:
+def read_ids(users: Asking, field: str, limit: int) -> list[tuple[Int64, str]]:
     """The ids in a field of each user, [n] int64, and what is wrong with them; empty if nothing is.
 
     `limit`: the most ids that the field may have.

@@ -19,12 +19,15 @@ def most_candidates(limits: Settings, release: Release) -> int:
     return limits.max_candidates * INTEGER_CANDIDATE_BYTES // max(longest, INTEGER_CANDIDATE_BYTES)
 
 
-def check_batch(field: str, users: Sequence[object], limits: Settings) -> None:
-    """Check how many users a request has. Raises InvalidRequestError."""
+def check_batch(
+    field: str, users: Sequence[object], limits: Settings, one: str = "user", several: str = "users"
+) -> None:
+    """Check how many users or queries a request has; `one` and `several` name them. Raises InvalidRequestError."""
     if not users:
-        raise InvalidRequestError(field, "is empty; a request has 1 user or more", "EMPTY_BATCH")
+        raise InvalidRequestError(field, f"is empty; a request has 1 {one} or more", "EMPTY_BATCH")
     if len(users) > limits.max_users:
-        raise InvalidRequestError(field, f"has {len(users)} users, the limit is {limits.max_users}", "TOO_MANY_USERS")
+        wrong = f"has {len(users)} {several}, the limit is {limits.max_users}"
+        raise InvalidRequestError(field, wrong, f"TOO_MANY_{several.upper()}")
 
 
 def check_top_k(top_k: int, limits: Settings) -> None:
@@ -33,14 +36,11 @@ def check_top_k(top_k: int, limits: Settings) -> None:
         raise InvalidRequestError("top_k", f"is {top_k}, must be 1 to {limits.max_top_k}", "TOP_K_OUT_OF_RANGE")
 
 
-def check_total(users: int, top_k: int, wanted: str, limit: int) -> None:
-    """Check how many results are wanted in all; `wanted` names them in the message. Raises InvalidRequestError."""
+def check_total(users: int, top_k: int, wanted: str, limit: int, several: str = "users") -> None:
+    """Check how many results are wanted in all; `wanted` and `several` name them. Raises InvalidRequestError."""
     if users * top_k > limit:
-        raise InvalidRequestError(
-            "top_k",
-            f"{users} users times {top_k} {wanted} is {users * top_k}, the limit is {limit}; send fewer users at once",
-            "TOO_MANY_CANDIDATES",
-        )
+        total = f"{users} {several} times {top_k} {wanted} is {users * top_k}, the limit is {limit}"
+        raise InvalidRequestError("top_k", f"{total}; send fewer {several} at once", "TOO_MANY_CANDIDATES")
 
 
 def check_user_id(user_id: str) -> str:

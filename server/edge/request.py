@@ -62,11 +62,11 @@ def _query(
         exclude_history=request.exclude_history,
         strategy=_STRATEGIES[request.merge_strategy],
         neighbours=_neighbours(request.neighbours, release),
-        attributes=_read_attributes(request.return_attributes, limits, release),
+        attributes=read_attributes(request.return_attributes, limits, release),
     )
 
 
-def _read_attributes(names: Sequence[str], limits: Settings, release: Release) -> tuple[str, ...]:
+def read_attributes(names: Sequence[str], limits: Settings, release: Release) -> tuple[str, ...]:
     """The attributes to return. Raises InvalidRequestError."""
     if len(names) > limits.max_return_attributes:
         said = f"has {len(names)} names, the limit is {limits.max_return_attributes}"

@@ -1,6 +1,7 @@
 """`recall.v1.RecallService`: decode, call, encode. Everything else happens in the modules it calls."""
 
 import secrets
+from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -18,20 +19,22 @@ from server.edge.answers import (
     provenance,
     steps,
 )
-from server.edge.item_ids import ids_of
+from server.edge.item_ids import ids_of, ids_of_queries
 from server.edge.limits import most_candidates
-from server.edge.request import read_explain, read_filter, read_recall
+from server.edge.request import read_attributes, read_explain, read_filter, read_recall
+from server.edge.similar import read_queries, similar
 from server.edge.timeouts import within
 from server.edge.user_service import UserService
 from server.errors import DisabledError
 from server.ports import ItemStore
 from server.release import Release, Releases
-from server.serving.answer import Outcome
+from server.serving.answer import UserResult
 from server.serving.attributes import VALUE_ITEMS, Attributes
 from server.serving.item_keys import ItemKeys, Named
 from server.serving.offload import computed
 from server.serving.pipeline import CandidatePipeline
-from server.serving.question import Query
+from server.serving.similar import SimilarResult
+from server.serving.similar_batches import SimilarItems
 from server.settings import Settings
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -47,6 +50,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         settings: Settings,
         releases: Releases,
         pipeline: CandidatePipeline,
+        similar_items: SimilarItems,
         store: ItemStore,
         users: UserService,
     ) -> None:
@@ -54,6 +58,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         self._settings = settings
         self._releases = releases
         self._pipeline = pipeline
+        self._similar_items = similar_items
         self._store = store
         self._users = users
         self._item_keys = ItemKeys(store)
@@ -71,8 +76,8 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         size = sum(len(result.item_ids) + len(result.unknown) for result in outcome.results)
         size += ids_of(request.users) if named else 0  # to find the unknown keys again
         results = await computed(size, candidates, outcome.results, named, query.users, request.users)
-        detail = await self._add_attributes(release, query, outcome, named, results, context)
-        told = provenance(release, outcome, history_ms)
+        detail = await self._add_attributes(release, query.attributes, outcome.results, named, results, context)
+        told = provenance(release, outcome.timings, history_ms)
         return recall_pb2.RecallResponse(results=results, attributes_detail=detail, **told)
 
     async def CountItems(  # noqa: N802
@@ -138,12 +143,29 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         named = await self._named(release, items_of(outcome.results), context)
         hits = await self._named(release, hits_of(trace), context)
         [found] = candidates(outcome.results, named, query.users, [request.user])
-        detail = await self._add_attributes(release, query, outcome, named, [found], context)
+        detail = await self._add_attributes(release, query.attributes, outcome.results, named, [found], context)
         return recall_pb2.ExplainResponse(
             attributes_detail=detail,
             candidates=found,
             **await computed(HIT_ITEMS * len(hits_of(trace)), steps, trace, release, hits),
-            **provenance(release, outcome, history_ms),
+            **provenance(release, outcome.timings, history_ms),
+        )
+
+    async def SimilarItems(  # noqa: N802
+        self, request: recall_pb2.SimilarItemsRequest, context: Context
+    ) -> recall_pb2.SimilarItemsResponse:
+        """Find the items most similar to given ones."""
+        self._similar_items.admit(len(request.queries), context.time_remaining())
+        release = self._releases.current
+        queries = await computed(ids_of_queries(request.queries), read_queries, request, self._settings, release)
+        filter_ = read_filter(request.filter, self._settings, release)
+        attributes = read_attributes(request.return_attributes, self._settings, release)
+        found, timings = await self._similar_items.run(release, queries, filter_, context.time_remaining())
+        named = await self._named(release, items_of(found), context)
+        results = await computed(len(items_of(found)), similar, found, named)
+        detail = await self._add_attributes(release, attributes, found, named, results, context)
+        return recall_pb2.SimilarItemsResponse(
+            results=results, attributes_detail=detail, **provenance(release, timings)
         )
 
     async def UpsertUsers(  # noqa: N802
@@ -167,18 +189,17 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     async def _add_attributes(
         self,
         release: Release,
-        query: Query,
-        outcome: Outcome,
+        attributes: Sequence[str],
+        found: Sequence[UserResult] | Sequence[SimilarResult],
         named: Named | None,
-        results: list[recall_pb2.UserCandidates],
+        results: list[recall_pb2.UserCandidates] | list[recall_pb2.SimilarItems],
         context: Context,
     ) -> str:
-        """Add the attributes that a query wants to its candidates; gives the reason why some are left out."""
-        if not query.attributes:
+        """Add attributes to the items of an answer; gives the reason why some are left out."""
+        if not attributes:
             return ""
-        item_ids = named_items(outcome.results, named)
-        remaining_s = context.time_remaining()
-        values, why = await self._attributes.of(release, query.attributes, item_ids, remaining_s)
+        item_ids = named_items(found, named)
+        values, why = await self._attributes.of(release, attributes, item_ids, context.time_remaining())
         await computed(VALUE_ITEMS * len(item_ids) * len(values), add_attributes, results, values)
         return why
 

@@ -148,19 +148,23 @@ class LocalItems:
         Raises:
             StoreUnavailableError: Milvus cannot be asked for changes, or does not answer in time.
         """
-        await self._catch_up(release, timeout_s)
+        await self.catch_up(release, timeout_s)
         return await self.search(release, vectors, limit)
 
     async def seen(self, release: Release, timeout_s: float) -> bool:
         """Whether what happened up to `SEEN_S` ago is known; Milvus is asked if need be, for `timeout_s` at most."""
         try:
-            await self._catch_up(release, timeout_s)
+            await self.catch_up(release, timeout_s)
         except StoreError:
             return False
         return True
 
-    async def _catch_up(self, release: Release, timeout_s: float) -> None:
-        """Ask Milvus for changes unless that was done `SEEN_S` ago at most. Raises StoreError."""
+    async def catch_up(self, release: Release, timeout_s: float) -> None:
+        """Ask Milvus for changes unless that was done `SEEN_S` ago at most; then the release's collection is known.
+
+        Raises:
+            StoreError: Milvus cannot be asked, or does not answer in time.
+        """
         if time.monotonic() - self._looked_at.get(release.collection, -float("inf")) > SEEN_S:
             try:
                 async with asyncio.timeout(timeout_s):

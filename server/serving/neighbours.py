@@ -58,17 +58,17 @@ def _there(
 ) -> Near:
     """The neighbours of users that the collection has and that match their filters."""
     near = neighbours.near(inputs.hist_index[users], inputs.seq_len[users])
-    kept = ~_among(near.row, gone)
+    kept = ~is_among(near.row, gone)
     starts = np.searchsorted(near.user, np.arange(len(users) + 1))
     for number, user in enumerate(users.tolist()):
         if (own := matches[user]) is not None:
             part = slice(starts[number], starts[number + 1])
-            kept[part] &= _among(near.row[part], own.rows)
+            kept[part] &= is_among(near.row[part], own.rows)
     return Near(users[near.user[kept]], near.row[kept], near.bonus[kept])
 
 
-def _among(row: Int64, rows: Rows) -> Mask:
-    """Whether each of [P] rows is among `rows`, which ascend."""
+def is_among(row: Int64, rows: Rows | Int64) -> Mask:
+    """Whether each of [P] rows, or ids, is among `rows`, which ascend."""
     if not len(rows):
         return np.zeros(len(row), bool)
     found: Mask = rows[np.minimum(np.searchsorted(rows, row), len(rows) - 1)] == row

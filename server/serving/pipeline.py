@@ -71,6 +71,7 @@ class CandidatePipeline:
         max_queued_users: int = 4_096,
         workers: int = 2,
         local: LocalItems | None = None,
+        matching: MatchingItems | None = None,
         degraded: bool = False,
         search: str = "milvus",
         telemetry: Telemetry = SILENT,
@@ -82,13 +83,14 @@ class CandidatePipeline:
             store: Milvus.
             encode_on: must have one thread, because an encoder need not be thread-safe.
             local: what is known of collections without asking Milvus; one of its own if None.
+            matching: what is known of the items that match filters; one of its own if None.
             telemetry: is told what happens.
             on_encoder_lost: called when an encoder encodes nothing any more, as after a GPU fault.
         """
         self._store = store
         self._encode = EncodeStage(encode_on, on_encoder_lost).encode
         self._popular_items = PopularItems(store)
-        self._matching_items = MatchingItems(store)
+        self._matching_items = matching or MatchingItems(store)
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
         self._local = local or LocalItems(store)

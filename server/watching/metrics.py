@@ -29,7 +29,9 @@ SEARCHES = ("milvus", "matches", "local")
 class Metrics:
     """The metrics of one server process."""
 
-    def __init__(self, user_statuses: Iterable[str], milvus_errors: Iterable[str]) -> None:
+    def __init__(
+        self, user_statuses: Iterable[str], item_statuses: Iterable[str], milvus_errors: Iterable[str]
+    ) -> None:
         """Make all metrics. Series of the given label values exist from the start, because a rate begins at a zero."""
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # they are of no use here
         self.registry = CollectorRegistry()
@@ -38,6 +40,7 @@ class Metrics:
         self.registry.register(self._release)
         self._make_request_metrics()
         self._make_batch_metrics(user_statuses)
+        self._make_similar_metrics(item_statuses)
         self._make_state_metrics()
         errors = self._counter("recall_milvus_errors", "Calls to Milvus that failed, by kind.", ["kind"])
         self._milvus_errors = {kind: errors.labels(kind) for kind in milvus_errors}
@@ -56,7 +59,9 @@ class Metrics:
             ["method", "status", "reason"],
         )
         self._in_progress = self._gauge("recall_requests_in_progress", "Requests being answered or waiting.")
-        self._queued = self._gauge("recall_queued_users", "Users that wait for a batch.")
+        self._queued = self._gauge(
+            "recall_queued_users", "Users, and queries for similar items, that wait for a batch."
+        )
 
     def _make_batch_metrics(self, user_statuses: Iterable[str]) -> None:
         self._queue = self._histogram("recall_queue_wait_seconds", "Time that a request waited for its batch.", SECONDS)
@@ -82,6 +87,13 @@ class Metrics:
             "Share of the exact best top_k items, with a filter of those that match, that sampled users got.",
             RECALL,
         )
+
+    def _make_similar_metrics(self, item_statuses: Iterable[str]) -> None:
+        says = "Time to find the similar items of a batch of queries."
+        self._similar = self._histogram("recall_similar_seconds", says, SECONDS)
+        says = "Queries for similar items that were answered, by recall.v1.ItemStatus."
+        queries = self._counter("recall_similar_queries", says, ["status"])
+        self._similar_queries = {status: queries.labels(status) for status in item_statuses}
 
     def _make_state_metrics(self) -> None:
         self._loop_lag = self._histogram(
@@ -142,6 +154,12 @@ class Metrics:
         self._batch.observe(users)
         self._items.inc(items)
         self._unknown.inc(unknown_items)
+
+    def count_similar(self, seconds: float, statuses: Iterable[str]) -> None:
+        """Count an answered batch of queries for similar items, each with its status."""
+        self._similar.observe(seconds)
+        for status in statuses:
+            self._similar_queries[status].inc()
 
     def count_recall(self, recall: float) -> None:
         """Count the recall of a sampled user, whose candidates were compared with an exact search."""

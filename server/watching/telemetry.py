@@ -51,6 +51,13 @@ class Telemetry:
         if self.metrics:
             self.metrics.count_batch(statuses, sum(map(len, histories)), sum(map(len, unknown)))
 
+    def similar(self, waited_s: Sequence[float], took_s: float, statuses: Sequence[str]) -> None:
+        """Count a batch of queries for similar items: how long its requests waited, and what became of each query."""
+        if self.metrics:
+            for seconds in waited_s:
+                self.metrics.count_wait(seconds)
+            self.metrics.count_similar(took_s, statuses)
+
     def close(self) -> None:
         """Wait for the sample in progress, and send the last spans."""
         if self.sampling:

@@ -41,13 +41,17 @@ Program = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="module", params=["node", "java"])
 def program(request: pytest.FixtureRequest) -> Program:
-    """Runs a language's example with the given arguments."""
+    """Runs an example of a language with the given arguments."""
     command = _node() if request.param == "node" else _java()
-    return lambda *words: subprocess.run([*command, *words], capture_output=True, text=True, timeout=90)
+
+    def run(*words: str, example: str = "recall") -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*command(example), *words], capture_output=True, text=True, timeout=90)
+
+    return run
 
 
-def _node() -> list[str]:
-    """The example beside its packages, as `npm ci` installs them; it finds the protos from there as from its place."""
+def _node() -> Callable[[str], list[str]]:
+    """The examples beside their packages, as `npm ci` installs them; they find the protos from there as from here."""
     source, made = EXAMPLES / "node", MADE / "node"
     lock = made / "installed.json"
     wanted = (source / "package-lock.json").read_text()
@@ -62,12 +66,13 @@ def _node() -> list[str]:
             pytest.skip("no npm registry can be reached")
         assert done.returncode == 0, done.stderr
         lock.write_text(wanted)
-    shutil.copy(source / "recall.js", made)
-    return [str(NODE), str(made / "recall.js")]
+    for file in source.glob("*.js"):
+        shutil.copy(file, made)
+    return lambda example: [str(NODE), str(made / f"{example}.js")]
 
 
-def _java() -> list[str]:
-    """The example compiled with what buf.gen.yaml generates, here by Debian's protoc."""
+def _java() -> Callable[[str], list[str]]:
+    """The examples compiled with what buf.gen.yaml generates, here by Debian's protoc."""
     tools = [shutil.which(name) for name in ("java", "javac", "protoc", "grpc_java_plugin")]
     jars = [str(jar) for jar in sorted(JARS.glob("*.jar")) if JAR.fullmatch(jar.name)]
     if not all(tools) or len(jars) < 18:
@@ -76,7 +81,7 @@ def _java() -> list[str]:
             "libgeronimo-annotation-1.3-spec-java, protobuf-compiler and protobuf-compiler-grpc-java-plugin"
         )
     java, javac, protoc, plugin = tools
-    made, example = MADE / "java", EXAMPLES / "java" / "Recall.java"
+    made, examples = MADE / "java", sorted((EXAMPLES / "java").glob("*.java"))
     template = yaml.safe_load((ROOT / "buf.gen.yaml").read_text())
     template["plugins"] = [
         {"protoc_builtin": "java", "protoc_path": protoc, "out": "."},
@@ -87,16 +92,16 @@ def _java() -> list[str]:
     buf = Path(sys.executable).parent / "buf"
     subprocess.run([buf, "generate", "--template", json.dumps(template), "-o", sources], cwd=ROOT, check=True)
     generated = sorted(sources.rglob("*.java"))
-    text = example.read_text() + "".join(file.read_text() for file in generated)
+    text = "".join(file.read_text() for file in (*examples, *generated))
     if not (made / "compiled.txt").exists() or (made / "compiled.txt").read_text() != text:
         done = subprocess.run(
-            [javac, "-proc:none", "-nowarn", "-d", classes, "-cp", ":".join(jars), *generated, example],
+            [javac, "-proc:none", "-nowarn", "-d", classes, "-cp", ":".join(jars), *generated, *examples],
             capture_output=True, text=True, timeout=280,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         (made / "compiled.txt").write_text(text)
     machine = "-Dio.netty.machineId=02:00:00:00:00:01"  # Netty warns where there is no network interface to name it
-    return [java, machine, "-cp", ":".join([str(classes), *jars]), "Recall"]
+    return lambda example: [java, machine, "-cp", ":".join([str(classes), *jars]), example.capitalize()]
 
 
 def test_a_batch_is_recalled_after_a_second_try_and_big_ids_survive(program: Program) -> None:
@@ -130,6 +135,23 @@ def test_text_ids_go_out_and_come_back_as_they_are(program: Program) -> None:
     ]
     assert (done.returncode, done.stderr) == (0, "")
     assert list(servicer.calls["Recall"][0][0].users[0].hist_item_keys) == ["KIT-1", "0042"]
+
+
+def test_similar_items_of_queries_with_ids_of_both_kinds(program: Program) -> None:
+    servicer = CannedRecall()
+    with running(servicer) as target:
+        done = program(target, MINUTE_MS, "2", f"5,{BIG}", "5", example="similar")
+        servicer.keyed = True
+        keyed = program(target, MINUTE_MS, "1", "KIT-1,0042", example="similar")
+    assert done.stdout.splitlines() == [
+        "query 0: ITEM_STATUS_OK",
+        f"  {BIG + 1}  cosine 0.9375",
+        f"  {BIG + 2}  cosine 0.8750",
+        "query 1: ITEM_STATUS_UNKNOWN nobody knows the items",
+    ]
+    assert (done.returncode, done.stderr) == (0, "")
+    assert list(servicer.calls["SimilarItems"][0][0].queries[0].item_ids) == [5, BIG]
+    assert keyed.stdout.splitlines() == ["query 0: ITEM_STATUS_OK", "  0042+1  cosine 0.9375"]
 
 
 def test_no_answer_in_time_is_a_deadline(program: Program) -> None:

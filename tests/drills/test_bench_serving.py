@@ -224,3 +224,15 @@ def test_attributes_come_with_candidates_beside_requests_without(milvus_server_u
     rows = json.loads((tmp_path / "2000" / "attributes.json").read_text())["rows"]
     assert [row["subject"] for row in rows] == ["none", "3"] * 3
     assert all(set(row["outcomes"]) == {"OK"} for row in rows), rows
+
+
+@pytest.mark.timeout(600)
+def test_similar_items_are_the_nearest_by_cosine_and_asked_in_turn(milvus_server_uri: str, tmp_path: Path) -> None:
+    remove_item_collections(milvus_server_uri)
+    command = [sys.executable, "-m", "tests.bench.serving.similar", "--milvus-uri", milvus_server_uri]
+    command += ["--items", "2000", "--rounds", "1", "--seconds", "0.3", "--workdir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "2000" / "similar.json").read_text())["rows"]
+    assert [row["subject"] for row in rows] == ["recall", "similar"] * 3 + ["similar", "both"] * 3
+    assert all(set(row["outcomes"]) == {"OK"} for row in rows), rows

@@ -83,8 +83,10 @@ def large() -> dict[str, tuple[str, Any]]:
     many = [user(hist_item=rng.choice(IDS, 30)) for _ in range(256)]
     small = [user(hist_item=np.arange(9_800) % 128) for _ in range(256)]
     new = [user(exclude_item_ids=rng.choice(IDS, 1_000)) for _ in range(256)]
-    recall = recall_pb2.RecallRequest
+    recall, item_query = recall_pb2.RecallRequest, recall_pb2.ItemQuery
+    baskets = [item_query(item_ids=rng.choice(IDS, 100), exclude_item_ids=rng.choice(IDS, 1_000)) for _ in range(256)]
     return {
+        "similar items": ("SimilarItems", recall_pb2.SimilarItemsRequest(queries=baskets, top_k=500)),
         "long histories": ("Recall", recall(users=long, top_k=100, exclude_history=True)),
         "many candidates": ("Recall", recall(users=many, top_k=500, exclude_history=True)),
         "ids of one byte": ("Recall", recall(users=small, top_k=10)),
@@ -103,8 +105,10 @@ def large_with_keys() -> dict[str, tuple[str, Any]]:
     long = [user(hist_item_keys=rng.choice(keys, 10_000).tolist()) for _ in range(32)]
     many = [user(hist_item_keys=rng.choice(keys, 30).tolist()) for _ in range(256)]
     unknown = [user(hist_item_keys=[f"{number}-{item}" for item in range(400)]) for number in range(256)]
-    recall = recall_pb2.RecallRequest
+    recall, item_query = recall_pb2.RecallRequest, recall_pb2.ItemQuery
+    baskets = [item_query(item_keys=rng.choice(keys, 100).tolist()) for _ in range(256)]
     return {
+        "similar items": ("SimilarItems", recall_pb2.SimilarItemsRequest(queries=baskets, top_k=500)),
         "long histories": ("Recall", recall(users=long, top_k=100, exclude_history=True)),
         "many candidates": ("Recall", recall(users=many, top_k=500)),
         "unknown ids": ("Recall", recall(users=unknown, top_k=10)),

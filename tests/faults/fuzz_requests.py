@@ -149,10 +149,14 @@ def right(asked: Asked, code: str, reason: str, answer: bytes) -> bool:
         return reason in ("MALFORMED", "OVERLOADED", "ADMIN_TOKEN")
     if reason == "MALFORMED":
         return False
-    if code != "OK" or method.name not in ("Recall", "Explain"):
+    if code != "OK" or method.name not in ("Recall", "Explain", "SimilarItems"):
         return True
     found: Any = GetMessageClass(method.output_type)()
     found.ParseFromString(answer)
+    if method.name == "SimilarItems":
+        pairs = zip(request.queries, found.results, strict=False)
+        same = len(request.queries) == len(found.results)
+        return same and all(right_of_query(request, query, result) for query, result in pairs)
     users = list(request.users) if method.name == "Recall" else [request.user]
     results = list(found.results) if method.name == "Recall" else [found.candidates]
     return len(users) == len(results) and all(
@@ -173,6 +177,21 @@ def right_of_user(request: Any, user: recall_pb2.User, result: recall_pb2.UserCa
         and not set(items) & excluded
         and not (request.exclude_history and set(items) & history)
         and set(result.unknown_item_keys) <= set(user.hist_item_keys)
+    )
+
+
+def right_of_query(request: Any, query: recall_pb2.ItemQuery, result: recall_pb2.SimilarItems) -> bool:
+    """Whether the items similar to those of a query fit the request."""
+    items: list[Any] = [*result.item_ids, *result.item_keys]
+    left_out: set[Any] = {*query.item_ids, *query.item_keys, *query.exclude_item_ids, *query.exclude_item_keys}
+    return (
+        not (result.item_ids and result.item_keys)
+        and len(items) == len(result.scores) == len(result.source) <= request.top_k
+        and len(result.weights) in (0, len(items))
+        and len(set(items)) == len(items)
+        and not set(items) & left_out
+        and all(-1.001 <= score <= 1.001 for score in result.scores)
+        and all(0 <= place < len(query.item_ids) + len(query.item_keys) for place in result.unknown)
     )
 
 
@@ -201,6 +220,12 @@ def _good_messages() -> Iterator[tuple[str, bytes]]:
     yield f"{RECALL}/Explain", recall_pb2.ExplainRequest(user=user, **rest).SerializeToString()
     keyed = recall_pb2.User(hist_item_keys=["KIT-1", "KIT-2"], exclude_item_keys=["KIT-3", "ключ"])
     yield f"{RECALL}/Recall", recall_pb2.RecallRequest(users=[keyed] * 3, **rest).SerializeToString()
+    query = recall_pb2.ItemQuery(item_ids=[1000, 1007], exclude_item_ids=[1021])
+    for queries in (1, 64):
+        similar = recall_pb2.SimilarItemsRequest(queries=[query] * queries, top_k=10, filter="item_id > 1100")
+        yield f"{RECALL}/SimilarItems", similar.SerializeToString()
+    of_text = recall_pb2.ItemQuery(item_keys=["KIT-1", "ключ"])
+    yield f"{RECALL}/SimilarItems", recall_pb2.SimilarItemsRequest(queries=[of_text], top_k=5).SerializeToString()
     yield f"{RECALL}/CountItems", b""
     yield f"{RECALL}/GetServerInfo", b""
     yield f"{ADMIN}/Reload", b""

@@ -61,6 +61,23 @@ def _user_lists(text: bool) -> st.SearchStrategy[Any]:
     )
 
 
+def _query_lists(text: bool) -> st.SearchStrategy[Any]:
+    """Queries for similar items with ids of the right kind, mostly."""
+    numbers = st.builds(recall_pb2.ItemQuery, item_ids=_lists(_ids), exclude_item_ids=_lists(_ids))
+    keys = st.builds(recall_pb2.ItemQuery, item_keys=_lists(_keys), exclude_item_keys=_lists(_keys))
+    right, wrong = (keys, numbers) if text else (numbers, keys)
+
+    def one(row: int) -> recall_pb2.ItemQuery:
+        known = {"item_keys": [f"KIT-{row}"]} if text else {"item_ids": [1000 + 7 * row]}
+        return recall_pb2.ItemQuery(**known)
+
+    return st.one_of(
+        st.lists(right, max_size=4),
+        st.lists(st.one_of(right, wrong), max_size=4),
+        st.integers(0, 300).map(lambda queries: [one(query) for query in range(queries)]),
+    )
+
+
 _int32 = st.one_of(st.integers(-1, 12), st.sampled_from([999, 1_000, 1_001, 2**31 - 1, -(2**31)]))
 _WORDS = (
     "item_id year genres Item $meta ( ) [ ] { } , . ; : ! && || and or not in like exists true false null == != < <= "
@@ -102,6 +119,12 @@ def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
     messages: list[tuple[str, st.SearchStrategy[Any]]] = [
         (f"{RECALL}/Recall", st.builds(recall_pb2.RecallRequest, users=_user_lists(text), **rest)),
         (f"{RECALL}/Explain", st.builds(recall_pb2.ExplainRequest, user=st.one_of(_of_keys, _of_numbers), **rest)),
+        (
+            f"{RECALL}/SimilarItems",
+            st.builds(
+                recall_pb2.SimilarItemsRequest, queries=_query_lists(text), top_k=_int32, filter=_filters, by=_int32
+            ),
+        ),
         (f"{RECALL}/CountItems", st.builds(recall_pb2.CountItemsRequest, filter=_filters)),
         (f"{RECALL}/GetServerInfo", st.just(recall_pb2.GetServerInfoRequest())),
         (f"{ADMIN}/Reload", st.just(admin_pb2.ReloadRequest())),

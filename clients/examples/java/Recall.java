@@ -15,6 +15,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
 
 /** Candidates for a batch of users, 10 for each, within 500 ms: java Recall localhost:50051 500 10 50,181,174 "". */
 public final class Recall {
@@ -60,19 +61,16 @@ public final class Recall {
     return trailers != null && trailers.containsKey(REASON) ? trailers.get(REASON) : "";
   }
 
-  public static void main(String[] args) throws Exception {
+  /** Lets `ask` use a stub of the target, and ends the program; a failure is a line on stderr and exit code 1. */
+  static void run(String target, Consumer<RecallServiceBlockingStub> ask) throws InterruptedException {
     ManagedChannel channel =
-        Grpc.newChannelBuilder(args[0], InsecureChannelCredentials.create())
+        Grpc.newChannelBuilder(target, InsecureChannelCredentials.create())
             .defaultServiceConfig(SERVICE_CONFIG)
             .enableRetry()
             .build();
     int exitCode = 0;
-    long timeoutMs = Long.parseLong(args[1]);
     try {
-      RecallServiceBlockingStub stub = RecallServiceGrpc.newBlockingStub(channel);
-      boolean text = hasTextIds(stub, timeoutMs);
-      List<User> users = Arrays.stream(args).skip(3).map(ids -> user(ids, text)).toList();
-      print(recall(stub, users, Integer.parseInt(args[2]), timeoutMs));
+      ask.accept(RecallServiceGrpc.newBlockingStub(channel));
     } catch (StatusRuntimeException error) {
       System.err.printf(
           "%s %s: %s%n", error.getStatus().getCode(), reason(error), error.getStatus().getDescription());
@@ -83,8 +81,23 @@ public final class Recall {
     System.exit(exitCode);
   }
 
-  private static User user(String history, boolean text) {
-    List<String> ids = Arrays.stream(history.split(",")).filter(id -> !id.isEmpty()).toList();
+  /** The ids in a text such as 50,181. */
+  static List<String> split(String ids) {
+    return Arrays.stream(ids.split(",")).filter(id -> !id.isEmpty()).toList();
+  }
+
+  public static void main(String[] args) throws Exception {
+    long timeoutMs = Long.parseLong(args[1]);
+    run(
+        args[0],
+        stub -> {
+          boolean text = hasTextIds(stub, timeoutMs);
+          List<User> users = Arrays.stream(args).skip(3).map(ids -> user(split(ids), text)).toList();
+          print(recall(stub, users, Integer.parseInt(args[2]), timeoutMs));
+        });
+  }
+
+  private static User user(List<String> ids, boolean text) {
     User.Builder user = User.newBuilder();
     return (text ? user.addAllHistItemKeys(ids) : user.addAllHistItem(ids.stream().map(Long::valueOf).toList()))
         .build();

@@ -39,8 +39,8 @@ const { RecallService } = grpc.loadPackageDefinition(definition).recall.v1;
 export async function idFields(client, timeoutMs) {
   const { id_type } = await promisify(client.GetServerInfo.bind(client))({}, { deadline: Date.now() + timeoutMs });
   return id_type === "ID_TYPE_TEXT"
-    ? { history: "hist_item_keys", candidates: "item_keys" }
-    : { history: "hist_item", candidates: "item_ids" };
+    ? { history: "hist_item_keys", items: "item_keys" }
+    : { history: "hist_item", items: "item_ids" };
 }
 
 /** Resolves to the RecallResponse for { users, top_k, ... }; rejects with grpc.ServiceError. The time includes retries. */
@@ -53,20 +53,13 @@ export function reason(error) {
   return error.metadata?.get("error-reason")[0] ?? "";
 }
 
-async function main([target, timeoutMs, topK, ...histories]) {
+/** Awaits `ask(client)` with a client of the target; a failure becomes a line on stderr and exit code 1. */
+export async function run(target, ask) {
   const client = new RecallService(target, grpc.credentials.createInsecure(), {
     "grpc.service_config": JSON.stringify(SERVICE_CONFIG),
   });
   try {
-    const fields = await idFields(client, Number(timeoutMs)); // once, not for each request
-    const users = histories.map((ids) => ({ [fields.history]: ids.split(",").filter(Boolean) }));
-    const answer = await recall(client, { users, top_k: Number(topK) }, Number(timeoutMs));
-    answer.results.forEach(({ status, detail, scores, interest, ...candidates }, user) => {
-      console.log(`user ${user}: ${status} ${detail}`.trimEnd());
-      candidates[fields.candidates].forEach((id, i) =>
-        console.log(`  ${id}  score ${scores[i].toFixed(4)}  interest ${interest[i]}`),
-      );
-    });
+    await ask(client);
   } catch (error) {
     console.error(`${grpc.status[error.code]} ${reason(error)}: ${error.details}`);
     process.exitCode = 1;
@@ -75,6 +68,19 @@ async function main([target, timeoutMs, topK, ...histories]) {
   }
 }
 
+async function main(client, timeoutMs, topK, histories) {
+  const fields = await idFields(client, timeoutMs); // once, not for each request
+  const users = histories.map((ids) => ({ [fields.history]: ids.split(",").filter(Boolean) }));
+  const answer = await recall(client, { users, top_k: topK }, timeoutMs);
+  answer.results.forEach(({ status, detail, scores, interest, ...candidates }, user) => {
+    console.log(`user ${user}: ${status} ${detail}`.trimEnd());
+    candidates[fields.items].forEach((id, i) =>
+      console.log(`  ${id}  score ${scores[i].toFixed(4)}  interest ${interest[i]}`),
+    );
+  });
+}
+
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  await main(process.argv.slice(2));
+  const [target, timeoutMs, topK, ...histories] = process.argv.slice(2);
+  await run(target, (client) => main(client, Number(timeoutMs), Number(topK), histories));
 }

@@ -49,6 +49,14 @@ class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DROP_REASON_HISTORY: _ClassVar[DropReason]
     DROP_REASON_EXCLUDED: _ClassVar[DropReason]
     DROP_REASON_BELOW_TOP_K: _ClassVar[DropReason]
+
+class ItemStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ITEM_STATUS_UNSPECIFIED: _ClassVar[ItemStatus]
+    ITEM_STATUS_OK: _ClassVar[ItemStatus]
+    ITEM_STATUS_UNKNOWN: _ClassVar[ItemStatus]
+    ITEM_STATUS_INVALID: _ClassVar[ItemStatus]
+    ITEM_STATUS_DEGRADED: _ClassVar[ItemStatus]
 MERGE_STRATEGY_UNSPECIFIED: MergeStrategy
 MERGE_STRATEGY_BEST_SCORE: MergeStrategy
 MERGE_STRATEGY_ROUND_ROBIN: MergeStrategy
@@ -74,6 +82,11 @@ DROP_REASON_DUPLICATE: DropReason
 DROP_REASON_HISTORY: DropReason
 DROP_REASON_EXCLUDED: DropReason
 DROP_REASON_BELOW_TOP_K: DropReason
+ITEM_STATUS_UNSPECIFIED: ItemStatus
+ITEM_STATUS_OK: ItemStatus
+ITEM_STATUS_UNKNOWN: ItemStatus
+ITEM_STATUS_INVALID: ItemStatus
+ITEM_STATUS_DEGRADED: ItemStatus
 
 class User(_message.Message):
     __slots__ = ("hist_item", "exclude_item_ids", "user_id", "hist_item_keys", "exclude_item_keys")
@@ -212,7 +225,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes")
+    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes", "max_query_items")
     MAX_USERS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -225,6 +238,7 @@ class Limits(_message.Message):
     MAX_STORED_HISTORY_FIELD_NUMBER: _ClassVar[int]
     MAX_SIMILAR_FIELD_NUMBER: _ClassVar[int]
     MAX_RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    MAX_QUERY_ITEMS_FIELD_NUMBER: _ClassVar[int]
     max_users: int
     max_top_k: int
     max_candidates: int
@@ -237,7 +251,8 @@ class Limits(_message.Message):
     max_stored_history: int
     max_similar: int
     max_return_attributes: int
-    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ..., max_return_attributes: _Optional[int] = ...) -> None: ...
+    max_query_items: int
+    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ..., max_return_attributes: _Optional[int] = ..., max_query_items: _Optional[int] = ...) -> None: ...
 
 class Attribute(_message.Message):
     __slots__ = ("name", "type")
@@ -370,6 +385,68 @@ class ExplainResponse(_message.Message):
     search: str
     attributes_detail: str
     def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., used_hist_item_keys: _Optional[_Iterable[str]] = ..., search: _Optional[str] = ..., attributes_detail: _Optional[str] = ...) -> None: ...
+
+class ItemQuery(_message.Message):
+    __slots__ = ("item_ids", "exclude_item_ids", "item_keys", "exclude_item_keys")
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    item_ids: _containers.RepeatedScalarFieldContainer[int]
+    exclude_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    item_keys: _containers.RepeatedScalarFieldContainer[str]
+    exclude_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., exclude_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SimilarItemsRequest(_message.Message):
+    __slots__ = ("queries", "top_k", "filter", "by", "return_attributes")
+    QUERIES_FIELD_NUMBER: _ClassVar[int]
+    TOP_K_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    queries: _containers.RepeatedCompositeFieldContainer[ItemQuery]
+    top_k: int
+    filter: str
+    by: Source
+    return_attributes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, queries: _Optional[_Iterable[_Union[ItemQuery, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., by: _Optional[_Union[Source, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SimilarItems(_message.Message):
+    __slots__ = ("item_ids", "scores", "source", "weights", "status", "unknown", "detail", "item_keys", "attributes")
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    item_ids: _containers.RepeatedScalarFieldContainer[int]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    source: _containers.RepeatedScalarFieldContainer[Source]
+    weights: _containers.RepeatedScalarFieldContainer[float]
+    status: ItemStatus
+    unknown: _containers.RepeatedScalarFieldContainer[int]
+    detail: str
+    item_keys: _containers.RepeatedScalarFieldContainer[str]
+    attributes: _containers.RepeatedCompositeFieldContainer[AttributeValues]
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., source: _Optional[_Iterable[_Union[Source, str]]] = ..., weights: _Optional[_Iterable[float]] = ..., status: _Optional[_Union[ItemStatus, str]] = ..., unknown: _Optional[_Iterable[int]] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ...) -> None: ...
+
+class SimilarItemsResponse(_message.Message):
+    __slots__ = ("results", "model_version", "collection", "timings", "attributes_detail")
+    RESULTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    results: _containers.RepeatedCompositeFieldContainer[SimilarItems]
+    model_version: str
+    collection: str
+    timings: StageTimings
+    attributes_detail: str
+    def __init__(self, results: _Optional[_Iterable[_Union[SimilarItems, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., attributes_detail: _Optional[str] = ...) -> None: ...
 
 class UserUpdate(_message.Message):
     __slots__ = ("user_id", "hist_item", "append_item_ids", "hist_item_keys", "append_item_keys", "events")

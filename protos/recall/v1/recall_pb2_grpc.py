@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class RecallServiceStub(object):
-    """Finds candidate items for users. Every call may go to any server, because remembered users are stored in Milvus.
+    """Finds candidate items for users, and items like others. Every call may go to any server, because remembered users are
+    stored in Milvus.
     """
 
     def __init__(self, channel):
@@ -55,6 +56,11 @@ class RecallServiceStub(object):
                 request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.SimilarItems = channel.unary_unary(
+                '/recall.v1.RecallService/SimilarItems',
+                request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsRequest.SerializeToString,
+                response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsResponse.FromString,
+                _registered_method=True)
         self.UpsertUsers = channel.unary_unary(
                 '/recall.v1.RecallService/UpsertUsers',
                 request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.UpsertUsersRequest.SerializeToString,
@@ -73,7 +79,8 @@ class RecallServiceStub(object):
 
 
 class RecallServiceServicer(object):
-    """Finds candidate items for users. Every call may go to any server, because remembered users are stored in Milvus.
+    """Finds candidate items for users, and items like others. Every call may go to any server, because remembered users are
+    stored in Milvus.
     """
 
     def Recall(self, request, context):
@@ -100,6 +107,13 @@ class RecallServiceServicer(object):
     def Explain(self, request, context):
         """Runs Recall for one user and shows every step: interest vectors, hits of each, what was dropped and why.
         Answers UNIMPLEMENTED if the server runs with --no-explain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SimilarItems(self, request, context):
+        """Finds the items most similar to given ones, for the page of an item or for a basket. No user is needed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,6 +166,11 @@ def add_RecallServiceServicer_to_server(servicer, server):
                     request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainRequest.FromString,
                     response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainResponse.SerializeToString,
             ),
+            'SimilarItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.SimilarItems,
+                    request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsRequest.FromString,
+                    response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsResponse.SerializeToString,
+            ),
             'UpsertUsers': grpc.unary_unary_rpc_method_handler(
                     servicer.UpsertUsers,
                     request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.UpsertUsersRequest.FromString,
@@ -176,7 +195,8 @@ def add_RecallServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RecallService(object):
-    """Finds candidate items for users. Every call may go to any server, because remembered users are stored in Milvus.
+    """Finds candidate items for users, and items like others. Every call may go to any server, because remembered users are
+    stored in Milvus.
     """
 
     @staticmethod
@@ -277,6 +297,33 @@ class RecallService(object):
             '/recall.v1.RecallService/Explain',
             protos_dot_recall_dot_v1_dot_recall__pb2.ExplainRequest.SerializeToString,
             protos_dot_recall_dot_v1_dot_recall__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SimilarItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recall.v1.RecallService/SimilarItems',
+            protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsRequest.SerializeToString,
+            protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,

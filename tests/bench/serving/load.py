@@ -62,11 +62,13 @@ class Shape:
 class Grpc:
     """RecallService.Recall, bytes in and out; one connection for all callers."""
 
+    method = "Recall"
+
     def __init__(self, address: str, timeout_s: float) -> None:
         """Calls take turns among the addresses, if there are several."""
         parts = [each.rpartition(":") for each in address.removeprefix("ipv4:").split(",")]
         addresses = [(host, int(port)) for host, _, port in parts]
-        self._channel = Channel(addresses, "/recall.v1.RecallService/Recall", timeout_s)
+        self._channel = Channel(addresses, f"/recall.v1.RecallService/{self.method}", timeout_s)
 
     async def __call__(self, body: bytes) -> bytes:
         """See `Call`."""
@@ -97,6 +99,27 @@ class Grpc:
         """The candidates of every user."""
         results = recall_pb2.RecallResponse.FromString(answer).results
         return [[*result.item_ids, *result.item_keys] for result in results]
+
+
+class Similar(Grpc):
+    """RecallService.SimilarItems: a query for the newest click of each history."""
+
+    method = "SimilarItems"
+
+    @staticmethod
+    def body(
+        histories: list[list[Any]],
+        top_k: int,
+        filter_: str = "",
+        exclude_history: bool = False,
+        neighbours: str = "default",
+        attributes: tuple[str, ...] = (),
+    ) -> bytes:
+        """A request; with `neighbours` on, by embedding and neighbours. Nobody has a history to exclude."""
+        by = recall_pb2.SOURCE_BOTH if neighbours == "on" else recall_pb2.SOURCE_SEARCH
+        queries = [recall_pb2.ItemQuery(item_ids=history[-1:]) for history in histories]
+        asked = {"top_k": top_k, "filter": filter_, "by": by, "return_attributes": attributes}
+        return recall_pb2.SimilarItemsRequest(queries=queries, **asked).SerializeToString()
 
 
 class Http:
@@ -204,7 +227,7 @@ class LoadGenerator:
         """Put load on a service, or ask it for candidates.
 
         Args:
-            question: `address`, and `kind`, grpc or http; `timeout_s`, and the fields of a `Shape` (optional);
+            question: `address`, and `kind`, grpc, similar or http; `timeout_s`, and the fields of a `Shape` (optional);
                 with `check`, the number of users whose candidates are wanted, in their order; or else `seconds` and
                 `callers` (closed loop) or `calls_per_s` and `seed` (open loop); `watch`, processes whose processor time
                 is wanted.
@@ -228,7 +251,7 @@ class LoadGenerator:
         watch: Sequence[int] = (),
         **shape: Any,
     ) -> Any:
-        way: type[Grpc] | type[Http] = Grpc if kind == "grpc" else Http
+        way: type[Grpc] | type[Http] = {"grpc": Grpc, "similar": Similar, "http": Http}[kind]
         call = way(address, timeout_s)
         asked = Shape(**{name: tuple(value) if isinstance(value, list) else value for name, value in shape.items()})
         try:
