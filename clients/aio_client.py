@@ -98,6 +98,13 @@ class AsyncRecallClient(ClientCore):
         request = self._explain_request(history, top_k, *how)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
+    async def get_items(
+        self, item_ids: ItemIds, *, return_attributes: Sequence[str], timeout_s: float | None = None
+    ) -> recall_pb2.GetItemsResponse:
+        """Ask for the attributes of items, with one request; see `RecallClient.get_items`."""
+        request = self._items_request(item_ids, return_attributes)
+        return await self._call(self._stubs().recall.GetItems, request, self._deadline(timeout_s))
+
     async def upsert_users(
         self,
         hist_item: Mapping[str, ItemIds] | None = None,

@@ -6,11 +6,11 @@ from typing import Any
 from protos.recall.v1 import recall_pb2
 
 
-def attributes_of(candidates: recall_pb2.UserCandidates) -> dict[str, list[Any]]:
-    """Read the attributes of one user's candidates.
+def attributes_of(candidates: recall_pb2.UserCandidates | recall_pb2.GetItemsResponse) -> dict[str, list[Any]]:
+    """Read the attributes of one user's candidates, or of items.
 
     Args:
-        candidates: the candidates, from a request with `return_attributes`.
+        candidates: the candidates, from a request with `return_attributes`; or the answer of GetItems.
 
     Returns:
         For each attribute, a value for each candidate in the order of `item_ids`: a number, text, True or False, or a

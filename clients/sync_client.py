@@ -107,6 +107,13 @@ class RecallClient(ClientCore):
         request = self._explain_request(history, top_k, *how)
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
+    def get_items(
+        self, item_ids: ItemIds, *, return_attributes: Sequence[str], timeout_s: float | None = None
+    ) -> recall_pb2.GetItemsResponse:
+        """Ask for the attributes of items, with one request; `clients.attributes_of` reads them from the answer."""
+        request = self._items_request(item_ids, return_attributes)
+        return self._call(self._stubs().recall.GetItems, request, self._deadline(timeout_s))
+
     def upsert_users(
         self,
         hist_item: Mapping[str, ItemIds] | None = None,

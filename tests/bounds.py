@@ -119,8 +119,14 @@ def _fields() -> list[Bound]:
         ),
         *(
             Bound(f"`{name}`", f"{SERVER.max_return_attributes} names", INVALID, "--max-return-attributes")
-            for name in ("RecallRequest.return_attributes", "ExplainRequest.return_attributes")
+            for name in (
+                "RecallRequest.return_attributes",
+                "ExplainRequest.return_attributes",
+                "GetItemsRequest.return_attributes",
+            )
         ),
+        Bound("`GetItemsRequest.item_ids`", f"1 to {SERVER.max_users} ids", INVALID, "--max-users"),
+        Bound("`GetItemsRequest.item_keys`", f"1 to {SERVER.max_users} ids, {key} each", INVALID, "--max-users"),
         Bound("an answer with attributes", f"{answers.MAX_ANSWER_BYTES:,} bytes", INVALID),
         *(
             Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")
@@ -153,6 +159,7 @@ def of_gateway() -> list[Bound]:
     wire = connections.MAX_HEADER_BYTES + 2 * GATEWAY.max_body_bytes
     by_server = "what the server says, as 400"
     lists = ("User.hist_item", "User.exclude_item_ids", "ArticleBody.hist_item, ids of a user", "TitlesBody.item_ids")
+    lists = (*lists, "ItemsBody.item_ids")
     return [
         Bound(
             "connections",
@@ -180,7 +187,7 @@ def of_gateway() -> list[Bound]:
         ),
         *(
             Bound(f"`{name}.return_attributes`", f"{v1.MAX_ATTRIBUTES} names", "400")
-            for name in ("RecallBody", "ExplainBody")
+            for name in ("RecallBody", "ExplainBody", "ItemsBody")
         ),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),

@@ -21,6 +21,8 @@ MAX_ATTRIBUTES = 64
 TopK = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(whole)]
 """The type of `top_k`. No server allows more than 10,000."""
 
+Attributes = Annotated[list[Annotated[str, AfterValidator(text)]], Field(default=[], max_length=MAX_ATTRIBUTES)]
+"""Names of attributes."""
 Int64 = Annotated[str, WithJsonSchema(INT64_STRING)]
 Server = Annotated[
     ServerName, Query(description="The server to ask: main, or compared for the second server of --compare-with.")
@@ -66,9 +68,7 @@ class _Question(Body):
     """best_score puts the best score first. round_robin lets the interests take turns."""
     neighbours: Literal["default", "on", "off"] = "default"
     """on: items that users clicked soon after the newest clicks are candidates too. default: as the release does."""
-    return_attributes: Annotated[
-        list[Annotated[str, AfterValidator(text)]], Field(default=[], max_length=MAX_ATTRIBUTES)
-    ]
+    return_attributes: Attributes
     """Attributes to return with the candidates, of those that /v1/info lists."""
 
     def options(self) -> dict[str, Any]:
@@ -88,6 +88,15 @@ class ExplainBody(_Question):
 
     user: User
     """The user."""
+
+
+class ItemsBody(Body):
+    """Items whose attributes are asked for."""
+
+    item_ids: Annotated[GivenItemIds, Field(min_length=1)]
+    """The items. `max_users` of /v1/info limits their number."""
+    return_attributes: Attributes
+    """Attributes to return, of those that /v1/info lists."""
 
 
 class Candidates(BaseModel):
@@ -163,6 +172,16 @@ class ExplainAnswer(_Origin):
     titles: dict[str, str]
 
 
+class ItemsAnswer(_Origin):
+    """The attributes of items, in the order of the request."""
+
+    item_ids: list[ItemId]
+    attributes: dict[str, list[Any]]
+    """For each attribute of return_attributes, a value per item; null where an item has none."""
+    attributes_detail: str
+    """Why attributes are left out. Empty if all are there."""
+
+
 class Count(_Origin):
     """The number of items that can be recalled."""
 
@@ -211,6 +230,17 @@ async def explain(body: ExplainBody, backend: BackendOf, catalogue: CatalogueOf,
     given = map(str, [*body.user.hist_item, *body.user.exclude_item_ids])
     found = [item_id for interest in answer["interests"] for item_id in interest["item_ids"]]
     return JSONResponse(answer | {"titles": catalogue.titles_of({*given, *found, *answer["candidates"]["item_ids"]})})
+
+
+@router.post("/items", response_model=ItemsAnswer)
+async def items(body: ItemsBody, backend: BackendOf, server: Server = "main") -> Any:
+    """Return the attributes of items."""
+
+    async def ask(client: AsyncRecallClient, is_text: bool) -> recall_pb2.GetItemsResponse:
+        item_ids = of_release(body.item_ids, is_text, "item_ids")
+        return await client.get_items(item_ids, return_attributes=body.return_attributes)
+
+    return JSONResponse(to_json(await backend.ask(server, ask)))
 
 
 @router.get("/info", response_model=Info)

@@ -47,11 +47,13 @@ def named_items(results: Sequence[UserResult], named: Named | None) -> Int64:
     return item_ids if named is None else item_ids[np.array([bool(key) for key in named.keys], bool)]
 
 
-def add_attributes(results: Sequence[recall_pb2.UserCandidates], columns: Sequence[Values]) -> None:
+def add_attributes(
+    results: Sequence[recall_pb2.UserCandidates] | Sequence[recall_pb2.GetItemsResponse], columns: Sequence[Values]
+) -> None:
     """Write the values of attributes into the candidates that they belong to.
 
     Args:
-        results: the candidates of all users.
+        results: the candidates of all users, or items.
         columns: the values of each attribute for all candidates, those of the first user first.
 
     Raises:

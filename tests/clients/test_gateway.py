@@ -240,6 +240,16 @@ def test_attributes_are_lists_of_numbers_texts_and_null(client: httpx.Client, se
     is_problem(client.post("/v1/recall", json=body | {"return_attributes": ["a"] * 65}), 400, "REQUEST_INVALID")
 
 
+def test_items_have_attributes(client: httpx.Client, servicer: CannedRecall) -> None:
+    body = {"item_ids": [43, str(HUGE)], "return_attributes": ["title", "genres"]}
+    answer = client.post("/v1/items", json=body).json()
+    assert answer["item_ids"] == ["43", str(HUGE)]
+    assert answer["attributes"] == {"title": ["Film 0", None], "genres": [["Crime", "Drama"], None]}
+    assert list(servicer.calls["GetItems"][0][0].item_ids) == [43, HUGE]
+    is_problem(client.post("/v1/items", json={"item_ids": []}), 400, "REQUEST_INVALID")
+    is_problem(client.post("/v1/items", json={"item_ids": ["KIT-1"]}), 400, "REQUEST_INVALID")
+
+
 MARKUP = "<script>alert('1')</script>"
 
 

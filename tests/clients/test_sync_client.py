@@ -40,7 +40,7 @@ def answer(channel, method, response, code=grpc.StatusCode.OK, details="", trail
 def test_every_rpc_has_a_method(client_class):
     names = [re.sub(r"(?<=.)([A-Z])", r"_\1", method.name).lower() for method in METHODS]
     users = ["upsert_users", "find_similar_users", "delete_users"]
-    assert names == ["recall", "count_items", "get_server_info", "explain", *users, "drop_items", "reload"]
+    assert names == ["recall", "count_items", "get_server_info", "explain", "get_items", *users, "drop_items", "reload"]
     assert [name for name in names if not callable(getattr(client_class, name, None))] == []
 
 
@@ -68,6 +68,11 @@ def test_every_rpc_has_a_method(client_class):
                 users=[recall_pb2.User(user_id="7"), recall_pb2.User(hist_item=[1, 2])], top_k=5
             ),
             recall_pb2.FindSimilarUsersResponse(model_version="ab12"),
+        ),
+        (
+            lambda client: client.get_items([7, 8], return_attributes=["title"]),
+            recall_pb2.GetItemsRequest(item_ids=[7, 8], return_attributes=["title"]),
+            recall_pb2.GetItemsResponse(item_ids=[7, 8]),
         ),
         (
             lambda client: client.delete_users(["7"]),

@@ -202,6 +202,8 @@ def _good_messages() -> Iterator[tuple[str, bytes]]:
     keyed = recall_pb2.User(hist_item_keys=["KIT-1", "KIT-2"], exclude_item_keys=["KIT-3", "ключ"])
     yield f"{RECALL}/Recall", recall_pb2.RecallRequest(users=[keyed] * 3, **rest).SerializeToString()
     yield f"{RECALL}/CountItems", b""
+    items = recall_pb2.GetItemsRequest(item_ids=[1000, 1007], return_attributes=["title"])
+    yield f"{RECALL}/GetItems", items.SerializeToString()
     yield f"{RECALL}/GetServerInfo", b""
     yield f"{ADMIN}/Reload", b""
     drop = admin_pb2.DropItemsRequest(collection="items_0123456789ab_01234567", allow_live=True)

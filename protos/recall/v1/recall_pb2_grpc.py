@@ -55,6 +55,11 @@ class RecallServiceStub(object):
                 request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.GetItems = channel.unary_unary(
+                '/recall.v1.RecallService/GetItems',
+                request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsRequest.SerializeToString,
+                response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsResponse.FromString,
+                _registered_method=True)
         self.UpsertUsers = channel.unary_unary(
                 '/recall.v1.RecallService/UpsertUsers',
                 request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.UpsertUsersRequest.SerializeToString,
@@ -100,6 +105,13 @@ class RecallServiceServicer(object):
     def Explain(self, request, context):
         """Runs Recall for one user and shows every step: interest vectors, hits of each, what was dropped and why.
         Answers UNIMPLEMENTED if the server runs with --no-explain.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetItems(self, request, context):
+        """Tells the attributes of items, of any items and not only of candidates.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -151,6 +163,11 @@ def add_RecallServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainRequest.FromString,
                     response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.ExplainResponse.SerializeToString,
+            ),
+            'GetItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetItems,
+                    request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsRequest.FromString,
+                    response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsResponse.SerializeToString,
             ),
             'UpsertUsers': grpc.unary_unary_rpc_method_handler(
                     servicer.UpsertUsers,
@@ -277,6 +294,33 @@ class RecallService(object):
             '/recall.v1.RecallService/Explain',
             protos_dot_recall_dot_v1_dot_recall__pb2.ExplainRequest.SerializeToString,
             protos_dot_recall_dot_v1_dot_recall__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recall.v1.RecallService/GetItems',
+            protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsRequest.SerializeToString,
+            protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
