@@ -169,6 +169,7 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         # 99, which every interest found, has the name "99" where ids are text.
         hits, dropped = ("item_keys", {"item_key": "99"}) if self.keyed else ("item_ids", {"item_id": 99})
         last = "99" if self.keyed else 99
+        clicks = len(request.user.hist_item) + len(request.user.hist_item_keys)
         below, duplicate = recall_pb2.DROP_REASON_BELOW_TOP_K, recall_pb2.DROP_REASON_DUPLICATE
         return recall_pb2.ExplainResponse(
             used_hist_item=request.user.hist_item,
@@ -177,6 +178,7 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
                 recall_pb2.Interest(
                     vector=[0.5] * 8,
                     scores=[score, 0.25],
+                    weights=[1 / clicks for _ in range(clicks)],
                     **{hits: [item_id, last]},
                 )
                 for item_id, score in zip(ids, chosen.scores, strict=True)

@@ -141,7 +141,7 @@ class RecallAnswer(_Origin):
 
 
 class Interest(BaseModel):
-    """One interest of the user, the items that the search found for it, and neighbours of the newest clicks."""
+    """One interest of the user, the items that the search found for it, neighbours, and the weight of each click."""
 
     vector: list[float]
     item_ids: list[ItemId]
@@ -149,6 +149,7 @@ class Interest(BaseModel):
     neighbour_item_ids: list[ItemId]
     neighbour_scores: list[float]
     neighbour_bonuses: list[float]
+    weights: list[float]
 
 
 class DroppedHit(BaseModel):

@@ -193,8 +193,10 @@ def interests(trace: Trace, num_interests: int, hits: Named | None) -> list[reca
     if not len(trace.interest):
         return []
     found = [recall_pb2.Interest() for _ in range(num_interests)]
-    for number, vector in zip(trace.interest.tolist(), trace.interest_vectors, strict=True):
+    searched_with = trace.interest.tolist(), trace.interest_vectors, trace.click_weights
+    for number, vector, weights in zip(*searched_with, strict=True):
         found[number].vector.extend(vector.tolist())
+        found[number].weights.extend(weights.tolist())
     near, searched = trace.near, len(trace.hits.item_ids)
     keys = [None, None] if hits is None else [hits.keys[:searched], hits.keys[searched:]]
     for number, own in zip(trace.interest.tolist(), _parts(trace.hits), strict=True):
