@@ -107,7 +107,7 @@ class AsyncRecallClient(ClientCore):
 
     async def upsert_users(
         self,
-        hist_item: Mapping[str, ItemIds] | None = None,
+        hist_item: Mapping[str, ItemIds] | recall_pb2.UpsertUsersRequest | None = None,
         *,
         append_item_ids: Mapping[str, ItemIds] | None = None,
         events: Mapping[str, Sequence[str]] | None = None,

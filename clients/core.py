@@ -326,7 +326,7 @@ class ClientCore:
 
     def _upsert_request(
         self,
-        hist_item: Mapping[str, ItemIds] | None,
+        hist_item: Mapping[str, ItemIds] | recall_pb2.UpsertUsersRequest | None,
         append_item_ids: Mapping[str, ItemIds] | None,
         events: Mapping[str, Sequence[str]] | None = None,
     ) -> recall_pb2.UpsertUsersRequest:

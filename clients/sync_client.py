@@ -116,7 +116,7 @@ class RecallClient(ClientCore):
 
     def upsert_users(
         self,
-        hist_item: Mapping[str, ItemIds] | None = None,
+        hist_item: Mapping[str, ItemIds] | recall_pb2.UpsertUsersRequest | None = None,
         *,
         append_item_ids: Mapping[str, ItemIds] | None = None,
         events: Mapping[str, Sequence[str]] | None = None,
@@ -129,7 +129,8 @@ class RecallClient(ClientCore):
         anything. After another failure, an append may have been written or not.
 
         Args:
-            hist_item: for each `user_id`, the whole history, oldest first. It replaces what is stored.
+            hist_item: for each `user_id`, the whole history, oldest first. It replaces what is stored. Or a ready
+                request, which is sent as it is.
             append_item_ids: for each `user_id`, new clicks, oldest first. They follow what is stored.
             events: for each `user_id`, the kind of each of these clicks, such as `view`, in the same order. Only models
                 that were trained with kinds know them. Clicks of kinds that are no history for the model are not

@@ -6,7 +6,7 @@ SECURITY.md holds the same tables; `tests/project/test_security.py` compares the
 from dataclasses import dataclass
 from typing import Any
 
-from clients.gateway import body, connections, pages, v1
+from clients.gateway import body, connections, operations, pages, v1
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.keys import MAX_KEY_BYTES
 from mind.milvus.users import MAX_USER_ID_BYTES
@@ -159,7 +159,7 @@ def of_gateway() -> list[Bound]:
     wire = connections.MAX_HEADER_BYTES + 2 * GATEWAY.max_body_bytes
     by_server = "what the server says, as 400"
     lists = ("User.hist_item", "User.exclude_item_ids", "ArticleBody.hist_item, ids of a user", "TitlesBody.item_ids")
-    lists = (*lists, "ItemsBody.item_ids")
+    lists = (*lists, "ItemsBody.item_ids", "Update.hist_item", "Update.append_item_ids", "Update.events")
     return [
         Bound(
             "connections",
@@ -178,12 +178,13 @@ def of_gateway() -> list[Bound]:
         Bound("fields of an object", f"{body.MAX_FIELDS}", "400"),
         *(
             Bound(f"`{name}`", f"1 to {body.MAX_USERS:,} users", "400")
-            for name in ("RecallBody.users", "ArticleBody.hist_item")
+            for name in ("RecallBody.users", "ArticleBody.hist_item", "UpsertBody.users", "SimilarBody.users")
         ),
+        Bound("`DeleteBody.user_ids`", f"1 to {body.MAX_USERS:,} users", "400"),
         *(Bound(f"`{name}`", OF_BODY, "413", "--max-body-bytes") for name in lists),
         *(
             Bound(f"`{name}`", OF_BODY, by_server)
-            for name in ("User.user_id", "RecallBody.filter", "ExplainBody.filter")
+            for name in ("User.user_id", "Update.user_id", "RecallBody.filter", "ExplainBody.filter")
         ),
         *(
             Bound(f"`{name}.return_attributes`", f"{v1.MAX_ATTRIBUTES} names", "400")
@@ -191,6 +192,7 @@ def of_gateway() -> list[Bound]:
         ),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),
+        Bound("metrics that are read of a server", f"{operations.MAX_BYTES:,} bytes", "cut off"),
         Bound("`search` of /explorer/items", f"{pages.MAX_SEARCH} characters", "400"),
     ]
 
