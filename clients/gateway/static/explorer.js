@@ -1,21 +1,19 @@
 // The explorer page: one user, what the model makes of the user's clicks, and where every candidate comes from.
 
 import * as api from "./api.js";
+import { themeButton, viewButton } from "./bar.js";
 import { agreement, lead, renderAnswer, renderUnanswered } from "./answer.js";
+import * as catalogue from "./catalogue.js";
 import { byId, h } from "./dom.js";
 import { filterBox } from "./filter.js";
 import { searchBox, showHistory } from "./history.js";
 import * as items from "./items.js";
-import { showOperations } from "./operations.js";
 import { differing } from "./opening.js";
 import { START, fromHash, idsIn, toBody, toHash } from "./state.js";
-import { grouping } from "./words.js";
 
 const SERVERS = ["main", "compared"];
 const NAMES = ["This server", "Second server"];
 const POPULAR_EXAMPLES = 12;
-const SAMPLE = 1000; // items of the catalogue that interests are compared with
-const FOUND = 10; // most items that a search shows
 const PATIENCE_MS = 700; // how long an answer waits for the titles of its items
 const INPUT_OF_FIELD = { filter: "filter", top_k: "top-k" };
 
@@ -23,8 +21,6 @@ const maps = new Map();
 let setup = { compares: false, has_titles: false, maps: [], users: [] };
 let state = { ...START };
 let sides = []; // one for each server: its answer to what is asked now or its error, nothing while it has not answered
-let catalogue = []; // a sample of the items
-let groups = []; // the attributes whose values repeat among them
 let served = "";
 let textIds = false; // whether the release has text ids
 let asked = new AbortController();
@@ -157,8 +153,8 @@ function renderSide({ answer, error, roundTripMs, map }, index) {
     clicked,
     question: state,
     names: state.shown ?? items.usual(),
-    catalogue,
-    groups,
+    catalogue: catalogue.sample(),
+    groups: catalogue.groups(),
     learn: items.learn,
     onAdd: (itemId) => change({ history: [...state.history, itemId] }),
     onColour: (colour) => { keep({ colour }); colourMap(); show(true); },
@@ -188,34 +184,10 @@ async function colourMap() {
   if (state.colour && map && await items.learn(map.item_ids).catch(() => false)) show(true);
 }
 
-/** Learns what a sample of the catalogue's items are: those of the map, or else popular ones. */
+/** Learns what the catalogue has, and shows it in the answers. */
 async function learnCatalogue() {
-  const map = sides.find((side) => side.map)?.map;
-  const step = Math.max(1, Math.ceil((map?.item_ids.length ?? 0) / SAMPLE));
-  const sample = map ? map.item_ids.filter((_, place) => place % step === 0)
-    : await api.popular(Math.min(SAMPLE, Number(byId("top-k").max)));
-  await items.learn(sample);
-  catalogue = sample;
-  groups = groupingIn(sample);
+  await catalogue.learn(sides.find((side) => side.map)?.map, Number(byId("top-k").max));
   show(true);
-}
-
-const groupingIn = (sample) => grouping(items.groups(), sample, items.valueOf);
-
-/** The values of an attribute in the sample, the most frequent first. */
-function valuesOf(name) {
-  const counts = new Map();
-  for (const value of catalogue.flatMap((itemId) => items.valueOf(itemId, name) ?? [])) counts.set(value, (counts.get(value) ?? 0) + 1);
-  return [...counts].sort((one, two) => two[1] - one[1]).map(([value]) => value);
-}
-
-/** Items whose title has a text: in the gateway's file, or else known ones and what the server finds. */
-async function search(text, signal) {
-  if (setup.has_titles) return api.search(text, signal);
-  if (!items.hasTitles()) return [];
-  const known = items.titled(text, FOUND);
-  const found = await api.searchTitles(text, FOUND, signal).catch((error) => { if (error.name === "AbortError") throw error; return []; });
-  return [...new Map([...known, ...found].map((item) => [item.item_id, item])).values()].slice(0, FOUND);
 }
 
 async function offerUsers() {
@@ -233,9 +205,9 @@ const choose = (user) => change({ user: user.user_id, history: [...user.hist_ite
 
 function connect() {
   byId("add-label").textContent = items.hasTitles() ? "Add an item by title or id" : "Add an item by id";
-  filterBox({ attributes: () => [{ name: "item_id", type: textIds ? "VARCHAR" : "INT64" }, ...items.filterable()], valuesOf });
+  filterBox({ attributes: () => [{ name: "item_id", type: textIds ? "VARCHAR" : "INT64" }, ...items.filterable()], valuesOf: catalogue.valuesOf });
   searchBox({
-    search,
+    search: (text, signal) => (setup.has_titles ? api.search(text, signal) : catalogue.search(text, signal)),
     typedIds: (text) => ({ ids: idsIn(text, textIds), areText: textIds }),
     onAdd: (itemIds) => change({ history: [...state.history, ...itemIds] }),
     onRemoveNewest: () => change({ history: state.history.slice(0, -1) }),
@@ -258,18 +230,6 @@ function connect() {
   });
   document.addEventListener("pointerover", light);
   document.addEventListener("focusin", light);
-}
-
-/** The button that changes between the candidates and the operations view. */
-function viewButton() {
-  const button = byId("view");
-  button.hidden = !setup.operations;
-  button.addEventListener("click", () => {
-    const isOpen = button.getAttribute("aria-pressed") !== "true";
-    button.setAttribute("aria-pressed", String(isOpen));
-    byId("page").hidden = isOpen;
-    showOperations(isOpen);
-  });
 }
 
 function readQuestion() {
@@ -304,21 +264,6 @@ function light({ target }) {
   if (itemId) for (const place of document.querySelectorAll(`[data-item="${CSS.escape(itemId)}"]`)) place.classList.add("lit");
 }
 
-function themeButton() {
-  const button = byId("theme");
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
-  const update = () => button.setAttribute("aria-pressed", String(isDark()));
-  button.addEventListener("click", () => {
-    const next = isDark() ? "light" : "dark";
-    document.documentElement.dataset.theme = next;
-    localStorage.setItem("theme", next);
-    update();
-  });
-  system.addEventListener("change", update);
-  update();
-}
-
 async function showServed() {
   const info = await api.info("main");
   items.useRelease("main", info);
@@ -350,7 +295,7 @@ async function start() {
   } catch (error) {
     showProblem(error);
   }
-  viewButton();
+  viewButton(setup.operations);
   items.useFile(setup.has_titles);
   byId("more").open = matchMedia("(min-width: 62rem)").matches;
   byId("compare-row").hidden = !setup.compares;
