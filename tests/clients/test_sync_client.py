@@ -44,6 +44,11 @@ def test_every_rpc_has_a_method(client_class):
     assert [name for name in names if not callable(getattr(client_class, name, None))] == []
 
 
+def test_a_ready_upsert_request_carries_its_own_kinds():
+    with pytest.raises(ValueError, match="a ready request carries its own"):
+        RecallClient(timeout_s=1).upsert_users(recall_pb2.UpsertUsersRequest(), events={"7": ["view"]})
+
+
 @pytest.mark.parametrize(
     ("call", "request_sent", "response"),
     [
@@ -60,6 +65,11 @@ def test_every_rpc_has_a_method(client_class):
                     recall_pb2.UserUpdate(user_id="8", append_item_ids=[3]),
                 ]
             ),
+            recall_pb2.UpsertUsersResponse(model_version="ab12"),
+        ),
+        (
+            lambda client: client.upsert_users(recall_pb2.UpsertUsersRequest(users=[{"user_id": "7"}] * 2)),
+            recall_pb2.UpsertUsersRequest(users=[{"user_id": "7"}] * 2),
             recall_pb2.UpsertUsersResponse(model_version="ab12"),
         ),
         (
