@@ -105,9 +105,16 @@ class AsyncRecallClient(ClientCore):
         requests = self._similar_items_requests(queries, exclude_item_ids, top_k, return_attributes, **how)
         return join_similar(await self._call_all(self._stubs().recall.SimilarItems, requests, deadline))
 
+    async def get_items(
+        self, item_ids: ItemIds, *, return_attributes: Sequence[str], timeout_s: float | None = None
+    ) -> recall_pb2.GetItemsResponse:
+        """Ask for the attributes of items, with one request; see `RecallClient.get_items`."""
+        request = self._items_request(item_ids, return_attributes)
+        return await self._call(self._stubs().recall.GetItems, request, self._deadline(timeout_s))
+
     async def upsert_users(
         self,
-        hist_item: Mapping[str, ItemIds] | None = None,
+        hist_item: Mapping[str, ItemIds] | recall_pb2.UpsertUsersRequest | None = None,
         *,
         append_item_ids: Mapping[str, ItemIds] | None = None,
         events: Mapping[str, Sequence[str]] | None = None,

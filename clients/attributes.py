@@ -6,8 +6,10 @@ from typing import Any
 from protos.recall.v1 import recall_pb2
 
 
-def attributes_of(candidates: recall_pb2.UserCandidates | recall_pb2.SimilarItems) -> dict[str, list[Any]]:
-    """Read the attributes of one user's candidates, or of the items similar to those of a query.
+def attributes_of(
+    candidates: recall_pb2.UserCandidates | recall_pb2.SimilarItems | recall_pb2.GetItemsResponse,
+) -> dict[str, list[Any]]:
+    """Read the attributes of one user's candidates, of the items similar to those of a query, or of any items.
 
     Args:
         candidates: from a request with `return_attributes`.

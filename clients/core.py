@@ -18,7 +18,7 @@ import grpc
 
 from clients.attributes import attributes_of
 from clients.errors import RecallError, from_rpc_error
-from clients.ids import ItemIds, ids_of
+from clients.ids import ItemIds, fill, ids_of
 from clients.proxies import is_local, proxy_of
 from clients.requests import (
     MAX_HISTORY,
@@ -319,9 +319,14 @@ class ClientCore:
             return_attributes=return_attributes,
         )
 
+    def _items_request(self, item_ids: ItemIds, return_attributes: Sequence[str]) -> recall_pb2.GetItemsRequest:
+        request = recall_pb2.GetItemsRequest(return_attributes=return_attributes)
+        fill(request, "item_ids", item_ids, "item_ids")
+        return request
+
     def _upsert_request(
         self,
-        hist_item: Mapping[str, ItemIds] | None,
+        hist_item: Mapping[str, ItemIds] | recall_pb2.UpsertUsersRequest | None,
         append_item_ids: Mapping[str, ItemIds] | None,
         events: Mapping[str, Sequence[str]] | None = None,
     ) -> recall_pb2.UpsertUsersRequest:

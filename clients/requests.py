@@ -90,7 +90,7 @@ def user_of(
 
 
 def updates_of(
-    hist_item: Mapping[str, ItemIds] | None,
+    hist_item: Mapping[str, ItemIds] | recall_pb2.UpsertUsersRequest | None,
     append_item_ids: Mapping[str, ItemIds] | None,
     max_history: int,
     events: Mapping[str, Sequence[str]] | None = None,
@@ -99,6 +99,10 @@ def updates_of(
 
     Raises what `users_of` raises, and names the user_id; ValueError, too, for kinds (`events`) that do not fit the ids.
     """
+    if isinstance(hist_item, recall_pb2.UpsertUsersRequest):
+        if append_item_ids or events:
+            raise ValueError("append_item_ids and events go with plain histories; a ready request carries its own")
+        return hist_item
     request = recall_pb2.UpsertUsersRequest()
     kinds = dict(events or {})
     if both := [user_id for user_id in kinds if user_id in (hist_item or {}) and user_id in (append_item_ids or {})]:

@@ -135,9 +135,16 @@ class RecallClient(ClientCore):
         requests = self._similar_items_requests(queries, exclude_item_ids, top_k, return_attributes, **how)
         return join_similar([self._call(self._stubs().recall.SimilarItems, request, deadline) for request in requests])
 
+    def get_items(
+        self, item_ids: ItemIds, *, return_attributes: Sequence[str], timeout_s: float | None = None
+    ) -> recall_pb2.GetItemsResponse:
+        """Ask for the attributes of items, with one request; `clients.attributes_of` reads them from the answer."""
+        request = self._items_request(item_ids, return_attributes)
+        return self._call(self._stubs().recall.GetItems, request, self._deadline(timeout_s))
+
     def upsert_users(
         self,
-        hist_item: Mapping[str, ItemIds] | None = None,
+        hist_item: Mapping[str, ItemIds] | recall_pb2.UpsertUsersRequest | None = None,
         *,
         append_item_ids: Mapping[str, ItemIds] | None = None,
         events: Mapping[str, Sequence[str]] | None = None,
@@ -150,7 +157,8 @@ class RecallClient(ClientCore):
         anything. After another failure, an append may have been written or not.
 
         Args:
-            hist_item: for each `user_id`, the whole history, oldest first. It replaces what is stored.
+            hist_item: for each `user_id`, the whole history, oldest first. It replaces what is stored. Or a ready
+                request, which is sent as it is.
             append_item_ids: for each `user_id`, new clicks, oldest first. They follow what is stored.
             events: for each `user_id`, the kind of each of these clicks, such as `view`, in the same order. Only models
                 that were trained with kinds know them. Clicks of kinds that are no history for the model are not

@@ -129,6 +129,18 @@ def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> Render
     )
 
 
+def items_view(response: recall_pb2.GetItemsResponse) -> RenderableType:
+    """Items and their attributes."""
+    table = _table()
+    table.add_column("item", justify="left" if response.item_keys else "right", no_wrap=True)
+    attributes = attributes_of(response)
+    _add_columns(table, attributes)
+    for place, item_id in enumerate(ids_of(response, "item_ids")):
+        table.add_row(_shown(item_id), *(_value(values[place]) for values in attributes.values()))
+    detail = response.attributes_detail
+    return Group(Text(f"attributes are left out: {detail}", style="yellow"), table) if detail else table
+
+
 def similar_view(similar: recall_pb2.SimilarUsers) -> RenderableType:
     """The users most similar to one user, best first."""
     if not similar.user_ids:
@@ -261,6 +273,13 @@ def _words(enum: Any, value: int) -> str:
     for prefix in ("USER_STATUS_", "ITEM_STATUS_", "DROP_REASON_", "SOURCE_", "NEIGHBOURS_"):
         name = name.removeprefix(prefix)
     return name.replace("_", " ").lower()
+
+
+def _add_columns(table: Table, attributes: Mapping[str, list[Any]]) -> None:
+    """Add a column for each attribute; numbers stand on the right."""
+    for name, values in attributes.items():
+        numbers = any(isinstance(value, int | float) for value in values)
+        table.add_column(name, justify="right" if numbers else "left", max_width=50)
 
 
 def _table() -> Table:

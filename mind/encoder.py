@@ -12,7 +12,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32, Weights
 from mind.config import HyperParameters
 from mind.errors import ArtifactError
-from mind.joining import joined
+from mind.joining import joined, joined_by
 from mind.routing import Routing
 from mind.sequences import Int64
 
@@ -57,6 +57,17 @@ class NumpyEncoder:
         """See `Encoder.encode`."""
         behaviour = self._item_embedding[hist_index] @ self._bilinear  # [B, L, D]
         return joined(self._routing.interest_vectors(behaviour, seq_len), self._joins_from)
+
+    def click_weights(self, hist_index: Int64, seq_len: Int64) -> Float32:
+        """How much each item of a history makes each interest: shares of 1, [B, K, L] float32; 0 where there is none.
+
+        The arguments are those of `Encoder.encode`.
+        """
+        behaviour = self._item_embedding[hist_index] @ self._bilinear
+        vectors = self._routing.interest_vectors(behaviour, seq_len)
+        weights = joined_by(vectors, self._joins_from, self._routing.click_weights(behaviour, seq_len))
+        shares: Float32 = weights / np.maximum(weights.sum(axis=2, keepdims=True), 1e-30)
+        return shares
 
 
 def check_golden(encoder: Encoder, artifact: Artifact) -> None:

@@ -20,14 +20,19 @@ def joined(vectors: Float32, cosine: float) -> Float32:
     Returns:
         [B, K, D] float32: the interests that are left, in the order of the first of each, and then zeros.
     """
+    return joined_by(vectors, cosine, vectors)
+
+
+def joined_by(vectors: Float32, cosine: float, values: Float32) -> Float32:
+    """Join values of interests, [B, K, N] float32, as `joined` joins the interests themselves."""
     if cosine >= 1 or not len(vectors) or vectors.shape[1] == 1:
-        return vectors
+        return values
     numbers = np.arange(vectors.shape[1])
     first = _first_alike(vectors, cosine)
     member = (first[:, None, :] == numbers[:, None]) & np.any(vectors, axis=2)[:, None, :]  # [B, joined, K]
     size = member.sum(axis=2, keepdims=True)
     shares: Float32 = (member / np.maximum(size, 1)).astype(np.float32)
-    means: Float32 = shares @ vectors
+    means: Float32 = shares @ values
     order = np.argsort(size[:, :, 0] == 0, axis=1, kind="stable")
     return np.take_along_axis(means, order[:, :, None], axis=1)
 

@@ -50,6 +50,31 @@ class Routing:
                 which a softmax over the interests needs no mask.
             seq_len: [B] int64: the items of each history.
         """
+        xp = self._xp
+        weight, recent = self._weights(behaviour, seq_len)
+        capsule = squash(xp, weight @ behaviour)
+        if recent is not None:
+            capsule = capsule + recent @ behaviour
+        if self._projection is not None:
+            capsule = xp.maximum(capsule @ self._projection[:-1] + self._projection[-1], 0)
+        return capsule
+
+    def click_weights(self, behaviour: Array, seq_len: Array) -> Array:
+        """How much each item of a history adds to each interest, [B, K, L] float32, 0 for padding.
+
+        These are the factors of the items in the sum that the interest is, before a projection. The arguments are those
+        of `interest_vectors`.
+        """
+        xp = self._xp
+        weight, recent = self._weights(behaviour, seq_len)
+        summed = weight @ behaviour
+        square = (summed * summed).sum(axis=2, keepdims=True)
+        found = weight * (xp.sqrt(square) / (1 + square))  # what `squash` multiplies the sum with
+        valid = xp.arange(behaviour.shape[1]) < seq_len[:, None, None]
+        return (found if recent is None else found + recent) * valid
+
+    def _weights(self, behaviour: Array, seq_len: Array) -> tuple[Array, Array]:
+        """The couplings of the last round, and the weights of the newest items: [B, K, L] each; None without these."""
         xp, length = self._xp, behaviour.shape[1]
         transposed = behaviour.transpose(0, 2, 1)
         if self._from_history:
@@ -57,21 +82,18 @@ class Routing:
         else:
             logits = self._routing_logits[None, :, :length]  # [1, K, L]
         weight = self._couplings[0](xp, logits, seq_len) if self._first is None else self._first[:, :, :length]
-        capsule = squash(xp, weight @ behaviour)  # [B, K, D]
         for coupling in self._couplings[1:]:
+            capsule = squash(xp, weight @ behaviour)  # [B, K, D]
             agreement = capsule @ transposed  # [B, K, L]
             if self._bounded:
                 agreement = agreement / xp.maximum(xp.linalg.norm(agreement, axis=2, keepdims=True), 1)
             logits = logits + agreement
-            capsule = squash(xp, coupling(xp, logits, seq_len) @ behaviour)
-        if self._recency_logits is not None:
-            age = xp.maximum(seq_len[:, None] - 1 - xp.arange(length), 0)  # [B, L], 0 is the newest
-            own = self._focus * _log_softmax_over_interests(xp, logits)  # [B, K, L]
-            weight = _softmax_over_history(xp, self._recency_logits[age][:, None] + own, seq_len)
-            capsule = capsule + weight @ behaviour
-        if self._projection is not None:
-            capsule = xp.maximum(capsule @ self._projection[:-1] + self._projection[-1], 0)
-        return capsule
+            weight = coupling(xp, logits, seq_len)
+        if self._recency_logits is None:
+            return weight, None
+        age = xp.maximum(seq_len[:, None] - 1 - xp.arange(length), 0)  # [B, L], 0 is the newest
+        own = self._focus * _log_softmax_over_interests(xp, logits)  # [B, K, L]
+        return weight, _softmax_over_history(xp, self._recency_logits[age][:, None] + own, seq_len)
 
 
 def far_apart(xp: Any, behaviour: Array, seq_len: Array, interests: int) -> Array:

@@ -19,7 +19,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32, load_artifact
 from mind.cells import Cells
 from mind.config import HyperParameters
-from mind.encoder import Encoder, check_golden
+from mind.encoder import Encoder, NumpyEncoder, check_golden
 from mind.errors import ArtifactError
 from mind.events import EventRules
 from mind.keys import Keys
@@ -69,6 +69,8 @@ class Release:
     keys: Keys | None
     """The text ids of the items that the model knows; None where ids are the caller's integers."""
     encoder: Encoder
+    click_weights: Callable[[Int64, Int64], Float32]
+    """`mind.encoder.NumpyEncoder.click_weights` of the model, whatever its encoder."""
     item_embedding: Float32
     """[N + 1, D] float32, row 0 padding."""
     cells: Cells | None
@@ -319,6 +321,7 @@ class Releases:
             vocabulary=artifact.vocabulary,
             keys=keys,
             encoder=encoder,
+            click_weights=NumpyEncoder(artifact.weights, artifact.hyper_parameters).click_weights,
             item_embedding=artifact.weights.item_embedding,
             cells=cells,
             index=self._make_index(artifact, cells),

@@ -6,7 +6,7 @@ SECURITY.md holds the same tables; `tests/project/test_security.py` compares the
 from dataclasses import dataclass
 from typing import Any
 
-from clients.gateway import body, connections, pages, v1
+from clients.gateway import body, connections, operations, pages, v1
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.keys import MAX_KEY_BYTES
 from mind.milvus.users import MAX_USER_ID_BYTES
@@ -126,8 +126,10 @@ def _fields() -> list[Bound]:
         ),
         *(
             Bound(f"`{name}`", f"{SERVER.max_return_attributes} names", INVALID, "--max-return-attributes")
-            for name in (f"{name}.return_attributes" for name in asking)
+            for name in (f"{name}.return_attributes" for name in (*asking, "GetItemsRequest"))
         ),
+        Bound("`GetItemsRequest.item_ids`", f"1 to {SERVER.max_users} ids", INVALID, "--max-users"),
+        Bound("`GetItemsRequest.item_keys`", f"1 to {SERVER.max_users} ids, {key} each", INVALID, "--max-users"),
         Bound("an answer with attributes", f"{answers.MAX_ANSWER_BYTES:,} bytes", INVALID),
         *(
             Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")
@@ -161,7 +163,8 @@ def of_gateway() -> list[Bound]:
     by_server = "what the server says, as 400"
     of_query = ("ItemQuery.item_ids", "ItemQuery.exclude_item_ids")
     of_user = ("User.hist_item", "User.exclude_item_ids", "ArticleBody.hist_item, ids of a user")
-    lists = (*of_user, *of_query, "TitlesBody.item_ids")
+    of_update = ("Update.hist_item", "Update.append_item_ids", "Update.events")
+    lists = (*of_user, *of_query, "TitlesBody.item_ids", "ItemsBody.item_ids", *of_update)
     return [
         Bound(
             "connections",
@@ -180,20 +183,20 @@ def of_gateway() -> list[Bound]:
         Bound("fields of an object", f"{body.MAX_FIELDS}", "400"),
         *(
             Bound(f"`{name}`", f"1 to {body.MAX_USERS:,} users", "400")
-            for name in ("RecallBody.users", "ArticleBody.hist_item")
+            for name in ("RecallBody.users", "ArticleBody.hist_item", "UpsertBody.users", "SimilarUsersBody.users")
         ),
         Bound("`SimilarBody.queries`", f"1 to {body.MAX_USERS:,} queries", "400"),
+        Bound("`DeleteBody.user_ids`", f"1 to {body.MAX_USERS:,} users", "400"),
         *(Bound(f"`{name}`", OF_BODY, "413", "--max-body-bytes") for name in lists),
-        *(
-            Bound(f"`{name}`", OF_BODY, by_server)
-            for name in ("User.user_id", "RecallBody.filter", "ExplainBody.filter", "SimilarBody.filter")
-        ),
+        *(Bound(f"`{name}`", OF_BODY, by_server) for name in ("User.user_id", "Update.user_id")),
+        *(Bound(f"`{name}.filter`", OF_BODY, by_server) for name in ("RecallBody", "ExplainBody", "SimilarBody")),
         *(
             Bound(f"`{name}.return_attributes`", f"{v1.MAX_ATTRIBUTES} names", "400")
-            for name in ("RecallBody", "ExplainBody", "SimilarBody")
+            for name in ("RecallBody", "ExplainBody", "SimilarBody", "ItemsBody")
         ),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),
+        Bound("metrics that are read of a server", f"{operations.MAX_BYTES:,} bytes", "cut off"),
         Bound("`search` of /explorer/items", f"{pages.MAX_SEARCH} characters", "400"),
     ]
 

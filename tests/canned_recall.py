@@ -25,7 +25,7 @@ INFO = recall_pb2.GetServerInfoResponse(
     metric="IP",
     encoder="numpy",
     attributes=[recall_pb2.Attribute(name="genres", type="ARRAY<VARCHAR>")],
-    limits=recall_pb2.Limits(max_users=256, max_top_k=1000, max_candidates=200_000),
+    limits=recall_pb2.Limits(max_users=256, max_top_k=1000, max_candidates=200_000, max_return_attributes=16),
 )
 
 
@@ -201,12 +201,18 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         # 99, which every interest found, has the name "99" where ids are text.
         hits, dropped = ("item_keys", {"item_key": "99"}) if self.keyed else ("item_ids", {"item_id": 99})
         last = "99" if self.keyed else 99
+        clicks = len(request.user.hist_item) + len(request.user.hist_item_keys)
         below, duplicate = recall_pb2.DROP_REASON_BELOW_TOP_K, recall_pb2.DROP_REASON_DUPLICATE
         return recall_pb2.ExplainResponse(
             used_hist_item=request.user.hist_item,
             used_hist_item_keys=request.user.hist_item_keys,
             interests=[
-                recall_pb2.Interest(vector=[0.5] * 8, scores=[score, 0.25], **{hits: [item_id, last]})
+                recall_pb2.Interest(
+                    vector=[0.5] * 8,
+                    scores=[score, 0.25],
+                    weights=[1 / clicks for _ in range(clicks)],
+                    **{hits: [item_id, last]},
+                )
                 for item_id, score in zip(ids, chosen.scores, strict=True)
             ],
             candidates=chosen,
@@ -217,6 +223,18 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
             model_version="ab12",
             collection="items_ab12",
             timings=TIMINGS,
+        )
+
+    def GetItems(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.GetItemsResponse:  # noqa: N802
+        """Attributes as those of candidates."""
+        self._enter("GetItems", request, context)
+        names, count = request.return_attributes, len(request.item_ids) + len(request.item_keys)
+        return recall_pb2.GetItemsResponse(
+            item_ids=request.item_ids,
+            item_keys=request.item_keys,
+            attributes=[attribute(name, count) for name in names],
+            model_version="ab12",
+            collection="items_ab12",
         )
 
     def UpsertUsers(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.UpsertUsersResponse:  # noqa: N802

@@ -1,4 +1,4 @@
-"""The commands that only look: `count`, `info` and `health`."""
+"""The commands that only look: `count`, `items`, `info` and `health`."""
 
 import json
 import time
@@ -8,11 +8,12 @@ import typer
 
 from clients.command import with_client
 from clients.commands.answer import Format, FormatOption, show
-from clients.commands.question import Filter
+from clients.commands.question import Filter, attributes_of_option, parse_ids
 from clients.errors import RecallError
+from clients.ids import has_text_ids
 from clients.plain import to_plain
 from clients.sync_client import RecallClient
-from clients.tables import info_view
+from clients.tables import info_view, items_view
 
 app = typer.Typer()
 
@@ -27,6 +28,24 @@ def count(
     """Count the released items, all of them or those that match a filter."""
     response = client.count_items(filter)
     show(format, response, f"{response.count:,} items in {response.collection} (model {response.model_version})")
+
+
+@app.command(epilog="Example: recall-client items 50,181 --attributes title,year")
+@with_client
+def items(
+    client: RecallClient,
+    item_ids: Annotated[str, typer.Argument(metavar="ID,ID,...", help="Ids of items.")],
+    attributes: Annotated[
+        str, typer.Option(metavar="NAME,NAME,..", help="Attributes to show; without it, all that the release has.")
+    ] = "",
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """Show the attributes of items."""
+    info = client.get_server_info()
+    every = [each.name for each in info.attributes][: info.limits.max_return_attributes]
+    names = attributes_of_option(attributes, info, titles=False) or every
+    response = client.get_items(parse_ids(item_ids, "ID,ID,...", has_text_ids(info)), return_attributes=names)
+    show(format, response, items_view(response))
 
 
 @app.command(epilog="Example: recall-client info --server recall:50051 --format json")

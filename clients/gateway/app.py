@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
-from clients.gateway import article, pages, problems, similar, v1
+from clients.gateway import article, operations, pages, problems, similar, users, v1
 from clients.gateway.backend import Backend
 from clients.gateway.catalogue import Catalogue
 from clients.gateway.middleware import BoundedBody, SecurityHeaders
@@ -47,11 +47,20 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.catalogue = Catalogue(settings)
+    app.state.operations = operations.Operations(settings.metrics)
     app.add_middleware(BoundedBody, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
     app.add_middleware(OwnSite, names=settings.names)
     app.add_middleware(SecurityHeaders)
     problems.install(app)
-    for router in (v1.router, similar.router, v1.health, article.router, pages.router):
+    for router in (
+        v1.router,
+        similar.router,
+        users.router,
+        v1.health,
+        article.router,
+        pages.router,
+        operations.router,
+    ):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=pages.STATIC), name="static")
     problems.describe(app.openapi())

@@ -13,6 +13,7 @@ from clients.gateway.backend import BackendOf
 from clients.gateway.body import GivenItemIds
 from clients.gateway.catalogue import CatalogueOf
 from clients.gateway.ids import describe_text_ids
+from clients.gateway.operations import OperationsOf
 from clients.gateway.problems import ProblemError
 from clients.ids import ItemIds
 
@@ -25,6 +26,8 @@ _DOCS_CONTENT = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _EXAMPLE_ITEMS = 5
+MAX_EXAMPLE_ATTRIBUTES = 3
+"""Attributes in the example of /v1/items."""
 MAX_SEARCH = 200
 """Maximum length in characters of a text that titles are searched for."""
 
@@ -56,7 +59,9 @@ async def swagger(name: str) -> Response:
 async def openapi(request: Request, backend: BackendOf) -> Response:
     """Return the OpenAPI description, with the kind of item ids and examples of the model that is served now."""
     schema = copy.deepcopy(request.app.openapi())
+    names: list[str] = []
     try:
+        names = [attribute.name for attribute in (await backend.main.get_server_info()).attributes]
         item_ids: ItemIds = (await backend.main.recall([[]], top_k=_EXAMPLE_ITEMS)).item_ids[0]
         if await backend.has_text_ids("main"):
             describe_text_ids(schema)
@@ -67,6 +72,10 @@ async def openapi(request: Request, backend: BackendOf) -> Response:
         "/v1/recall": {"users": [user], "top_k": 10, "exclude_history": True},
         "/v1/explain": {"user": user, "top_k": 10, "exclude_history": True},
         "/v1/similar": {"queries": [{"item_ids": user["hist_item"][:1]}], "top_k": 10},
+        "/v1/items": {"item_ids": user["hist_item"], "return_attributes": names[:MAX_EXAMPLE_ATTRIBUTES]},
+        "/v1/users/upsert": {"users": [{"user_id": "example", **user}]},
+        "/v1/users/similar": {"users": [user], "top_k": 10},
+        "/v1/users/delete": {"user_ids": ["example"]},
         "/rec/recall": {"top_k": 10, "hist_item": [item_ids]},
     }
     for path, example in examples.items():
@@ -75,14 +84,15 @@ async def openapi(request: Request, backend: BackendOf) -> Response:
 
 
 @router.get("/explorer/setup")
-async def setup(backend: BackendOf, catalogue: CatalogueOf) -> Response:
-    """Return what the explorer page can offer: a second server, titles, maps and example users."""
+async def setup(backend: BackendOf, catalogue: CatalogueOf, operations: OperationsOf) -> Response:
+    """Return what the explorer page can offer: a second server, titles, maps, example users, the operations view."""
     return JSONResponse(
         {
             "compares": backend.compares,
             "has_titles": catalogue.has_titles,
             "maps": list(catalogue.maps),
             "users": catalogue.users,
+            "operations": bool(operations.urls),
         }
     )
 

@@ -23,10 +23,11 @@ def _paths(value: object) -> object:
 
 
 def _names(value: object) -> object:
-    """Split an environment variable into host names. A list of flags stays as it is."""
+    """Split an environment variable into host names or URLs. A list of flags stays as it is."""
     return re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else value
 
 
+MetricsUrl = Annotated[str, Field(pattern=r"^https?://[^\s/@]+(/[^\s@]*)?$")]
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 
 
@@ -41,7 +42,7 @@ class Settings(Connection):
     panels: ClassVar = Connection.panels | {
         "compare_with": "Gateway",
         "titles": "Explorer",
-        "insert_command": "Insert and drop",
+        "allow_users": "Users, insert and drop",
         "log_level": "Logging",
     }
     prefix: ClassVar = "RECALL_GATEWAY_"
@@ -72,6 +73,10 @@ class Settings(Connection):
     """File of example users for the explorer, from mind.prepare or JSON lines. The first 200 users are offered."""
     map: Annotated[tuple[FilePath, ...], BeforeValidator(_paths)] = ()
     """Map of a model's items, from mind.item_map. The explorer shows the map of the model that answers. Repeatable."""
+    metrics: Annotated[tuple[MetricsUrl, ...], BeforeValidator(_names)] = ()
+    """URL of a server's metrics, such as http://127.0.0.1:9464/metrics, for the operations view. Repeatable."""
+    allow_users: bool = False
+    """Let /v1/users store, compare and delete the histories of users. Everyone who reaches the gateway can do it."""
     insert_command: Annotated[tuple[str, ...], BeforeValidator(_words)] = ()
     """Command that /rec/insert_data runs, such as "python -m indexer build --publish". Empty refuses inserts."""
     insert_timeout_s: float = Field(default=3_600, gt=0)

@@ -90,6 +90,15 @@ class ExplainBody(_Question):
     """The user."""
 
 
+class ItemsBody(Body):
+    """Items whose attributes are asked for."""
+
+    item_ids: Annotated[GivenItemIds, Field(min_length=1)]
+    """The items. `max_users` of /v1/info limits their number."""
+    return_attributes: ReturnAttributes
+    """Attributes to return, of those that /v1/info lists."""
+
+
 class Candidates(BaseModel):
     """The candidates of one user in parallel arrays, best first."""
 
@@ -134,7 +143,7 @@ class RecallAnswer(Origin):
 
 
 class Interest(BaseModel):
-    """One interest of the user, the items that the search found for it, and neighbours of the newest clicks."""
+    """One interest of the user, the items that the search found for it, neighbours, and the weight of each click."""
 
     vector: list[float]
     item_ids: list[ItemId]
@@ -142,6 +151,7 @@ class Interest(BaseModel):
     neighbour_item_ids: list[ItemId]
     neighbour_scores: list[float]
     neighbour_bonuses: list[float]
+    weights: list[float]
 
 
 class DroppedHit(BaseModel):
@@ -163,6 +173,16 @@ class ExplainAnswer(Origin):
     dropped: list[DroppedHit]
     timings: Timings
     titles: dict[str, str]
+
+
+class ItemsAnswer(Origin):
+    """The attributes of items, in the order of the request."""
+
+    item_ids: list[ItemId]
+    attributes: dict[str, list[Any]]
+    """For each attribute of return_attributes, a value per item; null where an item has none."""
+    attributes_detail: str
+    """Why attributes are left out. Empty if all are there."""
 
 
 class Count(Origin):
@@ -213,6 +233,17 @@ async def explain(body: ExplainBody, backend: BackendOf, catalogue: CatalogueOf,
     given = map(str, [*body.user.hist_item, *body.user.exclude_item_ids])
     found = [item_id for interest in answer["interests"] for item_id in interest["item_ids"]]
     return JSONResponse(answer | {"titles": catalogue.titles_of({*given, *found, *answer["candidates"]["item_ids"]})})
+
+
+@router.post("/items", response_model=ItemsAnswer)
+async def items(body: ItemsBody, backend: BackendOf, server: Server = "main") -> Any:
+    """Return the attributes of items."""
+
+    async def ask(client: AsyncRecallClient, is_text: bool) -> recall_pb2.GetItemsResponse:
+        item_ids = of_release(body.item_ids, is_text, "item_ids")
+        return await client.get_items(item_ids, return_attributes=body.return_attributes)
+
+    return JSONResponse(to_json(await backend.ask(server, ask)))
 
 
 @router.get("/info", response_model=Info)

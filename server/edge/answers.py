@@ -49,12 +49,15 @@ def named_items(results: Sequence[UserResult] | Sequence[SimilarResult], named: 
 
 
 def add_attributes(
-    results: Sequence[recall_pb2.UserCandidates] | Sequence[recall_pb2.SimilarItems], columns: Sequence[Values]
+    results: Sequence[recall_pb2.UserCandidates]
+    | Sequence[recall_pb2.SimilarItems]
+    | Sequence[recall_pb2.GetItemsResponse],
+    columns: Sequence[Values],
 ) -> None:
     """Write the values of attributes into the candidates that they belong to.
 
     Args:
-        results: the candidates of all users, or the similar items of all queries.
+        results: the candidates of all users, the similar items of all queries, or items.
         columns: the values of each attribute for all candidates, those of the first user first.
 
     Raises:
@@ -192,8 +195,10 @@ def interests(trace: Trace, num_interests: int, hits: Named | None) -> list[reca
     if not len(trace.interest):
         return []
     found = [recall_pb2.Interest() for _ in range(num_interests)]
-    for number, vector in zip(trace.interest.tolist(), trace.interest_vectors, strict=True):
+    searched_with = trace.interest.tolist(), trace.interest_vectors, trace.click_weights
+    for number, vector, weights in zip(*searched_with, strict=True):
         found[number].vector.extend(vector.tolist())
+        found[number].weights.extend(weights.tolist())
     near, searched = trace.near, len(trace.hits.item_ids)
     keys = [None, None] if hits is None else [hits.keys[:searched], hits.keys[searched:]]
     for number, own in zip(trace.interest.tolist(), _parts(trace.hits), strict=True):

@@ -23,9 +23,8 @@ KEYS_OF = {
 }
 """The fields of item ids in requests, and their twins for keys."""
 
-Asking = Sequence[recall_pb2.User] | Sequence[recall_pb2.UserUpdate] | Sequence[recall_pb2.ItemQuery]
-"""The parts of a request that bring ids."""
-
+Bringing = recall_pb2.User | recall_pb2.UserUpdate | recall_pb2.ItemQuery | recall_pb2.GetItemsRequest
+"""A message that brings item ids."""
 NOTHING = np.zeros(0, np.int64)
 BYTES_OF_CHARACTER = 4
 """Most bytes of UTF-8 that a character takes."""
@@ -59,10 +58,10 @@ def field_of(name: str, text: bool) -> str:
     return KEYS_OF[name] if text else name
 
 
-def check_id_type(users: Asking, text: bool, path: str) -> None:
+def check_id_type(users: Sequence[Bringing], text: bool, path: str) -> None:
     """Check that users bring ids of the kind that the release has. Raises InvalidRequestError.
 
-    `text`: whether that is text; `path`: of a user in the request, such as `users[{}]`.
+    `text`: whether that is text; `path`: of a user in the request, such as `users[{}]`; empty for the request itself.
     """
     if not users:
         return
@@ -76,13 +75,13 @@ def check_id_type(users: Asking, text: bool, path: str) -> None:
             if found := len(getattr(user, wrong)):
                 kind = "text" if text else "integers"
                 raise InvalidRequestError(
-                    f"{path.format(number)}.{wrong}",
+                    f"{path.format(number)}.{wrong}".removeprefix("."),
                     f"has {found} ids, but the ids of this release are {kind}; send them in {right}",
                     "WRONG_ID_TYPE",
                 )
 
 
-def read_ids(users: Asking, field: str, limit: int) -> list[tuple[Int64, str]]:
+def read_ids(users: Sequence[Bringing], field: str, limit: int) -> list[tuple[Int64, str]]:
     """The ids in a field of each user, [n] int64, and what is wrong with them; empty if nothing is.
 
     `limit`: the most ids that the field may have.

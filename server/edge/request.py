@@ -34,6 +34,20 @@ def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, release: 
     return _query(request, limits, release, read_users([request.user], limits, release.has_text_ids, "user"))
 
 
+def read_items(
+    request: recall_pb2.GetItemsRequest, limits: Settings, release: Release
+) -> tuple[Int64, tuple[str, ...]]:
+    """The items of a GetItems, [n] int64, and the attributes to tell. Raises InvalidRequestError."""
+    field = field_of("item_ids", release.has_text_ids)
+    check_id_type([request], release.has_text_ids, "")
+    if not getattr(request, field):
+        raise InvalidRequestError(field, "is empty; a request has 1 item or more", "EMPTY_BATCH")
+    [(item_ids, wrong)] = read_ids([request], field, limits.max_users)
+    if wrong:
+        raise InvalidRequestError(field, wrong.removeprefix(f"{field} "), "INVALID_ITEMS")
+    return item_ids, read_attributes(request.return_attributes, limits, release)
+
+
 def read_filter(filter_: str, limits: Settings, release: Release) -> str:
     """The filter in canonical spelling (`server.serving.filter`). Raises InvalidRequestError."""
     if not filter_:

@@ -21,7 +21,7 @@ from server.edge.answers import (
 )
 from server.edge.item_ids import ids_of, ids_of_queries
 from server.edge.limits import most_candidates
-from server.edge.request import read_attributes, read_explain, read_filter, read_recall
+from server.edge.request import read_attributes, read_explain, read_filter, read_items, read_recall
 from server.edge.similar import read_queries, similar
 from server.edge.timeouts import within
 from server.edge.user_service import UserService
@@ -167,6 +167,23 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         return recall_pb2.SimilarItemsResponse(
             results=results, attributes_detail=detail, **provenance(release, timings)
         )
+
+    async def GetItems(  # noqa: N802
+        self, request: recall_pb2.GetItemsRequest, context: Context
+    ) -> recall_pb2.GetItemsResponse:
+        """Tell the attributes of items."""
+        release = self._releases.current
+        item_ids, names = read_items(request, self._settings, release)
+        values, why = await self._attributes.of(release, names, item_ids, context.time_remaining())
+        response = recall_pb2.GetItemsResponse(
+            item_ids=request.item_ids,
+            item_keys=request.item_keys,
+            attributes_detail=why,
+            model_version=release.model_version,
+            collection=release.collection,
+        )
+        add_attributes([response], values)
+        return response
 
     async def UpsertUsers(  # noqa: N802
         self, request: recall_pb2.UpsertUsersRequest, context: Context

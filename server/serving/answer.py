@@ -60,6 +60,8 @@ class Trace:
     """[n] int64, the history entries that the model looked at, oldest first."""
     interest_vectors: Float32
     """[Q, D] float32, the interests that were searched."""
+    click_weights: Float32
+    """[Q, n] float32, how much each of these history entries made each of these interests: shares of 1."""
     interest: Int64
     """[Q] int64, the numbers of these interests."""
     hits: Hits

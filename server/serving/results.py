@@ -144,4 +144,8 @@ def trace(
 ) -> Trace:
     """The steps behind a batch of one user. `vectors`: [B, K, D] float32; `fate`: [H + P] int64, of every hit."""
     used = release.vocabulary.item_id[inputs.hist_index[inputs.hist_index > 0] - 1]
-    return Trace(used, vectors[found.user, found.interest], found.interest, found.hits, near, fate, search)
+    which = found.user, found.interest
+    weights = np.zeros((0, 0), np.float32)
+    if len(found.user):
+        weights = release.click_weights(inputs.hist_index, inputs.seq_len)[which][:, : len(used)]
+    return Trace(used, vectors[which], weights, found.interest, found.hits, near, fate, search)

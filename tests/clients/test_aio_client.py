@@ -56,6 +56,7 @@ async def test_every_method_against_a_server(client, servicer):
     assert (await client.count_items("year > 1990")).count == 12
     assert await client.get_server_info() == INFO
     assert list((await client.explain([43, 65], top_k=4)).used_hist_item) == [43, 65]
+    assert list((await client.get_items(["KIT-1"], return_attributes=["title"])).attributes[0].texts) == ["Film 0"]
     assert (await client.drop_items("items_aa11")).collection == "items_aa11"
     assert (await client.reload()).previous_model_version == "aa11"
     assert await client.is_serving()

@@ -81,6 +81,14 @@ def test_attributes_are_columns_of_the_table_and_lists_of_json(run, servicer):
     assert user["attributes"] == {"year": [1990, None], "genres": [["Crime", "Drama"], None]}
 
 
+def test_items_are_shown_with_all_attributes_or_those_asked_for(run, servicer):
+    rows = words(run("items", "43,44").output)
+    assert ["item", "genres"] in rows and ["43", "Crime,", "Drama"] in rows and ["44"] in rows
+    assert list(servicer.calls["GetItems"][0][0].return_attributes) == ["genres"]
+    answer = json.loads(run("items", "43", "--attributes", "title,year", "--format", "json").output)
+    assert (answer["item_ids"], answer["attributes"]) == ([43], {"title": ["Film 0"], "year": [1990]})
+
+
 def test_a_table_shows_the_titles_of_the_release_without_being_asked(run, servicer, titles, monkeypatch):
     info = recall_pb2.GetServerInfoResponse(attributes=[recall_pb2.Attribute(name="title", type="VARCHAR")])
     monkeypatch.setattr("tests.canned_recall.INFO", info)

@@ -19,6 +19,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from clients.gateway.article import ArticleBody
+from clients.gateway.operations import figures, parse
 from clients.gateway.options import load_settings
 from clients.gateway.pages import TitlesBody
 from clients.gateway.v1 import RecallBody
@@ -238,6 +239,16 @@ def test_attributes_are_lists_of_numbers_texts_and_null(client: httpx.Client, se
     assert client.post("/v1/recall", json={"users": [{}]}).json()["results"][0]["attributes"] == {}
     assert list(servicer.calls["Recall"][0][0].return_attributes) == ["year", "title", "genres"]
     is_problem(client.post("/v1/recall", json=body | {"return_attributes": ["a"] * 65}), 400, "REQUEST_INVALID")
+
+
+def test_items_have_attributes(client: httpx.Client, servicer: CannedRecall) -> None:
+    body = {"item_ids": [43, str(HUGE)], "return_attributes": ["title", "genres"]}
+    answer = client.post("/v1/items", json=body).json()
+    assert answer["item_ids"] == ["43", str(HUGE)]
+    assert answer["attributes"] == {"title": ["Film 0", None], "genres": [["Crime", "Drama"], None]}
+    assert list(servicer.calls["GetItems"][0][0].item_ids) == [43, HUGE]
+    is_problem(client.post("/v1/items", json={"item_ids": []}), 400, "REQUEST_INVALID")
+    is_problem(client.post("/v1/items", json={"item_ids": ["KIT-1"]}), 400, "REQUEST_INVALID")
 
 
 MARKUP = "<script>alert('1')</script>"
@@ -507,10 +518,15 @@ def test_headers_for_browsers_are_on_every_answer(client: httpx.Client) -> None:
         assert "access-control-allow-origin" not in headers
 
 
-def test_the_docs_come_from_here_alone_and_their_examples_work(client: httpx.Client) -> None:
+def test_the_docs_come_from_here_alone_and_their_examples_work(target: str) -> None:
+    with with_options(target, "--allow-users") as client:
+        _docs_work(client)
+
+
+def _docs_work(client: httpx.Client) -> None:
     page = client.get("/docs").text
     loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
-    assert len(loaded) == 4 and all(url.startswith("/") for url in loaded)
+    assert len(loaded) == 9 and all(url.startswith("/") for url in loaded)
     for url in loaded:
         assert client.get(url).status_code == 200, url
     assert "swagger" in client.get("/swagger/swagger-ui-bundle.js").text[:1000].lower()
@@ -523,7 +539,7 @@ def test_the_docs_come_from_here_alone_and_their_examples_work(client: httpx.Cli
                 assert client.request(method, path, json=content["example"]).status_code == 200
                 tried += 1
             assert "422" not in operation["responses"]
-    assert tried == 4
+    assert tried == 8
     assert "7" in json.dumps(description["paths"]["/v1/recall"]["post"]["requestBody"]), "the model's popular item"
     is_problem(client.get("/swagger/..%2fdoor.py"), 404, "NOT_FOUND")
 
@@ -558,6 +574,66 @@ def test_the_explorers_files(target: str, tmp_path: Path) -> None:
         assert titled["titles"] == {"4": "Toy Story", "5": "Story of Toys, A", "6": "Heat"}
 
 
+def test_users_are_remembered_only_where_the_operator_allows_it(
+    client: httpx.Client, target: str, servicer: CannedRecall
+) -> None:
+    paths = {"upsert": {"users": [{"user_id": "7", "hist_item": [3]}]}, "similar": {"users": [{}]}}
+    for path, body in {**paths, "delete": {"user_ids": ["7"]}}.items():
+        is_problem(client.post(f"/v1/users/{path}", json=body), 403, "NOT_ENABLED")
+    updates = [
+        {"user_id": "7", "append_item_ids": ["3", HUGE], "events": ["view", "hover"]},
+        {"user_id": "7", "hist_item": [4]},
+        {"user_id": "", "hist_item": [4]},
+    ]
+    with with_options(target, "--allow-users") as allowed:
+        written = allowed.post("/v1/users/upsert", json={"users": updates}).json()["results"]
+        assert [one["status"] for one in written] == ["USER_STATUS_OK", "USER_STATUS_OK", "USER_STATUS_INVALID"]
+        assert [(one["history_length"], one["dropped"]) for one in written[:2]] == [(2, 1), (1, 0)]
+        [sent] = [request.users for request, *_ in servicer.calls["UpsertUsers"]]
+        assert [(one.user_id, *one.append_item_ids, *one.hist_item) for one in sent][:2] == [("7", 3, HUGE), ("7", 4)]
+        similar = allowed.post("/v1/users/similar", json={"users": [{"user_id": "7"}], "top_k": 2}).json()
+        assert similar["results"][0]["user_ids"] == ["bob", "cid"]
+        deleted = allowed.post("/v1/users/delete", json={"user_ids": ["7", "nobody"]}).json()["results"]
+        assert [one["status"] for one in deleted] == ["USER_STATUS_OK", "USER_STATUS_UNKNOWN_USER"]
+
+
+METRICS = """# TYPE recall_request_duration_seconds histogram
+recall_request_duration_seconds_bucket{le="0.005",method="Recall",status="OK"} 3.0
+recall_request_duration_seconds_bucket{le="+Inf",method="Recall",status="OK"} 4.0
+recall_request_duration_seconds_bucket{le="+Inf",method="Explain",status="OK"} 9.0
+recall_request_duration_seconds_count{method="Recall",status="OK"} 4.0
+recall_request_duration_seconds_count{method="Explain",status="OK"} 9.0
+recall_request_duration_seconds_sum{method="Recall",status="OK"} 0.02
+recall_request_failures_total{method="Recall",reason="OVERLOADED",status="RESOURCE_EXHAUSTED"} 2.0
+recall_request_failures_total{method="Recall",reason="A \\"b\\"",status="INVALID_ARGUMENT"} 5.0
+recall_release_info{collection="items_ab12",model_version="ab12"} 1.0
+recall_serving 1.0
+recall_sampled_recall_ratio_sum 1.96
+recall_sampled_recall_ratio_count 2.0
+recall_users_total{status="OK"} 4.0
+recall_milvus_errors_total{kind="away"} NaN
+process_open_fds 12.0
+"""
+
+
+def test_the_figures_of_the_operations_view() -> None:
+    found = figures(parse(METRICS))
+    assert (found["serving"], found["collection"], found["refused"]) == (True, "items_ab12", False)
+    assert (found["requests"], found["shed"], found["milvus_errors"]) == (13, 2, 0)
+    assert found["latency"] == {"count": 4, "sum": 0.02, "buckets": [["0.005", 3], ["+Inf", 4]]}
+    assert [each["reason"] for each in found["failures"]] == ['A \\"b\\"', "OVERLOADED"]
+    assert (found["sampled_recall"]["sum"], found["users"]) == (1.96, {"OK": 4})
+
+
+def test_metrics_that_cannot_be_read_are_told(client: httpx.Client, target: str) -> None:
+    is_problem(client.get("/explorer/operations"), 404, "NOT_FOUND")
+    metrics = ("--metrics", "http://127.0.0.1:1/metrics", "--metrics", f"{client.base_url}/healthz")
+    with with_options(target, *metrics) as reading:
+        away, other = reading.get("/explorer/operations").json()["servers"]
+        assert away["server"] == "127.0.0.1:1" and "refused" in away["error"]
+        assert other["error"] == "these are no metrics of a recall server"
+
+
 def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECALL_SERVER", "there:1")
     monkeypatch.setenv("RECALL_GATEWAY_ALLOW_DROP", "true")
@@ -574,6 +650,8 @@ def test_flags_win_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
     [
         ("--listen", "8000"),
         ("--titles", "/no/such.csv"),
+        ("--metrics", "file:///etc/passwd"),
+        ("--metrics", "http://ann:secret@there/metrics"),
         ("--timeout-ms", "0"),
         ("--max-body-bytes", "many"),
         ("--insert-command", "'unclosed"),

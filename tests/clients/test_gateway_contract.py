@@ -40,8 +40,8 @@ def urls() -> Iterator[dict[str, str]]:
     with (
         running(CannedRecall()) as integers,
         running(CannedRecall(keyed=True)) as text,
-        serving("--server", integers) as of_integers,
-        serving("--server", text) as of_text,
+        serving("--server", integers, "--allow-users") as of_integers,
+        serving("--server", text, "--allow-users") as of_text,
     ):
         yield {"integers": of_integers, "text": of_text}
 

@@ -116,8 +116,10 @@ def axe(page: Page) -> list[str]:
     return [f"{one['id']}: {[node['html'][:120] for node in one['nodes']][:3]}" for one in violations]
 
 
-def test_it_opens_with_the_first_example_user(browser: Browser, site: Site) -> None:
+def test_it_shows_the_clicks_of_an_example_user_and_the_candidates(browser: Browser, site: Site) -> None:
     with opened(browser, site.plain) as page:
+        page.select_option("#user", "1")
+        settled(page)
         assert shown(page) == recalled(site, [1700, 1707])
         expect(page.locator("#history li .title")).to_have_text([TITLES[1707], TITLES[1700]])
         expect(page.locator("#served")).to_contain_text("200 items")
@@ -187,13 +189,14 @@ def test_the_skip_link_leads_past_the_form(browser: Browser, site: Site) -> None
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name="Skip to the candidates")).to_be_focused()
         page.keyboard.press("Enter")
+        clicks = page.locator("#history li").count()
         for _ in range(20):
             page.keyboard.press("Tab")
             if page.evaluate("document.activeElement.matches('.candidates .rows .add')"):
                 break
         page.keyboard.press("Enter")
         settled(page)
-        expect(page.locator("#history li")).to_have_count(3)
+        expect(page.locator("#history li")).to_have_count(clicks + 1)
 
 
 def test_where_a_candidate_comes_from(browser: Browser, site: Site) -> None:
@@ -442,6 +445,8 @@ def test_no_answer_is_left_under_another_users_name_when_the_server_stops(browse
 
 def test_no_answer_is_left_beside_a_filter_that_is_refused(browser: Browser, site: Site) -> None:
     with opened(browser, site.plain) as page:
+        page.select_option("#user", "1")
+        settled(page)
         page.fill("#filter", "item_id = 1700")
         page.keyboard.press("Enter")
         problem = page.get_by_role("alert")
@@ -541,4 +546,30 @@ def test_the_docs_page_tries_recall_out(browser: Browser, site: Site) -> None:
         live = operation.locator(".live-responses-table")
         expect(live.locator("tbody .response-col_status").first).to_contain_text("200")
         expect(live).to_contain_text(expected)
+    context.close()
+
+
+def test_lists_scroll_and_comparing_keeps_them_above_the_fold(browser: Browser, site: Site) -> None:
+    with opened(browser, site.comparing) as page:
+        for side in (0, 1):
+            rows = page.locator(".side").nth(side).locator(".candidates .rows")
+            assert rows.evaluate("(list) => list.getBoundingClientRect().top + 200") < DESK["height"]
+            assert rows.evaluate("(list) => list.scrollHeight > list.clientHeight")
+            assert rows.evaluate("(list) => getComputedStyle(list).overflowY") == "scroll"
+
+
+def test_without_metrics_there_is_no_operations_view(browser: Browser, site: Site) -> None:
+    with opened(browser, site.plain) as page:
+        expect(page.get_by_role("button", name="Operations")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_docs_look_like_the_page_and_have_the_users_calls(browser: Browser, site: Site, scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"{site.plain}/docs")
+    expect(page.locator(".opblock", has_text="/v1/users/upsert")).to_be_visible()
+    expect(page.get_by_role("link", name="Explorer")).to_be_visible()
+    assert (lightness(page) < 60) == (scheme == "dark")
+    assert ("dark-mode" in (page.locator("html").get_attribute("class") or "")) == (scheme == "dark")
     context.close()

@@ -40,9 +40,14 @@ def answer(channel, method, response, code=grpc.StatusCode.OK, details="", trail
 def test_every_rpc_has_a_method(client_class):
     names = [re.sub(r"(?<=.)([A-Z])", r"_\1", method.name).lower() for method in METHODS]
     users = ["upsert_users", "find_similar_users", "delete_users"]
-    items = ["recall", "count_items", "get_server_info", "explain", "similar_items"]
+    items = ["recall", "count_items", "get_server_info", "explain", "similar_items", "get_items"]
     assert names == [*items, *users, "drop_items", "reload"]
     assert [name for name in names if not callable(getattr(client_class, name, None))] == []
+
+
+def test_a_ready_upsert_request_carries_its_own_kinds():
+    with pytest.raises(ValueError, match="a ready request carries its own"):
+        RecallClient(timeout_s=1).upsert_users(recall_pb2.UpsertUsersRequest(), events={"7": ["view"]})
 
 
 @pytest.mark.parametrize(
@@ -64,11 +69,21 @@ def test_every_rpc_has_a_method(client_class):
             recall_pb2.UpsertUsersResponse(model_version="ab12"),
         ),
         (
+            lambda client: client.upsert_users(recall_pb2.UpsertUsersRequest(users=[{"user_id": "7"}] * 2)),
+            recall_pb2.UpsertUsersRequest(users=[{"user_id": "7"}] * 2),
+            recall_pb2.UpsertUsersResponse(model_version="ab12"),
+        ),
+        (
             lambda client: client.find_similar_users(["7", [1, 2]], top_k=5),
             recall_pb2.FindSimilarUsersRequest(
                 users=[recall_pb2.User(user_id="7"), recall_pb2.User(hist_item=[1, 2])], top_k=5
             ),
             recall_pb2.FindSimilarUsersResponse(model_version="ab12"),
+        ),
+        (
+            lambda client: client.get_items([7, 8], return_attributes=["title"]),
+            recall_pb2.GetItemsRequest(item_ids=[7, 8], return_attributes=["title"]),
+            recall_pb2.GetItemsResponse(item_ids=[7, 8]),
         ),
         (
             lambda client: client.delete_users(["7"]),

@@ -227,6 +227,8 @@ def _good_messages() -> Iterator[tuple[str, bytes]]:
     of_text = recall_pb2.ItemQuery(item_keys=["KIT-1", "ключ"])
     yield f"{RECALL}/SimilarItems", recall_pb2.SimilarItemsRequest(queries=[of_text], top_k=5).SerializeToString()
     yield f"{RECALL}/CountItems", b""
+    items = recall_pb2.GetItemsRequest(item_ids=[1000, 1007], return_attributes=["title"])
+    yield f"{RECALL}/GetItems", items.SerializeToString()
     yield f"{RECALL}/GetServerInfo", b""
     yield f"{ADMIN}/Reload", b""
     drop = admin_pb2.DropItemsRequest(collection="items_0123456789ab_01234567", allow_live=True)

@@ -101,6 +101,10 @@ _filters = st.one_of(
 )
 """Of the length limit and what lies around it: nonsense, near misses, deep nesting."""
 
+_names = st.lists(st.one_of(st.sampled_from(["year", "title", "genres", "item_id"]), st.text(max_size=8)), max_size=18)
+_items_of_numbers = st.builds(recall_pb2.GetItemsRequest, item_ids=_lists(_ids), return_attributes=_names)
+_items_of_keys = st.builds(recall_pb2.GetItemsRequest, item_keys=_lists(_keys), return_attributes=_names)
+
 _metadata = st.lists(
     st.one_of(
         st.sampled_from([("authorization", f"Bearer {TOKEN}"), ("authorization", "Bearer"), ("authorization", "")]),
@@ -126,6 +130,7 @@ def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
             ),
         ),
         (f"{RECALL}/CountItems", st.builds(recall_pb2.CountItemsRequest, filter=_filters)),
+        (f"{RECALL}/GetItems", st.one_of(_items_of_numbers, _items_of_keys)),
         (f"{RECALL}/GetServerInfo", st.just(recall_pb2.GetServerInfoRequest())),
         (f"{ADMIN}/Reload", st.just(admin_pb2.ReloadRequest())),
         (f"{ADMIN}/DropItems", st.builds(admin_pb2.DropItemsRequest, collection=collections, allow_live=st.booleans())),

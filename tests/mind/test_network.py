@@ -56,6 +56,28 @@ def plain_interests(
     return np.array(capsules, np.float32)
 
 
+@pytest.mark.parametrize("softmax", ["interests", "history", "history_then_interests"])
+@pytest.mark.parametrize("residual", [False, True])
+def test_an_interest_is_the_sum_of_its_clicks_by_their_weights(softmax: str, residual: bool) -> None:
+    weights = make_weights()
+    encoder = numpy_encoder(weights, routing_softmax=softmax, residual=residual)
+    hist_index, seq_len = np.array([[1, 2, 3, 4, 5, 6, 7, 8], [3, 9, 4, 0, 0, 0, 0, 0]]), np.array([8, 3])
+    shares = encoder.click_weights(hist_index, seq_len)
+    np.testing.assert_allclose(shares.sum(axis=2), 1, rtol=1e-5)
+    assert not shares[1, :, 3:].any()
+    summed = shares @ (weights.item_embedding[hist_index] @ weights.bilinear)
+    lengths = np.linalg.norm(summed, axis=2, keepdims=True)
+    vectors = encoder.encode(hist_index, seq_len)
+    np.testing.assert_allclose(summed / lengths, vectors / np.linalg.norm(vectors, axis=2, keepdims=True), atol=1e-5)
+
+
+def test_interests_that_become_one_have_the_mean_of_their_clicks() -> None:
+    weights = dataclasses.replace(make_weights(), join_cosine=np.array([-1], np.float32))
+    shares = numpy_encoder(weights).click_weights(np.array([[3, 9, 4]]), np.array([3]))
+    assert shares[0].any(axis=1).tolist() == [True, False, False, False]
+    np.testing.assert_allclose(shares[0, 0].sum(), 1, rtol=1e-5)
+
+
 def plain_beginning(behaviours: list[Float32], interests: int) -> npt.NDArray[np.float64]:
     """Begin at the newest behaviour, then where the nearest beginning is furthest, and so on: 5 times the cosines."""
     unit = [behaviour / np.linalg.norm(behaviour) for behaviour in behaviours]

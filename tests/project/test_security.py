@@ -9,7 +9,7 @@ from fastapi.routing import APIRoute
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from pydantic import BaseModel
 
-from clients.gateway import article, pages, similar, v1
+from clients.gateway import article, operations, pages, similar, users, v1
 from clients.gateway.settings import Settings as GatewaySettings
 from protos.recall.v1 import admin_pb2, recall_pb2
 from server.settings import Settings
@@ -73,7 +73,8 @@ def models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 def test_every_list_and_text_of_the_gateway_has_a_bound() -> None:
     found = set()
-    for router in (v1.router, similar.router, v1.health, article.router, pages.router):
+    routers = (v1.router, similar.router, users.router, v1.health, article.router, pages.router, operations.router)
+    for router in routers:
         for route in router.routes:
             assert isinstance(route, APIRoute)
             for query in route.dependant.query_params:

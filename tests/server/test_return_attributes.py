@@ -66,6 +66,35 @@ async def test_explain_tells_the_attributes_too(shop: Running) -> None:
     assert attributes_of(answer.candidates) == {"year": [expected("year", item) for item in item_ids]}
 
 
+async def test_any_items_can_be_asked_for(shop: Running) -> None:
+    item_ids = [1014, 1007, 1010, 5, 1014]  # one that a multiple of 5, and two that the collection does not have
+    request = recall_pb2.GetItemsRequest(item_ids=item_ids, return_attributes=["title", "genres"])
+    for _ in range(3):
+        answer = await shop.recall.GetItems(request)
+        assert list(answer.item_ids) == item_ids and answer.collection == shop.collection
+        there = [item if item in (1014, 1007) else 0 for item in item_ids]
+        for name, values in attributes_of(answer).items():
+            assert values == [expected(name, item) for item in there], name
+        await asyncio.sleep(0.06)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "said"),
+    [
+        ({}, "item_ids", "is empty; a request has 1 item or more"),
+        ({"item_ids": [7] * 257}, "item_ids", "has 257 ids, the limit is 256"),
+        ({"item_keys": ["a"]}, "item_keys", "has 1 ids, but the ids of this release are integers"),
+        ({"item_ids": [7], "return_attributes": ["yaer"]}, "return_attributes[0]", "'yaer' is unknown"),
+    ],
+)
+async def test_items_that_cannot_be_told_are_refused(
+    shop: Running, request_: dict[str, Any], field: str, said: str
+) -> None:
+    code, _, message, _ = await failure(shop.recall.GetItems(recall_pb2.GetItemsRequest(**request_)))
+    assert code == grpc.StatusCode.INVALID_ARGUMENT
+    assert message.startswith(f"{field}: ") and said in message
+
+
 @pytest.mark.parametrize(
     ("names", "field", "said"),
     [

@@ -376,6 +376,8 @@ async def test_explain_shows_what_recall_does(start: Start) -> None:
     assert explained.candidates == recalled.results[0]
     assert list(explained.used_hist_item) == [1000, 1007]
     assert [len(interest.vector) for interest in explained.interests] == [16] * 4
+    for interest in explained.interests:
+        assert len(interest.weights) == 2 and sum(interest.weights) == pytest.approx(1)
     hits = sum(len(interest.item_ids) for interest in explained.interests)
     assert len(explained.dropped) == hits - 5
     history = {drop.item_id for drop in explained.dropped if drop.reason == recall_pb2.DROP_REASON_HISTORY}

@@ -53,6 +53,9 @@ def test_a_shop_is_answered_in_its_own_ids(shop: Server) -> None:
     assert priced["attributes"] == [
         {"name": "price", "integers": [str(KITS.index(key)) for key in priced["item_keys"]]}
     ]
+    told = ask("GetItems", item_keys=["KIT-9", "KIT-3", "KIT-999"], return_attributes=["price"])
+    assert told["item_keys"] == ["KIT-9", "KIT-3", "KIT-999"]
+    assert told["attributes"] == [{"name": "price", "integers": ["9", "3", "0"], "absent": [2]}]
     refused = grpcurl(
         shop.address,
         "recall.v1.RecallService/Recall",

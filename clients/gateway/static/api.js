@@ -26,8 +26,32 @@ const post = (path, body, signal) =>
 
 export const setup = () => ask("/explorer/setup");
 export const info = (server) => ask(`/v1/info?server=${server}`);
+export const operations = () => ask("/explorer/operations");
 export const explain = (body, server, signal) => post(`/v1/explain?server=${server}`, body, signal);
 export const search = (text, signal) => ask(`/explorer/items?search=${encodeURIComponent(text)}`, { signal });
 export const titles = (itemIds) => post("/explorer/titles", { item_ids: itemIds });
 export const itemMap = (version) => ask(`/explorer/maps/${encodeURIComponent(version)}`);
-export const popular = async (count) => (await post("/v1/recall", { users: [{}], top_k: count })).results[0].item_ids;
+export const items = (itemIds, names, server) => post(`/v1/items?server=${server}`, { item_ids: itemIds, return_attributes: names });
+export const recall = async (users, topK) => (await post("/v1/recall", { users, top_k: topK })).results;
+export const popular = async (count) => (await recall([{}], count))[0].item_ids;
+
+/** Popular items whose title contains a text, as it is written or with other capitals: [{ item_id, title }]. */
+export async function searchTitles(text, count, signal) {
+  const plain = text.replace(/["\\%_]/g, " ").trim();
+  if (!plain) return [];
+  const first = plain.toLowerCase().replace(/^./u, (letter) => letter.toUpperCase());
+  const every = plain.toLowerCase().replace(/(?<=^|\s)\S/gu, (letter) => letter.toUpperCase());
+  const spellings = [...new Set([plain, plain.toLowerCase(), first, every])];
+  const ask = (before) => post("/v1/recall", {
+    users: [{}],
+    top_k: count,
+    filter: spellings.map((one) => `title like "${before}${one}%"`).join(" or "),
+    return_attributes: ["title"],
+  }, signal);
+  const answer = await ask("%").catch((error) => {
+    if (error.name === "AbortError") throw error;
+    return ask(""); // Milvus 2.3.5 only knows patterns that end with their wildcard
+  });
+  const { item_ids, attributes } = answer.results[0];
+  return item_ids.map((item_id, place) => ({ item_id, title: attributes.title?.[place] ?? item_id }));
+}

@@ -1,49 +1,25 @@
 // The user's clicks: a search box that adds items by title or id, and the list of what was clicked.
 
-import { search } from "./api.js";
+import { choices } from "./combobox.js";
 import { byId, h } from "./dom.js";
 
 const PAUSE_MS = 120;
 
-/** Makes the search box work; `onAdd` gets the ids to add, the newest last; `typedIds` reads ids that somebody typed. */
-export function searchBox({ hasTitles, typedIds, onAdd, onRemoveNewest }) {
+/**
+ * Makes the search box work; `onAdd` gets the ids to add, the newest last; `typedIds` reads ids that somebody typed;
+ * `search` finds items by a text, or there is none where items have no titles.
+ */
+export function searchBox({ search, typedIds, onAdd, onRemoveNewest }) {
   const input = byId("add");
-  const list = byId("found");
-  let found = [];
-  let active = -1;
+  const list = choices(input, byId("found"), ({ ids }) => add(ids));
   let timer;
   let asked = new AbortController();
-  byId("add-label").textContent = hasTitles ? "Add an item by title or id" : "Add an item by id";
-
-  function show(items) {
-    found = items;
-    active = -1;
-    list.replaceChildren(
-      ...items.map(({ ids, title }, index) =>
-        h("li", { id: `found-${index}`, role: "option", "aria-selected": "false", pointerdown: (event) => { event.preventDefault(); add(ids); } },
-          h("span", {}, title), h("span", { class: "id" }, ids.join(", ")))),
-    );
-    list.hidden = items.length === 0;
-    input.setAttribute("aria-expanded", String(items.length > 0));
-    input.removeAttribute("aria-activedescendant");
-  }
-
-  function move(step) {
-    if (!found.length) return;
-    list.children[active]?.setAttribute("aria-selected", "false");
-    active = (active + step + found.length + (active < 0 && step < 0 ? 1 : 0)) % found.length;
-    const option = list.children[active];
-    option.setAttribute("aria-selected", "true");
-    option.scrollIntoView({ block: "nearest" });
-    input.setAttribute("aria-activedescendant", option.id);
-  }
-
   function add(itemIds) {
     clearTimeout(timer);
     asked.abort();
     input.value = "";
     input.setCustomValidity("");
-    show([]);
+    list.show([]);
     onAdd(itemIds);
   }
 
@@ -53,36 +29,36 @@ export function searchBox({ hasTitles, typedIds, onAdd, onRemoveNewest }) {
     asked = new AbortController();
     const text = input.value.trim();
     if (!text) {
-      show([]);
+      list.show([]);
       return true;
     }
     const { ids, areText } = typedIds(text);
-    const typed = ids?.length ? [{ ids, title: ids.length > 1 ? `Add ${ids.length} items` : "Add the item with this id" }] : [];
+    const choice = (itemIds, label) => ({ ids: itemIds, label, note: itemIds.join(", ") });
+    const typed = ids?.length ? [choice(ids, ids.length > 1 ? `Add ${ids.length} items` : "Add the item with this id")] : [];
     try {
-      const titled = hasTitles ? (await search(text, asked.signal)).map(({ item_id, title }) => ({ ids: [item_id], title })) : [];
+      const titled = (await search(text, asked.signal)).map(({ item_id, title }) => choice([item_id], title));
       // Any text may be an id, so what has a title comes first.
       const isTitled = ids?.length === 1 && titled.some((item) => item.ids[0] === ids[0]);
-      show(areText ? [...titled, ...(isTitled ? [] : typed)] : [...typed, ...titled]);
+      list.show(areText ? [...titled, ...(isTitled ? [] : typed)] : [...typed, ...titled]);
     } catch (error) {
       if (error.name === "AbortError") return false;
-      show(typed);
+      list.show(typed);
     }
     return true;
   }
 
   input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(look, PAUSE_MS); });
-  input.addEventListener("blur", () => show([]));
   input.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowDown") move(1);
-    else if (event.key === "ArrowUp") move(-1);
-    else if (event.key === "Escape") show([]);
+    if (event.key === "ArrowDown") list.move(1);
+    else if (event.key === "ArrowUp") list.move(-1);
+    else if (event.key === "Escape") list.show([]);
     else if (event.key === "Backspace" && !input.value) return onRemoveNewest();
     else if (event.key === "Enter") {
       const { ids, areText } = typedIds(input.value.trim());
-      if (active >= 0) add(found[active].ids);
-      else if (areText) look().then((isShown) => isShown && found.length && add(found[0].ids));
+      if (list.active()) add(list.active().ids);
+      else if (areText) look().then((isShown) => isShown && list.first() && add(list.first().ids));
       else if (ids?.length) add(ids);
-      else if (found.length) add(found[0].ids);
+      else if (list.first()) add(list.first().ids);
     } else return;
     event.preventDefault();
   });

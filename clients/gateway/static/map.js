@@ -1,6 +1,9 @@
 // The map: all items as faint points, and on them what the user clicked, the interests and the candidates of each.
 
+import { badge } from "./candidates.js";
+import { colouring } from "./colours.js";
 import { h, s } from "./dom.js";
+import { attributes, titleOf, valueOf } from "./items.js";
 
 const MARGIN = 22;
 const REACH = 14;
@@ -15,36 +18,50 @@ let near = false;
 
 /** The card with the map; it is drawn anew whenever its width changes. */
 export function drawMap(view) {
-  const { answer, map, anyMap } = view;
+  const { answer, map, anyMap, question, onColour } = view;
+  const coloured = attributes().find(({ name }) => name === question.colour);
+  const colours = coloured ? colouring(anyMap.item_ids, coloured.type, (itemId) => valueOf(itemId, coloured.name)) : null;
   const frame = h("div", { class: "map-frame" });
   const remark = map ? null : h("p", { class: "hint" }, `This is the map of model ${anyMap.model_version}: items of ${answer.model_version} are where that model sees them, and its interests have no place on it.`);
   const places = placesOf(anyMap);
   const closer = h("button", { type: "button", class: "quiet", "aria-pressed": String(near), click: () => {
     near = !near;
     closer.setAttribute("aria-pressed", String(near));
-    paint(frame, Math.floor(frame.clientWidth), view, places);
+    paint(frame, Math.floor(frame.clientWidth), view, places, colours);
   } }, "Zoom in");
   const card = h("div", { class: "card map" },
-    h("div", { class: "row spread" }, h("h3", {}, "Map of the items"), closer),
-    legend(Boolean(map) && answer.interests.length > 0),
+    h("div", { class: "row spread" }, h("h3", {}, "Map of the items"), colourChoice(question.colour, onColour), closer),
+    h("p", { class: "hint" }, "Items near each other are alike to the model. Click a point to add it to the clicks."),
+    legend(answer, Boolean(map), colours),
     frame,
-    h("p", { class: "hint" }, `${anyMap.item_ids.length.toLocaleString("en")} items; near each other means alike to the model. The plane shows ${(anyMap.explained * 100).toFixed(0)} % of what tells them apart. Click a point to add it.`),
+    h("p", { class: "hint" }, `${anyMap.item_ids.length.toLocaleString("en")} items. The plane shows ${(anyMap.explained * 100).toFixed(0)} % of what tells them apart.`),
     remark);
   let painted = 0;
   new ResizeObserver(([{ contentRect }]) => {
     const width = Math.floor(contentRect.width);
     if (!width || width === painted) return; // its height follows from the drawing
     painted = width;
-    paint(frame, width, view, places);
+    paint(frame, width, view, places, colours);
   }).observe(frame);
   return card;
 }
 
-function legend(interests) {
+function colourChoice(colour, onColour) {
+  const options = attributes().map(({ name }) => h("option", { value: name, selected: name === colour }, name));
+  if (!options.length) return null;
+  return h("label", { class: "colour" }, "Colour by ",
+    h("select", { "data-focus": "colour", change: ({ target }) => onColour(target.value) }, h("option", { value: "" }, "nothing"), options));
+}
+
+function legend({ interests, candidates }, hasInterests, colours) {
+  const [number] = candidates.interest;
+  const colour = number >= 0 ? `interest-${number % 4}` : "";
   return h("ul", { class: "legend" },
     h("li", {}, h("span", { class: "mark clicked" }), "clicked"),
-    interests && h("li", {}, h("span", { class: "mark centre" }), "interest"),
-    h("li", {}, h("span", { class: "mark candidate" }), "candidate"));
+    hasInterests && interests.length > 0 && h("li", {}, badge(Math.max(number ?? 0, 0)), "an interest"),
+    h("li", {}, h("span", { class: `mark candidate ${colour}` }), number >= 0 ? "candidate, in the colour of its interest" : "candidate"),
+    ...(colours ? colours.legend.map(({ label, number: value }) => h("li", {}, h("span", { class: `mark value-${value}` }), label))
+      : [h("li", {}, h("span", { class: "mark other" }), "another item")]));
 }
 
 const placesOf = (map) => new Map(map.item_ids.map((itemId, index) => [itemId, [map.x[index], map.y[index]]]));
@@ -57,16 +74,20 @@ export function project(map, vector) {
   return [0, 1].map((axis) => (direction.reduce((sum, value, index) => sum + value * map.axes[index][axis], 0) - map.low[axis]) * map.scale);
 }
 
-function paint(frame, width, view, places) {
-  const { answer, map, anyMap, question, titleOf } = view;
+function paint(frame, width, view, places, colours) {
+  const { answer, map, anyMap, question } = view;
   const height = Math.round(width * (width < NARROW ? 1 : ASPECT));
   const centres = map ? answer.interests.map(({ vector }) => project(map, vector)) : [];
   const own = [...answer.candidates.item_ids, ...(near ? [] : question.history)].map((itemId) => places.get(itemId));
   const shown = [...own, ...centres].filter(Boolean);
   const at = onScreen(near && shown.length > 1 ? shown : [...shown, ...most([...places.values()])], width, height);
   const svg = s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": spoken(answer, places) });
-  const dots = [...places.values()].map((place) => at(place).map((value) => value.toFixed(1)).join(" "));
-  svg.append(s("path", { class: "dots", d: dots.map((dot) => `M${dot}h0`).join("") }));
+  const dots = new Map(); // by colour
+  for (const [itemId, place] of places) {
+    const colour = colours ? `dots value-${colours.of(itemId)}` : "dots";
+    dots.set(colour, `${dots.get(colour) ?? ""}M${at(place).map((value) => value.toFixed(1)).join(" ")}h0`);
+  }
+  for (const [colour, d] of [...dots].sort(([one], [two]) => (one < two ? 1 : -1))) svg.append(s("path", { class: colour, d }));
 
   const centreAt = apart(centres.map((centre) => centre && at(centre)));
   const boxes = [];
@@ -105,7 +126,7 @@ function paint(frame, width, view, places) {
     if (label(labels, boxes, at(places.get(itemId)), titleOf(itemId), width, height, number)) labelled.set(number, (labelled.get(number) ?? 0) + 1);
   });
   svg.append(rays, marks, labels);
-  frame.replaceChildren(svg, pointing(svg, view, places, at, anyMap));
+  frame.replaceChildren(svg, pointing(svg, view, places, at));
 }
 
 /** Interests that would cover each other, moved apart until all can be seen. */
@@ -165,7 +186,7 @@ function label(group, boxes, [x, y], title, width, height, number) {
 }
 
 /** A note with the title of the point under the pointer; a click adds the item. */
-function pointing(svg, { answer, question, titleOf, learnTitles, onAdd }, places, at) {
+function pointing(svg, { answer, question, learn, onAdd }, places, at) {
   const note = h("p", { class: "note", hidden: true });
   const marked = new Set([...answer.candidates.item_ids, ...question.history]);
   const screen = [...places].map(([itemId, place]) => [itemId, ...at(place)]);
@@ -192,7 +213,7 @@ function pointing(svg, { answer, question, titleOf, learnTitles, onAdd }, places
     svg.classList.toggle("on-item", nearest !== null);
     tell();
     if (!nearest) return;
-    await learnTitles([nearest[0]]).catch(() => {});
+    await learn([nearest[0]]).catch(() => {});
     tell();
   });
   svg.addEventListener("pointerleave", () => { note.hidden = true; });

@@ -1,6 +1,6 @@
 // What is asked, and how it is kept in the address: behind the #, which browsers do not send to servers.
 
-export const START = { user: "", history: [], topK: 20, merge: "best_score", filter: "", exclude: [], excludeHistory: true, compare: false };
+export const START = { user: "", history: [], topK: 20, merge: "best_score", filter: "", exclude: [], excludeHistory: true, compare: false, colour: "", shown: null };
 
 /** Item ids that somebody typed: text between commas, or integers with anything between them; null if there is more. */
 export function idsIn(text, areText) {
@@ -31,6 +31,8 @@ export function toHash(state) {
   if (state.exclude.length) parts.set("exclude", joined(state.exclude));
   if (!state.excludeHistory) parts.set("exclude_history", "0");
   if (state.compare) parts.set("compare", "1");
+  if (state.colour) parts.set("colour", state.colour);
+  if (state.shown) parts.set("shown", joined(state.shown));
   return `#${parts}`;
 }
 
@@ -47,16 +49,19 @@ export function fromHash(hash) {
     exclude: parted(parts.get("exclude") ?? ""),
     excludeHistory: parts.get("exclude_history") !== "0",
     compare: parts.get("compare") === "1",
+    colour: parts.get("colour") ?? "",
+    shown: parts.has("shown") ? parted(parts.get("shown")) : null,
   };
 }
 
-/** The body of /v1/explain for a state. */
-export function toBody(state) {
+/** The body of /v1/explain for a state; `names` are the attributes to return. */
+export function toBody(state, names) {
   return {
     user: { hist_item: state.history, exclude_item_ids: state.exclude },
     top_k: state.topK,
     filter: state.filter,
     exclude_history: state.excludeHistory,
     merge_strategy: state.merge,
+    return_attributes: names,
   };
 }

@@ -327,7 +327,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Interest(_message.Message):
-    __slots__ = ("vector", "item_ids", "scores", "item_keys", "neighbour_item_ids", "neighbour_item_keys", "neighbour_scores", "neighbour_bonuses")
+    __slots__ = ("vector", "item_ids", "scores", "item_keys", "neighbour_item_ids", "neighbour_item_keys", "neighbour_scores", "neighbour_bonuses", "weights")
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -336,6 +336,7 @@ class Interest(_message.Message):
     NEIGHBOUR_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOUR_SCORES_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOUR_BONUSES_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     vector: _containers.RepeatedScalarFieldContainer[float]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
@@ -344,7 +345,8 @@ class Interest(_message.Message):
     neighbour_item_keys: _containers.RepeatedScalarFieldContainer[str]
     neighbour_scores: _containers.RepeatedScalarFieldContainer[float]
     neighbour_bonuses: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., item_keys: _Optional[_Iterable[str]] = ..., neighbour_item_ids: _Optional[_Iterable[int]] = ..., neighbour_item_keys: _Optional[_Iterable[str]] = ..., neighbour_scores: _Optional[_Iterable[float]] = ..., neighbour_bonuses: _Optional[_Iterable[float]] = ...) -> None: ...
+    weights: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., item_keys: _Optional[_Iterable[str]] = ..., neighbour_item_ids: _Optional[_Iterable[int]] = ..., neighbour_item_keys: _Optional[_Iterable[str]] = ..., neighbour_scores: _Optional[_Iterable[float]] = ..., neighbour_bonuses: _Optional[_Iterable[float]] = ..., weights: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class DroppedHit(_message.Message):
     __slots__ = ("item_id", "interest", "score", "reason", "item_key", "source")
@@ -447,6 +449,32 @@ class SimilarItemsResponse(_message.Message):
     timings: StageTimings
     attributes_detail: str
     def __init__(self, results: _Optional[_Iterable[_Union[SimilarItems, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., attributes_detail: _Optional[str] = ...) -> None: ...
+
+class GetItemsRequest(_message.Message):
+    __slots__ = ("item_ids", "item_keys", "return_attributes")
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    item_ids: _containers.RepeatedScalarFieldContainer[int]
+    item_keys: _containers.RepeatedScalarFieldContainer[str]
+    return_attributes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class GetItemsResponse(_message.Message):
+    __slots__ = ("item_ids", "item_keys", "attributes", "attributes_detail", "model_version", "collection")
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    item_ids: _containers.RepeatedScalarFieldContainer[int]
+    item_keys: _containers.RepeatedScalarFieldContainer[str]
+    attributes: _containers.RepeatedCompositeFieldContainer[AttributeValues]
+    attributes_detail: str
+    model_version: str
+    collection: str
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ..., attributes_detail: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ...) -> None: ...
 
 class UserUpdate(_message.Message):
     __slots__ = ("user_id", "hist_item", "append_item_ids", "hist_item_keys", "append_item_keys", "events")

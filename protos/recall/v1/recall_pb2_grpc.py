@@ -61,6 +61,11 @@ class RecallServiceStub(object):
                 request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsRequest.SerializeToString,
                 response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsResponse.FromString,
                 _registered_method=True)
+        self.GetItems = channel.unary_unary(
+                '/recall.v1.RecallService/GetItems',
+                request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsRequest.SerializeToString,
+                response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsResponse.FromString,
+                _registered_method=True)
         self.UpsertUsers = channel.unary_unary(
                 '/recall.v1.RecallService/UpsertUsers',
                 request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.UpsertUsersRequest.SerializeToString,
@@ -119,6 +124,13 @@ class RecallServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetItems(self, request, context):
+        """Tells the attributes of items, of any items and not only of candidates.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UpsertUsers(self, request, context):
         """Remembers what users clicked, so that Recall needs only their user_id. Answers when every server sees the change,
         after 0.2 to 0.6 s. Appending is not idempotent: after DEADLINE_EXCEEDED or UNAVAILABLE the update may have been
@@ -170,6 +182,11 @@ def add_RecallServiceServicer_to_server(servicer, server):
                     servicer.SimilarItems,
                     request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsRequest.FromString,
                     response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsResponse.SerializeToString,
+            ),
+            'GetItems': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetItems,
+                    request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsRequest.FromString,
+                    response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsResponse.SerializeToString,
             ),
             'UpsertUsers': grpc.unary_unary_rpc_method_handler(
                     servicer.UpsertUsers,
@@ -324,6 +341,33 @@ class RecallService(object):
             '/recall.v1.RecallService/SimilarItems',
             protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsRequest.SerializeToString,
             protos_dot_recall_dot_v1_dot_recall__pb2.SimilarItemsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetItems(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recall.v1.RecallService/GetItems',
+            protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsRequest.SerializeToString,
+            protos_dot_recall_dot_v1_dot_recall__pb2.GetItemsResponse.FromString,
             options,
             channel_credentials,
             insecure,
