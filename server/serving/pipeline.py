@@ -95,7 +95,8 @@ class CandidatePipeline:
         self._degraded = degraded
         self._search_memory = search == "local"
         self._telemetry = telemetry
-        self._batcher = Batcher(self._answer, max_batch_users, max_queued_users, workers)
+        batches = max_batch_users, max_queued_users, workers
+        self._batcher = Batcher(self._answer, *batches, gathers=self._search_memory)
         self._away_batcher = Batcher(self._answer, min(max_batch_users, AWAY_BATCH_USERS), max_queued_users, workers)
 
     @property
