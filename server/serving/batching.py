@@ -26,6 +26,9 @@ STALE = 2
 """Batches before the oldest request came that an estimate may be old, to be believed."""
 HEADROOM = 2
 """How often the estimated wait must fit into a deadline: under overload batches take longer than they did."""
+GATHERING_ROUNDS = 8
+"""Rounds of the event loop in which no request came, after which a batch that gathers begins. A request takes some
+rounds from its arrival to its queue."""
 SHORTEST_RETRY_MS, LONGEST_RETRY_MS = 10, 2_000
 """Bounds of the time after which a caller that was turned away should come back."""
 
@@ -65,6 +68,7 @@ class Batcher(Generic[Ask, Answer]):
         max_batch_users: int,
         max_queued_users: int,
         workers: int,
+        gathers: bool = False,
     ) -> None:
         """Make a batcher.
 
@@ -75,11 +79,14 @@ class Batcher(Generic[Ask, Answer]):
             max_queued_users: most users that wait; a request that finds the queue empty is always accepted.
             workers: most batches of one group in progress at once. All groups together may have `ROOM` times as many.
                 With two, one batch is encoded and merged while the other is searched.
+            gathers: whether a batch waits while more requests come, round after round of the event loop. It pays where
+                batches are answered so fast that few requests come meanwhile.
         """
         self._answer = answer
         self._max_batch_users = max_batch_users
         self._max_queued_users = max_queued_users
         self._workers = workers
+        self._gathers = gathers
         self._running: list[tuple[Hashable, float]] = []
         """The group of each batch in progress, and when the batch began."""
         self._queue: dict[Waiting[Ask, Answer], None] = {}
@@ -172,11 +179,21 @@ class Batcher(Generic[Ask, Answer]):
     async def _work(self, begun: tuple[Hashable, float] | None) -> None:
         while begun:
             try:
+                if self._gathers:
+                    await self._gather(begun[0])
                 if batch := self._next_batch(begun[0]):
                     await self._run(batch)
             finally:
                 self._running.remove(begun)
             begun = self._begin()
+
+    async def _gather(self, group: Hashable) -> None:
+        """Wait until no more requests of a group come, or they fill a batch."""
+        users, rounds = 0, 0
+        while rounds < GATHERING_ROUNDS and users < self._max_batch_users:
+            await asyncio.sleep(0)
+            before, users = users, self._queued_by_group.get(group, 0)
+            rounds = 0 if users > before else rounds + 1
 
     def _next_batch(self, group: Hashable) -> list[Waiting[Ask, Answer]]:
         """The oldest request of a group whose caller still waits, and as many others of the group as fit."""

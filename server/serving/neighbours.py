@@ -16,7 +16,11 @@ from mind.vocabulary import Mask
 from server.release import Release
 from server.serving.inputs import Inputs
 from server.serving.matching import Matches
-from server.serving.merge import MAX_INTERESTS, NOTHING_NEAR, NearHits
+from server.serving.merge import MAX_INTERESTS, NOTHING_NEAR, Exclusions, NearHits
+from server.serving.search import Found
+
+ROUNDING = 1e-4
+"""More than the share by which the score of an item may differ between the search and here."""
 
 
 def near_hits(
@@ -26,6 +30,7 @@ def near_hits(
     wanted: Mask,
     gone: Rows,
     matches: Sequence[Matches | None],
+    least: Float32,
 ) -> NearHits:
     """The neighbours that users may get, each with the interest that scores it best.
 
@@ -36,6 +41,7 @@ def near_hits(
         wanted: [B] bool, who gets neighbours.
         gone: [G] int32, ascending, the rows that the collection has not any more.
         matches: for each active user, the items that match the filter; None without a filter.
+        least: [B] float32, the score plus bonus from which a neighbour can be a candidate (`least_scores`).
     """
     users = np.flatnonzero(wanted & np.any(vectors, axis=(1, 2)))
     if release.neighbours is None or not len(users):
@@ -43,14 +49,45 @@ def near_hits(
     near = _there(release.neighbours, inputs, users, gone, matches)
     if not len(near.user):
         return NOTHING_NEAR
-    scores = _scores(release.item_embedding, near, vectors)
-    interest = scores.argmax(axis=1)
-    score = scores[np.arange(len(interest)), interest]
-    query = near.user * MAX_INTERESTS + interest
-    order = (query * 2**33 + falling(score + near.bonus)).argsort(kind="stable")  # equal ones by row, so by item
+    interest, score = _best(_scores(release.item_embedding, near, vectors))
+    rank = score + near.bonus
+    kept = np.flatnonzero(rank >= least[near.user])
+    query = near.user[kept] * MAX_INTERESTS + interest[kept]
+    order = (query * 2**33 + falling(rank[kept])).argsort(kind="stable")  # equal ones by row, so by item
+    kept = kept[order]
     queries, lengths = np.unique(query, return_counts=True)
-    hits = Hits(release.vocabulary.item_id[near.row[order] - 1], score[order], lengths)
-    return NearHits(hits, *np.divmod(queries, MAX_INTERESTS), near.bonus[order])
+    hits = Hits(release.vocabulary.item_id[near.row[kept] - 1], score[kept], lengths)
+    return NearHits(hits, *np.divmod(queries, MAX_INTERESTS), near.bonus[kept])
+
+
+def least_scores(found: Found, top_k: Int64, round_robin: Mask, excluded: Exclusions, explain: bool) -> Float32:
+    """The rank from which neighbours can be candidates, [B] float32: what `top_k` hits have, whatever is excluded.
+
+    It is -inf for users whose neighbours all count: with too few hits, with interests in turn, or for Explain.
+
+    Args:
+        found: what the search found.
+        top_k, round_robin, excluded, explain: as of `merge`.
+    """
+    least = np.full(len(top_k), -np.inf, np.float32)
+    if explain:
+        return least
+    needed = (top_k + np.bincount(excluded.user, minlength=len(top_k)))[found.user]
+    lengths = found.hits.lengths
+    there = lengths >= needed
+    score = found.hits.scores[(np.cumsum(lengths) - lengths + needed - 1)[there]]
+    np.maximum.at(least, found.user[there], score - ROUNDING * np.abs(score))
+    least[round_robin] = -np.inf
+    return least
+
+
+def _best(scores: Float32) -> tuple[Int64, Float32]:
+    """The first best interest of each of [P, K] scores, and its score: faster than `argmax` for the few interests."""
+    interest, best = np.zeros(len(scores), np.int64), scores[:, 0].copy()
+    for number in range(1, scores.shape[1]):
+        interest[scores[:, number] > best] = number
+        np.maximum(best, scores[:, number], out=best)
+    return interest, best
 
 
 def _there(
@@ -79,9 +116,8 @@ def _scores(item_embedding: Float32, near: Near, vectors: Float32) -> Float32:
     """The inner product of each neighbour with each interest of its user, [P, K]; -inf for interests that are zero."""
     embedding = item_embedding[near.row]
     scores = np.empty((len(near.row), vectors.shape[1]), np.float32)
-    users, starts = np.unique(near.user, return_index=True)
-    ends = [*starts[1:].tolist(), len(near.user)]
-    for user, start, end in zip(users.tolist(), starts.tolist(), ends, strict=True):
+    starts = np.flatnonzero(np.append(True, near.user[1:] != near.user[:-1])).tolist()
+    for user, start, end in zip(near.user[starts].tolist(), starts, [*starts[1:], len(near.user)], strict=True):
         scores[start:end] = embedding[start:end] @ vectors[user].T  # one by one: the same bits in any batch
     scores[~np.any(vectors, axis=2)[near.user]] = -np.inf
     return scores

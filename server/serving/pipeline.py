@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import accumulate, islice, pairwise
 
 import numpy as np
@@ -32,7 +33,7 @@ from server.serving.job import Job
 from server.serving.local import LocalItems
 from server.serving.matching import Matches, MatchingItems
 from server.serving.merge import NOTHING_NEAR, NearHits, merge
-from server.serving.neighbours import near_hits
+from server.serving.neighbours import least_scores, near_hits
 from server.serving.offload import computed
 from server.serving.popular import PopularItems, popular_among
 from server.serving.question import Query, Strategy, UserQuery
@@ -97,7 +98,8 @@ class CandidatePipeline:
         self._degraded = degraded
         self._search_memory = search == "local"
         self._telemetry = telemetry
-        self._batcher = Batcher(self._answer, max_batch_users, max_queued_users, workers)
+        batches = max_batch_users, max_queued_users, workers
+        self._batcher = Batcher(self._answer, *batches, gathers=self._search_memory)
         self._away_batcher = Batcher(self._answer, min(max_batch_users, AWAY_BATCH_USERS), max_queued_users, workers)
 
     @property
@@ -241,10 +243,11 @@ class CandidatePipeline:
             without_history = [each.ask.query.exclude_history for each in batch]
             excluded = await computed(clicks, exclusions, inputs, without_history, sizes)
             with_near = np.repeat([each.ask.query.neighbours for each in batch], sizes)[active]
-            near = await self._near(job, inputs, vectors, with_near, own_matches, deadline)
-            how = top_k[active], round_robin[active], excluded, job.explain, near
+            how = top_k[active], round_robin[active], excluded, job.explain
+            least = partial(least_scores, found, *how)
+            near = await self._near(job, inputs, vectors, with_near, own_matches, least, deadline)
             size = len(found.hits.item_ids) + len(near.bonus) + len(excluded.user)
-            merged = await computed(size, merge, found.hits, found.user, found.interest, *how)
+            merged = await computed(size, merge, found.hits, found.user, found.interest, *how, near)
         except StoreUnavailableError as error:
             watched.fail()
             stages = (encoded - watched.started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
@@ -336,6 +339,7 @@ class CandidatePipeline:
         vectors: Float32,
         wanted: Mask,
         matches: list[Matches | None],
+        least: Callable[[], Float32],
         deadline: float,
     ) -> NearHits:
         """The neighbours of the active users of a batch who want them; none while it is not known which are deleted."""
@@ -347,7 +351,7 @@ class CandidatePipeline:
                 return NOTHING_NEAR
             gone = self._local.known(job.release).gone
         size = NEIGHBOUR_ITEMS * int(wanted.sum())
-        return await computed(size, near_hits, job.release, inputs, vectors, wanted, gone, matches)
+        return await computed(size, near_hits, job.release, inputs, vectors, wanted, gone, matches, least())
 
     def _tell(self, users: list[UserQuery], answered: list[UserResult]) -> None:
         """Count the users who have their answer; the others are searched for again."""

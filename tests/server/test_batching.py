@@ -55,6 +55,25 @@ async def test_what_waits_while_a_worker_is_busy_goes_together() -> None:
     assert worker.batches == [[1], [2, 3, 4]]
 
 
+async def test_a_batch_that_gathers_waits_while_requests_come() -> None:
+    worker = Worker(gathers=True, max_batch_users=6)
+
+    async def ask_after(rounds: int) -> int:
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        return await worker.batcher.submit(rounds, 1, "", None)
+
+    tasks = [asyncio.create_task(ask_after(rounds)) for rounds in (0, 2, 8, 14, 40)]
+    for _ in range(60):
+        await asyncio.sleep(0)
+    assert worker.batches == [[0, 2, 8, 14]]
+    tasks += [worker.ask(number) for number in range(100, 107)]
+    await settle()
+    worker.open.set()
+    await asyncio.gather(*tasks)
+    assert worker.batches[1:] == [[40, *range(100, 105)], [105, 106]]
+
+
 async def test_a_second_batch_starts_beside_the_first_once_half_a_full_one_waits() -> None:
     worker = Worker(workers=2)
     tasks = []

@@ -11,14 +11,18 @@ import pytest
 from mind.artifact import Artifact, load_artifact, write_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import encode_histories
+from mind.hits import Hits
 from mind.sequences import Float32, Sequences
 from mind.transfer import Models
 from server.errors import StoreUnavailableError
 from server.release import Release, Releases
 from server.serving.answer import Outcome
-from server.serving.merge import Fate, Source
+from server.serving.inputs import NO_EXCLUSIONS
+from server.serving.merge import Exclusions, Fate, Source
+from server.serving.neighbours import least_scores
 from server.serving.pipeline import CandidatePipeline
 from server.serving.question import Query, Strategy, UserQuery
+from server.serving.search import Found
 from tests.artifacts import hyper_parameters_of, make_weights, with_neighbours
 from tests.fake_store import FakeStore
 
@@ -119,6 +123,36 @@ async def test_the_answer_does_not_depend_on_the_batch(store: FakeStore, release
             (alone,) = (await run(store, release, ask(history, strategy=strategy))).results
             assert batched.item_ids.tolist() == alone.item_ids.tolist()
             assert batched.scores.tobytes() == alone.scores.tobytes()
+
+
+@pytest.mark.parametrize("options", [{}, {"exclude_history": True}, {"top_k": 3}, {"top_k": 150}])
+async def test_leaving_neighbours_out_beforehand_changes_no_list(
+    store: FakeStore, release: Release, options: dict[str, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    histories = [(1000 + 7 * rng.integers(0, ITEMS, length)).tolist() for length in range(1, 20)]
+    for strategy in Strategy:
+        query = ask(*histories, strategy=strategy, **options)
+        for history, found in zip(histories, (await run(store, release, query, explain=False)).results, strict=True):
+            (told,) = (await run(store, release, ask(history, strategy=strategy, **options))).results  # has them all
+            assert found.item_ids.tolist() == told.item_ids.tolist()
+            assert found.interest.tolist() == told.interest.tolist()
+            assert found.source.tolist() == told.source.tolist()
+            assert np.allclose(found.scores, told.scores, rtol=1e-5)
+
+
+def test_neighbours_that_rank_below_enough_hits_are_left_out() -> None:
+    scores = np.array([9, 8, 7, 6, 5, 4, 9, 8, 7], np.float32)  # of two interests of user 0, and one of user 1
+    hits = Hits(np.arange(9), scores, np.array([3, 3, 3]))
+    found = Found(np.array([0, 0, 1]), np.array([0, 1, 0]), hits)
+    best_first = np.zeros(2, bool)
+    least = least_scores(found, np.array([2, 2]), best_first, NO_EXCLUSIONS, explain=False)
+    assert least == pytest.approx([8, 8], rel=1e-3) and (least < 8).all()
+    one = Exclusions(np.array([0]), np.array([5]), np.array([Fate.EXCLUDED]))
+    assert least_scores(found, np.array([2, 3]), best_first, one, explain=False) == pytest.approx([7, 7], rel=1e-3)
+    assert least_scores(found, np.array([3, 4]), best_first, one, explain=False).tolist() == [-np.inf, -np.inf]
+    for how in ((~best_first, NO_EXCLUSIONS, False), (best_first, NO_EXCLUSIONS, True)):
+        assert least_scores(found, np.array([2, 2]), *how).tolist() == [-np.inf, -np.inf]
 
 
 async def test_whoever_wants_none_gets_none_beside_others(store: FakeStore, release: Release) -> None:

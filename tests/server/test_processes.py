@@ -113,6 +113,25 @@ print(process.memory_info().rss - before < LARGE_BYTES)
     assert done.stdout == "True\n"
 
 
+def test_arrays_of_a_batch_take_the_memory_of_the_batch_before() -> None:
+    script = """
+import resource
+import numpy as np
+from server.processes import LARGE_BYTES, keep_little_memory
+keep_little_memory()
+def search():
+    return [np.ones(LARGE_BYTES // 2, np.uint8) for _ in range(4)]
+search()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    search()
+pages = 20 * 2 * LARGE_BYTES // resource.getpagesize()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < pages / 10)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "True\n"
+
+
 def test_threads_share_few_heaps() -> None:
     script = """
 import ctypes, threading
