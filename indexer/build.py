@@ -76,7 +76,7 @@ class Built:
 
     @property
     def collection(self) -> str:
-        """The name of the collection."""
+        """Return the name of the collection."""
         return self.fingerprint.collection
 
 
@@ -110,13 +110,13 @@ def choose_index(
 
 
 def choose_nlist(items: int) -> int:
-    """The `nlist` of an index of the IVF family: the power of two nearest to 4 √items, as Milvus recommends."""
+    """Return the `nlist` of an index of the IVF family: the power of two nearest to 4 √items, as Milvus recommends."""
     nearest = 1 << round(math.log2(4 * items**0.5))
     return max(1, min(nearest, MOST_LISTS, items // ITEMS_PER_LIST))
 
 
 def _with_nlist(index: Index, items: int) -> Index:
-    """The index with a value for `nlist` if its type needs one, for which Milvus has no default."""
+    """Return the index with a value for `nlist` if its type needs one, for which Milvus has no default."""
     if "IVF" not in index.type and index.type != "SCANN":
         return index
     return replace(index, build_params={"nlist": choose_nlist(items), **index.build_params})
