@@ -76,7 +76,7 @@ class Built:
 
     @property
     def collection(self) -> str:
-        """The name of the collection."""
+        """Return the name of the collection."""
         return self.fingerprint.collection
 
 
@@ -110,7 +110,7 @@ def choose_index(
 
 
 def choose_nlist(items: int) -> int:
-    """The `nlist` of an index of the IVF family: the power of two nearest to 4 √items, as Milvus recommends."""
+    """Return the `nlist` of an index of the IVF family: the power of two nearest to 4 √items, as Milvus recommends."""
     nearest = 1 << round(math.log2(4 * items**0.5))
     return max(1, min(nearest, MOST_LISTS, items // ITEMS_PER_LIST))
 

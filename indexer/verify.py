@@ -25,11 +25,12 @@ RECALL_AT = 50
 MIN_RECALL = 0.95
 """Minimum recall of an index that a build accepts by default."""
 FILTERED = 0.1
-"""Share of the items that match the filter with which recall is measured, or as many as servers search by cells."""
+"""Share of the items that match the filter in `Recall.filtered`, or more, until servers search by cells."""
 SAMPLE = 1000
 """Number of stored vectors that are compared with those of the model."""
 SETTLE_S = 30
-"""How long a wrong number of rows is counted again. Milvus may find some rows late when it has just started."""
+"""Time in seconds for which a wrong number of rows is counted again. A Milvus that has just started may find rows late.
+"""
 BLOCK = 2**24
 """Number of scores that an exact search computes at once."""
 ROUNDING = 1e-6
@@ -112,7 +113,7 @@ def _deleted(store: Store, name: str, item_id: list[int]) -> set[int]:
 
 
 def check_recall(store: Store, name: str, fingerprint: Fingerprint, weights: Weights, min_recall: float) -> Recall:
-    """Search the collection `name` for the golden interest vectors of the model; compare with an exact search.
+    """Search a collection for the golden interest vectors of the model, and compare the hits with an exact search.
 
     Raises:
         VerificationError: the index finds less than `min_recall` of the exact result.
@@ -168,7 +169,7 @@ def golden_recall(store: Store, name: str, search_params: Params, weights: Weigh
 
 
 def _best(queries: Float32, limit: int, weights: Weights) -> list[set[int]]:
-    """Return each exact result, and all items whose score equals that of its last item: any of them is right."""
+    """Return each exact result, with all items that have the score of its last item, because any of them is right."""
     items = weights.item_embedding[1:]  # [N, D]
     longest = np.sqrt(np.einsum("nd,nd->n", items, items).max())  # without a copy of the table
     rounding = ROUNDING * longest * np.linalg.norm(queries, axis=1)

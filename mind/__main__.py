@@ -1,4 +1,4 @@
-"""`python -m mind`: the tools of this package, and what each is for."""
+"""The command `python -m mind`: lists the tools of this package and their purposes."""
 
 import sys
 from difflib import get_close_matches
@@ -14,11 +14,11 @@ TOOLS = {
     "import_paddlerec": "turn a model that PaddleRec trained into an artifact",
     "item_map": "draw a model's items on a plane, for the explorer page of the HTTP gateway",
 }
-"""The modules that people run, in the order in which they need them."""
+"""The modules that users run, in the order of their use."""
 
 
 def main() -> None:
-    """Print a line for each tool, or the version; any argument but --help and --version is a mistake."""
+    """Print a line for each tool, or the version. Exit with an error for any other argument."""
     width = max(map(len, TOOLS))
     lines = [f"  python -m mind.{name:<{width}}  {purpose}" for name, purpose in TOOLS.items()]
     title = "Tools of the model package. --help shows the options of a tool, and --version its version:"

@@ -1,4 +1,4 @@
-"""The command that shows what each choice of the recipe is worth: `python -m mind.ablation -m mind/config.yaml`."""
+"""The command that measures the worth of each choice of the recipe: `python -m mind.ablation -m mind/config.yaml`."""
 
 from pathlib import Path
 from typing import Annotated

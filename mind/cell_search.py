@@ -1,9 +1,10 @@
-"""Search among very many rows of a table, any choice of them: an inverted file in memory over `mind.cells`.
+"""Searches among any choice of rows of a large table: an inverted file in memory, with the cells of `mind.cells`.
 
-A query meets the rows of the cells that promise the best inner products, and then those of other cells that promise
-more than the worst of the best so far, until these bring next to nothing better. So it meets few rows where the table
-has clusters, and all of them where it has none. Queries share all steps but the scoring, even if each is searched among
-other rows. A query of 64 numbers takes 0.06 ms where 36,000 of 368,000 rows are chosen.
+A query first scores the rows of the cells with the highest bounds on their inner products. Then it scores the rows of
+other cells whose bound is above the worst of its best rows so far. It stops when these rows hardly improve the result.
+So a query scores few rows of a clustered table, and all rows of a table without clusters. Queries share all steps
+except the scoring, even if each query searches among other rows. A query of 64 numbers takes 0.06 ms if 36,000 of
+368,000 rows are chosen.
 """
 
 from collections.abc import Sequence
@@ -18,31 +19,32 @@ from mind.sequences import Float32, Int64
 from mind.vocabulary import Mask
 
 FIRST_ROWS, FIRST_LIMITS = 300, 6
-"""Rows that a query meets first: at least so many, and so many times the rows that it wants."""
+"""Minimum number of rows that a query scores first, and the same as a multiple of the number of wanted rows."""
 FURTHER_ROWS, ENOUGH = 2_048, 0.01
-"""Rows that it meets next, twice as many each time; it is done when no larger share of its best came with the last."""
+"""Number of rows that a query scores next, twice as many each time, until at most this share of its best is new."""
 FIRST_CELLS = 64
-"""Most cells that these rows come from, or one for each row that is wanted."""
+"""Maximum number of cells of the first rows, unless more rows than this are wanted. Then it is one cell per wanted row.
+"""
 BLOCK_QUERIES = 64
-"""Queries that are searched for together."""
+"""Number of queries that are searched for together."""
 CHUNK_ROWS = 1_024
-"""Rows that are scored at a time; they stay in the processor's cache."""
+"""Number of rows that are scored at a time, so that they stay in the cache of the processor."""
 CELL_BITS, SCORE_BITS = 16, 33
-"""Bits of a cell, and of the order of a score, in a key."""
+"""Number of bits of a cell, and of the order of a score, in a sort key."""
 
 
 def nearest_in_cells(queries: Float32, table: Float32, members: Sequence[Members], limit: int) -> tuple[Rows, Float32]:
     """Find nearly all of the members with the best inner products for each query.
 
     Args:
-        queries: [Q, D] float32.
-        table: [N + 1, D] float32.
-        members: for each query, the rows of the table to search; all of the same cells.
-        limit: rows wanted for each query.
+        queries: the Q queries, [Q, D] float32.
+        table: the vectors of the rows, [N + 1, D] float32.
+        members: the rows of the table to search, for each query. All must be of the same cells.
+        limit: the number of rows that are wanted for each query.
 
     Returns:
-        The rows and their scores, [Q, L] each, best first; equal scores by row. L is `limit`, or as many as the
-        shortest of the members have. What a query finds does not depend on the others.
+        The rows and their scores, [Q, L] each, best first. Equal scores are in the order of the rows. L is `limit`, or
+        the number of the fewest members if that is lower. The result of a query does not depend on the other queries.
     """
     limit = min([limit, *(len(own.rows) for own in members)])
     found = np.empty((len(queries), limit), np.int32)
@@ -53,7 +55,7 @@ def nearest_in_cells(queries: Float32, table: Float32, members: Sequence[Members
 
 
 def _best_rows(queries: Float32, table: Float32, members: Sequence[Members], limit: int) -> Rows:
-    """The best rows of each query, [Q, limit] in any order."""
+    """Return the best rows of each query, [Q, limit] in any order."""
     ahead = _Ahead(queries, members)
     best = Best(len(queries), limit)
     places = ahead.first(max(FIRST_CELLS, limit), max(FIRST_ROWS, FIRST_LIMITS * limit))
@@ -69,7 +71,7 @@ def _best_rows(queries: Float32, table: Float32, members: Sequence[Members], lim
 
 
 class _Ahead:
-    """The cells that each of some queries has not met, and what they promise."""
+    """The cells that each query has not scored yet, and the bounds of their inner products."""
 
     def __init__(self, queries: Float32, members: Sequence[Members]) -> None:
         distinct = {id(own): own for own in members}
@@ -78,21 +80,21 @@ class _Ahead:
         bounds = np.array([each.bounds for each in distinct.values()])
         self._bounds = bounds.ravel()
         self._begins = own * bounds.shape[1]
-        """[Q] int64: where in `_bounds` those of each query's members begin."""
+        """[Q] int64: where the offsets of each query's members begin in `_bounds`."""
         self._promised = members[0].cells.promised(queries, bounds[own, -1])
-        """[Q, C] float32; -inf for cells without members, and for those that were met."""
+        """[Q, C] float32; -inf for cells without members, and for cells that were scored."""
         np.copyto(self._promised, -np.inf, where=(bounds[:, 1:] == bounds[:, :-1])[own])
 
     def first(self, cells: int, most: int) -> tuple[Int64, Int64, Int64]:
-        """Each query's cells that promise most, so many of them at most; see `above`."""
+        """Return the cells with the highest bounds of each query, at most `cells` per query. See `above`."""
         cells = min(cells, self._promised.shape[1])
         least = np.sort(self._promised, axis=1)[:, -cells, None]  # many are equal, which makes a partition slow
         return self.above(np.nextafter(least, np.float32(-np.inf)), most)
 
     def above(self, least: Float32, most: int) -> tuple[Int64, Int64, Int64]:
-        """Go to the cells that promise more than the least, [Q, 1] float32, and have about `most` members of a query.
+        """Take the cells whose bound is above `least`, [Q, 1] float32, up to about `most` members for each query.
 
-        Gives parallel columns, by query, and first what promises more: the query, where the members of a cell begin,
+        Returns parallel columns, by query and then by descending bound: the query, where the members of a cell begin,
         and their number.
         """
         query, cell = np.divmod(np.flatnonzero(self._promised > least), self._promised.shape[1])
@@ -110,19 +112,19 @@ class _Ahead:
         return query, start, counts
 
     def leave(self, queries: Mask) -> None:
-        """Let some queries meet no more cells. `queries`: [Q] bool."""
+        """Score no more cells for some queries. `queries`: [Q] bool."""
         self._promised[queries] = -np.inf
 
 
 def _scored(
     queries: Float32, table: Float32, members: Sequence[Members], query: Int64, start: Int64, counts: Int64
 ) -> tuple[Int64, Rows, Float32]:
-    """Score the members from `start` on, so many each, for each query: columns of query, row and score."""
+    """Score `counts` members from `start` on, for each query. Return columns of query, row and score."""
     ends = counts.cumsum()
     places = np.repeat(start + counts - ends, counts)
     places += np.arange(len(places))
     rows, scores = np.empty(len(places), np.int32), np.empty(len(places), np.float32)
-    chosen = np.empty((CHUNK_ROWS, table.shape[1]), np.float32)  # written again and again: new memory takes time
+    chosen = np.empty((CHUNK_ROWS, table.shape[1]), np.float32)  # is reused, because new memory takes time
     bounds = np.append(0, ends)[query.searchsorted(np.arange(len(queries) + 1))]
     for number, (begin, end) in enumerate(pairwise(bounds.tolist())):
         for at in range(begin, end, CHUNK_ROWS):

@@ -1,7 +1,7 @@
-"""The cells of a table: groups of rows that are alike (k-means), and how much each promises to a query.
+"""Divides a table into cells, which are groups of similar rows (k-means), and bounds the inner products of each cell.
 
-`mind.cell_search` searches with them among any choice of rows. How much a cell promises is measured with queries of the
-model.
+`mind.cell_search` uses the cells to search among any choice of rows. How tight the bounds must be is measured with
+queries of the model.
 """
 
 from dataclasses import dataclass, replace
@@ -13,17 +13,19 @@ from mind.nearest import Rows, nearest
 from mind.sequences import Float32, Int64
 
 EXACT_ROWS = 24_576
-"""Rows that are all scored (`mind.nearest`): for a dozen queries as fast as with cells, for many twice as fast."""
+"""Number of rows up to which all are scored (`mind.nearest`). This is as fast as cells for 12 queries, faster for more.
+"""
 ROWS_A_CELL, MOST_CELLS = 120, 4_096
-"""Rows of a cell, on average, and most cells. Larger cells mix rows that have little in common."""
+"""Mean number of rows of a cell, and maximum number of cells. Larger cells mix rows that have little in common."""
 ROUNDS, SAMPLED_A_CELL = 4, 20
-"""Rounds of k-means, and rows for each cell that it sees."""
+"""Number of rounds of k-means, and number of rows per cell that it sees."""
 BLOCK_ROWS = 2_048
-"""Rows that are compared with all centres at a time."""
+"""Number of rows that are compared with all centres at a time."""
 FOUND, SHARES = 0.995, (0.1, 1.0)
-"""Share of the best rows that must lie in cells that promise enough; shares of all rows for which it is measured."""
+"""Share of the best rows that must lie in cells with high enough bounds, and the shares of all rows that are measured.
+"""
 MEASURED_QUERIES, MEASURED_BEST = 128, 50
-"""Most queries with which that is measured, and their best rows that count."""
+"""Maximum number of queries that this is measured with, and the number of their best rows that count."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Members:
 
     @property
     def nbytes(self) -> int:
-        """The memory that they take."""
+        """Return the size of the rows and bounds in bytes."""
         return self.rows.nbytes + self.bounds.nbytes
 
 
@@ -47,28 +49,29 @@ class Cells:
     """The cells of a table, [N + 1, D], of which row 0 is padding."""
 
     centre: Float32
-    """[C, D] float32."""
+    """[C, D] float32, the centre of each cell."""
     spread: Float32
-    """[C] float32, standard deviations: how the scores of rows of a cell lie around that of its centre, for a query of
-    length 1."""
+    """[C] float32: standard deviation of the scores of a cell's rows around the score of its centre, for a query of
+    length 1.
+    """
     cell: npt.NDArray[np.uint16]
     """[N + 1] uint16, the cell of each row."""
     reach: Float32
-    """[S] float32: how many standard deviations a cell must promise, to find the best of each share in `SHARES`."""
+    """[S] float32: for each share in `SHARES`, the standard deviations above the centre's score that make the bound."""
 
     def promised(self, queries: Float32, rows: Int64) -> Float32:
-        """The inner product that hardly a row of each cell exceeds: [Q, C] float32.
+        """Return a bound that hardly any row of each cell exceeds in its inner product with each query: [Q, C] float32.
 
-        `queries`: [Q, D] float32; `rows`: [Q] int64, among how many rows each is searched. How much a cell promises to
-        a query does not depend on the others.
+        `queries`: [Q, D] float32; `rows`: [Q] int64, the number of rows among which each query searches. The bound for
+        a query does not depend on the other queries.
         """
-        promised: Float32 = np.matmul(self.centre, queries[:, :, None])[:, :, 0]  # one by one: the same bits
+        promised: Float32 = np.matmul(self.centre, queries[:, :, None])[:, :, 0]  # one by one: equal in any batch
         reach = np.interp(np.log(rows / len(self.cell)), np.log(SHARES), self.reach).astype(np.float32)
         promised += reach[:, None] * _length(queries) * self.spread
         return promised
 
     def members(self, rows: Rows) -> Members | None:
-        """Put rows into the order of the cells; None for so few that all are better scored.
+        """Sort rows by cell. Return None for so few rows that it is better to score all.
 
         `rows`: [M] int32, ascending.
         """
@@ -80,11 +83,11 @@ class Cells:
 
 
 def cells_of(table: Float32, queries: Float32) -> Cells | None:
-    """Divide a table into cells; None for one that is so small that nobody needs them. 368,000 rows take 3 s.
+    """Divide a table into cells. Return None if the table is too small for cells. It takes 3 s for 368,000 rows.
 
     Args:
-        table: [N + 1, D] float32, row 0 padding.
-        queries: [Q, D] float32 such as will be asked; where all are zero, some rows take their place.
+        table: [N + 1, D] float32; row 0 is padding.
+        queries: [Q, D] float32, typical queries. If all are zero, rows of the table are used instead.
     """
     rows, dim = len(table) - 1, table.shape[1]
     if rows <= EXACT_ROWS:
@@ -108,7 +111,7 @@ def cells_of(table: Float32, queries: Float32) -> Cells | None:
 
 
 def _reach(cells: Cells, table: Float32, queries: Float32, rows: Rows) -> float:
-    """In multiples of its `spread`, how much a cell must promise that nearly all of the best of some rows are found."""
+    """Return the standard deviations above the centre's score that bound nearly all of the best of some rows."""
     best, scores = nearest(queries, table, rows, MEASURED_BEST)
     cell = cells.cell[best]
     short = scores[:, -1:] - np.einsum("qld,qd->ql", cells.centre[cell], queries)
@@ -118,13 +121,13 @@ def _reach(cells: Cells, table: Float32, queries: Float32, rows: Rows) -> float:
 
 
 def _length(queries: Float32) -> Float32:
-    """[Q, 1] float32, also of vectors so short that their squares vanish."""
+    """Return the lengths of queries, [Q, 1] float32, correct also for vectors whose squares underflow."""
     length: Float32 = np.linalg.norm(queries.astype(np.float64), axis=1, keepdims=True).astype(np.float32)
     return length
 
 
 def _assigned(table: Float32, centre: Float32) -> tuple[npt.NDArray[np.uint16], Int64]:
-    """The nearest centre of each row, and the number of rows of each centre."""
+    """Return the nearest centre of each row, and the number of rows of each centre."""
     half = (centre * centre).sum(axis=1) / 2
     cell = np.empty(len(table), np.uint16)
     for start in range(0, len(table), BLOCK_ROWS):
@@ -135,7 +138,7 @@ def _assigned(table: Float32, centre: Float32) -> tuple[npt.NDArray[np.uint16], 
 
 
 def _squared_distance(table: Float32, centre: Float32, cell: npt.NDArray[np.uint16]) -> Float32:
-    """[N + 1] float32, of each row to the centre of its cell."""
+    """Return the squared distance of each row to the centre of its cell, [N + 1] float32."""
     distance = np.empty(len(table), np.float32)
     for start in range(0, len(table), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)

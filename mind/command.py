@@ -1,4 +1,4 @@
-"""What the commands of server, indexer and this package share: options, and failures in one or two lines."""
+"""The parts that the commands of server, indexer and mind share: options, and errors in one or two lines."""
 
 import functools
 import inspect
@@ -18,7 +18,7 @@ from mind.errors import MindError
 from mind.options import Group, Options, flag, is_secret, read
 
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-"""Click's UsageError. Typer brings its own Click along or imports it, depending on the version."""
+"""The class UsageError of Click. Typer contains its own Click or imports it, depending on the version."""
 
 ConfigFile = Annotated[
     Path, typer.Option("-m", "--config", help="YAML configuration in PaddleRec's terms, such as mind/config.yaml.")
@@ -55,9 +55,9 @@ Version = Annotated[
 
 
 def run(app: typer.Typer) -> NoReturn:
-    """Run a command line and exit; errors that a user can mend are one line on stderr and exit code 1.
+    """Run a command line and exit. Errors that a user can correct are one line on stderr and exit code 1.
 
-    SIGTERM ends it as Ctrl-C does: what it has begun to write is removed.
+    SIGTERM ends the command as Ctrl-C does: a file that is half written is removed.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -69,12 +69,14 @@ def run(app: typer.Typer) -> NoReturn:
 
 
 def call(app: typer.Typer, arguments: Sequence[str] | None = None, renamed: Mapping[str, str] | None = None) -> Any:
-    """What the command that the arguments name returns. Wrong usage is two lines on stderr and exit code 2.
+    """Run the command that the arguments name, and return its result.
+
+    Wrong usage is two lines on stderr and exit code 2.
 
     Args:
         app: the command line.
-        arguments: those of the process if not given.
-        renamed: flags of earlier versions, which still work, and what they are called now.
+        arguments: the arguments; those of the process by default.
+        renamed: flags of earlier versions, which still work, with their present names.
 
     Raises:
         SystemExit: wrong usage (2), an answer of no to a question (1), Ctrl-C (130), --help or --version (0), and
@@ -95,7 +97,7 @@ def call(app: typer.Typer, arguments: Sequence[str] | None = None, renamed: Mapp
 
 
 def print_anywhere() -> None:
-    """Let standard output print a question mark for a character that its encoding, such as ASCII, does not have."""
+    """Make standard output print a question mark for a character that its encoding, such as ASCII, does not have."""
     output = sys.stdout
     if isinstance(output, io.TextIOWrapper) and (output.errors == "strict" or output.encoding.lower() != "utf-8"):
         output.reconfigure(errors="replace")
@@ -107,7 +109,7 @@ def _renamed(word: str, renamed: Mapping[str, str]) -> str:
 
 
 def _exit_for(error: Any) -> NoReturn:
-    """Print what is wrong with the usage, and what was probably meant, and exit."""
+    """Print what is wrong with the usage and what was probably meant, then exit."""
     context = error.ctx
     if context and not context.args and type(error).__name__ == "NoArgsIsHelpError":
         error.show()
@@ -125,7 +127,7 @@ def _exit_for(error: Any) -> NoReturn:
 
 
 def parameters(group: type[Options]) -> list[inspect.Parameter]:
-    """The options of a group as parameters of a command: all as text, which the group itself checks."""
+    """Return the options of a group as parameters of a command. All are text, which the group itself checks."""
     made, panel = [], None
     for name, field in group.model_fields.items():
         panel = group.panels.get(name, panel)
@@ -146,11 +148,11 @@ def parameters(group: type[Options]) -> list[inspect.Parameter]:
 
 
 def with_options(command: Callable[..., Any], groups: Mapping[str, type[Options]]) -> Callable[..., Any]:
-    """A command with the options of some groups instead of the parameters that take these groups.
+    """Return a command with the options of some groups instead of the parameters that take these groups.
 
     Args:
-        command: it gets a group of options for each of these parameters.
-        groups: the group of each of them, by the parameter's name.
+        command: a function with a parameter for each group.
+        groups: the group of options for each of these parameters, by the parameter's name.
     """
     own = [each for each in inspect.signature(command).parameters.values() if each.name not in groups]
     shared = [each for group in groups.values() for each in parameters(group)]
@@ -171,7 +173,7 @@ def with_options(command: Callable[..., Any], groups: Mapping[str, type[Options]
 
 
 def _read(group: type[Group], context: typer.Context, values: dict[str, Any]) -> Group:
-    """A group of options out of the values of a command; the environment is read anew, as text."""
+    """Make a group of options of the values of a command. The environment is read again, as text."""
     taken = {name: values.pop(name) for name in group.model_fields}
     return read(group, {name: taken[name] for name in taken if _on_command_line(context, name)})
 
@@ -182,7 +184,7 @@ def _on_command_line(context: typer.Context, name: str) -> bool:
 
 
 def _kind(annotation: Any) -> Any:
-    """What Typer makes of an option: a switch, a list of texts or one text."""
+    """Return the type of an option for Typer: a switch, a list of texts or one text."""
     if annotation is bool:
         return bool
     return list[str] | None if get_origin(annotation) is tuple else str | None

@@ -1,6 +1,6 @@
 """The training configuration: a YAML file in PaddleRec's terms, checked key by key.
 
-Knows nothing of training itself. The hyper-parameters travel inside the artifact and are checked again on load.
+This module knows nothing of training. The hyper-parameters are stored in the artifact and are checked again on load.
 """
 
 import json
@@ -19,14 +19,14 @@ from mind.events import Events
 
 
 class Effect(Enum):
-    """What another value of a key of `runner` changes; a key without an `Effect` is a setting of the model."""
+    """What changes if a key of `runner` has another value. A key without an `Effect` is a setting of the model."""
 
     NOTHING = 1
-    """The model stays the same. A model records its data by their content, not by where they lie."""
+    """The model stays the same. A model records its data by their content, not by their path."""
     ROUNDING = 2
-    """The model stays the same but for rounding. It records the value."""
+    """The model stays the same except for rounding. It records the value."""
     CHANCE = 3
-    """The model is another one of the same settings. It records the value."""
+    """The model is another one with the same settings. It records the value."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ class Config(_Section):
 
 
 def runner_keys(*effects: Effect) -> set[str]:
-    """The keys of `runner` that have one of these effects."""
+    """Return the keys of `runner` that have one of these effects."""
     return {name for name, field in Runner.model_fields.items() if set(effects) & set(map(_effect, field.metadata))}
 
 
@@ -197,11 +197,11 @@ FOLLOWERS = {
     for mark in field.metadata
     if isinstance(mark, Follows)
 }
-"""Hyper-parameters that another one follows, and those that follow them."""
+"""Hyper-parameters that other ones follow, with those that follow them."""
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested sections by dotted key."""
+    """Return the values of nested sections by dotted key."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -209,16 +209,16 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def data_overrides(directory: Path | None) -> list[str]:
-    """The overrides that make the three parts of a directory that `mind.prepare` wrote the data; none for None."""
+    """Return the overrides that use the three parts that `mind.prepare` wrote to a directory; none if it is None."""
     parts = ("train", "valid", "test") if directory else ()
     return [f"runner.{part}_data_dir={json.dumps(str(Path(directory or '', part)))}" for part in parts]
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> Config:
-    """Read a YAML file and apply `section.key=value` overrides, values in YAML syntax.
+    """Read a YAML file, and apply `section.key=value` overrides with values in YAML syntax.
 
     Raises:
-        ConfigError: the file is missing or no YAML mapping, or a key is unknown, or a value has a wrong type or
+        ConfigError: the file is missing or is not a YAML mapping, a key is unknown, or a value has a wrong type or
             breaks a limit. The message names every faulty key.
     """
     try:
@@ -239,11 +239,11 @@ def load_config(path: Path, overrides: list[str] | None = None) -> Config:
 
 
 def explain(error: ValidationError, model: type[BaseModel] | None = None, secret: Collection[str] = ()) -> str:
-    """Describe the faults that pydantic found, one line each: the key, what is wrong, the value unless it is secret.
+    """Describe the faults that pydantic found, one per line: key, fault, and the value unless it is secret.
 
     Args:
-        error: what pydantic raised.
-        model: the model that was validated; given, an unknown key is followed by the known key that is most like it.
+        error: the error that pydantic raised.
+        model: the model that was validated. If it is given, an unknown key is followed by the most similar known key.
         secret: keys whose values are not shown.
     """
     lines = []
@@ -260,7 +260,7 @@ def explain(error: ValidationError, model: type[BaseModel] | None = None, secret
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """Keys of a model and of the models in it, such as runner and runner.epochs."""
+    """Return the keys of a model and of the models in it, such as runner and runner.epochs."""
     keys = []
     for name, field in model.model_fields.items():
         key, kind = prefix + (field.alias or name), field.annotation

@@ -1,4 +1,4 @@
-"""Histories to interest vectors on an NVIDIA GPU with CuPy: the routing of the NumPy encoder, without a framework."""
+"""Encodes histories on an NVIDIA GPU with CuPy. The routing is that of the NumPy encoder."""
 
 import cupy
 import numpy as np
@@ -12,11 +12,11 @@ from mind.routing import Array, Routing
 from mind.sequences import Int64
 
 _PROJECTED_ROWS = 1_000_000
-"""Rows of the item table that are moved and projected at once: 256 MB of 64 numbers beside the table itself."""
+"""Number of rows of the item table that are copied and projected at once: 256 MB at 64 numbers, beside the table."""
 
 
 class CupyEncoder:
-    """Routing in CuPy; the item table stays on the GPU. Give it one thread of its own."""
+    """Routing in CuPy, with the item table on the GPU. All calls must come from one thread."""
 
     name = "cupy"
     inline = False
@@ -24,12 +24,12 @@ class CupyEncoder:
     def __init__(
         self, weights: Weights, hyper_parameters: HyperParameters, batch_sizes: tuple[int, ...] = GPU_BATCH_SIZES
     ) -> None:
-        """Move the projected item table to the GPU, and warm it up.
+        """Copy the projected item table to the GPU, and warm the GPU up.
 
         Args:
-            weights: of the model.
-            hyper_parameters: of the model.
-            batch_sizes: ascending; batches are padded to one of them, or cut into the largest.
+            weights: the weights of the model.
+            hyper_parameters: the hyper-parameters of the model.
+            batch_sizes: sizes in ascending order. Batches are padded to one of them, or cut into pieces of the largest.
 
         Raises:
             ConfigError: there is no GPU.
@@ -43,10 +43,12 @@ class CupyEncoder:
         warm_up(self.encode, batch_sizes, hyper_parameters.maxlen)
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
-        """See `mind.encoder.Encoder.encode`. Shorter histories are padded to `maxlen`, which is one shape fewer.
+        """Encode histories as `mind.encoder.Encoder.encode` does.
+
+        All are padded to `maxlen`, so that one shape is enough.
 
         Raises:
-            ValueError: a row is outside the item table; on a GPU that would silently be another row.
+            ValueError: a row is outside the item table. A GPU would silently read another row.
         """
         check_rows(hist_index, self._rows)
         if not len(hist_index):
@@ -61,7 +63,7 @@ class CupyEncoder:
 
 
 def check_gpu() -> None:
-    """Refuse to go on without a GPU. Raises ConfigError with what CUDA says."""
+    """Raise ConfigError with the message of CUDA if there is no GPU."""
     try:
         found = cupy.cuda.runtime.getDeviceCount()
     except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -71,7 +73,10 @@ def check_gpu() -> None:
 
 
 def _projected(weights: Weights) -> Array:
-    """[N + 1, D] float32 on the GPU: the item table times the bilinear map, part by part, for want of memory."""
+    """Return the item table times the bilinear map, [N + 1, D] float32 on the GPU.
+
+    It is computed in parts to save memory.
+    """
     table = cupy.empty(weights.item_embedding.shape, cupy.float32)
     bilinear = cupy.asarray(weights.bilinear)
     for start in range(0, len(table), _PROJECTED_ROWS):

@@ -1,23 +1,23 @@
-"""What can go wrong in the model package, for people to read.
+"""The errors of the model package. Their messages are for users.
 
 MindError
-├── ConfigError      a YAML file or an override with a wrong key, type or value
-├── DataError        a data file that cannot be used
-└── ArtifactError    a model directory that is damaged, incomplete or from another format
+├── ConfigError      a YAML file or an override has a wrong key, type or value
+├── DataError        a data file cannot be used
+└── ArtifactError    a model directory is damaged, incomplete or has another format
 """
 
 
 class MindError(Exception):
-    """The message names the file or field, the value and the limit; it is all a user needs to see."""
+    """An error whose message names the file or field, the value and the limit."""
 
 
 class ConfigError(MindError):
-    """A configuration with a wrong key, type or value."""
+    """A configuration has a wrong key, type or value."""
 
 
 class DataError(MindError):
-    """A data file that cannot be used."""
+    """A data file cannot be used."""
 
 
 class ArtifactError(MindError):
-    """A model directory that is damaged, incomplete or from another format."""
+    """A model directory is damaged, incomplete or has another format."""

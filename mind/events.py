@@ -1,6 +1,6 @@
-"""Kinds of clicks: which are history, which are targets and with what weight. Knows nothing of files.
+"""Kinds of clicks: which are history, and which are targets with what weight. Knows nothing of files.
 
-A kind is a text, such as view or buy; or a condition on a number, such as the ratings >=4.
+A kind is a text, such as view or buy, or a condition on a number, such as >=4 for ratings.
 """
 
 import re
@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, field_
 from mind.errors import DataError
 
 MAX_KINDS = 100
-"""The most kinds that a column may have; a column with more holds something else."""
+"""Maximum number of kinds of a column. A column with more values does not hold kinds."""
 MAX_WEIGHT = 1_000.0
-"""The largest weight of a target."""
+"""Maximum weight of a target."""
 OTHER = "other"
-"""What a number is called that no condition names."""
+"""The name for a number that matches no condition."""
 
 SPAN = re.compile("([0-9]{1,6})([smhdw])")
 """A span of time, such as 30m: a number of seconds, minutes, hours, days or weeks."""
@@ -39,43 +39,44 @@ class Condition:
     number: float
 
     def holds(self, values: npt.NDArray[np.float64]) -> Mask:
-        """Where it holds: [N] bool."""
+        """Return for which values the condition is true: [N] bool."""
         found: Mask = _SIGNS[self.sign](values, self.number)
         return found
 
 
 def condition_of(kind: str) -> Condition | None:
-    """The condition that a kind is; None if it is a text."""
+    """Return a kind as a condition, or None if it is a text."""
     found = _CONDITION.fullmatch(kind)
     return Condition(found[1], float(found[2])) if found else None
 
 
 def begins_as_condition(text: str) -> str:
-    """The condition at the start of a text such as `>=4=2`; empty if there is none."""
+    """Return the condition at the beginning of a text such as `>=4=2`; empty if there is none."""
     found = _CONDITION.match(text)
     return found[0] if found else ""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """What clicks can be for. Data files name a role by its position here, 0 to R - 1."""
+    """The roles of clicks. Data files name a role by its position here, 0 to R - 1."""
 
     kinds: tuple[str, ...]
-    """[R] the kind of the clicks that have this role. The targets of a kind and those of its clicks that are none, for
-    their item is excluded, have two roles."""
+    """[R]: the kind of the clicks with this role. A kind has two roles if some of its clicks are targets and others are
+    not, because their item is excluded.
+    """
     is_history: Mask
-    """[R] whether such a click belongs to the history of what comes after it."""
+    """[R]: whether a click with this role belongs to the history of later clicks."""
     weight: npt.NDArray[np.float32]
-    """[R] the weight of such a click as a target; 0 if it is none."""
+    """[R]: the weight of a click with this role as a target; 0 if it is not a target."""
 
     @classmethod
     def of(cls, rows: Sequence[tuple[str, bool, float]]) -> "Roles":
-        """Roles from kind, history and weight of each."""
+        """Make roles from the kind, history and weight of each."""
         kinds, is_history, weight = zip(*rows, strict=True)
         return cls(tuple(kinds), np.array(is_history, np.bool_), np.array(weight, np.float32))
 
     def rows(self) -> list[tuple[str, bool, float]]:
-        """Kind, history and weight of each role, as plain data."""
+        """Return the kind, history and weight of each role, as plain data."""
         weights = [round(weight, 6) for weight in self.weight.tolist()]
         return list(zip(self.kinds, self.is_history.tolist(), weights, strict=True))
 
@@ -135,7 +136,7 @@ class Events(BaseModel):
 
 
 def _list_of(value: Any) -> Any:
-    """Kinds as a list: of a text, its parts between commas."""
+    """Return kinds as a list; the kinds of a text are separated by commas."""
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",")]
     if isinstance(value, list):
@@ -146,7 +147,7 @@ def _list_of(value: Any) -> Any:
 
 
 def _weights_of(kinds: Any) -> Any:
-    """Weights of kinds such as buy=3, cart or >=4=2; a kind without one weighs 1."""
+    """Return the weights of kinds such as buy=3, cart or >=4=2. A kind without a weight has 1."""
     if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
         return kinds
     weights = {}
@@ -167,40 +168,40 @@ def _weights_of(kinds: Any) -> Any:
 
 
 class EventRules(BaseModel):
-    """What the data of a model recorded of kinds."""
+    """The use of kinds that the data of a model recorded."""
 
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     column: str
-    """The column of kinds in the file that was prepared."""
+    """The column of kinds in the prepared file."""
     history: tuple[str, ...] | None = None
-    """Kinds that histories consist of; None for every number that is not excluded."""
+    """Kinds that belong to histories; None for every number that is not excluded."""
     target: dict[str, float] = {}
-    """Kinds that are targets, and their weights."""
+    """Kinds that are targets, with their weights."""
     exclude: tuple[str, ...] = ()
-    """Kinds that take an item out of the user's targets."""
+    """Kinds that exclude an item from the user's targets."""
     left_out: tuple[str, ...] = ()
-    """Other kinds that the data have."""
+    """Other kinds in the data."""
     once_per: str | None = None
-    """The span in which a repeat of a user's same click on an item does not count."""
+    """The span in which a repeat of a user's click on an item does not count."""
 
     def as_events(self) -> Events:
-        """The rules as options, for another file."""
+        """Return the rules as options, to prepare another file."""
         return Events(column=self.column, history=self.history, target=self.target or None, exclude=self.exclude)
 
     @property
     def has_numbers(self) -> bool:
-        """Whether kinds are conditions on numbers."""
+        """Return whether kinds are conditions on numbers."""
         return any(map(condition_of, (*self.target, *self.exclude, *(self.history or ()))))
 
     def is_history(self, kind: str) -> bool:
-        """Whether clicks of a kind belong to histories.
+        """Return whether clicks of a kind belong to histories.
 
         Args:
-            kind: as the file has it: a text, or a number where kinds are conditions.
+            kind: the text in the file, or a number if kinds are conditions.
 
         Raises:
-            DataError: no such kind is known; says which are.
+            DataError: the kind is not known. The message names the known kinds.
         """
         if not self.has_numbers:
             if kind in (self.history or ()):
@@ -213,19 +214,19 @@ class EventRules(BaseModel):
         except ValueError:
             number = np.array([np.nan])
         if not np.isfinite(number[0]):
-            raise DataError(f"is {kind[:50]!r}, must be a number, for the model tells kinds by numbers")
+            raise DataError(f"is {kind[:50]!r}, must be a number, as the kinds of the model are")
         if self.history is None:
             return not any_holds(self.exclude, number)[0]
         return bool(any_holds(self.history, number)[0])
 
     @property
     def known(self) -> list[str]:
-        """All kinds that are texts, those of histories first."""
+        """Return all known kinds that are texts, those of histories first."""
         return list(dict.fromkeys([*(self.history or ()), *self.target, *self.exclude, *self.left_out]))
 
 
 def any_holds(kinds: Sequence[str], values: npt.NDArray[np.float64]) -> Mask:
-    """Where one of some conditions holds: [N] bool."""
+    """Return for which values at least one condition is true: [N] bool."""
     found = np.zeros(len(values), np.bool_)
     for kind in kinds:
         if condition := condition_of(kind):
@@ -234,7 +235,7 @@ def any_holds(kinds: Sequence[str], values: npt.NDArray[np.float64]) -> Mask:
 
 
 def rules_of(recorded: dict[str, Any] | None) -> EventRules | None:
-    """The rules that data or a model recorded; None if they know no kinds. Raises DataError."""
+    """Read the rules that data or a model recorded; None if they have no kinds. Raises DataError."""
     if not recorded or "column" not in recorded:
         return None
     try:
@@ -247,7 +248,7 @@ _ROWS = TypeAdapter(list[tuple[str, bool, float]])
 
 
 def roles_of(recorded: dict[str, Any]) -> Roles | None:
-    """The roles that data recorded; None if their clicks have none. Raises DataError."""
+    """Read the roles that data recorded; None if their clicks have no roles. Raises DataError."""
     if "roles" not in recorded:
         return None
     try:

@@ -1,10 +1,10 @@
-"""What to say when a command is run without the extra that it needs. Imports nothing that an extra brings."""
+"""The message for a command that runs without the extra that it needs. Imports nothing that an extra installs."""
 
 from importlib.util import find_spec
 
 
 def missing(extra: str, *modules: str) -> str:
-    """The line that says what to install; empty if all of these modules are there."""
+    """Return a line that says what to install; empty if all of the modules are installed."""
     absent = [module for module in modules if find_spec(module) is None]
     if not absent:
         return ""

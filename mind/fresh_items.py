@@ -1,7 +1,7 @@
-"""Vectors for items that no training has seen, in the space of a trained model.
+"""Derives vectors of items that are not in the training data, in the space of a trained model.
 
-Two ways: from the items that users had together with the new one, or from the items that share its attributes. Scores
-are inner products, so the length of a vector says how readily an item is recommended. Knows nothing of Milvus.
+A vector comes from the items that users had together with the new item, or from items with the same attributes. Scores
+are inner products, so an item with a longer vector is recommended more often. This module knows nothing of Milvus.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,11 +17,11 @@ from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 
 MAX_NEIGHBOURS = 20
-"""The most items that a vector is derived from."""
+"""Maximum number of items that a vector is derived from."""
 STRETCH = 1 / 3
-"""How far the mean of the neighbours is stretched to their own length: 0 leaves it, 1 makes it as long as they are."""
-_NEAREST = 50  # items with the nearest numbers that speak for a number
-_FITTED = 20_000  # items on which the weights of the attributes are fitted, at most
+"""How far the mean of the neighbours is stretched to their mean length: 0 leaves it, 1 makes it as long as they are."""
+_NEAREST = 50  # number of items with the nearest numbers that are averaged
+_FITTED = 20_000  # maximum number of items on which the weights of the attributes are fitted
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,19 @@ class Neighbours:
     """The items that users had together with a new item."""
 
     item_id: Int64
-    """[n] int64, the heaviest first; n is `MAX_NEIGHBOURS` at most and at least 1."""
+    """[n] int64, the greatest weight first; n is 1 to `MAX_NEIGHBOURS`."""
     weight: Float32
     """[n] float32, positive: users with both / sqrt(users with the one x users with the other)."""
 
 
 def count_neighbours(sequences: Sequences, vocabulary: Vocabulary) -> Iterator[tuple[int, Neighbours]]:
-    """The neighbours of every item that a model does not know, by ascending id; those without any are left out.
+    """Yield the neighbours of every item that a model does not know, by ascending id.
+
+    Items without neighbours are left out.
 
     Args:
-        sequences: what users had, new and known items; an item twice is once.
-        vocabulary: of the model; neighbours are items of it.
+        sequences: the items of each user, new and known. A repeated item counts once.
+        vocabulary: the vocabulary of the model. Neighbours are items of it.
     """
     user = np.repeat(np.arange(len(sequences)), sequences.lengths)
     order = np.lexsort((sequences.item_id, user))
@@ -67,15 +69,15 @@ def count_neighbours(sequences: Sequences, vocabulary: Vocabulary) -> Iterator[t
 def from_neighbours(
     neighbours: Neighbours, vocabulary: Vocabulary, item_embedding: Float32, stretch: float = STRETCH
 ) -> Float32 | None:
-    """The weighted mean of the neighbours' vectors, stretched, [D] float32; None if the model knows none of them.
+    """Return the stretched weighted mean of the neighbours' vectors, [D] float32; None if the model knows no neighbour.
 
-    The mean is the shorter the less the neighbours agree. Left so short, a new item is seldom recommended; as long as
-    its neighbours, it crowds trained items out. So its length is
-    |mean|^(1 - stretch) * (mean of the neighbours' lengths)^stretch.
+    The less the neighbours agree, the shorter is their mean. With that length, a new item is rarely recommended. With
+    the length of its neighbours, it takes the places of trained items. So its length is |mean|^(1 - stretch) * (mean of
+    the neighbours' lengths)^stretch.
     """
     row = vocabulary.item_index(neighbours.item_id)
     weight = np.where(row > 0, neighbours.weight, 0)
-    vectors = item_embedding[row]  # [n, D], zero where the model knows no such item
+    vectors = item_embedding[row]  # [n, D], zero where the model does not know the item
     mean: Float32 = (weight @ vectors / max(float(weight.sum()), 1e-30)).astype(np.float32)
     length, of_neighbours = np.linalg.norm(mean), weight @ np.linalg.norm(vectors, axis=1) / max(weight.sum(), 1e-30)
     if not length > 0:
@@ -85,21 +87,21 @@ def from_neighbours(
 
 
 class AttributeVectors:
-    """Tells what the attributes of an item say about its vector, as learnt from the items of a model.
+    """Derives vectors from the attributes of items, as learnt from the items of a model.
 
-    Every attribute proposes a vector: the mean of the items that share the value (of several values, the mean of their
-    means), or of those with the nearest numbers. How far each attribute is believed is fitted by least squares on
-    trained items, each derived as if it were new; a title or a stock flag then weighs nothing by itself. The sum is
-    left as long as it comes out: it is what is to be expected of an item of which only this is known.
+    Every attribute proposes a vector: the mean of the items that have the same value (for several values, the mean of
+    their means), or of the items with the nearest numbers. The weight of each attribute is fitted by least squares on
+    trained items, each derived as if it were new, so a title or a stock flag gets no weight. The length of the sum is
+    not changed: it is the expected vector of an item of which only the attributes are known.
     """
 
     def __init__(self, columns: Mapping[str, Any], vectors: Float32) -> None:
-        """Learn.
+        """Learn the weights of the attributes.
 
         Args:
-            columns: attribute name to a pyarrow array [N] of texts, numbers, truth values or lists of them; null, ""
-                and [] stand for no value. At least one.
-            vectors: [N, D] float32, of the same items.
+            columns: for each attribute name, a pyarrow array [N] of texts, numbers, booleans or lists of them, where
+                null, "" and [] mean no value. At least one attribute is needed.
+            vectors: [N, D] float32, the vectors of the same items.
         """
         self._mean = vectors.mean(axis=0)
         apart = vectors - self._mean
@@ -116,14 +118,14 @@ class AttributeVectors:
         return list(self._attributes.items())
 
     def of(self, columns: Mapping[str, Any]) -> tuple[Float32, Int64]:
-        """The vectors of Q new items.
+        """Derive the vectors of Q new items.
 
         Args:
-            columns: the attributes that were learnt from, [Q] each.
+            columns: the attributes that the object learnt from, [Q] each.
 
         Returns:
             vectors: [Q, D] float32.
-            told: [Q] int64, attributes that say anything about an item; 0 where the vector is but the mean of all.
+            told: [Q] int64, the number of attributes that contribute; 0 where the vector is only the mean of all items.
         """
         items = len(next(iter(columns.values())))
         vectors = np.tile(self._mean, (items, 1))
@@ -136,13 +138,13 @@ class AttributeVectors:
 
 
 class _Shared:
-    """Proposes the mean of the items that have a value, for texts, truth values and lists."""
+    """Proposes the mean of the items that have a value, for texts, booleans and lists."""
 
     def __init__(self, column: Any, apart: Float32) -> None:
         owner, values = _flat(column)
         codes = values.dictionary_encode()
         count = np.bincount(codes.indices.to_numpy(), minlength=len(codes.dictionary))
-        common = np.flatnonzero(count > 1)  # what one item alone has says nothing about others
+        common = np.flatnonzero(count > 1)  # a value that only one item has says nothing about others
         row_of = np.full(len(count), -1)
         row_of[common] = np.arange(len(common))
         rows = row_of[codes.indices.to_numpy()]
@@ -152,7 +154,10 @@ class _Shared:
         np.add.at(self._sum, rows[rows >= 0], apart[owner[rows >= 0]])
 
     def proposed(self, column: Any, own: Float32 | None = None) -> Float32:
-        """[Q, D], 0 where nothing is shared. `own`: vectors of these items, to leave out if they are learnt ones."""
+        """Return [Q, D], 0 where no value is shared.
+
+        `own`: the vectors of these items, to leave out if they were learnt from.
+        """
         owner, values = _flat(column)
         found = pc.index_in(values, self._values).fill_null(-1).to_numpy(zero_copy_only=False)
         owner, found = owner[found >= 0], found[found >= 0]
@@ -166,7 +171,7 @@ class _Shared:
 
 
 class _Nearest:
-    """Proposes the mean of the items with the nearest numbers: all that have the same one, and `_NEAREST` at least."""
+    """Proposes the mean of the items with the nearest numbers: all with the same number, and at least `_NEAREST`."""
 
     def __init__(self, column: Any, apart: Float32) -> None:
         values = _numbers(column)
@@ -175,7 +180,10 @@ class _Nearest:
         self._sums = np.concatenate([np.zeros((1, apart.shape[1])), np.cumsum(apart[order], axis=0, dtype=np.float64)])
 
     def proposed(self, column: Any, own: Float32 | None = None) -> Float32:
-        """[Q, D], 0 where there is no number. `own`: vectors of these items, to leave out if they are learnt ones."""
+        """Return [Q, D], 0 where there is no number.
+
+        `own`: the vectors of these items, to leave out if they were learnt from.
+        """
         values = _numbers(column)
         first = np.searchsorted(self._values, values)
         last = np.searchsorted(self._values, values, "right")
@@ -190,7 +198,7 @@ class _Nearest:
 
 
 def _flat(column: Any) -> tuple[Int64, Any]:
-    """Flatten a column: the item of each value, and the values; nulls and empty texts are left out."""
+    """Flatten a column. Return the item of each value, and the values, without nulls and empty texts."""
     if pa.types.is_list(column.type):
         owner, values = pc.list_parent_indices(column).to_numpy(), pc.list_flatten(column)
     else:
@@ -205,5 +213,5 @@ def _is_number(kind: Any) -> bool:
 
 
 def _numbers(column: Any) -> Any:
-    """A column as numbers: [N] float64, NaN for null."""
+    """Return a column as numbers: [N] float64, NaN for null."""
     return column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)

@@ -1,4 +1,7 @@
-"""What a GPU may be given: rows of the item table alone, and batches of a few sizes. Knows no GPU library."""
+"""Prepares batches for a GPU: checks the rows of the item table, and pads batches to a few sizes.
+
+Imports no GPU library.
+"""
 
 from collections.abc import Callable
 
@@ -14,22 +17,22 @@ _Encode = Callable[[Int64, Int64], Float32]
 
 
 def check_rows(hist_index: Int64, rows: int) -> None:
-    """Refuse rows outside an item table of that many rows: a GPU would die of them, or read other rows.
+    """Raise ValueError for rows outside an item table, because a GPU would fail or read other rows.
 
     Raises:
-        ValueError: the rows that were found, and those that there are.
+        ValueError: a row is outside the table. The message has the rows that were found and the limits.
     """
     if hist_index.size and not (hist_index.min() >= 0 and hist_index.max() < rows):
         raise ValueError(f"hist_index has rows {hist_index.min()} to {hist_index.max()}, the table has 0 to {rows - 1}")
 
 
 def encode_padded(encode: _Encode, sizes: tuple[int, ...], hist_index: Int64, seq_len: Int64) -> Float32:
-    """Encode a batch as batches of the given sizes, because a GPU sets itself up for every new shape.
+    """Encode a batch as batches of the given sizes, because a GPU needs time to prepare for every new shape.
 
     Args:
-        encode: what encodes a batch of one of the sizes.
-        sizes: ascending; what is larger than the last is cut into several.
-        hist_index: [B, L] int64 as for `mind.encoder.Encoder.encode`, B > 0.
+        encode: a function that encodes a batch of one of the sizes.
+        sizes: the sizes, ascending. A batch larger than the last is cut into several.
+        hist_index: [B, L] int64, as in `mind.encoder.Encoder.encode`, B > 0.
         seq_len: [B] int64.
 
     Returns:
@@ -41,7 +44,7 @@ def encode_padded(encode: _Encode, sizes: tuple[int, ...], hist_index: Int64, se
 
 
 def warm_up(encode: _Encode, sizes: tuple[int, ...], maxlen: int) -> None:
-    """Encode one batch of each size, so that no request waits for a GPU to set itself up."""
+    """Encode one batch of each size, so that no request waits while a GPU prepares for a shape."""
     for size in sizes:
         encode(np.ones((size, maxlen), np.int64), np.ones(size, np.int64))
 

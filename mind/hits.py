@@ -10,7 +10,7 @@ from mind.sequences import Float32, Int64
 
 @dataclass(frozen=True)
 class Hits:
-    """What a batch of searches found, in columns: the hits of query 0, then those of query 1, ..."""
+    """The hits of a batch of searches in columns: the hits of query 0, then those of query 1, and so on."""
 
     item_ids: Int64
     """[H] int64, nearest first within a query."""
@@ -20,7 +20,7 @@ class Hits:
     """[Q] int64, the number of hits of each query."""
 
     def first(self, most: Int64) -> "Hits":
-        """The hits of each query without those beyond its first `most`, [Q] int64."""
+        """Return at most the first `most` hits of each query. `most`: [Q] int64."""
         lengths = np.minimum(self.lengths, most)
         if len(self.item_ids) == lengths.sum():
             return self
@@ -30,20 +30,23 @@ class Hits:
 
 
 def concatenated(parts: Sequence[Hits]) -> Hits:
-    """The hits of several batches, as of one."""
+    """Join the hits of several batches into one batch."""
     columns = [[getattr(part, name) for part in parts] for name in ("item_ids", "scores", "lengths")]
     return Hits(*map(np.concatenate, columns))
 
 
 def falling(scores: Float32) -> Int64:
-    """Turn scores into whole numbers from -2^31 to 2^31: smaller for better scores, equal for equal ones.
+    """Turn scores into integers from -2^31 to 2^31.
 
-    Floats order as their bits do when read as integers, once the bits of negative floats are inverted (IEEE 754).
+    A better score gives a smaller integer, an equal score an equal one.
+
+    The bits of floats, read as integers, have the order of the floats if those of negative floats are inverted (IEEE
+    754).
     """
     bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
     return np.where(bits < 0, bits & 0x7FFFFFFF, -bits)
 
 
 def risen(fallen: Int64) -> Float32:
-    """Turn the whole numbers of `falling` back into scores."""
+    """Turn the integers of `falling` back into scores."""
     return np.where(fallen > 0, fallen | 0x80000000, -fallen).astype(np.uint32).view(np.float32)

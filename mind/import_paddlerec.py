@@ -1,4 +1,4 @@
-"""The command that takes over a PaddleRec model: `python -m mind.import_paddlerec output_model_mind/5/rec.pdparams`."""
+"""The command that imports a PaddleRec model: `python -m mind.import_paddlerec output_model_mind/5/rec.pdparams`."""
 
 import sys
 from pathlib import Path

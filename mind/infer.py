@@ -1,4 +1,4 @@
-"""The command that evaluates: `python -m mind.infer -m mind/config.yaml -top_n 50`."""
+"""The command that evaluates a model: `python -m mind.infer -m mind/config.yaml -top_n 50`."""
 
 import json
 import sys
@@ -203,7 +203,7 @@ def main(
 
 
 def _with_neighbours(given: bool | None, model: Artifact) -> bool:
-    """Whether neighbours are candidates. Raises MindError if they are asked for and the model has none."""
+    """Return whether neighbours are candidates. Raises MindError if they are wanted and the model has none."""
     found = model.weights.neighbours
     if given and (found is None or not found.bonus):
         why = "has no neighbours" if found is None else "gives neighbours no bonus, so they change no list"
@@ -214,7 +214,10 @@ def _with_neighbours(given: bool | None, model: Artifact) -> bool:
 
 
 def _history(given: bool | None, settings: Config, model: Artifact, valid: EvalCases | None) -> tuple[bool, str | None]:
-    """Whether items of the history are left out, and a sentence that says why, unless the user chose."""
+    """Return whether items of the history are left out.
+
+    Also return a sentence with the reason, unless the user chose.
+    """
     if (chosen := settings.runner.exclude_history if given is None else given) is not None:
         return chosen, None
     if (chosen := model.data.get("exclude_history")) is not None:
@@ -240,7 +243,7 @@ def _print_scores(
 
 
 def _print_agreement(model: Artifact, lists: Lists, cutoffs: tuple[int, ...]) -> None:
-    """How much of the exact lists the served ones have; nothing of accuracy, which nobody is left to measure with."""
+    """Print how much of the exact lists is in the served lists, without accuracy, because no test user is unseen."""
     console.print(
         f"model {model.model_version} was trained on all data, so its accuracy cannot be measured; that of model "
         f"{model.data['final_of']}, whose settings it has, stands for it. The lists of {len(lists.ranked[EXACT]):,} "
@@ -274,12 +277,12 @@ def _write_files(
 
 
 def _names(table: KeyTable | None, ids: set[int]) -> dict[int, str]:
-    """The text ids of some ids; none where they are integers."""
+    """Return the text ids of some ids; empty if ids are integers."""
     return {one: table.name(one) for one in ids} if table else {}
 
 
 def _instead_of(server: str, top_n: int, test_data_dir: Path) -> str:
-    """What to do where `--server` was given, which earlier versions had."""
+    """Return what to do instead of `--server`, which earlier versions had."""
     ask = f"recall-client recall --server {server} --input FILE --top-k {top_n} --output served.jsonl"
     named = test_data_dir.parent / TEST_USERS  # where ids are text
     lines = f"is {named}" if named.exists() else f"has the lines of {test_data_dir}"
@@ -290,7 +293,10 @@ def _instead_of(server: str, top_n: int, test_data_dir: Path) -> str:
 
 
 def _titles(html: Path | None, titles: Path | None, kind: IdKind, id_column: str | None) -> dict[int, str]:
-    """Titles by item id; imports what the report needs now rather than after the evaluation."""
+    """Read titles by item id.
+
+    Imports the modules of the report now, so that a missing one is found before the evaluation.
+    """
     if html is None:
         if titles is not None:
             raise MindError(f"--titles {titles}: titles are shown in the report alone, which --html writes")
@@ -353,7 +359,7 @@ def _served_line(model: Artifact, name: str, served: Served, agreed: Agreement |
 
 
 def _plain(evaluation: Evaluation) -> dict[str, object]:
-    """All numbers, for JSON; example users stay out of it."""
+    """Return all numbers for JSON, without the example users."""
     return {name: value for name, value in asdict(evaluation).items() if name != "examples"}
 
 

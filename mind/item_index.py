@@ -1,8 +1,8 @@
-"""All items of a table, searched in memory by an inverted file of FAISS over the cells of `mind.cells`.
+"""Searches all items of a table in memory, by an inverted file of FAISS over the cells of `mind.cells`.
 
-A query meets the items of the cells that promise the best inner products, at half precision, and the best of these
-again exactly. How many cells are enough is measured when the index is made, on interest vectors of the model. Needs
-FAISS, the extra `local`.
+A query scores the items of the cells with the highest bounds in half precision, and the best of these again exactly.
+The number of cells is measured on interest vectors of the model when the index is made. The module needs FAISS, from
+the extra `local`.
 """
 
 from dataclasses import dataclass, replace
@@ -17,44 +17,50 @@ from mind.nearest import Rows, nearest, ranked
 from mind.sequences import Int64
 
 MOST_HITS = 128
-"""Most hits of a query that the index is for: beyond that, all items are scored as fast."""
+"""Maximum number of hits of a query for which the index is used. For more, scoring all items is as fast."""
 RECALL = 0.998
-"""Share of the exact best `MOST_HITS` items that the index must find of the model's own interests."""
+"""Share of the exact best `MOST_HITS` items that the index must find for interests of the model."""
 MEASURED_QUERIES = 256
-"""Most interests that this is measured with."""
+"""Maximum number of interests that this is measured with."""
 FEWEST_CELLS, LARGEST_SHARE = 4, 8
-"""Fewest cells that a query looks into, and the share of all, an eighth, from which all rows are better scored."""
+"""Minimum number of cells that a query searches, and the divisor of all cells (an eighth) from which all rows are
+scored.
+"""
 MORE, SHARE_MORE = 10, 5
-"""How many more items than wanted are scored again exactly: so many, and a fifth of those that are wanted."""
+"""Number of items that are scored again exactly, beyond the wanted ones: a constant, plus a fifth of the wanted number.
+"""
 TOGETHER = 16
-"""Queries whose cells are chosen together. With 20 or more FAISS rounds by the number of queries."""
+"""Number of queries whose cells are chosen together. From 20 on, results of FAISS depend on the number of queries."""
 
 
 @dataclass(frozen=True)
 class ItemIndex:
-    """The index of a table, [N + 1, D], of which row 0 is padding."""
+    """The index of a table, [N + 1, D]. Row 0 of the table is padding."""
 
     table: Float32
     promise: Any
-    """FAISS index of what the cells promise."""
+    """FAISS index of the bounds of the cells."""
     inverted: Any
     """FAISS index of the rows, cell by cell."""
     cells: int
-    """How many cells a query looks into."""
+    """Number of cells that a query searches."""
     recall: float
-    """What that finds of the exact best `MOST_HITS` items."""
+    """The measured share of the exact best `MOST_HITS` items that the index finds."""
     rows: Rows
-    """[M] int32, ascending: the rows that are searched."""
+    """[M] int32, ascending: the rows to search."""
     left_out: Any = None
-    """FAISS selector of the rows that are searched; None for all."""
+    """FAISS selector of the rows to search; None for all rows."""
 
     @property
     def nbytes(self) -> int:
-        """The memory that it takes beside the table: two bytes a number, and eight for each row."""
+        """Return the memory of the index in bytes, besides the table: two for each number, and eight for each row."""
         return int(self.inverted.ntotal * (self.inverted.code_size + 8))
 
     def among(self, rows: Rows, gone: Rows) -> "ItemIndex":
-        """The index of some rows of the table. `rows`: [M] int32, ascending; `gone`: [G] int32, all others."""
+        """Return the index of some rows of the table.
+
+        `rows`: [M] int32, ascending; `gone`: [G] int32, all other rows.
+        """
         selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(gone.astype(np.int64))) if len(gone) else None
         return replace(self, rows=rows, left_out=selector)
 
@@ -62,12 +68,12 @@ class ItemIndex:
         """Find nearly all of the rows with the best inner products for each query.
 
         Args:
-            queries: [Q, D] float32.
-            limit: rows wanted for each query, `MOST_HITS` at most.
+            queries: the Q queries, [Q, D] float32.
+            limit: the number of rows for each query, at most `MOST_HITS`.
 
         Returns:
-            The rows and their scores, [Q, min(limit, M)] each, best first; equal scores by row. They do not depend on
-            the other queries.
+            The rows and their scores, [Q, min(limit, M)] each, best first. Ties are in the order of rows. The result of
+            a query does not depend on the other queries.
         """
         wanted = limit + MORE + limit // SHARE_MORE
         queries = np.ascontiguousarray(queries)
@@ -88,7 +94,7 @@ class ItemIndex:
         return rows, best
 
     def _best_cells(self, queries: Float32) -> Int64:
-        """The cells that promise most to each query, [Q, cells] int64."""
+        """Return the cells with the highest bounds for each query, [Q, cells] int64."""
         longer = np.concatenate([queries, np.sqrt((queries * queries).sum(axis=1, keepdims=True))], axis=1)
         parts = range(0, len(queries), TOGETHER)
         found = [self.promise.search(longer[start : start + TOGETHER], self.cells)[1] for start in parts]
@@ -96,11 +102,11 @@ class ItemIndex:
 
 
 def index_of(table: Float32, cells: Cells, interests: Float32) -> ItemIndex | None:
-    """Make the index of a table; None if it would have to look into so many cells that all rows are better scored.
+    """Make the index of a table. Return None if queries would need so many cells that scoring all rows is better.
 
     Args:
-        table: [N + 1, D] float32, row 0 padding.
-        cells: of the table.
+        table: [N + 1, D] float32; row 0 is padding.
+        cells: the cells of the table.
         interests: [Q, D] float32, interest vectors of real histories.
     """
     dim, count = table.shape[1], len(cells.centre)

@@ -1,6 +1,7 @@
-"""Rows of items to vectors: an embedding of the id, pooled with embeddings of the item's features where it has any.
+"""The vectors of items: the embedding of the id, plus pooled embeddings of the item's features if there are any.
 
-Serving and index never see the parts: `ItemTable.dense` gives one vector an item, and that is what an artifact holds.
+Serving and index do not see these parts. `ItemTable.dense` gives one vector for each item, and an artifact holds these
+vectors.
 """
 
 from typing import TYPE_CHECKING
@@ -11,29 +12,29 @@ from mind.artifact import Float32
 from mind.paddle_runtime import paddle
 
 if TYPE_CHECKING:
-    from mind.data.features import ItemFeatures  # which reads files, as serving never does
+    from mind.data.features import ItemFeatures  # reads files, as serving never does
 
 RANDOM_SHARE = 0.3
-"""The share of the random start that stays, so that items which begin alike can still become different."""
+"""The share of the random start that is kept, so that items which begin alike can still become different."""
 
 
 class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
     """The sum of an item's parts: its id's embedding and, for each feature, the mean of its values' embeddings.
 
-    The embedding and pooling layer of arXiv 1904.08030 (section 4.1), which averages the parts; on MovieLens the sum
-    was about a point better. An item that was never trained has no id part, an item without a value has no part for
-    that feature, so features alone make a vector.
+    This is the embedding and pooling layer of arXiv 1904.08030 (section 4.1), which averages the parts. On MovieLens
+    the sum was about one point better. An item that was never trained has no id part, and an item without a value has
+    no part for the feature, so features alone can make a vector.
     """
 
     def __init__(self, items: int, dim: int, features: "ItemFeatures | None", id_dropout: float) -> None:
-        """Make a table with fresh weights.
+        """Make a table with new weights.
 
         Args:
-            items: N; the table gets N + 1 rows, row 0 being padding and zero.
-            dim: D.
-            features: of the N items; None leaves the id alone.
-            id_dropout: in training, the chance that an item with features must do without its id's embedding in a
-                batch, so that features learn to stand alone (Volkovs et al., "DropoutNet", NIPS 2017).
+            items: N. The table gets N + 1 rows; row 0 is padding and zero.
+            dim: D, the length of a vector.
+            features: the features of the N items; None uses only the id.
+            id_dropout: in training, the probability that an item with features gets no embedding of its id in a batch,
+                so that features learn to work alone (Volkovs et al., "DropoutNet", NIPS 2017).
         """
         super().__init__()
         start = paddle.nn.initializer.Normal(std=dim**-0.5)
@@ -50,17 +51,17 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
                 )
 
     def forward(self, item_index: paddle.Tensor) -> paddle.Tensor:
-        """Look up the vectors of rows.
+        """Return the vectors of rows.
 
         Args:
-            item_index: [...] int64 rows, 0 being padding.
+            item_index: [...] int64 rows; 0 is padding.
 
         Returns:
             [..., D] float32, zero for padding.
         """
         if not self.names:
             return self.embedding(item_index)
-        rows, place = paddle.unique(item_index.flatten(), return_inverse=True)  # many of a batch's items repeat
+        rows, place = paddle.unique(item_index.flatten(), return_inverse=True)  # many items of a batch repeat
         parts, described = [], paddle.zeros([rows.shape[0], 1])
         for name, embedding in zip(self.names, self.values, strict=True):
             value = getattr(self, f"value_{name}")[rows]  # [R, V]
@@ -74,21 +75,21 @@ class ItemTable(paddle.nn.Layer):  # type: ignore[misc]
         return pooled[place].reshape([*item_index.shape, -1])
 
     def begin_near(self, vectors: Float32) -> None:
-        """Start the ids' embeddings at [N + 1, D] float32 vectors, with a little of the random start left."""
-        start = self.embedding.weight.numpy()  # a copy, changed in place: there may be gigabytes of it
+        """Start the embeddings of the ids at [N + 1, D] float32 vectors, keeping a part of the random start."""
+        start = self.embedding.weight.numpy()  # a copy that is changed in place, because it may have gigabytes
         start *= np.float32(RANDOM_SHARE)
         start += vectors
         self.embedding.weight.set_value(start)
 
     def begin_at(self, vectors: Float32) -> None:
-        """Start the ids' embeddings at [N + 1, D] float32 vectors; rows that are zero keep their random start."""
+        """Start the embeddings of the ids at [N + 1, D] float32 vectors. Rows that are zero keep their random start."""
         start = self.embedding.weight.numpy()
         given = vectors.any(axis=1)
         start[given] = vectors[given]
         self.embedding.weight.set_value(start)
 
     def dense(self, batch_size: int = 100_000) -> Float32:
-        """The vector of every item, [N + 1, D] float32, with which the network computes when it does not train."""
+        """Compute the vector of every item as the network uses it outside of training: [N + 1, D] float32."""
         if not self.names:
             return np.array(self.embedding.weight.numpy())
         training = self.training

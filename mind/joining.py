@@ -1,7 +1,7 @@
-"""Interests of a user that point the same way become one: a user has as many as differ, and each costs one search.
+"""Joins similar interests of a user into one, so that each search finds something different.
 
-Routing gives every user K interests, and where a history has one topic they are nearly the same vector K times. How
-alike is alike is learnt from validation users (`mind.training.finish`). Knows NumPy alone.
+Routing gives every user K interests. For a history with one topic they are nearly the same vector. The similarity from
+which interests are joined is learnt from validation users (`mind.training.finish`). This module imports only NumPy.
 """
 
 import numpy as np
@@ -11,14 +11,14 @@ from mind.sequences import Float32, Int64
 
 
 def joined(vectors: Float32, cosine: float) -> Float32:
-    """Join interests by the mean of those that are alike, and of those that are alike to these, and so on.
+    """Join interests that are similar, directly or through others, into their mean.
 
     Args:
-        vectors: [B, K, D] float32, zero where a user has no such interest.
-        cosine: from which two interests are alike; 1 or more joins none.
+        vectors: [B, K, D] float32, zero where a user has fewer interests.
+        cosine: the cosine from which two interests are similar. With 1 or more, none are joined.
 
     Returns:
-        [B, K, D] float32: the interests that are left, in the order of the first of each, and then zeros.
+        [B, K, D] float32: the joined interests, in the order of the first interest of each, and then zeros.
     """
     return joined_by(vectors, cosine, vectors)
 
@@ -38,13 +38,13 @@ def joined_by(vectors: Float32, cosine: float, values: Float32) -> Float32:
 
 
 def counts(vectors: Float32) -> Int64:
-    """How many interests each user has, [B] int64, of [B, K, D] float32."""
+    """Return the number of interests of each user, [B] int64, from [B, K, D] float32."""
     found: Int64 = np.any(vectors, axis=2).sum(axis=1)
     return found
 
 
 def cosines(vectors: Float32) -> Float32:
-    """The cosines of all pairs of a user's interests, [B, K, K] float32; 0 with an interest that is zero."""
+    """Return the cosines of all pairs of a user's interests, [B, K, K] float32; 0 with a zero interest."""
     length = np.linalg.norm(vectors, axis=2, keepdims=True)
     unit: Float32 = (vectors / np.where(length > 0, length, 1)).astype(np.float32)
     found: Float32 = unit @ unit.transpose(0, 2, 1)
@@ -52,9 +52,9 @@ def cosines(vectors: Float32) -> Float32:
 
 
 def _first_alike(vectors: Float32, cosine: float) -> Int64:
-    """The first interest of those that each interest is joined with: [B, K] int64."""
+    """Return the first of the interests that each interest is joined with: [B, K] int64."""
     alike: npt.NDArray[np.bool_] = (cosines(vectors) >= cosine) | np.eye(vectors.shape[1], dtype=bool)
-    for _ in range((vectors.shape[1] - 1).bit_length()):  # after so many squarings all paths are edges
+    for _ in range((vectors.shape[1] - 1).bit_length()):  # after so many squarings, all paths are edges
         alike = (alike.astype(np.float32) @ alike.astype(np.float32)) > 0
     first: Int64 = alike.argmax(axis=2)
     return first

@@ -1,8 +1,8 @@
-"""Text ids of items and users ("keys"), and the integers that stand for them.
+"""Text ids of items and users ("keys"), and the integers for them.
 
-Everything inside works with 64-bit integers. The id of a key is made from its SHA-256, so it is the same in every
-model, in every file and on every machine, and nobody has to agree on a numbering. An artifact whose items have text ids
-carries the keys; they are turned into ids where they come in, and back into keys where they go out.
+Inside, everything works with 64-bit integers. The id of a key is made from its SHA-256, so it is the same in every
+model, in every file and on every machine. An artifact whose items have text ids contains the keys. Text ids in requests
+become integers, and integers in answers become text ids.
 """
 
 import hashlib
@@ -16,17 +16,17 @@ from mind.errors import ArtifactError
 from mind.sequences import Int64
 
 MAX_KEY_BYTES = 256
-"""The longest key, in bytes of UTF-8."""
+"""Maximum length of a key in bytes of UTF-8."""
 _HASH_BYTES = 8
 _SAMPLED = 1_000
 _BLOCK_BYTES = 1 << 24
 
 
 def key_ids(keys: Iterable[str]) -> Int64:
-    """The ids of keys: [n] int64, 0 to 2^63 - 1.
+    """Return the ids of keys: [n] int64, 0 to 2^63 - 1.
 
     An id is the first 8 bytes of the SHA-256 of the key in UTF-8, big-endian, without the highest bit. Among n keys,
-    two have the same id with a probability of about n^2 / 2^64: 1 in 1,800 for a hundred million.
+    two have the same id with a probability of about n^2 / 2^64: 1 in 1,800 for 100 million keys.
     """
     digests = [hashlib.sha256(key.encode()).digest()[:_HASH_BYTES] for key in keys]
     return (np.frombuffer(b"".join(digests), ">u8") & np.uint64(2**63 - 1)).astype(np.int64)
@@ -34,42 +34,42 @@ def key_ids(keys: Iterable[str]) -> Int64:
 
 @dataclass(frozen=True)
 class Keys:
-    """The keys of N items. No Python object is kept for each, and the arrays may be mapped from a file."""
+    """The keys of N items. There is no Python object for each key, and the arrays may be mapped from a file."""
 
     offsets: Int64
-    """[N + 1] int64: where each key starts in `text`."""
+    """[N + 1] int64: the position at which each key starts in `text`."""
     text: npt.NDArray[np.uint8]
     """The keys in UTF-8, one after the other."""
 
     @classmethod
     def of(cls, keys: Sequence[str]) -> "Keys":
-        """The given keys, in the same order."""
+        """Make the keys object of a list of keys, in the same order."""
         encoded = [key.encode() for key in keys]
         offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         return cls(offsets, np.frombuffer(b"".join(encoded), np.uint8))
 
     def __len__(self) -> int:
-        """Number of keys (N)."""
+        """Return the number of keys (N)."""
         return len(self.offsets) - 1
 
     @property
     def longest(self) -> int:
-        """Bytes of the longest key."""
-        starts = range(0, len(self), _BLOCK_BYTES)  # not all at once: they may be mapped from a file
+        """Return the length of the longest key in bytes."""
+        starts = range(0, len(self), _BLOCK_BYTES)  # in blocks, because they may be mapped from a file
         return max(int(np.diff(self.offsets[start : start + _BLOCK_BYTES + 1]).max()) for start in starts)
 
     def at(self, positions: Int64) -> list[str]:
-        """The keys at these positions, 0 to N - 1."""
+        """Return the keys at some positions, 0 to N - 1."""
         starts, ends = self.offsets[positions], self.offsets[positions + 1]
-        self.text.take(ends - 1)  # they come from memory together; the loop would wait for each
+        self.text.take(ends - 1)  # reads them from memory together; the loop would wait for each
         text = self.text.data
         return [str(text[start:end], "utf-8") for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def check(self, item_id: Int64) -> None:
-        """Make sure that these are the keys of the items with these ids. Hashes are compared for a sample.
+        """Check that these are the keys of the items with these ids. Hashes are compared for a sample.
 
         Raises:
-            ArtifactError: they are not.
+            ArtifactError: the keys do not fit the ids.
         """
         offsets, text = self.offsets, self.text
         if len(self) != len(item_id) or offsets[0] != 0 or offsets[-1] != len(text):

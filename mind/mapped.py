@@ -1,8 +1,8 @@
-"""Tensors of a safetensors file, mapped from the disk: read-only, and shared by all processes that map the file.
+"""Maps the tensors of a safetensors file from the disk: read-only, and shared by all processes that map the file.
 
-Mapped tensors take no memory of a process. Their pages are the kernel's cache of the file, which it takes back when
-memory is short and reads again when they are needed. So a mapped file must stay as it is: whoever has a newer one
-renames it into place, and never writes into the old one.
+Mapped tensors take no memory of a process. Their pages are the kernel's cache of the file, which the kernel drops when
+memory is short and reads again when needed. So a mapped file must not change: a newer version is renamed into place,
+and never written into the old file.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ from mind.errors import ArtifactError
 Tensor = npt.NDArray[Any]
 
 BLOCK_BYTES = 4 * 2**20
-"""The part of a tensor that is looked at in one step, so that a step takes little memory of its own."""
+"""Size of the part of a tensor that is processed in one step, in bytes, which limits the memory of a step."""
 MAX_HEADER_BYTES = 100_000_000
-"""Longest header that the format allows."""
+"""Maximum size of a header in bytes, according to the format."""
 _MAX_DIMENSIONS = 32
 _LONGEST_REASON = 300
 _DTYPES = {
@@ -37,16 +37,16 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor is in its file."""
+    """The place of a tensor in its file."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     start: int
-    """Its first byte, counted from the start of the file."""
+    """The position of the first byte, counted from the beginning of the file."""
 
     @property
     def end(self) -> int:
-        """The byte after its last."""
+        """Return the position after the last byte."""
         return self.start + math.prod(self.shape) * self.dtype.itemsize
 
 
@@ -72,16 +72,16 @@ def map_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
         return {name: np.ndarray(place.shape, place.dtype, mapped, place.start) for name, place in places.items()}
     except OSError as error:
         raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
-    except ValueError as error:  # an empty tensor whose other sizes are too large for NumPy
+    except ValueError as error:  # for an empty tensor whose other sizes are too large for NumPy
         raise ArtifactError(f"{file}: not safetensors: {error}") from error
 
 
 def read_places(content: BinaryIO, file: Path) -> dict[str, Place]:
-    """Read where the tensors are in a safetensors file: eight bytes of length, a header in JSON, then the tensors.
+    """Read the places of the tensors in a safetensors file: eight bytes of length, a header in JSON, then the tensors.
 
     Args:
         content: the open file.
-        file: its path, for the error.
+        file: the path of the file, for messages.
 
     Raises:
         ArtifactError: the header breaks the format, or the file is shorter or longer than its header says.
@@ -110,7 +110,10 @@ def read_places(content: BinaryIO, file: Path) -> dict[str, Place]:
 
 
 def _place(name: str, entry: Any, first: int) -> Place:
-    """Where the header puts a tensor. `first`: the byte after the header. Raises ValueError, TypeError, KeyError."""
+    """Read the place of a tensor from the header.
+
+    `first` is the byte after the header. Raises ValueError, TypeError, KeyError.
+    """
     dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in _DTYPES:
         raise ValueError(f"{name} has dtype {dtype}, expected one of {', '.join(_DTYPES)}")
@@ -127,7 +130,10 @@ def _place(name: str, entry: Any, first: int) -> Place:
 
 
 def blocks(tensor: Tensor, overlap: int = 0) -> Iterator[Tensor]:
-    """The rows of a tensor in blocks of about `BLOCK_BYTES`, each with the last `overlap` rows of the block before."""
+    """Yield the rows of a tensor in blocks of about `BLOCK_BYTES`.
+
+    Each begins with the last `overlap` rows of the previous one.
+    """
     step = max(1, BLOCK_BYTES * len(tensor) // max(1, tensor.nbytes))
     for start in range(0, len(tensor), step):
         yield tensor[max(0, start - overlap) : start + step]

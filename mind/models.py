@@ -1,4 +1,4 @@
-"""The commands over a directory of models: `python -m mind.models list | compare | best | push`."""
+"""The commands for a directory of models: `python -m mind.models list | compare | best | push`."""
 
 import json
 import sys
@@ -203,7 +203,7 @@ def _list_table(models: list[Model]) -> Table:
 
 
 def _name(model: Model) -> str:
-    """The version of a model, and its directory if that has another name."""
+    """Return the version of a model, and its directory if that has another name."""
     return model.version if model.path.name == model.version else f"{model.version} in {model.path.name}"
 
 

@@ -1,7 +1,7 @@
-"""Exact search: the items with the best inner products among chosen rows of a table, without an index.
+"""Searches exactly: finds the rows with the best inner products among chosen rows of a table, without an index.
 
-Queries meet the rows a piece at a time, so that the scores stay in the processor's cache, and only scores above the
-worst of the best so far are kept. 256 queries of 64 numbers and 36,000 rows take 17 ms on one core.
+Queries score the rows in chunks, so that the scores stay in the cache of the processor. Only scores above the worst of
+the best so far are kept. 256 queries of 64 numbers and 36,000 rows take 17 ms on one core.
 """
 
 import numpy as np
@@ -13,15 +13,15 @@ from mind.sequences import Float32, Int64
 Rows = npt.NDArray[np.int32]
 
 FEW = 16
-"""Rows of which only the best says what is good at first, as fewer are compared then."""
+"""Number of rows per group. The first limit is found from the best score of each group, which is faster."""
 PAIRS = 2**20
-"""Pairs of query and row that are scored at a time."""
+"""Number of pairs of query and row that are scored at a time."""
 CHUNK_ROWS = 16_384
-"""Most rows that a query meets at a time. If there are no more, and in one piece, some queries follow the others."""
+"""Maximum number of rows that a query scores at a time. If all rows are adjacent and fewer, queries come in groups."""
 ROW_BITS = 31
-"""Bits of a row in a key."""
+"""Number of bits of a row in a sort key."""
 NOTHING = np.iinfo(np.int64).max
-"""A key that is worse than all."""
+"""A sort key that is worse than all others."""
 
 
 def nearest(
@@ -30,16 +30,16 @@ def nearest(
     """Find the rows with the best inner products for each query.
 
     Args:
-        queries: [Q, D] float32.
-        table: [N, D] float32.
+        queries: the Q queries, [Q, D] float32.
+        table: the vectors of the rows, [N, D] float32.
         rows: [M] int32, ascending, the rows of `table` to search.
-        limit: rows wanted for each query.
+        limit: the number of rows for each query.
         factor: [N] float32, what the inner products of each row are multiplied by, such as `inverse_norms` for cosines;
             None for 1.
 
     Returns:
-        The rows and their scores, [Q, min(limit, M)] each, best first; equal scores by row. The score of a row and a
-        query does not depend on the other queries.
+        The rows and their scores, [Q, min(limit, M)] each, best first. Ties are in the order of rows. The score of a
+        row and a query does not depend on the other queries.
     """
     found = np.zeros((len(queries), min(limit, len(rows))), np.int32)
     if not found.size:
@@ -47,7 +47,7 @@ def nearest(
     in_one_piece = len(rows) <= CHUNK_ROWS and rows[-1] - rows[0] == len(rows) - 1
     at_once = min(PAIRS // len(rows), len(queries)) if in_one_piece else len(queries)
     step = len(rows) if in_one_piece else min(CHUNK_ROWS, max(1, PAIRS // len(queries)))
-    scores = np.empty(at_once * step, np.float32)  # written again and again: new memory costs more than all else
+    scores = np.empty(at_once * step, np.float32)  # is reused, because new memory costs more than all else
     for start in range(0, len(queries), at_once):
         block = slice(start, start + at_once)
         found[block] = _best_rows(queries[block], table, rows, found.shape[1], scores, factor)
@@ -55,8 +55,8 @@ def nearest(
 
 
 def ranked(queries: Float32, table: Float32, found: Rows, factor: Float32 | None = None) -> tuple[Rows, Float32]:
-    """Order the rows found for each query, [Q, L], and give their scores: best first; equal scores by row."""
-    scores = np.einsum("qld,qd->ql", table[found], queries)  # anew: a product of matrices rounds by their sizes
+    """Sort the rows found for each query, [Q, L], and return them with their scores: best first, ties by row."""
+    scores = np.einsum("qld,qd->ql", table[found], queries)  # again: a matrix product rounds by its size
     if factor is not None:
         scores *= factor[found]
     order = _keys(scores, found).argsort(axis=1)
@@ -66,15 +66,15 @@ def ranked(queries: Float32, table: Float32, found: Rows, factor: Float32 | None
 def _best_rows(
     queries: Float32, table: Float32, rows: Rows, limit: int, scores: Float32, factor: Float32 | None
 ) -> Rows:
-    """The best rows of each query, [Q, limit] in any order.
+    """Return the best rows of each query, [Q, limit] in any order.
 
-    `scores`: [S] float32 to be written, room for the scores of all queries and as many rows as are met at a time.
+    `scores`: [S] float32, a buffer for the scores of all queries and one chunk of rows.
     """
     best, step = Best(len(queries), limit), len(scores) // len(queries)
     chosen = np.empty((0, table.shape[1]), np.float32)
     for start in range(0, len(rows), step):
         chunk = rows[start : start + step]
-        if chunk[-1] - chunk[0] == len(chunk) - 1:  # rows in one piece are scored where they are
+        if chunk[-1] - chunk[0] == len(chunk) - 1:  # adjacent rows are scored without a copy
             part = table[chunk[0] : chunk[-1] + 1]
         else:
             chosen = chosen if len(chosen) else np.empty((step, table.shape[1]), np.float32)
@@ -89,33 +89,33 @@ def _best_rows(
 
 
 class Best:
-    """The best `limit` rows so far of each query."""
+    """The best `limit` rows of each query so far."""
 
     def __init__(self, queries: int, limit: int) -> None:
-        """`queries`: how many there are; `limit`: rows wanted for each."""
+        """Start without rows. `queries`: the number of queries; `limit`: the number of rows for each query."""
         self.limit = limit
         self._keys = np.empty((queries, 0), np.int64)
-        """[Q, K] int64: score and row of each (`_keys`), in any order."""
+        """[Q, K] int64: the score and row of each entry (`_keys`), in any order."""
 
     @property
     def rows(self) -> Rows:
-        """The rows, [Q, K] int32 in any order."""
+        """Return the rows, [Q, K] int32 in any order."""
         return (self._keys & ((1 << ROW_BITS) - 1)).astype(np.int32)
 
     @property
     def worst(self) -> Float32:
-        """The score of the worst of them for each query, [Q, 1] float32."""
+        """Return the score of the worst of the best rows of each query, [Q, 1] float32."""
         return risen(self._keys.max(axis=1, keepdims=True) >> ROW_BITS)
 
     @property
     def found(self) -> int:
-        """How many each query has."""
+        """Return the number of rows of each query so far."""
         return self._keys.shape[1]
 
     def add(self, query: Int64, rows: Rows, scores: Float32) -> Int64:
-        """Take more rows; gives how many of the best each query replaced by them, [Q] int64.
+        """Add more rows. Return how many of the best rows of each query they replaced, [Q] int64.
 
-        `query`, `rows` and `scores`: parallel columns, by query. Each query must have `limit` rows, or as many as all.
+        `query`, `rows` and `scores`: parallel columns, by query. Until it has `limit` rows, each query gets as many.
         """
         best = self._keys
         counts = np.bincount(query, minlength=len(best))
@@ -131,7 +131,10 @@ class Best:
 
 
 def _least(best: Best, scores: Float32) -> Float32:
-    """A score that all of the best have at least after these rows, [Q, 1] float32. `scores`: [Q, C] float32."""
+    """Return a lower bound for the scores of the best rows after these rows, [Q, 1] float32.
+
+    `scores`: [Q, C] float32.
+    """
     if best.found == best.limit:
         return best.worst
     queries, columns = scores.shape
@@ -145,7 +148,7 @@ def _least(best: Best, scores: Float32) -> Float32:
 
 
 def _keys(scores: Float32, rows: Rows) -> Int64:
-    """One whole number for score and row: smaller for better scores, and for equal ones by row."""
+    """Return one integer for score and row: smaller for a better score, and for equal scores in the order of rows."""
     return (falling(scores) << ROW_BITS) + rows
 
 

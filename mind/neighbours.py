@@ -1,8 +1,8 @@
 """The second source of candidates: the items that users clicked soon after the newest click of a history.
 
-An inner product of some dozens of numbers cannot remember which item follows which. So the model keeps, for every item,
-the few items that follow it most. They are candidates for a user whose newest clicks they follow, and rank by the inner
-product with the user's interests and a bonus. Knows nothing of training, of files and of serving.
+An inner product of some dozens of numbers cannot remember which item follows which. So the model stores, for every
+item, the few items that follow it most. If a user's newest clicks have such neighbours, these are candidates, and rank
+by their inner product with the user's interests plus a bonus. This module knows nothing of training, files or serving.
 """
 
 from dataclasses import dataclass
@@ -13,12 +13,13 @@ import numpy.typing as npt
 from mind.sequences import Float32, Int64
 
 MAX_NEIGHBOURS = 50
-"""The most neighbours of an item."""
+"""Maximum number of neighbours of an item."""
 CLICKS = 5
-"""Newest known clicks of a user whose neighbours are candidates: all of the newest, half as many of the one before, and
-so on. All neighbours of all five find little more, and cost twice as much."""
+"""Number of newest known clicks of a user whose neighbours are candidates: all neighbours of the newest click, half as
+many of the click before, and so on. All neighbours of all five clicks cost twice as much and find little more.
+"""
 FADING = 0.8
-"""What the weight of neighbours is multiplied by for each click that came after theirs."""
+"""Factor for the weight of neighbours, for each click that came after the click that they follow."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class Near:
     """The neighbours of the newest clicks of U users, in columns: those of user 0 by ascending row, then user 1, ..."""
 
     user: Int64
-    """[P] int64."""
+    """[P] int64: the position of the user."""
     row: Int64
-    """[P] int64, of the item table."""
+    """[P] int64: the row of the neighbour in the item table."""
     bonus: Float32
-    """[P] float32: what is added to the inner product for the rank."""
+    """[P] float32: the number that is added to the inner product for the rank."""
 
     def part(self, start: int, end: int) -> "Near":
-        """Those of the users from position `start` to before `end`."""
+        """Return the neighbours of the users at positions `start` to `end` - 1."""
         own = slice(*np.searchsorted(self.user, (start, end)))
         return Near(self.user[own] - start, self.row[own], self.bonus[own])
 
@@ -50,19 +51,23 @@ class ItemNeighbours:
     offsets: Int64
     """[N + 2] int64: the neighbours of row r of the item table are those from offsets[r] up to offsets[r + 1]."""
     row: npt.NDArray[np.int32]
-    """[E] int32: their rows; those of one item by falling weight, `MAX_NEIGHBOURS` at most."""
+    """[E] int32: the rows of the neighbours. Those of one item are sorted by descending weight, at most
+    `MAX_NEIGHBOURS`.
+    """
     weight: npt.NDArray[np.float16]
-    """[E] float16, above 0: the square root of the share of clicks that were followed by the neighbour."""
+    """[E] float16, above 0: the square root of the share of clicks on the item that the neighbour followed."""
     bonus: float
-    """What a weight of 1 adds to an inner product; 0 where validation users found no use in neighbours."""
+    """The number that a weight of 1 adds to an inner product; 0 if validation users gained nothing by neighbours."""
 
     def near(self, hist_index: Int64, seq_len: Int64, bonus: float | None = None) -> Near:
-        """The neighbours of the newest `CLICKS` clicks of each user; of one that follows several, the weights add up.
+        """Return the neighbours of the newest `CLICKS` clicks of each user.
+
+        The weights of a neighbour of several clicks add up.
 
         Args:
             hist_index: [U, L] int64 rows, oldest first, 0-padded on the right.
-            seq_len: [U] int64, the clicks of each history.
-            bonus: to be taken instead of `self.bonus`.
+            seq_len: [U] int64, the number of clicks of each history.
+            bonus: a bonus to use instead of `self.bonus`.
         """
         users, length = hist_index.shape
         age = np.arange(min(CLICKS, length))
@@ -96,7 +101,7 @@ class ItemNeighbours:
         return Near(user, row, (of_all * np.bincount(which, weight, minlength=len(own))).astype(np.float32))
 
     def problem(self, items: int) -> str:
-        """What is wrong with the arrays of a model of so many items; empty if nothing is."""
+        """Return what is wrong with the arrays for a model of `items` items; empty if nothing is wrong."""
         lengths = np.diff(self.offsets)
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.row) or lengths.min() < 0:
             return f"neighbour_offsets must ascend from 0 to the {len(self.row)} neighbours"

@@ -1,6 +1,6 @@
 """The MIND network in PaddlePaddle (Li et al., "Multi-Interest Network with Dynamic Routing", arXiv 1904.08030).
 
-Knows rows of the item table, never external ids; nothing of files, training loops or serving.
+This module knows rows of the item table and no external ids, and nothing of files, training loops or serving.
 Shapes: B users, L history items, K interests, D dimensions, C candidates of the softmax.
 """
 
@@ -16,20 +16,20 @@ from mind.paddle_runtime import paddle
 from mind.routing import SAME, SHARPNESS, SHORTEST
 
 if TYPE_CHECKING:
-    from mind.data.features import ItemFeatures  # which reads files, as serving never does
+    from mind.data.features import ItemFeatures  # reads files, as serving never does
 
 functional = paddle.nn.functional
 
 RECENCY_SLOPE = 0.2
-"""Where the recency logits start: each step into the past weighs exp(-0.2) = 0.82 of the one after it."""
+"""Start value of the recency logits: each step into the past weighs exp(-0.2) = 0.82 of the next newer one."""
 HISTORY_LENGTHS = 0.2
-"""How much an item of a history weighs in the lengths that the loss counts; a candidate weighs 1."""
+"""Weight of an item of a history in the lengths that the loss counts; a candidate weighs 1."""
 FOCUS = 0.5
-"""Where the focus starts, between a residual that all interests share (0) and one of each interest's own (1)."""
+"""Start value of the focus, between one residual for all interests (0) and a separate one for each interest (1)."""
 
 
 class MIND(paddle.nn.Layer):  # type: ignore[misc]
-    """Item table, shared bilinear map and routing, and what the options add; called, it gives the training loss."""
+    """The MIND network: item table, bilinear map, routing, and optional parts. A call returns the training loss."""
 
     def __init__(
         self,
@@ -38,14 +38,15 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         routing_logits: Float32,
         features: "ItemFeatures | None" = None,
     ) -> None:
-        """Make a network with fresh weights.
+        """Make a network with new weights.
 
         Args:
-            items: N; the table gets N + 1 rows, row 0 being padding and zero.
-            hyper_parameters: sizes, routing iterations, attention power.
-            routing_logits: [K, maxlen] float32, where routing starts from with `routing_init: random`. Drawn once from
-                N(0, 1) and then fixed (section 4.2.2 of the paper): equal logits would make all interests the same.
-            features: of the items, pooled into their vectors; None without.
+            items: N. The table gets N + 1 rows; row 0 is padding and zero.
+            hyper_parameters: the sizes, the number of routing iterations, the attention power, and the options.
+            routing_logits: [K, maxlen] float32, the start of routing with `routing_init: random`. They are drawn once
+                from N(0, 1) and then fixed (section 4.2.2 of the paper), because equal logits would make all interests
+                the same.
+            features: the features of the items, pooled into their vectors; None without features.
         """
         super().__init__()
         dim = hyper_parameters.embedding_dim
@@ -64,11 +65,13 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         self.register_buffer("routing_logits", paddle.to_tensor(routing_logits))
 
     def begin_as(self, weights: Weights, item_embedding: Float32) -> None:
-        """Start at what a model of the same hyper-parameters has learnt.
+        """Start with the weights of a model with the same hyper-parameters.
 
         Args:
-            weights: of that model; its routing logits are taken too, because the other weights were learnt with them.
-            item_embedding: [N + 1, D] float32, for the items of this network; zero rows keep their random start.
+            weights: the weights of that model. Its routing logits are used too, because the other weights were learnt
+                with them.
+            item_embedding: [N + 1, D] float32, for the items of this network. Rows that are zero keep their random
+                start.
         """
         self.items.begin_at(item_embedding)
         for own, learnt in (
@@ -83,12 +86,12 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
             self.projection.bias.set_value(np.ascontiguousarray(weights.projection[-1]))
 
     def interest_vectors(self, hist_index: paddle.Tensor, seq_len: paddle.Tensor) -> paddle.Tensor:
-        """Behaviour-to-interest dynamic routing (algorithm 1).
+        """Compute interest vectors by behaviour-to-interest dynamic routing (algorithm 1).
 
-        The coupling of behaviour and interest is found without gradients; only the last round is learnt through, as
-        in the capsule network it comes from (Sabour et al., arXiv 1710.09829). It sees whole items, without dropout, as
-        in serving. With `residual`, every interest gets a
-        mean of the behaviours on top, weighted by recency and, to the power `focus`, by its own coupling.
+        The coupling of behaviour and interest is found without gradients, and only the last round has gradients, as in
+        the original capsule network (Sabour et al., arXiv 1710.09829). Routing sees whole items, without dropout, as in
+        serving. With `residual`, a mean of the behaviours is added to every interest, weighted by recency and by the
+        interest's own coupling to the power `focus`.
 
         Args:
             hist_index: [B, L] int64 rows, oldest first, 0-padded on the right; L <= maxlen.
@@ -100,13 +103,13 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         return self._interests(self.items(hist_index), seq_len)
 
     def _interests(self, whole: paddle.Tensor, seq_len: paddle.Tensor) -> paddle.Tensor:
-        """Interest vectors [B, K, D] of the items of histories, [B, L, D]."""
+        """Return the interest vectors [B, K, D] of histories of item vectors, [B, L, D]."""
         position, end = paddle.arange(whole.shape[1]).unsqueeze(0), seq_len.unsqueeze(1)
         valid = (position < end).astype("float32").unsqueeze(1)  # [B, 1, L]
         item = self.dropout(whole)
         logits = self._route(whole.detach(), valid)
         last = _coupling(logits, valid, self.hyper_parameters.routing_softmax != "history")
-        interests = squash(last @ item @ self.bilinear)  # the map is linear: K rows to multiply by it instead of L
+        interests = squash(last @ item @ self.bilinear)  # linear, so K rows are multiplied instead of L
         if self.hyper_parameters.residual:
             age = (end - 1 - position).clip(min=0)  # 0 is the newest
             own = self.focus * functional.log_softmax(logits, axis=1)  # [B, K, L]
@@ -115,7 +118,10 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         return interests if self.projection is None else functional.relu(self.projection(interests))
 
     def _route(self, item: paddle.Tensor, valid: paddle.Tensor) -> paddle.Tensor:
-        """Routing logits [B, K, L] of items [B, L, D], valid [B, 1, L] being 1 where there is one and 0 at padding."""
+        """Compute the routing logits [B, K, L] of items [B, L, D].
+
+        `valid`: [B, 1, L], 1 for an item and 0 for padding.
+        """
         hyper = self.hyper_parameters
         behaviour = item @ self.bilinear.detach()  # [B, L, D]
         if hyper.routing_init == "history":
@@ -132,18 +138,18 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         return logits
 
     def scores(self, interest_vectors: paddle.Tensor, embedding: paddle.Tensor) -> paddle.Tensor:
-        """How well candidates fit users, while training.
+        """Return the scores of candidates for users, in training.
 
-        With the readout `logsumexp`, log sum_k exp(v_k . e): softly the best interest, which is what serving takes. In
-        its gradient every candidate is a label that weighs the interests by softmax(v . e), the label-aware attention
-        of equation 5 with p = 1. With `label_aware`, the target alone is the label, as in the paper.
+        The readout `logsumexp` is log sum_k exp(v_k . e), a soft maximum over the interests, because serving uses the
+        best interest. Its gradient weighs the interests of every candidate by softmax(v . e), which is the label-aware
+        attention of equation 5 with p = 1. With `label_aware`, only the target is the label, as in the paper.
 
         Args:
             interest_vectors: [B, K, D].
-            embedding: [C, D] of the candidates, C >= B; the first B are the targets of the B users.
+            embedding: [C, D], the vectors of the candidates, C >= B. The first B are the targets of the B users.
 
         Returns:
-            [B, C].
+            [B, C], the score of each candidate for each user.
         """
         items = embedding.t()
         if self.hyper_parameters.readout == "label_aware":
@@ -155,14 +161,16 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         return best + sum((score - best).exp() for score in scores).log()
 
     def label_aware_attention(self, interest_vectors: paddle.Tensor, target: paddle.Tensor) -> paddle.Tensor:
-        """The interests as one vector, each weighted by softmax((v . e) ^ p), equation 5; the power keeps the sign.
+        """Return the interests as one vector, each weighted by softmax((v . e) ^ p), equation 5.
+
+        The power keeps the sign.
 
         Args:
             interest_vectors: [B, K, D].
-            target: [B, D] embeddings of the target items.
+            target: [B, D], the vectors of the target items.
 
         Returns:
-            [B, D].
+            [B, D], the weighted sum of the interests.
         """
         score = (interest_vectors @ target.unsqueeze(2)).squeeze(2)  # [B, K]
         power = self.hyper_parameters.pow_p
@@ -178,20 +186,20 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
         log_frequency: paddle.Tensor,
         weight: paddle.Tensor | None = None,
     ) -> paddle.Tensor:
-        """Sampled softmax: each row's target against all candidates of the batch.
+        """Return the loss of the sampled softmax: each row's target against all candidates of the batch.
 
-        Candidates are drawn in proportion to item frequency; subtracting the log of it makes the sampled softmax
-        estimate the full one (Bengio and Senecal 2008; Yi et al., RecSys 2019). A candidate that happens to be the
-        row's own target is masked.
+        Candidates are drawn in proportion to item frequency. Subtracting the log frequency makes the sampled softmax an
+        estimate of the full one (Bengio and Senecal 2008; Yi et al., RecSys 2019). A candidate that equals the row's
+        own target is masked.
 
         Args:
-            hist_index, seq_len: as for `interest_vectors`.
-            candidates: [C] int64 rows, C >= B; the first B are the targets of the B rows.
-            log_frequency: [C] float32, log of each candidate's share of all that are drawn as candidates.
-            weight: [B] float32, weight of each row; None: all weigh 1.
+            hist_index, seq_len: as in `interest_vectors`.
+            candidates: [C] int64 rows, C >= B. The first B are the targets of the B rows.
+            log_frequency: [C] float32, the log of each candidate's share of all drawn candidates.
+            weight: [B] float32, the weight of each row; None gives all rows the weight 1.
 
         Returns:
-            Scalar, mean cross entropy in nats.
+            A scalar, the mean cross entropy in nats.
         """
         batch = hist_index.shape[0]
         target = candidates[:batch]
@@ -211,16 +219,16 @@ class MIND(paddle.nn.Layer):  # type: ignore[misc]
 
 
 def squash(capsule: paddle.Tensor) -> paddle.Tensor:
-    """Shrink vectors to a length below 1, keeping their direction (equation 4); the same form as `routing.squash`.
+    """Shrink vectors to a length below 1 and keep their direction (equation 4). `routing.squash` has the same form.
 
-    The tiny constant keeps the gradient of the square root finite at zero.
+    A small constant keeps the gradient of the square root finite at zero.
     """
     square = capsule.square().sum(axis=-1, keepdim=True)
     return capsule * ((square + 1e-18).sqrt() / (1 + square))
 
 
 def _far_apart(behaviour: paddle.Tensor, valid: paddle.Tensor, interests: int) -> paddle.Tensor:
-    """Routing logits [B, K, L] that begin at items of the history; the same form as `routing.far_apart`."""
+    """Return routing logits [B, K, L] that start at items of the history. `routing.far_apart` has the same form."""
     unit = behaviour / behaviour.norm(axis=2, keepdim=True).clip(min=SHORTEST)
     valid = valid.squeeze(1)  # [B, L]
     seed = (valid.sum(axis=1).astype("int64") - 1).clip(min=0)  # [B], the newest
@@ -235,7 +243,7 @@ def _far_apart(behaviour: paddle.Tensor, valid: paddle.Tensor, interests: int) -
 
 
 def _coupling(logits: paddle.Tensor, valid: paddle.Tensor, over_interests: bool) -> paddle.Tensor:
-    """How much of each history item goes to each interest: [B, K, L] from logits [B or 1, K, L], zero at padding."""
+    """Return the share of each history item in each interest: [B, K, L] from logits [B or 1, K, L], zero at padding."""
     return functional.softmax(logits, axis=1) * valid if over_interests else _masked_softmax(logits, valid)
 
 

@@ -1,8 +1,8 @@
-"""Groups of options as pydantic models: a field is an option, and its docstring is the help.
+"""Groups of options as pydantic models. A field is an option, and its docstring is the help.
 
 A value comes from the command line, else from the environment, else from a YAML file, else it is the default. The model
-alone checks it, wherever it comes from. `mind.command` turns a group into options of a command; this module does not
-import typer, because a running server keeps it loaded.
+checks it in all cases. `mind.command` turns a group into the options of a command. This module does not import typer,
+because it stays loaded in a running server.
 """
 
 import os
@@ -18,7 +18,7 @@ from mind.config import explain
 from mind.errors import ConfigError
 
 CONFIG = "config"
-"""Field that names a YAML file with values of the other fields."""
+"""The field that names a YAML file with values of the other fields."""
 
 
 class Options(BaseModel):
@@ -27,37 +27,37 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     panels: ClassVar[Mapping[str, str]] = {}
-    """Panels of the help: the field that a panel begins with, and the panel's title."""
+    """Panels of the help: the first field of each panel, with the panel's title."""
 
 
 Group = TypeVar("Group", bound=Options)
 
 
 def flag(name: str) -> str:
-    """The flag of a field."""
+    """Return the flag of a field."""
     return f"--{name.replace('_', '-')}"
 
 
 def variable(name: str) -> str:
-    """The environment variable of a field."""
+    """Return the command-line flag of a field."""
     return f"RECALL_{name.upper()}"
 
 
 def is_secret(group: type[Options], name: str) -> bool:
-    """Whether a field has no flag, because the list of processes shows flags."""
+    """Return whether a field has no flag, because the list of processes shows flags."""
     return group.model_fields[name].annotation is SecretStr
 
 
 def read(group: type[Group], flags: Mapping[str, Any]) -> Group:
-    """A group of options from the command line, the environment and the YAML file that the field `config` names.
+    """Read a group of options from the command line, the environment and the YAML file that the field `config` names.
 
     Args:
         group: the model.
-        flags: what the command line gives, by field; nothing for the others. An empty variable counts as not given.
+        flags: the values from the command line, by field. An empty environment variable counts as not given.
 
     Raises:
-        ConfigError: the file cannot be read, or an option has a wrong type or breaks a limit. The message calls an
-            option what it is called where it was given: `--max-users`, RECALL_MAX_USERS or `max_users in FILE`.
+        ConfigError: the file cannot be read, or an option has a wrong type or breaks a limit. The message names an
+            option as it was given: `--max-users`, RECALL_MAX_USERS or `max_users in FILE`.
     """
     for name in flags:
         if is_secret(group, name):
@@ -94,6 +94,6 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _as_called(message: str, called: Mapping[str, str]) -> str:
-    """The message with every name of a field, at the start of a line or of two words or more, as it was given."""
+    """Replace the names of fields in a message by the names of the options as they were given."""
     name = r"^[A-Za-z_]+\b|(?<= )[a-z]+(_[a-z]+)+(?=[ :,]|$)"
     return re.sub(name, lambda found: called.get(found[0], found[0]), message, flags=re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Histories to interest vectors with the Paddle network itself, on CPU or GPU."""
+"""Encodes histories with the Paddle network itself, on CPU or GPU."""
 
 import numpy as np
 
@@ -12,17 +12,17 @@ from mind.sequences import Int64
 
 
 class PaddleEncoder:
-    """`mind.encoder.Encoder` around a `MIND` network. Not thread-safe: give it one thread of its own."""
+    """An `mind.encoder.Encoder` with a `MIND` network. It is not thread-safe: all calls must come from one thread."""
 
     name = "paddle"
     inline = False
 
     def __init__(self, network: MIND, batch_sizes: tuple[int, ...] = (), joins_from: float = 1.0) -> None:
-        """Take a network that may still be training: its weights are read at every call.
+        """Use a network that may still be training, because its weights are read at every call.
 
-        `batch_sizes`: ascending; batches are padded to one of them, or cut into the largest. A GPU sets itself up for
-        every new shape, which takes longer than the work. Empty leaves batches as they are. `joins_from`: cosine from
-        which interests of a user become one.
+        `batch_sizes`: sizes in ascending order. Batches are padded to one of them, or cut into pieces of the largest. A
+        GPU prepares for every new shape, which takes longer than the encoding. Empty leaves batches as they are.
+        `joins_from`: the cosine from which interests of a user are joined.
         """
         self._network = network
         self._joins_from = joins_from
@@ -32,15 +32,15 @@ class PaddleEncoder:
     def from_artifact(
         cls, artifact: Artifact, device: str = "cpu", batch_sizes: tuple[int, ...] = GPU_BATCH_SIZES
     ) -> "PaddleEncoder":
-        """Make an encoder of an artifact's weights on a device, warmed up.
+        """Make an encoder with the weights of an artifact on a device, and warm it up.
 
         Args:
             artifact: the model.
-            device: cpu, gpu, or auto for a GPU where there is one.
-            batch_sizes: of a GPU; a CPU takes batches as they are.
+            device: cpu, gpu, or auto, which uses a GPU if there is one.
+            batch_sizes: the batch sizes for a GPU. A CPU takes batches as they are.
 
         Raises:
-            ConfigError: a GPU is asked for and there is none.
+            ConfigError: `device` is gpu, and there is no GPU.
         """
         check_device(device)
         on_gpu = device != "cpu" and has_gpu()
@@ -60,10 +60,10 @@ class PaddleEncoder:
         return encoder
 
     def encode(self, hist_index: Int64, seq_len: Int64) -> Float32:
-        """See `mind.encoder.Encoder.encode`.
+        """Encode histories as `mind.encoder.Encoder.encode` does.
 
         Raises:
-            ValueError: a row is outside the item table; on a GPU that would kill the process instead.
+            ValueError: a row is outside the item table. A GPU would end the process instead.
         """
         check_rows(hist_index, self._network.items.embedding.weight.shape[0])
         if not self.batch_sizes or not len(hist_index):
@@ -77,6 +77,6 @@ class PaddleEncoder:
 
 
 def check_device(device: str) -> None:
-    """Refuse to go on if a GPU is asked for and there is none. Raises ConfigError."""
+    """Raise ConfigError if the device is gpu and there is no GPU."""
     if device == "gpu" and not has_gpu():
         raise ConfigError("device is gpu, but this Paddle has no GPU: install paddlepaddle-gpu, or say cpu or auto")

@@ -1,6 +1,6 @@
-"""The items of a model as points on a plane, for the explorer page.
+"""Places the items of a model on a plane, for the explorer page.
 
-The map is linear (principal components), so that whoever has an interest vector can put it on the map too.
+The map is linear (principal components), so an interest vector can be placed on the map too.
 """
 
 from typing import Any
@@ -11,18 +11,18 @@ import numpy.typing as npt
 from mind.artifact import Artifact, Float32
 
 GRID = 4096
-"""The coordinates of items are whole numbers below this number."""
+"""Number of grid points of an axis. The coordinates of items are integers below this number."""
 
 
 def item_map(artifact: Artifact, items: int) -> dict[str, Any]:
-    """Put the most popular items on the plane that shows most of their variance.
+    """Place the most popular items on the plane that shows most of their variance.
 
-    Directions alone count, for items and interests: `xy = (v / |v| - mean) @ axes`, then `(xy - low) * scale` is on
-    the grid.
+    Only directions count, for items and interests: `xy = (v / |v| - mean) @ axes`, and `(xy - low) * scale` is on the
+    grid.
 
     Returns:
-        model_version; grid; item_ids, the text ids or else the integers as strings, most popular first; x and y, whole
-        numbers from 0 to grid - 1; mean [D], axes [D][2], low [2] and scale, which put further vectors on the map;
+        model_version; grid; item_ids, the text ids or else the integers as strings, most popular first; x and y,
+        integers from 0 to grid - 1; mean [D], axes [D][2], low [2] and scale, which place further vectors on the map;
         explained, the share of the items' variance that the plane shows.
     """
     weights = artifact.weights
@@ -31,7 +31,7 @@ def item_map(artifact: Artifact, items: int) -> dict[str, Any]:
     mean = directions.mean(axis=0)
     variances, components = np.linalg.eigh(np.cov(directions - mean, rowvar=False))  # ascending
     axes = components[:, [-1, -2]]
-    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])  # or the same model could give mirrored maps
+    axes *= np.sign(axes[np.abs(axes).argmax(axis=0), [0, 1]])  # otherwise the same model could give mirrored maps
     points = (directions - mean) @ axes
     low = points.min(axis=0)
     scale = (GRID - 1) / max(float((points - low).max()), 1e-9)
@@ -51,7 +51,7 @@ def item_map(artifact: Artifact, items: int) -> dict[str, Any]:
 
 
 def _unit(vectors: Float32) -> npt.NDArray[np.float64]:
-    """Scale the rows of [N, D] to length 1; rows of zeros stay."""
+    """Scale the rows of [N, D] to length 1. Rows of zeros stay zero."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     unit: npt.NDArray[np.float64] = vectors / np.maximum(lengths, 1e-12).astype(np.float64)
     return unit

@@ -1,4 +1,4 @@
-"""What `mind.prepare` says and does about kinds of interactions: its options, the rules they make, and a table."""
+"""The parts of `mind.prepare` for kinds of interactions: its options, the rules they make, and a table."""
 
 import re
 from collections.abc import Sequence
@@ -79,7 +79,10 @@ EventsFile = Annotated[
 
 
 def events_of(config: Path | None, *options: str | None) -> Events:
-    """What kinds are for, as the options say, else the section `events` of the configuration. Raises ConfigError."""
+    """Return the use of kinds from the options, or else from the section `events` of the configuration.
+
+    Raises ConfigError.
+    """
     section = load_config(config).events.model_dump() if config else {}
     given = {name: option for name, option in zip(Events.model_fields, options, strict=True) if option is not None}
     try:
@@ -97,7 +100,7 @@ def events_of(config: Path | None, *options: str | None) -> Events:
 
 
 def assigned(interactions: Interactions, report: Report, events: Events, console: Console) -> Assigned:
-    """Tell what was found in a file and what became of each kind, and give the interactions their roles."""
+    """Print the report about a file and the result for each kind, and assign roles to the interactions."""
     console.print(str(report), markup=False, soft_wrap=True)
     span = span_of(events.once_per, report.time_unit) if events.once_per else 0
     found = assign(interactions, report.kinds, events.once_per, span)
@@ -107,7 +110,7 @@ def assigned(interactions: Interactions, report: Report, events: Events, console
 
 
 def record_of(report: Report, events: Events, given: Assigned) -> dict[str, Any]:
-    """What the data remember of kinds; empty if there is nothing."""
+    """Return what the prepared data record about kinds; empty if there is nothing."""
     if report.rules and given.interactions.roles:
         return report.rules.model_dump(mode="json") | {"roles": given.interactions.roles.rows()}
     return {"once_per": events.once_per} if events.once_per else {}

@@ -1,6 +1,7 @@
-"""Dynamic routing (arXiv 1904.08030, algorithm 1), written once for every library with NumPy's functions.
+"""Dynamic routing (arXiv 1904.08030, algorithm 1), written once for all libraries with NumPy's functions.
 
-`xp` is such a library: NumPy for arrays in memory, CuPy for arrays on a GPU. Knows no servers, and no files.
+`xp` is the library: NumPy for arrays in memory, CuPy for arrays on a GPU. This module knows nothing of servers or
+files.
 """
 
 from collections.abc import Callable
@@ -13,18 +14,18 @@ Array = Any
 """An array of the library `xp`."""
 
 SHARPNESS = 5.0
-"""Routing logits that begin at items of the history are so many times the cosine with the item."""
+"""Routing logits that start at items of the history are this many times the cosine with the item."""
 SAME = 0.9999
-"""Cosine from which two items count as one where interests begin."""
+"""Cosine from which two items count as equal when the starts of interests are chosen."""
 SHORTEST = 1e-9
 """Length below which a vector has no direction."""
 
 
 class Routing:
-    """Turns histories into interest vectors; its arrays stay where `xp` keeps them."""
+    """Turns histories into interest vectors. Its arrays stay in the memory of `xp`."""
 
     def __init__(self, xp: Any, weights: Weights, hyper_parameters: HyperParameters) -> None:
-        """Prepare all that does not depend on a request. The item table is not used."""
+        """Compute everything that does not depend on a request. The item table is not used."""
         self._xp = xp
         self._routing_logits = xp.asarray(weights.routing_logits)
         self._recency_logits = xp.asarray(weights.recency_logits) if hyper_parameters.residual else None
@@ -38,7 +39,7 @@ class Routing:
         self._couplings = [_COUPLINGS[first]] * (rounds - 1) + [_COUPLINGS[last]]
         self._from_history = hyper_parameters.routing_init == "history"
         self._first: Array = None
-        """[1, K, L], where it is the same for every history: the first couplings of interests."""
+        """[1, K, L]: the first couplings of interests, if they are the same for every history."""
         if self._couplings[0] is _softmax_over_interests and not self._from_history:
             self._first = _softmax_over_interests(xp, self._routing_logits[None], None)
 
@@ -46,9 +47,9 @@ class Routing:
         """Compute the interest vectors of a batch, [B, K, D] float32.
 
         Args:
-            behaviour: [B, L, D] float32: the items of each history times `weights.bilinear`, then rows of zeros, for
-                which a softmax over the interests needs no mask.
-            seq_len: [B] int64: the items of each history.
+            behaviour: [B, L, D] float32: the items of each history times `weights.bilinear`, then rows of zeros, so
+                that a softmax over the interests needs no mask.
+            seq_len: [B] int64: the number of items of each history.
         """
         xp = self._xp
         weight, recent = self._weights(behaviour, seq_len)
@@ -97,18 +98,19 @@ class Routing:
 
 
 def far_apart(xp: Any, behaviour: Array, seq_len: Array, interests: int) -> Array:
-    """Routing logits that begin at items of the history: the newest, and each time the one least like those so far.
+    """Return routing logits that start at items of the history: the newest, then each time the least similar one.
 
-    Farthest-first traversal (Gonzalez 1985). Where a history has fewer topics than interests, some begin alike and stay
-    alike. Items that are the same but for rounding count as one, so that every library begins at the same.
+    This is farthest-first traversal (Gonzalez 1985). If a history has fewer topics than interests, some interests start
+    equal and stay equal. Items that differ only by rounding count as equal, so that every library starts at the same
+    items.
 
     Args:
         xp: the library of the arrays.
-        behaviour, seq_len: as for `Routing.interest_vectors`.
-        interests: K.
+        behaviour, seq_len: as in `Routing.interest_vectors`.
+        interests: K, the number of interests.
 
     Returns:
-        [B, K, L]: `SHARPNESS` times the cosine of every item with that at which the interest begins.
+        [B, K, L]: `SHARPNESS` times the cosine of every item with the item at which the interest starts.
     """
     unit = behaviour / xp.maximum(xp.sqrt((behaviour * behaviour).sum(axis=2, keepdims=True)), xp.float32(SHORTEST))
     missing = xp.arange(behaviour.shape[1]) >= seq_len[:, None]  # [B, L]
@@ -125,9 +127,9 @@ def far_apart(xp: Any, behaviour: Array, seq_len: Array, interests: int) -> Arra
 
 
 def squash(xp: Any, capsule: Array) -> Array:
-    """Shrink vectors to a length below 1, keeping their direction (arXiv 1904.08030, equation 4).
+    """Shrink vectors to a length below 1 and keep their direction (arXiv 1904.08030, equation 4).
 
-    |s|^2 / (1 + |s|^2) * s / |s|, written as s * |s| / (1 + |s|^2), which needs no guard against zero.
+    The formula |s|^2 / (1 + |s|^2) * s / |s| is computed as s * |s| / (1 + |s|^2), which needs no guard against zero.
     """
     square = (capsule[..., None, :] @ capsule[..., None])[..., 0]  # one product, faster than einsum on CPU and GPU
     return capsule * (xp.sqrt(square) / (1 + square))

@@ -1,4 +1,4 @@
-"""Users' item sequences in columns: the form in which data files, sampler and evaluation hand histories on."""
+"""Users' item sequences in columns. Data files, sampler and evaluation exchange histories in this form."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ Mask = npt.NDArray[np.bool_]
 
 
 PART_ITEMS = 1 << 22
-"""About so many items are worked on at a time where all of them would need much memory."""
+"""Approximate number of items that are processed at a time where all of them would need much memory."""
 
 
 @dataclass(frozen=True)
 class Sequences:
-    """The item sequences of U users, oldest item first, one after the other.
+    """The item sequences of U users, oldest item first, user by user.
 
     `user_id`: [U] int64. `offsets`: [U + 1] int64; user u's items are `item_id[offsets[u]:offsets[u + 1]]`.
     `item_id`: [offsets[U]] int64, external ids.
@@ -29,29 +29,29 @@ class Sequences:
     offsets: Int64
     item_id: Int64
     role: Role | None = None
-    """[offsets[U]] uint8, position in `roles`; None where every item is both history and target, of weight 1."""
+    """[offsets[U]] uint8, position in `roles`; None if every item is both history and target, with weight 1."""
     roles: Roles | None = None
-    """What the items can be for."""
+    """The roles that items may have."""
 
     def __len__(self) -> int:
-        """Number of users."""
+        """Return the number of users."""
         return len(self.user_id)
 
     def __getitem__(self, user: int) -> Int64:
-        """Items of the user at position `user`, [n] int64."""
+        """Return the items of the user at position `user`, [n] int64."""
         return self.item_id[self.offsets[user] : self.offsets[user + 1]]
 
     @property
     def lengths(self) -> Int64:
-        """Items of each user, [U] int64."""
+        """Return the number of items of each user, [U] int64."""
         return np.diff(self.offsets)
 
     def take(self, users: Int64, start: Int64 | None = None, end: Int64 | None = None) -> "Sequences":
-        """Some of the users, in the order of their positions `users`.
+        """Return some of the users, in the order of `users`.
 
         Args:
-            users: [V] int64.
-            start, end: [V] int64, positions in `item_id` between which each user's items are kept; all of them if None.
+            users: [V] int64, positions of users.
+            start, end: [V] int64, positions in `item_id`. Only items between them are kept; None keeps all items.
         """
         start = self.offsets[users] if start is None else start
         end = self.offsets[users + 1] if end is None else end
@@ -67,7 +67,7 @@ class Sequences:
         return Sequences(self.user_id[users], offsets, item_id, role, self.roles)
 
     def parts(self) -> Iterator["Sequences"]:
-        """All users, some at a time: about `PART_ITEMS` items."""
+        """Yield all users in parts of about `PART_ITEMS` items."""
         for some in _parts(self.offsets):
             first, last = self.offsets[some.start], self.offsets[some.stop]
             offsets = self.offsets[some.start : some.stop + 1] - first
@@ -76,16 +76,16 @@ class Sequences:
 
     @property
     def is_history(self) -> Mask | None:
-        """Which items belong to histories, [offsets[U]] bool; None: all of them."""
+        """Return which items belong to histories, [offsets[U]] bool; None if all do."""
         return None if self.role is None or self.roles is None else self.roles.is_history[self.role]
 
     @property
     def weight(self) -> Float32 | None:
-        """The weight of each item as a target, [offsets[U]] float32, 0 for none; None: 1 for all of them."""
+        """Return the weight of each item as a target, [offsets[U]] float32, 0 for no target; None if all are 1."""
         return None if self.role is None or self.roles is None else self.roles.weight[self.role]
 
     def where(self, mask: Mask | None) -> "Sequences":
-        """All users with some of their items. `mask`: [offsets[U]] bool; None keeps all."""
+        """Return all users, with only some of their items. `mask`: [offsets[U]] bool; None keeps all."""
         if mask is None:
             return self
         role = None if self.role is None else self.role[mask]
@@ -96,25 +96,25 @@ class Sequences:
 
 @dataclass(frozen=True)
 class EvalCases:
-    """Held-out users: what they clicked first, and what they clicked afterwards.
+    """Held-out users, with the history and the later clicks of each.
 
-    `history` and `target` have the same users in the same order; a target sequence is never empty.
+    `history` and `target` have the same users in the same order. A target sequence is never empty.
     """
 
     history: Sequences
     target: Sequences
 
     def __len__(self) -> int:
-        """Number of users."""
+        """Return the number of users."""
         return len(self.history)
 
     def take(self, users: Int64) -> "EvalCases":
-        """Some of the users, in the order of their positions `users`, [V] int64."""
+        """Return some of the users, in the order of `users`, [V] int64 positions."""
         return EvalCases(self.history.take(users), self.target.take(users))
 
 
 def joined(cases: EvalCases) -> Sequences:
-    """All items of each held-out user, history and target."""
+    """Return all items of each held-out user, history and target."""
     history, target = cases.history, cases.target
     offsets = history.offsets + target.offsets
     item_id = np.empty(offsets[-1], np.int64)
@@ -124,7 +124,7 @@ def joined(cases: EvalCases) -> Sequences:
 
 
 def first_of(parts: list[Sequences]) -> Sequences:
-    """Each user once, ascending, with the items that the first part with that user has."""
+    """Return each user once, ascending, with the items in the first part that has the user."""
     user_id = np.concatenate([part.user_id for part in parts])
     lengths = np.concatenate([part.lengths for part in parts])
     roles = [part.role for part in parts if part.role is not None]
@@ -139,9 +139,10 @@ def first_of(parts: list[Sequences]) -> Sequences:
 
 
 def distinct(values: Int64) -> Int64:
-    """The different values, ascending: [n] int64.
+    """Return the different values in ascending order: [n] int64.
 
-    As `np.unique`, which since NumPy 2.3 uses a hash table: of 20 million values it takes 17 s, and this takes 2.
+    The result is that of `np.unique`. Since NumPy 2.3 `np.unique` uses a hash table, which takes 17 s for 20 million
+    values; this function takes 2 s.
     """
     starts = range(0, len(values), PART_ITEMS)
     parts = [_distinct(values[start : start + PART_ITEMS]) for start in starts]  # a copy of all would need much memory
@@ -155,7 +156,7 @@ def _distinct(values: Int64) -> Int64:
 
 
 def _parts(offsets: Int64) -> Iterator[slice]:
-    """The users in slices, each of about `PART_ITEMS` items."""
+    """Yield slices of users, each with about `PART_ITEMS` items."""
     start, users = 0, len(offsets) - 1
     while start < users:
         stop = int(np.searchsorted(offsets, offsets[start] + PART_ITEMS, side="right")) - 1
@@ -168,13 +169,13 @@ def pad_last(values: Int64, offsets: Int64, maxlen: int) -> tuple[Int64, Int64]:
     """Keep the newest `maxlen` values of every row.
 
     Args:
-        values: [N] int64, the rows one after the other.
+        values: [N] int64, the values of all rows, row by row.
         offsets: [B + 1] int64, where each row starts.
-        maxlen: L.
+        maxlen: L, the maximum number of values of a row.
 
     Returns:
         rows: [B, L] int64, oldest first from the left, 0-padded on the right.
-        seq_len: [B] int64, values in each row.
+        seq_len: [B] int64, the number of values of each row.
     """
     end = offsets[1:, None]
     seq_len = np.minimum(offsets[1:] - offsets[:-1], maxlen)

@@ -1,4 +1,4 @@
-"""The command that trains: `python -m mind.train -m mind/config.yaml`."""
+"""The command that trains a model: `python -m mind.train -m mind/config.yaml`."""
 
 import sys
 import time
@@ -73,8 +73,8 @@ def main(
         typer.Option(
             metavar="MODEL",
             help="Begin with the weights of this model. Items that it does not know begin near the items that users "
-            "clicked together with them. If its settings or its type of ids differ, training begins anew and says "
-            "why.",
+            "clicked together with them. If its settings or its type of ids differ, training starts from scratch and "
+            "says why.",
         ),
     ] = None,
     warm_epochs: Annotated[
@@ -114,7 +114,7 @@ def main(
         console.print(f"warning: {doubt}", soft_wrap=True)
     checkpoint = checkpoint_of(settings, inputs, resume)
     if checkpoint and resume and checkpoint.path.exists():
-        console.print(f"going on from {checkpoint.path}; --no-resume starts anew", soft_wrap=True)
+        console.print(f"continues from {checkpoint.path}; --no-resume starts from scratch", soft_wrap=True)
     if inputs.exclude_history and valid:
         console.print(f"validation, {LEFT_OUT}:")
     console.print(_heading(valid is not None), style="bold")
@@ -142,7 +142,10 @@ def main(
 
 
 def _read(settings: Config, chosen: Artifact | None, ranks: Ranks) -> Inputs:
-    """What this process trains on: each of several has other users, and all of them name the same data."""
+    """Read the data that this process trains on.
+
+    Each of several processes has other users, and all record the same data.
+    """
     users = range_of(data_files(settings.runner.train_data_dir), ranks.rank, ranks.world)
     inputs = read_everything(settings, chosen, users) if chosen else read_inputs(settings, users)
     own = np.array([len(inputs.sequences), len(inputs.sequences.item_id)])
@@ -154,11 +157,13 @@ def _read(settings: Config, chosen: Artifact | None, ranks: Ranks) -> Inputs:
 
 
 def _warm_model(path: Path, settings: Config, inputs: Inputs, ranks: Ranks) -> Artifact | None:
-    """The model to begin with; None, after saying why, if training must begin anew."""
+    """Load the model whose weights training begins with. If it cannot be used, print the reason and return None."""
     model = load_artifact(newest_artifact(path))
     item_id = distinct(ranks.gather(distinct(inputs.sequences.item_id)))
     if reason := why_not(model, settings.hyper_parameters, item_id, inputs.keys is not None):
-        console.print(f"begins anew, not with the weights of model {model.model_version}: {reason}", soft_wrap=True)
+        console.print(
+            f"starts from scratch, not with the weights of model {model.model_version}: {reason}", soft_wrap=True
+        )
         return None
     known = known_items(model, item_id)
     console.print(
@@ -200,7 +205,7 @@ def _train(
 
 
 def _choices_lines(trained: Trained) -> list[str]:
-    """What was chosen after training, and what it gives."""
+    """Return lines about the choices that were made after training, with their effect."""
     choices = trained.choices
     smoothing = f"{choices.smoothing:g} of its neighbours' mean is added to every item" if choices.smoothing else ""
     joining = f"interests with a cosine of {choices.join_cosine:g} or more are joined"
@@ -225,18 +230,18 @@ def _choices_lines(trained: Trained) -> list[str]:
 
 
 def _ends(chosen: Artifact | None) -> str:
-    """Which epoch is kept where no users choose one."""
+    """Return a text that says which epoch is kept if no users choose one."""
     if chosen is None:
         return "the last epoch is kept"
     return f"ends after epoch {chosen.metrics['epoch']}, as model {chosen.model_version} was kept"
 
 
 def _stopped(checkpoint: Checkpoint | None) -> str:
-    """What is left of a run that Ctrl-C or SIGTERM ended, and how to go on."""
+    """Return a text that says what is left of a run that Ctrl-C or SIGTERM ended, and how to continue."""
     if checkpoint is None:
-        return "stopped; runner.checkpoint_interval_s is 0, so nothing was saved, and the same command starts anew"
+        return "stopped; runner.checkpoint_interval_s is 0, so nothing was saved; the same command starts from scratch"
     if not checkpoint.path.exists():
-        return "stopped before the first checkpoint; the same command starts anew"
+        return "stopped before the first checkpoint; the same command starts from scratch"
     again = "the same command goes on" if checkpoint.resumes else "the same command without --no-resume goes on"
     return f"stopped; {again} from {checkpoint.path}"
 

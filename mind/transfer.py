@@ -1,7 +1,7 @@
-"""Trained models in their place: a directory, or a URL that fsspec opens (s3://bucket/models, gs://...), with a cache.
+"""Reads and writes trained models in a directory, or at a URL that fsspec opens (s3://bucket/models), with a cache.
 
-The manifest is uploaded last and read first, and what was downloaded is held to its hashes before it gets its name in
-the cache: half a model is never seen, neither there nor here.
+The manifest is uploaded last and read first. A download is checked against its hashes before it gets its name in the
+cache. So an incomplete model is never visible, neither at the URL nor in the cache.
 """
 
 import hashlib
@@ -29,11 +29,11 @@ from mind.artifact import (
 from mind.errors import ArtifactError
 
 CACHE = Path("~/.cache/mind-recall")
-"""Where models from URLs are kept by default."""
+"""The default directory of models that were downloaded from URLs."""
 CACHED = 4
-"""The number of models that the cache keeps: those that were used last."""
+"""Maximum number of models in the cache. Those that were used last are kept."""
 FETCHED = ".fetched"
-"""The empty file that marks a model which this cache fetched. Without it nothing is deleted."""
+"""The empty file that marks a model which this cache downloaded. A model without it is never deleted."""
 _LONGEST_REASON = 300
 
 logger = logging.getLogger(__name__)
@@ -43,28 +43,28 @@ class Models:
     """A place that has one directory per model version: a local directory or a URL."""
 
     def __init__(self, where: str | Path, cache: Path = CACHE) -> None:
-        """Name a place; nothing is opened before it is needed.
+        """Name a place of models. Nothing is opened before it is needed.
 
         Args:
             where: a directory or a URL.
-            cache: directory for models from a URL; made when needed. Processes may share it.
+            cache: directory for models from a URL, created when needed. Several processes may share it.
         """
         self._where = str(where)
         self._cache = cache.expanduser()
         self._remote = "://" in self._where
 
     def __str__(self) -> str:
-        """The place, without credentials."""
+        """Return the directory or URL, without credentials."""
         if not self._remote:
             return self._where
         parts = urlsplit(self._where)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
     def version(self, model_version: str) -> Path:
-        """Local directory of a model, which may be the place itself; whoever loads it checks what it is.
+        """Return the local directory of a model, which may be the place itself. The caller must check the loaded model.
 
         Raises:
-            ArtifactError: it cannot be had.
+            ArtifactError: the model cannot be read or downloaded.
         """
         if self._remote:
             return self._fetch(model_version)
@@ -72,7 +72,7 @@ class Models:
         return here if (here / MANIFEST).is_file() else here / model_version
 
     def newest(self) -> Path:
-        """Local directory of the model that was written last. Raises ArtifactError if there is none."""
+        """Return the local directory of the model that was written last. Raises ArtifactError if there is none."""
         if not self._remote:
             return newest_artifact(Path(self._where))
         with self._opened() as (files, root):
@@ -95,10 +95,10 @@ class Models:
         """Copy a model to the place, whole or not at all.
 
         Returns:
-            Whether it had to be copied; otherwise it was there already.
+            Whether the model was copied. If not, it was there already.
 
         Raises:
-            ArtifactError: it is not a whole model, or the place cannot be written to.
+            ArtifactError: the model is incomplete, or the place cannot be written.
         """
         version = load_artifact(path).model_version
         with self._opened() as (files, root):
@@ -113,7 +113,7 @@ class Models:
     def _fetch(self, version: str) -> Path:
         target = self._cache / version
         if self._is_whole(target, version):
-            with suppress(OSError):  # the cache of another user can be read, not changed
+            with suppress(OSError):  # the cache of another user can be read, but not changed
                 os.utime(target)
             return target
         if target.exists():
@@ -139,7 +139,7 @@ class Models:
         return target
 
     def _is_whole(self, target: Path, version: str) -> bool:
-        """Whether the cache has this model undamaged. The disk may have changed it since it was fetched."""
+        """Return whether the cache has this model undamaged. The disk may have changed it since the download."""
         if not target.exists():
             return False
         try:
@@ -149,13 +149,13 @@ class Models:
         return True
 
     def _replace(self, target: Path, staging: Path, version: str) -> None:
-        """Give a download its name in the cache. A damaged model that was fetched before goes.
+        """Give a download its name in the cache. A damaged model that was downloaded before is removed.
 
         Raises:
-            ArtifactError: what has that name was not fetched by this cache, so it is not deleted.
+            ArtifactError: this cache did not download the model with that name, so it is not deleted.
             OSError: the cache cannot be written.
         """
-        if target.exists() and not self._is_whole(target, version):  # else another process was faster
+        if target.exists() and not self._is_whole(target, version):  # otherwise another process was faster
             if target.is_symlink():
                 raise ArtifactError(f"{target}: damaged, and a link, so it stays; remove it yourself")
             if not (target / FETCHED).exists():
@@ -171,7 +171,7 @@ class Models:
 
     @staticmethod
     def _check(path: Path, version: str, name: str) -> None:
-        """Hold a model to its name and hash. Raises ArtifactError, which calls the model `name`."""
+        """Check the name and the hash of a model. Raises ArtifactError, which calls the model `name`."""
         manifest = read_manifest(path)
         if content_version(manifest) != version:
             raise ArtifactError(f"{name}/{MANIFEST}: is that of model {content_version(manifest)}")
@@ -184,7 +184,7 @@ class Models:
             raise ArtifactError(f"{name}/{TENSORS}: incomplete, or changed since it was written")
 
     def _forget_old(self) -> None:
-        """Delete the models that were used longest ago, of those that this cache fetched and nobody else's."""
+        """Delete the models that were used longest ago, of those that this cache downloaded."""
         kept = []
         for file in self._cache.glob(f"[!.]*/{FETCHED}"):
             with suppress(FileNotFoundError):  # another process forgot it
@@ -194,20 +194,20 @@ class Models:
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[Any, str]]:
-        """The file system and the place's path in it; whatever goes wrong there is an ArtifactError."""
+        """Yield the file system, and the path of the place in it. Turn every error there into an ArtifactError."""
         import fsspec  # most models are in a directory
 
         try:
             yield fsspec.core.url_to_fs(self._where)
         except FileNotFoundError as error:
             raise ArtifactError(f"{self}: misses {error.args[-1] if error.args else 'a file'}") from error
-        except Exception as error:  # every file system has errors of its own
+        except Exception as error:  # every file system has its own errors
             reason = " ".join(str(error).split())[:_LONGEST_REASON] or type(error).__name__
             raise ArtifactError(f"{self}: cannot be used: {reason}") from error
 
 
 def _sync(path: Path) -> None:
-    """Have the disk keep a file. Raises OSError."""
+    """Make the disk store a file. Raises OSError."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

@@ -24,7 +24,7 @@ from mind.config import data_overrides
 from mind.errors import ConfigError
 
 TOP = 10
-"""The most trials that the table at the end shows."""
+"""Maximum number of trials in the table at the end."""
 EPILOG = """Example:
 
 python -m mind.tune -m mind/config.yaml --trials 20 --space 'hyper_parameters.embedding_dim=[32, 64, 128]'
@@ -112,7 +112,7 @@ def _run(search: Search, study: Study, trials: int, jobs: int, metric: str) -> N
 
 
 def _line(outcome: Outcome, metric: str) -> Text:
-    """A line that tells how a trial went."""
+    """Return a line about the outcome of a trial."""
     settings = ", ".join(f"{_short(key)} {plain(value)}" for key, value in outcome.settings.items())
     if outcome.repeats is not None:
         how = Text(f"as #{outcome.repeats}", "dim")

@@ -10,7 +10,10 @@ _NEEDED = ("grpc_health", "prometheus_client", "pymilvus", "safetensors", "typer
 
 
 def main() -> int:
-    """Serve until told to stop; the exit code is 0 then, 1 for options that cannot work, 2 for unknown options."""
+    """Serve until a signal stops the server.
+
+    Return the exit code: 0 then, 1 for unusable options, 2 for unknown options.
+    """
     leave_when_told()
     for name in (
         "OMP_NUM_THREADS",

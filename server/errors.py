@@ -1,18 +1,18 @@
-"""The errors of serving. Only `server.edge.door` knows which gRPC status each becomes.
+"""The errors of serving. Only `server.edge.door` knows the gRPC status of each.
 
 ServerError
 ├── InvalidRequestError        the request breaks a limit or its filter cannot be used
-├── OverloadedError            too much is in progress; come back later
-├── DeadlineExceededError      the caller's time ran out
-├── UnauthenticatedError       the call carries no valid token
+├── OverloadedError            too much is in progress; retry later
+├── DeadlineExceededError      the caller's deadline passed
+├── UnauthenticatedError       the call has no valid token
 ├── DisabledError              the method is turned off
 ├── RefusedError               an admin call would drop the released collection
 ├── UserVectorsIncompleteError not all remembered users are encoded with this model yet
 ├── NotReadyError              no release has been loaded yet
 ├── StoppingError              the server is stopping
-└── ReleaseRefusedError        a release fails a check; the release before it keeps serving
+└── ReleaseRefusedError        a release fails a check; the previous release stays in use
 
-What goes wrong with Milvus is a `StoreError` (`mind.milvus.errors`).
+Failures of Milvus are a `StoreError` (`mind.milvus.errors`).
 """
 
 from mind.milvus.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
@@ -21,7 +21,7 @@ __all__ = ["CollectionGoneError", "StoreError", "StoreTimeoutError", "StoreUnava
 
 
 class ServerError(Exception):
-    """An error of serving: `str()` is for people, `reason` is stable and for programs (google.rpc.ErrorInfo)."""
+    """An error of serving. `str()` is for people, `reason` is stable and for programs (google.rpc.ErrorInfo)."""
 
     reason = "INTERNAL"
 
@@ -30,34 +30,37 @@ class InvalidRequestError(ServerError):
     """The request breaks a limit or its filter cannot be used."""
 
     def __init__(self, field: str, message: str, reason: str) -> None:
-        """`field`: path in the request, such as `users[3].hist_item`; the message names value and limit."""
+        """Make the error.
+
+        `field` is the path in the request, such as `users[3].hist_item`; the message has value and limit.
+        """
         super().__init__(f"{field}: {message}")
         self.field = field
         self.reason = reason
 
 
 class OverloadedError(ServerError):
-    """Too much is in progress; come back later."""
+    """Too much is in progress. The caller should retry later."""
 
     reason = "OVERLOADED"
 
     def __init__(self, message: str, retry_after_ms: int) -> None:
-        """`retry_after_ms`: when a retry is likely to be accepted."""
+        """Make the error. `retry_after_ms` is the time after which a retry will probably be accepted."""
         super().__init__(message)
         self.retry_after_ms = retry_after_ms
 
 
 class DeadlineExceededError(ServerError):
-    """The caller's time ran out."""
+    """The caller's deadline passed."""
 
     reason = "DEADLINE_EXCEEDED"
 
 
 class UnauthenticatedError(ServerError):
-    """The call carries no valid token."""
+    """The call has no valid token."""
 
     def __init__(self, message: str, reason: str) -> None:
-        """`reason`: which token is missing, TOKEN or ADMIN_TOKEN."""
+        """Make the error. `reason` tells which token is missing: TOKEN or ADMIN_TOKEN."""
         super().__init__(message)
         self.reason = reason
 
@@ -66,7 +69,7 @@ class DisabledError(ServerError):
     """The method is turned off."""
 
     def __init__(self, message: str, reason: str) -> None:
-        """`reason`: what is turned off, EXPLAIN_OFF or USERS_DISABLED."""
+        """Make the error. `reason` tells what is turned off: EXPLAIN_OFF or USERS_DISABLED."""
         super().__init__(message)
         self.reason = reason
 
@@ -96,12 +99,12 @@ class StoppingError(ServerError):
 
 
 class ReleaseRefusedError(ServerError):
-    """A release fails a check; the release before it keeps serving."""
+    """A release fails a check. The previous release stays in use."""
 
     reason = "RELEASE_REFUSED"
 
 
 FAILURES = (ServerError, StoreError)
-"""What `except` catches where a call may fail for a reason of ours or of Milvus."""
+"""The exceptions to catch where a call may fail for a reason of ours or of Milvus."""
 Failure = ServerError | StoreError
-"""The same as a type."""
+"""The type of these exceptions."""

@@ -1,6 +1,6 @@
-"""The files that options name: certificates, keys and tokens, read once before anything starts.
+"""Checks the files that options name: certificates, keys and tokens. All are read once before anything starts.
 
-A file that cannot be used is so reported once, however many server processes there are.
+So a file that cannot be used is reported once for any number of server processes.
 """
 
 from server.edge.certificates import Option, read_authorities, read_certificates
@@ -9,7 +9,7 @@ from server.settings import Settings
 
 
 def check_files(settings: Settings) -> None:
-    """Read every file that an option names. Raises ConfigError, which tells the option, the file and the fault."""
+    """Read every file that an option names. Raises ConfigError, which names the option, the file and the fault."""
     if settings.tls_cert and settings.tls_key:
         authorities = Option("tls_client_ca", settings.tls_client_ca) if settings.tls_client_ca else None
         read_certificates(Option("tls_cert", settings.tls_cert), Option("tls_key", settings.tls_key), authorities)

@@ -1,4 +1,4 @@
-"""Makes what watches the serving path, as the options ask: the metrics endpoint, recall samples and traces."""
+"""Makes the parts that watch the serving path: metrics endpoint, recall samples and traces."""
 
 import logging
 import os
@@ -23,7 +23,7 @@ OTEL_ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDP
 
 
 def make_telemetry(settings: Settings) -> Telemetry:
-    """The telemetry that the options ask for.
+    """Make the telemetry that the options ask for.
 
     Raises:
         ConfigError: the address for metrics cannot be used, or OpenTelemetry is not installed.
@@ -39,7 +39,7 @@ def make_telemetry(settings: Settings) -> Telemetry:
 
 
 def make_metrics() -> Metrics:
-    """The metrics of a server, with a series for every status and every kind of Milvus error."""
+    """Make the metrics of a server, with a series for every status and every kind of Milvus error."""
     kinds = (StoreError, StoreUnavailableError, CollectionGoneError)
     return Metrics(Status.__members__, ItemStatus.__members__, [kind.reason for kind in kinds])
 

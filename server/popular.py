@@ -1,4 +1,4 @@
-"""The popular list of a model, for users without a usable history. Knows nothing of Milvus."""
+"""The popular items of a model, for users without a usable history. Knows nothing of Milvus."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from mind.artifact import Float32, Weights
 from mind.sequences import Int64
 
 LISTED = 2_000
-"""Length of the popular list, and so the most candidates that a user without a history gets."""
+"""Length of the popular list, which is also the maximum number of candidates for a user without a history."""
 BLOCK_ITEMS = 2**18
-"""Items among which popular ones are sought at a time."""
+"""Number of items that are searched for popular ones at a time."""
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,20 @@ class Popular:
     """The popular items, best first."""
 
     item_ids: Int64
-    """[P] int64."""
+    """[P] int64, item ids."""
     scores: Float32
     """[P] float32, the share of all training interactions that were with the item."""
 
 
 def most_popular(weights: Weights) -> Popular:
-    """The items of a model that most training interactions were with; equal ones by id."""
+    """Return the items of a model with the most training interactions. Ties are in the order of ids."""
     item_id, popularity = weights.item_id, weights.popularity
     best, least = np.zeros(0, np.int64), -1
-    for start in range(0, len(item_id), BLOCK_ITEMS):  # copies of all are not needed, and there may be many millions
+    for start in range(0, len(item_id), BLOCK_ITEMS):  # blocks avoid copies of all items, which may be many millions
         better = start + np.flatnonzero(popularity[start : start + BLOCK_ITEMS] > least)
         best = np.concatenate([best, better])
-        best = best[np.argsort(-popularity[best], kind="stable")][:LISTED]  # equal ones by id, as they come
+        best = best[np.argsort(-popularity[best], kind="stable")][:LISTED]  # ties stay in the order of ids
         if len(best) == LISTED:
             least = popularity[best[-1]]
-    share = popularity[best] / max(int(popularity.sum()), 1)  # an imported model may know none
+    share = popularity[best] / max(int(popularity.sum()), 1)  # an imported model may have no counts
     return Popular(item_id[best], share.astype(np.float32))

@@ -1,7 +1,7 @@
-"""Runs one server in this process, or several servers, each in a process of its own, behind one port.
+"""Runs one server in this process, or several servers behind one port, each in its own process.
 
-The kernel spreads the callers' connections over the processes (SO_REUSEPORT). Each process is a whole server with a
-queue and a release of its own. When one of them ends, all end.
+The kernel distributes the callers' connections among the processes (SO_REUSEPORT). Each process is a whole server with
+its own queue and release. When one of them ends, all end.
 """
 
 import asyncio
@@ -24,28 +24,28 @@ from server.watching.logs import formatter
 logger = logging.getLogger(__name__)
 
 LARGE_BYTES = 6 * 2**20
-"""Arrays of this size and more get memory of the system each time, which costs time; batches of 64 users have none."""
+"""Size in bytes from which an array gets new memory from the system, which takes time. Batches of 64 users have none."""
 KEPT_BYTES = 4 * LARGE_BYTES
-"""Most freed memory that a heap keeps. A search in memory for 64 users takes and frees 10 MB, whose pages would
-otherwise come anew from the system each time: a fifth of the processor time of the search."""
+"""Maximum size in bytes of the freed memory that a heap keeps. A search in memory for 64 users takes and frees 10 MB. If
+the system gave these pages each time, this would take a fifth of the processor time of the search."""
 ARENAS = 2
-"""Heaps that threads share. By default glibc has eight for each core, and what one of them frees stays in it."""
+"""Number of heaps that threads share. By default glibc has eight per core, and freed memory stays in its heap."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-"""Of `mallopt` in glibc."""
+"""Parameters of `mallopt` in glibc."""
 
 _NOISY = ("pymilvus", "milvus_lite", "faiss")
 """Libraries that log a traceback for every failed call; their log lines are dropped."""
 
 
 def run(settings: Settings) -> int:
-    """Serve in this process until SIGTERM or SIGINT. The exit code is 0, or 1 for options that cannot work."""
+    """Serve in this process until SIGTERM or SIGINT. Return the exit code: 0, or 1 for options that cannot work."""
     _log(settings)
-    faulthandler.enable(2)  # a model file that somebody writes into while it is mapped ends the process: say so
+    faulthandler.enable(2)  # reports the end of a process whose model file was overwritten while it was mapped
     _admit_many_connections()
     keep_little_memory()
-    from server.app import serve  # not above: --help must not wait for pymilvus
+    from server.app import serve  # here, because --help must not wait for pymilvus
 
-    for name in (*_NOISY, *logging.root.manager.loggerDict):  # after the import of these libraries, which sets levels
+    for name in (*_NOISY, *logging.root.manager.loggerDict):  # after the import of these libraries, which set levels
         if name.split(".")[0] in _NOISY:
             logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -61,10 +61,10 @@ def run_together(settings: Settings) -> int:
     """Serve in `settings.processes` processes until SIGTERM or SIGINT, or until one of them ends by itself.
 
     Returns:
-        The exit code: 0 if all stopped when they were told to, or else 1.
+        The exit code: 0 if all stopped at the signal, otherwise 1.
 
     Raises:
-        ConfigError: the address is taken.
+        ConfigError: another process uses the address.
     """
     _log(settings)
     context = multiprocessing.get_context("spawn")  # a fork would inherit threads of gRPC
@@ -79,7 +79,7 @@ def run_together(settings: Settings) -> int:
             for server in servers:
                 server.terminate()
 
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for us alone until they can heed it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: only this process handles Ctrl-C until they can
         for server in servers:
             server.start()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -94,7 +94,7 @@ def run_together(settings: Settings) -> int:
 
 
 def _settings_of(number: int, settings: Settings, listen: str) -> Settings:
-    """The settings of one process: the common address, and a port of its own for metrics. They can be pickled."""
+    """Return the settings of one process: the common address, and its own port for metrics. They can be pickled."""
     host, _, port = settings.metrics_listen.rpartition(":")
     metrics_listen = f"{host}:{int(port) + number}" if port not in ("", "0") else settings.metrics_listen
     return Settings.model_construct(**settings.model_dump() | {"listen": listen, "metrics_listen": metrics_listen})
@@ -106,7 +106,7 @@ def _run(settings: Settings) -> None:
 
 
 def _admit_many_connections() -> None:
-    """Allow as many open files as the system permits; at the usual 1,024 the next connection would fail silently."""
+    """Allow as many open files as the system permits. With the usual 1,024, further connections would fail silently."""
     try:
         import resource
     except ImportError:  # Windows
@@ -116,9 +116,10 @@ def _admit_many_connections() -> None:
 
 
 def keep_little_memory() -> None:
-    """Have few heaps, and return the memory of large arrays to the system once they are deleted.
+    """Use few heaps, and return the memory of large arrays to the system once they are deleted.
 
-    glibc would keep it after the first such arrays: 100 MB after the first filter that half of 3.7 million items match.
+    Otherwise glibc keeps it after the first such array: 100 MB after the first filter that half of 3.7 million items
+    match.
     """
     with suppress(AttributeError, TypeError):  # other C libraries; Windows
         mallopt = ctypes.CDLL(None).mallopt
@@ -145,7 +146,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 @contextmanager
 def _reserved(listen: str) -> Iterator[str]:
-    """Reserve the port of an address, so that no other server can take half of the callers. Gives host and port."""
+    """Reserve the port of an address, so that no other server gets a part of the callers. Yield host and port."""
     host, _, port = listen.rpartition(":")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:

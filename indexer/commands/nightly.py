@@ -1,4 +1,4 @@
-"""The command `nightly`: its options, its lines and its exit codes."""
+"""The command `nightly`: its options, its output and its exit codes."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from indexer.rollout.servers import Servers
 
 _LIVE = "LIVE_MODEL"
-"""What stands for the live model where commands are only shown."""
+"""The placeholder for the live model in commands that are only shown."""
 
 
 def nightly_command(
@@ -69,25 +69,22 @@ def nightly_command(
         bool, typer.Option("--dry-run", help="Print the steps and their commands, and do nothing.")
     ] = False,
 ) -> None:
-    """Prepare new clicks, train, compare with the live model, release, watch, and roll back if need be.
+    """Prepare new clicks, train, compare with the live model, release, watch, and roll back if needed.
 
-    One command for a scheduler. The steps: prepare the data; check them; train,
-    from the live model's weights if possible; evaluate the candidate and the live
-    model on the same newest users; gate; final (train on all clicks, if wanted);
-    push the model to where servers load it; build; verify; publish and wait for
-    every --server; watch their metrics; rollback, if these fall; prune.
+    One command for a scheduler. The steps: prepare the data; check them; train, from the live model's weights if
+    possible; evaluate the candidate and the live model on the same newest users; gate; final (train on all clicks, if
+    wanted); push the model to where servers load it; build; verify; publish and wait for every --server; watch their
+    metrics; rollback, if these fall; prune.
 
-    The gate refuses data that are too few, lack a day or name other items, and a
-    candidate that is worse than the live model. Nothing is released then.
+    The gate refuses data that are too few, lack a day or name other items, and a candidate that is worse than the live
+    model. Nothing is released then.
 
-    Each step prints one line of JSON. What was done is kept in the night's
-    directory: after a kill, the same command goes on with the step it was in.
-    A night that ended stays ended; --from-step does a part of it again. The
-    directory has report.html, which shows what changed since the last release.
+    Each step prints one line of JSON. What was done is kept in the night's directory: after a kill, the same command
+    goes on with the step it was in. A night that ended stays ended; --from-step does a part of it again. The directory
+    has report.html, which shows what changed since the last release.
 
-    Exit codes: 0 released; 1 a step failed, and the same command goes on with it;
-    2 wrong usage or configuration; 3 the gate refused; 4 rolled back; 5 another
-    run holds the lock; 130 interrupted.
+    Exit codes: 0 released; 1 a step failed, and the same command goes on with it; 2 wrong usage or configuration; 3 the
+    gate refused; 4 rolled back; 5 another run holds the lock; 130 interrupted.
 
     [bold]Examples[/bold]
 
@@ -127,7 +124,7 @@ def nightly_command(
 
 
 def _run(shift: Shift, metrics_file: Path | None) -> Exit:
-    """Do the steps that are left, then write report and metrics, however it ended."""
+    """Run the remaining steps. Then write report and metrics, whatever the outcome."""
     why: dict[str, str] = {}
     code = Exit.FAILED
 
@@ -155,7 +152,7 @@ def _run(shift: Shift, metrics_file: Path | None) -> Exit:
 
 
 def _short(line: dict[str, Any]) -> dict[str, Any]:
-    """A line without what the night's directory tells at length: each check is its value and its limit."""
+    """Return a line with each check shortened to its value and its limit. The night's directory has the full text."""
     short = {name: value for name, value in line.items() if name != "days"}
     if "checks" in line:
         short["checks"] = {one["name"]: [one["value"], one["limit"]] for one in line["checks"]}
@@ -175,7 +172,7 @@ def _last_line(night: Night, code: Exit, report: Path | None) -> dict[str, Any]:
 
 
 def _told(night: Night) -> Callable[[str], None]:
-    """Tell people at a terminal which step begins."""
+    """Return a function that prints on a terminal which step begins."""
 
     def on_step(name: str) -> None:
         if display.err.is_terminal:
@@ -191,7 +188,10 @@ def _report(shift: Shift, code: Exit, why: str) -> Path:
 
 
 def _attempt(write: Callable[[], Path | None]) -> Path | None:
-    """Write something that must not change how the night ended."""
+    """Call a function that writes a file.
+
+    Only print a warning if it fails, so that the outcome of the night stays the same.
+    """
     try:
         return write()
     except (IndexerError, MindError, OSError) as error:
@@ -217,7 +217,10 @@ def _show(shift: Shift) -> None:
 
 
 def _environment(connection: Connection) -> dict[str, str]:
-    """Variables by which the commands of the night find the same Milvus; empty ones are removed."""
+    """Return variables by which the commands of the night find the same Milvus.
+
+    Variables with an empty value are removed.
+    """
     values = {
         "milvus_uri": connection.uri,
         "milvus_token": connection.token,

@@ -1,1 +1,1 @@
-"""Examines a Milvus: what it is, and whether what this project asks of it works."""
+"""Examines a Milvus: what it is, and whether everything works that this project uses."""

@@ -15,10 +15,10 @@ class Result(StrEnum):
 
     OK = "ok"
     NOTE = "note"
-    """There is something to know, but no fault."""
+    """There is something to know, but nothing is wrong."""
     FAILED = "failed"
     SKIPPED = "skipped"
-    """It needs a step that failed, or Milvus does not answer any more."""
+    """The step was left out, because it needs a step that failed or because Milvus does not answer any more."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Step:
     detail: str
     """What was found, or why it failed."""
     next: str = ""
-    """What to do; only for a step that failed."""
+    """What the user can do next; empty unless the step failed."""
 
 
 class NoteError(Exception):
-    """A step ends with something to know that is no fault."""
+    """A step found something that the user should know and that is not a fault."""
 
 
 class WrongAnswerError(Exception):
-    """Milvus answered, and the answer is not right."""
+    """Milvus answered, but its answer is wrong."""
 
 
 @dataclass
@@ -55,7 +55,7 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether no step failed or was skipped."""
+        """Return whether no step failed or was skipped."""
         return all(step.result in (Result.OK, Result.NOTE) for step in self.steps)
 
     def is_ok(self, name: str) -> bool:
@@ -71,7 +71,7 @@ class Diagnosis:
             needs: the names of the steps that it needs.
 
         Returns:
-            Whether it ended well, and without a note.
+            Whether the step ended well and without a note.
         """
         lacking = [need for need in needs if not self.is_ok(need)]
         if self.silent or lacking:

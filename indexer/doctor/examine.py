@@ -1,8 +1,8 @@
-"""Examines a Milvus step by step: what it is, and whether what this project asks of it works.
+"""Examines a Milvus step by step: what it is, and whether everything works that this project uses.
 
 The trial runs in a database of its own. Milvus Lite has no use for databases, and a user may not be allowed to create
 one; then the trial uses collections and an alias with names of their own. It never touches another collection or alias,
-and all that it made is removed, also after Ctrl-C.
+and it removes all that it made, also after Ctrl-C.
 """
 
 import secrets
@@ -19,20 +19,20 @@ from mind.milvus.store import Store
 from mind.milvus.version import caution, danger
 
 WAIT_S = 50
-"""Maximum time of a flush, an index or a load of the few rows of the trial."""
+"""Maximum time in seconds of a flush, an index or a load of the few rows of the trial."""
 CLOCK_S = 5
-"""Difference between two clocks in seconds that is pointed out."""
+"""Minimum difference between two clocks, in seconds, that is reported."""
 
 
 def examine(
     connection: Connection, on_step: Callable[[str], None] = lambda name: None, diagnosis: Diagnosis | None = None
 ) -> Diagnosis:
-    """Examine a Milvus. What is made for it is removed, whatever happens.
+    """Examine a Milvus. All that is made for the examination is removed at the end, also after an error.
 
     Args:
         connection: the address and the credentials.
-        on_step: called with the name of each step before it.
-        diagnosis: takes the steps; a new one by default.
+        on_step: called with the name of each step before the step begins.
+        diagnosis: gets the steps. The default is a new one.
     """
     connection = replace(connection, wait_s=min(connection.wait_s, WAIT_S))
     examination = _Examination(connection, on_step, diagnosis or Diagnosis(connection.shown))
@@ -66,7 +66,7 @@ class _Examination:
                 self._clean("drop database", lambda: self._drop_database(asked, own))
 
     def _own_database(self, store: Store, asked: Inspection, name: str) -> str:
-        """Create a database, and see that its collections may be created."""
+        """Create a database, and check that collections can be created in it."""
         if _is_lite(store):
             raise NoteError("Milvus Lite: the trial uses collections of its own")
         try:
@@ -76,13 +76,13 @@ class _Examination:
                 Inspection(inside.session).drop("probe")
         except StoreUnavailableError:
             raise
-        except StoreError as error:  # rights are granted by database, so those of a new one may lack
+        except StoreError as error:  # rights are granted by database, so those for a new database may be missing
             self._drop_database(asked, name)
             raise NoteError(f"not possible, so the trial uses collections of its own ({error})") from error
         return f"{name}, one of {len(asked.databases())}"
 
     def _drop_database(self, asked: Inspection, name: str) -> str:
-        """Drop the database of the trial, and what is in it if the trial was interrupted."""
+        """Drop the database of the trial, and all that an interrupted trial left in it."""
         try:
             if name not in asked.databases():
                 return NOTHING
@@ -92,7 +92,7 @@ class _Examination:
             asked.drop_database(name)
         except StoreDeniedError as error:
             if not self.diagnosis.is_ok("own database"):
-                return NOTHING  # who may not list databases has not made one
+                return NOTHING  # a user who may not list databases has not made one
             raise WrongAnswerError(f"{error}; drop the database {name} yourself") from error
         except StoreError as error:
             raise WrongAnswerError(f"{error}; drop the database {name} yourself, if it is there") from error
@@ -138,7 +138,7 @@ class _Examination:
             self._clean("drop", trial.remove)
 
     def _clean(self, name: str, work: Callable[[], str]) -> None:
-        """Remove what was made, also if Milvus did not answer a moment ago. Nothing is said if there is nothing."""
+        """Remove what was made, even if Milvus did not answer a moment ago. Add no step if nothing was made."""
         self.diagnosis.silent = False
         self._step(name, work)
         if self.diagnosis.steps[-1].detail == NOTHING:
@@ -172,6 +172,6 @@ def _clock(store: Store, asked: Inspection) -> str:
 
 
 def _root(uri: str) -> str:
-    """Return an address without its path, which pymilvus takes for the name of a database."""
+    """Return an address without its path, because pymilvus takes the path for the name of a database."""
     parts = urlsplit(uri)
     return f"{parts.scheme}://{parts.netloc}"

@@ -1,4 +1,4 @@
-"""The steps of `doctor` that make collections: what a build, a release and a server do, with few rows.
+"""The steps of `doctor` that make collections. They do what a build, a release and a server do, with few rows.
 
 Every step returns what it found, in a few words. It raises WrongAnswerError if an answer of Milvus is not right.
 """
@@ -40,10 +40,10 @@ _FILTERS: dict[str, Callable[[int], bool]] = {
 
 
 class Trial:
-    """Collections and an alias with names that nothing else has, and the steps that use them."""
+    """A trial: collections and an alias with names that nothing else has, and the steps that use them."""
 
     def __init__(self, store: Store, name: str) -> None:
-        """Prepare a trial; `name` is the beginning of all names."""
+        """Prepare a trial. All names of its collections begin with `name`."""
         self._store = store
         self._asked = Inspection(store.session)
         self._name, self._alias = f"{name}_new", f"{name}_alias"
@@ -59,7 +59,7 @@ class Trial:
         return f"{len(_FIELDS) + 2} fields"
 
     def insert(self) -> str:
-        """Insert rows."""
+        """Insert rows into the collection."""
         self._store.insert(self._name, [self._row(number) for number in range(ROWS)])
         return f"{ROWS:,} rows of {DIM} numbers"
 

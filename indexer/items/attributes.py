@@ -78,17 +78,17 @@ class Attribute:
 
     @property
     def capacity(self) -> Column:
-        """The type and size that the field in the collection needs."""
+        """Return the type and size that the field in the collection needs."""
         return Column(self.type, self.max_length, self.max_capacity)
 
     @property
     def filled(self) -> int:
-        """The number of items that have a value."""
+        """Return the number of items that have a value."""
         return len(self.column) - int(self.column.null_count)
 
     @property
     def presence(self) -> "Attribute":
-        """The attribute that tells which items have a value of this one (`mind.milvus.collection.PRESENCE`)."""
+        """Return the attribute that tells which items have a value of this one (`mind.milvus.collection.PRESENCE`)."""
         return Attribute(presence_of(self.name), "BOOL", self.column.is_valid(), 0, 0, max_bytes=8)
 
     def values(self, start: int, stop: int) -> list[Any]:
@@ -113,17 +113,20 @@ class Attributes:
 
     @property
     def capacities(self) -> dict[str, Column]:
-        """The type and size that each field in the collection needs, by attribute name."""
+        """Return the type and size that each field in the collection needs, by attribute name."""
         return {column.name: column.capacity for column in self.columns}
 
     @property
     def types(self) -> dict[str, str]:
-        """The type of each attribute, by name."""
+        """Return the type of each attribute, by name."""
         return {column.name: column.type for column in self.columns}
 
     @property
     def digest(self) -> str:
-        """The sha256 of names, types and values, independent of the order in the file; empty without attributes."""
+        """Return the sha256 of names, types and values; empty without attributes.
+
+        The order in the file does not matter.
+        """
         if not self.columns:
             return ""
         digest = hashlib.sha256()
@@ -270,8 +273,8 @@ def item_ids(path: Source, name: str, column: Any, first: int = 1, is_text_id: b
 
     Args:
         path: the file, for messages.
-        name: the column's.
-        column: its values.
+        name: the name of the column.
+        column: the values of the column.
         first: the row of its first value in the file.
         is_text_id: whether ids are text.
 
@@ -313,7 +316,7 @@ def _text_ids(path: Source, name: str, column: Any, first: int) -> tuple[Int64, 
 
 
 def check_key(where: Source | str, key: str, there: str) -> None:
-    """Raise AttributesError if an item's text id is another than the one that has the same hash in the collection."""
+    """Raise AttributesError if an item and an item of the collection have the same hash, but different text ids."""
     if key != there:
         raise AttributesError(f"{where}: {key!r} has the same hash as {there!r}, another item; rename one of them")
 

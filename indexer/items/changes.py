@@ -283,7 +283,7 @@ def upsert(
 
 
 def _name(model: Artifact, item_id: int) -> str:
-    """The text id of an item that the model knows, or its integer."""
+    """Return the text id of an item that the model knows, or its integer."""
     keys = model.weights.keys
     return keys.at(model.vocabulary.item_index(np.array([item_id])) - 1)[0] if keys else str(item_id)
 
@@ -356,7 +356,7 @@ def delete(
 
 
 def stage_deletes(journal: Journal, changed_at: dict[int, str], summary: ChangeSummary, unseen: bool = False) -> None:
-    """Stage deletions.
+    """Stage deletions of items.
 
     Args:
         journal: the journal of the collection.

@@ -54,7 +54,7 @@ def read_clicks(path: Source, has_text_ids: bool, rules: EventRules | None = Non
 
 
 def _column_names(path: Source) -> list[str] | None:
-    """The columns of the files; None for CSV files that do not name them."""
+    """Return the columns of the files; None for CSV files that do not name them."""
     files = find_files(path)
     first = files.files[0]
     if files.format is Format.PARQUET:

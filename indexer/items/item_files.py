@@ -1,7 +1,7 @@
 """Reads files of new vectors, changed attributes and deleted ids.
 
 Vectors and attributes are read in batches, so their files may be larger than memory. Such a file is read twice: `check`
-reads all of it before anything is changed. Messages count rows from 1, without the header.
+reads the whole file before anything is changed. Messages count rows from 1, without the header.
 """
 
 import io
@@ -40,7 +40,7 @@ from mind.sequences import Int64
 
 @dataclass(frozen=True)
 class ItemFile:
-    """A CSV, JSON lines or Parquet file, a directory of such or a URL, with one row for each item."""
+    """A CSV, JSON lines or Parquet file, a directory of such files, or a URL of one. It has one row for each item."""
 
     path: Source
     id_column: str
@@ -54,11 +54,11 @@ class ItemFile:
     quote: Quote | None = None
     """What quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it."""
     has_text_ids: bool = False
-    """Whether ids are text, as those of the collection."""
+    """Whether ids are text, as they are in a collection with text ids."""
 
     @cached_property
     def count(self) -> LineCount:
-        """How the lines of the file add up. Raises AttributesError if a quote swallows some."""
+        """Return how the lines of the file add up. Raises AttributesError if a quote swallows some."""
         with refusing():
             return count_rows(self.path, self.id_column, self.quote)
 
@@ -105,7 +105,7 @@ class ItemFile:
             first += len(batch)
 
     def _id_text(self, row: int) -> str:
-        """The id in a row, from 0, as the file spells it."""
+        """Return the id in a row, from 0, as the file spells it."""
         for batch in self._read():
             if row < len(batch):
                 return str(batch.column(self.id_column)[row].as_py())
@@ -205,7 +205,7 @@ def parse_ids(texts: list[tuple[str, str]], has_text_ids: bool) -> dict[int, str
 
     Args:
         texts: the text of each id, and where it stands.
-        has_text_ids: whether ids are text, as those of the collection.
+        has_text_ids: whether the ids of the collection are text.
 
     Returns:
         The ids in ascending order, each with its text.

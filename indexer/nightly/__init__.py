@@ -1,1 +1,1 @@
-"""The night shift: prepare, train, compare, release, watch, roll back; one command that a scheduler runs."""
+"""The night shift: one command for a scheduler that prepares, trains, compares, releases, watches and rolls back."""

@@ -1,4 +1,4 @@
-"""Runs a module as `python -m` does, in a process that ends (SIGTERM) when the one that started it is gone.
+"""Runs a module as `python -m` does, in a process that gets SIGTERM when the process that started it ends.
 
 python -m indexer.nightly.child PARENT MODULE ARGUMENTS
 """
@@ -17,7 +17,7 @@ def main() -> None:
     parent, module = int(sys.argv[1]), sys.argv[2]
     del sys.argv[1:3]
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it went before we asked to be told
+    if os.getppid() != parent:  # the parent ended before we asked for the signal
         sys.exit("error: the process that started this command is gone")
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -21,7 +21,7 @@ class _Section(BaseModel):
 
 
 def _dated(texts: Sequence[str]) -> None:
-    """Refuse braces that are not a date. Raises ValueError."""
+    """Raise ValueError if a text has braces that are not a date."""
     for text in texts:
         for found in _BRACES.findall(text):
             if not _DATE.fullmatch(found):
@@ -29,14 +29,14 @@ def _dated(texts: Sequence[str]) -> None:
 
 
 def _left_to_the_night(words: Sequence[str], *options: str) -> None:
-    """Refuse options that the night gives itself. Raises ValueError."""
+    """Raise ValueError if an option is given that the night shift sets itself."""
     for word in words:
         if word.partition("=")[0] in options:
-            raise ValueError(f"{word}: the night gives this option itself; leave it out")
+            raise ValueError(f"{word}: the night shift sets this option itself; leave it out")
 
 
 class Prepare(_Section):
-    """The section `prepare`: what `python -m mind.prepare` is called with."""
+    """The section `prepare`: the options of `python -m mind.prepare`."""
 
     input: str
     """Its input: a file, a directory or the name of data. {date} is the date of the night, {date-1d} the day before."""
@@ -53,7 +53,7 @@ class Prepare(_Section):
 
 
 class Train(_Section):
-    """The section `train`: what `python -m mind.train` is called with."""
+    """The section `train`: the options of `python -m mind.train`."""
 
     config: Path = Path("mind/config.yaml")
     """The recipe, its -m."""
@@ -68,7 +68,7 @@ class Train(_Section):
 
 
 class Gate(_Section):
-    """The section `gate`: limits of the data and of the candidate. Beyond one of them, nothing is released."""
+    """The section `gate`: limits of the data and of the candidate. Outside any of the limits, nothing is released."""
 
     min_rows: int = Field(default=1, ge=1)
     """Interactions that the data must have."""
@@ -107,7 +107,7 @@ class Gate(_Section):
 
 
 class Build(_Section):
-    """The section `build`: what `python -m indexer build` is called with."""
+    """The section `build`: the options of `python -m indexer build`."""
 
     options: tuple[str, ...] = ()
     """Its options, one word each, without --artifact, --publish and those of Milvus: --attributes, items.csv."""
@@ -122,7 +122,7 @@ class Build(_Section):
 
 
 class Publish(_Section):
-    """The section `publish`."""
+    """The section `publish`: how the release reaches the servers."""
 
     carry_over: bool = True
     """Carry over what `upsert` and `delete` changed in the live collection since its build."""
@@ -131,7 +131,10 @@ class Publish(_Section):
 
 
 class Watch(_Section):
-    """The section `watch`: the servers' metrics after the release. Beyond one of the limits it is rolled back."""
+    """The section `watch`: limits of the servers' metrics after the release.
+
+    Outside a limit, the release is rolled back.
+    """
 
     metrics: tuple[str, ...] = ()
     """Addresses of the servers' --metrics-listen, as host:port. A name may stand for several. Empty watches nothing."""
@@ -152,7 +155,7 @@ class Watch(_Section):
 
 
 class Prune(_Section):
-    """The section `prune`."""
+    """The section `prune`: what is kept of earlier nights."""
 
     keep: int = Field(default=2, ge=1)
     """Collections to keep in Milvus besides the live one."""
@@ -161,7 +164,7 @@ class Prune(_Section):
 
 
 class Report(_Section):
-    """The section `report`."""
+    """The section `report`: what the report page shows."""
 
     titles: Path | None = None
     """CSV or Parquet file with the column title and item ids in a column with a usual name, such as sku."""
@@ -170,7 +173,7 @@ class Report(_Section):
 
 
 class Nightly(_Section):
-    """The whole file."""
+    """The whole configuration file."""
 
     work_dir: Path = Path("data/nightly")
     """Directory of the nights, one subdirectory each, and of the lock."""
@@ -181,19 +184,19 @@ class Nightly(_Section):
     test_users: int = Field(default=20_000, gt=0)
     """Test users that the models are compared on, at most."""
     prepare: Prepare
-    """What `python -m mind.prepare` is called with."""
+    """The options of `python -m mind.prepare`."""
     train: Train = Train()
-    """What `python -m mind.train` is called with."""
+    """The options of `python -m mind.train`."""
     gate: Gate = Gate()
-    """Limits of the data and of the candidate."""
+    """The limits of the data and of the candidate."""
     build: Build = Build()
-    """What `python -m indexer build` is called with."""
+    """The options of `python -m indexer build`."""
     publish: Publish = Publish()
     """How the release reaches the servers."""
     watch: Watch = Watch()
-    """What the servers must do after the release."""
+    """The limits of the servers' metrics after the release."""
     prune: Prune = Prune()
-    """What is kept."""
+    """What is kept of earlier nights."""
     report: Report = Report()
     """What the report page shows."""
 
@@ -202,7 +205,8 @@ def load_nightly(path: Path) -> Nightly:
     """Read a configuration.
 
     Raises:
-        ConfigError: the file cannot be read, or a key is unknown, misses, or has a wrong value. Every one is named.
+        ConfigError: the file cannot be read, or a key is unknown, is missing or has a wrong value. The message names
+        all.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -219,7 +223,7 @@ def load_nightly(path: Path) -> Nightly:
 
 
 def on(text: str, night: date) -> str:
-    """Put the date of a night into a text: 2026-11-28 for {date}, 2026-11-27 for {date-1d}."""
+    """Put the date of a night into a text: {date} becomes 2026-11-28, and {date-1d} becomes 2026-11-27."""
 
     def shifted(found: re.Match[str]) -> str:
         days = int(found[2] or 0) * (-1 if found[1] == "-" else 1)

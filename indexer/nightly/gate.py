@@ -1,6 +1,6 @@
-"""What a night's data and its candidate are held to. Each check has a name, a value, a limit, and says what is wrong.
+"""Checks a night's data and its candidate. Each check has a name, a value, a limit, and a sentence with both.
 
-Pure functions of figures: nothing is read here. A check that has nothing to compare with is left out.
+The functions take figures and read no files. A check that has nothing to compare with is left out.
 """
 
 from collections.abc import Iterable
@@ -15,22 +15,22 @@ from mind.evaluation.side_by_side import Comparison
 
 @dataclass(frozen=True)
 class Check:
-    """One limit and what was found."""
+    """The result of one check: the value that was found, and the limit."""
 
     name: str
     value: float
     limit: float
     passed: bool
     says: str
-    """The value and the limit in words, with the key of the configuration."""
+    """The value, the limit and the key of the configuration, in words."""
 
     def plain(self) -> dict[str, object]:
-        """The same as plain data, for JSON."""
+        """Return the check as plain data, for JSON."""
         return asdict(self) | {"value": round(self.value, 6), "limit": round(self.limit, 6)}
 
 
 def refused(checks: Iterable[Check]) -> list[str]:
-    """What the checks that did not pass say, with their names."""
+    """Return the names and sentences of the checks that did not pass."""
     return [f"{check.name}: {check.says}" for check in checks if not check.passed]
 
 
@@ -41,13 +41,13 @@ def check_data(
     catalogue: Catalogue,
     before: tuple[DataFigures, Catalogue | None] | None,
 ) -> list[Check]:
-    """Hold the data to their limits.
+    """Check the data of a night against their limits.
 
     Args:
         gate: the limits.
         night: the date of the night.
-        data, catalogue: of this night.
-        before: of the last night that released; None if there is none.
+        data, catalogue: the figures and the items of this night.
+        before: the figures and the items of the last night that released a model; None if there is none.
     """
     checks = []
     for name in ("rows", "users", "items"):
@@ -92,12 +92,12 @@ def _check_items(gate: Gate, catalogue: Catalogue, before: Catalogue) -> list[Ch
 
 
 def check_models(gate: Gate, found: Comparison, live_before: float | None) -> list[Check]:
-    """Hold the candidate to its limits, absolute ones and those that the live model sets.
+    """Check the candidate against its limits. Some limits are absolute, others depend on the live model.
 
     Args:
         gate: the limits.
-        found: both models on the same users.
-        live_before: recall@50 of the live model on the night of its release; None if that is not known.
+        found: the metrics of both models on the same users.
+        live_before: recall@50 of the live model on the night of its release; None if it is not known.
     """
     own, live, users = found.candidate, found.live, found.users
     checks = [

@@ -1,6 +1,6 @@
-"""One night shift at a time: a lock on a file, which the system takes back from a process that died.
+"""Lets one night shift run at a time, by a lock on a file. The system frees the lock when its process ends.
 
-The commands that a night starts hold it too, so the next run waits for what a killed one left running.
+The commands that a night starts hold the lock too, so the next run waits until those of a killed run have ended.
 """
 
 import fcntl
@@ -17,15 +17,15 @@ from indexer.errors import LockedError, NightlyError
 
 LOCK = "lock"
 PATIENCE_S = 10
-"""How long a command that a killed night left is waited for. It is told to end when the night dies."""
+"""Time in seconds to wait for a command that a killed night left. Such a command gets SIGTERM when its night ends."""
 
 
 @contextmanager
 def locked(work_dir: Path, patience_s: float = PATIENCE_S) -> Iterator[int]:
-    """Hold the lock of a working directory; gives its file descriptor, which commands of the night inherit.
+    """Hold the lock of a working directory, and yield its file descriptor, which commands of the night inherit.
 
     Raises:
-        LockedError: another run holds it.
+        LockedError: another run holds the lock.
         NightlyError: the directory cannot be written.
     """
     path = work_dir / LOCK
@@ -67,7 +67,7 @@ def _holder(descriptor: int) -> dict[str, object]:
 
 
 def _lives(holder: dict[str, object]) -> bool:
-    """Whether the process that took the lock still runs; it cannot be told of another machine."""
+    """Return whether the process that took the lock may still run. On another machine this cannot be known."""
     if holder.get("host") != socket.gethostname():
         return True
     try:

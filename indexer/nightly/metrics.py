@@ -1,4 +1,4 @@
-"""The last night as metrics in a text file, for the textfile collector of Prometheus' node exporter."""
+"""Writes metrics of the last night to a text file, for the textfile collector of Prometheus' node exporter."""
 
 import time
 from pathlib import Path
@@ -16,17 +16,17 @@ METRICS = {
     "recall_nightly_data": "Rows, users and items of the data of the last night.",
     "recall_nightly_recall_ratio": "recall@50 of the candidate and of the live model on the test users of that night.",
 }
-"""All metrics, and what each says."""
+"""The name and the help of each metric."""
 
 
 def render(night: Night, code: Exit, released_s: float, now_s: float) -> str:
-    """The text of the file.
+    """Return the metrics as text.
 
     Args:
-        night: the last one.
+        night: the last night.
         code: how its run ended.
-        released_s: when a night released a model last, Unix time.
-        now_s: Unix time.
+        released_s: the time at which a night last released a model, in Unix time.
+        now_s: the present time, in Unix time.
     """
     checks = [check for step in night.state.steps.values() for check in step.figures.get("checks", [])]
     data, models = night.figures("check"), night.figures("evaluate")
@@ -50,7 +50,7 @@ def render(night: Night, code: Exit, released_s: float, now_s: float) -> str:
 
 
 def write_metrics(file: Path, work_dir: Path, night: Night, code: Exit) -> None:
-    """Write the file, whole or not at all. Raises DataError, NightlyError."""
+    """Write the metrics file, whole or not at all. Raises DataError and NightlyError."""
     ended = (one.state.ended_at for one in nights(work_dir) if one.released_version and one.state.ended_at)
     last = next(ended, None)
     with replacing(file) as temporary:

@@ -1,4 +1,4 @@
-"""Runs a command of ours in a process of its own: what it needs is gone when it ends, and its crash is an exit code."""
+"""Runs a command of ours in its own process, so that its memory is freed at its end and a crash is an exit code."""
 
 import os
 import shlex
@@ -10,27 +10,27 @@ from pathlib import Path
 from indexer.errors import NightlyError
 
 _SHOWN = 400
-"""Characters of a failed command's last line that are shown."""
+"""Number of characters of a failed command's last line that are shown."""
 
 
 def in_words(command: Sequence[str]) -> str:
-    """A command as one would type it."""
+    """Return a command as a user would type it."""
     return shlex.join(["python", "-m", *command])
 
 
 def run_program(command: Sequence[str], log: Path, environment: Mapping[str, str], lock: int | None = None) -> None:
-    """Run `python -m COMMAND`, and wait for it; what it prints goes to the end of a file.
+    """Run `python -m COMMAND` and wait for its end. Its output is appended to a file.
 
-    It is told to end (SIGTERM) if this process dies, and holds the lock until it has ended.
+    The command gets SIGTERM if this process ends, and it holds the lock until it has ended.
 
     Args:
         command: the module and its arguments.
-        log: the file.
-        environment: variables that it gets besides those of this process; an empty one is removed.
-        lock: file descriptor of the lock.
+        log: the file that gets the output.
+        environment: variables to set besides those of this process. A variable with an empty value is removed.
+        lock: the file descriptor of the lock.
 
     Raises:
-        NightlyError: its exit code is not 0.
+        NightlyError: the exit code of the command is not 0.
     """
     variables = {name: value for name, value in (os.environ | environment).items() if value}
     with log.open("ab") as output:
@@ -56,7 +56,7 @@ def run_program(command: Sequence[str], log: Path, environment: Mapping[str, str
 
 
 def _last_line(log: Path) -> str:
-    """What a command said last: its error, if it said one."""
+    """Return the last line that a command printed, which is its error if it failed with one."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     said = [line for line in lines if line.startswith("error: ")]
     return (said or lines or ["it said nothing"])[-1].removeprefix("error: ")[:_SHOWN]

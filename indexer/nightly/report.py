@@ -1,4 +1,4 @@
-"""The page of a night: what changed since the night before, what the gate checked, both models side by side."""
+"""Writes the report page of a night: new and lost items, the checks of the gate, and both models side by side."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from mind.evaluation.side_by_side import TOP_N, Comparison
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 REPORT = "report.html"
 SHOWN = 20
-"""Items that came and went that are named, the most clicked first."""
+"""Maximum number of new or lost items that the page names, those with the most clicks first."""
 _ENDS = {
     Exit.RELEASED: "A new release is live.",
     Exit.FAILED: "A step failed; nothing more was done.",
@@ -30,7 +30,7 @@ _ENDS = {
 
 @dataclass(frozen=True)
 class Items:
-    """Items that came, or went: how many, and the most clicked of them with their clicks."""
+    """The items that are new or that were lost: their number, and those with the most clicks."""
 
     count: int
     most_clicked: list[tuple[int, int]]
@@ -40,12 +40,12 @@ def write_report(shift: Shift, code: Exit, error: str) -> Path:
     """Write the page into the night's directory, and return its path.
 
     Args:
-        shift: the night.
-        code: how it ended.
-        error: why it ended so, if not well.
+        shift: the shift of the night.
+        code: how the night ended.
+        error: why the night failed; empty if it did not.
 
     Raises:
-        DataError, NightlyError: what the night left cannot be read.
+        DataError, NightlyError: files of the night cannot be read.
     """
     found = read_comparison(shift) if (shift.directory / COMPARISON).exists() else None
     came, went = _changed(shift)
@@ -98,7 +98,7 @@ def _tiles(shift: Shift, found: Comparison | None) -> list[tuple[str, str]]:
 
 
 def _rows(found: Comparison) -> list[tuple[str, str, str]]:
-    """The table of both models: what it is, the candidate's figure, the live model's."""
+    """Return the rows of the table of both models: name of the figure, candidate's value, live model's value."""
     figures: list[tuple[str, Callable[..., str]]] = [
         ("model", lambda side: side.model_version),
         ("items", lambda side: f"{side.items:,}"),
@@ -118,7 +118,10 @@ def _percent(share: float) -> str:
 
 
 def _names(shift: Shift) -> Callable[[int], str]:
-    """The title of an item, or else its id as it is in the data. Items of earlier nights keep their titles."""
+    """Return a function that gives the title of an item, or its id as in the data.
+
+    Items of earlier nights keep their titles.
+    """
     table = item_keys(shift.directory / DATA / "train")
     file = shift.config.report.titles
     kind = IdKind.TEXT if table else IdKind.INTEGER

@@ -1,4 +1,4 @@
-"""Runs the steps of a night that are left, one line of what was found after each, and tells how the night ended."""
+"""Runs the remaining steps of a night, reports what each step found, and returns how the night ended."""
 
 import time
 from collections.abc import Callable
@@ -16,35 +16,35 @@ Line = Callable[[dict[str, Any]], None]
 
 
 class Exit(IntEnum):
-    """How a night ends, by its exit code."""
+    """The outcome of a night. Its value is the exit code."""
 
     RELEASED = 0
-    """A new release is live, and the watch found nothing against it."""
+    """A new release is live, and the watch found no fault."""
     FAILED = 1
-    """A step failed; the same command goes on with it."""
+    """A step failed. The same command continues with this step."""
     USAGE = 2
-    """Wrong usage, or a configuration that cannot be used."""
+    """The usage is wrong, or the configuration cannot be used."""
     REFUSED = 3
-    """The gate refused the data or the candidate; the live release is what it was."""
+    """The gate refused the data or the candidate. The live release did not change."""
     ROLLED_BACK = 4
-    """The release was published, and rolled back because of what the servers measured."""
+    """The release was published, and then rolled back because of the servers' metrics."""
     LOCKED = 5
     """Another run holds the lock."""
     INTERRUPTED = 130
-    """Ctrl-C or SIGTERM; the same command goes on."""
+    """Ctrl-C or SIGTERM stopped the night. The same command continues it."""
 
 
 OUTCOMES = {Exit.RELEASED: "released", Exit.REFUSED: "refused", Exit.ROLLED_BACK: "rolled back"}
-"""The ends of a night; after another end it is not over."""
+"""The outcomes after which a night is over. After any other outcome the same command continues the night."""
 
 
 def run_night(shift: Shift, on_line: Line, on_step: Callable[[str], None]) -> Exit:
-    """Do the steps that are left.
+    """Run the remaining steps of a night.
 
     Args:
-        shift: the night. If it has ended before, nothing is done.
-        on_line: called with what is known of each step when it ends.
-        on_step: called with the name of each step when it begins.
+        shift: the shift of the night. If the night has ended before, no step is run.
+        on_line: called with the line of each step when the step ends.
+        on_step: called with the name of each step when the step begins.
     """
     state, night = shift.night.state, shift.night
     if state.outcome:

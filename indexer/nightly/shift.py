@@ -1,4 +1,4 @@
-"""What every step of a night is given: where its files are, how commands of ours are called, what is live."""
+"""The inputs of every step of a night: its files, the way to run commands of ours, and what is live."""
 
 import json
 from collections.abc import Sequence
@@ -19,76 +19,79 @@ if TYPE_CHECKING:
     from indexer.rollout.servers import Servers
 
 DATA, MODELS, FINAL, COMPARISON = "data", "models", "final", "comparison.json"
-"""What a night's directory holds besides its state: prepared data, candidates, the model to release, the comparison."""
+"""Names in a night's directory: the prepared data, the candidates, the model to release, and the comparison."""
 
 
 @dataclass(frozen=True)
 class Shift:
-    """What every step of a night is given."""
+    """The inputs of every step of a night."""
 
     config: Nightly
     night: Night
     connection: Connection
     servers: "Servers | None"
     environment: dict[str, str]
-    """Variables by which commands of ours find the same Milvus."""
+    """Environment variables by which commands of ours find the same Milvus."""
     lock: int | None = None
 
     @property
     def directory(self) -> Path:
-        """The night's directory."""
+        """Return the night's directory."""
         return self.night.directory
 
     @property
     def models(self) -> Models:
-        """Where servers load models from."""
+        """Return the place from which servers load models."""
         return Models(self.config.artifacts, self.config.artifact_cache)
 
     def run(self, step: str, command: list[str]) -> None:
-        """Run a command of ours; what it prints goes to the log of the step."""
+        """Run a command of ours. Its output goes to the log of the step."""
         run_program(command, self.directory / f"{step}.log", self.environment, self.lock)
 
     def earlier(self) -> Night | None:
-        """The last night before this one that released a model."""
+        """Return the last night before this one that released a model."""
         return last_released(self.config.work_dir, self.night.state.date)
 
     def live_version(self) -> str:
-        """The version of the live model; empty if none is live."""
+        """Return the version of the live model; empty if none is live."""
         with Store(self.connection) as store:
             live = live_one(item_collections(store))
             return fingerprint_of(live).model_version if live else ""
 
 
 def candidate(shift: Shift) -> Artifact:
-    """The model that was trained tonight."""
+    """Return the model that was trained in this night."""
     return load_artifact(newest_artifact(shift.directory / MODELS))
 
 
 def released(shift: Shift) -> Path:
-    """The directory of the model to release: the candidate, or the one that was trained on all clicks."""
+    """Return the directory of the model to release: the candidate, or the model that was trained on all clicks."""
     return newest_artifact(shift.directory / (FINAL if shift.config.train.final else MODELS))
 
 
 def prepare_command(shift: Shift) -> list[str]:
-    """The command of the step prepare."""
+    """Return the command of the step prepare."""
     own, night = shift.config.prepare, shift.night.state.date
     options = [on(word, night) for word in own.options]
     return ["mind.prepare", on(own.input, night), "--output", str(shift.directory / DATA), *options]
 
 
 def train_command(shift: Shift, live: str) -> list[str]:
-    """The command of the step train. `live`: directory of the live model; empty begins anew."""
+    """Return the command of the step train.
+
+    `live`: directory of the live model; if empty, training starts from scratch.
+    """
     return _train(shift, shift.config.train.overrides, shift.directory / MODELS, live)
 
 
 def final_command(shift: Shift, live: str) -> list[str]:
-    """The command of the step final: the candidate tells the hyper-parameters. `live`: as for the step train."""
+    """Return the command of the step final, with the candidate's hyper-parameters. `live`: as for the step train."""
     overrides = [word for word in shift.config.train.overrides if not word.startswith("hyper_parameters.")]
     return [*_train(shift, overrides, shift.directory / FINAL, live), "--final", str(shift.directory / MODELS)]
 
 
 def build_command(shift: Shift, model: Path) -> list[str]:
-    """The command of the step build. `model`: the directory of the model."""
+    """Return the command of the step build. `model`: the directory of the model."""
     return ["indexer", "build", "--artifact", str(model), *shift.config.build.options]
 
 

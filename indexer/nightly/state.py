@@ -1,4 +1,4 @@
-"""What one night has done so far, in its own directory: written after every step, so a killed night goes on."""
+"""The state of a night, in the night's directory. It is written after every step, so a killed night continues."""
 
 import json
 import os
@@ -14,64 +14,64 @@ from mind.config import explain
 
 STATE = "state.json"
 RESUMED_HOURS = 12
-"""How long after its begin an unfinished night is gone on with, when no date is given."""
+"""Hours after its begin for which an unfinished night is continued, if no date is given."""
 
 
 class Done(BaseModel):
-    """One step that ended well."""
+    """A step that ended well."""
 
     model_config = ConfigDict(extra="forbid")
 
     seconds: float
     figures: dict[str, Any] = {}
-    """What the step found, as it was printed."""
+    """What the step found, as in its printed line."""
 
 
 class State(BaseModel):
-    """A night."""
+    """The state of a night."""
 
     model_config = ConfigDict(extra="forbid")
 
     date: date
     began_at: datetime
     steps: dict[str, Done] = {}
-    """The steps that ended well, in their order."""
+    """The steps that ended well, in the order of the night."""
     outcome: str = ""
-    """How the night ended; empty while it has not. A step that failed does not end it: the same command goes on."""
+    """How the night ended; empty while it has not ended. A failed step does not end it: the same command continues."""
     exit_code: int = 0
     ended_at: datetime | None = None
     fell: str = ""
-    """Why the release must be rolled back; empty if it need not."""
+    """Why the release must be rolled back; empty if it need not be."""
 
 
 class Night:
     """A night's directory and its state."""
 
     def __init__(self, directory: Path, state: State) -> None:
-        """Use `open_night` to find or make one."""
+        """Use a directory and its state. Call `open_night` to find or make a night."""
         self.directory = directory
         self.state = state
 
     def figures(self, step: str) -> dict[str, Any]:
-        """What a step found; empty if it did not end."""
+        """Return the figures of a step; empty if the step did not end well."""
         done = self.state.steps.get(step)
         return done.figures if done else {}
 
     @property
     def released_version(self) -> str:
-        """The version of the model that the night released; empty if it released none, or rolled it back."""
+        """Return the version of the model that the night released; empty if it released none, or rolled it back."""
         watched = "rollback" in self.state.steps and not self.state.fell
         return str(self.figures("push").get("model_version", "")) if watched else ""
 
     def forget_from(self, step: str, order: list[str]) -> None:
-        """Forget a step and all later ones, so that they are done again."""
+        """Forget a step and all later steps, so that they are run again."""
         later = order[order.index(step) :]
         self.state.steps = {name: done for name, done in self.state.steps.items() if name not in later}
         self.state.outcome, self.state.exit_code, self.state.ended_at, self.state.fell = "", 0, None, ""
         self.save()
 
     def save(self) -> None:
-        """Write the state: whole or not at all, and on the disk when this returns."""
+        """Write the state, whole or not at all. It is on the disk when this function returns."""
         self.directory.mkdir(parents=True, exist_ok=True)
         temporary = self.directory / f".{STATE}.incomplete"
         with temporary.open("w", encoding="utf-8") as file:
@@ -82,10 +82,12 @@ class Night:
 
 
 def open_night(work_dir: Path, wanted: date | None, now: datetime | None = None) -> Night:
-    """The night of a date; without one, an unfinished night that began a short time ago, else that of today (UTC).
+    """Return the night of a date.
+
+    Without a date, return an unfinished night that began within the last 12 hours, else today's (UTC).
 
     Raises:
-        NightlyError: its state cannot be read.
+        NightlyError: the state of the night cannot be read.
     """
     now = now or datetime.now(UTC)
     if wanted is None:
@@ -100,13 +102,13 @@ def open_night(work_dir: Path, wanted: date | None, now: datetime | None = None)
 
 
 def nights(work_dir: Path) -> Iterator[Night]:
-    """All nights, the newest first. Raises NightlyError."""
+    """Yield all nights, the newest first. Raises NightlyError."""
     for file in sorted(work_dir.glob(f"????-??-??/{STATE}"), reverse=True):
         yield _read(file.parent)
 
 
 def last_released(work_dir: Path, before: date) -> Night | None:
-    """The last night before a date that released a model; None if there is none."""
+    """Return the last night before a date that released a model; None if there is none."""
     return next((one for one in nights(work_dir) if one.state.date < before and one.released_version), None)
 
 
@@ -116,4 +118,4 @@ def _read(directory: Path) -> Night:
         return Night(directory, State.model_validate(json.loads(file.read_text(encoding="utf-8"))))
     except (OSError, ValueError) as error:
         why = explain(error) if isinstance(error, ValidationError) else str(error)
-        raise NightlyError(f"{file}: cannot be used: {why}; remove the directory to begin this night anew") from error
+        raise NightlyError(f"{file}: cannot be used: {why}; remove the directory to start this night again") from error

@@ -1,7 +1,7 @@
-"""The steps of a night, in their order. Each reads what earlier ones left, and returns what it found for its line.
+"""The steps of a night, in their order. Each step reads the results of earlier steps, and returns what it found.
 
-A step may be done again after a kill at any moment: what needs Paddle or much memory is a command of ours in a process
-of its own, and what changes Milvus is a procedure that the same call completes.
+A step can be repeated after a kill at any moment. What needs Paddle or much memory runs as a command of ours in its
+own process. What changes Milvus is a procedure that completes an interrupted call of its own.
 """
 
 import json
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 Figures = dict[str, Any]
 
 
-class Refused(Exception):  # noqa: N818 - not a failure: the gate did what it is for
-    """The gate lets this night release nothing."""
+class Refused(Exception):  # noqa: N818 - not a failure: it is the purpose of the gate
+    """The gate refused the data or the candidate, so this night releases nothing."""
 
     def __init__(self, checks: list[Check], figures: "Figures") -> None:
-        """`checks`: all of them, passed or not; `figures`: what the step found."""
+        """Keep the result of the gate. `checks`: all checks, passed or not; `figures`: what the step found."""
         super().__init__("; ".join(refused(checks)))
         self.figures = figures
 
@@ -63,7 +63,7 @@ def prepare(shift: Shift) -> Figures:
 
 
 def check(shift: Shift) -> Figures:
-    """Hold the data to the gate, before hours of training."""
+    """Check the data against the limits of the gate, before the long training."""
     data, catalogue = read_figures(shift.directory / DATA)
     catalogue.write(shift.directory)
     earlier = shift.earlier()
@@ -110,7 +110,7 @@ def evaluate(shift: Shift) -> Figures:
 
 
 def gate(shift: Shift) -> Figures:
-    """Hold the candidate to the live model."""
+    """Check the candidate against its limits and the live model."""
     found = read_comparison(shift)
     earlier, live_before = shift.earlier(), None
     if earlier and found.live and earlier.released_version == found.live.model_version:
@@ -128,7 +128,7 @@ def final(shift: Shift) -> Figures:
 
 
 def push(shift: Shift) -> Figures:
-    """Bring the model to where servers load models from."""
+    """Copy the model to the place from which servers load models."""
     model = released(shift)
     copied = shift.models.push(model)
     return {"model_version": model.name, "copied": copied}
@@ -150,7 +150,7 @@ def build(shift: Shift) -> Figures:
 
 
 def verify(shift: Shift) -> Figures:
-    """Hold the collection to the model once more, as it is in Milvus now."""
+    """Compare the collection in Milvus with the model once more."""
     weights = load_artifact(released(shift)).weights
     with Store(shift.connection) as store:
         name = shift.night.figures("build")["collection"]
@@ -175,7 +175,7 @@ def publish(shift: Shift) -> Figures:
 
 
 def watch(shift: Shift) -> Figures:
-    """Watch the servers for a while."""
+    """Watch the metrics of the servers after the release."""
     own = shift.config.watch
     if shift.night.state.fell:
         return {"skipped": "the release is rolled back already"}
@@ -186,7 +186,7 @@ def watch(shift: Shift) -> Figures:
 
 
 def roll_back(shift: Shift) -> Figures:
-    """Return to the release before, if the watch fell."""
+    """Return to the previous release, if the watch found a fault."""
     if not shift.night.state.fell:
         return {"skipped": "not needed"}
     ours = shift.night.figures("publish")["live"]
@@ -200,7 +200,7 @@ def roll_back(shift: Shift) -> Figures:
 
 
 def prune(shift: Shift) -> Figures:
-    """Drop old collections, and the data and models of old nights."""
+    """Drop old collections, and delete the data and models of old nights."""
     if shift.night.state.fell:
         return {"skipped": "nothing was released"}
     in_use: set[str] = set()
@@ -235,11 +235,11 @@ STEPS: dict[str, Step] = {
     "rollback": roll_back,
     "prune": prune,
 }
-"""The steps by name, in their order. The docstring of each is its help."""
+"""The steps by name, in their order. The help of a step is its docstring."""
 
 
 def read_comparison(shift: Shift) -> Comparison:
-    """What the step evaluate wrote. Raises NightlyError."""
+    """Read the result of the step evaluate. Raises NightlyError."""
     file = shift.directory / COMPARISON
     try:
         return TypeAdapter(Comparison).validate_json(file.read_bytes())
@@ -248,7 +248,7 @@ def read_comparison(shift: Shift) -> Comparison:
 
 
 def _passed(checks: list[Check], figures: Figures) -> Figures:
-    """The figures of a step that the gate let through. Raises Refused."""
+    """Return the figures of a step if all checks passed. Raises Refused otherwise."""
     figures = figures | {"checks": [check.plain() for check in checks]}
     if refused(checks):
         raise Refused(checks, figures)
@@ -256,7 +256,7 @@ def _passed(checks: list[Check], figures: Figures) -> Figures:
 
 
 def _wait(shift: Shift, collection: str) -> int:
-    """Wait until every server serves a collection; gives the number of server processes."""
+    """Wait until every server serves a collection. Return the number of server processes."""
     if not shift.servers:
         return 0
     from indexer.rollout.servers import wait_until_serving

@@ -1,4 +1,4 @@
-"""Watches the metrics of servers after a release: the sampled recall, failed calls, and whether each still answers."""
+"""Watches the metrics of servers after a release: the sampled recall, failed calls, and whether each server answers."""
 
 import re
 import socket
@@ -19,7 +19,7 @@ _LINE = re.compile(r"^(\w+)(?:\{([^}]*)\})? (\S+)", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Counts:
-    """What servers have counted."""
+    """The counters of one or more servers."""
 
     calls: float = 0
     failed: float = 0
@@ -28,18 +28,18 @@ class Counts:
     samples: float = 0
 
     def plus(self, other: "Counts") -> "Counts":
-        """Both together."""
+        """Return the sum of two sets of counters."""
         return Counts(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Counts)))
 
     def since(self, before: "Counts") -> "Counts":
-        """What was counted since an earlier look; a server that was started anew counts from 0."""
+        """Return the counts since an earlier reading. A server that was restarted counts from 0."""
         if self.calls < before.calls or self.samples < before.samples:
             return self
         return Counts(*(getattr(self, one.name) - getattr(before, one.name) for one in fields(Counts)))
 
 
 def parse(text: str) -> Counts:
-    """The counts in the metrics of one server process."""
+    """Read the counters from the metrics text of one server process."""
     calls = failed = recall = samples = 0.0
     for name, labels, value in _LINE.findall(text):
         if name == "recall_request_duration_seconds_count":
@@ -54,17 +54,17 @@ def parse(text: str) -> Counts:
 
 
 class Watched:
-    """The servers since a moment, which is when this is made."""
+    """The servers that are watched since this object was made."""
 
     def __init__(self, watch: Watch) -> None:
-        """Look at each server for the first time. Raises ServersError if one does not answer."""
+        """Read the metrics of each server for the first time. Raises ServersError if a server does not answer."""
         self._watch = watch
         self._last = {address: _read(address) for address in _addresses(watch.metrics)}
         self._heard = dict.fromkeys(self._last, time.monotonic())
         self.counted = Counts()
 
     def look(self) -> str:
-        """Look again; gives why the release must be rolled back, empty if it need not."""
+        """Read the metrics again. Return why the release must be rolled back, or an empty text if it need not be."""
         silent = ""
         for address, before in self._last.items():
             try:
@@ -95,7 +95,7 @@ class Watched:
         return ""
 
     def figures(self) -> dict[str, float | int | None]:
-        """What was counted, for the line of the step."""
+        """Return the counts since the release, for the line of the step."""
         counted = self.counted
         return {
             "servers": len(self._last),
@@ -110,7 +110,7 @@ def watch_release(watch: Watch) -> tuple[str, dict[str, float | int | None]]:
     """Watch until the time is over or a limit is broken.
 
     Returns:
-        Why the release must be rolled back, empty if it need not, and what was counted.
+        Why the release must be rolled back (empty if it need not be), and the counts.
     """
     try:
         watched = Watched(watch)
@@ -124,7 +124,7 @@ def watch_release(watch: Watch) -> tuple[str, dict[str, float | int | None]]:
 
 
 def _addresses(targets: Sequence[str]) -> list[str]:
-    """Every address of every host:port. Raises ServersError."""
+    """Return all IP addresses of each host:port. Raises ServersError."""
     found: dict[str, None] = {}
     for target in targets:
         host, _, port = target.rpartition(":")

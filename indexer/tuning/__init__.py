@@ -1,1 +1,1 @@
-"""Measures indexes on real histories, and chooses the fastest that finds enough."""
+"""Measures indexes on real histories, and chooses the fastest index that reaches the wanted recall."""

@@ -1,6 +1,6 @@
-"""Chooses `interest_cosine` for a build: which interests of a user are so alike that one search does for them.
+"""Chooses `interest_cosine` for a build: how similar interests of a user may be to share one search.
 
-The interests of a trained model are often nearly one. How alike they may be is measured exactly, in memory, with the
+The interests of a trained model are often nearly equal. Their similarity is measured exactly, in memory, with the
 interest vectors that the model itself gave for its golden histories. `choose-index` measures the same with histories of
 the user's choice, and the speed besides.
 """
@@ -16,15 +16,16 @@ from mind.artifact import Artifact
 COSINES = (1.0, 0.995, 0.99, 0.98, 0.95, 0.9, 0.5)
 """The values of `interest_cosine` that may be tried, the first of which searches each interest."""
 MIN_SHARE = 0.995
-"""Minimum share of a user's exact best 50 that fewer searches must find, on average."""
+"""Minimum share of a user's exact best 50 that fewer searches must find, on average over users."""
 MIN_ITEMS = 50_000
-"""Items from which a search costs Milvus more than it costs the server to rank hits for several interests.
+"""Minimum number of items for which a search costs Milvus more than ranking more hits costs the server.
 
-With 1,654 items and one search instead of four, single users got 0.85 times the users/s, requests of 64 1.4 times.
+With 1,654 items and one search instead of four, throughput in users/s was 0.85 times as high for single users, and 1.4
+times as high for requests of 64.
 """
 MAX_SEARCHES = 0.5
 """Maximum share of the searches that may be left. A search that stands for others costs 1.4 times as much."""
-_NEARLY_FEWEST = 1.15  # times the fewest searches; a greater cosine is safer for users unlike the golden histories
+_NEARLY_FEWEST = 1.15  # times the fewest searches: a greater cosine is safer for users unlike the golden histories
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class InterestSearches:
 
 
 def choose_cosine(model: Artifact, on_progress: Progress = lambda stage, done, total: None) -> InterestSearches | None:
-    """Choose the greatest cosine that takes nearly the fewest searches, of those that find enough and save enough.
+    """Choose the greatest cosine that needs nearly the fewest searches, of those that find enough and save enough.
 
     A cosine finds enough if the mean share is at least `MIN_SHARE` even when it is two standard errors lower. It saves
     enough if at most `MAX_SEARCHES` of the searches are left. Without such a cosine, each interest is searched.

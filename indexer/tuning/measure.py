@@ -53,10 +53,13 @@ class Workload:
     cut: Float32
     """[U] float32, the lowest score in the user's exact merged best 50."""
     wanted: int
-    """The length of that list: 50, or the number of items if it is lower."""
+    """The length of the user's exact list: 50, or the number of items if there are fewer."""
 
     def share(self, user: int, rows: Int64) -> float:
-        """Return which share of a user's exact list some distinct rows make up. Items with equal scores are equal."""
+        """Return the share of a user's exact list that distinct rows make up.
+
+        A row with an equal score counts as equal.
+        """
         interests = self.vectors[user][np.any(self.vectors[user], axis=1)]
         scores = np.max(interests @ self.item_embedding[rows].T, axis=0)
         return min(1.0, float((scores >= self.cut[user]).sum()) / self.wanted)
@@ -117,7 +120,10 @@ def prepare(model: Artifact, histories: Sequences, users: int, on_progress: Prog
 
 
 def searched_exactly(model: Artifact, vectors: Float32, on_progress: Progress) -> Workload:
-    """Search exactly for the interest vectors of users, [U, K, D] float32. Every user has one that is not zero."""
+    """Search exactly for the interest vectors of users, [U, K, D] float32.
+
+    Each user must have a vector that is not zero.
+    """
     weights = model.weights
     wanted = min(RECALL_AT, len(weights.item_id))
     step = max(1, BLOCK // len(weights.item_id))
@@ -138,7 +144,7 @@ def exact_recall(workload: Workload, cosine: float) -> tuple[Float64, float]:
     """Measure exact searches with an `interest_cosine`.
 
     Returns:
-        [U] float64, which share of each user's exact list they find, and the mean number of searches per user.
+        [U] float64, the share of each user's exact list that is found, and the mean number of searches per user.
     """
     leads = leading(workload.vectors, cosine)
     shares = [workload.share(user, np.unique(workload.nearest[user, own])) for user, own in enumerate(leads)]

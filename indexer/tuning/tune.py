@@ -55,9 +55,9 @@ class Tuned:
     """The chosen index and all measurements."""
 
     best: Measured
-    """The choice. Its speed and that of `default` are medians of alternate rounds."""
+    """The measurement of the choice. Its speed and that of `default` are medians of alternate rounds."""
     default: Measured
-    """The default index."""
+    """The measurement of the default index."""
     rungs: list[Rung]
     """All measurements, in order."""
     failures: list[Failed]
@@ -68,7 +68,7 @@ class Tuned:
 
     @property
     def ratio(self) -> float:
-        """The speed of the choice divided by the speed of the default."""
+        """Return the speed of the choice divided by the speed of the default."""
         return self.best.users_per_s / self.default.users_per_s
 
 
@@ -110,7 +110,7 @@ def tune(
 
 
 def worthwhile_cosines(workload: Workload, min_recall: float) -> list[float]:
-    """Return 1.0 and at most two other `COSINES`: those that save most searches and reach the recall if exact."""
+    """Return 1.0 and at most two other `COSINES` that reach the recall in exact search and save the most searches."""
     searches = {}
     for cosine in COSINES:
         recall, searches[cosine] = exact_recall(workload, cosine)
@@ -120,7 +120,7 @@ def worthwhile_cosines(workload: Workload, min_recall: float) -> list[float]:
 
 
 def refuse_lite(connection: Connection) -> None:
-    """Refuse Milvus Lite before its file is created. Raises RefusedError."""
+    """Raise RefusedError for Milvus Lite, before its file is created."""
     if connection.is_lite:
         raise RefusedError(
             f"{connection.shown}: `choose-index` needs a Milvus server (--milvus-uri http://host:19530); "
@@ -211,7 +211,7 @@ class _Tuning:
                 return
 
     def _settled(self) -> Measured:
-        """Return the fastest that still passes after its index is built again, because two builds differ.
+        """Return the fastest index that still passes after it is built again, because two builds differ.
 
         If the parameters no longer pass on the new index, more thorough ones are tried.
         """
@@ -266,7 +266,7 @@ class _Tuning:
 
     @contextmanager
     def _beside(self, index: Index) -> Iterator[str]:
-        """Give a collection with the default index, beside the trial collection with another index."""
+        """Yield a collection with the default index, beside the trial collection with another index."""
         if (index.type, index.build_params) == (DEFAULT.type, DEFAULT.build_params):
             yield self.trial.name
             return

@@ -1,1 +1,1 @@
-"""Which model to take: manifests compared, settings searched."""
+"""Compares models by their manifests, and searches for settings."""

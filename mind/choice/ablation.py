@@ -1,6 +1,6 @@
-"""What each choice of the recipe is worth: the recipe and every choice of it removed alone, with several seeds.
+"""Measures the worth of each choice of the recipe by training without it, with several seeds.
 
-Every run has a process of its own. Knows nothing of the command line.
+Every run has its own process. This module knows nothing of the command line.
 """
 
 import multiprocessing
@@ -38,22 +38,22 @@ VARIANTS = {
 """The overrides that remove each choice of the recipe, by the name of the variant."""
 
 Scores = dict[str, float]
-"""Validation metrics of the best epoch of a run."""
+"""Validation metrics of the best epoch of a run, by name."""
 
 
 def runs_of(seeds: int) -> int:
-    """How many runs `validate_variants` makes."""
+    """Return the number of runs that `validate_variants` makes."""
     return seeds * len(VARIANTS)
 
 
 def validate_variants(config: Path, overrides: list[str], seeds: int, jobs: int) -> Iterator[tuple[str, Scores]]:
-    """Train every variant with the seeds 1, 2, ..., and give its name and scores as soon as a run is done.
+    """Train every variant with the seeds 1, 2, ..., and yield its name and scores as soon as a run is done.
 
     Args:
         config: the YAML file of the recipe.
-        overrides: applied to all variants.
-        seeds: runs of every variant.
-        jobs: runs at a time.
+        overrides: overrides of the configuration, applied to all variants.
+        seeds: the number of runs of every variant.
+        jobs: the number of runs at a time.
 
     Raises:
         ConfigError: the configuration is wrong, or names no validation data.
@@ -66,12 +66,12 @@ def validate_variants(config: Path, overrides: list[str], seeds: int, jobs: int)
         for seed in range(1, seeds + 1)
         for name, changes in VARIANTS.items()
     ]
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:  # left early, it ends the runs in progress
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:  # if it is left early, it ends the runs in progress
         yield from pool.imap_unordered(_validate, runs)
 
 
 def _validate(run: tuple[str, Path, list[str]]) -> tuple[str, Scores]:
-    """Train one run of a variant, in a process of its own; gives its name and scores."""
+    """Train one run of a variant in its own process. Return the name of the variant and its scores."""
     name, config, override = run
     from mind.training.inputs import read_inputs
     from mind.training.loop import train
@@ -90,7 +90,7 @@ def _validate(run: tuple[str, Path, list[str]]) -> tuple[str, Scores]:
 
 
 def table(found: dict[str, list[Scores]]) -> str:
-    """A Markdown table of variants: the mean of each shown metric, and the sample standard deviation over the seeds."""
+    """Return a Markdown table of variants, with the mean and the sample standard deviation of each shown metric."""
     lines = ["| | " + " | ".join(map(metrics.title, metrics.SHOWN)) + " |", "|---" * (len(metrics.SHOWN) + 1) + "|"]
     for name, runs in found.items():
         cells = []

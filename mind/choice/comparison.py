@@ -1,7 +1,7 @@
-"""Which settings of models differ, how well each does, and which model is the best: pure functions over manifests.
+"""Compares models by their manifests: the settings that differ, the metrics, and the best model.
 
-Models that differ in nothing but the seed are one group. Metrics are those of validation, and are compared only where
-training and validation data are the same.
+The functions read no files. Models that differ only in the seed are one group. The metrics are those of validation, and
+are compared only if training and validation data are the same.
 """
 
 import statistics
@@ -17,14 +17,14 @@ from mind.errors import ArtifactError
 from mind.evaluation.metrics import SELECTED_BY
 
 DEFAULT_METRIC = SELECTED_BY
-"""Ranks models unless another one is named: the metric that chose their epochs."""
+"""The default metric to rank models by: the metric that chose their epochs."""
 NOT_RECORDED = "not recorded"
 BARS = "▁▂▃▄▅▆▇█"
 """The bars of a sparkline, from low to high."""
 
 
 def settings_of(model: Model) -> dict[str, Any]:
-    """Everything that was chosen for a model, by dotted key; defaults filled in."""
+    """Return all settings of a model by dotted key, including defaults."""
     manifest = model.manifest
     hyper = manifest.hyper_parameters.model_dump(mode="json", by_alias=True, exclude=set(FOLLOWERS.values()))
     settings = flatten(hyper)
@@ -36,7 +36,10 @@ def settings_of(model: Model) -> dict[str, Any]:
 
 
 def defaulted(model: Model) -> set[str]:
-    """Hyper-parameters that the manifest does not state: it is older than they are, and has their default."""
+    """Return the hyper-parameters that the manifest does not state because it is older.
+
+    They have their default values.
+    """
     hyper = model.manifest.hyper_parameters
     stated = flatten(hyper.model_dump(mode="json", by_alias=True, exclude_unset=True))
     return set(flatten(hyper.model_dump(mode="json", by_alias=True))) - set(stated)
@@ -44,36 +47,36 @@ def defaulted(model: Model) -> set[str]:
 
 @dataclass(frozen=True)
 class Group:
-    """Models of the same settings and data."""
+    """Models with the same settings and data."""
 
     models: tuple[Model, ...]
-    """The members, older ones first, each version once."""
+    """The models, older ones first, each version once."""
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """What was chosen for the members, the same for all of them, by dotted key."""
+        """Return the settings that all models of the group share, by dotted key."""
         return settings_of(self.models[0])
 
     def values(self, metric: str) -> list[float]:
-        """The metric of each member that has it, in the order of `models`."""
+        """Return the metric of each model that has it, in the order of `models`."""
         return [model.manifest.metrics.valid[metric] for model in self.models if metric in model.manifest.metrics.valid]
 
     def mean(self, metric: str) -> float | None:
-        """The metric's mean over the members that have it; None if no member has it."""
+        """Return the mean of the metric over the models that have it, or None if no model has it."""
         values = self.values(metric)
         return statistics.fmean(values) if values else None
 
     def sd(self, metric: str) -> float | None:
-        """The metric's sample standard deviation over the members (n - 1); None for fewer than two."""
+        """Return the sample standard deviation (n - 1) of the metric over the models, or None for fewer than two."""
         values = self.values(metric)
         return statistics.stdev(values) if len(values) > 1 else None
 
     def curves(self, metric: str) -> list[list[float]]:
-        """The metric after every epoch, for each member whose manifest has it; `loss` counts as a metric."""
+        """Return the metric after every epoch, for each model whose manifest has it. `loss` counts as a metric."""
         return [curve for model in self.models if (curve := _curve(model, metric))]
 
     def curve(self, metric: str) -> list[float]:
-        """The mean of the members' curves, up to the epoch that all of them reached."""
+        """Return the mean of the models' curves, up to the epoch that all of them reached."""
         return [statistics.fmean(values) for values in zip(*self.curves(metric), strict=False)]
 
 
@@ -85,7 +88,7 @@ def _curve(model: Model, metric: str) -> list[float]:
 
 
 def by_data(models: Iterable[Model]) -> dict[str, list[Model]]:
-    """Models by the digest of their data."""
+    """Group models by the digest of their data."""
     found: dict[str, list[Model]] = defaultdict(list)
     for model in models:
         found[model.manifest.data.digest].append(model)
@@ -93,7 +96,7 @@ def by_data(models: Iterable[Model]) -> dict[str, list[Model]]:
 
 
 def group(models: Iterable[Model]) -> list[Group]:
-    """Models of the same settings and data together; copies of a model count once."""
+    """Group models with the same settings and data. Copies of a model count once."""
     versions = {model.version: model for model in models}
     found: dict[str, list[Model]] = defaultdict(list)
     for model in sorted(versions.values(), key=lambda model: model.age):
@@ -103,36 +106,39 @@ def group(models: Iterable[Model]) -> list[Group]:
 
 
 def ranked(groups: Iterable[Group], metric: str) -> list[Group]:
-    """Sort groups by the mean of a metric, the best first; older groups win ties, those without the metric are last."""
+    """Sort groups by the mean of a metric, best first.
+
+    Older groups win ties, and groups without the metric are last.
+    """
     by_age = sorted(groups, key=lambda one: one.models[0].age)
     return sorted(by_age, key=lambda one: -1.0 if (mean := one.mean(metric)) is None else mean, reverse=True)
 
 
 def differing(groups: list[Group]) -> list[str]:
-    """The keys of the settings in which at least two groups are known to differ, in the order of the configuration."""
+    """Return the keys of the settings in which at least two groups differ, in the order of the configuration."""
     keys = dict.fromkeys(key for one in groups for key in one.settings)
     return [key for key in keys if len({repr(one.settings[key]) for one in groups if key in one.settings}) > 1]
 
 
 def shown_value(one: Group, key: str) -> str:
-    """The text of a setting in tables; it tells a default, and a manifest that is too old to know the key."""
+    """Return the text of a setting in tables. It marks a default, and a manifest that is too old to have the key."""
     text = plain(one.settings.get(key, NOT_RECORDED))
     return f"{text} (default)" if all(key in defaulted(model) for model in one.models) else text
 
 
 def labels(count: int) -> list[str]:
-    """Short names for the rows of a table: A, B, ... Z, A1, B1, ..."""
+    """Return short names for the rows of a table: A, B, ... Z, A1, B1, ..."""
     return [chr(65 + i % 26) + (str(i // 26) if i >= 26 else "") for i in range(count)]
 
 
 def spread(one: Group, metric: str) -> str:
-    """A group's mean and standard deviation in per cent, `35.40 ± 0.21`; the mean alone for one model."""
+    """Return a group's mean and standard deviation in per cent, such as `35.40 ± 0.21`. One model has only a mean."""
     sd = one.sd(metric)
     return percent(one.mean(metric)) + ("" if sd is None else f" ± {100 * sd:.2f}")
 
 
 def epochs_kept(one: Group) -> str:
-    """The epochs whose weights the models have: `6`, or `6-8` where they differ."""
+    """Return the epochs whose weights the models have: `6`, or `6-8` if they differ."""
     epochs = [model.manifest.metrics.epoch for model in one.models if model.manifest.metrics.epoch]
     if not epochs:
         return ""
@@ -140,18 +146,18 @@ def epochs_kept(one: Group) -> str:
 
 
 def sparkline(values: list[float], low: float, high: float) -> str:
-    """Values as a row of bars, one for each; `low` and `high` are the ends of the scale."""
+    """Return values as a row of bars, one bar for each value. `low` and `high` are the ends of the scale."""
     scale = (len(BARS) - 1) / (high - low) if high > low else 0
     return "".join(BARS[round((value - low) * scale)] for value in values)
 
 
 def percent(value: float | None) -> str:
-    """A fraction in per cent, `35.40`; empty for None."""
+    """Return a fraction in per cent, such as `35.40`, or an empty text for None."""
     return "" if value is None else f"{100 * value:.2f}"
 
 
 def plain(value: object) -> str:
-    """The text of a value of the configuration; fractions have four digits."""
+    """Return the text of a value of the configuration. Fractions have four digits."""
     if isinstance(value, list):
         return "[" + ", ".join(map(plain, value)) + "]"
     if isinstance(value, bool):
@@ -160,20 +166,20 @@ def plain(value: object) -> str:
 
 
 def metrics_of(models: Iterable[Model]) -> list[str]:
-    """The names of the metrics that at least one of the models has."""
+    """Return the names of the metrics that at least one of the models has."""
     return list(dict.fromkeys(name for model in models for name in model.manifest.metrics.valid))
 
 
 def best_model(models: list[Model], metric: str, data: str | None = None) -> list[Model]:
-    """The models that can be compared, the best by a validation metric first; older ones win ties.
+    """Return the models that can be compared, sorted by a validation metric, best first. Older models win ties.
 
     Args:
-        models: of any data.
-        metric: such as `recall@50`.
-        data: beginning of the digest of the data to choose among; None if there is no choice.
+        models: models of any data.
+        metric: the name of the metric, such as `recall@50`.
+        data: the beginning of the digest of the data to choose among; None if all models have the same data.
 
     Raises:
-        ArtifactError: the data differ and none was picked, or no model has the metric.
+        ArtifactError: the data differ and `data` is None, or no model has the metric.
     """
     classes = by_data(models)
     if data is not None:

@@ -1,4 +1,4 @@
-"""The comparison of models as one HTML page: tables and curves, self-contained, no script, light and dark."""
+"""Writes the comparison of models as one HTML page with tables and curves, self-contained and without scripts."""
 
 import statistics
 from pathlib import Path
@@ -20,13 +20,13 @@ def write_page(file: Path, shelf: Shelf, classes: list[tuple[list[Model], list[G
     """Write the page.
 
     Args:
-        file: where to.
-        shelf: names the directory and what in it cannot be used.
-        classes: per data set, its models and their groups, best first.
-        metric: the one that ranks, and that is plotted.
+        file: the file to write.
+        shelf: the models, the directory, and what in it cannot be used.
+        classes: for each data set, its models and their groups, best first.
+        metric: the metric that ranks the models and that is plotted.
 
     Raises:
-        ArtifactError: the disk refused it.
+        ArtifactError: the file cannot be written.
     """
     keys = differing([one for _, groups in classes for one in groups])
     sections = [_section(f"data{i}", *one, keys, metric) for i, one in enumerate(classes)]
@@ -41,7 +41,7 @@ def write_page(file: Path, shelf: Shelf, classes: list[tuple[list[Model], list[G
 
 
 def _section(name: str, models: list[Model], groups: list[Group], keys: list[str], metric: str) -> dict[str, Any]:
-    """What the template says about the models of one data set."""
+    """Return the values that the template shows about the models of one data set."""
     metrics = [one for one in dict.fromkeys([metric, *SHOWN]) if one in metrics_of(models)]
     rows = [
         {
@@ -69,7 +69,10 @@ def _section(name: str, models: list[Model], groups: list[Group], keys: list[str
 
 
 def _plot(name: str, title: str, groups: list[Group], metric: str, scale: float) -> Markup | None:
-    """The best groups' means by epoch, with the standard deviation as error bars; None if no model recorded it."""
+    """Plot the means of the best groups by epoch, with standard deviations.
+
+    Return None if no model recorded the metric.
+    """
     series = []
     for i, one in enumerate(groups[:COLOURS]):
         epochs = list(zip(*one.curves(metric), strict=False))

@@ -1,6 +1,7 @@
-"""What the manifests in a directory of models say, read without loading a single tensor.
+"""Reads the manifests in a directory of models, without loading a tensor.
 
-A model that cannot be used is listed with the reason and never hides the others. Knows nothing of comparing them.
+A model that cannot be used is listed with the reason, and the others are still read. This module knows nothing of
+comparing models.
 """
 
 import hashlib
@@ -32,7 +33,7 @@ class _Part(BaseModel):
 
 
 class EpochLine(_Part):
-    """One epoch of `metrics.epochs`."""
+    """The section `metrics.epochs`: one epoch."""
 
     epoch: int
     loss: float
@@ -40,39 +41,44 @@ class EpochLine(_Part):
 
 
 class Metrics(_Part):
-    """`metrics`: how the training went; models of earlier releases lack epochs and runner."""
+    """The section `metrics`: the course of the training. Models of earlier releases have no epochs and no runner."""
 
     epoch: int | None = None
     loss: float | None = None
     valid: dict[str, float] = {}
     epochs: tuple[EpochLine, ...] = ()
     runner: dict[str, bool | int | float | str | None] = {}
-    """The keys of the runner that training depends on, seed among them."""
+    """The keys of the runner that training depends on, including the seed."""
 
 
 class Data(_Part):
-    """`data`: what the model was trained and validated on."""
+    """The section `data`: the data that the model was trained and validated on."""
 
     files: dict[str, str] = {}
     """Training files by name, with their sha256."""
     valid: dict[str, str] | None = None
-    """Validation files by name, with their sha256; None if there were none, or an earlier release wrote the model."""
+    """Validation files by name, with their sha256; None if there were none, or if an earlier release wrote the model.
+    """
     item_features: dict[str, str] = {}
-    """The file of item features by name, with its sha256; it is a setting of the model, so no part of `digest`."""
+    """The file of item features by name, with its sha256. It is a setting of the model, so it is not part of `digest`.
+    """
     events: dict[str, Any] = {}
-    """What the data record of kinds of clicks; empty if nothing."""
+    """What the data record about kinds of clicks; empty if nothing."""
     users: int | None = None
     interactions: int | None = None
     warm_start: str = ""
-    """The model whose weights training began with; empty if it began anew."""
+    """The model whose weights training began with; empty if training started from scratch."""
     final_of: str = ""
-    """The model whose settings were trained on all data; empty for a model that was evaluated itself."""
+    """The model whose settings were trained on all data; empty for a model that was itself evaluated."""
     exclude_history: bool = False
-    """Whether the lists that were measured have no item of the user's history."""
+    """Whether the measured lists leave out the items of the user's history."""
 
     @cached_property
     def digest(self) -> str:
-        """Short name of the data and of what lists have: metrics can be compared where it is the same."""
+        """Return a short name of the data and of `exclude_history`.
+
+        Metrics can be compared if this name is the same.
+        """
         parts: list[Any] = [self.files, self.valid, self.users, self.interactions]
         parts += [self.events] if self.events else []
         parts += ["exclude_history"] if self.exclude_history else []
@@ -81,7 +87,7 @@ class Data(_Part):
 
     @property
     def summary(self) -> str:
-        """One line for people, such as `754 users, 79,235 interactions in train.txt; validated on valid.txt`."""
+        """Return one line, such as `754 users, 79,235 interactions in train.txt; validated on valid.txt`."""
         if not self.files:
             return "not recorded"
         files = next(iter(self.files)) if len(self.files) == 1 else f"{len(self.files)} files"
@@ -95,7 +101,7 @@ class Data(_Part):
 
 
 class Manifest(_Part):
-    """`manifest.json`, as far as models are compared by it."""
+    """The parts of `manifest.json` by which models are compared."""
 
     model_version: str
     created_at: str = ""
@@ -114,16 +120,16 @@ class Model:
 
     @property
     def version(self) -> str:
-        """The version of the model, which names its content."""
+        """Return the version of the model, which is a hash of its content."""
         return self.manifest.model_version
 
     @property
     def age(self) -> tuple[str, str]:
-        """A sort key: older models come first, models of the same second by version."""
+        """Return a sort key: older models come first, and models of the same second are sorted by version."""
         return self.manifest.created_at, self.version
 
     def as_row(self) -> dict[str, Any]:
-        """The model as plain data, for programs."""
+        """Return the model as plain data, for JSON."""
         manifest = self.manifest
         hyper, data, metrics = manifest.hyper_parameters, manifest.data, manifest.metrics
         return {
@@ -159,10 +165,10 @@ class Shelf:
     unusable: list[Unusable] = field(default_factory=list)
 
     def chosen(self, versions: list[str]) -> list[Model]:
-        """The models whose version starts with one of these texts; all models without any.
+        """Return the models whose version begins with one of the texts, or all models if there are no texts.
 
         Raises:
-            ArtifactError: a text fits no usable model, or several.
+            ArtifactError: a text fits no usable model, or more than one.
         """
         if not versions:
             return self.models
@@ -184,10 +190,10 @@ class Shelf:
 
 
 def read_shelf(directory: Path) -> Shelf:
-    """Read every manifest in `directory`; `directory` itself may be one model.
+    """Read every manifest in a directory, which may also be a single model.
 
     Raises:
-        ArtifactError: it cannot be read, or holds no model at all.
+        ArtifactError: the directory cannot be read, or has no model.
     """
     shelf = Shelf(directory)
     for path in _model_directories(directory):
@@ -202,7 +208,10 @@ def read_shelf(directory: Path) -> Shelf:
 
 
 def _model_directories(directory: Path) -> list[Path]:
-    """The subdirectories that hold a part of a model; one that starts with a dot is still being written."""
+    """Return the subdirectories with a part of a model.
+
+    A name that starts with a dot is a model that is still written.
+    """
     if (directory / MANIFEST).is_file():
         return [directory]
     try:

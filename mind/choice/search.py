@@ -1,4 +1,4 @@
-"""The search: asks the study for settings, has them trained, tells the study how it went. Knows no Paddle."""
+"""Runs a search: gets settings from the study, trains them, and tells the study the results. Imports no Paddle."""
 
 import os
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from mind.evaluation import metrics
 from mind.training.inputs import read_inputs
 
 TRIALS = "trials"
-"""The directory under runner.model_save_path that receives the models of a search; no build looks for models there."""
+"""The directory in runner.model_save_path for the models of a search. A build looks for no models there."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class Running:
 
 
 class Search:
-    """Trials of a study, `jobs` at a time."""
+    """A search: the trials of a study, `jobs` of them at a time."""
 
     def __init__(
         self,
@@ -44,12 +44,15 @@ class Search:
         prune: bool = True,
         start_worker: Callable[[], Worker] = Worker.start,
     ) -> None:
-        """`configure` makes a configuration of searched settings, or raises ConfigError if they do not fit together."""
+        """Prepare a search.
+
+        `configure` makes a configuration of searched settings, or raises ConfigError if they do not fit.
+        """
         self._study, self._metric, self._configure, self._prune = study, metric, configure, prune
         self._start_worker = start_worker
         self._idle: list[Worker] = []
         self.running: dict[Connection, Running] = {}
-        self._waiting: list[Trial] = []  # their settings are in training, and the outcome will be theirs
+        self._waiting: list[Trial] = []  # trials whose settings are in training already
 
     def run(
         self,
@@ -58,10 +61,10 @@ class Search:
         on_epoch: Callable[[Running], None] = lambda running: None,
         on_end: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
-        """Go on until `trials` of the study have ended.
+        """Run until `trials` trials of the study have ended.
 
         Raises:
-            ArtifactError: models cannot be written; the trials in training are for the next process.
+            ArtifactError: models cannot be written. The next process repeats the trials that were in training.
         """
         try:
             while True:
@@ -86,11 +89,11 @@ class Search:
 
     @property
     def _begun(self) -> int:
-        """The number of trials that have begun and not ended."""
+        """Return the number of trials that have begun and have not ended."""
         return len(self.running) + len(self._waiting)
 
     def _begin(self) -> Outcome | None:
-        """Start a trial; return its outcome if an earlier trial had the same settings."""
+        """Start a trial. Return its outcome if an earlier trial had the same settings, otherwise None."""
         trial = self._study.ask()
         before = self._study.earlier(trial)
         if before:
@@ -111,7 +114,7 @@ class Search:
         return self._study.end(trial, before.ended, before.value, before.note, before.number)
 
     def _heed(self, running: Running) -> Outcome | None:
-        """Take one message from a worker; return the trial's outcome if it has ended."""
+        """Handle one message from a worker. Return the trial's outcome if it has ended, otherwise None."""
         line, trial = running.worker.connection, running.trial
         try:
             message: Message = line.recv()
@@ -136,7 +139,7 @@ class Search:
                 return self._study.end(trial, "failed", None, message.reason)
 
     def _stop(self) -> None:
-        """End all workers; the next process trains again what they were training."""
+        """End all workers. The next process repeats the trials that were in training."""
         for running in self.running.values():
             running.worker.stop()
             self._study.interrupt(running.trial.number)
@@ -151,7 +154,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Opened:
-    """A search that is ready to run, and where it keeps what it finds."""
+    """A search that is ready to run, and the paths of its results."""
 
     search: Search
     study: Study
@@ -166,21 +169,21 @@ class Opened:
 def open_search(
     config: Path, overrides: list[str], specs: list[str], metric: str, file: Path | None, jobs: int, prune: bool
 ) -> Opened:
-    """Begin a search over a configuration, or open one that was stopped.
+    """Begin a search over a configuration, or open a search that was stopped.
 
     Args:
         config: the YAML file that all trials have in common.
-        overrides: of it, the same in all trials.
-        specs: what to search, as `parse_space` reads it.
+        overrides: overrides of the configuration, the same in all trials.
+        specs: the settings to search, as texts for `parse_space`.
         metric: the validation metric to maximise.
-        file: where the study is kept; study.jsonl beside the models if None.
-        jobs: trials at a time.
+        file: the file of the study; study.jsonl beside the models if None.
+        jobs: the number of trials at a time.
         prune: whether trials that are worse than the median are stopped.
 
     Raises:
         ArtifactError: models cannot be written.
-        ConfigError: a setting, the metric or the configuration is wrong, or the study is about something else.
-        DataError: data cannot be read, or the file is no study.
+        ConfigError: a setting, the metric or the configuration is wrong, or the file has a study of something else.
+        DataError: the data cannot be read, or the file is not a study.
     """
     space = parse_space(specs)
     settings = load_config(config, overrides)
@@ -202,7 +205,7 @@ def open_search(
 
 
 def _fingerprint(settings: Config) -> dict[str, Any]:
-    """What tells the data of the trials from others; the digest is the one that `mind.models list` shows."""
+    """Return what identifies the data of the trials. The digest is the one that `mind.models list` shows."""
     data = Data.model_validate(read_inputs(settings).fingerprint)
     return {"digest": data.digest, "features": [digest[:8] for digest in data.item_features.values()]}
 

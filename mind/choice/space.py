@@ -1,6 +1,7 @@
-"""The settings that a search tries, as written on the command line: `KEY=[a, b, c]` or `KEY=low..high`.
+"""Reads the settings that a search tries, written on the command line as `KEY=[a, b, c]` or `KEY=low..high`.
 
-Every key and value is held to the configuration before the first trial. Knows nothing of how values are chosen.
+Every key and value is checked against the configuration before the first trial. This module knows nothing of how values
+are chosen.
 """
 
 import json
@@ -16,19 +17,19 @@ from mind.config import Config, Effect, flatten, load_config, runner_keys
 from mind.errors import ConfigError
 
 FOLLOWERS = {f"hyper_parameters.{leader}": f"hyper_parameters.{follower}" for leader, follower in FOLLOWING.items()}
-"""Dotted keys that another key always equals, and that other key."""
+"""Dotted keys that always equal another key, with that other key."""
 FIXED = {f"runner.{key}" for key in runner_keys(Effect.NOTHING, Effect.ROUNDING)}
-"""Keys that are no setting of the model, by dotted key: they are the same in all trials."""
+"""Dotted keys that are not settings of the model. They are the same in all trials."""
 LOG_FROM = 10.0
-"""A range of fractions whose ends are this many times apart is searched on a logarithmic scale."""
+"""Minimum ratio of the ends of a range of fractions for a search on a logarithmic scale."""
 
 Scalar = bool | int | float | str | None
-"""What a study can keep; lists, such as the names of item features, are kept as JSON."""
+"""A value that a study can store. Lists, such as the names of item features, are stored as JSON."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values."""
+    """One of several given values."""
 
     values: tuple[Any, ...]
 
@@ -38,19 +39,19 @@ class Choice:
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers between two, both included; whole numbers if both ends are."""
+    """The numbers from `low` to `high`, both included; only whole numbers if both ends are whole."""
 
     low: int | float
     high: int | float
 
     @property
     def whole(self) -> bool:
-        """Whether the range holds only whole numbers."""
+        """Return whether the range holds only whole numbers."""
         return isinstance(self.low, int)
 
     @property
     def log(self) -> bool:
-        """Whether the range is searched on a logarithmic scale: 0.001 to 0.01 counts as much as 0.01 to 0.1."""
+        """Return whether the search is on a logarithmic scale, where 0.001 to 0.01 is as wide as 0.01 to 0.1."""
         return not self.whole and self.low > 0 and self.high / self.low >= LOG_FROM
 
     def __str__(self) -> str:
@@ -64,7 +65,7 @@ def parse_space(specs: list[str]) -> Space:
     """Read the settings to search, each written as `KEY=[a, b, c]` or `KEY=low..high`.
 
     Raises:
-        ConfigError: a text is neither, is empty, or repeats a key.
+        ConfigError: a text has neither form, is empty, or repeats a key.
     """
     space: Space = {}
     for spec in specs:
@@ -133,7 +134,7 @@ def check_space(space: Space, config: Path, overrides: list[str]) -> None:
 
 
 def _probes(values: Choice | Range) -> list[Any]:
-    """Values to check: all of a list; the ends of a range and, if they are fractions, one between them."""
+    """Return values to check: all values of a list, or both ends of a range and, for fractions, one between them."""
     if isinstance(values, Choice):
         return list(values.values)
     inside = [] if values.whole else [values.low + (values.high - values.low) * 0.381966]
@@ -141,23 +142,23 @@ def _probes(values: Choice | Range) -> list[Any]:
 
 
 def as_overrides(chosen: dict[str, Any]) -> list[str]:
-    """Chosen values, and the keys that follow theirs, as overrides of the configuration."""
+    """Return chosen values, and the keys that follow their keys, as overrides of the configuration."""
     followed = {FOLLOWERS[key]: value for key, value in chosen.items() if key in FOLLOWERS}
     return [f"{key}={_yaml(value)}" for key, value in (chosen | followed).items()]
 
 
 def scalar(value: Any) -> Scalar:
-    """A value in the form in which a study keeps it: lists become JSON."""
+    """Return a value in the form that a study can store: lists become JSON."""
     return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def _yaml(value: Any) -> str:
-    """The YAML text of a value, or of what `scalar` made of it; no key takes text that begins with a bracket."""
+    """Return the YAML text of a value, also of a list that `scalar` turned into JSON."""
     return value if isinstance(value, str) and value[:1] in ("[", "{") else json.dumps(value)
 
 
 def unsearched(settings: Config, space: Space) -> dict[str, Any]:
-    """The settings that are the same in all trials and that their results depend on, by dotted key."""
+    """Return the settings that the results of trials depend on and that are the same in all trials, by dotted key."""
     searched = space.keys() | {FOLLOWERS[key] for key in space if key in FOLLOWERS}
     flat = flatten(settings.model_dump(mode="json", by_alias=True))
     return {key: value for key, value in flat.items() if key not in searched and key not in FIXED}

@@ -1,7 +1,7 @@
-"""A search over settings that outlives its process: Optuna's study in one file of JSON lines.
+"""A search over settings that can be continued by another process: Optuna's study in one file of JSON lines.
 
-Which settings come next depends on the seed, the number of the trial and what the trials before it gave, so a search
-that was killed goes on as if it had not been. Knows the settings as plain values and nothing of training.
+The next settings depend on the seed, the number of the trial and the results of earlier trials. So a search that was
+killed continues as if it had not been killed. This module knows settings as plain values, and nothing of training.
 """
 
 import fcntl
@@ -26,13 +26,13 @@ from mind.errors import ConfigError, DataError
 
 NAME = "mind"
 STARTUP_TRIALS = 5
-"""The number of complete trials from which on a trial can be pruned."""
+"""Minimum number of complete trials before a trial can be pruned."""
 FIRST_PRUNED_EPOCH = 2
-"""The first epoch after which a trial can be pruned: after epoch 1, small step sizes always look worse."""
+"""The first epoch after which a trial can be pruned. After epoch 1, small step sizes always look worse."""
 ENOUGH_FOR_IMPORTANCE = 10
-"""The number of complete trials from which on the importance of settings is estimated."""
+"""Minimum number of complete trials before the importance of settings is estimated."""
 _BEGINNING = b'{"op_code":'
-"""The first bytes of every journal that Optuna writes; a file that begins otherwise is refused."""
+"""The first bytes of every journal that Optuna writes. A file with another beginning is refused."""
 Ended = Literal["complete", "pruned", "failed"]
 _STATES: dict[TrialState, Ended] = {
     TrialState.COMPLETE: "complete",
@@ -50,27 +50,27 @@ class Outcome:
     """The settings that the trial tried, by dotted key."""
     ended: Ended
     value: float | None
-    """The validation metric: that of the last epoch if the trial was pruned, None if it failed."""
+    """The validation metric: that of the last epoch if the trial was pruned; None if it failed."""
     note: str
-    """The version of the trial's model, or why there is none."""
+    """The version of the trial's model, or why there is no model."""
     repeats: int | None
-    """Number of the trial that already had these settings: training is deterministic, so its outcome stands."""
+    """Number of the trial that had the same settings. Training is deterministic, so its outcome is used."""
 
 
 class Study:
-    """A search and its file, locked while this object lives."""
+    """A search and its file, which is locked while this object exists."""
 
     def __init__(self, file: Path, identity: dict[str, Any], space: Space, seed: int) -> None:
-        """Open the study in `file`, or begin one.
+        """Open the study in a file, or create one.
 
         Args:
-            file: JSON lines, written by Optuna.
-            identity: what all trials share, by name: metric, data, settings. Taken up again, it must be the same.
-            space: what to search.
-            seed: of the choice of settings.
+            file: the file of the study, JSON lines that Optuna wrote.
+            identity: what all trials share, by name: metric, data, settings. It must equal that of an existing study.
+            space: the settings to search.
+            seed: the seed for choosing settings.
 
         Raises:
-            ConfigError: the study there is of something else, or another process is at it.
+            ConfigError: the file has a study with another identity, or another process uses it.
             DataError: the file is damaged or cannot be written.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -89,7 +89,7 @@ class Study:
         except ConfigError:
             self.close()
             raise
-        except (ValueError, KeyError, TypeError, AssertionError) as error:  # a line that is not Optuna's
+        except (ValueError, KeyError, TypeError, AssertionError) as error:  # a line that Optuna did not write
             self.close()
             raise DataError(f"{file}: not the file of a search: {type(error).__name__}: {error}") from error
 
@@ -98,7 +98,7 @@ class Study:
         self._lock.close()
 
     def _queue_interrupted(self) -> int:
-        """Close the trials that were running when a process was killed, and put their settings first in the queue."""
+        """Close the trials that were running when a process was killed, and queue their settings to be tried first."""
         trials = self._study.get_trials(deepcopy=False)
         for trial in trials:
             if trial.state == TrialState.RUNNING:
@@ -114,33 +114,36 @@ class Study:
 
     @property
     def _interrupted(self) -> list[int]:
-        """Numbers of the trials whose process was killed or stopped."""
+        """Return the numbers of the trials whose process was killed or stopped."""
         numbers: list[int] = self._study.user_attrs.get("interrupted", [])
         return numbers
 
     def outcomes(self) -> list[Outcome]:
-        """All trials that were not interrupted and have ended, in their order."""
+        """Return the outcomes of all trials that have ended and were not interrupted, in the order of the trials."""
         trials, interrupted = self._study.get_trials(deepcopy=False), set(self._interrupted)
         return [_outcome(trial) for trial in trials if trial.state.is_finished() and trial.number not in interrupted]
 
     def ask(self) -> Trial:
-        """Begin a trial; its `params` are the settings to try."""
+        """Begin a trial. Its `params` are the settings to try."""
         counted = len(self._study.get_trials(deepcopy=False)) - len(self._interrupted)
         seed = int(np.random.SeedSequence([self._seed, counted]).generate_state(1)[0])
         self._study.sampler = TPESampler(seed=seed)
         return self._study.ask(self._distributions)
 
     def earlier(self, trial: Trial) -> Outcome | None:
-        """The outcome of an earlier trial with the same settings; None if there is none."""
+        """Return the outcome of an earlier trial with the same settings, or None if there is none."""
         return next((one for one in self.outcomes() if one.settings == trial.params), None)
 
     def report(self, trial: Trial, epoch: int, value: float) -> bool:
-        """Note a trial's metric after an epoch; return whether it is worse than the median: then it should stop."""
+        """Record a trial's metric after an epoch.
+
+        Return whether it is worse than the median, so that the trial should stop.
+        """
         trial.report(value, epoch)
         return trial.should_prune()
 
     def end(self, trial: Trial, ended: Ended, value: float | None, note: str, repeats: int | None = None) -> Outcome:
-        """Note how a trial ended, and return its outcome."""
+        """Record how a trial ended, and return its outcome."""
         trial.set_user_attr("note", note)
         if repeats is not None:
             trial.set_user_attr("repeats", repeats)
@@ -148,12 +151,12 @@ class Study:
         return _outcome(self._study.tell(trial, value if ended == "complete" else None, state=state))
 
     def interrupt(self, number: int) -> None:
-        """Close a trial that was interrupted; the next process begins with its settings."""
+        """Close a trial that was interrupted. The next process begins with its settings."""
         self._study.set_user_attr("interrupted", [*self._interrupted, number])
         self._study.tell(number, state=TrialState.FAIL)
 
     def importance(self) -> dict[str, float]:
-        """What share of the metric's variation each setting explains (PED-ANOVA, arXiv 2304.10255); empty at first."""
+        """Return the share of the metric's variation that each setting explains (PED-ANOVA, arXiv 2304.10255)."""
         complete = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         if len(complete) < ENOUGH_FOR_IMPORTANCE or len(self._distributions) < 2:
             return {}
@@ -161,7 +164,7 @@ class Study:
 
 
 def best_of(outcomes: list[Outcome]) -> list[Outcome]:
-    """The complete trials, each combination of settings once, the best first; the earlier trial wins a tie."""
+    """Return the complete trials, best first, each combination of settings once. The earlier trial wins a tie."""
     complete = [one for one in outcomes if one.ended == "complete" and one.repeats is None]
     return sorted(complete, key=lambda one: -(one.value or 0))
 
@@ -190,7 +193,7 @@ def _outcome(trial: FrozenTrial) -> Outcome:
 
 
 def _open_locked(file: Path) -> BinaryIO:
-    """Open and lock the file; remove what a killed process left: half a line, and Optuna's own lock."""
+    """Open and lock the file. Remove what a killed process left: half a line, and Optuna's own lock."""
     with ExitStack() as opened:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -211,7 +214,7 @@ def _open_locked(file: Path) -> BinaryIO:
 
 
 def _hold_to(study: optuna.Study, file: Path, identity: dict[str, Any]) -> None:
-    """Note what a new study is about; refuse to go on with one that is about something else."""
+    """Record the identity of a new study, or raise ConfigError if the study has another identity."""
     identity = json.loads(json.dumps(identity))
     known = study.user_attrs.get("identity")
     if known is None:

@@ -1,7 +1,7 @@
-"""Trials of a search, trained in processes of their own: one that crashes or runs out of memory takes no other along.
+"""Trains the trials of a search in separate processes, so that a crash or lack of memory ends only one trial.
 
-A worker takes a configuration, tells its parent the metrics after every epoch, is told whether to go on, and ends with
-an artifact or a reason. Knows nothing of how settings are chosen.
+A worker gets a configuration, sends the metrics after every epoch, is told whether to go on, and ends with an artifact
+or a reason. This module knows nothing of how settings are chosen.
 """
 
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EpochDone:
-    """An epoch has been validated; the worker waits for True, which stops the trial."""
+    """An epoch was validated. The worker waits for an answer; True stops the trial."""
 
     number: int
     metrics: dict[str, float]
@@ -29,7 +29,7 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Written:
-    """The trial is done and its model on disk."""
+    """The trial is done, and its model is on disk."""
 
     model_version: str
     metrics: dict[str, float]
@@ -37,19 +37,19 @@ class Written:
 
 @dataclass(frozen=True)
 class Pruned:
-    """The trial was stopped because others were better."""
+    """The trial was stopped because other trials were better."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The settings of the trial give no model."""
+    """The trial failed: its settings give no model."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Blocked:
-    """No settings would give a model: the disk is full, for one. The search cannot go on."""
+    """The search cannot go on, because no settings would give a model. An example is a full disk."""
 
     reason: str
 
@@ -67,11 +67,11 @@ class Worker:
 
     connection: Connection
     stop: Callable[[], None]
-    """Ends the process at once, whatever it is doing."""
+    """Ends the process at once."""
 
     @classmethod
     def start(cls) -> "Worker":
-        """Start a worker process; it imports Paddle once, for all its trials."""
+        """Start a worker process. It imports Paddle once, for all its trials."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_main, args=(theirs, os.getpid()), daemon=True)
@@ -87,7 +87,7 @@ class Worker:
 
 
 def _main(connection: Connection, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
     def on_step() -> None:
         if os.getppid() != parent:
@@ -111,7 +111,10 @@ def serve(connection: Connection, on_step: Callable[[], None] = lambda: None) ->
 
 
 def _reading(settings: Config, last: tuple[Any, Any]) -> tuple[Any, Any]:
-    """The inputs of a run, behind the key that they depend on; `last` is used again while the key stays the same."""
+    """Read the inputs of a run.
+
+    Return them with the key that they depend on; `last` is reused if its key is the same.
+    """
     from mind.training.inputs import read_inputs
 
     key = settings.hyper_parameters.item_features
@@ -143,7 +146,7 @@ def _run(settings: Config, inputs: Any, connection: Connection, on_step: Callabl
         return Blocked(str(error))
     except MindError as error:
         answer = Failed(str(error))
-    except Exception as error:  # whatever Paddle makes of strange settings
+    except Exception as error:  # any error that Paddle raises for unusual settings
         logger.exception("a trial failed")
         answer = Failed(f"{type(error).__name__}: {error}")
     if checkpoint:
@@ -152,4 +155,4 @@ def _run(settings: Config, inputs: Any, connection: Connection, on_step: Callabl
 
 
 class _Prune(Exception):  # noqa: N818 - not an error
-    """The parent answered that this trial is not worth going on with."""
+    """The parent answered that this trial should stop."""

@@ -1,1 +1,1 @@
-"""Interactions from files and archives to what training and evaluation read; item features."""
+"""Reads interactions from files and archives, and writes what training and evaluation read; reads item features."""

@@ -1,7 +1,7 @@
-"""How old each click of prepared data was when the data ended: for training that counts recent clicks more.
+"""The age of each click of prepared data at the end of the data, for training that weighs recent clicks more.
 
-`ages/train.npy` and so on, beside the parts: [N] float32 days for the N clicks of a part, user after user, those of a
-case's history before its targets.
+The files are `ages/train.npy` and so on, beside the parts: [N] float32, the ages in days of the N clicks of a part.
+They are in the order of users; for a case of a user, the clicks of the history stand before the targets.
 """
 
 from dataclasses import replace
@@ -18,19 +18,17 @@ from mind.errors import DataError
 from mind.sequences import Float32, Sequences, joined
 
 AGES = "ages"
-"""The directory of ages, in that of the prepared data."""
+"""The directory of ages, in the directory of the prepared data."""
 
 
 def ages_of(interactions: Interactions, newest: float, unit: TimeUnit | None) -> Interactions:
-    """The same interactions with their ages in seconds in place of their items, so that a split splits the ages.
+    """Return the interactions with ages in seconds in place of their items, so that a split also splits the ages.
 
     Raises:
-        DataError: the times are no moments.
+        DataError: the times are not dates.
     """
     if unit is None:
-        raise DataError(
-            "--keep-ages: the times of the data are no moments, so clicks have no age; say with --time-unit"
-        )
+        raise DataError("--keep-ages: the times of the data are no dates, so clicks have no age; give --time-unit")
     seconds = (newest - interactions.timestamp) / unit.per_second
     return replace(interactions, item_id=seconds.astype(np.int64), item_keys=None)
 
@@ -39,12 +37,12 @@ def write_ages(output: Path, ages: Split, rest: Sequences | None) -> None:
     """Write the ages of prepared data.
 
     Args:
-        output: the directory of the data.
-        ages: the split of them, with ages in seconds in place of items.
-        rest: the ages of users in no part; None without any.
+        output: the directory of the prepared data.
+        ages: the split of the interactions, with ages in seconds in place of items.
+        rest: the ages of users in no part; None if there are none.
 
     Raises:
-        DataError: the disk refused it.
+        DataError: a file cannot be written.
     """
     parts = {
         "train": ages.train,
@@ -62,16 +60,16 @@ def write_ages(output: Path, ages: Split, rest: Sequences | None) -> None:
 
 
 def forget_ages(output: Path) -> None:
-    """Delete the ages of other data that were prepared in a directory."""
+    """Delete the ages of data that were prepared in this directory before."""
     for name in ("train", "valid", "test", REST, HELD_OUT):
         (output / AGES / f"{name}.npy").unlink(missing_ok=True)
 
 
 def read_ages(part: Path, clicks: int) -> Float32:
-    """The ages of the clicks of a part, such as data/mine/train: [clicks] float32 days, mapped from the file.
+    """Read the ages of the clicks of a part, such as data/mine/train: [clicks] float32 days, mapped from the file.
 
     Raises:
-        DataError: there are none, or they are of other data.
+        DataError: there are no ages, or they belong to other data.
     """
     file = part.parent / AGES / f"{part.name}.npy"
     try:

@@ -1,6 +1,6 @@
-"""The AmazonBook data of ComiRec (Cen et al., arXiv 2005.09347), which PaddleRec publishes again: it comes split.
+"""Reads the AmazonBook data of ComiRec (Cen et al., arXiv 2005.09347), which PaddleRec publishes too, already split.
 
-The archives hold training lines alone, for held-out users too; their histories and targets are made here.
+The archives hold only lines of clicks, also for held-out users. This module makes their histories and targets.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ def read_amazon_book(path: Path) -> Split:
     """Read PaddleRec's or ComiRec's archive.
 
     Raises:
-        DataError: it is neither, or damaged.
+        DataError: the archive is neither of the two, or it is damaged.
     """
     with unpacked(path, MEMBERS) as folder:
         files = [folder / Path(member).name for member in MEMBERS]

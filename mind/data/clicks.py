@@ -1,8 +1,8 @@
-"""Reads users' interactions with items from CSV, JSON lines and Parquet: cleaned, counted and sorted.
+"""Reads interactions from CSV, JSON lines and Parquet, and cleans, counts and sorts them.
 
-Works piece by piece and on whole columns: no Python code runs per row, and 100 million rows fit in 4 GB. What a column
-is (text or integers, dates or numbers) is guessed from the first piece; where the rest says otherwise, all is read once
-more.
+The files are read piece by piece and in whole columns: no Python code runs per row, and 100 million rows fit in 4 GB.
+The type of a column (text or integers, dates or numbers) is guessed from the first piece. If the rest is different, all
+is read once more.
 """
 
 from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ from mind.sequences import Int64
 NO_EVENTS = Events()
 
 OnProgress = Callable[[int, int], None]
-"""A function that is told how many bytes of all files have been read, and how many there are; 0 if nobody knows."""
+"""A callback with two arguments: the number of bytes of all files that were read, and the total; 0 if it is unknown."""
 
 
 def read_interactions(
@@ -57,27 +57,27 @@ def read_interactions(
     floats, or ISO 8601, which becomes microseconds since 1970 (UTC where no zone is given).
 
     Args:
-        path: Parquet, or CSV or JSON lines in UTF-8, plain or compressed; as `mind.data.sources.find_files` takes it.
-        user: name of the column of user ids; a header may add a type to it, as in `user_id:token`. None takes one with
-            a usual name (`mind.data.roles`), such as customer_id.
+        path: Parquet, or CSV or JSON lines in UTF-8, plain or compressed, as for `mind.data.sources.find_files`.
+        user: name of the column of user ids. A header may add a type to it, as in `user_id:token`. None takes a column
+            with a usual name (`mind.data.roles`), such as customer_id.
         item: name of the column of item ids, or None.
         time: name of the column of times, or None.
         delimiter: one character or several; detected if None.
-        header: names of all columns of a CSV file that does not name them itself.
+        header: names of all columns of a CSV file that has no header.
         quote: what quotes mean in a CSV file; None for `Quote.AUTO` in a command that has no option for it.
-        time_unit: of times that are numbers; found if None.
-        max_malformed: largest share of rows, 0 to 1, that may be malformed or lack a value.
+        time_unit: unit of times that are numbers; detected if None.
+        max_malformed: maximum share of rows, 0 to 1, that may be malformed or lack a value.
         ids: whether ids are integers or text.
         events: the column of kinds of clicks, if there is one, and what the kinds are for.
-        rules: those of a model that the clicks are read for; None for the data of a model.
-        on_progress: told how far reading has come; it may begin again.
+        rules: the rules of a model that the clicks are read for; None for the data of a model.
+        on_progress: called with the progress, which may begin again.
 
     Returns:
-        The interactions, sorted by user and time, without duplicates, and what was found.
+        The interactions, sorted by user and time, without duplicates, and a report about them.
 
     Raises:
         DataError: a file or a column is missing, the format is another, too few rows are usable, a quote swallows
-            lines, an id is spelt in two ways, times are of two units, or a kind that is named does not occur.
+            lines, an id is spelt in two ways, times have two units, or a kind that is named does not occur.
     """
     files = find_files(path)
     options = CsvOptions(delimiter, header, quote)
@@ -122,11 +122,11 @@ def _told(on_progress: OnProgress, total: int) -> Callable[[int], None]:
 
 @dataclass
 class _Found:
-    """What one reading of all files gives."""
+    """The result of one reading of all files."""
 
     files: Files
     kinds: KindColumn | None
-    """The column of kinds; None without one."""
+    """The column of kinds; None if there is none."""
     pieces: list[Clicks] = field(default_factory=list)
     places: Places = field(default_factory=Places)
     count: LineCount | None = None
@@ -177,7 +177,7 @@ class _Found:
     def result(
         self, where: str, users: IdColumn, items: IdColumn, times: TimeColumn, max_malformed: float
     ) -> tuple[Interactions, Report]:
-        """All interactions in order, and what was found. The pieces are used up."""
+        """Return all interactions in order, and the report. The pieces are used up."""
         unit = times.unit(where)
         settled = self.kinds.settled(where) if self.kinds else None
         give_back()
@@ -228,13 +228,16 @@ def _check_share(where: str, report: Report, limit: float) -> None:
 
 
 _Rows = tuple[int, list[int]]
-"""How many rows, and the numbers of the first few of them."""
+"""A number of rows, and the row numbers of the first few."""
 
 
 def _in_order(pieces: list[Clicks]) -> tuple[tuple[Int64, Int64, Int64 | Float64, Role | None], _Rows, _Rows]:
-    """User, item, time and kind sorted by user and time without repeats; which rows repeat, and which were moved."""
+    """Sort user, item, time and kind by user and time, without repeats.
+
+    Also return the rows that repeat and that moved.
+    """
     total = sum(map(len, pieces))
-    # Pages of the system that are taken as they are written, while those of the pieces go back to it.
+    # Writing takes new pages from the system one by one, while those of the pieces are given back.
     user_id, item_id = np.empty(total, np.int64), np.empty(total, np.int64)
     timestamp: Int64 | Float64 = np.empty(total, pieces[0].timestamp.dtype if pieces else np.int64)
     code = np.empty(total, np.uint8) if pieces and pieces[0].code is not None else None
@@ -260,7 +263,7 @@ def _more(known: _Rows, rows: UInt32) -> _Rows:
 
 
 def _duplicates(clicks: Clicks) -> Mask:
-    """Which rows have the user, item, time and kind of an earlier row: [N] bool."""
+    """Return a mask of the rows that equal an earlier row in user, item, time and kind: [N] bool."""
     columns: tuple[Int64 | Float64 | Role, ...] = (clicks.item_id, clicks.timestamp, clicks.user_id)
     if clicks.code is not None:
         columns = (clicks.code, *columns)
@@ -275,7 +278,7 @@ def _duplicates(clicks: Clicks) -> Mask:
 
 
 def _earlier_than_before(clicks: Clicks) -> Int64:
-    """Rows whose time is before that of the same user's previous row."""
+    """Return the rows whose time is before that of the previous row of the same user."""
     by_user = np.argsort(clicks.user_id, kind="stable")
     user_id, timestamp = clicks.user_id[by_user], clicks.timestamp[by_user]
     earlier: Mask = (user_id[1:] == user_id[:-1]) & (timestamp[1:] < timestamp[:-1])

@@ -23,11 +23,11 @@ _ZONED = r":.*[Z+-]"
 
 
 def parse_ids(column: pa.ChunkedArray) -> tuple[Int64, Mask]:
-    """Read a column as integers of 64 bits; a list is none.
+    """Read a column as integers of 64 bits. A list is not an integer.
 
     Returns:
-        values: [N] int64; 0 where the value is null or no such integer.
-        valid: [N] bool, where there is one.
+        values: [N] int64; 0 if the value is null or not such an integer.
+        valid: [N] bool, whether the value is such an integer.
     """
     if pa.types.is_signed_integer(column.type):
         return column.fill_null(0).cast(pa.int64()).to_numpy(), column.is_valid().to_numpy()
@@ -42,7 +42,7 @@ def parse_ids(column: pa.ChunkedArray) -> tuple[Int64, Mask]:
 
 
 class TimeKind(StrEnum):
-    """How a column of times is read."""
+    """The format of a column of times."""
 
     INTEGER = "integer"
     NUMBER = "number"
@@ -51,26 +51,26 @@ class TimeKind(StrEnum):
 
 @dataclass(frozen=True)
 class TimeCounts:
-    """How many of the values of a column are times, by kind. An integer is a number too."""
+    """The number of values of a column that are times, by kind. An integer also counts as a number."""
 
     integers: int = 0
     numbers: int = 0
     dates: int = 0
 
     def __add__(self, other: "TimeCounts") -> "TimeCounts":
-        """The counts of two pieces of the column together."""
+        """Return the sum of the counts of two pieces of a column."""
         return TimeCounts(self.integers + other.integers, self.numbers + other.numbers, self.dates + other.dates)
 
     @property
     def kind(self) -> TimeKind:
-        """What most of the values are, which decides which of them are valid."""
+        """Return the kind of most values, which decides which values are valid."""
         if self.dates > self.numbers:
             return TimeKind.DATE
         return TimeKind.INTEGER if self.integers == self.numbers else TimeKind.NUMBER
 
 
 def count_times(column: pa.ChunkedArray) -> TimeCounts:
-    """Find out what kinds of times a column has."""
+    """Count the kinds of times in a column."""
     if pa.types.is_list(column.type):
         return TimeCounts()
     integers = int(parse_ids(column)[1].sum())
@@ -82,11 +82,11 @@ def count_times(column: pa.ChunkedArray) -> TimeCounts:
 
 
 def parse_times(column: pa.ChunkedArray, kind: TimeKind) -> tuple[Int64 | Float64, Mask]:
-    """Read a column of times: integers, floats, or ISO 8601 in microseconds since 1970 (UTC where no zone is given).
+    """Read a column of times: integers, floats, or ISO 8601 in microseconds since 1970 (UTC if no zone is given).
 
     Returns:
-        values: [N] int64, or float64 of numbers; 0 where the value is null or no time.
-        valid: [N] bool.
+        values: [N] int64, or float64 for numbers; 0 if the value is null or no time.
+        valid: [N] bool, whether the value is a time of this kind.
     """
     if kind is TimeKind.INTEGER or pa.types.is_list(column.type):
         return parse_ids(column)
@@ -102,8 +102,8 @@ def parse_numbers(column: pa.ChunkedArray) -> tuple[Float64, Mask]:
     """Read a column of numbers.
 
     Returns:
-        values: [N] float64; 0 where the value is null or no finite number.
-        valid: [N] bool.
+        values: [N] float64; 0 if the value is null or not a finite number.
+        valid: [N] bool, whether the value is a finite number.
     """
     if pa.types.is_integer(column.type):
         return column.fill_null(0).cast(pa.float64()).to_numpy(), column.is_valid().to_numpy()

@@ -1,6 +1,8 @@
-"""CSV text as rows, block after block: which line each row stands on, which are malformed, and that no line is lost.
+"""Reads CSV text as rows, block by block, with their line numbers.
 
-Knows nothing of what the columns mean. Every cell is text.
+Finds malformed rows, and makes sure that no line is lost.
+
+This module knows nothing of the meaning of columns. Every cell is text.
 """
 
 import codecs
@@ -30,34 +32,34 @@ DELIMITERS = (",", "\t", ";", "|", "::")
 _TEXT = pa.string()
 _BREAKS = re.compile(rb"\r\n|\r|\n")
 _STAND_INS = [b"\x1f", b"\x1e", b"\x1d", b"\x1c", b"\x02", b"\x03", b"\x04", b"\x05"]
-"""Characters that texts do not have, of which one takes the place of a delimiter that is longer."""
+"""Characters that do not occur in texts. One of them replaces a delimiter of several characters."""
 _NETFLIX = re.compile(r"[0-9]+:\s*")
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a text."""
+    """Some rows of a text, and the lines that are not rows."""
 
     table: pa.Table
     """N rows of the wanted columns."""
     lines: Int64
-    """[N] int64: the line where each row begins, from 1."""
+    """[N] int64: the line on which each row begins, from 1."""
     misfits: list[tuple[int, str]]
-    """Line and fault of every line that is no row, such as one with too many or too few columns."""
+    """Line and fault of every line that is not a row, such as one with too many or too few columns."""
     count: LineCount
 
 
 @dataclass(frozen=True)
 class CsvFile:
-    """How a CSV file is read."""
+    """The format of a CSV file."""
 
     name: str
-    """What messages call it."""
+    """The name of the file in messages."""
     delimiter: str
     names: list[str]
     """The names of all columns."""
     header_lines: int
-    """1, or 0 if the file does not name its columns."""
+    """Number of header lines: 1, or 0 if the file has no header."""
     quote: Quote
     has_option: bool
     """Whether the command has an option `--quote`."""
@@ -70,21 +72,21 @@ class CsvFile:
         text: pa.DataType = _TEXT,
         null_values: Sequence[str] | None = None,
     ) -> Iterator[Rows]:
-        """Read some columns, block after block; at least once, with no rows where the file has none.
+        """Read some columns, block by block. Yield at least once; a file without rows gives an empty table.
 
         Args:
             blocks: the text of the file.
-            positions: of the wanted columns.
-            key: position of a column of ids, by which a line that is swallowed by a quote is known.
+            positions: positions of the wanted columns.
+            key: position of a column of ids, by which a line that a quote swallows is detected.
             text: Arrow's type of the cells.
-            null_values: what stands for no value; None for what Arrow takes for it, such as an empty cell and NULL.
+            null_values: the texts that mean no value; None for Arrow's defaults, such as an empty cell and NULL.
 
         Raises:
             DataError: a quote swallows lines, or the text cannot be parsed.
         """
         ids: re.Pattern[str] | None = None
         header = self.header_lines
-        rest = b""  # rows that the last block began and did not end
+        rest = b""  # rows that began in the last block and did not end
         for block in blocks:
             line = block.line - count_line_breaks(rest, 0, len(rest))
             content = rest + block.content
@@ -114,14 +116,14 @@ class _Parsed:
     file: CsvFile
     content: bytes
     line: int
-    """The number of their first line."""
+    """The line number of the first row."""
     separator: str
     """What separates the columns in `content`."""
     spans: list[tuple[int, int]]
-    """The first and the last line of every value that goes over several."""
+    """The first and the last line of every value that spans several lines."""
 
     def rows(self, positions: Sequence[int], text: pa.DataType, null_values: Sequence[str] | None, header: int) -> Rows:
-        """Read some columns. `header`: lines of the header before these rows."""
+        """Read some columns. `header`: the number of header lines before these rows."""
         table, invalid = self._parse(positions, text, null_values)
         lines, invalid_lines, continued = self._places(len(table), invalid)
         faults = [
@@ -149,7 +151,10 @@ class _Parsed:
     def _parse(
         self, positions: Sequence[int], text: pa.DataType, null_values: Sequence[str] | None
     ) -> tuple[pa.Table, list[pa_csv.InvalidRow]]:
-        """Some columns as text, and the rows that have another number of columns. A blank line is a row of nulls."""
+        """Read some columns as text, and collect the rows with another number of columns.
+
+        A blank line is a row of nulls.
+        """
         invalid: list[pa_csv.InvalidRow] = []
 
         def skip(row: pa_csv.InvalidRow) -> str:
@@ -161,7 +166,7 @@ class _Parsed:
         if not self.content:
             return pa.table([pa.array([], text)] * len(include), include), []
         quoted = self.file.quote is not Quote.NONE
-        mark = codecs.BOM_UTF8 * self.content.startswith(codecs.BOM_UTF8)  # of two, Arrow leaves the one that is text
+        mark = codecs.BOM_UTF8 * self.content.startswith(codecs.BOM_UTF8)  # Arrow drops one mark only
         table = pa_csv.read_csv(
             pa.BufferReader(mark + self.content),
             # Rows have numbers only if one thread reads them.
@@ -183,7 +188,7 @@ class _Parsed:
         return self._with_delimiter(table), invalid
 
     def _with_delimiter(self, table: pa.Table) -> pa.Table:
-        """The cells as they stand in the file, where a character took the place of the delimiter."""
+        """Put the delimiter back into cells, where a character replaced it."""
         if self.separator == self.file.delimiter:
             return table
         columns = [pc.replace_substring(column, self.separator, self.file.delimiter) for column in table.columns]
@@ -193,7 +198,7 @@ class _Parsed:
         return shorten(str(row.text).replace(self.separator, self.file.delimiter))
 
     def _places(self, rows: int, invalid: list[pa_csv.InvalidRow]) -> tuple[Int64, Int64, int]:
-        """The lines of rows that `_parse` gave and of those that it skipped, and how many lines quoted values take."""
+        """Return the lines of the parsed rows and of the skipped rows, and how many lines the quoted values take."""
         records, total = rows + len(invalid), count_lines(self.content)
         bad = np.array([row.number - 1 for row in invalid], np.int64)
         good = np.delete(np.arange(records), bad) if len(bad) else np.arange(records)
@@ -210,7 +215,7 @@ class _Parsed:
         return line[good], line[bad], total - records
 
     def _blank(self, table: pa.Table, lines: Int64) -> Mask:
-        """Which rows are blank lines: [N] bool."""
+        """Return which rows are blank lines, as a mask: [N] bool."""
         blank: Mask = np.all([column.is_null().to_numpy() for column in table.columns], axis=0)
         if not blank.any():
             return blank
@@ -225,17 +230,17 @@ class _Parsed:
 def open_csv(
     name: str, stream: Any, delimiter: str | None, header: Sequence[str] | None, quote: Quote | None
 ) -> tuple[CsvFile, Iterator[Block]]:
-    """Find out how a CSV file is to be read, and begin to read it.
+    """Detect the format of a CSV file, and begin to read it.
 
     Args:
-        name: what messages call the file.
-        stream: its bytes, text in UTF-8.
+        name: the name of the file in messages.
+        stream: the bytes of the file, text in UTF-8.
         delimiter: one character or several; detected among `DELIMITERS` if None.
-        header: names of all columns of a file that does not name them itself.
-        quote: None for `Quote.AUTO` in a command that has no option for it.
+        header: names of all columns of a file that has no header.
+        quote: the meaning of quotes; None for `Quote.AUTO` in a command that has no option for it.
 
     Raises:
-        DataError: it is empty, not UTF-8, or has Netflix' blocks; or the delimiter cannot be one.
+        DataError: the file is empty, is not UTF-8, or has the blocks of Netflix' files; or the delimiter is not valid.
     """
     check_delimiter(name, delimiter)
     blocks = read_blocks(name, stream)
@@ -260,7 +265,7 @@ def open_csv(
 
 
 def check_delimiter(name: str, delimiter: str | None) -> None:
-    """Raise DataError if something cannot separate columns."""
+    """Raise DataError if a text cannot be a delimiter."""
     if delimiter is not None and (not 0 < len(delimiter) <= 8 or re.search(r'["\r\n]', delimiter)):
         raise DataError(
             f"{name}: the delimiter is {delimiter!r}; it must have 1 to 8 characters, without quotes and line breaks"
@@ -268,7 +273,7 @@ def check_delimiter(name: str, delimiter: str | None) -> None:
 
 
 def _separator(name: str, delimiter: str, content: bytes) -> bytes:
-    """The byte that separates columns: the delimiter, or one that takes its place and that the content lacks."""
+    """Return the byte that separates columns: the delimiter, or a byte for it that does not occur in the content."""
     if len(delimiter.encode()) == 1:
         return delimiter.encode()
     for separator in _STAND_INS:
@@ -283,7 +288,7 @@ def _first_line(content: bytes) -> str:
 
 
 def _line_starts(content: bytes) -> Int64:
-    """Where each line begins."""
+    """Return the positions at which lines begin."""
     if b"\r" in content:
         return np.array([0, *(found.end() for found in _BREAKS.finditer(content))], np.int64)
     breaks = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + 1

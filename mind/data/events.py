@@ -1,6 +1,6 @@
-"""Kinds of clicks in files: reads a column of them, gives every click its role, and folds repeats.
+"""Reads the kinds of clicks from a column of a file, gives every click its role, and drops repeated clicks.
 
-Works on whole columns: Python code runs for every kind, not for every row.
+The module works on whole columns: Python code runs for every kind, not for every row.
 """
 
 from collections.abc import Sequence
@@ -17,29 +17,29 @@ from mind.events import MAX_KINDS, OTHER, EventRules, Events, Role, any_holds, c
 from mind.sequences import Int64
 
 _SHOWN = 20
-"""The most kinds that an error lists."""
+"""Maximum number of kinds that an error lists."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What clicks of one kind are for."""
+    """The use of the clicks of one kind."""
 
     name: str
-    """The text in the file, or the condition that holds."""
+    """The text in the file, or the condition that is true."""
     is_history: bool
     weight: float
-    """Of such a click as a target; 0 if it is none."""
+    """Weight of such a click as a target; 0 if it is not a target."""
     excludes: bool
-    """Whether it takes the item out of the user's targets."""
+    """Whether such a click removes the item from the user's targets."""
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """The kinds of a column; the code of a row is the position of its kind."""
+    """The kinds of a column. The code of a row is the position of its kind."""
 
     kinds: tuple[Kind, ...]
     rules: EventRules
-    """What is to be remembered of them."""
+    """The rules to record in the prepared data."""
 
 
 class KindColumn:
@@ -49,28 +49,28 @@ class KindColumn:
         """Begin with no values.
 
         Args:
-            wish: the name of the column, and what the kinds are for.
-            known: the rules of a model, whose data had all kinds; None for the data themselves.
+            wish: the name of the column, and the use of its kinds.
+            known: the rules of a model, whose data had all kinds; None when data are prepared.
         """
         self.name = wish.column or ""
         self._wish, self._known = wish, known
         self._conditions = [*(wish.target or {}), *wish.exclude, *(wish.history or ())]
         self._has_numbers = any(map(condition_of, self._conditions))
         self.expected = "a number" if self._has_numbers else "a text"
-        """What every value should be, in words."""
+        """The expected form of a value, in words, for messages."""
         self.begin_again()
 
     def begin_again(self) -> None:
         """Forget the values that were read."""
-        self._codes: dict[Any, int] = {}  # of each text, or of each key that says which conditions hold
-        self._counts = np.zeros(0, np.int64)  # rows by code
+        self._codes: dict[Any, int] = {}  # the code of each text, or of each key that says which conditions are true
+        self._counts = np.zeros(0, np.int64)  # the number of rows by code
         self._lowest, self._highest = np.inf, -np.inf
 
     def read(self, found: Columns) -> tuple[Role, Mask]:
-        """Read a piece: [N] uint8, the code of each row, 0 where it has no kind; and [N] bool, where it has one.
+        """Read a piece. Return the code of each row, [N] uint8, 0 if it has no kind; and whether it has one, [N] bool.
 
         Raises:
-            DataError: the column has too many kinds, or lists.
+            DataError: the column has too many kinds, or it has lists.
         """
         column = found.table.column(self.name)
         if pa.types.is_list(column.type):
@@ -90,9 +90,9 @@ class KindColumn:
         return code, valid
 
     def _keys(self, column: pa.ChunkedArray) -> pa.ChunkedArray:
-        """Which conditions hold for each number; null where there is none.
+        """Return a key for each number that says which conditions are true; null if none is.
 
-        A kind is the first condition that holds: of the targets, else of the exclusions, else of the histories.
+        A kind is the first condition that is true: first the targets, then the exclusions, then the histories.
         """
         values, valid = parse_numbers(column)
         if valid.any():
@@ -101,7 +101,7 @@ class KindColumn:
         excludes = any_holds(self._wish.exclude, values)
         history = ~excludes if self._wish.history is None else any_holds(self._wish.history, values)
         named = np.full(len(values), len(self._conditions), np.int64)
-        for number in range(len(self._conditions) - 1, -1, -1):  # the first one that holds is written last
+        for number in range(len(self._conditions) - 1, -1, -1):  # the first condition that is true is written last
             named[any_holds((self._conditions[number],), values)] = number
         return pa.chunked_array([pa.array((named * 2 + history) * 2 + excludes, mask=~valid)])
 
@@ -114,14 +114,14 @@ class KindColumn:
         )
 
     def settled(self, where: str) -> Kinds:
-        """What the kinds of all pieces are for.
+        """Return the kinds of all pieces, with their uses.
 
         Args:
             where: the input, for messages.
 
         Raises:
-            DataError: a kind that is named does not occur, no kind is a target or none is history; or a kind is not
-                known.
+            DataError: a kind that is named does not occur, no kind is a target, no kind is history, or the model does
+                not know a kind.
         """
         return self._by_conditions(where) if self._has_numbers else self._by_name(where)
 
@@ -162,7 +162,10 @@ class KindColumn:
         return Kinds(kinds, rules)
 
     def _kind(self, named: int, roles: int) -> Kind:
-        """The kind of a key. `named`: position of its condition; `roles`: 2 for history, and 1 if it excludes."""
+        """Return the kind of a key.
+
+        `named` is the position of its condition. `roles` is 2 for history, plus 1 if it excludes.
+        """
         is_history, excludes = bool(roles & 2), bool(roles & 1)
         targets = list((self._wish.target or {}).values())
         weight = targets[named] if named < len(targets) else 0.0
@@ -172,7 +175,7 @@ class KindColumn:
 
 
 def _check_names(where: str, name: str, wish: Events, names: Sequence[str], shown: str) -> None:
-    """Raise DataError if a kind that is named does not occur."""
+    """Raise DataError if a kind that is named does not occur in the data."""
     for option, wanted in (("history", wish.history), ("target", wish.target), ("exclude", wish.exclude)):
         for kind in wanted or ():
             if kind not in names:
@@ -187,18 +190,18 @@ def _check_targets(where: str, name: str, kinds: tuple[Kind, ...], shown: str) -
 
 
 def repeats(columns: tuple[Int64 | Role, ...], time: Int64 | Float64, span: int) -> Mask:
-    """Which clicks repeat one of less than a span before, the first of a span counting: [N] bool.
+    """Return which clicks repeat a click less than a span before, counted from the first click of the span: [N] bool.
 
     Args:
-        columns: [N] each; clicks that are equal in all of them are the same.
-        time: [N], in the unit of `span`.
-        span: how long a click stands for those after it.
+        columns: [N] each; two clicks are the same if they are equal in all columns.
+        time: [N], the time of each click, in the unit of `span`.
+        span: the time after a click in which the same click is a repeat.
     """
     order = np.lexsort((time, *columns))
     sorted_time = time[order]
     same = np.all([column[order[1:]] == column[order[:-1]] for column in columns], axis=0)
     close = same & (np.diff(sorted_time) < span)
-    # A click that is not close to the one before begins a run; only inside of runs anything repeats.
+    # A click that is not close to the one before begins a run. Repeats occur only within runs.
     run = np.append(0, np.cumsum(~close))[: len(order)]
     kept = np.append(True, ~close)[: len(order)]
     following = _first_from(run, sorted_time, span)
@@ -215,7 +218,7 @@ def repeats(columns: tuple[Int64 | Role, ...], time: Int64 | Float64, span: int)
 
 
 def _first_from(run: Int64, time: Int64 | Float64, span: int) -> Int64:
-    """Where the first click stands that is a span or more after each in a run, or where the next run begins: [N]."""
+    """Return the position of the first click of the same run at least a span later, or of the next run: [N]."""
     count = len(run)
     is_click = np.repeat([False, True], count)
     order = np.lexsort((is_click, np.concatenate([time + span, time]), np.tile(run, 2)))
@@ -223,4 +226,4 @@ def _first_from(run: Int64, time: Int64 | Float64, span: int) -> Int64:
     following = np.zeros(count, np.int64)
     asked = order < count
     following[order[asked]] = before[asked]
-    return np.maximum(following, np.arange(1, count + 1))  # a time so large that the span is lost in it
+    return np.maximum(following, np.arange(1, count + 1))  # for a time so large that adding the span does not change it

@@ -1,4 +1,4 @@
-"""Categorical features of items, such as genres or brand: read from CSV or Parquet, numbered, lined up with rows."""
+"""Reads categorical features of items, such as genres or brand, from CSV or Parquet, and numbers their values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
 SEPARATOR = "|"
-"""Stands between several values in one cell of a CSV file; Parquet has lists instead."""
+"""The separator of several values in one cell of a CSV file. Parquet has lists instead."""
 MAX_VALUES = 64
-"""The most values that one item may have of one feature."""
+"""Maximum number of values that an item may have of one feature."""
 
 
 @dataclass(frozen=True)
@@ -44,20 +44,20 @@ class ItemFeatures:
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """The features of items as a file has them, before a vocabulary gives the items their rows."""
+    """The features of items as a file has them, before a vocabulary assigns rows to the items."""
 
     item_id: Int64
     """[M] int64, ascending: the items of the file, each once."""
     columns: dict[str, pa.ChunkedArray]
-    """The features by name: [M] lists of strings."""
+    """The features by name: [M] lists of strings each."""
     keys: KeyTable | None = None
     """The text ids of the items; None where ids are integers."""
 
     def align(self, vocabulary: Vocabulary, trained: Mask) -> ItemFeatures:
-        """Line the features up with the rows of a vocabulary.
+        """Arrange the features in the rows of a vocabulary.
 
         Args:
-            vocabulary: N items; those that the file lacks have no values.
+            vocabulary: the N items. Items that the file lacks have no values.
             trained: [N + 1] bool, see `ItemFeatures`.
         """
         rows = vocabulary.item_index(self.item_id)
@@ -71,9 +71,9 @@ def read_features(
     """Read features of items.
 
     Args:
-        path: CSV (plain or compressed; several values in a cell are separated by `|`) or Parquet (lists allowed).
-        names: columns to read.
-        item: column of item ids.
+        path: CSV (plain or compressed; several values of a cell are separated by `|`) or Parquet (lists allowed).
+        names: the columns to read.
+        item: the column of item ids.
         kind: whether ids are integers or text.
 
     Raises:

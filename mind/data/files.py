@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all. Knows nothing of what is in them."""
+"""Writes files whole or not at all. Knows nothing of their contents."""
 
 import os
 import tempfile
@@ -11,10 +11,10 @@ from mind.errors import DataError
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file that takes the place of `path` once it is written whole; the directory is made.
+    """Yield a temporary file that replaces `path` once it is written whole. The directory is created.
 
     Raises:
-        DataError: the disk refused it.
+        DataError: the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.incomplete")
     try:
@@ -29,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_outputs(*paths: Path | None) -> list[Path]:
-    """Make sure, before hours of work, that files can be written; return those that are not None.
+    """Check before hours of work that files can be written. Return those that are not None.
 
     Raises:
         DataError: a file cannot be written, or two are the same.

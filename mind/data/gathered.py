@@ -1,7 +1,7 @@
-"""Interactions as they come in, piece by piece, kept in 28 bytes each (29 with a kind) and then put in order.
+"""Collects interactions piece by piece, in 28 bytes each (29 with a kind), and then sorts them.
 
-Putting them in order takes little more: it goes user by user through parts of them, and what has been put in its place
-is given back to the system. Knows nothing of files, besides where each row stands.
+Sorting takes little more memory: it takes the users in parts, and memory of rows that are done is given back to the
+system. This module knows nothing of files, besides the place of each row.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from mind.events import Role
 from mind.sequences import Int64
 
 PART_ROWS = 1 << 21
-"""About so many rows are put in order at a time."""
+"""Approximate number of rows that are sorted at a time."""
 _SAMPLED = 1 << 16
 _MOST_ROWS = 2**32 - 1
 
@@ -32,8 +32,8 @@ Array = TypeVar("Array", bound=npt.NDArray[Any])
 class Clicks:
     """N interactions in columns.
 
-    `user_id`, `item_id`: [N] int64. `timestamp`: [N] int64 or float64. `row`: [N] uint32, their number in the input.
-    `code`: [N] uint8, their kind as a number; None where no column of kinds is read.
+    `user_id`, `item_id`: [N] int64. `timestamp`: [N] int64 or float64. `row`: [N] uint32, the row number in the input.
+    `code`: [N] uint8, the kind as a number; None if no column of kinds is read.
     """
 
     user_id: Int64
@@ -43,22 +43,22 @@ class Clicks:
     code: Role | None = None
 
     def __len__(self) -> int:
-        """Number of interactions."""
+        """Return the number of interactions."""
         return len(self.user_id)
 
     def take(self, rows: Int64 | Mask) -> "Clicks":
-        """Interactions at these positions, or where a mask is true."""
+        """Return the interactions at some positions, or where a mask is true."""
         code = None if self.code is None else self.code[rows]
         return Clicks(self.user_id[rows], self.item_id[rows], self.timestamp[rows], self.row[rows], code)
 
     def kept(self) -> "Clicks":
-        """A copy in memory that goes back to the system as soon as it is not needed."""
+        """Return a copy in memory that is given back to the system as soon as it is not needed."""
         code = None if self.code is None else _kept(self.code)
         return Clicks(_kept(self.user_id), _kept(self.item_id), _kept(self.timestamp), _kept(self.row), code)
 
 
 class Places:
-    """Where the rows of an input stand: in which file, and on which line."""
+    """The places of the rows of an input: the file and the line of each."""
 
     def __init__(self) -> None:
         """Begin with no rows."""
@@ -68,7 +68,7 @@ class Places:
         self._runs: list[tuple[Int64, Int64]] = []
 
     def add(self, file: str, lines: Int64) -> UInt32:
-        """Note the lines of the next rows, [n] int64 ascending; the numbers of these rows, [n] uint32.
+        """Record the lines of the next rows, [n] int64 ascending. Return the numbers of these rows, [n] uint32.
 
         Raises:
             DataError: there are too many rows.
@@ -83,7 +83,7 @@ class Places:
         return np.arange(start, self._rows, dtype=np.uint32)
 
     def of(self, row: int) -> tuple[str, int]:
-        """The file and the line of a row."""
+        """Return the file and the line of a row."""
         piece = int(np.searchsorted(self._first, row, side="right")) - 1
         begins, lines = self._runs[piece]
         within = row - self._first[piece]
@@ -92,14 +92,17 @@ class Places:
 
 
 def give_back() -> None:
-    """Return memory that was freed to the system: Arrow's pool and glibc's heap keep much of it otherwise."""
+    """Give freed memory back to the system. Otherwise Arrow's pool and glibc's heap keep much of it."""
     pa.default_memory_pool().release_unused()
     if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
         trim(0)
 
 
 def in_parts(pieces: list[Clicks]) -> Iterator[Clicks]:
-    """All interactions, part by part: users ascend from part to part, and rows within one. The list becomes empty."""
+    """Yield all interactions in parts.
+
+    Users ascend from part to part, and rows within a user. The list becomes empty.
+    """
     total = sum(map(len, pieces))
     for end in _borders(pieces, total):
         part = []
@@ -120,7 +123,7 @@ def in_parts(pieces: list[Clicks]) -> Iterator[Clicks]:
 
 
 def _borders(pieces: list[Clicks], total: int) -> list[int | None]:
-    """The users at which parts end; None for the end of the last one."""
+    """Return the users at which parts end; None for the end of the last part."""
     parts = -(-total // PART_ROWS)
     if parts < 2:
         return [None] if pieces else []
@@ -131,7 +134,7 @@ def _borders(pieces: list[Clicks], total: int) -> list[int | None]:
 
 
 def _kept(values: Array) -> Array:
-    """A copy in pages of its own: what is freed elsewhere may stay with the process."""
+    """Return a copy in its own pages, because memory that is freed elsewhere may stay with the process."""
     if not values.nbytes:
         return values.copy()
     copy = np.frombuffer(mmap.mmap(-1, values.nbytes), values.dtype)

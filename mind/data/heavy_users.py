@@ -1,4 +1,4 @@
-"""Users with a large share of all interactions, such as a robot or an account that many people use."""
+"""Finds users with a large share of all interactions, such as a robot or an account that many people use."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from mind.data.interactions import Interactions
 
 @dataclass(frozen=True)
 class HeavyUser:
-    """A user and the share of all interactions that are this user's."""
+    """A user, and the user's share of all interactions."""
 
     user_id: int
     interactions: int
@@ -17,7 +17,10 @@ class HeavyUser:
 
 
 def heavy_users(interactions: Interactions, share: float) -> list[HeavyUser]:
-    """Users with more than a share of all interactions, which are sorted by user; the heaviest first."""
+    """Return the users with more than a share of all interactions, the greatest share first.
+
+    Needs rows sorted by user.
+    """
     users = interactions.sequences()
     user_id, counts = users.user_id, users.lengths
     heavy = np.flatnonzero(counts > share * len(interactions))

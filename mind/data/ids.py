@@ -1,6 +1,6 @@
-"""Columns of ids: integers of 64 bits as they are, or text ("keys"), whose ids `mind.keys` makes.
+"""Columns of ids: integers of 64 bits, or text ("keys"), for which `mind.keys` makes integers.
 
-Works on whole columns: Python code runs for every different key, not for every row.
+The module works on whole columns: Python code runs for every different key, not for every row.
 """
 
 from dataclasses import dataclass
@@ -26,37 +26,38 @@ _DECIMAL = r"^-?[0-9]+\.[0-9]*$"
 
 
 class IdKind(StrEnum):
-    """How a column of ids is read."""
+    """The type of a column of ids."""
 
     AUTO = "auto"
-    """As text where more values than may be malformed are no integers, or where one begins with a zero."""
+    """Text if more values than may be malformed are not integers, or if a value begins with a zero; otherwise integers.
+    """
     INTEGER = "integer"
     TEXT = "text"
 
 
 @dataclass(frozen=True)
 class KeyTable:
-    """The keys of ids, and so the ids of keys."""
+    """The text ids (keys) of integer ids."""
 
     ids: Int64
     """[N] int64, strictly ascending."""
     keys: pa.LargeStringArray
-    """[N], the key of each."""
+    """[N], the key of each id."""
 
     def of(self, ids: Int64) -> Keys:
-        """The keys of some ids. Raises DataError if one has none."""
+        """Return the keys of some ids. Raises DataError if an id has no key."""
         position = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
         missing = np.flatnonzero(self.ids[position] != ids)
         if len(missing):
-            raise DataError(f"{len(missing):,} ids have no text, {ids[missing[0]]} for one; prepare the data again")
+            raise DataError(f"{len(missing):,} ids have no text, such as {ids[missing[0]]}; prepare the data again")
         return _as_keys(self.keys.take(pa.array(position)))
 
     def name(self, one: int) -> str:
-        """The key of one id. Raises DataError if it has none."""
+        """Return the key of one id. Raises DataError if it has no key."""
         return self.of(np.array([one])).at(np.array([0]))[0]
 
     def join(self, other: "KeyTable") -> "KeyTable":
-        """All keys of two tables. Raises DataError if one id has two keys."""
+        """Return the keys of two tables together. Raises DataError if an id has two keys."""
         ids = np.concatenate([self.ids, other.ids])
         return _distinct("the data and the features of items", ids, pa.concat_arrays([self.keys, other.keys]))
 
@@ -69,34 +70,34 @@ class Ids:
     """A column of N ids."""
 
     values: Int64
-    """[N] int64; 0 where there is none."""
+    """[N] int64; 0 where the row has no id."""
     valid: Mask
-    """[N] bool, where there is one."""
+    """[N] bool, whether the row has an id."""
     keys: KeyTable | None = None
-    """The keys of the values; None where they are integers."""
+    """The keys of the values; None if ids are integers."""
     padded: int = 0
-    """Integers whose leading zeros were dropped."""
+    """Number of integers whose leading zeros were dropped."""
 
     @property
     def expected(self) -> str:
-        """What every value should be, in words."""
+        """Return the expected form of a value, in words, for messages."""
         return _expected(self.keys is not None)
 
 
 class IdColumn:
     """A column of ids that is read piece by piece.
 
-    Whether it is text can depend on all of it. What the first piece looks like is taken, and `settle` tells at the end
-    whether the column must be read again.
+    Whether the column is text can depend on all its values. The type is guessed from the first piece, and `settle`
+    tells at the end whether the column must be read again.
     """
 
     def __init__(self, name: str, kind: IdKind, stray: float = 0) -> None:
         """Begin with no values.
 
         Args:
-            name: the column's.
+            name: the name of the column.
             kind: whether ids are integers or text.
-            stray: share of values, 0 to 1, that may be no integers in a column that `AUTO` takes for integers.
+            stray: maximum share of values, 0 to 1, that are not integers in a column that `AUTO` takes for integers.
         """
         self.name = name
         self.is_text = kind is IdKind.TEXT
@@ -111,16 +112,16 @@ class IdColumn:
 
     @property
     def padded(self) -> int:
-        """Integers whose leading zeros were dropped."""
+        """Return the number of integers whose leading zeros were dropped."""
         return self._spellings.padded
 
     @property
     def expected(self) -> str:
-        """What every value should be, in words."""
+        """Return the expected form of a value, in words, for messages."""
         return _expected(self.is_text)
 
     def read(self, found: Columns) -> tuple[Int64, Mask]:
-        """Read a piece: [N] int64, 0 where there is no id, and [N] bool where there is one.
+        """Read a piece. Return the ids, [N] int64, 0 if a row has none, and whether a row has an id, [N] bool.
 
         Raises:
             DataError: integers are spelt in two ways, or two keys have the same id.
@@ -140,12 +141,12 @@ class IdColumn:
             self._add(found.file, table)
             return values, valid
         values, valid = parse_ids(column)
-        if not self._has_zeros:  # else all will be read again, as text
+        if not self._has_zeros:  # otherwise all will be read again, as text
             self._spellings.read(found.file, self.name, column, values, found.lines, found.unit)
         return values, valid
 
     def settle(self) -> bool:
-        """Whether all has been read as it should be; else the same is to be read once more, after `begin_again`.
+        """Return whether the guess was right. If not, call `begin_again` and read the column once more.
 
         Raises:
             DataError: ids are decimal numbers.
@@ -164,7 +165,7 @@ class IdColumn:
         self._spellings.begin_again()
 
     def keys(self, where: str) -> KeyTable | None:
-        """The keys of all values; None where they are integers. Raises DataError if two have the same id."""
+        """Return the keys of all values; None if ids are integers. Raises DataError if two keys have the same id."""
         if not self.is_text:
             return None
         self._tables = [self._merged(where)]  # the parts are not needed any more
@@ -200,7 +201,10 @@ class IdColumn:
         return True
 
     def _add(self, file: str, table: KeyTable) -> None:
-        """Keep the keys that are new. The first table has most of them, and is merged with the others now and then."""
+        """Store the keys that are new.
+
+        The first table has most of them. It is merged with the others from time to time.
+        """
         if len(self._tables[0].ids):
             table = _without(f"{file}: {self.name}", table, self._tables[0])
         self._tables.append(table)
@@ -218,13 +222,13 @@ def read_ids(path: Path, found: Columns, name: str, kind: IdKind, stray: float =
 
     Args:
         path: the file, for messages.
-        found: its columns.
-        name: which of them.
+        found: the columns of the file.
+        name: the name of the column.
         kind: whether ids are integers or text.
-        stray: see `IdColumn`.
+        stray: as in `IdColumn`.
 
     Raises:
-        DataError: integers are spelt in two ways, or written as decimal numbers; or two keys have the same id.
+        DataError: integers are spelt in two ways or written as decimal numbers, or two keys have the same id.
     """
     column = IdColumn(name, kind, stray)
     values, valid = column.read(found)
@@ -233,11 +237,11 @@ def read_ids(path: Path, found: Columns, name: str, kind: IdKind, stray: float =
 
 
 def strict_ids(path: Path, found: Columns, name: str, unique: bool = False, kind: IdKind = IdKind.INTEGER) -> Ids:
-    """Read a column of ids, every one of which must be valid.
+    """Read a column of ids. Every value must be valid.
 
     Raises:
-        DataError: a line has too many or too few columns, a value is no id, an integer is spelt in two ways (007 and
-            7), or, where they must be `unique`, one occurs twice.
+        DataError: a line has too many or too few columns, a value is not an id, an integer is spelt in two ways (007
+            and 7), or `unique` is set and an id occurs twice.
     """
     if found.misfits:
         line, fault = found.misfits[0]
@@ -261,7 +265,7 @@ def write_keys(file: Path, table: KeyTable) -> None:
 
 
 def read_keys(file: Path) -> KeyTable | None:
-    """Read what `write_keys` wrote; None if there is no such file. Raises DataError."""
+    """Read the keys that `write_keys` wrote; None if there is no such file. Raises DataError."""
     try:
         table = pq.read_table(file, columns=["id", "key"])
         ids, keys = table.column("id").cast(pa.int64()), table.column("key").cast(pa.large_string())
@@ -277,7 +281,7 @@ def _expected(is_text: bool) -> str:
 
 
 def _read_keys(column: pa.ChunkedArray) -> tuple[Int64, Mask, KeyTable]:
-    """The ids of keys, where there is one, and the different keys in the order of their first rows."""
+    """Return the ids of keys, whether a row has one, and the different keys in the order of their first rows."""
     texts = column.cast(pa.large_string())
     valid = pc.less_equal(pc.binary_length(texts), MAX_KEY_BYTES).fill_null(False)
     coded = pc.if_else(valid, texts, None).combine_chunks().dictionary_encode()
@@ -293,7 +297,7 @@ def _read_keys(column: pa.ChunkedArray) -> tuple[Int64, Mask, KeyTable]:
 
 
 def _without(where: str, table: KeyTable, known: KeyTable) -> KeyTable:
-    """The keys of a table that another one, with ascending ids, lacks. Raises DataError if one id has two keys."""
+    """Return the keys of a table that `known`, with ascending ids, lacks. Raises DataError if an id has two keys."""
     position = np.minimum(np.searchsorted(known.ids, table.ids), len(known.ids) - 1)
     there = known.ids[position] == table.ids
     keys, others = table.keys.filter(pa.array(there)), known.keys.take(pa.array(position[there]))

@@ -1,6 +1,6 @@
-"""Users' interactions with items: in columns, and what was found where they were read.
+"""Users' interactions with items in columns, and the report about the files that they were read from.
 
-Knows nothing of files (`mind.data.clicks` reads them), of splits or of PaddleRec's formats.
+This module knows nothing of files (`mind.data.clicks` reads them), of splits or of PaddleRec's formats.
 """
 
 from dataclasses import dataclass
@@ -18,44 +18,44 @@ from mind.sequences import Int64, Sequences
 
 USUAL = (USERS[0], ITEMS[0], TIMES[0])
 EXAMPLES = 5
-"""The most lines that a `Finding` names."""
+"""Maximum number of lines that a `Finding` names."""
 
 
 @dataclass(frozen=True)
 class Interactions:
     """N interactions in columns.
 
-    `user_id`, `item_id`: [N] int64. `timestamp`: [N] int64 or float64; only its order matters.
+    `user_id`, `item_id`: [N] int64. `timestamp`: [N] int64 or float64, of which only the order matters.
     """
 
     user_id: Int64
     item_id: Int64
     timestamp: Int64 | Float64
     user_keys: KeyTable | None = None
-    """The text ids of users, at least of those here; None where they are integers."""
+    """The text ids of at least the users here; None if ids are integers."""
     item_keys: KeyTable | None = None
-    """The text ids of items, at least of those here; None where they are integers."""
+    """The text ids of at least the items here; None if ids are integers."""
     code: Role | None = None
-    """[N] uint8: the kind of each as a position in `Report.kinds`, or its role once `roles` are known."""
+    """[N] uint8: the kind of each interaction as a position in `Report.kinds`, or its role if `roles` is set."""
     roles: Roles | None = None
-    """What `code` stands for, once it is known what every click is for."""
+    """The meaning of `code`, once every click has a role."""
 
     def __len__(self) -> int:
-        """Number of interactions."""
+        """Return the number of interactions."""
         return len(self.user_id)
 
     def take(self, rows: Int64 | Mask) -> "Interactions":
-        """Interactions at these positions, or where a mask is true."""
+        """Return the interactions at some positions, or where a mask is true."""
         columns = self.user_id[rows], self.item_id[rows], self.timestamp[rows]
         code = None if self.code is None else self.code[rows]
         return Interactions(*columns, self.user_keys, self.item_keys, code, self.roles)
 
     def sort(self) -> "Interactions":
-        """Sort by user, then by time; interactions of one user at one time keep their order."""
+        """Return the interactions sorted by user, then by time. Those of a user at the same time keep their order."""
         return self.take(np.lexsort((self.timestamp, self.user_id)))
 
     def sequences(self) -> Sequences:
-        """The item sequences of the users, ascending; the interactions must be sorted."""
+        """Return the item sequences of the users, users ascending. The interactions must be sorted."""
         begins = np.flatnonzero(np.append(True, self.user_id[1:] != self.user_id[:-1])[: len(self)])
         role = self.code if self.roles else None
         return Sequences(self.user_id[begins], np.append(begins, len(self)), self.item_id, role, self.roles)
@@ -68,21 +68,21 @@ class Finding:
     count: int
     """The number of rows that have the problem."""
     lines: tuple[int, ...]
-    """Where the first few of these rows stand in the file."""
+    """The lines of the first few of these rows in their files."""
     texts: tuple[str, ...] = ()
-    """What is wrong with each of `lines`, where that helps."""
+    """What is wrong with each of `lines`, if that helps."""
     files: tuple[str, ...] = ()
-    """The file of each of `lines`, where there are several."""
+    """The file of each of `lines`, if there are several files."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was found in a file, and what became of it."""
+    """What was found in the files, and what was done about it."""
 
     count: LineCount
     """How the lines of the file add up."""
     malformed: Finding
-    """Rows that were skipped: a wrong number of columns, no id, or no time."""
+    """Rows that were skipped because they have a wrong number of columns, no id, or no time."""
     missing: Finding
     """Rows that were skipped because a value is empty."""
     duplicates: Finding
@@ -92,30 +92,30 @@ class Report:
     times: str = ""
     """The first and the last time, in words."""
     time_unit: TimeUnit | None = None
-    """What the times count; None for numbers that are no moments."""
+    """The unit of the times; None if they are not dates."""
     padded: int = 0
-    """Ids whose leading zeros were dropped."""
+    """Number of ids whose leading zeros were dropped."""
     columns: tuple[str, str, str] = USUAL
     """The names of the columns of users, items and times."""
     texts: tuple[str, ...] = ()
-    """The columns whose ids are text, each with an example, in words."""
+    """The columns with text ids, each with an example, in words."""
     kinds: tuple[Kind, ...] = ()
-    """The kinds of clicks; empty if no column of kinds was asked for."""
+    """The kinds of clicks; empty if no column of kinds was read."""
     rules: EventRules | None = None
-    """What is to be remembered of the kinds."""
+    """The rules of the kinds to record in the prepared data."""
 
     @property
     def rows(self) -> int:
-        """Rows in the file, without header and blank lines."""
+        """Return the number of rows in the file, without header and blank lines."""
         return self.count.rows
 
     @property
     def unit(self) -> str:
-        """What `Finding.lines` count, from 1: "line" (a header is line 1), or "row" in Parquet."""
+        """Return the unit of `Finding.lines`: "line" (counted from 1, with the header) or "row" for Parquet."""
         return self.count.unit
 
     def __str__(self) -> str:
-        """One line for the file and one for each kind of problem in it."""
+        """Return a line about the file, and a line for each kind of problem in it."""
         skipped = self.malformed.count + self.missing.count + self.duplicates.count
         lines = [f"{self.rows - skipped:,} interactions in {self.rows:,} rows"]
         if self.unit == "line":

@@ -1,6 +1,6 @@
-"""JSON lines as rows: an object a line, whose keys are columns; which line each row stands on, which are malformed.
+"""Reads JSON lines as rows: one object per line, whose keys are columns. Keeps line numbers, and finds malformed lines.
 
-Knows nothing of what the columns mean. Numbers keep the digits that the file has.
+This module knows nothing of the meaning of columns. Numbers keep the digits of the file.
 """
 
 import json
@@ -18,18 +18,18 @@ from mind.data.text_blocks import Block, read_blocks, shorten
 from mind.errors import DataError
 
 _LOOKED_AT = 100
-"""So many lines are looked at for the names of columns."""
+"""Number of lines from which the names of columns are taken."""
 
 
 def open_json_lines(name: str, stream: Any) -> tuple[list[str], Iterator[Block]]:
-    """The keys of the first objects, and the blocks of the text.
+    """Return the keys of the first objects, and the blocks of the text.
 
     Args:
-        name: what messages call the file.
-        stream: its bytes, text in UTF-8.
+        name: the name of the file in messages.
+        stream: the bytes of the file, text in UTF-8.
 
     Raises:
-        DataError: it is empty, not UTF-8, or no lines of objects.
+        DataError: the file is empty, is not UTF-8, or does not consist of lines with objects.
     """
     blocks = read_blocks(name, stream)
     first = next(blocks)
@@ -47,13 +47,13 @@ def open_json_lines(name: str, stream: Any) -> tuple[list[str], Iterator[Block]]
 def json_rows(
     blocks: Iterator[Block], names: Sequence[str], as_text: bool, may_be_lists: bool = True
 ) -> Iterator[Rows]:
-    """Read some columns, block after block; null where an object has no such key.
+    """Read some columns, block by block. A cell is null if the object has no such key.
 
     Args:
         blocks: the text of the file.
-        names: of the wanted columns.
-        as_text: whether columns are signed integers, text or lists of text; else they have the types that JSON has.
-        may_be_lists: whether a list is a value; else it makes a line malformed.
+        names: the names of the wanted columns.
+        as_text: whether columns become signed integers, text or lists of text. Otherwise they have their types in JSON.
+        may_be_lists: whether a list is a valid value. Otherwise it makes a line malformed.
     """
     for block in blocks:
         rows = _alike(block, names) if as_text else None
@@ -61,7 +61,7 @@ def json_rows(
 
 
 def _alike(block: Block, names: Sequence[str]) -> Rows | None:
-    """Read a block with Arrow, if all of its lines look like the first: integers and text; else None."""
+    """Read a block with Arrow if all of its lines have the integers and texts of the first. Return None otherwise."""
     total = _objects(block.content)
     found = _parse(block.content.partition(b"\n")[0])
     if total is None or found is None:
@@ -85,7 +85,10 @@ def _alike(block: Block, names: Sequence[str]) -> Rows | None:
 
 
 def _objects(content: bytes) -> int | None:
-    """How many lines there are if each begins with { and ends with }, so that no object has several; else None."""
+    """Return the number of lines if each begins with { and ends with }, so that none has two objects.
+
+    Return None otherwise.
+    """
     data = np.frombuffer(content, np.uint8)
     if not content.endswith(b"\n") or b"\r" in content:
         return None
@@ -126,7 +129,7 @@ def _each_line(block: Block, names: Sequence[str], as_text: bool, may_be_lists: 
 
 
 class _Digits(str):
-    """A number as the file spells it."""
+    """A number with the digits of the file."""
 
     @property
     def is_integer(self) -> bool:
@@ -138,7 +141,7 @@ def _integer(text: str) -> _Digits:
 
 
 def _constant(text: str) -> _Digits | None:
-    """What Python and pandas write for no value, and for what is no number of JSON either."""
+    """Return None for NaN, by which Python and pandas write a missing value. Keep the text of an infinite number."""
     return None if text == "NaN" else _Digits(text)
 
 
@@ -146,7 +149,7 @@ _DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_Digits, parse_const
 
 
 def _parse(text: bytes) -> dict[str, Any] | None:
-    """The object of a line; None if it has none."""
+    """Return the object of a line; None if it has no object."""
     try:
         found = _DECODER.decode(text.decode().strip(" \t\r\n"))
     except (ValueError, RecursionError):
@@ -155,7 +158,7 @@ def _parse(text: bytes) -> dict[str, Any] | None:
 
 
 def _fault(name: str, value: Any, may_be_list: bool) -> str:
-    """What is wrong with a value; empty if nothing is."""
+    """Return what is wrong with a value; empty if nothing is wrong."""
     for one in value if isinstance(value, list) and may_be_list else [value]:
         if isinstance(one, dict | list):
             expected = "a text, a number or a list of these" if may_be_list else "a text or a number"
@@ -168,7 +171,7 @@ def _fault(name: str, value: Any, may_be_list: bool) -> str:
 
 
 def _as_text(values: list[Any]) -> pa.Array:
-    """A column of text, or of lists of text if one value is a list."""
+    """Return a column of text, or of lists of text if one value is a list."""
     if any(isinstance(value, list) for value in values):
         lists = [value if isinstance(value, list) or value is None else [value] for value in values]
         return pa.array([None if value is None else list(map(_text, value)) for value in lists], pa.list_(pa.string()))
@@ -182,7 +185,7 @@ def _text(value: Any) -> str | None:
 
 
 def _typed(values: list[Any]) -> pa.Array:
-    """A column of the type that its values have; of text if they have several."""
+    """Return a column of the type of its values; a column of text if they have several types."""
     try:
         return pa.array([list(map(_native, value)) if isinstance(value, list) else _native(value) for value in values])
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):

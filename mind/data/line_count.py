@@ -1,4 +1,4 @@
-"""How the lines of a file add up: every line is a header, a row, blank, or inside of a quoted value."""
+"""Counts the lines of a file: every line is a header, a row, blank, or inside a quoted value."""
 
 from dataclasses import dataclass
 
@@ -7,21 +7,21 @@ _BLOCK_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class LineCount:
-    """What the lines of a CSV file are, or how many rows a Parquet file has."""
+    """The lines of a CSV file by what they are, or the number of rows of a Parquet file."""
 
     rows: int
-    """Rows, malformed ones included; each line of a malformed row counts."""
+    """Number of rows, including malformed rows. Each line of a malformed row counts."""
     header: int = 0
-    """Lines of the header."""
+    """Number of header lines."""
     blank: int = 0
-    """Lines that have nothing but white space."""
+    """Number of lines with nothing but white space."""
     continued: int = 0
-    """Lines that begin inside of a quoted value."""
+    """Number of lines that begin inside a quoted value."""
     unit: str = "line"
     """"line", or "row" in Parquet."""
 
     def __add__(self, other: "LineCount") -> "LineCount":
-        """What the lines of two files are together."""
+        """Return the sum of two counts."""
         return LineCount(
             self.rows + other.rows,
             self.header + other.header,
@@ -32,11 +32,11 @@ class LineCount:
 
     @property
     def lines(self) -> int:
-        """All lines of the file."""
+        """Return the number of all lines of the file."""
         return self.header + self.rows + self.blank + self.continued
 
     def __str__(self) -> str:
-        """The sum in one line."""
+        """Return the sum as a text in one line."""
         if self.unit == "row":
             return f"{self.rows:,} rows"
         text = f"{self.lines:,} lines: {self.header} header, {self.rows:,} rows, {self.blank:,} blank"
@@ -44,7 +44,7 @@ class LineCount:
 
 
 def count_line_breaks(content: bytes, start: int, end: int) -> int:
-    r"""How many of \n, \r and \r\n a part of a text has. Neither end may be inside of \r\n."""
+    r"""Return how many of \n, \r and \r\n a part of a text has. Neither end may be inside of \r\n."""
     count = 0
     while start < end:
         block = content[start : min(end, start + _BLOCK_BYTES)]
@@ -58,6 +58,6 @@ def count_line_breaks(content: bytes, start: int, end: int) -> int:
 
 
 def count_lines(content: bytes) -> int:
-    """The lines of a text; the last one need not end."""
+    """Return the number of lines of a text. The last line need not end in a line break."""
     size = len(content)
     return count_line_breaks(content, 0, size) + (size > 0 and content[size - 1 : size] not in (b"\n", b"\r"))

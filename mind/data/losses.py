@@ -1,4 +1,4 @@
-"""What of the data a model learns from, and what it never meets, by cause."""
+"""Counts the interactions that a model learns from, and those that it never sees, by cause."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ class Part:
     name: str
     users: int
     items: int
-    """Different items."""
+    """Number of different items."""
     unlearnt: int
-    """Those of the items that no training user has, so that a model does not know them."""
+    """Number of these items that no training user has, so that a model does not know them."""
     interactions: int
 
 
 def parts_of(split: Split, left_out: Mapping[str, Interactions]) -> list[Part]:
-    """Count every part of the data: train, valid and test, what was left out of them, and all that no model meets.
+    """Count every part of the data: train, valid and test, what was left out of them, and all that no model sees.
 
     Args:
-        split: train, valid and test.
+        split: the parts train, valid and test.
         left_out: interactions that are in none of them, by cause.
     """
     trained = distinct(split.train.item_id)

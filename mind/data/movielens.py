@@ -1,7 +1,7 @@
-"""MovieLens-100K and 1M from their archives.
+"""Reads MovieLens-100K and 1M from their archives.
 
-Knows nothing of downloads and splits. Every rating counts as an interaction, whatever its value (implicit feedback),
-unless it is asked for as the kind of the interaction.
+This module knows nothing of downloads and splits. Every rating counts as an interaction, whatever its value (implicit
+feedback), unless ratings are used as the kinds of interactions.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ class MovieLens:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How an archive of MovieLens is laid out: its two files, of ratings and of movies, and what reads them."""
+    """The layout of an archive of MovieLens: its files of ratings and of movies, and the functions that read them."""
 
     ratings: str
     movies: str
@@ -61,7 +61,7 @@ def read_movielens_100k(path: Path, events: Events = NO_EVENTS) -> MovieLens:
     """Read RecBole's wheel or GroupLens' archive of MovieLens-100K.
 
     Raises:
-        DataError: it is neither, or damaged.
+        DataError: the archive is neither of the two, or it is damaged.
     """
     folder = "recbole/dataset_example/ml-100k"
     layouts = (
@@ -75,7 +75,7 @@ def read_movielens_1m(path: Path, events: Events = NO_EVENTS) -> MovieLens:
     """Read GroupLens' archive of MovieLens-1M.
 
     Raises:
-        DataError: it is another, or damaged.
+        DataError: the archive is another one, or it is damaged.
     """
     layouts = (_Layout("ml-1m/ratings.dat", "ml-1m/movies.dat", _read_1m),)
     return _read(path, layouts, "MovieLens-1M; expected ml-1m.zip", events)
@@ -129,7 +129,10 @@ def _rows(file: Path, delimiter: str, width: int) -> list[list[str]]:
 
 
 def _items(item_id: pa.ChunkedArray, full_title: pa.ChunkedArray, genres: pa.ChunkedArray) -> pa.Table:
-    """Columns of equal length; a full title is a title and its year, as in `Toy Story (1995)`."""
+    """Return the table of items, from columns of equal length.
+
+    A full title contains the year, as in `Toy Story (1995)`.
+    """
     parts = pc.extract_regex(full_title, r"^(?P<title>.*) \((?P<year>[0-9]{4})\)")
     title = pc.coalesce(pc.struct_field(parts, "title"), full_title)
     year = pc.struct_field(parts, "year").cast(pa.int64())

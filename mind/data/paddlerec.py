@@ -1,12 +1,12 @@
-"""PaddleRec's file formats for sequential recommendation (its AmazonBook data), read and written.
+"""Reads and writes PaddleRec's file formats for sequential recommendation (its AmazonBook data).
 
     training      uid,item_id,time
     evaluation    user_id:U target_item:0 hist_item:I hist_item:I ... eval_item:J ...
 
-Where clicks have kinds, a training line ends in the role of the click, and an evaluation line in `role:R ...`, one for
-each eval_item: positions in the roles of `events.json` (`mind.data.parts`).
+If clicks have kinds, a training line ends with the role of the click, and an evaluation line with `role:R ...`, one for
+each eval_item. Roles are positions in the roles of `events.json` (`mind.data.parts`).
 
-Machines write these files, so a line that breaks the format is an error, not something to skip.
+Programs write these files, so a line that breaks the format is an error and is not skipped.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from mind.events import Role, Roles
 from mind.sequences import EvalCases, Int64, Sequences
 
 BLOCK_BYTES = 1 << 24
-"""Bytes of a training file that are read at a time."""
+"""Number of bytes of a training file that are read at a time."""
 _TRAIN_COLUMNS = ["uid", "item_id", "time"]
 _ROLE = "role"
 _EVAL_LINE = re.compile(
@@ -49,10 +49,10 @@ _MAY_FOLLOW = {
 
 
 def data_files(path: Path) -> list[Path]:
-    """The files that make up a data set: those of a directory by name, hidden ones left out, or the one file itself.
+    """Return the files of a data set: the file itself, or the files of a directory by name without hidden ones.
 
     Raises:
-        DataError: there is none.
+        DataError: there are no files.
     """
     if path.is_file():
         return [path]
@@ -68,7 +68,7 @@ def data_files(path: Path) -> list[Path]:
 
 
 def digests(path: Path) -> dict[str, str]:
-    """The sha256 of the files that make up a data set, by name. Raises DataError."""
+    """Return the sha256 of each file of a data set, by name. Raises DataError."""
     found = {}
     for file in data_files(path):
         try:
@@ -80,7 +80,7 @@ def digests(path: Path) -> dict[str, str]:
 
 
 def read_train(path: Path) -> Sequences:
-    """Read all training lines; see `read_share`. Raises DataError."""
+    """Read all training lines. See `read_share`. Raises DataError."""
     sequences = read_share(path, ALL).sequences
     if not len(sequences):
         raise DataError(f"{path}: no interactions")
@@ -89,24 +89,25 @@ def read_train(path: Path) -> Sequences:
 
 @dataclass(frozen=True)
 class Share:
-    """The training lines of some users, and where they stand among all, ordered by user."""
+    """The training lines of some users, and their position among all lines, ordered by user."""
 
     sequences: Sequences
-    """Empty if none of the users occurs."""
+    """The sequences of these users; empty if none of them occurs."""
     before: int
-    """Lines of users with smaller ids."""
+    """Number of lines of users with smaller ids."""
     total: int
-    """Lines of all users."""
+    """Number of lines of all users."""
 
 
 def read_share(path: Path, users: UserRange) -> Share:
-    """Read training lines of one file or all files of a directory; users ascend, their items are sorted by time.
+    """Read training lines of one file or all files of a directory. Users ascend, and their items are sorted by time.
 
-    Files are streamed, and only lines of the given users stay in memory. Lines that are sorted by user and time
-    already, as `write_train` leaves them, cost 8 bytes of memory each; others are sorted, at some 50 bytes each.
+    Files are streamed, and only lines of the given users stay in memory. Lines that are already sorted by user and
+    time, as `write_train` writes them, need 8 bytes of memory each. Other lines are sorted and need about 50 bytes
+    each.
 
     Raises:
-        DataError: a line is no `uid,item_id,time` of three integers of 64 bits, or it has a role that nothing explains.
+        DataError: a line is not `uid,item_id,time` with integers of 64 bits, or it has a role without a description.
     """
     files = data_files(path)
     roles = read_roles(path) if _have_roles(path, files) else None
@@ -122,7 +123,7 @@ def read_eval(path: Path) -> EvalCases:
     """Read evaluation lines of one file or all files of a directory, in their order.
 
     Raises:
-        DataError: a line breaks the format, or there is none.
+        DataError: a line breaks the format, or there are no lines.
     """
     rows = [row for file in data_files(path) for row in _read_eval_file(file)]
     if not rows:
@@ -135,10 +136,10 @@ def read_eval(path: Path) -> EvalCases:
 
 
 def write_train(path: Path, sequences: Sequences) -> None:
-    """Write sequences as training lines; the time is the position in the sequence.
+    """Write sequences as training lines. The time is the position in the sequence.
 
     Raises:
-        DataError: the disk refused it; a file that was there before is unharmed.
+        DataError: the file cannot be written. An earlier file at this path stays as it was.
     """
     options = pa_csv.WriteOptions(include_header=False)
     names = [*_TRAIN_COLUMNS, *([] if sequences.role is None else [_ROLE])]
@@ -155,7 +156,7 @@ def write_eval(path: Path, cases: EvalCases) -> None:
     """Write held-out users as evaluation lines.
 
     Raises:
-        DataError: the disk refused it; a file that was there before is unharmed.
+        DataError: the file cannot be written. An earlier file at this path stays as it was.
     """
     with replacing(path) as file, file.open("w", encoding="ascii", newline="\n") as lines:
         for user, user_id in enumerate(cases.history.user_id.tolist()):
@@ -166,14 +167,14 @@ def write_eval(path: Path, cases: EvalCases) -> None:
 
 
 def _roles_at(sequences: Sequences, user: int) -> list[int]:
-    """The roles of a user's items; none without kinds."""
+    """Return the roles of a user's items; empty without kinds."""
     if sequences.role is None:
         return []
     return list(sequences.role[sequences.offsets[user] : sequences.offsets[user + 1]].tolist())
 
 
 def _have_roles(path: Path, files: list[Path]) -> bool:
-    """Whether the first line has a role, and something beside the data says what it means; all lines must be alike."""
+    """Return whether the first line has a role that a file beside the data describes. All lines must be like it."""
     for file in files:
         try:
             with file.open("rb") as content:
@@ -186,7 +187,7 @@ def _have_roles(path: Path, files: list[Path]) -> bool:
 
 
 def _with_roles(path: Path, sequences: Sequences, role: Role | None, roles: Roles | None) -> Sequences:
-    """The same with the roles of the items. Raises DataError if there is no such role."""
+    """Return the sequences with the roles of their items. Raises DataError if there is no such role."""
     if role is None or roles is None:
         return replace(sequences, role=None)
     if role.max(initial=0) >= len(roles.kinds):
@@ -198,7 +199,7 @@ def _with_roles(path: Path, sequences: Sequences, role: Role | None, roles: Role
 
 
 class _Batches:
-    """The lines of some users in the order of the files, some hundred thousand at a time, and how many there are."""
+    """The lines of some users in the order of the files, about 100,000 at a time, and their number."""
 
     def __init__(self, files: list[Path], has_roles: bool, users: UserRange) -> None:
         self.has_roles = has_roles
@@ -217,9 +218,9 @@ class _Batches:
 
 
 def _read_sorted(batches: _Batches) -> Sequences | None:
-    """Read lines that are sorted by user and time; None as soon as a line is out of order."""
+    """Read lines that are sorted by user and time. Return None as soon as a line is out of order."""
     items: list[Int64] = []
-    starts: list[Int64] = []  # positions at which a user begins
+    starts: list[Int64] = []  # positions at which users begin
     users: list[Int64] = []
     roles: list[Role] = []
     last_user, last_time, rows = None, 0, 0
@@ -255,7 +256,7 @@ def _read_and_sort(batches: _Batches) -> Sequences:
 
 
 def _batches(files: list[Path], has_roles: bool) -> Iterator[tuple[Int64, Int64, Int64, Role]]:
-    """User, item, time and role of the lines, some hundred thousand at a time; none of them empty but of roles."""
+    """Yield user, item, time and role of the lines, about 100,000 at a time. Only roles may be empty."""
     names = [*_TRAIN_COLUMNS, _ROLE][: 3 + has_roles]
     types = dict.fromkeys(_TRAIN_COLUMNS, pa.int64()) | ({_ROLE: pa.uint8()} if has_roles else {})
     for file in files:
@@ -294,7 +295,7 @@ def _train_fault(file: Path, names: list[str]) -> str | None:
 
 
 def _read_eval_file(file: Path) -> Iterator[tuple[Int64, Int64, Int64, Int64]]:
-    """User [1], history [H], target [T] and roles [T or 0] of each line, int64."""
+    """Yield user [1], history [H], targets [T] and roles [T or 0] of each line, int64."""
     has_roles: bool | None = None
     for number, line in _lines(file):
         match = _EVAL_LINE.fullmatch(line)
@@ -329,7 +330,7 @@ def _eval_fault(line: str) -> str:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their numbers from 1."""
+    """Yield the lines that are not blank, with their numbers from 1."""
     try:
         with file.open(encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, 1):

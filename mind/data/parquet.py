@@ -1,6 +1,6 @@
-"""Parquet: files whose folders may be named after values (`day=2024-01-31`, as Hive does), batch after batch.
+"""Reads Parquet in batches. Folders may be named after values (`day=2024-01-31`, as in Hive).
 
-Knows nothing of what the columns mean. Says in plain words why a file cannot be read.
+This module knows nothing of the meaning of columns. Its errors say in plain words why a file cannot be read.
 """
 
 import re
@@ -16,14 +16,14 @@ from mind.data.sources import MAGIC, File, Files, OnBytes
 from mind.errors import DataError
 
 BATCH_ROWS = 1 << 18
-"""Rows that are in memory at a time."""
+"""Number of rows that are in memory at a time."""
 _ENCRYPTED = b"PARE"
 _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
 def parquet_schema(files: Files) -> pa.Schema:
-    """The columns and their types, those of the folders' names included. Raises DataError."""
+    """Return the columns and their types, including the columns of the folders' names. Raises DataError."""
     with _reading(files):
         return _dataset(files).schema
 
@@ -31,7 +31,7 @@ def parquet_schema(files: Files) -> pa.Schema:
 def parquet_batches(
     files: Files, names: Sequence[str] | None, on_bytes: OnBytes, batch_rows: int = BATCH_ROWS
 ) -> Iterator[tuple[File, pa.RecordBatch]]:
-    """Read some columns, or all of them, file after file. Raises DataError."""
+    """Read some columns, or all columns if None, file by file. Raises DataError."""
     with _reading(files):
         dataset = _dataset(files)
     columns = list(dataset.schema.names if names is None else names)
@@ -46,12 +46,12 @@ def parquet_batches(
                 batch_readahead=1,
                 fragment_readahead=1,
                 use_threads=False,
-                # Arrow would keep all that it has read of a file until the end of it.
+                # Arrow would keep all that it has read of a file until the end of the file.
                 fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True),
             ).to_batches()
             told = done = 0
             for batch in reader:
-                batch.validate(full=True)  # texts that are not UTF-8
+                batch.validate(full=True)  # finds texts that are not UTF-8
                 done += len(batch)
                 on_bytes(file.size * done // rows - told)
                 told = file.size * done // rows
@@ -60,7 +60,7 @@ def parquet_batches(
 
 
 def _dataset(files: Files) -> ds.Dataset:
-    """All files; folders such as `day=2024-01-31` are a column `day`."""
+    """Return a data set of all files. Folders such as `day=2024-01-31` become a column `day`."""
     for file in files.files:
         if reason := _wrong_ends(file):
             raise DataError(f"{file.name}: cannot be read as Parquet: {reason}")
@@ -80,7 +80,7 @@ def _dataset(files: Files) -> ds.Dataset:
 
 
 def _partitioning(files: Files) -> ds.Partitioning:
-    """Columns from the names of folders: integers, or text if a value has leading zeros or is none."""
+    """Return the columns of the folders' names: integers, or text if a value has leading zeros or is not an integer."""
     values: dict[str, set[str]] = {}
     for file in files.files:
         for part in file.path.removeprefix(files.root or "").split("/")[:-1]:
@@ -96,11 +96,11 @@ def _partitioning(files: Files) -> ds.Partitioning:
 
 @contextmanager
 def _reading(files: Files) -> Iterator[None]:
-    """Raise DataError where a file cannot be read."""
+    """Raise DataError if a file cannot be read."""
     name = files.name if files.are_several else files.files[0].name
     try:
         yield
-    except OSError as error:  # also what Arrow raises for damaged content
+    except OSError as error:  # Arrow also raises this for damaged content
         if error.errno is not None and error.strerror:
             raise DataError(f"{name}: cannot be read: {error.strerror}") from error
         raise DataError(f"{name}: cannot be read as Parquet: {_reason(files, str(error))}") from error
@@ -120,7 +120,7 @@ def _reason(files: Files, message: str) -> str:
 
 
 def _wrong_ends(file: File) -> str:
-    """Why a file is no Parquet, by its first and last four bytes; "" if they are right. Raises OSError."""
+    """Return why a file is not Parquet, by its first and last four bytes; "" if they are right. Raises OSError."""
     with file.open() as content:
         first = content.read(4)
         content.seek(0, 2)

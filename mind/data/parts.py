@@ -1,4 +1,4 @@
-"""The directory of prepared data: its parts, what lies beside them, and what they record of kinds of clicks."""
+"""Reads the directory of prepared data: its parts, the files beside them, and the description of kinds of clicks."""
 
 import json
 from pathlib import Path
@@ -11,22 +11,22 @@ EVENTS = "events.json"
 
 
 def is_part(path: Path) -> bool:
-    """Whether a path may be a part of prepared data: a directory such as data/mine/train, or train.txt in it."""
+    """Return whether a path may be a part of prepared data: a directory such as data/mine/train, or its train.txt."""
     return path.is_dir() or path.stem == path.parent.name
 
 
 def beside(part: Path, name: str) -> Path:
-    """A file of the directory that a part belongs to."""
+    """Return the path of a file in the directory that a part belongs to."""
     return (part.parent.parent if part.is_file() and is_part(part) else part.parent) / name
 
 
 def recorded(part: Path, name: str) -> dict[str, Any]:
-    """A JSON object of the directory that a part belongs to; empty if there is none. Raises DataError."""
+    """Read a JSON object in the directory that a part belongs to; empty if there is no such file. Raises DataError."""
     return read_record(beside(part, name))
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """A JSON object that `mind.prepare` wrote; empty if there is no such file. Raises DataError."""
+    """Read a JSON object that `mind.prepare` wrote; empty if there is no such file. Raises DataError."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -39,7 +39,7 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def read_roles(part: Path) -> Roles:
-    """The roles of the clicks of a part whose lines name some. Raises DataError if nothing says what they mean."""
+    """Read the roles of the clicks of a part whose lines have roles. Raises DataError if they are not described."""
     try:
         roles = roles_of(recorded(part, EVENTS))
     except DataError as error:

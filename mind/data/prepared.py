@@ -1,9 +1,10 @@
-"""The directory that `mind.prepare` writes: train/, valid/ and test/, and the items where the data describe them.
+"""Writes the directory of prepared data: train/, valid/ and test/, and the items if the data describe them.
 
-`rest/` has the users with too few interactions for any of them. Text files hold integers. Where users or items have
-text ids, `user_keys.parquet` and `item_keys.parquet` have them, and `test_users.jsonl` has the test users with their
-histories in these ids, as `recall-client` reads users. Where clicks have kinds, `events.json` says what each is for,
-and `held_out/` has all clicks of the users of whom train/ has not all; valid/ and test/ have a part of them.
+`rest/` has the users with too few interactions for the other parts. Text files hold integers. If users or items have
+text ids, these are in `user_keys.parquet` and `item_keys.parquet`, and `test_users.jsonl` has the test users with their
+histories in text ids, in the format that `recall-client` reads. If clicks have kinds, `events.json` says the use of
+each kind, and `held_out/` has all clicks of the users of whom train/ has only a part. valid/ and test/ have some of
+these clicks.
 """
 
 import json
@@ -29,29 +30,38 @@ USER_KEYS = "user_keys.parquet"
 TEST_USERS = "test_users.jsonl"
 SPLIT = "split.json"
 HELD_OUT = "held_out"
-"""The directory of all clicks of the users of whom train/ has not all, where clicks have kinds."""
+"""The directory of all clicks of the users of whom train/ has only a part. It exists if clicks have kinds."""
 REST = "rest"
 """The directory of users with too few interactions to be in train, valid or test."""
 _USERS_AT_ONCE = 10_000
 
 
 def item_keys(part: Path) -> KeyTable | None:
-    """The text ids of the items of a part, such as data/mine/train; None where ids are integers. Raises DataError."""
+    """Read the text ids of the items of a part, such as data/mine/train.
+
+    Return None if ids are integers. Raises DataError.
+    """
     return read_keys(beside(part, ITEM_KEYS))
 
 
 def user_keys(part: Path) -> KeyTable | None:
-    """The text ids of the users of a part, such as data/mine/test; None where ids are integers. Raises DataError."""
+    """Read the text ids of the users of a part, such as data/mine/test.
+
+    Return None if ids are integers. Raises DataError.
+    """
     return read_keys(beside(part, USER_KEYS))
 
 
 def how_split(part: Path) -> dict[str, Any]:
-    """How the data of a part, such as data/mine/test, were split; empty if that is not recorded. Raises DataError."""
+    """Read how the data of a part, such as data/mine/test, were split; empty if it is not recorded.
+
+    Raises DataError.
+    """
     return recorded(part, SPLIT)
 
 
 def events_of(part: Path) -> dict[str, Any]:
-    """What the data of a part, such as data/mine/train, record of kinds; empty if nothing. Raises DataError."""
+    """Read the description of kinds of a part, such as data/mine/train; empty if there is none. Raises DataError."""
     return recorded(part, EVENTS)
 
 
@@ -63,18 +73,18 @@ def write_split(
     rest: Sequences | None = None,
     events: dict[str, Any] | None = None,
 ) -> None:
-    """Write all files, then let them take their places.
+    """Write all files to temporary names, then rename all of them.
 
     Args:
-        output: the directory.
-        parts: train, valid and test.
-        items: what the data say of the items; None if nothing.
+        output: the directory of the prepared data.
+        parts: the parts train, valid and test.
+        items: the description of the items in the data; None if there is none.
         keys: the text ids of users and of items; None where ids are integers.
-        rest: users with too few interactions, from whom `mind.train --final` learns too; None without any.
-        events: what is to be recorded of kinds of clicks; None or empty if nothing.
+        rest: users with too few interactions, from whom `mind.train --final` also learns; None if there are none.
+        events: the description of kinds of clicks to record; None or empty if there is none.
 
     Raises:
-        DataError: the disk refused one; files that were there before are unharmed.
+        DataError: a file cannot be written. Earlier files at these paths stay as they were.
     """
     with ExitStack() as files:
         train, valid, test = (
@@ -99,7 +109,7 @@ def write_split(
             if table is not None:
                 write_keys(files.enter_context(replacing(output / name)), table)
             else:
-                (output / name).unlink(missing_ok=True)  # of other data that were prepared here
+                (output / name).unlink(missing_ok=True)  # a file of data that were prepared here before
         if any(keys):
             _write_users(files.enter_context(replacing(output / TEST_USERS)), parts.test, *keys)
         else:
@@ -107,7 +117,7 @@ def write_split(
 
 
 def _write_users(file: Path, cases: EvalCases, users: KeyTable | None, items: KeyTable | None) -> None:
-    """Write a line for every user: history and later clicks, with the ids that the data have."""
+    """Write a line for every user, with the history and the later clicks, in the ids of the data."""
     with file.open("w", encoding="utf-8") as lines:
         for start in range(0, len(cases), _USERS_AT_ONCE):
             some = cases.take(np.arange(start, min(start + _USERS_AT_ONCE, len(cases))))
@@ -120,7 +130,7 @@ def _write_users(file: Path, cases: EvalCases, users: KeyTable | None, items: Ke
 
 
 def _listed(sequences: Sequences, items: KeyTable | None) -> Iterator[list[Any]]:
-    """The items of each sequence, with the ids that the data have."""
+    """Yield the items of each sequence, in the ids of the data."""
     clicks = sequences.item_id
     ids: list[Any] = items.of(clicks).at(np.arange(len(clicks))) if items else clicks.tolist()
     for start, end in pairwise(sequences.offsets.tolist()):

@@ -1,7 +1,7 @@
-"""Quoted values in CSV text that go on over several lines: which lines they take, and whether they are meant to.
+"""Finds quoted values in CSV text that span several lines, and checks that the quotes are meant as quotes.
 
 RFC 4180 lets a quoted value contain line breaks. A file whose texts contain a lone `"` looks the same to a parser: it
-reads the lines up to the next quote as one value. Knows nothing of what the columns mean.
+reads the lines up to the next quote as one value. This module knows nothing of the meaning of columns.
 """
 
 import csv
@@ -17,15 +17,18 @@ class Quote(StrEnum):
     """What the character `"` means in a CSV file."""
 
     AUTO = "auto"
-    """It quotes values; one that takes in lines which look like rows of their own is refused."""
+    """It quotes values. A quoted value with lines that look like rows is refused."""
     ALWAYS = "always"
     """It quotes values, whatever the lines in them look like."""
     NONE = "none"
-    """Nothing: it is a character like any other."""
+    """It is a normal character."""
 
 
 def ids_like(row: str, delimiter: str, quote: Quote, key: int | None) -> re.Pattern[str]:
-    """What the ids of a file look like, as its first row has one. `key`: the position of the column of ids."""
+    """Return a pattern of the ids of a file, made from the id in its first row.
+
+    `key`: the position of the column of ids.
+    """
     try:
         cells = cells_of(row, delimiter, quote)
     except csv.Error:
@@ -35,7 +38,7 @@ def ids_like(row: str, delimiter: str, quote: Quote, key: int | None) -> re.Patt
 
 
 def cells_of(line: str, delimiter: str, quote: Quote) -> list[str]:
-    """The cells of a line that is read on its own. Raises csv.Error if one is longer than Python's limit."""
+    """Return the cells of a line that is read on its own. Raises csv.Error if a cell is longer than Python's limit."""
     return line.split(delimiter) if quote is Quote.NONE else next(csv.reader([line], delimiter=delimiter), [])
 
 
@@ -44,42 +47,42 @@ _VALUE = re.compile(rb'"(?>(?:[^"]+|"")*)"')
 _INTEGER_ID = re.compile(r"\s*-?[0-9]+\s*")
 _TEXT_ID = re.compile(r"\s*[^\s\"]+\s*")
 _MOST_LINES = 10_000
-"""The most lines of one value that are looked at."""
+"""Maximum number of lines of one value that are checked."""
 _MANY_ROWS = 3
-"""So many lines in a value that look like rows are no coincidence."""
+"""Minimum number of lines in a value that look like rows for the quote to be an error."""
 
 
 @dataclass(frozen=True)
 class Quotes:
-    """How the quotes of one CSV file are read."""
+    """The way in which the quotes of one CSV file are read."""
 
     name: str
-    """What messages call the file."""
+    """The name of the file in messages."""
     delimiter: str
     width: int
-    """The columns of a row."""
+    """Number of columns of a row."""
     key: int | None
-    """The position of a column that holds an id in every row, by which a row is known; None without one."""
+    """The position of a column that holds an id in every row, by which rows are recognized; None if there is none."""
     mode: Quote
     has_option: bool
     """Whether the command has an option `--quote` that a message can name."""
     ids: re.Pattern[str] | None
-    """What the ids of the file look like: integers, or text without spaces; None for a file without rows."""
+    """The pattern of the ids of the file: integers, or text without spaces; None for a file without rows."""
 
     def spans(self, content: bytes, line: int, is_last: bool) -> tuple[list[tuple[int, int]], int]:
-        """The values that go over several lines of whole rows.
+        """Return the values that span several lines of whole rows.
 
         Args:
             content: lines of the file, the first of which begins a row.
-            line: the number of this line, from 1.
-            is_last: whether the file ends with them.
+            line: the number of the first line, from 1.
+            is_last: whether the file ends after these lines.
 
         Returns:
-            The first and the last line of every such value, and where the last row begins that does not end here: the
-            length of the content if there is none.
+            The first and the last line of every such value, and the start of a last row that does not end in the
+            content; this is the length of the content if there is no such row.
 
         Raises:
-            DataError: a quote is never closed or, unless the mode is `ALWAYS`, takes in lines that look like rows.
+            DataError: a quote is never closed, or its value has lines that look like rows and the mode is not `ALWAYS`.
         """
         if self.mode is Quote.NONE or b'"' not in content:
             return [], len(content)
@@ -105,7 +108,7 @@ class Quotes:
         return found, len(content)
 
     def _patterns(self) -> tuple[re.Pattern[bytes], re.Pattern[bytes]]:
-        """What finds a quote that is open at the end of its line: from the start of a line, and after a value."""
+        """Return patterns for a quote that is open at the end of its line: from a line's start, and after a value."""
         d = re.escape(self.delimiter.encode())
         rest = rb"[^%b\r\n]*" % d
         cell = rb'(?:"(?>(?:[^"\r\n]+|"")*)"' + rest + rb'|[^"\r\n%b]' % d + rest + rb"|)"
@@ -139,7 +142,7 @@ class Quotes:
         )
 
     def _cells(self, text: bytes) -> list[str]:
-        """The cells of a line read on its own; [] if there are certainly fewer than a row has."""
+        """Return the cells of a line that is read on its own; [] if the line certainly has fewer cells than a row."""
         if text.count(self.delimiter.encode()) < self.width - 1:
             return []
         try:
@@ -148,7 +151,7 @@ class Quotes:
             return []
 
     def error(self, line: int, what: str, is_closed: bool = False) -> DataError:
-        """The error that a quote on a line causes."""
+        """Return the error for a quote on a line."""
         text = f'{self.name}: line {line}: a quote (") opens a value that {what}; mend the line'
         if self.has_option:
             text += ", or give --quote none if quotes mean nothing in this file"

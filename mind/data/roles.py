@@ -1,4 +1,4 @@
-"""Which columns of a file of clicks hold users, items and times, told by the names that such columns usually have."""
+"""Finds the columns of users, items and times in a file of clicks, by the names that such columns usually have."""
 
 import re
 from collections.abc import Sequence
@@ -26,18 +26,21 @@ def find_columns(path: Source, names: Sequence[str], user: str | None, item: str
 
     Args:
         path: the file, for messages.
-        names: its columns; a type may follow a name, as in `user_id:token`.
-        user, item, time: columns that the caller names; None for one that is to be found.
+        names: the columns of the file. A type may follow a name, as in `user_id:token`.
+        user, item, time: columns that the caller names; None for a column to find.
 
     Raises:
-        DataError: no column has a usual name, and the caller names none.
+        DataError: no column has a usual name, and the caller names no column.
     """
     given = {"user": user, "item": item, "time": time}
     return [given[kind] or find_column(path, names, kind) for kind in _KINDS]
 
 
 def find_column(path: Source, names: Sequence[str], kind: str, option: str = "") -> str:
-    """Find the column of one kind, "user", "item" or "time". Raises DataError, which tells of the option to name it."""
+    """Find the column of a kind: "user", "item" or "time".
+
+    Raises DataError, whose message names the option for the column.
+    """
     plain = {_plain(name): name for name in reversed(names)}
     for usual in _KINDS[kind]:
         if (found := plain.get(_plain(usual))) is not None:
@@ -49,5 +52,8 @@ def find_column(path: Source, names: Sequence[str], kind: str, option: str = "")
 
 
 def _plain(name: str) -> str:
-    """The letters and digits of a name, which may be spelt userId, USER_ID or user-id, without a type after a colon."""
+    """Return the letters and digits of a name, without a type after a colon.
+
+    Names may be userId, USER_ID or user-id.
+    """
     return re.sub(r"[\W_]", "", name.partition(":")[0].lower())

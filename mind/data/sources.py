@@ -1,6 +1,6 @@
-"""What an input names: a file, a directory, a pattern of names or a URL; which files that is, and how they are opened.
+"""Finds the files of an input, which is a file, a directory, a pattern of names or a URL, and opens them.
 
-Knows nothing of what is in the files, besides the formats by which they are read.
+This module knows nothing of the contents of files, except their formats.
 """
 
 import io
@@ -24,11 +24,11 @@ _PACKED = {"gz", "bz2", "lz4", "zst"}
 _ENDINGS = {"csv": "csv", "tsv": "csv", "jsonl": "jsonl", "ndjson": "jsonl", "json": "jsonl", "parquet": "parquet"}
 
 OnBytes = Callable[[int], None]
-"""A function that is told how many more bytes of the files have been read."""
+"""A callback with one argument: how many more bytes of the files have been read."""
 
 
 class Format(StrEnum):
-    """How a file is read."""
+    """The format of a file."""
 
     CSV = "CSV"
     JSON_LINES = "JSON lines"
@@ -40,21 +40,21 @@ class File:
     """One of the files that an input names."""
 
     name: str
-    """What messages call it; without credentials."""
+    """The name of the file in messages, without credentials."""
     path: str
     size: int
-    """Bytes, as they are stored; 0 where the place does not tell."""
+    """Size of the stored file in bytes; 0 if the place does not tell it."""
     format: Format
     remote: Any = None
-    """The file system of fsspec that has the file; None for the local one."""
+    """The file system of fsspec that has the file; None for a local file."""
 
     def open(self, on_bytes: OnBytes | None = None) -> IO[bytes]:
-        """Open the file as it is stored, without Arrow. Raises OSError."""
+        """Open the stored file as it is, without Arrow. Raises OSError."""
         raw = self.remote.open(self.path, "rb") if self.remote else Path(self.path).open("rb")  # noqa: SIM115
         return raw if on_bytes is None else io.BufferedReader(_Counted(raw, on_bytes), 1 << 20)
 
     def text(self, on_bytes: OnBytes = lambda count: None) -> Any:
-        """Open the file as a stream of text bytes, unpacked if its name says so. Raises OSError."""
+        """Open the file as a stream of text bytes, decompressed if its name says so. Raises OSError."""
         raw = pa.PythonFile(self.open(on_bytes), "r")
         packed = _ending(self.path)[1]
         return pa.CompressedInputStream(raw, {"gz": "gzip", "zst": "zstd"}.get(packed, packed)) if packed else raw
@@ -62,32 +62,32 @@ class File:
 
 @dataclass(frozen=True)
 class Files:
-    """All files that an input names, ordered by their paths, and all of one format."""
+    """All files of an input, ordered by their paths. All have the same format."""
 
     name: str
-    """What messages call the input."""
+    """The name of the input in messages."""
     files: tuple[File, ...]
     root: str | None = None
     """The directory whose folders may be named after values (`day=2024-01-31`); None for a file."""
 
     @property
     def format(self) -> Format:
-        """The format of all of them."""
+        """Return the format of all files."""
         return self.files[0].format
 
     @property
     def size(self) -> int:
-        """Bytes of all files, as they are stored."""
+        """Return the size of all stored files in bytes."""
         return sum(file.size for file in self.files)
 
     @property
     def are_several(self) -> bool:
-        """Whether a line needs the name of its file."""
+        """Return whether messages about a line need the name of its file."""
         return len(self.files) > 1
 
 
 class _Counted(io.RawIOBase):
-    """A stream of bytes that tells how many were read, and turns the errors of any file system into OSError."""
+    """A stream of bytes that reports how many were read, and turns the errors of all file systems into OSError."""
 
     def __init__(self, raw: IO[bytes], on_bytes: OnBytes) -> None:
         self._raw, self._on_bytes = raw, on_bytes
@@ -100,7 +100,7 @@ class _Counted(io.RawIOBase):
             content = self._raw.read(len(buffer))
         except OSError:
             raise
-        except Exception as error:  # every file system has errors of its own
+        except Exception as error:  # every file system has its own errors
             raise OSError(_in_one_line(error)) from error
         buffer[: len(content)] = content
         self._on_bytes(len(content))
@@ -117,31 +117,31 @@ class Url(str):
     __slots__ = ()
 
     def __format__(self, spec: str) -> str:
-        """The URL in a message."""
+        """Return the URL as it is shown in messages."""
         return format(_without_secrets(str(self)), spec)
 
     @property
     def name(self) -> str:
-        """Its last part, as that of a path."""
+        """Return the last part of the URL, as for a path."""
         return Path(f"{self}").name
 
 
 Source = Path | Url
-"""What a command reads: files here, or a URL."""
+"""An input of a command: a local file, or a URL."""
 
 
 def source_of(given: str) -> Source:
-    """What an option of a command names."""
+    """Return the input that an option of a command names."""
     return Url(given) if is_url(given) else Path(given)
 
 
 def is_url(where: str | Path) -> bool:
-    """Whether an input is a URL that fsspec opens."""
+    """Return whether an input is a URL that fsspec opens."""
     return "://" in str(where)
 
 
 def cells_are_text(where: str | Path) -> bool:
-    """Whether all values of an input are text because it is CSV, by the names of its files."""
+    """Return whether all values of an input are text because it is CSV, by the names of its files."""
     if is_url(where):
         return find_files(where).format is Format.CSV
     path = Path(where)
@@ -153,11 +153,11 @@ def find_files(where: str | Path) -> Files:
     """Find the files that an input names.
 
     Args:
-        where: a file, a directory, a pattern such as `clicks/2026-*.csv.gz`, or such a URL. Files and folders whose
-            names begin with `.` or `_` are left out of directories.
+        where: a file, a directory, a pattern such as `clicks/2026-*.csv.gz`, or a URL of one of these. Files and
+            folders whose names begin with `.` or `_` are left out of directories.
 
     Raises:
-        DataError: there are none, they cannot be listed, they are of several formats, or a package is missing.
+        DataError: there are no files, they cannot be listed, they have several formats, or a package is missing.
     """
     if is_url(where):
         return _of_one_format(_remote(str(where)))
@@ -183,7 +183,7 @@ def _is_hidden(parts: Sequence[str]) -> bool:
 
 
 def _matching(pattern: str) -> Files:
-    """The files that a pattern matches, and those below directories that it matches."""
+    """Return the files that a pattern matches, and those below directories that it matches."""
     parts = Path(pattern).parts
     first = next(number for number, part in enumerate(parts) if _PATTERN.search(part))
     root = Path(*parts[:first])
@@ -200,7 +200,7 @@ def _local(path: Path) -> File:
 
 
 def _remote(url: str) -> Files:
-    """The files that a URL names."""
+    """Return the files that a URL names."""
     shown = _without_secrets(url)
     with _asking(shown):
         import fsspec  # most data are in local files
@@ -236,7 +236,7 @@ def _remote_file(system: Any, path: str, name: str) -> File:
 
 @contextmanager
 def _asking(name: str) -> Iterator[None]:
-    """Raise DataError where a place cannot be asked for its files."""
+    """Raise DataError if a place cannot list its files."""
     try:
         yield
     except ImportError as error:
@@ -245,7 +245,7 @@ def _asking(name: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise DataError(f"{name}: cannot be read: there is no such file") from error
-    except Exception as error:  # every file system has errors of its own
+    except Exception as error:  # every file system has its own errors
         raise DataError(f"{name}: cannot be read: {_in_one_line(error)}") from error
 
 
@@ -291,7 +291,7 @@ def _of_one_format(found: Files) -> Files:
 
 
 def _ending(path: str) -> tuple[str, str]:
-    """The ending that tells the format, and the one that tells the compression; "" for none."""
+    """Return the ending that gives the format, and the ending that gives the compression; "" if there is none."""
     name, _, last = path.rpartition("/")[2].partition("?")[0].rpartition(".")
     if last.lower() in _PACKED and name:
         return name.rpartition(".")[2].lower(), last.lower()

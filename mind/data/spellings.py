@@ -1,7 +1,9 @@
-"""Ids written with leading zeros: two spellings of one number, such as 0101 and 101, must not become one id.
+"""Finds ids that are written with leading zeros.
 
-An id is an integer of 64 bits. Zeros in front of it are dropped, which is told; it is refused where the same number
-also occurs without them, or with another number of them, because these may be two things.
+Two spellings of one number, such as 0101 and 101, must not become one id.
+
+An id is an integer of 64 bits. Its leading zeros are dropped, and the user is told. An id is refused if the same number
+also occurs without zeros or with another number of them, because these may be two things.
 """
 
 import re
@@ -23,31 +25,31 @@ class Spellings:
     def __init__(self) -> None:
         """Begin with no ids."""
         self.suspects = np.zeros(0, np.int64)
-        """Ascending: the ids that occur with leading zeros."""
+        """The ids that occur with leading zeros, ascending."""
         self.padded = 0
-        """How many values have leading zeros."""
+        """Number of values that have leading zeros."""
         self._first: dict[int, tuple[str, str]] = {}
 
     def begin_again(self) -> None:
-        """Read the same column once more, now that the suspects are known."""
+        """Prepare to read the same column once more, now that the suspects are known."""
         self.padded, self._first = 0, {}
 
     def read(
         self, file: Path | str, name: str, column: pa.ChunkedArray, ids: Int64, lines: Int64, unit: str = "line"
     ) -> None:
-        """Look at a piece of the column.
+        """Check a piece of the column.
 
         Args:
-            file: for the message.
-            name: the column's.
-            column: [N] as the file has it; only text can have leading zeros.
-            ids: [N] int64, what it was read as; 0 where it is none.
-            lines: [N] int64, where each row stands.
-            unit: what `lines` counts.
+            file: the file, for messages.
+            name: the name of the column.
+            column: [N], the values in the file. Only text can have leading zeros.
+            ids: [N] int64, the ids that were read; 0 where a value is not an id.
+            lines: [N] int64, the line or row of each value.
+            unit: the unit of `lines`, such as "line".
 
         Raises:
-            DataError: an id occurs in two spellings. What stands before the first id with leading zeros is not looked
-                at, unless the column is read again.
+            DataError: an id occurs in two spellings. Values before the first id with leading zeros are not checked
+                until the column is read again.
         """
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             self._find_zeros(column, ids)
@@ -81,7 +83,7 @@ class Spellings:
 def refuse_two_spellings(
     path: Path | str, name: str, column: pa.ChunkedArray, ids: Int64, lines: Int64, unit: str = "line"
 ) -> int:
-    """Count the ids of a whole column that have leading zeros; see `Spellings.read`. Raises DataError."""
+    """Count the ids of a whole column that have leading zeros. See `Spellings.read`. Raises DataError."""
     found = Spellings()
     found.read(path, name, column, ids, lines, unit)
     return found.padded

@@ -1,7 +1,8 @@
-"""Interactions to training and evaluation data.
+"""Splits interactions into training and evaluation data.
 
-By users (the protocol of ComiRec, Cen et al., arXiv 2005.09347): the model meets the histories of test users for the
-first time when it is tested. By time: nothing that anybody did after a moment is trained on. By users' last clicks.
+There are three ways. By users (the protocol of ComiRec, Cen et al., arXiv 2005.09347): the model has not seen the
+histories of test users before the test. By time: the model is trained only on clicks before a date. By last clicks: the
+last clicks of every user are held out.
 """
 
 from collections.abc import Mapping
@@ -17,40 +18,44 @@ from mind.sequences import EvalCases, Int64, Mask, Sequences
 
 
 class SplitKind(StrEnum):
-    """What is held out."""
+    """The part of the data that is held out."""
 
     USERS = "users"
-    """A tenth of the users for validation, a tenth for the test; their last 20 % are what is to be found."""
+    """A tenth of the users for validation, and a tenth for the test; their last 20 % of clicks are the targets."""
     TIME = "time"
-    """What everybody did after a moment."""
+    """The clicks of all users after a date."""
     LAST_OUT = "last-out"
     """The last clicks of every user."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Training users, and the cases to evaluate with, users ascending. Items of the cases need not occur in `train`."""
+    """Training users, and cases for evaluation, with users ascending. Items of the cases need not occur in `train`."""
 
     train: Sequences
     valid: EvalCases
     test: EvalCases
     dropped_users: int
-    """Users with too few interactions, left out of all parts."""
+    """Number of users with too few interactions, who are in no part."""
     how: dict[str, Any] = field(default_factory=dict)
-    """How the data were split, as plain data; the kind is `split`."""
+    """How the data were split, as plain data. The key `split` has the kind."""
     held_out: Sequences | None = None
-    """All clicks of the users of whom not all are in `train`; None where clicks have no kinds, for cases have them."""
+    """All clicks of the users of whom `train` has only a part. None if clicks have no kinds, because the cases have
+    them then.
+    """
     aside: Interactions | None = None
-    """Clicks of these users that are in no part: after the cut and no target, or before it and no history."""
+    """Clicks of these users that are in no part: after the cut without being a target, or before it without being
+    history.
+    """
 
     @property
     def histories_are_trained(self) -> bool:
-        """Whether the histories of the cases are those of training users too."""
+        """Return whether the histories of the cases belong to training users."""
         return self.how.get("split") in (SplitKind.TIME, SplitKind.LAST_OUT)
 
 
 def in_words(how: Mapping[str, Any]) -> str:
-    """What the test is, where it is not users who are held out; else empty. `how`: as `Split.how`."""
+    """Return a description of the test in words; empty if users are held out. `how`: as in `Split.how`."""
     if how.get("split") == SplitKind.TIME:
         return f"clicks from {how.get('test_from', 'a moment')} on"
     if how.get("split") == SplitKind.LAST_OUT:
@@ -59,16 +64,18 @@ def in_words(how: Mapping[str, Any]) -> str:
 
 
 def split(interactions: Interactions, *, seed: int = 2024, min_interactions: int = 5) -> Split:
-    """Shuffle the users and split them 8:1:1; the first 80 % of a held-out user's items are history, the rest targets.
+    """Shuffle the users and split them 8:1:1.
+
+    The first 80 % of a held-out user's items are history, the rest are targets.
 
     Args:
-        interactions: sorted by user and time. Repeated clicks stay.
-        seed: of the shuffle; the same seed and users give the same split.
-        min_interactions: users with fewer are dropped.
+        interactions: the interactions, sorted by user and time. Repeated clicks are kept.
+        seed: the seed of the shuffle. The same seed and users give the same split.
+        min_interactions: users with fewer interactions are dropped.
 
     Raises:
-        ConfigError: `min_interactions` is below 2, too few for a history and a target.
-        DataError: fewer than three users are left, one for each part.
+        ConfigError: `min_interactions` is below 2, so that a user may have no history or no target.
+        DataError: fewer than three users are left, so that a part has no user.
     """
     sequences, users = _with_enough(interactions, min_interactions)
     middle, end = _last_fifth(sequences), sequences.offsets[1:]
@@ -97,19 +104,19 @@ def split(interactions: Interactions, *, seed: int = 2024, min_interactions: int
 def split_by_time(
     interactions: Interactions, valid_from: float, test_from: float, *, min_interactions: int = 5
 ) -> Split:
-    """Train on what happened before `valid_from`, validate on what happened until `test_from`, test on the rest.
+    """Train on interactions before `valid_from`, validate on those from then until `test_from`, and test on the rest.
 
-    A user is in several parts. The history of a case is all that the user did before, and may be empty.
+    A user is in several parts. The history of a case has all earlier interactions of the user, and may be empty.
 
     Args:
-        interactions: sorted by user and time.
-        valid_from: the first moment that is not trained on, in the unit of the timestamps.
-        test_from: the first moment that is not validated on.
-        min_interactions: users with fewer, in all, are dropped.
+        interactions: the interactions, sorted by user and time.
+        valid_from: the first time that is not trained on, in the unit of the timestamps.
+        test_from: the first time that is not validated on, in the same unit.
+        min_interactions: users with fewer interactions in all are dropped.
 
     Raises:
         ConfigError: `test_from` is not after `valid_from`, or `min_interactions` is below 2.
-        DataError: nothing happened in one of the three times.
+        DataError: one of the three periods has no interactions.
     """
     if not valid_from < test_from:
         raise ConfigError("test_from must be after valid_from")
@@ -124,13 +131,13 @@ def split_by_time(
 
 
 def split_last_out(interactions: Interactions, clicks: int = 1, *, min_interactions: int = 5) -> Split:
-    """Test on the last clicks of every user, validate on those before them, train on all earlier ones.
+    """Test on the last clicks of every user, validate on the clicks before them, and train on all earlier clicks.
 
     Args:
-        interactions: sorted by user and time.
-        clicks: how many clicks of a user each of test and validation gets; of targets, where clicks have kinds. Users
-            with fewer targets are trained on alone.
-        min_interactions: users with fewer, or too few to leave one to train on, are dropped.
+        interactions: the interactions, sorted by user and time.
+        clicks: the number of clicks of each user in the test, and in validation. Where clicks have kinds, only targets
+            count. Users with fewer targets are only trained on.
+        min_interactions: users with fewer interactions, or with too few to train on one, are dropped.
 
     Raises:
         ConfigError: `clicks` is below 1, or `min_interactions` below 2.
@@ -145,7 +152,7 @@ def split_last_out(interactions: Interactions, clicks: int = 1, *, min_interacti
 
 
 def _with_enough(interactions: Interactions, least: int) -> tuple[Sequences, Int64]:
-    """All users, and the positions of those with at least so many interactions."""
+    """Return all users, and the positions of the users with at least `least` interactions."""
     if least < 2:
         raise ConfigError(f"min_interactions is {least}, a history and a target need at least 2")
     sequences = interactions.sequences()
@@ -153,24 +160,29 @@ def _with_enough(interactions: Interactions, least: int) -> tuple[Sequences, Int
 
 
 def hold_out(sequences: Sequences, users: Int64) -> EvalCases:
-    """The first 80 % of each user's targets, and what is before them, as history, the rest as targets. users: [V] int64
-    positions."""
+    """Split the targets of users: the first 80 %, and all before them, are history, the rest are targets.
+
+    `users`: [V] int64 positions.
+    """
     return _cases(sequences, users, _last_fifth(sequences), sequences.offsets[1:], keep_all=True)
 
 
 def _last_fifth(sequences: Sequences) -> Int64:
-    """Where the last fifth of each user's targets begins, as a position: [U] int64. Without kinds all are targets."""
+    """Return the position at which the last fifth of each user's targets begins: [U] int64.
+
+    Without kinds all are targets.
+    """
     return _position_of_target(sequences, _targets(sequences) * 4 // 5)
 
 
 def _last_targets(sequences: Sequences, count: int, least: int) -> Int64:
-    """Where the last `count` targets of each user begin: [U] int64; the end of users with fewer than `least`."""
+    """Return where the last `count` targets of each user begin, [U] int64; the end for fewer than `least`."""
     targets = _targets(sequences)
     return _position_of_target(sequences, np.where(targets < least, targets, targets - count))
 
 
 def _targets(sequences: Sequences) -> Int64:
-    """The number of targets of each user, [U] int64."""
+    """Return the number of targets of each user, [U] int64."""
     weight = sequences.weight
     if weight is None:
         return sequences.lengths
@@ -178,7 +190,7 @@ def _targets(sequences: Sequences) -> Int64:
 
 
 def _position_of_target(sequences: Sequences, number: Int64) -> Int64:
-    """The position of each user's target with a number from 0, [U] int64; the user's end if there are not so many."""
+    """Return the position of each user's target with a number from 0, [U] int64; the user's end if there is none."""
     weight = sequences.weight
     if weight is None:
         return sequences.offsets[:-1] + number
@@ -189,19 +201,19 @@ def _position_of_target(sequences: Sequences, number: Int64) -> Int64:
 
 
 def _that_have_cases(sequences: Sequences, users: Int64, middle: Int64, end: Int64) -> Int64:
-    """Those of some users who have history before the middle, and a target from it to the end."""
+    """Return those of some users who have history before `middle`, and a target from `middle` to `end`."""
     cases = _cases(sequences, users, middle, end, keep_all=True)
     return users[(cases.history.lengths > 0) & (cases.target.lengths > 0)]
 
 
 def _cases(sequences: Sequences, users: Int64, middle: Int64, end: Int64, keep_all: bool = False) -> EvalCases:
-    """What users did before the middle, and what they did from there to the end.
+    """Return the clicks of users before `middle` as history, and those from `middle` to `end` as targets.
 
     Args:
-        sequences: all users.
-        users: [V] int64, positions of some of them.
+        sequences: the clicks of all users.
+        users: [V] int64, the positions of some users.
         middle, end: [U] int64, positions of clicks.
-        keep_all: whether users without a target stay.
+        keep_all: whether users without a target are kept.
     """
     history = sequences.take(users, end=middle[users])
     target = sequences.take(users, middle[users], end[users])
@@ -220,7 +232,7 @@ def _cut(
     how: dict[str, Any],
     advice: str,
 ) -> Split:
-    """Cut each user's items in three. `first`, `second`: [U] int64, where validation and test begin."""
+    """Cut each user's items into three parts. `first`, `second`: [U] int64, where validation and test begin."""
     start, end = sequences.offsets[:-1], sequences.offsets[1:]
     trained = users[(start < first)[users]]
     valid, test = _cases(sequences, users, first, second), _cases(sequences, users, second, end)
@@ -244,13 +256,13 @@ def _with_held_out(
     cuts: list[tuple[Int64, Int64, Int64]],
     trained_until: Int64 | None,
 ) -> Split:
-    """The same with the clicks that the cases do not have, where clicks have kinds.
+    """Return the split with the clicks that the cases do not have, if clicks have kinds.
 
     Args:
         parts: the split.
-        interactions, sequences: all clicks, and the same by users.
-        cuts: positions of users, and where their targets begin and end: [U] int64 each.
-        trained_until: where what is trained on ends, [U] int64; None if all before the targets is history of cases.
+        interactions, sequences: all clicks, and the same clicks by user.
+        cuts: positions of users, and the positions at which their targets begin and end: [U] int64 each.
+        trained_until: where the training data end, [U] int64; None if all clicks before the targets are in cases.
     """
     weight, is_history = sequences.weight, sequences.is_history
     if weight is None or is_history is None:
@@ -267,7 +279,7 @@ def _with_held_out(
 
 
 def _between(size: int, start: Int64, end: Int64) -> Mask:
-    """Which positions are in one of some ranges, none of which overlap: [size] bool."""
+    """Return which positions are in one of several ranges that do not overlap: [size] bool."""
     change = np.zeros(size + 1, np.int64)
     np.add.at(change, start, 1)
     np.add.at(change, end, -1)

@@ -1,11 +1,11 @@
-"""CSV, JSON lines and Parquet, read for training, evaluation and the indexer. Knows nothing of what columns mean.
+"""Reads CSV, JSON lines and Parquet for training, evaluation and the indexer. Knows nothing of the meaning of columns.
 
 An input is a file, a directory, a pattern or a URL (`mind.data.sources`), and is read piece by piece. `read_table` and
-`read_batches` are for files of which every row counts; every cell of a CSV file is text there. `read_pieces` takes some
-columns of files that people exported: it finds the delimiter, and tells on which line every row stands and which lines
-are malformed; `read_columns` puts the pieces together. All of them tell how the lines of the files add up. Two formats
-stay where they are known: PaddleRec's training lines (`mind.data.paddlerec`), and the Parquet files of our clients
-(`clients/bulk_input.py`), which import nothing of this package.
+`read_batches` are for files of which every row counts; their CSV cells are text. `read_pieces` reads some columns of
+files that users exported: it detects the delimiter, the line of every row, and malformed lines. `read_columns` joins
+the pieces. All of them count the lines of the files. Two formats are read elsewhere: PaddleRec's training lines
+(`mind.data.paddlerec`), and the Parquet files of our clients (`clients/bulk_input.py`), which import nothing of this
+package.
 """
 
 import csv
@@ -35,40 +35,40 @@ Wanted = Sequence[str] | Callable[[list[str]], list[str]]
 
 @dataclass(frozen=True)
 class Columns:
-    """Some columns of an input or of a piece of it, and where each row stands."""
+    """Some columns of an input or of a piece of it, with the place of each row."""
 
     table: pa.Table
     """N rows under the wanted names: signed integers, lists of text, or trimmed text; null where a value is missing."""
     lines: Int64
-    """[N] int64: where each row stands in the file, from 1."""
+    """[N] int64: the line or row of each row in the file, from 1."""
     unit: str
-    """What `lines` counts: "line" of a text, a header included, or "row" of a Parquet file."""
+    """The unit of `lines`: "line" for text, including the header, or "row" for Parquet."""
     misfits: list[tuple[int, str]]
-    """Line and fault of every line that is no row, such as one with too many or too few columns."""
+    """Line and fault of every line that is not a row, such as one with too many or too few columns."""
     count: LineCount
-    """How the lines add up."""
+    """The count of the lines by what they are."""
     file: str = ""
-    """What messages call the file."""
+    """The name of the file in messages."""
 
 
 @dataclass(frozen=True)
 class CsvOptions:
-    """What a command says of CSV files."""
+    """The options of a command for CSV files."""
 
     delimiter: str | None = None
     """One character or several; detected if None."""
     header: Sequence[str] | None = None
-    """The names of all columns of a file that does not name them itself."""
+    """The names of all columns of a file that has no header."""
     quote: Quote | None = None
-    """What quotes mean; None for `Quote.AUTO` in a command that has no option for it."""
+    """The meaning of quotes; None for `Quote.AUTO` in a command that has no option for it."""
 
 
 def _nothing(count: int) -> None:
-    """Tell nobody how much was read."""
+    """Ignore the number of bytes that were read."""
 
 
 def column_names(path: Path | str, quote: Quote | None = None) -> list[str]:
-    """The columns of such files; see `read_table`. Raises DataError."""
+    """Return the columns of an input. See `read_table`. Raises DataError."""
     files = _strict(path)
     if files.format is Format.PARQUET:
         return list(parquet_schema(files).names)
@@ -80,15 +80,15 @@ def column_names(path: Path | str, quote: Quote | None = None) -> list[str]:
 
 
 def read_table(path: Path | str, key: str = "", quote: Quote | None = None) -> tuple[pa.Table, LineCount]:
-    """Read a whole input: CSV with a header and commas (.csv, .csv.gz), JSON lines (.jsonl), Parquet; also directories.
+    """Read a whole input: CSV with a header and commas (.csv, .csv.gz), JSON lines (.jsonl) or Parquet, or a directory.
 
     Args:
-        path: what to read. Cells of a CSV file are text, null if empty.
-        key: a column of ids, by which lines that a misplaced quote swallows are known.
-        quote: see `CsvOptions`.
+        path: the input. Cells of a CSV file are text, null if empty.
+        key: a column of ids, by which lines that a misplaced quote swallows are detected.
+        quote: as in `CsvOptions`.
 
     Raises:
-        DataError: it cannot be read, ends otherwise, or a line is malformed.
+        DataError: the input cannot be read, its name has another ending, or a line is malformed.
     """
     pieces = list(_strict_pieces(path, key, quote))
     table = _together([piece.table for piece in pieces])
@@ -99,14 +99,14 @@ def read_table(path: Path | str, key: str = "", quote: Quote | None = None) -> t
 
 
 def count_rows(path: Path | str, key: str, quote: Quote | None = None) -> LineCount:
-    """Count the rows of such an input, which may be larger than memory; see `read_table`. Raises DataError."""
+    """Count the rows of an input, which may be larger than memory. See `read_table`. Raises DataError."""
     return reduce(add, (piece.count for piece in _strict_pieces(path, key, quote)))
 
 
 def read_batches(
     path: Path | str, batch_rows: int, key: str = "", quote: Quote | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Read such an input at most `batch_rows` rows at a time, so it may be larger than memory. Raises DataError."""
+    """Read an input in batches of at most `batch_rows` rows, so that it may be larger than memory. Raises DataError."""
     for piece in _strict_pieces(path, key, quote):
         yield from piece.table.combine_chunks().to_batches(batch_rows)
 
@@ -118,7 +118,7 @@ def read_columns(
     header: Sequence[str] | None = None,
     quote: Quote | None = None,
 ) -> Columns:
-    """Read some columns of an input as a whole; see `read_pieces`.
+    """Read some columns of a whole input. See `read_pieces`.
 
     Raises:
         DataError: a file or a column is missing, the format is another, or a quote swallows lines.
@@ -141,15 +141,15 @@ def read_pieces(
     on_bytes: OnBytes = _nothing,
     may_be_lists: bool = True,
 ) -> Iterator[Columns]:
-    """Read some columns of an input, piece by piece: at least one of every file. Blank lines are left out.
+    """Read some columns of an input piece by piece, at least one piece of every file. Blank lines are left out.
 
     Args:
         files: Parquet, or text in UTF-8.
-        wanted: names of columns, the first one of ids, or a function that finds them among those of the first file. A
-            file may add a type to a name, as in `user_id:token` (RecBole).
-        options: for CSV files.
-        on_bytes: told how much was read.
-        may_be_lists: whether a list is a value in JSON lines; else it makes a line malformed.
+        wanted: names of columns, first the column of ids, or a function that finds them among those of the first file.
+            A file may add a type to a name, as in `user_id:token` (RecBole).
+        options: options for CSV files.
+        on_bytes: called with the number of bytes that were read.
+        may_be_lists: whether a list is a valid value in JSON lines. Otherwise it makes a line malformed.
 
     Raises:
         DataError: a file or a column is missing, the format is another, or a quote swallows lines.
@@ -172,7 +172,7 @@ def read_pieces(
 def _text_pieces(
     file: File, wanted: Wanted, options: CsvOptions, on_bytes: OnBytes, may_be_lists: bool
 ) -> Iterator[tuple[Sequence[str], Rows]]:
-    """The names of the wanted columns, and their rows."""
+    """Yield the names of the wanted columns, and their rows."""
     stream = file.text(on_bytes)
     if file.format is Format.JSON_LINES:
         found, blocks = open_json_lines(file.name, stream)
@@ -211,7 +211,7 @@ def _no_rows(files: Files, table: pa.Table) -> Columns:
 
 
 def _strict(path: Path | str) -> Files:
-    """The files of an input whose format must be told by its name."""
+    """Return the files of an input. The name of each must tell its format."""
     where = f"{path}"
     if not Path(where).is_dir() and not (is_url(where) and "." not in Path(where).name):
         bare = where.removesuffix(".gz").removesuffix(".bz2").removesuffix(".zst").removesuffix(".lz4")
@@ -223,7 +223,7 @@ def _strict(path: Path | str) -> Files:
 
 
 def _strict_pieces(path: Path | str, key: str, quote: Quote | None) -> Iterator[Columns]:
-    """All columns with the types of their files, and no line that is malformed."""
+    """Yield all columns with the types in their files. Raise DataError for a malformed line."""
     files = _strict(path)
     if files.format is Format.PARQUET:
         yield _no_rows(files, parquet_schema(files).empty_table())
@@ -247,7 +247,7 @@ def _strict_pieces(path: Path | str, key: str, quote: Quote | None) -> Iterator[
 
 
 def _strict_rows(file: File, key: str, quote: Quote | None) -> Iterator[tuple[list[str], Rows]]:
-    """The names of all columns, and the rows."""
+    """Yield the names of all columns, with the rows."""
     if file.format is Format.JSON_LINES:
         names, blocks = open_json_lines(file.name, file.text())
         for rows in json_rows(blocks, names, as_text=False):
@@ -268,7 +268,7 @@ def _positions(name: str, names: Sequence[str], found: list[str]) -> list[int]:
 
 
 def _tidy(file: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Leave signed integers, make lists of text of lists, and text of anything else; null where a value is missing."""
+    """Keep signed integers, turn lists into lists of text, and others into text; null where a value is missing."""
     if pa.types.is_signed_integer(column.type):
         return column
     try:
@@ -287,7 +287,7 @@ def _tidy(file: str, name: str, column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _together(tables: list[pa.Table]) -> pa.Table:
-    """One table; a column that has several types in them becomes text, or lists of text if one of them has lists."""
+    """Join tables into one. A column with several types becomes text, or lists of text if a table has lists."""
     if all(table.schema.equals(tables[0].schema) for table in tables):
         return pa.concat_tables(tables)
     try:
@@ -310,7 +310,7 @@ def _text(column: Any, as_list: bool) -> Any:
 
 
 def _kind(kind: pa.DataType) -> pa.DataType:
-    """Text where a column of JSON has no value at all."""
+    """Return text as the type of a JSON column that has no values."""
     if kind == pa.null():
         return pa.string()
     return pa.list_(pa.string()) if kind == pa.list_(pa.null()) else kind
@@ -322,7 +322,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 @contextmanager
 def _reading(name: str, kind: str = "") -> Iterator[None]:
-    """Raise DataError where a file cannot be read."""
+    """Raise DataError if a file cannot be read."""
     try:
         yield
     except OSError as error:

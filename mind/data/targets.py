@@ -1,4 +1,4 @@
-"""What every click is for: gives clicks their roles by their kinds, and takes out those that have none."""
+"""Assigns a role to every click by its kind, and removes the clicks that have no role."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,16 +16,16 @@ EXCLUDING, LEFT_OUT, EXCLUDED = "of kinds that exclude", "of kinds left out", "e
 
 @dataclass(frozen=True)
 class KindCount:
-    """What became of the clicks of one kind."""
+    """The result for the clicks of one kind."""
 
     kind: Kind
     clicks: int
     folded: int
-    """Repeats within the span of --once-per."""
+    """Number of repeats within the span of --once-per."""
     excluded: int
-    """Those that would be targets if the user had not done something else with the item, such as returning it."""
+    """Number of clicks that are no targets because the user did something else with the item, such as returning it."""
     targets: int
-    """Those that are targets."""
+    """Number of clicks that are targets."""
 
 
 @dataclass(frozen=True)
@@ -34,22 +34,22 @@ class Assigned:
 
     interactions: Interactions
     left_out: dict[str, Interactions]
-    """Those that have none, by cause."""
+    """The clicks that have no role, by cause."""
     counts: list[KindCount]
-    """By kind, the most frequent first; empty without kinds."""
+    """The count of each kind, the most frequent kind first; empty without kinds."""
 
 
 def assign(interactions: Interactions, kinds: Sequence[Kind], once_per: str | None, span: int) -> Assigned:
-    """Give clicks their roles.
+    """Assign roles to clicks.
 
     Args:
-        interactions: sorted by user and time, with the kinds of the clicks where there are some.
-        kinds: what each of them is for; empty without kinds.
-        once_per: the span in which a repeat of a user's same click on an item does not count, in words; None for none.
-        span: the same in the unit of the timestamps.
+        interactions: the interactions, sorted by user and time, with kinds if the data have them.
+        kinds: the use of each kind; empty without kinds.
+        once_per: the span in which a repeat of a click on an item does not count, as text for messages; None for none.
+        span: the same span in the unit of the timestamps.
     """
     if interactions.code is None and not once_per:
-        return Assigned(interactions, {}, [])  # not copied: this is when most memory is taken
+        return Assigned(interactions, {}, [])  # without a copy, because memory use is highest here
     folded = np.zeros(len(interactions), np.bool_)
     if once_per:
         folded = repeats(_same(interactions), interactions.timestamp, span)
@@ -76,7 +76,10 @@ def assign(interactions: Interactions, kinds: Sequence[Kind], once_per: str | No
 
 
 def _with_roles(interactions: Interactions, kinds: Sequence[Kind], target: Mask) -> Interactions:
-    """Replace the kind of each click by its role; a kind has a second one for clicks that are no targets after all."""
+    """Replace the kind of each click by its role.
+
+    A kind has a second role for clicks that are not targets after all.
+    """
     rows = [(kind.name, kind.is_history, kind.weight) for kind in kinds]
     code = interactions.code
     assert code is not None  # noqa: S101 - the caller has kinds
@@ -94,7 +97,7 @@ def _same(interactions: Interactions) -> tuple[Int64, ...]:
 
 
 def _of_pairs(interactions: Interactions, excludes: Mask) -> Mask:
-    """Which clicks are of a user and an item of whom there is a click that excludes: [N] bool."""
+    """Return which clicks have a user and an item with a click that excludes the item: [N] bool."""
     order = np.lexsort((interactions.item_id, interactions.user_id))
     user, item = interactions.user_id[order], interactions.item_id[order]
     start = np.append(True, (user[1:] != user[:-1]) | (item[1:] != item[:-1]))[: len(order)]

@@ -1,4 +1,4 @@
-"""A text in blocks of whole lines, checked to be UTF-8. Knows nothing of what the lines are."""
+"""Reads a text in blocks of whole lines, and checks that it is UTF-8. Knows nothing of the meaning of lines."""
 
 import codecs
 from collections.abc import Iterator
@@ -9,29 +9,29 @@ from mind.data.line_count import count_line_breaks
 from mind.errors import DataError
 
 BLOCK_BYTES = 1 << 24
-"""Bytes of a text that are in memory at a time; no line may have twice as many."""
+"""Number of bytes of a text that are in memory at a time. No line may have twice as many."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Some lines of a text."""
+    """Some whole lines of a text."""
 
     content: bytes
     line: int
-    """The number of the first of them, from 1."""
+    """The number of the first line, from 1."""
     is_last: bool
-    """Whether the text ends with them."""
+    """Whether the text ends after these lines."""
 
 
 def read_blocks(name: str, stream: Any) -> Iterator[Block]:
-    """Read a text, without a byte order mark. There is at least one block, and none but the last is empty.
+    """Read a text without its byte order mark. There is at least one block, and only the last block may be empty.
 
     Args:
-        name: what messages call the text.
-        stream: its bytes.
+        name: the name of the text in messages.
+        stream: the bytes of the text.
 
     Raises:
-        DataError: it is empty, not UTF-8, or a line is too long.
+        DataError: the text is empty, is not UTF-8, or has a line that is too long.
     """
     line, rest, begun = 1, b"", False
     while True:
@@ -56,7 +56,7 @@ def read_blocks(name: str, stream: Any) -> Iterator[Block]:
 
 
 def _read(stream: Any, size: int) -> bytes:
-    """So many bytes, fewer only at the end; a stream may give less at a time."""
+    """Read `size` bytes, fewer only at the end. A stream may give less at a time."""
     pieces: list[bytes] = []
     while size and (piece := stream.read(size)):
         pieces.append(piece)
@@ -65,12 +65,12 @@ def _read(stream: Any, size: int) -> bytes:
 
 
 def shorten(text: str) -> str:
-    """Quote text from a file in a message, at most 60 characters of it."""
+    """Quote text from a file for a message, at most 60 characters of it."""
     return repr(text) if len(text) <= 60 else f"{text[:60]!r}..."
 
 
 def _last_break(content: bytes) -> int:
-    r"""Where the last line begins that does not end in the content. A \r at its end may be the first half of \r\n."""
+    r"""Return the start of the last line if it has no end. A \r at the end may be the first half of \r\n."""
     return max(content.rfind(b"\n"), content.rfind(b"\r", 0, -1)) + 1
 
 

@@ -1,4 +1,4 @@
-"""A column of times that is read piece by piece: what its values are, and which unit they count in."""
+"""A column of times that is read piece by piece, with the type of its values and their unit."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from mind.sequences import Int64
 
 
 class TimeColumn:
-    """What most of the values are decides how all of them are read; the first piece gives a guess."""
+    """A column of times. The type of most values decides how all are read, and is guessed from the first piece."""
 
     def __init__(self, name: str, unit: TimeUnit | None) -> None:
-        """Begin with no values. `unit`: of times that are numbers; found if None."""
+        """Begin with no values. `unit` is the unit of times that are numbers; detected if None."""
         self.name = name
         self._given = unit
         self._kind: TimeKind | None = None
@@ -20,7 +20,7 @@ class TimeColumn:
         self._units = UnitsSeen()
 
     def read(self, found: Columns) -> tuple[Int64 | Float64, Mask]:
-        """Read a piece: [N] int64, or float64 of numbers, and [N] bool where there is a time."""
+        """Read a piece. Return the times, [N] int64, or float64 for numbers, and whether a row has a time, [N] bool."""
         column = found.table.column(self.name)
         self._counts += count_times(column)
         if self._kind is None and len(column):
@@ -28,12 +28,12 @@ class TimeColumn:
         return parse_times(column, self._kind or TimeKind.INTEGER)
 
     def note(self, times: Int64 | Float64, lines: Int64, unit: str) -> None:
-        """Note the usable times of a piece, and where they stand."""
+        """Record the usable times of a piece, with their lines or rows."""
         if self._given is None and self._kind is not TimeKind.DATE:
             self._units.read(times, lines, unit)
 
     def settle(self) -> bool:
-        """Whether all has been read as it should be; else the same is to be read once more, after `begin_again`."""
+        """Return whether the guess was right. If not, call `begin_again` and read the column once more."""
         is_right = self._kind in (None, self._counts.kind)
         self._kind = self._counts.kind
         return is_right
@@ -43,7 +43,10 @@ class TimeColumn:
         self._counts, self._units = TimeCounts(), UnitsSeen()
 
     def unit(self, where: Path | str) -> TimeUnit | None:
-        """What the times count; None for numbers that are no moments. Raises DataError if they are of two units."""
+        """Return the unit of the times; None for numbers that are not dates.
+
+        Raises DataError if there are two units.
+        """
         if self._kind is TimeKind.DATE:
             return TimeUnit.US
         return self._given or self._units.only(where, self.name)

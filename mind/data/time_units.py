@@ -1,7 +1,7 @@
-"""Times as numbers: the unit that they count in since 1970, and the range that was read.
+"""Finds the unit of times that are numbers, counted since 1970, and shows the range of the times.
 
-A number tells its unit if it is a moment between 1990 and 2100 in it. Other numbers, such as 0, 1, 2, are fine too:
-only their order matters to a model.
+A unit fits a number if the number is a date between 1990 and 2100 in this unit. Other numbers, such as 0, 1, 2, are
+valid too: only their order matters to a model.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ from mind.sequences import Int64
 
 
 class TimeUnit(StrEnum):
-    """What a number that is a time counts."""
+    """The unit of a time that is a number."""
 
     S = "s"
     MS = "ms"
@@ -26,12 +26,12 @@ class TimeUnit(StrEnum):
 
     @property
     def word(self) -> str:
-        """The unit in full."""
+        """Return the full name of the unit."""
         return _WORDS[self]
 
     @property
     def per_second(self) -> int:
-        """How many of them make a second."""
+        """Return the number of these units in a second."""
         return int(1000 ** list(TimeUnit).index(self))
 
 
@@ -47,14 +47,14 @@ _EARLIEST, _LATEST = 631_152_000, 4_102_444_800
 
 
 class UnitsSeen:
-    """The units that the times of a column tell, piece by piece."""
+    """The units that fit the times of a column, collected piece by piece."""
 
     def __init__(self) -> None:
-        """Begin without any."""
+        """Begin without units."""
         self._first: dict[TimeUnit, tuple[str, float]] = {}
 
     def read(self, times: Int64 | npt.NDArray[np.float64], lines: Int64, unit: str = "line") -> None:
-        """Look at a piece. `times`, `lines`: [N], and where each row stands; `unit`: what `lines` counts."""
+        """Read a piece. `times`: [N]; `lines`: [N], the line or row of each time; `unit`: the unit of `lines`."""
         for one in set(TimeUnit) - set(self._first):
             among = (times >= _EARLIEST * one.per_second) & (times < _LATEST * one.per_second)
             if among.any():
@@ -62,10 +62,10 @@ class UnitsSeen:
                 self._first[one] = (f"{unit} {lines[row]}", times[row])
 
     def only(self, path: Path | str, name: str) -> TimeUnit | None:
-        """The unit that some of the times tell; None if none does.
+        """Return the unit that fits the times; None if no time fits a unit.
 
         Raises:
-            DataError: the times are of two units. `path`, `name`: the file and the column, for the message.
+            DataError: the times have two units. `path` and `name` are the file and the column, for the message.
         """
         found = [(unit, *self._first[unit]) for unit in TimeUnit if unit in self._first]
         if len(found) > 1:
@@ -79,58 +79,56 @@ class UnitsSeen:
 
 
 def moment_of(text: str, unit: TimeUnit | None) -> float:
-    """A date or a moment in ISO 8601 (UTC where no zone is given) as a number of a unit.
+    """Convert a date or a time in ISO 8601 (UTC if no zone is given) to a number in a unit.
 
     Raises:
-        DataError: it is no date, or the times of the data tell no unit.
+        DataError: the text is not a date, or the times of the data have no unit.
     """
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
         raise DataError(f"{text!r} is not a date such as 2014-06-01, or a moment such as 2014-06-01T12:00") from error
     if unit is None:
-        raise DataError(f"{text}: the times of the data are no moments, so a date means nothing; say with --time-unit")
+        raise DataError(f"{text}: the times of the data are no dates, so a date means nothing; give --time-unit")
     moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     return round(moment.timestamp() * unit.per_second)
 
 
 def start_of(since: str, newest: float, unit: TimeUnit | None) -> float:
-    """The first moment of a window that reaches up to the newest time, in the unit of the times.
+    """Return the first time of a window that ends at the newest time, in the unit of the times.
 
     Args:
-        since: how long the window is, such as 90d, 12h or 30m; or a date, as `moment_of` reads it.
+        since: the length of the window, such as 90d, 12h or 30m; or its first date, as for `moment_of`.
         newest: the last time of the data.
-        unit: of the times; None if they are no moments.
+        unit: the unit of the times; None if they are not dates.
 
     Raises:
-        DataError: it is neither, or the times tell no unit.
+        DataError: the text is neither, or the times have no unit.
     """
     length = SPAN.fullmatch(since)
     if length is None:
         return moment_of(since, unit)
     if unit is None:
-        raise DataError(
-            f"{since}: the times of the data are no moments, so a window means nothing; say with --time-unit"
-        )
+        raise DataError(f"{since}: the times of the data are no dates, so a window means nothing; give --time-unit")
     return newest - int(length[1]) * _SECONDS[length[2]] * unit.per_second
 
 
 def span_of(text: str, unit: TimeUnit | None) -> int:
-    """A span such as 30m, 12h or 2d in the unit of the times.
+    """Convert a span such as 30m, 12h or 2d to the unit of the times.
 
     Raises:
-        DataError: it is none, or the times tell no unit.
+        DataError: the text is not a span, or the times have no unit.
     """
     length = SPAN.fullmatch(text)
     if length is None:
         raise DataError(f"{text!r} is not a span such as 30m: a number of s, m, h, d or w")
     if unit is None:
-        raise DataError(f"{text}: the times of the data are no moments, so a span means nothing; say with --time-unit")
+        raise DataError(f"{text}: the times of the data are no dates, so a span means nothing; give --time-unit")
     return int(length[1]) * _SECONDS[length[2]] * unit.per_second
 
 
 def show_range(times: Int64 | npt.NDArray[np.float64], unit: TimeUnit | None) -> str:
-    """The first and the last time in words."""
+    """Return the first and the last time as text."""
     if not len(times):
         return ""
     first, last = times.min(), times.max()

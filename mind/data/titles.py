@@ -1,6 +1,6 @@
-"""Titles of items out of a file, for the report of an evaluation.
+"""Reads titles of items from a file, for the report of an evaluation.
 
-`clients.titles` reads the same files, because clients import nothing of this package; a test holds the two together.
+`clients.titles` reads the same files, because clients import nothing of this package. A test compares the two.
 """
 
 import csv
@@ -20,7 +20,7 @@ _INTEGER = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 def read_titles(
     path: Path, kind: IdKind = IdKind.INTEGER, id_column: str | None = None, option: str = "--titles-id-column"
 ) -> dict[int, str]:
-    """Read titles by item id from a CSV or Parquet file with a column `title`; empty ones are left out.
+    """Read titles by item id from a CSV or Parquet file with a column `title`. Empty titles are left out.
 
     A CSV file whose first cell is an integer has no header: then ids and titles are its first two columns.
 
@@ -28,7 +28,7 @@ def read_titles(
         path: the file.
         kind: whether ids are integers or text.
         id_column: column that holds the item id, in a file with a header; None for one with a usual name, such as sku.
-        option: how a user names that column, for messages.
+        option: the option that names this column, for messages.
 
     Raises:
         DataError: the file or a column is missing, a line is malformed, or an id is invalid.
@@ -45,7 +45,7 @@ def read_titles(
 
 
 def _header(path: Path) -> list[str] | None:
-    """The names of all columns of a CSV file that does not name them; None for anything else."""
+    """Return the names of all columns of a CSV file that has no header; None for any other file."""
     if path.is_dir():
         return None
     try:

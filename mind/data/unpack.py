@@ -1,6 +1,6 @@
-"""Members of a zip or tar.gz archive, unpacked into a temporary directory. Knows nothing of what they hold.
+"""Unpacks members of a zip or tar.gz archive into a temporary directory. Knows nothing of their contents.
 
-Archives come from elsewhere: only regular files that were asked for are written, under names of ours, up to a limit.
+Archives come from other people, so only the wanted regular files are written, under our names, up to a size limit.
 """
 
 import gzip
@@ -19,22 +19,22 @@ from mind.errors import DataError
 
 MAX_MEMBER_BYTES = 1 << 30
 
-# The last two: encrypted, or packed by a method that zipfile lacks.
+# The last two are for encrypted members, and for packing methods that zipfile lacks.
 _FAULTS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError, RuntimeError, NotImplementedError)
 
 Member = tuple[str, int, Callable[[], IO[bytes]]]
-"""A member of an archive: its name, its size as the archive tells it, and what opens it."""
+"""A member of an archive: its name, its size according to the archive, and a function that opens it."""
 
 
 @contextmanager
 def unpacked(path: Path, members: Sequence[str]) -> Iterator[Path]:
-    """A directory with those of the members that the archive has, by the last part of their names.
+    """Yield a directory with those members that the archive has, by the last part of their names.
 
-    A member may lie deeper than asked for: `data/book_data/a.txt` is `book_data/a.txt`. Errors about files in the
-    directory are told as errors of the archive.
+    A member may be in a deeper directory: `data/book_data/a.txt` is found as `book_data/a.txt`. Errors about files in
+    the directory are raised as errors of the archive.
 
     Raises:
-        DataError: it is no such archive, or damaged, or a member is larger than `MAX_MEMBER_BYTES`.
+        DataError: the file is not such an archive, is damaged, or has a member larger than `MAX_MEMBER_BYTES`.
     """
     with tempfile.TemporaryDirectory(prefix="mind-") as name:
         directory = Path(name)

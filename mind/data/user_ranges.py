@@ -1,6 +1,6 @@
-"""Which of the training users each of several processes has: all users with an id in its range, with all their clicks.
+"""Divides training users among processes: each reads all users in a range of ids, with all their clicks.
 
-The ranges are found from lines all over the files, so that each has about as many clicks, whatever the order of lines.
+The ranges are found from lines of all files, so that each has about as many clicks in any order of the lines.
 """
 
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from mind.errors import DataError
 from mind.sequences import Int64, Mask
 
 _SAMPLED = 4_096
-"""Lines that are looked at to find the borders between ranges."""
+"""Number of lines that are read to find the borders between ranges."""
 _LINE_BYTES = 256
 
 
 @dataclass(frozen=True)
 class UserRange:
-    """The user ids from `low` up to, but without, `high`; None: without an end."""
+    """The user ids from `low` up to and without `high`. None means no limit."""
 
     low: int | None = None
     high: int | None = None
 
     def below(self, user_id: Int64) -> Mask:
-        """Which of some users have a smaller id than any of the range, [U] bool."""
+        """Return which of some users have a smaller id than all users of the range, [U] bool."""
         return np.zeros(len(user_id), np.bool_) if self.low is None else user_id < self.low
 
     def holds(self, user_id: Int64) -> Mask:
-        """Which of some users are in the range, [U] bool."""
+        """Return which of some users are in the range, [U] bool."""
         inside = ~self.below(user_id)
         return inside if self.high is None else inside & (user_id < self.high)
 
@@ -37,12 +37,12 @@ ALL = UserRange()
 
 
 def range_of(files: list[Path], rank: int, world: int) -> UserRange:
-    """The users that a process reads from training data, the same whenever the files are the same.
+    """Return the range of users that a process reads from training data. It is always the same for the same files.
 
     Args:
         files: the training files.
         rank: the number of the process, from 0.
-        world: how many processes there are.
+        world: the number of processes.
 
     Raises:
         DataError: the files cannot be read, or they have too few users.
@@ -54,14 +54,14 @@ def range_of(files: list[Path], rank: int, world: int) -> UserRange:
     distinct = np.unique(users)
     if len(distinct) < world:
         raise DataError(f"{files[0].parent}: has users for {len(distinct)} processes at most, and {world} were started")
-    if len(np.unique(borders)) < world - 1 or borders[0] == distinct[0]:  # one user has much of the data
+    if len(np.unique(borders)) < world - 1 or borders[0] == distinct[0]:  # one user has many of the clicks
         borders = distinct[np.arange(1, world) * len(distinct) // world]
     ends = [None, *borders.tolist(), None]
     return UserRange(ends[rank], ends[rank + 1])
 
 
 def _sampled_users(files: list[Path]) -> Int64:
-    """The users of lines that are evenly spread over the files, ascending."""
+    """Return the users of lines that are evenly spread over the files, in ascending order."""
     sizes = [file.stat().st_size for file in files]
     step = max(1, sum(sizes) // _SAMPLED)
     found = []
@@ -71,6 +71,6 @@ def _sampled_users(files: list[Path]) -> Int64:
                 content.seek(start)
                 lines = content.read(2 * _LINE_BYTES).split(b"\n")
                 user = lines[bool(start)].partition(b",")[0].strip() if len(lines) > 1 else b""
-                if user.removeprefix(b"-").isdigit():  # another fault of the line is told where all are read
+                if user.removeprefix(b"-").isdigit():  # another fault of the line is reported where all lines are read
                     found.append(int(user))
     return np.sort(np.array(found, np.int64))

@@ -1,1 +1,1 @@
-"""How good a model is: exact search, baselines, metrics, and the report."""
+"""Measures how good a model is: exact search, baselines, metrics, and the report."""

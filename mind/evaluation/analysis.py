@@ -1,6 +1,7 @@
-"""What the figures of an evaluation show, as numbers: pure functions of ranked lists, targets and interest vectors.
+"""Computes the figures of an evaluation from ranked lists, targets and interest vectors.
 
-Knows no files, no plots and no Paddle. No function loops over users in Python; what is wide goes in batches.
+The functions read no files and know nothing of plots or Paddle. None loops over users in Python; wide arrays are
+processed in batches.
 """
 
 from collections.abc import Iterator
@@ -16,34 +17,34 @@ from mind.sequences import Int64, Sequences
 Float64 = npt.NDArray[np.float64]
 
 CELLS = 4_000_000
-"""The most values (users times candidates) that are worked on at a time, which bounds temporaries to 200 MB."""
+"""Maximum number of values (users times candidates) that are processed at a time. It limits temporaries to 200 MB."""
 LENGTH_BUCKETS = 5
-"""The number of groups that users are put into by the length of their history."""
+"""Number of groups of users by the length of their history."""
 POPULARITY_BUCKETS = ("head", "torso", "tail")
 """Groups of items, each with a third of the interactions in the training data, the most popular items first."""
 RESAMPLES = 2_000
-"""The number of times that as many users are drawn, with replacement, to see how far a mean over users may be off."""
+"""Number of random samples of users, drawn with replacement, from which the interval of a mean is computed."""
 TOP_SHARE = 0.01
-"""The most popular items, as a share of the catalogue, whose part in all recommendations is measured."""
+"""Share of the catalogue that counts as the most popular items, whose part in all recommendations is measured."""
 
 
 @dataclass(frozen=True)
 class Curves:
-    """Metrics as fractions for every list length k = 1..N: three lists of N."""
+    """Metrics as fractions for every list length k = 1..N; each is a list of N."""
 
     recall: list[float]
     ndcg: list[float]
     hit_rate: list[float]
 
     def at(self, cutoffs: tuple[int, ...]) -> dict[str, float]:
-        """What `metrics.report` gives, `recall@n`, `ndcg@n` and `hit_rate@n` for every cutoff n."""
+        """Return `recall@n`, `ndcg@n` and `hit_rate@n` for every cutoff n, as `metrics.report` does."""
         values = [curve[n - 1] for n in cutoffs for curve in (self.recall, self.ndcg, self.hit_rate)]
         return dict(zip(metrics.names(cutoffs), values, strict=True))
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over users and half the width of its 95 % interval (normal approximation; None for fewer than 2 users)."""
+    """A mean over users, and half the width of its 95 % interval (normal approximation; None for one user)."""
 
     mean: float
     half_width: float | None
@@ -51,7 +52,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Lead:
-    """How far one method is ahead of another, and its 95 % interval by a bootstrap over users (Efron 1979)."""
+    """The lead of one method over another, and its 95 % interval by a bootstrap over users (Efron 1979)."""
 
     mean: float
     low: float
@@ -59,7 +60,7 @@ class Lead:
 
     @property
     def sure(self) -> bool:
-        """Whether one of the two is ahead by more than the choice of the users explains."""
+        """Return whether the lead is larger than the choice of the users explains."""
         return self.low > 0 or self.high < 0
 
 
@@ -74,7 +75,7 @@ class LengthBucket:
 
 @dataclass(frozen=True)
 class PopularityBucket:
-    """Some of the items by popularity. `targets` counts different (user, item) pairs to be found."""
+    """Some of the items by popularity. `targets` counts the different (user, item) pairs to find."""
 
     name: str
     items: int
@@ -83,30 +84,30 @@ class PopularityBucket:
 
 @dataclass(frozen=True)
 class Spread:
-    """How a method's lists, N candidates a user, spread over the catalogue."""
+    """The spread of a method's lists, N candidates per user, over the catalogue."""
 
     coverage: list[float]
-    """[N]: share of the catalogue that is in at least one user's top k, for k = 1..N."""
+    """[N]: share of the catalogue that is in the top k of at least one user, for k = 1..N."""
     top_share: float
-    """Share of all places in the lists that the most popular items take, `TOP_SHARE` of the catalogue."""
+    """Share of all places in the lists that the most popular `TOP_SHARE` of the catalogue take."""
     gini: float
-    """Gini coefficient of how often each item is recommended: 0 all alike, near 1 a few items take everything."""
+    """Gini coefficient of the items' numbers of recommendations: 0 if all are equal, near 1 if a few items take all."""
     seen: float
-    """Share of all places in the lists that items of the user's own history take."""
+    """Share of all places in the lists that are taken by items of the user's own history."""
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far served lists are those of exact search."""
+    """The agreement of served lists with exact search."""
 
     found: dict[int, float]
-    """By cutoff n: mean over users of the share of the exact top n that is in the served top n."""
+    """Mean over users of the share of the exact top n that is in the served top n, by cutoff n."""
     identical: float
-    """Share of users whose whole list is the same, in the same order."""
+    """Share of users whose whole served list equals the exact list, in the same order."""
 
 
 def hit_matrix(ranked: Int64, targets: Sequences) -> Hits:
-    """Which candidates the user clicked afterwards, as `metrics.hits` says, in batches of users: [U, N] bool."""
+    """Return which candidates the user clicked afterwards, as `metrics.hits` does, in batches of users: [U, N] bool."""
     hit = np.zeros(ranked.shape, np.bool_)
     for users in batches(ranked):
         part = targets.take(np.arange(len(targets))[users])
@@ -116,11 +117,11 @@ def hit_matrix(ranked: Int64, targets: Sequences) -> Hits:
 
 
 def curves(hit: Hits, wanted: Int64) -> Curves:
-    """Recall, NDCG and hit rate for every list length up to N, means over users as `metrics` defines them.
+    """Compute recall, NDCG and hit rate for every list length up to N, as means over users as `metrics` defines them.
 
     Args:
         hit: [U, N] bool.
-        wanted: [U] int64, positive: different targets of each user.
+        wanted: [U] int64, positive: the number of different targets of each user.
     """
     length = hit.shape[1]
     gain = 1 / np.log2(np.arange(length) + 2)
@@ -137,23 +138,26 @@ def curves(hit: Hits, wanted: Int64) -> Curves:
 
 
 def user_recall(hit: Hits, wanted: Int64) -> Float64:
-    """Recall of each user: [U] float64."""
+    """Return the recall of each user: [U] float64."""
     recall: Float64 = hit.sum(axis=1) / wanted
     return recall
 
 
 def mean(values: Float64) -> Mean:
-    """The mean of [U] float64 and its uncertainty; for a paired comparison, give the differences of two methods."""
+    """Return the mean of [U] float64 with its interval.
+
+    For a paired comparison, pass the differences of two methods.
+    """
     half = 1.96 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
     return Mean(float(values.mean()), half)
 
 
 def lead(differences: Float64, seed: int) -> Lead:
-    """The mean of a paired comparison over users and how sure it is.
+    """Return the mean lead of one method over another, with its interval.
 
     Args:
-        differences: [U] float64, one method's recall minus the other's, user by user.
-        seed: of the users that are drawn.
+        differences: [U] float64, the recall of one method minus that of the other, for each user.
+        seed: the seed for drawing users.
     """
     rng, users = np.random.default_rng(seed), len(differences)
     means = np.sort([differences[rng.integers(0, users, users)].mean() for _ in range(RESAMPLES)])
@@ -162,7 +166,9 @@ def lead(differences: Float64, seed: int) -> Lead:
 
 
 def length_buckets(lengths: Int64) -> tuple[list[LengthBucket], Int64]:
-    """Users in groups of about equal size by history length; equal lengths stay together, so there may be fewer.
+    """Group users by history length, in groups of about equal size.
+
+    Equal lengths stay together, so there may be fewer groups.
 
     Args:
         lengths: [U] int64.
@@ -179,17 +185,20 @@ def length_buckets(lengths: Int64) -> tuple[list[LengthBucket], Int64]:
 
 
 def by_length(recall: Float64, bucket: Int64) -> list[Mean]:
-    """Mean recall of each group of users. recall: [U] float64; bucket: [U] int64, no group empty."""
+    """Return the mean recall of each group of users.
+
+    `recall`: [U] float64; `bucket`: [U] int64, with no empty group.
+    """
     return [mean(recall[bucket == number]) for number in range(int(bucket.max()) + 1)]
 
 
 def popularity_order(popularity: Int64) -> Int64:
-    """Rows of the item table, the most popular first, ties by the lower row: [N] int64."""
+    """Return the rows of the item table, most popular first, ties by the lower row: [N] int64."""
     return np.argsort(-popularity, kind="stable") + 1
 
 
 def popularity_buckets(popularity: Int64) -> Int64:
-    """Bucket of each row of the item table, [N + 1] int64: 0 to 2 as in `POPULARITY_BUCKETS`, 3 for row 0, unknown."""
+    """Return the bucket of each row of the item table, [N + 1] int64: an index of `POPULARITY_BUCKETS`, 3 for row 0."""
     order = popularity_order(popularity)
     before = np.cumsum(popularity[order - 1]) - popularity[order - 1]
     bucket = np.full(len(popularity) + 1, len(POPULARITY_BUCKETS), np.int64)
@@ -199,11 +208,11 @@ def popularity_buckets(popularity: Int64) -> Int64:
 
 
 def distinct_pairs(targets: Sequences, item_index: Int64) -> Int64:
-    """Rows of the different targets of every user, one after the other: [T] int64, 0 for unknown items.
+    """Return the rows of the different targets of every user, user by user: [T] int64, 0 for unknown items.
 
     Args:
-        targets: U users.
-        item_index: [len(targets.item_id)] int64, their rows.
+        targets: the targets of U users.
+        item_index: [len(targets.item_id)] int64, the rows of the targets.
     """
     user = np.repeat(np.arange(len(targets)), targets.lengths)
     order = np.lexsort((targets.item_id, user))
@@ -214,13 +223,13 @@ def distinct_pairs(targets: Sequences, item_index: Int64) -> Int64:
 
 
 def by_popularity(rows: Int64, hit: Hits, wanted_rows: Int64, bucket: Int64) -> list[float | None]:
-    """Share of the targets in each popularity bucket that were found; None where there is no target.
+    """Return the share of the targets in each popularity bucket that were found; None for a bucket without targets.
 
     Args:
         rows: [U, N] int64, candidates as rows of the item table.
         hit: [U, N] bool.
-        wanted_rows: [T] int64, see `distinct_pairs`.
-        bucket: [I + 1] int64, see `popularity_buckets`.
+        wanted_rows: [T] int64, as from `distinct_pairs`.
+        bucket: [I + 1] int64, as from `popularity_buckets`.
     """
     kinds = len(POPULARITY_BUCKETS)
     found = np.bincount(bucket[rows[hit]], minlength=kinds)
@@ -229,12 +238,12 @@ def by_popularity(rows: Int64, hit: Hits, wanted_rows: Int64, bucket: Int64) -> 
 
 
 def spread(rows: Int64, seen: Hits, popularity: Int64) -> Spread:
-    """How lists spread over the catalogue.
+    """Measure the spread of lists over the catalogue.
 
     Args:
-        rows: [U, N] int64, candidates as rows of the item table, 0 where there is none.
-        seen: [U, N] bool, candidates that are in the user's history.
-        popularity: [I] int64.
+        rows: [U, N] int64, candidates as rows of the item table, 0 where a list is shorter.
+        seen: [U, N] bool, whether a candidate is in the user's history.
+        popularity: [I] int64, the number of clicks of each item.
     """
     items, length = len(popularity), rows.shape[1]
     times = np.bincount(rows.ravel(), minlength=items + 1)[1:]
@@ -253,7 +262,7 @@ def spread(rows: Int64, seen: Hits, popularity: Int64) -> Spread:
 
 
 def gini(times: Int64) -> float:
-    """Gini coefficient of [I] int64 counts; 0 if all are 0."""
+    """Return the Gini coefficient of [I] int64 counts; 0 if all are 0."""
     total, items = int(times.sum()), len(times)
     if not total:
         return 0.0
@@ -261,18 +270,20 @@ def gini(times: Int64) -> float:
 
 
 def agreement(exact: Int64, served: Int64, cutoffs: tuple[int, ...]) -> Agreement:
-    """How far served lists are those of exact search. Both: [U, N] int64 rows, 0 where a list is shorter."""
+    """Compare served lists with exact search. Both: [U, N] int64 rows, 0 where a list is shorter."""
     found = {n: float(np.mean(in_common(exact[:, :n], served[:, :n]))) for n in cutoffs}
     return Agreement(found, float(np.mean((exact == served).all(axis=1))))
 
 
 def example_users(recall: Float64, seed: int, each: int = 4) -> dict[str, list[int]]:
-    """Users to look at: `each` with the highest recall, nearest to the median, and with no hit; ties drawn by `seed`.
+    """Choose example users: `each` with the highest recall, nearest to the median, and without a hit.
+
+    `seed` breaks ties.
 
     Args:
         recall: [U] float64.
-        seed: of the order in which ties are taken.
-        each: users in a group, at most; nobody is in two.
+        seed: the seed of the order in which ties are taken.
+        each: the maximum number of users of a group. No user is in two groups.
     """
     drawn = np.random.default_rng(seed).permutation(len(recall))
     none = drawn[recall[drawn] == 0][:each]
@@ -284,7 +295,7 @@ def example_users(recall: Float64, seed: int, each: int = 4) -> dict[str, list[i
 
 
 def in_common(first: Int64, second: Int64) -> Float64:
-    """Share of the items of the first list that are in the second, by user: [U] float64; 1 for an empty list."""
+    """Return the share of the first list that is in the second, by user: [U] float64; 1 for an empty list."""
     stride = int(max(first.max(initial=0), second.max(initial=0))) + 1
     share = np.ones(len(first))
     for users in batches(first):
@@ -296,6 +307,6 @@ def in_common(first: Int64, second: Int64) -> Float64:
 
 
 def batches(wide: npt.NDArray[np.generic], width: int = 0) -> Iterator[slice]:
-    """Slices of users of which each has at most `CELLS` values, `width` a user or as many as the array is wide."""
+    """Yield slices of users with at most `CELLS` values. A user has `width` values (0: the width of the array)."""
     step = max(1, CELLS // max(width or wide.shape[1], 1))
     return (slice(start, start + step) for start in range(0, len(wide), step))

@@ -1,4 +1,4 @@
-"""What any model must beat: the popular list, and counting which items are clicked together."""
+"""The baselines that a model must beat: the most popular items, and items that were clicked together."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,16 +12,17 @@ from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
 
 RECENCY = 0.8
-"""The weight of a history item, as a share of the weight of the item that was clicked after it."""
+"""The weight of a history item, relative to the weight of the item that was clicked after it."""
 MAX_PAIRS = 100_000_000
-"""Pairs of items in users' clicks that are counted, 3 GB; of more, those of users drawn at random. A catalogue that has
-no more pairs than this is counted whole."""
+"""Maximum number of pairs of items in users' clicks that are counted, 3 GB. If there are more, only the pairs of
+randomly drawn users are counted. A catalogue with no more possible pairs than this is counted completely.
+"""
 
 
 def most_popular(
     vocabulary: Vocabulary, popularity: Int64, histories: Sequences, top_n: int, left_out: LeftOut | None = None
 ) -> Int64:
-    """The most clicked items, the same for everyone but for what is left out: [U, top_n] int64 item ids."""
+    """Return the most clicked items, the same for all users except for left-out items: [U, top_n] int64 ids."""
     longest = int(np.diff(left_out.offsets).max(initial=0)) if left_out else 0
     first = top_rows(popularity[None, :].astype(np.float32), top_n + longest)[0]
     if left_out is None:
@@ -35,21 +36,21 @@ def most_popular(
 
 @dataclass(frozen=True)
 class Pairs:
-    """How many users had each pair of items together; both baselines of item pairs use it."""
+    """The number of users who had both items of a pair. Both baselines with pairs of items use it."""
 
     vocabulary: Vocabulary
     together: sparse.csr_array
-    """[N, N]: the users who had both items, for every pair of different items."""
+    """[N, N]: the number of users who had both items, for every pair of different items."""
     users: Float32
-    """[N]: the users who had each item."""
+    """[N]: the number of users who had each item."""
     counted: int
-    """The users that were counted: all of them, or those drawn to stay within `MAX_PAIRS`."""
+    """The number of users that were counted: all users, or those drawn to stay within `MAX_PAIRS`."""
 
     @classmethod
     def of(cls, vocabulary: Vocabulary, train: Sequences, seed: int = 0, most: int | None = None) -> "Pairs":
-        """Count pairs of items, each user once for a pair.
+        """Count pairs of items. A user counts once for each pair.
 
-        If there are more than `most` (`MAX_PAIRS` if None), those of users drawn by `seed` are counted.
+        If there are more than `most` pairs (`MAX_PAIRS` if None), only users that are drawn with `seed` are counted.
         """
         most = MAX_PAIRS if most is None else most
         had = had_matrix(vocabulary, train)
@@ -65,12 +66,12 @@ class Pairs:
 def co_occurrence(
     pairs: Pairs, histories: Sequences, top_n: int, batch_size: int = 256, left_out: LeftOut | None = None
 ) -> Int64:
-    """Items that other users had together with the history, newer history counting more.
+    """Rank items that other users had together with those of the history. Newer items of the history count more.
 
-    score(j) = sum over history items i of RECENCY^age(i) * |users with both i and j|, age 0 being the newest.
+    score(j) = sum over history items i of RECENCY^age(i) * |users with both i and j|, where the newest item has age 0.
 
     Returns:
-        [U, top_n] int64 item ids, best first, -1 where no further item was ever seen with the history.
+        [U, top_n] int64 item ids, best first, -1 where no further item was seen together with the history.
     """
     return _by_neighbours(pairs.vocabulary, pairs.together, histories, top_n, batch_size, left_out)
 
@@ -78,7 +79,7 @@ def co_occurrence(
 def item_knn(
     pairs: Pairs, histories: Sequences, top_n: int, batch_size: int = 256, left_out: LeftOut | None = None
 ) -> Int64:
-    """Like `co_occurrence`, with the cosine |users with i and j| / sqrt(|users with i| |users with j|) as the count."""
+    """Rank like `co_occurrence`, with the cosine |users with i and j| / sqrt(|users with i| |users with j|)."""
     scale = sparse.diags_array(1 / np.sqrt(np.maximum(pairs.users, 1)))
     cosine = (scale @ pairs.together @ scale).tocsr()
     return _by_neighbours(pairs.vocabulary, cosine, histories, top_n, batch_size, left_out)
@@ -104,14 +105,17 @@ def _by_neighbours(
 
 
 def had_matrix(vocabulary: Vocabulary, sequences: Sequences) -> sparse.csr_array:
-    """Which users had which items: [U, N] float32 of ones, however often."""
+    """Return which users had which items, once or more often: [U, N] float32 of ones."""
     had = _matrix(vocabulary, sequences, np.ones(len(sequences.item_id), np.float32))
     had.data[:] = 1
     return had
 
 
 def recency_matrix(vocabulary: Vocabulary, histories: Sequences, recency: float) -> sparse.csr_array:
-    """The items of each history weighted by recency^age, age 0 being the newest: [U, N] float32; repeats add up."""
+    """Return the items of each history, weighted by recency^age: [U, N] float32.
+
+    The newest has age 0; repeats add up.
+    """
     age = np.repeat(histories.offsets[1:], histories.lengths) - 1 - np.arange(len(histories.item_id))
     return _matrix(vocabulary, histories, (recency**age).astype(np.float32))
 

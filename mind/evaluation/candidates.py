@@ -1,6 +1,6 @@
-"""Ranked lists that were made elsewhere, read from files: JSON lines, or Parquet as `recall-client bulk` writes it.
+"""Reads ranked lists that another program made, as JSON lines, or as Parquet from `recall-client bulk`.
 
-A file that `recall-client` wrote says which model answered; its lists went through gRPC and Milvus. Knows neither.
+A file from `recall-client` names the model that answered. This module knows nothing of gRPC or Milvus.
 """
 
 import json
@@ -18,16 +18,16 @@ from mind.keys import key_ids
 from mind.sequences import EvalCases, Int64
 
 PERSONAL = ("", "UNSPECIFIED", "OK")
-"""The statuses of a personal list; "" where the file names none, for then all lists count as personal."""
+"""The statuses of a personal list. "" is for files without a status, whose lists all count as personal."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """The release of a service that gave some lists, as their file tells it."""
+    """The release of a service that returned some lists, according to their file."""
 
     model_version: str
     collection: str
-    """The Milvus collection; "" in Parquet files, which do not tell it."""
+    """The Milvus collection; "" for Parquet files, which do not have it."""
 
 
 @dataclass(frozen=True)
@@ -37,23 +37,23 @@ class Candidates:
     ranked: Int64
     """[U, top_n] int64, -1 where a list is shorter."""
     served: Served | None
-    """None if the lists were not asked of a service."""
+    """The release that returned the lists; None if they did not come from a service."""
     status: npt.NDArray[np.str_]
-    """[U]: what the service said of each user, such as OK or EMPTY_HISTORY; "" where the file does not tell it."""
+    """[U]: the status that the service gave each user, such as OK or EMPTY_HISTORY; "" if the file has no status."""
     detail: npt.NDArray[np.str_]
-    """[U]: why, in the words of the service; "" where the file does not tell it."""
+    """[U]: the reason in the words of the service; "" if the file has no reason."""
 
     def take(self, users: Int64) -> "Candidates":
-        """The lists of some of the users, in the order of their positions `users`, [V] int64."""
+        """Return the lists of some users. `users`: [V] int64, their positions."""
         return Candidates(self.ranked[users], self.served, self.status[users], self.detail[users])
 
 
 @dataclass(frozen=True)
 class TextIds:
-    """Which ids in a file are text, as the data and the model have them."""
+    """Which ids in a file are text, as in the data and the model."""
 
     users: KeyTable | None = None
-    """The text ids of the test users; None where they are integers."""
+    """The text ids of the test users; None if ids are integers."""
     items: bool = False
     """Whether the items have text ids."""
 
@@ -73,19 +73,19 @@ class _Row:
 def read_candidates(file: Path, cases: EvalCases, top_n: int, items: int, text: TextIds = INTEGERS) -> Candidates:
     """Read ranked lists for all test users.
 
-    Lists are taken one by one where the file has the test users in their order, for a user may occur twice in test
-    data; else by user id.
+    If the file has the test users in their order, lists are assigned by position, because a user may occur twice in
+    test data. Otherwise they are assigned by user id.
 
     Args:
         file: JSON lines, or Parquet if it ends in .parquet.
-        cases: the test users.
-        top_n: items of a list that are read.
-        items: items that the model knows.
+        cases: the test users, in order.
+        top_n: the number of items of a list to read.
+        items: the number of items that the model knows.
         text: which ids are text.
 
     Raises:
-        DataError: a row is no such list, a test user has none, the lists are of several releases, or a service was
-            asked for fewer than `top_n` candidates.
+        DataError: a row is not a list of candidates, a test user has no list, the lists are from several releases, or
+            the service was asked for fewer than `top_n` candidates.
     """
     rows = list((_parquet_rows if file.suffix == ".parquet" else _json_rows)(file, top_n, text))
     served = _release(file, rows)
@@ -151,10 +151,10 @@ def _ids(found: list[Any], is_text: bool) -> list[int]:
 
 
 def _release(file: Path, rows: list[_Row]) -> Served | None:
-    """The release that gave all lists; None if the file names none."""
+    """Return the release that returned all lists; None if the file names no release."""
     found = list(dict.fromkeys(row.served for row in rows))
     names = [(one.collection or f"model {one.model_version}") if one else "no release" for one in found]
-    if len(found) > 1 or "," in "".join(names):  # a request that a release parted names both
+    if len(found) > 1 or "," in "".join(names):  # an answer during a release names both collections
         raise DataError(
             f"{file}: its lists come from {' and '.join(names)}, because a release changed meanwhile; "
             "run recall-client again"

@@ -1,7 +1,7 @@
-"""Which test users an evaluation compares: the same ones in every row, to whom every method gives a personal list.
+"""Chooses the test users of an evaluation. They are the same in every row, and every method gives them a personal list.
 
-Where the model knows no item of a history, exact search has nothing to search with, and a service gives the popular
-list. Neither says anything about the model, and the two cannot be compared.
+If the model knows no item of a history, exact search has nothing to search with, and a service returns the popular
+list. Neither result says anything about the model, and the two cannot be compared.
 """
 
 from collections import Counter
@@ -19,22 +19,22 @@ from mind.vocabulary import Mask, Vocabulary
 
 @dataclass(frozen=True)
 class Compared:
-    """The test users of every row, and why others are in none."""
+    """The test users of every row, and the reasons why others are left out."""
 
     cases: EvalCases
     given: dict[Path, Candidates]
-    """The lists of these users that were made elsewhere, by file."""
+    """The lists of these users that other programs made, by file."""
     left_out: int
-    """The number of test users that are in no row."""
+    """Number of test users that are in no row."""
     notes: list[str]
     """A sentence for each reason to leave users out."""
 
 
 def compared(cases: EvalCases, vocabulary: Vocabulary, given: dict[Path, Candidates]) -> Compared:
-    """Leave out the test users to whom some method gives no personal list.
+    """Leave out the test users to whom at least one method gives no personal list.
 
     Raises:
-        DataError: nobody is left.
+        DataError: no user is left.
     """
     known = knows(vocabulary, cases.history)
     empty = cases.history.lengths == 0
@@ -58,7 +58,7 @@ def compared(cases: EvalCases, vocabulary: Vocabulary, given: dict[Path, Candida
 
 
 def _statuses(candidates: Candidates, out: Mask) -> str:
-    """The statuses of the users who are left out: how many have each, and what the service said of the first."""
+    """Return the statuses of the users who are left out, their numbers, and the first reason of the service."""
     words = []
     for status, count in Counter(candidates.status[out].tolist()).most_common():
         said = next((text for text in candidates.detail[out & (candidates.status == status)] if text), "")

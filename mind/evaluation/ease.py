@@ -1,8 +1,8 @@
 """EASE, a linear model of items in closed form: a strong baseline that trains in seconds.
 
 Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019 (arXiv 1905.03375). Newer items of a history
-count more here, as in the other baselines. Validation users choose how strongly it is regularised and how fast old
-items fade. Knows nothing of the command line.
+count more here, as in the other baselines. Validation users choose the regularisation and the weight of older items.
+This module knows nothing of the command line.
 """
 
 from collections.abc import Callable
@@ -18,24 +18,24 @@ from mind.evaluation.retrieval import LeftOut, item_ids, top_rows
 from mind.sequences import EvalCases, Int64, Sequences
 
 MAX_ITEMS = 20_000
-"""Items up to which EASE is computed: it inverts a matrix of items by items, 1.6 GB here."""
+"""Maximum number of items for EASE, because it inverts a matrix of items by items. This many take 1.6 GB."""
 REGULARISATIONS = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 """The values of lambda that are tried."""
 RECENCIES = (0.8, 0.9, 1.0)
-"""The weights of a history item, as a share of the weight of the one after it, that are tried."""
+"""The tried weights of a history item, relative to the weight of the item after it."""
 UNCHOSEN = 300.0
-"""Lambda where no validation users choose it."""
+"""The value of lambda if there are no validation users."""
 MAX_VALID = 2_000
-"""The most validation users that choose."""
+"""Maximum number of validation users for the choice."""
 _BLOCK = 1024
 
 OnStep = Callable[[int, int], None]
-"""A function that is told how many matrices are inverted, and of how many."""
+"""A callback with two arguments: the number of inverted matrices, and the total."""
 
 
 @dataclass(frozen=True)
 class Ease:
-    """Lists by EASE, and what was chosen for it."""
+    """Lists by EASE, with the chosen settings."""
 
     ranked: Int64
     """[U, top_n] int64 item ids, best first, -1 where there are fewer items."""
@@ -52,16 +52,16 @@ def ease(
     exclude_history: bool = False,
     on_step: OnStep = lambda done, of: None,
 ) -> Ease:
-    """Rank items for users by EASE with the settings that find most for validation users, by Recall@50.
+    """Rank items for users by EASE, with the settings that have the highest Recall@50 on validation users.
 
     Args:
-        pairs: which items training users had together.
-        valid: held-out users that choose the settings; None takes `UNCHOSEN` and `RECENCY`.
-        histories: of the users to rank for.
-        top_n: items of a list.
-        batch_size: users scored at a time.
-        exclude_history: whether lists, those of the validation users too, have no item of the history.
-        on_step: told of progress.
+        pairs: the pairs of items that training users had together.
+        valid: held-out users that choose the settings; None uses `UNCHOSEN` and `RECENCY`.
+        histories: the histories of the users to rank for.
+        top_n: the number of items of a list.
+        batch_size: the number of users that are scored at a time.
+        exclude_history: whether lists, including those of the validation users, leave out items of the history.
+        on_step: called with the progress.
     """
     known = valid.take(np.arange(len(valid))[:: -(-len(valid) // MAX_VALID)]) if valid else None
     tried = REGULARISATIONS if known else (UNCHOSEN,)
@@ -89,12 +89,12 @@ def ease(
 
 
 def item_weights(pairs: Pairs, regularisation: float) -> Float32:
-    """What each item of a history says about each item: B_ij = -P_ij / P_jj, B_jj = 0, P = (X'X + lambda I)^-1.
+    """Return the weight of each history item for each item: B_ij = -P_ij / P_jj, B_jj = 0, P = (X'X + lambda I)^-1.
 
     Returns:
         [N, N] float32; the scores of a history x, [N], are x B.
     """
-    inverse: Float32 = pairs.together.toarray()  # X'X, but for the diagonal
+    inverse: Float32 = pairs.together.toarray()  # X'X, except for the diagonal
     diagonal = np.arange(len(inverse))
     inverse[diagonal, diagonal] = pairs.users + np.float32(regularisation)
     factor, failed = lapack.spotrf(inverse.T, lower=1, overwrite_a=1)  # Cholesky, in place: it is symmetric

@@ -1,4 +1,4 @@
-"""One evaluation from ranked lists to every number that the report shows. Draws nothing and writes nothing."""
+"""Computes all numbers of the report from ranked lists. Draws nothing and writes no files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,93 +16,95 @@ from mind.evaluation.retrieval import LeftOut, item_ids, nearest_items
 from mind.sequences import EvalCases, Int64
 
 OnStep = Callable[[str, int, int], None]
-"""A function that is told what is under way, how many users are done, and of how many."""
+"""A callback with three arguments: the present step, the number of users done, and the total."""
 
 EXACT = "MIND, exact search"
 ALONE = "MIND, without neighbours"
-"""Exact search where neighbours of the newest clicks are no candidates; `EXACT` is as served, with them if so."""
+"""The name of exact search without neighbours of the newest clicks. `EXACT` is as served, with neighbours if they are
+used.
+"""
 SHOWN_ITEMS = 20
-"""The number of candidates and of history items that are shown of an example user."""
+"""Number of candidates and of history items that are shown for an example user."""
 SAMPLED_USERS = 2000
-"""The most users whose interests are searched for one by one."""
+"""Maximum number of users whose interests are searched for separately."""
 
 
 @dataclass(frozen=True)
 class Lists:
-    """What is compared: ranked lists by name, [U, N] int64 item ids each, -1 where a list is shorter."""
+    """The ranked lists to compare, by name: [U, N] int64 item ids each, -1 where a list is shorter."""
 
     ranked: dict[str, Int64]
     baselines: tuple[str, ...]
     """The names of the baselines, which any model must beat."""
     interest_vectors: Float32
-    """[U, K, D] float32, the interest vectors that `EXACT` was searched with."""
+    """[U, K, D] float32, the interest vectors of the search for `EXACT`."""
     served: dict[str, Served] = field(default_factory=dict)
-    """The lists that a service gave, by name, and the release that gave them."""
+    """The releases of the lists that a service returned, by the names of the lists."""
     exclude_history: bool = False
     """Whether no list has an item of the user's history."""
     left_out: int = 0
-    """The number of test users that are in none of the lists."""
+    """Number of test users that are in none of the lists."""
     notes: list[str] = field(default_factory=list)
-    """Sentences about whom the lists are for and what they were made from, where a reader would expect otherwise."""
+    """Sentences about the users and the sources of the lists that a reader of the report needs."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The hits of one method's lists, and the metrics that follow from them."""
+    """The hits of one method's lists, and the metrics computed from them."""
 
     hit: Hits
     """[U, N] bool, whether the user clicked the candidate afterwards."""
     recall: Float64
-    """[U] float64, each user's recall with the whole list."""
+    """[U] float64, the recall of each user with the whole list."""
     curves: Curves
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A place in an example user's list."""
+    """One place in the list of an example user."""
 
     item_id: int
     interest: int
     hit: bool
-    """The user clicked it afterwards."""
+    """Whether the user clicked the item afterwards."""
     seen: bool
-    """It is in the user's history."""
+    """Whether the item is in the user's history."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A user to look at."""
+    """An example user of the report."""
 
     group: str
     user_id: int
     history: list[int]
-    """The newest `SHOWN_ITEMS` items of the history, the newest first."""
+    """The newest `SHOWN_ITEMS` items of the history, newest first."""
     history_items: int
-    """The number of items in the whole history."""
+    """Number of items in the whole history."""
     wanted: int
-    """The number of different items that the user clicked afterwards."""
+    """Number of different items that the user clicked afterwards."""
     candidates: list[Candidate]
     cosine: float | None
-    """The mean cosine between two of the user's interests; None for a user with one."""
+    """The mean cosine between two of the user's interests; None for a user with one interest."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything the report shows. All shares are fractions; N is the largest cutoff."""
+    """All numbers of the report. All shares are fractions; N is the largest cutoff."""
 
     model_version: str
     created_at: str
-    """When the model was written."""
+    """The time at which the model was written."""
     users: int
-    """The number of test users that are compared, the same ones in every row."""
+    """Number of test users that are compared. They are the same in every row."""
     left_out: int
-    """The number of test users that are not; the notes say why."""
+    """Number of test users that are left out. The notes say why."""
     items: int
-    """The number of items in the catalogue, which are those that the model knows."""
+    """Number of items in the catalogue, which are the items that the model knows."""
     targets: int
-    """The number of different (user, item) pairs that are to be found."""
+    """Number of different (user, item) pairs to find."""
     unknown_targets: int
-    """The number of these pairs whose item is not in the training data: no method here can find them."""
+    """Number of these pairs whose item is not in the training data, so that no method here can find them."""
     cutoffs: tuple[int, ...]
     metrics: dict[str, dict[str, float]]
     baselines: tuple[str, ...]
@@ -113,7 +115,7 @@ class Evaluation:
     lead: Lead
     """The recall@N of `EXACT` minus that of the best baseline, user by user."""
     verdict: str
-    """A sentence that says whether the model is worth it on these data."""
+    """A sentence that says whether the model beats the baselines on these data."""
     training: dict[str, Any]
     """The artifact's metrics: the epoch that was kept and, in newer artifacts, the curves."""
     data: dict[str, Any]
@@ -123,21 +125,21 @@ class Evaluation:
     curves: dict[str, Curves]
     length_buckets: list[LengthBucket]
     length_recall: dict[str, list[Mean]]
-    """The recall@N of each method in each bucket."""
+    """The recall@N of each method in each bucket of history lengths."""
     popularity_buckets: list[PopularityBucket]
     popularity_recall: dict[str, list[float | None]]
-    """The share of the targets in each bucket that each method found with N candidates."""
+    """The share of the targets in each bucket of popularity that each method found with N candidates."""
     spread: dict[str, Spread]
     interests: Interests
     served: dict[str, Served]
-    """The lists that a service gave, by name, and the release that gave them."""
+    """The releases of the lists that a service returned, by the names of the lists."""
     agreement: dict[str, Agreement]
-    """How far each served list is `EXACT`."""
+    """The agreement of each served list with `EXACT`."""
     examples: list[Example]
 
 
 def measure(ranked: Int64, cases: EvalCases) -> Measured:
-    """Measure one method's lists, [U, N] int64 item ids."""
+    """Measure the lists of one method, [U, N] int64 item ids."""
     wanted = metrics.distinct_targets(cases.target)
     hit = analysis.hit_matrix(ranked, cases.target)
     return Measured(hit, analysis.user_recall(hit, wanted), analysis.curves(hit, wanted))
@@ -155,13 +157,13 @@ def evaluate(
     """Compute every number of the report.
 
     Args:
-        model: what is evaluated.
+        model: the model to evaluate.
         cases: the test users.
-        lists: what was found for them.
-        measured: `measure` of each of these lists.
-        cutoffs: list lengths of the metrics, ascending; the last is N.
-        seed: draws the samples.
-        on_step: told of progress.
+        lists: the lists for the test users.
+        measured: the result of `measure` for each of these lists.
+        cutoffs: the list lengths of the metrics, ascending; the last is N.
+        seed: the seed for drawing samples.
+        on_step: called with the progress.
     """
     vocabulary, popularity = model.vocabulary, model.weights.popularity
     rows = {name: vocabulary.item_index(ranked) for name, ranked in lists.ranked.items()}
@@ -208,13 +210,13 @@ def evaluate(
 
 
 def compared_with_best(lists: Lists, measured: dict[str, Measured], seed: int) -> tuple[str, Lead]:
-    """The baseline with the highest recall, and how far `EXACT` is ahead of it; `seed` draws the users."""
+    """Return the baseline with the highest recall, and the lead of `EXACT` over it. `seed` is for drawing users."""
     best = max(lists.baselines, key=lambda name: measured[name].curves.recall[-1])
     return best, analysis.lead(measured[EXACT].recall - measured[best].recall, seed)
 
 
 def verdict(best: str, lead: Lead, length: int, users: int) -> str:
-    """Say whether the model is worth it, against the best baseline `best`."""
+    """Return a sentence that says whether the model beats the best baseline."""
     if not lead.sure:
         says = "Whether MIND is worth it on these data is open"
     else:
@@ -228,7 +230,7 @@ def verdict(best: str, lead: Lead, length: int, users: int) -> str:
 
 
 def agreements(model: Artifact, lists: Lists, cutoffs: tuple[int, ...]) -> dict[str, Agreement]:
-    """How far each served list is `EXACT`."""
+    """Return the agreement of each served list with `EXACT`."""
     rows = {name: model.vocabulary.item_index(lists.ranked[name]) for name in (EXACT, *lists.served)}
     return {name: analysis.agreement(rows[EXACT], rows[name], cutoffs) for name in lists.served}
 
@@ -244,7 +246,10 @@ def _popularity_buckets(item_bucket: Int64, wanted_rows: Int64) -> list[Populari
 def _interests(
     model: Artifact, cases: EvalCases, lists: Lists, merged: Measured, found: Int64, seed: int, on_step: OnStep
 ) -> Interests:
-    """How distinct the interests are. What needs a search for each interest is measured on a sample of the users."""
+    """Measure how distinct the interests are.
+
+    What needs a search for each interest is measured on a sample of the users.
+    """
     vectors, length = lists.interest_vectors, merged.hit.shape[1]
     active = np.flatnonzero(vectors.any(axis=(1, 2)))
     size = min(len(active), SAMPLED_USERS)

@@ -1,7 +1,7 @@
-"""Plots as SVG text that goes into a page: colours are the page's CSS variables, so that they follow its theme.
+"""Draws plots as SVG text for a page. The colours are CSS variables of the page, so that plots follow its theme.
 
-Knows the numbers to draw and nothing of what they mean. Each plot is small, about as wide as a phone; the page puts
-several side by side where there is room.
+This module gets the numbers to draw and knows nothing of their meaning. Each plot is about as wide as a phone, and the
+page shows several side by side if there is room.
 """
 
 import io
@@ -22,15 +22,15 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 SIZE_INCHES = (4.1, 2.7)
 COLOURS = 8
-"""Colours of the page, `--s0` to `--s7`."""
+"""Number of colours of the page, `--s0` to `--s7`."""
 DASHES = ("", "7 3", "2 2", "7 2 2 2", "4 2", "1 3", "9 2", "5 2 1 2")
-"""A line style beside each colour, as SVG's stroke-dasharray."""
+"""A line style for each colour, as SVG's stroke-dasharray."""
 
 _PAGE = {"#0a0b01": "var(--fg)", "#0a0b02": "var(--muted)", "#0a0b03": "var(--line)"} | {
     f"#0a0c{number:02x}": f"var(--s{number})" for number in range(COLOURS)
 }
 _FOREGROUND, _MUTED, _LINE = list(_PAGE)[:3]
-_STYLE: Any = {  # what its type is differs between releases of matplotlib
+_STYLE: Any = {  # its type differs between releases of matplotlib
     "svg.fonttype": "none",
     "svg.hashsalt": "mind",
     "font.family": "sans-serif",
@@ -59,18 +59,18 @@ _STYLE: Any = {  # what its type is differs between releases of matplotlib
 
 @dataclass(frozen=True)
 class Style:
-    """How one method, interest or curve looks in every plot and legend."""
+    """The appearance of one method, interest or curve in every plot and legend."""
 
     colour: int
     """The number of the colour on the page."""
     dashes: str = ""
-    """SVG's stroke-dasharray, a pattern for those who cannot tell the colours apart."""
+    """SVG's stroke-dasharray, a pattern for readers who cannot distinguish the colours."""
     width: float = 1.6
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: x and y of equal length, and half the height of its error bars if it has some."""
+    """One line: x and y of equal length, with half the height of the error bars if there are any."""
 
     style: Style
     x: Sequence[float]
@@ -89,16 +89,16 @@ def lines(
     mark: float | None = None,
     x_names: Sequence[str] = (),
 ) -> Markup:
-    """Lines over numbers, or over named groups in their order.
+    """Draw lines over numbers, or over named groups in their order.
 
     Args:
-        name: of the plot on the page, unique.
-        title: what y is.
-        x_label: what x is.
-        series: the lines.
-        percent: y is a share.
-        mark: an x to point out.
-        x_names: names of x = 0, 1, ...
+        name: the name of the plot, unique on the page.
+        title: the label of y.
+        x_label: the label of x.
+        series: the lines to draw.
+        percent: whether y is a share.
+        mark: an x to mark with a vertical line.
+        x_names: the names of x = 0, 1, ...
     """
     with _figure() as (figure, axes):
         if mark is not None:
@@ -121,7 +121,7 @@ def lines(
 def bars(
     name: str, title: str, x_label: str, groups: Sequence[str], series: Sequence[tuple[Style, Sequence[float]]]
 ) -> Markup:
-    """Bars of shares, the series side by side in each group. Each series: [groups]."""
+    """Draw bars of shares, with the series side by side in each group. Each series: [groups]."""
     with _figure() as (figure, axes):
         width = 0.8 / len(series)
         for number, (style, values) in enumerate(series):
@@ -136,7 +136,7 @@ def bars(
 def single_bars(
     name: str, title: str, x_label: str, groups: Sequence[str], values: Sequence[float], styles: Sequence[Style]
 ) -> Markup:
-    """One bar of a share for each group, in its own colour, with the share written above."""
+    """Draw one bar of a share for each group, in its own colour, with the share written above."""
     with _figure() as (figure, axes):
         axes.bar(range(len(groups)), values, 0.7, color=[_colour(style.colour) for style in styles])
         for x, value in enumerate(values if len(values) <= 8 else ()):
@@ -152,7 +152,7 @@ def single_bars(
 def histogram(
     name: str, title: str, x_label: str, edges: Sequence[float], counts: Sequence[int], style: Style
 ) -> Markup:
-    """Counts in bins. edges: [B + 1]; counts: [B]."""
+    """Draw the counts in bins. `edges`: [B + 1]; `counts`: [B]."""
     with _figure() as (figure, axes):
         widths = [right - left for left, right in itertools.pairwise(edges)]
         axes.bar(edges[:-1], counts, [0.92 * width for width in widths], align="edge", color=_colour(style.colour))
@@ -164,7 +164,7 @@ def histogram(
 
 
 def matrix(name: str, title: str, x_label: str, values: Sequence[Sequence[float]], style: Style) -> Markup:
-    """A square of shares, darker where higher, its numbers written in it if there is room. values: [K, K]."""
+    """Draw a square of shares, darker if higher, with numbers if there is room. `values`: [K, K]."""
     count = len(values)
     with _figure() as (figure, axes):
         for row, line in enumerate(values):
@@ -219,7 +219,7 @@ def _dashes(style: Style) -> str | tuple[float, list[float]]:
 
 
 def _svg(figure: Figure, name: str, title: str) -> Markup:
-    """The SVG of a drawing for the page: no prolog, no fixed size, ids of its own, the page's colours."""
+    """Return the SVG of a drawing for the page, without prolog and fixed size, with unique ids."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()

@@ -1,4 +1,4 @@
-"""How distinct a user's interests are, and what each contributes: pure functions of vectors and ranked lists."""
+"""Measures how distinct a user's interests are, and what each contributes, from vectors and ranked lists."""
 
 from dataclasses import dataclass
 
@@ -10,42 +10,45 @@ from mind.sequences import Int64
 from mind.vocabulary import Mask
 
 HISTOGRAM_BINS = 20
-"""Bins of the cosines between a user's interests, from the lowest one, rounded down to a tenth, to 1."""
+"""Number of bins for the cosines between a user's interests, from the lowest cosine, rounded down to a tenth, to 1."""
 
 
 @dataclass(frozen=True)
 class Interests:
-    """How many interests users have, K at most, and how distinct they are; only of users with a known item."""
+    """The number of interests of users (K at most), and how distinct they are.
+
+    Users without a known item do not count.
+    """
 
     users: int
     having: list[float]
     """[K]: share of users with exactly 1, 2, ... K interests."""
     cosine: list[list[float]]
-    """[K, K]: mean of the cosine between two interests over the users who have both; 0 if nobody has."""
+    """[K, K]: mean cosine between two interests over the users who have both; 0 if no user has both."""
     cosine_quartiles: list[float]
-    """[3]: quartiles of a user's mean cosine between different interests, over users with several."""
+    """[3]: quartiles of a user's mean cosine between different interests, over users with several interests."""
     histogram_edges: list[float]
     """[B + 1]: the edges of the bins of that mean cosine."""
     histogram_users: list[int]
-    """[B]: the users in each bin."""
+    """[B]: the number of users in each bin."""
     found: list[float]
-    """[K]: share of all candidates that each interest found, that is, scored highest."""
+    """[K]: share of all candidates that each interest found, which means that it scored them highest."""
     contributing: list[float]
-    """[K]: share of users whose list draws on exactly 1, 2, ... K interests."""
+    """[K]: share of users whose list has candidates of exactly 1, 2, ... K interests."""
     largest_part: float
-    """Mean over users of the part of the list that comes from the interest that found most."""
+    """Mean over users of the share of the list that comes from the interest that found most."""
     sampled_users: int
-    """The number of users whose interests were searched for one by one."""
+    """Number of users whose interests were searched for separately."""
     overlap: list[list[float]]
-    """[K, K]: mean over sampled users of the share that the N nearest items of two interests have in common."""
+    """[K, K]: mean over sampled users of the share of the N nearest items that two interests have in common."""
     own_recall: list[float]
-    """[K]: recall@N over sampled users of each interest's N nearest items alone."""
+    """[K]: recall@N over sampled users of the N nearest items of each interest alone."""
     merged_recall: float
-    """recall@N over the same users of the merged list."""
+    """The recall@N of the merged list, over the same users."""
 
 
 def cosines(interest_vectors: Float32) -> Float32:
-    """Cosines between all pairs of a user's interests: [U, K, D] to [U, K, K] float32; 0 with a zero vector."""
+    """Compute the cosines between a user's interests: [U, K, D] to [U, K, K] float32; 0 with a zero vector."""
     norm = np.linalg.norm(interest_vectors, axis=2, keepdims=True)
     unit = interest_vectors / np.maximum(norm, 1e-12)
     cosine: Float32 = unit @ unit.transpose(0, 2, 1)
@@ -53,14 +56,14 @@ def cosines(interest_vectors: Float32) -> Float32:
 
 
 def mean_cosine(interest_vectors: Float32) -> float | None:
-    """Mean cosine between two interests of one user, [K, D] float32, zero where there is none; None with one alone."""
+    """Return the mean cosine between two interests of a user, [K, D] float32; None if only one is not zero."""
     own = interest_vectors[np.any(interest_vectors, axis=1)]
     pairs = cosines(own[None])[0][np.triu_indices(len(own), 1)]
     return float(pairs.mean()) if len(pairs) else None
 
 
 def found_by(interest_vectors: Float32, item_embedding: Float32, rows: Int64) -> Int64:
-    """The interest that scores each candidate highest, the lower number on ties: [U, N] int64, -1 where row is 0.
+    """Return the interest that scores each candidate highest (ties: the lower number): [U, N] int64, -1 where row is 0.
 
     Args:
         interest_vectors: [U, K, D] float32.
@@ -77,15 +80,15 @@ def found_by(interest_vectors: Float32, item_embedding: Float32, rows: Int64) ->
 def interests(
     interest_vectors: Float32, interest: Int64, own_rows: Int64, sample: Int64, own_recall: list[float], merged: float
 ) -> Interests:
-    """How distinct the interests are.
+    """Measure how distinct the interests are.
 
     Args:
         interest_vectors: [U, K, D] float32.
-        interest: [U, N] int64, see `found_by`.
+        interest: [U, N] int64, as from `found_by`.
         own_rows: [S, K, N] int64, the nearest items of each interest alone, for a sample of the users.
-        sample: [S] int64, these users.
-        own_recall: [K], recall of these lists.
-        merged: recall of the merged lists of the same users.
+        sample: [S] int64, the positions of these users.
+        own_recall: [K], the recall of these lists.
+        merged: the recall of the merged lists of the same users.
     """
     active = interest_vectors.any(axis=(1, 2))
     count = interest_vectors.shape[1]
@@ -120,10 +123,10 @@ def interests(
 
 
 def overlap(rows: Int64) -> list[list[float]]:
-    """Mean of the share of items that the lists of two interests have in common, over users who have both: [K, K].
+    """Return the mean share of items that the lists of two interests have in common, over users who have both: [K, K].
 
     Args:
-        rows: [S, K, N] int64, no repeats within a list, 0 where a list is shorter.
+        rows: [S, K, N] int64, without repeats within a list, 0 where a list is shorter.
     """
     count = rows.shape[1]
     shared = np.ones((count, count))
@@ -135,6 +138,6 @@ def overlap(rows: Int64) -> list[list[float]]:
 
 
 def _parts(interest: Int64, count: int) -> Int64:
-    """Candidates that each interest found, by user: [U, N] int64 to [U, K] int64."""
+    """Count the candidates that each interest found, by user: [U, N] int64 to [U, K] int64."""
     owner = np.arange(len(interest))[:, None] * count
     return np.bincount((owner + interest)[interest >= 0], minlength=len(interest) * count).reshape(-1, count)

@@ -1,4 +1,4 @@
-"""Evaluates on targets of some kinds alone, such as purchases."""
+"""Restricts an evaluation to targets of some kinds, such as purchases."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from mind.sequences import EvalCases, Int64
 
 
 def of_kinds(cases: EvalCases, kinds: Sequence[str]) -> tuple[EvalCases, Int64]:
-    """The test users who have targets of some kinds, with these targets alone, and their positions among all.
+    """Return the test users who have targets of some kinds, with only these targets, and the positions of these users.
 
     Raises:
-        DataError: the data know no kinds, no target is of one of these, or a name is none of theirs.
+        DataError: the data have no kinds, no target has one of these kinds, or the data do not have a given kind.
     """
     role, roles = cases.target.role, cases.target.roles
     if role is None or roles is None:
         raise DataError(
-            "--targets-of: the test data record no kinds; prepare them with --event, the column of the kinds"
+            "--targets-of: the test data have no kinds of clicks; prepare them with --event, the column of the kinds"
         )
     of_target = np.array(roles.kinds)[role]
     names, counts = np.unique(of_target, return_counts=True)

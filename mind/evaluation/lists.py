@@ -1,6 +1,6 @@
-"""The ranked lists that an evaluation compares: a model's by exact search, the baselines', and given ones.
+"""Makes the ranked lists that an evaluation compares: a model's by exact search, the baselines', and given lists.
 
-Knows nothing of the command line.
+This module knows nothing of the command line.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from mind.sequences import EvalCases, Int64
 
 @dataclass(frozen=True)
 class _Asked:
-    """What lists are made for."""
+    """The inputs from which all lists are made."""
 
     settings: Config
     model: Artifact
@@ -33,7 +33,7 @@ class _Asked:
     top_n: int
     left_out: LeftOut | None
     near: Near | None
-    """The neighbours of the newest clicks; None where they are no candidates."""
+    """The neighbours of the newest clicks; None if they are not candidates."""
     on_step: OnStep
 
     @classmethod
@@ -47,7 +47,7 @@ class _Asked:
         neighbours: bool,
         on_step: OnStep,
     ) -> "_Asked":
-        """The lists of these users, without the items of their histories or with them, with neighbours or without."""
+        """Prepare the inputs: without or with the items of the histories, and with or without neighbours."""
         history = users.cases.history
         left_out = LeftOut.history(model.vocabulary, history) if exclude_history else None
         near = None
@@ -57,7 +57,7 @@ class _Asked:
 
     @property
     def batch(self) -> int:
-        """Users of a batch."""
+        """Return the number of users of a batch."""
         return self.settings.runner.infer_batch_size
 
 
@@ -73,19 +73,19 @@ def make_lists(
     exclude_history: bool = False,
     neighbours: bool = False,
 ) -> Lists:
-    """All lists that an evaluation compares.
+    """Make all lists that an evaluation compares.
 
     Args:
-        settings: names the training data, which the baselines count.
-        model: whose interests are searched with, and whose item popularity ranks the most popular items.
-        encoder: what encodes the histories.
-        users: the test users that are compared, and the lists that were made elsewhere for them; the name of a file
-            without its ending becomes the list's.
-        top_n: items of a list.
-        on_step: told of progress.
+        settings: the configuration, which names the training data for the baselines.
+        model: the model, whose interests are searched for, and whose item popularity ranks the most popular items.
+        encoder: the encoder of the histories.
+        users: the test users that are compared, and the lists that other programs made for them. A list gets the name
+            of its file without the ending.
+        top_n: the number of items of a list.
+        on_step: called with the progress.
         valid: held-out users that choose the settings of EASE.
-        exclude_history: whether no list has an item of the user's history.
-        neighbours: whether neighbours of the newest clicks are candidates; the list without them is then made, too.
+        exclude_history: whether lists leave out items of the user's history.
+        neighbours: whether neighbours of the newest clicks are candidates. If so, the list without them is also made.
     """
     asked = _Asked.of(settings, model, users, top_n, exclude_history, neighbours, on_step)
     ranked, notes = _baselines(asked, valid)
@@ -107,7 +107,7 @@ def lists_beside_exact(
     exclude_history: bool = False,
     neighbours: bool = False,
 ) -> Lists:
-    """The lists that were made elsewhere and those of exact search, without baselines; as `make_lists`."""
+    """Make the lists of exact search beside the lists of other programs, without baselines. See `make_lists`."""
     ranked: dict[str, Int64] = {}
     asked = _Asked.of(settings, model, users, top_n, exclude_history, neighbours, on_step)
     vectors, exact = _exact(asked, encoder)
@@ -117,7 +117,10 @@ def lists_beside_exact(
 
 
 def _add_given(ranked: dict[str, Int64], users: Compared, exclude_history: bool) -> tuple[dict[str, Served], list[str]]:
-    """Add the lists that were made elsewhere; tell which release gave those that a service gave, and what differs."""
+    """Add the lists that other programs made.
+
+    Return the releases of those that a service returned, and notes about them.
+    """
     notes: list[str] = []
     histories = users.cases.history
     served = {}
@@ -143,14 +146,14 @@ def _add_given(ranked: dict[str, Int64], users: Compared, exclude_history: bool)
 
 
 def _without(ranked: Int64, seen: Hits) -> Int64:
-    """Lists without the places that `seen` names, [U, N] bool, what follows moved up: [U, N], -1 at the end."""
+    """Return lists without the places in `seen`, [U, N] bool. Later items move up: [U, N], -1 at the end."""
     order = np.argsort(seen, axis=1, kind="stable")
     left = np.where(seen, -1, ranked)
     return np.take_along_axis(left, order, axis=1)
 
 
 def _baselines(asked: _Asked, valid: EvalCases | None) -> tuple[dict[str, Int64], list[str]]:
-    """The lists of the baselines, and sentences that a reader should know about them."""
+    """Make the lists of the baselines. Return them with sentences that a reader needs to know about them."""
     model, histories, users = asked.model, asked.cases.history, len(asked.cases)
     popular = baselines.most_popular(model.vocabulary, model.weights.popularity, histories, asked.top_n, asked.left_out)
     ranked, notes = {"most popular": popular}, []
@@ -177,7 +180,7 @@ def _baselines(asked: _Asked, valid: EvalCases | None) -> tuple[dict[str, Int64]
 
 
 def _ease(asked: _Asked, pairs: baselines.Pairs, valid: EvalCases | None) -> tuple[Int64, str]:
-    """The lists of EASE, and how its settings were chosen."""
+    """Make the lists of EASE. Return them with a sentence that says how its settings were chosen."""
     found = ease(
         pairs,
         valid,
@@ -192,7 +195,7 @@ def _ease(asked: _Asked, pairs: baselines.Pairs, valid: EvalCases | None) -> tup
 
 
 def _exact(asked: _Asked, name: EncoderName) -> tuple[Float32, dict[str, Int64]]:
-    """Interest vectors, [U, K, D], and the best items, [U, top_n] item ids; with neighbours, also the list without."""
+    """Return the interest vectors, [U, K, D], and lists of the best items, [U, top_n] item ids."""
     model, batch, users = asked.model, asked.batch, len(asked.cases)
     encoder = encoder_maker(name)(model)
     check_golden(encoder, model)

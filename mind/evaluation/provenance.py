@@ -1,4 +1,4 @@
-"""Whether data are those that a model was made with: told by what is in the files, wherever they lie."""
+"""Checks whether data are those that a model was made with, by the contents of the files."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from mind.data.paddlerec import digests
 
 
 def other_data(model: Artifact, train_data_dir: Path, test_data_dir: Path) -> str | None:
-    """What is wrong if the data are not those that the model was made with; None if they are, or nothing is recorded.
+    """Compare the data with those that the model was made with. Return what differs, or None if nothing differs.
 
     Raises:
-        DataError: they cannot be read.
+        DataError: the data cannot be read.
     """
     version, recorded = model.model_version, model.data
     if chosen := recorded.get("final_of"):
@@ -21,7 +21,7 @@ def other_data(model: Artifact, train_data_dir: Path, test_data_dir: Path) -> st
     if named := _differing(recorded.get("files"), train_data_dir):
         return (
             f"{train_data_dir}: model {version} was trained with another {named}. The baselines count other clicks "
-            "than the model learnt from, and if users were split anew, it may have been trained on test users."
+            "than the model learnt from, and if users were split again, it may have been trained on test users."
         )
     if named := _differing(recorded.get("test"), test_data_dir):
         return f"{test_data_dir}: beside the training data of model {version} lay another {named}."
@@ -29,7 +29,7 @@ def other_data(model: Artifact, train_data_dir: Path, test_data_dir: Path) -> st
 
 
 def unrecorded(model: Artifact) -> str | None:
-    """A warning if a model does not know its data: earlier releases, and PaddleRec, recorded none."""
+    """Return a warning if a model does not record its data, as models of earlier releases and of PaddleRec do not."""
     if model.data.get("files"):
         return None
     return (
@@ -39,7 +39,10 @@ def unrecorded(model: Artifact) -> str | None:
 
 
 def valid_data(model: Artifact, train_data_dir: Path, valid_data_dir: Path | None) -> Path | None:
-    """The validation data if they belong to a model: those that chose its epoch, or those beside its training data."""
+    """Return the validation data if they chose the epoch of a model, or are beside its training data.
+
+    Return None otherwise.
+    """
     if valid_data_dir is None or not valid_data_dir.exists():
         return None
     recorded = model.data.get("valid")
@@ -48,7 +51,7 @@ def valid_data(model: Artifact, train_data_dir: Path, valid_data_dir: Path | Non
 
 
 def _differing(recorded: dict[str, str] | None, directory: Path) -> str:
-    """The files of a directory that differ from the recorded ones, by name; "" if none does."""
+    """Return the names of the files of a directory that differ from the recorded files; "" if none differs."""
     if not recorded:
         return ""
     found = digests(directory)

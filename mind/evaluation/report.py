@@ -1,4 +1,4 @@
-"""The evaluation as one self-contained HTML page: what each plot shows is said in a sentence made from its numbers."""
+"""Writes the evaluation as one self-contained HTML page. A sentence made from the numbers says what each plot shows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _OTHER_COLOURS = (5, 6, 7)
 
 @dataclass(frozen=True)
 class Table:
-    """A table of texts; the first column names the row, and the row named `strong` is set in bold."""
+    """A table of texts. The first column names the row, and the row with the name `strong` is bold."""
 
     head: list[str]
     rows: list[list[str]]
@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """One question, the sentence that answers it, its plots, and their numbers."""
+    """A question of the report, a sentence that answers it, plots, and their numbers."""
 
     title: str
     says: str
@@ -43,12 +43,12 @@ class Section:
 
 
 def render(evaluation: Evaluation, titles: Mapping[int, str], users: Mapping[int, str] | None = None) -> str:
-    """Write the page as HTML text.
+    """Return the page as HTML text.
 
     Args:
-        evaluation: what it shows.
-        titles: of items, by id; an item without one is shown by its id.
-        users: text ids of users, by id; a user without one is shown by the id.
+        evaluation: the evaluation to show.
+        titles: the titles of items, by id. An item without a title is shown by its id.
+        users: the text ids of users, by id. A user without a text id is shown by the integer.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -78,7 +78,7 @@ def render(evaluation: Evaluation, titles: Mapping[int, str], users: Mapping[int
 
 
 def interests_in_words(example: Example, titles: Mapping[int, str]) -> str:
-    """What the interests of an example user are about, by the titles of the candidates, and how alike they are."""
+    """Describe the interests of an example user by the titles of candidates, and say how similar they are."""
     numbers = sorted({one.interest for one in example.candidates})
     found = [
         [titles.get(one.item_id, "") for one in example.candidates if one.interest == number] for number in numbers
@@ -92,7 +92,7 @@ def interests_in_words(example: Example, titles: Mapping[int, str]) -> str:
 
 
 def method_styles(evaluation: Evaluation) -> dict[str, Style]:
-    """How each method looks: the model in the first colour, a served list dashed over it, the baselines thin."""
+    """Return the style of each method: the first colour for the model, dashes if served, thin lines for baselines."""
     styles = dict(zip(evaluation.baselines, _BASELINE_STYLES, strict=False)) | {EXACT: Style(0, "", 2.4)}
     for name in list(evaluation.served)[:1]:
         styles[name] = Style(1, "3 3")
@@ -103,7 +103,7 @@ def method_styles(evaluation: Evaluation) -> dict[str, Style]:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """The text of a share, in per cent; a dash for None."""
+    """Return a share in per cent as text; a dash for None."""
     return "–" if share is None else f"{100 * share:.{digits}f}\u00a0%"
 
 
@@ -121,7 +121,7 @@ def _headline(evaluation: Evaluation) -> str:
 
 
 def _tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
-    """The key figures at the top of the page: each value, and what it is."""
+    """Return the key figures at the top of the page, each with its value and its name."""
     n, lead = evaluation.cutoffs[-1], evaluation.lead
     mine = evaluation.curves[EXACT]
     return [

@@ -1,4 +1,4 @@
-"""Exact search over the whole item table: the yardstick for training, evaluation and the ANN index."""
+"""Searches exactly over the whole item table. Training, evaluation and the ANN index are compared with this search."""
 
 from dataclasses import dataclass
 
@@ -13,9 +13,9 @@ from mind.vocabulary import Mask, Vocabulary
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Items that each of U users must not get, such as those of the history.
+    """Items to leave out of the lists of U users, such as those of the history.
 
-    `item_index`: [n] int64 rows of the item table, user after user, 0 for an unknown item. `offsets`: [U + 1] int64.
+    `item_index`: [n] int64 rows of the item table, user by user, 0 for an unknown item. `offsets`: [U + 1] int64.
     """
 
     item_index: Int64
@@ -23,11 +23,14 @@ class LeftOut:
 
     @classmethod
     def history(cls, vocabulary: Vocabulary, histories: Sequences) -> "LeftOut":
-        """All items of the histories, also those that are too old for the model to look at."""
+        """Return all items of the histories, also those that are too old for the model to use."""
         return cls(vocabulary.item_index(histories.item_id), histories.offsets)
 
     def hide(self, scores: Float32, start: int) -> None:
-        """Set the scores of these items to -inf. scores: [B, N] of the users from position `start` on, rows 1 to N."""
+        """Set the scores of these items to -inf.
+
+        `scores`: [B, N] of the users from position `start` on, rows 1 to N.
+        """
         offsets = self.offsets[start : start + len(scores) + 1]
         user = np.repeat(np.arange(len(scores)), np.diff(offsets))
         item_index = self.item_index[offsets[0] : offsets[-1]]
@@ -35,14 +38,17 @@ class LeftOut:
         scores[user[known], item_index[known] - 1] = -np.inf
 
     def part(self, start: int, end: int) -> "LeftOut":
-        """The items of the users from position `start` to before `end`."""
+        """Return the items of the users at positions `start` to `end` - 1."""
         return LeftOut(self.item_index, self.offsets[start : end + 1])
 
 
 def encode_histories(
     encoder: Encoder, vocabulary: Vocabulary, histories: Sequences, maxlen: int, batch_size: int
 ) -> Float32:
-    """Encode histories of external ids, [U, K, D] float32: unknown items are dropped, the newest `maxlen` are kept."""
+    """Encode histories of external ids, [U, K, D] float32.
+
+    Unknown items are dropped, and the newest `maxlen` are used.
+    """
     hist_index, seq_len, _ = vocabulary.look_up(histories.item_id, histories.offsets, maxlen)
     batches = range(0, len(histories), batch_size)
     return np.concatenate(
@@ -53,13 +59,13 @@ def encode_histories(
 def near_histories(
     neighbours: ItemNeighbours, vocabulary: Vocabulary, histories: Sequences, maxlen: int, bonus: float | None = None
 ) -> Near:
-    """The neighbours of the newest clicks of histories of external ids; `bonus`: as for `ItemNeighbours.near`."""
+    """Return the neighbours of the newest clicks of histories of external ids. `bonus`: as in `ItemNeighbours.near`."""
     hist_index, seq_len, _ = vocabulary.look_up(histories.item_id, histories.offsets, maxlen)
     return neighbours.near(hist_index, seq_len, bonus)
 
 
 def knows(vocabulary: Vocabulary, histories: Sequences) -> Mask:
-    """Tell which histories have an item that the model knows: [U] bool. The others give nothing to search with."""
+    """Return which histories have an item that the model knows, [U] bool. The others have no interest vectors."""
     owner = np.repeat(np.arange(len(histories)), histories.lengths)
     known: Mask = np.bincount(owner[vocabulary.item_index(histories.item_id) > 0], minlength=len(histories)) > 0
     return known
@@ -73,14 +79,14 @@ def nearest_items(
     left_out: LeftOut | None = None,
     near: Near | None = None,
 ) -> Int64:
-    """Rows of the items with the highest inner product to any interest of a user, the bonus of neighbours included.
+    """Return the rows with the highest inner product to any interest of a user, plus the bonus of neighbours.
 
     Args:
         interest_vectors: [U, K, D] float32.
-        item_embedding: [N + 1, D] float32; row 0 is padding and never returned.
-        top_n: rows wanted.
-        batch_size: users scored at a time; memory is two [batch_size, N] float32.
-        left_out: items that the U users do not get.
+        item_embedding: [N + 1, D] float32. Row 0 is padding and never returned.
+        top_n: the number of rows to return.
+        batch_size: the number of users that are scored at a time. It needs memory for two [batch_size, N] float32.
+        left_out: items to leave out of the lists of the U users.
         near: the neighbours of the U users' newest clicks.
 
     Returns:
@@ -98,14 +104,14 @@ def nearest_items(
 
 
 def top_rows(scores: Float32, top_n: int) -> Int64:
-    """Rows of the `top_n` highest scores; ties go to the lower row.
+    """Return the rows with the `top_n` highest scores. Ties go to the lower row.
 
     Args:
-        scores: [U, N] float32, for rows 1 to N; rows of -inf are never returned.
-        top_n: rows wanted.
+        scores: [U, N] float32, for rows 1 to N. Rows with -inf are never returned.
+        top_n: the number of rows to return.
 
     Returns:
-        [U, top_n] int64, best first, 0 where there are fewer.
+        [U, top_n] int64, best first, 0 where there are fewer rows.
     """
     wanted = min(top_n, scores.shape[1])
     last = -np.partition(-scores, wanted - 1, axis=1)[:, wanted - 1]  # the lowest score that may be in
@@ -120,7 +126,7 @@ def top_rows(scores: Float32, top_n: int) -> Int64:
 
 
 def item_ids(vocabulary: Vocabulary, rows: Int64) -> Int64:
-    """External ids of rows, same shape; -1 where the row is 0."""
+    """Return the external ids of rows, in the same shape; -1 where the row is 0."""
     return np.where(rows > 0, vocabulary.item_id[np.maximum(rows, 1) - 1], -1)
 
 

@@ -1,6 +1,7 @@
-"""Whether people return to items: it decides whether lists have items of the history, unless the user says so.
+"""Measures whether users return to items. By default this decides whether lists leave out items of the history.
 
-A shop or a cinema leaves out what somebody has; a player of music should not. Held-out users tell the two apart.
+A shop or a cinema should leave out what a user already has; a music player should not. Held-out users show which case
+applies.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,35 +17,35 @@ from mind.sequences import EvalCases, Int64, Sequences, distinct
 from mind.vocabulary import Vocabulary
 
 MAX_USERS = 2_000
-"""The most held-out users that are looked at."""
+"""Maximum number of held-out users that are measured."""
 MAX_PAIRS = 10_000_000
-"""Pairs of items in the training users' clicks that are counted: a second or two, and 300 MB."""
+"""Maximum number of pairs of items in the training users' clicks that are counted; it takes 1 to 2 s and 300 MB."""
 LEFT_OUT = "items of the history left out"
-"""What a heading says of lists without items of the history."""
+"""The words for lists without items of the history, in headings."""
 KEPT = "items of the history kept in the lists"
-"""What a heading says of other lists."""
+"""The words for lists with items of the history, in headings."""
 
 
 @dataclass(frozen=True)
 class Returns:
-    """How far held-out users return to items, and what that means for lists. Shares are fractions."""
+    """How often held-out users return to items, and which lists are better. Shares are fractions."""
 
     users: int
-    """The number of held-out users that were looked at."""
+    """Number of held-out users that were measured."""
     returning: float
-    """The share of their later clicks, each item once, that are on items of their history."""
+    """The share of their later clicks, counting each item once, that are on items of their history."""
     without: float
-    """Recall@50 of item co-occurrence, items of the history left out."""
+    """Recall@50 of item co-occurrence with items of the history left out."""
     within: float
-    """Recall@50 of item co-occurrence, items of the history kept."""
+    """Recall@50 of item co-occurrence with items of the history kept."""
 
     @property
     def exclude_history(self) -> bool:
-        """Whether lists are better without the items of the history."""
+        """Return whether lists are better without the items of the history."""
         return self.without >= self.within
 
     def sentence(self) -> str:
-        """What was measured and what follows, for people."""
+        """Return a sentence about the measurement and its consequence."""
         without, within = (f"{100 * value:.1f} %" for value in (self.without, self.within))
         return (
             f"{100 * self.returning:.1f} % of the later clicks of {self.users:,} validation users are on items of "
@@ -53,17 +54,17 @@ class Returns:
         )
 
     def recorded(self) -> dict[str, Any]:
-        """The figures for a manifest."""
+        """Return the figures to record in a manifest."""
         return {name: round(value, 6) for name, value in asdict(self).items()}
 
 
 def measure_returns(train: Sequences, cases: EvalCases) -> Returns | None:
-    """Measure held-out users, `MAX_USERS` at most; None if the training data know no item of anybody's history."""
+    """Measure at most `MAX_USERS` held-out users. Return None if the training data have no item of any history."""
     vocabulary = Vocabulary(distinct(train.item_id))
     known = np.flatnonzero(knows(vocabulary, cases.history))
     if not len(known):
         return None
-    rng = np.random.default_rng(0)  # the same users whatever the seed: models of all seeds are measured alike
+    rng = np.random.default_rng(0)  # the same users for every seed, so that models of all seeds are measured alike
     users = cases.take(np.sort(rng.choice(known, min(len(known), MAX_USERS), replace=False)))
     pairs = Pairs.of(vocabulary, train, most=MAX_PAIRS)
     cutoff = max(metrics.CUTOFFS)
@@ -75,13 +76,13 @@ def measure_returns(train: Sequences, cases: EvalCases) -> Returns | None:
 
 
 def share_returning(cases: EvalCases) -> float:
-    """The share of the later clicks, each item of a user once, that are on items of the user's history."""
+    """Return the share of the later clicks, each item of a user counting once, that are on items of the history."""
     items = distinct(np.concatenate([cases.history.item_id, cases.target.item_id]))
     had, later = (_pairs(part, items) for part in (cases.history, cases.target))
     return float(np.isin(later, had).mean())
 
 
 def _pairs(sequences: Sequences, items: Int64) -> Int64:
-    """A number for each different pair of a user and an item of theirs; `items` are all items, ascending."""
+    """Return a number for each different pair of a user and an item. `items` are all items, ascending."""
     user = np.repeat(np.arange(len(sequences)), sequences.lengths)
     return distinct(user * len(items) + np.searchsorted(items, sequences.item_id))

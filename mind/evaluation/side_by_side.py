@@ -1,7 +1,8 @@
-"""Two models on the same test users: the candidate for the next release, and the one that is live.
+"""Measures two models on the same test users: the candidate for the next release, and the live model.
 
-A user of whom a model knows nothing counts with the popular list, as a service would answer. So both are measured on
-all users, and a model that knows fewer of them does not look better. Draws nothing and writes nothing.
+A user without an item that the model knows gets the popular list, as a service would answer. So both models are
+measured on all users, and a model that knows fewer users does not look better. The module draws nothing and writes no
+files.
 """
 
 from dataclasses import dataclass
@@ -17,70 +18,70 @@ from mind.joining import cosines, counts
 from mind.sequences import EvalCases, Int64
 
 TOP_N = 50
-"""Length of the lists."""
+"""The length of the lists."""
 SHOWN_ITEMS = 15
-"""Items of a list and of a history that are shown of an example user."""
+"""Number of items of a list and of a history that are shown for an example user."""
 _BATCH = 256
 
 
 @dataclass(frozen=True)
 class Side:
-    """How one model does."""
+    """The figures of one model."""
 
     model_version: str
     items: int
     recall: Mean
-    """recall@`TOP_N`."""
+    """The recall@`TOP_N` of the model."""
     ndcg: float
     hit_rate: float
     fallback: float
-    """Share of the users who get the popular list, because the model knows no item of the history."""
+    """Share of the users who get the popular list because the model knows no item of their history."""
     coverage: float
     """Share of the model's items that are in at least one list."""
     cosine: float
-    """Median over users of the mean cosine between two of their interests; 1 with one interest."""
+    """Median over users of the mean cosine between two interests of a user; 1 for a user with one interest."""
     interests: float
-    """Mean number of interests of the users of whom the model knows something."""
+    """Mean number of interests of the users with an item that the model knows."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A user to look at. Lists and history hold item ids."""
+    """An example user. Lists and history hold item ids."""
 
     user_id: int
     history: list[int]
-    """The newest `SHOWN_ITEMS` items, the newest first."""
+    """The newest `SHOWN_ITEMS` items of the history, newest first."""
     wanted: list[int]
-    """What the user clicked afterwards."""
+    """The items that the user clicked afterwards."""
     candidate: list[int]
     live: list[int]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both models on the same users; without a live model, the candidate alone."""
+    """Both models on the same users; only the candidate if there is no live model."""
 
     users: int
     candidate: Side
     live: Side | None
     difference: Mean | None
-    """recall@`TOP_N` of the candidate minus that of the live model, user by user."""
+    """The recall@`TOP_N` of the candidate minus that of the live model, for each user."""
     in_common: float | None
-    """Mean over users of the share of the candidate's list that the live model gives too."""
+    """Mean over users of the share of the candidate's list that is also in the live model's list."""
     new_items: float | None
     """Share of the candidate's items that the live model does not know."""
     examples: list[Example]
 
 
 def compare(cases: EvalCases, candidate: Artifact, live: Artifact | None, examples: int, seed: int = 0) -> Comparison:
-    """Measure both models, without items of the history in the lists if the candidate was chosen so.
+    """Measure both models. Lists leave out items of the history if the candidate was chosen that way.
 
     Args:
         cases: the test users.
-        candidate: the model that may be released next.
-        live: the model that is released now; None if none is.
-        examples: users to show, drawn by `seed`.
-        seed: draws them.
+        candidate: the model to release next.
+        live: the live model; None if there is none.
+        examples: the number of example users.
+        seed: the seed for drawing them.
     """
     exclude = bool(candidate.data.get("exclude_history"))
     own, ranked, recall = _side(cases, candidate, exclude)
@@ -100,7 +101,7 @@ def compare(cases: EvalCases, candidate: Artifact, live: Artifact | None, exampl
 
 
 def _side(cases: EvalCases, model: Artifact, exclude_history: bool) -> tuple[Side, Int64, Float64]:
-    """The figures of a model, its lists [U, N] and the recall of each user [U]."""
+    """Return the figures of a model, its lists [U, N], and the recall of each user [U]."""
     weights, hyper = model.weights, model.hyper_parameters
     encoder = NumpyEncoder(weights, hyper)
     vectors = encode_histories(encoder, model.vocabulary, cases.history, hyper.maxlen, _BATCH)
@@ -127,7 +128,7 @@ def _side(cases: EvalCases, model: Artifact, exclude_history: bool) -> tuple[Sid
 
 
 def _median_cosine(vectors: Float32) -> float:
-    """Median over users of the mean cosine of the pairs of interests that a user has; 1 for a user with one."""
+    """Return the median over users of the mean cosine between two of a user's interests; 1 for one interest."""
     number = counts(vectors)
     pairs = number * (number - 1) / 2
     total = np.triu(cosines(vectors), 1).sum(axis=(1, 2), dtype=np.float64)
@@ -136,7 +137,7 @@ def _median_cosine(vectors: Float32) -> float:
 
 
 def _numbered(ranked: Int64, model: Artifact) -> Int64:
-    """Lists as rows of a model, which are small numbers as `in_common` wants them; 0 for items that it has not."""
+    """Return lists as rows of a model, which are small enough for `in_common`; 0 for items that it does not know."""
     return model.vocabulary.item_index(ranked)
 
 

@@ -1,6 +1,6 @@
-"""Says in words what an interest is about: the words of the titles that it found and other interests did not.
+"""Describes interests by the words of the titles that an interest found and other interests did not.
 
-Knows titles alone, nothing of vectors.
+This module knows only titles, and nothing of vectors.
 """
 
 import re
@@ -8,19 +8,19 @@ from collections import Counter
 from collections.abc import Sequence
 
 SHORTEST = 4
-"""Letters of the shortest word that says something."""
+"""Minimum number of letters of a typical word."""
 _WORD = re.compile(rf"[^\W\d_]{{{SHORTEST},}}")
 
 
 def typical_words(titles: Sequence[Sequence[str]], most: int = 3) -> list[list[str]]:
-    """The words that are typical of each interest, the most typical first.
+    """Return the words that are typical of each interest, the most typical first.
 
-    A word counts if at least two titles of the interest have it, and if a larger share of them has it than of the
-    titles of the other interests.
+    A word counts if at least two titles of the interest have it, and if the share of these titles with the word is
+    larger than the share of the titles of the other interests.
 
     Args:
-        titles: of what each interest found.
-        most: words of an interest.
+        titles: the titles that each interest found.
+        most: the maximum number of words of an interest.
     """
     having = [Counter(word for title in some for word in set(_WORD.findall(title.lower()))) for some in titles]
     everywhere, number = sum(having, Counter()), sum(map(len, titles))

@@ -1,4 +1,4 @@
-"""Everything that server and indexer share about Milvus. Only this package imports pymilvus.
+"""All that server and indexer share about Milvus. Only this package imports pymilvus.
 
 collection, journal, users, records       the contract: names, fields and plain values, without pymilvus
 schemas                                   the contract as schemas of Milvus

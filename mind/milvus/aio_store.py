@@ -36,9 +36,9 @@ from mind.sequences import Int64
 LOADING_S = 10 * 60
 """Maximum time of loading a collection into the memory of Milvus."""
 _INLINE_BYTES = 16 * 1024
-"""Size of an answer up to which it is read on the event loop: 1 ms at most."""
+"""Maximum size of an answer that is read on the event loop, which takes at most 1 ms."""
 _LITE_HITS = 5_000
-"""Hits of one search of Milvus Lite, at most. It takes 0.05 ms for each, so a large search would look like a hang."""
+"""Maximum number of hits of one search of Milvus Lite. Each takes 0.05 ms, so a large search would look like a hang."""
 SEARCH_METADATA: ContextVar[tuple[tuple[str, str], ...]] = ContextVar("SEARCH_METADATA", default=())
 """The gRPC metadata that the searches of a task send to Milvus, such as the id of their trace."""
 
@@ -55,7 +55,7 @@ class MilvusStore:
         self._calls = ByteCalls()
 
     async def live_collection(self) -> str | None:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.live_collection`."""
         try:
             found = await self._call(lambda milvus: milvus.describe_collection(ALIAS, **ONCE))
         except CollectionGoneError:
@@ -63,7 +63,7 @@ class MilvusStore:
         return str(found["collection_name"])  # DescribeAlias of 2.3.5 looks in the default database only
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.fingerprint`."""
         found = await self._call(lambda milvus: milvus.describe_collection(collection, **ONCE))
         rows = await self.records([collection])
         record = item_record(rows.get(collection), found.get("properties") or {})
@@ -83,7 +83,7 @@ class MilvusStore:
             await self._call(lambda milvus: milvus.delete(RECORDS, ids=earlier, **ONCE))
 
     async def delete_record(self, name: str) -> None:
-        """Remove the release record of a collection, which must not vouch for the next collection of that name."""
+        """Remove the release record of a collection, so that it does not apply to the next collection of that name."""
         if await self.records([name]):
             await self.write_record(name, "")
 
@@ -96,14 +96,14 @@ class MilvusStore:
         return [*await self._query(RECORDS, wanted, [KEY, NAME, RECORD], consistency_level="Strong")]
 
     async def loaded(self, collection: str) -> bool:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.loaded`."""
         state = (await self._call(lambda milvus: milvus.get_load_state(collection, **ONCE)))["state"]
         if state == LoadState.NotExist:
             raise CollectionGoneError(f"Milvus has no collection {collection}")
         return bool(state == LoadState.Loaded)
 
     async def load(self, collection: str) -> None:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.load`."""
         if await self.loaded(collection):
             return
         try:
@@ -116,13 +116,13 @@ class MilvusStore:
     async def count(
         self, collection: str, filter_: str = "", timeout_s: float | None = None, strong: bool = True
     ) -> int:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.count`."""
         level = "Strong" if strong else "Bounded"
         rows = await self._query(collection, filter_, ["count(*)"], timeout_s, consistency_level=level)
         return int(rows[0]["count(*)"])
 
     async def vectors(self, collection: str, item_ids: list[int]) -> dict[int, Float32]:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.vectors`."""
         request = write_query(collection, f"{ITEM_ID} in {json.dumps(item_ids)}", [ITEM_ID, EMBEDDING])
         columns: dict[str, Any] = await self.query(request, read_query)
         ids = columns.get(ITEM_ID, np.zeros(0, np.int64)).tolist()
@@ -130,13 +130,13 @@ class MilvusStore:
         return dict(zip(ids, vectors, strict=True))
 
     async def keys(self, collection: str, item_ids: list[int], timeout_s: float | None = None) -> dict[int, str]:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.keys`."""
         named = f"{ITEM_ID} in {json.dumps(item_ids)}"
         rows = await self._query(collection, named, [ITEM_ID, ITEM_KEY], timeout_s, consistency_level="Bounded")
         return {row[ITEM_ID]: row[ITEM_KEY] for row in rows}
 
     async def changes(self, collection: str) -> Changes:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.changes`."""
         journal = journal_of(collection)
         if not await self._is_used(journal):
             return Changes()
@@ -148,7 +148,7 @@ class MilvusStore:
         return Changes(*counts)
 
     async def deleted(self, collection: str, item_ids: list[int]) -> set[int]:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.deleted`."""
         journal = journal_of(collection)
         if not item_ids or not await self._is_used(journal):
             return set()
@@ -158,13 +158,13 @@ class MilvusStore:
         return {row[ITEM_ID] for row in rows}
 
     async def _is_used(self, name: str) -> bool:
-        """Return whether a collection exists and has an index. Nothing is written to it before it has one."""
+        """Return whether a collection exists and has an index. No process writes to it before it has one."""
         if name not in await self._call(lambda milvus: milvus.list_collections(**ONCE)):
             return False
         return bool(await self._call(lambda milvus: milvus.list_indexes(name, **ONCE)))
 
     async def matching(self, collection: str, filter_: str, timeout_s: float | None = None) -> Int64:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.matching`."""
         request = write_query(collection, filter_, [ITEM_ID])
         columns: dict[str, Any] = await self.query(request, read_query, filter_, timeout_s)
         found: Int64 = np.sort(columns.get(ITEM_ID, np.zeros(0, np.int64)))
@@ -173,14 +173,14 @@ class MilvusStore:
     async def values(
         self, collection: str, filter_: str, attributes: list[str], limit: int | None = None
     ) -> dict[str, list[Any]]:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.values`."""
         options = {} if limit is None else {"limit": limit, **BY_KEY}
         request = write_query(collection, filter_, [ITEM_ID, *attributes], **options)
         columns: dict[str, list[Any]] = await self.query(request, read_values, filter_)
         return columns if columns.get(ITEM_ID) else {name: [] for name in (ITEM_ID, *attributes)}
 
     async def changed_items(self, collection: str) -> Int64:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.changed_items`."""
         journal = journal_of(collection)
         if not await self._is_used(journal):
             return np.zeros(0, np.int64)
@@ -188,11 +188,11 @@ class MilvusStore:
         return await self.matching(journal, DIFFERENT)
 
     async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.existing`."""
         return set((await self.matching(collection, f"{ITEM_ID} in {json.dumps(item_ids)}")).tolist())
 
     async def change_log(self, collection: str) -> ChangeLog:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.change_log`."""
         name = journal_of(collection)
         try:
             rows = await self._query(RECORDS, f"{NAME} in {json.dumps([name])}", [KEY, NAME, RECORD])
@@ -203,7 +203,7 @@ class MilvusStore:
     async def search(
         self, collection: str, vectors: Float32, limit: int, params: dict[str, Any], timeout_s: float
     ) -> Hits:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.search`."""
         step = max(1, _LITE_HITS // limit) if self.session.connection.is_lite else len(vectors)
         given = tuple(wide_enough(params, limit).items())
         parts = []
@@ -220,7 +220,7 @@ class MilvusStore:
         return await self._calls.ask(milvus, SEARCH, request, SEARCH_METADATA.get())
 
     async def drop(self, collection: str) -> None:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.drop`."""
         if await self.live_collection() == collection:
             await self._call(lambda milvus: milvus.drop_alias(ALIAS, **ONCE))
         await self.delete_record(collection)
@@ -231,7 +231,7 @@ class MilvusStore:
             await self._call(lambda milvus: milvus.drop_collection(journal, **ONCE))
 
     async def close(self) -> None:
-        """See `ItemStore`."""
+        """See the docstring of `ItemStore.close`."""
         await self.session.close()
 
     async def _query(
@@ -261,12 +261,12 @@ class MilvusStore:
         filter_: str = "",
         timeout_s: float | None = None,
     ) -> T:
-        """Send a serialized QueryRequest, and read the answer; in a thread if it is large.
+        """Send a serialized QueryRequest, and read the answer. A large answer is read in a thread.
 
         Args:
             request: from `mind.milvus.wire.write_query`.
-            read: reads the status and what is wanted, as `mind.milvus.wire.read_query` does.
-            filter_: the filter, if it is a caller's.
+            read: reads the status and the result from an answer, as `mind.milvus.wire.read_query` does.
+            filter_: the filter, if it comes from a caller.
             timeout_s: maximum time to wait; None takes the timeout of the connection.
         """
 

@@ -61,11 +61,11 @@ from mind.sequences import Int64
 
 _EF = 128
 _INLINE_USERS = 64
-"""Users up to which keys and rows are worked through on the event loop: 1 ms at most."""
+"""Maximum number of users whose keys and rows are processed on the event loop, which takes at most 1 ms."""
 _FOUND = 50_000
-"""Hits of one search, at most. Nothing else runs while the keys of its answer are read: 3 ms."""
+"""Maximum number of hits of one search. Reading the keys of its answer blocks the event loop for 3 ms."""
 _WRITTEN_BYTES = 4 * 2**20
-"""Maximum size of one message of rows. Nothing else runs while it is put together: 5 ms."""
+"""Maximum size of one message of rows in bytes. Writing it blocks the event loop for 5 ms."""
 
 _Index = Mapping[str, Any]
 """The type and parameters of an index, as pymilvus takes them."""
@@ -85,43 +85,43 @@ class MilvusUserStore:
         self._is_lite = milvus.session.connection.is_lite
         self._timeout_s = milvus.session.connection.timeout_s
         self._has_old: bool | None = None
-        """Whether there are histories in the earlier format; None until somebody has looked."""
+        """Whether there are histories in the earlier format; None until this was checked."""
         self._vectors: dict[str, UserVectors] = {}
         """Collections of vectors that a deletion has seen. Their sizes never change."""
 
     async def open(self) -> None:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.open`."""
         await asyncio.to_thread(warm_up)
         indexes = {UNUSED: _FLAT}
-        if not self._is_lite:  # without it, every read compares the hashes of all users
+        if not self._is_lite:  # without the index, every read compares the hashes of all users
             indexes[USER_HASH] = {"index_type": "STL_SORT"}
         await self._opened(HISTORIES, schemas.histories(), indexes)
         if await self._look_for_old():
             await self._milvus.load(USERS)
 
     async def count(self) -> int:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.count`."""
         rows = await self._query(HISTORIES, f"{NEWEST} >= 0", ["count(*)"], strong=True)
         rows += await self._old_rows("", ["count(*)"], strong=True)
         return sum(int(row["count(*)"]) for row in rows)
 
     async def histories(self, user_ids: Iterable[str]) -> dict[str, Int64]:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.histories`."""
         found, several = await self._of_users(last_ids, user_ids, [HIST_ITEM], [HIST_ITEM])
         if several:  # two servers wrote them just now
             found |= {user_id: user.hist_item for user_id, user in (await self.read(several)).items()}
         return {user_id: hist_item for user_id, hist_item in found.items() if len(hist_item)}
 
     async def read(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, StoredUser]:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.read`."""
         return await self._of_users(merged, user_ids, [HIST_ITEM, STAMP, CUT], [HIST_ITEM, UPDATED_AT], strong)
 
     async def heads(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, Head]:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.heads`."""
         return await self._of_users(heads, user_ids, [CUT, NEWEST], [UPDATED_AT], strong)
 
     async def changed(self, since: int, after: str, limit: int) -> tuple[list[str], str]:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.changed`."""
         wanted = {"limit": limit, **BY_KEY}
         rows = await self._query(HISTORIES, _changed(ROW_KEY, since, after), [ROW_KEY], **wanted)
         rows += await self._old_rows(_changed(USER_KEY, since, after), [USER_KEY], **wanted)
@@ -129,14 +129,14 @@ class MilvusUserStore:
         return list(dict.fromkeys(map(user_id_of, page))), page[-1] if page else ""
 
     async def write(self, users: Mapping[str, StoredUser]) -> None:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.write`."""
         longest = max(len(user.hist_item) for user in users.values())
         parts = _parts(list(users.items()), _WRITTEN_BYTES // (ROW_BYTES + CLICK_BYTES * longest))
         await self._upsert(HISTORIES, schemas.histories(), map(_history_rows, parts))
         await self._delete(HISTORIES, ROW_KEY, [key for user in users.values() for key in user.rows if not is_old(key)])
 
     async def forget(self, user_ids: Sequence[str]) -> None:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.forget`."""
         if self._has_old:
             with suppress(CollectionGoneError):
                 await self._delete(USERS, USER_KEY, list(map(user_key, user_ids)))
@@ -152,7 +152,7 @@ class MilvusUserStore:
                     await self.delete_vectors(vectors, user_ids)
 
     async def open_vectors(self, wanted: UserVectors) -> UserVectors:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.open_vectors`."""
         name = wanted.collection
         if name not in await self._call(lambda milvus: milvus.list_collections(**ONCE)):
             await self._milvus.delete_record(name)  # of a collection that was dropped
@@ -169,7 +169,7 @@ class MilvusUserStore:
         return vectors
 
     async def mark(self, vectors: UserVectors) -> None:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.mark`."""
         await self._opened(RECORDS, schemas.records(), {UNUSED_OF_RECORDS: _FLAT})
         await self._milvus.write_record(vectors.collection, vectors.to_json())
 
@@ -179,7 +179,7 @@ class MilvusUserStore:
         return user_record(records.get(name), properties)
 
     async def encoded_at(self, vectors: UserVectors, user_ids: Iterable[str]) -> dict[str, int]:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.encoded_at`."""
         keys = interest_keys(list(user_ids), vectors.num_interests)
         rows = await self._rows(vectors.collection, INTEREST_KEY, keys, [UPDATED_AT], strong=False)
         return {user_id_of(row[INTEREST_KEY]): row[UPDATED_AT] for row in rows}
@@ -187,18 +187,18 @@ class MilvusUserStore:
     async def write_vectors(
         self, vectors: UserVectors, user_ids: Sequence[str], versions: Sequence[int], interests: Float32
     ) -> None:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.write_vectors`."""
         rows, absent = await asyncio.to_thread(vector_rows, user_ids, versions, interests)
         parts = _parts(rows, _WRITTEN_BYTES // (MAX_KEY + 4 * vectors.dim))
         await self._upsert(vectors.collection, schemas.user_vectors(vectors.dim), parts)
         await self._delete(vectors.collection, INTEREST_KEY, absent)
 
     async def delete_vectors(self, vectors: UserVectors, user_ids: Sequence[str]) -> None:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.delete_vectors`."""
         await self._delete(vectors.collection, INTEREST_KEY, interest_keys(user_ids, vectors.num_interests))
 
     async def nearest(self, vectors: UserVectors, queries: Float32, limit: int, timeout_s: float) -> Neighbours:
-        """See `UserStore`."""
+        """See the docstring of `UserStore.nearest`."""
         params = {} if self._is_lite else wide_enough({"ef": _EF}, limit)
         step = max(1, _FOUND // limit)
 

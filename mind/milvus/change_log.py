@@ -1,4 +1,4 @@
-"""The newest changes of an item collection, as the indexer tells them to servers that keep what filters match.
+"""The newest changes of an item collection. The indexer writes them for servers that store which items match a filter.
 
 The log is a row of the release records, under the name of the collection's journal. When a batch of changes is in the
 item collection, the indexer puts it into the log. A server that reads the log again finds there what changed since it
@@ -22,7 +22,7 @@ class Batch(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     token: str
-    """Tells this batch from all others."""
+    """The id of this batch, which no other batch has."""
     before: str
     """The token of the batch before it; empty for the first one."""
     item_ids: list[int]
@@ -37,7 +37,7 @@ class ChangeLog(BaseModel):
     newest: str = ""
     """The token of the newest batch; empty if nothing was changed since the build."""
     batches: list[Batch] = []
-    """Newest first."""
+    """The batches, newest first."""
     changed_at: str = ""
     """The time of the newest change that is in the collection (`mind.milvus.journal.CHANGED_AT`)."""
     journal_rows: int = 0

@@ -109,13 +109,13 @@ class Fingerprint(BaseModel):
 
     @property
     def collection(self) -> str:
-        """The name of the collection: `items_<model_version>_<digest of the whole fingerprint>`."""
+        """Return the name of the collection: `items_<model_version>_<digest of the whole fingerprint>`."""
         digest = hashlib.sha256(self.to_json().encode()).hexdigest()
         return f"items_{self.model_version}_{digest[:8]}"
 
     @property
     def breadth(self) -> int | None:
-        """The number of hits up to which a search finds the first hits of any search for more; None if unknown."""
+        """Return the number of hits up to which a search finds the first hits of a larger one; None if unknown."""
         if self.index_type in _SAME_ITEMS:
             return MAX_HITS
         return min([int(self.search_params[name]) for name in _BREADTHS if name in self.search_params], default=None)

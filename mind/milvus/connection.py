@@ -46,12 +46,12 @@ class Connection:
 
     @property
     def is_lite(self) -> bool:
-        """Whether the address is a Milvus Lite file."""
+        """Return whether the address is a Milvus Lite file."""
         return self.uri.endswith(".db")
 
     @property
     def shown(self) -> str:
-        """The address without credentials."""
+        """Return the address without credentials."""
         return without_credentials(self.uri)
 
     def options(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ HISTORIES = "user_histories"
 ROW_KEY = "row_key"
 """VARCHAR, primary key: `<user key>/<version of the row as 16 hexadecimal digits>`."""
 USER_HASH = "user_hash"
-"""INT64: `user_hash(user_id)`. The rows of a user are found by it."""
+"""INT64: the `user_hash` of the user id, by which the rows of a user are found."""
 STAMP = "stamp"
 """ARRAY<INT64>: the stamp of each click of `HIST_ITEM`, ascending."""
 CUT = "cut"
@@ -57,7 +57,7 @@ ROW_BYTES = MAX_ROW_KEY + 64
 CLICK_BYTES = 16
 """The size of a click in a row, in bytes."""
 TOMBSTONE_MS = 24 * 3600 * 1000
-"""How long a tombstone stays at least. No server takes nearly as long to write a row."""
+"""Minimum time in milliseconds for which a tombstone stays. No server takes nearly as long to write a row."""
 
 _EPOCH_MS = 1_577_836_800_000
 """2020-01-01, from which stamps count: 41 bits of milliseconds, 10 random bits, 12 bits of the click's number."""
@@ -69,7 +69,7 @@ class StoredUser:
     """The history of a user, merged from all its rows."""
 
     hist_item: Int64
-    """[n] int64 external ids, oldest first; empty for a deleted user who has a tombstone."""
+    """[n] int64 external ids, oldest first; empty for a deleted user with a tombstone."""
     stamp: Int64
     """[n] int64, ascending."""
     cut: int
@@ -142,7 +142,7 @@ def merged(rows: Iterable[Row]) -> dict[str, StoredUser]:
 def last_ids(rows: Iterable[Row]) -> tuple[dict[str, Int64], list[str]]:
     """Return the item ids of the last row of each user, by user id, and the users who have several rows.
 
-    `rows`: with `HIST_ITEM`. Only for users with several rows do stamps and cuts change anything.
+    `rows` have `HIST_ITEM`. Stamps and cuts change the result only for users with several rows.
     """
     found: dict[str, Int64] = {}
     several: dict[str, None] = {}
@@ -155,7 +155,7 @@ def last_ids(rows: Iterable[Row]) -> tuple[dict[str, Int64], list[str]]:
 
 
 def heads(rows: Iterable[Row]) -> dict[str, Head]:
-    """Do the same as `merged` from `CUT` and `NEWEST` alone; in the earlier format from `UPDATED_AT`."""
+    """Return the heads of users as `merged` would, from `CUT` and `NEWEST`, or `UPDATED_AT` in the earlier format."""
     found: dict[str, list[Row]] = {}
     for row in rows:
         found.setdefault(user_id_of(key_of(row)), []).append(row)

@@ -1,4 +1,4 @@
-"""Decides from what Milvus says of an index whether to wait for it longer. This module does not use Milvus."""
+"""Decides from the description of an index whether to wait for it longer. This module does not use Milvus."""
 
 import logging
 import time
@@ -8,15 +8,15 @@ from typing import Any
 from mind.milvus.errors import StoreError
 
 UNCOUNTED_S = 30
-"""Maximum time of waiting for a Milvus that counts no rows of an index, and does not say that it works on it."""
+"""Maximum time in seconds to wait for a Milvus that counts no rows of an index and does not say that it works on it."""
 _IDLE = ("Finished", "IndexStateNone")
-"""States of an index that nobody works on. The second one is also what an answer without the field says."""
+"""States of an index without work in progress. An answer without this field means the second one."""
 
 _log = logging.getLogger(__name__)
 
 
 class IndexWait:
-    """What one wait for an index has seen so far.
+    """The progress of one wait for an index.
 
     No version says in one field that an index is complete: 2.3.5 and 2.5 say "Finished" too early, so the rows must be
     counted, and Milvus Lite 2 does not count them. The wait ends in one of three ways: all rows are indexed; or nothing
@@ -39,7 +39,7 @@ class IndexWait:
         self._since = clock()
         self._counted = False
         self.indexed = 0
-        """The largest number of indexed rows that Milvus told."""
+        """The largest number of indexed rows that Milvus reported."""
 
     def is_over(self, described: Mapping[str, Any] | None) -> bool:
         """Take an answer of describe_index, None if there was no index in it. Return whether the wait is over.

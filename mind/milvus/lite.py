@@ -19,6 +19,6 @@ def lite_failure(path: str) -> StoreError:
             f"{path}: another process holds this Milvus Lite file; stop it, or let one process serve the file to all "
             f"(milvus-lite server --host 127.0.0.1 --data-dir {path}) and pass its address with --milvus-uri http://..."
         )
-    except Exception as cause:  # whatever Lite meets in a damaged file
+    except Exception as cause:  # any error that Lite raises for a damaged file
         return StoreUnavailableError(f"{path}: cannot be opened as a Milvus Lite file: {bounded(str(cause))}")
     return StoreUnavailableError(f"{path}: could not be opened a moment ago; try again")

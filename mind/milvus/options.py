@@ -74,7 +74,7 @@ class MilvusOptions(Options):
 
     @property
     def milvus_secret(self) -> str:
-        """The token for Milvus, from the variable or from the file. Raises ConfigError."""
+        """Return the token for Milvus, from the variable or from the file. Raises ConfigError."""
         if self.milvus_token_file is None:
             return self.milvus_token.get_secret_value()
         try:

@@ -33,7 +33,7 @@ class Column:
 
     @property
     def max_bytes(self) -> int:
-        """The size of the largest value in bytes."""
+        """Return the size of the largest value in bytes."""
         return max(self.max_length, 8) * max(self.max_capacity, 1)
 
 

@@ -31,7 +31,7 @@ Row = dict[str, Any]
 _log = logging.getLogger(__name__)
 
 _FLUSH_TIMEOUT, _FLUSH_LIMIT = "wait for flush timeout", "rate limit exceeded"
-"""The words of pymilvus, and of a Milvus from 2.4 on that was flushed a moment ago."""
+"""The messages of pymilvus, and of a Milvus from 2.4 on that was flushed a moment ago."""
 SECURE_S = 60
 """Maximum time in seconds for Milvus to write to its storage what it has in its log."""
 _BOUNDED = 2  # the consistency level of the searches of servers
@@ -127,7 +127,7 @@ class Store:
         return True
 
     def insert(self, name: str, rows: list[Row]) -> None:
-        """Insert rows. They must fit into one message, which has at most 64 MiB."""
+        """Insert rows into a collection. They must fit into one message, which has at most 64 MiB."""
         with self.session.calling(f"insert into {name}"):
             self._client.insert(name, rows, timeout=self._timeout)
 

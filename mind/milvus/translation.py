@@ -23,7 +23,7 @@ _MISSING = (100, 1600, 1603)
 """Codes of a collection or an alias that does not exist; 1603, of an alias without a collection, came after 2.3."""
 _NOT_LOADED = 101
 _AWAY = (2, _NOT_LOADED, 103, 106, 503)
-"""Codes of what cannot be used now: dead, not loaded, loaded in part, recovering (after 2.3), channel not available."""
+"""Codes for what cannot be used now: dead, not loaded, partly loaded, recovering (after 2.3), channel not available."""
 _BAD_PARAMETER, _LITE_BAD_FILTER = 1100, 6
 _LONGEST_REASON = 300
 _SILENT = re.compile(
@@ -36,15 +36,15 @@ _SILENT = re.compile(
 
 
 _EARLIER_RECORDS = f"field {KEY} not exist"
-"""What Milvus says of a collection of release records without revisions."""
+"""The message of Milvus for a collection of release records without revisions."""
 _UNFINISHED = re.compile(r"wait for (flush|loading \w+) timeout", re.IGNORECASE)
-"""What pymilvus says of work that Milvus began and did not finish in time."""
+"""The message of pymilvus for work that Milvus began and did not finish in time."""
 _UNREACHED = re.compile(
     "connection refused|no route to host|network is unreachable|name or service not known|dns resolution failed"
     "|domain name not found|illegal connection params or server unavailable",
     re.IGNORECASE,
 )
-"""What gRPC and pymilvus say of a server that they cannot connect to."""
+"""The messages of gRPC and pymilvus for a server that they cannot connect to."""
 _THIS_MACHINE = re.compile(r"https?://(localhost|127\.|\[::1\])")
 
 
@@ -120,7 +120,7 @@ def explained(error: BaseException, attempt: str, limit: str) -> StoreError:
 
 
 def _told(message: str) -> str:
-    """What people are told of a message of Milvus."""
+    """Return the part of a message of Milvus that users see."""
     if _EARLIER_RECORDS in message:
         return (
             f"the collection {RECORDS} was made by an unreleased build of this version and cannot be read: drop it in "

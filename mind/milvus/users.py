@@ -30,8 +30,8 @@ USER_KEY = "user_key"
 HIST_ITEM = "hist_item"
 """ARRAY<INT64>: external item ids, oldest first."""
 UPDATED_AT = "updated_at"
-"""INT64. In a history: when the server wrote the row, in milliseconds since 1970. Beside a vector: the version of the
-history that it was computed from."""
+"""INT64, a time or a version. In a history it is the time at which the server wrote the row, in ms since 1970.
+Beside a vector it is the version of the history that the vector was computed from."""
 UNUSED = "unused"
 """FLOAT_VECTOR of two zeros. Milvus requires a vector field in every collection."""
 INTEREST_KEY = "interest_key"
@@ -71,12 +71,12 @@ class UserVectors(BaseModel):
 
     @property
     def collection(self) -> str:
-        """The name of the collection."""
+        """Return the name of the collection."""
         return f"users_{self.model_version}"
 
     @property
     def complete(self) -> bool:
-        """Whether the collection ever held all users."""
+        """Return whether the collection ever held all users."""
         return self.synced_from > 0
 
     def to_json(self) -> str:
@@ -164,7 +164,7 @@ class Neighbours:
 
 
 def concatenated(parts: Sequence[Neighbours]) -> Neighbours:
-    """Return what searches found as if they were one."""
+    """Join the results of several batches of searches into one."""
     keys: list[str] = []
     for part in parts:
         keys += part.keys

@@ -23,7 +23,7 @@ class Fault:
     what: str
     """What goes wrong, with the issue of Milvus."""
     cure: str
-    """The version that mends it."""
+    """The version that fixes it."""
 
 
 FAULTS = (
@@ -53,29 +53,29 @@ class Version:
 
     @property
     def is_lite(self) -> bool:
-        """Whether it is Milvus Lite. The server of the PyPI package `milvus` is none, but says "v2.3.5-lite"."""
+        """Return whether it is Milvus Lite. The server of the PyPI package `milvus` is none, but says "v2.3.5-lite"."""
         return self.text.lower().startswith("milvus_lite")
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """The numbers of the version, such as (2, 3, 5); empty if the text has none."""
+        """Return the numbers of the version, such as (2, 3, 5); empty if the text has none."""
         found = _NUMBERS.search(self.text)
         return tuple(int(number) for number in found.groups() if number) if found else ()
 
     @property
     def is_tested(self) -> bool:
-        """Whether our tests run on this version."""
+        """Return whether our tests run on this version."""
         numbers = ".".join(map(str, self.numbers))
         return f"{numbers}.".startswith(f"{TESTED_LITE}.") if self.is_lite else numbers in TESTED_SERVERS
 
     @property
     def is_too_old(self) -> bool:
-        """Whether this version cannot work. A version that cannot be read is not too old."""
+        """Return whether this version cannot work. A version that cannot be read is not too old."""
         return bool(self.numbers) and not self.is_lite and self.numbers < OLDEST
 
     @property
     def fault(self) -> Fault | None:
-        """The fault of this version that destroys data; None if none is known."""
+        """Return the fault of this version that destroys data; None if none is known."""
         known = () if self.is_lite else FAULTS
         return next((fault for fault in known if fault.first <= self.numbers <= fault.last), None)
 

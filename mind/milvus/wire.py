@@ -165,7 +165,7 @@ def read_values(answer: bytes) -> tuple[Any, dict[str, list[Any]]]:
 
 
 def _scalars(scalars: Any) -> list[Any]:
-    """The values of a ScalarField; an empty array may have no type."""
+    """Return the values of a ScalarField; an empty array may have no type."""
     kind = scalars.WhichOneof("data")
     return list(getattr(scalars, kind).data) if kind else []
 

@@ -1,1 +1,1 @@
-"""Models that PaddleRec trained, turned into artifacts; the command is `mind.import_paddlerec`."""
+"""Turns models that PaddleRec trained into artifacts. The command is `mind.import_paddlerec`."""

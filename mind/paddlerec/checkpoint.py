@@ -1,6 +1,6 @@
-"""The parameters of PaddleRec's MIND networks, found by name in a checkpoint and checked.
+"""Finds the parameters of PaddleRec's MIND networks by name in a checkpoint, and checks them.
 
-Knows nothing of our hyper-parameters or artifacts.
+This module knows nothing of our hyper-parameters or artifacts.
 """
 
 from dataclasses import dataclass
@@ -33,17 +33,17 @@ class Checkpoint:
     item_embedding: Float32
     """[N + 1, D] float32; row 0 is padding and zero."""
     routing_logits: Float32
-    """[K, L] float32: where routing starts from."""
+    """[K, L] float32: the logits at which routing starts."""
     bilinear: Float32
     """[D, D] float32: the map from items to interests."""
     projection: Float32 | None
     """[D + 1, D] float32: the linear layer before the ReLU, its bias last; None for PaddleRec's later network."""
     ignored: tuple[str, ...]
-    """Parameters that were left out, for interest vectors do not depend on them."""
+    """Parameters that were left out because interest vectors do not depend on them."""
 
     @property
     def items(self) -> int:
-        """The number of items (N)."""
+        """Return the number of items (N)."""
         return len(self.item_embedding) - 1
 
 
@@ -51,8 +51,9 @@ def read_checkpoint(path: Path, arrays: dict[str, Array], ignore: list[str]) -> 
     """Find and check PaddleRec's parameters among the arrays of a checkpoint.
 
     Raises:
-        DataError: one is missing, has a wrong shape or is not finite; there are others that interest vectors may
-            depend on; or the padding row or the embedding bias is not zero, for which our network has no place.
+        DataError: a parameter is missing, has a wrong shape or is not finite; there are other parameters that interest
+            vectors may depend on; or the padding row or the embedding bias is not zero, which our network cannot
+            represent.
     """
     named, ignored = _match(path, arrays, ignore)
     layer = ("relu_layer.weight", "relu_layer.bias") if any(name.startswith("relu_layer") for name in named) else ()
@@ -74,7 +75,7 @@ def read_checkpoint(path: Path, arrays: dict[str, Array], ignore: list[str]) -> 
 
 
 def _match(path: Path, arrays: dict[str, Array], ignore: list[str]) -> tuple[dict[str, Array], list[str]]:
-    """Match arrays to the keys of `NAMES`, whatever prefix with a dot they have; also give the ignored names."""
+    """Match arrays to the keys of `NAMES`, with any prefix that ends in a dot. Also return the ignored names."""
     named: dict[str, Array] = {}
     ignored, unknown = [], []
     for name, array in arrays.items():
@@ -85,7 +86,7 @@ def _match(path: Path, arrays: dict[str, Array], ignore: list[str]) -> tuple[dic
         elif key is None:
             unknown.append(name)
         elif key in named:
-            raise DataError(f"{path}: has {key} more than once, {name} for one; --ignore leaves a layer out")
+            raise DataError(f"{path}: has {key} more than once, such as {name}; --ignore leaves a layer out")
         else:
             named[key] = array
     if unknown:

@@ -1,7 +1,7 @@
-"""From PaddleRec's parameters to an artifact that gives the same interest vectors.
+"""Converts PaddleRec's parameters to an artifact that gives the same interest vectors.
 
-PaddleRec's choices are options of our network. Which of them a checkpoint was trained with is read off its weights
-where they show it; `OPTIONS` are the rest.
+PaddleRec's choices are options of our network. Most choices of a checkpoint can be read from its weights. `OPTIONS` are
+the others.
 """
 
 from dataclasses import dataclass, replace
@@ -26,11 +26,11 @@ from mind.sequences import Int64
 
 GOLDEN_HISTORIES = 32
 OPTIONS = ("routing_softmax", "bounded_update", "routing_iterations", "pow_p")
-"""Hyper-parameters that the weights do not show."""
+"""Hyper-parameters that cannot be read from the weights."""
 EARLIER = {"projection": "relu", "routing_softmax": "history_then_interests", "bounded_update": False}
-"""PaddleRec's first network: a ReLU projection, and the last softmax over the interests."""
+"""The options of PaddleRec's first network: a ReLU projection, and the last softmax over the interests."""
 LATER = {"projection": "none", "routing_softmax": "history", "bounded_update": True}
-"""PaddleRec's later network: every softmax over the history, a bounded update, no projection."""
+"""The options of PaddleRec's later network: every softmax over the history, a bounded update, no projection."""
 THEIRS = {
     "residual": False,
     "dropout": 0.0,
@@ -44,14 +44,14 @@ THEIRS = {
 
 @dataclass(frozen=True)
 class Imported:
-    """An artifact that was made of a checkpoint."""
+    """An artifact that was made from a checkpoint."""
 
     path: Path
     """Directory of the artifact."""
     checkpoint: Checkpoint
-    """The parameters that the artifact was made of."""
+    """The parameters that the artifact was made from."""
     hyper_parameters: HyperParameters
-    """The hyper-parameters of our network that make it PaddleRec's."""
+    """The hyper-parameters with which our network equals PaddleRec's."""
 
 
 def import_checkpoint(
@@ -67,14 +67,14 @@ def import_checkpoint(
     Args:
         file: the .pdparams file.
         output: directory that receives the artifact.
-        overrides: as `hyper_parameters` takes them.
-        item_ids: the external ids, as `read_item_ids` takes them; None if row i of the item table is item i.
-        train_data: training lines that say how popular each item is; None counts 0 for every item.
+        overrides: overrides as for `hyper_parameters`.
+        item_ids: the file of external ids, as for `read_item_ids`; None if row i of the item table is item i.
+        train_data: training lines that give the popularity of each item; None counts 0 for every item.
         ignore: layers of a changed network that its interest vectors do not depend on.
 
     Raises:
         ArtifactError: the artifact cannot be written, or our encoders disagree about it.
-        ConfigError: an override is no hyper-parameter or breaks a limit.
+        ConfigError: an override is not a hyper-parameter or breaks a limit.
         DataError: a file cannot be used, or the checkpoint is not PaddleRec's MIND.
     """
     check_writable(output)
@@ -96,10 +96,10 @@ def hyper_parameters(checkpoint: Checkpoint, overrides: list[str]) -> HyperParam
 
     Args:
         checkpoint: the weights.
-        overrides: `key=value`, the key being one of `OPTIONS`, with or without `hyper_parameters.` before it.
+        overrides: texts `key=value`. The key is one of `OPTIONS`, with or without `hyper_parameters.` before it.
 
     Raises:
-        ConfigError: a key is another, or a value or size breaks a limit.
+        ConfigError: a key is not in `OPTIONS`, or a value or size breaks a limit.
     """
     interests, maxlen = checkpoint.routing_logits.shape
     dim = len(checkpoint.bilinear)
@@ -127,10 +127,10 @@ def read_item_ids(path: Path, items: int) -> tuple[Int64, Int64, Keys | None]:
     Returns:
         rows: [N] int64, each of 1 to N once.
         item_id: [N] int64, strictly ascending.
-        keys: the text ids of the items; None where ids are integers.
+        keys: the text ids of the items; None if ids are integers.
 
     Raises:
-        DataError: a value is no id, a row is outside 1 to N, or rows and ids are not one to one.
+        DataError: a value is not an id, a row is outside 1 to N, or rows and ids do not correspond one to one.
     """
     found = read_columns(path, ("row", "item_id"))
     rows = strict_ids(path, found, "row", unique=True).values
@@ -140,7 +140,7 @@ def read_item_ids(path: Path, items: int) -> tuple[Int64, Int64, Keys | None]:
         raise DataError(f"{path}: row {outside[0]} is outside 1 to {items}, the rows of the checkpoint; 0 is padding")
     if len(rows) < items:
         lacking = np.setdiff1d(np.arange(1, items + 1), rows)
-        raise DataError(f"{path}: {len(lacking)} of {items} rows have no item_id, row {lacking[0]} for one")
+        raise DataError(f"{path}: {len(lacking)} of {items} rows have no item_id, such as row {lacking[0]}")
     order = np.argsort(ids.values)
     item_id = ids.values[order]
     return rows[order], item_id, ids.keys.of(item_id) if ids.keys else None
@@ -166,14 +166,14 @@ def make_weights(
 
     Args:
         checkpoint: PaddleRec's parameters.
-        hyper: fitting them.
-        rows, item_id: as `read_item_ids` gives them.
-        popularity: [N] int64 of the rows 1 to N.
+        hyper: the hyper-parameters for these parameters.
+        rows, item_id: as from `read_item_ids`.
+        popularity: [N] int64, the popularity of the rows 1 to N.
 
     Raises:
-        ArtifactError: the NumPy encoder gives other vectors than Paddle.
+        ArtifactError: the NumPy encoder and Paddle give different vectors.
     """
-    from mind.paddle_encoder import PaddleEncoder  # takes seconds, which a refused checkpoint need not wait for
+    from mind.paddle_encoder import PaddleEncoder  # the import takes seconds, and a refused checkpoint does not need it
 
     table = checkpoint.item_embedding[np.append(0, rows)]
     hist_index, seq_len = _histories(table, hyper.maxlen)
@@ -197,7 +197,7 @@ def make_weights(
 
 
 def _histories(table: Float32, maxlen: int) -> tuple[Int64, Int64]:
-    """Draw golden histories of all lengths, of items whose rows are not zero: [G, L] and [G] int64."""
+    """Draw golden histories of all lengths, with items whose rows are not zero: [G, L] and [G] int64."""
     rng = np.random.default_rng(0)
     seq_len = np.linspace(1, maxlen, GOLDEN_HISTORIES).round().astype(np.int64)
     hist_index = rng.choice(np.flatnonzero(table.any(axis=1)), (len(seq_len), maxlen))

@@ -1,9 +1,9 @@
-"""PaddlePaddle's .pdparams files, read without running anything that is in them.
+"""Reads PaddlePaddle's .pdparams files without running any code in them.
 
-`paddle.save` writes a pickle, and a pickle is a program that may call whatever it names. Here its operations are parsed
-by `pickletools`, which runs none of them, and a small machine follows those that dictionaries of arrays are made of. It
-imports nothing and calls nothing that a file names; nor does NumPy's own unpickling see a byte of it. Anything else is
-refused by name. Knows nothing of MIND.
+`paddle.save` writes a pickle, which is a program that may call whatever it names. Here `pickletools` parses its
+operations and runs none of them, and a small machine follows those that make dictionaries of arrays. It imports nothing
+and calls nothing that a file names, and NumPy's own unpickling is not used. Anything else is refused by name. This
+module knows nothing of MIND.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ from mind.errors import DataError
 Array = npt.NDArray[Any]
 
 MAX_OPERATIONS = 1_000_000
-"""Operations of one file, about 25 an array, so that a small file cannot ask for much memory or time."""
+"""Maximum number of operations of a file, about 25 per array, so that a small file cannot take much memory or time."""
 MAX_DEPTH = 4
-"""How deep dictionaries may be nested."""
+"""Maximum depth of nested dictionaries."""
 MAX_ENTRIES = 100_000
-"""The most entries that all dictionaries together may have."""
+"""Maximum number of entries of all dictionaries together."""
 
 _ADMITTED = {
     ("numpy", "ndarray"): "ndarray",
@@ -44,10 +44,11 @@ _ADMITTED = {
     ("__builtin__", "tuple"): "tuple",
     ("collections", "OrderedDict"): "OrderedDict",
 }
-"""Functions and classes that a file may name, by module and name, and what the machine does instead of importing."""
+"""Functions and classes that a file may name, by module and name, with what the machine does instead of importing them.
+"""
 _DTYPES = {"b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"}
 _SPLIT = "UnpackBigParamInfor@@"
-"""Key under which paddle.save (protocols 2 and 3) says which arrays above 1 GiB it cut into slices."""
+"""The key under which paddle.save (protocols 2 and 3) lists the arrays above 1 GiB that it cut into slices."""
 
 _LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"} | {
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
@@ -65,10 +66,10 @@ def read_pdparams(path: Path) -> tuple[dict[str, Array], str]:
     Numbers and texts beside the arrays are left out. Dictionaries within the dictionary give names with dots.
 
     Returns:
-        name -> array, in the file's order, and the sha256 of the file.
+        The arrays by name, in the order of the file, and the sha256 of the file.
 
     Raises:
-        DataError: the file is missing, cut off or no .pdparams file, or wants something that arrays do not need.
+        DataError: the file is missing, cut off or not a .pdparams file, or has an operation that arrays do not need.
     """
     try:
         with path.open("rb") as file:
@@ -79,18 +80,18 @@ def read_pdparams(path: Path) -> tuple[dict[str, Array], str]:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except _RefusedError as error:
         raise DataError(f"{path}: refused, and nothing in it was run: {error}") from error
-    except (ValueError, DeprecationWarning) as error:  # pickletools warns of odd escapes
+    except (ValueError, DeprecationWarning) as error:  # pickletools warns about unusual escapes
         raise DataError(f"{path}: damaged, cut off or not a .pdparams file: {error}") from error
     return arrays, digest
 
 
 class _RefusedError(Exception):
-    """The file wants something that a checkpoint of arrays does not need."""
+    """The file has an operation that a checkpoint of arrays does not need."""
 
 
 @dataclass(frozen=True)
 class _Named:
-    """A function or class that the file names: a value of `_ADMITTED`."""
+    """A function or class that the file names, as a value of `_ADMITTED`."""
 
     name: str
 
@@ -107,16 +108,19 @@ class _Array:
 
 
 class _Machine:
-    """The pickle machine, as far as arrays need it."""
+    """A pickle machine for the operations that arrays need."""
 
     def __init__(self, size: int) -> None:
-        """`size` is that of the file in bytes; the texts that become bytes may not be longer together."""
+        """Start with an empty stack.
+
+        `size` is the size of the file in bytes, the limit for all texts that become bytes.
+        """
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
         self._encodable = size
 
     def run(self, file: IO[bytes]) -> Any:
-        """Follow the operations of a file, and return the object that they make."""
+        """Follow the operations of a file, and return the object that they build."""
         for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
             if count == MAX_OPERATIONS:
                 raise _RefusedError(f"it has more than {MAX_OPERATIONS:,} operations")
@@ -158,7 +162,7 @@ class _Machine:
                 self._memo[len(self._memo)] = self._top()
             case "BINGET" | "LONG_BINGET":
                 if argument not in self._memo:
-                    raise ValueError(f"an operation recalls object {argument}, which was never noted")
+                    raise ValueError(f"an operation recalls object {argument}, which was never stored")
                 stack.append(self._memo[argument])
             case "GLOBAL" | "INST":
                 stack.append(_named(*argument.split(" ", 1)))
@@ -175,7 +179,7 @@ class _Machine:
                 raise _RefusedError(f"it has the operation {operation}, which arrays do not need")
 
     def _call(self, called: Any, arguments: Any) -> Any:
-        """What an admitted function gives for arguments as pickled arrays have them, and no others."""
+        """Return the result of an admitted function for arguments of pickled arrays. Refuse any other arguments."""
         match called, arguments:
             case _Named("reconstruct"), [_Named("ndarray"), [0], b"b" | "b"]:
                 return _Array()
@@ -230,7 +234,7 @@ class _Machine:
 
 
 class _Bounded:
-    """A file that makes room for what it has, not for what is asked of it; as much as `pickletools` needs."""
+    """A file for `pickletools` that allocates memory only for the bytes that exist."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.size = os.fstat(file.fileno()).st_size
@@ -263,7 +267,7 @@ def _named(module: Any, name: Any) -> _Named:
 
 
 def _build(target: Any, state: Any) -> None:
-    """Give a dtype its byte order, or an array its content."""
+    """Set the byte order of a dtype, or the content of an array."""
     match target, state:
         case _Dtype(), [3 | 4, "<" | ">" | "|" | "=" as order, None, None, None, -1, -1, 0]:
             target.order = order
@@ -274,7 +278,10 @@ def _build(target: Any, state: Any) -> None:
 
 
 def _array(data: Any, dtype: _Dtype, shape: Any, order: Any) -> Array:
-    """A read-only array over bytes (text in Latin-1, from Python 2), if they are as many as shape and dtype say."""
+    """Return a read-only array over bytes (text in Latin-1 from Python 2).
+
+    Raise ValueError if their number does not fit.
+    """
     if type(data) is str:
         data = data.encode("latin1")
     shape = _shape(shape)
@@ -295,7 +302,7 @@ def _shape(value: Any) -> tuple[int, ...]:
 
 
 def _arrays(entries: dict[str, Any], prefix: str, depth: int, budget: Iterator[int]) -> Iterator[tuple[str, Array]]:
-    """The arrays of a dictionary and the dictionaries in it, by name."""
+    """Yield the arrays of a dictionary and of the dictionaries in it, by name."""
     if depth == 0:
         raise _RefusedError(f"it has dictionaries within dictionaries, more than {MAX_DEPTH} deep")
     for key, value in entries.items():
@@ -311,7 +318,7 @@ def _arrays(entries: dict[str, Any], prefix: str, depth: int, budget: Iterator[i
 
 
 def _joined(entries: dict[str, Any]) -> dict[str, Any]:
-    """The dictionary with the arrays that paddle.save cut in one piece; see `_SPLIT`."""
+    """Return the dictionary with the arrays that paddle.save cut into slices joined again. See `_SPLIT`."""
     cut = entries.pop(_SPLIT, {})
     for name, info in cut.items() if isinstance(cut, dict) else [(_SPLIT, cut)]:
         match info:

@@ -1,1 +1,1 @@
-"""What a call meets first: transport, tokens, limits, and the servicers."""
+"""The outer part of the service: transport, tokens, limits, and the servicers."""

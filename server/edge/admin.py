@@ -1,4 +1,7 @@
-"""`recall.v1.AdminService`: registered only if there are admin tokens; the door checks the token of every call."""
+"""The service `recall.v1.AdminService`.
+
+It exists only if there are admin tokens, and the door checks every call for one.
+"""
 
 import logging
 from typing import Any
@@ -17,28 +20,28 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class AdminService(admin_pb2_grpc.AdminServiceServicer):
-    """The methods that operators use: drop a collection, reload the release."""
+    """The methods for operators, which drop a collection or reload the release."""
 
     def __init__(self, releases: Releases, store: ItemStore) -> None:
         self._releases = releases
         self._store = store
 
     async def DropItems(self, request: admin_pb2.DropItemsRequest, context: Context) -> admin_pb2.DropItemsResponse:  # noqa: N802
-        """Drop a collection; the released one only if `allow_live` is set."""
+        """Drop a collection. The released collection is dropped only if `allow_live` is set."""
         name = request.collection
         if not is_item_collection(name):
             raise InvalidRequestError("collection", f"{name!r} is no item collection's name", "UNKNOWN_COLLECTION")
         serving = self._releases.current.collection if self._releases.loaded else None
         if name in (serving, await self._store.live_collection()) and not request.allow_live:
             raise RefusedError(f"collection {name} is released or being served; set allow_live to drop it all the same")
-        fingerprint = await self._store.fingerprint(name)  # counting would need it in memory
+        fingerprint = await self._store.fingerprint(name)  # because counting needs the collection in memory
         count = fingerprint.count if fingerprint else 0
         await self._store.drop(name)
         logger.warning("dropped collection %s with %d items", name, count)
         return admin_pb2.DropItemsResponse(collection=name, dropped_count=count)
 
     async def Reload(self, request: admin_pb2.ReloadRequest, context: Context) -> admin_pb2.ReloadResponse:  # noqa: N802
-        """Look at the alias now, and take over the release that it names."""
+        """Read the alias now, and switch to the release that it names."""
         before, release = await self._releases.check(insist=True)
         return admin_pb2.ReloadResponse(
             model_version=release.model_version,

@@ -1,6 +1,6 @@
-"""Follows each call: its metrics, its span and its line in the log.
+"""Follows each call, and records its metrics, its span and its line in the log.
 
-A line tells method, status, reason, sizes and durations. It never shows a user's history, a filter or credentials.
+A line has method, status, reason, sizes and durations. It never shows a user's history, a filter or credentials.
 """
 
 import logging
@@ -18,11 +18,12 @@ from server.watching.telemetry import CALL_SPAN, Telemetry
 logger = logging.getLogger(__name__)
 
 REQUEST_ID = "x-request-id"
-"""Metadata key of the id under which a call is in the log."""
+"""The metadata key of the id by which a call is found in the log."""
 LINES_A_SECOND = 10
-"""Most lines a second for failures with one reason: when every call fails, logging must not slow the answers."""
+"""Maximum number of lines per second for failures with one reason, so that logging does not slow the answers down."""
 LATE_S = 0.02
-"""Seconds: a caller that leaves so shortly before its deadline left because of it, as its clock started earlier."""
+"""Time in seconds: a caller that leaves within it before its deadline left because of it, as its clock started earlier.
+"""
 
 _SANE_ID = re.compile("[!-~]{1,128}")
 _TRACEPARENT = re.compile("[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -37,7 +38,7 @@ class Calls:
     """Follows calls from beginning to end."""
 
     def __init__(self, telemetry: Telemetry, access_log: bool) -> None:
-        """`access_log`: log calls that succeed too, as the level DEBUG does."""
+        """Prepare to follow calls. With `access_log`, calls that succeed are also logged, as at the level DEBUG."""
         self.metrics, self.tracing = telemetry.metrics, telemetry.tracing
         self.log_all = access_log or logger.isEnabledFor(logging.DEBUG)
         self._lines: dict[str, tuple[int, int, int]] = {}
@@ -48,7 +49,7 @@ class Calls:
         return Call(self, method, context)
 
     def admit_line(self, reason: str) -> int | None:
-        """How many failures with this reason had no line since the last line; None if this one gets no line either."""
+        """Return the number of failures with this reason since the last line; None if this failure gets no line."""
         now = int(time.monotonic())
         second, lines, left_out = self._lines.get(reason, (now, 0, 0))
         if second == now and lines >= LINES_A_SECOND:
@@ -59,12 +60,12 @@ class Calls:
 
 
 class Call:
-    """One call; ends with `done`, `failed` or `cancelled`."""
+    """One call, which ends with `done`, `failed` or `cancelled`."""
 
     __slots__ = ("_calls", "_context", "_filtered", "_name", "_sizes", "_span", "_started")
 
     def __init__(self, calls: Calls, method: str, context: Context) -> None:
-        """See `Calls.begin`."""
+        """Begin to follow the call. See `Calls.begin`."""
         self._started = time.perf_counter()
         self._calls, self._context = calls, context
         self._sizes: dict[str, int] = {}
@@ -76,7 +77,7 @@ class Call:
             CALL_SPAN.set(self._span)  # a task of its own answers each call
 
     def received(self, request: Any) -> None:
-        """The request is there. The time in which it came is the network's, and does not count."""
+        """Start the clock of the call, because its request is complete. The time on the network does not count."""
         self._started = time.perf_counter()
         for name in ("users", "queries"):
             if hasattr(request, name):
@@ -95,7 +96,10 @@ class Call:
             self._context.set_trailing_metadata(self._log("OK", "", f"{self._name} OK", fields))
 
     def failed(self, error: Failure, status: str, cause: Exception | None = None) -> Metadata:
-        """It fails with a gRPC status; `cause` is a defect whose traceback is wanted. Gives metadata for the answer."""
+        """End a call that fails.
+
+        `status` is a gRPC status, `cause` an exception to log with traceback. Return metadata for it.
+        """
         self._end(status, error.reason)
         left_out = 0 if self._calls.log_all else self._calls.admit_line(error.reason)
         if left_out is None:
@@ -104,9 +108,9 @@ class Call:
         says = str(error)
         if isinstance(error, InvalidRequestError):
             fields["field"] = error.field
-            says = "invalid request"  # the message quotes what was sent
+            says = "invalid request"  # the message quotes what the caller sent
         elif isinstance(error, StoreError) and self._filtered:
-            says = says.partition(":")[0]  # what Milvus says may quote the filter
+            says = says.partition(":")[0]  # the message of Milvus may quote the filter
         return self._log(status, error.reason, f"{self._name} {status}: {says}", fields, cause)
 
     def cancelled(self) -> None:
@@ -128,7 +132,7 @@ class Call:
     def _log(
         self, status: str, reason: str, says: str, fields: dict[str, Any], cause: Exception | None = None
     ) -> Metadata:
-        """Write the line in the log. Gives the request id as metadata."""
+        """Write the line of the call to the log. Return the request id as metadata."""
         sent = _metadata(self._context)
         request_id = sent.get(REQUEST_ID, "")
         if not _SANE_ID.fullmatch(request_id):

@@ -11,7 +11,7 @@ _LABELS = {"certificate": b"-----BEGIN CERTIFICATE-----", "private key": b"PRIVA
 
 
 class Option(NamedTuple):
-    """A file, and the option that names it."""
+    """A file, with the option that names it."""
 
     name: str
     file: Path
@@ -19,10 +19,10 @@ class Option(NamedTuple):
 
 @dataclass(frozen=True)
 class Certificates:
-    """The contents of files that belong together."""
+    """The contents of the files of a certificate and its key."""
 
     certificate: bytes
-    """The chain, our own certificate first."""
+    """The certificate chain, which begins with our own certificate."""
     key: bytes = field(repr=False)
     """The private key of the first certificate."""
     client_ca: bytes | None
@@ -33,8 +33,8 @@ def read_certificates(certificate: Option, key: Option, client_ca: Option | None
     """Read certificate, key and authorities.
 
     Raises:
-        ConfigError: a file cannot be read or is not PEM, or the key belongs to another certificate. The message tells
-            option, file and fault.
+        ConfigError: a file cannot be read or is not PEM, or the key belongs to another certificate. The message names
+            the option, the file and the fault.
     """
     files = (_read(certificate, "certificate"), _read(key, "private key"))
     authorities = read_authorities(client_ca) if client_ca else None
@@ -59,7 +59,7 @@ def read_certificates(certificate: Option, key: Option, client_ca: Option | None
 
 
 def read_authorities(option: Option) -> bytes:
-    """Certificates of authorities. Raises ConfigError as `read_certificates` does."""
+    """Read the certificates of authorities. Raises ConfigError as `read_certificates` does."""
     content = _read(option, "certificate")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=content.decode("ascii", "ignore"))
@@ -79,4 +79,4 @@ def _read(option: Option, what: Literal["certificate", "private key"]) -> bytes:
 
 
 def _no_password() -> str:
-    raise PermissionError  # otherwise OpenSSL would ask for it at the terminal
+    raise PermissionError  # otherwise OpenSSL would ask for a password at the terminal

@@ -1,7 +1,7 @@
-"""The door: admits calls or turns them away, and is the one place where our exceptions become gRPC statuses.
+"""Admits or refuses calls, and turns our exceptions into gRPC statuses. No other module does that.
 
-Calls are turned away when too many are in progress (grpc.aio's own maximum_concurrent_rpcs is unreliable), and while
-the server stops: calls that gRPC has received but not handed over when it shuts down get a bare CANCELLED.
+Calls are refused when too many are in progress (grpc.aio's own maximum_concurrent_rpcs is unreliable), and while the
+server stops. Without this, calls that gRPC has received but not yet passed on would end as CANCELLED without a message.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ REASON_KEY = "error-reason"
 MAX_MESSAGE_BYTES = 1_200
 """Maximum size of the message of a status. It is sent three times, encoded, and clients accept 8 KB of metadata."""
 CLOSING_S = 0.1
-"""Seconds in which a stopping server says so before it hangs up; the shipped client's third attempt comes later."""
+"""Time in seconds for which a stopping server still answers that it stops. Our client's third attempt comes later."""
 
 _CODES: dict[type[Failure], int] = {
     InvalidRequestError: code_pb2.INVALID_ARGUMENT,
@@ -73,7 +73,7 @@ class Door:
     """Guards every method of our own services."""
 
     def __init__(self, limits: Settings, calls: Calls) -> None:
-        """`calls` follows every call."""
+        """Prepare the door. `calls` follows every call."""
         self._limit = limits.max_concurrent_requests
         self._max_users = limits.max_users
         self._receiver = Receiver(limits.max_concurrent_requests, limits.max_request_bytes)
@@ -83,28 +83,28 @@ class Door:
 
     @property
     def in_progress(self) -> int:
-        """Counted calls that are being answered."""
+        """Return the number of counted calls in progress."""
         return self._in_progress
 
     def guard(
         self, service: Service, methods: ServiceDescriptor, counted: bool, tokens: Tokens | None = None
     ) -> Service:
-        """The same servicer with guarded methods that give bytes (`server.edge.wire.register`).
+        """Return the servicer with guarded methods, which return bytes (`server.edge.wire.register`).
 
-        Not an interceptor, which gRPC would ask anew at every call.
+        This is not an interceptor, because gRPC would run an interceptor again for every call.
 
         Args:
-            service: the servicer.
-            methods: its methods.
-            counted: whether its calls count as in progress; such calls have a limit.
-            tokens: callers need one of them; None admits every caller.
+            service: the servicer to guard.
+            methods: the descriptors of its methods.
+            counted: whether its calls count as in progress. Counted calls have a limit.
+            tokens: the tokens, of which callers must send one; None admits every caller.
         """
         for method in methods.methods:
             setattr(service, method.name, self._guard(getattr(service, method.name), method, counted, tokens))
         return service
 
     async def close(self) -> None:
-        """Turn new calls away from now on; returns after `CLOSING_S`."""
+        """Refuse new calls from now on. Return after `CLOSING_S`."""
         self._closing = True
         await asyncio.sleep(CLOSING_S)
 
@@ -147,7 +147,7 @@ class Door:
                 raise StoppingError("the server is stopping; another one will answer")
             self._check_room(counted)
             received = only_request(await self._receiver.receive(context), method.input_type.full_name)
-            self._check_room(counted)  # others came meanwhile
+            self._check_room(counted)  # others may have come in the meantime
             if counted:
                 self._in_progress += 1
                 context.add_done_callback(self._end)  # type: ignore[arg-type]
@@ -156,7 +156,7 @@ class Door:
                 call.received(request)
                 answer = await handle(request, context)
             call.done(answer)
-            # As bytes, or an answer that waits for a slow caller would be in memory twice, as message and as bytes.
+            # Bytes, because an answer for a slow caller would otherwise be in memory twice, as message and as bytes.
             return bytes(answer.SerializeToString())
 
         return answering
@@ -168,13 +168,13 @@ def _failed(call: Call, failure: Failure, cause: Exception | None = None) -> tup
 
 
 def without_history(failure: Failure) -> Failure:
-    """A failure without its traceback and causes, whose frames would keep the request while the caller is told."""
+    """Return a failure without traceback and causes, whose frames would keep the request in memory."""
     failure.__context__ = failure.__cause__ = None
     return failure.with_traceback(None)
 
 
 async def abort(context: Context, error: Failure, also: tuple[tuple[str, str], ...]) -> NoReturn:
-    """End a call with the status of an exception, and `also` as metadata. Always raises."""
+    """End a call with the status of an exception, and with `also` as metadata. This function always raises."""
     status = rpc_status.to_status(to_status(error))
     metadata = [*status.trailing_metadata, (REASON_KEY, error.reason), *also]
     if isinstance(error, OverloadedError):
@@ -185,13 +185,13 @@ async def abort(context: Context, error: Failure, also: tuple[tuple[str, str], .
 
 
 def code_of(error: Failure) -> str:
-    """gRPC's name of the status that an exception becomes."""
+    """Return gRPC's name of the status for an exception."""
     code = next((_CODES[kind] for kind in type(error).__mro__ if kind in _CODES), code_pb2.INTERNAL)
     return str(code_pb2.Code.Name(code))
 
 
 def to_status(error: Failure) -> status_pb2.Status:
-    """google.rpc.Status with ErrorInfo, and BadRequest or RetryInfo where they fit."""
+    """Make a google.rpc.Status with ErrorInfo, and with BadRequest or RetryInfo if they apply."""
     code, message = code_pb2.Code.Value(code_of(error)), _shortened(str(error))
     details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, InvalidRequestError):
@@ -209,7 +209,7 @@ def to_status(error: Failure) -> status_pb2.Status:
 
 
 def _shortened(message: str) -> str:
-    """A message may quote what the caller sent."""
+    """Shorten a message, which may quote what the caller sent."""
     encoded = message.encode()
     if len(encoded) <= MAX_MESSAGE_BYTES:
         return message

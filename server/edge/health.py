@@ -1,7 +1,7 @@
-"""`grpc.health.v1` with a bounded number of watchers, whose streams end when the server stops.
+"""The service `grpc.health.v1`, with a limited number of watchers. Their streams end when the server stops.
 
-A stopping gRPC server waits for all streams. The servicer of the library is not used: when a watcher leaves, it stops
-telling the others that watch the same service (grpcio-health-checking 1.81.1).
+A stopping gRPC server waits for all streams. The servicer of the library is not used, because it has a fault: when a
+watcher leaves, the others of the same service get no more changes (grpcio-health-checking 1.81.1).
 """
 
 import asyncio
@@ -18,7 +18,8 @@ from server.errors import InvalidRequestError, ServerError
 
 HEALTH: Any = health_pb2.DESCRIPTOR.services_by_name["Health"]
 LIVENESS = "liveness"
-"""Health service that is SERVING while Milvus is away too, as restarting the process would not help then."""
+"""The health service that is SERVING even if Milvus does not answer, because a restart of the process would not help.
+"""
 MAX_NAME = 256
 """Maximum length of the name of a service in characters."""
 
@@ -26,10 +27,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class HealthServicer(health_pb2_grpc.HealthServicer):
-    """Tells the status of services, and tells watchers when it changes. For `server.edge.wire.register`."""
+    """Answers the status of services, and sends changes to watchers. Use it with `server.edge.wire.register`."""
 
     def __init__(self, streams: Streams, receiver: Receiver) -> None:
-        """Make a servicer that knows no service yet. `streams` counts watchers; `receiver` receives requests."""
+        """Make a servicer without services. `streams` counts watchers, and `receiver` receives requests."""
         self._streams = streams
         self._receiver = receiver
         self._decode = decoder(HEALTH.methods_by_name["Check"], max_users=0)
@@ -38,7 +39,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._stopping = self._ending = False
 
     async def Check(self, _: object, context: Context) -> bytes:  # noqa: N802
-        """Tell the status of a service."""
+        """Answer the status of a service."""
         try:
             service = await self._service(context)
         except ServerError as error:
@@ -48,7 +49,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         return health_pb2.HealthCheckResponse(status=self._status[service]).SerializeToString()
 
     async def Watch(self, _: object, context: Context) -> None:  # noqa: N802
-        """Tell a watcher every change until the server stops."""
+        """Send every change to a watcher until the server stops."""
         try:
             with self._streams.one(context.peer()):
                 await self._watch(await self._service(context), context)
@@ -62,13 +63,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             self._tell()
 
     def stop(self) -> None:
-        """Tell for all services, from now on, that they do not serve."""
+        """Report from now on that no service is serving."""
         self._stopping = True
         self._status = dict.fromkeys(self._status, health_pb2.HealthCheckResponse.NOT_SERVING)
         self._tell()
 
     def end_streams(self) -> None:
-        """Tell all watchers the last change, and end their streams."""
+        """Send the last change to all watchers, and end their streams."""
         self._ending = True
         self._tell()
 
@@ -89,7 +90,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             await changed.wait()
 
     async def _service(self, context: Context) -> str:
-        """The name in the request of a call. Raises ServerError."""
+        """Read the name of the service from the request of a call. Raises ServerError."""
         request = self._decode(only_request(await self._receiver.receive(context), "HealthCheckRequest"))
         name: str = request.service
         if len(name) > MAX_NAME:

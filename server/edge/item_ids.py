@@ -1,4 +1,4 @@
-"""Reads the item ids of requests: integers, or keys (`mind.keys`) where the release has text ids.
+"""Reads the item ids of requests: integers, or text ids (`mind.keys`) if the release has them.
 
 Both kinds become int64 ids here. A request with ids of the wrong kind is refused.
 """
@@ -21,23 +21,23 @@ KEYS_OF = {
     "append_item_ids": "append_item_keys",
     "item_ids": "item_keys",
 }
-"""The fields of item ids in requests, and their twins for keys."""
+"""The fields of item ids in requests, with the fields for text ids."""
 
 Bringing = recall_pb2.User | recall_pb2.UserUpdate | recall_pb2.ItemQuery | recall_pb2.GetItemsRequest
 """A message that brings item ids."""
 NOTHING = np.zeros(0, np.int64)
 BYTES_OF_CHARACTER = 4
-"""Most bytes of UTF-8 that a character takes."""
+"""Maximum number of bytes of a character in UTF-8."""
 
 
 def ids_of(users: Sequence[recall_pb2.User]) -> int:
-    """What it costs to read the ids that users of a request bring, in items of `server.serving.offload`."""
+    """Return the cost of reading the ids of a request's users, in items of `server.serving.offload`."""
     keys = _lengths(users, "hist_item_keys", "exclude_item_keys")
     return _lengths(users, "hist_item", "exclude_item_ids") + KEY_ITEMS * keys
 
 
 def ids_of_updates(updates: Sequence[recall_pb2.UserUpdate]) -> int:
-    """The same for updates of remembered users."""
+    """Return the cost of reading the ids of updates of remembered users, in the same unit."""
     keys = _lengths(updates, "hist_item_keys", "append_item_keys")
     return _lengths(updates, "hist_item", "append_item_ids", "events") + KEY_ITEMS * keys
 
@@ -49,19 +49,20 @@ def ids_of_queries(queries: Sequence[recall_pb2.ItemQuery]) -> int:
 
 
 def _lengths(users: Sequence[object], *fields: str) -> int:
-    """The number of entries in some fields of all users; no Python code runs for each of them."""
+    """Return the number of entries in some fields of all users. No Python code runs for each user."""
     return sum(sum(map(len, map(attrgetter(field), users))) for field in fields)
 
 
 def field_of(name: str, text: bool) -> str:
-    """The field in which a release takes ids. `name`: that for integers; `text`: whether the ids are text."""
+    """Return the field in which a release expects ids. `name`: the field for integers; `text`: whether ids are text."""
     return KEYS_OF[name] if text else name
 
 
 def check_id_type(users: Sequence[Bringing], text: bool, path: str) -> None:
-    """Check that users bring ids of the kind that the release has. Raises InvalidRequestError.
+    """Check that users have ids of the kind of the release. Raises InvalidRequestError.
 
-    `text`: whether that is text; `path`: of a user in the request, such as `users[{}]`; empty for the request itself.
+    `text`: whether the ids of the release are text; `path`: the path of a user in the request, such as `users[{}]`, or
+    empty for the request itself.
     """
     if not users:
         return
@@ -82,9 +83,11 @@ def check_id_type(users: Sequence[Bringing], text: bool, path: str) -> None:
 
 
 def read_ids(users: Sequence[Bringing], field: str, limit: int) -> list[tuple[Int64, str]]:
-    """The ids in a field of each user, [n] int64, and what is wrong with them; empty if nothing is.
+    """Read the ids in a field of each user, [n] int64.
 
-    `limit`: the most ids that the field may have.
+    Return them with what is wrong, which is empty if nothing is wrong.
+
+    `limit`: the maximum number of ids in the field.
     """
     sent = list(map(attrgetter(field), users))
     if not any(sent):
@@ -106,7 +109,7 @@ def read_ids(users: Sequence[Bringing], field: str, limit: int) -> list[tuple[In
 
 
 def _bad_key(field: str, keys: Sequence[str]) -> str:
-    """What is wrong with the first key that is empty or too long; empty if none is."""
+    """Return what is wrong with the first key that is empty or too long; empty if none is."""
     for position, key in enumerate(keys):
         if not 1 <= (size := len(key.encode())) <= MAX_KEY_BYTES:
             return f"{field}[{position}] has {size} bytes, a key has 1 to {MAX_KEY_BYTES}"

@@ -8,13 +8,14 @@ from server.release import Release
 from server.settings import Settings
 
 INTEGER_CANDIDATE_BYTES = 23
-"""Bytes of an answer for each candidate within `max_candidates`: 3.5 MB by default. An integer id takes 16 of them."""
+"""Size in bytes of a candidate in an answer within `max_candidates`: 3.5 MB by default. An integer id takes up to 16.
+"""
 KEY_CANDIDATE_BYTES = 8
-"""Bytes that a candidate takes besides its key: score, interest, and the tag and the length of the key."""
+"""Size in bytes of a candidate without its key: score, interest, and the tag and the length of the key."""
 
 
 def most_candidates(limits: Settings, release: Release) -> int:
-    """The limit of users times top_k: `max_candidates`, or fewer if keys are so long that answers would be longer."""
+    """Return the limit for users times top_k: `max_candidates`, or less if long keys would make answers too large."""
     longest = release.longest_key + KEY_CANDIDATE_BYTES
     return limits.max_candidates * INTEGER_CANDIDATE_BYTES // max(longest, INTEGER_CANDIDATE_BYTES)
 
@@ -22,7 +23,10 @@ def most_candidates(limits: Settings, release: Release) -> int:
 def check_batch(
     field: str, users: Sequence[object], limits: Settings, one: str = "user", several: str = "users"
 ) -> None:
-    """Check how many users or queries a request has; `one` and `several` name them. Raises InvalidRequestError."""
+    """Check the number of users or queries of a request. Raises InvalidRequestError.
+
+    `one` and `several`: what the message calls them.
+    """
     if not users:
         raise InvalidRequestError(field, f"is empty; a request has 1 {one} or more", "EMPTY_BATCH")
     if len(users) > limits.max_users:
@@ -31,20 +35,20 @@ def check_batch(
 
 
 def check_top_k(top_k: int, limits: Settings) -> None:
-    """Check how many results are wanted for each user. Raises InvalidRequestError."""
+    """Check the number of results for each user. Raises InvalidRequestError."""
     if not 1 <= top_k <= limits.max_top_k:
         raise InvalidRequestError("top_k", f"is {top_k}, must be 1 to {limits.max_top_k}", "TOP_K_OUT_OF_RANGE")
 
 
 def check_total(users: int, top_k: int, wanted: str, limit: int, several: str = "users") -> None:
-    """Check how many results are wanted in all; `wanted` and `several` name them. Raises InvalidRequestError."""
+    """Check the total number of results, which the message calls `wanted`. Raises InvalidRequestError."""
     if users * top_k > limit:
         total = f"{users} {several} times {top_k} {wanted} is {users * top_k}, the limit is {limit}"
         raise InvalidRequestError("top_k", f"{total}; send fewer {several} at once", "TOO_MANY_CANDIDATES")
 
 
 def check_user_id(user_id: str) -> str:
-    """What is wrong with a user id; empty if nothing is."""
+    """Return what is wrong with a user id; empty if nothing is."""
     size = len(user_id.encode())
     if 1 <= size <= MAX_USER_ID_BYTES:
         return ""

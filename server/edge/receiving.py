@@ -1,8 +1,8 @@
-"""Receives requests: bounds how many are on their way at once, for how long, and how much is in memory.
+"""Receives the requests of calls. Limits their number, their time to arrive, and their memory.
 
-gRPC by itself receives a whole request before a service sees the call. A caller without a token could so leave
-thousands of half-sent requests of some megabytes in memory. Here a call is admitted first, then its request is
-received.
+By itself, gRPC receives a whole request before a service sees the call. So a caller without a token could leave
+thousands of half-sent requests of some megabytes in memory. Here a call is admitted first, and its request is received
+afterwards.
 """
 
 import asyncio
@@ -15,44 +15,49 @@ import grpc
 from server.errors import DeadlineExceededError, InvalidRequestError, OverloadedError
 
 MAX_ARRIVING_OF_STRANGERS = 64
-"""Maximum number of requests that are on their way to health and reflection, which need no token."""
+"""Maximum number of requests to health and reflection that arrive at the same time. These services need no token."""
 MAX_REQUEST_BYTES_OF_STRANGERS = 1_024
 """Maximum size of a request to health and reflection in bytes. An answer of reflection repeats the request."""
 RECEIVE_TIMEOUT_S = 10.0
-"""Seconds within which a request must be there once its call was admitted."""
+"""Maximum time in seconds for a request to arrive after its call was admitted."""
 GRACE_S = 1.0
-"""Seconds for which a request that is on its way keeps its place although others want it."""
+"""Minimum time in seconds for which an arriving request keeps its place when other calls need it."""
 REQUESTS_IN_MEMORY = 16
-"""Maximum size of all requests that are being answered, in requests of the maximum size."""
+"""Maximum total size of all requests that are being answered, as a multiple of the maximum size of one."""
 RETRY_AFTER_MS = 50
-"""Milliseconds after which a caller that was turned away should come back."""
+"""Time in milliseconds after which a refused caller should retry."""
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Receiver:
-    """Receives the requests of some services."""
+    """Receives the requests of one or more services."""
 
     def __init__(self, max_arriving: int, max_request_bytes: int) -> None:
-        """`max_arriving`: of requests on their way at once; `max_request_bytes`: the maximum size of one."""
+        """Start without requests.
+
+        `max_arriving`: maximum number that arrive at a time; `max_request_bytes`: maximum size of one.
+        """
         self._max_arriving = max_arriving
         self._max_request_bytes = max_request_bytes
         self._max_bytes = REQUESTS_IN_MEMORY * max_request_bytes
         self._arriving: dict[asyncio.Task[Any], float] = {}
-        """Tasks whose requests are on their way, the oldest first, and since when."""
+        """The tasks whose requests are arriving, oldest first, with their start times."""
         self._given_up: dict[asyncio.Task[Any], Exception] = {}
-        """Tasks that were cancelled because their requests did not come, and what their callers are told."""
+        """The tasks that were cancelled because their requests did not arrive, with the errors for their callers."""
         self._looking: asyncio.TimerHandle | None = None
-        """One timer for all requests, for the oldest: a timer for each would cost 15 µs of 200 for an empty call."""
+        """One timer for the oldest of all requests. A timer for each request would cost 15 of the 200 µs of an empty
+        call.
+        """
         self._bytes = 0
 
     async def receive(self, context: Context) -> bytes | None:
-        """The next request of a call; None if the caller sends no more.
+        """Return the next request of a call, or None if the caller sends no more.
 
         Raises:
-            OverloadedError: too many are on their way, this one or others.
-            DeadlineExceededError: it was not there in time.
-            InvalidRequestError: it is too large. gRPC admits what is small enough for the other services.
+            OverloadedError: too many requests are arriving, and this one was refused or gave up its place.
+            DeadlineExceededError: the request did not arrive in time.
+            InvalidRequestError: the request is too large. gRPC's own limit is higher, because other services share it.
         """
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         assert task is not None  # noqa: S101 - gRPC calls every method in a task
@@ -81,7 +86,7 @@ class Receiver:
 
     @contextmanager
     def in_memory(self, size: int) -> Iterator[None]:
-        """Count a request of some bytes while it is being answered. Raises OverloadedError."""
+        """Count the size of a request while it is being answered. Raises OverloadedError."""
         if self._bytes + size > self._max_bytes:
             message = f"has {size} bytes, those in progress {self._bytes}, the limit is {self._max_bytes} in all"
             raise OverloadedError(f"request: {message}", RETRY_AFTER_MS)
@@ -92,7 +97,7 @@ class Receiver:
             self._bytes -= size
 
     def _look(self) -> None:
-        """Give up requests that take too long, and look again when the next one would."""
+        """Cancel requests that take too long, and start the timer for the next one."""
         self._looking = None
         loop = asyncio.get_running_loop()
         while self._arriving:
@@ -118,7 +123,7 @@ class Receiver:
 
 
 def only_request(received: bytes | None, kind: str) -> bytes:
-    """The request of a call that has exactly one. Raises InvalidRequestError if there is none."""
+    """Return the request of a call that must have exactly one. Raises InvalidRequestError if there is none."""
     if received is None:
         raise InvalidRequestError("request", f"the call has none; it needs one {kind}", "MALFORMED")
     return received

@@ -18,10 +18,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class ReflectionServicer(reflection.aio.ReflectionServicer):
-    """Describes the services of this server. For `server.edge.wire.register`."""
+    """Describes the services of this server. Use it with `server.edge.wire.register`."""
 
     def __init__(self, names: list[str], streams: Streams, receiver: Receiver) -> None:
-        """`names`: of the services; `streams` counts callers; `receiver` receives requests."""
+        """Make the servicer. `names`: the services; `streams` counts callers; `receiver` receives requests."""
         super().__init__(names)
         self._streams = streams
         self._receiver = receiver

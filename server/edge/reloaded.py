@@ -1,4 +1,4 @@
-"""A value that is read from files, and read again when they change: certificates and tokens change at run time."""
+"""A value that is read from files, and read again when they change, such as certificates and tokens."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -13,17 +13,17 @@ T = TypeVar("T")
 
 
 OnRead = Callable[[bool], None]
-"""Is told after each reading of files whether they could be used."""
+"""A callback with one argument: whether the files could be used, after each reading."""
 
 
 class Reloaded(Generic[T]):
     """A value read from files.
 
-    If reading fails, the value stays as it was, a warning tells each reason once, and the next look reads again.
+    If a reading fails, the value stays as it was, a warning is logged once per reason, and the next look tries again.
     """
 
     def __init__(self, files: Sequence[Path], read: Callable[[], T], on_read: OnRead = lambda _: None) -> None:
-        """Read the value for the first time. `read` may raise ConfigError, and so may this."""
+        """Read the value for the first time. Raises ConfigError if `read` does."""
         self._files = files
         self._read = read
         self._on_read = on_read
@@ -33,7 +33,7 @@ class Reloaded(Generic[T]):
         on_read(True)
 
     def look(self) -> bool:
-        """Read the files again if they changed since they were read. Returns whether the value changed."""
+        """Read the files again if they changed since the last reading. Return whether the value changed."""
         stamps = self._stamps()
         if stamps == self._seen:
             return False
@@ -51,7 +51,7 @@ class Reloaded(Generic[T]):
         if value == self.value:
             return False
         self.value = value
-        logger.info("read anew: %s", ", ".join(map(str, self._files)))
+        logger.info("read again: %s", ", ".join(map(str, self._files)))
         return True
 
     def _stamps(self) -> list[tuple[int, int, int] | None]:
@@ -59,7 +59,7 @@ class Reloaded(Generic[T]):
 
 
 def _stamp(file: Path) -> tuple[int, int, int] | None:
-    """What differs after every change of a file, or of the file that a link leads to; None if there is no file."""
+    """Return values that change with a file, or with the file that a link points to; None without a file."""
     try:
         found = file.stat()
     except OSError:

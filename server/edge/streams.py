@@ -1,4 +1,4 @@
-"""Bounds the streams that callers without a token may keep open: health and reflection."""
+"""Limits the streams that callers without a token may keep open: health and reflection."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -7,18 +7,18 @@ from contextlib import contextmanager
 from server.errors import OverloadedError
 
 MAX_STREAMS = 1_000
-"""Maximum number of streams in all."""
+"""Maximum number of streams in total."""
 MAX_STREAMS_PER_CONNECTION = 16
 """Maximum number of streams of one connection. A client needs one for each service that it watches."""
 RETRY_AFTER_MS = 1_000
-"""Milliseconds after which a caller that was turned away should come back."""
+"""Time in milliseconds after which a refused caller should retry."""
 
 
 class Streams:
     """Counts open streams."""
 
     def __init__(self) -> None:
-        """Count from zero."""
+        """Start with no streams."""
         self._open: Counter[str] = Counter()
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""How long a call that asks Milvus once may take, and which error it is when the time is over."""
+"""Limits the time of a call to Milvus, and chooses the error when the time is over."""
 
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -9,15 +9,15 @@ T = TypeVar("T")
 
 
 async def within(remaining_s: float | None, limit_s: float, ask: Callable[[float], Awaitable[T]]) -> T:
-    """The answer of `ask`, which is called with the seconds that it may take.
+    """Call `ask` with the maximum time in seconds, and return its answer.
 
     Args:
-        remaining_s: time left to the caller; None without a deadline.
-        limit_s: longest wait for Milvus.
-        ask: raises StoreTimeoutError when the time is over.
+        remaining_s: the time that the caller has left; None without a deadline.
+        limit_s: the maximum time to wait for Milvus.
+        ask: calls Milvus, and raises StoreTimeoutError when the time is over.
 
     Raises:
-        DeadlineExceededError: the caller's own deadline was the shorter one.
+        DeadlineExceededError: the caller's deadline was shorter than the limit.
         StoreTimeoutError: Milvus did not answer within the limit.
     """
     timeout_s = limit_s if remaining_s is None else min(remaining_s, limit_s)

@@ -1,4 +1,4 @@
-"""TLS of the service: before every handshake gRPC gets the certificates that the files hold at that time."""
+"""TLS of the service. Before every handshake, gRPC gets the present contents of the certificate files."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from server.edge.reloaded import OnRead, Reloaded
 def server_credentials(
     certificate: Path, key: Path, client_ca: Path | None, on_read: OnRead = lambda _: None
 ) -> grpc.ServerCredentials:
-    """Credentials that follow their files; with `client_ca`, callers need a certificate of one of its authorities.
+    """Make credentials that follow their files. With `client_ca`, callers need a certificate of one of its authorities.
 
-    `on_read` is told whether the files could be used.
+    `on_read` is called with whether the files could be used.
 
     Raises:
         ConfigError: the files cannot be used.

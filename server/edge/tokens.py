@@ -1,4 +1,4 @@
-"""Bearer tokens: read from a file, compared in constant time, read again when the file changes."""
+"""Checks bearer tokens, which are read from a file, compared in constant time, and read again when the file changes."""
 
 import hashlib
 import hmac
@@ -11,23 +11,23 @@ from server.edge.reloaded import OnRead, Reloaded
 from server.errors import UnauthenticatedError
 
 SHORTEST = 16
-"""Least number of characters in a token."""
+"""Minimum number of characters of a token."""
 LOOK_EVERY_S = 1.0
-"""Seconds between two looks at the file, as a look costs as much as the rest of a check."""
+"""Time in seconds between two checks of the file, because such a check costs as much as the rest."""
 _HEADER = "authorization"
 
 
 class Tokens:
-    """The valid tokens; callers must send one of them as `authorization: Bearer <token>`."""
+    """The valid tokens. Callers must send one of them as `authorization: Bearer <token>`."""
 
     def __init__(self, file: Path, option: str, reason: str, on_read: OnRead = lambda _: None) -> None:
-        """Raises ConfigError if the file cannot be used.
+        """Read the tokens. Raises ConfigError if the file cannot be used.
 
         Args:
-            file: has one token a line. All of them are valid, so that a new one can replace an old one without a gap.
-            option: names the file, in messages.
+            file: the file, with one token per line. All are valid, so a new token can replace an old one without a gap.
+            option: the option that names the file, for messages.
             reason: the stable reason of a refusal (`ServerError.reason`).
-            on_read: is told whether the file could be used.
+            on_read: called with whether the file could be used.
         """
         self._digests = Reloaded([file], lambda: read_tokens(file, option), on_read)
         self._option = option
@@ -35,7 +35,7 @@ class Tokens:
         self._looked = time.monotonic()
 
     def check(self, metadata: Iterable[tuple[str, str | bytes]]) -> None:
-        """Raise UnauthenticatedError unless the metadata of a call carry a valid token."""
+        """Raise UnauthenticatedError unless the metadata of a call has a valid token."""
         now = time.monotonic()
         if now - self._looked >= LOOK_EVERY_S:
             self._looked = now
@@ -47,14 +47,14 @@ class Tokens:
             )
         scheme, _, token = sent.partition(" ")
         digest = _digest(token.strip())
-        # All are compared: stopping at the first match would tell which one it was.
+        # All tokens are compared, because stopping at the first match would tell which one it was.
         valid = [hmac.compare_digest(digest, known) for known in self._digests.value]
         if scheme.lower() != "bearer" or not any(valid):
             raise UnauthenticatedError(f"metadata {_HEADER}: no token of the server's {self._option}", self._reason)
 
 
 def read_tokens(file: Path, option: str) -> list[bytes]:
-    """Digests of the tokens in a file, one a line. Raises ConfigError, whose message shows no token."""
+    """Return the digests of the tokens in a file, one per line. Raises ConfigError, whose message shows no token."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -78,5 +78,8 @@ def read_tokens(file: Path, option: str) -> list[bytes]:
 
 
 def _digest(token: str) -> bytes:
-    """A token's digest; all are equally long, so that comparing them does not tell a token's length."""
+    """Return a digest of a token.
+
+    All digests have the same length, so comparing them does not tell a token's length.
+    """
     return hashlib.sha256(token.encode()).digest()

@@ -1,6 +1,8 @@
-"""Decodes requests behind the door, so that calls that are turned away cost no decoding, and refuses broken messages.
+"""Decodes requests after the door admitted their calls, so that refused calls cost no decoding.
 
-grpc.aio would answer a broken message with UNKNOWN and the name of a Python class, and log a traceback.
+Refuses broken messages.
+
+By itself, grpc.aio would answer a broken message with UNKNOWN and the name of a Python class, and log a traceback.
 """
 
 import logging
@@ -15,18 +17,20 @@ from google.protobuf.message_factory import GetMessageClass
 from server.errors import InvalidRequestError
 
 LARGE = 64 * 1024
-"""Size in bytes from which a request is decoded in parts of about this size: 0.3 ms each."""
+"""Size in bytes from which a request is decoded in parts of about this size, which take 0.3 ms each."""
 OTHER_FIELDS = 16
-"""Fields of a request besides its users; there are at most 4."""
+"""Maximum number of fields of a request besides its users. At present there are at most 4."""
 
 
 def decoder(method: MethodDescriptor, max_users: int) -> Callable[[bytes], Any]:
-    """A function that decodes the method's requests, and raises InvalidRequestError for bytes that are no request.
+    """Return a function that decodes the method's requests.
 
-    A message is what its parts are, merged. A large one is decoded so, because no other thread runs meanwhile.
+    It raises InvalidRequestError for bytes that are not a request.
 
-    `max_users`: a large request of more users is refused before it is decoded. Two million empty users are 4 MB as they
-    are sent, 110 MB when decoded, and the server does nothing else meanwhile.
+    A large message is decoded in parts, which are merged, because no other thread runs while protobuf decodes.
+
+    `max_users`: a large request with more users is refused before it is decoded. Two million empty users are 4 MB when
+    sent and 110 MB when decoded, and decoding would block the server.
     """
     kind: Any = GetMessageClass(method.input_type)
 
@@ -55,9 +59,9 @@ def decoder(method: MethodDescriptor, max_users: int) -> Callable[[bytes], Any]:
 
 
 def _ends_of_fields(request: bytes, most: int) -> list[int]:
-    """Where the fields of a message end, those within fields left out: of the first `most` and one more.
+    """Return the positions at which the top-level fields of a message end, for at most `most` fields and one more.
 
-    A malformed message gives the ends up to where that is seen.
+    A malformed message gives the ends up to its fault.
     """
     ends: list[int] = []
     at = 0
@@ -81,7 +85,7 @@ def _ends_of_fields(request: bytes, most: int) -> list[int]:
 
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
-    """A number in a message, and where it ends. Raises IndexError if it does not end."""
+    """Return a number in a message, and the position at which it ends. Raises IndexError if it does not end."""
     value = shift = 0
     while (byte := message[at]) & 0x80:
         value |= (byte & 0x7F) << shift
@@ -100,10 +104,10 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
 
 
 def register(service: Any, methods: ServiceDescriptor, server: grpc.aio.Server) -> None:
-    """Add a servicer to a server as generated code does, except for requests and bytes.
+    """Add a servicer to a server as generated code does, but with bytes for requests and answers.
 
-    Its methods get an iterator of requests, which they leave alone, and receive the requests by
-    `server.edge.receiving`. Requests and answers are bytes. For callers nothing differs.
+    Its methods get an iterator of requests, which they do not use. They receive requests with `server.edge.receiving`.
+    For callers nothing is different.
     """
     handlers: dict[str, Any] = {}
     for method in methods.methods:

@@ -1,1 +1,1 @@
-"""Metrics, traces, samples and logs."""
+"""Metrics, traces, samples of recall, and the format of logs."""

@@ -1,4 +1,4 @@
-"""The look of log lines: text for people, or JSON for programs. Other modules decide what is logged."""
+"""The format of log lines: text for people, or JSON for programs. Other modules decide what is logged."""
 
 import logging
 import os
@@ -8,15 +8,15 @@ FIELDS = (
     "method", "status", "reason", "field", "users", "queries", "top_k", "total_ms", "queue_ms", "encode_ms",
     "search_ms", "merge_ms", "model_version", "peer", "request_id", "trace_id", "left_out",
 )  # fmt: skip
-"""The fields of a line about a call, in their order; those that do not apply are left out. Times in milliseconds."""
+"""The fields of a line about a call, in order. Fields that do not apply are left out. Times are in milliseconds."""
 
 
 def formatter(kind: Literal["text", "json"], several: bool) -> logging.Formatter:
-    """A formatter for log lines. `several`: whether processes share the output, so that text shows the process id."""
+    """Return a formatter for log lines. With `several` processes in one output, text shows the process id."""
     if kind == "text":
         process = f" [{os.getpid()}]" if several else ""
         return TextFormatter(f"%(asctime)s %(levelname)-7s{process} %(name)s: %(message)s")
-    from pythonjsonlogger.json import JsonFormatter  # not above: only JSON needs it
+    from pythonjsonlogger.json import JsonFormatter  # here, because only JSON needs it
 
     return JsonFormatter(
         ["levelname", "name", "process", "message"],
@@ -29,7 +29,7 @@ class TextFormatter(logging.Formatter):
     """Formats a record as one line of text, followed by the fields of a call as `name=value`."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        """The line, without a traceback."""
+        """Return the line, without a traceback."""
         known = record.__dict__
         pairs = "".join(f" {name}={known[name]}" for name in FIELDS if name in known)
         return super().formatMessage(record) + pairs

@@ -1,15 +1,15 @@
-"""Measures how late the event loop is: something that computes on it holds up every call."""
+"""Measures the delay of the event loop, because a computation on the loop delays every call."""
 
 import asyncio
 import time
 from collections.abc import Callable
 
 EVERY_S = 0.05
-"""Time between two measurements."""
+"""Time in seconds between two measurements."""
 
 
 async def watch_loop_lag(tell: Callable[[float], None]) -> None:
-    """Tell for ever by how many seconds the event loop was late to call back."""
+    """Report the delay of the event loop in seconds, again and again."""
     while True:
         due = time.perf_counter() + EVERY_S
         await asyncio.sleep(EVERY_S)

@@ -1,7 +1,7 @@
-"""All metrics for Prometheus, in a registry of their own, and the endpoint that Prometheus reads.
+"""Defines all metrics for Prometheus, in their own registry, and the endpoint that Prometheus reads.
 
-Other modules measure and hand over seconds and counts; this file knows nothing of gRPC or Milvus. Series that every
-call or batch touches are looked up once and kept, as a look-up by labels costs more than counting.
+Other modules measure, and pass seconds and counts to this module, which knows nothing of gRPC or Milvus. Series that
+every call or batch uses are looked up once and stored, because a look-up by labels costs more than counting.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ RECALL = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1)
 """Upper bounds of the buckets of recall."""
 
 SEARCHES = ("milvus", "matches", "local")
-"""What can search for users: Milvus, or the server among the items that match a filter, or among all items."""
+"""What can search for users: Milvus, the server among the items that match a filter, or the server among all items."""
 
 
 class Metrics:
@@ -32,8 +32,11 @@ class Metrics:
     def __init__(
         self, user_statuses: Iterable[str], item_statuses: Iterable[str], milvus_errors: Iterable[str]
     ) -> None:
-        """Make all metrics. Series of the given label values exist from the start, because a rate begins at a zero."""
-        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # they are of no use here
+        """Make all metrics.
+
+        Series of the given label values exist from the start, because a rate needs an initial zero.
+        """
+        prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # not useful here
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self._release = _ReleaseInfo()
@@ -118,22 +121,25 @@ class Metrics:
         self._refusals = self._counter("recall_release_refusals", "Releases refused, and reasons that changed.")
 
     def count_loop_lag(self, seconds: float) -> None:
-        """Count one measurement of how late the event loop was."""
+        """Count one measurement of the delay of the event loop."""
         self._loop_lag.observe(seconds)
 
     def follow(self, in_progress: Callable[[], int], queued_users: Callable[[], int]) -> None:
-        """Read these gauges from functions, whenever Prometheus asks."""
+        """Read two gauges from functions when Prometheus asks."""
         self._in_progress.set_function(in_progress)
         self._queued.set_function(queued_users)
 
     def count_request(self, method: str, status: str, reason: str, seconds: float) -> None:
-        """Count a request that ended. `status`: gRPC's name; `reason`: that of the error, empty without one."""
+        """Count a request that ended.
+
+        `status`: gRPC's name; `reason`: the reason of the error, empty without an error.
+        """
         self._duration(method, status).observe(seconds)
         if status != "OK":
             self._failures.labels(method, status, reason).inc()
 
     def count_wait(self, seconds: float) -> None:
-        """Count a request that left the queue for a batch after so many seconds."""
+        """Count a request that waited in the queue for some seconds."""
         self._queue.observe(seconds)
 
     def count_stage(self, stage: str, seconds: float) -> None:
@@ -174,7 +180,7 @@ class Metrics:
         self._serving.set(serving)
 
     def set_release(self, model_version: str, collection: str, miscounted: bool) -> None:
-        """Tell that the newest release is being served, and whether its collection has rows too many or too few."""
+        """Record that the newest release is in use, and whether its collection has too many or too few rows."""
         if self._release.served != (model_version, collection):
             self._release.served = model_version, collection
             self._taken_over.set_to_current_time()
@@ -182,16 +188,19 @@ class Metrics:
         self._miscounted.set(miscounted)
 
     def set_file(self, option: str, usable: bool) -> None:
-        """Set whether the file of an option could be used when it was read last."""
+        """Set whether the file of an option could be used at its last reading."""
         self._unusable.labels(option).set(not usable)
 
     def set_refused(self, new_reason: bool) -> None:
-        """Tell that the newest release is refused. `new_reason`: whether the last check gave another reason or none."""
+        """Record that the newest release is refused.
+
+        `new_reason`: whether the previous check gave another reason or none.
+        """
         self._refused.set(1)
         self._refusals.inc(new_reason)
 
     def serve(self, listen: str) -> tuple[endpoint.Endpoint, int]:
-        """Answer Prometheus at `host:port`, path /metrics, from a thread. Gives the server and its port.
+        """Answer Prometheus at `host:port`, path /metrics, from a thread. Return the server and its port.
 
         Raises:
             ConfigError: the address cannot be used.
@@ -214,7 +223,7 @@ class Metrics:
 
 
 class _ReleaseInfo(Collector):
-    """One series with the release being served. A gauge has a moment without a series when its labels change."""
+    """One series with the release in use. A gauge would have a moment without a series when its labels change."""
 
     def __init__(self) -> None:
         self.served: tuple[str, str] | None = None

@@ -1,7 +1,7 @@
-"""Measures while serving how much the index finds: compares one user's hits with an exact search now and then.
+"""Measures the recall of the index while serving: compares the hits of a sampled user with an exact search.
 
-A thread of its own computes the samples. A sample that comes while another is computed is dropped, and one that fails
-is logged, so that requests never wait for samples nor fail because of them.
+A separate thread computes the samples. A sample that arrives during another one is dropped, and a failed sample is
+logged, so samples never delay or fail requests.
 """
 
 import logging
@@ -21,14 +21,17 @@ from mind.vocabulary import Vocabulary
 logger = logging.getLogger(__name__)
 
 CHUNK_ROWS = 16_384
-"""Rows of the item table that are scored at a time: 4 MB at 64 numbers a row."""
+"""Number of rows of the item table that are scored at a time: 4 MB at 64 numbers per row."""
 
 
 class RecallSampling:
-    """Compares the candidates of sampled users with the exact ones."""
+    """Compares the candidates of sampled users with the exact candidates."""
 
     def __init__(self, rate: float, count: Callable[[float], None]) -> None:
-        """`rate`: share of batches of which one user is sampled; `count`: called with the recall, on another thread."""
+        """Prepare the samples of users.
+
+        `rate`: the share of batches with a sampled user; `count`: called with the recall, on another thread.
+        """
         self._rate = rate
         self._count = count
         self._random = random.Random()
@@ -45,16 +48,16 @@ class RecallSampling:
         item_embedding: Float32,
         among: Sequence[Rows] = (),
     ) -> None:
-        """Sample one user of a batch, at random and unless a sample is in progress.
+        """Sample a random user of a batch, unless a sample is in progress.
 
         Args:
             vectors: [Q, D] float32, the searched interests of all users.
             user: [Q] int64, ascending, the user of each interest.
             hits: the hits of every interest.
-            top_k: [B] int64, candidates wanted for each user.
-            vocabulary: of the model.
-            item_embedding: [N + 1, D] float32, row 0 padding.
-            among: for each user, the rows of items that match the filter; empty without filters.
+            top_k: [B] int64, the number of candidates for each user.
+            vocabulary: the vocabulary of the model.
+            item_embedding: [N + 1, D] float32; row 0 is padding.
+            among: for each user, the rows of the items that match the filter; empty without filters.
         """
         if self._random.random() >= self._rate or not len(user) or not self._busy.acquire(blocking=False):
             return
@@ -67,12 +70,12 @@ class RecallSampling:
         self._thread.submit(self._compare, *sample)
 
     def wait(self) -> None:
-        """Return when no sample is in progress."""
+        """Wait until no sample is in progress."""
         with self._busy:
             pass
 
     def close(self) -> None:
-        """Return when no sample is in progress, and take no more samples."""
+        """Wait until no sample is in progress, and accept no more samples."""
         self._busy.acquire()
         self._thread.shutdown()
 
@@ -94,25 +97,25 @@ def recall(
     item_embedding: Float32,
     among: Rows | None = None,
 ) -> float:
-    """Share of a user's exact best items that are among the best of the hits.
+    """Return the share of a user's exact best items that are among the best of the hits.
 
-    An item's score is its best over the interests. Items as good as the last of the exact ones count as found,
-    whichever of them the index gave.
+    The score of an item is its best over the interests. All items with the score of the last exact one count as found,
+    whichever of them the index returned.
 
     Args:
         vectors: [K, D] float32, the user's interests.
-        item_ids: [H] int64, the hits of all of them.
-        scores: [H] float32, as the index gave them.
-        top_k: how many items are compared, fewer if the table has fewer.
-        vocabulary: of the model.
-        item_embedding: [N + 1, D] float32, row 0 padding.
-        among: the rows of the items that could be found; None if all could.
+        item_ids: [H] int64, the hits of all interests.
+        scores: [H] float32, the scores that the index returned.
+        top_k: the number of items to compare, or fewer if the table has fewer.
+        vocabulary: the vocabulary of the model.
+        item_embedding: [N + 1, D] float32; row 0 is padding.
+        among: the rows of the items that could be found; None for all rows.
     """
     among = np.arange(1, len(item_embedding), dtype=np.int32) if among is None else among
     ranked = item_ids[np.argsort(-scores, kind="stable")]
     best = ranked[np.sort(np.unique(ranked, return_index=True)[1])][:top_k]
     rows = vocabulary.item_index(best)
-    wanted = min(top_k - int((rows == 0).sum()), len(among))  # items that were added since take places
+    wanted = min(top_k - int((rows == 0).sum()), len(among))  # items that were added later take places
     if wanted < 1:
         return 1.0
     own = (item_embedding[rows[rows > 0]] @ vectors.T).max(axis=1)
@@ -121,7 +124,7 @@ def recall(
 
 
 def worst_of_best(vectors: Float32, item_embedding: Float32, among: Rows, wanted: int) -> float:
-    """The score of the item at place `wanted` of an exact search among some rows, a chunk of them at a time."""
+    """Return the score at place `wanted` of an exact search among some rows, computed in chunks of rows."""
     best = np.full(wanted, -np.inf, np.float32)
     for start in range(0, len(among), CHUNK_ROWS):
         score = (item_embedding[among[start : start + CHUNK_ROWS]] @ vectors.T).max(axis=1)

@@ -1,6 +1,6 @@
-"""Turns what the serving path reports into metrics, traces and samples of recall, as far as these are turned on.
+"""Turns the reports of the serving path into metrics, traces and samples of recall, if these are turned on.
 
-The path names each stage as it enters it; here the stages become histograms and spans. If nothing is turned on, this
+The path reports each stage that it enters. Here the stages become histograms and spans. If nothing is turned on, this
 costs no more than reading the clock.
 """
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:  # OpenTelemetry may not be installed
     from server.watching.tracing import Tracing
 
 CALL_SPAN: ContextVar["Span | None"] = ContextVar("CALL_SPAN", default=None)
-"""The span of the call that a task answers."""
+"""The span of the call that a task is answering."""
 
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Metrics, traces and samples of recall; each is None if it is turned off."""
+    """Metrics, traces and samples of recall. Each is None if it is turned off."""
 
     metrics: Metrics | None = None
     tracing: "Tracing | None" = None
@@ -40,14 +40,14 @@ class Telemetry:
             self.metrics.count_milvus_error(error.reason)
 
     def on_read(self, option: str) -> Callable[[bool], None]:
-        """What is told after each reading of the file of an option whether it could be used."""
+        """Return a callback that counts whether the file of an option could be used at each reading."""
         metrics = self.metrics
         return partial(metrics.set_file, option) if metrics else lambda _: None
 
     def answered(
         self, statuses: Sequence[tuple[str, int]], histories: Sequence[Int64], unknown: Sequence[Int64]
     ) -> None:
-        """Count answers: users by status, their histories and the unknown ids in them, [n] int64 each."""
+        """Count answers: users by status, their histories, and the unknown ids in them, [n] int64 each."""
         if self.metrics:
             self.metrics.count_batch(statuses, sum(map(len, histories)), sum(map(len, unknown)))
 
@@ -71,8 +71,8 @@ class Telemetry:
         """Follow a batch from now on.
 
         Args:
-            calls: the span of each of its calls; None for a call that is not traced.
-            arrived: when each call came, on the clock of `time.perf_counter`.
+            calls: the span of each call of the batch; None for a call that is not traced.
+            arrived: the time at which each call arrived, on the clock of `time.perf_counter`.
             users: number of users in all calls.
             model_version: the model that answers.
             collection: the collection that is searched.
@@ -81,11 +81,11 @@ class Telemetry:
 
 
 SILENT = Telemetry()
-"""Everything is turned off."""
+"""The telemetry with everything turned off."""
 
 
 class BatchTelemetry:
-    """Follows one batch through its stages; a context manager that ends with the batch."""
+    """Follows one batch through its stages. It is a context manager that ends with the batch."""
 
     def __init__(
         self,
@@ -95,7 +95,10 @@ class BatchTelemetry:
         users: int,
         release: tuple[str, str],
     ) -> None:
-        """Begin the stage encode. Arguments as of `Telemetry.batch`; `release`: model version and collection."""
+        """Begin the stage encode.
+
+        The arguments are those of `Telemetry.batch`; `release`: model version and collection.
+        """
         self.started = time.perf_counter()
         self._metrics = telemetry.metrics
         self._spans = telemetry.tracing.start_batch(calls, arrived) if telemetry.tracing else None
@@ -106,7 +109,7 @@ class BatchTelemetry:
         self._search = ""
 
     def enter(self, stage: str) -> float:
-        """End the current stage and begin the stage `search` or `merge`. Gives the time."""
+        """End the present stage and begin the stage `search` or `merge`. Return the time."""
         now = time.perf_counter()
         self._laps.append((self._stage, self._since, now))
         self._stage, self._since = stage, now
@@ -115,23 +118,23 @@ class BatchTelemetry:
         return now
 
     def fail(self) -> None:
-        """Mark the current stage as failed, where no exception leaves the batch."""
+        """Mark the present stage as failed, for a failure without an exception in the batch."""
         self._failed = True
 
     def searched(self, search: str, users: int) -> None:
-        """Count users who were searched for, and what searched (`server.watching.metrics.SEARCHES`)."""
+        """Count users who were searched for. `search`: one of `server.watching.metrics.SEARCHES`."""
         self._search = search
         if self._metrics:
             self._metrics.count_searched(search, users)
 
     def __enter__(self) -> Self:
-        """The batch runs."""
+        """Return this object."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The batch is over: count it, and make its spans."""
+        """End the batch: count it, and make its spans."""
         self.enter("")
         if self._metrics:
             for when in self._arrived:

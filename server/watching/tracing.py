@@ -1,9 +1,11 @@
-"""Makes spans of calls and of the stages of batches, and sends them over OTLP. Imported only if traces are wanted.
+"""Makes spans of calls and of the stages of batches, and sends them over OTLP.
 
-A batch answers several calls, each with a trace of its own. Every sampled call gets the spans queue, encode, search and
-merge under its own span, so that each trace can be read alone. The search happens once: Milvus sees it as part of the
-trace of the first sampled call, and the search spans of the other calls link to that one. Spans hold counts and
-versions, never ids of users or items.
+It is imported only if traces are wanted.
+
+A batch answers several calls, each with its own trace. Every sampled call gets the spans queue, encode, search and
+merge under its own span, so each trace can be read by itself. The search happens once: Milvus sees it as part of the
+trace of the first sampled call, and the search spans of the other calls link to it. Spans have counts and versions, and
+never ids of users or items.
 """
 
 import threading
@@ -27,14 +29,17 @@ Attributes = Mapping[str, str | int]
 SERVERS_FAULT = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 """Statuses that make the server's span an error, by OpenTelemetry's conventions for RPC."""
 FLUSH_S = 3.0
-"""Longest wait in seconds for the last spans to be sent when the server stops."""
+"""Maximum time in seconds to wait for the last spans when the server stops."""
 
 
 class Tracing:
-    """Starts the span of each call, and those of batches."""
+    """Starts the spans of calls and of batches."""
 
     def __init__(self, exporter: SpanExporter) -> None:
-        """Sampling, limits and further attributes come from the OTEL_* variables, as OpenTelemetry defines them."""
+        """Prepare to make spans.
+
+        OpenTelemetry reads sampling, limits and other attributes from the OTEL_* variables.
+        """
         ours = Resource({"service.name": "mind-recall", "service.version": version("mind-recall")})
         self._trace_ids = _ChosenTraceIds()
         self._provider = TracerProvider(
@@ -47,10 +52,10 @@ class Tracing:
         self._tracer = self._provider.get_tracer("mind-recall")
 
     def start_call(self, method: str, metadata: Mapping[str, str]) -> Span | None:
-        """Start the span of a call, in the trace of its caller if there is one. None if the call is not sampled.
+        """Start the span of a call, in the trace of its caller if it has one. Return None if the call is not sampled.
 
-        Most calls are not sampled, so the sampler is asked before anything is made. `method`: the full name of the
-        call's method, such as `recall.v1.RecallService.Recall`.
+        Most calls are not sampled, so the sampler is asked first. `method`: the full name of the call's method, such as
+        `recall.v1.RecallService.Recall`.
         """
         trace_id = self._trace_ids.choose()  # used unless the caller sent one
         parent = propagate.extract(metadata) if self._parent_keys & metadata.keys() else None
@@ -62,7 +67,7 @@ class Tracing:
         return span if span.is_recording() else None
 
     def end_call(self, span: Span, status: str, sizes: Mapping[str, int]) -> None:
-        """End a call's span. `status`: gRPC's name; `sizes`: users and top_k, if the request has them."""
+        """End the span of a call. `status`: gRPC's name; `sizes`: users and top_k, if the request has them."""
         span.set_attributes({f"recall.{name}": value for name, value in sizes.items()})
         span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
         if status in SERVERS_FAULT:
@@ -70,7 +75,7 @@ class Tracing:
         span.end()
 
     def start_batch(self, calls: Sequence[Span | None], arrived: Sequence[float]) -> "BatchSpans":
-        """Follow a batch. `arrived`: when each of its calls came, on the clock of `time.perf_counter`."""
+        """Follow a batch. `arrived`: the time at which each call arrived, on the clock of `time.perf_counter`."""
         sampled = [(call, when) for call, when in zip(calls, arrived, strict=True) if call and call.is_recording()]
         return BatchSpans(self, sampled)
 
@@ -79,14 +84,14 @@ class Tracing:
         return self._tracer.start_span(name, set_span_in_context(parent), links=links, start_time=start_ns)
 
     def close(self) -> None:
-        """Send the last spans, for at most `FLUSH_S`; a sender that hangs then ends with the process."""
+        """Send the last spans within `FLUSH_S`. A sender that still hangs then ends with the process."""
         closing = threading.Thread(target=self._provider.shutdown, daemon=True)
         closing.start()
         closing.join(FLUSH_S)
 
 
 class _ChosenTraceIds(RandomIdGenerator):
-    """Random ids; the id of the next trace can be known before its first span is made."""
+    """Makes random ids. The id of the next trace can be known before its first span is made."""
 
     def __init__(self) -> None:
         self._next = self.choose()
@@ -97,7 +102,7 @@ class _ChosenTraceIds(RandomIdGenerator):
         return self._next
 
     def generate_trace_id(self) -> int:
-        """The id that was chosen."""
+        """Return the id that was chosen before."""
         return self._next
 
 
@@ -105,14 +110,14 @@ class BatchSpans:
     """The spans of a batch under the spans of its sampled calls."""
 
     def __init__(self, tracing: Tracing, sampled: list[tuple[Span, float]]) -> None:
-        """`sampled`: the span of each call that is traced, and when the call came."""
+        """Prepare the spans. `sampled`: the span of each traced call, with the time at which the call arrived."""
         self._tracing = tracing
         self._sampled = sampled
         self._zero_ns = time.time_ns() - time.perf_counter_ns()  # once, so that the spans of a batch join without gaps
         self._search: Span | None = None
 
     def start_search(self, at: float) -> None:
-        """Begin the search, and send Milvus the trace of the first sampled call with it."""
+        """Begin the search, and send the trace of the first sampled call to Milvus."""
         carrier: dict[str, str] = {}
         if self._sampled:
             self._search = self._tracing.start("search", self._sampled[0][0], self._epoch_ns(at))
@@ -123,7 +128,8 @@ class BatchSpans:
         """Make the spans of all stages.
 
         Args:
-            laps: stage, start and end on the clock of `time.perf_counter`; if the batch failed, it failed in the last.
+            laps: the name, start and end of each stage, on the clock of `time.perf_counter`. A failed batch failed in
+                the last.
             attributes: attributes of the batch, for all spans.
             failed: whether the batch failed.
         """

@@ -38,7 +38,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_model(data: Path, tmp_path: Pat
         process.kill()
     assert models(tmp_path / "killed") == [] and list((tmp_path / "killed").glob("checkpoint-*.npz"))
     resumed = here("mind.train", *killed)
-    assert "going on from" in resumed.stdout, resumed.stderr
+    assert "continues from" in resumed.stdout, resumed.stderr
     assert models(tmp_path / "killed") == models(tmp_path / "whole")
     assert not list((tmp_path / "killed").glob("*checkpoint-*"))
 

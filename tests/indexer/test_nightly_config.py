@@ -43,8 +43,11 @@ def test_the_example_has_every_key_with_its_default_and_says_what_it_is(tmp_path
         ("a: [", "not YAML"),
         ('prepare: {input: "{day}.csv"}', "{day}: expected a date such as {date} or {date-1d}"),
         ('prepare: {input: a.csv, options: ["{date-1w}"]}', "{date-1w}: expected a date"),
-        ("prepare: {input: a.csv, options: [--output=here]}", "--output=here: the night gives this option itself"),
-        (SMALLEST + "build: {options: [--publish]}", "build.options: --publish: the night gives this option itself"),
+        ("prepare: {input: a.csv, options: [--output=here]}", "--output=here: the night shift sets this option itself"),
+        (
+            SMALLEST + "build: {options: [--publish]}",
+            "build.options: --publish: the night shift sets this option itself",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_used_is_exit_code_2(tmp_path: Path, text: str, says: str) -> None:

@@ -176,7 +176,7 @@ def test_another_range_than_asked_for_is_not_appended(tmp_path: Path, web: Web) 
 
 def test_wrong_content_is_asked_for_twice_and_thrown_away(tmp_path: Path, web: Web) -> None:
     web.content = b"<html>Please log in</html>"
-    with pytest.raises(DataError, match=r"what came is not the file with md5:"):
+    with pytest.raises(DataError, match=r"the download is not the file with md5:"):
         fetch("it", [source_of(web)], tmp_path)
     assert web.ranges == [None, None]
     assert names(tmp_path) == []
@@ -216,7 +216,7 @@ def test_without_a_published_checksum_the_first_copy_is_recorded(
     assert fetch("it", [source], tmp_path).read_bytes() == web.content
     web.content = gzip.compress(b"a third", mtime=0)
     archive.unlink()
-    with pytest.raises(DataError, match=rf"what came is not the file with sha256:{digest}, see .*file.bin.sha256$"):
+    with pytest.raises(DataError, match=rf"the download is not the file with sha256:{digest}, see .*file.bin.sha256$"):
         fetch("it", [source], tmp_path)
 
 
@@ -225,7 +225,7 @@ def test_without_a_published_checksum_the_first_copy_is_recorded(
 )
 def test_without_a_published_checksum_gzip_has_its_own(tmp_path: Path, web: Web, content: bytes) -> None:
     web.content = content
-    with pytest.raises(DataError, match=r"what came is no whole gzip file"):
+    with pytest.raises(DataError, match=r"the download is not a complete gzip file"):
         fetch("it", [replace(source_of(web), digest=None)], tmp_path)
     assert names(tmp_path) == []
 

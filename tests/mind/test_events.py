@@ -426,7 +426,7 @@ def test_kinds_need_a_column_of_kinds(tmp_path: Path, monkeypatch: pytest.Monkey
         "user_id,item_id,timestamp\n" + "".join(f"{user},{item},{item}\n" for user in range(9) for item in range(6))
     )
     assert prepare(monkeypatch, plain, "--output", tmp_path, "--once-per", "1m") == 1
-    assert "1m: the times of the data are no moments, so a span means nothing" in capsys.readouterr().err
+    assert "1m: the times of the data are no dates, so a span means nothing" in capsys.readouterr().err
     assert prepare(monkeypatch, "amazon-book", "--output", tmp_path, "--event", "rating") == 2
     assert "--event: does not apply to amazon-book" in capsys.readouterr().err
 

@@ -198,7 +198,7 @@ def test_rows_become_item_ids(tmp_path: Path, suffix: str) -> None:
         (["1,10", "2,10", "3,12"], "item_id 10 occurs more than once"),
         (["1,10", "2,11", "4,12"], "row 4 is outside 1 to 3, the rows of the checkpoint; 0 is padding"),
         (["0,9", "1,10", "2,11"], "row 0 is outside 1 to 3"),
-        (["1,10", "3,11"], "1 of 3 rows have no item_id, row 2 for one"),
+        (["1,10", "3,11"], "1 of 3 rows have no item_id, such as row 2"),
         (["1,10", "x,B001", "3,11"], "line 3: row is 'x', not an integer of 64 bits"),
         (["1,B001", "2,B001", "3,11"], "item_id B001 occurs more than once"),
         (["1,10", "2,11,5", "3,11"], "line 3: expected 2 columns, found 3"),
@@ -236,7 +236,7 @@ REFUSED = {
     ),
     "two networks": (
         lambda state: state.update({"ema.item_emb.weight": state["item_emb.weight"]}),
-        "has item_emb more than once, ema.item_emb.weight for one",
+        "has item_emb more than once, such as ema.item_emb.weight",
     ),
     "user features": (
         changed("capsual_layer.relu_layer.weight", np.ones((2 * D, D))),

@@ -179,7 +179,10 @@ def test_an_option_that_would_be_ignored_is_refused(
         (("clicks.csv", *COLUMNS, "--min-interactions", "11"), "0 of 11 users have 11 interactions or more"),
         (("movielens-100k", "--archive", "clicks.csv"), "clicks.csv: is neither a zip nor a tar.gz archive"),
         (("amazon-book", "--archive", "nothing.tar.gz"), "nothing.tar.gz: cannot be unpacked: No such file"),
-        (("movielens-10m",), "movielens-10m: is no file, and data by name are: movielens-100k, movielens-1m, amazon-b"),
+        (
+            ("movielens-10m",),
+            "movielens-10m: there is no such file; the named data sets are: movielens-100k, movielens-1m, amazon-b",
+        ),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(
@@ -241,7 +244,7 @@ def test_clicks_are_held_out_by_date_or_by_position(
             1,
             "'June' is not a date such as 2014-06-01",
         ),
-        (("--split", "time", "--valid-from", "2014-06-01", "--test-from", "2014-07-01"), 1, "say with --time-unit"),
+        (("--split", "time", "--valid-from", "2014-06-01", "--test-from", "2014-07-01"), 1, "give --time-unit"),
     ],
 )
 def test_splits_that_cannot_be_made(
@@ -287,4 +290,4 @@ def test_ages_stand_beside_their_clicks(
         read_ages(output / "train", 7)
     path.write_text("user_id,item_id,timestamp\n" + "".join(f"{user},{n},{n}\n" for user in range(9) for n in range(9)))
     assert prepare(monkeypatch, path, "--output", output, "--keep-ages") == 1
-    assert "--keep-ages: the times of the data are no moments" in capsys.readouterr().err
+    assert "--keep-ages: the times of the data are no dates" in capsys.readouterr().err

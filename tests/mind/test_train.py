@@ -107,7 +107,7 @@ def test_train_and_infer(data: Path, tmp_path: Path) -> None:
     [
         ([], True, "stopped; the same command goes on from {path}"),
         (["--no-resume"], True, "stopped; the same command without --no-resume goes on from {path}"),
-        ([], False, "stopped before the first checkpoint; the same command starts anew"),
+        ([], False, "stopped before the first checkpoint; the same command starts from scratch"),
         (["-o", "runner.checkpoint_interval_s=0"], False, "stopped; runner.checkpoint_interval_s is 0, so nothing was"),
     ],
 )
@@ -132,7 +132,7 @@ def test_ctrl_c_says_whether_the_same_command_goes_on(
     assert says.format(path=path) in ended.stdout
     if path and not more:
         again = here("mind.train", *words)
-        assert again.returncode == 0 and f"going on from {path}" in again.stdout
+        assert again.returncode == 0 and f"continues from {path}" in again.stdout
 
 
 def test_one_directory_of_data_for_all_commands(data: Path, tmp_path: Path) -> None:

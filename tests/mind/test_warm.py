@@ -102,7 +102,7 @@ def test_the_command_tells_how_it_began(tmp_path: Path) -> None:
     assert written["data"]["warm_start"] == model.name
     assert len(written["metrics"]["epochs"]) == 1
     anew = here("mind.train", *overrides(data, runner__seed=4, hyper_parameters__maxlen=9), *options)
-    assert "begins anew" in anew.stdout and "hyper_parameters.maxlen is 9, the model has 20" in anew.stdout
+    assert "starts from scratch" in anew.stdout and "hyper_parameters.maxlen is 9, the model has 20" in anew.stdout
     (last,) = {path.parent.name for path in (data / "artifacts").glob("*/manifest.json")} - {
         one["model_version"] for one in manifests
     }

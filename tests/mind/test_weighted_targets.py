@@ -208,6 +208,4 @@ def test_kinds_of_targets_need_data_with_kinds(tmp_path: Path) -> None:
     data = write_data(tmp_path)
     assert here("mind.train", *overrides(data, runner__epochs=1)).returncode == 0
     done = here("mind.infer", *overrides(data), "--targets-of", "buy")
-    assert (
-        done.returncode == 1 and "--targets-of: the test data record no kinds; prepare them with --event" in done.stderr
-    )
+    assert done.returncode == 1 and "--targets-of: the test data have no kinds of clicks; prepare them" in done.stderr

@@ -1,5 +1,7 @@
-"""The documentation is in plain English: short sentences, and none of the phrases that puzzled readers."""
+"""Documentation and docstrings are in plain English: short sentences, and none of the phrases that puzzled readers."""
 
+import ast
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,21 @@ PAGES = [
 ]
 GENERATED = ("contract.md",)
 """Pages whose sentences are comments of the code."""
+FOLDERS_OF_CODE = (
+    *("indexer", "indexer/commands", "indexer/doctor", "indexer/items", "indexer/nightly", "indexer/tuning"),
+    *("indexer/users", "mind", "mind/choice", "mind/data", "mind/evaluation", "mind/milvus", "mind/paddlerec"),
+    *("server", "server/edge", "server/watching"),
+)
+"""Folders whose docstrings are checked, without the folders in them."""
+UNCHECKED = {
+    *("indexer/catalogue.py", "indexer/commands/releases.py", "indexer/commands/status.py"),
+    *("mind/artifact.py", "mind/encoder.py", "mind/encoders.py", "mind/prepare.py"),
+    *("mind/milvus/options.py", "mind/milvus/records.py", "mind/milvus/record_store.py", "mind/milvus/user_store.py"),
+    *("server/app.py", "server/options.py", "server/release.py", "server/settings.py"),
+    *("server/edge/answers.py", "server/edge/request.py", "server/edge/service.py"),
+    *("server/edge/user_request.py", "server/edge/user_service.py"),
+}
+"""Files in these folders whose docstrings are not checked yet."""
 MOST_WORDS = 40
 """Most words of a sentence."""
 PUZZLES = {
@@ -37,20 +54,70 @@ PUZZLES = {
 """Turns of phrase that readers stumbled over, and what to write instead."""
 
 
-def sentences(page: Path) -> Iterator[str]:
-    """The sentences of a page, without code, addresses of links and headings. Each item and cell stands alone."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+def sentences(text: str) -> Iterator[str]:
+    """Yield the sentences of Markdown, without code, addresses of links and headings. Items and cells stand alone."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`]*`", "code", text))
     for paragraph in re.split(r"\n\s*\n|\n\s*(?:[-*]|\d+\.) |\n?\|", text):
         if not paragraph.lstrip().startswith("#"):
             yield from re.split(r"(?<=[.!?;:])\**\s", " ".join(paragraph.split()))
 
 
+def faults(text: str, most_words: int = MOST_WORDS) -> list[str]:
+    """Return what is wrong with the sentences of a text."""
+    found = []
+    for sentence in sentences(text):
+        found += [f"{sentence!r}: {better}" for puzzle, better in PUZZLES.items() if re.search(puzzle, sentence)]
+        if len(sentence.split()) > most_words:
+            found.append(f"{sentence!r}: has more than {most_words} words")
+    return found
+
+
+def docstrings(file: Path) -> Iterator[tuple[int, str]]:
+    """Yield the docstrings of a file with their lines: those of modules, classes, functions, fields and constants."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield node.lineno, inspect.cleandoc(text)
+
+
+def docstring_faults(text: str) -> list[str]:
+    """Return what is wrong with a docstring. Tables in it, which are aligned with spaces, are not checked."""
+    first = re.split(r"(?<=[.!?])\s", text)[0]
+    whole = len(first.split()) > 2 and first.endswith((".", "?", "!"))
+    found = [] if whole else [f"{first!r}: begin with a sentence of three words or more, and end it with a full stop"]
+    prose = [line for line in text.splitlines() if not re.search(r"\S {2,}\S|[├└]", line)]
+    return found + faults(re.sub(r"\n +(?=[\w, ]+: )", "\n\n", "\n".join(prose)))
+
+
 @pytest.mark.parametrize("page", [page.relative_to(ROOT).as_posix() for page in PAGES])
 def test_pages_are_in_plain_english(page: str) -> None:
-    found = []
-    for sentence in sentences(ROOT / page):
-        found += [f"{sentence!r}: {better}" for puzzle, better in PUZZLES.items() if re.search(puzzle, sentence)]
-        if len(sentence.split()) > MOST_WORDS and not page.endswith(GENERATED):
-            found.append(f"{sentence!r}: has more than {MOST_WORDS} words")
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = faults(text, 1_000 if page.endswith(GENERATED) else MOST_WORDS)
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("folder", FOLDERS_OF_CODE)
+def test_docstrings_are_in_plain_english(folder: str) -> None:
+    found = [
+        f"{file.relative_to(ROOT)}:{line}: {fault}"
+        for file in sorted((ROOT / folder).glob("*.py"))
+        if file.relative_to(ROOT).as_posix() not in UNCHECKED
+        for line, text in docstrings(file)
+        for fault in docstring_faults(text)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("docstring", "fault"),
+    [
+        ("Of every user.", "begin with the subject"),
+        ("Insert rows.", "three words or more"),
+        ("The rows of a collection", "end it with a full stop"),
+        ("Return " + "very " * MOST_WORDS + "much.", f"more than {MOST_WORDS} words"),
+        ("Read it all.\n\nArgs:\n    path: nobody looks at it at all.", "leave it out"),
+    ],
+)
+def test_faults_of_docstrings_are_found(docstring: str, fault: str) -> None:
+    assert any(fault in found for found in docstring_faults(docstring))

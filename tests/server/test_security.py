@@ -211,7 +211,7 @@ async def test_certificates_that_rotate_all_the_time_cost_no_new_connection(
             await items(target, tls=files.ca, client_cert=others.mine)
     rotating.set()
     assert min(await asyncio.gather(*callers)) > 0
-    assert sum("read anew" in message for message in caplog.messages) >= 10
+    assert sum("read again" in message for message in caplog.messages) >= 10
 
 
 async def failure(call: Awaitable[Any]) -> tuple[grpc.StatusCode, str]:

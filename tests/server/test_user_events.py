@@ -116,7 +116,7 @@ async def test_kinds_of_ratings_are_numbers(start: Start, events: dict[str, Any]
         ann(append_item_ids=[1], events=["good"]),
     )
     assert (good.history_length, good.dropped) == (2, 1)
-    assert bad.detail == "events[0] is 'good', must be a number, for the model tells kinds by numbers"
+    assert bad.detail == "events[0] is 'good', must be a number, as the kinds of the model are"
     assert stored(running.store) == [1000, 1014]
 
 
