@@ -1,5 +1,5 @@
-"""What is chosen once a model is trained, on validation users: how far items lean on neighbours, what is joined, and
-the bonus of the neighbours of the newest clicks.
+"""What is chosen once a model is trained, on validation users: how far items lean on neighbours, the bonus of the
+neighbours of the newest clicks, and what is joined.
 
 All are cheap to try, for nothing is trained again. Knows nothing of files.
 """
@@ -13,11 +13,11 @@ from mind.artifact import Artifact, Float32, Weights
 from mind.config import HyperParameters
 from mind.encoder import NumpyEncoder
 from mind.evaluation import metrics
-from mind.evaluation.metrics import CUTOFFS, SELECTED_BY
+from mind.evaluation.metrics import CUTOFFS, Float64
 from mind.evaluation.retrieval import LeftOut, encode_histories, item_ids, near_histories, nearest_items
 from mind.joining import cosines, counts, joined
 from mind.neighbours import ItemNeighbours
-from mind.sequences import EvalCases
+from mind.sequences import EvalCases, Int64
 from mind.training.smoothing import smoothed
 from mind.vocabulary import Mask
 
@@ -27,8 +27,8 @@ WORTH = 1.005
 """How many times the accuracy without neighbours must be reached with them."""
 JOIN_COSINES = (1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5, 0.0, -1.0)
 """Cosines from which interests may be joined, from none to all of them. The lowest that costs little is taken."""
-KEPT = 0.99
-"""The share of the accuracy with the best of these cosines that must be kept."""
+SPARED = 0.01
+"""The share of the accuracy that joining may cost, where chance alone explains no more."""
 WITHOUT_USERS = 0.95
 """The cosine where no validation users choose."""
 BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0)
@@ -74,18 +74,23 @@ class Finish:
         self._vocabulary = Artifact("", hyper, weights).vocabulary
 
     def choose(self, valid: EvalCases) -> Choices:
-        """Choose smoothing for accuracy by `SELECTED_BY`, and the fewest interests that keep nearly all of it."""
+        """Choose smoothing and bonus for accuracy by `SELECTED_BY`, and the fewest interests that lose nearly nothing.
+
+        The bonus comes before the interests: with neighbours among the candidates, fewer interests are as good.
+        """
         users = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(len(valid), MAX_USERS)).astype(np.int64)))
         tables = {much: smoothed(self._weights.item_embedding, self._shares, much) for much in SMOOTHINGS}
         vectors = {much: self._encoded(table, users) for much, table in tables.items()}
         found = {much: self._accuracy(vectors[much], table, users) for much, table in tables.items()}
         best = max(found, key=lambda much: found[much])
         much = best if found[best] >= WORTH * found[0.0] else 0.0
+        bonus = self._bonus(vectors[much], tables[much], users)
         cosine = self._hyper.join_cosine
         if cosine is None:
-            cosine = self._join_cosine(vectors[much], tables[much], users)
+            cosine = self._join_cosine(vectors[much], tables[much], users, bonus)
         together = joined(vectors[much], cosine)
-        return Choices(much, cosine, float(counts(together).mean()), *self._bonus(together, tables[much], users))
+        gain = self._gain(together, tables[much], users, bonus)
+        return Choices(much, cosine, float(counts(together).mean()), bonus, gain)
 
     def apply(self, choices: Choices) -> Weights:
         """The weights with these choices; golden vectors are left to be given anew."""
@@ -106,21 +111,28 @@ class Finish:
         bonus = weights.neighbours.bonus if weights.neighbours else 0.0
         return self._report(vectors, weights.item_embedding, valid, bonus)
 
-    def _bonus(self, vectors: Float32, table: Float32, users: EvalCases) -> tuple[float, float]:
-        """The bonus that finds most, unless it is given or none is worth it; and how many times more, less 1."""
-        without = self._accuracy(vectors, table, users)
-        given = self._hyper.neighbour_bonus
-        tried = BONUSES[1:] if given is None else (given,)
-        found = {bonus: self._accuracy(vectors, table, users, bonus) for bonus in tried}
+    def _bonus(self, vectors: Float32, table: Float32, users: EvalCases) -> float:
+        """The bonus that finds most, unless it is given or none is worth it."""
+        if self._hyper.neighbour_bonus is not None:
+            return self._hyper.neighbour_bonus
+        found = {bonus: self._accuracy(vectors, table, users, bonus) for bonus in BONUSES}
         best = max(found, key=lambda bonus: found[bonus])
-        if given is None and found[best] < WORTH * without:
-            return 0.0, 0.0
-        return best, found[best] / without - 1 if without else 0.0
+        return best if found[best] >= WORTH * found[0.0] else 0.0
 
-    def _join_cosine(self, vectors: Float32, table: Float32, users: EvalCases) -> float:
-        """The cosine with the fewest interests among those that are nearly as accurate as the best."""
-        found = {cosine: self._accuracy(joined(vectors, cosine), table, users) for cosine in JOIN_COSINES}
-        return min(cosine for cosine, accuracy in found.items() if accuracy >= KEPT * max(found.values()))
+    def _gain(self, vectors: Float32, table: Float32, users: EvalCases, bonus: float) -> float:
+        """How many times more is found with the bonus, less 1."""
+        without = self._accuracy(vectors, table, users) if bonus else 0.0
+        return self._accuracy(vectors, table, users, bonus) / without - 1 if without else 0.0
+
+    def _join_cosine(self, vectors: Float32, table: Float32, users: EvalCases, bonus: float) -> float:
+        """The cosine with the fewest interests among those that lose nearly nothing, compared user by user.
+
+        They are compared with the better of none joined and all joined. The best of all cosines would not be fair: the
+        more are tried, the more the best owes to chance.
+        """
+        found = {cosine: self._recalls(joined(vectors, cosine), table, users, bonus) for cosine in JOIN_COSINES}
+        best = max(found[JOIN_COSINES[0]], found[JOIN_COSINES[-1]], key=lambda recalls: recalls.mean())
+        return min(cosine for cosine, recalls in found.items() if loses_little(recalls, best))
 
     def _encoded(self, table: Float32, cases: EvalCases) -> Float32:
         weights = replace(self._weights, item_embedding=table, join_cosine=None)
@@ -128,14 +140,28 @@ class Finish:
         return encode_histories(encoder, self._vocabulary, cases.history, self._hyper.maxlen, self._batch)
 
     def _accuracy(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float = 0) -> float:
-        return self._report(vectors, table, cases, bonus)[SELECTED_BY]
+        return float(self._recalls(vectors, table, cases, bonus).mean())
 
-    def _report(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float = 0) -> dict[str, float]:
+    def _recalls(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float) -> Float64:
+        """`SELECTED_BY` of each user, [U]."""
+        hit = metrics.hits(self._lists(vectors, table, cases, bonus), cases.target)
+        return metrics.recalls(hit, metrics.distinct_targets(cases.target))
+
+    def _report(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float) -> dict[str, float]:
+        return metrics.report(self._lists(vectors, table, cases, bonus), cases.target, CUTOFFS)
+
+    def _lists(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float) -> Int64:
         left_out = LeftOut.history(self._vocabulary, cases.history) if self._exclude else None
         clicks = self._vocabulary, cases.history, self._hyper.maxlen
         near = near_histories(self._neighbours, *clicks, bonus) if bonus else None
-        rows = nearest_items(vectors, table, max(CUTOFFS), self._batch, left_out, near)
-        return metrics.report(item_ids(self._vocabulary, rows), cases.target, CUTOFFS)
+        return item_ids(self._vocabulary, nearest_items(vectors, table, max(CUTOFFS), self._batch, left_out, near))
+
+
+def loses_little(recalls: Float64, best: Float64) -> bool:
+    """Whether the same users lose no more than one standard error of the difference, or `SPARED`. Both are [U]."""
+    lost = best - recalls
+    by_chance = lost.std() / np.sqrt(len(lost))
+    return bool(lost.mean() <= max(by_chance, SPARED * best.mean()))
 
 
 def clear_golden(vectors: Float32, cosine: float) -> Mask:

@@ -13,7 +13,7 @@ from mind.joining import counts, joined
 from mind.neighbours import ItemNeighbours
 from mind.sequences import EvalCases
 from mind.training import smoothing
-from mind.training.finish import JOIN_COSINES, MIN_GOLDEN, Choices, Finish, clear_golden
+from mind.training.finish import JOIN_COSINES, MIN_GOLDEN, Choices, Finish, clear_golden, loses_little
 from mind.training.smoothing import neighbour_shares, smoothed
 from mind.vocabulary import Vocabulary
 from tests.artifacts import hyper_parameters_of, make_weights, with_neighbours
@@ -81,6 +81,32 @@ def test_joining_is_left_where_it_would_cost_much_and_taken_where_it_costs_nothi
     assert free.interests <= choices.interests
     assert made(weights, join_cosine=0.33).choose(valid).join_cosine == pytest.approx(0.33)
     assert made(weights, join_cosine=1).choose(valid).interests == 4
+
+
+def test_interests_are_joined_where_neighbours_find_the_same_without_them() -> None:
+    weights = make_weights(items=400)
+    valid = best_items(weights, 30, 20)
+    row = Vocabulary(weights.item_id).item_index
+    wanted = {
+        int(row(valid.history.item_id[end - 1 : end])[0]): user for user, end in enumerate(valid.history.offsets[1:])
+    }
+    of_user = row(valid.target.item_id).reshape(30, 20)
+    lengths = [20 * (number in wanted) for number in range(401)]
+    follower = np.concatenate([of_user[wanted[number]] for number in range(401) if number in wanted])
+    weight = np.full(len(follower), 1, np.float16)
+    near = ItemNeighbours(np.append(0, np.cumsum(lengths)), follower.astype(np.int32), weight, 0)
+    alone = made(weights, neighbours=near, neighbour_bonus=0).choose(valid)
+    served = made(weights, neighbours=near, neighbour_bonus=1000).choose(valid)
+    assert served.join_cosine < alone.join_cosine and served.interests == 1
+
+
+def test_a_loss_counts_if_it_is_more_than_chance_and_more_than_a_hundredth() -> None:
+    best = np.array([0.5, 0.5, 0.5, 0.5])
+    assert loses_little(best - [0.004, 0.004, 0.004, 0.004], best), "0.8 % of what is found, however sure"
+    assert not loses_little(best - [0.01, 0.01, 0.01, 0.01], best), "2 %, for every user"
+    assert loses_little(best - [0.5, 0, 0, -0.3], best), "0.05 on average, with a standard error of 0.14"
+    assert not loses_little(best - [0.5, 0.5, 0, 0], best), "0.25 on average, with a standard error of 0.125"
+    assert loses_little(best + 0.1, best)
 
 
 def test_neighbours_are_taken_only_if_validation_users_gain() -> None:
