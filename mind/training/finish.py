@@ -25,7 +25,7 @@ SMOOTHINGS = (0.0, 0.2, 0.4, 0.8)
 """How much of the neighbours' mean may be added to items; more than 1 hurts everywhere that was measured."""
 WORTH = 1.005
 """How many times the accuracy without neighbours must be reached with them."""
-JOIN_COSINES = (1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5, 0.0, -1.0)
+JOIN_COSINES = (1.0, 0.95, 0.9, 0.8, 0.5, -1.0)
 """Cosines from which interests may be joined, from none to all of them. The lowest that costs little is taken."""
 SPARED = 0.01
 """The share of the accuracy that joining may cost, where chance alone explains no more."""
@@ -57,6 +57,17 @@ class Choices:
     """How many times higher `SELECTED_BY` of validation users is with them, less 1."""
 
 
+@dataclass(frozen=True)
+class _Served:
+    """What validation users find with some interests and the bonus that suits them."""
+
+    bonus: float
+    gain: float
+    """How many times more it finds than no bonus, less 1."""
+    recalls: Float64
+    """`SELECTED_BY` of each user, [U]."""
+
+
 class Finish:
     """Tries choices on validation users; `hyper` and `weights` are those of the best epoch."""
 
@@ -74,23 +85,25 @@ class Finish:
         self._vocabulary = Artifact("", hyper, weights).vocabulary
 
     def choose(self, valid: EvalCases) -> Choices:
-        """Choose smoothing and bonus for accuracy by `SELECTED_BY`, and the fewest interests that lose nearly nothing.
+        """Choose smoothing for accuracy by `SELECTED_BY`, and the fewest interests that lose nearly nothing.
 
-        The bonus comes before the interests: with neighbours among the candidates, fewer interests are as good.
+        Interests are compared each with the bonus that suits them: with neighbours among the candidates, fewer
+        interests are as good. The measure is the better of none joined and all joined, for the best of all cosines
+        owes the more to chance the more are tried.
         """
         users = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(len(valid), MAX_USERS)).astype(np.int64)))
         tables = {much: smoothed(self._weights.item_embedding, self._shares, much) for much in SMOOTHINGS}
         vectors = {much: self._encoded(table, users) for much, table in tables.items()}
-        found = {much: self._accuracy(vectors[much], table, users) for much, table in tables.items()}
-        best = max(found, key=lambda much: found[much])
-        much = best if found[best] >= WORTH * found[0.0] else 0.0
-        bonus = self._bonus(vectors[much], tables[much], users)
-        cosine = self._hyper.join_cosine
-        if cosine is None:
-            cosine = self._join_cosine(vectors[much], tables[much], users, bonus)
-        together = joined(vectors[much], cosine)
-        gain = self._gain(together, tables[much], users, bonus)
-        return Choices(much, cosine, float(counts(together).mean()), bonus, gain)
+        smooth = {much: self._recalls(vectors[much], table, users).mean() for much, table in tables.items()}
+        best = max(smooth, key=lambda much: smooth[much])
+        much = best if smooth[best] >= WORTH * smooth[0.0] else 0.0
+        cosines = JOIN_COSINES if self._hyper.join_cosine is None else (self._hyper.join_cosine,)
+        together = {cosine: joined(vectors[much], cosine) for cosine in cosines}
+        found = {cosine: self._with_bonus(together[cosine], tables[much], users) for cosine in cosines}
+        measure = max(found[cosines[0]].recalls, found[cosines[-1]].recalls, key=lambda recalls: recalls.mean())
+        cosine = min(cosine for cosine in cosines if loses_little(found[cosine].recalls, measure))
+        served = found[cosine]
+        return Choices(much, cosine, float(counts(together[cosine]).mean()), served.bonus, served.gain)
 
     def apply(self, choices: Choices) -> Weights:
         """The weights with these choices; golden vectors are left to be given anew."""
@@ -111,38 +124,24 @@ class Finish:
         bonus = weights.neighbours.bonus if weights.neighbours else 0.0
         return self._report(vectors, weights.item_embedding, valid, bonus)
 
-    def _bonus(self, vectors: Float32, table: Float32, users: EvalCases) -> float:
-        """The bonus that finds most, unless it is given or none is worth it."""
-        if self._hyper.neighbour_bonus is not None:
-            return self._hyper.neighbour_bonus
-        found = {bonus: self._accuracy(vectors, table, users, bonus) for bonus in BONUSES}
-        best = max(found, key=lambda bonus: found[bonus])
-        return best if found[best] >= WORTH * found[0.0] else 0.0
-
-    def _gain(self, vectors: Float32, table: Float32, users: EvalCases, bonus: float) -> float:
-        """How many times more is found with the bonus, less 1."""
-        without = self._accuracy(vectors, table, users) if bonus else 0.0
-        return self._accuracy(vectors, table, users, bonus) / without - 1 if without else 0.0
-
-    def _join_cosine(self, vectors: Float32, table: Float32, users: EvalCases, bonus: float) -> float:
-        """The cosine with the fewest interests among those that lose nearly nothing, compared user by user.
-
-        They are compared with the better of none joined and all joined. The best of all cosines would not be fair: the
-        more are tried, the more the best owes to chance.
-        """
-        found = {cosine: self._recalls(joined(vectors, cosine), table, users, bonus) for cosine in JOIN_COSINES}
-        best = max(found[JOIN_COSINES[0]], found[JOIN_COSINES[-1]], key=lambda recalls: recalls.mean())
-        return min(cosine for cosine, recalls in found.items() if loses_little(recalls, best))
+    def _with_bonus(self, vectors: Float32, table: Float32, users: EvalCases) -> _Served:
+        """What is found with the bonus that finds most, unless it is given or none is worth it."""
+        given = self._hyper.neighbour_bonus
+        tried = BONUSES if given is None else {0.0, given}
+        found = {bonus: self._recalls(vectors, table, users, bonus) for bonus in tried}
+        mean = {bonus: float(recalls.mean()) for bonus, recalls in found.items()}
+        bonus = given
+        if bonus is None:
+            best = max(mean, key=lambda bonus: mean[bonus])
+            bonus = best if mean[best] >= WORTH * mean[0.0] else 0.0
+        return _Served(bonus, mean[bonus] / mean[0.0] - 1 if mean[0.0] else 0.0, found[bonus])
 
     def _encoded(self, table: Float32, cases: EvalCases) -> Float32:
         weights = replace(self._weights, item_embedding=table, join_cosine=None)
         encoder = NumpyEncoder(weights, self._hyper)
         return encode_histories(encoder, self._vocabulary, cases.history, self._hyper.maxlen, self._batch)
 
-    def _accuracy(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float = 0) -> float:
-        return float(self._recalls(vectors, table, cases, bonus).mean())
-
-    def _recalls(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float) -> Float64:
+    def _recalls(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float = 0) -> Float64:
         """`SELECTED_BY` of each user, [U]."""
         hit = metrics.hits(self._lists(vectors, table, cases, bonus), cases.target)
         return metrics.recalls(hit, metrics.distinct_targets(cases.target))
