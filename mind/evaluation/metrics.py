@@ -15,7 +15,6 @@ SHOWN = {"recall@20": "R@20", "recall@50": "R@50", "ndcg@50": "NDCG@50", "hit_ra
 """The validation metrics that tables of epochs and models show, and their headings."""
 
 Hits = npt.NDArray[np.bool_]
-Float64 = npt.NDArray[np.float64]
 
 
 def hits(candidates: Int64, targets: Sequences) -> Hits:
@@ -43,15 +42,9 @@ def distinct_targets(targets: Sequences) -> Int64:
     return np.bincount(pairs[0], minlength=len(targets))
 
 
-def recalls(hit: Hits, wanted: Int64) -> Float64:
-    """Hits / wanted of each user, [U]. hit: [U, N] bool; wanted: [U] int64, positive."""
-    found: Float64 = hit.sum(axis=1) / wanted
-    return found
-
-
 def recall(hit: Hits, wanted: Int64) -> float:
-    """Mean over users of `recalls`."""
-    return float(recalls(hit, wanted).mean())
+    """Mean over users of hits / wanted. hit: [U, N] bool; wanted: [U] int64, positive."""
+    return float(np.mean(hit.sum(axis=1) / wanted))
 
 
 def ndcg(hit: Hits, wanted: Int64) -> float:

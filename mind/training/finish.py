@@ -13,11 +13,11 @@ from mind.artifact import Artifact, Float32, Weights
 from mind.config import HyperParameters
 from mind.encoder import NumpyEncoder
 from mind.evaluation import metrics
-from mind.evaluation.metrics import CUTOFFS, Float64
+from mind.evaluation.metrics import CUTOFFS, SELECTED_BY
 from mind.evaluation.retrieval import LeftOut, encode_histories, item_ids, near_histories, nearest_items
 from mind.joining import cosines, counts, joined
 from mind.neighbours import ItemNeighbours
-from mind.sequences import EvalCases, Int64
+from mind.sequences import EvalCases
 from mind.training.smoothing import smoothed
 from mind.vocabulary import Mask
 
@@ -25,10 +25,10 @@ SMOOTHINGS = (0.0, 0.2, 0.4, 0.8)
 """How much of the neighbours' mean may be added to items; more than 1 hurts everywhere that was measured."""
 WORTH = 1.005
 """How many times the accuracy without neighbours must be reached with them."""
-JOIN_COSINES = (1.0, 0.95, 0.9, 0.8, 0.5, -1.0)
+JOIN_COSINES = (1.0, 0.98, 0.95, 0.9, 0.8, 0.5, -1.0)
 """Cosines from which interests may be joined, from none to all of them. The lowest that costs little is taken."""
-SPARED = 0.01
-"""The share of the accuracy that joining may cost, where chance alone explains no more."""
+KEPT = 0.99
+"""The share of the accuracy, of none joined or of all joined, that must be kept."""
 WITHOUT_USERS = 0.95
 """The cosine where no validation users choose."""
 BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0)
@@ -64,8 +64,8 @@ class _Served:
     bonus: float
     gain: float
     """How many times more it finds than no bonus, less 1."""
-    recalls: Float64
-    """`SELECTED_BY` of each user, [U]."""
+    accuracy: float
+    """`SELECTED_BY` with the bonus."""
 
 
 class Finish:
@@ -85,23 +85,23 @@ class Finish:
         self._vocabulary = Artifact("", hyper, weights).vocabulary
 
     def choose(self, valid: EvalCases) -> Choices:
-        """Choose smoothing for accuracy by `SELECTED_BY`, and the fewest interests that lose nearly nothing.
+        """Choose smoothing for accuracy by `SELECTED_BY`, and the fewest interests that keep `KEPT` of it.
 
         Interests are compared each with the bonus that suits them: with neighbours among the candidates, fewer
-        interests are as good. The measure is the better of none joined and all joined, for the best of all cosines
+        interests are as good. The yardstick is the better of none joined and all joined, for the best of all cosines
         owes the more to chance the more are tried.
         """
         users = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(len(valid), MAX_USERS)).astype(np.int64)))
         tables = {much: smoothed(self._weights.item_embedding, self._shares, much) for much in SMOOTHINGS}
         vectors = {much: self._encoded(table, users) for much, table in tables.items()}
-        smooth = {much: self._recalls(vectors[much], table, users).mean() for much, table in tables.items()}
+        smooth = {much: self._accuracy(vectors[much], table, users) for much, table in tables.items()}
         best = max(smooth, key=lambda much: smooth[much])
         much = best if smooth[best] >= WORTH * smooth[0.0] else 0.0
         cosines = JOIN_COSINES if self._hyper.join_cosine is None else (self._hyper.join_cosine,)
         together = {cosine: joined(vectors[much], cosine) for cosine in cosines}
         found = {cosine: self._with_bonus(together[cosine], tables[much], users) for cosine in cosines}
-        measure = max(found[cosines[0]].recalls, found[cosines[-1]].recalls, key=lambda recalls: recalls.mean())
-        cosine = min(cosine for cosine in cosines if loses_little(found[cosine].recalls, measure))
+        needed = KEPT * max(found[cosines[0]].accuracy, found[cosines[-1]].accuracy)
+        cosine = min(cosine for cosine in cosines if found[cosine].accuracy >= needed)
         served = found[cosine]
         return Choices(much, cosine, float(counts(together[cosine]).mean()), served.bonus, served.gain)
 
@@ -128,39 +128,27 @@ class Finish:
         """What is found with the bonus that finds most, unless it is given or none is worth it."""
         given = self._hyper.neighbour_bonus
         tried = BONUSES if given is None else {0.0, given}
-        found = {bonus: self._recalls(vectors, table, users, bonus) for bonus in tried}
-        mean = {bonus: float(recalls.mean()) for bonus, recalls in found.items()}
+        found = {bonus: self._accuracy(vectors, table, users, bonus) for bonus in tried}
         bonus = given
         if bonus is None:
-            best = max(mean, key=lambda bonus: mean[bonus])
-            bonus = best if mean[best] >= WORTH * mean[0.0] else 0.0
-        return _Served(bonus, mean[bonus] / mean[0.0] - 1 if mean[0.0] else 0.0, found[bonus])
+            best = max(found, key=lambda bonus: found[bonus])
+            bonus = best if found[best] >= WORTH * found[0.0] else 0.0
+        return _Served(bonus, found[bonus] / found[0.0] - 1 if found[0.0] else 0.0, found[bonus])
 
     def _encoded(self, table: Float32, cases: EvalCases) -> Float32:
         weights = replace(self._weights, item_embedding=table, join_cosine=None)
         encoder = NumpyEncoder(weights, self._hyper)
         return encode_histories(encoder, self._vocabulary, cases.history, self._hyper.maxlen, self._batch)
 
-    def _recalls(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float = 0) -> Float64:
-        """`SELECTED_BY` of each user, [U]."""
-        hit = metrics.hits(self._lists(vectors, table, cases, bonus), cases.target)
-        return metrics.recalls(hit, metrics.distinct_targets(cases.target))
+    def _accuracy(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float = 0) -> float:
+        return self._report(vectors, table, cases, bonus)[SELECTED_BY]
 
-    def _report(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float) -> dict[str, float]:
-        return metrics.report(self._lists(vectors, table, cases, bonus), cases.target, CUTOFFS)
-
-    def _lists(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float) -> Int64:
+    def _report(self, vectors: Float32, table: Float32, cases: EvalCases, bonus: float = 0) -> dict[str, float]:
         left_out = LeftOut.history(self._vocabulary, cases.history) if self._exclude else None
         clicks = self._vocabulary, cases.history, self._hyper.maxlen
         near = near_histories(self._neighbours, *clicks, bonus) if bonus else None
-        return item_ids(self._vocabulary, nearest_items(vectors, table, max(CUTOFFS), self._batch, left_out, near))
-
-
-def loses_little(recalls: Float64, best: Float64) -> bool:
-    """Whether the same users lose no more than one standard error of the difference, or `SPARED`. Both are [U]."""
-    lost = best - recalls
-    by_chance = lost.std() / np.sqrt(len(lost))
-    return bool(lost.mean() <= max(by_chance, SPARED * best.mean()))
+        rows = nearest_items(vectors, table, max(CUTOFFS), self._batch, left_out, near)
+        return metrics.report(item_ids(self._vocabulary, rows), cases.target, CUTOFFS)
 
 
 def clear_golden(vectors: Float32, cosine: float) -> Mask:

@@ -13,7 +13,7 @@ from mind.joining import counts, joined
 from mind.neighbours import ItemNeighbours
 from mind.sequences import EvalCases
 from mind.training import smoothing
-from mind.training.finish import JOIN_COSINES, MIN_GOLDEN, Choices, Finish, clear_golden, loses_little
+from mind.training.finish import JOIN_COSINES, MIN_GOLDEN, Choices, Finish, clear_golden
 from mind.training.smoothing import neighbour_shares, smoothed
 from mind.vocabulary import Vocabulary
 from tests.artifacts import hyper_parameters_of, make_weights, with_neighbours
@@ -98,15 +98,6 @@ def test_interests_are_joined_where_neighbours_find_the_same_without_them() -> N
     alone = made(weights, neighbours=near, neighbour_bonus=0).choose(valid)
     served = made(weights, neighbours=near, neighbour_bonus=1000).choose(valid)
     assert served.join_cosine < alone.join_cosine and served.interests == 1
-
-
-def test_a_loss_counts_if_it_is_more_than_chance_and_more_than_a_hundredth() -> None:
-    best = np.array([0.5, 0.5, 0.5, 0.5])
-    assert loses_little(best - [0.004, 0.004, 0.004, 0.004], best), "0.8 % of what is found, however sure"
-    assert not loses_little(best - [0.01, 0.01, 0.01, 0.01], best), "2 %, for every user"
-    assert loses_little(best - [0.5, 0, 0, -0.3], best), "0.05 on average, with a standard error of 0.14"
-    assert not loses_little(best - [0.5, 0.5, 0, 0], best), "0.25 on average, with a standard error of 0.125"
-    assert loses_little(best + 0.1, best)
 
 
 def test_neighbours_are_taken_only_if_validation_users_gain() -> None:
