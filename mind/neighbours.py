@@ -78,7 +78,7 @@ class ItemNeighbours:
         return self._near(user, clicked, np.tile(most, users), np.tile(fading, users), factor)
 
     def following(self, query: Int64, row: Int64) -> Near:
-        """The neighbours of the items of each query, with the mean of their weights over these items as the bonus.
+        """Return the neighbours of the items of each query, with the mean of their weights over these items as bonus.
 
         `query`, `row`: parallel, [n] int64, the rows of queries 0, 1, ...; 0 for an item that has no neighbours.
         """
@@ -86,10 +86,14 @@ class ItemNeighbours:
         return self._near(query, row, np.full(len(row), MAX_NEIGHBOURS), each, 1.0)
 
     def _near(self, user: Int64, item: Int64, most: Int64, factor: npt.NDArray[np.float64], of_all: float) -> Near:
-        """The neighbours of items, those of one user together.
+        """Return the neighbours of items, grouped by user.
 
-        `user`, `item`, `most`, `factor`: parallel, [C]: who has the item, its row, how many of its neighbours count at
-        most, and what their weights are multiplied by; `of_all` multiplies all of them.
+        Args:
+            user: [C] int64, the user that has each item.
+            item: [C] int64, the row of each item.
+            most: [C] int64, the maximum number of neighbours of each item.
+            factor: [C] float64, the factor of the weights of each item's neighbours.
+            of_all: the factor of all weights.
         """
         start = self.offsets[item]
         lengths = np.minimum(self.offsets[item + 1] - start, most)

@@ -24,10 +24,11 @@ from server.watching.logs import formatter
 logger = logging.getLogger(__name__)
 
 LARGE_BYTES = 6 * 2**20
-"""Size in bytes from which an array gets new memory from the system, which takes time. Batches of 64 users have none."""
+"""Size in bytes from which an array gets new memory from the system, which takes time. Batches of 64 users have none.
+"""
 KEPT_BYTES = 4 * LARGE_BYTES
-"""Maximum size in bytes of the freed memory that a heap keeps. A search in memory for 64 users takes and frees 10 MB. If
-the system gave these pages each time, this would take a fifth of the processor time of the search."""
+"""Maximum size in bytes of the freed memory that a heap keeps. A search in memory for 64 users takes and frees 10 MB.
+If the system gave these pages each time, this would take a fifth of the processor time of the search."""
 ARENAS = 2
 """Number of heaps that threads share. By default glibc has eight per core, and freed memory stays in its heap."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8

@@ -1,5 +1,5 @@
-"""What is chosen once a model is trained, on validation users: how far items lean on neighbours, what is joined, and
-the bonus of the neighbours of the newest clicks.
+"""What is chosen once a model is trained, on validation users: how far items lean on neighbours, the bonus of the
+neighbours of the newest clicks, and what is joined.
 
 All are cheap to try, for nothing is trained again. Knows nothing of files.
 """
@@ -25,10 +25,10 @@ SMOOTHINGS = (0.0, 0.2, 0.4, 0.8)
 """How much of the neighbours' mean may be added to items; more than 1 hurts everywhere that was measured."""
 WORTH = 1.005
 """How many times the accuracy without neighbours must be reached with them."""
-JOIN_COSINES = (1.0, 0.98, 0.95, 0.9, 0.8, 0.7, 0.5, 0.0, -1.0)
+JOIN_COSINES = (1.0, 0.98, 0.95, 0.9, 0.8, 0.5, -1.0)
 """Cosines from which interests may be joined, from none to all of them. The lowest that costs little is taken."""
 KEPT = 0.99
-"""The share of the accuracy with the best of these cosines that must be kept."""
+"""The share of the accuracy, of none joined or of all joined, that must be kept."""
 WITHOUT_USERS = 0.95
 """The cosine where no validation users choose."""
 BONUSES = (0.0, 1.0, 2.0, 3.0, 4.0)
@@ -57,6 +57,17 @@ class Choices:
     """How many times higher `SELECTED_BY` of validation users is with them, less 1."""
 
 
+@dataclass(frozen=True)
+class _Served:
+    """What validation users find with some interests and the bonus that suits them."""
+
+    bonus: float
+    gain: float
+    """How many times more it finds than no bonus, less 1."""
+    accuracy: float
+    """`SELECTED_BY` with the bonus."""
+
+
 class Finish:
     """Tries choices on validation users; `hyper` and `weights` are those of the best epoch."""
 
@@ -74,18 +85,25 @@ class Finish:
         self._vocabulary = Artifact("", hyper, weights).vocabulary
 
     def choose(self, valid: EvalCases) -> Choices:
-        """Choose smoothing for accuracy by `SELECTED_BY`, and the fewest interests that keep nearly all of it."""
+        """Choose smoothing for accuracy by `SELECTED_BY`, and the fewest interests that keep `KEPT` of it.
+
+        Interests are compared each with the bonus that suits them: with neighbours among the candidates, fewer
+        interests are as good. The yardstick is the better of none joined and all joined, for the best of all cosines
+        owes the more to chance the more are tried.
+        """
         users = valid.take(np.unique(np.linspace(0, len(valid) - 1, min(len(valid), MAX_USERS)).astype(np.int64)))
         tables = {much: smoothed(self._weights.item_embedding, self._shares, much) for much in SMOOTHINGS}
         vectors = {much: self._encoded(table, users) for much, table in tables.items()}
-        found = {much: self._accuracy(vectors[much], table, users) for much, table in tables.items()}
-        best = max(found, key=lambda much: found[much])
-        much = best if found[best] >= WORTH * found[0.0] else 0.0
-        cosine = self._hyper.join_cosine
-        if cosine is None:
-            cosine = self._join_cosine(vectors[much], tables[much], users)
-        together = joined(vectors[much], cosine)
-        return Choices(much, cosine, float(counts(together).mean()), *self._bonus(together, tables[much], users))
+        smooth = {much: self._accuracy(vectors[much], table, users) for much, table in tables.items()}
+        best = max(smooth, key=lambda much: smooth[much])
+        much = best if smooth[best] >= WORTH * smooth[0.0] else 0.0
+        cosines = JOIN_COSINES if self._hyper.join_cosine is None else (self._hyper.join_cosine,)
+        together = {cosine: joined(vectors[much], cosine) for cosine in cosines}
+        found = {cosine: self._with_bonus(together[cosine], tables[much], users) for cosine in cosines}
+        needed = KEPT * max(found[cosines[0]].accuracy, found[cosines[-1]].accuracy)
+        cosine = min(cosine for cosine in cosines if found[cosine].accuracy >= needed)
+        served = found[cosine]
+        return Choices(much, cosine, float(counts(together[cosine]).mean()), served.bonus, served.gain)
 
     def apply(self, choices: Choices) -> Weights:
         """The weights with these choices; golden vectors are left to be given anew."""
@@ -106,21 +124,16 @@ class Finish:
         bonus = weights.neighbours.bonus if weights.neighbours else 0.0
         return self._report(vectors, weights.item_embedding, valid, bonus)
 
-    def _bonus(self, vectors: Float32, table: Float32, users: EvalCases) -> tuple[float, float]:
-        """The bonus that finds most, unless it is given or none is worth it; and how many times more, less 1."""
-        without = self._accuracy(vectors, table, users)
+    def _with_bonus(self, vectors: Float32, table: Float32, users: EvalCases) -> _Served:
+        """What is found with the bonus that finds most, unless it is given or none is worth it."""
         given = self._hyper.neighbour_bonus
-        tried = BONUSES[1:] if given is None else (given,)
+        tried = BONUSES if given is None else {0.0, given}
         found = {bonus: self._accuracy(vectors, table, users, bonus) for bonus in tried}
-        best = max(found, key=lambda bonus: found[bonus])
-        if given is None and found[best] < WORTH * without:
-            return 0.0, 0.0
-        return best, found[best] / without - 1 if without else 0.0
-
-    def _join_cosine(self, vectors: Float32, table: Float32, users: EvalCases) -> float:
-        """The cosine with the fewest interests among those that are nearly as accurate as the best."""
-        found = {cosine: self._accuracy(joined(vectors, cosine), table, users) for cosine in JOIN_COSINES}
-        return min(cosine for cosine, accuracy in found.items() if accuracy >= KEPT * max(found.values()))
+        bonus = given
+        if bonus is None:
+            best = max(found, key=lambda bonus: found[bonus])
+            bonus = best if found[best] >= WORTH * found[0.0] else 0.0
+        return _Served(bonus, found[bonus] / found[0.0] - 1 if found[0.0] else 0.0, found[bonus])
 
     def _encoded(self, table: Float32, cases: EvalCases) -> Float32:
         weights = replace(self._weights, item_embedding=table, join_cosine=None)

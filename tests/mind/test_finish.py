@@ -83,6 +83,23 @@ def test_joining_is_left_where_it_would_cost_much_and_taken_where_it_costs_nothi
     assert made(weights, join_cosine=1).choose(valid).interests == 4
 
 
+def test_interests_are_joined_where_neighbours_find_the_same_without_them() -> None:
+    weights = make_weights(items=400)
+    valid = best_items(weights, 30, 20)
+    row = Vocabulary(weights.item_id).item_index
+    wanted = {
+        int(row(valid.history.item_id[end - 1 : end])[0]): user for user, end in enumerate(valid.history.offsets[1:])
+    }
+    of_user = row(valid.target.item_id).reshape(30, 20)
+    lengths = [20 * (number in wanted) for number in range(401)]
+    follower = np.concatenate([of_user[wanted[number]] for number in range(401) if number in wanted])
+    weight = np.full(len(follower), 1, np.float16)
+    near = ItemNeighbours(np.append(0, np.cumsum(lengths)), follower.astype(np.int32), weight, 0)
+    alone = made(weights, neighbours=near, neighbour_bonus=0).choose(valid)
+    served = made(weights, neighbours=near, neighbour_bonus=1000).choose(valid)
+    assert served.join_cosine < alone.join_cosine and served.interests == 1
+
+
 def test_neighbours_are_taken_only_if_validation_users_gain() -> None:
     weights = make_weights(items=300)
     valid = best_items(weights, 40, 20)
