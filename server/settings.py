@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from mind.milvus.options import MilvusOptions
+from mind.milvus.shown import MAX_SHOWN, TTL_DAYS
 from mind.milvus.users import MAX_CAPACITY
 from mind.transfer import CACHE
 
@@ -111,6 +112,10 @@ class Settings(MilvusOptions):
     """Remember users. Enables UpsertUsers, FindSimilarUsers, DeleteUsers and user_id in Recall for every caller."""
     max_stored_history: int = Field(default=500, gt=0, le=MAX_CAPACITY)
     """Number of newest ids to store per remembered user. The server stores at least as many as the model uses."""
+    max_shown: int = Field(default=MAX_SHOWN, gt=0, le=MAX_SHOWN)
+    """Number of newest items that count as shown to a remembered user, and maximum number of them in one update."""
+    shown_ttl: float = Field(default=TTL_DAYS, gt=0, le=365)
+    """Days after which an item that was shown to a user does not count as shown any more."""
     max_similar: int = Field(default=20_000, gt=0, le=25_000)
     """Maximum of users times top_k in one FindSimilarUsers. It keeps answers under gRPC's default limit of 4 MB."""
     admin_token_file: Path | None = None

@@ -107,6 +107,8 @@ def _fields() -> list[Bound]:
             OF_USER,
             "--max-history",
         ),
+        Bound("`UserUpdate.shown_item_ids`", f"{SERVER.max_shown:,} ids", OF_USER, "--max-shown"),
+        Bound("`UserUpdate.shown_item_keys`", f"{SERVER.max_shown:,} ids, {key} each", OF_USER, "--max-shown"),
         Bound("`User.exclude_item_ids`", f"{SERVER.max_exclude:,} ids", OF_USER, "--max-exclude"),
         Bound("`User.exclude_item_keys`", f"{SERVER.max_exclude:,} ids, {key} each", OF_USER, "--max-exclude"),
         *(

@@ -19,6 +19,7 @@ KEYS_OF = {
     "hist_item": "hist_item_keys",
     "exclude_item_ids": "exclude_item_keys",
     "append_item_ids": "append_item_keys",
+    "shown_item_ids": "shown_item_keys",
 }
 """The fields of item ids in requests, and their twins for keys."""
 
@@ -35,8 +36,8 @@ def ids_of(users: Sequence[recall_pb2.User]) -> int:
 
 def ids_of_updates(updates: Sequence[recall_pb2.UserUpdate]) -> int:
     """The same for updates of remembered users."""
-    keys = _lengths(updates, "hist_item_keys", "append_item_keys")
-    return _lengths(updates, "hist_item", "append_item_ids", "events") + KEY_ITEMS * keys
+    keys = _lengths(updates, "hist_item_keys", "append_item_keys", "shown_item_keys")
+    return _lengths(updates, "hist_item", "append_item_ids", "shown_item_ids", "events") + KEY_ITEMS * keys
 
 
 def _lengths(users: Sequence[object], *fields: str) -> int:

@@ -369,7 +369,9 @@ async def test_remembered_users_are_remembered_by_keys(start: Start) -> None:
     assert [(one.status, one.history_length) for one in written] == [(OK, 2), (OK, 4)] + [(INVALID, 0)] * 3
     assert written[2].detail == "hist_item_keys[1] has 0 bytes, a key has 1 to 256"
     assert written[3].detail == "both of hist_item_keys and append_item_keys given, must be one of them"
-    assert written[4].detail == "neither of hist_item_keys and append_item_keys given, must be one of them"
+    assert (
+        written[4].detail == "none of hist_item_keys, append_item_keys and shown_item_keys given, must be one of them"
+    )
     history = running.names(3, 9, 27)
     stored, given = await running.recall(User(user_id="ann"), User(hist_item_keys=history), exclude_history=True)
     assert (stored.item_keys, stored.scores) == (given.item_keys, given.scores)
@@ -380,7 +382,13 @@ async def test_remembered_users_are_remembered_by_keys(start: Start) -> None:
         recall_pb2.FindSimilarUsersRequest(users=[User(hist_item_keys=history)], top_k=1)
     )
     assert list(similar.results[0].user_ids) == ["ann"]
-    for field in ("hist_item", "append_item_ids"):
+    [everything] = await running.recall(User(user_id="ann"))
+    shown, rest = list(everything.item_keys[:2]), list(everything.item_keys[2:])
+    [one] = await upsert(update(user_id="ann", shown_item_keys=shown))
+    assert (one.status, one.history_length) == (OK, 4)
+    [fresh] = await running.recall(User(user_id="ann"), exclude_shown=True)
+    assert list(fresh.item_keys[: len(rest)]) == rest and not {*shown} & {*fresh.item_keys}
+    for field in ("hist_item", "append_item_ids", "shown_item_ids"):
         code, reason, message, _ = await failure(upsert(update(user_id="ann"), update(user_id="ann", **{field: [1]})))
         assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "WRONG_ID_TYPE")
         assert message.startswith(f"users[1].{field}: has 1 ids")
