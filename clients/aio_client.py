@@ -51,11 +51,12 @@ class AsyncRecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
+        exclude_shown: bool = False,
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user; see `RecallClient.recall`."""
         deadline = self._deadline(timeout_s)
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
         requests = self._recall_requests(histories, top_k, *how)
         slots = asyncio.Semaphore(_MAX_CONCURRENT_REQUESTS)
 
@@ -91,10 +92,11 @@ class AsyncRecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
+        exclude_shown: bool = False,
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
         request = self._explain_request(history, top_k, *how)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
@@ -104,10 +106,11 @@ class AsyncRecallClient(ClientCore):
         *,
         append_item_ids: Mapping[str, ItemIds] | None = None,
         events: Mapping[str, Sequence[str]] | None = None,
+        shown_item_ids: Mapping[str, ItemIds] | None = None,
         timeout_s: float | None = None,
     ) -> recall_pb2.UpsertUsersResponse:
         """Store the histories of users; see `RecallClient.upsert_users`."""
-        request = self._upsert_request(hist_item, append_item_ids, events)
+        request = self._upsert_request(hist_item, append_item_ids, events, shown_item_ids)
         return await self._call(self._stubs().recall.UpsertUsers, request, self._deadline(timeout_s))
 
     async def find_similar_users(

@@ -280,6 +280,7 @@ class ClientCore:
         merge_strategy: str,
         neighbours: str = "default",
         return_attributes: Sequence[str] = (),
+        exclude_shown: bool = False,
     ) -> list[recall_pb2.RecallRequest]:
         """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
         users = users_of(histories, exclude_item_ids, self._max_history)
@@ -294,6 +295,7 @@ class ClientCore:
                 merge_strategy=merge_strategy_of(merge_strategy),
                 neighbours=neighbours_of(neighbours),
                 return_attributes=return_attributes,
+                exclude_shown=exclude_shown,
             )
             for part in split(users, most, self._max_request_bytes, filter)
         ]
@@ -308,6 +310,7 @@ class ClientCore:
         merge_strategy: str,
         neighbours: str = "default",
         return_attributes: Sequence[str] = (),
+        exclude_shown: bool = False,
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
             user=user_of(history, exclude_item_ids, self._max_history),
@@ -317,6 +320,7 @@ class ClientCore:
             merge_strategy=merge_strategy_of(merge_strategy),
             neighbours=neighbours_of(neighbours),
             return_attributes=return_attributes,
+            exclude_shown=exclude_shown,
         )
 
     def _upsert_request(
@@ -324,8 +328,9 @@ class ClientCore:
         hist_item: Mapping[str, ItemIds] | None,
         append_item_ids: Mapping[str, ItemIds] | None,
         events: Mapping[str, Sequence[str]] | None = None,
+        shown_item_ids: Mapping[str, ItemIds] | None = None,
     ) -> recall_pb2.UpsertUsersRequest:
-        return updates_of(hist_item, append_item_ids, self._max_history, events)
+        return updates_of(hist_item, append_item_ids, self._max_history, events, shown_item_ids)
 
     def _similar_request(self, users: Sequence[History], top_k: int) -> recall_pb2.FindSimilarUsersRequest:
         return recall_pb2.FindSimilarUsersRequest(users=users_of(users, None, self._max_history, "users"), top_k=top_k)

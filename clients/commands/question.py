@@ -37,7 +37,6 @@ HIST_ITEM = typer.Option(
     metavar="ID,ID,...",
     help="Ids of the items that the user clicked, oldest first. Integers or text, like the ids of the release.",
 )
-HistItem = Annotated[str, HIST_ITEM]
 TopK = Annotated[int, typer.Option(min=1, help="Candidates per user.")]
 Filter = Annotated[
     str,
@@ -48,6 +47,10 @@ Filter = Annotated[
     ),
 ]
 ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Leave out the items of the history.")]
+ExcludeShown = Annotated[
+    bool,
+    typer.Option("--exclude-shown", help="Leave out what `users upsert --shown` says that the user was shown."),
+]
 ReturnAttributes = Annotated[
     str,
     typer.Option(

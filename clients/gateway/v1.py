@@ -62,6 +62,8 @@ class _Question(Body):
     """Milvus expression over the attributes that /v1/info lists."""
     exclude_history: StrictBool = False
     """Leave out the items in the user's own history."""
+    exclude_shown: StrictBool = False
+    """Leave out what the server remembers that the user was shown. Users need a user_id for that."""
     merge_strategy: Literal["best_score", "round_robin"] = "best_score"
     """best_score puts the best score first. round_robin lets the interests take turns."""
     neighbours: Literal["default", "on", "off"] = "default"

@@ -60,6 +60,22 @@ def test_recall_passes_every_option(run, servicer, tmp_path):
     assert metadata["authorization"] == "Bearer secret"
 
 
+def test_without_what_was_shown_a_user_has_a_name(run, servicer, tmp_path):
+    assert run("recall", "--user-id", "ann", "--hist-item", "43", "--exclude-shown").exit_code == 0
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"user_id": 7, "hist_item": [43]}')
+    assert run("recall", "--input", str(users), "--exclude-shown").exit_code == 0
+    assert run("recall", "--input", str(users)).exit_code == 0
+    one, many, nameless = (request for request, *_ in servicer.calls["Recall"])
+    assert (one.users[0].user_id, list(one.users[0].hist_item), one.exclude_shown) == ("ann", [43], True)
+    assert (many.users[0].user_id, list(many.users[0].hist_item), many.exclude_shown) == ("7", [43], True)
+    assert (nameless.users[0].user_id, nameless.exclude_shown) == ("", False)
+    assert run("explain", "--user-id", "ann", "--exclude-shown").exit_code == 0
+    assert servicer.calls["Explain"][0][0].exclude_shown
+    assert run("recall", "--user-id", "ann", "--hist-item", "43").exit_code == 2
+    assert "give --hist-item or --user-id" in run("explain").output
+
+
 def test_with_neighbours_the_table_tells_what_found_each_candidate(run, servicer):
     rows = words(run("recall", "--hist-item", "43", "--top-k", "3", "--neighbours", "on").output)
     assert ["item", "score", "interest", "source"] in rows

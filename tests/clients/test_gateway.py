@@ -220,8 +220,9 @@ def test_recall_is_the_services_answer_with_ids_as_strings(client: httpx.Client,
     assert answer["model_version"] == "ab12" and answer["timings"]["total_ms"] == 3.25
     request = servicer.calls["Recall"][0][0]
     assert answer["timings"]["history_ms"] == 0
-    client.post("/v1/recall", json={"users": [{"user_id": "ann"}], "top_k": 2})
-    assert servicer.calls["Recall"][1][0].users[0].user_id == "ann"
+    client.post("/v1/recall", json={"users": [{"user_id": "ann"}], "top_k": 2, "exclude_shown": True})
+    of_ann = servicer.calls["Recall"][1][0]
+    assert (of_ann.users[0].user_id, of_ann.exclude_shown, request.exclude_shown) == ("ann", True, False)
     assert list(request.users[0].hist_item) == [43, HUGE - 2] and list(request.users[0].exclude_item_ids) == [5]
     assert (request.filter, request.merge_strategy, request.exclude_history) == ("year > 1990", 2, False)
 

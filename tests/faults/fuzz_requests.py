@@ -201,6 +201,11 @@ def _good_messages() -> Iterator[tuple[str, bytes]]:
     yield f"{RECALL}/Explain", recall_pb2.ExplainRequest(user=user, **rest).SerializeToString()
     keyed = recall_pb2.User(hist_item_keys=["KIT-1", "KIT-2"], exclude_item_keys=["KIT-3", "ключ"])
     yield f"{RECALL}/Recall", recall_pb2.RecallRequest(users=[keyed] * 3, **rest).SerializeToString()
+    update = recall_pb2.UserUpdate(user_id="ann", append_item_ids=[1000], shown_item_ids=[1007, 1014])
+    yield f"{RECALL}/UpsertUsers", recall_pb2.UpsertUsersRequest(users=[update]).SerializeToString()
+    rest |= {"exclude_shown": True}
+    yield f"{RECALL}/Recall", recall_pb2.RecallRequest(users=[{"user_id": "ann"}], **rest).SerializeToString()
+    yield f"{RECALL}/DeleteUsers", recall_pb2.DeleteUsersRequest(user_ids=["ann"]).SerializeToString()
     yield f"{RECALL}/CountItems", b""
     yield f"{RECALL}/GetServerInfo", b""
     yield f"{ADMIN}/Reload", b""

@@ -9,8 +9,9 @@ const REASONS = {
   DROP_REASON_HISTORY: ["clicked already", "clicked"],
   DROP_REASON_EXCLUDED: ["never show", "excluded"],
   DROP_REASON_BELOW_TOP_K: ["below the last candidate", "below"],
+  DROP_REASON_SHOWN: ["shown before", "shown"],
 };
-const RULED_OUT = new Set(["DROP_REASON_HISTORY", "DROP_REASON_EXCLUDED"]);
+const RULED_OUT = new Set(["DROP_REASON_HISTORY", "DROP_REASON_EXCLUDED", "DROP_REASON_SHOWN"]);
 const STATUSES = {
   USER_STATUS_EMPTY_HISTORY: "Nothing clicked: the popular items instead.",
   USER_STATUS_ALL_UNKNOWN: "The model knows none of these items: the popular items instead.",
