@@ -52,12 +52,14 @@ class AsyncRecallClient(ClientCore):
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
         exclude_shown: bool = False,
+        paged: bool = False,
+        page_token: bytes = b"",
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user; see `RecallClient.recall`."""
         deadline = self._deadline(timeout_s)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
-        requests = self._recall_requests(histories, top_k, *how)
+        requests = self._recall_requests(histories, top_k, *how, paged, page_token)
         slots = asyncio.Semaphore(_MAX_CONCURRENT_REQUESTS)
 
         async def call(request: recall_pb2.RecallRequest) -> recall_pb2.RecallResponse:

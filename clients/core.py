@@ -97,6 +97,8 @@ class RecallResult:
     """How long each stage took in the server, for each request."""
     attributes_detail: str = ""
     """Why attributes are left out of the answer to some of the requests. Empty if all are there."""
+    next_page_token: bytes = b""
+    """For `page_token` of the same call, which continues the lists. Empty if no pages were asked for or if they end."""
 
     @property
     def item_ids(self) -> list[list[int]] | list[list[str]]:
@@ -121,6 +123,7 @@ def join_responses(responses: Sequence[recall_pb2.RecallResponse]) -> RecallResu
         model_versions=tuple(dict.fromkeys(response.model_version for response in responses)),
         collections=tuple(dict.fromkeys(response.collection for response in responses)),
         timings=tuple(response.timings for response in responses),
+        next_page_token=responses[-1].next_page_token,
         attributes_detail=next((one.attributes_detail for one in responses if one.attributes_detail), ""),
     )
 
@@ -281,11 +284,17 @@ class ClientCore:
         neighbours: str = "default",
         return_attributes: Sequence[str] = (),
         exclude_shown: bool = False,
+        paged: bool = False,
+        page_token: bytes = b"",
     ) -> list[recall_pb2.RecallRequest]:
-        """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
+        """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch.
+
+        Pages are one request, because a token is.
+        """
         users = users_of(histories, exclude_item_ids, self._max_history)
         values = max(1, top_k) * (1 + len(return_attributes))
         most = max(1, min(self._max_users, self._max_candidates // values))
+        whole = paged or page_token
         return [
             recall_pb2.RecallRequest(
                 users=part,
@@ -296,8 +305,10 @@ class ClientCore:
                 neighbours=neighbours_of(neighbours),
                 return_attributes=return_attributes,
                 exclude_shown=exclude_shown,
+                paged=paged,
+                page_token=page_token,
             )
-            for part in split(users, most, self._max_request_bytes, filter)
+            for part in ([users] if whole else split(users, most, self._max_request_bytes, filter))
         ]
 
     def _explain_request(

@@ -50,6 +50,8 @@ class RecallClient(ClientCore):
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
         exclude_shown: bool = False,
+        paged: bool = False,
+        page_token: bytes = b"",
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user. A large batch is split into several requests.
@@ -67,6 +69,9 @@ class RecallClient(ClientCore):
             return_attributes: names of attributes to return with the candidates (`attributes` of the result).
             exclude_shown: leaves out what `upsert_users` says that users were shown. Give a `User` with a `user_id` and
                 a history where the service does not store the history.
+            paged: asks for `next_page_token` of the result, which continues the lists. Such a batch is never split.
+            page_token: the `next_page_token` of the page before. The answer then has the next `top_k` of each user,
+                from the same release and without repeats. The other arguments are those of the first page.
             timeout_s: the deadline of the whole batch.
 
         Returns:
@@ -79,7 +84,7 @@ class RecallClient(ClientCore):
         """
         deadline = self._deadline(timeout_s)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
-        requests = self._recall_requests(histories, top_k, *how)
+        requests = self._recall_requests(histories, top_k, *how, paged, page_token)
         return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
 
     def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002

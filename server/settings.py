@@ -86,6 +86,8 @@ class Settings(MilvusOptions):
     """Maximum nesting of parentheses, `not` and signs in a filter."""
     max_return_attributes: int = Field(default=16, gt=0, le=64)
     """Maximum number of attributes that a request can ask for with the candidates."""
+    max_paged: int = Field(default=5_000, gt=0, le=10_000)
+    """Maximum number of candidates of a user on all pages of a list together. Later pages search deeper."""
     max_request_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=INT32_MAX)
     """Maximum size of a request message in bytes."""
     max_batch_users: int = Field(default=64, gt=0, le=INT32_MAX)

@@ -11,7 +11,7 @@ from clients.gateway.settings import Settings as GatewaySettings
 from mind.keys import MAX_KEY_BYTES
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
-from server.edge import answers, door, health, receiving, streams, user_request, wire
+from server.edge import answers, door, health, page_token, receiving, streams, user_request, wire
 from server.edge.limits import INTEGER_CANDIDATE_BYTES
 from server.serving.filter import grammar
 from server.settings import Settings
@@ -123,6 +123,9 @@ def _fields() -> list[Bound]:
             Bound(f"`{name}`", f"{SERVER.max_return_attributes} names", INVALID, "--max-return-attributes")
             for name in ("RecallRequest.return_attributes", "ExplainRequest.return_attributes")
         ),
+        Bound("`RecallRequest.page_token`", f"{page_token.MAX_TOKEN_BYTES:,} bytes", INVALID),
+        Bound("candidates of a user on all pages", f"{SERVER.max_paged:,}", "the pages end", "--max-paged"),
+        Bound("candidates of all users in a page token", f"{page_token.MAX_GIVEN:,}", "the pages end"),
         Bound("an answer with attributes", f"{answers.MAX_ANSWER_BYTES:,} bytes", INVALID),
         *(
             Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")
@@ -184,6 +187,7 @@ def of_gateway() -> list[Bound]:
             Bound(f"`{name}.return_attributes`", f"{v1.MAX_ATTRIBUTES} names", "400")
             for name in ("RecallBody", "ExplainBody")
         ),
+        Bound("`RecallBody.page_token`", f"{v1.MAX_TOKEN:,} characters", "400"),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),
         Bound("`search` of /explorer/items", f"{pages.MAX_SEARCH} characters", "400"),

@@ -148,6 +148,7 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
             model_version=version,
             collection=f"items_{version}",
             timings=TIMINGS,
+            next_page_token=(request.page_token or b"p") + b"." if request.paged or request.page_token else b"",
         )
 
     def CountItems(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.CountItemsResponse:  # noqa: N802

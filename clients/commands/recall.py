@@ -27,6 +27,8 @@ from clients.commands.question import (
     MergeOption,
     Neighbours,
     NeighboursOption,
+    Paged,
+    PageToken,
     ReturnAttributes,
     Titles,
     TitlesIdColumn,
@@ -35,6 +37,7 @@ from clients.commands.question import (
     file_option,
     merge_strategy_of,
     parse_ids,
+    token_of,
 )
 from clients.core import RecallResult
 from clients.ids import ItemIds, has_text_ids
@@ -80,6 +83,8 @@ def recall(
     merge: MergeOption = Merge.BEST_SCORE,
     neighbours: NeighboursOption = Neighbours.DEFAULT,
     exclude_shown: ExcludeShown = False,
+    paged: Paged = False,
+    page_token: PageToken = "",
     attributes: ReturnAttributes = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
@@ -89,6 +94,8 @@ def recall(
     named = exclude_shown and input is None and None not in (hist_item, user_id)
     if [hist_item, user_id, input].count(None) != 2 and not named:
         raise typer.BadParameter("give one of --hist-item, --user-id and --input (the first two with --exclude-shown)")
+    if input is not None and (paged or page_token):
+        raise typer.BadParameter("--paged and --page-token go with --hist-item or --user-id, not with --input")
     info = client.get_server_info()
     text = has_text_ids(info)
     excluded = parse_ids(exclude, "--exclude", text)
@@ -106,13 +113,14 @@ def recall(
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
             _recall_file(ask, input, lines, excluded, info, named=exclude_shown)
         return
-    result = ask([_user(user_id, hist_item, excluded, text)])
+    result = ask([_user(user_id, hist_item, excluded, text)], paged=paged, page_token=token_of(page_token))
     response = recall_pb2.RecallResponse(
         results=result.results,
         model_version=result.model_versions[0],
         collection=result.collections[0],
         timings=result.timings[0],
         attributes_detail=result.attributes_detail,
+        next_page_token=result.next_page_token,
     )
     view = candidates_view(result.results[0], read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))

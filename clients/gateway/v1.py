@@ -1,5 +1,6 @@
 """The endpoints of /v1: the calls of recall.v1.RecallService as HTTP and JSON, with the same fields."""
 
+import base64
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -18,6 +19,9 @@ from protos.recall.v1 import recall_pb2
 
 MAX_ATTRIBUTES = 64
 """Maximum number of attributes that a request can ask for. The limit of the server may be lower."""
+MAX_TOKEN = 190_000
+"""Maximum number of characters of a page token. The limit of the server may be lower."""
+BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 TopK = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(whole)]
 """The type of `top_k`. No server allows more than 10,000."""
 
@@ -83,6 +87,10 @@ class RecallBody(_Question):
 
     users: Annotated[list[User], Field(fail_fast=True), Field(min_length=1), FewUsers]
     """The users. The answer has the same order."""
+    paged: StrictBool = False
+    """Answer with next_page_token, which continues the lists of all users."""
+    page_token: Annotated[str, Field(max_length=MAX_TOKEN, pattern=BASE64)] = ""
+    """The next_page_token of the page before. Users and options are those of the first page."""
 
 
 class ExplainBody(_Question):
@@ -131,6 +139,8 @@ class RecallAnswer(_Origin):
     timings: Timings
     attributes_detail: str
     """Why attributes are left out. Empty if all are there."""
+    next_page_token: str
+    """For page_token of the same request. Empty if no pages were asked for, or if they end."""
 
 
 class Interest(BaseModel):
@@ -190,7 +200,8 @@ async def recall(body: RecallBody, backend: BackendOf, server: Server = "main") 
 
     async def ask(client: AsyncRecallClient, is_text: bool) -> RecallResult:
         users = [user.to_message(is_text, "users", number) for number, user in enumerate(body.users)]
-        return await client.recall(users, **body.options())
+        token = base64.b64decode(body.page_token)
+        return await client.recall(users, **body.options(), paged=body.paged, page_token=token)
 
     answer = await backend.ask(server, ask)
     response = recall_pb2.RecallResponse(
@@ -198,6 +209,8 @@ async def recall(body: RecallBody, backend: BackendOf, server: Server = "main") 
         model_version=answer.model_versions[0],
         collection=answer.collections[0],
         timings=answer.timings[0],
+        attributes_detail=answer.attributes_detail,
+        next_page_token=answer.next_page_token,
     )
     return JSONResponse(to_json(response))
 

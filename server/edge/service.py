@@ -20,6 +20,7 @@ from server.edge.answers import (
 )
 from server.edge.item_ids import ids_of
 from server.edge.limits import most_candidates
+from server.edge.page_token import read_page
 from server.edge.request import read_explain, read_filter, read_recall
 from server.edge.timeouts import within
 from server.edge.user_service import UserService
@@ -63,17 +64,25 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         """Find candidates for a batch of users."""
         remaining_s = context.time_remaining()
         self._pipeline.admit(len(request.users), remaining_s)
-        release = self._releases.current
+        page = None
+        if request.paged or request.page_token:
+            page = read_page(request, self._releases, self._settings)
+        release = page.release if page else self._releases.current
         query = await computed(ids_of(request.users), read_recall, request, self._settings, release)
         query, history_ms = await self._users.with_histories(query, context)
+        query = page.without_given(query) if page else query
         outcome = await self._pipeline.run(release, query, context.time_remaining())
         named = await self._named(release, items_of(outcome.results), context)
         size = sum(len(result.item_ids) + len(result.unknown) for result in outcome.results)
         size += ids_of(request.users) if named else 0  # to find the unknown keys again
         results = await computed(size, candidates, outcome.results, named, query.users, request.users)
         detail = await self._add_attributes(release, query, outcome, named, results, context)
-        told = provenance(release, outcome, history_ms)
-        return recall_pb2.RecallResponse(results=results, attributes_detail=detail, **told)
+        answer = recall_pb2.RecallResponse(
+            results=results, attributes_detail=detail, **provenance(release, outcome, history_ms)
+        )
+        if page:
+            page.add_next(answer, outcome.results, query.top_k)
+        return answer
 
     async def CountItems(  # noqa: N802
         self, request: recall_pb2.CountItemsRequest, context: Context

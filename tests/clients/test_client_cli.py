@@ -1,4 +1,6 @@
+import base64
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -74,6 +76,20 @@ def test_without_what_was_shown_a_user_has_a_name(run, servicer, tmp_path):
     assert servicer.calls["Explain"][0][0].exclude_shown
     assert run("recall", "--user-id", "ann", "--hist-item", "43").exit_code == 2
     assert "give --hist-item or --user-id" in run("explain").output
+
+
+def test_pages_follow_one_another_by_the_token_that_is_printed(run, servicer, tmp_path):
+    first = run("recall", "--hist-item", "43", "--top-k", "2", "--paged").output
+    token = re.search(r"next page: --page-token (\S+)", first)[1]
+    second = json.loads(run("recall", "--hist-item", "43", "--page-token", token, "--format", "json").output)
+    assert base64.b64decode(token) == b"p." == servicer.calls["Recall"][1][0].page_token
+    assert base64.b64decode(second["next_page_token"]) == b"p.."
+    assert "next page" not in run("recall", "--hist-item", "43").output
+    refused = run("recall", "--hist-item", "43", "--page-token", "no token")
+    assert refused.exit_code == 2 and "in base64" in refused.output
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"user_id": 7, "hist_item": [43]}')
+    assert run("recall", "--input", str(users), "--paged").exit_code == 2
 
 
 def test_with_neighbours_the_table_tells_what_found_each_candidate(run, servicer):

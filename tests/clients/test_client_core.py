@@ -174,6 +174,15 @@ def test_what_was_shown_goes_with_the_clicks_of_a_user_or_alone(client):
         client.upsert_users(events={"ann": ["view"]}, shown_item_ids={"ann": [1]})
 
 
+def test_pages_are_one_request(client):
+    requests = client._recall_requests([[1]] * 300, 10, "", False, None, "best_score", paged=True)
+    assert [(len(request.users), request.paged) for request in requests] == [(300, True)]
+    [request] = client._recall_requests([[1]] * 300, 10, "", False, None, "best_score", page_token=b"t")
+    assert request.page_token == b"t"
+    answers = [recall_pb2.RecallResponse(next_page_token=b"t")]
+    assert join_responses(answers).next_page_token == b"t"
+
+
 def test_of_a_history_beyond_the_limit_the_newest_ids_are_sent():
     long, ready = list(range(12)), recall_pb2.User(hist_item=range(12))
     client = RecallClient(max_history=5)

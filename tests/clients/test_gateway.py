@@ -227,6 +227,16 @@ def test_recall_is_the_services_answer_with_ids_as_strings(client: httpx.Client,
     assert (request.filter, request.merge_strategy, request.exclude_history) == ("year > 1990", 2, False)
 
 
+def test_pages_follow_one_another_by_their_token(client: httpx.Client, servicer: CannedRecall) -> None:
+    body = {"users": [{"hist_item": [43]}], "top_k": 2}
+    assert client.post("/v1/recall", json=body).json()["next_page_token"] == ""
+    token = client.post("/v1/recall", json=body | {"paged": True}).json()["next_page_token"]
+    assert client.post("/v1/recall", json=body | {"page_token": token}).json()["next_page_token"] == "cC4u"
+    assert [request.page_token for request, *_ in servicer.calls["Recall"]] == [b"", b"", b"p."]
+    for wrong in ("x", "!!!!", "A" * 190_004, 5):
+        is_problem(client.post("/v1/recall", json=body | {"page_token": wrong}), 400, "REQUEST_INVALID")
+
+
 def test_attributes_are_lists_of_numbers_texts_and_null(client: httpx.Client, servicer: CannedRecall) -> None:
     body = {"users": [{"hist_item": [43]}], "top_k": 2, "return_attributes": ["year", "title", "genres"]}
     answer = client.post("/v1/recall", json=body).json()

@@ -205,6 +205,9 @@ def _good_messages() -> Iterator[tuple[str, bytes]]:
     yield f"{RECALL}/UpsertUsers", recall_pb2.UpsertUsersRequest(users=[update]).SerializeToString()
     rest |= {"exclude_shown": True}
     yield f"{RECALL}/Recall", recall_pb2.RecallRequest(users=[{"user_id": "ann"}], **rest).SerializeToString()
+    token = b"\x01\x05digest..items\x01\x00\x00\x00" + (1000).to_bytes(8, "little")
+    paged = recall_pb2.RecallRequest(users=[user], page_token=token, **rest)
+    yield f"{RECALL}/Recall", paged.SerializeToString()
     yield f"{RECALL}/DeleteUsers", recall_pb2.DeleteUsersRequest(user_ids=["ann"]).SerializeToString()
     yield f"{RECALL}/CountItems", b""
     yield f"{RECALL}/GetServerInfo", b""

@@ -109,10 +109,12 @@ def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
     """Calls of any of our methods. `text`: whether the items of the server have text ids."""
     rest = {"top_k": _int32, "filter": _filters, "exclude_history": st.booleans(), "merge_strategy": _int32}
     rest["exclude_shown"] = st.booleans()
+    tokens = st.one_of(st.just(b""), st.binary(max_size=200).map(lambda end: b"\x01" + end), st.just(b"\x01" * 140_001))
+    pages = {"paged": st.booleans(), "page_token": tokens}
     who = st.lists(_user_ids, max_size=4)
     collections = st.one_of(st.text(max_size=40), st.just("items_0123456789ab_01234567"))
     messages: list[tuple[str, st.SearchStrategy[Any]]] = [
-        (f"{RECALL}/Recall", st.builds(recall_pb2.RecallRequest, users=_user_lists(text), **rest)),
+        (f"{RECALL}/Recall", st.builds(recall_pb2.RecallRequest, users=_user_lists(text), **pages, **rest)),
         (f"{RECALL}/Explain", st.builds(recall_pb2.ExplainRequest, user=st.one_of(_of_keys, _of_numbers), **rest)),
         (f"{RECALL}/CountItems", st.builds(recall_pb2.CountItemsRequest, filter=_filters)),
         (f"{RECALL}/UpsertUsers", st.builds(recall_pb2.UpsertUsersRequest, users=_updates(text))),

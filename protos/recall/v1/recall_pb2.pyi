@@ -92,7 +92,7 @@ class User(_message.Message):
     def __init__(self, hist_item: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., user_id: _Optional[str] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., exclude_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecallRequest(_message.Message):
-    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "exclude_shown")
+    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "exclude_shown", "paged", "page_token")
     USERS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -101,6 +101,8 @@ class RecallRequest(_message.Message):
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_SHOWN_FIELD_NUMBER: _ClassVar[int]
+    PAGED_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     users: _containers.RepeatedCompositeFieldContainer[User]
     top_k: int
     filter: str
@@ -109,7 +111,9 @@ class RecallRequest(_message.Message):
     neighbours: Neighbours
     return_attributes: _containers.RepeatedScalarFieldContainer[str]
     exclude_shown: bool
-    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., exclude_shown: bool = ...) -> None: ...
+    paged: bool
+    page_token: bytes
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., exclude_shown: bool = ..., paged: bool = ..., page_token: _Optional[bytes] = ...) -> None: ...
 
 class AttributeList(_message.Message):
     __slots__ = ("integers", "texts")
@@ -182,18 +186,20 @@ class StageTimings(_message.Message):
     def __init__(self, queue_ms: _Optional[float] = ..., encode_ms: _Optional[float] = ..., search_ms: _Optional[float] = ..., merge_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., history_ms: _Optional[float] = ...) -> None: ...
 
 class RecallResponse(_message.Message):
-    __slots__ = ("results", "model_version", "collection", "timings", "attributes_detail")
+    __slots__ = ("results", "model_version", "collection", "timings", "attributes_detail", "next_page_token")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[UserCandidates]
     model_version: str
     collection: str
     timings: StageTimings
     attributes_detail: str
-    def __init__(self, results: _Optional[_Iterable[_Union[UserCandidates, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., attributes_detail: _Optional[str] = ...) -> None: ...
+    next_page_token: bytes
+    def __init__(self, results: _Optional[_Iterable[_Union[UserCandidates, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., attributes_detail: _Optional[str] = ..., next_page_token: _Optional[bytes] = ...) -> None: ...
 
 class CountItemsRequest(_message.Message):
     __slots__ = ("filter",)
@@ -216,7 +222,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes", "max_shown")
+    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes", "max_shown", "max_paged")
     MAX_USERS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +236,7 @@ class Limits(_message.Message):
     MAX_SIMILAR_FIELD_NUMBER: _ClassVar[int]
     MAX_RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     MAX_SHOWN_FIELD_NUMBER: _ClassVar[int]
+    MAX_PAGED_FIELD_NUMBER: _ClassVar[int]
     max_users: int
     max_top_k: int
     max_candidates: int
@@ -243,7 +250,8 @@ class Limits(_message.Message):
     max_similar: int
     max_return_attributes: int
     max_shown: int
-    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ..., max_return_attributes: _Optional[int] = ..., max_shown: _Optional[int] = ...) -> None: ...
+    max_paged: int
+    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ..., max_return_attributes: _Optional[int] = ..., max_shown: _Optional[int] = ..., max_paged: _Optional[int] = ...) -> None: ...
 
 class Attribute(_message.Message):
     __slots__ = ("name", "type")
