@@ -129,6 +129,20 @@ class AsyncRecallClient(ClientCore):
         request = recall_pb2.DeleteUsersRequest(user_ids=user_ids)
         return await self._call(self._stubs().recall.DeleteUsers, request, self._deadline(timeout_s))
 
+    async def log_feedback(
+        self,
+        kind: str,
+        item_ids: ItemIds,
+        *,
+        user_id: str = "",
+        recall_id: str = "",
+        time_ms: int | None = None,
+        timeout_s: float | None = None,
+    ) -> recall_pb2.LogFeedbackResponse:
+        """Write what a user did with items to the server's log; see `RecallClient.log_feedback`."""
+        request = self._feedback_request(kind, item_ids, user_id, recall_id, time_ms)
+        return await self._call(self._stubs().recall.LogFeedback, request, self._deadline(timeout_s))
+
     async def drop_items(
         self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None
     ) -> admin_pb2.DropItemsResponse:

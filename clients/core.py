@@ -18,7 +18,7 @@ import grpc
 
 from clients.attributes import attributes_of
 from clients.errors import RecallError, from_rpc_error
-from clients.ids import ItemIds, ids_of
+from clients.ids import ItemIds, fill, ids_of
 from clients.proxies import is_local, proxy_of
 from clients.requests import (
     MAX_HISTORY,
@@ -99,6 +99,11 @@ class RecallResult:
     """Why attributes are left out of the answer to some of the requests. Empty if all are there."""
     next_page_token: bytes = b""
     """For `page_token` of the same call, which continues the lists. Empty if no pages were asked for or if they end."""
+
+    @property
+    def recall_ids(self) -> list[str]:
+        """The id of each user's list, for `log_feedback`; empty unless the server logs feedback."""
+        return [candidates.recall_id for candidates in self.results]
 
     @property
     def item_ids(self) -> list[list[int]] | list[list[str]]:
@@ -342,6 +347,14 @@ class ClientCore:
         shown_item_ids: Mapping[str, ItemIds] | None = None,
     ) -> recall_pb2.UpsertUsersRequest:
         return updates_of(hist_item, append_item_ids, self._max_history, events, shown_item_ids)
+
+    def _feedback_request(
+        self, kind: str, item_ids: ItemIds, user_id: str, recall_id: str, time_ms: int | None
+    ) -> recall_pb2.LogFeedbackRequest:
+        at_ms = int(time.time() * 1000) if time_ms is None else time_ms
+        request = recall_pb2.LogFeedbackRequest(kind=kind, user_id=user_id, recall_id=recall_id, time_ms=at_ms)
+        fill(request, "item_ids", item_ids, "item_ids")
+        return request
 
     def _similar_request(self, users: Sequence[History], top_k: int) -> recall_pb2.FindSimilarUsersRequest:
         return recall_pb2.FindSimilarUsersRequest(users=users_of(users, None, self._max_history, "users"), top_k=top_k)

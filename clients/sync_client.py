@@ -161,6 +161,31 @@ class RecallClient(ClientCore):
         request = recall_pb2.DeleteUsersRequest(user_ids=user_ids)
         return self._call(self._stubs().recall.DeleteUsers, request, self._deadline(timeout_s))
 
+    def log_feedback(
+        self,
+        kind: str,
+        item_ids: ItemIds,
+        *,
+        user_id: str = "",
+        recall_id: str = "",
+        time_ms: int | None = None,
+        timeout_s: float | None = None,
+    ) -> recall_pb2.LogFeedbackResponse:
+        """Write what a user did with items to the server's log, which is data for the next training.
+
+        The client may repeat the call, because equal rows count once.
+
+        Args:
+            kind: what the user did, such as `click` or `buy`.
+            item_ids: the items, at most 1,000.
+            user_id: your own id of the user. Without it, `recall_id` stands for the user.
+            recall_id: of the list that showed the items (`recall_ids` of the result of `recall`).
+            time_ms: when, in milliseconds since 1970; None is now.
+            timeout_s: the deadline of the call.
+        """
+        request = self._feedback_request(kind, item_ids, user_id, recall_id, time_ms)
+        return self._call(self._stubs().recall.LogFeedback, request, self._deadline(timeout_s))
+
     def drop_items(
         self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None
     ) -> admin_pb2.DropItemsResponse:

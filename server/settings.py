@@ -124,6 +124,10 @@ class Settings(MilvusOptions):
     """File with one token per line. It enables AdminService, which needs one of them. Read again when it changes."""
     explain: bool = True
     """Enable Explain, which returns interest vectors and dropped hits."""
+    feedback_log: str = ""
+    """File that gets feedback (LogFeedback) as JSON lines, or - for standard output. Empty is off."""
+    feedback_sample: float = Field(default=0.0, ge=0, le=1)
+    """Share of the answers whose candidates are written to --feedback-log too."""
     reflection: bool = True
     """Let grpcurl and similar tools discover the service. This needs no token."""
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
@@ -150,6 +154,12 @@ class Settings(MilvusOptions):
             raise ValueError(
                 f"processes is {self.processes}: only one process can use a Milvus Lite file; use a Milvus server"
             )
+        if self.processes > 1 and self.feedback_log == "-":
+            raise ValueError(
+                f"feedback_log is -, but processes is {self.processes}, which would mix lines; name a file"
+            )
+        if self.feedback_sample and not self.feedback_log:
+            raise ValueError(f"feedback_sample is {self.feedback_sample:g}, but feedback_log is not given; give both")
         host, colon, port = self.listen.rpartition(":")
         if not (host and colon and port.isdecimal() and int(port) < 65536):
             raise ValueError(f"listen is {self.listen!r}: expected host:port, port 0 to 65535")

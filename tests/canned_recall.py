@@ -212,6 +212,11 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         results = [nobody if user.user_id == "nobody" else both for user in request.users]
         return recall_pb2.FindSimilarUsersResponse(results=results, model_version="ab12", collection="users_ab12")
 
+    def LogFeedback(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.LogFeedbackResponse:  # noqa: N802
+        """Logs nothing."""
+        self._enter("LogFeedback", request, context)
+        return recall_pb2.LogFeedbackResponse()
+
     def DeleteUsers(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.DeleteUsersResponse:  # noqa: N802
         """Forgets everybody but a user called "nobody"."""
         self._enter("DeleteUsers", request, context)

@@ -66,6 +66,7 @@ async def openapi(request: Request, backend: BackendOf) -> Response:
     examples: dict[str, Any] = {
         "/v1/recall": {"users": [user], "top_k": 10, "exclude_history": True},
         "/v1/explain": {"user": user, "top_k": 10, "exclude_history": True},
+        "/v1/feedback": {"kind": "click", "item_ids": user["hist_item"], "user_id": "ann"},
         "/rec/recall": {"top_k": 10, "hist_item": [item_ids]},
     }
     for path, example in examples.items():

@@ -100,6 +100,25 @@ class ExplainBody(_Question):
     """The user."""
 
 
+class FeedbackBody(Body):
+    """What a user did with some items."""
+
+    kind: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(text)]
+    """What the user did, such as click or buy."""
+    item_ids: Annotated[GivenItemIds, Field(min_length=1)]
+    """The items. The limit of the server is 1,000."""
+    user_id: Annotated[str, AfterValidator(text)] = ""
+    """The caller's own id of the user. Without it, recall_id stands for the user."""
+    recall_id: Annotated[str, AfterValidator(text)] = ""
+    """The recall_id of the list that showed the items."""
+    time_ms: Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(whole)] = 0
+    """When, in milliseconds since 1970. 0 is now."""
+
+
+class Logged(BaseModel):
+    """The feedback is in the log soon."""
+
+
 class Candidates(BaseModel):
     """The candidates of one user in parallel arrays, best first."""
 
@@ -112,6 +131,8 @@ class Candidates(BaseModel):
     unknown_count: int
     detail: str
     source: list[str]
+    recall_id: str
+    """The id of this list, for /v1/feedback. Empty unless the server logs feedback."""
     attributes: dict[str, list[Any]]
     """For each attribute of return_attributes, a value per candidate; null where an item has none."""
 
@@ -226,6 +247,19 @@ async def explain(body: ExplainBody, backend: BackendOf, catalogue: CatalogueOf,
     given = map(str, [*body.user.hist_item, *body.user.exclude_item_ids])
     found = [item_id for interest in answer["interests"] for item_id in interest["item_ids"]]
     return JSONResponse(answer | {"titles": catalogue.titles_of({*given, *found, *answer["candidates"]["item_ids"]})})
+
+
+@router.post("/feedback")
+async def feedback(body: FeedbackBody, backend: BackendOf, server: Server = "main") -> Logged:
+    """Write what a user did to the log of the server, as data for the next training."""
+
+    async def ask(client: AsyncRecallClient, is_text: bool) -> None:
+        ids = of_release(body.item_ids, is_text, "item_ids")
+        at_ms = body.time_ms or None
+        await client.log_feedback(body.kind, ids, user_id=body.user_id, recall_id=body.recall_id, time_ms=at_ms)
+
+    await backend.ask(server, ask)
+    return Logged()
 
 
 @router.get("/info", response_model=Info)

@@ -18,6 +18,7 @@ from server.edge.answers import (
     provenance,
     steps,
 )
+from server.edge.feedback import FeedbackLog
 from server.edge.item_ids import ids_of
 from server.edge.limits import most_candidates
 from server.edge.page_token import read_page
@@ -50,13 +51,15 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         pipeline: CandidatePipeline,
         store: ItemStore,
         users: UserService,
+        feedback: FeedbackLog,
     ) -> None:
-        """`settings` holds the limits; `users` answers the calls about users."""
+        """`settings` holds the limits; `users` answers calls about users; `feedback` gets candidates and feedback."""
         self._settings = settings
         self._releases = releases
         self._pipeline = pipeline
         self._store = store
         self._users = users
+        self._feedback = feedback
         self._item_keys = ItemKeys(store)
         self._attributes = Attributes(store, settings.attribute_cache_mb * 2**20)
 
@@ -82,6 +85,8 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         )
         if page:
             page.add_next(answer, outcome.results, query.top_k)
+        if self._feedback.enabled:
+            self._feedback.add_ids(request, answer)
         return answer
 
     async def CountItems(  # noqa: N802
@@ -132,6 +137,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             id_type=recall_pb2.ID_TYPE_TEXT if release.has_text_ids else recall_pb2.ID_TYPE_INTEGER,
             search=settings.search,
             neighbours=_default(release),
+            feedback_enabled=self._feedback.enabled,
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
@@ -172,6 +178,12 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     ) -> recall_pb2.DeleteUsersResponse:
         """Delete users."""
         return await self._users.delete(self._releases, request, context)
+
+    async def LogFeedback(  # noqa: N802
+        self, request: recall_pb2.LogFeedbackRequest, context: Context
+    ) -> recall_pb2.LogFeedbackResponse:
+        """Log what a user did with items."""
+        return self._feedback.log(request, self._releases.current)
 
     async def _add_attributes(
         self,

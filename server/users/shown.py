@@ -44,7 +44,7 @@ class ShownItems:
         if not shown:
             return
         stored = await self._store.read(shown, strong, SHOWN)
-        how = self._max_shown, counts_since(self._ttl_days)
+        how = self._how()
         size = sum(len(stored[user_id].hist_item) + SHOWN_ITEMS for user_id in stored)
         written = await computed(
             size, lambda: {user_id: added(stored.get(user_id), ids, *how) for user_id, ids in shown.items()}
@@ -71,14 +71,19 @@ class ShownItems:
             stale = [user_id for user_id, head in found.items() if head.stale]
             if not stale:
                 break
-            stored = await self._store.read(stale, name=SHOWN)
-            await self._store.write({user_id: tidied(user, self._max_shown) for user_id, user in stored.items()}, SHOWN)
+            stored, how = await self._store.read(stale, name=SHOWN), self._how()
+            tidy = {user_id: tidied(counting(user, *how), self._max_shown) for user_id, user in stored.items()}
+            await self._store.write(tidy, SHOWN)
 
     async def _read(self, waiting: list[Waiting[list[str], dict[str, Int64]]]) -> list[dict[str, Int64] | Exception]:
         stored = await self._store.read({user_id for each in waiting for user_id in each.ask}, name=SHOWN)
-        how = self._max_shown, counts_since(self._ttl_days)
+        how = self._how()
         size = sum(len(user.hist_item) + SHOWN_ITEMS for user in stored.values())
         found = await computed(
             size, lambda: {user_id: counting(user, *how).hist_item for user_id, user in stored.items()}
         )
         return [found for _ in waiting]
+
+    def _how(self) -> tuple[int, int]:
+        """The most items that count for a user, and the stamp up to which none does."""
+        return self._max_shown, counts_since(self._ttl_days)

@@ -92,6 +92,15 @@ def test_pages_follow_one_another_by_the_token_that_is_printed(run, servicer, tm
     assert run("recall", "--input", str(users), "--paged").exit_code == 2
 
 
+def test_feedback_names_items_and_a_user(run, servicer):
+    words = ("--kind", "buy", "--items", "5, 6", "--user-id", "ann", "--recall-id", "ab-0")
+    assert run("feedback", *words).output == "2 logged\n"
+    [(request, *_)] = servicer.calls["LogFeedback"]
+    assert (request.kind, list(request.item_ids), request.user_id, request.recall_id) == ("buy", [5, 6], "ann", "ab-0")
+    assert request.time_ms > 1_700_000_000_000
+    assert run("feedback", "--kind", "buy", "--items", "x").exit_code == 2
+
+
 def test_with_neighbours_the_table_tells_what_found_each_candidate(run, servicer):
     rows = words(run("recall", "--hist-item", "43", "--top-k", "3", "--neighbours", "on").output)
     assert ["item", "score", "interest", "source"] in rows

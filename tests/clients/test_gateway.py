@@ -23,6 +23,7 @@ from clients.gateway.options import load_settings
 from clients.gateway.pages import TitlesBody
 from clients.gateway.v1 import RecallBody
 from clients.options import OptionError
+from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.canned_recall import CannedRecall, running
 from tests.gateway import serving
@@ -235,6 +236,15 @@ def test_pages_follow_one_another_by_their_token(client: httpx.Client, servicer:
     assert [request.page_token for request, *_ in servicer.calls["Recall"]] == [b"", b"", b"p."]
     for wrong in ("x", "!!!!", "A" * 190_004, 5):
         is_problem(client.post("/v1/recall", json=body | {"page_token": wrong}), 400, "REQUEST_INVALID")
+
+
+def test_feedback_is_passed_on(client: httpx.Client, servicer: CannedRecall) -> None:
+    body = {"kind": "click", "item_ids": [str(HUGE), 5], "user_id": "ann", "recall_id": "ab-0"}
+    assert client.post("/v1/feedback", json=body | {"time_ms": 1_700_000_000_000}).json() == {}
+    [(request, *_)] = servicer.calls["LogFeedback"]
+    assert request == recall_pb2.LogFeedbackRequest(**(body | {"item_ids": [HUGE, 5]}), time_ms=1_700_000_000_000)
+    for wrong in ({"item_ids": []}, {"item_ids": ["x"]}, {"kind": ""}, {"time_ms": -1}):
+        is_problem(client.post("/v1/feedback", json=body | wrong), 400, "REQUEST_INVALID")
 
 
 def test_attributes_are_lists_of_numbers_texts_and_null(client: httpx.Client, servicer: CannedRecall) -> None:
@@ -534,7 +544,7 @@ def test_the_docs_come_from_here_alone_and_their_examples_work(client: httpx.Cli
                 assert client.request(method, path, json=content["example"]).status_code == 200
                 tried += 1
             assert "422" not in operation["responses"]
-    assert tried == 3
+    assert tried == 4
     assert "7" in json.dumps(description["paths"]["/v1/recall"]["post"]["requestBody"]), "the model's popular item"
     is_problem(client.get("/swagger/..%2fdoor.py"), 404, "NOT_FOUND")
 

@@ -34,7 +34,12 @@ async def main(directory: Path, text: bool) -> None:
     (directory / "token").write_text(TOKEN)
     artifacts = directory / "artifacts"
     settings = Settings(
-        listen="127.0.0.1:0", artifacts=str(artifacts), admin_token_file=directory / "token", users=True
+        listen="127.0.0.1:0",
+        artifacts=str(artifacts),
+        admin_token_file=directory / "token",
+        users=True,
+        feedback_log=str(directory / "feedback.jsonl"),
+        feedback_sample=0.1,
     )
     store = FakeStore()
     model = load_artifact(make_artifact(artifacts, keyed=text))

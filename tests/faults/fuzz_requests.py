@@ -208,6 +208,8 @@ def _good_messages() -> Iterator[tuple[str, bytes]]:
     token = b"\x01\x05digest..items\x01\x00\x00\x00" + (1000).to_bytes(8, "little")
     paged = recall_pb2.RecallRequest(users=[user], page_token=token, **rest)
     yield f"{RECALL}/Recall", paged.SerializeToString()
+    feedback = recall_pb2.LogFeedbackRequest(kind="click", item_ids=[1000], user_id="ann")
+    yield f"{RECALL}/LogFeedback", feedback.SerializeToString()
     yield f"{RECALL}/DeleteUsers", recall_pb2.DeleteUsersRequest(user_ids=["ann"]).SerializeToString()
     yield f"{RECALL}/CountItems", b""
     yield f"{RECALL}/GetServerInfo", b""

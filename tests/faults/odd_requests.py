@@ -56,6 +56,14 @@ def _updates(text: bool) -> st.SearchStrategy[Any]:
     return st.lists(st.builds(recall_pb2.UserUpdate, user_id=_user_ids, **lists), max_size=4)
 
 
+def _feedback(text: bool) -> st.SearchStrategy[Any]:
+    lists = {"item_keys": _lists(_keys)} if text else {"item_ids": _lists(_ids)}
+    words = st.one_of(st.sampled_from(["click", "candidate", "", "x" * 65]), st.text(max_size=20))
+    times = st.one_of(st.just(0), st.integers(-(2**63), 2**63 - 1))
+    who = {"user_id": _user_ids, "recall_id": words}
+    return st.builds(recall_pb2.LogFeedbackRequest, kind=words, time_ms=times, **who, **lists)
+
+
 def _user_lists(text: bool) -> st.SearchStrategy[Any]:
     """Users with ids of the right kind, mostly."""
     right, wrong = (_of_keys, _of_numbers) if text else (_of_numbers, _of_keys)
@@ -119,6 +127,7 @@ def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
         (f"{RECALL}/CountItems", st.builds(recall_pb2.CountItemsRequest, filter=_filters)),
         (f"{RECALL}/UpsertUsers", st.builds(recall_pb2.UpsertUsersRequest, users=_updates(text))),
         (f"{RECALL}/DeleteUsers", st.builds(recall_pb2.DeleteUsersRequest, user_ids=who)),
+        (f"{RECALL}/LogFeedback", _feedback(text)),
         (f"{RECALL}/GetServerInfo", st.just(recall_pb2.GetServerInfoRequest())),
         (f"{ADMIN}/Reload", st.just(admin_pb2.ReloadRequest())),
         (f"{ADMIN}/DropItems", st.builds(admin_pb2.DropItemsRequest, collection=collections, allow_live=st.booleans())),

@@ -142,7 +142,7 @@ class AttributeValues(_message.Message):
     def __init__(self, name: _Optional[str] = ..., integers: _Optional[_Iterable[int]] = ..., numbers: _Optional[_Iterable[float]] = ..., texts: _Optional[_Iterable[str]] = ..., booleans: _Optional[_Iterable[bool]] = ..., lists: _Optional[_Iterable[_Union[AttributeList, _Mapping]]] = ..., absent: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class UserCandidates(_message.Message):
-    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail", "item_keys", "unknown_item_keys", "source", "attributes")
+    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail", "item_keys", "unknown_item_keys", "source", "attributes", "recall_id")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +155,7 @@ class UserCandidates(_message.Message):
     UNKNOWN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    RECALL_ID_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     interest: _containers.RepeatedScalarFieldContainer[int]
@@ -167,7 +168,8 @@ class UserCandidates(_message.Message):
     unknown_item_keys: _containers.RepeatedScalarFieldContainer[str]
     source: _containers.RepeatedScalarFieldContainer[Source]
     attributes: _containers.RepeatedCompositeFieldContainer[AttributeValues]
-    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., unknown_item_keys: _Optional[_Iterable[str]] = ..., source: _Optional[_Iterable[_Union[Source, str]]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ...) -> None: ...
+    recall_id: str
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., unknown_item_keys: _Optional[_Iterable[str]] = ..., source: _Optional[_Iterable[_Union[Source, str]]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ..., recall_id: _Optional[str] = ...) -> None: ...
 
 class StageTimings(_message.Message):
     __slots__ = ("queue_ms", "encode_ms", "search_ms", "merge_ms", "total_ms", "history_ms")
@@ -262,7 +264,7 @@ class Attribute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours")
+    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours", "feedback_enabled")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +286,7 @@ class GetServerInfoResponse(_message.Message):
     ID_TYPE_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_ENABLED_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     model_version: str
     collection: str
@@ -305,7 +308,8 @@ class GetServerInfoResponse(_message.Message):
     id_type: IdType
     search: str
     neighbours: Neighbours
-    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ...) -> None: ...
+    feedback_enabled: bool
+    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., feedback_enabled: bool = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "exclude_shown")
@@ -484,3 +488,23 @@ class DeleteUsersResponse(_message.Message):
     results: _containers.RepeatedCompositeFieldContainer[UserDeleted]
     model_version: str
     def __init__(self, results: _Optional[_Iterable[_Union[UserDeleted, _Mapping]]] = ..., model_version: _Optional[str] = ...) -> None: ...
+
+class LogFeedbackRequest(_message.Message):
+    __slots__ = ("recall_id", "user_id", "item_ids", "item_keys", "kind", "time_ms")
+    RECALL_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    recall_id: str
+    user_id: str
+    item_ids: _containers.RepeatedScalarFieldContainer[int]
+    item_keys: _containers.RepeatedScalarFieldContainer[str]
+    kind: str
+    time_ms: int
+    def __init__(self, recall_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., kind: _Optional[str] = ..., time_ms: _Optional[int] = ...) -> None: ...
+
+class LogFeedbackResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

@@ -70,6 +70,11 @@ class RecallServiceStub(object):
                 request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersRequest.SerializeToString,
                 response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersResponse.FromString,
                 _registered_method=True)
+        self.LogFeedback = channel.unary_unary(
+                '/recall.v1.RecallService/LogFeedback',
+                request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackRequest.SerializeToString,
+                response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackResponse.FromString,
+                _registered_method=True)
 
 
 class RecallServiceServicer(object):
@@ -129,6 +134,15 @@ class RecallServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LogFeedback(self, request, context):
+        """Writes what a user did with items to the server's log, as rows of clicks for the next training. May be repeated: rows
+        that are equal count once. Answers UNIMPLEMENTED with the reason FEEDBACK_DISABLED unless the server runs with
+        --feedback-log.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RecallServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -166,6 +180,11 @@ def add_RecallServiceServicer_to_server(servicer, server):
                     servicer.DeleteUsers,
                     request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersRequest.FromString,
                     response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersResponse.SerializeToString,
+            ),
+            'LogFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.LogFeedback,
+                    request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackRequest.FromString,
+                    response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -358,6 +377,33 @@ class RecallService(object):
             '/recall.v1.RecallService/DeleteUsers',
             protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersRequest.SerializeToString,
             protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LogFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recall.v1.RecallService/LogFeedback',
+            protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackRequest.SerializeToString,
+            protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,
