@@ -111,8 +111,8 @@ class RecallServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpsertUsers(self, request, context):
-        """Remembers what users clicked, so that Recall needs only their user_id, and what they were shown. Answers when every server sees the change,
-        after 0.2 to 0.6 s. Appending is not idempotent: after DEADLINE_EXCEEDED or UNAVAILABLE the update may have been
+        """Remembers what users clicked, so that Recall needs only their user_id, and what they were shown. Answers when every
+        server sees the change, after 0.2 to 0.6 s. Appending is not idempotent: after DEADLINE_EXCEEDED or UNAVAILABLE the update may have been
         written or not. After RESOURCE_EXHAUSTED nothing was written. This call and the two below answer UNIMPLEMENTED
         with the reason USERS_DISABLED unless the server runs with --users.
         """
@@ -128,7 +128,8 @@ class RecallServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUsers(self, request, context):
-        """Deletes remembered users from every release, with what they were shown. Answers when no read finds them any more. May be repeated.
+        """Deletes remembered users from every release, with what they were shown. Answers when no read finds them any more.
+        May be repeated.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
