@@ -7,7 +7,8 @@ must look at as many items as it gives. So all users up to `TOGETHER` hits share
 
 Exclusions take hits away, and who has long histories excludes much that is not near. So a first search leaves room for
 few of them; only a user whom it gave too little is searched for again, with as many hits as all exclusions could take.
-What a user was shown were the nearest items, so every search has room for all of it.
+What a user was shown were the nearest items of one interest or another, so a first search has room for twice the share
+of an interest.
 """
 
 from dataclasses import dataclass
@@ -58,15 +59,16 @@ def first_depths(release: Release, matches: Matches | None, query: Query, max_ov
 
 def first_depth(release: Release, matches: Matches | None, query: Query, user: UserQuery, max_overfetch: int) -> Depth:
     """The depth to begin with for a user. `matches`: of the query's filter; None without a filter."""
-    top_k = query.top_k + len(user.shown)
+    top_k, shown = query.top_k, len(user.shown)
     history = len(user.hist_item) if query.exclude_history else 0
     excluded = min(max_overfetch, len(user.exclude) + history)
-    if not excluded:
+    if not excluded and not shown:
         return _depth(release, matches, top_k, top_k, top_k)
     near = len(user.exclude) + min(history, release.hyper_parameters.maxlen)  # older clicks are seldom among the hits
-    room = query.top_k // ROOM
-    wanted = top_k + min(excluded, max(room, near))
-    return _depth(release, matches, top_k + min(excluded, room), wanted, top_k + excluded)
+    room = top_k // ROOM
+    share = min(shown, 2 * shown // release.hyper_parameters.num_interests)
+    wanted = top_k + min(excluded, max(room, near)) + shown
+    return _depth(release, matches, top_k + min(excluded, room) + share, wanted, top_k + excluded + shown)
 
 
 def exact_depth(query: Query, user: UserQuery, max_overfetch: int) -> Depth:
