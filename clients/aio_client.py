@@ -52,12 +52,15 @@ class AsyncRecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
+        exclude_shown: bool = False,
+        paged: bool = False,
+        page_token: bytes = b"",
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user; see `RecallClient.recall`."""
         deadline = self._deadline(timeout_s)
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
-        requests = self._recall_requests(histories, top_k, *how)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
+        requests = self._recall_requests(histories, top_k, *how, paged, page_token)
         return join_responses(await self._call_all(self._stubs().recall.Recall, requests, deadline))
 
     async def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
@@ -81,10 +84,11 @@ class AsyncRecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
+        exclude_shown: bool = False,
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
         request = self._explain_request(history, top_k, *how)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
@@ -118,10 +122,11 @@ class AsyncRecallClient(ClientCore):
         *,
         append_item_ids: Mapping[str, ItemIds] | None = None,
         events: Mapping[str, Sequence[str]] | None = None,
+        shown_item_ids: Mapping[str, ItemIds] | None = None,
         timeout_s: float | None = None,
     ) -> recall_pb2.UpsertUsersResponse:
         """Store the histories of users; see `RecallClient.upsert_users`."""
-        request = self._upsert_request(hist_item, append_item_ids, events)
+        request = self._upsert_request(hist_item, append_item_ids, events, shown_item_ids)
         return await self._call(self._stubs().recall.UpsertUsers, request, self._deadline(timeout_s))
 
     async def find_similar_users(
@@ -137,6 +142,20 @@ class AsyncRecallClient(ClientCore):
         """Delete remembered users from every release, with one request."""
         request = recall_pb2.DeleteUsersRequest(user_ids=user_ids)
         return await self._call(self._stubs().recall.DeleteUsers, request, self._deadline(timeout_s))
+
+    async def log_feedback(
+        self,
+        kind: str,
+        item_ids: ItemIds,
+        *,
+        user_id: str = "",
+        recall_id: str = "",
+        time_ms: int | None = None,
+        timeout_s: float | None = None,
+    ) -> recall_pb2.LogFeedbackResponse:
+        """Write what a user did with items to the server's log; see `RecallClient.log_feedback`."""
+        request = self._feedback_request(kind, item_ids, user_id, recall_id, time_ms)
+        return await self._call(self._stubs().recall.LogFeedback, request, self._deadline(timeout_s))
 
     async def drop_items(
         self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None

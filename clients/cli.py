@@ -3,7 +3,7 @@
 import typer
 
 from clients.command import Version
-from clients.commands import admin, bench, bulk, look, recall, similar, size, users
+from clients.commands import admin, bench, bulk, feedback, look, recall, similar, size, users
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Ask a recall server for candidates.")
 
@@ -19,5 +19,6 @@ app.add_typer(bulk.app)
 app.add_typer(bench.app)
 app.add_typer(look.app)
 app.add_typer(size.app)
+app.add_typer(feedback.app)
 app.add_typer(users.app, name="users")
 app.add_typer(admin.app, name="admin")

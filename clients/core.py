@@ -98,6 +98,13 @@ class RecallResult:
     """How long each stage took in the server, for each request."""
     attributes_detail: str = ""
     """Why attributes are left out of the answer to some of the requests. Empty if all are there."""
+    next_page_token: bytes = b""
+    """For `page_token` of the same call, which continues the lists. Empty if no pages were asked for or if they end."""
+
+    @property
+    def recall_ids(self) -> list[str]:
+        """The id of each user's list, for `log_feedback`; empty unless the server logs feedback."""
+        return [candidates.recall_id for candidates in self.results]
 
     @property
     def item_ids(self) -> list[list[int]] | list[list[str]]:
@@ -122,6 +129,7 @@ def join_responses(responses: Sequence[recall_pb2.RecallResponse]) -> RecallResu
         model_versions=tuple(dict.fromkeys(response.model_version for response in responses)),
         collections=tuple(dict.fromkeys(response.collection for response in responses)),
         timings=tuple(response.timings for response in responses),
+        next_page_token=responses[-1].next_page_token,
         attributes_detail=next((one.attributes_detail for one in responses if one.attributes_detail), ""),
     )
 
@@ -281,10 +289,17 @@ class ClientCore:
         merge_strategy: str,
         neighbours: str = "default",
         return_attributes: Sequence[str] = (),
+        exclude_shown: bool = False,
+        paged: bool = False,
+        page_token: bytes = b"",
     ) -> list[recall_pb2.RecallRequest]:
-        """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
+        """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch.
+
+        Pages are one request, because a token is.
+        """
         users = users_of(histories, exclude_item_ids, self._max_history)
         most = self._most_users(top_k, return_attributes)
+        whole = paged or page_token
         return [
             recall_pb2.RecallRequest(
                 users=part,
@@ -294,8 +309,11 @@ class ClientCore:
                 merge_strategy=merge_strategy_of(merge_strategy),
                 neighbours=neighbours_of(neighbours),
                 return_attributes=return_attributes,
+                exclude_shown=exclude_shown,
+                paged=paged,
+                page_token=page_token,
             )
-            for part in split(users, most, self._max_request_bytes, filter)
+            for part in ([users] if whole else split(users, most, self._max_request_bytes, filter))
         ]
 
     def _explain_request(
@@ -308,6 +326,7 @@ class ClientCore:
         merge_strategy: str,
         neighbours: str = "default",
         return_attributes: Sequence[str] = (),
+        exclude_shown: bool = False,
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
             user=user_of(history, exclude_item_ids, self._max_history),
@@ -317,6 +336,7 @@ class ClientCore:
             merge_strategy=merge_strategy_of(merge_strategy),
             neighbours=neighbours_of(neighbours),
             return_attributes=return_attributes,
+            exclude_shown=exclude_shown,
         )
 
     def _items_request(self, item_ids: ItemIds, return_attributes: Sequence[str]) -> recall_pb2.GetItemsRequest:
@@ -329,8 +349,17 @@ class ClientCore:
         hist_item: Mapping[str, ItemIds] | recall_pb2.UpsertUsersRequest | None,
         append_item_ids: Mapping[str, ItemIds] | None,
         events: Mapping[str, Sequence[str]] | None = None,
+        shown_item_ids: Mapping[str, ItemIds] | None = None,
     ) -> recall_pb2.UpsertUsersRequest:
-        return updates_of(hist_item, append_item_ids, self._max_history, events)
+        return updates_of(hist_item, append_item_ids, self._max_history, events, shown_item_ids)
+
+    def _feedback_request(
+        self, kind: str, item_ids: ItemIds, user_id: str, recall_id: str, time_ms: int | None
+    ) -> recall_pb2.LogFeedbackRequest:
+        at_ms = int(time.time() * 1000) if time_ms is None else time_ms
+        request = recall_pb2.LogFeedbackRequest(kind=kind, user_id=user_id, recall_id=recall_id, time_ms=at_ms)
+        fill(request, "item_ids", item_ids, "item_ids")
+        return request
 
     def _similar_items_requests(
         self,

@@ -1,9 +1,10 @@
 """Protobuf messages as plain data for JSON.
 
 Unlike `json_format`, 64-bit ids stay numbers, nothing is left out, and ids of either kind have one field. Each
-attribute of candidates has one list.
+attribute of candidates has one list. Bytes are base64.
 """
 
+import base64
 import struct
 from typing import Any
 
@@ -29,6 +30,8 @@ def _fields(message: Message) -> dict[str, Any]:
 def _plain_value(field: Any, value: Any) -> Any:
     if isinstance(value, Message):
         return _fields(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     if not isinstance(value, bool | int | float | str):
         return [_plain_value(field, item) for item in value]
     if isinstance(value, float):

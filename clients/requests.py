@@ -94,10 +94,12 @@ def updates_of(
     append_item_ids: Mapping[str, ItemIds] | None,
     max_history: int,
     events: Mapping[str, Sequence[str]] | None = None,
+    shown_item_ids: Mapping[str, ItemIds] | None = None,
 ) -> recall_pb2.UpsertUsersRequest:
-    """The updates of an UpsertUsers, of each the newest `max_history` ids, for a server stores fewer.
+    """The updates of an UpsertUsers, of each the newest `max_history` clicks, for a server stores fewer.
 
-    Raises what `users_of` raises, and names the user_id; ValueError, too, for kinds (`events`) that do not fit the ids.
+    What a user was shown is in the update with the user's clicks, or else in one of its own after all others. Raises
+    what `users_of` raises, and names the user_id; ValueError, too, for kinds (`events`) that do not fit the ids.
     """
     if isinstance(hist_item, recall_pb2.UpsertUsersRequest):
         if append_item_ids or events:
@@ -107,16 +109,20 @@ def updates_of(
     kinds = dict(events or {})
     if both := [user_id for user_id in kinds if user_id in (hist_item or {}) and user_id in (append_item_ids or {})]:
         raise ValueError(f"events[{both[0]!r}]: the user is in hist_item and in append_item_ids; send two requests")
-    for name, given in (("hist_item", hist_item), ("append_item_ids", append_item_ids)):
+    own: dict[str, recall_pb2.UserUpdate] = {}
+    lists = ("hist_item", hist_item), ("append_item_ids", append_item_ids), ("shown_item_ids", shown_item_ids)
+    for name, given in lists:
         for user_id, item_ids in (given or {}).items():
             if not isinstance(user_id, str):
                 raise TypeError(f"{name} has the user_id {user_id!r}, must be text: send a number as its decimal text")
-            update = request.users.add(user_id=user_id)
-            if user_id in kinds:
-                update.events.extend(_kinds_of(user_id, kinds.pop(user_id), len(item_ids))[-max_history:])
-            fill(update, name, item_ids, f"{name}[{user_id!r}]", max_history)
+            were_shown = given is shown_item_ids
+            if not (were_shown and user_id in own):
+                own[user_id] = request.users.add(user_id=user_id)
+            if user_id in kinds and not were_shown:
+                own[user_id].events.extend(_kinds_of(user_id, kinds.pop(user_id), len(item_ids))[-max_history:])
+            fill(own[user_id], name, item_ids, f"{name}[{user_id!r}]", None if were_shown else max_history)
     if kinds:
-        raise ValueError(f"events has the user_id {next(iter(kinds))!r}, of whom no ids are given")
+        raise ValueError(f"events has the user_id {next(iter(kinds))!r}, of whom no clicks are given")
     return request
 
 

@@ -50,6 +50,9 @@ class RecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
+        exclude_shown: bool = False,
+        paged: bool = False,
+        page_token: bytes = b"",
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user. A large batch is split into several requests.
@@ -65,6 +68,11 @@ class RecallClient(ClientCore):
             neighbours: whether items that users clicked soon after the newest clicks are candidates too: on, off, or as
                 the release does by default. `source` of the answer then tells what found each candidate.
             return_attributes: names of attributes to return with the candidates (`attributes` of the result).
+            exclude_shown: leaves out what `upsert_users` says that users were shown. Give a `User` with a `user_id` and
+                a history where the service does not store the history.
+            paged: asks for `next_page_token` of the result, which continues the lists. Such a batch is never split.
+            page_token: the `next_page_token` of the page before. The answer then has the next `top_k` of each user,
+                from the same release and without repeats. The other arguments are those of the first page.
             timeout_s: the deadline of the whole batch.
 
         Returns:
@@ -76,8 +84,8 @@ class RecallClient(ClientCore):
             ValueError: an id does not fit 64 bits or is not valid text.
         """
         deadline = self._deadline(timeout_s)
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
-        requests = self._recall_requests(histories, top_k, *how)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
+        requests = self._recall_requests(histories, top_k, *how, paged, page_token)
         return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
 
     def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
@@ -101,10 +109,11 @@ class RecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
+        exclude_shown: bool = False,
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
         request = self._explain_request(history, top_k, *how)
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
@@ -148,13 +157,17 @@ class RecallClient(ClientCore):
         *,
         append_item_ids: Mapping[str, ItemIds] | None = None,
         events: Mapping[str, Sequence[str]] | None = None,
+        shown_item_ids: Mapping[str, ItemIds] | None = None,
         timeout_s: float | None = None,
     ) -> recall_pb2.UpsertUsersResponse:
-        """Store the histories of users, so that `recall` can find them by `user_id`.
+        """Store the histories of users, so that `recall` can find them by `user_id`, and what users were shown.
 
         The call takes 0.2 to 0.6 s. After it, every server sees the change. It sends one request, which has at most as
         many users as the server's limit. The client repeats the call only if the server refused it before it wrote
         anything. After another failure, an append may have been written or not.
+
+        The answer has a result for each user of `hist_item`, then of `append_item_ids`, then for those who are in
+        `shown_item_ids` alone.
 
         Args:
             hist_item: for each `user_id`, the whole history, oldest first. It replaces what is stored. Or a ready
@@ -163,9 +176,11 @@ class RecallClient(ClientCore):
             events: for each `user_id`, the kind of each of these clicks, such as `view`, in the same order. Only models
                 that were trained with kinds know them. Clicks of kinds that are no history for the model are not
                 stored, and `dropped` of the user's result counts them.
+            shown_item_ids: for each `user_id`, items that the user was shown, which `exclude_shown` leaves out. A user
+                need not have a history for that.
             timeout_s: the deadline of the call.
         """
-        request = self._upsert_request(hist_item, append_item_ids, events)
+        request = self._upsert_request(hist_item, append_item_ids, events, shown_item_ids)
         return self._call(self._stubs().recall.UpsertUsers, request, self._deadline(timeout_s))
 
     def find_similar_users(
@@ -181,6 +196,31 @@ class RecallClient(ClientCore):
         """Delete remembered users from every release, with one request."""
         request = recall_pb2.DeleteUsersRequest(user_ids=user_ids)
         return self._call(self._stubs().recall.DeleteUsers, request, self._deadline(timeout_s))
+
+    def log_feedback(
+        self,
+        kind: str,
+        item_ids: ItemIds,
+        *,
+        user_id: str = "",
+        recall_id: str = "",
+        time_ms: int | None = None,
+        timeout_s: float | None = None,
+    ) -> recall_pb2.LogFeedbackResponse:
+        """Write what a user did with items to the server's log, which is data for the next training.
+
+        The client may repeat the call, because equal rows count once.
+
+        Args:
+            kind: what the user did, such as `click` or `buy`.
+            item_ids: the items, at most 1,000.
+            user_id: your own id of the user. Without it, `recall_id` stands for the user.
+            recall_id: of the list that showed the items (`recall_ids` of the result of `recall`).
+            time_ms: when, in milliseconds since 1970; None is now.
+            timeout_s: the deadline of the call.
+        """
+        request = self._feedback_request(kind, item_ids, user_id, recall_id, time_ms)
+        return self._call(self._stubs().recall.LogFeedback, request, self._deadline(timeout_s))
 
     def drop_items(
         self, collection: str, *, allow_live: bool = False, timeout_s: float | None = None

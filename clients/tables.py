@@ -1,5 +1,6 @@
 """Answers of the service laid out for a terminal. Prints nothing itself."""
 
+import base64
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -82,7 +83,9 @@ def origin_line(
     """Which release answered, and where the time went."""
     timings = response.timings
     detail = response.attributes_detail
+    token = base64.b64encode(getattr(response, "next_page_token", b"")).decode()
     return Text.assemble(
+        (f"next page: --page-token {token}\n" if token else "", ""),
         (f"attributes are left out: {detail}\n" if detail else "", "yellow"),
         (
             f"model {response.model_version} · {response.collection} · {timings.total_ms:.1f} ms in the server "

@@ -64,13 +64,14 @@ def read_users(lines: Iterable[bytes], name: str, text: bool | None = False) -> 
 
 def read_updates(
     lines: Iterable[bytes], name: str, text: bool = False
-) -> Iterator[tuple[str, str, list[Any], list[str]]]:
-    """User id, field, item ids and kinds of each line, blank lines skipped.
+) -> Iterator[tuple[str, str, list[Any], list[str], list[Any]]]:
+    """User id, field, item ids, kinds, and items that were shown, of each line; blank lines skipped.
 
     Args:
         lines: JSON objects, `{"user_id": "7", "hist_item": [43, 23]}` or `{"user_id": "7", "append_item_ids": [23]}`,
             with strings in the list where item ids are text; an integer as user_id is taken as its decimal text. A line
-            may have the kind of each id too, `"events": ["view", "buy"]`; else its kinds are an empty list.
+            may have the kind of each id too, `"events": ["view", "buy"]`, and `"shown_item_ids": [7, 9]`, with which it
+            need not have clicks; what a line does not have is empty.
         name: of the file, for messages.
         text: whether item ids are text.
 
@@ -83,13 +84,16 @@ def read_updates(
         try:
             record = json.loads(line)
             user_id, kinds = str(record.pop("user_id")), record.pop("events", [])
-            [(field, item_ids)] = list(record.items())
-            if field not in ("hist_item", "append_item_ids") or not isinstance(item_ids, list):
+            shown = record.pop("shown_item_ids", [])
+            [(field, item_ids)] = list(record.items()) or ([("", [])] if shown else [])
+            if field not in ("", "hist_item", "append_item_ids") or not isinstance(item_ids, list):
                 raise ValueError(field)
+            if not isinstance(shown, list):
+                raise TypeError(shown)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise FileError(
                 f'{name}:{number}: neither {{"user_id": U, "hist_item": [I, ...]}} nor '
-                '{"user_id": U, "append_item_ids": [I, ...]}'
+                '{"user_id": U, "append_item_ids": [I, ...]} nor {"user_id": U, "shown_item_ids": [I, ...]}'
             ) from error
         if not isinstance(kinds, list) or not all(isinstance(kind, str) for kind in kinds):
             raise FileError(f'{name}:{number}: events must be a list of texts, such as ["view", "buy"]')
@@ -97,7 +101,11 @@ def read_updates(
             raise FileError(
                 f"{name}:{number}: events has {len(kinds)} kinds for {len(item_ids)} ids, must be one for each"
             )
-        yield user_id, field, checked_ids(item_ids, text, f"{name}:{number}: {field}"), kinds
+        ids, were_shown = (
+            checked_ids(own, text, f"{name}:{number}: {of}")
+            for own, of in ((item_ids, field), (shown, "shown_item_ids"))
+        )
+        yield user_id, field, ids, kinds, were_shown
 
 
 def checked_ids(ids: list[Any], text: bool | None, place: str) -> list[Any]:

@@ -24,6 +24,7 @@ from protos.recall.v1 import admin_pb2, recall_pb2
 from server.edge.admin import AdminService
 from server.edge.calls import Calls
 from server.edge.door import Door
+from server.edge.feedback import FeedbackLog
 from server.edge.health import HEALTH, LIVENESS, HealthServicer
 from server.edge.receiving import MAX_ARRIVING_OF_STRANGERS, MAX_REQUEST_BYTES_OF_STRANGERS, Receiver
 from server.edge.reflection import REFLECTION, ReflectionServicer
@@ -45,6 +46,7 @@ from server.serving.similar_batches import SimilarItems
 from server.settings import Settings
 from server.signals import leave_when_told
 from server.users.ports import UserStore
+from server.watching.line_sink import LineSink
 from server.watching.loop_lag import watch_loop_lag
 from server.watching.telemetry import SILENT, Telemetry
 
@@ -93,7 +95,7 @@ class RecallServer:
             telemetry: is told what happens.
 
         Raises:
-            ConfigError: the address is taken, or certificates or tokens cannot be used.
+            ConfigError: the address is taken, or certificates, tokens or the feedback log cannot be used.
         """
         self._settings = settings
         self._breaker = Breaker(self._probe(store), self._tell_health)
@@ -140,7 +142,11 @@ class RecallServer:
             )
         self._server = grpc.aio.server(options=_channel_options(settings))
         self._users = UserService(settings, user_store and self._breaker.guard(user_store), self._encode_on)
-        self._add_services(RecallService(settings, self.releases, pipeline, self.similar_items, store, self._users))
+        self._feedback = FeedbackLog(self._sink(), settings.feedback_sample)
+        service = RecallService(
+            settings, self.releases, pipeline, self.similar_items, store, self._users, self._feedback
+        )
+        self._add_services(service)
         self.port = self._listen()
         self._watching: list[asyncio.Task[None]] = []
 
@@ -157,6 +163,15 @@ class RecallServer:
             names = [RECALL.full_name, HEALTH.full_name, REFLECTION.full_name]
             names += [ADMIN.full_name] if settings.admin_token_file else []
             register(ReflectionServicer(names, self._streams, self._receiver), REFLECTION, self._server)
+
+    def _sink(self) -> LineSink | None:
+        path, metrics = self._settings.feedback_log, self._telemetry.metrics
+        if not path:
+            return None
+        try:
+            return LineSink(path, metrics.count_feedback) if metrics else LineSink(path)
+        except OSError as error:
+            raise ConfigError(f"--feedback-log {path}: {error}") from error
 
     def _tokens(self, file: Path, option: str, reason: str) -> Tokens:
         return Tokens(file, option, reason, self._telemetry.on_read(option))
@@ -220,6 +235,7 @@ class RecallServer:
         self._breaker.close()
         await self._store.close()
         self._encode_on.shutdown()
+        self._feedback.close()
         self._telemetry.close()
 
     def _on_check(self, release: Release | None, error: Failure | None) -> None:

@@ -69,7 +69,7 @@ class DisabledError(ServerError):
     """The method is turned off."""
 
     def __init__(self, message: str, reason: str) -> None:
-        """Make the error. `reason` tells what is turned off: EXPLAIN_OFF or USERS_DISABLED."""
+        """Make the error. `reason` tells what is turned off: EXPLAIN_OFF, USERS_DISABLED or FEEDBACK_DISABLED."""
         super().__init__(message)
         self.reason = reason
 

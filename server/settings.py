@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 from pydantic import BeforeValidator, Field, model_validator
 
 from mind.milvus.options import MilvusOptions
+from mind.milvus.shown import MAX_SHOWN, TTL_DAYS
 from mind.milvus.users import MAX_CAPACITY
 from mind.transfer import CACHE
 
@@ -87,6 +88,8 @@ class Settings(MilvusOptions):
     """Maximum number of attributes that a request can ask for with the candidates."""
     max_query_items: int = Field(default=100, gt=0, le=10_000)
     """Maximum number of items in one query for similar items."""
+    max_paged: int = Field(default=5_000, gt=0, le=10_000)
+    """Maximum number of candidates of a user on all pages of a list together. Later pages search deeper."""
     max_request_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=INT32_MAX)
     """Maximum size of a request message in bytes."""
     max_batch_users: int = Field(default=64, gt=0, le=INT32_MAX)
@@ -113,12 +116,20 @@ class Settings(MilvusOptions):
     """Remember users. Enables UpsertUsers, FindSimilarUsers, DeleteUsers and user_id in Recall for every caller."""
     max_stored_history: int = Field(default=500, gt=0, le=MAX_CAPACITY)
     """Number of newest ids to store per remembered user. The server stores at least as many as the model uses."""
+    max_shown: int = Field(default=MAX_SHOWN, gt=0, le=MAX_SHOWN)
+    """Number of newest items that count as shown to a remembered user, and maximum number of them in one update."""
+    shown_ttl: float = Field(default=TTL_DAYS, gt=0, le=365)
+    """Days after which an item that was shown to a user does not count as shown any more."""
     max_similar: int = Field(default=20_000, gt=0, le=25_000)
     """Maximum of users times top_k in one FindSimilarUsers. It keeps answers under gRPC's default limit of 4 MB."""
     admin_token_file: Path | None = None
     """File with one token per line. It enables AdminService, which needs one of them. Read again when it changes."""
     explain: bool = True
     """Enable Explain, which returns interest vectors and dropped hits."""
+    feedback_log: str = ""
+    """File that gets feedback (LogFeedback) as JSON lines, or - for standard output. Empty is off."""
+    feedback_sample: float = Field(default=0.0, ge=0, le=1)
+    """Share of the answers whose candidates are written to --feedback-log too."""
     reflection: bool = True
     """Let grpcurl and similar tools discover the service. This needs no token."""
     log_level: Annotated[LogLevel, BeforeValidator(_level)] = "INFO"
@@ -145,6 +156,12 @@ class Settings(MilvusOptions):
             raise ValueError(
                 f"processes is {self.processes}: only one process can use a Milvus Lite file; use a Milvus server"
             )
+        if self.processes > 1 and self.feedback_log == "-":
+            raise ValueError(
+                f"feedback_log is -, but processes is {self.processes}, which would mix lines; name a file"
+            )
+        if self.feedback_sample and not self.feedback_log:
+            raise ValueError(f"feedback_sample is {self.feedback_sample:g}, but feedback_log is not given; give both")
         host, colon, port = self.listen.rpartition(":")
         if not (host and colon and port.isdecimal() and int(port) < 65536):
             raise ValueError(f"listen is {self.listen!r}: expected host:port, port 0 to 65535")

@@ -11,11 +11,11 @@ from clients.gateway.settings import Settings as GatewaySettings
 from mind.keys import MAX_KEY_BYTES
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
-from server.edge import answers, door, health, receiving, streams, user_request, wire
+from server.edge import answers, door, feedback, health, page_token, receiving, streams, user_request, wire
 from server.edge.limits import INTEGER_CANDIDATE_BYTES
 from server.serving.filter import grammar
 from server.settings import Settings
-from server.watching import endpoint
+from server.watching import endpoint, line_sink
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,8 @@ def _fields() -> list[Bound]:
             OF_USER,
             "--max-history",
         ),
+        Bound("`UserUpdate.shown_item_ids`", f"{SERVER.max_shown:,} ids", OF_USER, "--max-shown"),
+        Bound("`UserUpdate.shown_item_keys`", f"{SERVER.max_shown:,} ids, {key} each", OF_USER, "--max-shown"),
         Bound("`ItemQuery.item_ids`", f"1 to {SERVER.max_query_items} ids", OF_QUERY, "--max-query-items"),
         Bound("`ItemQuery.item_keys`", f"1 to {SERVER.max_query_items} ids, {key} each", OF_QUERY, "--max-query-items"),
         *(
@@ -130,6 +132,20 @@ def _fields() -> list[Bound]:
         ),
         Bound("`GetItemsRequest.item_ids`", f"1 to {SERVER.max_users} ids", INVALID, "--max-users"),
         Bound("`GetItemsRequest.item_keys`", f"1 to {SERVER.max_users} ids, {key} each", INVALID, "--max-users"),
+        *(
+            Bound(f"`LogFeedbackRequest.{name}`", limit, INVALID)
+            for name, limit in (
+                ("recall_id", f"{feedback.MAX_RECALL_ID_BYTES} bytes"),
+                ("user_id", f"1 to {MAX_USER_ID_BYTES} bytes"),
+                ("item_ids", f"1 to {feedback.MAX_ITEMS:,} ids"),
+                ("item_keys", f"1 to {feedback.MAX_ITEMS:,} ids, {key} each"),
+                ("kind", f"1 to {feedback.MAX_KIND_BYTES} bytes"),
+            )
+        ),
+        Bound("lines that wait for `--feedback-log`", f"{line_sink.MAX_WAITING:,}", f"dropped, feedback: {EXHAUSTED}"),
+        Bound("`RecallRequest.page_token`", f"{page_token.MAX_TOKEN_BYTES:,} bytes", INVALID),
+        Bound("candidates of a user on all pages", f"{SERVER.max_paged:,}", "the pages end", "--max-paged"),
+        Bound("candidates of all users in a page token", f"{page_token.MAX_GIVEN:,}", "the pages end"),
         Bound("an answer with attributes", f"{answers.MAX_ANSWER_BYTES:,} bytes", INVALID),
         *(
             Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")
@@ -188,12 +204,18 @@ def of_gateway() -> list[Bound]:
         Bound("`SimilarBody.queries`", f"1 to {body.MAX_USERS:,} queries", "400"),
         Bound("`DeleteBody.user_ids`", f"1 to {body.MAX_USERS:,} users", "400"),
         *(Bound(f"`{name}`", OF_BODY, "413", "--max-body-bytes") for name in lists),
-        *(Bound(f"`{name}`", OF_BODY, by_server) for name in ("User.user_id", "Update.user_id")),
+        *(
+            Bound(f"`{name}`", OF_BODY, by_server)
+            for name in ("User.user_id", "Update.user_id", "FeedbackBody.user_id", "FeedbackBody.recall_id")
+        ),
         *(Bound(f"`{name}.filter`", OF_BODY, by_server) for name in ("RecallBody", "ExplainBody", "SimilarBody")),
         *(
             Bound(f"`{name}.return_attributes`", f"{v1.MAX_ATTRIBUTES} names", "400")
             for name in ("RecallBody", "ExplainBody", "SimilarBody", "ItemsBody")
         ),
+        Bound("`FeedbackBody.kind`", "1 to 64 characters", "400"),
+        Bound("`FeedbackBody.item_ids`", OF_BODY, "413", "--max-body-bytes"),
+        Bound("`RecallBody.page_token`", f"{v1.MAX_TOKEN:,} characters", "400"),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),
         Bound("metrics that are read of a server", f"{operations.MAX_BYTES:,} bytes", "cut off"),

@@ -172,6 +172,7 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
             model_version=version,
             collection=f"items_{version}",
             timings=TIMINGS,
+            next_page_token=(request.page_token or b"p") + b"." if request.paged or request.page_token else b"",
         )
 
     def CountItems(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.CountItemsResponse:  # noqa: N802
@@ -260,6 +261,11 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         nobody = recall_pb2.SimilarUsers(status=recall_pb2.USER_STATUS_UNKNOWN_USER)
         results = [nobody if user.user_id == "nobody" else both for user in request.users]
         return recall_pb2.FindSimilarUsersResponse(results=results, model_version="ab12", collection="users_ab12")
+
+    def LogFeedback(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.LogFeedbackResponse:  # noqa: N802
+        """Logs nothing."""
+        self._enter("LogFeedback", request, context)
+        return recall_pb2.LogFeedbackResponse()
 
     def DeleteUsers(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.DeleteUsersResponse:  # noqa: N802
         """Forgets everybody but a user called "nobody"."""

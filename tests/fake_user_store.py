@@ -8,7 +8,18 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.milvus.errors import StoreError
-from mind.milvus.histories import NEWEST, ROW_KEY, Head, Row, StoredUser, appended, heads, history_row, merged
+from mind.milvus.histories import (
+    HISTORIES,
+    NEWEST,
+    ROW_KEY,
+    Head,
+    Row,
+    StoredUser,
+    appended,
+    heads,
+    history_rows,
+    merged,
+)
 from mind.milvus.users import (
     MAX_CAPACITY,
     UPDATED_AT,
@@ -28,6 +39,8 @@ class FakeUserStore:
 
     rows: dict[str, Row] = field(default_factory=dict)
     """The rows of histories by key."""
+    shown: dict[str, Row] = field(default_factory=dict)
+    """The rows of what users were shown by key."""
     collections: dict[str, UserVectors] = field(default_factory=dict)
     vectors: dict[str, dict[str, tuple[int, Float32]]] = field(default_factory=dict)
     """Collection to interest key to version of the history and unit vector."""
@@ -46,7 +59,7 @@ class FakeUserStore:
     def remember(self, user_id: str, item_ids: Sequence[int], updated_at: int | None = None) -> None:
         """Store a history, in place of what is stored of this user."""
         self.lose(user_id)
-        row = history_row(user_id, appended(None, np.array(item_ids, np.int64), MAX_CAPACITY))
+        [row] = history_rows(user_id, appended(None, np.array(item_ids, np.int64), MAX_CAPACITY))
         self.rows[row[ROW_KEY]] = row | ({} if updated_at is None else {UPDATED_AT: updated_at})
 
     def lose(self, user_id: str) -> None:
@@ -54,9 +67,13 @@ class FakeUserStore:
         for key in [key for key in self.rows if user_id_of(key) == user_id]:
             del self.rows[key]
 
-    def _of(self, user_ids: Iterable[str]) -> list[Row]:
+    def rows_of(self, name: str) -> dict[str, Row]:
+        """The rows of a collection."""
+        return self.rows if name == HISTORIES else self.shown
+
+    def _of(self, user_ids: Iterable[str], name: str = HISTORIES) -> list[Row]:
         wanted = set(user_ids)
-        return [row for key, row in self.rows.items() if user_id_of(key) in wanted]
+        return [row for key, row in self.rows_of(name).items() if user_id_of(key) in wanted]
 
     async def open(self) -> None:
         if self.fault:
@@ -73,25 +90,25 @@ class FakeUserStore:
         await asyncio.sleep(self.read_delay_s)
         return {id_: user.hist_item for id_, user in merged(self._of(wanted)).items() if len(user.hist_item)}
 
-    async def read(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, StoredUser]:
+    async def read(self, user_ids: Iterable[str], strong: bool = False, name: str = HISTORIES) -> dict[str, StoredUser]:
         await self.open()
-        return merged(self._of(user_ids))
+        return merged(self._of(user_ids, name))
 
-    async def heads(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, Head]:
+    async def heads(self, user_ids: Iterable[str], strong: bool = False, name: str = HISTORIES) -> dict[str, Head]:
         await self.open()
-        return heads(self._of(user_ids))
+        return heads(self._of(user_ids, name))
 
     async def changed(self, since: int, after: str, limit: int) -> tuple[list[str], str]:
         keys = sorted(key for key, row in self.rows.items() if row[UPDATED_AT] >= since and key > after)[:limit]
         return list(dict.fromkeys(map(user_id_of, keys))), keys[-1] if keys else ""
 
-    async def write(self, users: Mapping[str, StoredUser]) -> None:
+    async def write(self, users: Mapping[str, StoredUser], name: str = HISTORIES) -> None:
         await self.open()
-        rows = [history_row(user_id, user) for user_id, user in users.items()]
-        self.rows |= {row[ROW_KEY]: row for row in rows}
-        for user in users.values():
+        rows = self.rows_of(name)
+        for user_id, user in users.items():
+            rows |= {row[ROW_KEY]: row for row in history_rows(user_id, user)}
             for key in user.rows:
-                self.rows.pop(key, None)
+                rows.pop(key, None)
 
     async def forget(self, user_ids: Sequence[str]) -> None:
         await self.open()

@@ -1,5 +1,6 @@
 """Options that ask for candidates, which several commands have, and what is made of them."""
 
+import base64
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -37,7 +38,6 @@ HIST_ITEM = typer.Option(
     metavar="ID,ID,...",
     help="Ids of the items that the user clicked, oldest first. Integers or text, like the ids of the release.",
 )
-HistItem = Annotated[str, HIST_ITEM]
 TopK = Annotated[int, typer.Option(min=1, help="Candidates per user.")]
 Filter = Annotated[
     str,
@@ -48,6 +48,17 @@ Filter = Annotated[
     ),
 ]
 ExcludeHistory = Annotated[bool, typer.Option("--exclude-history", help="Leave out the items of the history.")]
+ExcludeShown = Annotated[
+    bool,
+    typer.Option("--exclude-shown", help="Leave out what `users upsert --shown` says that the user was shown."),
+]
+Paged = Annotated[bool, typer.Option("--paged", help="Print a token that continues the list.")]
+PageToken = Annotated[
+    str,
+    typer.Option(
+        metavar="TOKEN", help="Print the next page: the token that the page before printed. Repeat its other options."
+    ),
+]
 ReturnAttributes = Annotated[
     str,
     typer.Option(
@@ -112,6 +123,14 @@ def attributes_of_option(given: str, info: recall_pb2.GetServerInfoResponse, tit
     if titles and TITLE not in names and TITLE in {attribute.name for attribute in info.attributes}:
         return [TITLE, *names]
     return names
+
+
+def token_of(given: str) -> bytes:
+    """The token of --page-token. Raises BadParameter."""
+    try:
+        return base64.b64decode(given, validate=True)
+    except ValueError as error:
+        raise typer.BadParameter("must be a token as it was printed, in base64", param_hint="--page-token") from error
 
 
 def merge_strategy_of(merge: Merge) -> MergeStrategyName:

@@ -21,12 +21,14 @@ from clients.commands.question import (
     HIST_ITEM,
     Exclude,
     ExcludeHistory,
+    ExcludeShown,
     Filter,
-    HistItem,
     Merge,
     MergeOption,
     Neighbours,
     NeighboursOption,
+    Paged,
+    PageToken,
     ReturnAttributes,
     Titles,
     TitlesIdColumn,
@@ -35,6 +37,7 @@ from clients.commands.question import (
     file_option,
     merge_strategy_of,
     parse_ids,
+    token_of,
 )
 from clients.core import RecallResult
 from clients.ids import ItemIds, has_text_ids
@@ -79,14 +82,20 @@ def recall(
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
     neighbours: NeighboursOption = Neighbours.DEFAULT,
+    exclude_shown: ExcludeShown = False,
+    paged: Paged = False,
+    page_token: PageToken = "",
     attributes: ReturnAttributes = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Get candidates for one user, or for a file of users."""
-    if [hist_item, user_id, input].count(None) != 2:
-        raise typer.BadParameter("give one of --hist-item, --user-id and --input")
+    named = exclude_shown and input is None and None not in (hist_item, user_id)
+    if [hist_item, user_id, input].count(None) != 2 and not named:
+        raise typer.BadParameter("give one of --hist-item, --user-id and --input (the first two with --exclude-shown)")
+    if input is not None and (paged or page_token):
+        raise typer.BadParameter("--paged and --page-token go with --hist-item or --user-id, not with --input")
     info = client.get_server_info()
     text = has_text_ids(info)
     excluded = parse_ids(exclude, "--exclude", text)
@@ -98,18 +107,20 @@ def recall(
         merge_strategy=merge_strategy_of(merge),
         neighbours=neighbours.value,
         return_attributes=attributes_of_option(attributes, info, titles=not (titles or input or format is Format.JSON)),
+        exclude_shown=exclude_shown,
     )
     if input is not None:
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
-            _recall_file(ask, input, lines, excluded, info)
+            _recall_file(ask, input, lines, excluded, info, named=exclude_shown)
         return
-    result = ask([user_id or parse_ids(hist_item or "", "--hist-item", text)], exclude_item_ids=[excluded])
+    result = ask([_user(user_id, hist_item, excluded, text)], paged=paged, page_token=token_of(page_token))
     response = recall_pb2.RecallResponse(
         results=result.results,
         model_version=result.model_versions[0],
         collection=result.collections[0],
         timings=result.timings[0],
         attributes_detail=result.attributes_detail,
+        next_page_token=result.next_page_token,
     )
     view = candidates_view(result.results[0], read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
@@ -119,33 +130,44 @@ def recall(
 @with_client
 def explain(
     client: RecallClient,
-    hist_item: HistItem,
+    hist_item: Annotated[str | None, HIST_ITEM] = None,
+    user_id: Annotated[str | None, typer.Option(help="Id of a remembered user.")] = None,
     top_k: TopK = 10,
     filter: Filter = "",  # noqa: A002
     exclude_history: ExcludeHistory = False,
     exclude: Exclude = "",
     merge: MergeOption = Merge.BEST_SCORE,
     neighbours: NeighboursOption = Neighbours.DEFAULT,
+    exclude_shown: ExcludeShown = False,
     attributes: ReturnAttributes = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Show the recall of one user step by step: what each interest found, and why hits were dropped."""
+    if hist_item is None and user_id is None:
+        raise typer.BadParameter("give --hist-item or --user-id")
     info = client.get_server_info()
     text = has_text_ids(info)
     response = client.explain(
-        parse_ids(hist_item, "--hist-item", text),
+        _user(user_id, hist_item, parse_ids(exclude, "--exclude", text), text),
         top_k=top_k,
         filter=filter,
         exclude_history=exclude_history,
-        exclude_item_ids=parse_ids(exclude, "--exclude", text),
         merge_strategy=merge_strategy_of(merge),
         neighbours=neighbours.value,
         return_attributes=attributes_of_option(attributes, info, titles=not (titles or format is Format.JSON)),
+        exclude_shown=exclude_shown,
     )
     view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
+
+
+def _user(user_id: str | None, hist_item: str | None, excluded: ItemIds, text: bool) -> recall_pb2.User:
+    """The user of --user-id, --hist-item and --exclude."""
+    user = user_of(parse_ids(hist_item or "", "--hist-item", text), excluded, MAX_HISTORY)
+    user.user_id = user_id or ""
+    return user
 
 
 def _recall_file(
@@ -154,6 +176,7 @@ def _recall_file(
     output: TextIO,
     excluded: ItemIds,
     info: recall_pb2.GetServerInfoResponse,
+    named: bool,
 ) -> None:
     """Writes a JSON line for every user of the file; progress and summary go to standard error.
 
@@ -163,6 +186,7 @@ def _recall_file(
         output: where the lines go.
         excluded: ids that must not come back, for every user.
         info: tells the kind of ids, and how many of a history the server accepts; of longer ones the newest are sent.
+        named: whether the ids of users are sent too, for what they were shown.
     """
     check_own_ids(path)
     max_history = info.limits.max_history or MAX_HISTORY
@@ -175,7 +199,10 @@ def _recall_file(
         users = read_users(lines, str(path), has_text_ids(info))
         while batch := list(itertools.islice(users, _USERS_PER_CALL)):
             cut += sum(len(user.hist_item) > max_history for user in batch)
-            result = ask([user_of(user.hist_item, excluded, max_history) for user in batch])
+            asked = [user_of(user.hist_item, excluded, max_history) for user in batch]
+            for message, user in zip(asked, batch if named else [], strict=False):
+                message.user_id = str(user.user_id)
+            result = ask(asked)
             # One each, unless a release happened within the batch: then nobody knows which users it parted.
             release = {"model_version": ", ".join(result.model_versions), "collection": ", ".join(result.collections)}
             for user, candidates in zip(batch, result.results, strict=True):

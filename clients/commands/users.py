@@ -23,8 +23,9 @@ app = typer.Typer(
 
 _USERS_PER_CALL = 256
 
-Update = tuple[str, str, ItemIds, list[str]]
-"""User id, `hist_item` or `append_item_ids`, item ids, and the kind of each; no kinds if all are history."""
+Update = tuple[str, str, ItemIds, list[str], ItemIds]
+"""User id, `hist_item` or `append_item_ids`, item ids, the kind of each (no kinds if all are history), and items that
+were shown. If there are no clicks, the field is empty."""
 
 
 @app.command(
@@ -51,34 +52,41 @@ def upsert(
             "that are no history for it are not stored.",
         ),
     ] = None,
+    shown: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ID,ID,...", help="Items that the user was shown, beside clicks or alone, for --exclude-shown."
+        ),
+    ] = None,
     input: Annotated[  # noqa: A002
         Path | None,
         file_option(
             "--input",
             help='File of many users, instead of --user-id. Its JSON lines are {"user_id": "7", "hist_item": [43, 23]} '
             'or {"user_id": "7", "append_item_ids": [23]}, applied in order. Text ids are strings. "events": ["view"] '
-            "has the kind of each click.",
+            'has the kind of each click, "shown_item_ids": [5] what the user was shown.',
         ),
     ] = None,
 ) -> None:
-    """Remember what users clicked. Answers when every server sees it."""
+    """Remember what users clicked and were shown. Answers when every server sees it."""
     if (user_id is None) == (input is None):
         raise typer.BadParameter("give either --user-id or --input")
-    if input is None and (hist_item is None) == (append is None):
-        raise typer.BadParameter("give either --hist-item or --append")
-    if input is not None and events is not None:
-        raise typer.BadParameter("--events goes with --user-id; the lines of --input have their own")
+    if input is None and [hist_item, append].count(None) != 1 and (shown is None or hist_item is not None):
+        raise typer.BadParameter("give either --hist-item or --append, or --shown")
+    for option, value in (("--events", events), ("--shown", shown)):
+        if input is not None and value is not None:
+            raise typer.BadParameter(f"{option} goes with --user-id; the lines of --input have their own")
     text = has_text_ids(client.get_server_info())
     if input is not None:
         with input.open("rb") as lines:
             _upsert_all(client, read_updates(lines, str(input), text))
         return
-    field = "hist_item" if append is None else "append_item_ids"
+    field = "hist_item" if hist_item is not None else "append_item_ids" if append is not None else ""
     ids = parse_ids(hist_item or append or "", "--hist-item" if append is None else "--append", text)
     kinds = [kind.strip() for kind in events.split(",")] if events else []
     if kinds and len(kinds) != len(ids):
         raise typer.BadParameter(f"--events has {len(kinds)} kinds for {len(ids)} ids, must be one for each")
-    _upsert_all(client, [(user_id or "", field, ids, kinds)])
+    _upsert_all(client, [(user_id or "", field, ids, kinds, parse_ids(shown or "", "--shown", text))])
 
 
 @app.command(epilog="Example: recall-client users similar --user-id 7 --top-k 20")
@@ -124,11 +132,12 @@ def _upsert_all(client: RecallClient, updates: Iterable[Update]) -> None:
     stored = refused = dropped = 0
     try:
         for batch in _batches(updates):
-            replaced = {user_id: ids for user_id, field, ids, _ in batch if field == "hist_item"}
-            appended = {user_id: ids for user_id, field, ids, _ in batch if field == "append_item_ids"}
-            events = {user_id: kinds for user_id, _, _, kinds in batch if kinds}
-            response = client.upsert_users(replaced, append_item_ids=appended, events=events)
-            for user_id, one in zip([*replaced, *appended], response.results, strict=True):
+            replaced = {user_id: ids for user_id, field, ids, *_ in batch if field == "hist_item"}
+            appended = {user_id: ids for user_id, field, ids, *_ in batch if field == "append_item_ids"}
+            events = {user_id: kinds for user_id, _, _, kinds, _ in batch if kinds}
+            shown = {user_id: ids for user_id, *_, ids in batch if ids}
+            response = client.upsert_users(replaced, append_item_ids=appended, events=events, shown_item_ids=shown)
+            for user_id, one in zip(dict.fromkeys([*replaced, *appended, *shown]), response.results, strict=True):
                 if one.status != recall_pb2.USER_STATUS_OK:
                     typer.echo(f"{user_id}: {status_words(one.status)}: {one.detail}", err=True)
                     refused += 1

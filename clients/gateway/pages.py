@@ -76,6 +76,7 @@ async def openapi(request: Request, backend: BackendOf) -> Response:
         "/v1/users/upsert": {"users": [{"user_id": "example", **user}]},
         "/v1/users/similar": {"users": [user], "top_k": 10},
         "/v1/users/delete": {"user_ids": ["example"]},
+        "/v1/feedback": {"kind": "click", "item_ids": user["hist_item"], "user_id": "ann"},
         "/rec/recall": {"top_k": 10, "hist_item": [item_ids]},
     }
     for path, example in examples.items():

@@ -1,5 +1,6 @@
 """The endpoints of /v1: the calls of recall.v1.RecallService as HTTP and JSON, with the same fields."""
 
+import base64
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -18,6 +19,9 @@ from protos.recall.v1 import recall_pb2
 
 MAX_ATTRIBUTES = 64
 """Maximum number of attributes that a request can ask for. The limit of the server may be lower."""
+MAX_TOKEN = 190_000
+"""Maximum number of characters of a page token. The limit of the server may be lower."""
+BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 TopK = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(whole)]
 """The type of `top_k`. No server allows more than 10,000."""
 
@@ -64,6 +68,8 @@ class _Question(Body):
     """Milvus expression over the attributes that /v1/info lists."""
     exclude_history: StrictBool = False
     """Leave out the items in the user's own history."""
+    exclude_shown: StrictBool = False
+    """Leave out what the server remembers that the user was shown. Users need a user_id for that."""
     merge_strategy: Literal["best_score", "round_robin"] = "best_score"
     """best_score puts the best score first. round_robin lets the interests take turns."""
     neighbours: Literal["default", "on", "off"] = "default"
@@ -81,6 +87,10 @@ class RecallBody(_Question):
 
     users: Annotated[list[User], Field(fail_fast=True), Field(min_length=1), FewUsers]
     """The users. The answer has the same order."""
+    paged: StrictBool = False
+    """Answer with next_page_token, which continues the lists of all users."""
+    page_token: Annotated[str, Field(max_length=MAX_TOKEN, pattern=BASE64)] = ""
+    """The next_page_token of the page before. Users and options are those of the first page."""
 
 
 class ExplainBody(_Question):
@@ -99,6 +109,25 @@ class ItemsBody(Body):
     """Attributes to return, of those that /v1/info lists."""
 
 
+class FeedbackBody(Body):
+    """What a user did with some items."""
+
+    kind: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(text)]
+    """What the user did, such as click or buy."""
+    item_ids: Annotated[GivenItemIds, Field(min_length=1)]
+    """The items. The limit of the server is 1,000."""
+    user_id: Annotated[str, AfterValidator(text)] = ""
+    """The caller's own id of the user. Without it, recall_id stands for the user."""
+    recall_id: Annotated[str, AfterValidator(text)] = ""
+    """The recall_id of the list that showed the items."""
+    time_ms: Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(whole)] = 0
+    """When, in milliseconds since 1970. 0 is now."""
+
+
+class Logged(BaseModel):
+    """The feedback is in the log soon."""
+
+
 class Candidates(BaseModel):
     """The candidates of one user in parallel arrays, best first."""
 
@@ -111,6 +140,8 @@ class Candidates(BaseModel):
     unknown_count: int
     detail: str
     source: list[str]
+    recall_id: str
+    """The id of this list, for /v1/feedback. Empty unless the server logs feedback."""
     attributes: dict[str, list[Any]]
     """For each attribute of return_attributes, a value per candidate; null where an item has none."""
 
@@ -140,6 +171,8 @@ class RecallAnswer(Origin):
     timings: Timings
     attributes_detail: str
     """Why attributes are left out. Empty if all are there."""
+    next_page_token: str
+    """For page_token of the same request. Empty if no pages were asked for, or if they end."""
 
 
 class Interest(BaseModel):
@@ -210,7 +243,8 @@ async def recall(body: RecallBody, backend: BackendOf, server: Server = "main") 
 
     async def ask(client: AsyncRecallClient, is_text: bool) -> RecallResult:
         users = [user.to_message(is_text, "users", number) for number, user in enumerate(body.users)]
-        return await client.recall(users, **body.options())
+        token = base64.b64decode(body.page_token)
+        return await client.recall(users, **body.options(), paged=body.paged, page_token=token)
 
     answer = await backend.ask(server, ask)
     response = recall_pb2.RecallResponse(
@@ -218,6 +252,8 @@ async def recall(body: RecallBody, backend: BackendOf, server: Server = "main") 
         model_version=answer.model_versions[0],
         collection=answer.collections[0],
         timings=answer.timings[0],
+        attributes_detail=answer.attributes_detail,
+        next_page_token=answer.next_page_token,
     )
     return JSONResponse(to_json(response))
 
@@ -244,6 +280,19 @@ async def items(body: ItemsBody, backend: BackendOf, server: Server = "main") ->
         return await client.get_items(item_ids, return_attributes=body.return_attributes)
 
     return JSONResponse(to_json(await backend.ask(server, ask)))
+
+
+@router.post("/feedback")
+async def feedback(body: FeedbackBody, backend: BackendOf, server: Server = "main") -> Logged:
+    """Write what a user did to the log of the server, as data for the next training."""
+
+    async def ask(client: AsyncRecallClient, is_text: bool) -> None:
+        ids = of_release(body.item_ids, is_text, "item_ids")
+        at_ms = body.time_ms or None
+        await client.log_feedback(body.kind, ids, user_id=body.user_id, recall_id=body.recall_id, time_ms=at_ms)
+
+    await backend.ask(server, ask)
+    return Logged()
 
 
 @router.get("/info", response_model=Info)

@@ -12,6 +12,7 @@ from indexer.options import ArtifactCache, ReleasedArtifact, Wait, WaitTimeout, 
 from indexer.rollout import retire, rollout
 from indexer.users.encode import forget_models, purge
 from mind.milvus.connection import Connection
+from mind.milvus.shown import TTL_DAYS
 from mind.milvus.store import Store
 from mind.transfer import CACHE, Models
 
@@ -143,17 +144,23 @@ def drop_command(
         forget_models(store, lambda name: display.line("dropped", name))
 
 
-def purge_users_command(connection: Connection) -> None:
+def purge_users_command(
+    connection: Connection,
+    shown_ttl: Annotated[
+        float, typer.Option(min=0, help="Days after which an item does not count as shown, as the servers have it.")
+    ] = TTL_DAYS,
+) -> None:
     """Compact the collections of users, so that deleted users leave the disk.
 
     DeleteUsers makes users invisible at once, but their rows stay on the disk of
     Milvus until it compacts. This command starts the compaction. It also removes
-    tombstones of deleted users that are a day old, and moves histories of an
-    earlier version out of its collection, which servers of that version then miss.
+    tombstones of deleted users that are a day old, and items that were shown to
+    users longer ago than --shown-ttl. It moves histories of an earlier version
+    out of its collection, which servers of that version then miss.
     Run it daily, and only while all servers run this version.
     """
     with Store(connection) as store:
-        purge(store, lambda name: display.line("compacting", name))
+        purge(store, lambda name: display.line("compacting", name), shown_ttl)
 
 
 def show_rollout(done: rollout.Rollout, connection: Connection, models: Models | None = None) -> None:

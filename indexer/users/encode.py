@@ -7,6 +7,7 @@ user who was deleted meanwhile does not come back. Servers do the same (`server.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from indexer.errors import RefusedError
 from indexer.model import load_model
@@ -15,6 +16,7 @@ from mind.artifact import Artifact
 from mind.encoder import NumpyEncoder, check_golden
 from mind.milvus.collection import is_item_collection
 from mind.milvus.histories import HISTORIES, TOMBSTONE_MS, StoredUser, is_old, tidied
+from mind.milvus.shown import MAX_SHOWN, SHOWN, TTL_DAYS, counting, counts_since
 from mind.milvus.store import Store
 from mind.milvus.user_store import UserStore, remembered
 from mind.milvus.users import CLOCK_MARGIN_MS, UserVectors, is_user_vectors, now_ms, unit_interests, user_id_of
@@ -24,6 +26,8 @@ PAGE_USERS = 2_000
 """Number of users that are read, encoded and written at once."""
 PAGE_VECTORS = 10_000
 """Number of vectors whose users are looked up at once."""
+PAGE_SHOWN = 500
+"""Number of rows of what users were shown whose users are read at once: a row takes up to 70 KB."""
 PAGE_ROWS = 10_000
 """Number of rows of histories whose keys are read at once."""
 MAX_ROUNDS = 10
@@ -81,19 +85,22 @@ def forget_models(store: Store, on_drop: Callable[[str], None]) -> None:
             on_drop(name)
 
 
-def purge(store: Store, on_purge: Callable[[str], None]) -> None:
+def purge(store: Store, on_purge: Callable[[str], None], shown_ttl_days: float = TTL_DAYS) -> None:
     """Tidy the histories, delete the vectors of users who are not remembered any more, and compact all collections.
 
-    Tombstones that are a day old are removed. Histories of the earlier format move to the present one. So no server may
-    write the earlier format any more.
+    Tombstones that are a day old are removed, and items that were shown to users too long ago. Histories of the earlier
+    format move to the present one. So no server may write the earlier format any more.
 
     Args:
         store: the connection to Milvus.
         on_purge: called with the name of every collection whose compaction started.
+        shown_ttl_days: how long an item counts as shown, as the servers have it.
     """
-    users = UserStore(store)
+    users, shown = UserStore(store), UserStore(store, SHOWN)
     if not users.exists():
         return
+    if shown.exists():
+        _purge_shown(shown, counts_since(shown_ttl_days))
     users.count()  # loads the collections
     if HISTORIES in users.collections():  # otherwise all servers still write the earlier format
         tidy(users)
@@ -102,32 +109,46 @@ def purge(store: Store, on_purge: Callable[[str], None]) -> None:
     for vectors in users.vectors():
         store.load(vectors.collection)
         remove_orphans(users, vectors)
-    for name in (*users.collections(), *(vectors.collection for vectors in users.vectors())):
+    for name in (*users.collections(), *shown.collections(), *(vectors.collection for vectors in users.vectors())):
         store.flush(name)
         users.compact(name)
         on_purge(name)
 
 
-def tidy(users: UserStore) -> None:
+def _purge_shown(shown: UserStore, since: int) -> None:
+    """Store what was shown to each user as few rows, without items that do not count. `since`: as in `counting`."""
+    shown.count()  # loads the collection
+    counts = partial(_counting, since=since)
+    tidy(shown, counts, PAGE_SHOWN)
+    for keys in shown.older(since, PAGE_SHOWN):
+        _tidy(shown, {user_id_of(key) for key in keys}, counts)
+    shown.remove_tombstones(now_ms() - TOMBSTONE_MS, PAGE_ROWS)
+
+
+def _counting(user: StoredUser, since: int) -> StoredUser:
+    return tidied(counting(user, MAX_SHOWN, since), MAX_SHOWN)
+
+
+def tidy(users: UserStore, tidy_one: Callable[[StoredUser], StoredUser] = tidied, page_rows: int = PAGE_ROWS) -> None:
     """Store each history as one row of the present format, without clicks that do not count.
 
     Servers do that when they write a user. This does it for users of the earlier format, for users whom two servers
     wrote at the same moment, and for users whose server was killed while it wrote.
     """
     last = ""
-    for keys in users.rows(PAGE_ROWS):
+    for keys in users.rows(page_rows):
         names = [user_id_of(key) for key in keys]
         several = {name for name, before in zip(names, [last, *names], strict=False) if name == before}
         last = names[-1]
-        _tidy(users, several | {user_id_of(key) for key in keys if is_old(key)})
+        _tidy(users, several | {user_id_of(key) for key in keys if is_old(key)}, tidy_one)
 
 
-def _tidy(users: UserStore, user_ids: set[str]) -> None:
+def _tidy(users: UserStore, user_ids: set[str], tidy_one: Callable[[StoredUser], StoredUser]) -> None:
     for _ in range(MAX_ROUNDS):
         if not user_ids:
             break
         stored = users.read(user_ids)
-        users.write({user_id: tidied(user) for user_id, user in stored.items()})
+        users.write({user_id: tidy_one(user) for user_id, user in stored.items()})
         heads = users.heads(stored)  # from now on every server sees the new rows
         users.remove([key for user in stored.values() for key in user.rows if is_old(key)])
         user_ids = {user_id for user_id, head in heads.items() if head.stale}  # a server deleted them meanwhile

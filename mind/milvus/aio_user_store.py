@@ -27,7 +27,7 @@ from mind.milvus.histories import (
     Head,
     StoredUser,
     heads,
-    history_row,
+    history_rows,
     is_old,
     key_of,
     last_ids,
@@ -36,6 +36,7 @@ from mind.milvus.histories import (
 )
 from mind.milvus.records import RECORDS, user_record
 from mind.milvus.records import UNUSED as UNUSED_OF_RECORDS
+from mind.milvus.shown import SHOWN
 from mind.milvus.translation import translated
 from mind.milvus.users import (
     HIST_ITEM,
@@ -95,7 +96,8 @@ class MilvusUserStore:
         indexes = {UNUSED: _FLAT}
         if not self._is_lite:  # without the index, every read compares the hashes of all users
             indexes[USER_HASH] = {"index_type": "STL_SORT"}
-        await self._opened(HISTORIES, schemas.histories(), indexes)
+        for name in (HISTORIES, SHOWN):
+            await self._opened(name, schemas.histories(), indexes)
         if await self._look_for_old():
             await self._milvus.load(USERS)
 
@@ -107,18 +109,18 @@ class MilvusUserStore:
 
     async def histories(self, user_ids: Iterable[str]) -> dict[str, Int64]:
         """See the docstring of `UserStore.histories`."""
-        found, several = await self._of_users(last_ids, user_ids, [HIST_ITEM], [HIST_ITEM])
+        found, several = await self._of_users(HISTORIES, last_ids, user_ids, [HIST_ITEM], [HIST_ITEM])
         if several:  # two servers wrote them just now
             found |= {user_id: user.hist_item for user_id, user in (await self.read(several)).items()}
         return {user_id: hist_item for user_id, hist_item in found.items() if len(hist_item)}
 
-    async def read(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, StoredUser]:
+    async def read(self, user_ids: Iterable[str], strong: bool = False, name: str = HISTORIES) -> dict[str, StoredUser]:
         """See the docstring of `UserStore.read`."""
-        return await self._of_users(merged, user_ids, [HIST_ITEM, STAMP, CUT], [HIST_ITEM, UPDATED_AT], strong)
+        return await self._of_users(name, merged, user_ids, [HIST_ITEM, STAMP, CUT], [HIST_ITEM, UPDATED_AT], strong)
 
-    async def heads(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, Head]:
+    async def heads(self, user_ids: Iterable[str], strong: bool = False, name: str = HISTORIES) -> dict[str, Head]:
         """See the docstring of `UserStore.heads`."""
-        return await self._of_users(heads, user_ids, [CUT, NEWEST], [UPDATED_AT], strong)
+        return await self._of_users(name, heads, user_ids, [CUT, NEWEST], [UPDATED_AT], strong)
 
     async def changed(self, since: int, after: str, limit: int) -> tuple[list[str], str]:
         """See the docstring of `UserStore.changed`."""
@@ -128,12 +130,12 @@ class MilvusUserStore:
         page = sorted(map(key_of, rows))[:limit]
         return list(dict.fromkeys(map(user_id_of, page))), page[-1] if page else ""
 
-    async def write(self, users: Mapping[str, StoredUser]) -> None:
+    async def write(self, users: Mapping[str, StoredUser], name: str = HISTORIES) -> None:
         """See the docstring of `UserStore.write`."""
         longest = max(len(user.hist_item) for user in users.values())
         parts = _parts(list(users.items()), _WRITTEN_BYTES // (ROW_BYTES + CLICK_BYTES * longest))
-        await self._upsert(HISTORIES, schemas.histories(), map(_history_rows, parts))
-        await self._delete(HISTORIES, ROW_KEY, [key for user in users.values() for key in user.rows if not is_old(key)])
+        await self._upsert(name, schemas.histories(), map(_history_rows, parts))
+        await self._delete(name, ROW_KEY, [key for user in users.values() for key in user.rows if not is_old(key)])
 
     async def forget(self, user_ids: Sequence[str]) -> None:
         """See the docstring of `UserStore.forget`."""
@@ -243,27 +245,30 @@ class MilvusUserStore:
 
     async def _of_users(
         self,
+        name: str,
         join: Callable[[list[Row]], T],
         user_ids: Iterable[str],
         fields: list[str],
         old_fields: list[str],
         strong: bool = False,
     ) -> T:
-        """Read all rows of users, in both formats, and return what `join` makes of them."""
+        """Read all rows of users, histories in both formats, and return what `join` makes of them."""
         wanted = list(dict.fromkeys(user_ids))
         if not wanted:
             return join([])
         compute = _here if len(wanted) <= _INLINE_USERS else asyncio.to_thread
         keys, hashes = await compute(_keys_and_hashes, wanted)
         # The earlier format comes first: `purge-users` moves its rows, and a row must not be missed in both.
-        old = await self._old_rows(f"{USER_KEY} in {json.dumps(list(keys))}", [USER_KEY, *old_fields])
+        old: list[Row] = []
+        if name == HISTORIES:
+            old = await self._old_rows(f"{USER_KEY} in {json.dumps(list(keys))}", [USER_KEY, *old_fields])
         rows: list[Row] = []
         with suppress(CollectionGoneError):  # no user has been remembered yet
-            rows = await self._rows(HISTORIES, USER_HASH, hashes, [ROW_KEY, *fields], strong)
+            rows = await self._rows(name, USER_HASH, hashes, [ROW_KEY, *fields], strong)
             seen = {row[USER_HASH] for row in rows}
             if self._is_lite and len(seen) < len(wanted):
                 # A query of Milvus Lite may see a row removed and not the one that replaced it just before.
-                again = await self._rows(HISTORIES, USER_HASH, hashes, [ROW_KEY, *fields], strong)
+                again = await self._rows(name, USER_HASH, hashes, [ROW_KEY, *fields], strong)
                 rows += [row for row in again if row[USER_HASH] not in seen]
         return await compute(_joined, join, rows, old, keys)
 
@@ -343,7 +348,7 @@ def _joined(join: Callable[[list[Row]], T], rows: list[Row], old: list[Row], key
 
 
 def _history_rows(users: Iterable[tuple[str, StoredUser]]) -> list[Row]:
-    return [history_row(user_id, user) | {UNUSED: [0.0, 0.0]} for user_id, user in users]
+    return [row | {UNUSED: [0.0, 0.0]} for user_id, user in users for row in history_rows(user_id, user)]
 
 
 def _changed(key: str, since: int, after: str) -> str:

@@ -120,9 +120,9 @@ def deleted(before: StoredUser) -> StoredUser:
     return StoredUser(nothing, nothing, _next_stamp(before, CLOCK_MARGIN_MS), _new_version(), before.rows)
 
 
-def tidied(user: StoredUser) -> StoredUser:
-    """Return the same history, to be stored as one row in place of the rows that it was merged from."""
-    newest = slice(-MAX_CAPACITY, None)
+def tidied(user: StoredUser, keep: int = MAX_CAPACITY) -> StoredUser:
+    """Return the newest `keep` ids, to be stored anew in place of the rows that they were merged from."""
+    newest = slice(-keep, None)
     return StoredUser(user.hist_item[newest], user.stamp[newest], user.cut, _new_version(), user.rows)
 
 
@@ -162,17 +162,17 @@ def heads(rows: Iterable[Row]) -> dict[str, Head]:
     return {user_id: _head(parts) for user_id, parts in found.items()}
 
 
-def history_row(user_id: str, user: StoredUser) -> Row:
-    """Return the row that stores a user."""
-    return {
-        ROW_KEY: f"{user_key(user_id)}/{user.version:016x}",
-        USER_HASH: user_hash(user_id),
-        HIST_ITEM: user.hist_item.tolist(),
-        STAMP: user.stamp.tolist(),
-        CUT: user.cut,
-        NEWEST: int(user.stamp[-1]) if len(user.stamp) else -1,
-        UPDATED_AT: now_ms(),
-    }
+def history_rows(user_id: str, user: StoredUser) -> list[Row]:
+    """Return the rows that store a user: one, or more if one ARRAY cannot hold all ids."""
+    starts = range(0, max(1, len(user.hist_item)), MAX_CAPACITY)
+    versions = [_new_version() for _ in starts[1:]]
+    versions.append(reduce(xor, versions, user.version))  # merged, the rows have the version of the user
+    return [_row(user_id, user, start, version) for start, version in zip(starts, versions, strict=True)]
+
+
+def stamp_at(at_ms: int) -> int:
+    """Return the first stamp of a time, in milliseconds since 1970."""
+    return max(0, at_ms - _EPOCH_MS) << _MS_BITS
 
 
 def key_of(row: Row) -> str:
@@ -183,6 +183,20 @@ def key_of(row: Row) -> str:
 def is_old(key: str) -> bool:
     """Return whether a key belongs to a row of the earlier format."""
     return "/" not in key
+
+
+def _row(user_id: str, user: StoredUser, start: int, version: int) -> Row:
+    """Return the row that stores the ids from a place on."""
+    part = slice(start, start + MAX_CAPACITY)
+    return {
+        ROW_KEY: f"{user_key(user_id)}/{version:016x}",
+        USER_HASH: user_hash(user_id),
+        HIST_ITEM: user.hist_item[part].tolist(),
+        STAMP: user.stamp[part].tolist(),
+        CUT: user.cut,
+        NEWEST: int(user.stamp[part][-1]) if len(user.stamp) else -1,
+        UPDATED_AT: now_ms(),
+    }
 
 
 def _head(rows: list[Row]) -> Head:
@@ -221,7 +235,7 @@ def _old(row: Row) -> StoredUser:
 
 def _end_of(at_ms: int) -> int:
     """Return the stamp of the last click of a row of the earlier format."""
-    return (max(0, at_ms - _EPOCH_MS) << _MS_BITS) + MAX_CAPACITY - 1
+    return stamp_at(at_ms) + MAX_CAPACITY - 1
 
 
 def _next_stamp(before: StoredUser | None, later_ms: int = 0) -> int:

@@ -19,7 +19,7 @@ from mind.milvus.histories import (
     Head,
     StoredUser,
     heads,
-    history_row,
+    history_rows,
     is_old,
     merged,
     user_hash,
@@ -47,8 +47,9 @@ from mind.milvus.users import (
 class UserStore:
     """The calls that the encoding of remembered users needs. Every method may raise `StoreError`."""
 
-    def __init__(self, store: Store) -> None:
-        """Use the connection of `store`."""
+    def __init__(self, store: Store, name: str = HISTORIES) -> None:
+        """Use the connection of `store`. `name`: `HISTORIES`, or `SHOWN` to work on what users were shown instead."""
+        self._name = name
         self._store = store
         self._session = store.session
         self._milvus = store.session.client
@@ -66,7 +67,7 @@ class UserStore:
         total = 0
         for name in self.collections():
             self._store.load(name)
-            total += self._store.count(name, f"{NEWEST} >= 0" if name == HISTORIES else "")
+            total += self._store.count(name, "" if name == USERS else f"{NEWEST} >= 0")
         return total
 
     def secure(self) -> None:
@@ -75,8 +76,10 @@ class UserStore:
             self._store.secure(name)
 
     def collections(self) -> list[str]:
-        """List the collections of histories that exist, `USERS` and `HISTORIES`, in this order."""
+        """List the collections of histories that exist, `USERS` and `HISTORIES`, in this order; or that of its name."""
         names = set(self._store.collections())
+        if self._name != HISTORIES:
+            return [self._name] if self._name in names else []
         if USERS in names and not self._store.columns(USERS).keys() >= {USER_KEY, HIST_ITEM, UPDATED_AT}:
             names.remove(USERS)  # another program made it
         return [name for name in (USERS, HISTORIES) if name in names]
@@ -132,28 +135,34 @@ class UserStore:
     def rows(self, size: int) -> Iterator[list[str]]:
         """List the keys of all rows of histories, in pages of `size` keys, in order."""
         for name in self.collections():
-            key, at_least = (ROW_KEY, CUT) if name == HISTORIES else (USER_KEY, UPDATED_AT)
+            key, at_least = (USER_KEY, UPDATED_AT) if name == USERS else (ROW_KEY, CUT)
             for rows in self._pages(name, f"{at_least} >= -1", [key], size):
                 yield [row[key] for row in rows]
 
+    def older(self, stamp: int, size: int) -> Iterator[list[str]]:
+        """List the keys of rows with an id up to a stamp, in pages of `size` keys; not of the earlier format."""
+        for rows in self._pages(self._name, f"{NEWEST} >= 0 and {STAMP}[0] <= {stamp}", [ROW_KEY], size):
+            yield [row[ROW_KEY] for row in rows]
+
     def write(self, users: Mapping[str, StoredUser]) -> None:
-        """Store each user as a new row, then remove the rows that are not of the earlier format."""
-        rows = [history_row(user_id, user) | {UNUSED: [0.0, 0.0]} for user_id, user in users.items()]
-        longest = max(len(user.hist_item) for user in users.values())
+        """Store each user as a new row, or as several, then remove the rows that are not of the earlier format."""
+        written = [row for user_id, user in users.items() for row in history_rows(user_id, user)]
+        rows = [row | {UNUSED: [0.0, 0.0]} for row in written]
+        longest = max(len(row[HIST_ITEM]) for row in rows)
         step = max(1, MAX_MESSAGE_BYTES // (ROW_BYTES + CLICK_BYTES * longest))
         for start in range(0, len(rows), step):
-            self._store.upsert(HISTORIES, rows[start : start + step])
+            self._store.upsert(self._name, rows[start : start + step])
         self.remove([key for user in users.values() for key in user.rows if not is_old(key)])
 
     def remove(self, rows: Sequence[str]) -> None:
         """Remove rows of histories, in both formats."""
-        for name, key, old in ((HISTORIES, ROW_KEY, False), (USERS, USER_KEY, True)):
+        for name, key, old in ((self._name, ROW_KEY, False), (USERS, USER_KEY, True)):
             self._delete(name, key, [row for row in rows if is_old(row) == old])
 
     def remove_tombstones(self, before_ms: int, size: int) -> None:
         """Remove tombstones that were written before a time and are the only rows of their users."""
         filter_ = f"{NEWEST} < 0 and {UPDATED_AT} < {before_ms}"
-        for page in self._pages(HISTORIES, filter_, [ROW_KEY], size):
+        for page in self._pages(self._name, filter_, [ROW_KEY], size):
             keys = [row[ROW_KEY] for row in page]
             stored = self.read({user_id_of(key) for key in keys})
             self.remove([key for user in stored.values() for key in user.rows if user.rows == (key,) and key in keys])
@@ -209,7 +218,7 @@ class UserStore:
             if name == USERS:
                 rows += self._rows(USERS, USER_KEY, keys, old_fields, level)
             else:
-                found = self._rows(HISTORIES, USER_HASH, map(user_hash, wanted), [ROW_KEY, *fields], level)
+                found = self._rows(name, USER_HASH, map(user_hash, wanted), [ROW_KEY, *fields], level)
                 rows += [row for row in found if row[ROW_KEY].partition("/")[0] in keys]
         return rows
 

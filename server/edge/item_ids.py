@@ -20,6 +20,7 @@ KEYS_OF = {
     "exclude_item_ids": "exclude_item_keys",
     "append_item_ids": "append_item_keys",
     "item_ids": "item_keys",
+    "shown_item_ids": "shown_item_keys",
 }
 """The fields of item ids in requests, with the fields for text ids."""
 
@@ -38,8 +39,8 @@ def ids_of(users: Sequence[recall_pb2.User]) -> int:
 
 def ids_of_updates(updates: Sequence[recall_pb2.UserUpdate]) -> int:
     """Return the cost of reading the ids of updates of remembered users, in the same unit."""
-    keys = _lengths(updates, "hist_item_keys", "append_item_keys")
-    return _lengths(updates, "hist_item", "append_item_ids", "events") + KEY_ITEMS * keys
+    keys = _lengths(updates, "hist_item_keys", "append_item_keys", "shown_item_keys")
+    return _lengths(updates, "hist_item", "append_item_ids", "shown_item_ids", "events") + KEY_ITEMS * keys
 
 
 def ids_of_queries(queries: Sequence[recall_pb2.ItemQuery]) -> int:

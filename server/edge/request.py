@@ -24,14 +24,16 @@ def read_recall(request: recall_pb2.RecallRequest, limits: Settings, release: Re
     check_batch("users", request.users, limits)
     check_top_k(request.top_k, limits)
     check_total(len(request.users), request.top_k, "candidates", most_candidates(limits, release))
-    return _query(request, limits, release, read_users(request.users, limits, release.has_text_ids))
+    users = read_users(request.users, limits, release.has_text_ids, without_shown=request.exclude_shown)
+    return _query(request, limits, release, users)
 
 
 def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, release: Release) -> Query:
     """The query of an Explain, checked as `read_recall` checks a Recall."""
     check_top_k(request.top_k, limits)
     check_total(1, request.top_k, "candidates", most_candidates(limits, release))
-    return _query(request, limits, release, read_users([request.user], limits, release.has_text_ids, "user"))
+    users = read_users([request.user], limits, release.has_text_ids, "user", request.exclude_shown)
+    return _query(request, limits, release, users)
 
 
 def read_items(
@@ -106,7 +108,11 @@ def _neighbours(asked: int, release: Release) -> bool:
 
 
 def read_users(
-    users: Sequence[recall_pb2.User], limits: Settings, text: bool, path: str = "users[{}]"
+    users: Sequence[recall_pb2.User],
+    limits: Settings,
+    text: bool,
+    path: str = "users[{}]",
+    without_shown: bool = False,
 ) -> list[UserQuery]:
     """The users of a request; a user whose data break a limit is marked as `invalid`.
 
@@ -115,6 +121,7 @@ def read_users(
         limits: the limits.
         text: whether the ids of the release are text.
         path: of a user in the request, with the place of its number.
+        without_shown: whether users must not get what they were shown before.
 
     Raises:
         InvalidRequestError: a user has ids of the wrong kind.
@@ -123,15 +130,20 @@ def read_users(
     histories = read_ids(users, field_of("hist_item", text), limits.max_history)
     excluded = read_ids(users, field_of("exclude_item_ids", text), limits.max_exclude)
     return [
-        _user(user.user_id, hist_item, exclude, wrong or also_wrong, limits)
+        _user(user.user_id, hist_item, exclude, wrong or also_wrong, limits, without_shown)
         for user, (hist_item, wrong), (exclude, also_wrong) in zip(users, histories, excluded, strict=True)
     ]
 
 
-def _user(user_id: str, hist_item: Int64, exclude: Int64, wrong: str, limits: Settings) -> UserQuery:
+def _user(
+    user_id: str, hist_item: Int64, exclude: Int64, wrong: str, limits: Settings, without_shown: bool
+) -> UserQuery:
     if wrong:
         return UserQuery(hist_item[:0], exclude[:0], invalid=wrong)
-    if not user_id or len(hist_item):
+    if not user_id or (len(hist_item) and not without_shown):
         return UserQuery(hist_item, exclude)
     wrong = check_user_id(user_id) if limits.users else "user_id needs a server that remembers users (--users)"
-    return UserQuery(hist_item, exclude, wrong, "" if wrong else user_id)
+    if wrong:
+        return UserQuery(hist_item[:0], exclude, wrong)
+    stored = "" if len(hist_item) else user_id
+    return UserQuery(hist_item, exclude, user_id=stored, shown_to=user_id if without_shown else "")

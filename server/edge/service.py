@@ -19,8 +19,10 @@ from server.edge.answers import (
     provenance,
     steps,
 )
+from server.edge.feedback import FeedbackLog
 from server.edge.item_ids import ids_of, ids_of_queries
 from server.edge.limits import most_candidates
+from server.edge.page_token import read_page
 from server.edge.request import read_attributes, read_explain, read_filter, read_items, read_recall
 from server.edge.similar import read_queries, similar
 from server.edge.timeouts import within
@@ -53,14 +55,16 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         similar_items: SimilarItems,
         store: ItemStore,
         users: UserService,
+        feedback: FeedbackLog,
     ) -> None:
-        """`settings` holds the limits; `users` answers the calls about users."""
+        """`settings` holds the limits; `users` answers calls about users; `feedback` gets candidates and feedback."""
         self._settings = settings
         self._releases = releases
         self._pipeline = pipeline
         self._similar_items = similar_items
         self._store = store
         self._users = users
+        self._feedback = feedback
         self._item_keys = ItemKeys(store)
         self._attributes = Attributes(store, settings.attribute_cache_mb * 2**20)
 
@@ -68,9 +72,13 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         """Find candidates for a batch of users."""
         remaining_s = context.time_remaining()
         self._pipeline.admit(len(request.users), remaining_s)
-        release = self._releases.current
+        page = None
+        if request.paged or request.page_token:
+            page = read_page(request, self._releases, self._settings)
+        release = page.release if page else self._releases.current
         query = await computed(ids_of(request.users), read_recall, request, self._settings, release)
         query, history_ms = await self._users.with_histories(query, context)
+        query = page.without_given(query) if page else query
         outcome = await self._pipeline.run(release, query, context.time_remaining())
         named = await self._named(release, items_of(outcome.results), context)
         size = sum(len(result.item_ids) + len(result.unknown) for result in outcome.results)
@@ -78,7 +86,12 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         results = await computed(size, candidates, outcome.results, named, query.users, request.users)
         detail = await self._add_attributes(release, query.attributes, outcome.results, named, results, context)
         told = provenance(release, outcome.timings, history_ms)
-        return recall_pb2.RecallResponse(results=results, attributes_detail=detail, **told)
+        answer = recall_pb2.RecallResponse(results=results, attributes_detail=detail, **told)
+        if page:
+            page.add_next(answer, outcome.results, query.top_k)
+        if self._feedback.enabled:
+            self._feedback.add_ids(request, answer)
+        return answer
 
     async def CountItems(  # noqa: N802
         self, request: recall_pb2.CountItemsRequest, context: Context
@@ -128,6 +141,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             id_type=recall_pb2.ID_TYPE_TEXT if release.has_text_ids else recall_pb2.ID_TYPE_INTEGER,
             search=settings.search,
             neighbours=_default(release),
+            feedback_enabled=self._feedback.enabled,
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
@@ -202,6 +216,12 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     ) -> recall_pb2.DeleteUsersResponse:
         """Delete users."""
         return await self._users.delete(self._releases, request, context)
+
+    async def LogFeedback(  # noqa: N802
+        self, request: recall_pb2.LogFeedbackRequest, context: Context
+    ) -> recall_pb2.LogFeedbackResponse:
+        """Log what a user did with items."""
+        return self._feedback.log(request, self._releases.current)
 
     async def _add_attributes(
         self,

@@ -32,12 +32,16 @@ def read_updates(
 def _update(
     update: recall_pb2.UserUpdate, limits: Settings, text: bool, rules: EventRules | None, known: dict[str, bool | str]
 ) -> UserUpdate:
-    whole, more = field_of("hist_item", text), field_of("append_item_ids", text)
+    whole, more, seen = (field_of(name, text) for name in ("hist_item", "append_item_ids", "shown_item_ids"))
     given = [field for field in (whole, more) if len(getattr(update, field))]
     item_ids, invalid, dropped = np.zeros(0, np.int64), check_user_id(update.user_id), 0
-    if not invalid and len(given) != 1:
-        invalid = f"{'both' if given else 'neither'} of {whole} and {more} given, must be one of them"
-    if not invalid:
+    if not invalid and len(given) > 1:
+        invalid = f"both of {whole} and {more} given, must be one of them"
+    if not invalid and not given and not len(getattr(update, seen)):
+        invalid = f"none of {whole}, {more} and {seen} given, must be one of them"
+    [(shown, wrong)] = read_ids([update], seen, limits.max_shown)
+    invalid = invalid or wrong
+    if not invalid and given:
         [(item_ids, invalid)] = read_ids([update], given[0], limits.max_history)
     if not invalid and len(update.events):
         sent = len(item_ids)
@@ -45,7 +49,7 @@ def _update(
         dropped = 0 if invalid else sent - len(item_ids)
         if not invalid and given == [whole] and not len(item_ids):
             invalid = f"{whole} has no id of a kind that is history for the model; DeleteUsers forgets a user"
-    return UserUpdate(update.user_id, item_ids, append=given == [more], invalid=invalid, dropped=dropped)
+    return UserUpdate(update.user_id, item_ids, given == [more], invalid, dropped, shown)
 
 
 def _history_of(

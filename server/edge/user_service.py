@@ -23,6 +23,7 @@ from server.serving.question import Query, UserQuery
 from server.settings import Settings
 from server.users.histories import RememberedUsers, Written
 from server.users.ports import UserStore
+from server.users.shown import ShownItems
 from server.users.vectors import PAIR_ITEMS, UserVectorIndex
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -38,7 +39,8 @@ class UserService:
         self._remembered: tuple[RememberedUsers, UserVectorIndex] | None = None
         if store:
             vectors = UserVectorIndex(store, encode_on)
-            users = RememberedUsers(store, vectors, settings.max_stored_history, settings.max_queued_users)
+            shown = ShownItems(store, settings.max_shown, settings.shown_ttl, settings.max_queued_users)
+            users = RememberedUsers(store, vectors, shown, settings.max_stored_history, settings.max_queued_users)
             self._remembered = users, vectors
 
     async def prepare(self, releases: Releases) -> None:
@@ -52,21 +54,23 @@ class UserService:
             await self._remembered[1].follow(releases, self._settings.watch_interval_s)
 
     async def with_histories(self, query: Query, context: Context) -> tuple[Query, float]:
-        """A query with the stored histories of its users, and the milliseconds that reading them took.
+        """A query with what is stored of its users and wanted: histories, and items that must not be shown again.
 
-        With `--degraded`, users whose histories cannot be read are marked as unread, and no error is raised.
+        Gives the milliseconds that reading it took, too. With `--degraded`, users of whom it cannot be read are marked
+        as unread, and no error is raised.
         """
-        if not self._remembered or not any(user.user_id for user in query.users):
+        if not self._remembered or not any(user.user_id or user.shown_to for user in query.users):
             return query, 0.0
         remembered = self._remembered[0]
         started = time.perf_counter()
+        users = query.users
         try:
-            users = await remembered.with_histories(query.users, context.time_remaining())
+            users = await remembered.with_histories(users, context.time_remaining())
+            users = await remembered.with_shown(users, context.time_remaining())
         except StoreUnavailableError:
             if not self._settings.degraded:
                 raise
-            unread = "Milvus does not answer, and the history is there"
-            users = [replace(user, unread=unread) if user.user_id else user for user in query.users]
+            users = [_unread(user) for user in users]
         return replace(query, users=users), (time.perf_counter() - started) * 1000
 
     async def upsert(
@@ -129,6 +133,12 @@ class UserService:
         if not self._remembered:
             raise DisabledError("the server does not remember users; --users enables it", "USERS_DISABLED")
         return self._remembered
+
+
+def _unread(user: UserQuery) -> UserQuery:
+    """The user, marked as unread if something that is stored was wanted."""
+    what = "the history" if user.user_id else "what was shown" if user.shown_to else ""
+    return replace(user, unread=f"Milvus does not answer, and {what} is there") if what else user
 
 
 def _read_similar(request: recall_pb2.FindSimilarUsersRequest, limits: Settings, text: bool) -> list[UserQuery]:

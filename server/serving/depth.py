@@ -7,6 +7,8 @@ must look at as many items as it gives. So all users up to `TOGETHER` hits share
 
 Exclusions take hits away, and who has long histories excludes much that is not near. So a first search leaves room for
 few of them; only a user whom it gave too little is searched for again, with as many hits as all exclusions could take.
+What a user was shown were the nearest items of one interest or another, so a first search has room for twice the share
+of an interest.
 """
 
 from dataclasses import dataclass
@@ -42,12 +44,12 @@ class Depth:
 def first_depths(release: Release, matches: Matches | None, query: Query, max_overfetch: int) -> list[Depth]:
     """The depth to begin with for each user of a query; arguments as of `first_depth`.
 
-    It follows from two lengths, which many users of a query share.
+    It follows from three lengths, which many users of a query share.
     """
-    known: dict[tuple[int, int], Depth] = {}
+    known: dict[tuple[int, int, int], Depth] = {}
     found = []
     for user in query.users:
-        lengths = len(user.exclude), len(user.hist_item) if query.exclude_history else 0
+        lengths = len(user.exclude), len(user.hist_item) if query.exclude_history else 0, len(user.shown)
         depth = known.get(lengths)
         if depth is None:
             depth = known[lengths] = first_depth(release, matches, query, user, max_overfetch)
@@ -57,21 +59,22 @@ def first_depths(release: Release, matches: Matches | None, query: Query, max_ov
 
 def first_depth(release: Release, matches: Matches | None, query: Query, user: UserQuery, max_overfetch: int) -> Depth:
     """The depth to begin with for a user. `matches`: of the query's filter; None without a filter."""
-    top_k = query.top_k
+    top_k, shown = query.top_k, len(user.shown)
     history = len(user.hist_item) if query.exclude_history else 0
     excluded = min(max_overfetch, len(user.exclude) + history)
-    if not excluded:
+    if not excluded and not shown:
         return _depth(release, matches, top_k, top_k, top_k)
     near = len(user.exclude) + min(history, release.hyper_parameters.maxlen)  # older clicks are seldom among the hits
     room = top_k // ROOM
-    wanted = top_k + min(excluded, max(room, near))
-    return _depth(release, matches, top_k + min(excluded, room), wanted, top_k + excluded)
+    share = min(shown, 2 * shown // release.hyper_parameters.num_interests)
+    wanted = top_k + min(excluded, max(room, near)) + shown
+    return _depth(release, matches, top_k + min(excluded, room) + share, wanted, top_k + excluded + shown)
 
 
 def exact_depth(query: Query, user: UserQuery, max_overfetch: int) -> Depth:
     """The depth for an exact search, which finds at once whatever the exclusions leave."""
     history = len(user.hist_item) if query.exclude_history else 0
-    needed = query.top_k + min(max_overfetch, len(user.exclude) + history)
+    needed = query.top_k + len(user.shown) + min(max_overfetch, len(user.exclude) + history)
     return Depth(needed, needed, 0, 0)
 
 

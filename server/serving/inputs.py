@@ -65,7 +65,7 @@ def status_of(user: UserQuery, known: bool) -> Status:
 def exclusions(inputs: Inputs, exclude_history: list[bool], sizes: list[int]) -> Exclusions:
     """The items that active users must not get.
 
-    An item that is both in the history and among the excluded ids counts as being in the history.
+    An item that is in several of history, excluded ids and shown ones counts as being in the first of these.
 
     Args:
         inputs: the users of all requests of a batch, request by request.
@@ -74,12 +74,17 @@ def exclusions(inputs: Inputs, exclude_history: list[bool], sizes: list[int]) ->
     """
     without_history = np.repeat(exclude_history, sizes)[inputs.active].tolist()
     asked = [inputs.users[position] for position in inputs.active.tolist()]
-    if not any(without_history) and not any(len(user.exclude) for user in asked):
+    fates = [Fate.HISTORY, Fate.EXCLUDED]
+    if any(len(user.shown) for user in asked):
+        fates.append(Fate.SHOWN)
+    elif not any(without_history) and not any(len(user.exclude) for user in asked):
         return NO_EXCLUSIONS
     histories = [user.hist_item if without else NOTHING for user, without in zip(asked, without_history, strict=True)]
     lists = histories + [user.exclude for user in asked]
+    if Fate.SHOWN in fates:
+        lists += [user.shown for user in asked]
     number = np.arange(len(lists))
     lengths = np.array([len(ids) for ids in lists], np.int64)
     user = np.repeat(number % max(len(asked), 1), lengths)
-    fate = np.repeat(np.where(number < len(asked), Fate.HISTORY, Fate.EXCLUDED), lengths)
+    fate = np.repeat(np.array(fates).repeat(len(asked)), lengths)
     return Exclusions(user, np.concatenate([NOTHING, *lists]), fate)

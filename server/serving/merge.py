@@ -27,6 +27,7 @@ class Fate(IntEnum):
     HISTORY = 2
     EXCLUDED = 3
     BELOW_TOP_K = 4
+    SHOWN = 15
 
 
 @dataclass(frozen=True)

@@ -373,7 +373,7 @@ def _until(deadline: float, spare_s: float) -> asyncio.Timeout:
 
 def _clicks(users: list[UserQuery]) -> int:
     """The ids that users bring."""
-    return sum(len(user.hist_item) + len(user.exclude) for user in users)
+    return sum(len(user.hist_item) + len(user.exclude) + len(user.shown) for user in users)
 
 
 def _compared(users: list[UserQuery], popular: Popular) -> int:

@@ -1,9 +1,13 @@
 """What a caller asks for, as plain values that have been checked. Knows nothing of protobuf."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
+import numpy as np
+
 from mind.sequences import Int64
+
+_NOTHING = np.zeros(0, np.int64)
 
 
 class Strategy(IntEnum):
@@ -29,6 +33,10 @@ class UserQuery:
     """Whether no user with this user_id is remembered."""
     unread: str = ""
     """Why the stored history could not be read; empty if it could. The user then gets the popular list."""
+    shown_to: str = ""
+    """The remembered user who must not get what was shown before; empty where that does not matter."""
+    shown: Int64 = field(default_factory=lambda: _NOTHING)
+    """[s] int64 external ids that count as shown to this user. They must not be among the candidates."""
 
 
 @dataclass(frozen=True)

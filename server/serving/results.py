@@ -71,7 +71,7 @@ def with_popular(
     filled = []
     for user, result in zip(query.users, answered, strict=True):
         if result.fallback:
-            rows = np.flatnonzero(~np.isin(popular.item_ids, user.exclude))[: query.top_k]
+            rows = np.flatnonzero(~np.isin(popular.item_ids, _excluded(user)))[: query.top_k]
             detail = result.detail
             if not detail and len(rows) < query.top_k:
                 detail = _fewer(len(rows), query.top_k, LISTED, matches)
@@ -106,7 +106,9 @@ def results_without_milvus(query: Query, popular: Popular, told: Iterable[tuple[
 
 def _degraded(query: Query, popular: Popular, user: UserQuery, status: Status, unknown: Int64) -> UserResult:
     """One user's share of the popular list; nothing where there is a filter, which only Milvus can check."""
-    excluded = np.concatenate([user.exclude, user.hist_item]) if query.exclude_history else user.exclude
+    excluded = _excluded(user)
+    if query.exclude_history:
+        excluded = np.concatenate([excluded, user.hist_item])
     rows = np.flatnonzero(~np.isin(popular.item_ids, excluded))[: query.top_k]
     detail = user.invalid or user.unread
     if status is Status.INVALID:
@@ -119,6 +121,11 @@ def _degraded(query: Query, popular: Popular, user: UserQuery, status: Status, u
     if not detail and len(rows) < query.top_k:
         detail = _fewer(len(rows), query.top_k, LISTED, None)
     return UserResult(popular.item_ids[rows], popular.scores[rows], np.full(len(rows), -1), status, unknown, detail)
+
+
+def _excluded(user: UserQuery) -> Int64:
+    """The ids that a user must not get, whatever the history is."""
+    return np.concatenate([user.exclude, user.shown]) if len(user.shown) else user.exclude
 
 
 def found_in_memory(answered: list[UserResult]) -> list[UserResult]:

@@ -1,13 +1,18 @@
-"""The histories of remembered users: writes them, reads them where a query has no hist_item, and deletes them.
+"""Remembered users: writes their histories, reads them where a query has no hist_item, and deletes them.
+
+What users were shown goes the same ways (`server.users.shown`).
 
 Updates that come at the same time are written together, one batch after the other. A batch is done when every server
 sees it. Servers may write, replace and delete the same user at the same time: `mind.milvus.histories` says why no click
 is lost and none comes back. Knows nothing of protobuf, gRPC or pymilvus.
 """
 
+import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from mind.milvus.histories import StoredUser, appended, deleted, replaced, tidied
 from mind.sequences import Int64
@@ -18,6 +23,7 @@ from server.serving.batching import Batcher, Waiting
 from server.serving.offload import computed
 from server.serving.question import UserQuery
 from server.users.ports import UserStore
+from server.users.shown import ShownItems
 from server.users.vectors import MAX_ROUNDS, UserVectorIndex
 
 logger = logging.getLogger(__name__)
@@ -26,13 +32,14 @@ MAX_READ_USERS = 256
 """Most users of one read."""
 MAX_WRITTEN_USERS = 1_024
 """Most users of one write."""
+NOTHING = np.zeros(0, np.int64)
 JOIN_ITEMS = 100
 """To join a history with an update takes as long as to work through so many items (`server.serving.offload`)."""
 
 
 @dataclass(frozen=True)
 class UserUpdate:
-    """What one user clicked, to be remembered."""
+    """What one user clicked and was shown, to be remembered."""
 
     user_id: str
     item_ids: Int64
@@ -43,6 +50,8 @@ class UserUpdate:
     """Which limit the update breaks; empty if it breaks none. An invalid update is not written."""
     dropped: int = 0
     """Number of ids that were left out, because their kinds are no history. An update may have no others."""
+    shown: Int64 = field(default_factory=lambda: NOTHING)
+    """[m] int64 external ids of items that the user was shown, in this order."""
 
 
 @dataclass(frozen=True)
@@ -78,11 +87,17 @@ class RememberedUsers:
     """Reads, writes and deletes histories."""
 
     def __init__(
-        self, store: UserStore, vectors: UserVectorIndex, max_stored_history: int, max_queued_users: int
+        self,
+        store: UserStore,
+        vectors: UserVectorIndex,
+        shown: ShownItems,
+        max_stored_history: int,
+        max_queued_users: int,
     ) -> None:
         """The limits are options of `server.settings`; `vectors` is told of every write."""
         self._store = store
         self._vectors = vectors
+        self._shown = shown
         self._max_stored_history = max_stored_history
         self._reads: Batcher[list[str], dict[str, Int64]] = Batcher(
             self._read, MAX_READ_USERS, max_queued_users, workers=2
@@ -97,7 +112,7 @@ class RememberedUsers:
         """Whether some reads may not see the last write of this server yet."""
 
     async def with_histories(self, users: list[UserQuery], remaining_s: float | None) -> list[UserQuery]:
-        """The same users; those that have a user_id get their stored histories.
+        """The same users; those that have a user_id get their stored histories, or what they were shown, or both.
 
         Histories that several requests need at the same time are read by one query.
 
@@ -107,10 +122,18 @@ class RememberedUsers:
             StoreError: Milvus failed.
         """
         wanted = [user.user_id for user in users if user.user_id]
-        if not wanted:
-            return users
-        stored = await self._reads.submit(wanted, len(wanted), "read", remaining_s)
-        return [_remembered(user, stored.get(user.user_id)) if user.user_id else user for user in users]
+        if wanted:
+            stored = await self._reads.submit(wanted, len(wanted), "read", remaining_s)
+            users = [_remembered(user, stored.get(user.user_id)) if user.user_id else user for user in users]
+        return users
+
+    async def with_shown(self, users: list[UserQuery], remaining_s: float | None) -> list[UserQuery]:
+        """The same users with what they were shown, where it is to be left out. Raises as `with_histories` does."""
+        wanted = [user.shown_to for user in users if user.shown_to]
+        if wanted:
+            shown = await self._shown.of(wanted, remaining_s)
+            users = [replace(user, shown=shown.get(user.shown_to, NOTHING)) for user in users]
+        return users
 
     async def upsert(self, release: Release, updates: list[UserUpdate], remaining_s: float | None) -> list[Written]:
         """Write updates in order, and wait until every server sees them.
@@ -156,9 +179,18 @@ class RememberedUsers:
         """The length of the user's history after each update, and what to tell these users."""
         await self._vectors.open(release)
         lengths, users = await self._joined(release, updates)
-        if not users:  # appends of clicks whose kinds are no history
+        shown = _shown(updates)
+        if not users and not shown:  # appends of clicks whose kinds are no history
             return lengths, ""
-        self._unseen = True
+        strong, self._unseen = self._unseen, True
+        detail, _ = await asyncio.gather(self._store_histories(release, users), self._shown.add(shown, strong))
+        self._unseen = False
+        return lengths, detail
+
+    async def _store_histories(self, release: Release, users: dict[str, StoredUser]) -> str:
+        """Store histories and their vectors, wait until every server sees them, and give what to tell these users."""
+        if not users:
+            return ""
         await self._store.write(users)
         detail = ""
         try:
@@ -167,8 +199,7 @@ class RememberedUsers:
             logger.warning("histories of %d users were stored, their vectors were not: %s", len(users), error)
             detail = "stored; FindSimilarUsers sees this user as before until the next update"
         await self._settle(release, {user_id: user.version for user_id, user in users.items()})
-        self._unseen = False
-        return lengths, detail
+        return detail
 
     async def _joined(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], dict[str, StoredUser]]:
         """The length of the user's history after each update, and what to store after all updates."""
@@ -200,16 +231,24 @@ class RememberedUsers:
         user_ids = list(dict.fromkeys(user_id for each in waiting for user_id in each.ask.user_ids))
         async with self._vectors.writing:
             await self._store.open()
-            stored = await self._store.read(user_ids, strong=True)
-            there = {user_id: deleted(user) for user_id, user in stored.items() if len(user.hist_item)}
             self._unseen = True
-            if there:
-                await self._store.write(there)
-            await self._store.forget(user_ids)
-            await self._settle(release, dict.fromkeys(user_ids))
+            there, were_shown = await asyncio.gather(
+                self._delete_histories(release, user_ids), self._shown.delete(user_ids)
+            )
             self._unseen = False
+        there |= were_shown
         found = {user_id: Written(Status.OK if user_id in there else Status.UNKNOWN_USER) for user_id in user_ids}
         return [[found[user_id] for user_id in each.ask.user_ids] for each in waiting]
+
+    async def _delete_histories(self, release: Release, user_ids: Sequence[str]) -> set[str]:
+        """Delete histories and vectors, wait until no read finds them, and give the users who had a history."""
+        stored = await self._store.read(user_ids, strong=True)
+        there = {user_id: deleted(user) for user_id, user in stored.items() if len(user.hist_item)}
+        if there:
+            await self._store.write(there)
+        await self._store.forget(user_ids)
+        await self._settle(release, dict.fromkeys(user_ids))
+        return set(there)
 
 
 def _joined(
@@ -227,6 +266,15 @@ def _joined(
         users[update.user_id] = after
         lengths.append(len(after.hist_item))
     return lengths, users
+
+
+def _shown(updates: Iterable[UserUpdate]) -> dict[str, Int64]:
+    """What each user was shown, in all updates together."""
+    shown: dict[str, Int64] = {}
+    for update in updates:
+        if len(update.shown):
+            shown[update.user_id] = np.concatenate([shown.get(update.user_id, NOTHING), update.shown])
+    return shown
 
 
 def _remembered(user: UserQuery, hist_item: Int64 | None) -> UserQuery:

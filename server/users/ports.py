@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from mind.artifact import Float32
-from mind.milvus.histories import Head, StoredUser
+from mind.milvus.histories import HISTORIES, Head, StoredUser
 from mind.milvus.users import Neighbours, UserVectors
 from mind.sequences import Int64
 
@@ -13,11 +13,12 @@ class UserStore(Protocol):
     """What remembering users needs of a vector database. Every method raises `StoreError`.
 
     `strong`: the read sees everything that any server wrote before the call, and takes 0.2 to 0.6 s; otherwise it sees
-    what was written until about 0.5 s ago.
+    what was written until about 0.5 s ago. `name`: the collection, `HISTORIES` or `SHOWN`, which holds what users were
+    shown in the same form.
     """
 
     async def open(self) -> None:
-        """Make the collection of histories if it does not exist, and bring it into memory."""
+        """Make the collections of histories and of what was shown if they do not exist, and bring them into memory."""
 
     async def count(self) -> int:
         """Count the rows with clicks under strong consistency. A user has one row, or more until the next update if two
@@ -26,18 +27,19 @@ class UserStore(Protocol):
     async def histories(self, user_ids: Iterable[str]) -> dict[str, Int64]:
         """The ids of users' histories, oldest first; users who are not remembered are absent."""
 
-    async def read(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, StoredUser]:
+    async def read(self, user_ids: Iterable[str], strong: bool = False, name: str = HISTORIES) -> dict[str, StoredUser]:
         """What is stored of users, tombstones included; users of whom nothing is stored are absent."""
 
-    async def heads(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, Head]:
+    async def heads(self, user_ids: Iterable[str], strong: bool = False, name: str = HISTORIES) -> dict[str, Head]:
         """The same without the clicks."""
 
     async def changed(self, since: int, after: str, limit: int) -> tuple[list[str], str]:
         """The users of the first rows, ordered by key, after the key `after` that were written at `since` (in ms since
         1970) or later, and the key of the last of these rows; no users if there are no more."""
 
-    async def write(self, users: Mapping[str, StoredUser]) -> None:
-        """Store each user as a new row, then remove the rows of `StoredUser.rows` that are not of the earlier format.
+    async def write(self, users: Mapping[str, StoredUser], name: str = HISTORIES) -> None:
+        """Store each user as a new row, or as several if one cannot hold all ids. Then remove the rows of
+        `StoredUser.rows` that are not of the earlier format.
 
         If it is interrupted, rows of both stay. Merged, they are the same history.
         """

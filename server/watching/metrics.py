@@ -118,6 +118,8 @@ class Metrics:
             ["option"],
             registry=self.registry,
         )
+        lines = self._counter("recall_feedback_lines", "Lines for --feedback-log, by what became of them.", ["outcome"])
+        self._lines = {outcome: lines.labels(outcome) for outcome in ("written", "dropped")}
         self._refusals = self._counter("recall_release_refusals", "Releases refused, and reasons that changed.")
 
     def count_loop_lag(self, seconds: float) -> None:
@@ -174,6 +176,11 @@ class Metrics:
     def count_milvus_error(self, kind: str) -> None:
         """Count a call to Milvus that failed."""
         self._milvus_errors[kind].inc()
+
+    def count_feedback(self, written: int, dropped: int) -> None:
+        """Count lines for the feedback log: those written, and those dropped because the disk is slow or fails."""
+        self._lines["written"].inc(written)
+        self._lines["dropped"].inc(dropped)
 
     def set_serving(self, serving: bool) -> None:
         """Set whether health checks say SERVING."""

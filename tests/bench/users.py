@@ -1,8 +1,8 @@
 """Remembered users on a real Milvus server: `python -m tests.bench.users`, about six minutes on two cores.
 
 Two servers of one release. Prints what UpsertUsers takes, whether the other server sees it at once, recall by user_id
-beside recall with the history in the request, similar users and how many of the exact ones they are, and how fast a
-release encodes all users anew.
+beside recall with the history in the request, recall without what was shown, similar users and how many of the exact
+ones they are, and how fast a release encodes all users anew.
 """
 
 import argparse
@@ -28,11 +28,14 @@ from mind.milvus.store import Store
 from mind.milvus.users import unit_interests
 from mind.sequences import Sequences
 from mind.transfer import Models
+from protos.recall.v1 import recall_pb2
 from tests.bench.machine import compare, console, describe
 from tests.bench.serving.world import ROOT, build_and_publish, milvus, our_server, read_histories, write_data
 
 ITEMS = 100_000
 TIMEOUT_S = 60
+SHOWN_TO = 16
+"""Users who were shown something."""
 
 
 def main() -> None:
@@ -55,6 +58,7 @@ def main() -> None:
         written(a, histories, options.rounds)
         freshness(a, b, options.rounds // 4)
         recalls(a, histories, options.rounds)
+        without_shown(a, histories, options.rounds)
         similar(a, model, histories, options.rounds)
         encode_anew(uri, directory, model)
 
@@ -118,6 +122,38 @@ def recalls(client: RecallClient, histories: Sequences, rounds: int) -> None:
             return client.recall([str(user) for user in rng.integers(0, len(histories), users)], top_k=50)  # noqa: B023
 
         console.print(compare("Recall, top 50", users, by_history, by_user_id, rounds))
+
+
+def without_shown(client: RecallClient, histories: Sequences, rounds: int) -> None:
+    """With and without what users were shown, in turn; they were shown the best of their own lists."""
+    everybody = [
+        recall_pb2.User(user_id=f"shown {user}", hist_item=histories[user].tolist()) for user in range(SHOWN_TO)
+    ]
+    for shown in (50, 500, 5_000):
+        for user in everybody:
+            client.upsert_users(shown_item_ids={user.user_id: best(client, user, shown)})
+        for users in (1, SHOWN_TO):
+
+            def all_items() -> object:
+                """all items"""
+                return client.recall(everybody[:users], top_k=50)  # noqa: B023
+
+            def exclude_shown() -> object:
+                """exclude_shown"""
+                return client.recall(everybody[:users], top_k=50, exclude_shown=True)  # noqa: B023
+
+            console.print(compare(f"Recall, top 50, {shown:,} shown", users, all_items, exclude_shown, rounds))
+
+
+def best(client: RecallClient, user: recall_pb2.User, count: int) -> list[int]:
+    """The best items of a user, page by page."""
+    size = min(count, 1_000)
+    answer = client.recall([user], top_k=size, paged=True)
+    items = list(answer.item_ids[0])
+    while len(items) < count and answer.next_page_token:
+        answer = client.recall([user], top_k=size, page_token=answer.next_page_token)
+        items += answer.item_ids[0]
+    return items
 
 
 def similar(client: RecallClient, model: Artifact, histories: Sequences, rounds: int) -> None:

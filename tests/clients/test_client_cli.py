@@ -1,4 +1,6 @@
+import base64
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -58,6 +60,45 @@ def test_recall_passes_every_option(run, servicer, tmp_path):
     assert (request.top_k, request.filter, request.exclude_history) == (50, "year > 1990", True)
     assert (list(request.users[0].exclude_item_ids), request.merge_strategy) == ([1, 2], 2)
     assert metadata["authorization"] == "Bearer secret"
+
+
+def test_without_what_was_shown_a_user_has_a_name(run, servicer, tmp_path):
+    assert run("recall", "--user-id", "ann", "--hist-item", "43", "--exclude-shown").exit_code == 0
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"user_id": 7, "hist_item": [43]}')
+    assert run("recall", "--input", str(users), "--exclude-shown").exit_code == 0
+    assert run("recall", "--input", str(users)).exit_code == 0
+    one, many, nameless = (request for request, *_ in servicer.calls["Recall"])
+    assert (one.users[0].user_id, list(one.users[0].hist_item), one.exclude_shown) == ("ann", [43], True)
+    assert (many.users[0].user_id, list(many.users[0].hist_item), many.exclude_shown) == ("7", [43], True)
+    assert (nameless.users[0].user_id, nameless.exclude_shown) == ("", False)
+    assert run("explain", "--user-id", "ann", "--exclude-shown").exit_code == 0
+    assert servicer.calls["Explain"][0][0].exclude_shown
+    assert run("recall", "--user-id", "ann", "--hist-item", "43").exit_code == 2
+    assert "give --hist-item or --user-id" in run("explain").output
+
+
+def test_pages_follow_one_another_by_the_token_that_is_printed(run, servicer, tmp_path):
+    first = run("recall", "--hist-item", "43", "--top-k", "2", "--paged").output
+    token = re.search(r"next page: --page-token (\S+)", first)[1]
+    second = json.loads(run("recall", "--hist-item", "43", "--page-token", token, "--format", "json").output)
+    assert base64.b64decode(token) == b"p." == servicer.calls["Recall"][1][0].page_token
+    assert base64.b64decode(second["next_page_token"]) == b"p.."
+    assert "next page" not in run("recall", "--hist-item", "43").output
+    refused = run("recall", "--hist-item", "43", "--page-token", "no token")
+    assert refused.exit_code == 2 and "in base64" in refused.output
+    users = tmp_path / "users.jsonl"
+    users.write_text('{"user_id": 7, "hist_item": [43]}')
+    assert run("recall", "--input", str(users), "--paged").exit_code == 2
+
+
+def test_feedback_names_items_and_a_user(run, servicer):
+    words = ("--kind", "buy", "--items", "5, 6", "--user-id", "ann", "--recall-id", "ab-0")
+    assert run("feedback", *words).output == "2 logged\n"
+    [(request, *_)] = servicer.calls["LogFeedback"]
+    assert (request.kind, list(request.item_ids), request.user_id, request.recall_id) == ("buy", [5, 6], "ann", "ab-0")
+    assert request.time_ms > 1_700_000_000_000
+    assert run("feedback", "--kind", "buy", "--items", "x").exit_code == 2
 
 
 def test_with_neighbours_the_table_tells_what_found_each_candidate(run, servicer):

@@ -153,12 +153,34 @@ def test_kinds_that_do_not_fit_the_ids_are_named(client):
         ({"ann": ["view"]}, "events['ann'] has 1 kinds for 2 ids, must be one for each"),
         ({"ann": "view"}, "events['ann'] must be a list of texts"),
         ({"ann": [5, 6]}, "events['ann'] must be a list of texts"),
-        ({"bob": ["view"]}, "events has the user_id 'bob', of whom no ids are given"),
+        ({"bob": ["view"]}, "events has the user_id 'bob', of whom no clicks are given"),
     ):
         with pytest.raises((TypeError, ValueError), match=re.escape(message)):
             client.upsert_users(ann, events=kinds)
     with pytest.raises(ValueError, match=re.escape("events['ann']: the user is in hist_item and in append_item_ids")):
         client.upsert_users(ann, append_item_ids=ann, events={"ann": ["view", "buy"]})
+
+
+def test_what_was_shown_goes_with_the_clicks_of_a_user_or_alone(client):
+    updates = client._upsert_request({"ann": [1]}, {"bob": ["KIT-1"]}, None, {"bob": ["KIT-2"], "cid": [3, 4]}).users
+    assert list(updates) == [
+        recall_pb2.UserUpdate(user_id="ann", hist_item=[1]),
+        recall_pb2.UserUpdate(user_id="bob", append_item_keys=["KIT-1"], shown_item_keys=["KIT-2"]),
+        recall_pb2.UserUpdate(user_id="cid", shown_item_ids=[3, 4]),
+    ]
+    with pytest.raises(TypeError, match=re.escape("shown_item_ids['ann'][1] is 'x' (str)")):
+        client.upsert_users(shown_item_ids={"ann": [1, "x"]})
+    with pytest.raises(ValueError, match="events has the user_id 'ann', of whom no clicks are given"):
+        client.upsert_users(events={"ann": ["view"]}, shown_item_ids={"ann": [1]})
+
+
+def test_pages_are_one_request(client):
+    requests = client._recall_requests([[1]] * 300, 10, "", False, None, "best_score", paged=True)
+    assert [(len(request.users), request.paged) for request in requests] == [(300, True)]
+    [request] = client._recall_requests([[1]] * 300, 10, "", False, None, "best_score", page_token=b"t")
+    assert request.page_token == b"t"
+    answers = [recall_pb2.RecallResponse(next_page_token=b"t")]
+    assert join_responses(answers).next_page_token == b"t"
 
 
 def test_of_a_history_beyond_the_limit_the_newest_ids_are_sent():
@@ -214,7 +236,8 @@ def test_every_field_of_ids_has_its_twin():
     assert MAX_KEY_BYTES == mind.keys.MAX_KEY_BYTES
     fields = [field for message in recall_pb2.DESCRIPTOR.message_types_by_name.values() for field in message.fields]
     assert {field.name for field in fields if field.name.endswith(("_key", "_keys"))} == set(TWINS.values())
-    ids = {field.name for field in fields if field.type == field.TYPE_INT64} - {"item_count", "count", "integers"}
+    others = {"item_count", "count", "integers", "time_ms"}
+    ids = {field.name for field in fields if field.type == field.TYPE_INT64} - others
     assert ids == set(TWINS)
     for message in recall_pb2.DESCRIPTOR.message_types_by_name.values():
         for name in TWINS.keys() & message.fields_by_name.keys():

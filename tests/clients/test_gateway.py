@@ -24,6 +24,7 @@ from clients.gateway.options import load_settings
 from clients.gateway.pages import TitlesBody
 from clients.gateway.v1 import RecallBody
 from clients.options import OptionError
+from protos.recall.v1 import recall_pb2
 from tests import ROOT
 from tests.canned_recall import CannedRecall, running
 from tests.gateway import serving
@@ -221,10 +222,30 @@ def test_recall_is_the_services_answer_with_ids_as_strings(client: httpx.Client,
     assert answer["model_version"] == "ab12" and answer["timings"]["total_ms"] == 3.25
     request = servicer.calls["Recall"][0][0]
     assert answer["timings"]["history_ms"] == 0
-    client.post("/v1/recall", json={"users": [{"user_id": "ann"}], "top_k": 2})
-    assert servicer.calls["Recall"][1][0].users[0].user_id == "ann"
+    client.post("/v1/recall", json={"users": [{"user_id": "ann"}], "top_k": 2, "exclude_shown": True})
+    of_ann = servicer.calls["Recall"][1][0]
+    assert (of_ann.users[0].user_id, of_ann.exclude_shown, request.exclude_shown) == ("ann", True, False)
     assert list(request.users[0].hist_item) == [43, HUGE - 2] and list(request.users[0].exclude_item_ids) == [5]
     assert (request.filter, request.merge_strategy, request.exclude_history) == ("year > 1990", 2, False)
+
+
+def test_pages_follow_one_another_by_their_token(client: httpx.Client, servicer: CannedRecall) -> None:
+    body = {"users": [{"hist_item": [43]}], "top_k": 2}
+    assert client.post("/v1/recall", json=body).json()["next_page_token"] == ""
+    token = client.post("/v1/recall", json=body | {"paged": True}).json()["next_page_token"]
+    assert client.post("/v1/recall", json=body | {"page_token": token}).json()["next_page_token"] == "cC4u"
+    assert [request.page_token for request, *_ in servicer.calls["Recall"]] == [b"", b"", b"p."]
+    for wrong in ("x", "!!!!", "A" * 190_004, 5):
+        is_problem(client.post("/v1/recall", json=body | {"page_token": wrong}), 400, "REQUEST_INVALID")
+
+
+def test_feedback_is_passed_on(client: httpx.Client, servicer: CannedRecall) -> None:
+    body = {"kind": "click", "item_ids": [str(HUGE), 5], "user_id": "ann", "recall_id": "ab-0"}
+    assert client.post("/v1/feedback", json=body | {"time_ms": 1_700_000_000_000}).json() == {}
+    [(request, *_)] = servicer.calls["LogFeedback"]
+    assert request == recall_pb2.LogFeedbackRequest(**(body | {"item_ids": [HUGE, 5]}), time_ms=1_700_000_000_000)
+    for wrong in ({"item_ids": []}, {"item_ids": ["x"]}, {"kind": ""}, {"time_ms": -1}):
+        is_problem(client.post("/v1/feedback", json=body | wrong), 400, "REQUEST_INVALID")
 
 
 def test_attributes_are_lists_of_numbers_texts_and_null(client: httpx.Client, servicer: CannedRecall) -> None:
@@ -539,7 +560,7 @@ def _docs_work(client: httpx.Client) -> None:
                 assert client.request(method, path, json=content["example"]).status_code == 200
                 tried += 1
             assert "422" not in operation["responses"]
-    assert tried == 8
+    assert tried == 9
     assert "7" in json.dumps(description["paths"]["/v1/recall"]["post"]["requestBody"]), "the model's popular item"
     is_problem(client.get("/swagger/..%2fdoor.py"), 404, "NOT_FOUND")
 

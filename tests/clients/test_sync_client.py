@@ -39,7 +39,7 @@ def answer(channel, method, response, code=grpc.StatusCode.OK, details="", trail
 @pytest.mark.parametrize("client_class", [RecallClient, AsyncRecallClient])
 def test_every_rpc_has_a_method(client_class):
     names = [re.sub(r"(?<=.)([A-Z])", r"_\1", method.name).lower() for method in METHODS]
-    users = ["upsert_users", "find_similar_users", "delete_users"]
+    users = ["upsert_users", "find_similar_users", "delete_users", "log_feedback"]
     items = ["recall", "count_items", "get_server_info", "explain", "similar_items", "get_items"]
     assert names == [*items, *users, "drop_items", "reload"]
     assert [name for name in names if not callable(getattr(client_class, name, None))] == []
@@ -89,6 +89,13 @@ def test_a_ready_upsert_request_carries_its_own_kinds():
             lambda client: client.delete_users(["7"]),
             recall_pb2.DeleteUsersRequest(user_ids=["7"]),
             recall_pb2.DeleteUsersResponse(model_version="ab12"),
+        ),
+        (
+            lambda client: client.log_feedback("buy", [5, 6], user_id="7", recall_id="ab-0", time_ms=1_700_000_000_000),
+            recall_pb2.LogFeedbackRequest(
+                kind="buy", item_ids=[5, 6], user_id="7", recall_id="ab-0", time_ms=1_700_000_000_000
+            ),
+            recall_pb2.LogFeedbackResponse(),
         ),
         (
             lambda client: client.get_server_info(),

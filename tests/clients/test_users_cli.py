@@ -74,6 +74,31 @@ def test_the_kinds_of_clicks(run: Run, servicer: CannedRecall, tmp_path: Path) -
     assert refused.exit_code == 2 and "--events goes with --user-id" in refused.output
 
 
+def test_what_users_were_shown(run: Run, servicer: CannedRecall, tmp_path: Path) -> None:
+    assert run("users", "upsert", "--user-id", "7", "--shown", "5,6").output == "1 stored\n"
+    assert run("users", "upsert", "--user-id", "7", "--append", "1", "--shown", "5").output == "1 stored\n"
+    file = tmp_path / "clicks.jsonl"
+    file.write_text('{"user_id": 8, "hist_item": [1], "shown_item_ids": [2]}\n{"user_id": 9, "shown_item_ids": [3]}')
+    assert run("users", "upsert", "--input", str(file)).output == "2 stored\n"
+    (alone,), (beside,), many = (request.users for request, *_ in servicer.calls["UpsertUsers"])
+    assert (list(alone.append_item_ids), list(alone.shown_item_ids)) == ([], [5, 6])
+    assert (list(beside.append_item_ids), list(beside.shown_item_ids)) == ([1], [5])
+    assert [(user.user_id, list(user.hist_item), list(user.shown_item_ids)) for user in many] == [
+        ("8", [1], [2]),
+        ("9", [], [3]),
+    ]
+    for given, says in (
+        ({"shown_item_ids": 5}, "clicks.jsonl:1: neither"),
+        ({"shown_item_ids": [5, "x"]}, "clicks.jsonl:1: shown_item_ids has 'x', must be a 64-bit integer"),
+    ):
+        file.write_text(json.dumps({"user_id": "7"} | given))
+        refused = run("users", "upsert", "--input", str(file))
+        assert refused.exit_code == 1 and says in refused.output
+    refused = run("users", "upsert", "--input", str(file), "--shown", "5")
+    assert refused.exit_code == 2 and "--shown goes with --user-id" in refused.output
+    assert run("users", "upsert", "--user-id", "7").exit_code == 2
+
+
 @pytest.mark.parametrize(
     ("events", "says"),
     [("view", "must be a list of texts"), ([1], "must be a list of texts"), (["view", "buy"], "has 2 kinds for 1 ids")],

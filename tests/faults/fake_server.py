@@ -23,6 +23,7 @@ from server.settings import Settings
 from tests import ROOT
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
+from tests.fake_user_store import FakeUserStore
 
 TOKEN = "correct horse battery"
 """What its AdminService wants."""
@@ -32,7 +33,14 @@ async def main(directory: Path, text: bool) -> None:
     """Serve a random model until standard input ends."""
     (directory / "token").write_text(TOKEN)
     artifacts = directory / "artifacts"
-    settings = Settings(listen="127.0.0.1:0", artifacts=str(artifacts), admin_token_file=directory / "token")
+    settings = Settings(
+        listen="127.0.0.1:0",
+        artifacts=str(artifacts),
+        admin_token_file=directory / "token",
+        users=True,
+        feedback_log=str(directory / "feedback.jsonl"),
+        feedback_sample=0.1,
+    )
     store = FakeStore()
     model = load_artifact(make_artifact(artifacts, keyed=text))
     collection = store.publish(model)
@@ -40,7 +48,7 @@ async def main(directory: Path, text: bool) -> None:
         added, vector = ["NEW-1", "NEW-2", "ключ"], model.weights.item_embedding[1] * 2
         for item_id, key in zip([*key_ids(added).tolist(), 4711], [*added, "NEW-1"], strict=True):
             store.add(collection, item_id, vector, key)
-    server = RecallServer(settings, store)
+    server = RecallServer(settings, store, FakeUserStore())
     await server.start()
     while not server.releases.loaded:
         await asyncio.sleep(0.01)

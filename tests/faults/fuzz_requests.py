@@ -226,6 +226,16 @@ def _good_messages() -> Iterator[tuple[str, bytes]]:
         yield f"{RECALL}/SimilarItems", similar.SerializeToString()
     of_text = recall_pb2.ItemQuery(item_keys=["KIT-1", "ключ"])
     yield f"{RECALL}/SimilarItems", recall_pb2.SimilarItemsRequest(queries=[of_text], top_k=5).SerializeToString()
+    update = recall_pb2.UserUpdate(user_id="ann", append_item_ids=[1000], shown_item_ids=[1007, 1014])
+    yield f"{RECALL}/UpsertUsers", recall_pb2.UpsertUsersRequest(users=[update]).SerializeToString()
+    rest |= {"exclude_shown": True}
+    yield f"{RECALL}/Recall", recall_pb2.RecallRequest(users=[{"user_id": "ann"}], **rest).SerializeToString()
+    token = b"\x01\x05digest..items\x01\x00\x00\x00" + (1000).to_bytes(8, "little")
+    paged = recall_pb2.RecallRequest(users=[user], page_token=token, **rest)
+    yield f"{RECALL}/Recall", paged.SerializeToString()
+    feedback = recall_pb2.LogFeedbackRequest(kind="click", item_ids=[1000], user_id="ann")
+    yield f"{RECALL}/LogFeedback", feedback.SerializeToString()
+    yield f"{RECALL}/DeleteUsers", recall_pb2.DeleteUsersRequest(user_ids=["ann"]).SerializeToString()
     yield f"{RECALL}/CountItems", b""
     items = recall_pb2.GetItemsRequest(item_ids=[1000, 1007], return_attributes=["title"])
     yield f"{RECALL}/GetItems", items.SerializeToString()

@@ -42,8 +42,26 @@ def _lists(ids: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.one_of(st.lists(ids, max_size=12), st.tuples(ids, _SIZES).map(lambda pair: [pair[0]] * pair[1]))
 
 
-_of_numbers = st.builds(recall_pb2.User, hist_item=_lists(_ids), exclude_item_ids=_lists(_ids))
-_of_keys = st.builds(recall_pb2.User, hist_item_keys=_lists(_keys), exclude_item_keys=_lists(_keys))
+_user_ids = st.sampled_from(["", "", "ann", "bob", "ü/%00", "x" * 128, "x" * 129])
+_of_numbers = st.builds(recall_pb2.User, hist_item=_lists(_ids), exclude_item_ids=_lists(_ids), user_id=_user_ids)
+_of_keys = st.builds(recall_pb2.User, hist_item_keys=_lists(_keys), exclude_item_keys=_lists(_keys), user_id=_user_ids)
+_nothing = st.just([])
+
+
+def _updates(text: bool) -> st.SearchStrategy[Any]:
+    """Updates with ids of the right kind, of one list or of several."""
+    numbers, keys = ("append_item_ids", "shown_item_ids"), ("append_item_keys", "shown_item_keys")
+    fields, ids = (("hist_item_keys", *keys), _keys) if text else (("hist_item", *numbers), _ids)
+    lists = {field: st.one_of(_nothing, _lists(ids)) for field in fields}
+    return st.lists(st.builds(recall_pb2.UserUpdate, user_id=_user_ids, **lists), max_size=4)
+
+
+def _feedback(text: bool) -> st.SearchStrategy[Any]:
+    lists = {"item_keys": _lists(_keys)} if text else {"item_ids": _lists(_ids)}
+    words = st.one_of(st.sampled_from(["click", "candidate", "", "x" * 65]), st.text(max_size=20))
+    times = st.one_of(st.just(0), st.integers(-(2**63), 2**63 - 1))
+    who = {"user_id": _user_ids, "recall_id": words}
+    return st.builds(recall_pb2.LogFeedbackRequest, kind=words, time_ms=times, **who, **lists)
 
 
 def _user_lists(text: bool) -> st.SearchStrategy[Any]:
@@ -119,9 +137,13 @@ _timeouts = st.one_of(st.just(PATIENT_S), st.sampled_from([None, 1e-9, 1e-6, 1e-
 def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
     """Calls of any of our methods. `text`: whether the items of the server have text ids."""
     rest = {"top_k": _int32, "filter": _filters, "exclude_history": st.booleans(), "merge_strategy": _int32}
+    rest["exclude_shown"] = st.booleans()
+    tokens = st.one_of(st.just(b""), st.binary(max_size=200).map(lambda end: b"\x01" + end), st.just(b"\x01" * 140_001))
+    pages = {"paged": st.booleans(), "page_token": tokens}
+    who = st.lists(_user_ids, max_size=4)
     collections = st.one_of(st.text(max_size=40), st.just("items_0123456789ab_01234567"))
     messages: list[tuple[str, st.SearchStrategy[Any]]] = [
-        (f"{RECALL}/Recall", st.builds(recall_pb2.RecallRequest, users=_user_lists(text), **rest)),
+        (f"{RECALL}/Recall", st.builds(recall_pb2.RecallRequest, users=_user_lists(text), **pages, **rest)),
         (f"{RECALL}/Explain", st.builds(recall_pb2.ExplainRequest, user=st.one_of(_of_keys, _of_numbers), **rest)),
         (
             f"{RECALL}/SimilarItems",
@@ -131,6 +153,9 @@ def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
         ),
         (f"{RECALL}/CountItems", st.builds(recall_pb2.CountItemsRequest, filter=_filters)),
         (f"{RECALL}/GetItems", st.one_of(_items_of_numbers, _items_of_keys)),
+        (f"{RECALL}/UpsertUsers", st.builds(recall_pb2.UpsertUsersRequest, users=_updates(text))),
+        (f"{RECALL}/DeleteUsers", st.builds(recall_pb2.DeleteUsersRequest, user_ids=who)),
+        (f"{RECALL}/LogFeedback", _feedback(text)),
         (f"{RECALL}/GetServerInfo", st.just(recall_pb2.GetServerInfoRequest())),
         (f"{ADMIN}/Reload", st.just(admin_pb2.ReloadRequest())),
         (f"{ADMIN}/DropItems", st.builds(admin_pb2.DropItemsRequest, collection=collections, allow_live=st.booleans())),

@@ -6,6 +6,9 @@ Every race is one user. What is checked follows from when calls began and were a
 before a deletion or replacement began is never seen or stored again once that is answered. A search for similar users
 does not find a user who has no other clicks. A click whose call began after all deletions and replacements were
 answered is there, and so is every click of a user whom nobody deletes or replaces.
+
+Every call that brings clicks says that they were shown, too. The same holds for these, but a replacement of the history
+does not touch them.
 """
 
 import asyncio
@@ -15,7 +18,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +33,7 @@ from mind.milvus.aio_store import MilvusStore
 from mind.milvus.aio_user_store import MilvusUserStore
 from mind.milvus.connection import Connection
 from mind.milvus.histories import HISTORIES, ROW_KEY, USER_HASH, Head, user_hash
+from mind.milvus.shown import MAX_SHOWN, SHOWN, TTL_DAYS
 from mind.milvus.store import Store
 from mind.milvus.user_store import UserStore
 from mind.milvus.users import HIST_ITEM, UserVectors, user_id_of
@@ -37,6 +41,7 @@ from mind.transfer import Models
 from server.release import Release, Releases
 from server.users import ports
 from server.users.histories import RememberedUsers, UserUpdate
+from server.users.shown import ShownItems
 from server.users.vectors import UserVectorIndex
 from tests.fake_store import FakeStore
 from tests.faults.ground import console, make_models, own_milvus, say
@@ -44,7 +49,7 @@ from tests.releases import item_store
 
 FIRST_ITEM, ITEM_STEP = 1_000, 7
 """The items of `tests.artifacts`."""
-SHOWN = 20
+PRINTED = 20
 """Problems that are printed."""
 ROUND_USERS = 20
 """Races that run at the same time, and so share the servers' batches."""
@@ -87,8 +92,15 @@ class Race:
     calls: list[Call] = field(default_factory=list)
     seen: list[tuple[float, float, list[int]]] = field(default_factory=list)
     """When a read began and ended, and the history that it found."""
+    were_shown: list[tuple[float, float, list[int]]] = field(default_factory=list)
+    """The same for items that were shown."""
     found: list[tuple[float, float]] = field(default_factory=list)
     """When a search for similar users that found this user began and ended."""
+
+    @property
+    def of_shown(self) -> "Race":
+        """The race for what the user was shown, of which a replacement of the history makes no end."""
+        return Race(self.user_id, [replace(one, kind="append") if one.kind == "replace" else one for one in self.calls])
 
     def gone(self, at: float) -> set[int]:
         """The clicks that no read may see that begins at this time."""
@@ -135,7 +147,7 @@ class Races:
         stores: Sequence[ports.UserStore],
         release: Release,
         encode_on: Executor,
-        clicks_of: Callable[[Sequence[str]], Awaitable[dict[str, list[int]]]],
+        clicks_of: Callable[[str, Sequence[str]], Awaitable[dict[str, list[int]]]],
     ) -> None:
         """Two servers.
 
@@ -143,15 +155,15 @@ class Races:
             stores: of each server.
             release: that both serve.
             encode_on: as in `server.serving.pipeline`.
-            clicks_of: gives the ids in all rows of users, whether they count or not.
+            clicks_of: gives the ids in all rows of users in a collection, whether they count or not.
         """
         self._stores = stores
         self._release = release
         self._clicks_of = clicks_of
         self._vectors = [UserVectorIndex(store, encode_on) for store in stores]
-        self._servers = [
-            RememberedUsers(store, vectors, 500, 4_096) for store, vectors in zip(stores, self._vectors, strict=True)
-        ]
+        self._shown = [ShownItems(store, MAX_SHOWN, TTL_DAYS, 4_096) for store in stores]
+        own = zip(stores, self._vectors, self._shown, strict=True)
+        self._servers = [RememberedUsers(*of_server, 500, 4_096) for of_server in own]
         self.problems: list[str] = []
 
     async def round(self, number: int, users: int, rng: random.Random, spread_s: float = SPREAD_S) -> None:
@@ -177,6 +189,8 @@ class Races:
         for race in races:
             for at, until, found in race.seen:
                 self._note(race, "a read", race.wrong(at, until, found))
+            for at, until, found in race.were_shown:
+                self._note(race, "a read of what was shown", race.of_shown.wrong(at, until, found))
             if any(race.deleted(at, until) for at, until in race.found):
                 self._note(race, "a search", "a deleted user was found")
 
@@ -191,7 +205,8 @@ class Races:
         else:
             first = sum(len(one.clicks) for one in race.calls)
             call.clicks = [FIRST_ITEM + ITEM_STEP * (first + one) for one in range(clicks)]
-            update = UserUpdate(race.user_id, np.array(call.clicks, np.int64), append=kind == "append")
+            ids = np.array(call.clicks, np.int64)
+            update = UserUpdate(race.user_id, ids, append=kind == "append", shown=ids)
             await users.upsert(release, [update], None)
         call.ended = time.monotonic()
 
@@ -199,7 +214,7 @@ class Races:
         """Read all users and search for similar ones again and again, through both servers in turn."""
         query = await self._vectors[0].encode(self._release, [np.array([FIRST_ITEM])])
         while True:
-            for store, vectors in zip(self._stores, self._vectors, strict=True):
+            for store, vectors, shown in zip(self._stores, self._vectors, self._shown, strict=True):
                 at = time.monotonic()
                 [similar] = await vectors.similar(self._release, query, [""], MAX_SIMILAR, 60)
                 names, until = {user_id for user_id, _ in similar}, time.monotonic()
@@ -211,6 +226,11 @@ class Races:
                 for race in races:
                     history = found.get(race.user_id)
                     race.seen.append((at, time.monotonic(), [] if history is None else history.tolist()))
+                at = time.monotonic()
+                found = await shown.of([race.user_id for race in races], None)
+                for race in races:
+                    items = found.get(race.user_id)
+                    race.were_shown.append((at, time.monotonic(), [] if items is None else items.tolist()))
                 await asyncio.sleep(rng.uniform(0, 0.02))
 
     async def _check(self, races: list[Race], when: str) -> None:
@@ -231,10 +251,12 @@ class Races:
                     self._note(race, when, f"vectors are of {encoded.get(race.user_id)}, the history is {head}")
                 if history is None and race.user_id in encoded:
                     self._note(race, when, "vectors of a deleted user")
-        stored = await self._clicks_of(ids)
-        for race in races:
-            if back := race.gone(at) & set(stored.get(race.user_id, [])):
-                self._note(race, when, f"{sorted(back)} are stored, and from before a deletion")
+        for name in (HISTORIES, SHOWN):
+            stored = await self._clicks_of(name, ids)
+            for race in races:
+                gone = (race if name == HISTORIES else race.of_shown).gone(at)
+                if back := gone & set(stored.get(race.user_id, [])):
+                    self._note(race, when, f"{sorted(back)} are stored in {name}, and from before a deletion")
 
     async def _until_encoded(self, store: ports.UserStore, heads: dict[str, Head]) -> dict[str, int]:
         """The versions that the vectors of these users are of, once they are those of the histories, or after 3 s."""
@@ -252,7 +274,7 @@ class Races:
         if problem:
             calls = "; ".join(f"{c.kind} {c.clicks} {c.began % 1000:.3f} to {c.ended % 1000:.3f}" for c in race.calls)
             self.problems.append(f"{race.user_id}, {when}: {problem} ({calls})")
-            if len(self.problems) <= SHOWN:
+            if len(self.problems) <= PRINTED:
                 console.print(self.problems[-1], markup=False, soft_wrap=True)
 
 
@@ -297,14 +319,14 @@ async def served(model: Artifact, artifacts: Path) -> Release:
     return releases.current
 
 
-async def _clicks_of(milvus: MilvusStore, user_ids: Sequence[str]) -> dict[str, list[int]]:
+async def _clicks_of(milvus: MilvusStore, name: str, user_ids: Sequence[str]) -> dict[str, list[int]]:
     query = {
         "filter": f"{USER_HASH} in {[user_hash(user_id) for user_id in user_ids]}",
         "output_fields": [ROW_KEY, HIST_ITEM],
         "consistency_level": "Strong",
     }
     found: dict[str, list[int]] = {}
-    for row in await milvus.session.call(lambda client: client.query(HISTORIES, **query)):
+    for row in await milvus.session.call(lambda client: client.query(name, **query)):
         found.setdefault(user_id_of(row[ROW_KEY]), []).extend(row[HIST_ITEM])
     return found
 
@@ -350,7 +372,7 @@ def main(
         artifacts = directory / "artifacts"
         models = make_models(artifacts, 2)
         problems = asyncio.run(drill(milvus.uri, models, artifacts, races, seed))
-    for problem in problems[SHOWN:]:
+    for problem in problems[PRINTED:]:
         console.print(problem, markup=False, soft_wrap=True)
     raise typer.Exit(int(bool(problems)))
 

@@ -18,10 +18,11 @@ from indexer.items.attributes import Attributes
 from indexer.users.encode import Encoded, encode_users, forget_models, purge
 from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
-from mind.milvus import schemas
+from mind.milvus import histories, schemas
 from mind.milvus.aio_user_store import MilvusUserStore
 from mind.milvus.connection import Connection
-from mind.milvus.histories import HISTORIES, StoredUser, appended, deleted, replaced
+from mind.milvus.histories import HISTORIES, StoredUser, appended, deleted, replaced, tidied
+from mind.milvus.shown import DAY_MS, SHOWN, added
 from mind.milvus.store import Store
 from mind.milvus.user_store import UserStore
 from mind.milvus.users import (
@@ -234,6 +235,7 @@ def test_a_job_that_was_killed_goes_on_and_leaves_nobody_behind(world: World) ->
 import os, sys
 from mind.milvus.user_store import UserStore
 from mind.milvus.connection import Connection
+from mind.milvus.shown import DAY_MS, MAX_ROWS, SHOWN, added
 from mind.milvus.store import Store
 from mind.transfer import Models
 from indexer.users.encode import encode_users
@@ -283,7 +285,7 @@ def test_purging_removes_vectors_without_a_user(world: World) -> None:
     with Store(Connection(world.uri)) as store:
         UserStore(store).remove(list(UserStore(store).read(["ann"])["ann"].rows))
         purge(store, purged.append)
-    assert purged == [HISTORIES, f"users_{world.first.model_version}"]
+    assert purged == [HISTORIES, SHOWN, f"users_{world.first.model_version}"]
     assert sorted(vectors_of(world, world.first)) == sorted(interest_keys(["bob"], 4))
 
 
@@ -315,6 +317,38 @@ def test_purging_leaves_one_row_a_user_and_tombstones_of_the_last_day(
         monkeypatch.setattr("indexer.users.encode.TOMBSTONE_MS", -60_000)  # a day later
         purge(store, lambda name: None)
         assert sorted(users.read(["ann", "bob", "cid"])) == ["ann", "cid"]
+
+
+def test_purging_removes_what_was_shown_long_ago(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.on_server(ann=[1000])  # makes the collections
+    now = now_ms()
+    shown_to = {
+        "ann": [(9, 1), (3, 2), (2, 3)],  # days ago, item
+        "bob": [(9, 4)],
+        "cid": [(1, 5)],
+        "dan": [(9, 6), (3, 7)],
+        "eve": [(1, 8)],
+    }
+    with Store(Connection(world.uri)) as store:
+        shown = UserStore(store, SHOWN)
+        for user_id, times in shown_to.items():
+            for days, item in times:
+                monkeypatch.setattr(histories, "now_ms", lambda days=days: now - days * DAY_MS)
+                before = shown.read([user_id]).get(user_id)
+                shown.write({user_id: added(before, np.array([item]), 5_000, since=-1)})
+        monkeypatch.setattr(histories, "now_ms", lambda: now)
+        shown.write({"eve": deleted(shown.read(["eve"])["eve"])})  # a row with an empty array
+        before = shown.read(["dan"])["dan"]
+        shown.write({"dan": tidied(before)})  # one row, and one of its items does not count
+        purge(store, lambda name: None, shown_ttl_days=4)
+        found = {user_id: user.hist_item.tolist() for user_id, user in shown.read(shown_to).items()}
+        assert found == {"ann": [2, 3], "bob": [], "cid": [5], "dan": [7], "eve": []}
+        rows = store.session.client.query(SHOWN, filter="cut >= -1", output_fields=["hist_item"])
+        assert sorted(list(row["hist_item"]) for row in rows) == [[], [], [2, 3], [5], [7]]
+        assert UserStore(store).read(["ann"])["ann"].hist_item.tolist() == [1000]
+        monkeypatch.setattr("indexer.users.encode.TOMBSTONE_MS", -60_000)  # a day later
+        purge(store, lambda name: None, shown_ttl_days=4)
+        assert "bob" not in shown.read(["bob"])
 
 
 def test_users_deleted_while_their_rows_are_tidied_do_not_come_back(

@@ -216,7 +216,10 @@ async def test_updates_of_one_user_in_one_batch_are_applied_in_order(start: Star
     [
         (recall_pb2.UserUpdate(hist_item=[1]), "user_id has 0 bytes, must have 1 to 128"),
         (recall_pb2.UserUpdate(user_id="é" * 65, hist_item=[1]), "user_id has 130 bytes, must have 1 to 128"),
-        (recall_pb2.UserUpdate(user_id="a"), "neither of hist_item and append_item_ids given, must be one of them"),
+        (
+            recall_pb2.UserUpdate(user_id="a"),
+            "none of hist_item, append_item_ids and shown_item_ids given, must be one of them",
+        ),
         (
             recall_pb2.UserUpdate(user_id="a", hist_item=[1], append_item_ids=[2]),
             "both of hist_item and append_item_ids given, must be one of them",

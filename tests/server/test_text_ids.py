@@ -1,6 +1,7 @@
 """Releases whose items have text ids, through real gRPC: every call answers in keys what it answers in integers."""
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
@@ -369,7 +370,9 @@ async def test_remembered_users_are_remembered_by_keys(start: Start) -> None:
     assert [(one.status, one.history_length) for one in written] == [(OK, 2), (OK, 4)] + [(INVALID, 0)] * 3
     assert written[2].detail == "hist_item_keys[1] has 0 bytes, a key has 1 to 256"
     assert written[3].detail == "both of hist_item_keys and append_item_keys given, must be one of them"
-    assert written[4].detail == "neither of hist_item_keys and append_item_keys given, must be one of them"
+    assert (
+        written[4].detail == "none of hist_item_keys, append_item_keys and shown_item_keys given, must be one of them"
+    )
     history = running.names(3, 9, 27)
     stored, given = await running.recall(User(user_id="ann"), User(hist_item_keys=history), exclude_history=True)
     assert (stored.item_keys, stored.scores) == (given.item_keys, given.scores)
@@ -380,10 +383,33 @@ async def test_remembered_users_are_remembered_by_keys(start: Start) -> None:
         recall_pb2.FindSimilarUsersRequest(users=[User(hist_item_keys=history)], top_k=1)
     )
     assert list(similar.results[0].user_ids) == ["ann"]
-    for field in ("hist_item", "append_item_ids"):
+    [everything] = await running.recall(User(user_id="ann"))
+    shown, rest = list(everything.item_keys[:2]), list(everything.item_keys[2:])
+    [one] = await upsert(update(user_id="ann", shown_item_keys=shown))
+    assert (one.status, one.history_length) == (OK, 4)
+    [fresh] = await running.recall(User(user_id="ann"), exclude_shown=True)
+    assert list(fresh.item_keys[: len(rest)]) == rest and not {*shown} & {*fresh.item_keys}
+    for field in ("hist_item", "append_item_ids", "shown_item_ids"):
         code, reason, message, _ = await failure(upsert(update(user_id="ann"), update(user_id="ann", **{field: [1]})))
         assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "WRONG_ID_TYPE")
         assert message.startswith(f"users[1].{field}: has 1 ids")
+
+
+async def test_feedback_is_logged_by_keys(start: Start, tmp_path: Path) -> None:
+    running = await start(feedback_log=str(tmp_path / "log.jsonl"), feedback_sample=1)
+    [found] = await running.recall(User(user_id="ann", hist_item_keys=running.names(3)))
+    request = recall_pb2.LogFeedbackRequest
+    await running.stub.LogFeedback(request(kind="click", user_id="ann", item_keys=[found.item_keys[1]]))
+    for wrong, reason in (
+        ({"item_ids": [5]}, "WRONG_ID_TYPE"),
+        ({"item_keys": ["A", ""]}, "FEEDBACK_INVALID"),
+        ({"item_keys": ["x" * 257]}, "FEEDBACK_INVALID"),
+    ):
+        assert (await failure(running.stub.LogFeedback(request(kind="click", user_id="ann", **wrong))))[1] == reason
+    await running.server.stop(0)
+    *candidates, click = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
+    assert [line["item_id"] for line in candidates] == list(found.item_keys)
+    assert (click["item_id"], click["event"]) == (found.item_keys[1], "click")
 
 
 async def test_a_request_in_progress_keeps_the_kind_of_ids_it_began_with(start: Start) -> None:

@@ -94,7 +94,7 @@ async def test_an_append_of_no_history_changes_nothing(start: Start) -> None:
             {"hist_item": [1, 2], "events": ["hover", "return"]},
             "hist_item has no id of a kind that is history for the model; DeleteUsers forgets a user",
         ),
-        ({"events": ["view"]}, "neither of hist_item and append_item_ids given, must be one of them"),
+        ({"events": ["view"]}, "none of hist_item, append_item_ids and shown_item_ids given, must be one of them"),
     ],
 )
 async def test_kinds_that_cannot_be_are_that_user_s_error(start: Start, update: dict[str, Any], detail: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mind.artifact import Float32, load_artifact
-from mind.milvus.histories import HIST_ITEM, ROW_KEY, Head, StoredUser, history_row
+from mind.milvus.histories import HIST_ITEM, HISTORIES, ROW_KEY, Head, StoredUser, history_rows
 from mind.milvus.users import UserVectors, user_id_of
 from mind.sequences import Int64
 from tests.artifacts import make_artifact
@@ -31,26 +31,27 @@ class SlowUserStore(FakeUserStore):
         await self._others()
         return await super().histories(user_ids)
 
-    async def read(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, StoredUser]:
+    async def read(self, user_ids: Iterable[str], strong: bool = False, name: str = HISTORIES) -> dict[str, StoredUser]:
         await self._others()
-        found = await super().read(user_ids, strong)
-        await self._others()
-        return found
-
-    async def heads(self, user_ids: Iterable[str], strong: bool = False) -> dict[str, Head]:
-        await self._others()
-        found = await super().heads(user_ids, strong)
+        found = await super().read(user_ids, strong, name)
         await self._others()
         return found
 
-    async def write(self, users: Mapping[str, StoredUser]) -> None:
+    async def heads(self, user_ids: Iterable[str], strong: bool = False, name: str = HISTORIES) -> dict[str, Head]:
         await self._others()
+        found = await super().heads(user_ids, strong, name)
+        await self._others()
+        return found
+
+    async def write(self, users: Mapping[str, StoredUser], name: str = HISTORIES) -> None:
+        await self._others()
+        rows = self.rows_of(name)
         for user_id, user in users.items():
-            row = history_row(user_id, user)
-            self.rows[row[ROW_KEY]] = row
-            await self._others()
+            for row in history_rows(user_id, user):
+                rows[row[ROW_KEY]] = row
+                await self._others()
             for key in user.rows:
-                self.rows.pop(key, None)
+                rows.pop(key, None)
         await self._others()
 
     async def write_vectors(
@@ -63,9 +64,9 @@ class SlowUserStore(FakeUserStore):
 async def test_a_thousand_races_in_memory(tmp_path: Path) -> None:
     store = SlowUserStore()
 
-    async def clicks_of(user_ids: Sequence[str]) -> dict[str, list[int]]:
+    async def clicks_of(name: str, user_ids: Sequence[str]) -> dict[str, list[int]]:
         found: dict[str, list[int]] = {}
-        for row in store.rows.values():
+        for row in store.rows_of(name).values():
             found.setdefault(user_id_of(row[ROW_KEY]), []).extend(row[HIST_ITEM])
         return found
 
@@ -76,6 +77,7 @@ async def test_a_thousand_races_in_memory(tmp_path: Path) -> None:
         for number in range(50):
             await races.round(number, 20, rng, spread_s=0.01)
             store.rows.clear()
+            store.shown.clear()
             store.vectors = {name: {} for name in store.vectors}
     assert races.problems == []
 

@@ -16,6 +16,7 @@ from mind.milvus import histories, schemas
 from mind.milvus.aio_user_store import MilvusUserStore
 from mind.milvus.connection import Connection
 from mind.milvus.histories import HISTORIES, USER_HASH, Head, StoredUser, appended, deleted, replaced, tidied
+from mind.milvus.shown import MAX_ROWS, SHOWN, added, counting
 from mind.milvus.store import Store
 from mind.milvus.users import (
     HIST_ITEM,
@@ -60,7 +61,7 @@ WANTED = UserVectors(model_version="0123456789ab", num_interests=2, dim=4)
 def remove_user_collections(uri: str) -> None:
     client = MilvusClient(uri, timeout=30)
     for name in client.list_collections(timeout=30):
-        if name in (USERS, HISTORIES) or is_user_vectors(name):
+        if name in (USERS, HISTORIES, SHOWN) or is_user_vectors(name):
             client.drop_collection(name, timeout=30)
     client.close()
 
@@ -90,6 +91,7 @@ def more(before: StoredUser, *item_ids: int) -> StoredUser:
 async def contract(store: UserStore, waited: UserStore | None = None) -> None:
     """What remembering users relies on. `waited`: the same store, for questions whose number depends on time."""
     await histories_are_kept(store)
+    await what_was_shown_is_kept_apart(store)
     await rows_of_several_servers_are_one_history(store)
     await vectors_are_kept(store, waited or store)
     await what_is_deleted_is_gone(store, waited or store)
@@ -165,6 +167,30 @@ async def rows_of_several_servers_are_one_history(store: UserStore) -> None:
     assert (await store.heads(["two"], strong=True))["two"].remembered
     assert (await store.histories(["two"]))["two"].tolist() == [6]
     await store.write({"two": deleted((await store.read(["two"], strong=True))["two"])})
+
+
+async def what_was_shown_is_kept_apart(store: UserStore) -> None:
+    """An update adds a row, the one that finds `MAX_ROWS` merges them, and 5,000 items take two rows."""
+    assert await store.read(["fan"], name=SHOWN) == {}
+    for number in range(MAX_ROWS):
+        before = (await store.read(["fan"], strong=True, name=SHOWN)).get("fan")
+        assert len(before.rows if before else ()) == number
+        shown = np.arange(number * 400, number * 400 + 500)  # 100 of them again
+        await store.write({"fan": added(before, shown, 5_000, since=-1)}, SHOWN)
+    full = (await store.read(["fan"], strong=True, name=SHOWN))["fan"]
+    assert len(full.rows) == MAX_ROWS and len(full.hist_item) == 8_000
+    newest = counting(full, 5_000, since=-1)
+    assert newest.hist_item.tolist() == list(range(1_500, 6_500))
+    assert counting(full, 5_000, since=int(full.stamp[-301])).hist_item.tolist() == list(range(6_200, 6_500))
+    await store.write({"fan": added(full, np.array([7]), 5_000, since=-1)}, SHOWN)
+    merged = (await store.read(["fan"], strong=True, name=SHOWN))["fan"]
+    assert len(merged.rows) == 2 and merged.hist_item.tolist() == [*range(1_501, 6_500), 7]
+    late = added(full, np.array([9]), 5_000, since=-1)
+    await store.write({"fan": deleted(merged)}, SHOWN)
+    await store.write({"fan": late}, SHOWN)  # by a server that read before the deletion
+    head = (await store.heads(["fan", "nobody"], strong=True, name=SHOWN))["fan"]
+    assert (head.remembered, head.stale) == (False, True)
+    assert await store.read(["fan"], strong=True) == {}  # histories are others
 
 
 async def vectors_are_kept(store: UserStore, waited: UserStore) -> None:

@@ -64,6 +64,22 @@ def test_what_was_answered_is_seen_by_every_server_at_once(world: World) -> None
     assert list(a.explain("ann", top_k=5).used_hist_item) == history[-8:]
 
 
+def test_what_was_shown_is_left_out_by_every_server(world: World) -> None:
+    a, b = world.clients[0], world.clients[-1]
+    ann = recall_pb2.User(user_id="ann", hist_item=[1000, 1007])
+    items = a.recall([[1000, 1007]], top_k=60).item_ids[0]
+    for place in range(20):  # more updates than rows that stay side by side
+        a.upsert_users(shown_item_ids={"ann": items[2 * place : 2 * place + 2]})
+        found = b.recall([ann, [1000, 1007]], top_k=20, exclude_shown=True).item_ids
+        assert found == [items[2 * place + 2 : 2 * place + 22], items[:20]]
+        a, b = b, a
+    explained = a.explain(ann, top_k=5, exclude_shown=True)
+    dropped = {hit.item_id for hit in explained.dropped if hit.reason == recall_pb2.DROP_REASON_SHOWN}
+    assert dropped == set(items[:40])
+    assert [one.status for one in b.delete_users(["ann"]).results] == [OK]
+    assert a.recall([ann], top_k=20, exclude_shown=True).item_ids == [items[:20]]
+
+
 def test_a_user_lives_through_a_release_and_dies_for_good(world: World) -> None:
     a, b = world.clients[0], world.clients[-1]
     a.upsert_users({"ann": [1000, 1007], "bob": [1000, 1007], "ü/'\"": [1014]})

@@ -8,6 +8,7 @@ export const REASONS = {
   DROP_REASON_DUPLICATE: ["better place through another interest", "elsewhere"],
   DROP_REASON_HISTORY: ["clicked already", "clicked"],
   DROP_REASON_EXCLUDED: ["never show", "excluded"],
+  DROP_REASON_SHOWN: ["shown before", "shown"],
   DROP_REASON_BELOW_TOP_K: ["below the last candidate", "below"],
 };
 

@@ -9,7 +9,7 @@ const SHOWN_HITS = 8;
 const SHOWN_CLICKS = 12;
 const THINNEST = 0.01; // share of an interest below which a line would say nothing
 const WIDEST = 16; // pixels of a line for a click that made an interest alone
-const RULED_OUT = new Set(["DROP_REASON_HISTORY", "DROP_REASON_EXCLUDED"]);
+const RULED_OUT = new Set(["DROP_REASON_HISTORY", "DROP_REASON_EXCLUDED", "DROP_REASON_SHOWN"]);
 
 /** The interests that the user has, with their numbers: { number, interest }. */
 export const had = (answer) =>

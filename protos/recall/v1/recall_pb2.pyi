@@ -49,6 +49,7 @@ class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DROP_REASON_HISTORY: _ClassVar[DropReason]
     DROP_REASON_EXCLUDED: _ClassVar[DropReason]
     DROP_REASON_BELOW_TOP_K: _ClassVar[DropReason]
+    DROP_REASON_SHOWN: _ClassVar[DropReason]
 
 class ItemStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -82,6 +83,7 @@ DROP_REASON_DUPLICATE: DropReason
 DROP_REASON_HISTORY: DropReason
 DROP_REASON_EXCLUDED: DropReason
 DROP_REASON_BELOW_TOP_K: DropReason
+DROP_REASON_SHOWN: DropReason
 ITEM_STATUS_UNSPECIFIED: ItemStatus
 ITEM_STATUS_OK: ItemStatus
 ITEM_STATUS_UNKNOWN: ItemStatus
@@ -103,7 +105,7 @@ class User(_message.Message):
     def __init__(self, hist_item: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., user_id: _Optional[str] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., exclude_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecallRequest(_message.Message):
-    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes")
+    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "exclude_shown", "paged", "page_token")
     USERS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -111,6 +113,9 @@ class RecallRequest(_message.Message):
     MERGE_STRATEGY_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_SHOWN_FIELD_NUMBER: _ClassVar[int]
+    PAGED_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     users: _containers.RepeatedCompositeFieldContainer[User]
     top_k: int
     filter: str
@@ -118,7 +123,10 @@ class RecallRequest(_message.Message):
     merge_strategy: MergeStrategy
     neighbours: Neighbours
     return_attributes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
+    exclude_shown: bool
+    paged: bool
+    page_token: bytes
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., exclude_shown: bool = ..., paged: bool = ..., page_token: _Optional[bytes] = ...) -> None: ...
 
 class AttributeList(_message.Message):
     __slots__ = ("integers", "texts")
@@ -147,7 +155,7 @@ class AttributeValues(_message.Message):
     def __init__(self, name: _Optional[str] = ..., integers: _Optional[_Iterable[int]] = ..., numbers: _Optional[_Iterable[float]] = ..., texts: _Optional[_Iterable[str]] = ..., booleans: _Optional[_Iterable[bool]] = ..., lists: _Optional[_Iterable[_Union[AttributeList, _Mapping]]] = ..., absent: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class UserCandidates(_message.Message):
-    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail", "item_keys", "unknown_item_keys", "source", "attributes")
+    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail", "item_keys", "unknown_item_keys", "source", "attributes", "recall_id")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +168,7 @@ class UserCandidates(_message.Message):
     UNKNOWN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    RECALL_ID_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
     interest: _containers.RepeatedScalarFieldContainer[int]
@@ -172,7 +181,8 @@ class UserCandidates(_message.Message):
     unknown_item_keys: _containers.RepeatedScalarFieldContainer[str]
     source: _containers.RepeatedScalarFieldContainer[Source]
     attributes: _containers.RepeatedCompositeFieldContainer[AttributeValues]
-    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., unknown_item_keys: _Optional[_Iterable[str]] = ..., source: _Optional[_Iterable[_Union[Source, str]]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ...) -> None: ...
+    recall_id: str
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., unknown_item_keys: _Optional[_Iterable[str]] = ..., source: _Optional[_Iterable[_Union[Source, str]]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ..., recall_id: _Optional[str] = ...) -> None: ...
 
 class StageTimings(_message.Message):
     __slots__ = ("queue_ms", "encode_ms", "search_ms", "merge_ms", "total_ms", "history_ms")
@@ -191,18 +201,20 @@ class StageTimings(_message.Message):
     def __init__(self, queue_ms: _Optional[float] = ..., encode_ms: _Optional[float] = ..., search_ms: _Optional[float] = ..., merge_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., history_ms: _Optional[float] = ...) -> None: ...
 
 class RecallResponse(_message.Message):
-    __slots__ = ("results", "model_version", "collection", "timings", "attributes_detail")
+    __slots__ = ("results", "model_version", "collection", "timings", "attributes_detail", "next_page_token")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[UserCandidates]
     model_version: str
     collection: str
     timings: StageTimings
     attributes_detail: str
-    def __init__(self, results: _Optional[_Iterable[_Union[UserCandidates, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., attributes_detail: _Optional[str] = ...) -> None: ...
+    next_page_token: bytes
+    def __init__(self, results: _Optional[_Iterable[_Union[UserCandidates, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., attributes_detail: _Optional[str] = ..., next_page_token: _Optional[bytes] = ...) -> None: ...
 
 class CountItemsRequest(_message.Message):
     __slots__ = ("filter",)
@@ -225,7 +237,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes", "max_query_items")
+    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes", "max_query_items", "max_shown", "max_paged")
     MAX_USERS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -239,6 +251,8 @@ class Limits(_message.Message):
     MAX_SIMILAR_FIELD_NUMBER: _ClassVar[int]
     MAX_RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     MAX_QUERY_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SHOWN_FIELD_NUMBER: _ClassVar[int]
+    MAX_PAGED_FIELD_NUMBER: _ClassVar[int]
     max_users: int
     max_top_k: int
     max_candidates: int
@@ -252,7 +266,9 @@ class Limits(_message.Message):
     max_similar: int
     max_return_attributes: int
     max_query_items: int
-    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ..., max_return_attributes: _Optional[int] = ..., max_query_items: _Optional[int] = ...) -> None: ...
+    max_shown: int
+    max_paged: int
+    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ..., max_return_attributes: _Optional[int] = ..., max_query_items: _Optional[int] = ..., max_shown: _Optional[int] = ..., max_paged: _Optional[int] = ...) -> None: ...
 
 class Attribute(_message.Message):
     __slots__ = ("name", "type")
@@ -263,7 +279,7 @@ class Attribute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours")
+    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours", "feedback_enabled")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -285,6 +301,7 @@ class GetServerInfoResponse(_message.Message):
     ID_TYPE_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    FEEDBACK_ENABLED_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     model_version: str
     collection: str
@@ -306,10 +323,11 @@ class GetServerInfoResponse(_message.Message):
     id_type: IdType
     search: str
     neighbours: Neighbours
-    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ...) -> None: ...
+    feedback_enabled: bool
+    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., feedback_enabled: bool = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes")
+    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "exclude_shown")
     USER_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -317,6 +335,7 @@ class ExplainRequest(_message.Message):
     MERGE_STRATEGY_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDE_SHOWN_FIELD_NUMBER: _ClassVar[int]
     user: User
     top_k: int
     filter: str
@@ -324,7 +343,8 @@ class ExplainRequest(_message.Message):
     merge_strategy: MergeStrategy
     neighbours: Neighbours
     return_attributes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
+    exclude_shown: bool
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., exclude_shown: bool = ...) -> None: ...
 
 class Interest(_message.Message):
     __slots__ = ("vector", "item_ids", "scores", "item_keys", "neighbour_item_ids", "neighbour_item_keys", "neighbour_scores", "neighbour_bonuses", "weights")
@@ -477,20 +497,24 @@ class GetItemsResponse(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ..., attributes_detail: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ...) -> None: ...
 
 class UserUpdate(_message.Message):
-    __slots__ = ("user_id", "hist_item", "append_item_ids", "hist_item_keys", "append_item_keys", "events")
+    __slots__ = ("user_id", "hist_item", "append_item_ids", "hist_item_keys", "append_item_keys", "events", "shown_item_ids", "shown_item_keys")
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
     APPEND_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     HIST_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     APPEND_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     EVENTS_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    SHOWN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     user_id: str
     hist_item: _containers.RepeatedScalarFieldContainer[int]
     append_item_ids: _containers.RepeatedScalarFieldContainer[int]
     hist_item_keys: _containers.RepeatedScalarFieldContainer[str]
     append_item_keys: _containers.RepeatedScalarFieldContainer[str]
     events: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, user_id: _Optional[str] = ..., hist_item: _Optional[_Iterable[int]] = ..., append_item_ids: _Optional[_Iterable[int]] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., append_item_keys: _Optional[_Iterable[str]] = ..., events: _Optional[_Iterable[str]] = ...) -> None: ...
+    shown_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    shown_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, user_id: _Optional[str] = ..., hist_item: _Optional[_Iterable[int]] = ..., append_item_ids: _Optional[_Iterable[int]] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., append_item_keys: _Optional[_Iterable[str]] = ..., events: _Optional[_Iterable[str]] = ..., shown_item_ids: _Optional[_Iterable[int]] = ..., shown_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpsertUsersRequest(_message.Message):
     __slots__ = ("users",)
@@ -569,3 +593,23 @@ class DeleteUsersResponse(_message.Message):
     results: _containers.RepeatedCompositeFieldContainer[UserDeleted]
     model_version: str
     def __init__(self, results: _Optional[_Iterable[_Union[UserDeleted, _Mapping]]] = ..., model_version: _Optional[str] = ...) -> None: ...
+
+class LogFeedbackRequest(_message.Message):
+    __slots__ = ("recall_id", "user_id", "item_ids", "item_keys", "kind", "time_ms")
+    RECALL_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    recall_id: str
+    user_id: str
+    item_ids: _containers.RepeatedScalarFieldContainer[int]
+    item_keys: _containers.RepeatedScalarFieldContainer[str]
+    kind: str
+    time_ms: int
+    def __init__(self, recall_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., kind: _Optional[str] = ..., time_ms: _Optional[int] = ...) -> None: ...
+
+class LogFeedbackResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

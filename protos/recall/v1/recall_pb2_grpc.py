@@ -81,6 +81,11 @@ class RecallServiceStub(object):
                 request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersRequest.SerializeToString,
                 response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersResponse.FromString,
                 _registered_method=True)
+        self.LogFeedback = channel.unary_unary(
+                '/recall.v1.RecallService/LogFeedback',
+                request_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackRequest.SerializeToString,
+                response_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackResponse.FromString,
+                _registered_method=True)
 
 
 class RecallServiceServicer(object):
@@ -132,8 +137,9 @@ class RecallServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpsertUsers(self, request, context):
-        """Remembers what users clicked, so that Recall needs only their user_id. Answers when every server sees the change,
-        after 0.2 to 0.6 s. Appending is not idempotent: after DEADLINE_EXCEEDED or UNAVAILABLE the update may have been
+        """Remembers what users clicked, so that Recall needs only their user_id, and what they were shown. Answers when every
+        server sees the change, after 0.2 to 0.6 s. Appending is not idempotent: after DEADLINE_EXCEEDED or UNAVAILABLE the
+        update may have been
         written or not. After RESOURCE_EXHAUSTED nothing was written. This call and the two below answer UNIMPLEMENTED
         with the reason USERS_DISABLED unless the server runs with --users.
         """
@@ -149,7 +155,17 @@ class RecallServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def DeleteUsers(self, request, context):
-        """Deletes remembered users from every release. Answers when no read finds them any more. May be repeated.
+        """Deletes remembered users from every release, with what they were shown. Answers when no read finds them any more.
+        May be repeated.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LogFeedback(self, request, context):
+        """Writes what a user did with items to the server's log, as rows of clicks for the next training. May be repeated: rows
+        that are equal count once. Answers UNIMPLEMENTED with the reason FEEDBACK_DISABLED unless the server runs with
+        --feedback-log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -202,6 +218,11 @@ def add_RecallServiceServicer_to_server(servicer, server):
                     servicer.DeleteUsers,
                     request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersRequest.FromString,
                     response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersResponse.SerializeToString,
+            ),
+            'LogFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.LogFeedback,
+                    request_deserializer=protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackRequest.FromString,
+                    response_serializer=protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -449,6 +470,33 @@ class RecallService(object):
             '/recall.v1.RecallService/DeleteUsers',
             protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersRequest.SerializeToString,
             protos_dot_recall_dot_v1_dot_recall__pb2.DeleteUsersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LogFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/recall.v1.RecallService/LogFeedback',
+            protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackRequest.SerializeToString,
+            protos_dot_recall_dot_v1_dot_recall__pb2.LogFeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,
