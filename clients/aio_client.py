@@ -22,6 +22,7 @@ from clients.core import (
     join_responses,
 )
 from clients.ids import ItemIds
+from clients.requests import NO_RULES, rules_of
 from protos.recall.v1 import admin_pb2, recall_pb2
 
 _MAX_CONCURRENT_REQUESTS = 4
@@ -51,11 +52,15 @@ class AsyncRecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
+        at_most: Mapping[str, int] = NO_RULES,
+        per_interest_min: int = 0,
+        diversity: float = 0,
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user; see `RecallClient.recall`."""
         deadline = self._deadline(timeout_s)
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        rules = rules_of(at_most, per_interest_min, diversity)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         requests = self._recall_requests(histories, top_k, *how)
         slots = asyncio.Semaphore(_MAX_CONCURRENT_REQUESTS)
 
@@ -91,10 +96,14 @@ class AsyncRecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
+        at_most: Mapping[str, int] = NO_RULES,
+        per_interest_min: int = 0,
+        diversity: float = 0,
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        rules = rules_of(at_most, per_interest_min, diversity)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         request = self._explain_request(history, top_k, *how)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 

@@ -23,6 +23,7 @@ from clients.proxies import is_local, proxy_of
 from clients.requests import (
     MAX_HISTORY,
     MAX_REQUEST_BYTES,
+    NO_RULES,
     History,
     MergeStrategyName,
     NeighboursName,
@@ -280,6 +281,7 @@ class ClientCore:
         merge_strategy: str,
         neighbours: str = "default",
         return_attributes: Sequence[str] = (),
+        rules: Mapping[str, Any] = NO_RULES,
     ) -> list[recall_pb2.RecallRequest]:
         """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch."""
         users = users_of(histories, exclude_item_ids, self._max_history)
@@ -294,6 +296,7 @@ class ClientCore:
                 merge_strategy=merge_strategy_of(merge_strategy),
                 neighbours=neighbours_of(neighbours),
                 return_attributes=return_attributes,
+                **rules,
             )
             for part in split(users, most, self._max_request_bytes, filter)
         ]
@@ -308,6 +311,7 @@ class ClientCore:
         merge_strategy: str,
         neighbours: str = "default",
         return_attributes: Sequence[str] = (),
+        rules: Mapping[str, Any] = NO_RULES,
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
             user=user_of(history, exclude_item_ids, self._max_history),
@@ -317,6 +321,7 @@ class ClientCore:
             merge_strategy=merge_strategy_of(merge_strategy),
             neighbours=neighbours_of(neighbours),
             return_attributes=return_attributes,
+            **rules,
         )
 
     def _upsert_request(

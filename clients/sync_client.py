@@ -20,6 +20,7 @@ from clients.core import (
     join_responses,
 )
 from clients.ids import ItemIds
+from clients.requests import NO_RULES, rules_of
 from protos.recall.v1 import admin_pb2, recall_pb2
 
 
@@ -49,6 +50,9 @@ class RecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
+        at_most: Mapping[str, int] = NO_RULES,
+        per_interest_min: int = 0,
+        diversity: float = 0,
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user. A large batch is split into several requests.
@@ -64,6 +68,9 @@ class RecallClient(ClientCore):
             neighbours: whether items that users clicked soon after the newest clicks are candidates too: on, off, or as
                 the release does by default. `source` of the answer then tells what found each candidate.
             return_attributes: names of attributes to return with the candidates (`attributes` of the result).
+            at_most: attributes, and how many candidates of a user may share a value of each: `{"category": 5}`.
+            per_interest_min: how many candidates each interest of a user has at least.
+            diversity: how much candidates shall differ from one another, 0 to 1 (MMR).
             timeout_s: the deadline of the whole batch.
 
         Returns:
@@ -75,7 +82,8 @@ class RecallClient(ClientCore):
             ValueError: an id does not fit 64 bits or is not valid text.
         """
         deadline = self._deadline(timeout_s)
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        rules = rules_of(at_most, per_interest_min, diversity)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         requests = self._recall_requests(histories, top_k, *how)
         return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
 
@@ -100,10 +108,14 @@ class RecallClient(ClientCore):
         merge_strategy: MergeStrategyName = "best_score",
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
+        at_most: Mapping[str, int] = NO_RULES,
+        per_interest_min: int = 0,
+        diversity: float = 0,
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes
+        rules = rules_of(at_most, per_interest_min, diversity)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         request = self._explain_request(history, top_k, *how)
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 

@@ -37,6 +37,7 @@ from server.errors import Failure, StoreUnavailableError
 from server.instrumentation import make_telemetry
 from server.ports import ItemStore
 from server.release import Release, Releases, watch
+from server.serving.attributes import Attributes
 from server.serving.breaker import Breaker
 from server.serving.local import LocalItems, index_maker
 from server.serving.pipeline import CandidatePipeline
@@ -115,6 +116,7 @@ class RecallServer:
         )
         self.releases = Releases(store, models, *made, self._on_check)
         self.local = LocalItems(store)
+        attributes = Attributes(store, settings.attribute_cache_mb * 2**20)
         pipeline = CandidatePipeline(
             store,
             self._encode_on,
@@ -124,6 +126,7 @@ class RecallServer:
             max_queued_users=settings.max_queued_users,
             workers=settings.search_workers,
             local=self.local,
+            attributes=attributes,
             degraded=settings.degraded,
             search=settings.search,
             telemetry=telemetry,
@@ -134,7 +137,7 @@ class RecallServer:
             telemetry.metrics.follow(lambda: self._door.in_progress, lambda: pipeline.queued_users)
         self._server = grpc.aio.server(options=_channel_options(settings))
         self._users = UserService(settings, user_store and self._breaker.guard(user_store), self._encode_on)
-        self._add_services(RecallService(settings, self.releases, pipeline, store, self._users))
+        self._add_services(RecallService(settings, self.releases, pipeline, store, self._users, attributes))
         self.port = self._listen()
         self._watching: list[asyncio.Task[None]] = []
 

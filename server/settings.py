@@ -85,6 +85,10 @@ class Settings(MilvusOptions):
     """Maximum nesting of parentheses, `not` and signs in a filter."""
     max_return_attributes: int = Field(default=16, gt=0, le=64)
     """Maximum number of attributes that a request can ask for with the candidates."""
+    max_at_most: int = Field(default=8, gt=0, le=64)
+    """Maximum number of attributes in the rule at_most of a request."""
+    max_diverse_top_k: int = Field(default=500, gt=0, le=2_000)
+    """Maximum number of candidates per user of a request with diversity, which compares twice as many items."""
     max_request_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=INT32_MAX)
     """Maximum size of a request message in bytes."""
     max_batch_users: int = Field(default=64, gt=0, le=INT32_MAX)

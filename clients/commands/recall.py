@@ -19,6 +19,8 @@ from clients.command import with_client
 from clients.commands.answer import Format, FormatOption, show
 from clients.commands.question import (
     HIST_ITEM,
+    AtMost,
+    Diversity,
     Exclude,
     ExcludeHistory,
     Filter,
@@ -27,10 +29,12 @@ from clients.commands.question import (
     MergeOption,
     Neighbours,
     NeighboursOption,
+    PerInterestMin,
     ReturnAttributes,
     Titles,
     TitlesIdColumn,
     TopK,
+    at_most_of_option,
     attributes_of_option,
     file_option,
     merge_strategy_of,
@@ -80,6 +84,9 @@ def recall(
     merge: MergeOption = Merge.BEST_SCORE,
     neighbours: NeighboursOption = Neighbours.DEFAULT,
     attributes: ReturnAttributes = "",
+    at_most: AtMost = None,
+    per_interest_min: PerInterestMin = 0,
+    diversity: Diversity = 0,
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -98,6 +105,9 @@ def recall(
         merge_strategy=merge_strategy_of(merge),
         neighbours=neighbours.value,
         return_attributes=attributes_of_option(attributes, info, titles=not (titles or input or format is Format.JSON)),
+        at_most=at_most_of_option(at_most),
+        per_interest_min=per_interest_min,
+        diversity=diversity,
     )
     if input is not None:
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
@@ -127,6 +137,9 @@ def explain(
     merge: MergeOption = Merge.BEST_SCORE,
     neighbours: NeighboursOption = Neighbours.DEFAULT,
     attributes: ReturnAttributes = "",
+    at_most: AtMost = None,
+    per_interest_min: PerInterestMin = 0,
+    diversity: Diversity = 0,
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -143,6 +156,9 @@ def explain(
         merge_strategy=merge_strategy_of(merge),
         neighbours=neighbours.value,
         return_attributes=attributes_of_option(attributes, info, titles=not (titles or format is Format.JSON)),
+        at_most=at_most_of_option(at_most),
+        per_interest_min=per_interest_min,
+        diversity=diversity,
     )
     view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))

@@ -49,15 +49,16 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         pipeline: CandidatePipeline,
         store: ItemStore,
         users: UserService,
+        attributes: Attributes,
     ) -> None:
-        """`settings` holds the limits; `users` answers the calls about users."""
+        """`settings` holds the limits; `users` answers the calls about users; `attributes` are those of items."""
         self._settings = settings
         self._releases = releases
         self._pipeline = pipeline
         self._store = store
         self._users = users
         self._item_keys = ItemKeys(store)
-        self._attributes = Attributes(store, settings.attribute_cache_mb * 2**20)
+        self._attributes = attributes
 
     async def Recall(self, request: recall_pb2.RecallRequest, context: Context) -> recall_pb2.RecallResponse:  # noqa: N802
         """Find candidates for a batch of users."""

@@ -70,6 +70,34 @@ class Column:
         return self.kind.startswith("ARRAY")
 
 
+@dataclass(frozen=True)
+class Groups:
+    """Which items have which values of an attribute: an entry for each item and value, an item's entries together."""
+
+    place: Int64
+    """[E] int64, ascending, the item of each entry."""
+    value: Int64
+    """[E] int64, equal for equal values."""
+
+
+def groups(told: Sequence[Value | None], which: Int64) -> Groups:
+    """The values of items; an array has those of its elements, and None has none.
+
+    Args:
+        told: different values.
+        which: [n] int64, the place among them of each item's value.
+    """
+    parts = [() if value is None else value if isinstance(value, tuple) else (value,) for value in told]
+    coded: dict[Value, int] = {}
+    codes = [[coded.setdefault(part, len(coded)) for part in dict.fromkeys(own)] for own in parts]
+    lengths = np.array([len(own) for own in codes], np.int64)
+    its = lengths[which]
+    place = np.arange(len(which)).repeat(its)
+    slot = np.arange(len(place)) - (np.cumsum(its) - its).repeat(its)
+    flat = np.array([code for own in codes for code in own], np.int64)
+    return Groups(place, flat[(np.cumsum(lengths) - lengths)[which][place] + slot])
+
+
 class ColumnBuilder:
     """Builds a column from pages of values."""
 
