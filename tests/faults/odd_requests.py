@@ -84,6 +84,10 @@ _filters = st.one_of(
 )
 """Of the length limit and what lies around it: nonsense, near misses, deep nesting."""
 
+_names = st.one_of(st.sampled_from(["year", "genres", "vector_source", "item_id", "Year", ""]), st.text(max_size=10))
+_at_most = st.lists(st.builds(recall_pb2.AtMost, attribute=_names, count=_int32), max_size=10)
+_diversity = st.one_of(st.just(0.0), st.floats(0, 1, width=32), st.floats(width=32))
+
 _metadata = st.lists(
     st.one_of(
         st.sampled_from([("authorization", f"Bearer {TOKEN}"), ("authorization", "Bearer"), ("authorization", "")]),
@@ -98,6 +102,7 @@ _timeouts = st.one_of(st.just(PATIENT_S), st.sampled_from([None, 1e-9, 1e-6, 1e-
 def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
     """Calls of any of our methods. `text`: whether the items of the server have text ids."""
     rest = {"top_k": _int32, "filter": _filters, "exclude_history": st.booleans(), "merge_strategy": _int32}
+    rest |= {"at_most": _at_most, "per_interest_min": st.one_of(st.just(0), _int32), "diversity": _diversity}
     collections = st.one_of(st.text(max_size=40), st.just("items_0123456789ab_01234567"))
     messages: list[tuple[str, st.SearchStrategy[Any]]] = [
         (f"{RECALL}/Recall", st.builds(recall_pb2.RecallRequest, users=_user_lists(text), **rest)),
