@@ -86,7 +86,7 @@ def first_depth(release: Release, matches: Matches | None, query: Query, user: U
     wanted = top_k + min(excluded, max(room, near))
     if widens:
         most = MAX_HITS // _each(release) if matches is None else len(matches) + 1
-        return _widening(release, matches, top_k + min(excluded, room), wanted + room, most)
+        return _widening(release, matches, top_k + min(excluded, room), wanted + max(ROUND, top_k // ROUND), most)
     return _depth(release, matches, top_k + min(excluded, room), wanted, top_k + excluded)
 
 

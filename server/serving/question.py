@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from math import ceil
 
 from mind.sequences import Int64
 
@@ -31,7 +32,7 @@ class UserQuery:
     """Why the stored history could not be read; empty if it could. The user then gets the popular list."""
 
 
-POOL = 2
+POOL = 1.5
 """With diversity, candidates are chosen among the best items of a user, so many times `top_k`."""
 
 
@@ -70,4 +71,4 @@ class Query:
     @property
     def ranked(self) -> int:
         """Items of each user that must be ranked to find the candidates."""
-        return self.top_k * POOL if self.variety.diversity else self.top_k
+        return ceil(self.top_k * POOL) if self.variety.diversity else self.top_k

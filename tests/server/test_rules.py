@@ -1,5 +1,7 @@
 """The vectorised rules against plain ones, and searches that go as deep as the rules need against one of everything."""
 
+from math import ceil
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from server.serving.question import Query, Strategy, Variety
 from server.serving.rules.at_most import allowed
 from server.serving.rules.diversity import diversified, relevance_of
 from server.serving.rules.per_interest import with_each_interest
-from server.serving.rules.variety import ranked, rules_of, vary
+from server.serving.rules.variety import EVERYTHING, ranked, rules_of, vary
 from server.serving.search import Found
 
 NAMES = ("category", "genres")
@@ -58,7 +60,7 @@ def plain_rules(items, score, interest, values, vectors, variety, top_k, turns):
     """The candidates of a user out of all items in merged order."""
     items = plain_at_most(items, values, dict(variety.at_most))
     if variety.diversity and items:
-        pool = items[: 2 * top_k]
+        pool = items[: ceil(1.5 * top_k)]
         least, most = score[pool[-1]], score[pool[0]]
         by_score = {item: (score[item] - least) / (most - least) if most > least else 1.0 for item in pool}
         by_place = {item: 1 - place / max(1, len(pool) - 1) for place, item in enumerate(pool)}
@@ -109,34 +111,36 @@ def test_diversity_as_item_after_item(seed: int) -> None:
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, 12, rng.integers(1, 5))
     vectors = [rng.normal(size=(size, 3)).astype(np.float32) for size in sizes]
-    relevance = [relevance_of(np.sort(rng.normal(size=size).astype(np.float32))[::-1]) for size in sizes]
+    scores = np.concatenate([np.sort(rng.normal(size=size).astype(np.float32))[::-1] for size in sizes])
+    relevance = relevance_of(scores, sizes)
     diversity = rng.uniform(0.01, 1, len(sizes)).astype(np.float32)
     top_k = rng.integers(1, 8, len(sizes))
-    chosen = diversified(relevance, vectors, diversity, top_k)
-    for user, size in enumerate(sizes.tolist()):
-        plain = plain_diverse(range(size), relevance[user], vectors[user], diversity[user], top_k[user])
+    chosen = diversified(relevance, np.concatenate(vectors), sizes, diversity, top_k)
+    for user, own in enumerate(np.split(relevance, np.cumsum(sizes)[:-1])):
+        plain = plain_diverse(range(len(own)), own, vectors[user], diversity[user], top_k[user])
         assert chosen[user].tolist() == plain
 
 
 def test_diversity_prefers_another_kind_to_a_better_score() -> None:
     vectors = np.array([[1, 0], [1, 0.01], [0, 1]], np.float32)
-    relevance = relevance_of(np.array([3.0, 2.9, 1.0], np.float32))
+    one = np.array([3])
+    relevance = relevance_of(np.array([3.0, 2.9, 1.0], np.float32), one)
     for diversity, expected in ((0.1, [0, 1]), (0.9, [0, 2]), (1.0, [0, 2])):
-        [chosen] = diversified([relevance], [vectors], np.array([diversity], np.float32), np.array([2]))
+        [chosen] = diversified(relevance, vectors, one, np.array([diversity], np.float32), np.array([2]))
         assert chosen.tolist() == expected
 
 
 def test_relevance_has_bounds_whatever_the_scores() -> None:
-    assert relevance_of(np.array([5, 4, 1], np.float32)).tolist() == [1.0, 0.75, 0.0]
-    assert relevance_of(np.array([2, 2], np.float32)).tolist() == [1.0, 1.0]
     largest = np.finfo(np.float32).max
-    assert relevance_of(np.array([largest, 0, -largest], np.float32)).tolist() == [1.0, 0.5, 0.0]
+    scores = np.array([5, 4, 1, 2, 2, largest, 0, -largest], np.float32)
+    assert relevance_of(scores, np.array([3, 2, 3])).tolist() == [1.0, 0.75, 0.0, 1.0, 1.0, 1.0, 0.5, 0.0]
 
 
 def test_users_with_many_items_are_worked_through_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    vectors = [rng.normal(size=(8, 3)).astype(np.float32) for _ in range(5)]
-    asked = [np.linspace(1, 0, 8, dtype=np.float32)] * 5, vectors, np.full(5, 0.5, np.float32), np.full(5, 4)
+    vectors = rng.normal(size=(40, 3)).astype(np.float32)
+    relevance = np.tile(np.linspace(1, 0, 8, dtype=np.float32), 5)
+    asked = relevance, vectors, np.full(5, 8), np.full(5, 0.5, np.float32), np.full(5, 4)
     together = diversified(*asked)
     monkeypatch.setattr("server.serving.rules.diversity.MOST_PAIRS", 1)
     assert [own.tolist() for own in diversified(*asked)] == [own.tolist() for own in together]
@@ -219,10 +223,13 @@ def candidates(catalogue, queries, limit, widest):
     merged = merge(found.hits, found.user, found.interest, wanted, round_robin, excluded, near=near)
     if rules is None:
         return merged, np.zeros(users, bool), [""] * users
-    items = ranked(rules, merged, found, near, [Depth(limit, widest, 0, 0, widens=True)] * users)
-    ids = merged.item_ids[items.row]
-    told = {name: catalogue.groups(name, ids) for name in rules.most}
-    varied = vary(rules, merged, items, told, lambda item_ids: catalogue.vectors[item_ids])
+    varied = None
+    for times in (1, 2, EVERYTHING):
+        items = ranked(rules, merged, found, near, [Depth(limit, widest, 0, 0, widens=True)] * users, times)
+        ids = merged.item_ids[items.row]
+        told = {name: catalogue.groups(name, ids) for name in rules.most}
+        varied = varied or vary(rules, merged, items, told, lambda item_ids: catalogue.vectors[item_ids])
+    assert varied
     return varied.merged, varied.short, varied.detail
 
 

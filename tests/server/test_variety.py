@@ -147,13 +147,14 @@ async def test_each_interest_has_its_candidates(shop: Running) -> None:
     assert set(gone) == set(without.candidates.item_ids) - set(found.item_ids) != set()
 
 
-async def test_diversity_is_mmr_among_twice_as_many(shop: Running) -> None:
-    pool = await shop.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=40))
+async def test_diversity_is_mmr_among_half_as_many_more(shop: Running) -> None:
+    pool = await shop.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=30))
     ids, scores = list(pool.results[0].item_ids), np.array(pool.results[0].scores, np.float32)
     stored = shop.store.collections[shop.collection]
     vectors = stored.vectors[np.searchsorted(stored.item_ids, ids)]
     diversity = np.array([0.6], np.float32)
-    [places] = diversified([relevance_of(scores)], [vectors], diversity, np.array([20]))
+    size = np.array([30])
+    [places] = diversified(relevance_of(scores, size), vectors, size, diversity, np.array([20]))
     answer = await shop.recall.Explain(recall_pb2.ExplainRequest(user=USER, top_k=20, diversity=0.6))
     assert list(answer.candidates.item_ids) == [ids[place] for place in places]
     assert list(answer.candidates.item_ids) != ids[:20]

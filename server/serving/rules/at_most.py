@@ -21,11 +21,13 @@ def allowed(items: int, place: Int64, group: Int64, most: Int64) -> Mask:
         group: [E] int64, equal for entries of one user and value.
         most: [E] int64, how many items of the group may be taken.
     """
-    order = np.argsort(group * items + place)
-    place, most = place[order], most[order]
-    new = np.ones(len(order), bool)
-    new[1:] = np.diff(group[order]) != 0
-    start = np.maximum.accumulate(np.where(new, np.arange(len(order)), 0))
+    of_group = np.zeros(int(group.max(initial=0)) + 1, np.int64)
+    of_group[group] = most
+    group, place = np.divmod(np.sort(group * max(items, 1) + place), max(items, 1))  # faster than to sort places
+    most = of_group[group]
+    new = np.ones(len(group), bool)
+    new[1:] = group[1:] != group[:-1]
+    start = np.maximum.accumulate(np.where(new, np.arange(len(group)), 0))
     taken = np.ones(items, bool)
     while True:
         possible = taken[place]

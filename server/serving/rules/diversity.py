@@ -6,9 +6,9 @@ One candidate after the other is chosen from a user's pool, the item with the hi
 
 where similarity is the largest cosine of its embedding and that of a candidate chosen before. Inner products have no
 bounds, so relevance is the place of the score between the worst of the pool, 0, and the best, 1.
-"""
 
-from collections.abc import Sequence
+Items of all users are in columns: the pool of the first user, best first, then that of the second, ...
+"""
 
 import numpy as np
 
@@ -19,50 +19,54 @@ MOST_PAIRS = 4_000_000
 """Pairs of items whose similarity is kept at a time: 16 MB."""
 
 
-def diversified(
-    relevance: Sequence[Float32], vectors: Sequence[Float32], diversity: Float32, top_k: Int64
-) -> list[Int64]:
+def diversified(relevance: Float32, vectors: Float32, sizes: Int64, diversity: Float32, top_k: Int64) -> list[Int64]:
     """The places in its pool of the candidates of each user, in the order in which they are chosen.
 
     Args:
-        relevance: of each of B users, [P] float32 for the items of the pool, 1 to 0, falling.
-        vectors: of each user, [P, D] float32 embeddings; zero for an item that is similar to nothing.
+        relevance: [n] float32 (`relevance_of`).
+        vectors: [n, D] float32 embeddings; zero for an item that is similar to nothing.
+        sizes: [B] int64, items of each user's pool, 1 or more.
         diversity: [B] float32.
         top_k: [B] int64, candidates that are wanted.
     """
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+    scale = np.sqrt(diversity).repeat(sizes) / np.where(length > 0, length, 1)
+    scaled = vectors * scale[:, None]  # whose inner products are diversity * cosine
+    gain = (1 - diversity).repeat(sizes) * relevance
+    together = max(1, MOST_PAIRS // max(1, int(sizes.max(initial=0))) ** 2)
     found: list[Int64] = []
-    widest = max(map(len, relevance), default=0)
-    together = max(1, MOST_PAIRS // max(1, widest**2))
-    for start in range(0, len(relevance), together):
-        part = slice(start, start + together)
-        found += _chosen(relevance[part], vectors[part], diversity[part], top_k[part])
+    for first in range(0, len(sizes), together):
+        part = slice(first, first + together)
+        rows = slice(int(sizes[:first].sum()), int(sizes[: first + together].sum()))
+        found += _chosen(gain[rows], scaled[rows], sizes[part], np.minimum(top_k, sizes)[part])
     return found
 
 
-def relevance_of(values: Float32) -> Float32:
-    """Falling values as 1 to 0, [P] float32; all 1 where they are equal."""
-    if not len(values) or values[0] == values[-1]:
-        return np.ones(len(values), np.float32)
-    # doubles, because the difference of two large floats may have no bounds
-    wide = values.astype(np.float64)
-    relevance: Float32 = ((wide - wide[-1]) / (wide[0] - wide[-1])).astype(np.float32)
+def relevance_of(values: Float32, sizes: Int64) -> Float32:
+    """Values that fall within each pool as 1 to 0, [n] float32; all 1 where those of a pool are equal."""
+    wide = values.astype(np.float64)  # the difference of two large floats may have no bounds
+    ends = np.cumsum(sizes)
+    best, worst = wide[ends - sizes], wide[ends - 1]
+    span = best - worst
+    relevance: Float32 = ((wide - worst.repeat(sizes)) / np.where(span > 0, span, 1).repeat(sizes)).astype(np.float32)
+    relevance[np.repeat(span == 0, sizes)] = 1
     return relevance
 
 
-def _chosen(relevance: Sequence[Float32], vectors: Sequence[Float32], diversity: Float32, top_k: Int64) -> list[Int64]:
-    users, widest = np.arange(len(relevance)), max(map(len, relevance))
-    gain = np.full((len(users), widest), -np.inf, np.float32)
+def _chosen(gain: Float32, scaled: Float32, sizes: Int64, wanted: Int64) -> list[Int64]:
+    """The places of some users' candidates; `gain`: (1 - diversity) * relevance, `scaled`: vectors."""
+    users, widest = np.arange(len(sizes)), int(sizes.max())
     alike = np.zeros((len(users), widest, widest), np.float32)
-    for user, (own, its) in enumerate(zip(relevance, vectors, strict=True)):  # one by one: the same bits in any batch
-        length = np.linalg.norm(its, axis=1, keepdims=True)
-        unit = its / np.where(length > 0, length, 1)
-        alike[user, : len(own), : len(own)] = diversity[user] * (unit @ unit.T)
-        gain[user, : len(own)] = (1 - diversity[user]) * own
-    wanted = np.minimum(top_k, [len(own) for own in relevance])
-    chosen = np.zeros((len(users), int(wanted.max(initial=0))), np.int64)  # the best of each pool comes first
-    nearest = alike[:, 0].copy() if widest else alike[:, :0]
+    left = np.full((len(users), widest), -np.inf, np.float32)
+    left[np.arange(widest) < sizes[:, None]] = gain
+    end = 0
+    for user, size in enumerate(sizes.tolist()):  # one by one: the same bits in any batch
+        own, end = scaled[end : end + size], end + size
+        alike[user, :size, :size] = own @ own.T
+    chosen = np.zeros((len(users), int(wanted.max())), np.int64)  # the best of each pool comes first
+    nearest = alike[:, 0].copy()
     for step in range(1, chosen.shape[1]):
-        gain[users, chosen[:, step - 1]] = -np.inf
-        chosen[:, step] = np.argmax(gain - nearest, axis=1)
+        left[users, chosen[:, step - 1]] = -np.inf
+        chosen[:, step] = np.argmax(left - nearest, axis=1)
         np.maximum(nearest, alike[users, chosen[:, step]], out=nearest)
     return [own[:count] for own, count in zip(chosen, wanted.tolist(), strict=True)]

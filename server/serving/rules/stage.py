@@ -18,12 +18,14 @@ from server.serving.merge import Merged, NearHits
 from server.serving.offload import computed
 from server.serving.question import Query
 from server.serving.rules.popular import PopularRule
-from server.serving.rules.variety import Rules, Varied, ranked, vary
+from server.serving.rules.variety import EVERYTHING, Ranked, Rules, Varied, ranked, vary
 from server.serving.search import Found
 
 RULE_ITEMS = 3
 """To apply rules to an item takes as long as to work through so many items (`server.serving.offload`)."""
-PAIRS_AN_ITEM = 100
+FIRST = 2
+"""Times the items that a user needs are looked at first. Only if rules drop so many of them, all items are."""
+PAIRS_AN_ITEM = 30
 """So many similarities of items are computed in the time that it takes to work through one."""
 
 
@@ -47,7 +49,16 @@ class RulesStage:
     ) -> Varied:
         """Choose the candidates of the active users of a batch; arguments as of `ranked`."""
         size = RULE_ITEMS * len(merged.item_ids)
-        items = await computed(size, ranked, rules, merged, found, near, depths)
+        for times in FIRST, EVERYTHING:
+            items = await computed(size, ranked, rules, merged, found, near, depths, times)
+            if varied := await self._chosen(release, rules, merged, items, size, time_left_s):
+                return varied
+        raise AssertionError("rules that see all items choose among them")
+
+    async def _chosen(
+        self, release: Release, rules: Rules, merged: Merged, items: Ranked, size: int, time_left_s: float
+    ) -> Varied | None:
+        """What `vary` chooses; `size`: of the computation, without the similarities of items."""
         groups, why = {}, ""
         if rules.most:
             own = np.flatnonzero(rules.capped[items.user])
@@ -64,7 +75,7 @@ class RulesStage:
             return _embeddings(release, fresh, item_ids)
 
         varied = await computed(size, vary, rules, merged, items, groups, vectors)
-        if not why:
+        if not why or not varied:
             return varied
         capped = rules.capped.tolist()
         missing = _missing(list(rules.most), list(groups), why)

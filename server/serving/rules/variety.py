@@ -78,6 +78,8 @@ class Ranked:
     """[B] bool, whether these hits are all that there are."""
     deeper: Mask
     """[B] bool, for whom a deeper search finds more."""
+    cut: Mask
+    """[B] bool, of whose merged items the worst were left out."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,9 @@ def rules_of(queries: Sequence[Query], query: Int64, top_k: Int64, round_robin: 
     )
 
 
-def ranked(rules: Rules, merged: Merged, found: Found, near: NearHits, depths: Sequence[Depth]) -> Ranked:
+def ranked(
+    rules: Rules, merged: Merged, found: Found, near: NearHits, depths: Sequence[Depth], times: int = EVERYTHING
+) -> Ranked:
     """The items that the rules choose among.
 
     Args:
@@ -124,6 +128,7 @@ def ranked(rules: Rules, merged: Merged, found: Found, near: NearHits, depths: S
         found: the hits of the search.
         near: those of the second source.
         depths: how deep each user was searched for.
+        times: so many times the items that a user needs are looked at, unless each interest must have candidates.
     """
     limit, most = (np.array([getattr(depth, name) for depth in depths], np.int64) for name in ("limit", "needed"))
     open_ = (found.hits.lengths >= limit[found.user]) & (found.hits.lengths > 0)
@@ -146,13 +151,18 @@ def ranked(rules: Rules, merged: Merged, found: Found, near: NearHits, depths: S
         turn = merged.hit[row] - (ends - lengths)[query]
         sure = np.where(rules.round_robin[user], turn < turns[user], sure)
     considered = sure | ~deeper[user] | (rules.per_interest_min[user] > 0)
-    return Ranked(row[considered], user[considered], sure[considered], limit, ~goes_on, deeper)
+    within = (row - merged.offsets[user]) // times < rules.needed[user]
+    within |= rules.per_interest_min[user] > 0
+    cut = np.zeros(len(limit), bool)
+    cut[user[considered & ~within]] = True
+    considered &= within
+    return Ranked(row[considered], user[considered], sure[considered], limit, ~goes_on, deeper, cut)
 
 
 def vary(
     rules: Rules, merged: Merged, items: Ranked, groups: Mapping[str, Groups], vectors: Callable[[Int64], Float32]
-) -> Varied:
-    """The candidates that the rules choose.
+) -> Varied | None:
+    """The candidates that the rules choose; None if they must see items that were left out.
 
     Args:
         rules: of the users.
@@ -163,6 +173,8 @@ def vary(
     """
     kept = _allowed(rules, items, groups)
     enough = np.bincount(items.user[kept & items.sure], minlength=len(rules.top_k)) >= rules.needed
+    if np.any(items.cut & ~enough):
+        return None
     short = rules.ruled & items.deeper & ~enough
     listed = np.flatnonzero(kept & ~short[items.user])
     order = _diversified(rules, merged, items, listed, vectors) if rules.diversity.any() else listed
@@ -197,26 +209,24 @@ def _diversified(
 ) -> Int64:
     """The listed items, [m] int64, in the order of users; those of users with diversity as it chooses them."""
     ends = np.cumsum(np.bincount(items.user[listed], minlength=len(rules.top_k)))
-    own = {
-        user: listed[ends[user - 1] if user else 0 : ends[user]] for user in np.flatnonzero(rules.diversity).tolist()
-    }
-    users = np.array([user for user, mine in own.items() if len(mine)], np.int64)
-    pools = [own[user][: rules.needed[user]] for user in users.tolist()]
-    if not pools:
+    starts = np.concatenate([[0], ends[:-1]])
+    users = np.flatnonzero((rules.diversity > 0) & (ends > starts))
+    if not len(users):
         return listed
-    embedding = vectors(merged.item_ids[items.row[np.concatenate(pools)]])
-    relevance = []
-    for user, pool in zip(users.tolist(), pools, strict=True):
-        values = merged.scores[items.row[pool]] + merged.bonus[items.row[pool]]
-        if rules.round_robin[user]:
-            values = -np.arange(len(pool), dtype=np.float32)
-        relevance.append(relevance_of(values))
-    each = np.split(embedding, np.cumsum([len(pool) for pool in pools])[:-1])
-    chosen = diversified(relevance, each, rules.diversity[users], rules.top_k[users])
+    sizes = np.minimum(ends - starts, rules.needed)[users]
+    first = starts[users]
+    place = np.arange(sizes.sum()) - (np.cumsum(sizes) - sizes).repeat(sizes)  # in the pool of its user
+    rows = items.row[listed[first.repeat(sizes) + place]]
+    values = np.where(rules.round_robin[users].repeat(sizes), -place, merged.scores[rows] + merged.bonus[rows])
+    relevance = relevance_of(values.astype(np.float32), sizes)
+    how = sizes, rules.diversity[users], rules.top_k[users]
     order = listed.copy()
-    for user, pool, places in zip(users.tolist(), pools, chosen, strict=True):
-        start = ends[user] - len(own[user])
-        order[start : start + len(pool)] = np.concatenate([pool[places], np.delete(pool, places)])
+    for start, size, chosen in zip(
+        first.tolist(), sizes.tolist(), diversified(relevance, vectors(merged.item_ids[rows]), *how), strict=True
+    ):
+        pool, left = listed[start : start + size], np.ones(size, bool)
+        left[chosen] = False
+        order[start : start + size] = np.concatenate([pool[chosen], pool[left]])
     return order
 
 
