@@ -9,6 +9,7 @@ from typing import Any
 from clients.gateway import body, connections, pages, v1
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.keys import MAX_KEY_BYTES
+from mind.milvus.collection import MAX_HITS
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
 from server.edge import answers, door, health, receiving, streams, user_request, wire
@@ -121,6 +122,14 @@ def _fields() -> list[Bound]:
             Bound(f"`{name}`", f"{SERVER.max_return_attributes} names", INVALID, "--max-return-attributes")
             for name in ("RecallRequest.return_attributes", "ExplainRequest.return_attributes")
         ),
+        *(
+            Bound(f"`{name}.at_most`", f"{SERVER.max_at_most} rules", INVALID, "--max-at-most")
+            for name in ("RecallRequest", "ExplainRequest")
+        ),
+        Bound("`AtMost.attribute`", "the name of an attribute of the release", INVALID),
+        Bound("`AtMost.count`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k"),
+        Bound("`top_k` with diversity", f"1 to {SERVER.max_diverse_top_k:,}", INVALID, "--max-diverse-top-k"),
+        Bound("hits of a search that goes deeper for rules", f"{MAX_HITS:,} of an interest", "`detail` says so"),
         Bound("an answer with attributes", f"{answers.MAX_ANSWER_BYTES:,} bytes", INVALID),
         *(
             Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")
@@ -176,12 +185,13 @@ def of_gateway() -> list[Bound]:
         *(Bound(f"`{name}`", OF_BODY, "413", "--max-body-bytes") for name in lists),
         *(
             Bound(f"`{name}`", OF_BODY, by_server)
-            for name in ("User.user_id", "RecallBody.filter", "ExplainBody.filter")
+            for name in ("User.user_id", "RecallBody.filter", "ExplainBody.filter", "AtMost.attribute")
         ),
         *(
             Bound(f"`{name}.return_attributes`", f"{v1.MAX_ATTRIBUTES} names", "400")
             for name in ("RecallBody", "ExplainBody")
         ),
+        *(Bound(f"`{name}.at_most`", f"{v1.MAX_ATTRIBUTES} rules", "400") for name in ("RecallBody", "ExplainBody")),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),
         Bound("`search` of /explorer/items", f"{pages.MAX_SEARCH} characters", "400"),
