@@ -135,7 +135,8 @@ class Attributes:
                 with suppress(*FAILURES):  # while Milvus is away, values are as they were seen last
                     await self._update(release, table, names)
                 others = [name for name in names if name not in table.columns]
-                rows = await self._rows(release, others, np.unique(item_ids).tolist()) if others else {}
+                if others:
+                    rows = await self._rows(release, others, await computed(len(item_ids), _distinct, item_ids))
         except TimeoutError:
             why = f"Milvus did not tell them within {wait_s:.3g} s"
         except FAILURES as error:
@@ -257,6 +258,11 @@ class Attributes:
             found = await self._store.values(release.collection, wanted, _fields(release, names))
             rows |= await computed(VALUE_ITEMS * len(found[ITEM_ID]) * len(names), _told, names, found)
         return rows
+
+
+def _distinct(item_ids: Int64) -> list[int]:
+    distinct: list[int] = np.unique(item_ids).tolist()
+    return distinct
 
 
 def _kind(release: Release, name: str) -> str:

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from mind.artifact import Float32
+from mind.milvus.collection import MAX_HITS
 from mind.sequences import Int64
 from mind.vocabulary import Mask
 from server.popular import Popular
@@ -166,8 +167,21 @@ def _fewer(found: int, top_k: int, source: str, matches: Matches | None, ruled: 
 
 
 def trace(
-    release: Release, inputs: Inputs, vectors: Float32, found: Found, near: NearHits, fate: Int64, search: str
+    release: Release,
+    inputs: Inputs,
+    vectors: Float32,
+    found: Found,
+    near: NearHits,
+    fate: Int64,
+    search: str,
+    most: int = MAX_HITS,
 ) -> Trace:
-    """The steps behind a batch of one user. `vectors`: [B, K, D] float32; `fate`: [H + P] int64, of every hit."""
+    """The steps behind a batch of one user.
+
+    `vectors`: [B, K, D] float32; `fate`: [H + P] int64, of every hit; `most`: hits of an interest that are shown.
+    """
     used = release.vocabulary.item_id[inputs.hist_index[inputs.hist_index > 0] - 1]
-    return Trace(used, vectors[found.user, found.interest], found.interest, found.hits, near, fate, search)
+    lengths, hits = found.hits.lengths, found.hits.first(np.full(len(found.hits.lengths), most))
+    place = np.arange(len(found.hits.item_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    fate = np.concatenate([fate[: len(place)][place < most], fate[len(place) :]])
+    return Trace(used, vectors[found.user, found.interest], found.interest, hits, near, fate, search)

@@ -10,10 +10,12 @@ import pytest
 
 from clients import AsyncRecallClient
 from protos.recall.v1 import recall_pb2
-from server.serving import depth
+from server.errors import StoreUnavailableError
+from server.serving import depth, pipeline
 from server.serving.rules.diversity import diversified, relevance_of
 from tests.server.test_server import USER, Running, Start, failure
 from tests.server.test_server import start as start
+from tests.waiting import until
 
 ITEMS = range(1000, 1000 + 7 * 200, 7)
 COLOURS = ("red", "green", "blue")
@@ -224,6 +226,38 @@ async def test_an_attribute_that_changed_counts_at_once(shop: Running) -> None:
     await asyncio.sleep(0.06)
     after = (await shop.recall.Recall(request)).results[0].item_ids
     assert same[0] in after and same[1] not in after
+
+
+async def test_explain_shows_a_part_of_a_search_that_went_deep(shop: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "SHOWN_HITS", 12)
+    answer = await shop.recall.Explain(recall_pb2.ExplainRequest(user=USER, top_k=8, at_most=at_most(sold=3)))
+    assert len(answer.candidates.item_ids) == 6
+    shown = [interest for interest in answer.interests if interest.item_ids]
+    assert {len(interest.item_ids) for interest in shown} == {len(interest.scores) for interest in shown} == {12}
+    assert len(answer.dropped) < 12 * len(shown)
+    assert {hit.item_id for hit in answer.dropped} < {item for interest in shown for item in interest.item_ids}
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_at_most_holds_while_milvus_does_not_answer_as_far_as_values_are_known(start: Start, known: bool) -> None:
+    shop = await with_attributes(start, degraded=True)
+    request = recall_pb2.RecallRequest(users=[USER, recall_pb2.User()], top_k=12, at_most=at_most(category=1, sold=20))
+    ranked = await all_items(shop, USER)
+    await until(lambda: shop.server.local.knows(shop.server.releases.current))
+    if known:
+        await shop.recall.Recall(request)
+        await asyncio.sleep(0.1)  # the columns are read beside the requests
+        await shop.recall.Recall(request)
+    shop.store.fault = StoreUnavailableError("Milvus does not answer: connection refused")
+    own, popular = (await shop.recall.Recall(request, timeout=10)).results
+    assert (own.status, popular.fallback) == (recall_pb2.USER_STATUS_DEGRADED, True)
+    if known:
+        assert list(own.item_ids) == taken(ranked, 12, category=1, sold=20)
+        assert list(popular.item_ids) == taken(list(ITEMS), 12, category=1, sold=20)
+    else:
+        assert list(own.item_ids) == ranked[:12] and list(popular.item_ids) == list(ITEMS)[:12]
+        said = "at_most is not applied to category, sold: Milvus did not tell them: Milvus does not answer"
+        assert said in own.detail and said in popular.detail
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """The stage of rules: it gets what they need to know of items, and applies them to merged and to popular items."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -59,12 +59,11 @@ class RulesStage:
         self, release: Release, rules: Rules, merged: Merged, items: Ranked, size: int, time_left_s: float
     ) -> Varied | None:
         """What `vary` chooses; `size`: of the computation, without the similarities of items."""
-        groups, why = {}, ""
+        groups, why = dict[str, Groups](), ""
         if rules.most:
-            own = np.flatnonzero(rules.capped[items.user])
-            item_ids = merged.item_ids[items.row[own]]
+            own, item_ids = await computed(len(items.row), _capped, rules, merged, items)
             told, why = await self._attributes.groups(release, list(rules.most), item_ids, time_left_s)
-            groups = {name: Groups(own[its.place], its.value) for name, its in told.items()}
+            groups = await computed(len(own) * len(told), _of_items, told, own)
         fresh = None
         if rules.diversity.any():
             size += int((rules.needed[rules.diversity > 0] ** 2).sum()) // PAIRS_AN_ITEM
@@ -93,6 +92,17 @@ class RulesStage:
         groups, why = await self._attributes.groups(release, names, popular.item_ids, time_left_s)
         known = [(groups[name], most) for name, most in query.variety.at_most if name in groups]
         return PopularRule(known, _missing(names, list(groups), why) if why else "")
+
+
+def _capped(rules: Rules, merged: Merged, items: Ranked) -> tuple[Int64, Int64]:
+    """The places and the ids of the items of users with at_most."""
+    own = np.flatnonzero(rules.capped[items.user])
+    return own, merged.item_ids[items.row[own]]
+
+
+def _of_items(told: Mapping[str, Groups], own: Int64) -> dict[str, Groups]:
+    """The values of items, of some of which they were told; `own`: the places of those."""
+    return {name: Groups(own[its.place], its.value) for name, its in told.items()}
 
 
 def _missing(names: Sequence[str], known: Sequence[str], why: str) -> str:
