@@ -29,8 +29,9 @@ def diversified(relevance: Float32, vectors: Float32, sizes: Int64, diversity: F
         diversity: [B] float32.
         top_k: [B] int64, candidates that are wanted.
     """
-    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
-    scale = np.sqrt(diversity).repeat(sizes) / np.where(length > 0, length, 1)
+    length: Float32 = np.linalg.norm(vectors, axis=1)
+    length[length == 0] = 1
+    scale: Float32 = np.divide(np.sqrt(diversity).repeat(sizes), length)
     scaled = vectors * scale[:, None]  # whose inner products are diversity * cosine
     gain = (1 - diversity).repeat(sizes) * relevance
     together = max(1, MOST_PAIRS // max(1, int(sizes.max(initial=0))) ** 2)
