@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -363,12 +363,18 @@ def _groups(
             if name in its:
                 which[place] = len(told)
                 told.append(its[name])
-        found[name] = groups(told, which)
+        found[name] = replace(groups(told, which), different=_different(name, column, changed))
     if rows is not None:
         for name in (name for name in names if name not in columns):
             told = [rows.get(item_id, Row()).get(name) for item_id in item_ids.tolist()]
             found[name] = groups(told, np.arange(len(item_ids)))
     return found
+
+
+def _different(name: str, column: Column, changed: Mapping[int, Row]) -> int | None:
+    """Most different values of an attribute of all items; None if that is not known, or if some item has none."""
+    newer = [its[name] for its in list(changed.values()) if name in its]  # the loop may add to it meanwhile
+    return None if column.different is None or None in newer else column.different + len(newer)
 
 
 def _from_rows(release: Release, name: str, rows: Mapping[int, Row], item_ids: list[int]) -> Values:

@@ -6,6 +6,7 @@ A category of a million items takes a byte or two for each. A title, which hardl
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,11 @@ class Column:
         values = self.values
         return [values[code] for code in codes.tolist()], codes > 0
 
+    @cached_property
+    def different(self) -> int | None:
+        """Most different values, if every item has one; None for an array, or if some item has none."""
+        return None if self.is_array or not self.codes[1:].all() else len(self.values) - 1
+
     @property
     def is_array(self) -> bool:
         """Whether each value is a tuple."""
@@ -78,6 +84,8 @@ class Groups:
     """[E] int64, ascending, the item of each entry."""
     value: Int64
     """[E] int64, equal for equal values."""
+    different: int | None = None
+    """Most different values of all items of the collection; None if that is not known, or if some item has none."""
 
 
 def groups(told: Sequence[Value | None], which: Int64) -> Groups:

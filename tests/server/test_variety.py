@@ -112,6 +112,23 @@ async def test_a_list_that_cannot_be_searched_further_says_so(start: Start, monk
     assert max(limit for _, limit in shop.store.searches) == 40
 
 
+async def test_no_search_is_deeper_than_a_rule_can_use(shop: Running) -> None:
+    """Two values, of which every item has one: six items are all that the rule ever allows."""
+    request = recall_pb2.RecallRequest(users=[USER], top_k=30, at_most=at_most(sold=3))
+    await shop.recall.Recall(request)
+    await asyncio.sleep(0.1)  # the column is read beside the request, for its values are not known before
+    shop.store.searches.clear()
+    [result] = (await shop.recall.Recall(request)).results
+    assert list(result.item_ids) == taken(await all_items(shop, USER), 30, sold=3)
+    assert result.detail == "6 of 30: at_most allows no more of the items that are not excluded"
+    assert len(shop.store.searches) == 2  # the rule's, and the one for all items
+    shop.store.change(shop.collection, "sold", {next(iter(ITEMS)): None})
+    await asyncio.sleep(0.06)
+    again = (await shop.recall.Recall(request)).results[0]
+    assert set(result.item_ids) - {next(iter(ITEMS))} <= set(again.item_ids)
+    assert len(shop.store.searches) > 3  # an item without a value may be anywhere
+
+
 async def test_requests_without_rules_fetch_no_more(shop: Running) -> None:
     shop.store.searches.clear()
     plain = recall_pb2.RecallRequest(users=[USER], top_k=20)

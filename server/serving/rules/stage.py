@@ -102,7 +102,7 @@ def _capped(rules: Rules, merged: Merged, items: Ranked) -> tuple[Int64, Int64]:
 
 def _of_items(told: Mapping[str, Groups], own: Int64) -> dict[str, Groups]:
     """The values of items, of some of which they were told; `own`: the places of those."""
-    return {name: Groups(own[its.place], its.value) for name, its in told.items()}
+    return {name: replace(its, place=own[its.place]) for name, its in told.items()}
 
 
 def _missing(names: Sequence[str], known: Sequence[str], why: str) -> str:

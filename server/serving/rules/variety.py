@@ -172,7 +172,8 @@ def vary(
         vectors: gives the embeddings of items by id, [n] int64, as [n, D] float32; zero for one that is unknown.
     """
     kept = _allowed(rules, items, groups)
-    enough = np.bincount(items.user[kept & items.sure], minlength=len(rules.top_k)) >= rules.needed
+    most = _most(rules, groups)
+    enough = np.bincount(items.user[kept & items.sure], minlength=len(most)) >= np.minimum(rules.needed, most)
     if np.any(items.cut & ~enough):
         return None
     short = rules.ruled & items.deeper & ~enough
@@ -185,7 +186,17 @@ def vary(
     rows = rows[np.argsort(user, kind="stable")]
     fate = None if merged.fate is None else _fates(rules, merged, items, kept, listed, order, taken)
     given = np.bincount(user, minlength=len(short))
-    return Varied(_some(merged, rows, given, fate), short, _enough_and_best(rules, items, given, enough))
+    return Varied(_some(merged, rows, given, fate), short, _enough_and_best(rules, items, given, enough, most))
+
+
+def _most(rules: Rules, groups: Mapping[str, Groups]) -> Int64:
+    """Most items that at_most allows each user, whatever is searched, [B] int64."""
+    most = np.full(len(rules.top_k), EVERYTHING)
+    for name, values in groups.items():
+        if values.different is not None:
+            limited = rules.most[name] > 0
+            most[limited] = np.minimum(most, rules.most[name] * values.different)[limited]
+    return most
 
 
 def _allowed(rules: Rules, items: Ranked, groups: Mapping[str, Groups]) -> Mask:
@@ -252,12 +263,12 @@ def _some(merged: Merged, rows: Int64, given: Int64, fate: Int64 | None) -> Merg
     return replace(merged, **columns, offsets=np.concatenate([[0], np.cumsum(given)]), fate=fate)
 
 
-def _enough_and_best(rules: Rules, items: Ranked, given: Int64, enough: Mask) -> list[str]:
+def _enough_and_best(rules: Rules, items: Ranked, given: Int64, enough: Mask, most: Int64) -> list[str]:
     """What to say of each user's list: why it has fewer items than wanted, or may miss better ones."""
     said = [""] * len(given)
     for user in np.flatnonzero(rules.capped & (~enough | (given < rules.top_k))).tolist():
         fewer = f"{given[user]} of {rules.top_k[user]}: " if given[user] < rules.top_k[user] else ""
-        if items.ends[user]:
+        if items.ends[user] or given[user] == most[user]:
             said[user] = f"{fewer}at_most allows no more of the items that are not excluded" if fewer else ""
         else:
             searched = f"the {items.limit[user]:,} nearest items of each interest, and the search goes no deeper"
