@@ -15,7 +15,7 @@ from server.serving.question import Query, Strategy, Variety
 from server.serving.rules.at_most import allowed
 from server.serving.rules.diversity import diversified, relevance_of
 from server.serving.rules.per_interest import with_each_interest
-from server.serving.rules.variety import EVERYTHING, ranked, rules_of, vary
+from server.serving.rules.variety import ranked, rules_of, vary
 from server.serving.search import Found
 
 NAMES = ("category", "genres")
@@ -224,7 +224,7 @@ def candidates(catalogue, queries, limit, widest):
     if rules is None:
         return merged, np.zeros(users, bool), [""] * users
     varied = None
-    for times in (1, 2, EVERYTHING):
+    for times in (1, 1.5, np.inf):
         items = ranked(rules, merged, found, near, [Depth(limit, widest, 0, 0, widens=True)] * users, times)
         ids = merged.item_ids[items.row]
         told = {name: catalogue.groups(name, ids) for name in rules.most}

@@ -18,12 +18,12 @@ from server.serving.merge import Merged, NearHits
 from server.serving.offload import computed
 from server.serving.question import Query
 from server.serving.rules.popular import PopularRule
-from server.serving.rules.variety import EVERYTHING, Ranked, Rules, Varied, ranked, vary
+from server.serving.rules.variety import Ranked, Rules, Varied, ranked, vary
 from server.serving.search import Found
 
 RULE_ITEMS = 3
 """To apply rules to an item takes as long as to work through so many items (`server.serving.offload`)."""
-FIRST = 2
+FIRST = 1.5
 """Times the items that a user needs are looked at first. Only if rules drop so many of them, all items are."""
 PAIRS_AN_ITEM = 30
 """So many similarities of items are computed in the time that it takes to work through one."""
@@ -49,7 +49,7 @@ class RulesStage:
     ) -> Varied:
         """Choose the candidates of the active users of a batch; arguments as of `ranked`."""
         size = RULE_ITEMS * len(merged.item_ids)
-        for times in FIRST, EVERYTHING:
+        for times in FIRST, np.inf:
             items = await computed(size, ranked, rules, merged, found, near, depths, times)
             if varied := await self._chosen(release, rules, merged, items, size, time_left_s):
                 return varied

@@ -118,7 +118,7 @@ def rules_of(queries: Sequence[Query], query: Int64, top_k: Int64, round_robin: 
 
 
 def ranked(
-    rules: Rules, merged: Merged, found: Found, near: NearHits, depths: Sequence[Depth], times: int = EVERYTHING
+    rules: Rules, merged: Merged, found: Found, near: NearHits, depths: Sequence[Depth], times: float = np.inf
 ) -> Ranked:
     """The items that the rules choose among.
 
@@ -151,7 +151,7 @@ def ranked(
         turn = merged.hit[row] - (ends - lengths)[query]
         sure = np.where(rules.round_robin[user], turn < turns[user], sure)
     considered = sure | ~deeper[user] | (rules.per_interest_min[user] > 0)
-    within = (row - merged.offsets[user]) // times < rules.needed[user]
+    within = row - merged.offsets[user] < times * rules.needed[user]
     within |= rules.per_interest_min[user] > 0
     cut = np.zeros(len(limit), bool)
     cut[user[considered & ~within]] = True
