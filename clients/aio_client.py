@@ -22,6 +22,7 @@ from clients.core import (
     join_responses,
 )
 from clients.ids import ItemIds
+from clients.requests import NO_RULES, rules_of
 from clients.similar import ItemQuery, SimilarBy, SimilarItemsResult, join_similar
 from protos.recall.v1 import admin_pb2, recall_pb2
 
@@ -55,12 +56,16 @@ class AsyncRecallClient(ClientCore):
         exclude_shown: bool = False,
         paged: bool = False,
         page_token: bytes = b"",
+        at_most: Mapping[str, int] = NO_RULES,
+        per_interest_min: int = 0,
+        diversity: float = 0,
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user; see `RecallClient.recall`."""
         deadline = self._deadline(timeout_s)
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
-        requests = self._recall_requests(histories, top_k, *how, paged, page_token)
+        rules = rules_of(at_most, per_interest_min, diversity)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
+        requests = self._recall_requests(histories, top_k, *how, exclude_shown, paged, page_token)
         return join_responses(await self._call_all(self._stubs().recall.Recall, requests, deadline))
 
     async def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
@@ -85,10 +90,23 @@ class AsyncRecallClient(ClientCore):
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
         exclude_shown: bool = False,
+        at_most: Mapping[str, int] = NO_RULES,
+        per_interest_min: int = 0,
+        diversity: float = 0,
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
+        rules = rules_of(at_most, per_interest_min, diversity)
+        how = (
+            filter,
+            exclude_history,
+            exclude_item_ids,
+            merge_strategy,
+            neighbours,
+            return_attributes,
+            rules,
+            exclude_shown,
+        )
         request = self._explain_request(history, top_k, *how)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 

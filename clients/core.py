@@ -23,6 +23,7 @@ from clients.proxies import is_local, proxy_of
 from clients.requests import (
     MAX_HISTORY,
     MAX_REQUEST_BYTES,
+    NO_RULES,
     History,
     MergeStrategyName,
     NeighboursName,
@@ -289,6 +290,7 @@ class ClientCore:
         merge_strategy: str,
         neighbours: str = "default",
         return_attributes: Sequence[str] = (),
+        rules: Mapping[str, Any] = NO_RULES,
         exclude_shown: bool = False,
         paged: bool = False,
         page_token: bytes = b"",
@@ -312,6 +314,7 @@ class ClientCore:
                 exclude_shown=exclude_shown,
                 paged=paged,
                 page_token=page_token,
+                **rules,
             )
             for part in ([users] if whole else split(users, most, self._max_request_bytes, filter))
         ]
@@ -326,6 +329,7 @@ class ClientCore:
         merge_strategy: str,
         neighbours: str = "default",
         return_attributes: Sequence[str] = (),
+        rules: Mapping[str, Any] = NO_RULES,
         exclude_shown: bool = False,
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
@@ -337,6 +341,7 @@ class ClientCore:
             neighbours=neighbours_of(neighbours),
             return_attributes=return_attributes,
             exclude_shown=exclude_shown,
+            **rules,
         )
 
     def _items_request(self, item_ids: ItemIds, return_attributes: Sequence[str]) -> recall_pb2.GetItemsRequest:

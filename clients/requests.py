@@ -1,7 +1,8 @@
 """Requests from plain Python values, split so that a server accepts each, and errors that name what cannot be sent."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
 
 from clients.ids import ItemIds, fill, kinds_of
 from protos.recall.v1 import recall_pb2
@@ -13,6 +14,8 @@ NeighboursName = Literal["default", "on", "off"]
 
 MAX_REQUEST_BYTES = 4 * 1024 * 1024
 """What a server accepts that was started without `--max-request-bytes`."""
+NO_RULES: Mapping[str, Any] = MappingProxyType({})
+"""No rules about candidates."""
 MAX_HISTORY = 10_000
 """Ids of a user that a server accepts which was started without `--max-history`."""
 _MERGE_STRATEGIES: dict[str, recall_pb2.MergeStrategy] = {
@@ -147,6 +150,14 @@ def neighbours_of(name: str) -> recall_pb2.Neighbours:
     if name not in _NEIGHBOURS:
         raise ValueError(f"neighbours is {name!r}, must be one of {', '.join(_NEIGHBOURS)}")
     return _NEIGHBOURS[name]
+
+
+def rules_of(at_most: Mapping[str, int], per_interest_min: int, diversity: float) -> dict[str, Any]:
+    """The fields of a request that make candidates vary."""
+    if not isinstance(at_most, Mapping):
+        raise TypeError(f"at_most is {at_most!r}, must be a dict of attributes and counts, such as {{'category': 5}}")
+    rules = [recall_pb2.AtMost(attribute=name, count=count) for name, count in at_most.items()]
+    return {"at_most": rules, "per_interest_min": per_interest_min, "diversity": diversity}
 
 
 Part = TypeVar("Part", recall_pb2.User, recall_pb2.ItemQuery)

@@ -20,6 +20,7 @@ from clients.core import (
     join_responses,
 )
 from clients.ids import ItemIds
+from clients.requests import NO_RULES, rules_of
 from clients.similar import ItemQuery, SimilarBy, SimilarItemsResult, join_similar
 from protos.recall.v1 import admin_pb2, recall_pb2
 
@@ -53,6 +54,9 @@ class RecallClient(ClientCore):
         exclude_shown: bool = False,
         paged: bool = False,
         page_token: bytes = b"",
+        at_most: Mapping[str, int] = NO_RULES,
+        per_interest_min: int = 0,
+        diversity: float = 0,
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user. A large batch is split into several requests.
@@ -73,6 +77,9 @@ class RecallClient(ClientCore):
             paged: asks for `next_page_token` of the result, which continues the lists. Such a batch is never split.
             page_token: the `next_page_token` of the page before. The answer then has the next `top_k` of each user,
                 from the same release and without repeats. The other arguments are those of the first page.
+            at_most: attributes, and how many candidates of a user may share a value of each: `{"category": 5}`.
+            per_interest_min: how many candidates each interest of a user has at least.
+            diversity: how much candidates shall differ from one another, 0 to 1 (MMR).
             timeout_s: the deadline of the whole batch.
 
         Returns:
@@ -84,8 +91,9 @@ class RecallClient(ClientCore):
             ValueError: an id does not fit 64 bits or is not valid text.
         """
         deadline = self._deadline(timeout_s)
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
-        requests = self._recall_requests(histories, top_k, *how, paged, page_token)
+        rules = rules_of(at_most, per_interest_min, diversity)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
+        requests = self._recall_requests(histories, top_k, *how, exclude_shown, paged, page_token)
         return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
 
     def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
@@ -110,10 +118,23 @@ class RecallClient(ClientCore):
         neighbours: NeighboursName = "default",
         return_attributes: Sequence[str] = (),
         exclude_shown: bool = False,
+        at_most: Mapping[str, int] = NO_RULES,
+        per_interest_min: int = 0,
+        diversity: float = 0,
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, exclude_shown
+        rules = rules_of(at_most, per_interest_min, diversity)
+        how = (
+            filter,
+            exclude_history,
+            exclude_item_ids,
+            merge_strategy,
+            neighbours,
+            return_attributes,
+            rules,
+            exclude_shown,
+        )
         request = self._explain_request(history, top_k, *how)
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 

@@ -38,6 +38,7 @@ from server.errors import Failure, StoreUnavailableError
 from server.instrumentation import make_telemetry
 from server.ports import ItemStore
 from server.release import Release, Releases, watch
+from server.serving.attributes import Attributes
 from server.serving.breaker import Breaker
 from server.serving.local import LocalItems, index_maker
 from server.serving.matching import MatchingItems
@@ -119,6 +120,7 @@ class RecallServer:
         )
         self.releases = Releases(store, models, *made, self._on_check)
         self.local, matching = LocalItems(store), MatchingItems(store)
+        attributes = Attributes(store, settings.attribute_cache_mb * 2**20)
         pipeline = CandidatePipeline(
             store,
             self._encode_on,
@@ -129,6 +131,7 @@ class RecallServer:
             workers=settings.search_workers,
             local=self.local,
             matching=matching,
+            attributes=attributes,
             degraded=settings.degraded,
             search=settings.search,
             telemetry=telemetry,
@@ -144,7 +147,7 @@ class RecallServer:
         self._users = UserService(settings, user_store and self._breaker.guard(user_store), self._encode_on)
         self._feedback = FeedbackLog(self._sink(), settings.feedback_sample)
         service = RecallService(
-            settings, self.releases, pipeline, self.similar_items, store, self._users, self._feedback
+            settings, self.releases, pipeline, self.similar_items, store, self._users, attributes, self._feedback
         )
         self._add_services(service)
         self.port = self._listen()

@@ -9,6 +9,7 @@ from typing import Any
 from clients.gateway import body, connections, operations, pages, v1
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.keys import MAX_KEY_BYTES
+from mind.milvus.collection import MAX_HITS
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
 from server.edge import answers, door, feedback, health, page_token, receiving, streams, user_request, wire
@@ -146,6 +147,14 @@ def _fields() -> list[Bound]:
         Bound("`RecallRequest.page_token`", f"{page_token.MAX_TOKEN_BYTES:,} bytes", INVALID),
         Bound("candidates of a user on all pages", f"{SERVER.max_paged:,}", "the pages end", "--max-paged"),
         Bound("candidates of all users in a page token", f"{page_token.MAX_GIVEN:,}", "the pages end"),
+        *(
+            Bound(f"`{name}.at_most`", f"{SERVER.max_at_most} rules", INVALID, "--max-at-most")
+            for name in ("RecallRequest", "ExplainRequest")
+        ),
+        Bound("`AtMost.attribute`", "the name of an attribute of the release", INVALID),
+        Bound("`AtMost.count`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k"),
+        Bound("`top_k` with diversity", f"1 to {SERVER.max_diverse_top_k:,}", INVALID, "--max-diverse-top-k"),
+        Bound("hits of a search that goes deeper for rules", f"{MAX_HITS:,} of an interest", "`detail` says so"),
         Bound("an answer with attributes", f"{answers.MAX_ANSWER_BYTES:,} bytes", INVALID),
         *(
             Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")
@@ -206,7 +215,13 @@ def of_gateway() -> list[Bound]:
         *(Bound(f"`{name}`", OF_BODY, "413", "--max-body-bytes") for name in lists),
         *(
             Bound(f"`{name}`", OF_BODY, by_server)
-            for name in ("User.user_id", "Update.user_id", "FeedbackBody.user_id", "FeedbackBody.recall_id")
+            for name in (
+                "User.user_id",
+                "Update.user_id",
+                "AtMost.attribute",
+                "FeedbackBody.user_id",
+                "FeedbackBody.recall_id",
+            )
         ),
         *(Bound(f"`{name}.filter`", OF_BODY, by_server) for name in ("RecallBody", "ExplainBody", "SimilarBody")),
         *(
@@ -216,6 +231,7 @@ def of_gateway() -> list[Bound]:
         Bound("`FeedbackBody.kind`", "1 to 64 characters", "400"),
         Bound("`FeedbackBody.item_ids`", OF_BODY, "413", "--max-body-bytes"),
         Bound("`RecallBody.page_token`", f"{v1.MAX_TOKEN:,} characters", "400"),
+        *(Bound(f"`{name}.at_most`", f"{v1.MAX_ATTRIBUTES} rules", "400") for name in ("RecallBody", "ExplainBody")),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),
         Bound("metrics that are read of a server", f"{operations.MAX_BYTES:,} bytes", "cut off"),

@@ -12,6 +12,9 @@ from clients.titles import TITLE
 from clients.user_files import is_int64
 from protos.recall.v1 import recall_pb2
 
+MAX_COUNT = 2**31 - 1
+"""Largest count that a request can carry; the limit of the server is lower."""
+
 
 class Merge(StrEnum):
     """Spellings of --merge."""
@@ -78,6 +81,24 @@ NeighboursOption = Annotated[
         "which `info` tells.",
     ),
 ]
+AtMost = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--at-most",
+        metavar="NAME=COUNT",
+        help="At most so many candidates may share a value of an attribute, for example `category=5`. Repeat it for "
+        "several attributes.",
+    ),
+]
+PerInterestMin = Annotated[
+    int, typer.Option(min=0, help="Candidates that each interest has at least. 0 is no such rule.")
+]
+Diversity = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="How much candidates shall differ from one another (MMR). 0 is no such rule, 0.3 a start."
+    ),
+]
 Titles = Annotated[
     Path | None,
     file_option("--titles", help="CSV or Parquet file with the columns item_id and title. Tables then show titles."),
@@ -131,6 +152,20 @@ def token_of(given: str) -> bytes:
         return base64.b64decode(given, validate=True)
     except ValueError as error:
         raise typer.BadParameter("must be a token as it was printed, in base64", param_hint="--page-token") from error
+
+
+def at_most_of_option(given: list[str] | None) -> dict[str, int]:
+    """The attributes of --at-most and their counts. Raises BadParameter."""
+    found: dict[str, int] = {}
+    for rule in given or ():
+        name, _, count = (part.strip() for part in rule.rpartition("="))
+        if not name or not count.isdecimal() or int(count) > MAX_COUNT:
+            message = f"{rule!r} is not an attribute and a count of 1 or more, such as category=5"
+            raise typer.BadParameter(message, param_hint="--at-most")
+        if name in found:
+            raise typer.BadParameter(f"{name!r} is there twice", param_hint="--at-most")
+        found[name] = int(count)
+    return found
 
 
 def merge_strategy_of(merge: Merge) -> MergeStrategyName:

@@ -19,6 +19,8 @@ from clients.command import with_client
 from clients.commands.answer import Format, FormatOption, show
 from clients.commands.question import (
     HIST_ITEM,
+    AtMost,
+    Diversity,
     Exclude,
     ExcludeHistory,
     ExcludeShown,
@@ -29,10 +31,12 @@ from clients.commands.question import (
     NeighboursOption,
     Paged,
     PageToken,
+    PerInterestMin,
     ReturnAttributes,
     Titles,
     TitlesIdColumn,
     TopK,
+    at_most_of_option,
     attributes_of_option,
     file_option,
     merge_strategy_of,
@@ -86,6 +90,9 @@ def recall(
     paged: Paged = False,
     page_token: PageToken = "",
     attributes: ReturnAttributes = "",
+    at_most: AtMost = None,
+    per_interest_min: PerInterestMin = 0,
+    diversity: Diversity = 0,
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -108,6 +115,9 @@ def recall(
         neighbours=neighbours.value,
         return_attributes=attributes_of_option(attributes, info, titles=not (titles or input or format is Format.JSON)),
         exclude_shown=exclude_shown,
+        at_most=at_most_of_option(at_most),
+        per_interest_min=per_interest_min,
+        diversity=diversity,
     )
     if input is not None:
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
@@ -140,6 +150,9 @@ def explain(
     neighbours: NeighboursOption = Neighbours.DEFAULT,
     exclude_shown: ExcludeShown = False,
     attributes: ReturnAttributes = "",
+    at_most: AtMost = None,
+    per_interest_min: PerInterestMin = 0,
+    diversity: Diversity = 0,
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -158,6 +171,9 @@ def explain(
         neighbours=neighbours.value,
         return_attributes=attributes_of_option(attributes, info, titles=not (titles or format is Format.JSON)),
         exclude_shown=exclude_shown,
+        at_most=at_most_of_option(at_most),
+        per_interest_min=per_interest_min,
+        diversity=diversity,
     )
     view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))

@@ -6,6 +6,7 @@ from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
 from server.edge.item_ids import check_id_type, field_of, read_ids
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id, most_candidates
+from server.edge.rules import read_variety
 from server.errors import InvalidRequestError
 from server.release import Release
 from server.serving.filter.canonical import canonical
@@ -79,6 +80,7 @@ def _query(
         strategy=_STRATEGIES[request.merge_strategy],
         neighbours=_neighbours(request.neighbours, release),
         attributes=read_attributes(request.return_attributes, limits, release),
+        variety=read_variety(request, limits, release),
     )
 
 

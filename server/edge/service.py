@@ -55,9 +55,21 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         similar_items: SimilarItems,
         store: ItemStore,
         users: UserService,
+        attributes: Attributes,
         feedback: FeedbackLog,
     ) -> None:
-        """`settings` holds the limits; `users` answers calls about users; `feedback` gets candidates and feedback."""
+        """Make the service.
+
+        Args:
+            settings: the limits.
+            releases: the releases that are served.
+            pipeline: answers Recall and Explain.
+            similar_items: answers SimilarItems.
+            store: counts items and knows their text ids.
+            users: answers calls about users.
+            attributes: the attributes of items.
+            feedback: gets candidates and feedback.
+        """
         self._settings = settings
         self._releases = releases
         self._pipeline = pipeline
@@ -66,7 +78,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         self._users = users
         self._feedback = feedback
         self._item_keys = ItemKeys(store)
-        self._attributes = Attributes(store, settings.attribute_cache_mb * 2**20)
+        self._attributes = attributes
 
     async def Recall(self, request: recall_pb2.RecallRequest, context: Context) -> recall_pb2.RecallResponse:  # noqa: N802
         """Find candidates for a batch of users."""

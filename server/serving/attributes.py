@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from server.errors import FAILURES
 from server.ports import ItemStore
 from server.release import Release
 from server.serving.changes import Changes
-from server.serving.columns import NOTHING, Column, ColumnBuilder, Value
+from server.serving.columns import NOTHING, Column, ColumnBuilder, Groups, Value, groups
 from server.serving.offload import computed
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ VALUE_ITEMS = 5
 """To look up or write a value takes as long as to work through so many items (`server.serving.offload`)."""
 ROW_BYTES = 400
 """What Python takes for the values of an item that are kept outside of columns, about."""
+MAX_BYTES = 256 * 2**20
+"""Memory for columns."""
 COLLECTIONS = 2
 """Collections whose columns are kept: that of the release being served, and of the one before."""
 
@@ -86,7 +88,7 @@ class _Table:
 class Attributes:
     """Gives the attributes of items."""
 
-    def __init__(self, store: ItemStore, max_bytes: int) -> None:
+    def __init__(self, store: ItemStore, max_bytes: int = MAX_BYTES) -> None:
         """`store`: holds the collections; `max_bytes`: memory for columns."""
         self._store = store
         self._max_bytes = max_bytes
@@ -107,6 +109,24 @@ class Attributes:
         Returns:
             The values of each attribute, and why some attributes are left out; empty if none is.
         """
+        known, why = await self._known(release, names, item_ids, remaining_s)
+        size = VALUE_ITEMS * len(item_ids) * len(names)
+        return await computed(size, _values, release, names, *known, item_ids), why
+
+    async def groups(
+        self, release: Release, names: Sequence[str], item_ids: Int64, remaining_s: float | None
+    ) -> tuple[dict[str, Groups], str]:
+        """Which items share values of attributes; arguments and the second result as of `of`."""
+        known, why = await self._known(release, names, item_ids, remaining_s)
+        return await computed(len(item_ids) * len(names), _groups, release, names, *known, item_ids), why
+
+    async def _known(
+        self, release: Release, names: Sequence[str], item_ids: Int64, remaining_s: float | None
+    ) -> tuple[tuple[dict[str, Column], dict[int, Row], dict[int, Row] | None], str]:
+        """What is known of items: columns, newer values, values that Milvus told of other attributes; and why not all.
+
+        Arguments are those of `of`.
+        """
         wait_s = WAIT_S if remaining_s is None else min(WAIT_S, remaining_s / 2)
         table = self._table(release.collection)
         why, rows = "", dict[int, Row]()
@@ -115,15 +135,14 @@ class Attributes:
                 with suppress(*FAILURES):  # while Milvus is away, values are as they were seen last
                     await self._update(release, table, names)
                 others = [name for name in names if name not in table.columns]
-                rows = await self._rows(release, others, np.unique(item_ids).tolist()) if others else {}
+                if others:
+                    rows = await self._rows(release, others, await computed(len(item_ids), _distinct, item_ids))
         except TimeoutError:
             why = f"Milvus did not tell them within {wait_s:.3g} s"
         except FAILURES as error:
             why = f"Milvus did not tell them: {error}"
         kept = {name: table.columns[name] for name in names if name in table.columns}
-        size = VALUE_ITEMS * len(item_ids) * len(names)
-        known = kept, table.changed, None if why else rows
-        return await computed(size, _values, release, names, *known, item_ids), why
+        return (kept, table.changed, None if why else rows), why
 
     def _table(self, collection: str) -> _Table:
         table = self._tables.pop(collection, None) or _Table(Changes(self._store, collection))
@@ -241,6 +260,11 @@ class Attributes:
         return rows
 
 
+def _distinct(item_ids: Int64) -> list[int]:
+    distinct: list[int] = np.unique(item_ids).tolist()
+    return distinct
+
+
 def _kind(release: Release, name: str) -> str:
     return release.fingerprint.attributes[name]
 
@@ -301,8 +325,7 @@ def _from_columns(
     release: Release, columns: Mapping[str, Column], changed: Mapping[int, Row], item_ids: Int64
 ) -> dict[str, Values]:
     """The values that are kept for some items."""
-    row = release.vocabulary.item_index(item_ids)
-    newer = [(place, changed[item_id]) for place, item_id in enumerate(item_ids.tolist()) if item_id in changed]
+    row, newer = release.vocabulary.item_index(item_ids), _newer(changed, item_ids)
     found = {}
     for name, column in columns.items():
         values, present = column.at(row)
@@ -312,6 +335,46 @@ def _from_columns(
                 values[place], present[place] = NOTHING[column.kind] if value is None else value, value is not None
         found[name] = Values(name, column.kind, values, present)
     return found
+
+
+def _newer(changed: Mapping[int, Row], item_ids: Int64) -> list[tuple[int, Row]]:
+    """The places of the items that have newer values than the columns, and these values."""
+    if not changed:
+        return []
+    return [(place, changed[item_id]) for place, item_id in enumerate(item_ids.tolist()) if item_id in changed]
+
+
+def _groups(
+    release: Release,
+    names: Sequence[str],
+    columns: Mapping[str, Column],
+    changed: Mapping[int, Row],
+    rows: Mapping[int, Row] | None,
+    item_ids: Int64,
+) -> dict[str, Groups]:
+    """Which items share values of attributes; arguments as of `_values`."""
+    row, newer = release.vocabulary.item_index(item_ids), _newer(changed, item_ids)
+    found = {}
+    for name, column in columns.items():
+        _, first, which = np.unique(column.codes[row], return_index=True, return_inverse=True)
+        values, present = column.at(row[first])
+        told = [value if there else None for value, there in zip(values, present.tolist(), strict=True)]
+        for place, its in newer:
+            if name in its:
+                which[place] = len(told)
+                told.append(its[name])
+        found[name] = replace(groups(told, which), different=_different(name, column, changed))
+    if rows is not None:
+        for name in (name for name in names if name not in columns):
+            told = [rows.get(item_id, Row()).get(name) for item_id in item_ids.tolist()]
+            found[name] = groups(told, np.arange(len(item_ids)))
+    return found
+
+
+def _different(name: str, column: Column, changed: Mapping[int, Row]) -> int | None:
+    """Most different values of an attribute of all items; None if that is not known, or if some item has none."""
+    newer = [its[name] for its in list(changed.values()) if name in its]  # the loop may add to it meanwhile
+    return None if column.different is None or None in newer else column.different + len(newer)
 
 
 def _from_rows(release: Release, name: str, rows: Mapping[int, Row], item_ids: list[int]) -> Values:

@@ -6,6 +6,7 @@ A category of a million items takes a byte or two for each. A title, which hardl
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -64,10 +65,45 @@ class Column:
         values = self.values
         return [values[code] for code in codes.tolist()], codes > 0
 
+    @cached_property
+    def different(self) -> int | None:
+        """Most different values, if every item has one; None for an array, or if some item has none."""
+        return None if self.is_array or not self.codes[1:].all() else len(self.values) - 1
+
     @property
     def is_array(self) -> bool:
         """Whether each value is a tuple."""
         return self.kind.startswith("ARRAY")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which items have which values of an attribute: an entry for each item and value, an item's entries together."""
+
+    place: Int64
+    """[E] int64, ascending, the item of each entry."""
+    value: Int64
+    """[E] int64, equal for equal values."""
+    different: int | None = None
+    """Most different values of all items of the collection; None if that is not known, or if some item has none."""
+
+
+def groups(told: Sequence[Value | None], which: Int64) -> Groups:
+    """The values of items; an array has those of its elements, and None has none.
+
+    Args:
+        told: different values.
+        which: [n] int64, the place among them of each item's value.
+    """
+    parts = [() if value is None else value if isinstance(value, tuple) else (value,) for value in told]
+    coded: dict[Value, int] = {}
+    codes = [[coded.setdefault(part, len(coded)) for part in dict.fromkeys(own)] for own in parts]
+    lengths = np.array([len(own) for own in codes], np.int64)
+    its = lengths[which]
+    place = np.arange(len(which)).repeat(its)
+    slot = np.arange(len(place)) - (np.cumsum(its) - its).repeat(its)
+    flat = np.array([code for own in codes for code in own], np.int64)
+    return Groups(place, flat[(np.cumsum(lengths) - lengths)[which][place] + slot])
 
 
 class ColumnBuilder:

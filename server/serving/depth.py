@@ -9,9 +9,11 @@ Exclusions take hits away, and who has long histories excludes much that is not 
 few of them; only a user whom it gave too little is searched for again, with as many hits as all exclusions could take.
 What a user was shown were the nearest items of one interest or another, so a first search has room for twice the share
 of an interest.
+A rule such as at_most may drop any number of hits. So users with such rules are searched for again and again, each time
+`WIDER`, until they have enough, or all that there is.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mind.interests import OVERSEARCH
 from mind.milvus.collection import MAX_HITS
@@ -25,6 +27,12 @@ ROOM = 4
 """The first search has room for one exclusion for each so many candidates wanted, even if that takes a higher step."""
 ROUND = 10
 """Hits are asked for in multiples of it, so that searches of a step differ little."""
+WIDER = 4
+"""How many times the hits of the search before the next one fetches for a user whose rules drop hits."""
+DEEP = 1_024
+"""Hits of an interest from which users with such rules do not share a search with others."""
+DEEP_HITS = 1_000_000
+"""Most hits of all users of such a search."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,17 @@ class Depth:
     """Hits that Milvus is asked for at most; 0 with a filter, because its matches are searched in memory."""
     step: int
     """Users of one step share a search."""
+    widens: bool = False
+    """Whether the user has rules that may drop any number of hits; `needed` is then all that may be fetched."""
+
+    @property
+    def deep(self) -> bool:
+        """Whether the user is searched for without others, as far as `DEEP_HITS` need it."""
+        return self.widens and self.limit > DEEP
+
+    def together(self, interests: int) -> int | None:
+        """Most users of one search; None for any number."""
+        return max(1, DEEP_HITS // (interests * self.limit)) if self.deep else None
 
 
 def first_depths(release: Release, matches: Matches | None, query: Query, max_overfetch: int) -> list[Depth]:
@@ -59,27 +78,34 @@ def first_depths(release: Release, matches: Matches | None, query: Query, max_ov
 
 def first_depth(release: Release, matches: Matches | None, query: Query, user: UserQuery, max_overfetch: int) -> Depth:
     """The depth to begin with for a user. `matches`: of the query's filter; None without a filter."""
-    top_k, shown = query.top_k, len(user.shown)
+    top_k, widens, shown = query.ranked, bool(query.variety.at_most), len(user.shown)
     history = len(user.hist_item) if query.exclude_history else 0
     excluded = min(max_overfetch, len(user.exclude) + history)
-    if not excluded and not shown:
+    if not (excluded or shown or widens):
         return _depth(release, matches, top_k, top_k, top_k)
     near = len(user.exclude) + min(history, release.hyper_parameters.maxlen)  # older clicks are seldom among the hits
     room = top_k // ROOM
     share = min(shown, 2 * shown // release.hyper_parameters.num_interests)
+    least = top_k + min(excluded, room) + share
     wanted = top_k + min(excluded, max(room, near)) + shown
-    return _depth(release, matches, top_k + min(excluded, room) + share, wanted, top_k + excluded + shown)
+    if widens:
+        most = MAX_HITS // _each(release) if matches is None else len(matches) + 1
+        return _widening(release, matches, least, wanted + max(ROUND, top_k // ROUND), most)
+    return _depth(release, matches, least, wanted, top_k + excluded + shown)
 
 
 def exact_depth(query: Query, user: UserQuery, max_overfetch: int) -> Depth:
     """The depth for an exact search, which finds at once whatever the exclusions leave."""
     history = len(user.hist_item) if query.exclude_history else 0
-    needed = query.top_k + len(user.shown) + min(max_overfetch, len(user.exclude) + history)
+    left_out = max_overfetch if query.variety.at_most else min(max_overfetch, len(user.exclude) + history)
+    needed = query.ranked + len(user.shown) + left_out
     return Depth(needed, needed, 0, 0)
 
 
 def full_depth(release: Release, matches: Matches | None, depth: Depth) -> Depth:
     """The depth for a user whom `depth` gave too little."""
+    if depth.widens:
+        return _widening(release, matches, min(depth.needed, WIDER * depth.limit), depth.needed, depth.needed)
     return _depth(release, matches, depth.needed, depth.needed, depth.needed)
 
 
@@ -97,10 +123,21 @@ def hits_to_ask(fetched: int, wanted: int, breadth: int | None) -> int:
     return min(fetched, -(-wanted // ROUND) * ROUND)
 
 
+def _widening(release: Release, matches: Matches | None, least: int, wanted: int, most: int) -> Depth:
+    """The depth for a user with rules that drop hits; `most`: hits that may be fetched."""
+    depth = _depth(release, matches, min(least, most), min(wanted, most), least)
+    return replace(depth, needed=max(most, depth.limit), widens=True)
+
+
+def _each(release: Release) -> int:
+    """Hits that are fetched for each hit that an interest gets."""
+    return OVERSEARCH if release.fingerprint.interest_cosine < 1 else 1
+
+
 def _depth(release: Release, matches: Matches | None, least: int, wanted: int, needed: int) -> Depth:
     """The depth with at least `least` hits, and as many of those `wanted` as the same step has."""
     if matches is None:
-        each = OVERSEARCH if release.fingerprint.interest_cosine < 1 else 1
+        each = _each(release)
         fetched = _step(least * each, release.fingerprint.breadth)
         return Depth(min(wanted, max(least, fetched // each)), needed, fetched, fetched)
     return Depth(needed, needed, 0, -_step(needed, None))

@@ -41,7 +41,7 @@ class Job:
     @property
     def group(self) -> Hashable:
         """Jobs of one group are answered together: those of one search of Milvus, or those searched in memory."""
-        if self.explain or self.failure:
+        if self.explain or self.failure or self.depths[0].deep:
             return id(self)
         if self.away:
             return id(self.release)

@@ -27,6 +27,9 @@ class Fate(IntEnum):
     HISTORY = 2
     EXCLUDED = 3
     BELOW_TOP_K = 4
+    AT_MOST = 10
+    DIVERSITY = 11
+    PER_INTEREST_MIN = 12
     SHOWN = 15
 
 
@@ -83,6 +86,10 @@ class Merged:
     """[M] int64, the interest that found the item."""
     source: Int64
     """[M] int64, the `Source` of each."""
+    bonus: Float32
+    """[M] float32, what is added to each score for its place."""
+    hit: Int64
+    """[M] int64, the number of the hit of each, those of the search first."""
     offsets: Int64
     """[B + 1] int64: the candidates of user b are those from offsets[b] up to offsets[b + 1]."""
     left: Int64
@@ -125,7 +132,8 @@ def merge(
     hit_interest = np.concatenate([every_interest.repeat(every.lengths), excluded.fate])  # which orders exclusions, too
     distinct, item = np.unique(np.concatenate([every.item_ids, excluded.item_ids]), return_inverse=True)
     own = hit_user * len(distinct) + item
-    place, places = _places(every, _bonuses(own[:rows], item[:rows], near.bonus), round_robin[every_user])
+    bonus = _bonuses(own[:rows], item[:rows], near.bonus)
+    place, places = _places(every, bonus, round_robin[every_user])
     if users * len(distinct) * places * MAX_INTERESTS >= 2**63:  # too many for one integer: use ranks
         place = np.unique(place, return_inverse=True)[1] + 1
         places = rows + 1
@@ -158,7 +166,8 @@ def merge(
         fate[kept] = Fate.KEPT
         fate = fate[:rows]
     source = _sources(order, first, searched)[group] if len(near.bonus) else np.full(len(kept), Source.SEARCH)
-    return Merged(every.item_ids[kept], every.scores[kept], hit_interest[kept], source, offsets, left, fate)
+    columns = every.item_ids[kept], every.scores[kept], hit_interest[kept], source, bonus[kept], kept
+    return Merged(*columns, offsets, left, fate)
 
 
 def _bonuses(own: Int64, item: Int64, near: Float32) -> Float32:

@@ -6,7 +6,7 @@ One encode, one search and one merge for a whole batch, never one per user. Know
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +24,7 @@ from server.popular import Popular
 from server.ports import ItemStore
 from server.release import Release
 from server.serving.answer import FALLBACK, Outcome, Status, Timings, UserResult
+from server.serving.attributes import Attributes
 from server.serving.batching import Batcher, Waiting
 from server.serving.depth import Depth, exact_depth, first_depths, full_depth
 from server.serving.encode import EncodeStage
@@ -38,6 +39,8 @@ from server.serving.offload import computed
 from server.serving.popular import PopularItems, popular_among
 from server.serving.question import Query, Strategy, UserQuery
 from server.serving.results import cut_short, found_in_memory, results, results_without_milvus, trace, with_popular
+from server.serving.rules.stage import RulesStage
+from server.serving.rules.variety import rules_of
 from server.serving.search import NOTHING, Found, search
 from server.watching.telemetry import CALL_SPAN, SILENT, BatchTelemetry, Telemetry
 
@@ -50,6 +53,10 @@ AWAY_BATCH_USERS = 16
 """Most users who are searched for together in memory: with more, the first of them would wait too long."""
 NEIGHBOUR_ITEMS = 100
 """To find a user's neighbours takes as long as to work through so many hits."""
+RULE_S = 0.04
+"""Seconds, twice the wait for newer attributes of popular items while Milvus does not answer."""
+SHOWN_HITS = 4_096
+"""Hits of an interest that Explain shows where rules made the search go deeper: its answer stays under 4 MB."""
 NOTHING_GONE = np.zeros(0, np.int32)
 TIMER_S = 0.01
 """How much before its time a timeout may end a call."""
@@ -73,6 +80,7 @@ class CandidatePipeline:
         workers: int = 2,
         local: LocalItems | None = None,
         matching: MatchingItems | None = None,
+        attributes: Attributes | None = None,
         degraded: bool = False,
         search: str = "milvus",
         telemetry: Telemetry = SILENT,
@@ -85,6 +93,7 @@ class CandidatePipeline:
             encode_on: must have one thread, because an encoder need not be thread-safe.
             local: what is known of collections without asking Milvus; one of its own if None.
             matching: what is known of the items that match filters; one of its own if None.
+            attributes: those of items, which rules need; one of its own if None.
             telemetry: is told what happens.
             on_encoder_lost: called when an encoder encodes nothing any more, as after a GPU fault.
         """
@@ -95,6 +104,7 @@ class CandidatePipeline:
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
         self._local = local or LocalItems(store)
+        self._rules = RulesStage(attributes or Attributes(store), self._local)
         self._degraded = degraded
         self._search_memory = search == "local"
         self._telemetry = telemetry
@@ -150,7 +160,8 @@ class CandidatePipeline:
         timings = Timings((time.perf_counter() - began) * 1000, 0.0, 0.0, 0.0)
         told = zip(inputs.status, inputs.unknown, strict=True)
         compared = _compared(query.users, popular)
-        answered = await computed(compared, results_without_milvus, query, popular, list(told))
+        rule = await self._rules.for_popular(release, query, popular, RULE_S)
+        answered = await computed(compared, results_without_milvus, query, popular, list(told), rule)
         self._tell(query.users, answered)
         return Outcome(answered, timings, None)
 
@@ -166,6 +177,7 @@ class CandidatePipeline:
         while depths:  # nearly always once
             step = next(iter(depths.values())).step
             together = [number for number, depth in depths.items() if depth.step == step]
+            together = together[: depths[together[0]].together(release.hyper_parameters.num_interests)]
             own = [depths.pop(number) for number in together]
             outcome = await self._submit(job, together, own, deadline)
             for number, depth, result in zip(together, own, outcome.results, strict=True):
@@ -194,7 +206,8 @@ class CandidatePipeline:
         else:
             popular = popular_among(job.release, job.matches)
         compared = _compared(job.query.users, popular)
-        results = await computed(compared, with_popular, job.query, outcome.results, popular, job.matches)
+        rule = await self._rules.for_popular(job.release, job.query, popular, self._search_time_left_s(deadline))
+        results = await computed(compared, with_popular, job.query, outcome.results, popular, job.matches, rule)
         took = Timings(0, 0, 0, (time.perf_counter() - started) * 1000)
         return replace(outcome, results=results, timings=outcome.timings + took)
 
@@ -243,21 +256,31 @@ class CandidatePipeline:
             without_history = [each.ask.query.exclude_history for each in batch]
             excluded = await computed(clicks, exclusions, inputs, without_history, sizes)
             with_near = np.repeat([each.ask.query.neighbours for each in batch], sizes)[active]
-            how = top_k[active], round_robin[active], excluded, job.explain
+            query = np.repeat(np.arange(len(batch)), sizes)[active]
+            rules = rules_of([each.ask.query for each in batch], query, top_k[active], round_robin[active])
+            how = rules.merged if rules else top_k[active], round_robin[active], excluded, job.explain
             least = partial(least_scores, found, *how)
             near = await self._near(job, inputs, vectors, with_near, own_matches, least, deadline)
             size = len(found.hits.item_ids) + len(near.bonus) + len(excluded.user)
             merged = await computed(size, merge, found.hits, found.user, found.interest, *how, near)
+            short = cut_short(own_depths, top_k[active], found, merged)
+            said: Sequence[str] = ()
+            if rules:
+                time_left_s = self._search_time_left_s(deadline)
+                varied = await self._rules.choose(release, rules, merged, found, near, own_depths, time_left_s)
+                merged, short, said = varied.merged, np.where(rules.ruled, varied.short, short), varied.detail
         except StoreUnavailableError as error:
             watched.fail()
             stages = (encoded - watched.started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
             return await self._answer_unsearched(batch, inputs, error, watched, stages)
-        short = cut_short(own_depths, top_k[active], found, merged)
-        answered = results(top_k.tolist(), inputs, merged, short, matches, with_near)
+        answered = results(top_k.tolist(), inputs, merged, short, matches, with_near, said)
         answered = found_in_memory(answered) if job.away else answered
 
         searched_by = "local" if self._search_memory and job.matches is None else job.search
-        steps = None if merged.fate is None else trace(release, inputs, vectors, found, near, merged.fate, searched_by)
+        steps = None
+        if merged.fate is not None:
+            shown = SHOWN_HITS if rules else MAX_HITS
+            steps = trace(release, inputs, vectors, found, near, merged.fate, searched_by, shown)
         watched.searched(searched_by, len(active))
         self._tell(users, answered)
         if self._telemetry.sampling:
@@ -294,7 +317,8 @@ class CandidatePipeline:
                 continue
             timings = Timings((watched.started - each.arrived) * 1000, *stages)
             compared = _compared(job.query.users, popular)
-            unsearched = await computed(compared, results_without_milvus, job.query, popular, own)
+            rule = await self._rules.for_popular(job.release, job.query, popular, RULE_S)
+            unsearched = await computed(compared, results_without_milvus, job.query, popular, own, rule)
             outcomes.append(outcome := Outcome(unsearched, timings, None))
             answered += outcome.results
             users += job.query.users

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from math import ceil
 
 import numpy as np
 
@@ -39,6 +40,26 @@ class UserQuery:
     """[s] int64 external ids that count as shown to this user. They must not be among the candidates."""
 
 
+POOL = 1.5
+"""With diversity, candidates are chosen among the best items of a user, so many times `top_k`."""
+
+
+@dataclass(frozen=True)
+class Variety:
+    """Rules that candidates of a user follow."""
+
+    at_most: tuple[tuple[str, int], ...] = ()
+    """Attributes, and how many candidates may share a value of each."""
+    per_interest_min: int = 0
+    """Candidates that each interest has, if it has so many; 0 for no rule."""
+    diversity: float = 0.0
+    """How much they shall differ (`server.serving.rules.diversity`), 0 to 1; 0 for no rule."""
+
+
+ANY = Variety()
+"""No rules."""
+
+
 @dataclass(frozen=True)
 class Query:
     """A valid request."""
@@ -53,3 +74,9 @@ class Query:
     """Whether neighbours of the newest clicks are candidates, as far as the release has any."""
     attributes: tuple[str, ...] = ()
     """Attributes that are wanted with the candidates."""
+    variety: Variety = ANY
+
+    @property
+    def ranked(self) -> int:
+        """Items of each user that must be ranked to find the candidates."""
+        return ceil(self.top_k * POOL) if self.variety.diversity else self.top_k

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from mind.artifact import Float32
+from mind.milvus.collection import MAX_HITS
 from mind.sequences import Int64
 from mind.vocabulary import Mask
 from server.popular import Popular
@@ -17,6 +18,7 @@ from server.serving.inputs import Inputs
 from server.serving.matching import Matches
 from server.serving.merge import Merged, NearHits
 from server.serving.question import Query, UserQuery
+from server.serving.rules.popular import PopularRule
 from server.serving.search import Found
 
 LISTED = "the popular list has"
@@ -31,6 +33,7 @@ def results(
     short: Mask,
     matches: Sequence[Matches | None],
     with_near: Mask,
+    said: Sequence[str] = (),
 ) -> list[UserResult]:
     """One result for each user of a batch, in their order; those without a usable history get nothing yet.
 
@@ -41,9 +44,10 @@ def results(
         short: [B] bool, what `cut_short` says.
         matches: for each user, the items that match the filter; None without a filter.
         with_near: [B] bool, who asked for neighbours.
+        said: for each of the B users, what rules did to the list, if it must be told; empty without rules.
     """
     own_hits = (slice(start, end) for start, end in pairwise(merged.offsets.tolist()))  # of the active users, in turn
-    own_short, own_near = iter(short.tolist()), iter(with_near.tolist())
+    own_short, own_near, own_said = iter(short.tolist()), iter(with_near.tolist()), iter(said)
     nothing = merged.item_ids[:0], merged.scores[:0], merged.interest[:0]
     answered = []
     columns = inputs.users, inputs.status, inputs.unknown, top_k, matches
@@ -54,7 +58,8 @@ def results(
             continue
         own, again, labelled = next(own_hits), next(own_short), next(own_near)
         item_ids, scores, interest = merged.item_ids[own], merged.scores[own], merged.interest[own]
-        if len(item_ids) < wanted:
+        detail = next(own_said, "")
+        if not detail and len(item_ids) < wanted:
             detail = _fewer(len(item_ids), wanted, "the search found", matching)
         source = merged.source[own] if labelled else None
         answered.append(UserResult(item_ids, scores, interest, status, unknown, detail, again, source))
@@ -62,19 +67,28 @@ def results(
 
 
 def with_popular(
-    query: Query, answered: list[UserResult], popular: Popular, matches: Matches | None
+    query: Query,
+    answered: list[UserResult],
+    popular: Popular,
+    matches: Matches | None,
+    rule: PopularRule | None = None,
 ) -> list[UserResult]:
     """The results of a query's users with the popular items for those without a usable history.
 
-    `popular`: those that match the filter of the query; `matches`: all items that do; None without a filter.
+    Args:
+        query: of the users.
+        answered: their results so far.
+        popular: the items that match the filter of the query.
+        matches: all items that do; None without a filter.
+        rule: what at_most leaves of them; None without such rules.
     """
     filled = []
     for user, result in zip(query.users, answered, strict=True):
         if result.fallback:
-            rows = np.flatnonzero(~np.isin(popular.item_ids, _excluded(user)))[: query.top_k]
-            detail = result.detail
+            rows = _listed(popular, _excluded(user), query.top_k, rule)
+            detail = result.detail or (rule.detail if rule else "")
             if not detail and len(rows) < query.top_k:
-                detail = _fewer(len(rows), query.top_k, LISTED, matches)
+                detail = _fewer(len(rows), query.top_k, LISTED, matches, rule is not None)
             columns = popular.item_ids[rows], popular.scores[rows], np.full(len(rows), -1)
             result = UserResult(*columns, result.status, result.unknown, detail)
         filled.append(result)
@@ -96,20 +110,30 @@ def cut_short(depths: Sequence[Depth], top_k: Int64, found: Found, merged: Merge
     return deeper & lacking
 
 
-def results_without_milvus(query: Query, popular: Popular, told: Iterable[tuple[Status, Int64]]) -> list[UserResult]:
+def _listed(popular: Popular, excluded: Int64, top_k: int, rule: PopularRule | None) -> Int64:
+    """The places of the popular items that a user gets."""
+    rows = np.flatnonzero(~np.isin(popular.item_ids, excluded))
+    return (rule.among(rows, len(popular.item_ids)) if rule else rows)[:top_k]
+
+
+def results_without_milvus(
+    query: Query, popular: Popular, told: Iterable[tuple[Status, Int64]], rule: PopularRule | None = None
+) -> list[UserResult]:
     """One result for each user of a query while Milvus does not answer: the popular list.
 
-    `told`: status and unknown history entries of each user, as `Inputs` holds them.
+    `told`: status and unknown history entries of each user, as `Inputs` holds them; `rule`: as of `with_popular`.
     """
-    return [_degraded(query, popular, user, *known) for user, known in zip(query.users, told, strict=True)]
+    return [_degraded(query, popular, rule, user, *known) for user, known in zip(query.users, told, strict=True)]
 
 
-def _degraded(query: Query, popular: Popular, user: UserQuery, status: Status, unknown: Int64) -> UserResult:
+def _degraded(
+    query: Query, popular: Popular, rule: PopularRule | None, user: UserQuery, status: Status, unknown: Int64
+) -> UserResult:
     """One user's share of the popular list; nothing where there is a filter, which only Milvus can check."""
     excluded = _excluded(user)
     if query.exclude_history:
         excluded = np.concatenate([excluded, user.hist_item])
-    rows = np.flatnonzero(~np.isin(popular.item_ids, excluded))[: query.top_k]
+    rows = _listed(popular, excluded, query.top_k, rule)
     detail = user.invalid or user.unread
     if status is Status.INVALID:
         rows = rows[:0]
@@ -118,8 +142,10 @@ def _degraded(query: Query, popular: Popular, user: UserQuery, status: Status, u
         detail = f"{SILENT}, and only Milvus can check a filter"
     elif status is Status.OK:
         status, detail = Status.DEGRADED, SILENT
+    if rule and rule.detail and len(rows):
+        detail = f"{detail}; {rule.detail}" if detail else rule.detail
     if not detail and len(rows) < query.top_k:
-        detail = _fewer(len(rows), query.top_k, LISTED, None)
+        detail = _fewer(len(rows), query.top_k, LISTED, None, rule is not None)
     return UserResult(popular.item_ids[rows], popular.scores[rows], np.full(len(rows), -1), status, unknown, detail)
 
 
@@ -138,21 +164,35 @@ def found_in_memory(answered: list[UserResult]) -> list[UserResult]:
     ]
 
 
-def _fewer(found: int, top_k: int, source: str, matches: Matches | None) -> str:
-    """Why a user gets fewer candidates than wanted. `source`: what has no more of them."""
+def _fewer(found: int, top_k: int, source: str, matches: Matches | None, ruled: bool = False) -> str:
+    """Why a user gets fewer candidates than wanted. `source`: what has no more of them; `ruled`: with at_most."""
+    left = "are not excluded and that at_most allows" if ruled else "are not excluded"
     if matches is None:
-        return f"{found} of {top_k}: {source} no more items that are not excluded"
+        return f"{found} of {top_k}: {source} no more items that {left}"
     matching = f"{found} of {top_k}: {len(matches):,} items match the filter"
-    return matching if found == len(matches) else f"{matching}, and {source} no more of them that are not excluded"
+    return matching if found == len(matches) else f"{matching}, and {source} no more of them that {left}"
 
 
 def trace(
-    release: Release, inputs: Inputs, vectors: Float32, found: Found, near: NearHits, fate: Int64, search: str
+    release: Release,
+    inputs: Inputs,
+    vectors: Float32,
+    found: Found,
+    near: NearHits,
+    fate: Int64,
+    search: str,
+    most: int = MAX_HITS,
 ) -> Trace:
-    """The steps behind a batch of one user. `vectors`: [B, K, D] float32; `fate`: [H + P] int64, of every hit."""
+    """The steps behind a batch of one user.
+
+    `vectors`: [B, K, D] float32; `fate`: [H + P] int64, of every hit; `most`: hits of an interest that are shown.
+    """
     used = release.vocabulary.item_id[inputs.hist_index[inputs.hist_index > 0] - 1]
+    lengths, hits = found.hits.lengths, found.hits.first(np.full(len(found.hits.lengths), most))
+    place = np.arange(len(found.hits.item_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    fate = np.concatenate([fate[: len(place)][place < most], fate[len(place) :]])
     which = found.user, found.interest
     weights = np.zeros((0, 0), np.float32)
     if len(found.user):
         weights = release.click_weights(inputs.hist_index, inputs.seq_len)[which][:, : len(used)]
-    return Trace(used, vectors[which], weights, found.interest, found.hits, near, fate, search)
+    return Trace(used, vectors[which], weights, found.interest, hits, near, fate, search)

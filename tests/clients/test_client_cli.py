@@ -130,6 +130,23 @@ def test_items_are_shown_with_all_attributes_or_those_asked_for(run, servicer):
     assert (answer["item_ids"], answer["attributes"]) == ([43], {"title": ["Film 0"], "year": [1990]})
 
 
+def test_rules_about_candidates_are_passed_on(run, servicer):
+    rules = ["--at-most", "category=5", "--at-most", "a=b=2", "--per-interest-min", "4", "--diversity", "0.25"]
+    for command, options in (("recall", ["--top-k", "20"]), ("explain", [])):
+        assert run(command, "--hist-item", "43", *options, *rules).exit_code == 0
+        request = servicer.calls[command.capitalize()][0][0]
+        assert [(rule.attribute, rule.count) for rule in request.at_most] == [("category", 5), ("a=b", 2)]
+        assert (request.per_interest_min, request.diversity) == (4, 0.25)
+
+
+@pytest.mark.parametrize("rule", ["category", "=5", "category=", "category=-1", "category=5.5", "category=2147483648"])
+def test_a_rule_that_is_no_attribute_and_count_is_refused(run, servicer, rule):
+    result = run("recall", "--hist-item", "43", "--at-most", rule)
+    assert result.exit_code == 2 and not servicer.calls["Recall"]
+    assert f"{rule!r} is not an attribute and a count" in " ".join(result.output.split())
+    assert "'a' is there twice" in run("recall", "--hist-item", "43", "--at-most", "a=1", "--at-most", "a=2").output
+
+
 def test_a_table_shows_the_titles_of_the_release_without_being_asked(run, servicer, titles, monkeypatch):
     info = recall_pb2.GetServerInfoResponse(attributes=[recall_pb2.Attribute(name="title", type="VARCHAR")])
     monkeypatch.setattr("tests.canned_recall.INFO", info)

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -270,6 +271,34 @@ def test_items_have_attributes(client: httpx.Client, servicer: CannedRecall) -> 
     assert list(servicer.calls["GetItems"][0][0].item_ids) == [43, HUGE]
     is_problem(client.post("/v1/items", json={"item_ids": []}), 400, "REQUEST_INVALID")
     is_problem(client.post("/v1/items", json={"item_ids": ["KIT-1"]}), 400, "REQUEST_INVALID")
+
+
+def test_rules_about_candidates_are_passed_on(client: httpx.Client, servicer: CannedRecall) -> None:
+    rules = {"at_most": [{"attribute": "category", "count": 5}], "per_interest_min": 4, "diversity": 0.25}
+    for path, users in (("recall", {"users": [{"hist_item": [43]}]}), ("explain", {"user": {"hist_item": [43]}})):
+        assert client.post(f"/v1/{path}", json=users | rules | {"top_k": 20}).status_code == 200
+        request = servicer.calls[path.capitalize()][0][0]
+        assert [(rule.attribute, rule.count) for rule in request.at_most] == [("category", 5)]
+        assert (request.per_interest_min, request.diversity) == (4, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("rules", "field"),
+    [
+        ({"at_most": [{"attribute": "a", "count": 0}]}, "at_most[0].count"),
+        ({"at_most": [{"attribute": "a", "count": 1}] * 2}, "at_most"),
+        ({"at_most": [{"attribute": "a"}]}, "at_most[0].count"),
+        ({"at_most": {"a": 1}}, "at_most"),
+        ({"at_most": [{"attribute": str(place), "count": 1} for place in range(65)]}, "at_most"),
+        ({"per_interest_min": -1}, "per_interest_min"),
+        ({"diversity": 1.1}, "diversity"),
+        ({"diversity": "0.3"}, "diversity"),
+    ],
+)
+def test_rules_that_make_no_sense_are_refused(client: httpx.Client, rules: dict[str, Any], field: str) -> None:
+    answer = client.post("/v1/recall", json={"users": [{}]} | rules)
+    is_problem(answer, 400, "REQUEST_INVALID")
+    assert field in answer.text
 
 
 MARKUP = "<script>alert('1')</script>"

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests import ROOT
-from tests.bench.serving import text_ids
+from tests.bench.serving import text_ids, variety
 from tests.bench.serving.http2 import LARGEST_BODY, CallError, Channel
 from tests.bench.serving.load import Run
 from tests.conftest import own_database, remove_item_collections
@@ -235,4 +235,14 @@ def test_similar_items_are_the_nearest_by_cosine_and_asked_in_turn(milvus_server
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads((tmp_path / "2000" / "similar.json").read_text())["rows"]
     assert [row["subject"] for row in rows] == ["recall", "similar"] * 3 + ["similar", "both"] * 3
+
+
+def test_rules_are_measured_beside_requests_without(milvus_server_uri: str, tmp_path: Path) -> None:
+    remove_item_collections(milvus_server_uri)
+    command = [sys.executable, "-m", "tests.bench.serving.variety", "--milvus-uri", milvus_server_uri]
+    command += ["--items", "2000", "--rounds", "1", "--seconds", "0.3", "--workdir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads((tmp_path / "2000" / "variety.json").read_text())["rows"]
+    assert [row["subject"] for row in rows[1::2]] == list(variety.RULES) * 3
     assert all(set(row["outcomes"]) == {"OK"} for row in rows), rows

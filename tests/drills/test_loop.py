@@ -232,6 +232,30 @@ async def test_no_callback_is_long_when_candidates_have_attributes(
     await server.stop(0)
 
 
+@pytest.mark.parametrize("cache_mb", [256, 0])
+async def test_no_callback_is_long_when_rules_need_a_deep_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache_mb: int
+) -> None:
+    store = ThreadedStore()
+    server = await serving(tmp_path, store, attribute_cache_mb=cache_mb)
+    [collection] = store.collections
+    for name, value in (("place", "{}"), ("kind", "a")):
+        store.give(collection, name, "VARCHAR", {item: value.format(item) for item in IDS.tolist()})
+    rng = np.random.default_rng(0)
+    asked = [recall_pb2.User(hist_item=rng.choice(IDS, 30)) for _ in range(20)]
+    rules = {"at_most": [{"attribute": "place", "count": 1}, {"attribute": "kind", "count": 400}]}
+    rules |= {"per_interest_min": 20, "diversity": 0.5}
+    requests = [
+        ("Recall", recall_pb2.RecallRequest(users=asked, top_k=500, **rules)),
+        ("Explain", recall_pb2.ExplainRequest(user=asked[0], top_k=500, **rules)),
+    ]
+    for method, request in requests:
+        do = calling(server, method, [request])
+        await do()
+        assert not await longest(Watchdog(monkeypatch), do)
+    await server.stop(0)
+
+
 async def test_no_callback_is_long_when_the_server_searches_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

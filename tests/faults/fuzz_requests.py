@@ -210,6 +210,7 @@ def broken_message(rng: random.Random) -> tuple[str, Asked]:
 def _good_messages() -> Iterator[tuple[str, bytes]]:
     user = recall_pb2.User(hist_item=[1000, 1007, 1014], exclude_item_ids=[1021])
     rest: dict[str, Any] = {"top_k": 10, "exclude_history": True, "merge_strategy": 2}
+    rest |= {"at_most": [{"attribute": "vector_source", "count": 8}], "per_interest_min": 2, "diversity": 0.5}
     for users in (1, 3, 64):
         message = recall_pb2.RecallRequest(users=[user] * users, **rest)
         yield f"{RECALL}/Recall", message.SerializeToString()

@@ -122,6 +122,9 @@ _filters = st.one_of(
 _names = st.lists(st.one_of(st.sampled_from(["year", "title", "genres", "item_id"]), st.text(max_size=8)), max_size=18)
 _items_of_numbers = st.builds(recall_pb2.GetItemsRequest, item_ids=_lists(_ids), return_attributes=_names)
 _items_of_keys = st.builds(recall_pb2.GetItemsRequest, item_keys=_lists(_keys), return_attributes=_names)
+_ruled = st.one_of(st.sampled_from(["year", "genres", "vector_source", "item_id", "Year", ""]), st.text(max_size=10))
+_at_most = st.lists(st.builds(recall_pb2.AtMost, attribute=_ruled, count=_int32), max_size=10)
+_diversity = st.one_of(st.just(0.0), st.floats(0, 1, width=32), st.floats(width=32))
 
 _metadata = st.lists(
     st.one_of(
@@ -141,6 +144,7 @@ def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
     tokens = st.one_of(st.just(b""), st.binary(max_size=200).map(lambda end: b"\x01" + end), st.just(b"\x01" * 140_001))
     pages = {"paged": st.booleans(), "page_token": tokens}
     who = st.lists(_user_ids, max_size=4)
+    rest |= {"at_most": _at_most, "per_interest_min": st.one_of(st.just(0), _int32), "diversity": _diversity}
     collections = st.one_of(st.text(max_size=40), st.just("items_0123456789ab_01234567"))
     messages: list[tuple[str, st.SearchStrategy[Any]]] = [
         (f"{RECALL}/Recall", st.builds(recall_pb2.RecallRequest, users=_user_lists(text), **pages, **rest)),

@@ -21,8 +21,8 @@ KITS = [f"KIT-{item}" for item in range(200)]
 def shop(milvus_uri: str, tmp_path: Path) -> Iterator[Server]:
     """A server on a released collection of the items KIT-0 to KIT-199, which have a price."""
     make_artifact(tmp_path / "artifacts", keyed=True)
-    lines = [f"{key},{price}" for price, key in enumerate(KITS)]
-    (tmp_path / "items.csv").write_text("\n".join(["item_id,price", *lines]))
+    lines = [f"{key},{price},{price % 3}" for price, key in enumerate(KITS)]
+    (tmp_path / "items.csv").write_text("\n".join(["item_id,price,shelf", *lines]))
     build(milvus_uri, tmp_path / "artifacts", "--attributes", str(tmp_path / "items.csv"))
     with running("--milvus-uri", milvus_uri, "--artifacts", str(tmp_path / "artifacts")) as server:
         server.wait_for("serving model")
@@ -35,7 +35,7 @@ def test_a_shop_is_answered_in_its_own_ids(shop: Server) -> None:
 
     info = ask("GetServerInfo")
     assert info["id_type"] == "ID_TYPE_TEXT"
-    assert [attribute["name"] for attribute in info["attributes"]] == ["price", "vector_source"]
+    assert [attribute["name"] for attribute in info["attributes"]] == ["price", "shelf", "vector_source"]
     user = {"hist_item_keys": ["KIT-3", "KIT-9", "KIT-03"], "exclude_item_keys": ["KIT-11"]}
     [everything] = ask("Recall", users=[user], top_k=200)["results"]
     assert set(everything["item_keys"]) == set(KITS) - {"KIT-11"}
@@ -56,6 +56,9 @@ def test_a_shop_is_answered_in_its_own_ids(shop: Server) -> None:
     told = ask("GetItems", item_keys=["KIT-9", "KIT-3", "KIT-999"], return_attributes=["price"])
     assert told["item_keys"] == ["KIT-9", "KIT-3", "KIT-999"]
     assert told["attributes"] == [{"name": "price", "integers": ["9", "3", "0"], "absent": [2]}]
+    rules = {"at_most": [{"attribute": "shelf", "count": 3}], "diversity": 0.2, "per_interest_min": 1}
+    [varied] = ask("Recall", users=[user], top_k=9, **rules)["results"]
+    assert sorted(KITS.index(key) % 3 for key in varied["item_keys"]) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     refused = grpcurl(
         shop.address,
         "recall.v1.RecallService/Recall",

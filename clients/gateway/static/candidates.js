@@ -9,6 +9,9 @@ export const REASONS = {
   DROP_REASON_HISTORY: ["clicked already", "clicked"],
   DROP_REASON_EXCLUDED: ["never show", "excluded"],
   DROP_REASON_SHOWN: ["shown before", "shown"],
+  DROP_REASON_AT_MOST: ["enough candidates share its value", "at most"],
+  DROP_REASON_DIVERSITY: ["too similar to other candidates", "similar"],
+  DROP_REASON_PER_INTEREST_MIN: ["gave its place to another interest", "gave way"],
   DROP_REASON_BELOW_TOP_K: ["below the last candidate", "below"],
 };
 

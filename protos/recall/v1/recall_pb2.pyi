@@ -49,6 +49,9 @@ class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DROP_REASON_HISTORY: _ClassVar[DropReason]
     DROP_REASON_EXCLUDED: _ClassVar[DropReason]
     DROP_REASON_BELOW_TOP_K: _ClassVar[DropReason]
+    DROP_REASON_AT_MOST: _ClassVar[DropReason]
+    DROP_REASON_DIVERSITY: _ClassVar[DropReason]
+    DROP_REASON_PER_INTEREST_MIN: _ClassVar[DropReason]
     DROP_REASON_SHOWN: _ClassVar[DropReason]
 
 class ItemStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
@@ -83,6 +86,9 @@ DROP_REASON_DUPLICATE: DropReason
 DROP_REASON_HISTORY: DropReason
 DROP_REASON_EXCLUDED: DropReason
 DROP_REASON_BELOW_TOP_K: DropReason
+DROP_REASON_AT_MOST: DropReason
+DROP_REASON_DIVERSITY: DropReason
+DROP_REASON_PER_INTEREST_MIN: DropReason
 DROP_REASON_SHOWN: DropReason
 ITEM_STATUS_UNSPECIFIED: ItemStatus
 ITEM_STATUS_OK: ItemStatus
@@ -104,8 +110,16 @@ class User(_message.Message):
     exclude_item_keys: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, hist_item: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., user_id: _Optional[str] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., exclude_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class AtMost(_message.Message):
+    __slots__ = ("attribute", "count")
+    ATTRIBUTE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    attribute: str
+    count: int
+    def __init__(self, attribute: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
 class RecallRequest(_message.Message):
-    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "exclude_shown", "paged", "page_token")
+    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "exclude_shown", "paged", "page_token")
     USERS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +127,9 @@ class RecallRequest(_message.Message):
     MERGE_STRATEGY_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    AT_MOST_FIELD_NUMBER: _ClassVar[int]
+    PER_INTEREST_MIN_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_SHOWN_FIELD_NUMBER: _ClassVar[int]
     PAGED_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -123,10 +140,13 @@ class RecallRequest(_message.Message):
     merge_strategy: MergeStrategy
     neighbours: Neighbours
     return_attributes: _containers.RepeatedScalarFieldContainer[str]
+    at_most: _containers.RepeatedCompositeFieldContainer[AtMost]
+    per_interest_min: int
+    diversity: float
     exclude_shown: bool
     paged: bool
     page_token: bytes
-    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., exclude_shown: bool = ..., paged: bool = ..., page_token: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., exclude_shown: bool = ..., paged: bool = ..., page_token: _Optional[bytes] = ...) -> None: ...
 
 class AttributeList(_message.Message):
     __slots__ = ("integers", "texts")
@@ -237,7 +257,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes", "max_query_items", "max_shown", "max_paged")
+    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes", "max_query_items", "max_at_most", "max_diverse_top_k", "max_shown", "max_paged")
     MAX_USERS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -251,6 +271,8 @@ class Limits(_message.Message):
     MAX_SIMILAR_FIELD_NUMBER: _ClassVar[int]
     MAX_RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     MAX_QUERY_ITEMS_FIELD_NUMBER: _ClassVar[int]
+    MAX_AT_MOST_FIELD_NUMBER: _ClassVar[int]
+    MAX_DIVERSE_TOP_K_FIELD_NUMBER: _ClassVar[int]
     MAX_SHOWN_FIELD_NUMBER: _ClassVar[int]
     MAX_PAGED_FIELD_NUMBER: _ClassVar[int]
     max_users: int
@@ -266,9 +288,11 @@ class Limits(_message.Message):
     max_similar: int
     max_return_attributes: int
     max_query_items: int
+    max_at_most: int
+    max_diverse_top_k: int
     max_shown: int
     max_paged: int
-    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ..., max_return_attributes: _Optional[int] = ..., max_query_items: _Optional[int] = ..., max_shown: _Optional[int] = ..., max_paged: _Optional[int] = ...) -> None: ...
+    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ..., max_return_attributes: _Optional[int] = ..., max_query_items: _Optional[int] = ..., max_at_most: _Optional[int] = ..., max_diverse_top_k: _Optional[int] = ..., max_shown: _Optional[int] = ..., max_paged: _Optional[int] = ...) -> None: ...
 
 class Attribute(_message.Message):
     __slots__ = ("name", "type")
@@ -327,7 +351,7 @@ class GetServerInfoResponse(_message.Message):
     def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., feedback_enabled: bool = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "exclude_shown")
+    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "exclude_shown")
     USER_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -335,6 +359,9 @@ class ExplainRequest(_message.Message):
     MERGE_STRATEGY_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    AT_MOST_FIELD_NUMBER: _ClassVar[int]
+    PER_INTEREST_MIN_FIELD_NUMBER: _ClassVar[int]
+    DIVERSITY_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_SHOWN_FIELD_NUMBER: _ClassVar[int]
     user: User
     top_k: int
@@ -343,8 +370,11 @@ class ExplainRequest(_message.Message):
     merge_strategy: MergeStrategy
     neighbours: Neighbours
     return_attributes: _containers.RepeatedScalarFieldContainer[str]
+    at_most: _containers.RepeatedCompositeFieldContainer[AtMost]
+    per_interest_min: int
+    diversity: float
     exclude_shown: bool
-    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., exclude_shown: bool = ...) -> None: ...
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., exclude_shown: bool = ...) -> None: ...
 
 class Interest(_message.Message):
     __slots__ = ("vector", "item_ids", "scores", "item_keys", "neighbour_item_ids", "neighbour_item_keys", "neighbour_scores", "neighbour_bonuses", "weights")

@@ -10,7 +10,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -20,7 +20,7 @@ import numpy as np
 import uvloop
 
 from clients.bench.loops import closed_loop, open_loop
-from clients.requests import neighbours_of
+from clients.requests import NO_RULES, neighbours_of, rules_of
 from protos.recall.v1 import recall_pb2
 from tests.bench.serving.http2 import CallError, Channel
 from tests.bench.serving.world import TOP_K, answer_lines, read_histories, read_keys, watching
@@ -46,6 +46,10 @@ class Shape:
     filters: tuple[str, ...] = ("",)
     attributes: tuple[str, ...] = ()
     """Attributes that are wanted with the candidates."""
+    at_most: tuple[tuple[str, int], ...] = ()
+    """Attributes, and how many candidates may share a value of each."""
+    per_interest_min: int = 0
+    diversity: float = 0
     text: bool = False
     """Whether items are sent by their text ids (`world.read_keys`)."""
 
@@ -86,13 +90,14 @@ class Grpc:
         exclude_history: bool = False,
         neighbours: str = "default",
         attributes: tuple[str, ...] = (),
+        rules: Mapping[str, Any] = NO_RULES,
     ) -> bytes:
         """A request, of integers or of text ids."""
         field = "hist_item_keys" if isinstance(histories[0][0], str) else "hist_item"
         users = [recall_pb2.User(**{field: history}) for history in histories]
         asked = {"top_k": top_k, "filter": filter_, "exclude_history": exclude_history, "return_attributes": attributes}
         asked["neighbours"] = neighbours_of(neighbours)
-        return recall_pb2.RecallRequest(users=users, **asked).SerializeToString()
+        return recall_pb2.RecallRequest(users=users, **asked, **rules).SerializeToString()
 
     @staticmethod
     def item_ids(answer: bytes) -> list[list[Any]]:
@@ -169,7 +174,7 @@ class Http:
 
     @staticmethod
     def body(histories: list[list[Any]], top_k: int, *_: Any) -> bytes:
-        """A request. The article's service knows no filters, neighbours and attributes, and excludes nothing."""
+        """A request. The article's service knows no filters, neighbours, attributes and rules, and excludes nothing."""
         return json.dumps({"top_k": top_k, "hist_item": histories}).encode()
 
     @staticmethod
@@ -253,7 +258,7 @@ class LoadGenerator:
     ) -> Any:
         way: type[Grpc] | type[Http] = {"grpc": Grpc, "similar": Similar, "http": Http}[kind]
         call = way(address, timeout_s)
-        asked = Shape(**{name: tuple(value) if isinstance(value, list) else value for name, value in shape.items()})
+        asked = Shape(**{name: _frozen(value) for name, value in shape.items()})
         try:
             if check:
                 checked = self._histories(asked.text)[:check]
@@ -301,12 +306,18 @@ class LoadGenerator:
             histories = asked.histories(self._histories(asked.text))
             starts = range(0, len(histories) - asked.users + 1, asked.users)[:BODIES]
             columns = zip(starts, cycle(asked.top_k), cycle(asked.filters), strict=False)
-            how = asked.exclude_history, asked.neighbours
+            rules = rules_of(dict(asked.at_most), asked.per_interest_min, asked.diversity)
+            how = asked.exclude_history, asked.neighbours, asked.attributes, rules
             self._bodies[key] = [
                 way.body(histories[start : start + asked.users], top_k, filter_, *how)
                 for start, top_k, filter_ in columns
             ]
         return self._bodies[key]
+
+
+def _frozen(value: Any) -> Any:
+    """A value that came as JSON, so that it can be hashed."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 if __name__ == "__main__":
