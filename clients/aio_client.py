@@ -97,17 +97,8 @@ class AsyncRecallClient(ClientCore):
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
         rules = rules_of(at_most, per_interest_min, diversity)
-        how = (
-            filter,
-            exclude_history,
-            exclude_item_ids,
-            merge_strategy,
-            neighbours,
-            return_attributes,
-            rules,
-            exclude_shown,
-        )
-        request = self._explain_request(history, top_k, *how)
+        how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
+        request = self._explain_request(history, top_k, *how, exclude_shown)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
     async def similar_items(

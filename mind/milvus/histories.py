@@ -121,7 +121,7 @@ def deleted(before: StoredUser) -> StoredUser:
 
 
 def tidied(user: StoredUser, keep: int = MAX_CAPACITY) -> StoredUser:
-    """Return the newest `keep` ids, to be stored anew in place of the rows that they were merged from."""
+    """Return the newest `keep` ids, to be stored in place of the rows that they were merged from."""
     newest = slice(-keep, None)
     return StoredUser(user.hist_item[newest], user.stamp[newest], user.cut, _new_version(), user.rows)
 

@@ -3,7 +3,7 @@
 So several servers may add to one user at the same time, and a deletion is for good. The stamp of an item is the time
 when it was shown. An item counts for a time to live, and the newest ones up to a number count.
 
-A user may be shown thousands of items within that time, which are too many to store anew with every update. So an
+A user may be shown thousands of items within that time, which are too many to store again with every update. So an
 update writes a row with its own items alone. The update that finds `MAX_ROWS` rows of a user merges them. This module
 does not use Milvus.
 """
