@@ -21,7 +21,7 @@ import typer
 PORT, DATA = 19530, Path("data/milvus")
 ETCD_PORTS = (2379, 2380)
 """The ports of Milvus' own etcd, which cannot be moved: one such server a machine."""
-START_TIMEOUT_S, LEAVE_TIMEOUT_S = 120, 20
+START_TIMEOUT_S, LEAVE_TIMEOUT_S = 120, 60
 _GRACE_S = 2
 """How long Milvus waits for its clients when it is told to leave; by itself half an hour."""
 _TELL_EVERY_S = 5

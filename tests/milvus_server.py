@@ -89,7 +89,7 @@ class Milvus:
         self._tell("kill")
 
     def terminate(self) -> None:
-        """End it with SIGTERM, and with SIGKILL if it is still there after 20 s; its data stay."""
+        """End it with SIGTERM, and with SIGKILL if it is still there after a minute; its data stay."""
         self._tell("terminate")
 
     def start(self) -> None:
