@@ -38,4 +38,14 @@ def test_a_large_message_that_is_cut_off_is_refused(kept: int) -> None:
 
 def test_more_users_than_the_limit_are_not_decoded() -> None:
     with pytest.raises(InvalidRequestError, match="has more than 8 users, the limit is 8"):
-        wire.decoder(RECALL, max_users=8)(sent(256, 100))
+        wire.decoder(RECALL, max_users=8)(sent(8 + wire.OTHER_FIELDS, 100))
+
+
+def test_a_large_request_may_have_as_many_names_and_items_as_its_limits_allow() -> None:
+    asked = recall_pb2.RecallRequest.FromString(sent(256, 100))
+    asked.return_attributes.extend(f"attribute {place}" for place in range(64))
+    asked.at_most.extend(recall_pb2.AtMost(attribute=f"attribute {place}", count=1) for place in range(64))
+    assert wire.decoder(RECALL, max_users=256)(asked.SerializeToString()) == asked
+    feedback = recall_pb2.LogFeedbackRequest(kind="click", item_keys=[f"{place:0100d}" for place in range(1_000)])
+    method = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].methods_by_name["LogFeedback"]
+    assert wire.decoder(method, max_users=256)(feedback.SerializeToString()) == feedback
