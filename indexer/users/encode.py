@@ -72,6 +72,7 @@ def encode_users(store: Store, model_version: str, models: Models, on_progress: 
         why = f"{total:,} users are remembered and must be encoded with model {model_version}"
         raise RefusedError(f"{why}: {error}") from error
     users.secure()
+    UserStore(store, SHOWN).secure()
     return _Encoding(users, model, on_progress).run(total)
 
 

@@ -160,7 +160,7 @@ def test_a_release_brings_the_histories_to_the_storage_of_milvus(world: World, m
     monkeypatch.setattr(Store, "flush", noted)
     world.on_server(ann=[1000, 1007])
     assert encode(world, world.second) == Encoded(users=1, encoded=1)
-    assert flushed[:1] == ([] if world.uri.endswith(".db") else [HISTORIES])  # Lite writes at once
+    assert flushed[:2] == ([] if world.uri.endswith(".db") else [HISTORIES, SHOWN])  # Lite writes at once
 
 
 def test_status_tells_of_vectors_that_milvus_lost(world: World) -> None:
@@ -235,7 +235,6 @@ def test_a_job_that_was_killed_goes_on_and_leaves_nobody_behind(world: World) ->
 import os, sys
 from mind.milvus.user_store import UserStore
 from mind.milvus.connection import Connection
-from mind.milvus.shown import DAY_MS, MAX_ROWS, SHOWN, added
 from mind.milvus.store import Store
 from mind.transfer import Models
 from indexer.users.encode import encode_users
