@@ -7,6 +7,7 @@ https://protobuf.dev/programming-guides/encoding/. This module does not use conn
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from threading import Lock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,18 +56,23 @@ def warm_up() -> None:
     _template("", 1, ())
 
 
+_PREPARING = Lock()
+"""Held while pymilvus makes a request: the first one imports SciPy in a way that fails in two threads at once."""
+
+
 @lru_cache(256)
 def _template(collection: str, limit: int, params: tuple[tuple[str, Any], ...]) -> bytes:
     """Serialize a request without its vectors. Serialized fields may be appended to a message."""
-    request = Prepare.search_requests_with_expr(
-        collection,
-        anns_field=EMBEDDING,
-        param={"metric_type": METRIC, "params": dict(params)},
-        limit=limit,
-        data=np.zeros((1, 1), np.float32),
-        expr="",
-        consistency_level=_BOUNDED,
-    )
+    with _PREPARING:
+        request = Prepare.search_requests_with_expr(
+            collection,
+            anns_field=EMBEDDING,
+            param={"metric_type": METRIC, "params": dict(params)},
+            limit=limit,
+            data=np.zeros((1, 1), np.float32),
+            expr="",
+            consistency_level=_BOUNDED,
+        )
     request.ClearField("nq")
     request.ClearField("placeholder_group")
     return bytes(request.SerializeToString())

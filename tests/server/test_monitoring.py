@@ -80,6 +80,7 @@ def test_every_metric_and_label_exists() -> None:
         "recall_loop_lag_seconds_sum",
         "recall_loop_lag_seconds_count",
         "recall_sampled_recall_ratio_bucket",
+        "recall_feedback_lines_total",  # only servers with --feedback-log have any
     }
 
 

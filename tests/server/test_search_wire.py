@@ -1,5 +1,8 @@
 """Our bytes of a search and of a query against those of protobuf and pymilvus."""
 
+import threading
+from typing import Any
+
 import grpc
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from pymilvus.client.async_interceptor import async_header_adder_interceptor
 from pymilvus.client.prepare import Prepare
 from pymilvus.grpc_gen import common_pb2, milvus_pb2, schema_pb2
 
+from mind.milvus import wire
 from mind.milvus.internals import SEARCH, _method
 from mind.milvus.wire import read_key_search, read_query, read_search, write_query, write_search
 
@@ -36,6 +40,27 @@ def test_a_request_is_what_pymilvus_would_send(queries: int, dim: int, limit: in
         consistency_level=2,
     )
     assert ours == theirs
+
+
+def test_pymilvus_makes_one_request_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first request imports SciPy, which fails in two threads at once, such as those of items and of users."""
+    make, second_began = Prepare.search_requests_with_expr, threading.Event()
+    vectors, threads = np.zeros((1, 4), np.float32), list[threading.Thread]()
+
+    def slow(collection: str, **options: Any) -> Any:
+        if collection == "second":
+            second_began.set()
+        else:
+            threads.append(threading.Thread(target=write_search, args=("second", vectors, 1, ())))
+            threads[0].start()
+            assert not second_began.wait(0.2)
+        return make(collection, **options)
+
+    monkeypatch.setattr(Prepare, "search_requests_with_expr", slow)
+    wire._template.cache_clear()
+    write_search("first", vectors, 1, ())
+    threads[0].join()
+    assert second_began.is_set()
 
 
 @settings(deadline=None)  # a busy machine is no failure
