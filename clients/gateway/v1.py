@@ -70,14 +70,6 @@ class AtMost(Body):
     """Candidates of a user that may have the same value."""
 
 
-def _each_once(rules: list[AtMost]) -> list[AtMost]:
-    names = [rule.attribute for rule in rules]
-    for place, name in enumerate(names):
-        if name in names[:place]:
-            raise ValueError(f"[{place}].attribute is {name!r}, which is there twice")
-    return rules
-
-
 class _Question(Body):
     top_k: TopK = 50
     """Number of candidates per user. The limit of the server may be lower than 10,000."""
@@ -93,8 +85,8 @@ class _Question(Body):
     """on: items that users clicked soon after the newest clicks are candidates too. default: as the release does."""
     return_attributes: ReturnAttributes
     """Attributes to return with the candidates, of those that /v1/info lists."""
-    at_most: Annotated[list[AtMost], Field(default=[], max_length=MAX_ATTRIBUTES), AfterValidator(_each_once)]
-    """Rules: how many candidates of a user may share a value of an attribute."""
+    at_most: Annotated[list[AtMost], Field(default=[], max_length=MAX_ATTRIBUTES)]
+    """How many candidates of a user may share a value of an attribute. Of several rules for one, the lowest holds."""
     per_interest_min: Annotated[int, Field(ge=0, le=10_000), BeforeValidator(whole)] = 0
     """Candidates that each interest of a user has at least."""
     diversity: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)] = 0
@@ -103,7 +95,8 @@ class _Question(Body):
     def options(self) -> dict[str, Any]:
         """Return the arguments for the client."""
         given = {name: getattr(self, name) for name in _Question.model_fields}
-        return given | {"at_most": {rule.attribute: rule.count for rule in self.at_most}}
+        falling = sorted(self.at_most, key=lambda rule: -rule.count)
+        return given | {"at_most": {rule.attribute: rule.count for rule in falling}}
 
 
 class RecallBody(_Question):
