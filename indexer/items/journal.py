@@ -28,6 +28,7 @@ from mind.milvus.collection import (
 )
 from mind.milvus.errors import StoreError
 from mind.milvus.journal import APPLIED, CHANGED_AT, DELETE, FIELDS, OP, PENDING, UPSERT
+from mind.milvus.records import RECORDS
 from mind.milvus.store import Row, Store
 
 MAX_BATCH_ROWS = 5_000
@@ -141,9 +142,7 @@ class Journal:
         if done:
             log = log.model_copy(update={"journal_rows": self._store.count(self.name)})
             self._store.records.write_change_log(self.collection, log)
-            self._store.secure(self.name)
-            self._store.secure(self.collection)
-            self._store.records.secure()
+            self._store.secure(self.name, self.collection, RECORDS)
 
     def apply_again(self, on_progress: Progress) -> None:
         """Apply all changes once more, because the collection lacks some. A Milvus that was killed may lose changes."""

@@ -187,16 +187,18 @@ class Store:
                 f"{limit_s:g} s{option}; see the log of Milvus and the free space of its disks"
             ) from error
 
-    def secure(self, name: str) -> None:
-        """Have Milvus write to its storage what was written so far, so that it does not depend on Milvus' log.
+    def secure(self, *names: str) -> None:
+        """Have Milvus write collections to its storage, in this order, so that they do not depend on Milvus' log.
 
         Milvus 2.4 and later flush a collection once in 10 s, so this is for the end of a series of writes. Milvus Lite
-        writes at once. A Milvus that was killed may never finish a flush; the rows are in its log then.
+        writes at once. A Milvus that was killed may never finish a flush; the rows are in its log then. This method
+        waits for one such flush only.
         """
         if self.connection.is_lite:
             return
         try:
-            self.flush(name, min(SECURE_S, self.connection.wait_s))
+            for name in names:
+                self.flush(name, min(SECURE_S, self.connection.wait_s))
         except NotFlushedError as error:
             _log.warning("the command goes on, because the log of Milvus has the rows: %s", error)
 

@@ -72,8 +72,7 @@ class UserStore:
 
     def secure(self) -> None:
         """Have Milvus write the histories to its storage (`Store.secure`)."""
-        for name in self.collections():
-            self._store.secure(name)
+        self._store.secure(*self.collections())
 
     def collections(self) -> list[str]:
         """List the collections of histories that exist, `USERS` and `HISTORIES`, in this order; or that of its name."""

@@ -52,7 +52,7 @@ class Phase:
 
 
 class Answers:
-    """The exact answers of some models to some histories."""
+    """The exact answers of some models to some histories, without neighbours of the clicks."""
 
     def __init__(self, models: Sequence[Artifact], users: int = USERS, seed: int = 0) -> None:
         """`users`: different histories, of one to as many clicks as a model looks at."""
@@ -188,7 +188,7 @@ class Load:
         """One call, counted in the phase in which it begins."""
         phase, started = self.phases[-1], time.monotonic()
         try:
-            answer = await client.recall([self._answers.histories[user]], top_k=TOP_K)
+            answer = await client.recall([self._answers.histories[user]], top_k=TOP_K, neighbours="off")
         except RecallError as error:
             outcome, fault = error.reason or error.code.name, ""
             phase.failed += 1
