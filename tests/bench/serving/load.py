@@ -119,8 +119,9 @@ class Similar(Grpc):
         exclude_history: bool = False,
         neighbours: str = "default",
         attributes: tuple[str, ...] = (),
+        *_: Any,
     ) -> bytes:
-        """A request; with `neighbours` on, by embedding and neighbours. Nobody has a history to exclude."""
+        """A request; with `neighbours` on, by embedding and neighbours. There are no histories to exclude, and no rules."""
         by = recall_pb2.SOURCE_BOTH if neighbours == "on" else recall_pb2.SOURCE_SEARCH
         queries = [recall_pb2.ItemQuery(item_ids=history[-1:]) for history in histories]
         asked = {"top_k": top_k, "filter": filter_, "by": by, "return_attributes": attributes}
