@@ -121,7 +121,7 @@ class Similar(Grpc):
         attributes: tuple[str, ...] = (),
         *_: Any,
     ) -> bytes:
-        """A request; with `neighbours` on, by embedding and neighbours. There are no histories to exclude, and no rules."""
+        """A request; with `neighbours` on, by embedding and neighbours. Exclusions and rules are ignored."""
         by = recall_pb2.SOURCE_BOTH if neighbours == "on" else recall_pb2.SOURCE_SEARCH
         queries = [recall_pb2.ItemQuery(item_ids=history[-1:]) for history in histories]
         asked = {"top_k": top_k, "filter": filter_, "by": by, "return_attributes": attributes}
