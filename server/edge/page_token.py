@@ -120,11 +120,9 @@ def _parse(token: bytes, users: int) -> tuple[str, bytes, list[Int64]]:
 
 def _digest(request: recall_pb2.RecallRequest) -> bytes:
     """Eight bytes of a digest of who the users are and how lists are made; histories may grow from page to page."""
-    same = recall_pb2.RecallRequest()
-    same.CopyFrom(request)
-    for field in _MAY_DIFFER:
-        same.ClearField(field)
-    same.users.extend(recall_pb2.User(user_id=user.user_id) for user in request.users)
+    kept = {field.name: value for field, value in request.ListFields() if field.name not in _MAY_DIFFER}
+    users = [recall_pb2.User(user_id=user.user_id) for user in request.users]  # histories are large, so not copied
+    same = recall_pb2.RecallRequest(users=users, **kept)
     return hashlib.blake2b(same.SerializeToString(deterministic=True), digest_size=8).digest()
 
 

@@ -112,6 +112,7 @@ def large_with_keys() -> dict[str, tuple[str, Any]]:
         "long histories": ("Recall", recall(users=long, top_k=100, exclude_history=True)),
         "many candidates": ("Recall", recall(users=many, top_k=500)),
         "unknown ids": ("Recall", recall(users=unknown, top_k=10)),
+        "pages": ("Recall", recall(users=[user(hist_item_keys=["0"] * 5_000)] * 256, top_k=10, paged=True)),
         "explain": ("Explain", recall_pb2.ExplainRequest(user=long[0], top_k=1_000, exclude_history=True)),
     }
 
