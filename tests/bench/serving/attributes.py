@@ -6,8 +6,6 @@ price and a category), in turn; and the memory that their columns take.
 
 import csv
 import json
-import re
-import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -41,16 +39,6 @@ def write_attributes(file: Path, artifact: Path) -> None:
             writer.writerow((item, f"Article {item} of the catalogue", item % 5_000 / 100, f"category {item % 200}"))
 
 
-def columns_mb(client: RecallClient, log: Path) -> tuple[float, float]:
-    """Have the server read the columns; gives their size in MB and the seconds that took, as its log says."""
-    client.recall([[]], top_k=TOP_K, return_attributes=NAMES)
-    for _ in range(600):
-        if said := re.search(r"are in memory: (\S+) MB, read in (\S+) s", log.read_text()):
-            return float(said[1]), float(said[2])
-        time.sleep(1)
-    raise SystemExit(f"the server has not read the attributes within 600 s; see {log}")
-
-
 @app.command()
 def main(
     workdir: Annotated[Path, typer.Option(help="Model, collection and results; used again next time.")] = Path(
@@ -71,7 +59,7 @@ def main(
         load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
         address, pid = stack.enter_context(world.our_server(directory, uri))
         with RecallClient(address, timeout_s=60) as client:
-            size_mb, took_s = columns_mb(client, directory / "server.log")
+            size_mb, took_s = world.read_columns(client, directory / "server.log", NAMES)
             [found] = client.recall([[]], top_k=TOP_K, return_attributes=NAMES).attributes
         if not all(np.char.startswith(np.array(found["title"], str), "Article ")):
             raise SystemExit(f"wrong titles: {found['title'][:3]}")

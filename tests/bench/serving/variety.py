@@ -7,7 +7,6 @@ shop may, so that a cap on shelves needs a far deeper search.
 
 import csv
 import json
-import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -49,16 +48,6 @@ def write_attributes(file: Path, artifact: Path) -> None:
             writer.writerow((item, f"category {row % 200}", f"brand {row % 41}", f"shelf {row // SHELF_ITEMS}"))
 
 
-def read_columns(client: RecallClient, log: Path) -> None:
-    """Have the server read the columns."""
-    client.recall([[]], top_k=TOP_K, return_attributes=["category", "brand", "shelf"])
-    for _ in range(600):
-        if "are in memory" in log.read_text():
-            return
-        time.sleep(1)
-    raise SystemExit(f"the server has not read the attributes within 600 s; see {log}")
-
-
 @app.command()
 def main(
     workdir: Annotated[Path, typer.Option(help="Model, collection and results; used again next time.")] = Path(
@@ -79,7 +68,7 @@ def main(
         load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
         address, pid = stack.enter_context(world.our_server(directory, uri))
         with RecallClient(address, timeout_s=60) as client:
-            read_columns(client, directory / "server.log")
+            world.read_columns(client, directory / "server.log", ("category", "brand", "shelf"))
         ask = partial(load.ask, kind="grpc", address=address)
         bench = Bench(milvus_pid, rounds, seconds)
         plain = Subject("none", pid, ask, 1)

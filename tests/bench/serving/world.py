@@ -5,6 +5,7 @@ Everything is seeded, so a second run in the same directory finds its model and 
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import numpy as np
 import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from clients import RecallClient
 from mind.artifact import Weights, load_artifact, write_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import item_ids, nearest_items
@@ -323,6 +325,16 @@ def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path
         if process.poll() is not None or time.monotonic() > deadline:
             raise RuntimeError(f"it did not start:\n{log.read_text(errors='replace')[-2000:]}")
         time.sleep(0.1)
+
+
+def read_columns(client: RecallClient, log: Path, names: Sequence[str]) -> tuple[float, float]:
+    """Have a server read columns of attributes; gives their size in MB and the seconds that took, as its log says."""
+    client.recall([[]], top_k=TOP_K, return_attributes=names)
+    for _ in range(600):
+        if said := re.search(r"are in memory: (\S+) MB, read in (\S+) s", log.read_text()):
+            return float(said[1]), float(said[2])
+        time.sleep(1)
+    raise SystemExit(f"the server has not read the attributes within 600 s; see {log}")
 
 
 @contextmanager
