@@ -208,7 +208,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             model_version=release.model_version,
             collection=release.collection,
         )
-        add_attributes([response], values)
+        await computed(VALUE_ITEMS * len(item_ids) * len(values), add_attributes, [response], values)
         return response
 
     async def UpsertUsers(  # noqa: N802
