@@ -56,11 +56,11 @@ def is_healthy(server: Any) -> bool:
         return False
 
 
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End Milvus with SIGTERM, and with SIGKILL after `LEAVE_TIMEOUT_S` or at Ctrl-C; its data stay."""
+def stop(process: subprocess.Popen[bytes], timeout_s: float = LEAVE_TIMEOUT_S) -> None:
+    """End Milvus with SIGTERM, and with SIGKILL after the timeout or at Ctrl-C; its data stay."""
     process.terminate()
     try:
-        process.wait(LEAVE_TIMEOUT_S)
+        process.wait(timeout_s)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
         process.kill()
         process.wait()

@@ -28,6 +28,9 @@ from tests.milvus import is_healthy, launched, stop
 from tests.ports import free_port
 
 START_TIMEOUT_S = 90
+TERMINATE_TIMEOUT_S = 300
+"""How long Milvus gets to end by itself. A SIGKILL can bring deleted items back (docs/how-to/milvus.md), and a busy
+machine needs more than a minute."""
 ATTEMPTS, PAUSE_S = 3, 5
 """To start, where Milvus ends at once; and the time between two of them."""
 URI_FILE, FAILED_FILE = "uri.txt", "failed.txt"
@@ -89,7 +92,7 @@ class Milvus:
         self._tell("kill")
 
     def terminate(self) -> None:
-        """End it with SIGTERM, and with SIGKILL if it is still there after a minute; its data stay."""
+        """End it with SIGTERM, and with SIGKILL if it is still there after five minutes; its data stay."""
         self._tell("terminate")
 
     def start(self) -> None:
@@ -196,7 +199,7 @@ def _obey(server: Any) -> None:
                 server.server_proc.kill()
                 server.server_proc.wait()
             case "terminate":
-                stop(server.server_proc)
+                stop(server.server_proc, TERMINATE_TIMEOUT_S)
             case "start":
                 logs = {name: server.proc_fds[name] for name in ("stdout", "stderr")}
                 server.server_proc = subprocess.Popen(command, cwd=directory, env=environment, **logs)

@@ -43,16 +43,17 @@ class Shape(StrEnum):
 def main(
     millions: Annotated[list[int] | None, typer.Option(help="Million rows. Repeatable; 5 and 20.")] = None,
     shape: Annotated[list[Shape] | None, typer.Option(help="Repeatable; csv, text and parquet.")] = None,
+    items: Annotated[int, typer.Option(min=1, help="Distinct items; each has a row if there are so many rows.")] = ITEMS,
     directory: Annotated[Path | None, typer.Option(help="Where the files go; about 100 bytes a row.")] = None,
 ) -> None:
     """Prepare rows in any order of users; the slope says what more of them would cost."""
     console.print(describe())
     sizes = sorted({m * 1_000_000 for m in millions or (5, 20)})
-    table = Table(title=f"python -m mind.prepare, {ITEMS:,} items, {PER_USER} rows a user")
+    table = Table(title=f"python -m mind.prepare, {items:,} items, {PER_USER} rows a user")
     for heading in ("files", "rows", "seconds", "peak MB", "bytes a row"):
         table.add_column(heading, justify="left" if heading == "files" else "right")
     for one in shape or (Shape.CSV, Shape.TEXT, Shape.PARQUET):
-        found = [_measure(one, size, directory) for size in sizes]
+        found = [_measure(one, size, items, directory) for size in sizes]
         for size, (seconds, peak) in zip(sizes, found, strict=True):
             table.add_row(one, f"{size:,}", f"{seconds:.0f}", f"{peak / 1e6:,.0f}", "")
         if len(sizes) > 1:
@@ -63,11 +64,11 @@ def main(
     console.print(table)
 
 
-def _measure(shape: Shape, rows: int, directory: Path | None) -> tuple[float, float]:
+def _measure(shape: Shape, rows: int, items: int, directory: Path | None) -> tuple[float, float]:
     """Seconds and peak bytes of one preparation."""
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         file = Path(folder) / f"clicks.{'csv' if shape is Shape.TEXT else shape}"
-        _write(file, rows, shape)
+        _write(file, rows, items, shape)
         command = [sys.executable, "-m", "mind.prepare", str(file), "--output", str(Path(folder) / "data")]
         script = (
             "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL); "
@@ -80,7 +81,7 @@ def _measure(shape: Shape, rows: int, directory: Path | None) -> tuple[float, fl
         return time.perf_counter() - started, int(done.stdout) * 1024
 
 
-def _write(path: Path, rows: int, shape: Shape) -> None:
+def _write(path: Path, rows: int, items: int, shape: Shape) -> None:
     """Rows of users in any order, popular items more often, with times; a piece at a time."""
     rng = np.random.default_rng(1)
     users = rows // PER_USER
@@ -88,25 +89,27 @@ def _write(path: Path, rows: int, shape: Shape) -> None:
     schema = pa.schema(zip(COLUMNS, (kind, kind, pa.int64()), strict=True))
     if shape is Shape.PARQUET:
         with pq.ParquetWriter(path, schema) as writer:
-            for table in _pieces(rng, rows, users, shape):
+            for table in _pieces(rng, rows, items, users, shape):
                 writer.write_table(table)
     elif shape is Shape.JSON_LINES:
         with path.open("w") as lines:
-            for table in _pieces(rng, rows, users, shape):
+            for table in _pieces(rng, rows, items, users, shape):
                 columns = (column.to_pylist() for column in table.columns)
                 lines.writelines(
                     f'{{"user_id": {u}, "item_id": {i}, "timestamp": {t}}}\n' for u, i, t in zip(*columns, strict=True)
                 )
     else:
         with pa_csv.CSVWriter(path, schema, write_options=pa_csv.WriteOptions(quoting_style="none")) as writer:
-            for table in _pieces(rng, rows, users, shape):
+            for table in _pieces(rng, rows, items, users, shape):
                 writer.write_table(table)
 
 
-def _pieces(rng: np.random.Generator, rows: int, users: int, shape: Shape) -> Iterator[pa.Table]:
+def _pieces(rng: np.random.Generator, rows: int, items: int, users: int, shape: Shape) -> Iterator[pa.Table]:
     for start in range(0, rows, PIECE):
         count = min(PIECE, rows - start)
-        user, item = rng.integers(0, users, count), (ITEMS * rng.random(count) ** 3).astype(np.int64)
+        user, item = rng.integers(0, users, count), (items * rng.random(count) ** 3).astype(np.int64)
+        unseen = np.arange(start, min(start + count, items))
+        item[: len(unseen)] = unseen
         time_s = pa.array(NEWEST - rng.integers(0, 31_536_000, count))
         ids = [pa.array(user), pa.array(item)]
         if shape is Shape.TEXT:
