@@ -233,8 +233,12 @@ def write_artifact(
     return target
 
 
-def load_artifact(path: Path) -> Artifact:
+def load_artifact(path: Path, aside: bool = False) -> Artifact:
     """Load a model and check all of it: format, version, hashes, shapes.
+
+    Args:
+        path: the directory of the model.
+        aside: whether requests are being served meanwhile (`mind.mapped.map_tensors`).
 
     Raises:
         ArtifactError: what is wrong, with the file, what was found and what was expected.
@@ -253,7 +257,7 @@ def load_artifact(path: Path) -> Artifact:
         raise ArtifactError(f"{path / MANIFEST}: hyper_parameters: {explain(error)}") from error
     except KeyError as error:
         raise ArtifactError(f"{path / MANIFEST}: misses {error}") from error
-    weights = _load_weights(path / TENSORS, tensors_hash(manifest, path))
+    weights = _load_weights(path / TENSORS, tensors_hash(manifest, path), aside)
     _check(hyper_parameters, weights, path)
     return Artifact(
         model_version=version,
@@ -362,8 +366,8 @@ def _content(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def _load_weights(file: Path, sha256: str) -> Weights:
-    tensors = map_tensors(file, sha256)
+def _load_weights(file: Path, sha256: str, aside: bool) -> Weights:
+    tensors = map_tensors(file, sha256, aside)
     wanted = {f.name for f in fields(Weights) if f.default is MISSING}
     if not wanted <= set(tensors) <= {f.name for f in fields(Weights)}:
         raise ArtifactError(f"{file}: tensors are {sorted(tensors)}, expected {sorted(wanted)}")

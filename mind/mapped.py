@@ -7,12 +7,16 @@ and never written into the old file.
 
 import hashlib
 import json
+import logging
 import math
 import mmap
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,10 +27,18 @@ from mind.errors import ArtifactError
 
 Tensor = npt.NDArray[Any]
 
+logger = logging.getLogger(__name__)
+
 BLOCK_BYTES = 4 * 2**20
 """Size of the part of a tensor that is processed in one step, in bytes, which limits the memory of a step."""
 MAX_HEADER_BYTES = 100_000_000
 """Maximum size of a header in bytes, according to the format."""
+_HASH_ASIDE = """
+import hashlib, os, sys
+if hasattr(os, "nice"):
+    os.nice(10)
+print(hashlib.file_digest(sys.stdin.buffer, "sha256").hexdigest())
+"""
 _MAX_DIMENSIONS = 32
 _LONGEST_REASON = 300
 _DTYPES = {
@@ -50,12 +62,13 @@ class Place:
         return self.start + math.prod(self.shape) * self.dtype.itemsize
 
 
-def map_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
+def map_tensors(file: Path, sha256: str, aside: bool = False) -> dict[str, Tensor]:
     """Check a safetensors file against its hash, and map its tensors.
 
     Args:
         file: the file, or a link to it.
         sha256: the hash in hex that the manifest gives for the file.
+        aside: whether a process of lower priority computes the hash, so that requests do not wait for a processor.
 
     Raises:
         ArtifactError: the file cannot be read, has another hash or is not safetensors.
@@ -64,7 +77,7 @@ def map_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
         if not stat.S_ISREG(file.stat().st_mode):
             raise ArtifactError(f"{file}: is not a regular file, nor a link to one")
         with file.open("rb") as content:
-            found = hashlib.file_digest(content, "sha256").hexdigest()
+            found = _hash_aside(content) if aside else _hash(content)
             if found != sha256:
                 raise ArtifactError(f"{file}: damaged or incomplete: sha256 is {found}, manifest.json says {sha256}")
             places = read_places(content, file)
@@ -74,6 +87,24 @@ def map_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
         raise ArtifactError(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError as error:  # for an empty tensor whose other sizes are too large for NumPy
         raise ArtifactError(f"{file}: not safetensors: {error}") from error
+
+
+def _hash(content: BufferedReader) -> str:
+    return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _hash_aside(content: BufferedReader) -> str:
+    """Compute the hash in a process of lower priority, or here if the process fails.
+
+    A thread of lower priority would keep the interpreter's lock while it waits for a processor.
+    """
+    command = [sys.executable, "-I", "-S", "-c", _HASH_ASIDE]
+    try:
+        return subprocess.run(command, stdin=content, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError) as error:
+        logger.warning("%s: is hashed in this process: %s", content.name, error)
+        content.seek(0)
+        return _hash(content)
 
 
 def read_places(content: BinaryIO, file: Path) -> dict[str, Place]:

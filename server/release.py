@@ -300,7 +300,7 @@ class Releases:
             ) from error
 
     def _read(self, collection: str, fingerprint: Fingerprint) -> Release:
-        artifact = load_artifact(self._models.version(fingerprint.model_version))
+        artifact = load_artifact(self._models.version(fingerprint.model_version), aside=self.loaded)
         encoder = self._make_encoder(artifact)
         check_golden(encoder, artifact)
         keys = artifact.weights.keys

@@ -298,6 +298,8 @@ def _read_keys(column: pa.ChunkedArray) -> tuple[Int64, Mask, KeyTable]:
 
 def _without(where: str, table: KeyTable, known: KeyTable) -> KeyTable:
     """Return the keys of a table that `known`, with ascending ids, lacks. Raises DataError if an id has two keys."""
+    order = np.argsort(table.ids, kind="stable")  # looked up in order, ids are found faster
+    table = KeyTable(table.ids[order], table.keys.take(pa.array(order)))
     position = np.minimum(np.searchsorted(known.ids, table.ids), len(known.ids) - 1)
     there = known.ids[position] == table.ids
     keys, others = table.keys.filter(pa.array(there)), known.keys.take(pa.array(position[there]))

@@ -43,7 +43,7 @@ class Shape(StrEnum):
 def main(
     millions: Annotated[list[int] | None, typer.Option(help="Million rows. Repeatable; 5 and 20.")] = None,
     shape: Annotated[list[Shape] | None, typer.Option(help="Repeatable; csv, text and parquet.")] = None,
-    items: Annotated[int, typer.Option(min=1, help="Distinct items; each has a row if there are so many rows.")] = ITEMS,
+    items: Annotated[int, typer.Option(min=1, help="Items, each with a row if there are enough rows.")] = ITEMS,
     directory: Annotated[Path | None, typer.Option(help="Where the files go; about 100 bytes a row.")] = None,
 ) -> None:
     """Prepare rows in any order of users; the slope says what more of them would cost."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,19 @@ def test_mapped_tensors_outlive_their_file(tmp_path: Path) -> None:
     found = map_tensors(file, sha256)
     file.unlink()
     assert found["a"].sum() == 45
+
+
+@pytest.mark.parametrize("executable", [sys.executable, "/bin/false", "/no/such/file"])
+def test_a_process_of_its_own_computes_the_same_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, executable: str
+) -> None:
+    monkeypatch.setattr(sys, "executable", executable)
+    works = executable not in ("/bin/false", "/no/such/file")
+    file, sha256 = written(tmp_path / "a", save({"a": np.arange(10)}))
+    assert map_tensors(file, sha256, aside=True)["a"].sum() == 45
+    with pytest.raises(ArtifactError, match=f"sha256 is {sha256}, manifest.json says 00"):
+        map_tensors(file, "00", aside=True)
+    assert ("is hashed in this process" in caplog.text) is not works
 
 
 def test_mapping_takes_no_memory_of_the_process(tmp_path: Path) -> None:
