@@ -5,19 +5,17 @@ documents the rows. Staging and applying may be repeated at any point, because b
 that this module gives and takes, None is the value of an attribute that an item does not have.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from typing import Any
-
-import numpy as np
 
 from indexer.catalogue import ItemCollection, fingerprint_of, now
 from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import absent_of
+from indexer.items.journal_repair import repair
 from indexer.progress import Progress
 from indexer.verify import until_settled
 from mind.milvus.collection import (
-    EMBEDDING,
     ITEM_ID,
     ITEM_KEY,
     MAX_MESSAGE_BYTES,
@@ -30,6 +28,8 @@ from mind.milvus.errors import StoreError
 from mind.milvus.journal import APPLIED, CHANGED_AT, DELETE, FIELDS, OP, PENDING, UPSERT
 from mind.milvus.records import RECORDS
 from mind.milvus.store import Row, Store
+
+_log = logging.getLogger(__name__)
 
 MAX_BATCH_ROWS = 5_000
 """Maximum number of rows that are read or written at once."""
@@ -68,10 +68,10 @@ class Journal:
         """The length of a vector (D)."""
         store.load(collection)
         self.name = store.create_journal(collection)
-        until_settled(self._check_rows)
         row_bytes = 4096 + 4 * self.dim + sum(column.max_bytes for column in fields.values())
         self.batch_rows = max(1, min(MAX_BATCH_ROWS, MAX_MESSAGE_BYTES // row_bytes))
         """The number of rows that fit into a message, even if all texts have the maximum length."""
+        until_settled(self._check_rows)
         self._newest: str | None = None
 
     def rows(self, item_id: list[int]) -> dict[int, Row]:
@@ -120,7 +120,7 @@ class Journal:
         applied: set[int] = set()
         log = self._store.records.change_log(self.collection)
         while True:
-            rows = [_plain(row) for row in self._store.rows(self.name, PENDING, self.batch_rows)]
+            rows = self._store.rows(self.name, PENDING, self.batch_rows)
             if rows and applied.issuperset(row[ITEM_ID] for row in rows):  # another round would not end it either
                 raise StoreError(
                     f"{self.name}: {len(rows):,} changes were applied, but Milvus still returns them as pending; "
@@ -151,9 +151,12 @@ class Journal:
         self.apply(on_progress)
 
     def _check_rows(self) -> None:
-        """Compare the journal with the number of rows that it had."""
+        """Compare the journal with the number of rows that it had, and repair it if it has more."""
         expected = self._store.records.change_log(self.collection).journal_rows
-        found = self._store.count(self.name) if expected else 0
+        found = self._store.count(self.name)
+        if found > expected and (repaired := repair(self._store, self.name, self.batch_rows)):
+            _log.warning("%s: Milvus showed replaced rows of %d items again; they are repaired", self.name, repaired)
+            self._store.secure(self.name)
         if found < expected:
             raise VerificationError(
                 f"{self.name}: Milvus finds {found:,} of the {expected:,} changes that were written to it. If Milvus "
@@ -165,7 +168,7 @@ class Journal:
 
     def _decoded(self, row: Row) -> Row:
         """Return a stored row with None for each attribute that the item does not have."""
-        decoded = _plain(row)
+        decoded = dict(row)
         for name in self.optional:
             if not decoded.pop(presence_of(name)):
                 decoded[name] = None
@@ -188,12 +191,3 @@ def _just_after(time: str) -> str:
     if not time:
         return ""
     return (datetime.fromisoformat(time) + timedelta(microseconds=1)).isoformat(timespec="microseconds")
-
-
-def _plain(row: Row) -> Row:
-    """Convert a row so that equal rows compare equal: the vector to a float32 array, other sequences to lists."""
-    plain: dict[str, Any] = {
-        name: value if isinstance(value, str | int | float | bool) else list(value) for name, value in row.items()
-    }
-    plain[EMBEDDING] = np.asarray(row[EMBEDDING], np.float32)
-    return plain

@@ -99,11 +99,12 @@ def _check_whole(store: Store, collection: ItemCollection) -> None:
     """Check that a collection has the rows of its build and its changes. If it lacks some, apply the changes again."""
     name, built = collection.name, fingerprint_of(collection).count
     store.load(name)
+    journal = Journal(store, name) if journal_of(name) in store.collections() else None  # repairs it, so first
     try:
         until_settled(lambda: check_count(store, name, built))
     except VerificationError as error:
-        if journal_of(name) not in store.collections():
+        if journal is None:
             raise
         _log.warning("%s; the changes of its journal are applied again", error)
-        Journal(store, name).apply_again(lambda stage, done, total: None)
+        journal.apply_again(lambda stage, done, total: None)
         until_settled(lambda: check_count(store, name, built))

@@ -146,6 +146,8 @@ class Store:
     def rows(self, name: str, item_id: list[int] | str, limit: int = 0, first: bool = False) -> list[Row]:
         """Read whole rows of a loaded collection, by ascending id, under strong consistency.
 
+        Equal rows compare equal: vectors are float32 arrays, and other sequences are lists.
+
         Args:
             name: the name of the collection.
             item_id: a list of ids, of which missing ones are left out; or a filter.
@@ -160,7 +162,7 @@ class Store:
             found = self._client.query(
                 name, **chosen, output_fields=["*"], consistency_level="Strong", timeout=self._timeout
             )
-        return sorted((dict(row) for row in found), key=lambda row: int(row[ITEM_ID]))
+        return sorted((_plain(row) for row in found), key=lambda row: int(row[ITEM_ID]))
 
     def flush(self, name: str, wait_s: float | None = None) -> None:
         """Write all inserted rows to disk and seal their segments.
@@ -392,3 +394,12 @@ def _ask_until(done: Callable[[], bool], stop: Callable[[RetryCallState], bool])
     Retrying(
         retry=retry_if_result(lambda is_done: not is_done), wait=wait_exponential(multiplier=0.1, max=2), stop=stop
     )(done)
+
+
+def _plain(row: Row) -> Row:
+    plain: dict[str, Any] = {
+        name: value if isinstance(value, str | int | float | bool) else list(value) for name, value in row.items()
+    }
+    if EMBEDDING in row:
+        plain[EMBEDDING] = np.asarray(row[EMBEDDING], np.float32)
+    return plain

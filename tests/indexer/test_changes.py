@@ -24,6 +24,7 @@ from indexer.items.carry_over import Carried
 from indexer.items.changes import ChangeSummary, Proposal, Upsert, delete, upsert
 from indexer.items.item_files import ItemFile
 from indexer.items.journal import Journal
+from indexer.items.journal_repair import repair
 from indexer.rollout import rollout
 from indexer.rollout.choice import Choice
 from indexer.rollout.retire import drop, prune
@@ -36,7 +37,7 @@ from mind.fresh_items import Neighbours, from_neighbours
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
 from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError
-from mind.milvus.journal import CHANGED_AT, NAMES, PENDING, Changes, journal_of
+from mind.milvus.journal import APPLIED, CHANGED_AT, NAMES, PENDING, Changes, journal_of
 from mind.milvus.records import RECORDS
 from mind.milvus.store import Row, Store
 from mind.transfer import Models
@@ -296,6 +297,7 @@ from pathlib import Path
 import numpy as np
 from indexer.items.changes import delete
 from indexer.items.journal import Journal
+from indexer.items.journal_repair import repair
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 
@@ -390,6 +392,26 @@ def test_changes_that_milvus_lost_are_applied_again_before_a_release(
     released.store.delete(released.collection, [1021])  # nothing in the journal explains that
     with pytest.raises(VerificationError, match="holds 198 rows, but the model has 200 items"):
         publish(released.store, released.collection)
+
+
+def test_replaced_rows_of_a_journal_that_milvus_shows_again_change_nothing(on_server: Released) -> None:
+    """Milvus 2.3.5 may show them after a restart; to insert a row under a key that exists has the same effect."""
+    store, journal = on_server.store, journal_of(on_server.collection)
+    on_server.upsert("item_id,year\n1000,1901\n1007,1901\n1014,1901\n", {5: [1.0] * 16})
+    earlier = store.rows(journal, [5, 1000, 1007])
+    on_server.delete(5, 1000, 1014)
+    deleted = store.rows(journal, [1000, 1014])
+    on_server.upsert("item_id,year\n1000,1902\n1007,1902\n")
+    before = on_server.state()
+    for rows in (earlier, [row | {APPLIED: False} for row in earlier + deleted], deleted[:1]):
+        store.insert(journal, rows)
+    items = store.rows(on_server.collection, [1021])
+    store.insert(on_server.collection, [row | {"item_id": 1014} for row in items])  # which was deleted
+    assert store.count(journal) > 4
+    publish(store, on_server.collection)
+    assert on_server.state() == before
+    assert store.count(journal) == 4
+    assert repair(store, journal, 2) == 0
 
 
 def test_a_milvus_that_never_returns_the_marks_ends_the_command(
