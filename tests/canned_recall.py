@@ -121,6 +121,7 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
 
     def __init__(self, keyed: bool = False) -> None:
         self.keyed = keyed
+        self.users = False
         self.failures: list[tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]] | None] = []
         self.model_versions = ["ab12"]
         self.delay_s = 0.0
@@ -182,9 +183,11 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         return recall_pb2.CountItemsResponse(count=count, model_version="ab12", collection="items_ab12")
 
     def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.GetServerInfoResponse:  # noqa: N802
-        """INFO, or KEYED_INFO."""
+        """INFO, or KEYED_INFO; whether users are remembered, `users` says."""
         self._enter("GetServerInfo", request, context)
-        return KEYED_INFO if self.keyed else INFO
+        answer = recall_pb2.GetServerInfoResponse(users_enabled=self.users)
+        answer.MergeFrom(KEYED_INFO if self.keyed else INFO)
+        return answer
 
     def SimilarItems(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.SimilarItemsResponse:  # noqa: N802
         """One canned list per query."""
