@@ -37,8 +37,9 @@ def test_a_model_learns_from_the_log_of_the_ranking_service(tmp_path: Path, monk
     build(lite, tmp_path / "artifacts", "--attributes", "shop/items.csv")
 
     with running(*_options(first_server, tmp_path), "--milvus-uri", lite) as server:
+        server.wait_for("health is SERVING")
         command = [sys.executable, str(ROOT / walk[0]), server.address]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={"PYTHONPATH": str(ROOT)})
+        done = subprocess.run(command, capture_output=True, text=True, timeout=240, env={"PYTHONPATH": str(ROOT)})
         assert (done.returncode, done.stderr) == (0, "")
     assert re.findall(r"^departments: .*: 4, .*: 4, .*: 2}$", done.stdout, re.MULTILINE)
     assert "0 items are on both pages" in done.stdout
@@ -58,6 +59,7 @@ def test_a_model_learns_from_the_log_of_the_ranking_service(tmp_path: Path, monk
         running(*_options(second_server, tmp_path), "--milvus-uri", lite) as server,
         RecallClient(server.address, timeout_s=10) as client,
     ):
+        server.wait_for("health is SERVING")
         answer = client.recall([["KIT-1000", "KIT-1001"], []], top_k=5, return_attributes=["title"])
     assert answer.model_versions == (second.name,)
     assert all(len(titles["title"]) == 5 and all(titles["title"]) for titles in answer.attributes)
