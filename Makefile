@@ -74,7 +74,7 @@ released: install  ## At a release: keep the contract as the one that must stay 
 bench: install  ## Benchmarks, with the machine and a baseline beside every figure
 	$(BIN)/python -m tests.bench.encode_and_merge
 
-bench-serve: install  ## Our server, the article's stack and bare Milvus side by side: 18 minutes
+bench-serve: install  ## Our server, the article's stack and bare Milvus side by side, and each feature: 26 minutes
 	$(BIN)/python -m tests.bench.serving
 
 bench-report: install  ## All benchmarks, written into docs/explanation/figures.md: about two hours

@@ -4,11 +4,10 @@ Knows nothing of the command line. To keep a server busy from one core, Python t
 """
 
 import asyncio
-import itertools
 import random
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any, TypeVar
@@ -16,10 +15,12 @@ from typing import Any, TypeVar
 import grpc
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clients.aio_client import AsyncRecallClient
-from clients.bulk_input import Histories, Int64, is_text
-from clients.bulk_parts import Parts, output_schema
+from clients.bulk_answers import Columns
+from clients.bulk_input import Histories, Int64
+from clients.bulk_parts import Parts
 from clients.core import MergeStrategyName, NeighboursName, RecallResult
 from clients.errors import DeadlineExceededError, RecallError, UnavailableError
 from clients.ids import has_text_ids
@@ -33,7 +34,7 @@ Report = Callable[[str, int], None]
 _UNLIMITED = 2**31 - 1
 _REQUESTS_PER_READ = 16
 _HITS_PER_PART = 2_000_000
-"""Bounds memory where `top_k` is large: 16 bytes a hit, and two parts at once."""
+"""Bounds memory where `top_k` is large: 16 bytes a hit, and two parts at once. An attribute counts as another hit."""
 _USER_BYTES = 16
 """Most that a user takes in a request besides ids."""
 _FIRST_PAUSE_S = 0.1
@@ -49,6 +50,16 @@ class Question:
     exclude_history: bool = False
     merge_strategy: MergeStrategyName = "best_score"
     neighbours: NeighboursName = "default"
+    return_attributes: list[str] = field(default_factory=list)
+    exclude_shown: bool = False
+    at_most: dict[str, int] = field(default_factory=dict)
+    per_interest_min: int = 0
+    diversity: float = 0
+
+    @property
+    def values(self) -> int:
+        """Values that the answer has for each user: candidates, and their attributes."""
+        return self.top_k * (1 + len(self.return_attributes))
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,10 @@ class Outcome:
     statuses: Counter[str] = field(default_factory=Counter)
     model_versions: Counter[str] = field(default_factory=Counter)
     """Users that each model answered."""
+    noted: int = 0
+    """Users with a detail, such as a rule that was not applied or why a list is short."""
+    note: str = ""
+    """The first such detail."""
 
 
 async def run(
@@ -110,6 +125,9 @@ async def run(
             outcome.users += len(table)
             outcome.statuses.update(_counts(table.column("status")))
             outcome.model_versions.update(_counts(table.column("model_version")))
+            noted = table.column("detail").filter(pc.not_equal(table.column("detail"), ""))
+            outcome.noted += len(noted)
+            outcome.note = outcome.note or (noted[0].as_py() if len(noted) else "")
             report("joining the parts", outcome.users)
             await asyncio.sleep(0)  # where a cancellation arrives
     outcome.elapsed_s = time.monotonic() - started
@@ -134,7 +152,7 @@ class _Asking:
         self._question = question
         self._pace = pace
         self._report = report
-        self._part_rows = max(1, min(pace.users_per_part, _HITS_PER_PART // question.top_k))
+        self._part_rows = max(1, min(pace.users_per_part, _HITS_PER_PART // question.values))
         self._unsaved: list[Any] = []  # record batches
         self._unsaved_rows = 0
         self._saving: asyncio.Task[None] | None = None
@@ -146,8 +164,10 @@ class _Asking:
         info = await self._patiently(self._client.get_server_info)
         limits, text = info.limits, has_text_ids(info)
         self._histories.check_ids(text)
-        self._schema = output_schema(self._histories.user_column, self._histories.user_type, text)
-        self._parts.check(self._schema)
+        types = {attribute.name: attribute.type for attribute in info.attributes}
+        user = self._histories.user_column, self._histories.user_type
+        self._columns = Columns.of(*user, text, types, self._question.return_attributes)
+        self._parts.check(self._columns.schema)
         concurrency = min(self._pace.concurrency, limits.max_concurrent_requests or _UNLIMITED)
         slots = asyncio.Semaphore(concurrency)
         # Answers that came before an earlier user's wait here, so the others need not stop at once for a slow one.
@@ -174,7 +194,7 @@ class _Asking:
         size = min(
             self._pace.users_per_request,
             limits.max_users or _UNLIMITED,
-            max(1, (limits.max_candidates or _UNLIMITED) // self._question.top_k),
+            max(1, (limits.max_candidates or _UNLIMITED) // self._question.values),
         )
         max_history = limits.max_history or _UNLIMITED
         # One more than the limit breaks it just as well, and boundless exclusions are no boundless request.
@@ -183,21 +203,32 @@ class _Asking:
             for rows in batches:
                 hist_item = rows.hist_item.last(max_history)
                 exclude_item_ids = rows.exclude_item_ids.last(max_exclude)
+                names = rows.names() if self._question.exclude_shown else [""] * len(rows.user_ids)
                 sizes = _USER_BYTES + hist_item.sizes + exclude_item_ids.sizes
+                sizes += np.fromiter((len(name.encode()) for name in names), np.int64, len(names))
                 for start, end in _spans(sizes, size, limits.max_request_bytes or _UNLIMITED):
                     users = [
                         user_of(hist_item.of(user), exclude_item_ids.of(user), max_history)
                         for user in range(start, end)
                     ]
+                    for user, name in zip(users, names[start:end], strict=True):
+                        user.user_id = name
                     yield rows.user_ids[start:end], users
 
     async def _ask(self, user_ids: Any, users: list[recall_pb2.User], slots: asyncio.Semaphore) -> Any:
         """The answer to one request as a record batch."""
         try:
-            result = await self._patiently(lambda: self._client.recall(users, **asdict(self._question)))
+            result = await self._patiently(lambda: self._recall(users))
         finally:
             slots.release()
-        return _record_batch(self._schema, user_ids, result)
+        return self._columns.rows(user_ids, result)
+
+    async def _recall(self, users: list[recall_pb2.User]) -> RecallResult:
+        """The answer with all attributes. An answer without them counts as a failure that passes."""
+        result = await self._client.recall(users, **asdict(self._question))
+        if result.attributes_detail:
+            raise UnavailableError(grpc.StatusCode.UNAVAILABLE, f"attributes are missing: {result.attributes_detail}")
+        return result
 
     async def _patiently(self, call: Callable[[], Awaitable[Answer]]) -> Answer:
         """Repeats a call that fails for reasons that pass, with growing pauses."""
@@ -259,39 +290,6 @@ def _spans(sizes: Int64, most: int, most_bytes: int) -> Iterator[tuple[int, int]
         end = max(start + 1, min(start + most, fitting))
         yield start, min(end, len(sizes))
         start = end
-
-
-def _record_batch(schema: Any, user_ids: Any, result: RecallResult) -> Any:
-    """The answer to one request, column by column.
-
-    Args:
-        schema: of the output.
-        user_ids: [N] Arrow array.
-        result: of N users.
-    """
-    found, item_ids = result.results, result.item_ids
-    offsets = np.concatenate([[0], np.cumsum(list(map(len, item_ids)))]).astype(np.int32)
-
-    def lists(parts: Iterable[Any], kind: Any) -> Any:
-        dtype = object if is_text(kind) else kind.to_pandas_dtype()
-        values = np.fromiter(itertools.chain.from_iterable(parts), dtype, offsets[-1])
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values, kind))
-
-    columns = [
-        user_ids,
-        lists(item_ids, schema.field("item_ids").type.value_type),
-        lists((user.scores for user in found), pa.float32()),
-        lists((user.interest for user in found), pa.int32()),
-        pa.array([_status_name(user.status) for user in found], pa.string()),
-        pa.DictionaryArray.from_arrays(np.zeros(len(found), np.int32), result.model_versions[:1]),
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _status_name(status: int) -> str:
-    """`USER_STATUS_OK` as `OK`."""
-    known = recall_pb2.UserStatus.DESCRIPTOR.values_by_number.get(status)
-    return known.name.removeprefix("USER_STATUS_") if known else str(status)  # a newer server may know more
 
 
 def _counts(column: Any) -> dict[str, int]:

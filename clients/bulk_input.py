@@ -89,6 +89,10 @@ class UserRows:
     exclude_item_ids: IdLists
     """[N] lists, empty ones where the file has no such column."""
 
+    def names(self) -> list[str]:
+        """User ids as the service knows them: text, an integer as its decimal text; empty for null."""
+        return ["" if user_id is None else str(user_id) for user_id in self.user_ids.to_pylist()]
+
 
 @dataclass(frozen=True)
 class Histories:

@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clients.user_files import FileError
@@ -19,29 +18,6 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-
-def output_schema(user_column: str, user_type: Any, text: bool) -> Any:
-    """Arrow schema of parts and output.
-
-    Args:
-        user_column: name of the column of users.
-        user_type: Arrow type of that.
-        text: whether item ids are text.
-
-    Raises:
-        FileError: the column of the users is named as another one.
-    """
-    answers = {
-        "item_ids": pa.list_(pa.string() if text else pa.int64()),
-        "scores": pa.list_(pa.float32()),
-        "interest": pa.list_(pa.int32()),
-        "status": pa.string(),
-        "model_version": pa.dictionary(pa.int32(), pa.string()),
-    }
-    if user_column in answers:
-        raise FileError(f"the output already has a column {user_column!r}; rename this column of the input")
-    return pa.schema({user_column: user_type} | answers)
 
 
 class Parts:
@@ -88,17 +64,19 @@ class Parts:
         self.rows = sum(pq.read_metadata(path).num_rows for path in self.paths)
 
     def check(self, schema: Any) -> None:
-        """Compare what follows with the parts that are there. Raises FileError if item ids are of another kind."""
-        if not self.paths:
-            return
-        before, now = (one.field("item_ids").type.value_type for one in (pq.read_schema(self.paths[0]), schema))
-        if before != now:
-            raise FileError(
-                f"{self.directory} belongs to another run: item_ids are {now}, were {before}; --restart starts again"
-            )
+        """Compare what follows with the parts that are there. Raises FileError if a column has another type."""
+        before = pq.read_schema(self.paths[0]) if self.paths else schema
+        for name in schema.names:
+            was, now = (one.field(name).type if name in one.names else None for one in (before, schema))
+            if was != now:
+                # Parquet calls the values of a list by another name, which is no difference.
+                was, now = (getattr(one, "value_type", one) for one in (was, now))
+                raise FileError(
+                    f"{self.directory} belongs to another run: {name} is {now}, was {was}; --restart starts again"
+                )
 
     def write(self, table: Any) -> None:
-        """Adds a part, a table of `output_schema`."""
+        """Adds a part, a table with the columns of the output."""
         path = self.directory / f"{len(self.paths):05}.parquet"
         with _whole_file(path, self.directory / "part.tmp") as file:
             one_chunk = table.unify_dictionaries().combine_chunks()

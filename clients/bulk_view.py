@@ -50,6 +50,8 @@ def print_outcome(outcome: "Outcome", output: Path) -> None:
         f"({outcome.asked / outcome.elapsed_s:,.0f} users/s): {_counted(outcome.statuses)}"
     )
     console.print(f"model {_counted(outcome.model_versions)}")
+    if outcome.noted:
+        console.print(f"{outcome.noted:,} users have a detail, such as: {outcome.note}", style="yellow")
     if len(outcome.model_versions) > 1:
         console.print(
             "the release changed during the run: compare scores only among users of the same model_version",

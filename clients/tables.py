@@ -125,9 +125,12 @@ def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> Render
             *(str(dropped[number, reason]) for reason in reasons),
             _one_line(", ".join(_named(item_id, titles) for item_id in item_ids[:3])),
         )
+    capped = Counter(name for hit in response.dropped for name in hit.at_most)
+    told = ", ".join(f"{name} {hits:,}" for name, hits in capped.most_common())
     return Group(
         Text.assemble(("history  ", "bold"), used or "nothing the model knows"),
         *([table] if response.interests else []),
+        *([Text.assemble(("at most  ", "bold"), f"hits dropped by attribute: {told}")] if told else []),
         candidates_view(response.candidates, titles),
     )
 

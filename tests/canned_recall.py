@@ -121,6 +121,7 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
 
     def __init__(self, keyed: bool = False) -> None:
         self.keyed = keyed
+        self.users = False
         self.failures: list[tuple[grpc.StatusCode, str, tuple[tuple[str, str], ...]] | None] = []
         self.model_versions = ["ab12"]
         self.delay_s = 0.0
@@ -182,9 +183,11 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         return recall_pb2.CountItemsResponse(count=count, model_version="ab12", collection="items_ab12")
 
     def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.GetServerInfoResponse:  # noqa: N802
-        """INFO, or KEYED_INFO."""
+        """INFO, or KEYED_INFO; whether users are remembered, `users` says."""
         self._enter("GetServerInfo", request, context)
-        return KEYED_INFO if self.keyed else INFO
+        answer = recall_pb2.GetServerInfoResponse(users_enabled=self.users)
+        answer.MergeFrom(KEYED_INFO if self.keyed else INFO)
+        return answer
 
     def SimilarItems(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.SimilarItemsResponse:  # noqa: N802
         """One canned list per query."""
@@ -195,7 +198,7 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         return recall_pb2.SimilarItemsResponse(results=results, **origin)
 
     def Explain(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.ExplainResponse:  # noqa: N802
-        """Each interest found one candidate and one item that was dropped."""
+        """Each interest found one candidate and one item that was dropped, in one case by all rules of at_most."""
         self._enter("Explain", request, context)
         chosen = candidates(request.user, 4, self.keyed)
         ids = ids_of(chosen, "item_ids")
@@ -204,6 +207,9 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         last = "99" if self.keyed else 99
         clicks = len(request.user.hist_item) + len(request.user.hist_item_keys)
         below, duplicate = recall_pb2.DROP_REASON_BELOW_TOP_K, recall_pb2.DROP_REASON_DUPLICATE
+        capped = [rule.attribute for rule in request.at_most]
+        if capped:
+            below = recall_pb2.DROP_REASON_AT_MOST
         return recall_pb2.ExplainResponse(
             used_hist_item=request.user.hist_item,
             used_hist_item_keys=request.user.hist_item_keys,
@@ -218,7 +224,13 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
             ],
             candidates=chosen,
             dropped=[
-                recall_pb2.DroppedHit(interest=i, score=0.25, reason=duplicate if i else below, **dropped)
+                recall_pb2.DroppedHit(
+                    interest=i,
+                    score=0.25,
+                    reason=duplicate if i else below,
+                    at_most=[] if i else capped,
+                    **dropped,
+                )
                 for i in range(4)
             ],
             model_version="ab12",

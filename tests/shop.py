@@ -25,10 +25,10 @@ def write_shop(directory: Path) -> None:
             item = int(middle + rng.normal(0, 4)) % ITEMS
             at = f"2026-08-{1 + customer % 28:02d}T10:{click:02d}:00Z"
             clicks.append(f"cust_{customer},{skus[department, item]},{at}")
-    items = ["sku,title,price,stock"]
+    items = ["sku,title,department,price,stock"]
     for department, name in enumerate(DEPARTMENTS.values()):
         for number, sku in enumerate(skus[department]):
-            items.append(f'{sku},"{name} article, no. {number}",{5 + number}.90,{(7 * number) % 5}')
+            items.append(f'{sku},"{name} article, no. {number}",{name},{5 + number}.90,{(7 * number) % 5}')
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "clicks.csv").write_text("\n".join(clicks) + "\n", encoding="utf-8")
     (directory / "items.csv").write_text("\n".join(items) + "\n", encoding="utf-8")

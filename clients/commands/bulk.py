@@ -14,13 +14,17 @@ from pydantic import Field
 from clients.bulk_view import print_outcome, user_bar
 from clients.command import with_connection
 from clients.commands.question import (
+    AtMost,
+    Diversity,
     ExcludeHistory,
     Filter,
     Merge,
     MergeOption,
     Neighbours,
     NeighboursOption,
+    PerInterestMin,
     TopK,
+    at_most_of_option,
     file_option,
     merge_strategy_of,
 )
@@ -69,6 +73,23 @@ def bulk(
     exclude_history: ExcludeHistory = False,
     merge: MergeOption = Merge.BEST_SCORE,
     neighbours: NeighboursOption = Neighbours.DEFAULT,
+    exclude_shown: Annotated[
+        bool,
+        typer.Option(
+            "--exclude-shown",
+            help="Leave out what `users upsert --shown` says that each user was shown. --user-column has the ids.",
+        ),
+    ] = False,
+    attributes: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME,..",
+            help="Attributes to write with the candidates, of those that `info` lists, into the column `attributes`.",
+        ),
+    ] = "",
+    at_most: AtMost = None,
+    per_interest_min: PerInterestMin = 0,
+    diversity: Diversity = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Delete the parts of an interrupted run.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.", rich_help_panel="Pace")] = 8,
@@ -94,7 +115,18 @@ def bulk(
         raise typer.Exit(1) from error
     arguments = connection.arguments()
     histories = open_histories(input, user_column, history_column, exclude_column)
-    question = Question(top_k, filter, exclude_history, merge_strategy_of(merge), neighbours.value)
+    question = Question(
+        top_k=top_k,
+        filter=filter,
+        exclude_history=exclude_history,
+        merge_strategy=merge_strategy_of(merge),
+        neighbours=neighbours.value,
+        return_attributes=list(dict.fromkeys(name.strip() for name in attributes.split(",") if name.strip())),
+        exclude_shown=exclude_shown,
+        at_most=at_most_of_option(at_most),
+        per_interest_min=per_interest_min,
+        diversity=diversity,
+    )
     pace = Pace(concurrency, users_per_request, users_per_part, give_up_after_s)
     identity = histories.fingerprint() | vars(question)
     with open_parts(output, identity, restart=restart, overwrite=overwrite) as parts:

@@ -212,6 +212,8 @@ class DroppedHit(BaseModel):
     score: float
     reason: str
     source: str
+    at_most: list[str]
+    """The attributes of at_most that dropped it; empty for other reasons."""
 
 
 class ExplainAnswer(Origin):

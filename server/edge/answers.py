@@ -249,6 +249,7 @@ def dropped(trace: Trace, hits: Named | None) -> list[recall_pb2.DroppedHit]:
             score=score,
             reason=reason,
             source=of,
+            at_most=[name for name, dropped in trace.capped_by.items() if dropped[place]],
         )
         for item_id, number, score, reason, of, place in zip(*(column.tolist() for column in columns), strict=True)
         if hits is None or hits.keys[place]

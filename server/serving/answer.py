@@ -1,11 +1,13 @@
 """What a caller gets: the candidates of each user, how they came about and how long it took, as plain values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
 from mind.artifact import Float32
 from mind.hits import Hits
 from mind.sequences import Int64
+from mind.vocabulary import Mask
 from server.serving.merge import NearHits
 
 
@@ -70,6 +72,8 @@ class Trace:
     """The neighbours of the newest clicks; none where they were not asked for."""
     fate: Int64
     """[H + P] int64, the `server.serving.merge.Fate` of each hit, those of the search first."""
+    capped_by: Mapping[str, Mask]
+    """For each attribute of at_most, [H + P] bool, the hits that it dropped."""
     search: str
     """What searched, one of `server.watching.metrics.SEARCHES`."""
 

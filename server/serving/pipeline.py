@@ -6,7 +6,7 @@ One encode, one search and one merge for a whole batch, never one per user. Know
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import replace
@@ -265,10 +265,12 @@ class CandidatePipeline:
             merged = await computed(size, merge, found.hits, found.user, found.interest, *how, near)
             short = cut_short(own_depths, top_k[active], found, merged)
             said: Sequence[str] = ()
+            capped_by: Mapping[str, Mask] = {}
             if rules:
                 time_left_s = self._search_time_left_s(deadline)
                 varied = await self._rules.choose(release, rules, merged, found, near, own_depths, time_left_s)
                 merged, short, said = varied.merged, np.where(rules.ruled, varied.short, short), varied.detail
+                capped_by = varied.capped_by
         except StoreUnavailableError as error:
             watched.fail()
             stages = (encoded - watched.started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
@@ -280,7 +282,7 @@ class CandidatePipeline:
         steps = None
         if merged.fate is not None:
             shown = SHOWN_HITS if rules else MAX_HITS
-            steps = trace(release, inputs, vectors, found, near, merged.fate, searched_by, shown)
+            steps = trace(release, inputs, vectors, found, near, merged.fate, capped_by, searched_by, shown)
         watched.searched(searched_by, len(active))
         self._tell(users, answered)
         if self._telemetry.sampling:

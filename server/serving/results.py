@@ -1,6 +1,6 @@
 """The answer to each user: merged candidates, or the popular list where there is no usable history or no time."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -180,19 +180,22 @@ def trace(
     found: Found,
     near: NearHits,
     fate: Int64,
+    capped_by: Mapping[str, Mask],
     search: str,
     most: int = MAX_HITS,
 ) -> Trace:
     """The steps behind a batch of one user.
 
-    `vectors`: [B, K, D] float32; `fate`: [H + P] int64, of every hit; `most`: hits of an interest that are shown.
+    `vectors`: [B, K, D] float32; `fate`: [H + P] int64, of every hit; `capped_by`: for each attribute of at_most,
+    [H + P] bool, the hits that it dropped; `most`: hits of an interest that are shown.
     """
     used = release.vocabulary.item_id[inputs.hist_index[inputs.hist_index > 0] - 1]
     lengths, hits = found.hits.lengths, found.hits.first(np.full(len(found.hits.lengths), most))
     place = np.arange(len(found.hits.item_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    fate = np.concatenate([fate[: len(place)][place < most], fate[len(place) :]])
+    shown = np.concatenate([place < most, np.ones(len(near.bonus), bool)])
+    capped_by = {name: dropped[shown] for name, dropped in capped_by.items()}
     which = found.user, found.interest
     weights = np.zeros((0, 0), np.float32)
     if len(found.user):
         weights = release.click_weights(inputs.hist_index, inputs.seq_len)[which][:, : len(used)]
-    return Trace(used, vectors[which], weights, found.interest, hits, near, fate, search)
+    return Trace(used, vectors[which], weights, found.interest, hits, near, fate[shown], capped_by, search)

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from clients.bulk_answers import Columns
 from clients.bulk_input import open_histories
-from clients.bulk_parts import open_parts, output_schema
+from clients.bulk_parts import open_parts
 from clients.cli import app
 from protos.recall.v1 import recall_pb2
 from tests import ROOT
@@ -131,7 +132,7 @@ def test_the_answers_are_those_of_recall(bulk, target, files, tmp_path):
     result = bulk("--top-k", "3", "--users-per-part", "40")
     assert result.exit_code == 0, result.output
     table = pq.read_table(files[1])
-    assert table.schema.equals(output_schema("user_id", pa.int64(), text=False))
+    assert table.schema.equals(Columns.of("user_id", pa.int64(), text=False).schema)
     assert pa.types.is_dictionary(table.schema.field("model_version").type)
     assert table["user_id"].to_pylist() == list(range(1000, 1095))
 
@@ -236,7 +237,7 @@ def test_text_ids_go_out_and_come_back_as_they_are(bulk, servicer, files, histor
     result = bulk("--top-k", "2")
     assert result.exit_code == 0, result.output
     table = pq.read_table(files[1])
-    assert table.schema.equals(output_schema("user_id", pa.string(), text=True))
+    assert table.schema.equals(Columns.of("user_id", pa.string(), text=True).schema)
     assert table["item_ids"].to_pylist() == [["0042+1", "0042+2"], ["TOP-7"], ["TOP-7"], ["ключ+1", "ключ+2"]]
     users = servicer.calls["Recall"][0][0].users
     assert [list(user.hist_item_keys) for user in users] == [["a", "0042"], [], [], ["x, <b>", "ключ"]]
@@ -289,7 +290,7 @@ def test_parts_with_ids_of_the_other_kind_are_not_mixed(bulk, servicer, files):
     result = bulk("--users-per-part", "20")
     assert result.exit_code == 1
     found = " ".join(result.stderr.split())
-    assert "item_ids are string, were int64; --restart starts again" in found
+    assert "item_ids is string, was int64; --restart starts again" in found
     assert bulk("--restart").exit_code == 0
     assert read(files[1])[0]["item_ids"] == ["TOP-7"]
 
@@ -547,7 +548,7 @@ def test_an_output_that_exists_is_not_replaced_unasked(bulk, servicer, files):
 
 def test_a_run_killed_at_its_very_end_ends_again(tmp_path):
     output = tmp_path / "candidates.parquet"
-    schema = output_schema("user_id", pa.int64(), text=False)
+    schema = Columns.of("user_id", pa.int64(), text=False).schema
     rows = [{"user_id": user, "item_ids": [1], "status": "OK", "model_version": "ab12"} for user in (1, 2)]
     with open_parts(output, {"top_k": 1}, restart=False, overwrite=False) as parts:
         for row in rows:

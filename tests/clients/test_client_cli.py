@@ -209,6 +209,12 @@ def test_json_lines_go_to_standard_output_unless_told(run, tmp_path):
     assert json.loads(run("recall", "--input", str(users)).stdout)["user_id"] == 7
 
 
+def test_explain_tells_which_attributes_dropped_hits(run):
+    output = run("explain", "--hist-item", "43,65", "--at-most", "genres=2", "--at-most", "year=1").output
+    assert "at most  hits dropped by attribute: genres 1, year 1" in output
+    assert "by attribute" not in run("explain", "--hist-item", "43,65").output
+
+
 def test_explain_accounts_for_every_hit(run, titles):
     rows = words(run("explain", "--hist-item", "43,65", "--titles", str(titles)).output)
     assert ["history", "43", "Casino,", "65"] in rows

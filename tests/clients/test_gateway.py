@@ -400,6 +400,9 @@ def test_explain_info_count_and_health(client: httpx.Client, servicer: CannedRec
     answer = client.post("/v1/explain", json={"user": {"hist_item": [3]}, "top_k": 3}).json()
     assert [interest["item_ids"] for interest in answer["interests"]][:2] == [["4", "99"], ["5", "99"]]
     assert answer["dropped"][0]["reason"] == "DROP_REASON_BELOW_TOP_K" and answer["titles"] == {}
+    asked = {"user": {"hist_item": [3]}, "top_k": 3, "at_most": [{"attribute": "genres", "count": 2}]}
+    [first, second, *_] = client.post("/v1/explain", json=asked).json()["dropped"]
+    assert (first["reason"], first["at_most"], second["at_most"]) == ("DROP_REASON_AT_MOST", ["genres"], [])
     info = client.get("/v1/info").json()
     assert info["item_count"] == "3706" and info["limits"]["max_top_k"] == 1000
     assert client.get("/v1/count").json()["count"] == "3706"

@@ -214,6 +214,25 @@ def test_where_a_candidate_comes_from(browser: Browser, site: Site) -> None:
         expect(page.locator("summary", has_text="better place")).to_have_text(re.compile(rf"^{len(duplicates)} "))
 
 
+def test_attributes_that_dropped_a_hit_are_named(browser: Browser, site: Site) -> None:
+    def capped(route: Route) -> None:
+        response = route.fetch()
+        answer = response.json()
+        for hit in answer["dropped"]:
+            if hit["reason"] == "DROP_REASON_BELOW_TOP_K":
+                hit |= {"reason": "DROP_REASON_AT_MOST", "at_most": ["brand", "year"]}
+        route.fulfill(response=response, json=answer)
+
+    with opened(browser, site.plain) as page:
+        expect(page.locator("summary", has_text="enough candidates")).to_have_count(0)
+        page.route("**/v1/explain*", capped)
+        page.select_option("#user", "1")
+        settled(page)
+        expect(page.locator("summary", has_text="enough candidates share its brand and its year")).to_have_count(1)
+        page.locator(".interest .more").first.click()  # all hits of an interest
+        expect(page.locator(".interest .fate", has_text="at most: brand, year").first).to_be_visible()
+
+
 def test_the_map_shows_the_user_and_answers_to_the_pointer(browser: Browser, site: Site) -> None:
     with opened(browser, f"{site.plain}/#history=1007,1014,1021&top_k=12") as page:
         drawing = page.locator(".map svg")

@@ -8,6 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -154,6 +156,49 @@ def test_similar_items_of_queries_with_ids_of_both_kinds(program: Program) -> No
     assert keyed.stdout.splitlines() == ["query 0: ITEM_STATUS_OK", "  0042+1  cosine 0.9375"]
 
 
+def test_pages_of_varied_lists_are_asked_for_and_told_as_shown(program: Program) -> None:
+    servicer = CannedRecall()
+    with running(servicer) as target:
+        alone = program(target, MINUTE_MS, "2", "category=3", "ann", f"5,{BIG}", example="pages")
+        servicer.users = True
+        told = program(target, MINUTE_MS, "2", "category=3", "ann", f"5,{BIG}", example="pages")
+        servicer.keyed = True
+        keyed = program(target, MINUTE_MS, "1", "brand=1", "bob", "KIT-1,0042", example="pages")
+    pages = [f"page {page}: {BIG + 1} {BIG + 2}" for page in (1, 2)]
+    assert (alone.returncode, alone.stderr, alone.stdout.splitlines()) == (0, "", pages)
+    assert told.stdout.splitlines() == [*pages, "4 items will not be shown to ann again"]
+    assert keyed.stdout.splitlines()[0] == "page 1: 0042+1"
+    asked = [request for request, *_ in servicer.calls["Recall"]]
+    assert [(one.paged, one.page_token, one.exclude_shown) for one in asked] == [
+        (True, b"", False), (False, b"p.", False),
+        (True, b"", True), (False, b"p.", True), (True, b"", True), (False, b"p.", True),
+    ]  # fmt: skip
+    for one in asked[:4]:
+        assert [(rule.attribute, rule.count) for rule in one.at_most] == [("category", 3)]
+        assert (one.users[0].user_id, list(one.users[0].hist_item)) == ("ann", [5, BIG])
+        assert 0 < one.diversity < 1
+    updates = [request.users[0] for request, *_ in servicer.calls["UpsertUsers"]]
+    assert [(one.user_id, list(one.shown_item_ids), list(one.shown_item_keys)) for one in updates] == [
+        ("ann", [BIG + 1, BIG + 2] * 2, []),
+        ("bob", [], ["0042+1"] * 2),
+    ]
+
+
+def test_what_was_shown_may_be_written_twice_only_if_it_was_refused(program: Program) -> None:
+    servicer = CannedRecall()
+    servicer.users = True
+    overloaded, restarting = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE
+    arguments = MINUTE_MS, "2", "category=3", "ann", "5"
+    with running(servicer) as target:
+        servicer.failures = [None, None, None, (overloaded, "busy", ())]
+        assert program(target, *arguments, example="pages").returncode == 0
+        assert len(servicer.calls["UpsertUsers"]) == 2
+        servicer.failures = [None, None, None, (restarting, "restarting", ())]
+        done = program(target, *arguments, example="pages")
+        assert (done.returncode, done.stderr) == (1, "UNAVAILABLE : restarting\n")
+        assert len(servicer.calls["UpsertUsers"]) == 3
+
+
 def test_no_answer_in_time_is_a_deadline(program: Program) -> None:
     servicer = CannedRecall()
     servicer.delay_s = 1
@@ -169,8 +214,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     directory = tmp_path_factory.mktemp("served")
     make_artifact(directory / "artifacts")
     lite = str(directory / "milvus.db")
-    build(lite, directory / "artifacts")
-    with running_server("--milvus-uri", lite, "--artifacts", str(directory / "artifacts")) as started:
+    items = ["item_id,category", *(f"{1000 + 7 * row},{row % 5}" for row in range(200))]
+    (directory / "items.csv").write_text("\n".join(items) + "\n")
+    build(lite, directory / "artifacts", "--attributes", str(directory / "items.csv"))
+    with running_server("--users", "--milvus-uri", lite, "--artifacts", str(directory / "artifacts")) as started:
         started.wait_for("serving model")
         yield started.address
 
@@ -186,6 +233,22 @@ def test_the_server_answers_and_says_what_is_wrong(program: Program, server: str
     refused = program(server, MINUTE_MS, "0", "1000")
     assert refused.returncode == 1
     assert re.match(r"INVALID_ARGUMENT TOP_K_OUT_OF_RANGE: .*0", refused.stderr), refused.stderr
+
+
+def test_no_page_of_the_server_repeats_an_item_and_no_later_list_does(program: Program, server: str) -> None:
+    user_id = uuid.uuid4().hex  # of this language
+    seen: list[int] = []
+    for _ in range(2):
+        done = program(server, MINUTE_MS, "6", "category=2", user_id, "1000,1007", example="pages")
+        assert (done.returncode, done.stderr) == (0, "")
+        pages = [[int(item) for item in page.split()] for page in re.findall(r"^page \d: (.*)$", done.stdout, re.M)]
+        assert [len(page) for page in pages] == [6, 6]
+        for page in pages:
+            assert max(Counter((item - 1000) // 7 % 5 for item in page).values()) <= 2
+            seen += page
+    assert len(set(seen)) == 24
+    refused = program(server, MINUTE_MS, "6", "colour=2", user_id, "1000", example="pages")
+    assert refused.returncode == 1 and "colour" in refused.stderr
 
 
 def test_the_lock_names_no_registry() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests import ROOT
-from tests.bench.serving import text_ids, variety
+from tests.bench.serving import features, text_ids, variety
 from tests.bench.serving.http2 import LARGEST_BODY, CallError, Channel
 from tests.bench.serving.load import Run
 from tests.conftest import own_database, remove_item_collections
@@ -29,7 +29,7 @@ def test_the_four_are_measured_side_by_side(milvus_server_uri: str, tmp_path: Pa
     command += ["--workdir", str(tmp_path), "--rounds", "1", "--seconds", "0.4", "--users", "1,8", "--callers", "1,4"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
-    for title in ("Closed loop", "Open loop", "Overload", "Single-user requests that differ"):
+    for title in ("Closed loop", "Open loop", "Overload", "Single-user requests that differ", "Features"):
         assert title in done.stdout
     results = json.loads((tmp_path / "2000" / "results.json").read_text())
     assert [(row["subject"], row["users"], row["load"]) for row in results["closed"][:4]] == [
@@ -47,6 +47,9 @@ def test_the_four_are_measured_side_by_side(milvus_server_uri: str, tmp_path: Pa
         assert row["users_per_s"] > 0 and row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
     assert len(results["mixed"]) == 3 * 8  # under each load, eight kinds of requests
     assert all(set(row["outcomes"]) == {"OK"} for row in results["mixed"][:8]), results["mixed"][:8]
+    assert [row["subject"] for row in results["features"][1::2]] == [*features.FEATURES, "all", "similar"] * 2
+    assert all(row["subject"] == "none" and set(row["outcomes"]) == {"OK"} for row in results["features"][::2])
+    assert all(set(row["outcomes"]) == {"OK"} for row in results["features"]), results["features"]
     assert "<svg" in (tmp_path / "2000" / "latency.svg").read_text()
 
 

@@ -26,7 +26,7 @@ import typer
 from rich.table import Table
 
 from mind.artifact import load_artifact
-from tests.bench.serving.load import Grpc
+from tests.bench.serving.ways import Grpc
 from tests.bench.serving.world import Worker, read_histories, worker, write_data
 from tests.faults.ground import console, own_milvus, release, say, serving
 from tests.faults.slow_reader import SlowReader

@@ -55,6 +55,8 @@ def test_the_best_items_with_room_are_candidates(shop: Server) -> None:
         one = client.explain(HISTORIES[0], top_k=20, at_most={"category": 2, "labels": 12})
         assert list(one.candidates.item_ids) == found.item_ids[0]
         assert DROP_REASON_AT_MOST in {hit.reason for hit in one.dropped}
+        assert all(bool(hit.at_most) == (hit.reason == DROP_REASON_AT_MOST) for hit in one.dropped)
+        assert {name for hit in one.dropped for name in hit.at_most} <= {"category", "labels"}
 
 
 def test_diversity_and_interests_change_the_list_and_not_its_length(shop: Server) -> None:

@@ -1,4 +1,5 @@
 import com.recall.v1.GetServerInfoRequest;
+import com.recall.v1.GetServerInfoResponse;
 import com.recall.v1.IdType;
 import com.recall.v1.RecallRequest;
 import com.recall.v1.RecallResponse;
@@ -22,36 +23,44 @@ public final class Recall {
   private static final Metadata.Key<String> REASON =
       Metadata.Key.of("error-reason", Metadata.ASCII_STRING_MARSHALLER);
 
-  // Calls are spread over all addresses of the target; every call only reads, so a second attempt is harmless.
-  // A service config holds JSON: every number is a Double.
+  // Calls are spread over all addresses of the target. A second attempt is harmless, except after UpsertUsers, which
+  // may append: it is repeated only if the server refused it before it wrote anything.
   private static final Map<String, ?> SERVICE_CONFIG =
       Map.of(
           "loadBalancingConfig", List.of(Map.of("round_robin", Map.of())),
           "methodConfig",
               List.of(
-                  Map.of(
-                      "name", List.of(Map.of("service", "recall.v1.RecallService")),
-                      "retryPolicy",
-                          Map.of(
-                              "maxAttempts", 4.0,
-                              "initialBackoff", "0.05s",
-                              "maxBackoff", "1s",
-                              "backoffMultiplier", 2.0,
-                              "retryableStatusCodes", List.of("UNAVAILABLE", "RESOURCE_EXHAUSTED")))),
+                  retried(Map.of("service", "recall.v1.RecallService"), "UNAVAILABLE", "RESOURCE_EXHAUSTED"),
+                  retried(
+                      Map.of("service", "recall.v1.RecallService", "method", "UpsertUsers"), "RESOURCE_EXHAUSTED")),
           "retryThrottling", Map.of("maxTokens", 100.0, "tokenRatio", 0.1));
 
-  /** Whether item ids of the release are text; else they are integers. Ask once, not for each request. */
-  static boolean hasTextIds(RecallServiceBlockingStub stub, long timeoutMs) {
-    return stub.withDeadlineAfter(timeoutMs, TimeUnit.MILLISECONDS)
-            .getServerInfo(GetServerInfoRequest.getDefaultInstance())
-            .getIdType()
-        == IdType.ID_TYPE_TEXT;
+  // A service config holds JSON: every number is a Double.
+  private static Map<String, ?> retried(Map<String, String> name, String... codes) {
+    return Map.of(
+        "name", List.of(name),
+        "retryPolicy",
+            Map.of(
+                "maxAttempts", 4.0,
+                "initialBackoff", "0.05s",
+                "maxBackoff", "1s",
+                "backoffMultiplier", 2.0,
+                "retryableStatusCodes", List.of(codes)));
   }
 
-  /** Up to topK candidates for every user, in order; the time includes retries. */
-  static RecallResponse recall(
-      RecallServiceBlockingStub stub, List<User> users, int topK, long timeoutMs) {
-    RecallRequest request = RecallRequest.newBuilder().setTopK(topK).addAllUsers(users).build();
+  /** What the server serves. Ask once, not for each request. */
+  static GetServerInfoResponse serverInfo(RecallServiceBlockingStub stub, long timeoutMs) {
+    return stub.withDeadlineAfter(timeoutMs, TimeUnit.MILLISECONDS)
+        .getServerInfo(GetServerInfoRequest.getDefaultInstance());
+  }
+
+  /** Whether item ids of the release are text; else they are integers. */
+  static boolean hasTextIds(GetServerInfoResponse info) {
+    return info.getIdType() == IdType.ID_TYPE_TEXT;
+  }
+
+  /** Up to top_k candidates for every user, in order; the time includes retries. */
+  static RecallResponse recall(RecallServiceBlockingStub stub, RecallRequest request, long timeoutMs) {
     return stub.withDeadlineAfter(timeoutMs, TimeUnit.MILLISECONDS).recall(request);
   }
 
@@ -91,16 +100,18 @@ public final class Recall {
     run(
         args[0],
         stub -> {
-          boolean text = hasTextIds(stub, timeoutMs);
-          List<User> users = Arrays.stream(args).skip(3).map(ids -> user(split(ids), text)).toList();
-          print(recall(stub, users, Integer.parseInt(args[2]), timeoutMs));
+          boolean text = hasTextIds(serverInfo(stub, timeoutMs));
+          List<User> users = Arrays.stream(args).skip(3).map(ids -> user(split(ids), text).build()).toList();
+          RecallRequest request =
+              RecallRequest.newBuilder().setTopK(Integer.parseInt(args[2])).addAllUsers(users).build();
+          print(recall(stub, request, timeoutMs));
         });
   }
 
-  private static User user(List<String> ids, boolean text) {
+  /** A user with this history. */
+  static User.Builder user(List<String> ids, boolean text) {
     User.Builder user = User.newBuilder();
-    return (text ? user.addAllHistItemKeys(ids) : user.addAllHistItem(ids.stream().map(Long::valueOf).toList()))
-        .build();
+    return text ? user.addAllHistItemKeys(ids) : user.addAllHistItem(ids.stream().map(Long::valueOf).toList());
   }
 
   private static void print(RecallResponse answer) {

@@ -21,7 +21,7 @@ public final class Similar {
     Recall.run(
         args[0],
         stub -> {
-          boolean text = Recall.hasTextIds(stub, timeoutMs);
+          boolean text = Recall.hasTextIds(Recall.serverInfo(stub, timeoutMs));
           List<ItemQuery> queries = Arrays.stream(args).skip(3).map(ids -> query(Recall.split(ids), text)).toList();
           print(similarItems(stub, queries, Integer.parseInt(args[2]), timeoutMs));
         });

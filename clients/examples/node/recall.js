@@ -7,19 +7,19 @@ import protoLoader from "@grpc/proto-loader";
 
 const PROTOS = fileURLToPath(new URL("../../../protos", import.meta.url)); // your copy of recall/v1/recall.proto
 
-// Calls are spread over all addresses of the target; every call only reads, so a second attempt is harmless.
+const BACKOFF = { maxAttempts: 4, initialBackoff: "0.05s", maxBackoff: "1s", backoffMultiplier: 2 };
+// Calls are spread over all addresses of the target. A second attempt is harmless, except after UpsertUsers, which may
+// append: it is repeated only if the server refused it before it wrote anything.
 const SERVICE_CONFIG = {
   loadBalancingConfig: [{ round_robin: {} }],
   methodConfig: [
     {
       name: [{ service: "recall.v1.RecallService" }],
-      retryPolicy: {
-        maxAttempts: 4,
-        initialBackoff: "0.05s",
-        maxBackoff: "1s",
-        backoffMultiplier: 2,
-        retryableStatusCodes: ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
-      },
+      retryPolicy: { ...BACKOFF, retryableStatusCodes: ["UNAVAILABLE", "RESOURCE_EXHAUSTED"] },
+    },
+    {
+      name: [{ service: "recall.v1.RecallService", method: "UpsertUsers" }],
+      retryPolicy: { ...BACKOFF, retryableStatusCodes: ["RESOURCE_EXHAUSTED"] },
     },
   ],
   retryThrottling: { maxTokens: 100, tokenRatio: 0.1 },
@@ -35,12 +35,16 @@ const definition = protoLoader.loadSync("recall/v1/recall.proto", {
 });
 const { RecallService } = grpc.loadPackageDefinition(definition).recall.v1;
 
-/** Resolves to the names of the fields with item ids: text or integers, whichever the release has. */
-export async function idFields(client, timeoutMs) {
-  const { id_type } = await promisify(client.GetServerInfo.bind(client))({}, { deadline: Date.now() + timeoutMs });
+/** Resolves to what the server serves. Ask once, not for each request. */
+export function serverInfo(client, timeoutMs) {
+  return promisify(client.GetServerInfo.bind(client))({}, { deadline: Date.now() + timeoutMs });
+}
+
+/** The names of the fields with item ids: text or integers, whichever the release has. */
+export function idFields({ id_type }) {
   return id_type === "ID_TYPE_TEXT"
-    ? { history: "hist_item_keys", items: "item_keys" }
-    : { history: "hist_item", items: "item_ids" };
+    ? { history: "hist_item_keys", items: "item_keys", shown: "shown_item_keys" }
+    : { history: "hist_item", items: "item_ids", shown: "shown_item_ids" };
 }
 
 /** Resolves to the RecallResponse for { users, top_k, ... }; rejects with grpc.ServiceError. The time includes retries. */
@@ -69,7 +73,7 @@ export async function run(target, ask) {
 }
 
 async function main(client, timeoutMs, topK, histories) {
-  const fields = await idFields(client, timeoutMs); // once, not for each request
+  const fields = idFields(await serverInfo(client, timeoutMs));
   const users = histories.map((ids) => ({ [fields.history]: ids.split(",").filter(Boolean) }));
   const answer = await recall(client, { users, top_k: topK }, timeoutMs);
   answer.results.forEach(({ status, detail, scores, interest, ...candidates }, user) => {

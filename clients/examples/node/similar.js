@@ -2,7 +2,7 @@
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
-import { idFields, run } from "./recall.js";
+import { idFields, run, serverInfo } from "./recall.js";
 
 /** Resolves to the SimilarItemsResponse for { queries, top_k, ... }; rejects with grpc.ServiceError. */
 export function similarItems(client, request, timeoutMs) {
@@ -10,7 +10,7 @@ export function similarItems(client, request, timeoutMs) {
 }
 
 async function main(client, timeoutMs, topK, items) {
-  const fields = await idFields(client, timeoutMs); // once, not for each request
+  const fields = idFields(await serverInfo(client, timeoutMs));
   const queries = items.map((ids) => ({ [fields.items]: ids.split(",").filter(Boolean) }));
   const answer = await similarItems(client, { queries, top_k: topK }, timeoutMs);
   answer.results.forEach(({ status, detail, scores, ...similar }, query) => {

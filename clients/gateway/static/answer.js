@@ -1,6 +1,6 @@
 // One server's answer: the candidates, the map, what made the interests, what each found, and what was left out.
 
-import { candidateCard, REASONS } from "./candidates.js";
+import { candidateCard, REASONS, wordsOf } from "./candidates.js";
 import { h } from "./dom.js";
 import { had, interestCards, threads } from "./interests.js";
 import { titleOf } from "./items.js";
@@ -84,11 +84,14 @@ function noMap(version) {
 }
 
 function leftOut({ answer, question }) {
-  const groups = new Map(Object.keys(REASONS).map((reason) => [reason, new Set()]));
-  for (const { item_id, reason } of answer.dropped) (groups.get(reason) ?? groups.set(reason, new Set()).get(reason)).add(item_id);
-  const parts = [...groups].filter(([, items]) => items.size).map(([reason, items]) =>
+  const groups = new Map(Object.values(REASONS).map(([sentence]) => [sentence, new Set()]));
+  for (const hit of answer.dropped) {
+    const [sentence] = wordsOf(hit);
+    (groups.get(sentence) ?? groups.set(sentence, new Set()).get(sentence)).add(hit.item_id);
+  }
+  const parts = [...groups].filter(([, items]) => items.size).map(([sentence, items]) =>
     h("details", {},
-      h("summary", {}, h("strong", {}, String(items.size)), ` ${(REASONS[reason] ?? [reason])[0]}`),
+      h("summary", {}, h("strong", {}, String(items.size)), ` ${sentence}`),
       h("p", {}, [...items].slice(0, 60).map((itemId) => h("span", { class: "chip", "data-item": itemId }, titleOf(itemId))), items.size > 60 && ` and ${items.size - 60} more`)));
   if (!parts.length && !question.filter) return null;
   return h("div", { class: "card left-out" },

@@ -15,6 +15,13 @@ export const REASONS = {
   DROP_REASON_BELOW_TOP_K: ["below the last candidate", "below"],
 };
 
+/** Why a hit is left out, in a sentence and in a word, with the attributes of at_most that dropped it. */
+export function wordsOf({ reason, at_most: attributes = [] }) {
+  const [sentence, word] = REASONS[reason] ?? [reason, reason];
+  if (!attributes.length) return [sentence, word];
+  return [`enough candidates share its ${attributes.join(" and its ")}`, `${word}: ${attributes.join(", ")}`];
+}
+
 /** A coloured number that stands for an interest everywhere on the page. */
 export const badge = (interest) =>
   h("span", { class: `badge interest-${interest % 4}`, title: `interest ${interest}` }, String(interest));

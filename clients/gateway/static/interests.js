@@ -1,6 +1,6 @@
 // The interests of a user: which clicks made each, what it is about in words, how alike they are, and what each found.
 
-import { badge, beside, meter, REASONS, shares } from "./candidates.js";
+import { badge, beside, meter, shares, wordsOf } from "./candidates.js";
 import { h, s } from "./dom.js";
 import { titleOf, valueOf } from "./items.js";
 import { about, cosine } from "./words.js";
@@ -90,12 +90,12 @@ function interestCard(view, { interest, number }, interests) {
   const { answer } = view;
   const rankOf = new Map(answer.candidates.item_ids.map((itemId, rank) => [itemId, rank]));
   const chosenBy = new Map(answer.candidates.item_ids.map((itemId, rank) => [itemId, answer.candidates.interest[rank]]));
-  const fates = new Map(answer.dropped.filter((hit) => hit.interest === number && hit.source !== "SOURCE_NEIGHBOURS" && chosenBy.get(hit.item_id) !== number).map((hit) => [hit.item_id, hit.reason]));
+  const fates = new Map(answer.dropped.filter((hit) => hit.interest === number && hit.source !== "SOURCE_NEIGHBOURS" && chosenBy.get(hit.item_id) !== number).map((hit) => [hit.item_id, hit]));
   const share = shares(answer);
   const row = (itemId, index) => {
-    const reason = fates.get(itemId);
-    const [, short] = REASONS[reason] ?? [reason, reason];
-    const fate = reason === "DROP_REASON_DUPLICATE" && chosenBy.has(itemId) ? ["in ", badge(chosenBy.get(itemId))] : reason ? [short] : [`#${rankOf.get(itemId) + 1}`];
+    const hit = fates.get(itemId);
+    const reason = hit?.reason;
+    const fate = reason === "DROP_REASON_DUPLICATE" && chosenBy.has(itemId) ? ["in ", badge(chosenBy.get(itemId))] : reason ? [wordsOf(hit)[1]] : [`#${rankOf.get(itemId) + 1}`];
     return h("li", { "data-item": itemId, class: reason ? "dropped" : null },
       h("span", { class: "title" }, titleOf(itemId), beside(itemId, view)),
       h("span", { class: "fate" }, fate),
@@ -104,7 +104,7 @@ function interestCard(view, { interest, number }, interests) {
   };
   const rows = interest.item_ids.map(row);
   // What the question itself rules out comes with the rest, when it is asked for.
-  const open = rows.filter((_, index) => !RULED_OUT.has(fates.get(interest.item_ids[index]))).slice(0, SHOWN_HITS);
+  const open = rows.filter((_, index) => !RULED_OUT.has(fates.get(interest.item_ids[index])?.reason)).slice(0, SHOWN_HITS);
   const list = h("ol", { class: "rows" }, open);
   const showAll = ({ target }) => {
     list.replaceChildren(...rows);

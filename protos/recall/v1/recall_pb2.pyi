@@ -399,20 +399,22 @@ class Interest(_message.Message):
     def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., item_keys: _Optional[_Iterable[str]] = ..., neighbour_item_ids: _Optional[_Iterable[int]] = ..., neighbour_item_keys: _Optional[_Iterable[str]] = ..., neighbour_scores: _Optional[_Iterable[float]] = ..., neighbour_bonuses: _Optional[_Iterable[float]] = ..., weights: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class DroppedHit(_message.Message):
-    __slots__ = ("item_id", "interest", "score", "reason", "item_key", "source")
+    __slots__ = ("item_id", "interest", "score", "reason", "item_key", "source", "at_most")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     ITEM_KEY_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    AT_MOST_FIELD_NUMBER: _ClassVar[int]
     item_id: int
     interest: int
     score: float
     reason: DropReason
     item_key: str
     source: Source
-    def __init__(self, item_id: _Optional[int] = ..., interest: _Optional[int] = ..., score: _Optional[float] = ..., reason: _Optional[_Union[DropReason, str]] = ..., item_key: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ...) -> None: ...
+    at_most: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, item_id: _Optional[int] = ..., interest: _Optional[int] = ..., score: _Optional[float] = ..., reason: _Optional[_Union[DropReason, str]] = ..., item_key: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., at_most: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
     __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings", "used_hist_item_keys", "search", "attributes_detail")

@@ -25,9 +25,7 @@ def allowed(items: int, place: Int64, group: Int64, most: Int64) -> Mask:
     of_group[group] = most
     group, place = np.divmod(np.sort(group * max(items, 1) + place), max(items, 1))  # faster than to sort places
     most = of_group[group]
-    new = np.ones(len(group), bool)
-    new[1:] = group[1:] != group[:-1]
-    start = np.maximum.accumulate(np.where(new, np.arange(len(group)), 0))
+    start = _starts(group)
     taken = np.ones(items, bool)
     while True:
         possible = taken[place]
@@ -37,6 +35,26 @@ def allowed(items: int, place: Int64, group: Int64, most: Int64) -> Mask:
         sure = taken.copy()
         sure[place[full]] = False
         taken[place[possible & (_before(sure[place], start) >= most)]] = False
+
+
+def without_room(taken: Mask, place: Int64, group: Int64, most: Int64) -> Mask:
+    """Which items were left out because a value of theirs had no room, [items] bool.
+
+    `taken`: [items] bool, what `allowed` took; the other arguments are those of `allowed`, or of one attribute alone.
+    """
+    order = np.lexsort((place, group))
+    place, group, most = place[order], group[order], most[order]
+    full = _before(taken[place], _starts(group)) >= most
+    found = np.zeros(len(taken), bool)
+    found[place[full]] = True
+    return found & ~taken
+
+
+def _starts(group: Int64) -> Int64:
+    """The place where the group of each entry begins; `group`: [E] int64, equal ones side by side."""
+    new = np.ones(len(group), bool)
+    new[1:] = group[1:] != group[:-1]
+    return np.maximum.accumulate(np.where(new, np.arange(len(group)), 0))
 
 
 def _before(counted: Mask, start: Int64) -> Int64:

@@ -20,7 +20,7 @@ from server.serving.columns import Groups
 from server.serving.depth import Depth
 from server.serving.merge import Fate, Merged, NearHits
 from server.serving.question import ANY, Query
-from server.serving.rules.at_most import allowed
+from server.serving.rules.at_most import allowed, without_room
 from server.serving.rules.diversity import diversified, relevance_of
 from server.serving.rules.per_interest import with_each_interest
 from server.serving.search import Found
@@ -92,6 +92,8 @@ class Varied:
     """[B] bool, who must be searched for again, deeper. These users have no candidates."""
     detail: Sequence[str]
     """For each user, what a person may want to know about the list; often empty."""
+    capped_by: Mapping[str, Mask]
+    """For each attribute of at_most, [H + P] bool, the hits that it dropped; none unless fates were asked for."""
 
 
 def rules_of(queries: Sequence[Query], query: Int64, top_k: Int64, round_robin: Mask) -> Rules | None:
@@ -185,8 +187,10 @@ def vary(
     user = np.repeat(np.arange(len(short)), np.diff(merged.offsets))[rows]
     rows = rows[np.argsort(user, kind="stable")]
     fate = None if merged.fate is None else _fates(rules, merged, items, kept, listed, order, taken)
+    capped_by = {} if fate is None else _capped_by(rules, merged, items, groups, kept, fate)
     given = np.bincount(user, minlength=len(short))
-    return Varied(_some(merged, rows, given, fate), short, _enough_and_best(rules, items, given, enough, most))
+    detail = _enough_and_best(rules, items, given, enough, most)
+    return Varied(_some(merged, rows, given, fate), short, detail, capped_by)
 
 
 def _most(rules: Rules, groups: Mapping[str, Groups]) -> Int64:
@@ -201,18 +205,23 @@ def _most(rules: Rules, groups: Mapping[str, Groups]) -> Int64:
 
 def _allowed(rules: Rules, items: Ranked, groups: Mapping[str, Groups]) -> Mask:
     """The items that at_most takes, [n] bool."""
-    place, group, most, first = [], [], [], 0
+    entries, first = [], 0
     for name, values in groups.items():
-        own = rules.most[name][items.user[values.place]]
-        limited = own > 0
-        width = int(values.value.max(initial=0)) + 1
-        place.append(values.place[limited])
-        group.append(first + items.user[values.place[limited]] * width + values.value[limited])
-        most.append(own[limited])
-        first += len(rules.top_k) * width
-    if not place:
+        place, group, most = _entries(rules, items, name, values)
+        entries.append((place, first + group, most))
+        first += len(rules.top_k) * (int(values.value.max(initial=0)) + 1)
+    if not entries:
         return np.ones(len(items.row), bool)
-    return allowed(len(items.row), *map(np.concatenate, (place, group, most)))
+    return allowed(len(items.row), *map(np.concatenate, zip(*entries, strict=True)))
+
+
+def _entries(rules: Rules, items: Ranked, name: str, values: Groups) -> tuple[Int64, Int64, Int64]:
+    """The values of an attribute that are limited: the item of each, its group of user and value, and the limit."""
+    own = rules.most[name][items.user[values.place]]
+    limited = own > 0
+    width = int(values.value.max(initial=0)) + 1
+    place = values.place[limited]
+    return place, items.user[place] * width + values.value[limited], own[limited]
 
 
 def _diversified(
@@ -253,6 +262,19 @@ def _fates(rules: Rules, merged: Merged, items: Ranked, kept: Mask, listed: Int6
     fate[hit[order[:top_k]]] = Fate.PER_INTEREST_MIN
     fate[hit[taken]] = Fate.KEPT
     return fate
+
+
+def _capped_by(
+    rules: Rules, merged: Merged, items: Ranked, groups: Mapping[str, Groups], kept: Mask, fate: Int64
+) -> dict[str, Mask]:
+    """For each attribute, which hits it dropped; `kept`: [n] bool, what at_most takes, `fate`: of every hit."""
+    found = {}
+    for name, values in groups.items():
+        found[name] = np.zeros(len(fate), bool)
+        dropped = without_room(kept, *_entries(rules, items, name, values))
+        found[name][merged.hit[items.row[dropped]]] = True
+        found[name] &= fate == Fate.AT_MOST
+    return found
 
 
 def _some(merged: Merged, rows: Int64, given: Int64, fate: Int64 | None) -> Merged:

@@ -4,12 +4,11 @@ One real Milvus server, four subjects, one run: they take turns in every cell, s
 a shared machine. Prints the tables, writes results.json and latency.svg.
 """
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,9 +16,10 @@ import typer
 from rich.progress import Progress
 
 from mind.artifact import load_artifact
-from tests.bench.machine import console, describe
-from tests.bench.serving import filters, report, world
+from tests.bench.machine import console
+from tests.bench.serving import catalogue, features, report, world
 from tests.bench.serving.bench import Bench, Row, Subject, recall_of
+from tests.bench.serving.stage import ITEMS, WORKDIR, Items, MilvusUri, Rounds, Seconds, Stage, Workdir, save, staged
 from tests.bench.serving.world import TOP_K
 
 CHECKED_USERS = 512
@@ -39,7 +39,7 @@ MIXED: dict[str, dict[str, Any]] = {
     "1-200, 3 top_k": {"up_to": 200, "exclude_history": True, "top_k": TOP_KS},
     "neighbours off": {"neighbours": "off"},
     "neighbours on": {"neighbours": "on"},
-    "3 filters": {"filters": [f"{filters.RANDOM} < {most}" for most in (10, 50, 100)]},
+    "3 filters": {"filters": [f"{catalogue.RANDOM} < {most}" for most in (10, 50, 100)]},
 }
 """Single-user requests that differ: histories of so many clicks, which are left out, and several top_k; neighbours of
 the newest clicks among the candidates; or filters that match 1, 5 and 10 % of the items."""
@@ -47,88 +47,104 @@ MIXED_LOADS = (0.5, 0.8)
 """Open loop: shares of what our server managed when all requests were alike."""
 OVERLOAD, OVERLOAD_USERS, DEADLINE_S = 4, (8, 64), 1.0
 
+PARTS = ("closed", "open", "overload", "sweep", "mixed", "features")
+
 app = typer.Typer(add_completion=False)
 
 
 @contextmanager
-def subjects(
-    directory: Path, artifact: Path, milvus_uri: str, options: list[str]
-) -> Iterator[tuple[int | None, list[Subject]]]:
-    """Milvus' process id if it is ours, and the four, each having answered for the same users."""
+def subjects(stage: Stage, options: Sequence[str]) -> Iterator[list[Subject]]:
+    """The four, each having answered for the same users."""
+    directory, artifact, uri = stage.directory, stage.artifact, stage.uri
     with ExitStack() as stack:
-        uri, milvus_pid = stack.enter_context(world.milvus(directory, milvus_uri))
-        filters.write_items(directory, load_artifact(artifact))
-        index = [*world.INDEX, "--attributes", str(directory / "items.csv")]
-        collection = world.build_and_publish(artifact, uri, index)
-        load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
         floor = stack.enter_context(
-            world.worker("tests.bench.serving.floor", str(directory), str(artifact), uri, collection)
+            world.worker("tests.bench.serving.floor", str(directory), str(artifact), uri, stage.collection)
         )
-        ours, ours_pid = stack.enter_context(world.our_server(directory, uri, *options))
-        local, local_pid = stack.enter_context(world.our_server(directory, uri, *options, "--search", "local"))
+        local, local_pid = stack.enter_context(
+            world.our_server(directory, uri, *options, "--search", "local", log="local.log")
+        )
         article, article_pid = stack.enter_context(world.article_server(directory, artifact, uri))
         exact = world.exact_candidates(artifact, directory, CHECKED_USERS)
-
-        def at(kind: str, address: str) -> Callable[..., Any]:
-            return lambda **question: load.ask(kind=kind, address=address, **question)
-
-        asked = {OURS: at("grpc", ours), ARTICLE: at("http", article), FLOOR: floor.ask, LOCAL: at("grpc", local)}
+        asked: dict[str, Callable[..., Any]] = {
+            OURS: stage.subject(OURS).ask,
+            ARTICLE: partial(stage.load.ask, kind="http", address=article),
+            FLOOR: floor.ask,
+            LOCAL: partial(stage.load.ask, kind="grpc", address=local),
+        }
         lists = {name: ask(check=CHECKED_USERS) for name, ask in asked.items()}
-        pids = {OURS: ours_pid, ARTICLE: article_pid, FLOOR: floor.pid, LOCAL: local_pid}
+        pids = {OURS: stage.pid, ARTICLE: article_pid, FLOOR: floor.pid, LOCAL: local_pid}
         recall = {name: recall_of(found, exact) for name, found in lists.items()}
         through_milvus = (lists[name] for name in (OURS, ARTICLE, FLOOR))
         same = np.mean([set(a) == set(b) == set(c) for a, b, c in zip(*through_milvus, strict=True)])
         console.print(f"the same candidates from all three that search Milvus for {same:.1%} of {CHECKED_USERS} users")
-        yield milvus_pid, [Subject(name, pids[name], asked[name], recall[name]) for name in asked]
+        yield [Subject(name, pids[name], asked[name], recall[name]) for name in asked]
 
 
 @app.command()
 def main(
-    workdir: Annotated[Path, typer.Option(help="Model, collection and results; used again next time.")] = Path(
-        "build/bench-serve"
-    ),
-    items: Annotated[int, typer.Option(min=1_000, help="Size of the catalogue.")] = 367_982,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each subject in a cell.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 4,
-    only: Annotated[str, typer.Option(help="Parts to run.")] = "closed,open,overload,sweep,mixed",
+    workdir: Workdir = WORKDIR,
+    items: Items = ITEMS,
+    rounds: Rounds = 3,
+    seconds: Seconds = 4,
+    only: Annotated[str, typer.Option(help="Parts to run.")] = ",".join(PARTS),
     users: Annotated[str, typer.Option(help="Users of a request in the closed loop.")] = "1,8,64",
     callers: Annotated[str, typer.Option(help="Callers of the closed loop.")] = "1,16,64",
-    milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
+    milvus_uri: MilvusUri = "",
     server_option: Annotated[list[str] | None, typer.Option(help="Option of our server. Repeatable.")] = None,
 ) -> None:
-    """Measure our server, with Milvus and with its own memory, the article's stack and the floor side by side."""
-    directory, artifact = world.begin(workdir, items)
-    dim = load_artifact(artifact).hyper_parameters.embedding_dim
-    console.print(f"{items:,} items of {dim} numbers, top_k {TOP_K}, {rounds} turns of {seconds:g} s each, medians")
+    """Measure our server, with Milvus and with its own memory, the article's stack and the floor side by side.
+
+    Then measure what each feature of a request costs.
+    """
+    parts = only.split(",")
+    if wrong := set(parts) - set(PARTS):
+        raise typer.BadParameter(f"{min(wrong)!r} is no part, there are {', '.join(PARTS)}", param_hint="--only")
+    options = server_option or []
+    results: dict[str, Any] = {}
+    needed = features.SERVER_OPTIONS if "features" in parts else ()
+    with staged(workdir, items, milvus_uri, *options, *needed) as stage:
+        directory = stage.directory
+        dim = load_artifact(stage.artifact).hyper_parameters.embedding_dim
+        console.print(f"{items:,} items of {dim} numbers, top_k {TOP_K}, {rounds} turns of {seconds:g} s each, medians")
+        bench = Bench(stage.milvus_pid, rounds, seconds)
+        if parts != ["features"]:
+            cells = list(product(_numbers(users), _numbers(callers)))
+            results |= _side_by_side(stage, bench, options, parts, cells)
+        if "features" in parts:
+            rows = features.measure(stage, bench)
+            console.print(report.pairs("Features, in turn with requests without", "feature", rows))
+            results["features"] = [asdict(row) for row in rows]
+    save(directory, "results", items=items, rounds=rounds, seconds=seconds, **results)
+    console.print(f"results in {directory}")
+
+
+def _side_by_side(
+    stage: Stage, bench: Bench, options: list[str], parts: list[str], cells: list[tuple[int, int]]
+) -> dict[str, Any]:
+    """What the four subjects do; writes latency.svg. Gives the rows of each part, and memory."""
     rows: dict[str, list[Row]] = {}
-    with subjects(directory, artifact, milvus_uri, server_option or []) as (milvus_pid, four):
-        bench = Bench(milvus_pid, rounds, seconds)
-        cells = list(product(_numbers(users), _numbers(callers)))
-        with Progress(console=console, transient=True) as progress:
-            if "closed" in only:
-                rows["closed"] = _closed(bench, four, cells, progress)
-                console.print(report.closed(rows["closed"]))
-            if "open" in only:
-                rows["open"] = _open(bench, four[:2], progress)
-                console.print(report.opened(rows["open"]))
-            if "overload" in only:
-                rows["overload"] = _overload(bench, four[0], progress)
-                console.print(report.overload(rows["overload"], DEADLINE_S))
-            if "sweep" in only:
-                rows["sweep"] = _sweep(bench, four[0], progress)
-                console.print(report.sweep(rows["sweep"]))
-            if "mixed" in only:
-                rows["mixed"] = _mixed(bench, four[0], progress)
-                console.print(report.mixed(rows["mixed"], len(MIXED)))
-        pids = {each.name: each.pid for each in four} | ({"milvus": milvus_pid} if milvus_pid else {})
+    with subjects(stage, options) as four, Progress(console=console, transient=True) as progress:
+        if "closed" in parts:
+            rows["closed"] = _closed(bench, four, cells, progress)
+            console.print(report.closed(rows["closed"]))
+        if "open" in parts:
+            rows["open"] = _open(bench, four[:2], progress)
+            console.print(report.opened(rows["open"]))
+        if "overload" in parts:
+            rows["overload"] = _overload(bench, four[0], progress)
+            console.print(report.overload(rows["overload"], DEADLINE_S))
+        if "sweep" in parts:
+            rows["sweep"] = _sweep(bench, four[0], progress)
+            console.print(report.sweep(rows["sweep"]))
+        if "mixed" in parts:
+            rows["mixed"] = _mixed(bench, four[0], progress)
+            console.print(report.mixed(rows["mixed"], len(MIXED)))
+        pids = {each.name: each.pid for each in four} | ({"milvus": stage.milvus_pid} if stage.milvus_pid else {})
         memory = {name: round(world.memory_gb(pid), 2) for name, pid in pids.items()}
         console.print("memory, GB: " + ", ".join(f"{name} {gb}" for name, gb in memory.items()))
-    results = {"machine": describe(), "items": items, "rounds": rounds, "seconds": seconds, "memory_gb": memory}
-    results |= {part: [asdict(row) for row in found] for part, found in rows.items()}
-    (directory / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     if "open" in rows:
-        report.plot(rows["open"], directory / "latency.svg")
-    console.print(f"results in {directory}")
+        report.plot(rows["open"], stage.directory / "latency.svg")
+    return {"memory_gb": memory} | {part: [asdict(row) for row in found] for part, found in rows.items()}
 
 
 def _numbers(text: str) -> list[int]:

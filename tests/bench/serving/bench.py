@@ -1,12 +1,15 @@
 """One way to measure things that answer: in turn, in rounds, with the processor time of everything that has a part."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import Any
 
 import numpy as np
+from rich.progress import Progress
+
+from tests.bench.machine import console
 
 
 @dataclass(frozen=True)
@@ -53,12 +56,30 @@ class Bench:
         self._rounds = rounds
         self._seconds = seconds
 
-    def compare(self, users: int, asked: list[tuple[Subject, str, dict[str, Any]]]) -> list[Row]:
+    def beside(self, loads: Sequence[tuple[int, int]], pairs: Sequence[tuple[Subject, Subject]]) -> list[Row]:
+        """Ask pairs of subjects in turn under each load, so many users a request and callers: rows in pairs."""
+        rows: list[Row] = []
+        with Progress(console=console, transient=True) as progress:
+            turns = progress.add_task("", total=2 * len(pairs) * len(loads) * self._rounds)
+            for users, callers in loads:
+                progress.update(turns, description=f"{users} users a request, {callers} callers")
+                question = {"users": users, "callers": callers}
+                asked = [(subject, f"{callers}", question) for pair in pairs for subject in pair]
+                rows += self.compare(users, asked, lambda: progress.advance(turns))
+        return rows
+
+    def compare(
+        self,
+        users: int,
+        asked: list[tuple[Subject, str, dict[str, Any]]],
+        after_turn: Callable[[], None] = lambda: None,
+    ) -> list[Row]:
         """Ask in turn, `rounds` times; each is a subject, the name of its load and the question."""
         found: list[list[dict[str, Any]]] = [[] for _ in asked]
         for _ in range(self._rounds):
             for answers, (subject, _, question) in zip(found, asked, strict=True):
                 answers.append(self._measure(subject, question))
+                after_turn()
         return [_row(subject, users, load, answers) for (subject, load, _), answers in zip(asked, found, strict=True)]
 
     def _measure(self, subject: Subject, question: dict[str, Any]) -> dict[str, Any]:

@@ -5,15 +5,11 @@ the candidates are compared with an exact search among the items that match, and
 filter, which are measured in turn.
 """
 
-import csv
-import json
 import math
 import statistics
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,17 +22,13 @@ from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
 from mind.evaluation.retrieval import nearest_items
 from mind.sequences import Int64
-from tests.bench.machine import console, describe
+from tests.bench.machine import console
 from tests.bench.serving import world
 from tests.bench.serving.bench import Bench, Subject
+from tests.bench.serving.catalogue import CLUSTERS, RANDOM, VALUES
+from tests.bench.serving.stage import ITEMS, WORKDIR, Items, MilvusUri, Rounds, Seconds, Workdir, save, staged
 from tests.bench.serving.world import TOP_K
 
-VALUES = 1_000
-"""Values of the two attributes, about equally frequent."""
-RANDOM, CLUSTERS = "bucket", "shelf"
-"""An attribute that is independent of the vectors, and one that items near to each other share."""
-NEIGHBOURS = 200
-"""Items in a row that have the same shelf: the benchmark's items are ordered by cluster."""
 SHARES = (0.001, 0.01, 0.03, 0.1, 0.3, 0.6, 0.9)
 CHECKED_USERS = 200
 USERS, CALLERS = 50, 8
@@ -69,20 +61,6 @@ class Filtered:
     """Of that without a filter."""
     cold_ms: float
     """Median time of the first answer, for one user."""
-
-
-def write_items(directory: Path, artifact: Artifact) -> dict[str, Int64]:
-    """Write the attributes of all items where the indexer reads them; gives them by name."""
-    rng = np.random.default_rng(world.SEED)
-    item_id = artifact.weights.item_id
-    shelves = len(item_id) // NEIGHBOURS + 1
-    shelf = rng.permutation(shelves) * VALUES // shelves
-    columns = {RANDOM: rng.integers(0, VALUES, len(item_id)), CLUSTERS: shelf[np.arange(len(item_id)) // NEIGHBOURS]}
-    with (directory / "items.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["item_id", *columns])
-        writer.writerows(zip(item_id.tolist(), *(column.tolist() for column in columns.values()), strict=True))
-    return columns
 
 
 def found_of(found: list[list[int]], artifact: Artifact, directory: Path, passing: Any) -> tuple[float, int]:
@@ -164,38 +142,30 @@ def table(rows: list[Filtered]) -> Table:
 
 @app.command()
 def main(
-    workdir: Annotated[Path, typer.Option(help="Model, collection and results; used again next time.")] = Path(
-        "build/bench-filters"
-    ),
-    items: Annotated[int, typer.Option(min=1_000, help="Size of the catalogue.")] = 367_982,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns with a filter, and as many without.")] = 3,
-    seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 3,
+    workdir: Workdir = WORKDIR,
+    items: Items = ITEMS,
+    rounds: Rounds = 3,
+    seconds: Seconds = 3,
     share: Annotated[list[float] | None, typer.Option(help="Share of items that match. Repeatable.")] = None,
     index_option: Annotated[
         list[str] | None, typer.Option(help="Option of `indexer build`, such as --index-type=IVF_FLAT. Repeatable.")
     ] = None,
-    milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
+    milvus_uri: MilvusUri = "",
 ) -> None:
     """Measure recall and throughput with filters."""
-    directory, path = world.begin(workdir, items)
-    artifact = load_artifact(path)
-    columns = write_items(directory, artifact)
     rows: list[Filtered] = []
-    with ExitStack() as stack:
-        uri, milvus_pid = stack.enter_context(world.milvus(directory, milvus_uri))
-        index = index_option or list(world.INDEX)
-        world.build_and_publish(path, uri, [*index, "--attributes", str(directory / "items.csv")])
-        load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
-        address, pid = stack.enter_context(world.our_server(directory, uri, "--search-timeout-ms", "30000"))
-        ask = partial(load.ask, kind="grpc", address=address)
-        subjects = Subject("without", pid, ask, 1), Subject("filtered", pid, ask, 1)
-        bench = Bench(milvus_pid, rounds, seconds)
+    index = index_option or list(world.INDEX)
+    with staged(workdir, items, milvus_uri, "--search-timeout-ms", "30000", index=index) as stage:
+        directory, columns, artifact = stage.directory, stage.numbers, load_artifact(stage.artifact)
+        subjects = stage.subject("without"), stage.subject("filtered")
+        ask = subjects[0].ask
+        bench = Bench(stage.milvus_pid, rounds, seconds)
         found = found_of(ask(check=CHECKED_USERS), artifact, directory, np.ones(items, bool))
         console.print(f"without a filter: recall@50 {found[0]:.3f}, {found[1]} users short")
         for attribute in (RANDOM, CLUSTERS):
             for one in share or SHARES:
                 filter_, passing = f"{attribute} < {round(VALUES * one)}", columns[attribute] < round(VALUES * one)
-                cold = cold_ms(address, attribute, one)
+                cold = cold_ms(stage.address, attribute, one)
                 found = found_of(ask(check=CHECKED_USERS, filters=[filter_]), artifact, directory, passing)
                 speed = measure(bench, subjects, USERS, CALLERS, [filter_])
                 rows.append(Filtered(attribute, float(passing.mean()), *found, *speed, cold))
@@ -210,8 +180,7 @@ def main(
         rows.append(Filtered(f"{OWN_CALLERS} callers, each its own", 0.1, *found, *speed, math.nan))
     console.print(f"{items:,} items, {USERS} users a request, {CALLERS} callers; {rounds} turns of {seconds:g} s each")
     console.print(table(rows))
-    results = {"machine": describe(), "items": items, "index": index, "rows": [asdict(row) for row in rows]}
-    (directory / "filters.json").write_text(json.dumps(results, indent=1) + "\n")
+    save(directory, "filters", items=items, index=index, rows=[asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

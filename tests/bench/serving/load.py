@@ -5,12 +5,11 @@ are not decoded, so that it costs little; its processor time is in every answer.
 """
 
 import asyncio
-import json
 import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
@@ -20,13 +19,11 @@ import numpy as np
 import uvloop
 
 from clients.bench.loops import closed_loop, open_loop
-from clients.requests import NO_RULES, neighbours_of, rules_of
-from protos.recall.v1 import recall_pb2
-from tests.bench.serving.http2 import CallError, Channel
-from tests.bench.serving.world import TOP_K, answer_lines, read_histories, read_keys, watching
+from clients.requests import rules_of
+from tests.bench.serving.http2 import CallError
+from tests.bench.serving.ways import Call, Grpc, Http, Similar
+from tests.bench.serving.world import TOP_K, answer_lines, read_histories, read_keys, user_id_of, watching
 
-Call = Callable[[bytes], Awaitable[bytes]]
-"""Sends a body, gives the answer's; raises CallError."""
 BODIES = 4_096
 
 
@@ -50,6 +47,12 @@ class Shape:
     """Attributes, and how many candidates may share a value of each."""
     per_interest_min: int = 0
     diversity: float = 0
+    first: int = 0
+    """Only the first so many users; 0 for all."""
+    exclude_shown: bool = False
+    """Whether what the users were shown is left out, who are called as `world.user_id_of` says."""
+    paged: bool = False
+    """Whether a token for the next page is wanted."""
     text: bool = False
     """Whether items are sent by their text ids (`world.read_keys`)."""
 
@@ -61,128 +64,6 @@ class Shape:
         clicks = [item_id for ids in known for item_id in ids]
         ends = np.cumsum([len(ids) for ids in known]).tolist()
         return [clicks[max(0, end - length) : end] for end, length in zip(ends, lengths, strict=True)]
-
-
-class Grpc:
-    """RecallService.Recall, bytes in and out; one connection for all callers."""
-
-    method = "Recall"
-
-    def __init__(self, address: str, timeout_s: float) -> None:
-        """Calls take turns among the addresses, if there are several."""
-        parts = [each.rpartition(":") for each in address.removeprefix("ipv4:").split(",")]
-        addresses = [(host, int(port)) for host, _, port in parts]
-        self._channel = Channel(addresses, f"/recall.v1.RecallService/{self.method}", timeout_s)
-
-    async def __call__(self, body: bytes) -> bytes:
-        """See `Call`."""
-        return await self._channel(body)
-
-    async def close(self) -> None:
-        """Give the connections back."""
-        self._channel.close()
-
-    @staticmethod
-    def body(
-        histories: list[list[Any]],
-        top_k: int,
-        filter_: str = "",
-        exclude_history: bool = False,
-        neighbours: str = "default",
-        attributes: tuple[str, ...] = (),
-        rules: Mapping[str, Any] = NO_RULES,
-    ) -> bytes:
-        """A request, of integers or of text ids."""
-        field = "hist_item_keys" if isinstance(histories[0][0], str) else "hist_item"
-        users = [recall_pb2.User(**{field: history}) for history in histories]
-        asked = {"top_k": top_k, "filter": filter_, "exclude_history": exclude_history, "return_attributes": attributes}
-        asked["neighbours"] = neighbours_of(neighbours)
-        return recall_pb2.RecallRequest(users=users, **asked, **rules).SerializeToString()
-
-    @staticmethod
-    def item_ids(answer: bytes) -> list[list[Any]]:
-        """The candidates of every user."""
-        results = recall_pb2.RecallResponse.FromString(answer).results
-        return [[*result.item_ids, *result.item_keys] for result in results]
-
-
-class Similar(Grpc):
-    """RecallService.SimilarItems: a query for the newest click of each history."""
-
-    method = "SimilarItems"
-
-    @staticmethod
-    def body(
-        histories: list[list[Any]],
-        top_k: int,
-        filter_: str = "",
-        exclude_history: bool = False,
-        neighbours: str = "default",
-        attributes: tuple[str, ...] = (),
-        *_: Any,
-    ) -> bytes:
-        """A request; with `neighbours` on, by embedding and neighbours. Exclusions and rules are ignored."""
-        by = recall_pb2.SOURCE_BOTH if neighbours == "on" else recall_pb2.SOURCE_SEARCH
-        queries = [recall_pb2.ItemQuery(item_ids=history[-1:]) for history in histories]
-        asked = {"top_k": top_k, "filter": filter_, "by": by, "return_attributes": attributes}
-        return recall_pb2.SimilarItemsRequest(queries=queries, **asked).SerializeToString()
-
-
-class Http:
-    """POST /rec/recall over connections that are kept; as many as there are calls at the same time."""
-
-    def __init__(self, address: str, timeout_s: float) -> None:
-        """Connects when it must."""
-        host, _, port = address.rpartition(":")
-        self._address = host, int(port)
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self._timeout_s = timeout_s
-
-    async def __call__(self, body: bytes) -> bytes:
-        """See `Call`."""
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                while True:
-                    kept = bool(self._idle)
-                    connection = self._idle.pop() if kept else await asyncio.open_connection(*self._address)
-                    try:
-                        status, answer = await self._post(*connection, body)
-                        break
-                    except (asyncio.IncompleteReadError, ConnectionError):
-                        if not kept:  # one that was kept may have been closed meanwhile
-                            raise
-        except TimeoutError as error:
-            raise CallError("DEADLINE_EXCEEDED") from error
-        except (asyncio.IncompleteReadError, ConnectionError) as error:
-            raise CallError("UNAVAILABLE") from error
-        self._idle.append(connection)
-        if status != 200:
-            raise CallError(f"HTTP {status}")
-        return answer
-
-    @staticmethod
-    async def _post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: bytes) -> tuple[int, bytes]:
-        head = "POST /rec/recall HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
-        writer.write(head.encode() + str(len(body)).encode() + b"\r\n\r\n" + body)
-        status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
-        length = next(int(line.partition(":")[2]) for line in lines if line.startswith("content-length:"))
-        return int(status.split()[1]), await reader.readexactly(length)
-
-    async def close(self) -> None:
-        """Give the connections back."""
-        for _, writer in self._idle:
-            writer.close()
-
-    @staticmethod
-    def body(histories: list[list[Any]], top_k: int, *_: Any) -> bytes:
-        """A request. The article's service knows no filters, neighbours, attributes and rules, and excludes nothing."""
-        return json.dumps({"top_k": top_k, "hist_item": histories}).encode()
-
-    @staticmethod
-    def item_ids(answer: bytes) -> list[list[int]]:
-        """The candidates of every user."""
-        found: list[list[int]] = json.loads(answer)["item_ids"]
-        return found
 
 
 class Run:
@@ -304,14 +185,17 @@ class LoadGenerator:
     def _bodies_of(self, way: type[Grpc] | type[Http], asked: Shape) -> list[bytes]:
         key = way, asked
         if key not in self._bodies:
-            histories = asked.histories(self._histories(asked.text))
+            histories = asked.histories(self._histories(asked.text))[: asked.first or None]
             starts = range(0, len(histories) - asked.users + 1, asked.users)[:BODIES]
+            names = [user_id_of(user) for user in range(len(histories))] if asked.exclude_shown else []
             columns = zip(starts, cycle(asked.top_k), cycle(asked.filters), strict=False)
             rules = rules_of(dict(asked.at_most), asked.per_interest_min, asked.diversity)
+            rules |= {"exclude_shown": asked.exclude_shown, "paged": asked.paged}
             how = asked.exclude_history, asked.neighbours, asked.attributes, rules
             self._bodies[key] = [
-                way.body(histories[start : start + asked.users], top_k, filter_, *how)
+                way.body(histories[start:end], top_k, filter_, *how, names[start:end])
                 for start, top_k, filter_ in columns
+                for end in [start + asked.users]
             ]
         return self._bodies[key]
 

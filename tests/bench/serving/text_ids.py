@@ -4,12 +4,10 @@ One real Milvus and two servers in it, of the same model: in one its items have 
 same vectors, the same index, the same requests, in turn; and what the text ids take in memory.
 """
 
-import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,18 +16,16 @@ import typer
 from mind.artifact import load_artifact, write_artifact
 from mind.keys import Keys
 from tests.artifacts import hyper_parameters_of, with_keys
-from tests.bench.machine import console, describe
+from tests.bench.machine import console
 from tests.bench.serving import world
-from tests.bench.serving.bench import Bench, Row, Subject
+from tests.bench.serving.bench import Bench, Subject
 from tests.bench.serving.report import pairs
-from tests.bench.serving.world import TOP_K
+from tests.bench.serving.stage import ITEMS, LOADS, Items, MilvusUri, Rounds, Seconds, Workdir, head, save
 from tests.conftest import own_database
 
 DATABASE = "text_ids"
 """The database of Milvus for the collection with text ids, because a database has one live collection."""
 CHECKED_USERS = 512
-LOADS = ((64, 1), (64, 16), (1, 64))
-"""Users of a request, and callers."""
 
 app = typer.Typer(add_completion=False)
 
@@ -47,18 +43,15 @@ def write_text_data(directory: Path, artifact: Path) -> tuple[Path, Keys]:
 
 @app.command()
 def main(
-    workdir: Annotated[Path, typer.Option(help="Model, collections and results; used again next time.")] = Path(
-        "build/bench-text-ids"
-    ),
-    items: Annotated[int, typer.Option(min=1_000, help="Size of the catalogue.")] = 367_982,
-    rounds: Annotated[int, typer.Option(min=1, help="Turns of each kind of ids under a load.")] = 9,
-    seconds: Annotated[float, typer.Option(min=0.2, help="Length of a turn.")] = 3,
-    milvus_uri: Annotated[str, typer.Option(help="A Milvus server that runs; otherwise one is started.")] = "",
+    workdir: Workdir = Path("build/bench-text-ids"),
+    items: Items = ITEMS,
+    rounds: Rounds = 9,
+    seconds: Seconds = 3,
+    milvus_uri: MilvusUri = "",
 ) -> None:
     """Measure throughput with text ids and with integers."""
     directory, artifact = world.begin(workdir, items)
     text_artifact, keys = write_text_data(directory, artifact)
-    rows: list[Row] = []
     with ExitStack() as stack:
         uri, milvus_pid = stack.enter_context(world.milvus(directory, milvus_uri))
         text_uri = own_database(f"http://{urlsplit(uri).netloc}", DATABASE)
@@ -77,17 +70,14 @@ def main(
         console.print(f"the same candidates from both for {same:.1%} of {CHECKED_USERS} users")
         bench = Bench(milvus_pid, rounds, seconds)
         subjects = Subject("integers", plain_pid, ask, 1), Subject("text", text_pid, ask_text, 1)
-        for users, callers in LOADS:
-            question = {"users": users, "callers": callers}
-            rows += bench.compare(users, [(subject, f"{callers}", question) for subject in subjects])
+        rows = bench.beside(LOADS, [subjects])
         memory_gb = {subject.name: world.memory_gb(subject.pid) for subject in subjects}
     own_bytes = len(keys.text) / len(keys)
     per_item = (memory_gb["text"] - memory_gb["integers"]) * 2**30 / items - own_bytes
-    console.print(f"{items:,} items, top {TOP_K}; medians of {rounds} turns of {seconds:g} s each")
+    head(items, rounds, seconds)
     console.print(pairs("Text ids beside integers, in turn", "ids", rows))
     console.print(f"memory: {per_item:.0f} bytes an item more than the {own_bytes:.0f} of its key")
-    results = {"machine": describe(), "items": items, "memory_gb": memory_gb, "rows": [asdict(row) for row in rows]}
-    (directory / "text_ids.json").write_text(json.dumps(results, indent=1) + "\n")
+    save(directory, "text_ids", items=items, memory_gb=memory_gb, rows=[asdict(row) for row in rows])
 
 
 if __name__ == "__main__":

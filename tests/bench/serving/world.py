@@ -156,6 +156,11 @@ def read_histories(directory: Path) -> Sequences:
         return Sequences(np.arange(len(file["offsets"]) - 1), file["offsets"], file["item_id"])
 
 
+def user_id_of(user: int) -> str:
+    """What a user of the histories is called where the service remembers users."""
+    return f"user {user}"
+
+
 def write_keys(directory: Path, item_id: Int64, keys: Keys) -> None:
     """Keep the text ids of items, [N] int64, where the load generator finds them."""
     np.savez(directory / "keys.npz", item_id=item_id, key=np.array(keys.at(np.arange(len(keys)))))
@@ -283,12 +288,16 @@ def running(*command: str, log: Path, variables: Mapping[str, str]) -> Iterator[
 
 @contextmanager
 def our_server(
-    directory: Path, uri: str, *options: str, variables: Mapping[str, str] = MappingProxyType({})
+    directory: Path,
+    uri: str,
+    *options: str,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    log: str = "server.log",
 ) -> Iterator[tuple[str, int]]:
-    """`python -m server`: address and process id."""
+    """`python -m server`: address and process id; `log`: its file in the directory."""
     address = f"127.0.0.1:{free_port()}"
     command = ["-m", "server", "--listen", address, "--artifacts", str(directory / "artifacts"), "--milvus-uri", uri]
-    with running(*command, *options, log=directory / "server.log", variables=variables) as process:
+    with running(*command, *options, log=directory / log, variables=variables) as process:
         with grpc.insecure_channel(address) as channel:
             health = health_pb2_grpc.HealthStub(channel)
 
@@ -298,7 +307,7 @@ def our_server(
                     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
                 return False
 
-            _wait(serving, process, directory / "server.log")
+            _wait(serving, process, directory / log)
         yield address, process.pid
 
 
