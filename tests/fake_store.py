@@ -95,6 +95,7 @@ class FakeStore:
         keep = ~np.isin(found.item_ids, item_ids)
         found.item_ids, found.vectors = found.item_ids[keep], found.vectors[keep]
         found.deleted |= set(item_ids)
+        found.clicked |= {item_id: "[]" for item_id in item_ids if item_id not in found.clicked}
         found.changes = replace(found.changes, deleted=len(found.deleted))
         found.log = found.log.with_batch(item_ids)
 
