@@ -1,4 +1,5 @@
-"""How soon a change is seen: from its acknowledgement until servers find the item or no longer do, also with a filter.
+"""How soon a change is seen: from its acknowledgement until servers find the item or no longer do, also with a filter,
+and as a neighbour.
 
     python -m tests.bench.freshness --milvus-uri http://127.0.0.1:19530
 
@@ -7,8 +8,9 @@ Builds a collection of random items, changes it one item at a time, and drops it
 
 import asyncio
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,14 +24,17 @@ from indexer.build import build, choose_index
 from indexer.items.attributes import Attributes
 from indexer.items.changes import ChangeSummary, Proposal, Upsert, delete
 from indexer.items.journal import Journal
-from mind.artifact import Artifact, Float32, load_artifact
+from mind.artifact import Artifact, Float32, load_artifact, write_artifact
 from mind.milvus.aio_session import AioSession
 from mind.milvus.aio_store import MilvusStore
 from mind.milvus.collection import VECTOR_SOURCE
 from mind.milvus.connection import Connection
+from mind.milvus.journal import Clicked
 from mind.milvus.store import Store
+from server.serving.added import ItemRows
+from server.serving.local import LocalItems
 from server.serving.matching import MatchingItems
-from tests.artifacts import make_artifact
+from tests.artifacts import hyper_parameters_of, make_weights, with_neighbours
 from tests.bench.machine import console, describe
 
 
@@ -41,7 +46,8 @@ def main(
     """Add and delete items one by one, and search until it shows."""
     console.print(describe())
     with tempfile.TemporaryDirectory() as directory, Store(Connection(milvus_uri)) as store:
-        model = load_artifact(make_artifact(Path(directory), items=items, dim=64))
+        weights = with_neighbours(make_weights(items=items, dim=64))
+        model = load_artifact(write_artifact(Path(directory), hyper_parameters_of(weights), weights, {}, {}))
         index = choose_index(False, None, {}, {})
         collection = build(store, model, Attributes(), index, 0).collection
         try:
@@ -57,28 +63,37 @@ def _measure(store, journal, model, rounds):  # type: ignore[no-untyped-def]
         "added, with a filter": [],
         "deleted": [],
         "deleted, with a filter": [],
+        "added, as a neighbour": [],
+        "deleted, as a neighbour": [],
     }
     took: dict[str, list[float]] = {"added": [], "deleted": []}
     with asyncio.Runner() as runner:
         matches = _Matches(runner, store.connection.uri, journal.collection, model)
+        neighbours = _Neighbours(store.connection.uri, journal.collection, model)
         for item_id in range(-rounds, 0):
             vector = rng.normal(size=(1, 64)).astype(np.float32) * 10
             for what in took:
                 wanted = what == "added"
                 started = time.perf_counter()
                 if wanted:
-                    Upsert(journal, model, ChangeSummary()).stage([Proposal(item_id, vector=vector[0])])
+                    clicked = Clicked([], [(1000, 0.5)])
+                    Upsert(journal, model, ChangeSummary()).stage(
+                        [Proposal(item_id, vector=vector[0], clicked=clicked)]
+                    )
                     journal.apply(_quiet)
                 else:
                     delete(journal, np.array([item_id]), _quiet)
                 acknowledged = time.perf_counter()
                 took[what].append(acknowledged - started)
                 searches, filtered = partial(_finds, store, journal, vector, item_id), partial(matches.have, item_id)
-                with ThreadPoolExecutor(1) as pool:
+                with ThreadPoolExecutor(2) as pool:
                     searched = pool.submit(_until, searches, wanted)
+                    near = pool.submit(_until, partial(neighbours.have, item_id), wanted)
                     spent[f"{what}, with a filter"].append(_until(filtered, wanted) - acknowledged)
                     spent[what].append(searched.result() - acknowledged)
+                    spent[f"{what}, as a neighbour"].append(near.result() - acknowledged)
         matches.close()
+        neighbours.close()
     for what, seconds in spent.items():
         shown = " ".join(f"p{p} {np.percentile(seconds, p) * 1000:,.0f} ms" for p in (50, 95, 100))
         console.print(f"{what}: {len(seconds)} items; acknowledged to seen {shown}")
@@ -105,6 +120,42 @@ class _Matches:
 
     def close(self) -> None:
         self._runner.run(self._store.close())
+
+
+class _Neighbours:
+    """The added items that are neighbours, as a server follows them."""
+
+    def __init__(self, uri: str, collection: str, model: Artifact) -> None:
+        self._loop = asyncio.new_event_loop()
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
+        weights = model.weights
+        self._release: Any = SimpleNamespace(
+            collection=collection,
+            vocabulary=model.vocabulary,
+            item_embedding=weights.item_embedding,
+            neighbours=weights.neighbours,
+            index=None,
+        )
+        self._store = MilvusStore(AioSession(Connection(uri)))
+        self._items = LocalItems(self._store)
+        self._run(self._items.look(self._release))
+        following = self._items.follow(lambda: self._release)
+        self._following = asyncio.run_coroutine_threadsafe(following, self._loop)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def have(self, item_id: int) -> bool:
+        known = self._items.known(self._release)
+        if known.added is None:
+            return False
+        ids = ItemRows(self._release, known.items).item_ids(known.added.row)
+        return item_id in ids[known.added.item == 1]  # the row of item 1000
+
+    def close(self) -> None:
+        self._following.cancel()
+        self._run(self._store.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
 
 
 def _quiet(stage: str, done: int, total: int) -> None:
