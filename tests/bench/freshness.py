@@ -24,7 +24,7 @@ from indexer.build import build, choose_index
 from indexer.items.attributes import Attributes
 from indexer.items.changes import ChangeSummary, Proposal, Upsert, delete
 from indexer.items.journal import Journal
-from mind.artifact import Artifact, Float32, load_artifact, write_artifact
+from mind.artifact import Float32, load_artifact, write_artifact
 from mind.milvus.aio_session import AioSession
 from mind.milvus.aio_store import MilvusStore
 from mind.milvus.collection import VECTOR_SOURCE
@@ -49,14 +49,23 @@ def main(
         weights = with_neighbours(make_weights(items=items, dim=64))
         model = load_artifact(write_artifact(Path(directory), hyper_parameters_of(weights), weights, {}, {}))
         index = choose_index(False, None, {}, {})
-        collection = build(store, model, Attributes(), index, 0).collection
+        built = build(store, model, Attributes(), index, 0)
+        release = SimpleNamespace(
+            collection=built.collection,
+            fingerprint=built.fingerprint,
+            vocabulary=model.vocabulary,
+            item_embedding=model.weights.item_embedding,
+            neighbours=model.weights.neighbours,
+            cells=None,
+            index=None,
+        )
         try:
-            _measure(store, Journal(store, collection), model, rounds)
+            _measure(store, Journal(store, built.collection), model, release, rounds)
         finally:
-            store.drop(collection)
+            store.drop(built.collection)
 
 
-def _measure(store, journal, model, rounds):  # type: ignore[no-untyped-def]
+def _measure(store, journal, model, release, rounds):  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(0)
     spent: dict[str, list[float]] = {
         "added": [],
@@ -68,8 +77,8 @@ def _measure(store, journal, model, rounds):  # type: ignore[no-untyped-def]
     }
     took: dict[str, list[float]] = {"added": [], "deleted": []}
     with asyncio.Runner() as runner:
-        matches = _Matches(runner, store.connection.uri, journal.collection, model)
-        neighbours = _Neighbours(store.connection.uri, journal.collection, model)
+        matches = _Matches(runner, store.connection.uri, release)
+        neighbours = _Neighbours(store.connection.uri, release)
         for item_id in range(-rounds, 0):
             vector = rng.normal(size=(1, 64)).astype(np.float32) * 10
             for what in took:
@@ -105,14 +114,11 @@ def _measure(store, journal, model, rounds):  # type: ignore[no-untyped-def]
 class _Matches:
     """The ids that match a filter, as a server keeps them."""
 
-    def __init__(self, runner: asyncio.Runner, uri: str, collection: str, model: Artifact) -> None:
+    def __init__(self, runner: asyncio.Runner, uri: str, release: Any) -> None:
         self._runner = runner
         self._store = MilvusStore(AioSession(Connection(uri)))
         self._items = MatchingItems(self._store)
-        embedding = model.weights.item_embedding
-        self._release: Any = SimpleNamespace(
-            collection=collection, vocabulary=model.vocabulary, item_embedding=embedding
-        )
+        self._release = release
 
     def have(self, item_id: int) -> bool:
         matches = self._runner.run(self._items.of(self._release, f'{VECTOR_SOURCE} == "given"', 10))
@@ -125,17 +131,10 @@ class _Matches:
 class _Neighbours:
     """The added items that are neighbours, as a server follows them."""
 
-    def __init__(self, uri: str, collection: str, model: Artifact) -> None:
+    def __init__(self, uri: str, release: Any) -> None:
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
-        weights = model.weights
-        self._release: Any = SimpleNamespace(
-            collection=collection,
-            vocabulary=model.vocabulary,
-            item_embedding=weights.item_embedding,
-            neighbours=weights.neighbours,
-            index=None,
-        )
+        self._release = release
         self._store = MilvusStore(AioSession(Connection(uri)))
         self._items = LocalItems(self._store)
         self._run(self._items.look(self._release))
