@@ -149,7 +149,7 @@ def test_who_gets_it_among_the_example_users(browser: Browser, shop: str) -> Non
         }
         page.get_by_role("button", name="Ask for 3 example users").click()
         gets = page.get_by_role("region", name="Who gets it")
-        expect(gets).to_contain_text(f"{len(places)} of 3 users get it. 1 have clicked it already")
+        expect(gets).to_contain_text(f"{len(places)} of 3 users get it. 1 clicked it already")
         rows = [row.split("\n") for row in gets.locator("li").all_inner_texts()]
         assert rows == [
             [f"user {user}", f"place {place}"] for user, place in sorted(places.items(), key=lambda e: e[1])

@@ -137,7 +137,7 @@ function getting(itemId, users, results) {
     .filter(({ rank }) => rank > 0).sort((one, two) => one.rank - two.rank);
   const had = users.filter(({ hist_item }) => hist_item.includes(itemId)).length;
   return [
-    h("p", { role: "status" }, `${found.length} of ${users.length} users get it. ${had} have clicked it already, and are not offered it again.`),
+    h("p", { role: "status" }, `${found.length} of ${users.length} users get it.${had ? ` ${had} clicked it already, so it is left out for them.` : ""}`),
     h("ol", { class: "rows similar-rows" }, found.map(({ user, rank }) => h("li", {},
       h("span", { class: "title" }, h("a", { href: `/${toHash({ ...START, user: user.user_id, history: user.hist_item, topK: RECALLED })}` }, `user ${user.user_id}`)),
       h("span", { class: "score" }, `place ${rank}`)))),
