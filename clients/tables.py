@@ -119,7 +119,7 @@ def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> Render
         table.add_row(
             _interest(number),
             str(len(item_ids)),
-            *(str(len(interest.neighbour_scores)) for _ in neighbours),
+            *(_neighbours(interest) for _ in neighbours),
             f"{interest.scores[0]:.4f}" if interest.scores else "",
             str(kept[number]),
             *(str(dropped[number, reason]) for reason in reasons),
@@ -133,6 +133,12 @@ def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> Render
         *([Text.assemble(("at most  ", "bold"), f"hits dropped by attribute: {told}")] if told else []),
         candidates_view(response.candidates, titles),
     )
+
+
+def _neighbours(interest: recall_pb2.Interest) -> str:
+    """The number of an interest's neighbours, and of those that were added after the build."""
+    added = sum(interest.neighbour_added)
+    return f"{len(interest.neighbour_scores)}" + (f", {added} new" if added else "")
 
 
 def items_view(response: recall_pb2.GetItemsResponse) -> RenderableType:

@@ -45,6 +45,8 @@ ABANDONED_S = 24 * 3600
 MAX_ATTRIBUTES = (64 - len((ITEM_ID, ITEM_KEY, EMBEDDING, VECTOR_SOURCE)) - len(FIELDS)) // 2
 """Maximum number of attributes on a Milvus server, which allows 64 fields in a collection, a journal included."""
 
+MAX_BONUS = 1_000
+"""Maximum bonus of neighbours, as in `mind.config`."""
 MOST_LISTS = 2**16
 """Maximum `nlist` that Milvus accepts."""
 ITEMS_PER_LIST = 39
@@ -109,6 +111,33 @@ def choose_index(
     return Index(index_type, build_params, search_params, interest_cosine)
 
 
+def choose_bonus(artifact: Artifact, wanted: str) -> float | None:
+    """Return the bonus of neighbours for the option `--neighbours`: on, off, a number, or empty for the model's choice.
+
+    Raises:
+        RefusedError: the option means nothing, or nothing for this model.
+    """
+    own = artifact.weights.neighbours
+    if not wanted:
+        return None
+    if own is None:
+        raise RefusedError(f"--neighbours {wanted}: model {artifact.model_version} has no neighbours; train it again")
+    if wanted == "on" and not own.bonus:
+        raise RefusedError(
+            "--neighbours on: validation users of the model gained nothing by neighbours, so it has no bonus for them; "
+            "give one, such as --neighbours 2"
+        )
+    if wanted in ("on", "off"):
+        return own.bonus if wanted == "on" else 0.0
+    try:
+        bonus = float(wanted)
+    except ValueError:
+        bonus = math.nan
+    if not 0 < bonus <= MAX_BONUS:
+        raise RefusedError(f"--neighbours {wanted}: must be on, off, or a bonus above 0 and at most {MAX_BONUS:,}")
+    return bonus
+
+
 def choose_nlist(items: int) -> int:
     """Return the `nlist` of an index of the IVF family: the power of two nearest to 4 √items, as Milvus recommends."""
     nearest = 1 << round(math.log2(4 * items**0.5))
@@ -136,8 +165,11 @@ def build(
     min_recall: float = MIN_RECALL,
     batch_rows: int = 20_000,
     on_progress: Progress = lambda stage, done, total: None,
+    neighbours: float | None = None,
 ) -> Built:
     """Build and verify the collection of a model. If the collection already exists, only verify it.
+
+    `neighbours`: as in `Fingerprint`.
 
     Raises:
         ArtifactError: the model does not reproduce its own golden vectors.
@@ -152,7 +184,7 @@ def build(
     _check_fields(store, attributes)
     check_golden(NumpyEncoder(weights, artifact.hyper_parameters), artifact)
     index = _with_defaults(index, len(weights.item_id), weights.item_embedding.shape[1])
-    fingerprint = _fingerprint(artifact, attributes, index)
+    fingerprint = _fingerprint(artifact, attributes, index, neighbours)
     name = fingerprint.collection
     if _is_built(store, fingerprint, weights):
         return _verified(store, fingerprint, weights, min_recall)
@@ -212,7 +244,7 @@ def _record(store: Store, fingerprint: Fingerprint) -> None:
     store.records.secure()
 
 
-def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fingerprint:
+def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index, neighbours: float | None) -> Fingerprint:
     return Fingerprint(
         model_version=artifact.model_version,
         dim=artifact.hyper_parameters.embedding_dim,
@@ -224,6 +256,7 @@ def _fingerprint(artifact: Artifact, attributes: Attributes, index: Index) -> Fi
         index_params=dict(index.build_params),
         search_params=dict(index.search_params),
         interest_cosine=index.interest_cosine,
+        neighbours=neighbours,
     )
 
 

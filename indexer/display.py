@@ -138,6 +138,9 @@ def show_built(built: Built, seconds: float) -> None:
     recall = f"recall@{built.recall.limit} {built.recall.recall:.3f} over {built.recall.queries} interest vectors"
     line("verified", f"{facts}, {recall}")
     line("filters", _filtered(built.recall.filtered))
+    if (bonus := fingerprint.neighbours) is not None:
+        says = f"are candidates with a bonus of {bonus:g}" if bonus else "are no candidates"
+        line("neighbours", f"{says} unless a request says otherwise")
     line("built", f"[cyan]{built.collection}[/] " + ("existed already" if built.was_there else f"in {seconds:.1f} s"))
 
 

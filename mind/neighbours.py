@@ -20,6 +20,12 @@ many of the click before, and so on. All neighbours of all five clicks cost twic
 """
 FADING = 0.8
 """Factor for the weight of neighbours, for each click that came after the click that they follow."""
+WINDOW = 20
+"""Maximum number of clicks from an item to one that follows it."""
+APART_FADING = 0.8
+"""Factor for the weight of an item that follows another one, for each further click between the two."""
+UNSEEN = 1
+"""Clicks that are added to those of each item, so that what followed a rare item once is not believed."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,20 @@ class Near:
 
 
 @dataclass(frozen=True)
+class AddedNeighbours:
+    """Items that the model of N items does not know and that follow items of it: they have rows from N + 1 on."""
+
+    item: Int64
+    """[E] int64, ascending: the row of the item that is followed."""
+    row: Int64
+    """[E] int64: the rows of the neighbours, above N. Those of one item are sorted by descending weight, at most
+    `MAX_NEIGHBOURS`.
+    """
+    weight: npt.NDArray[np.float16]
+    """[E] float16: as in `ItemNeighbours`."""
+
+
+@dataclass(frozen=True)
 class ItemNeighbours:
     """The neighbours of all N items of a model."""
 
@@ -59,7 +79,9 @@ class ItemNeighbours:
     bonus: float
     """The number that a weight of 1 adds to an inner product; 0 if validation users gained nothing by neighbours."""
 
-    def near(self, hist_index: Int64, seq_len: Int64, bonus: float | None = None) -> Near:
+    def near(
+        self, hist_index: Int64, seq_len: Int64, bonus: float | None = None, added: AddedNeighbours | None = None
+    ) -> Near:
         """Return the neighbours of the newest `CLICKS` clicks of each user.
 
         The weights of a neighbour of several clicks add up.
@@ -68,6 +90,7 @@ class ItemNeighbours:
             hist_index: [U, L] int64 rows, oldest first, 0-padded on the right.
             seq_len: [U] int64, the number of clicks of each history.
             bonus: a bonus to use instead of `self.bonus`.
+            added: further neighbours of items.
         """
         users, length = hist_index.shape
         age = np.arange(min(CLICKS, length))
@@ -75,17 +98,27 @@ class ItemNeighbours:
         clicked = np.where(place >= 0, np.take_along_axis(hist_index, np.maximum(place, 0), axis=1), 0).ravel()
         user, most, fading = np.repeat(np.arange(users), len(age)), MAX_NEIGHBOURS >> age, FADING**age
         factor = self.bonus if bonus is None else bonus
-        return self._near(user, clicked, np.tile(most, users), np.tile(fading, users), factor)
+        return self._near(user, clicked, np.tile(most, users), np.tile(fading, users), factor, added)
 
-    def following(self, query: Int64, row: Int64) -> Near:
+    def following(self, query: Int64, row: Int64, added: AddedNeighbours | None = None) -> Near:
         """Return the neighbours of the items of each query, with the mean of their weights over these items as bonus.
 
-        `query`, `row`: parallel, [n] int64, the rows of queries 0, 1, ...; 0 for an item that has no neighbours.
+        Args:
+            query, row: parallel, [n] int64, the rows of queries 0, 1, ...; 0 for an item that has no neighbours.
+            added: further neighbours of items.
         """
         each = 1 / np.bincount(query)[query]
-        return self._near(query, row, np.full(len(row), MAX_NEIGHBOURS), each, 1.0)
+        return self._near(query, row, np.full(len(row), MAX_NEIGHBOURS), each, 1.0, added)
 
-    def _near(self, user: Int64, item: Int64, most: Int64, factor: npt.NDArray[np.float64], of_all: float) -> Near:
+    def _near(
+        self,
+        user: Int64,
+        item: Int64,
+        most: Int64,
+        factor: npt.NDArray[np.float64],
+        of_all: float,
+        added: AddedNeighbours | None,
+    ) -> Near:
         """Return the neighbours of items, grouped by user.
 
         Args:
@@ -94,15 +127,20 @@ class ItemNeighbours:
             most: [C] int64, the maximum number of neighbours of each item.
             factor: [C] float64, the factor of the weights of each item's neighbours.
             of_all: the factor of all weights.
+            added: further neighbours of items.
         """
         start = self.offsets[item]
         lengths = np.minimum(self.offsets[item + 1] - start, most)
-        entry = np.repeat(start - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-        weight = self.weight[entry] * np.repeat(factor, lengths)
-        own = np.repeat(user, lengths) * len(self.offsets) + self.row[entry]
+        entry, rows = entries(start, lengths), len(self.offsets)
+        near, weight, lists = self.row[entry].astype(np.int64), self.weight[entry], lengths
+        if added is not None and len(added.row):
+            near, weight, lists = _with_added(added, item, most, (near, weight, lengths))
+            rows += int(added.row.max())
+        own = np.repeat(user, lists) * rows + near
         own, which = np.unique(own, return_inverse=True)
-        user, row = np.divmod(own, len(self.offsets))
-        return Near(user, row, (of_all * np.bincount(which, weight, minlength=len(own))).astype(np.float32))
+        user, row = np.divmod(own, rows)
+        weights = np.bincount(which, weight * np.repeat(factor, lists), minlength=len(own))
+        return Near(user, row, (of_all * weights).astype(np.float32))
 
     def problem(self, items: int) -> str:
         """Return what is wrong with the arrays for a model of `items` items; empty if nothing is wrong."""
@@ -116,3 +154,35 @@ class ItemNeighbours:
         if not (self.weight >= 0).all() or not np.isfinite(self.weight).all() or not 0 <= self.bonus < np.inf:
             return "neighbour_weight and neighbour_bonus must be 0 or more, and finite"
         return ""
+
+
+def entries(start: Int64, lengths: Int64) -> Int64:
+    """Return the positions of lists in the array that holds them all, one list after the other.
+
+    `start`, `lengths`: [n] int64, where each list starts and how many of its entries are wanted.
+    """
+    return np.repeat(start - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+
+
+Lists = tuple[Int64, npt.NDArray[np.float16], Int64]
+"""The neighbours of items, list after list: their rows, their weights, and the length of each list."""
+
+
+def _with_added(added: AddedNeighbours, item: Int64, most: Int64, lists: Lists) -> Lists:
+    """Merge added neighbours into the lists of items by weight. Equal weights: those of the model come first.
+
+    `item`, `most`: [C] int64, the row of the item of each list, and the maximum length of the list.
+    """
+    start = np.searchsorted(added.item, item)
+    lengths = np.minimum(np.searchsorted(added.item, item, side="right") - start, most)
+    if not lengths.any():
+        return lists
+    entry = entries(start, lengths)
+    number = np.concatenate([np.repeat(np.arange(len(item)), each) for each in (lists[2], lengths)])
+    row = np.concatenate([lists[0], added.row[entry]])
+    weight = np.concatenate([lists[1], added.weight[entry]])
+    order = np.lexsort((-weight, number))
+    number, row, weight = number[order], row[order], weight[order]
+    whole = lists[2] + lengths
+    kept = np.arange(len(number)) - np.repeat(np.cumsum(whole) - whole, whole) < most[number]
+    return row[kept], weight[kept], np.minimum(whole, most)

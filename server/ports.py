@@ -48,6 +48,9 @@ class ItemStore(Protocol):
     async def changed_items(self, collection: str) -> Int64:
         """Return the ids of all items that may have been added or deleted since the build, [M] int64, ascending."""
 
+    async def clicked(self, collection: str, item_ids: list[int]) -> dict[int, str]:
+        """Return what the collection's journal says of clicks on some items: JSON of `mind.milvus.journal.Clicked`."""
+
     async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
         """Return those of some items that exist."""
 

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -103,7 +103,8 @@ class Release:
     @property
     def adds_neighbours(self) -> bool:
         """Whether neighbours of the newest clicks are candidates unless a request says otherwise."""
-        return self.neighbours is not None and self.neighbours.bonus > 0
+        chosen = self.fingerprint.neighbours
+        return self.neighbours is not None and (self.neighbours.bonus if chosen is None else chosen) > 0
 
     @property
     def has_text_ids(self) -> bool:
@@ -328,7 +329,7 @@ class Releases:
             golden_history=(artifact.weights.golden_hist_index[:1], artifact.weights.golden_seq_len[:1]),
             golden_interest_vectors=artifact.weights.golden_interest_vectors,
             popular=most_popular(artifact.weights),
-            neighbours=artifact.weights.neighbours,
+            neighbours=_with_bonus(artifact.weights.neighbours, fingerprint.neighbours),
             longest_key=keys.longest if keys else 0,
             events=artifact.events,
         )
@@ -426,3 +427,8 @@ async def _keep_checking(releases: Releases, interval_s: float, checked: asyncio
             logger.exception("checking for a release failed")
         checked.set()
         await asyncio.sleep(interval_s)
+
+
+def _with_bonus(neighbours: ItemNeighbours | None, bonus: float | None) -> ItemNeighbours | None:
+    """The neighbours of a model with the bonus that the build set, if it set one."""
+    return replace(neighbours, bonus=bonus) if neighbours and bonus else neighbours

@@ -14,7 +14,7 @@ from mind.hits import Hits
 from mind.milvus.change_log import ChangeLog
 from mind.milvus.collection import ITEM_ID, ITEM_KEY, PRESENCE, VECTOR_SOURCE, Fingerprint, is_presence, presence_of
 from mind.milvus.errors import FilterError
-from mind.milvus.journal import Changes
+from mind.milvus.journal import Changes, Clicked
 from mind.sequences import Int64
 from server.errors import CollectionGoneError, ServerError, StoreError, StoreUnavailableError
 
@@ -36,6 +36,8 @@ class FakeCollection:
     """Ids that the journal says are gone."""
     added: set[int] = field(default_factory=set)
     """Ids of items that the model does not know."""
+    clicked: dict[int, str] = field(default_factory=dict)
+    """What the journal says of clicks on them."""
     log: ChangeLog = field(default_factory=ChangeLog)
     keys: dict[int, str] = field(default_factory=dict)
     """The column of text ids."""
@@ -93,12 +95,21 @@ class FakeStore:
         keep = ~np.isin(found.item_ids, item_ids)
         found.item_ids, found.vectors = found.item_ids[keep], found.vectors[keep]
         found.deleted |= set(item_ids)
+        found.clicked |= {item_id: "[]" for item_id in item_ids if item_id not in found.clicked}
         found.changes = replace(found.changes, deleted=len(found.deleted))
         found.log = found.log.with_batch(item_ids)
 
-    def add(self, collection: str, item_id: int, vector: Float32, key: str = "") -> None:
-        """Add an item that the model does not know, as the indexer does. `vector`: [D] float32; `key`: its text id."""
+    def add(
+        self, collection: str, item_id: int, vector: Float32, key: str = "", before: dict[int, float] | None = None
+    ) -> None:
+        """Add an item that the model does not know, or replace it, as the indexer does.
+
+        `vector`: [D] float32; `key`: its text id; `before`: the items before it, and its weight as their neighbour.
+        """
         found = self.collections[collection]
+        kept = found.item_ids != item_id
+        found.item_ids, found.vectors = found.item_ids[kept], found.vectors[kept]
+        found.clicked[item_id] = Clicked([], list((before or {}).items())).to_json()
         found.keys |= {item_id: key} if key else {}
         place = int(np.searchsorted(found.item_ids, item_id))
         found.item_ids = np.insert(found.item_ids, place, item_id)
@@ -187,6 +198,10 @@ class FakeStore:
     async def changed_items(self, collection: str) -> Int64:
         found = await self._find(collection)
         return np.array(sorted(found.deleted | found.added), np.int64)
+
+    async def clicked(self, collection: str, item_ids: list[int]) -> dict[int, str]:
+        told = (await self._find(collection)).clicked
+        return {item_id: told[item_id] for item_id in item_ids if item_id in told}
 
     async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
         there = (await self._find(collection)).item_ids

@@ -40,6 +40,12 @@ async def explorer() -> Response:
     return FileResponse(STATIC / "explorer.html")
 
 
+@router.get("/items")
+async def items_page() -> Response:
+    """Return the page of one item, which the part of the address after the # names."""
+    return FileResponse(STATIC / "items.html")
+
+
 @router.get("/docs")
 async def docs() -> Response:
     """Return the page of Swagger UI. Its files are part of this package."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from indexer import display
-from indexer.build import Index, build, choose_index
+from indexer.build import Index, build, choose_bonus, choose_index
 from indexer.commands.releases import show_rollout
 from indexer.items.attributes import TYPES, Attributes, find_id_column, read_attributes
 from indexer.options import Artifact, ArtifactCache, QuoteOption, milvus_options
@@ -83,6 +83,15 @@ def build_command(
     index_file: Annotated[
         Path | None, typer.Option("--index", help="File from `choose-index`. It replaces the four options above.")
     ] = None,
+    neighbours: Annotated[
+        str,
+        typer.Option(
+            metavar="on|off|BONUS",
+            help="Whether neighbours of the newest clicks are candidates unless a request says otherwise, and the "
+            "bonus that they get. The default is what validation users of the model chose.",
+            show_default=False,
+        ),
+    ] = "",
     min_recall: Annotated[
         float,
         typer.Option(min=0, max=1, help="Minimum share of the exact best 50 that the index must find (recall@50)."),
@@ -110,6 +119,7 @@ def build_command(
         raise typer.BadParameter("--multi-valued and --type need --attributes, whose columns they describe")
     given = (_pairs(index_param), _pairs(search_param))
     index = _index(connection.is_lite, index_file, index_type, *given, interest_cosine)
+    bonus = choose_bonus(model, neighbours)
     display.show_model(model)
     if index_file is None and interest_cosine is None:
         with display.progress() as on_progress:
@@ -130,7 +140,7 @@ def build_command(
         if says := caution(store.version()):
             _log.warning("%s", says)
         with display.progress() as on_progress:
-            built = build(store, model, loaded, index, min_recall, batch_rows, on_progress)
+            built = build(store, model, loaded, index, min_recall, batch_rows, on_progress, bonus)
         display.show_built(built, time.monotonic() - started)
         if publish:
             with display.progress() as on_progress:

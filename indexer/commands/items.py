@@ -46,7 +46,8 @@ def upsert_command(
         typer.Option(
             metavar="FILES",
             help="File, directory or URL of lines user,item,time, or a part that `mind.prepare` wrote, such as "
-            "data/mine/train. A new item in them gets its vector from the items that the same users interacted with. "
+            "data/mine/train. A new item in them gets its vector from the items that the same users interacted with, "
+            "and becomes a neighbour of those that they clicked soon before. "
             "A file that names its columns may have the column of kinds that the model was trained with: clicks of "
             "kinds that are neither history nor target are left out.",
         ),

@@ -2,8 +2,9 @@
 
 Changes are carried over before the alias moves, and once more afterwards for those made in the meantime. A change keeps
 its time and never replaces a later change, so carrying over may be repeated. A deletion is carried over even if the new
-model does not know the item, so later releases still see it. Derived vectors are derived again for the new model. A
-vector that was given by hand belongs to the old model, so it is left out unless the model is the same.
+model does not know the item, so later releases still see it. Derived vectors are derived again for the new model, and
+a new item stays a neighbour of the items that the new model knows. A vector that was given by hand belongs to the old
+model, so it is left out unless the model is the same.
 """
 
 import json
@@ -17,8 +18,7 @@ from indexer.items.changes import (
     ChangeSummary,
     Proposal,
     Upsert,
-    neighbours_of,
-    proposal_from_neighbours,
+    proposal_from_clicks,
     stage_deletes,
 )
 from indexer.items.journal import Journal
@@ -26,7 +26,7 @@ from indexer.model import load_model
 from indexer.progress import Progress
 from mind.artifact import Artifact
 from mind.milvus.collection import EMBEDDING, ITEM_ID, ITEM_KEY, VECTOR_SOURCE, VectorSource
-from mind.milvus.journal import CHANGED_AT, DELETE, NAMES, NEIGHBOURS, OP, journal_of
+from mind.milvus.journal import CHANGED_AT, DELETE, NAMES, NEIGHBOURS, OP, Clicked, journal_of
 from mind.milvus.store import Row, Store
 from mind.transfer import Models
 
@@ -108,6 +108,7 @@ class CarryOver:
     def _proposal(self, row: Row) -> Proposal | None:
         """Return what a change means for the new collection, or None if it means nothing."""
         item_id, source, names = row[ITEM_ID], row[VECTOR_SOURCE], set(json.loads(row[NAMES]))
+        clicked = Clicked.from_json(row[NEIGHBOURS])
         more = {"changed_at": row[CHANGED_AT], "key": row.get(ITEM_KEY) or ""}
         values = {name: row[name] for name in names if self._takes(name, row[name])}
         self.carried.left_attributes |= names - values.keys()
@@ -120,10 +121,9 @@ class CarryOver:
                 self.carried.left_given.add(item_id)
                 self.carried.summary.keys[item_id] = more["key"]
                 return None
-            return Proposal(item_id, values, row[EMBEDDING], **more)
-        neighbours = neighbours_of(row[NEIGHBOURS])
-        derived = neighbours and proposal_from_neighbours(item_id, neighbours, self._model, values=values, **more)
-        return derived or Proposal(item_id, values, **more)  # its vector comes from attributes
+            return Proposal(item_id, values, row[EMBEDDING], clicked=clicked, **more)
+        derived = proposal_from_clicks(item_id, clicked, self._model, values=values, **more)
+        return derived or Proposal(item_id, values, clicked=clicked, **more)  # its vector comes from attributes
 
     def _takes(self, name: str, value: Any) -> bool:
         """Return whether the new collection has the attribute with the same type and can hold the value, or none."""

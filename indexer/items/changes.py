@@ -21,10 +21,11 @@ from indexer.items.item_files import ItemFile
 from indexer.items.journal import OWN, Journal
 from indexer.progress import Progress
 from mind.artifact import Artifact, Float32
+from mind.clicks_before import Before, ClicksBefore
 from mind.data.ids import KeyTable
 from mind.fresh_items import AttributeVectors, Neighbours, count_neighbours, from_neighbours
 from mind.milvus.collection import EMBEDDING, ITEM_ID, ITEM_KEY, VECTOR_SOURCE, VectorSource
-from mind.milvus.journal import APPLIED, CHANGED_AT, DELETE, KNOWN, NAMES, NEIGHBOURS, OP, UPSERT
+from mind.milvus.journal import APPLIED, CHANGED_AT, DELETE, KNOWN, NAMES, NEIGHBOURS, OP, UPSERT, Clicked, Weights
 from mind.milvus.store import Row
 from mind.sequences import Int64, Sequences
 
@@ -69,8 +70,8 @@ class Proposal:
     """[D] float32; None keeps the present vector, or derives one from attributes if there is none."""
     source: VectorSource = VectorSource.GIVEN
     """The source of `vector`."""
-    neighbours: str = "[]"
-    """The items and weights that `vector` was derived from, as JSON."""
+    clicked: Clicked | None = None
+    """What clicks say of an item that the model does not know; None keeps what was known."""
     changed_at: str = ""
     """The time of the change; empty is now."""
     key: str = ""
@@ -138,11 +139,17 @@ class Upsert:
         if self.journal.has_keys and proposal.key:
             row[ITEM_KEY] = proposal.key
         row |= {CHANGED_AT: proposal.changed_at or self.journal.next_time(had.get(CHANGED_AT, ""))}
+        row.setdefault(NEIGHBOURS, "[]")
         if known:
             index = self.vocabulary.item_index(np.array([proposal.item_id]))[0]
             row |= {EMBEDDING: self._embedding[index], VECTOR_SOURCE: VectorSource.TRAINED.value, NEIGHBOURS: "[]"}
-        elif proposal.vector is not None:
-            row |= {EMBEDDING: proposal.vector, VECTOR_SOURCE: proposal.source.value, NEIGHBOURS: proposal.neighbours}
+            return row
+        if proposal.vector is not None:
+            row |= {EMBEDDING: proposal.vector, VECTOR_SOURCE: proposal.source.value}
+        if proposal.clicked is not None:
+            row[NEIGHBOURS] = proposal.clicked.to_json()
+        elif proposal.vector is not None:  # it is not derived from neighbours any more, but is one all the same
+            row[NEIGHBOURS] = Clicked([], Clicked.from_json(row.get(NEIGHBOURS) or "[]").before).to_json()
         return row
 
     def _values(self, proposal: Proposal, had: Row) -> Row:
@@ -165,7 +172,7 @@ class Upsert:
             vectors, told = self._by_attributes.of(self._columns(given))
         without = set()
         for row, vector, attributes in zip(asked, vectors, told.tolist(), strict=True):
-            row |= {EMBEDDING: vector, VECTOR_SOURCE: VectorSource.ATTRIBUTES.value, NEIGHBOURS: "[]"}
+            row |= {EMBEDDING: vector, VECTOR_SOURCE: VectorSource.ATTRIBUTES.value}
             if not attributes:
                 without.add(row[ITEM_ID])
                 self.summary.keys[row[ITEM_ID]] = row.get(ITEM_KEY) or ""
@@ -243,8 +250,9 @@ def upsert(
         model: the model that the collection was built from.
         vectors: a file of new items with their vectors.
         attributes: a file of attributes of new or known items.
-        interactions: interactions of users. New items in them get vectors from the items that occur together with
-            them, unless an item has a given vector or was deleted.
+        interactions: interactions of users. New items in them become neighbours of the items that users clicked soon
+            before, and get vectors from the items that occur together with them, unless an item has a given vector.
+            Deleted items stay deleted.
         on_progress: called with the progress.
         clear_empty: whether an empty cell removes the value of an item. Otherwise the item keeps it.
         keys: the text ids of the items in `interactions`; None where ids are integers.
@@ -306,36 +314,41 @@ def _from_interactions(
 ) -> Iterator[Proposal]:
     if interactions is None:
         return
+    clicks_before = ClicksBefore(interactions, model.vocabulary)
     for batch in _batched(count_neighbours(interactions, model.vocabulary), journal.batch_rows):
         ids = [item_id for item_id, _ in batch]
-        before, spared = journal.rows(ids), set(np.intersect1d(ids, given).tolist())
+        rows, spared = journal.rows(ids), set(np.intersect1d(ids, given).tolist())
         for item_id, neighbours in batch:
-            old = before.get(item_id, {})
-            if old.get(OP) == DELETE or old.get(VECTOR_SOURCE) == VectorSource.GIVEN or item_id in spared:
+            old = rows.get(item_id, {})
+            if old.get(OP) == DELETE:
                 continue
-            key = keys.name(item_id) if keys else ""
-            proposal = proposal_from_neighbours(item_id, neighbours, model, key=key)
+            key, before = keys.name(item_id) if keys else "", _weights(clicks_before.of(item_id))
+            if old.get(VECTOR_SOURCE) == VectorSource.GIVEN or item_id in spared:
+                yield Proposal(item_id, clicked=Clicked([], before), key=key)
+                continue
+            clicked = Clicked(_weights(neighbours), before)
+            proposal = proposal_from_clicks(item_id, clicked, model, key=key)
             if proposal is not None:
                 yield proposal
 
 
-def proposal_from_neighbours(item_id: int, neighbours: Neighbours, model: Artifact, **more: Any) -> Proposal | None:
-    """Propose a new item with a vector derived from its neighbours. Return None if the model knows none of them."""
+def _weights(found: Neighbours | Before) -> Weights:
+    return list(zip(found.item_id.tolist(), found.weight.tolist(), strict=True))
+
+
+def proposal_from_clicks(item_id: int, clicked: Clicked, model: Artifact, **more: Any) -> Proposal | None:
+    """Propose a new item with a vector derived from the items that users had together with it.
+
+    Return None if the model knows none of them, or if there are none.
+    """
+    if not clicked.together:
+        return None
+    ids, weights = zip(*clicked.together, strict=True)
+    neighbours = Neighbours(np.array(ids, np.int64), np.array(weights, np.float32))
     vector = from_neighbours(neighbours, model.vocabulary, model.weights.item_embedding)
     if vector is None:
         return None
-    weights = [round(weight, 6) for weight in neighbours.weight.tolist()]
-    text = json.dumps(list(zip(neighbours.item_id.tolist(), weights, strict=True)))
-    return Proposal(item_id, vector=vector, source=VectorSource.NEIGHBOURS, neighbours=text, **more)
-
-
-def neighbours_of(text: str) -> Neighbours | None:
-    """Read the neighbours that `proposal_from_neighbours` wrote as JSON. Return None if there are none."""
-    pairs = json.loads(text)
-    if not pairs:
-        return None
-    item_id, weight = zip(*pairs, strict=True)
-    return Neighbours(np.array(item_id, np.int64), np.array(weight, np.float32))
+    return Proposal(item_id, vector=vector, source=VectorSource.NEIGHBOURS, clicked=clicked, **more)
 
 
 def delete(

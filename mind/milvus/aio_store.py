@@ -27,7 +27,7 @@ from mind.milvus.collection import (
 )
 from mind.milvus.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
 from mind.milvus.internals import QUERY, SEARCH, UPSERT, ByteCalls
-from mind.milvus.journal import COUNTED, DELETED, DIFFERENT, Changes, journal_of
+from mind.milvus.journal import COUNTED, DELETED, DIFFERENT, NEIGHBOURS, Changes, journal_of
 from mind.milvus.records import KEY, NAME, RECORD, RECORDS, Row, item_record, newest, next_row
 from mind.milvus.translation import translated
 from mind.milvus.wire import read_query, read_search, read_status, read_values, write_query, write_search
@@ -186,6 +186,13 @@ class MilvusStore:
             return np.zeros(0, np.int64)
         await self.load(journal)
         return await self.matching(journal, DIFFERENT)
+
+    async def clicked(self, collection: str, item_ids: list[int]) -> dict[int, str]:
+        """See the docstring of `ItemStore.clicked`."""
+        journal = journal_of(collection)
+        await self.load(journal)
+        columns = await self.values(journal, f"{ITEM_ID} in {json.dumps(item_ids)}", [NEIGHBOURS])
+        return dict(zip(columns[ITEM_ID], columns[NEIGHBOURS], strict=True))
 
     async def existing(self, collection: str, item_ids: list[int]) -> set[int]:
         """See the docstring of `ItemStore.existing`."""

@@ -106,6 +106,8 @@ class Fingerprint(BaseModel):
     """Not used any more, because no filter is searched in the index. The names of older collections depend on it."""
     interest_cosine: float = 1
     """Interests of a user with at least this cosine share one search (`mind.interests`); 1 searches for each."""
+    neighbours: float | None = None
+    """The bonus of neighbours (`mind.neighbours`), 0 if they are no candidates by default; None: as the model says."""
 
     @property
     def collection(self) -> str:
@@ -122,7 +124,8 @@ class Fingerprint(BaseModel):
 
     def to_json(self) -> str:
         """Write the fingerprint as canonical JSON: equal fingerprints give equal texts."""
-        return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":"))
+        unset = {"neighbours"} if self.neighbours is None else set()  # so collections keep the names that they have
+        return json.dumps(self.model_dump(exclude=unset), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> "Fingerprint | None":

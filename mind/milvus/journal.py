@@ -9,6 +9,7 @@ rows that the collection must hold is always known, except for pending changes, 
 killed one left. This module does not use Milvus.
 """
 
+import json
 from dataclasses import dataclass
 
 from mind.milvus.collection import is_item_collection
@@ -23,7 +24,7 @@ APPLIED = "change_applied"
 NAMES = "change_names"
 """VARCHAR, JSON: the sorted names of the attributes that were changed since the build."""
 NEIGHBOURS = "change_neighbours"
-"""VARCHAR, JSON: `[[item_id, weight], ...]` that the vector was derived from; `[]` if it has another source."""
+"""VARCHAR, JSON: the `Clicked` of an item that the model does not know; `[]` if clicks say nothing of it."""
 CHANGED_AT = "change_at"
 """VARCHAR: the time of the change, ISO 8601, UTC. These texts sort by time.
 
@@ -52,6 +53,35 @@ def collection_of(name: str) -> str | None:
     """Return the item collection that a journal belongs to, or None if the name is not that of a journal."""
     collection = _ITEMS + name.removeprefix(_CHANGES)
     return collection if name.startswith(_CHANGES) and is_item_collection(collection) else None
+
+
+Weights = list[tuple[int, float]]
+"""Item ids with a weight each, the most important first."""
+
+
+@dataclass(frozen=True)
+class Clicked:
+    """What the clicks of users say of an item that the model does not know (`mind.fresh_items`)."""
+
+    together: Weights
+    """The items that its vector was derived from; empty if the vector has another source."""
+    before: Weights
+    """The items that users clicked soon before it, and its weight as their neighbour (`mind.neighbours`)."""
+
+    def to_json(self) -> str:
+        """Write it as JSON, which `from_json` reads."""
+        together, before = ([[item, round(weight, 6)] for item, weight in own] for own in (self.together, self.before))
+        if not before:
+            return json.dumps(together)
+        return json.dumps({"together": together, "before": before})
+
+    @classmethod
+    def from_json(cls, text: str) -> "Clicked":
+        """Read what is in `NEIGHBOURS`. A list is `together` alone: an earlier version knew nothing else."""
+        found = json.loads(text)
+        if isinstance(found, list):
+            found = {"together": found, "before": []}
+        return cls(*([(item, weight) for item, weight in found[name]] for name in ("together", "before")))
 
 
 @dataclass(frozen=True)

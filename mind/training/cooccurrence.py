@@ -10,14 +10,11 @@ import numpy.typing as npt
 from scipy import sparse
 
 from mind.artifact import Float32
+from mind.neighbours import APART_FADING, WINDOW
 from mind.sequences import Int64
 
 Rows = npt.NDArray[np.int32]
 
-WINDOW = 20
-"""The most clicks that two items of a pair may be apart."""
-FADING = 0.8
-"""What the weight of a pair is multiplied by for each click that its items are further apart."""
 SMOOTHING = 0.75
 """Power of context counts, so that rare items are not neighbours by chance (Levy, Goldberg, Dagan, TACL 2015)."""
 MAX_ITEMS = 500_000
@@ -86,7 +83,7 @@ def following_pairs(item_index: Rows, offsets: Int64, items: int, rng: np.random
     for apart in range(1, WINDOW + 1):
         same = user[apart:] == user[:-apart]
         one, other = item_index[:-apart][same], item_index[apart:][same]
-        weight = np.full(len(one), FADING ** (apart - 1), np.float32)
+        weight = np.full(len(one), APART_FADING ** (apart - 1), np.float32)
         counts += sparse.coo_array((weight, (one, other)), counts.shape).tocsr()
     return counts
 

@@ -3,13 +3,10 @@
 import numpy as np
 from scipy import sparse
 
-from mind.neighbours import MAX_NEIGHBOURS, ItemNeighbours
+from mind.neighbours import MAX_NEIGHBOURS, UNSEEN, ItemNeighbours
 from mind.sequences import Int64
 from mind.training.cooccurrence import MAX_CLICKS, Rows, following_pairs
 from mind.training.smoothing import largest_of_rows
-
-UNSEEN = 1
-"""Clicks that are added to those of each item, so that what followed a rare item once is not believed."""
 
 
 def item_neighbours(item_index: Rows, offsets: Int64, items: int, seed: int) -> ItemNeighbours:

@@ -180,21 +180,21 @@ def _unknown_keys(result: UserResult, user: UserQuery, sent: recall_pb2.User, mo
 def steps(trace: Trace, release: Release, hits: Named | None) -> dict[str, Any]:
     """The fields that show how candidates came about. `hits`: as in `interests`."""
     return {
-        "interests": interests(trace, release.hyper_parameters.num_interests, hits),
+        "interests": interests(trace, release, hits),
         "dropped": dropped(trace, hits),
         "search": trace.search,
         **used_history(trace, release),
     }
 
 
-def interests(trace: Trace, num_interests: int, hits: Named | None) -> list[recall_pb2.Interest]:
-    """Every interest and what was found for it.
+def interests(trace: Trace, release: Release, hits: Named | None) -> list[recall_pb2.Interest]:
+    """Every interest of a model and what was found for it.
 
     `hits`: the keys of all hits (`hits_of`), without which a hit is left out; None for integers.
     """
     if not len(trace.interest):
         return []
-    found = [recall_pb2.Interest() for _ in range(num_interests)]
+    found = [recall_pb2.Interest() for _ in range(release.hyper_parameters.num_interests)]
     searched_with = trace.interest.tolist(), trace.interest_vectors, trace.click_weights
     for number, vector, weights in zip(*searched_with, strict=True):
         found[number].vector.extend(vector.tolist())
@@ -208,6 +208,8 @@ def interests(trace: Trace, num_interests: int, hits: Named | None) -> list[reca
         there = _list(found[number], "neighbour_item_", near.hits.item_ids[own], keys[1] and keys[1][own])
         found[number].neighbour_scores.extend(near.hits.scores[own][there].tolist())
         found[number].neighbour_bonuses.extend(near.bonus[own][there].tolist())
+        added = release.vocabulary.item_index(near.hits.item_ids[own][there]) == 0
+        found[number].neighbour_added.extend(added.tolist())
     return found
 
 

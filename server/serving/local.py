@@ -1,16 +1,17 @@
 """Searches the items of a collection in memory, without Milvus, as far as the collection is known.
 
 The vectors of the model are in memory anyway. What was added to the collection and deleted from it since its build is
-read from Milvus beside the requests, again and again, so that it is known when Milvus does not answer any more.
+read from Milvus beside the requests, again and again, so that it is known when Milvus does not answer any more. So are
+the items that users clicked soon before the added ones.
 """
 
 import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +21,12 @@ from mind.cells import Cells
 from mind.errors import ConfigError
 from mind.hits import Hits
 from mind.nearest import Rows, nearest
+from mind.neighbours import AddedNeighbours
 from mind.sequences import Int64
 from server.errors import StoreError, StoreUnavailableError
 from server.ports import ItemStore
 from server.release import Release
+from server.serving.added import LINK_ITEMS, Links
 from server.serving.changes import Changes
 from server.serving.depth import TOGETHER as MOST_HITS
 from server.serving.filtered import with_fresh
@@ -60,6 +63,10 @@ class Known:
     """When Milvus was asked about them, on the clock of `time.monotonic`."""
     index: "ItemIndex | None"
     """Of those that the model knows; None if all are scored."""
+    links: Links = field(default_factory=Links)
+    """Which items users clicked soon before the added ones; none where the model has no neighbours."""
+    added: AddedNeighbours | None = None
+    """The added items as neighbours, in the rows of `server.serving.added.ItemRows`; None if there are none."""
 
 
 class LocalItems:
@@ -189,9 +196,12 @@ class LocalItems:
         built, new = item_ids[row > 0], item_ids[row == 0]
         there = await self._store.existing(release.collection, built.tolist()) if len(built) else set()
         vectors = await self._store.vectors(release.collection, new.tolist()) if len(new) else {}
+        told = {}
+        if vectors and release.neighbours is not None:
+            told = await self._store.clicked(release.collection, list(vectors))
         gone = _replaced(known.gone, row[row > 0], row[row > 0][~np.isin(built, list(there))])
-        size = len(release.vocabulary) + len(known.items.fresh_ids)
-        return await computed(size, _with, known, gone, new, vectors)
+        size = len(release.vocabulary) + len(known.items.fresh_ids) + LINK_ITEMS * len(told) + len(known.links.added)
+        return await computed(size, _with, release, known, gone, new, vectors, told)
 
 
 def _as_built(release: Release) -> Known:
@@ -206,14 +216,18 @@ def _replaced(gone: Rows, read: Int64, gone_of_read: Int64) -> Rows:
     return np.union1d(np.setdiff1d(gone, read), gone_of_read).astype(np.int32)
 
 
-def _with(known: Known, gone: Rows, new: Int64, vectors: dict[int, Float32]) -> Known:
+def _with(
+    release: Release, known: Known, gone: Rows, new: Int64, vectors: dict[int, Float32], told: Mapping[int, str]
+) -> Known:
     """What is known after some items were read.
 
     Args:
+        release: whose items.
         known: what was known before.
         gone: all rows that are gone.
         new: [F] int64, the items that were read and that the model does not know.
         vectors: of those of them that the collection has, [D] float32 each.
+        told: what the journal says of clicks on these.
     """
     rows, ids = known.items.rows, known.items.fresh_ids
     if not np.array_equal(gone, known.gone):
@@ -223,11 +237,15 @@ def _with(known: Known, gone: Rows, new: Int64, vectors: dict[int, Float32]) -> 
     found = np.array(list(vectors.values()), np.float32).reshape(-1, dim)
     ids = np.concatenate([ids[kept], np.array(list(vectors), np.int64)])
     order = np.argsort(ids)
-    items = Matches(rows, ids[order], np.concatenate([known.items.fresh_vectors[kept], found])[order])
+    ids = ids[order]
+    items = Matches(rows, ids, np.concatenate([known.items.fresh_vectors[kept], found])[order])
     index = known.index
     if index and rows is not known.items.rows:
         index = index.among(rows, gone)
-    return Known(items, gone, known.read_at, index)
+    links, added = known.links.updated(new, told, release.vocabulary), known.added
+    if links is not known.links or not np.array_equal(ids, known.items.fresh_ids):
+        added = links.neighbours(ids, len(release.vocabulary)) if len(links.added) else None
+    return Known(items, gone, known.read_at, index, links, added)
 
 
 def _nearest(release: Release, known: Known, vectors: Float32, limit: int) -> tuple[Int64, Float32]:

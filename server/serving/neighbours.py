@@ -1,6 +1,7 @@
 """The second source of candidates: neighbours of the newest clicks, scored with the user's own interests.
 
-They come from the model. What the collection has not any more, or what does not match a user's filter, is left out.
+They come from the model, and from the journal of the collection for items that were added since its build. What the
+collection has not any more, or what does not match a user's filter, is left out.
 """
 
 from collections.abc import Sequence
@@ -9,16 +10,18 @@ import numpy as np
 
 from mind.artifact import Float32
 from mind.hits import Hits, falling
-from mind.nearest import Rows
-from mind.neighbours import ItemNeighbours, Near
+from mind.neighbours import Near
 from mind.sequences import Int64
 from mind.vocabulary import Mask
 from server.release import Release
+from server.serving.added import ItemRows, is_among
 from server.serving.inputs import Inputs
+from server.serving.local import Known
 from server.serving.matching import Matches
 from server.serving.merge import MAX_INTERESTS, NOTHING_NEAR, Exclusions, NearHits
 from server.serving.search import Found
 
+NO_ITEMS = Matches(np.zeros(0, np.int32), np.zeros(0, np.int64), np.zeros((0, 0), np.float32))
 ROUNDING = 1e-4
 """More than the share by which the score of an item may differ between the search and here."""
 
@@ -28,7 +31,7 @@ def near_hits(
     inputs: Inputs,
     vectors: Float32,
     wanted: Mask,
-    gone: Rows,
+    known: Known | None,
     matches: Sequence[Matches | None],
     least: Float32,
 ) -> NearHits:
@@ -39,24 +42,26 @@ def near_hits(
         inputs: the users.
         vectors: [B, K, D] float32, the interests of the B active users.
         wanted: [B] bool, who gets neighbours.
-        gone: [G] int32, ascending, the rows that the collection has not any more.
+        known: what is known of the collection. None is enough if all users have filters, but for what was added since
+            the build.
         matches: for each active user, the items that match the filter; None without a filter.
         least: [B] float32, the score plus bonus from which a neighbour can be a candidate (`least_scores`).
     """
     users = np.flatnonzero(wanted & np.any(vectors, axis=(1, 2)))
     if release.neighbours is None or not len(users):
         return NOTHING_NEAR
-    near = _there(release.neighbours, inputs, users, gone, matches)
+    rows = ItemRows(release, known.items if known else NO_ITEMS)
+    near = _there(rows, inputs, users, known, matches)
     if not len(near.user):
         return NOTHING_NEAR
-    interest, score = _best(_scores(release.item_embedding, near, vectors))
+    interest, score = _best(_scores(rows.embeddings(near.row), near, vectors))
     rank = score + near.bonus
     kept = np.flatnonzero(rank >= least[near.user])
     query = near.user[kept] * MAX_INTERESTS + interest[kept]
-    order = (query * 2**33 + falling(rank[kept])).argsort(kind="stable")  # equal ones by row, so by item
+    order = (query * 2**33 + falling(rank[kept])).argsort(kind="stable")
     kept = kept[order]
     queries, lengths = np.unique(query, return_counts=True)
-    hits = Hits(release.vocabulary.item_id[near.row[kept] - 1], score[kept], lengths)
+    hits = Hits(rows.item_ids(near.row[kept]), score[kept], lengths)
     return NearHits(hits, *np.divmod(queries, MAX_INTERESTS), near.bonus[kept])
 
 
@@ -91,30 +96,26 @@ def _best(scores: Float32) -> tuple[Int64, Float32]:
 
 
 def _there(
-    neighbours: ItemNeighbours, inputs: Inputs, users: Int64, gone: Rows, matches: Sequence[Matches | None]
+    rows: ItemRows, inputs: Inputs, users: Int64, known: Known | None, matches: Sequence[Matches | None]
 ) -> Near:
     """The neighbours of users that the collection has and that match their filters."""
-    near = neighbours.near(inputs.hist_index[users], inputs.seq_len[users])
-    kept = ~is_among(near.row, gone)
+    neighbours, added = rows.release.neighbours, known.added if known else None
+    assert neighbours is not None  # noqa: S101 - the caller looked
+    near = neighbours.near(inputs.hist_index[users], inputs.seq_len[users], added=added)
+    kept = ~is_among(near.row, known.gone) if known else np.ones(len(near.row), bool)
     starts = np.searchsorted(near.user, np.arange(len(users) + 1))
     for number, user in enumerate(users.tolist()):
         if (own := matches[user]) is not None:
             part = slice(starts[number], starts[number + 1])
-            kept[part] &= is_among(near.row[part], own.rows)
+            kept[part] &= rows.among(near.row[part], own)
     return Near(users[near.user[kept]], near.row[kept], near.bonus[kept])
 
 
-def is_among(row: Int64, rows: Rows | Int64) -> Mask:
-    """Whether each of [P] rows, or ids, is among `rows`, which ascend."""
-    if not len(rows):
-        return np.zeros(len(row), bool)
-    found: Mask = rows[np.minimum(np.searchsorted(rows, row), len(rows) - 1)] == row
-    return found
+def _scores(embedding: Float32, near: Near, vectors: Float32) -> Float32:
+    """The inner product of each neighbour with each interest of its user, [P, K]; -inf for interests that are zero.
 
-
-def _scores(item_embedding: Float32, near: Near, vectors: Float32) -> Float32:
-    """The inner product of each neighbour with each interest of its user, [P, K]; -inf for interests that are zero."""
-    embedding = item_embedding[near.row]
+    `embedding`: [P, D] float32, of the neighbours.
+    """
     scores = np.empty((len(near.row), vectors.shape[1]), np.float32)
     starts = np.flatnonzero(np.append(True, near.user[1:] != near.user[:-1])).tolist()
     for user, start, end in zip(near.user[starts].tolist(), starts, [*starts[1:], len(near.user)], strict=True):

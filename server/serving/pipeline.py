@@ -57,7 +57,6 @@ RULE_S = 0.04
 """Seconds, twice the wait for newer attributes of popular items while Milvus does not answer."""
 SHOWN_HITS = 4_096
 """Hits of an interest that Explain shows where rules made the search go deeper: its answer stays under 4 MB."""
-NOTHING_GONE = np.zeros(0, np.int32)
 TIMER_S = 0.01
 """How much before its time a timeout may end a call."""
 
@@ -371,13 +370,13 @@ class CandidatePipeline:
         """The neighbours of the active users of a batch who want them; none while it is not known which are deleted."""
         if job.release.neighbours is None or not wanted.any():
             return NOTHING_NEAR
-        gone = NOTHING_GONE
-        if job.matches is None:  # a filter's matches have nothing that is deleted
-            if not job.away and not await self._local.seen(job.release, self._search_time_left_s(deadline)):
-                return NOTHING_NEAR
-            gone = self._local.known(job.release).gone
+        known = None
+        if job.away or await self._local.seen(job.release, self._search_time_left_s(deadline)):
+            known = self._local.known(job.release)
+        elif job.matches is None:  # a filter's matches have nothing that is deleted
+            return NOTHING_NEAR
         size = NEIGHBOUR_ITEMS * int(wanted.sum())
-        return await computed(size, near_hits, job.release, inputs, vectors, wanted, gone, matches, least())
+        return await computed(size, near_hits, job.release, inputs, vectors, wanted, known, matches, least())
 
     def _tell(self, users: list[UserQuery], answered: list[UserResult]) -> None:
         """Count the users who have their answer; the others are searched for again."""

@@ -15,15 +15,15 @@ import numpy as np
 from mind.artifact import Float32
 from mind.hits import Hits
 from mind.nearest import inverse_norms, nearest
-from mind.neighbours import Near
+from mind.neighbours import AddedNeighbours, Near
 from mind.sequences import Int64
 from mind.vocabulary import Mask
 from server.release import Release
+from server.serving.added import ItemRows, is_among
 from server.serving.filtered import with_fresh
 from server.serving.inputs import NO_EXCLUSIONS
 from server.serving.matching import Matches
 from server.serving.merge import NOTHING_NEAR, Merged, NearHits, Source, merge
-from server.serving.neighbours import is_among
 from server.serving.search import NO_HITS
 
 UNKNOWN = "neither the model nor the collection knows one of the items"
@@ -94,7 +94,11 @@ class _Asked:
 
 
 def similar_items(
-    release: Release, known: Matches, matches: Matches | None, queries: Sequence[ItemQuery]
+    release: Release,
+    known: Matches,
+    matches: Matches | None,
+    queries: Sequence[ItemQuery],
+    added: AddedNeighbours | None = None,
 ) -> list[SimilarResult]:
     """The similar items of each query, in their order. What a query gets does not depend on the others.
 
@@ -103,12 +107,14 @@ def similar_items(
         known: all items of the collection.
         matches: those of them that match the filter, which all queries share; None without a filter.
         queries: what is asked.
+        added: the added ones of them as neighbours.
     """
+    rows = ItemRows(release, known)
     among = known if matches is None else matches
     asked = _look_up(release, known, queries)
     searched = np.array([query.by is not Source.NEIGHBOURS for query in queries], bool) & asked.directions.any(axis=1)
     user = np.flatnonzero(searched)
-    near = _neighbours(release, among, asked)
+    near = _neighbours(rows, among, asked, added)
     in_turns = np.array([query.by is not Source.SEARCH for query in queries])  # so in the order that the lists have
     merged = merge(
         _nearest(release, among, asked, user),
@@ -117,9 +123,9 @@ def similar_items(
         np.array([query.top_k for query in queries]),
         in_turns,
         NO_EXCLUSIONS,  # what is excluded would take turns
-        near=_hits_of(release, near, asked.directions),
+        near=_hits_of(rows, near, asked.directions),
     )
-    return _results(asked, merged, _weights(release, near, merged), matches)
+    return _results(asked, merged, _weights(rows, near, merged), matches)
 
 
 def _look_up(release: Release, known: Matches, queries: Sequence[ItemQuery]) -> _Asked:
@@ -151,15 +157,16 @@ def _nearest(release: Release, among: Matches, asked: _Asked, searched: Int64) -
     return Hits(hits.item_ids[kept], hits.scores[kept], np.bincount(query[kept], minlength=len(queries)))
 
 
-def _neighbours(release: Release, among: Matches, asked: _Asked) -> Near | None:
+def _neighbours(rows: ItemRows, among: Matches, asked: _Asked, added: AddedNeighbours | None) -> Near | None:
     """The neighbours that may be in the answers of queries that want some, by query and row; None if nobody does."""
+    release = rows.release
     wanted = np.array([query.by is not Source.SEARCH for query in asked.queries], bool)
     chosen = asked.known & wanted[asked.query]
     if release.neighbours is None or not chosen.any():
         return None
-    near = release.neighbours.following(asked.query[chosen], asked.row[chosen])
-    kept = is_among(near.row, among.rows)
-    kept &= ~_left_out(asked.queries, near.user, release.vocabulary.item_id[near.row - 1])
+    near = release.neighbours.following(asked.query[chosen], asked.row[chosen], added)
+    kept = rows.among(near.row, among)
+    kept &= ~_left_out(asked.queries, near.user, rows.item_ids(near.row))
     return Near(near.user[kept], near.row[kept], near.bonus[kept])
 
 
@@ -170,26 +177,26 @@ def _left_out(queries: Sequence[ItemQuery], query: Int64, item_ids: Int64) -> Ma
     return np.concatenate([np.isin(item_ids[start:end], own.left_out) for own, (start, end) in parts])
 
 
-def _hits_of(release: Release, near: Near | None, directions: Float32) -> NearHits:
+def _hits_of(rows: ItemRows, near: Near | None, directions: Float32) -> NearHits:
     """The neighbours of each query by falling weight, equal ones by row, with their cosines as scores."""
     if near is None or not len(near.user):
         return NOTHING_NEAR
     order = np.lexsort((near.row, -near.bonus, near.user))
     user, row = near.user[order], near.row[order]
-    scores = np.einsum("nd,nd->n", release.item_embedding[row], directions[user]) * release.inverse_norms[row]
+    scores = np.einsum("nd,nd->n", rows.embeddings(row), directions[user]) * rows.inverse_norms(row)
     users, lengths = np.unique(user, return_counts=True)
-    hits = Hits(release.vocabulary.item_id[row - 1], scores, lengths)
+    hits = Hits(rows.item_ids(row), scores, lengths)
     return NearHits(hits, users, np.zeros_like(users), np.zeros(len(row), np.float32))
 
 
-def _weights(release: Release, near: Near | None, merged: Merged) -> Float32:
+def _weights(rows: ItemRows, near: Near | None, merged: Merged) -> Float32:
     """The weight of each item of the answers as a neighbour, [M] float32; 0 for others."""
     if near is None or not len(near.user):
         return np.zeros(len(merged.item_ids), np.float32)
-    rows = len(release.item_embedding)
-    its = near.user * rows + near.row  # ascending
+    width = len(rows.release.item_embedding) + len(rows.items.fresh_ids)
+    its = near.user * width + near.row  # ascending
     query = np.repeat(np.arange(len(merged.offsets) - 1), np.diff(merged.offsets))
-    own = query * rows + release.vocabulary.item_index(merged.item_ids)
+    own = query * width + rows.of(merged.item_ids)
     place = np.minimum(np.searchsorted(its, own), len(its) - 1)
     return np.where(its[place] == own, near.bonus[place], np.float32(0))
 

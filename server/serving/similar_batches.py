@@ -14,7 +14,7 @@ from server.errors import DeadlineExceededError, StoreUnavailableError
 from server.release import Release
 from server.serving.answer import Timings
 from server.serving.batching import Batcher, Waiting
-from server.serving.local import LocalItems
+from server.serving.local import Known, LocalItems
 from server.serving.matching import Matches, MatchingItems
 from server.serving.similar import ItemQuery, ItemStatus, SimilarResult, similar_items
 from server.settings import Settings
@@ -30,7 +30,7 @@ FROM_MEMORY = "Milvus does not answer: the items are as the server saw them last
 @dataclass(frozen=True)
 class _Job:
     release: Release
-    known: Matches
+    known: Known
     """The items of the collection."""
     matches: Matches | None
     """Those that match the filter; None without a filter."""
@@ -41,7 +41,7 @@ class _Job:
     @property
     def group(self) -> Hashable:
         """Jobs of one group compare the same items."""
-        return id(self.release), id(self.known), id(self.matches), self.seen
+        return id(self.release), id(self.known.items), id(self.matches), self.seen
 
 
 Answer = tuple[list[SimilarResult], Timings]
@@ -87,7 +87,7 @@ class SimilarItems:
         started = time.perf_counter()
         deadline = math.inf if remaining_s is None else started + remaining_s
         seen = await self._seen(release, filter_, deadline)
-        known, matches = self._local.known(release).items, None
+        known, matches = self._local.known(release), None
         if filter_:
             matches = await self._matching.of(release, filter_, self._time_left_s(deadline))
         looked = Timings(0, 0, (time.perf_counter() - started) * 1000, 0)
@@ -116,12 +116,13 @@ class SimilarItems:
         started = time.perf_counter()
         job = batch[0].ask
         queries = [query for each in batch for query in each.ask.queries]
-        at_once = max(1, PART_PAIRS // max(1, len(job.known)))
+        at_once = max(1, PART_PAIRS // max(1, len(job.known.items)))
         results: list[SimilarResult] = []
         for part in _parts(queries, at_once):
             if results and all(each.late for each in batch):
                 raise DeadlineExceededError("the deadline passed in the search")
-            results += await asyncio.to_thread(similar_items, job.release, job.known, job.matches, part)
+            known = job.known.items, job.matches
+            results += await asyncio.to_thread(similar_items, job.release, *known, part, job.known.added)
         results = results if job.seen else [_degraded(result) for result in results]
         took_s = time.perf_counter() - started
         self._telemetry.similar(

@@ -4,7 +4,8 @@
     python -m tests.bench.fresh_items --data DIR --hold-out random       any prepared data; without times, at random
 
 Some items are held out: the model is trained without them. Then they are added in each way that `indexer upsert` knows
-and found by exact search. "Those users" are the users who clicked a held-out item afterwards.
+and found by exact search, and, in the rows of the second source, as neighbours of the newest clicks. "Those users" are
+the users who clicked a held-out item afterwards.
 """
 
 import os
@@ -58,6 +59,8 @@ def main(
         weights = train(settings, _without(sequences, new), _without_cases(valid, new)).weights
         for name, vectors in _ways(weights, sequences, new, data / "items.parquet").items():
             rows.setdefault(name, []).append(_found(weights, hyper, vectors, users, new))
+        for name, found in _second_source(weights, hyper, sequences, users, new).items():
+            rows.setdefault(name, []).append(found)
         anew = train(settings, sequences, valid).weights
         rows.setdefault("trained anew with them", []).append(_found(anew, hyper, {}, users, new))
     rows["item co-occurrence, recency 0.8"] = [_counted(sequences, users, new)]
@@ -132,6 +135,38 @@ def _found(weights, hyper, vectors, cases, new):  # type: ignore[no-untyped-def]
     order = np.argsort(ids)
     table = table[np.append(0, order + 1)].astype(np.float32)
     return _measured(item_ids(Vocabulary(ids[order]), nearest_items(queries, table, CUTOFFS[-1])), cases, new)
+
+
+def _second_source(weights, hyper, sequences, cases, new):  # type: ignore[no-untyped-def]
+    """The lists with neighbours among the candidates: those of the model alone, and with the new items."""
+    from mind.clicks_before import ClicksBefore
+    from mind.encoder import NumpyEncoder
+    from mind.evaluation.retrieval import encode_histories, nearest_items
+    from mind.fresh_items import count_neighbours, from_neighbours
+    from mind.vocabulary import Vocabulary
+    from server.serving.added import Links
+
+    known = Vocabulary(weights.item_id)
+    counted = dict(count_neighbours(sequences, known))
+    vectors = {item_id: from_neighbours(found, known, weights.item_embedding) for item_id, found in counted.items()}
+    clicks, fresh = ClicksBefore(sequences, known), np.array(list(vectors), np.int64)  # ascending
+    before = [clicks.of(item_id) for item_id in vectors]
+    links = Links(
+        fresh.repeat([len(own.item_id) for own in before]),
+        known.item_index(np.concatenate([own.item_id for own in before])).astype(np.int32),
+        np.concatenate([own.weight for own in before]).astype(np.float16),
+    )
+    table = np.concatenate([weights.item_embedding, *(vector[None] for vector in vectors.values())])
+    every = np.concatenate([[0], weights.item_id, fresh])
+    hist_index, seq_len, _ = known.look_up(cases.history.item_id, cases.history.offsets, hyper.maxlen)
+    queries = encode_histories(NumpyEncoder(weights, hyper), known, cases.history, hyper.maxlen, 256)
+    bonus = float(weights.neighbour_bonus[0]) or 2.0
+    rows = {}
+    for name, added in (("", None), (", and new ones are neighbours", links.neighbours(fresh, len(known)))):
+        near = weights.neighbours.near(hist_index, seq_len, bonus, added)
+        found = every[nearest_items(queries, table, CUTOFFS[-1], near=near)]
+        rows[f"neighbours; second source{name}"] = _measured(found, cases, new)
+    return rows
 
 
 def _counted(sequences, cases, new):  # type: ignore[no-untyped-def]

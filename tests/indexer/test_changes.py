@@ -37,7 +37,7 @@ from mind.fresh_items import Neighbours, from_neighbours
 from mind.milvus.collection import EMBEDDING, VECTOR_SOURCE
 from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError
-from mind.milvus.journal import APPLIED, CHANGED_AT, NAMES, PENDING, Changes, journal_of
+from mind.milvus.journal import APPLIED, CHANGED_AT, NAMES, NEIGHBOURS, PENDING, Changes, Clicked, journal_of
 from mind.milvus.records import RECORDS
 from mind.milvus.store import Row, Store
 from mind.transfer import Models
@@ -241,6 +241,56 @@ def test_a_better_source_replaces_a_worse_one_and_not_the_other_way_round(lite: 
     lite.upsert("", None, "1,1000,0\n1,5,1\n")
     given = lite.item(5)
     assert given and given[VECTOR_SOURCE] == "given" and given["genres"] == ["War"]
+
+
+def clicked(released: Released, item_id: int) -> Clicked:
+    """What the journal says of clicks on an item."""
+    return Clicked.from_json(released.journal.rows([item_id])[item_id][NEIGHBOURS])
+
+
+def test_the_journal_says_which_items_a_new_one_follows(released: Released) -> None:
+    # 5 follows 1000 at once, and 1007 twice: at once of user 2, a click later of user 1; each was clicked twice
+    bought = "1,1007,0\n1,1000,1\n1,5,2\n1,1014,3\n2,1000,0\n2,5,1\n2,1007,2\n2,5,3\n3,6,0\n3,1014,1\n4,1014,0\n4,7,1\n"
+    released.upsert("", {7: [1.0] * 16}, bought)
+    told = dict(clicked(released, 5).before)
+    from_1000 = (1 + 1 + 0.8**2) / (2 + 1)  # also the second click of user 2 on 5, two clicks later
+    assert told == pytest.approx({1000: from_1000**0.5, 1007: ((0.8 + 1) / (2 + 1)) ** 0.5}, abs=1e-6)
+    assert [item_id for item_id, _ in clicked(released, 5).together] == [1000, 1007, 1014]
+    assert clicked(released, 6) == Clicked([(1014, pytest.approx(3**-0.5, abs=1e-6))], [])  # which came before it
+    assert clicked(released, 7) == Clicked([], [(1014, 0.5)])  # its vector is given, and it is a neighbour all the same
+    before = released.state()
+    assert released.upsert("", None, bought).changed == 0 and released.state() == before
+    released.upsert("item_id,year\n5,1980\n", {7: [0.5] * 16})
+    assert dict(clicked(released, 5).before) == told and clicked(released, 7).before == [(1014, 0.5)]
+    released.upsert("", {5: [1.0] * 16})  # its vector is not derived any more
+    assert clicked(released, 5).together == [] and dict(clicked(released, 5).before) == told
+    released.upsert("", None, "1,1014,0\n1,5,1\n1,7,2\n")  # of newer clicks
+    assert [item_id for item_id, _ in clicked(released, 5).before] == [1014]
+    assert clicked(released, 7).before == [(1014, pytest.approx((0.8 / 2) ** 0.5, abs=1e-6))]
+
+
+def test_what_new_items_follow_is_carried_over(lite: Released) -> None:
+    new = load_artifact(make_artifact(lite.directory / "models", items=230, seed=1))  # knows 2400, too
+    lite.upsert("", None, "1,1000,0\n1,5,1\n1,2400,2\n2,77,0\n2,1007,1\n2,77,2\n")
+    before = clicked(lite, 5)
+    assert dict(clicked(lite, 2400).before) == pytest.approx({1000: (0.8 / 2) ** 0.5}, abs=1e-6)
+    lite.delete(77)
+    carry(lite, new)
+    assert clicked(lite, 5) == before and before.before == [(1000, pytest.approx(0.5**0.5, abs=1e-6))]
+    assert not lite.journal.rows([2400])  # nothing to change: the model knows what it follows
+    again = load_artifact(make_artifact(lite.directory / "models", items=230, seed=2))
+    lite.upsert("", {8: [1.0] * 16}, "1,1000,0\n1,8,1\n")
+    carry(lite, again)
+    assert clicked(lite, 5) == before and not lite.journal.rows([8])  # a given vector belongs to its model
+
+
+def test_what_an_earlier_version_wrote_is_read() -> None:
+    assert Clicked.from_json("[[1000, 0.5]]") == Clicked([(1000, 0.5)], [])
+    assert Clicked.from_json("[]") == Clicked([], [])
+    both = Clicked([(1000, 0.5)], [(1007, 0.25)])
+    assert Clicked.from_json(both.to_json()) == both
+    worst = [(-(2**63) + 1, 0.123456)] * 70  # the most that a text may have to hold
+    assert len(Clicked(worst[:20], worst[20:]).to_json()) < 4_096
 
 
 class StoppedError(Exception):

@@ -17,7 +17,7 @@ def test_pairs_count_less_the_further_apart_and_never_across_users() -> None:
     expected = np.zeros((5, 5))
     expected[1, 2] = expected[2, 1] = 2
     expected[2, 3] = expected[3, 2] = 1
-    expected[1, 3] = expected[3, 1] = cooccurrence.FADING
+    expected[1, 3] = expected[3, 1] = cooccurrence.APART_FADING
     np.testing.assert_allclose(counts, expected, rtol=1e-6)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mind.artifact import load_artifact, write_artifact
 from mind.errors import ArtifactError
-from mind.neighbours import FADING, MAX_NEIGHBOURS, ItemNeighbours
+from mind.neighbours import FADING, MAX_NEIGHBOURS, AddedNeighbours, ItemNeighbours
 from mind.training.following import item_neighbours
 from tests.artifacts import hyper_parameters_of, make_weights, with_neighbours
 
@@ -54,6 +54,29 @@ def test_users_get_the_neighbours_of_their_newest_clicks_and_fewer_of_older_ones
     near.add(scores, start=1)
     assert scores[1, 100] == np.float32(2) and not scores[0].any()
     np.testing.assert_array_equal(near.part(2, 3).row, last)
+
+
+def test_added_items_are_merged_into_the_lists_of_items_by_weight() -> None:
+    """Of the click before the newest, 25 neighbours count: the added ones push the weakest of the model out."""
+    weight = np.linspace(1, 0.51, 50).astype(np.float16)
+    row = np.concatenate([np.arange(101, 151), np.arange(101, 151)]).astype(np.int32)
+    offsets = np.concatenate([[0, 0, 50], np.full(299, 100)])  # of 300 items, 1 and 2 have the neighbours 101, ..., 150
+    neighbours = ItemNeighbours(offsets, row, np.concatenate([weight, weight]), 2.0)
+    more = np.array([1.5, 0.995, weight[3]], np.float16)  # 301 is the strongest, 302 the third, 303 equals the fourth
+    added = AddedNeighbours(np.array([2, 2, 2]), np.array([301, 302, 303]), more)
+    clicks = np.array([[1, 2, 0], [2, 1, 0], [1, 1, 0], [9, 2, 0]]), np.array([2, 2, 2, 2])
+    newest, before, without, alone = (neighbours.near(*clicks, added=added).part(user, user + 1) for user in range(4))
+    assert newest.row.tolist() == [*range(101, 148), 301, 302, 303]
+    assert before.row.tolist() == [*range(101, 151), 301, 302, 303]  # all 50 of the newest click, item 1
+    bonus = dict(zip(before.row.tolist(), before.bonus.tolist(), strict=True))
+    assert bonus[301] == pytest.approx(2 * FADING * 1.5)
+    assert bonus[122] == pytest.approx(2 * (1 + FADING) * float(weight[21])) and bonus[123] == 2 * float(weight[22])
+    plain = neighbours.near(*clicks)
+    np.testing.assert_array_equal(without.bonus, plain.part(2, 3).bonus)
+    assert len(alone.row) == MAX_NEIGHBOURS and alone.row[-1] == 303
+    similar = neighbours.following(np.array([0, 0, 1]), np.array([1, 2, 1]), added)
+    assert similar.bonus[(similar.user == 0) & (similar.row == 302)] == pytest.approx(float(more[1]) / 2)
+    assert similar.row[similar.user == 1].max() == 150
 
 
 def test_a_model_brings_its_neighbours_along(tmp_path: Path) -> None:

@@ -89,6 +89,48 @@ def test_a_neighbour_that_is_deleted_is_not_recalled_any_more(server: Server, mi
         assert not set(before) & set(user.item_ids)
 
 
+def test_a_fresh_item_is_a_neighbour_of_what_users_clicked_before_it(
+    server: Server, milvus_uri: str, tmp_path: Path
+) -> None:
+    if milvus_uri.endswith(".db"):
+        pytest.skip("the server holds the file, so nobody can change it meanwhile")
+    connection = ["--milvus-uri", milvus_uri]
+
+    def upsert(clicks: str) -> str:
+        (tmp_path / "since.txt").write_text(clicks)
+        files = ["--interactions", tmp_path / "since.txt", "--artifact", tmp_path / "models"]
+        return index("upsert", *files, *connection)
+
+    with RecallClient(server.address, timeout_s=10) as client:
+
+        def source(history: list[int], **options: object) -> int:
+            (user,) = client.recall([history], top_k=200, **options).results  # type: ignore[arg-type]
+            return dict(zip(user.item_ids, user.source, strict=True)).get(5, 0)
+
+        def similar(item_id: int) -> list[int]:
+            return list(client.similar_items([item_id], top_k=50, by="neighbours").item_ids[0])
+
+        assert source([1007]) == 0 and 5 not in similar(1007)
+        assert "added      1 items, vectors neighbours" in upsert("1,1000,0\n1,1007,1\n1,5,2\n")
+        wait_until(lambda: source([1007]) == SOURCE_BOTH)
+        assert source([1000, 1014]) == SOURCE_BOTH and source([1014]) == SOURCE_SEARCH
+        assert source([1007], filter="vector_source == 'neighbours'") == SOURCE_BOTH
+        assert source([1007], filter="vector_source == 'trained'") == 0
+        wait_until(lambda: 5 in similar(1007))
+        explained = client.explain([1007], top_k=200)
+        added = [
+            item
+            for interest in explained.interests
+            for item, is_added in zip(interest.neighbour_item_ids, interest.neighbour_added, strict=True)
+            if is_added
+        ]
+        assert added == [5]
+        assert "changed    1 items" in upsert("1,1014,0\n1,5,1\n1,1007,2\n")
+        wait_until(lambda: (source([1014]), source([1007])) == (SOURCE_BOTH, SOURCE_SEARCH))
+        index("delete", "--ids", "5", *connection)
+        wait_until(lambda: source([1014]) == 0 and 5 not in similar(1014))
+
+
 def test_text_ids_and_a_release_that_adds_none_by_default(milvus_uri: str, tmp_path: Path) -> None:
     options = released(milvus_uri, tmp_path / "models", bonus=0, keyed=True)
     with running(*options) as server, RecallClient(server.address, timeout_s=10) as client:

@@ -195,10 +195,10 @@ async def test_requests_that_wait_share_a_comparison_in_a_thread(start: Start, m
     running = await start()
     go, sizes, compare = threading.Event(), list[int](), similar_batches.similar_items
 
-    def held(release: Any, known: Any, matches: Any, queries: Any) -> Any:
+    def held(release: Any, known: Any, matches: Any, queries: Any, added: Any) -> Any:
         sizes.append(len(queries))
         assert go.wait(20)
-        return compare(release, known, matches, queries)
+        return compare(release, known, matches, queries, added)
 
     monkeypatch.setattr(similar_batches, "similar_items", held)
     threads = Threads(monkeypatch, (similar_batches, "similar_items"))
@@ -220,9 +220,9 @@ async def test_many_items_are_compared_in_parts(start: Start, monkeypatch: pytes
     running = await start()
     sizes, compare = list[int](), similar_batches.similar_items
 
-    def counted(release: Any, known: Any, matches: Any, queries: Any) -> Any:
+    def counted(release: Any, known: Any, matches: Any, queries: Any, added: Any) -> Any:
         sizes.append(sum(len(query.item_ids) for query in queries))
-        return compare(release, known, matches, queries)
+        return compare(release, known, matches, queries, added)
 
     monkeypatch.setattr(similar_batches, "similar_items", counted)
     queries = [Query(item_ids=[1000 + 7 * row] * (1 + row)) for row in range(99)]
@@ -237,10 +237,10 @@ async def test_a_batch_that_nobody_waits_for_ends(start: Start, monkeypatch: pyt
     monkeypatch.setattr(similar_batches, "PART_PAIRS", 1)
     go, compared, compare = threading.Event(), list[int](), similar_batches.similar_items
 
-    def held(release: Any, known: Any, matches: Any, queries: Any) -> Any:
+    def held(release: Any, known: Any, matches: Any, queries: Any, added: Any) -> Any:
         compared.append(len(queries))
         assert go.wait(20)
-        return compare(release, known, matches, queries)
+        return compare(release, known, matches, queries, added)
 
     monkeypatch.setattr(similar_batches, "similar_items", held)
     call = running.recall.SimilarItems(Request(queries=[Query(item_ids=[1000])] * 3, top_k=5))

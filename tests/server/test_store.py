@@ -152,6 +152,7 @@ async def deleted_items_stay_known(store: ItemStore, name: str, artifact: Artifa
     assert (await store.changed_items(name)).tolist() == [1000, 1014]
     assert set(await store.vectors(name, [1000, 1007])) == {1007}
     assert await store.existing(name, [1000, 1007, 1014]) == {1007}
+    assert await store.clicked(name, [1000, 1007]) == {1000: "[]"}
     assert (await store.matching(name, "item_id < 1020")).tolist() == [1007]
     assert (await store.change_log(name)).changed_since(ChangeLog()) == {1000, 1014}
     query = artifact.weights.item_embedding[1:2]

@@ -3,7 +3,7 @@
 import { candidateCard, REASONS, wordsOf } from "./candidates.js";
 import { h } from "./dom.js";
 import { had, interestCards, threads } from "./interests.js";
-import { titleOf } from "./items.js";
+import { link } from "./items.js";
 import { drawMap } from "./map.js";
 
 const STATUSES = {
@@ -92,7 +92,7 @@ function leftOut({ answer, question }) {
   const parts = [...groups].filter(([, items]) => items.size).map(([sentence, items]) =>
     h("details", {},
       h("summary", {}, h("strong", {}, String(items.size)), ` ${sentence}`),
-      h("p", {}, [...items].slice(0, 60).map((itemId) => h("span", { class: "chip", "data-item": itemId }, titleOf(itemId))), items.size > 60 && ` and ${items.size - 60} more`)));
+      h("p", {}, [...items].slice(0, 60).map((itemId) => h("span", { class: "chip", "data-item": itemId }, link(itemId, sentence))), items.size > 60 && ` and ${items.size - 60} more`)));
   if (!parts.length && !question.filter) return null;
   return h("div", { class: "card left-out" },
     h("h3", {}, "Left out"),

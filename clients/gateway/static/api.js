@@ -32,6 +32,11 @@ export const search = (text, signal) => ask(`/explorer/items?search=${encodeURIC
 export const titles = (itemIds) => post("/explorer/titles", { item_ids: itemIds });
 export const itemMap = (version) => ask(`/explorer/maps/${encodeURIComponent(version)}`);
 export const items = (itemIds, names, server) => post(`/v1/items?server=${server}`, { item_ids: itemIds, return_attributes: names });
+export const candidates = async (users, topK) => (await post("/v1/recall", { users, top_k: topK, exclude_history: true })).results;
+
+/** The items similar to one: { answer }, as /v1/similar has it for a query. */
+export const similar = async (itemId, by, topK, names, signal) =>
+  ({ answer: (await post("/v1/similar", { queries: [{ item_ids: [itemId] }], top_k: topK, by, return_attributes: names }, signal)).results[0] });
 export const recall = async (users, topK) => (await post("/v1/recall", { users, top_k: topK })).results;
 export const popular = async (count) => (await recall([{}], count))[0].item_ids;
 

@@ -1,7 +1,7 @@
 // The list of candidates, and what all lists of items on the page share.
 
 import { h } from "./dom.js";
-import { shown, titleOf, valueOf } from "./items.js";
+import { link, shown, titleOf, valueOf } from "./items.js";
 
 /** Why hits are left out: in a sentence, and in a word. */
 export const REASONS = {
@@ -46,7 +46,7 @@ export function candidateCard(view) {
     return h("li", { "data-item": itemId, class: interest[rank] < 0 ? null : `interest-${interest[rank] % 4}` },
       h("span", { class: "rank" }, String(rank + 1)),
       h("span", { class: "title" },
-        titleOf(itemId),
+        link(itemId, "candidate"),
         clicked.has(itemId) && h("span", { class: "hit", title: "This user did click it afterwards" }, " ✓", h("span", { class: "visually-hidden" }, " clicked afterwards")),
         other && movement(otherRank.get(itemId), rank),
         beside(itemId, view)),

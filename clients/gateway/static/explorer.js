@@ -209,6 +209,7 @@ function connect() {
   searchBox({
     search: (text, signal) => (setup.has_titles ? api.search(text, signal) : catalogue.search(text, signal)),
     typedIds: (text) => ({ ids: idsIn(text, textIds), areText: textIds }),
+    offer: (count) => (count > 1 ? `Add ${count} items` : "Add the item with this id"),
     onAdd: (itemIds) => change({ history: [...state.history, ...itemIds] }),
     onRemoveNewest: () => change({ history: state.history.slice(0, -1) }),
   });

@@ -2,14 +2,15 @@
 
 import { choices } from "./combobox.js";
 import { byId, h } from "./dom.js";
+import { link } from "./items.js";
 
 const PAUSE_MS = 120;
 
 /**
  * Makes the search box work; `onAdd` gets the ids to add, the newest last; `typedIds` reads ids that somebody typed;
- * `search` finds items by a text, or there is none where items have no titles.
+ * `search` finds items by a text; `offer` says what happens to ids that somebody typed.
  */
-export function searchBox({ search, typedIds, onAdd, onRemoveNewest }) {
+export function searchBox({ search, typedIds, offer, onAdd, onRemoveNewest }) {
   const input = byId("add");
   const list = choices(input, byId("found"), ({ ids }) => add(ids));
   let timer;
@@ -34,7 +35,7 @@ export function searchBox({ search, typedIds, onAdd, onRemoveNewest }) {
     }
     const { ids, areText } = typedIds(text);
     const choice = (itemIds, label) => ({ ids: itemIds, label, note: itemIds.join(", ") });
-    const typed = ids?.length ? [choice(ids, ids.length > 1 ? `Add ${ids.length} items` : "Add the item with this id")] : [];
+    const typed = ids?.length ? [choice(ids, offer(ids.length))] : [];
     try {
       const titled = (await search(text, asked.signal)).map(({ item_id, title }) => choice([item_id], title));
       // Any text may be an id, so what has a title comes first.
@@ -72,7 +73,7 @@ export function showHistory({ history, titleOf, answer, onRemove }) {
     const title = titleOf(itemId);
     const remark = unknown.has(itemId) ? "unknown to the model" : answer && used.size && !used.has(itemId) ? "too long ago" : "";
     return h("li", { class: remark ? "unused" : null, "data-item": itemId },
-      h("span", { class: "title" }, title, remark && h("small", {}, ` ${remark}`)),
+      h("span", { class: "title" }, link(itemId, "history"), remark && h("small", {}, ` ${remark}`)),
       h("button", { type: "button", class: "quiet remove", "aria-label": `Remove ${title}`, click: () => onRemove(index) }, "×"));
   });
   byId("history").replaceChildren(...rows.reverse());

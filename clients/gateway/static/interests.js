@@ -2,7 +2,7 @@
 
 import { badge, beside, meter, shares, wordsOf } from "./candidates.js";
 import { h, s } from "./dom.js";
-import { titleOf, valueOf } from "./items.js";
+import { link, titleOf, valueOf } from "./items.js";
 import { about, cosine } from "./words.js";
 
 const SHOWN_HITS = 8;
@@ -31,7 +31,7 @@ export function threads(view) {
     .sort((one, two) => heaviest(two.place) - heaviest(one.place)).slice(0, SHOWN_CLICKS)
     .sort((one, two) => two.place - one.place);
   const left = h("ol", { class: "thread-clicks", "aria-label": "Clicks, newest first" },
-    clicks.map(({ itemId }) => h("li", { "data-item": itemId }, titleOf(itemId))));
+    clicks.map(({ itemId }) => h("li", { "data-item": itemId }, link(itemId, "click"))));
   const right = h("ol", { class: "thread-interests", "aria-label": "Interests" }, interests.map((one) => box(one, view)));
   const lines = s("svg", { "aria-hidden": "true" });
   const frame = h("div", { class: "thread-frame" }, left, h("div", { class: "thread-lines" }, lines), right);
@@ -97,7 +97,7 @@ function interestCard(view, { interest, number }, interests) {
     const reason = hit?.reason;
     const fate = reason === "DROP_REASON_DUPLICATE" && chosenBy.has(itemId) ? ["in ", badge(chosenBy.get(itemId))] : reason ? [wordsOf(hit)[1]] : [`#${rankOf.get(itemId) + 1}`];
     return h("li", { "data-item": itemId, class: reason ? "dropped" : null },
-      h("span", { class: "title" }, titleOf(itemId), beside(itemId, view)),
+      h("span", { class: "title" }, link(itemId, `interest ${number}`), beside(itemId, view)),
       h("span", { class: "fate" }, fate),
       h("span", { class: "score" }, interest.scores[index].toFixed(3)),
       meter(share(interest.scores[index])));

@@ -1,6 +1,8 @@
 // What is known of items: titles and other attributes, as the server or the gateway's file of titles tells them.
 
 import * as api from "./api.js";
+import { h } from "./dom.js";
+import { toItemHash } from "./state.js";
 
 const TITLE = "title";
 const OURS = "vector_source"; // the attribute that every release has
@@ -56,6 +58,10 @@ export function titled(text, most) {
 export const hasTitles = () => hasFile || namesOf("main").includes(TITLE);
 
 export const titleOf = (itemId) => fileTitles.get(itemId) ?? values.get(itemId)?.[TITLE] ?? `item ${itemId}`;
+
+/** The title of an item, which leads to its page; `place` is where on this page it is, to keep the focus there. */
+export const link = (itemId, place = "") =>
+  h("a", { class: "item", href: `/items${toItemHash(itemId)}`, "data-focus": `${place} item ${itemId}` }, titleOf(itemId));
 export const valueOf = (itemId, name) => values.get(itemId)?.[name] ?? null;
 export const isKnown = (itemId) => values.has(itemId);
 

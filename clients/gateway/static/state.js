@@ -54,6 +54,10 @@ export function fromHash(hash) {
   };
 }
 
+/** The items' page's part of an address for an item, and the item of it; null if it has none. */
+export const toItemHash = (itemId) => `#item=${encodeURIComponent(itemId)}`;
+export const fromItemHash = (hash) => new URLSearchParams(hash.slice(1).replaceAll("+", "%2B")).get("item");
+
 /** The body of /v1/explain for a state; `names` are the attributes to return. */
 export function toBody(state, names) {
   return {
