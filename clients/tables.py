@@ -137,7 +137,7 @@ def explain_view(response: recall_pb2.ExplainResponse, titles: Titles) -> Render
 
 def _neighbours(interest: recall_pb2.Interest) -> str:
     """The number of an interest's neighbours, and of those that were added after the build."""
-    added = sum(interest.neighbour_added)
+    added = sum(interest.neighbour_fresh)
     return f"{len(interest.neighbour_scores)}" + (f", {added} new" if added else "")
 
 

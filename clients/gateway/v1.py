@@ -201,7 +201,7 @@ class Interest(BaseModel):
     neighbour_item_ids: list[ItemId]
     neighbour_scores: list[float]
     neighbour_bonuses: list[float]
-    neighbour_added: list[bool]
+    neighbour_fresh: list[bool]
     """Whether each neighbour was added after the build."""
     weights: list[float]
 

@@ -209,7 +209,7 @@ def interests(trace: Trace, release: Release, hits: Named | None) -> list[recall
         found[number].neighbour_scores.extend(near.hits.scores[own][there].tolist())
         found[number].neighbour_bonuses.extend(near.bonus[own][there].tolist())
         added = release.vocabulary.item_index(near.hits.item_ids[own][there]) == 0
-        found[number].neighbour_added.extend(added.tolist())
+        found[number].neighbour_fresh.extend(added.tolist())
     return found
 
 

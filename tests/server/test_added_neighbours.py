@@ -160,7 +160,7 @@ async def test_explain_tells_which_neighbours_were_added(shop: Shop, artifact: A
     added = {
         item_id: is_added
         for interest in interests(trace, shop.release, None)
-        for item_id, is_added in zip(interest.neighbour_item_ids, interest.neighbour_added, strict=True)
+        for item_id, is_added in zip(interest.neighbour_item_ids, interest.neighbour_fresh, strict=True)
     }
     assert added.pop(NEW) is True and len(added) > 5 and not any(added.values())
 

@@ -121,7 +121,7 @@ def test_a_fresh_item_is_a_neighbour_of_what_users_clicked_before_it(
         added = [
             item
             for interest in explained.interests
-            for item, is_added in zip(interest.neighbour_item_ids, interest.neighbour_added, strict=True)
+            for item, is_added in zip(interest.neighbour_item_ids, interest.neighbour_fresh, strict=True)
             if is_added
         ]
         assert added == [5]

@@ -377,7 +377,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., exclude_shown: bool = ...) -> None: ...
 
 class Interest(_message.Message):
-    __slots__ = ("vector", "item_ids", "scores", "item_keys", "neighbour_item_ids", "neighbour_item_keys", "neighbour_scores", "neighbour_bonuses", "neighbour_added", "weights")
+    __slots__ = ("vector", "item_ids", "scores", "item_keys", "neighbour_item_ids", "neighbour_item_keys", "neighbour_scores", "neighbour_bonuses", "neighbour_fresh", "weights")
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -386,7 +386,7 @@ class Interest(_message.Message):
     NEIGHBOUR_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOUR_SCORES_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOUR_BONUSES_FIELD_NUMBER: _ClassVar[int]
-    NEIGHBOUR_ADDED_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOUR_FRESH_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     vector: _containers.RepeatedScalarFieldContainer[float]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
@@ -396,9 +396,9 @@ class Interest(_message.Message):
     neighbour_item_keys: _containers.RepeatedScalarFieldContainer[str]
     neighbour_scores: _containers.RepeatedScalarFieldContainer[float]
     neighbour_bonuses: _containers.RepeatedScalarFieldContainer[float]
-    neighbour_added: _containers.RepeatedScalarFieldContainer[bool]
+    neighbour_fresh: _containers.RepeatedScalarFieldContainer[bool]
     weights: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., item_keys: _Optional[_Iterable[str]] = ..., neighbour_item_ids: _Optional[_Iterable[int]] = ..., neighbour_item_keys: _Optional[_Iterable[str]] = ..., neighbour_scores: _Optional[_Iterable[float]] = ..., neighbour_bonuses: _Optional[_Iterable[float]] = ..., neighbour_added: _Optional[_Iterable[bool]] = ..., weights: _Optional[_Iterable[float]] = ...) -> None: ...
+    def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., item_keys: _Optional[_Iterable[str]] = ..., neighbour_item_ids: _Optional[_Iterable[int]] = ..., neighbour_item_keys: _Optional[_Iterable[str]] = ..., neighbour_scores: _Optional[_Iterable[float]] = ..., neighbour_bonuses: _Optional[_Iterable[float]] = ..., neighbour_fresh: _Optional[_Iterable[bool]] = ..., weights: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class DroppedHit(_message.Message):
     __slots__ = ("item_id", "interest", "score", "reason", "item_key", "source", "at_most")
