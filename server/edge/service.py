@@ -12,6 +12,7 @@ from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.edge.answers import (
     HIT_ITEMS,
     add_attributes,
+    applied,
     candidates,
     hits_of,
     items_of,
@@ -20,10 +21,11 @@ from server.edge.answers import (
     steps,
 )
 from server.edge.feedback import FeedbackLog
+from server.edge.filters import read_filter
 from server.edge.item_ids import ids_of, ids_of_queries
 from server.edge.limits import most_candidates
 from server.edge.page_token import read_page
-from server.edge.request import read_attributes, read_explain, read_filter, read_items, read_recall
+from server.edge.request import read_attributes, read_explain, read_items, read_recall
 from server.edge.similar import read_queries, similar
 from server.edge.timeouts import within
 from server.edge.user_service import UserService
@@ -173,6 +175,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         return recall_pb2.ExplainResponse(
             attributes_detail=detail,
             candidates=found,
+            boosts=applied(outcome.applied(items_of(outcome.results)), named),
             **await computed(HIT_ITEMS * len(hits_of(trace)), steps, trace, release, hits),
             **provenance(release, outcome.timings, history_ms),
         )

@@ -9,6 +9,8 @@ Exclusions take hits away, and who has long histories excludes much that is not 
 few of them; only a user whom it gave too little is searched for again, with as many hits as all exclusions could take.
 What a user was shown were the nearest items of one interest or another, so a first search has room for twice the share
 of an interest.
+Boosts that lower items may bring items to the top that are far from the nearest. A user for whom the first search did
+not give enough is searched for again among all items, in memory.
 A rule such as at_most may drop any number of hits. So users with such rules are searched for again and again, each time
 `WIDER`, until they have enough, or all that there is.
 """
@@ -49,6 +51,20 @@ class Depth:
     """Users of one step share a search."""
     widens: bool = False
     """Whether the user has rules that may drop any number of hits; `needed` is then all that may be fetched."""
+    lowers: bool = False
+    """Whether boosts lower items of the user, so that the next search looks at all items."""
+    whole: bool = False
+    """Whether all items are scored in memory."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another search may find more."""
+        return self.needed > self.limit or self.lowers
+
+    @property
+    def kind(self) -> tuple[int, bool]:
+        """Users of one kind share a search."""
+        return self.step, self.whole
 
     @property
     def deep(self) -> bool:
@@ -60,10 +76,12 @@ class Depth:
         return max(1, DEEP_HITS // (interests * self.limit)) if self.deep else None
 
 
-def first_depths(release: Release, matches: Matches | None, query: Query, max_overfetch: int) -> list[Depth]:
+def first_depths(
+    release: Release, matches: Matches | None, query: Query, max_overfetch: int, lowers: bool = False
+) -> list[Depth]:
     """The depth to begin with for each user of a query; arguments as of `first_depth`.
 
-    It follows from three lengths, which many users of a query share.
+    `lowers`: whether boosts lower some items. It follows from three lengths, which many users of a query share.
     """
     known: dict[tuple[int, int, int], Depth] = {}
     found = []
@@ -71,7 +89,8 @@ def first_depths(release: Release, matches: Matches | None, query: Query, max_ov
         lengths = len(user.exclude), len(user.hist_item) if query.exclude_history else 0, len(user.shown)
         depth = known.get(lengths)
         if depth is None:
-            depth = known[lengths] = first_depth(release, matches, query, user, max_overfetch)
+            depth = first_depth(release, matches, query, user, max_overfetch)
+            depth = known[lengths] = replace(depth, lowers=True) if lowers else depth
         found.append(depth)
     return found
 
@@ -80,10 +99,12 @@ def first_depth(release: Release, matches: Matches | None, query: Query, user: U
     """The depth to begin with for a user. `matches`: of the query's filter; None without a filter."""
     top_k, widens, shown = query.ranked, bool(query.variety.at_most), len(user.shown)
     history = len(user.hist_item) if query.exclude_history else 0
-    excluded = min(max_overfetch, len(user.exclude) + history)
+    excluded = min(max_overfetch, len(user.exclude) + len(query.pins) + history)
     if not (excluded or shown or widens):
         return _depth(release, matches, top_k, top_k, top_k)
-    near = len(user.exclude) + min(history, release.hyper_parameters.maxlen)  # older clicks are seldom among the hits
+    near = (
+        len(user.exclude) + len(query.pins) + min(history, release.hyper_parameters.maxlen)
+    )  # older clicks are seldom among the hits
     room = top_k // ROOM
     share = min(shown, 2 * shown // release.hyper_parameters.num_interests)
     least = top_k + min(excluded, room) + share
@@ -94,19 +115,24 @@ def first_depth(release: Release, matches: Matches | None, query: Query, user: U
     return _depth(release, matches, least, wanted, top_k + excluded + shown)
 
 
-def exact_depth(query: Query, user: UserQuery, max_overfetch: int) -> Depth:
-    """The depth for an exact search, which finds at once whatever the exclusions leave."""
+def exact_depth(query: Query, user: UserQuery, max_overfetch: int, whole: bool = False) -> Depth:
+    """The depth for an exact search, which finds at once whatever the exclusions leave; `whole`: as of `Depth`."""
     history = len(user.hist_item) if query.exclude_history else 0
-    left_out = max_overfetch if query.variety.at_most else min(max_overfetch, len(user.exclude) + history)
+    left_out = (
+        max_overfetch if query.variety.at_most else min(max_overfetch, len(user.exclude) + len(query.pins) + history)
+    )
     needed = query.ranked + len(user.shown) + left_out
-    return Depth(needed, needed, 0, 0)
+    return Depth(needed, needed, 0, 0, whole=whole)
 
 
 def full_depth(release: Release, matches: Matches | None, depth: Depth) -> Depth:
     """The depth for a user whom `depth` gave too little."""
     if depth.widens:
-        return _widening(release, matches, min(depth.needed, WIDER * depth.limit), depth.needed, depth.needed)
-    return _depth(release, matches, depth.needed, depth.needed, depth.needed)
+        most = depth.needed
+        deeper = _widening(release, matches, min(most, WIDER * depth.limit), most, most)
+    else:
+        deeper = _depth(release, matches, depth.needed, depth.needed, depth.needed)
+    return replace(deeper, whole=True) if depth.lowers or depth.whole else deeper
 
 
 def hits_to_ask(fetched: int, wanted: int, breadth: int | None) -> int:

@@ -49,7 +49,7 @@ def near_hits(
     near = _there(release.neighbours, inputs, users, gone, matches)
     if not len(near.user):
         return NOTHING_NEAR
-    interest, score = _best(_scores(release.item_embedding, near, vectors))
+    interest, score = best_of(_scores(release.item_embedding, near, vectors))
     rank = score + near.bonus
     kept = np.flatnonzero(rank >= least[near.user])
     query = near.user[kept] * MAX_INTERESTS + interest[kept]
@@ -81,7 +81,7 @@ def least_scores(found: Found, top_k: Int64, round_robin: Mask, excluded: Exclus
     return least
 
 
-def _best(scores: Float32) -> tuple[Int64, Float32]:
+def best_of(scores: Float32) -> tuple[Int64, Float32]:
     """The first best interest of each of [P, K] scores, and its score: faster than `argmax` for the few interests."""
     interest, best = np.zeros(len(scores), np.int64), scores[:, 0].copy()
     for number in range(1, scores.shape[1]):
@@ -104,7 +104,7 @@ def _there(
     return Near(users[near.user[kept]], near.row[kept], near.bonus[kept])
 
 
-def is_among(row: Int64, rows: Rows | Int64) -> Mask:
+def is_among(row: Rows | Int64, rows: Rows | Int64) -> Mask:
     """Whether each of [P] rows, or ids, is among `rows`, which ascend."""
     if not len(rows):
         return np.zeros(len(row), bool)

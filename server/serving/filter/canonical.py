@@ -14,7 +14,7 @@ from server.serving.filter.error import FilterError
 from server.serving.filter.grammar import TEXT_ID, Parser
 
 
-def canonical(filter_: str, attributes: Mapping[str, str], max_depth: int) -> str:
+def canonical(filter_: str, attributes: Mapping[str, str], max_depth: int, field: str = "filter") -> str:
     """The filter in canonical spelling; empty if it is blank.
 
     Args:
@@ -22,22 +22,23 @@ def canonical(filter_: str, attributes: Mapping[str, str], max_depth: int) -> st
         attributes: name to Milvus type, as in `Fingerprint.attributes`; `item_id` is known besides. It is the column
             `ITEM_KEY` where there is one, and callers know no other name of that column.
         max_depth: how deep parentheses, `not` and signs may be nested.
+        field: where the caller wrote it.
 
     Raises:
         InvalidRequestError: it is no expression, or one that could harm; the message names the column, from 1.
     """
-    return _canonical(filter_, tuple(attributes.items()), max_depth)
+    try:
+        return _canonical(filter_, tuple(attributes.items()), max_depth)
+    except FilterError as error:
+        says = str(error).replace(TEXT_ID, ITEM_ID)
+        message = f"{filter_[:100]!r}, column {error.at + 1}: {says}"
+        raise InvalidRequestError(field, message, error.reason) from None
 
 
 @lru_cache(256)
 def _canonical(filter_: str, attributes: tuple[tuple[str, str], ...], max_depth: int) -> str:
     if not filter_.strip():
         return ""
-    try:
-        names = dict(attributes)
-        names = {ITEM_ID: names.pop(ITEM_KEY, "INT64")} | names
-        return Parser(filter_, names, max_depth).parse().replace(TEXT_ID, ITEM_KEY)
-    except FilterError as error:
-        says = str(error).replace(TEXT_ID, ITEM_ID)
-        message = f"{filter_[:100]!r}, column {error.at + 1}: {says}"
-        raise InvalidRequestError("filter", message, error.reason) from None
+    names = dict(attributes)
+    names = {ITEM_ID: names.pop(ITEM_KEY, "INT64")} | names
+    return Parser(filter_, names, max_depth).parse().replace(TEXT_ID, ITEM_KEY)
