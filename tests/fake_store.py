@@ -271,6 +271,8 @@ def _passes(item_ids: Int64, filter_: str) -> np.ndarray:  # type: ignore[type-a
         return np.ones(len(item_ids), bool)
     if both := re.fullmatch(r"\((.*)\) and item_id in (\[.*\])", filter_):
         return _passes(item_ids, both[1]) & np.isin(item_ids, json.loads(both[2]))
+    if both := re.fullmatch(r"\(([^()]*)\) and \(([^()]*)\)", filter_):
+        return _passes(item_ids, both[1]) & _passes(item_ids, both[2])
     if listed := re.fullmatch(r"item_id in (\[.*\])", filter_):
         return np.isin(item_ids, json.loads(listed[1]))
     if negated := re.fullmatch(r"not \((.*)\)", filter_):
