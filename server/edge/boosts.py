@@ -14,6 +14,8 @@ MAX_ADDED = 1_000.0
 MIN_HALF_LIFE_DAYS, MAX_HALF_LIFE_DAYS = 0.01, 36_500.0
 MINUTE_S = 60
 """The server's clock counts in minutes for boosts, so that what they add can be kept meanwhile."""
+MAX_NOW_S = 2**40
+"""A time 30,000 years from now, so that times in milliseconds are noticed in most cases."""
 TIMES = ("INT64", "DOUBLE")
 """Types of attributes that can be a time."""
 
@@ -29,7 +31,10 @@ def read_boosts(request: Request, limits: Settings, release: Release) -> tuple[B
 
 
 def now_of(request: Request) -> int:
-    """The time for boosts, in seconds since 1970."""
+    """The time for boosts, in seconds since 1970. Raises InvalidRequestError."""
+    if not 0 <= request.now_unix_s <= MAX_NOW_S:
+        said = f"is {request.now_unix_s}, must be 0 to {MAX_NOW_S}"
+        raise InvalidRequestError("now_unix_s", said, "NOW_OUT_OF_RANGE")
     return request.now_unix_s or int(time.time()) // MINUTE_S * MINUTE_S
 
 

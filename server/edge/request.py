@@ -75,7 +75,7 @@ def _query(
         attributes=read_attributes(request.return_attributes, limits, release),
         variety=read_variety(request, limits, release),
         boosts=boosts,
-        now_s=now_of(request) if boosts else 0,
+        now_s=now_of(request),
         pins=read_pins(request, limits, release),
         explore=explore,
     )
