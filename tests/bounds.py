@@ -155,6 +155,7 @@ def _fields() -> list[Bound]:
             bound
             for name in ("RecallRequest", "ExplainRequest")
             for bound in (
+                Bound(f"`{name}.explore`", "1", "the fields of several become one"),
                 Bound(f"`{name}.boosts`", f"{SERVER.max_boosts} boosts", INVALID, "--max-boosts"),
                 Bound(f"`{name}.pin_item_ids`", f"{SERVER.max_pins} ids", INVALID, "--max-pins"),
                 Bound(f"`{name}.pin_item_keys`", f"{SERVER.max_pins} ids, {key} each", INVALID, "--max-pins"),

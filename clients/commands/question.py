@@ -130,7 +130,7 @@ ExploreFilter = Annotated[
     str,
     typer.Option(metavar="EXPR", help='Filter that drawn items match, such as `vector_source != "trained"`.'),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Draw the same items again with the same seed. 0 draws anew.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed draws the same items. 0 is a random seed.")]
 Titles = Annotated[
     Path | None,
     file_option("--titles", help="CSV or Parquet file with the columns item_id and title. Tables then show titles."),

@@ -97,7 +97,7 @@ class Explore(Body):
     filter: Annotated[str, AfterValidator(text)] = ""
     """Milvus expression that the items match."""
     seed: Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(whole)] = 0
-    """The same seed draws the same items. 0 draws anew each time."""
+    """The same seed draws the same items. 0 is a random seed."""
 
 
 class _Question(Body):

@@ -20,7 +20,7 @@ import numpy as np
 import uvloop
 
 from clients.bench.loops import closed_loop, open_loop
-from clients.requests import NO_RULES, neighbours_of, rules_of
+from clients.requests import NO_RULES, Boost, neighbours_of, rules_of
 from protos.recall.v1 import recall_pb2
 from tests.bench.serving.http2 import CallError, Channel
 from tests.bench.serving.world import TOP_K, answer_lines, read_histories, read_keys, watching
@@ -50,6 +50,13 @@ class Shape:
     """Attributes, and how many candidates may share a value of each."""
     per_interest_min: int = 0
     diversity: float = 0
+    boosts: tuple[tuple[str, float], ...] = ()
+    """Filters, and what is added to the scores of items that match."""
+    newer: tuple[tuple[str, float, float], ...] = ()
+    """Attributes with the time of items, and weight and half-life in days of a boost by age."""
+    pin: tuple[int, ...] = ()
+    explore: float = 0
+    """Share of the places for drawn items."""
     text: bool = False
     """Whether items are sent by their text ids (`world.read_keys`)."""
 
@@ -307,7 +314,13 @@ class LoadGenerator:
             histories = asked.histories(self._histories(asked.text))
             starts = range(0, len(histories) - asked.users + 1, asked.users)[:BODIES]
             columns = zip(starts, cycle(asked.top_k), cycle(asked.filters), strict=False)
-            rules = rules_of(dict(asked.at_most), asked.per_interest_min, asked.diversity)
+            boosts: list[Boost] = [{"filter": filter_, "add": add} for filter_, add in asked.boosts]
+            boosts += [
+                {"attribute": name, "weight": weight, "half_life_days": days} for name, weight, days in asked.newer
+            ]
+            explore = {"share": asked.explore} if asked.explore else None
+            choose = dict(asked.at_most), asked.per_interest_min, asked.diversity
+            rules = rules_of(*choose, boosts, asked.pin, explore)
             how = asked.exclude_history, asked.neighbours, asked.attributes, rules
             self._bodies[key] = [
                 way.body(histories[start : start + asked.users], top_k, filter_, *how)
