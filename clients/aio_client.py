@@ -63,11 +63,12 @@ class AsyncRecallClient(ClientCore):
         pin: ItemIds = (),
         explore: Explore | None = None,
         now_unix_s: int = 0,
+        release_rules: bool = True,
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user; see `RecallClient.recall`."""
         deadline = self._deadline(timeout_s)
-        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s)
+        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         requests = self._recall_requests(histories, top_k, *how, exclude_shown, paged, page_token)
         return join_responses(await self._call_all(self._stubs().recall.Recall, requests, deadline))
@@ -101,10 +102,11 @@ class AsyncRecallClient(ClientCore):
         pin: ItemIds = (),
         explore: Explore | None = None,
         now_unix_s: int = 0,
+        release_rules: bool = True,
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s)
+        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         request = self._explain_request(history, top_k, *how, exclude_shown)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))

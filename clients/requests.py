@@ -165,6 +165,7 @@ def rules_of(
     pin: ItemIds = (),
     explore: Explore | None = None,
     now_unix_s: int = 0,
+    release_rules: bool = True,
 ) -> dict[str, Any]:
     """The fields of a request that make candidates vary, raise or lower items, and fill places.
 
@@ -186,6 +187,7 @@ def rules_of(
         "pin_item_keys": pins.pin_item_keys,
         "explore": None if explore is None else _message(recall_pb2.Explore, explore, "explore"),
         "now_unix_s": now_unix_s,
+        "release_rules": recall_pb2.RELEASE_RULES_UNSPECIFIED if release_rules else recall_pb2.RELEASE_RULES_OFF,
     }
 
 

@@ -61,6 +61,7 @@ class RecallClient(ClientCore):
         pin: ItemIds = (),
         explore: Explore | None = None,
         now_unix_s: int = 0,
+        release_rules: bool = True,
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user. A large batch is split into several requests.
@@ -90,6 +91,7 @@ class RecallClient(ClientCore):
             pin: ids of items that come first for every user, in this order.
             explore: places for items that are drawn: `{"share": 0.05, "filter": "...", "seed": 7}`.
             now_unix_s: the time for boosts by age, in seconds since 1970. 0 is the server's clock.
+            release_rules: whether the rules of the release apply too (`indexer publish --rules`).
             timeout_s: the deadline of the whole batch.
 
         Returns:
@@ -101,7 +103,7 @@ class RecallClient(ClientCore):
             ValueError: an id does not fit 64 bits or is not valid text.
         """
         deadline = self._deadline(timeout_s)
-        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s)
+        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         requests = self._recall_requests(histories, top_k, *how, exclude_shown, paged, page_token)
         return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
@@ -135,10 +137,11 @@ class RecallClient(ClientCore):
         pin: ItemIds = (),
         explore: Explore | None = None,
         now_unix_s: int = 0,
+        release_rules: bool = True,
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s)
+        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         request = self._explain_request(history, top_k, *how, exclude_shown)
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))

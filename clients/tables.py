@@ -182,6 +182,7 @@ def info_view(info: recall_pb2.GetServerInfoResponse, counted: int | str) -> Ren
         "item ids": "text" if has_text_ids(info) else "integers",
         "neighbours": _words(recall_pb2.Neighbours, info.neighbours) if info.neighbours else "none in this model",
         "attributes": ", ".join(f"{attribute.name} {attribute.type}" for attribute in info.attributes) or "none",
+        "rules": info.release_rules or "none in this release",
         "limits": f"{limits.max_users:,} users, top_k {limits.max_top_k:,}, {limits.max_candidates:,} candidates, "
         f"{limits.max_request_bytes:,} bytes in a request; {limits.max_concurrent_requests:,} requests at once",
         "per user": f"{limits.max_history:,} history items, {limits.max_exclude:,} exclusions; "

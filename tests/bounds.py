@@ -10,11 +10,11 @@ from clients.gateway import body, connections, operations, pages, v1
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.keys import MAX_KEY_BYTES
 from mind.milvus.collection import MAX_HITS
+from mind.milvus.filter import grammar
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
 from server.edge import answers, door, feedback, health, page_token, receiving, streams, user_request, wire
 from server.edge.limits import INTEGER_CANDIDATE_BYTES
-from server.serving.filter import grammar
 from server.settings import Settings
 from server.watching import endpoint, line_sink
 

@@ -41,6 +41,8 @@ class FakeCollection:
     """The column of text ids."""
     values: dict[str, dict[int, Any]] = field(default_factory=dict)
     """The values of attributes by item."""
+    rules: str = ""
+    """The rules of the release as JSON."""
 
 
 @dataclass
@@ -147,6 +149,9 @@ class FakeStore:
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         return (await self._find(collection)).fingerprint
+
+    async def rules(self, collection: str) -> str:
+        return (await self._find(collection)).rules
 
     async def loaded(self, collection: str) -> bool:
         return (await self._find(collection)).loaded

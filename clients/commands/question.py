@@ -131,6 +131,9 @@ ExploreFilter = Annotated[
     typer.Option(metavar="EXPR", help='Filter that drawn items match, such as `vector_source != "trained"`.'),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed draws the same items. 0 is a random seed.")]
+NoReleaseRules = Annotated[
+    bool, typer.Option("--no-release-rules", help="Leave out the rules of the release, which `info` shows.")
+]
 Titles = Annotated[
     Path | None,
     file_option("--titles", help="CSV or Parquet file with the columns item_id and title. Tables then show titles."),

@@ -33,6 +33,7 @@ from clients.commands.question import (
     MergeOption,
     Neighbours,
     NeighboursOption,
+    NoReleaseRules,
     Paged,
     PageToken,
     PerInterestMin,
@@ -107,6 +108,7 @@ def recall(
     explore: ExploreOption = 0,
     explore_filter: ExploreFilter = "",
     seed: Seed = 0,
+    no_release_rules: NoReleaseRules = False,
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -135,6 +137,7 @@ def recall(
         boosts=boosts_of_options(boost, boost_newer),
         pin=parse_ids(pin, "--pin", text),
         explore=explore_of_options(explore, explore_filter, seed),
+        release_rules=not no_release_rules,
     )
     if input is not None:
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
@@ -176,6 +179,7 @@ def explain(
     explore: ExploreOption = 0,
     explore_filter: ExploreFilter = "",
     seed: Seed = 0,
+    no_release_rules: NoReleaseRules = False,
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -200,6 +204,7 @@ def explain(
         boosts=boosts_of_options(boost, boost_newer),
         pin=parse_ids(pin, "--pin", text),
         explore=explore_of_options(explore, explore_filter, seed),
+        release_rules=not no_release_rules,
     )
     view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))

@@ -130,6 +130,8 @@ class _Question(Body):
     """Places for items that are drawn."""
     now_unix_s: Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(whole)] = 0
     """The time for boosts by age, in seconds since 1970. 0 is the clock of the server."""
+    release_rules: StrictBool = True
+    """Whether the rules of the release apply too, which /v1/info tells."""
 
     def options(self, is_text: bool) -> dict[str, Any]:
         """Return the arguments for the client.
@@ -274,6 +276,7 @@ class AppliedBoost(BaseModel):
     """What one boost adds to each candidate."""
 
     boost: dict[str, Any]
+    of_release: bool
     added: list[float]
 
 

@@ -281,6 +281,7 @@ def applied(parts: Sequence[tuple[Boost, Float32]], named: Named | None) -> list
     return [
         recall_pb2.AppliedBoost(
             boost=recall_pb2.Boost(**{name: value for name, value in vars(boost).items() if name != "of_release"}),
+            of_release=boost.of_release,
             added=[each for place, each in enumerate(added.tolist()) if named is None or named.keys[place]],
         )
         for boost, added in parts

@@ -2,6 +2,7 @@
 
 import time
 
+from mind.milvus.rules import MAX_ADDED, MAX_HALF_LIFE_DAYS, MIN_HALF_LIFE_DAYS, TIMES
 from protos.recall.v1 import recall_pb2
 from server.edge.filters import read_filter
 from server.errors import InvalidRequestError
@@ -9,16 +10,10 @@ from server.release import Release
 from server.serving.question import Boost
 from server.settings import Settings
 
-MAX_ADDED = 1_000.0
-"""Most that one boost may add to a score, or take from it."""
-MIN_HALF_LIFE_DAYS, MAX_HALF_LIFE_DAYS = 0.01, 36_500.0
 MINUTE_S = 60
 """The server's clock counts in minutes for boosts, so that what they add can be kept meanwhile."""
 MAX_NOW_S = 2**40
 """A time 30,000 years from now, so that times in milliseconds are noticed in most cases."""
-TIMES = ("INT64", "DOUBLE")
-"""Types of attributes that can be a time."""
-
 Request = recall_pb2.RecallRequest | recall_pb2.ExplainRequest
 
 

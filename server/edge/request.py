@@ -1,6 +1,7 @@
 """Decodes Recall, Explain and filters to the values of `server.serving.question`, checked against the limits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
@@ -9,6 +10,7 @@ from server.edge.filters import read_filter
 from server.edge.item_ids import check_id_type, field_of, read_ids
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id, most_candidates
 from server.edge.placing import read_draws, read_explore, read_pins
+from server.edge.release_rules import with_release_rules
 from server.edge.rules import read_variety
 from server.errors import InvalidRequestError
 from server.release import Release
@@ -63,10 +65,8 @@ def _query(
         raise InvalidRequestError(
             "merge_strategy", f"is {request.merge_strategy}, must be 0 to {max(_STRATEGIES)}", "UNKNOWN_MERGE_STRATEGY"
         )
-    explore = read_explore(request, limits, release)
-    boosts = read_boosts(request, limits, release)
-    return Query(
-        users=read_draws(request, users) if explore else users,
+    query = Query(
+        users=users,
         top_k=request.top_k,
         filter=read_filter(request.filter, limits, release),
         exclude_history=request.exclude_history,
@@ -74,11 +74,13 @@ def _query(
         neighbours=_neighbours(request.neighbours, release),
         attributes=read_attributes(request.return_attributes, limits, release),
         variety=read_variety(request, limits, release),
-        boosts=boosts,
+        boosts=read_boosts(request, limits, release),
         now_s=now_of(request),
         pins=read_pins(request, limits, release),
-        explore=explore,
+        explore=read_explore(request, limits, release),
     )
+    query = with_release_rules(query, request, limits, release)
+    return replace(query, users=read_draws(request, users)) if query.explore else query
 
 
 def read_attributes(names: Sequence[str], limits: Settings, release: Release) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from mind.milvus.rules import NO_RULES
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.edge.answers import (
@@ -156,6 +157,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             search=settings.search,
             neighbours=_default(release),
             feedback_enabled=self._feedback.enabled,
+            release_rules="" if release.rules == NO_RULES else release.rules.to_json(),
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802

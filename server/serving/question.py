@@ -105,7 +105,7 @@ class Query:
     users: list[UserQuery]
     top_k: int
     filter: str
-    """In canonical spelling (`server.serving.filter`); empty for no filter."""
+    """In canonical spelling (`mind.milvus.filter`); empty for no filter."""
     exclude_history: bool
     strategy: Strategy
     neighbours: bool = False

@@ -158,6 +158,7 @@ def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
     who = st.lists(_user_ids, max_size=4)
     rest |= {"at_most": _at_most, "per_interest_min": st.one_of(st.just(0), _int32), "diversity": _diversity}
     rest |= {"boosts": st.lists(_boost, max_size=10), "explore": st.one_of(st.none(), _explore)}
+    rest |= {"release_rules": _int32}
     rest |= {"now_unix_s": st.one_of(st.just(0), st.integers(-(2**63), 2**63 - 1))}
     rest |= {"pin_item_keys": st.lists(_keys, max_size=4)} if text else {"pin_item_ids": st.lists(_ids, max_size=60)}
     collections = st.one_of(st.text(max_size=40), st.just("items_0123456789ab_01234567"))

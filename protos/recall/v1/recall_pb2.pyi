@@ -19,6 +19,12 @@ class Neighbours(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NEIGHBOURS_ON: _ClassVar[Neighbours]
     NEIGHBOURS_OFF: _ClassVar[Neighbours]
 
+class ReleaseRules(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RELEASE_RULES_UNSPECIFIED: _ClassVar[ReleaseRules]
+    RELEASE_RULES_ON: _ClassVar[ReleaseRules]
+    RELEASE_RULES_OFF: _ClassVar[ReleaseRules]
+
 class UserStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     USER_STATUS_UNSPECIFIED: _ClassVar[UserStatus]
@@ -70,6 +76,9 @@ MERGE_STRATEGY_ROUND_ROBIN: MergeStrategy
 NEIGHBOURS_UNSPECIFIED: Neighbours
 NEIGHBOURS_ON: Neighbours
 NEIGHBOURS_OFF: Neighbours
+RELEASE_RULES_UNSPECIFIED: ReleaseRules
+RELEASE_RULES_ON: ReleaseRules
+RELEASE_RULES_OFF: ReleaseRules
 USER_STATUS_UNSPECIFIED: UserStatus
 USER_STATUS_OK: UserStatus
 USER_STATUS_EMPTY_HISTORY: UserStatus
@@ -149,7 +158,7 @@ class Explore(_message.Message):
     def __init__(self, share: _Optional[float] = ..., filter: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class RecallRequest(_message.Message):
-    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "boosts", "pin_item_ids", "pin_item_keys", "explore", "now_unix_s", "exclude_shown", "paged", "page_token")
+    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "boosts", "pin_item_ids", "pin_item_keys", "explore", "now_unix_s", "release_rules", "exclude_shown", "paged", "page_token")
     USERS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -165,6 +174,7 @@ class RecallRequest(_message.Message):
     PIN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     EXPLORE_FIELD_NUMBER: _ClassVar[int]
     NOW_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_RULES_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_SHOWN_FIELD_NUMBER: _ClassVar[int]
     PAGED_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -183,10 +193,11 @@ class RecallRequest(_message.Message):
     pin_item_keys: _containers.RepeatedScalarFieldContainer[str]
     explore: Explore
     now_unix_s: int
+    release_rules: ReleaseRules
     exclude_shown: bool
     paged: bool
     page_token: bytes
-    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., pin_item_ids: _Optional[_Iterable[int]] = ..., pin_item_keys: _Optional[_Iterable[str]] = ..., explore: _Optional[_Union[Explore, _Mapping]] = ..., now_unix_s: _Optional[int] = ..., exclude_shown: bool = ..., paged: bool = ..., page_token: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., pin_item_ids: _Optional[_Iterable[int]] = ..., pin_item_keys: _Optional[_Iterable[str]] = ..., explore: _Optional[_Union[Explore, _Mapping]] = ..., now_unix_s: _Optional[int] = ..., release_rules: _Optional[_Union[ReleaseRules, str]] = ..., exclude_shown: bool = ..., paged: bool = ..., page_token: _Optional[bytes] = ...) -> None: ...
 
 class AttributeList(_message.Message):
     __slots__ = ("integers", "texts")
@@ -349,7 +360,7 @@ class Attribute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours", "feedback_enabled")
+    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours", "release_rules", "feedback_enabled")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -371,6 +382,7 @@ class GetServerInfoResponse(_message.Message):
     ID_TYPE_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_RULES_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_ENABLED_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     model_version: str
@@ -393,11 +405,12 @@ class GetServerInfoResponse(_message.Message):
     id_type: IdType
     search: str
     neighbours: Neighbours
+    release_rules: str
     feedback_enabled: bool
-    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., feedback_enabled: bool = ...) -> None: ...
+    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., release_rules: _Optional[str] = ..., feedback_enabled: bool = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "boosts", "pin_item_ids", "pin_item_keys", "explore", "now_unix_s", "exclude_shown")
+    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "boosts", "pin_item_ids", "pin_item_keys", "explore", "now_unix_s", "release_rules", "exclude_shown")
     USER_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -413,6 +426,7 @@ class ExplainRequest(_message.Message):
     PIN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     EXPLORE_FIELD_NUMBER: _ClassVar[int]
     NOW_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_RULES_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_SHOWN_FIELD_NUMBER: _ClassVar[int]
     user: User
     top_k: int
@@ -429,8 +443,9 @@ class ExplainRequest(_message.Message):
     pin_item_keys: _containers.RepeatedScalarFieldContainer[str]
     explore: Explore
     now_unix_s: int
+    release_rules: ReleaseRules
     exclude_shown: bool
-    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., pin_item_ids: _Optional[_Iterable[int]] = ..., pin_item_keys: _Optional[_Iterable[str]] = ..., explore: _Optional[_Union[Explore, _Mapping]] = ..., now_unix_s: _Optional[int] = ..., exclude_shown: bool = ...) -> None: ...
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., pin_item_ids: _Optional[_Iterable[int]] = ..., pin_item_keys: _Optional[_Iterable[str]] = ..., explore: _Optional[_Union[Explore, _Mapping]] = ..., now_unix_s: _Optional[int] = ..., release_rules: _Optional[_Union[ReleaseRules, str]] = ..., exclude_shown: bool = ...) -> None: ...
 
 class Interest(_message.Message):
     __slots__ = ("vector", "item_ids", "scores", "item_keys", "neighbour_item_ids", "neighbour_item_keys", "neighbour_scores", "neighbour_bonuses", "weights", "added", "neighbour_added")
@@ -477,12 +492,14 @@ class DroppedHit(_message.Message):
     def __init__(self, item_id: _Optional[int] = ..., interest: _Optional[int] = ..., score: _Optional[float] = ..., reason: _Optional[_Union[DropReason, str]] = ..., item_key: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., added: _Optional[float] = ...) -> None: ...
 
 class AppliedBoost(_message.Message):
-    __slots__ = ("boost", "added")
+    __slots__ = ("boost", "of_release", "added")
     BOOST_FIELD_NUMBER: _ClassVar[int]
+    OF_RELEASE_FIELD_NUMBER: _ClassVar[int]
     ADDED_FIELD_NUMBER: _ClassVar[int]
     boost: Boost
+    of_release: bool
     added: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, boost: _Optional[_Union[Boost, _Mapping]] = ..., added: _Optional[_Iterable[float]] = ...) -> None: ...
+    def __init__(self, boost: _Optional[_Union[Boost, _Mapping]] = ..., of_release: bool = ..., added: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
     __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings", "used_hist_item_keys", "search", "attributes_detail", "boosts")

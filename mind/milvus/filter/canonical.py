@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from mind.milvus.collection import ITEM_ID, ITEM_KEY
-from server.errors import InvalidRequestError
-from server.serving.filter.error import FilterError
-from server.serving.filter.grammar import TEXT_ID, Parser
+from mind.milvus.filter.error import FilterError
+from mind.milvus.filter.grammar import TEXT_ID, Parser
 
 
-def canonical(filter_: str, attributes: Mapping[str, str], max_depth: int, field: str = "filter") -> str:
+def canonical(filter_: str, attributes: Mapping[str, str], max_depth: int) -> str:
     """The filter in canonical spelling; empty if it is blank.
 
     Args:
@@ -22,17 +21,16 @@ def canonical(filter_: str, attributes: Mapping[str, str], max_depth: int, field
         attributes: name to Milvus type, as in `Fingerprint.attributes`; `item_id` is known besides. It is the column
             `ITEM_KEY` where there is one, and callers know no other name of that column.
         max_depth: how deep parentheses, `not` and signs may be nested.
-        field: where the caller wrote it.
 
     Raises:
-        InvalidRequestError: it is no expression, or one that could harm; the message names the column, from 1.
+        FilterError: it is no expression, or one that could harm; `describe` names the column, from 1.
     """
-    try:
-        return _canonical(filter_, tuple(attributes.items()), max_depth)
-    except FilterError as error:
-        says = str(error).replace(TEXT_ID, ITEM_ID)
-        message = f"{filter_[:100]!r}, column {error.at + 1}: {says}"
-        raise InvalidRequestError(field, message, error.reason) from None
+    return _canonical(filter_, tuple(attributes.items()), max_depth)
+
+
+def describe(filter_: str, error: FilterError) -> str:
+    """What is wrong with a filter, and where."""
+    return f"{filter_[:100]!r}, column {error.at + 1}: {str(error).replace(TEXT_ID, ITEM_ID)}"
 
 
 @lru_cache(256)
