@@ -9,8 +9,9 @@ Exclusions take hits away, and who has long histories excludes much that is not 
 few of them; only a user whom it gave too little is searched for again, with as many hits as all exclusions could take.
 What a user was shown were the nearest items of one interest or another, so a first search has room for twice the share
 of an interest.
-Boosts that lower items may bring items to the top that are far from the nearest. A user for whom the first search did
-not give enough is searched for again among all items, in memory.
+Boosts that lower items may bring items to the top that are not among the nearest. So a first search has room for as
+many lowered items as there would be if they were spread evenly. A user for whom that was not enough is searched for
+again among all items, in memory.
 A rule such as at_most may drop any number of hits. So users with such rules are searched for again and again, each time
 `WIDER`, until they have enough, or all that there is.
 """
@@ -33,6 +34,10 @@ WIDER = 4
 """How many times the hits of the search before the next one fetches for a user whose rules drop hits."""
 DEEP = 1_024
 """Hits of an interest from which users with such rules do not share a search with others."""
+MARGIN = 1.25
+"""With boosts that lower items, a search fetches so many times the hits that would do if these were spread evenly."""
+MOST_LOWERED = 0.5
+"""Share of the items that boosts lower beyond which all items are scored at once."""
 DEEP_HITS = 1_000_000
 """Most hits of all users of such a search."""
 
@@ -77,11 +82,12 @@ class Depth:
 
 
 def first_depths(
-    release: Release, matches: Matches | None, query: Query, max_overfetch: int, lowers: bool = False
+    release: Release, matches: Matches | None, query: Query, max_overfetch: int, lowered: float = 0.0
 ) -> list[Depth]:
     """The depth to begin with for each user of a query; arguments as of `first_depth`.
 
-    `lowers`: whether boosts lower some items. It follows from three lengths, which many users of a query share.
+    `lowered`: the share of the items that boosts lower. A depth follows from three lengths, which many users of a query
+    share.
     """
     known: dict[tuple[int, int, int], Depth] = {}
     found = []
@@ -89,22 +95,34 @@ def first_depths(
         lengths = len(user.exclude), len(user.hist_item) if query.exclude_history else 0, len(user.shown)
         depth = known.get(lengths)
         if depth is None:
-            depth = first_depth(release, matches, query, user, max_overfetch)
-            depth = known[lengths] = replace(depth, lowers=True) if lowers else depth
+            depth = first_depth(release, matches, query, user, max_overfetch, lowered)
+            depth = known[lengths] = replace(depth, lowers=True, whole=lowered > MOST_LOWERED) if lowered else depth
         found.append(depth)
     return found
 
 
-def first_depth(release: Release, matches: Matches | None, query: Query, user: UserQuery, max_overfetch: int) -> Depth:
-    """The depth to begin with for a user. `matches`: of the query's filter; None without a filter."""
-    top_k, widens, shown = query.ranked, bool(query.variety.at_most), len(user.shown)
+def first_depth(
+    release: Release,
+    matches: Matches | None,
+    query: Query,
+    user: UserQuery,
+    max_overfetch: int,
+    lowered: float = 0.0,
+) -> Depth:
+    """The depth to begin with for a user.
+
+    `matches`: of the query's filter; None without a filter. `lowered`: as of `first_depths`.
+    """
+    top_k = query.ranked
+    if 0 < lowered <= MOST_LOWERED:
+        top_k = int(top_k / (1 - lowered) * MARGIN) + ROUND
+    widens, shown = bool(query.variety.at_most), len(user.shown)
     history = len(user.hist_item) if query.exclude_history else 0
     excluded = min(max_overfetch, len(user.exclude) + len(query.pins) + history)
     if not (excluded or shown or widens):
         return _depth(release, matches, top_k, top_k, top_k)
-    near = (
-        len(user.exclude) + len(query.pins) + min(history, release.hyper_parameters.maxlen)
-    )  # older clicks are seldom among the hits
+    recent = min(history, release.hyper_parameters.maxlen)  # older clicks are seldom among the hits
+    near = len(user.exclude) + len(query.pins) + recent
     room = top_k // ROOM
     share = min(shown, 2 * shown // release.hyper_parameters.num_interests)
     least = top_k + min(excluded, room) + share

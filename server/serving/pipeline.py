@@ -205,8 +205,10 @@ class CandidatePipeline:
             job = await self._with_matches(job, deadline)
         if query.boosts and not job.failure:
             job = await self._with_lift(job, self._search_time_left_s(deadline))
-        where, lowers = (release, job.matches), bool(job.lift and job.lift.lowers)
-        depths = dict(enumerate(first_depths(*where, query, self._max_overfetch, lowers)))
+        where = release, job.matches
+        among = len(release.vocabulary) if job.matches is None else len(job.matches)
+        lowered = min(job.lift.lowered / max(among, 1), 1.0) if job.lift else 0.0
+        depths = dict(enumerate(first_depths(*where, query, self._max_overfetch, lowered)))
         results: dict[int, UserResult] = {}
         timings, steps = Timings(0, 0, job.matching_ms, 0), None
         while depths:  # nearly always once

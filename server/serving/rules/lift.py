@@ -6,6 +6,7 @@ answer can be computed again from what is told of each boost.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -53,10 +54,15 @@ class Lift:
     whole: bool = False
     """Whether `items` are all items that a candidate can come from."""
 
-    @property
+    @cached_property
     def lowers(self) -> bool:
         """Whether some items lose by it, so that items beyond the nearest may come before them."""
-        return bool(np.any(self.added < 0) or np.any(self.fresh_added < 0))
+        return self.lowered > 0
+
+    @cached_property
+    def lowered(self) -> int:
+        """How many items lose by it."""
+        return int(np.count_nonzero(self.added < 0)) + int(np.count_nonzero(self.fresh_added < 0))
 
     @property
     def nbytes(self) -> int:
