@@ -82,12 +82,12 @@ class Depth:
 
 
 def first_depths(
-    release: Release, matches: Matches | None, query: Query, max_overfetch: int, lowered: float = 0.0
+    release: Release, matches: Matches | None, query: Query, max_overfetch: int, lowered: float | None = None
 ) -> list[Depth]:
     """The depth to begin with for each user of a query; arguments as of `first_depth`.
 
-    `lowered`: the share of the items that boosts lower. A depth follows from three lengths, which many users of a query
-    share.
+    `lowered`: the share of the items that boosts lower; None without boosts. A depth follows from three lengths, which
+    many users of a query share.
     """
     known: dict[tuple[int, int, int], Depth] = {}
     found = []
@@ -107,20 +107,20 @@ def first_depth(
     query: Query,
     user: UserQuery,
     max_overfetch: int,
-    lowered: float = 0.0,
+    lowered: float | None = None,
 ) -> Depth:
     """The depth to begin with for a user.
 
     `matches`: of the query's filter; None without a filter. `lowered`: as of `first_depths`.
     """
-    top_k = query.ranked
-    if 0 < lowered <= MOST_LOWERED:
+    top_k, boosted = query.ranked, lowered is not None
+    if lowered and lowered <= MOST_LOWERED:
         top_k = int(top_k / (1 - lowered) * MARGIN) + ROUND
     widens, shown = bool(query.variety.at_most), len(user.shown)
     history = len(user.hist_item) if query.exclude_history else 0
     excluded = min(max_overfetch, len(user.exclude) + len(query.pins) + history)
     if not (excluded or shown or widens):
-        return _depth(release, matches, top_k, top_k, top_k)
+        return _depth(release, matches, top_k, max(top_k, TOGETHER) if boosted else top_k, top_k)
     recent = min(history, release.hyper_parameters.maxlen)  # older clicks are seldom among the hits
     near = len(user.exclude) + len(query.pins) + recent
     room = top_k // ROOM
@@ -130,6 +130,7 @@ def first_depth(
     if widens:
         most = MAX_HITS // _each(release) if matches is None else len(matches) + 1
         return _widening(release, matches, least, wanted + max(ROUND, top_k // ROUND), most)
+    wanted = max(wanted, TOGETHER) if boosted else wanted  # the more hits, the fewer boosted items must be scored
     return _depth(release, matches, least, wanted, top_k + excluded + shown)
 
 

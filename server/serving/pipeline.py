@@ -207,7 +207,7 @@ class CandidatePipeline:
             job = await self._with_lift(job, self._search_time_left_s(deadline))
         where = release, job.matches
         among = len(release.vocabulary) if job.matches is None else len(job.matches)
-        lowered = min(job.lift.lowered / max(among, 1), 1.0) if job.lift else 0.0
+        lowered = min(job.lift.lowered / max(among, 1), 1.0) if job.lift else None
         depths = dict(enumerate(first_depths(*where, query, self._max_overfetch, lowered)))
         results: dict[int, UserResult] = {}
         timings, steps = Timings(0, 0, job.matching_ms, 0), None
@@ -434,7 +434,8 @@ class CandidatePipeline:
         if depths[0].whole:
             lifts = await self._whole(job, lifts, matches, deadline)
         limits = np.array([depth.limit for depth in depths], np.int64)
-        return await with_lifted(job.release, found, vectors, lifts, limits)
+        wanted = np.minimum(limits, [depth.needed for depth in depths])
+        return await with_lifted(job.release, found, vectors, lifts, limits, wanted)
 
     async def _whole(self, job: Job, lifts: list[Lift], matches: list[Matches | None], deadline: float) -> list[Lift]:
         """The lifts over all items that candidates of each user can come from."""

@@ -72,6 +72,7 @@ def searched(shop: Shop, vectors: Any, limit: int) -> Found:
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Shop, Any, Lift, int]:
+    """A shop, interests, what items get, and how many are wanted."""
     numbers = np.random.default_rng(draw(st.integers(0, 2**32)))
     shop = shop_of(draw(st.integers(1, 40)), draw(st.integers(0, 5)), numbers)
     vectors = numbers.integers(-2, 3, (draw(st.integers(1, 3)), 2, DIM)).astype(np.float32)
@@ -85,20 +86,21 @@ def cases(draw: st.DrawFn) -> tuple[Shop, Any, Lift, int]:
     return shop, vectors, lift_of(parts, len(shop.release.item_embedding), None), draw(st.integers(1, 12))
 
 
-@given(cases())
-def test_boosted_lists_are_those_of_all_items_with_what_is_added(case: tuple[Shop, Any, Lift, int]) -> None:
+@given(cases(), st.integers(0, 20))
+def test_boosted_lists_are_those_of_all_items_with_what_is_added(case: tuple[Shop, Any, Lift, int], more: int) -> None:
     shop, vectors, lift, top_k = case
+    limits = np.full(len(vectors), top_k + more)
     users, wanted = len(vectors), np.full(len(vectors), top_k)
     round_robin = np.zeros(users, bool)
     for whole in (False, True):
-        found = interests_of(vectors) if whole else searched(shop, vectors, top_k)
+        found = interests_of(vectors) if whole else searched(shop, vectors, top_k + more)
         own = lift.over(shop.known) if whole else lift
-        lifted = asyncio.run(with_lifted(shop.release, found, vectors, [own] * users, wanted))
+        lifted = asyncio.run(with_lifted(shop.release, found, vectors, [own] * users, limits, wanted))
         assert lifted.added is not None
         merged = merge(
             *(lifted.hits, lifted.user, lifted.interest, wanted, round_robin, NO_EXCLUSIONS), added=lifted.added
         )
-        depth = Depth(top_k, top_k, 0, 0, lowers=lift.lowers and not whole)
+        depth = Depth(top_k + more, top_k, 0, 0, lowers=lift.lowers and not whole)
         short = cut_short([depth] * users, wanted, lifted, merged)
         assert not short.any() or (lift.lowers and not whole)
         for user in range(users):
@@ -119,7 +121,9 @@ def test_each_interest_has_its_own_order_where_interests_take_turns(case: tuple[
     shop, vectors, lift, limit = case
     wanted = np.full(len(vectors), limit)
     found = asyncio.run(
-        with_lifted(shop.release, interests_of(vectors), vectors, [lift.over(shop.known)] * len(vectors), wanted)
+        with_lifted(
+            shop.release, interests_of(vectors), vectors, [lift.over(shop.known)] * len(vectors), wanted, wanted
+        )
     )
     ends = np.cumsum(found.hits.lengths)
     for query, (user, interest) in enumerate(zip(found.user, found.interest, strict=True)):

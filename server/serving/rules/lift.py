@@ -69,6 +69,35 @@ class Lift:
         """The memory that it takes, besides what its parts share with others."""
         return self.items.nbytes + self.added.nbytes + self.fresh_added.nbytes
 
+    def reaching(self, least: Float32) -> Int64:
+        """How many of the items that the model knows get at least so much, for each of [Q] numbers, and some others.
+
+        Beside all of them, only powers of two come up, so that `top` keeps few parts.
+        """
+        falling, _ = self._falling
+        count = len(falling) - np.searchsorted(falling[::-1], least, side="left")
+        power: Int64 = 1 << np.ceil(np.log2(np.maximum(count, 1))).astype(np.int64)
+        return np.where(count > 0, np.minimum(power, len(falling)), 0)
+
+    def top(self, count: int) -> tuple[Rows, Float32]:
+        """The rows that get most, so many of them, ascending, and what each gets."""
+        if count == len(self.items.rows):
+            return self.items.rows, self.added
+        if count not in self._tops:
+            place = np.sort(self._falling[1][:count])
+            self._tops[count] = self.items.rows[place], self.added[place]
+        return self._tops[count]
+
+    @cached_property
+    def _falling(self) -> tuple[Float32, Int64]:
+        """What items get, the most first, and their places."""
+        order = np.argsort(-self.added, kind="stable")
+        return self.added[order], order
+
+    @cached_property
+    def _tops(self) -> dict[int, tuple[Rows, Float32]]:
+        return {}
+
     def of(self, release: Release, item_ids: Int64) -> Float32:
         """What items get, [n] float32."""
         return Part(Boost(), self.items, self.added, self.fresh_added).of(release, item_ids)
