@@ -22,7 +22,7 @@ from clients.core import (
     join_responses,
 )
 from clients.ids import ItemIds
-from clients.requests import NO_RULES, rules_of
+from clients.requests import NO_RULES, Boost, Explore, rules_of
 from clients.similar import ItemQuery, SimilarBy, SimilarItemsResult, join_similar
 from protos.recall.v1 import admin_pb2, recall_pb2
 
@@ -59,11 +59,16 @@ class AsyncRecallClient(ClientCore):
         at_most: Mapping[str, int] = NO_RULES,
         per_interest_min: int = 0,
         diversity: float = 0,
+        boosts: Sequence[Boost] = (),
+        pin: ItemIds = (),
+        explore: Explore | None = None,
+        now_unix_s: int = 0,
+        release_rules: bool = True,
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user; see `RecallClient.recall`."""
         deadline = self._deadline(timeout_s)
-        rules = rules_of(at_most, per_interest_min, diversity)
+        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         requests = self._recall_requests(histories, top_k, *how, exclude_shown, paged, page_token)
         return join_responses(await self._call_all(self._stubs().recall.Recall, requests, deadline))
@@ -93,10 +98,15 @@ class AsyncRecallClient(ClientCore):
         at_most: Mapping[str, int] = NO_RULES,
         per_interest_min: int = 0,
         diversity: float = 0,
+        boosts: Sequence[Boost] = (),
+        pin: ItemIds = (),
+        explore: Explore | None = None,
+        now_unix_s: int = 0,
+        release_rules: bool = True,
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        rules = rules_of(at_most, per_interest_min, diversity)
+        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         request = self._explain_request(history, top_k, *how, exclude_shown)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))

@@ -20,6 +20,7 @@ TWINS = {
     "append_item_ids": "append_item_keys",
     "exclude_item_ids": "exclude_item_keys",
     "shown_item_ids": "shown_item_keys",
+    "pin_item_ids": "pin_item_keys",
     "item_ids": "item_keys",
     "unknown_item_ids": "unknown_item_keys",
     "used_hist_item": "used_hist_item_keys",

@@ -9,6 +9,11 @@ from protos.recall.v1 import recall_pb2
 
 History = ItemIds | str | recall_pb2.User
 """Of a user: item ids, oldest first; or the user_id of one whom the service remembers; or a ready message."""
+Boost = Mapping[str, Any] | recall_pb2.Boost
+"""What is added to some items: `{"filter": "margin > 0.3", "add": 0.2}`, or
+`{"attribute": "published_at", "half_life_days": 14, "weight": 0.5}`."""
+Explore = Mapping[str, Any] | recall_pb2.Explore
+"""Places for items that are drawn: `{"share": 0.05, "filter": "vector_source != 'trained'", "seed": 7}`."""
 MergeStrategyName = Literal["best_score", "round_robin"]
 NeighboursName = Literal["default", "on", "off"]
 
@@ -152,12 +157,51 @@ def neighbours_of(name: str) -> recall_pb2.Neighbours:
     return _NEIGHBOURS[name]
 
 
-def rules_of(at_most: Mapping[str, int], per_interest_min: int, diversity: float) -> dict[str, Any]:
-    """The fields of a request that make candidates vary."""
+def rules_of(
+    at_most: Mapping[str, int],
+    per_interest_min: int,
+    diversity: float,
+    boosts: Sequence[Boost] = (),
+    pin: ItemIds = (),
+    explore: Explore | None = None,
+    now_unix_s: int = 0,
+    release_rules: bool = True,
+) -> dict[str, Any]:
+    """The fields of a request that make candidates vary, raise or lower items, and fill places.
+
+    Raises:
+        TypeError: a value is of the wrong kind.
+        ValueError: a value has a field that there is not, or an id does not fit.
+    """
     if not isinstance(at_most, Mapping):
         raise TypeError(f"at_most is {at_most!r}, must be a dict of attributes and counts, such as {{'category': 5}}")
     rules = [recall_pb2.AtMost(attribute=name, count=count) for name, count in at_most.items()]
-    return {"at_most": rules, "per_interest_min": per_interest_min, "diversity": diversity}
+    pins = recall_pb2.RecallRequest()
+    fill(pins, "pin_item_ids", pin, "pin")
+    return {
+        "at_most": rules,
+        "per_interest_min": per_interest_min,
+        "diversity": diversity,
+        "boosts": [_message(recall_pb2.Boost, boost, f"boosts[{place}]") for place, boost in enumerate(boosts)],
+        "pin_item_ids": pins.pin_item_ids,
+        "pin_item_keys": pins.pin_item_keys,
+        "explore": None if explore is None else _message(recall_pb2.Explore, explore, "explore"),
+        "now_unix_s": now_unix_s,
+        "release_rules": recall_pb2.RELEASE_RULES_UNSPECIFIED if release_rules else recall_pb2.RELEASE_RULES_OFF,
+    }
+
+
+def _message(kind: Any, given: Any, name: str) -> Any:
+    """A part of a request from a dict of its fields, or from a ready message; `name`: what the caller knows it as."""
+    if isinstance(given, kind):
+        return given
+    fields = ", ".join(field.name for field in kind.DESCRIPTOR.fields)
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name} is {given!r}, must be a dict with some of {fields}")
+    try:
+        return kind(**given)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} is {dict(given)!r}, must have some of {fields}: {error}") from None
 
 
 Part = TypeVar("Part", recall_pb2.User, recall_pb2.ItemQuery)

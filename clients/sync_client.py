@@ -20,7 +20,7 @@ from clients.core import (
     join_responses,
 )
 from clients.ids import ItemIds
-from clients.requests import NO_RULES, rules_of
+from clients.requests import NO_RULES, Boost, Explore, rules_of
 from clients.similar import ItemQuery, SimilarBy, SimilarItemsResult, join_similar
 from protos.recall.v1 import admin_pb2, recall_pb2
 
@@ -57,6 +57,11 @@ class RecallClient(ClientCore):
         at_most: Mapping[str, int] = NO_RULES,
         per_interest_min: int = 0,
         diversity: float = 0,
+        boosts: Sequence[Boost] = (),
+        pin: ItemIds = (),
+        explore: Explore | None = None,
+        now_unix_s: int = 0,
+        release_rules: bool = True,
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user. A large batch is split into several requests.
@@ -80,6 +85,13 @@ class RecallClient(ClientCore):
             at_most: attributes, and how many candidates of a user may share a value of each: `{"category": 5}`.
             per_interest_min: how many candidates each interest of a user has at least.
             diversity: how much candidates shall differ from one another, 0 to 1 (MMR).
+            boosts: what is added to the scores of some items for their places, in this order: dicts such as
+                `{"filter": "margin > 0.3", "add": 0.2}` or
+                `{"attribute": "published_at", "half_life_days": 14, "weight": 0.5}`. `added` of the answer tells it.
+            pin: ids of items that come first for every user, in this order.
+            explore: places for items that are drawn: `{"share": 0.05, "filter": "...", "seed": 7}`.
+            now_unix_s: the time for boosts by age, in seconds since 1970. 0 is the server's clock.
+            release_rules: whether the rules of the release apply too (`indexer publish --rules`).
             timeout_s: the deadline of the whole batch.
 
         Returns:
@@ -91,7 +103,7 @@ class RecallClient(ClientCore):
             ValueError: an id does not fit 64 bits or is not valid text.
         """
         deadline = self._deadline(timeout_s)
-        rules = rules_of(at_most, per_interest_min, diversity)
+        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         requests = self._recall_requests(histories, top_k, *how, exclude_shown, paged, page_token)
         return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
@@ -121,10 +133,15 @@ class RecallClient(ClientCore):
         at_most: Mapping[str, int] = NO_RULES,
         per_interest_min: int = 0,
         diversity: float = 0,
+        boosts: Sequence[Boost] = (),
+        pin: ItemIds = (),
+        explore: Explore | None = None,
+        now_unix_s: int = 0,
+        release_rules: bool = True,
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
-        rules = rules_of(at_most, per_interest_min, diversity)
+        rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
         request = self._explain_request(history, top_k, *how, exclude_shown)
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))

@@ -28,12 +28,15 @@ def candidates_view(candidates: recall_pb2.UserCandidates, titles: Titles) -> Re
     table.add_column("interest", no_wrap=True)
     if candidates.source:
         table.add_column("source", no_wrap=True)
-    sources = [[_words(recall_pb2.Source, each)] for each in candidates.source] or [[]] * len(item_ids)
-    rows = zip(item_ids, candidates.scores, candidates.interest, sources, strict=True)
-    for rank, (item_id, score, interest, source) in enumerate(rows, start=1):
+    if candidates.added:
+        table.add_column("added", justify="right", no_wrap=True)
+    sources = [[_words(recall_pb2.Source, each) if each else "popular"] for each in candidates.source]
+    added = [[f"{each:+.4f}"] for each in candidates.added] or [[]] * len(item_ids)
+    rows = zip(item_ids, candidates.scores, candidates.interest, sources or [[]] * len(item_ids), added, strict=True)
+    for rank, (item_id, score, interest, source, gets) in enumerate(rows, start=1):
         shown = [_value(values[rank - 1]) for values in attributes.values()]
         shown_score = f"{score:.3%}" if candidates.fallback else f"{score:.4f}"
-        table.add_row(str(rank), _shown(item_id), *shown, shown_score, _interest(interest), *source)
+        table.add_row(str(rank), _shown(item_id), *shown, shown_score, _interest(interest), *source, *gets)
     return Group(*_remarks(candidates), table if item_ids else Text("no candidates", style="yellow"))
 
 
@@ -188,6 +191,7 @@ def info_view(info: recall_pb2.GetServerInfoResponse, counted: int | str) -> Ren
         "item ids": "text" if has_text_ids(info) else "integers",
         "neighbours": _words(recall_pb2.Neighbours, info.neighbours) if info.neighbours else "none in this model",
         "attributes": ", ".join(f"{attribute.name} {attribute.type}" for attribute in info.attributes) or "none",
+        "rules": info.release_rules or "none in this release",
         "limits": f"{limits.max_users:,} users, top_k {limits.max_top_k:,}, {limits.max_candidates:,} candidates, "
         f"{limits.max_request_bytes:,} bytes in a request; {limits.max_concurrent_requests:,} requests at once",
         "per user": f"{limits.max_history:,} history items, {limits.max_exclude:,} exclusions; "

@@ -1,5 +1,6 @@
 """The output of the commands: lines and tables for people, plain data for programs."""
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -246,7 +247,15 @@ def table(collections: list[ItemCollection]) -> Table:
         )
         if any(vars(changes).values()):
             table.add_row(f"  {_changes(changes)}", style="dim")
+        if collection.record and collection.record.rules:
+            table.add_row(f"  rules: {_rules(collection.record.rules)}", style="dim")
     return table
+
+
+def _rules(text: str) -> str:
+    """The names of the rules of a release, and how many there are of each."""
+    found = json.loads(text)
+    return ", ".join(f"{len(rule)} {name}" if isinstance(rule, list) else name for name, rule in found.items())
 
 
 def _changes(changes: Changes) -> str:
@@ -264,4 +273,5 @@ def plain(collection: ItemCollection) -> dict[str, Any]:
         "published_at": collection.published_at or None,
         "fingerprint": fingerprint.model_dump() if fingerprint else None,
         "changes": vars(collection.changes),
+        "rules": json.loads(collection.record.rules) if collection.record and collection.record.rules else None,
     }

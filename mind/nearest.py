@@ -41,17 +41,46 @@ def nearest(
         The rows and their scores, [Q, min(limit, M)] each, best first. Ties are in the order of rows. The score of a
         row and a query does not depend on the other queries.
     """
+    found = _nearest(queries, table, rows, limit, factor, None)
+    return ranked(queries, table, found, factor)
+
+
+def nearest_with_added(
+    queries: Float32, table: Float32, rows: Rows, added: Float32, limit: int
+) -> tuple[Rows, Float32, Float32]:
+    """Find the rows with the best sums of inner product and a number that each row has.
+
+    Args:
+        queries, table, rows, limit: as of `nearest`.
+        added: [M] float32, the number of each of `rows`.
+
+    Returns:
+        The rows, their inner products and their numbers, [Q, min(limit, M)] each, the best sum first. Ties are in the
+        order of rows.
+    """
+    found = _nearest(queries, table, rows, limit, None, added)
+    scores = np.einsum("qld,qd->ql", table[found], queries)
+    its = added[np.searchsorted(rows, found)]
+    order = _keys(scores + its, found).argsort(axis=1)
+    best, scores, its = (np.take_along_axis(column, order, axis=1) for column in (found, scores, its))
+    return best, scores, its
+
+
+def _nearest(
+    queries: Float32, table: Float32, rows: Rows, limit: int, factor: Float32 | None, added: Float32 | None
+) -> Rows:
+    """The best rows of each query, [Q, min(limit, M)] in any order."""
     found = np.zeros((len(queries), min(limit, len(rows))), np.int32)
     if not found.size:
-        return found, np.zeros(found.shape, np.float32)
+        return found
     in_one_piece = len(rows) <= CHUNK_ROWS and rows[-1] - rows[0] == len(rows) - 1
     at_once = min(PAIRS // len(rows), len(queries)) if in_one_piece else len(queries)
     step = len(rows) if in_one_piece else min(CHUNK_ROWS, max(1, PAIRS // len(queries)))
     scores = np.empty(at_once * step, np.float32)  # is reused, because new memory costs more than all else
     for start in range(0, len(queries), at_once):
         block = slice(start, start + at_once)
-        found[block] = _best_rows(queries[block], table, rows, found.shape[1], scores, factor)
-    return ranked(queries, table, found, factor)
+        found[block] = _best_rows(queries[block], table, rows, found.shape[1], scores, factor, added)
+    return found
 
 
 def ranked(queries: Float32, table: Float32, found: Rows, factor: Float32 | None = None) -> tuple[Rows, Float32]:
@@ -64,7 +93,13 @@ def ranked(queries: Float32, table: Float32, found: Rows, factor: Float32 | None
 
 
 def _best_rows(
-    queries: Float32, table: Float32, rows: Rows, limit: int, scores: Float32, factor: Float32 | None
+    queries: Float32,
+    table: Float32,
+    rows: Rows,
+    limit: int,
+    scores: Float32,
+    factor: Float32 | None,
+    added: Float32 | None,
 ) -> Rows:
     """Return the best rows of each query, [Q, limit] in any order.
 
@@ -83,6 +118,8 @@ def _best_rows(
         np.matmul(queries, part.T, out=of_chunk)
         if factor is not None:
             of_chunk *= factor[chunk]
+        if added is not None:
+            of_chunk += added[start : start + step]
         query, place = np.divmod(np.flatnonzero(of_chunk >= _least(best, of_chunk)), len(chunk))
         best.add(query, chunk[place], of_chunk[query, place])
     return best.rows

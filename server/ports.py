@@ -19,6 +19,9 @@ class ItemStore(Protocol):
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         """Return what the collection was built from, or None if its build did not finish."""
 
+    async def rules(self, collection: str) -> str:
+        """Return the rules of the release as JSON (`mind.milvus.rules`); empty if it has none."""
+
     async def loaded(self, collection: str) -> bool:
         """Return whether the whole collection is in memory. Raises CollectionGoneError."""
 

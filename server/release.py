@@ -20,11 +20,12 @@ from mind.artifact import Artifact, Float32, load_artifact
 from mind.cells import Cells
 from mind.config import HyperParameters
 from mind.encoder import Encoder, NumpyEncoder, check_golden
-from mind.errors import ArtifactError
+from mind.errors import ArtifactError, ConfigError
 from mind.events import EventRules
 from mind.keys import Keys
 from mind.milvus.collection import ALIAS, ITEM_KEY, METRIC, Fingerprint, is_presence
 from mind.milvus.journal import rows_between
+from mind.milvus.rules import NO_RULES, ReleaseRules
 from mind.nearest import inverse_norms
 from mind.neighbours import ItemNeighbours
 from mind.sequences import Int64
@@ -88,6 +89,8 @@ class Release:
     """Bytes of the longest key; 0 where ids are integers."""
     events: EventRules | None = None
     """Which kinds of clicks are history for the model; None if it was trained without kinds."""
+    rules: ReleaseRules = NO_RULES
+    """What the shop wants for every request that does not turn it off."""
 
     @cached_property
     def inverse_norms(self) -> Float32:
@@ -171,6 +174,8 @@ class Releases:
         self.unloaded = ""
         """Why the collection being served cannot be searched, as far as is known; empty if it can."""
         self._counted_at = 0.0
+        self._bad_rules = ""
+        """Rules of a release that cannot be used, as JSON."""
 
     @property
     def current(self) -> Release:
@@ -231,7 +236,7 @@ class Releases:
                 if before is not None and before.collection == name:
                     await self._store.load(name)
                     await self._count_again(before)
-                    release = before
+                    self._current = before = release = await self._with_rules(before)
                 else:
                     release = await self._take_over(name, insist)
                     self.miscounted, self._counted_at = "", time.monotonic()
@@ -257,13 +262,13 @@ class Releases:
             raise refusal.error
         try:
             if self.previous is not None and self.previous.collection == collection:
-                release = self.previous
+                release = await self._with_rules(self.previous)
             else:
                 if self.previous is not None:  # otherwise there would be three in memory
                     self._left.append(self.previous)
                     self.previous = None
                     await self._free_left()
-                release = await self._load(collection)
+                release = await self._with_rules(await self._load(collection))
             await self._store.load(collection)
             await self._compare(release)
             await self._warm_up(release)
@@ -274,6 +279,22 @@ class Releases:
             self._refusal = _Refusal(collection, error, times, time.monotonic() + pause)
             raise
         return release
+
+    async def _with_rules(self, release: Release) -> Release:
+        """The release with its newest rules. Rules that cannot be used are logged, and those before stay."""
+        text = await self._store.rules(release.collection)
+        try:
+            rules = ReleaseRules.from_json(text)
+            rules.check(release.fingerprint.attributes)
+        except ConfigError as error:
+            if self._bad_rules != text:
+                logger.error("the rules of collection %s cannot be used: %s", release.collection, error)
+            self._bad_rules = text
+            return release
+        if rules == release.rules:
+            return release
+        logger.info("the rules of collection %s are now %s", release.collection, text or "none")
+        return replace(release, rules=rules)
 
     async def _free_left(self) -> None:
         """Free releases in a thread, because it takes 10 ms to unmap a model of 1 GB."""

@@ -94,6 +94,10 @@ class Settings(MilvusOptions):
     """Maximum number of attributes in the rule at_most of a request."""
     max_diverse_top_k: int = Field(default=500, gt=0, le=2_000)
     """Maximum number of candidates per user of a request with diversity, which compares half as many items more."""
+    max_boosts: int = Field(default=8, gt=0, le=64)
+    """Maximum number of boosts of a request."""
+    max_pins: int = Field(default=50, gt=0, le=1_000)
+    """Maximum number of items that a request pins to the first places."""
     max_request_bytes: int = Field(default=4 * 1024 * 1024, gt=0, le=INT32_MAX)
     """Maximum size of a request message in bytes."""
     max_batch_users: int = Field(default=64, gt=0, le=INT32_MAX)

@@ -10,11 +10,11 @@ from clients.gateway import body, connections, operations, pages, v1
 from clients.gateway.settings import Settings as GatewaySettings
 from mind.keys import MAX_KEY_BYTES
 from mind.milvus.collection import MAX_HITS
+from mind.milvus.filter import grammar
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
 from server.edge import answers, door, feedback, health, page_token, receiving, streams, user_request, wire
 from server.edge.limits import INTEGER_CANDIDATE_BYTES
-from server.serving.filter import grammar
 from server.settings import Settings
 from server.watching import endpoint, line_sink
 
@@ -151,6 +151,21 @@ def _fields() -> list[Bound]:
             Bound(f"`{name}.at_most`", f"{SERVER.max_at_most} rules", INVALID, "--max-at-most")
             for name in ("RecallRequest", "ExplainRequest")
         ),
+        *(
+            bound
+            for name in ("RecallRequest", "ExplainRequest")
+            for bound in (
+                Bound(f"`{name}.explore`", "1", "the fields of several become one"),
+                Bound(f"`{name}.boosts`", f"{SERVER.max_boosts} boosts", INVALID, "--max-boosts"),
+                Bound(f"`{name}.pin_item_ids`", f"{SERVER.max_pins} ids", INVALID, "--max-pins"),
+                Bound(f"`{name}.pin_item_keys`", f"{SERVER.max_pins} ids, {key} each", INVALID, "--max-pins"),
+            )
+        ),
+        *(
+            Bound(f"`{name}.filter`", f"{SERVER.max_filter_chars:,} characters", INVALID, "--max-filter-chars")
+            for name in ("Boost", "Explore")
+        ),
+        Bound("`Boost.attribute`", "the name of an attribute of the release", INVALID),
         Bound("`AtMost.attribute`", "the name of an attribute of the release", INVALID),
         Bound("`AtMost.count`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k"),
         Bound("`top_k` with diversity", f"1 to {SERVER.max_diverse_top_k:,}", INVALID, "--max-diverse-top-k"),
@@ -219,11 +234,15 @@ def of_gateway() -> list[Bound]:
                 "User.user_id",
                 "Update.user_id",
                 "AtMost.attribute",
+                "Boost.attribute",
                 "FeedbackBody.user_id",
                 "FeedbackBody.recall_id",
             )
         ),
-        *(Bound(f"`{name}.filter`", OF_BODY, by_server) for name in ("RecallBody", "ExplainBody", "SimilarBody")),
+        *(
+            Bound(f"`{name}.filter`", OF_BODY, by_server)
+            for name in ("RecallBody", "ExplainBody", "SimilarBody", "Boost", "Explore")
+        ),
         *(
             Bound(f"`{name}.return_attributes`", f"{v1.MAX_ATTRIBUTES} names", "400")
             for name in ("RecallBody", "ExplainBody", "SimilarBody", "ItemsBody")
@@ -232,6 +251,8 @@ def of_gateway() -> list[Bound]:
         Bound("`FeedbackBody.item_ids`", OF_BODY, "413", "--max-body-bytes"),
         Bound("`RecallBody.page_token`", f"{v1.MAX_TOKEN:,} characters", "400"),
         *(Bound(f"`{name}.at_most`", f"{v1.MAX_ATTRIBUTES} rules", "400") for name in ("RecallBody", "ExplainBody")),
+        *(Bound(f"`{name}.boosts`", f"{v1.MAX_ATTRIBUTES} boosts", "400") for name in ("RecallBody", "ExplainBody")),
+        *(Bound(f"`{name}.pin_item_ids`", f"{v1.MAX_PINS:,} ids", "400") for name in ("RecallBody", "ExplainBody")),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),
         Bound("metrics that are read of a server", f"{operations.MAX_BYTES:,} bytes", "cut off"),

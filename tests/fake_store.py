@@ -43,6 +43,8 @@ class FakeCollection:
     """The column of text ids."""
     values: dict[str, dict[int, Any]] = field(default_factory=dict)
     """The values of attributes by item."""
+    rules: str = ""
+    """The rules of the release as JSON."""
 
 
 @dataclass
@@ -158,6 +160,9 @@ class FakeStore:
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         return (await self._find(collection)).fingerprint
+
+    async def rules(self, collection: str) -> str:
+        return (await self._find(collection)).rules
 
     async def loaded(self, collection: str) -> bool:
         return (await self._find(collection)).loaded
@@ -286,6 +291,8 @@ def _passes(item_ids: Int64, filter_: str) -> np.ndarray:  # type: ignore[type-a
         return np.ones(len(item_ids), bool)
     if both := re.fullmatch(r"\((.*)\) and item_id in (\[.*\])", filter_):
         return _passes(item_ids, both[1]) & np.isin(item_ids, json.loads(both[2]))
+    if both := re.fullmatch(r"\(([^()]*)\) and \(([^()]*)\)", filter_):
+        return _passes(item_ids, both[1]) & _passes(item_ids, both[2])
     if listed := re.fullmatch(r"item_id in (\[.*\])", filter_):
         return np.isin(item_ids, json.loads(listed[1]))
     if negated := re.fullmatch(r"not \((.*)\)", filter_):

@@ -2,12 +2,14 @@
 
 import base64
 from enum import StrEnum
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
 from clients.core import MergeStrategyName
+from clients.requests import Boost, Explore
 from clients.titles import TITLE
 from clients.user_files import is_int64
 from protos.recall.v1 import recall_pb2
@@ -99,6 +101,39 @@ Diversity = Annotated[
         min=0, max=1, help="How much candidates shall differ from one another (MMR). 0 is no such rule, 0.3 a start."
     ),
 ]
+BoostOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--boost",
+        metavar="EXPR=ADD",
+        help="Add so much to the scores of items that match a filter, for their places, for example "
+        "`margin > 0.3=0.2`. Repeat it for several boosts.",
+    ),
+]
+BoostNewer = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--boost-newer",
+        metavar="NAME=WEIGHT/DAYS",
+        help="Add WEIGHT to the scores of new items, half of it to items that are DAYS old, and so on, by an attribute "
+        "with the time in seconds since 1970, for example `published_at=0.5/14`.",
+    ),
+]
+Pin = Annotated[str, typer.Option(metavar="ID,ID,...", help="Ids of items that come first, in this order.")]
+ExploreOption = Annotated[
+    float,
+    typer.Option(
+        "--explore", min=0, max=1, help="Share of the places that goes to items that are drawn. 0 draws none."
+    ),
+]
+ExploreFilter = Annotated[
+    str,
+    typer.Option(metavar="EXPR", help='Filter that drawn items match, such as `vector_source != "trained"`.'),
+]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed draws the same items. 0 is a random seed.")]
+NoReleaseRules = Annotated[
+    bool, typer.Option("--no-release-rules", help="Leave out the rules of the release, which `info` shows.")
+]
 Titles = Annotated[
     Path | None,
     file_option("--titles", help="CSV or Parquet file with the columns item_id and title. Tables then show titles."),
@@ -166,6 +201,43 @@ def at_most_of_option(given: list[str] | None) -> dict[str, int]:
             raise typer.BadParameter(f"{name!r} is there twice", param_hint="--at-most")
         found[name] = int(count)
     return found
+
+
+def boosts_of_options(by_filter: list[str] | None, newer: list[str] | None) -> list[Boost]:
+    """The boosts of --boost, and then those of --boost-newer. Raises BadParameter."""
+    found: list[Boost] = []
+    for rule in by_filter or ():
+        filter_, _, add = (part.strip() for part in rule.rpartition("="))
+        if not filter_ or (number := _number(add)) is None:
+            message = f"{rule!r} is not a filter and a number, such as `margin > 0.3=0.2`"
+            raise typer.BadParameter(message, param_hint="--boost")
+        found.append({"filter": filter_, "add": number})
+    for rule in newer or ():
+        name, _, numbers = (part.strip() for part in rule.rpartition("="))
+        weight, days = (_number(part) for part in numbers.partition("/")[::2])
+        if not name or weight is None or days is None:
+            message = f"{rule!r} is not an attribute, a weight and days, such as published_at=0.5/14"
+            raise typer.BadParameter(message, param_hint="--boost-newer")
+        found.append({"attribute": name, "weight": weight, "half_life_days": days})
+    return found
+
+
+def explore_of_options(share: float, filter_: str, seed: int) -> Explore | None:
+    """What is asked for by --explore. Raises BadParameter."""
+    if not share:
+        if filter_ or seed:
+            raise typer.BadParameter("--explore-filter and --seed go with --explore", param_hint="--explore")
+        return None
+    return {"share": share, "filter": filter_, "seed": seed}
+
+
+def _number(text: str) -> float | None:
+    """A finite number; None for another text."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if isfinite(number) else None
 
 
 def merge_strategy_of(merge: Merge) -> MergeStrategyName:

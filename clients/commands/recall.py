@@ -20,24 +20,33 @@ from clients.commands.answer import Format, FormatOption, show
 from clients.commands.question import (
     HIST_ITEM,
     AtMost,
+    BoostNewer,
+    BoostOption,
     Diversity,
     Exclude,
     ExcludeHistory,
     ExcludeShown,
+    ExploreFilter,
+    ExploreOption,
     Filter,
     Merge,
     MergeOption,
     Neighbours,
     NeighboursOption,
+    NoReleaseRules,
     Paged,
     PageToken,
     PerInterestMin,
+    Pin,
     ReturnAttributes,
+    Seed,
     Titles,
     TitlesIdColumn,
     TopK,
     at_most_of_option,
     attributes_of_option,
+    boosts_of_options,
+    explore_of_options,
     file_option,
     merge_strategy_of,
     parse_ids,
@@ -93,6 +102,13 @@ def recall(
     at_most: AtMost = None,
     per_interest_min: PerInterestMin = 0,
     diversity: Diversity = 0,
+    boost: BoostOption = None,
+    boost_newer: BoostNewer = None,
+    pin: Pin = "",
+    explore: ExploreOption = 0,
+    explore_filter: ExploreFilter = "",
+    seed: Seed = 0,
+    no_release_rules: NoReleaseRules = False,
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -118,6 +134,10 @@ def recall(
         at_most=at_most_of_option(at_most),
         per_interest_min=per_interest_min,
         diversity=diversity,
+        boosts=boosts_of_options(boost, boost_newer),
+        pin=parse_ids(pin, "--pin", text),
+        explore=explore_of_options(explore, explore_filter, seed),
+        release_rules=not no_release_rules,
     )
     if input is not None:
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
@@ -153,6 +173,13 @@ def explain(
     at_most: AtMost = None,
     per_interest_min: PerInterestMin = 0,
     diversity: Diversity = 0,
+    boost: BoostOption = None,
+    boost_newer: BoostNewer = None,
+    pin: Pin = "",
+    explore: ExploreOption = 0,
+    explore_filter: ExploreFilter = "",
+    seed: Seed = 0,
+    no_release_rules: NoReleaseRules = False,
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -174,6 +201,10 @@ def explain(
         at_most=at_most_of_option(at_most),
         per_interest_min=per_interest_min,
         diversity=diversity,
+        boosts=boosts_of_options(boost, boost_newer),
+        pin=parse_ids(pin, "--pin", text),
+        explore=explore_of_options(explore, explore_filter, seed),
+        release_rules=not no_release_rules,
     )
     view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))
@@ -242,5 +273,5 @@ def _recall_file(
 
 def _output_fields(candidates: recall_pb2.UserCandidates) -> dict[str, Any]:
     plain = to_plain(candidates)
-    shown = ("item_ids", "scores", "interest", "source", "status", "detail", "fallback", "attributes")
-    return {name: plain[name] for name in shown if name != "attributes" or plain[name]}
+    shown = ("item_ids", "scores", "interest", "source", "added", "status", "detail", "fallback", "attributes")
+    return {name: plain[name] for name in shown if name not in ("attributes", "added") or plain[name]}

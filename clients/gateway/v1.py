@@ -19,12 +19,16 @@ from protos.recall.v1 import recall_pb2
 
 MAX_ATTRIBUTES = 64
 """Maximum number of attributes that a request can ask for. The limit of the server may be lower."""
+MAX_PINS = 1_000
+"""Maximum number of pins of a request. The limit of the server may be lower."""
 MAX_TOKEN = 190_000
 """Maximum number of characters of a page token. The limit of the server may be lower."""
 BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 TopK = Annotated[int, Field(ge=1, le=10_000), BeforeValidator(whole)]
 """The type of `top_k`. No server allows more than 10,000."""
 
+Number = Annotated[float, Field(ge=-1e9, le=1e9, strict=True, allow_inf_nan=False)]
+"""The type of what boosts add. The server allows less."""
 ReturnAttributes = Annotated[list[Annotated[str, AfterValidator(text)]], Field(default=[], max_length=MAX_ATTRIBUTES)]
 """The type of `return_attributes`."""
 Int64 = Annotated[str, WithJsonSchema(INT64_STRING)]
@@ -70,6 +74,32 @@ class AtMost(Body):
     """Candidates of a user that may have the same value."""
 
 
+class Boost(Body):
+    """What is added to the scores of some items: of those that match a filter, or of newer ones more than of older."""
+
+    filter: Annotated[str, AfterValidator(text)] = ""
+    """Milvus expression that the items match."""
+    add: Number = 0
+    """Added to the scores of these items."""
+    attribute: Annotated[str, AfterValidator(text)] = ""
+    """An attribute with a time in seconds since 1970, instead of a filter."""
+    half_life_days: Number = 0
+    """Days after which half of weight is left."""
+    weight: Number = 0
+    """Added to the score of a new item."""
+
+
+class Explore(Body):
+    """Places for items that are drawn."""
+
+    share: Annotated[float, Field(gt=0, le=1, strict=True, allow_inf_nan=False)]
+    """Share of top_k."""
+    filter: Annotated[str, AfterValidator(text)] = ""
+    """Milvus expression that the items match."""
+    seed: Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(whole)] = 0
+    """The same seed draws the same items. 0 is a random seed."""
+
+
 class _Question(Body):
     top_k: TopK = 50
     """Number of candidates per user. The limit of the server may be lower than 10,000."""
@@ -92,11 +122,34 @@ class _Question(Body):
     diversity: Annotated[float, Field(ge=0, le=1, strict=True, allow_inf_nan=False)] = 0
     """How much candidates shall differ from one another (MMR)."""
 
-    def options(self) -> dict[str, Any]:
-        """Return the arguments for the client."""
-        given = {name: getattr(self, name) for name in _Question.model_fields}
+    boosts: Annotated[list[Boost], Field(default=[], max_length=MAX_ATTRIBUTES)]
+    """What is added to the scores of some items, for their places."""
+    pin_item_ids: Annotated[GivenItemIds, Field(max_length=MAX_PINS)] = Field(default=[])
+    """Items that come first for every user, in this order."""
+    explore: Explore | None = None
+    """Places for items that are drawn."""
+    now_unix_s: Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(whole)] = 0
+    """The time for boosts by age, in seconds since 1970. 0 is the clock of the server."""
+    release_rules: StrictBool = True
+    """Whether the rules of the release apply too, which /v1/info tells."""
+
+    def options(self, is_text: bool) -> dict[str, Any]:
+        """Return the arguments for the client.
+
+        Args:
+            is_text: whether the release has text ids.
+
+        Raises:
+            RequestValidationError: a pin is of the other kind.
+        """
+        given = {name: getattr(self, name) for name in _Question.model_fields if name != "pin_item_ids"}
         falling = sorted(self.at_most, key=lambda rule: -rule.count)
-        return given | {"at_most": {rule.attribute: rule.count for rule in falling}}
+        return given | {
+            "at_most": {rule.attribute: rule.count for rule in falling},
+            "boosts": [boost.model_dump() for boost in self.boosts],
+            "pin": of_release(self.pin_item_ids, is_text, "pin_item_ids"),
+            "explore": self.explore and self.explore.model_dump(),
+        }
 
 
 class RecallBody(_Question):
@@ -157,6 +210,8 @@ class Candidates(BaseModel):
     unknown_count: int
     detail: str
     source: list[str]
+    added: list[float]
+    """What boosts added to each score for the place of the candidate. Empty without boosts."""
     recall_id: str
     """The id of this list, for /v1/feedback. Empty unless the server logs feedback."""
     attributes: dict[str, list[Any]]
@@ -203,6 +258,8 @@ class Interest(BaseModel):
     neighbour_bonuses: list[float]
     neighbour_fresh: list[bool]
     """Whether each neighbour was added after the build."""
+    added: list[float]
+    neighbour_added: list[float]
     weights: list[float]
 
 
@@ -216,6 +273,15 @@ class DroppedHit(BaseModel):
     source: str
     at_most: list[str]
     """The attributes of at_most that dropped it; empty for other reasons."""
+    added: float
+
+
+class AppliedBoost(BaseModel):
+    """What one boost adds to each candidate."""
+
+    boost: dict[str, Any]
+    of_release: bool
+    added: list[float]
 
 
 class ExplainAnswer(Origin):
@@ -225,6 +291,7 @@ class ExplainAnswer(Origin):
     interests: list[Interest]
     candidates: Candidates
     dropped: list[DroppedHit]
+    boosts: list[AppliedBoost]
     timings: Timings
     titles: dict[str, str]
 
@@ -265,7 +332,7 @@ async def recall(body: RecallBody, backend: BackendOf, server: Server = "main") 
     async def ask(client: AsyncRecallClient, is_text: bool) -> RecallResult:
         users = [user.to_message(is_text, "users", number) for number, user in enumerate(body.users)]
         token = base64.b64decode(body.page_token)
-        return await client.recall(users, **body.options(), paged=body.paged, page_token=token)
+        return await client.recall(users, **body.options(is_text), paged=body.paged, page_token=token)
 
     answer = await backend.ask(server, ask)
     response = recall_pb2.RecallResponse(
@@ -284,7 +351,7 @@ async def explain(body: ExplainBody, backend: BackendOf, catalogue: CatalogueOf,
     """Explain the recall of one user: the interests, the hits of each, and which hits were dropped and why."""
 
     async def ask(client: AsyncRecallClient, is_text: bool) -> recall_pb2.ExplainResponse:
-        return await client.explain(body.user.to_message(is_text, "user"), **body.options())
+        return await client.explain(body.user.to_message(is_text, "user"), **body.options(is_text))
 
     answer = to_json(await backend.ask(server, ask))
     given = map(str, [*body.user.hist_item, *body.user.exclude_item_ids])

@@ -1,6 +1,7 @@
 """The commands that choose what is live: `publish`, `rollback`, `prune`, `drop`, `purge-users`."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +13,7 @@ from indexer.options import ArtifactCache, ReleasedArtifact, Wait, WaitTimeout, 
 from indexer.rollout import retire, rollout
 from indexer.users.encode import forget_models, purge
 from mind.milvus.connection import Connection
+from mind.milvus.rules import NO_RULES, ReleaseRules, read_rules
 from mind.milvus.shown import TTL_DAYS
 from mind.milvus.store import Store
 from mind.transfer import CACHE, Models
@@ -35,6 +37,15 @@ def publish_command(
             "--carry-over", help="Carry over what `upsert` and `delete` changed in the live collection since its build."
         ),
     ] = False,
+    rules: Annotated[
+        str,
+        typer.Option(
+            help="YAML file with rules for every request, or `none` to remove them. The default keeps those that the "
+            "collection has.",
+            metavar="FILE",
+            show_default=False,
+        ),
+    ] = "",
     artifact: ReleasedArtifact = "artifacts",
     artifact_cache: ArtifactCache = CACHE,
     wait: Wait = False,
@@ -54,14 +65,19 @@ def publish_command(
     vectors are derived again for the new model. A vector that was given with
     --vectors belongs to the old model, so such items are left out and listed.
 
+    --rules sets boosts, limits and explored places for every request, as
+    docs/how-to/boosts.md tells. They are checked against the attributes of the
+    collection, belong to its release, and change a live collection at once.
+
     With --wait the command succeeds when every process of every --server serves
     the collection. It fails when one of them refuses it.
     """
     _check_wait(wait, servers)
+    chosen = _rules_of(rules)
     models = Models(artifact, artifact_cache)
     with Store(connection) as store:
         with display.progress() as on_progress:
-            done = rollout.publish(store, models, collection, carry_over, on_progress)
+            done = rollout.publish(store, models, collection, carry_over, on_progress, chosen)
         if carry_over:
             show_carried(done.carried)
         show_rollout(done, connection, models)
@@ -176,6 +192,13 @@ def show_rollout(done: rollout.Rollout, connection: Connection, models: Models |
         remedy = f"`python -m indexer publish {done.live} {options}` carries them over"
     left = f"{done.left_behind.upserted:,} items added or changed and {done.left_behind.deleted:,} deleted"
     display.line("warning", f"[yellow]{left} in {done.before} were not carried over; {remedy}[/]")
+
+
+def _rules_of(option: str) -> ReleaseRules | None:
+    """The rules of --rules; None to keep those that there are."""
+    if option == "none":
+        return NO_RULES
+    return read_rules(Path(option)) if option else None
 
 
 def _check_wait(wait: bool, servers: "Servers | None") -> None:

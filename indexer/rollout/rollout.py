@@ -8,14 +8,16 @@ procedure is interrupted, the same command completes it.
 import logging
 from dataclasses import dataclass
 
+from indexer.catalogue import fingerprint_of
 from indexer.errors import VerificationError
 from indexer.items.carry_over import Carried, CarryOver
 from indexer.items.journal import Journal
 from indexer.progress import Progress
 from indexer.rollout.choice import Choice, check_publish, check_rollback
-from indexer.rollout.switch import switch
+from indexer.rollout.switch import set_rules, switch
 from indexer.users.encode import Encoded, encode_users
 from mind.milvus.journal import DELETE, OP, UPSERT, journal_of
+from mind.milvus.rules import ReleaseRules
 from mind.milvus.store import Store
 from mind.transfer import Models
 
@@ -58,7 +60,12 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 def publish(
-    store: Store, models: Models, name: str | None = None, with_changes: bool = False, on_progress: Progress = _silent
+    store: Store,
+    models: Models,
+    name: str | None = None,
+    with_changes: bool = False,
+    on_progress: Progress = _silent,
+    rules: ReleaseRules | None = None,
 ) -> Rollout:
     """Make a collection the live one. If it is live already, only encode the users that are not encoded yet.
 
@@ -68,14 +75,19 @@ def publish(
         name: the collection; None takes the one whose build finished last.
         with_changes: whether to carry over what `upsert` and `delete` changed in the live collection.
         on_progress: called with the progress.
+        rules: of the release; None keeps those that the collection has.
 
     Raises:
         NothingToDoError: there is no finished collection, or none with this name.
         RefusedError: the build of the collection did not finish, or a model that is needed cannot be used.
+        ConfigError: a rule does not fit the attributes of the collection.
         VerificationError: the collection lost rows since its build.
         StoreError: Milvus failed.
     """
-    return _roll_out(store, models, check_publish(store, name), with_changes, on_progress)
+    choice = check_publish(store, name)
+    if rules:
+        rules.check(fingerprint_of(choice.next).attributes)
+    return _roll_out(store, models, choice, with_changes, on_progress, rules)
 
 
 def rollback(store: Store, models: Models, to: str | None = None, on_progress: Progress = _silent) -> Rollout:
@@ -90,12 +102,21 @@ def rollback(store: Store, models: Models, to: str | None = None, on_progress: P
     return _roll_out(store, models, check_rollback(store, to), with_changes=False, on_progress=on_progress)
 
 
-def _roll_out(store: Store, models: Models, choice: Choice, with_changes: bool, on_progress: Progress) -> Rollout:
-    """Run the steps that follow the check: carry over, encode users, switch, carry over again, report."""
+def _roll_out(
+    store: Store,
+    models: Models,
+    choice: Choice,
+    with_changes: bool,
+    on_progress: Progress,
+    rules: ReleaseRules | None = None,
+) -> Rollout:
+    """Run the steps that follow the check: carry over, encode users, set rules, switch, carry over again, report."""
     changes = CarryOver.to(store, choice.next.name, models) if with_changes else None
     if changes:
         changes.carry(on_progress)
     encoded = encode_users(store, choice.model_version, models, on_progress)
+    if rules is not None:
+        set_rules(store, choice.next.name, rules)
     switch(store, choice)
     if changes:
         changes.carry_again(on_progress)

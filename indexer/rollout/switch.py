@@ -4,6 +4,7 @@ from indexer.catalogue import ItemCollection, after_live, find, item_collections
 from indexer.errors import RefusedError
 from indexer.rollout.choice import Choice
 from mind.milvus.errors import CollectionGoneError
+from mind.milvus.rules import NO_RULES, ReleaseRules
 from mind.milvus.store import Store
 
 
@@ -34,6 +35,16 @@ def switch(store: Store, choice: Choice) -> None:
         if not find(item_collections(store), choice.next.name).published_at:
             _number(store, choice.next.name)
             store.records.secure()
+
+
+def set_rules(store: Store, name: str, rules: ReleaseRules) -> None:
+    """Write the rules of a release into the record of its collection. A live collection has them at once."""
+    record = find(item_collections(store), name).record
+    if record is None:
+        raise RefusedError(f"{name}: was dropped meanwhile")
+    text = "" if rules == NO_RULES else rules.to_json()
+    if text != record.rules:
+        store.records.write(name, record.model_copy(update={"rules": text}))
 
 
 def _number(store: Store, name: str) -> None:

@@ -69,6 +69,12 @@ class MilvusStore:
         record = item_record(rows.get(collection), found.get("properties") or {})
         return record.fingerprint if record else None
 
+    async def rules(self, collection: str) -> str:
+        """See the docstring of `ItemStore.rules`."""
+        rows = await self.records([collection])
+        record = item_record(rows.get(collection), {})
+        return record.rules if record else ""
+
     async def records(self, names: list[str]) -> dict[str, str]:
         """Read the release records of collections as JSON (`mind.milvus.records`). Those without one are left out."""
         return newest(await self._record_rows(names))

@@ -59,6 +59,8 @@ class ItemRecord(BaseModel):
     """The number of that release, from 1; 0 if there was none, or if an earlier version of this project released it."""
     build: int = 0
     """The number of the build; 0 if an earlier version of this project built it. Builds and releases count together."""
+    rules: str = ""
+    """The rules of the release as JSON (`mind.milvus.rules`); empty if it has none."""
 
     @property
     def published(self) -> bool:
@@ -77,7 +79,7 @@ class ItemRecord(BaseModel):
 
     def to_json(self) -> str:
         """Write the record as JSON, which `item_record` reads."""
-        return self.model_dump_json()
+        return self.model_dump_json(exclude=None if self.rules else {"rules"})  # which earlier versions do not know
 
 
 def newest(rows: Iterable[Row]) -> dict[str, str]:

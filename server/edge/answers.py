@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mind.artifact import Float32
 from mind.hits import Hits
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
@@ -15,7 +16,7 @@ from server.serving.answer import Timings, Trace, UserResult
 from server.serving.attributes import Values
 from server.serving.item_keys import Named
 from server.serving.merge import Fate, Source
-from server.serving.question import UserQuery
+from server.serving.question import Boost, UserQuery
 from server.serving.similar import SimilarResult
 
 UNKNOWN_LISTED = 100
@@ -125,26 +126,33 @@ def _by_id(result: UserResult) -> recall_pb2.UserCandidates:
         interest=result.interest.tolist(),
         unknown_item_ids=unknown[:UNKNOWN_LISTED],
         source=_source(result),
+        added=_added(result),
         **_told(result, result.detail),
     )
 
 
 def _by_key(result: UserResult, keys: list[str], absent: str, unknown: list[str]) -> recall_pb2.UserCandidates:
     """The candidates that have keys. `absent`: why some have none."""
-    scores, interest, source = result.scores.tolist(), result.interest.tolist(), _source(result)
+    scores, interest, source, added = (
+        result.scores.tolist(),
+        result.interest.tolist(),
+        _source(result),
+        _added(result),
+    )
     detail = result.detail
     if "" in keys:
         there = [place for place, key in enumerate(keys) if key]
         left_out = f"{len(keys) - len(there)} of {len(keys)} candidates are left out: {absent}"
         detail = f"{detail}; {left_out}" if detail else left_out
         keys, scores, interest = ([column[place] for place in there] for column in (keys, scores, interest))
-        source = [source[place] for place in there if source]
+        source, added = ([column[place] for place in there if column] for column in (source, added))
     return recall_pb2.UserCandidates(
         item_keys=keys,
         scores=scores,
         interest=interest,
         unknown_item_keys=unknown,
         source=source,
+        added=added,
         **_told(result, detail),
     )
 
@@ -152,6 +160,11 @@ def _by_key(result: UserResult, keys: list[str], absent: str, unknown: list[str]
 def _source(result: UserResult) -> list[Any]:
     """What found each candidate, as numbers of recall.v1.Source; empty where no neighbours were asked for."""
     return [] if result.source is None else result.source.tolist()
+
+
+def _added(result: UserResult) -> list[float]:
+    """What boosts added to the score of each candidate; empty without boosts."""
+    return [] if result.added is None else result.added.tolist()
 
 
 def _told(result: UserResult, detail: str) -> dict[str, Any]:
@@ -204,12 +217,16 @@ def interests(trace: Trace, release: Release, hits: Named | None) -> list[recall
     for number, own in zip(trace.interest.tolist(), _parts(trace.hits), strict=True):
         there = _list(found[number], "item_", trace.hits.item_ids[own], keys[0] and keys[0][own])
         found[number].scores.extend(trace.hits.scores[own][there].tolist())
+        if trace.added is not None:
+            found[number].added.extend(trace.added[own][there].tolist())
     for number, own in zip(near.interest.tolist(), _parts(near.hits), strict=True):
         there = _list(found[number], "neighbour_item_", near.hits.item_ids[own], keys[1] and keys[1][own])
         found[number].neighbour_scores.extend(near.hits.scores[own][there].tolist())
         found[number].neighbour_bonuses.extend(near.bonus[own][there].tolist())
         added = release.vocabulary.item_index(near.hits.item_ids[own][there]) == 0
         found[number].neighbour_fresh.extend(added.tolist())
+        if trace.added is not None:
+            found[number].neighbour_added.extend(trace.added[searched:][own][there].tolist())
     return found
 
 
@@ -243,7 +260,8 @@ def dropped(trace: Trace, hits: Named | None) -> list[recall_pb2.DroppedHit]:
         if len(near.bonus)
         else np.zeros(len(lost), np.int64)
     )
-    columns = (hits_of(trace)[lost], interest[lost], scores[lost], trace.fate[lost], source, lost)
+    added = np.zeros(len(lost), np.float32) if trace.added is None else trace.added[lost]
+    columns = (hits_of(trace)[lost], interest[lost], scores[lost], trace.fate[lost], source, added, lost)
     return [
         recall_pb2.DroppedHit(
             **({"item_id": item_id} if hits is None else {"item_key": hits.keys[place]}),
@@ -252,9 +270,24 @@ def dropped(trace: Trace, hits: Named | None) -> list[recall_pb2.DroppedHit]:
             reason=reason,
             source=of,
             at_most=[name for name, dropped in trace.capped_by.items() if dropped[place]],
+            added=gets,
         )
-        for item_id, number, score, reason, of, place in zip(*(column.tolist() for column in columns), strict=True)
+        for item_id, number, score, reason, of, gets, place in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
         if hits is None or hits.keys[place]
+    ]
+
+
+def applied(parts: Sequence[tuple[Boost, Float32]], named: Named | None) -> list[recall_pb2.AppliedBoost]:
+    """What each boost adds to the candidates. `named`: their keys, without which one is left out; None for integers."""
+    return [
+        recall_pb2.AppliedBoost(
+            boost=recall_pb2.Boost(**{name: value for name, value in vars(boost).items() if name != "of_release"}),
+            of_release=boost.of_release,
+            added=[each for place, each in enumerate(added.tolist()) if named is None or named.keys[place]],
+        )
+        for boost, added in parts
     ]
 
 

@@ -21,10 +21,18 @@ KEYS_OF = {
     "append_item_ids": "append_item_keys",
     "item_ids": "item_keys",
     "shown_item_ids": "shown_item_keys",
+    "pin_item_ids": "pin_item_keys",
 }
 """The fields of item ids in requests, with the fields for text ids."""
 
-Bringing = recall_pb2.User | recall_pb2.UserUpdate | recall_pb2.ItemQuery | recall_pb2.GetItemsRequest
+Bringing = (
+    recall_pb2.User
+    | recall_pb2.UserUpdate
+    | recall_pb2.ItemQuery
+    | recall_pb2.GetItemsRequest
+    | recall_pb2.RecallRequest
+    | recall_pb2.ExplainRequest
+)
 """A message that brings item ids."""
 NOTHING = np.zeros(0, np.int64)
 BYTES_OF_CHARACTER = 4

@@ -1,15 +1,19 @@
 """Decodes Recall, Explain and filters to the values of `server.serving.question`, checked against the limits."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
+from server.edge.boosts import now_of, read_boosts
+from server.edge.filters import read_filter
 from server.edge.item_ids import check_id_type, field_of, read_ids
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id, most_candidates
+from server.edge.placing import read_draws, read_explore, read_pins
+from server.edge.release_rules import with_release_rules
 from server.edge.rules import read_variety
 from server.errors import InvalidRequestError
 from server.release import Release
-from server.serving.filter.canonical import canonical
 from server.serving.question import Query, Strategy, UserQuery
 from server.settings import Settings
 
@@ -51,17 +55,6 @@ def read_items(
     return item_ids, read_attributes(request.return_attributes, limits, release)
 
 
-def read_filter(filter_: str, limits: Settings, release: Release) -> str:
-    """The filter in canonical spelling (`server.serving.filter`). Raises InvalidRequestError."""
-    if not filter_:
-        return ""
-    if len(filter_) > limits.max_filter_chars:
-        raise InvalidRequestError(
-            "filter", f"has {len(filter_)} characters, the limit is {limits.max_filter_chars}", "FILTER_TOO_LONG"
-        )
-    return canonical(filter_, release.fingerprint.attributes, limits.max_filter_depth)
-
-
 def _query(
     request: recall_pb2.RecallRequest | recall_pb2.ExplainRequest,
     limits: Settings,
@@ -72,7 +65,7 @@ def _query(
         raise InvalidRequestError(
             "merge_strategy", f"is {request.merge_strategy}, must be 0 to {max(_STRATEGIES)}", "UNKNOWN_MERGE_STRATEGY"
         )
-    return Query(
+    query = Query(
         users=users,
         top_k=request.top_k,
         filter=read_filter(request.filter, limits, release),
@@ -81,7 +74,13 @@ def _query(
         neighbours=_neighbours(request.neighbours, release),
         attributes=read_attributes(request.return_attributes, limits, release),
         variety=read_variety(request, limits, release),
+        boosts=read_boosts(request, limits, release),
+        now_s=now_of(request),
+        pins=read_pins(request, limits, release),
+        explore=read_explore(request, limits, release),
     )
+    query = with_release_rules(query, request, limits, release)
+    return replace(query, users=read_draws(request, users)) if query.explore else query
 
 
 def read_attributes(names: Sequence[str], limits: Settings, release: Release) -> tuple[str, ...]:

@@ -7,11 +7,13 @@ from typing import Any
 
 import grpc
 
+from mind.milvus.rules import NO_RULES
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.edge.answers import (
     HIT_ITEMS,
     add_attributes,
+    applied,
     candidates,
     hits_of,
     items_of,
@@ -20,10 +22,11 @@ from server.edge.answers import (
     steps,
 )
 from server.edge.feedback import FeedbackLog
+from server.edge.filters import read_filter
 from server.edge.item_ids import ids_of, ids_of_queries
 from server.edge.limits import most_candidates
 from server.edge.page_token import read_page
-from server.edge.request import read_attributes, read_explain, read_filter, read_items, read_recall
+from server.edge.request import read_attributes, read_explain, read_items, read_recall
 from server.edge.similar import read_queries, similar
 from server.edge.timeouts import within
 from server.edge.user_service import UserService
@@ -154,6 +157,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             search=settings.search,
             neighbours=_default(release),
             feedback_enabled=self._feedback.enabled,
+            release_rules="" if release.rules == NO_RULES else release.rules.to_json(),
         )
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
@@ -173,6 +177,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         return recall_pb2.ExplainResponse(
             attributes_detail=detail,
             candidates=found,
+            boosts=applied(outcome.applied(items_of(outcome.results)), named),
             **await computed(HIT_ITEMS * len(hits_of(trace)), steps, trace, release, hits),
             **provenance(release, outcome.timings, history_ms),
         )

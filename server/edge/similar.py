@@ -39,9 +39,8 @@ def read_queries(request: recall_pb2.SimilarItemsRequest, limits: Settings, rele
 
 def _by(asked: int, release: Release) -> Source:
     """What finds similar items. Raises InvalidRequestError."""
-    if asked not in recall_pb2.Source.values():
-        most = max(recall_pb2.Source.values())
-        raise InvalidRequestError("by", f"is {asked}, must be 0 to {most}", "UNKNOWN_SOURCE")
+    if not 0 <= asked <= recall_pb2.SOURCE_BOTH:
+        raise InvalidRequestError("by", f"is {asked}, must be 0 to {recall_pb2.SOURCE_BOTH}", "UNKNOWN_SOURCE")
     if asked == recall_pb2.SOURCE_NEIGHBOURS and release.neighbours is None:
         why = "is SOURCE_NEIGHBOURS, but the model of the release has no neighbours; SOURCE_SEARCH compares embeddings"
         raise InvalidRequestError("by", why, "NO_NEIGHBOURS")

@@ -154,7 +154,7 @@ class ItemRows:
         return found
 
 
-def is_among(values: Int64, ascending: npt.NDArray[np.integer]) -> Mask:
+def is_among(values: npt.NDArray[np.integer], ascending: npt.NDArray[np.integer]) -> Mask:
     """Whether each of [P] rows, or ids, is among others, which ascend."""
     if not len(ascending):
         return np.zeros(len(values), bool)

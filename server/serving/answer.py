@@ -1,6 +1,6 @@
 """What a caller gets: the candidates of each user, how they came about and how long it took, as plain values."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -9,6 +9,7 @@ from mind.hits import Hits
 from mind.sequences import Int64
 from mind.vocabulary import Mask
 from server.serving.merge import NearHits
+from server.serving.question import Boost
 
 
 class Status(IntEnum):
@@ -45,6 +46,10 @@ class UserResult:
     """Whether exclusions took so many hits that a deeper search may find more."""
     source: Int64 | None = None
     """[n] int64, the `server.serving.merge.Source` of each; None where no neighbours were asked for."""
+    added: Float32 | None = None
+    """[n] float32, what boosts added to each score for its place; None without boosts."""
+    interests: Float32 | None = None
+    """[K, D] float32, the user's interests, where places are filled; None otherwise."""
     own: bool = False
     """Whether a user with the status DEGRADED has candidates that were found by the user's interests."""
 
@@ -74,6 +79,8 @@ class Trace:
     """[H + P] int64, the `server.serving.merge.Fate` of each hit, those of the search first."""
     capped_by: Mapping[str, Mask]
     """For each attribute of at_most, [H + P] bool, the hits that it dropped."""
+    added: Float32 | None
+    """[H + P] float32, what boosts add to each hit; None without boosts."""
     search: str
     """What searched, one of `server.watching.metrics.SEARCHES`."""
 
@@ -110,5 +117,9 @@ class Outcome:
     timings: Timings
     trace: Trace | None
     """The steps; None unless they were asked for."""
+    missing: str = ""
+    """Which boosts are not applied, and why; often empty."""
+    applied: Callable[[Int64], Sequence[tuple[Boost, Float32]]] = lambda _: ()
+    """For Explain: gives the boosts that are applied, and what each adds to some items, [n] float32."""
     listed: bool = True
     """Whether users without a usable history have the popular list already."""

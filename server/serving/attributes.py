@@ -10,12 +10,13 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from mind.milvus.collection import ITEM_ID, presence_of
 from mind.sequences import Int64
@@ -48,6 +49,7 @@ COLLECTIONS = 2
 
 Row = dict[str, Value | None]
 """Values of one item by attribute; None where it has none."""
+Numbers = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,35 @@ class Values:
     """One for each item, in their order; 0, false, "" or () where there is none."""
     present: Mask
     """[n] bool, which items have a value."""
+
+
+@dataclass(frozen=True)
+class Whole:
+    """One numeric attribute of all items."""
+
+    name: str
+    column: Column
+    """The values of the items that the model knows, as they were when the column was read."""
+    changed: Mapping[int, Row]
+    """Newer values, and those of items that the model does not know, by item id."""
+    version: Hashable
+    """Another one if any value may have changed."""
+
+    def numbers(self, release: Release, fresh_ids: Int64) -> tuple[Numbers, Numbers]:
+        """The numbers of all rows of the item table, [N + 1], and those of fresh items; NaN where there is none."""
+        values = np.array(self.column.values, np.float64)
+        values[0] = np.nan
+        found, fresh = values[self.column.codes], np.full(len(fresh_ids), np.nan)
+        newer = [(item_id, its[self.name]) for item_id, its in list(self.changed.items()) if self.name in its]
+        if newer:
+            item_ids = np.array([item_id for item_id, _ in newer], np.int64)
+            told = np.array([np.nan if value is None else value for _, value in newer], np.float64)
+            row = release.vocabulary.item_index(item_ids)
+            found[row[row > 0]] = told[row > 0]
+            place = np.minimum(np.searchsorted(fresh_ids, item_ids), len(fresh_ids) - 1) if len(fresh_ids) else row
+            own = fresh_ids[place] == item_ids if len(fresh_ids) else np.zeros(len(row), bool)
+            fresh[place[own]] = told[own]
+        return found, fresh
 
 
 @dataclass
@@ -119,6 +150,26 @@ class Attributes:
         """Which items share values of attributes; arguments and the second result as of `of`."""
         known, why = await self._known(release, names, item_ids, remaining_s)
         return await computed(len(item_ids) * len(names), _groups, release, names, *known, item_ids), why
+
+    async def whole(self, release: Release, name: str, remaining_s: float | None) -> tuple[Whole | None, str]:
+        """A numeric attribute of all items, which must fit into memory; or None, and the reason why it is not there.
+
+        Arguments are those of `of`. While the column is being read, a caller waits for it.
+        """
+        wait_s = WAIT_S if remaining_s is None else min(WAIT_S, remaining_s / 2)
+        table = self._table(release.collection)
+        with suppress(*FAILURES, TimeoutError):  # while Milvus is away, values are as they were seen last
+            async with asyncio.timeout(wait_s):
+                await self._update(release, table, [name])
+                while name not in table.columns and table.reading:
+                    await asyncio.wait([*self._tasks], return_when=asyncio.FIRST_COMPLETED)
+                    await self._update(release, table, [name])
+        if column := table.columns.get(name):
+            version = name, id(column), table.read_at, table.updates
+            return Whole(name, column, table.changed, version), ""
+        if name in table.refused:
+            return None, "--attribute-cache-mb has no room for it"
+        return None, "it is not in memory yet"
 
     async def _known(
         self, release: Release, names: Sequence[str], item_ids: Int64, remaining_s: float | None

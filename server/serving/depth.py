@@ -9,6 +9,9 @@ Exclusions take hits away, and who has long histories excludes much that is not 
 few of them; only a user whom it gave too little is searched for again, with as many hits as all exclusions could take.
 What a user was shown were the nearest items of one interest or another, so a first search has room for twice the share
 of an interest.
+Boosts that lower items may bring items to the top that are not among the nearest. So a first search has room for as
+many lowered items as there would be if they were spread evenly. A user for whom that was not enough is searched for
+again among all items, in memory.
 A rule such as at_most may drop any number of hits. So users with such rules are searched for again and again, each time
 `WIDER`, until they have enough, or all that there is.
 """
@@ -31,6 +34,10 @@ WIDER = 4
 """How many times the hits of the search before the next one fetches for a user whose rules drop hits."""
 DEEP = 1_024
 """Hits of an interest from which users with such rules do not share a search with others."""
+MARGIN = 1.25
+"""With boosts that lower items, a search fetches so many times the hits that would do if these were spread evenly."""
+MOST_LOWERED = 0.5
+"""Share of the items that boosts lower beyond which all items are scored at once."""
 DEEP_HITS = 1_000_000
 """Most hits of all users of such a search."""
 
@@ -49,6 +56,20 @@ class Depth:
     """Users of one step share a search."""
     widens: bool = False
     """Whether the user has rules that may drop any number of hits; `needed` is then all that may be fetched."""
+    lowers: bool = False
+    """Whether boosts lower items of the user, so that the next search looks at all items."""
+    whole: bool = False
+    """Whether all items are scored in memory."""
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether another search may find more."""
+        return self.needed > self.limit or self.lowers
+
+    @property
+    def kind(self) -> tuple[int, bool]:
+        """Users of one kind share a search."""
+        return self.step, self.whole
 
     @property
     def deep(self) -> bool:
@@ -60,10 +81,13 @@ class Depth:
         return max(1, DEEP_HITS // (interests * self.limit)) if self.deep else None
 
 
-def first_depths(release: Release, matches: Matches | None, query: Query, max_overfetch: int) -> list[Depth]:
+def first_depths(
+    release: Release, matches: Matches | None, query: Query, max_overfetch: int, lowered: float | None = None
+) -> list[Depth]:
     """The depth to begin with for each user of a query; arguments as of `first_depth`.
 
-    It follows from three lengths, which many users of a query share.
+    `lowered`: the share of the items that boosts lower; None without boosts. A depth follows from three lengths, which
+    many users of a query share.
     """
     known: dict[tuple[int, int, int], Depth] = {}
     found = []
@@ -71,19 +95,34 @@ def first_depths(release: Release, matches: Matches | None, query: Query, max_ov
         lengths = len(user.exclude), len(user.hist_item) if query.exclude_history else 0, len(user.shown)
         depth = known.get(lengths)
         if depth is None:
-            depth = known[lengths] = first_depth(release, matches, query, user, max_overfetch)
+            depth = first_depth(release, matches, query, user, max_overfetch, lowered)
+            depth = known[lengths] = replace(depth, lowers=True, whole=lowered > MOST_LOWERED) if lowered else depth
         found.append(depth)
     return found
 
 
-def first_depth(release: Release, matches: Matches | None, query: Query, user: UserQuery, max_overfetch: int) -> Depth:
-    """The depth to begin with for a user. `matches`: of the query's filter; None without a filter."""
-    top_k, widens, shown = query.ranked, bool(query.variety.at_most), len(user.shown)
+def first_depth(
+    release: Release,
+    matches: Matches | None,
+    query: Query,
+    user: UserQuery,
+    max_overfetch: int,
+    lowered: float | None = None,
+) -> Depth:
+    """The depth to begin with for a user.
+
+    `matches`: of the query's filter; None without a filter. `lowered`: as of `first_depths`.
+    """
+    top_k, boosted = query.ranked, lowered is not None
+    if lowered and lowered <= MOST_LOWERED:
+        top_k = int(top_k / (1 - lowered) * MARGIN) + ROUND
+    widens, shown = bool(query.variety.at_most), len(user.shown)
     history = len(user.hist_item) if query.exclude_history else 0
-    excluded = min(max_overfetch, len(user.exclude) + history)
+    excluded = min(max_overfetch, len(user.exclude) + len(query.pins) + history)
     if not (excluded or shown or widens):
-        return _depth(release, matches, top_k, top_k, top_k)
-    near = len(user.exclude) + min(history, release.hyper_parameters.maxlen)  # older clicks are seldom among the hits
+        return _depth(release, matches, top_k, max(top_k, TOGETHER) if boosted else top_k, top_k)
+    recent = min(history, release.hyper_parameters.maxlen)  # older clicks are seldom among the hits
+    near = len(user.exclude) + len(query.pins) + recent
     room = top_k // ROOM
     share = min(shown, 2 * shown // release.hyper_parameters.num_interests)
     least = top_k + min(excluded, room) + share
@@ -91,22 +130,28 @@ def first_depth(release: Release, matches: Matches | None, query: Query, user: U
     if widens:
         most = MAX_HITS // _each(release) if matches is None else len(matches) + 1
         return _widening(release, matches, least, wanted + max(ROUND, top_k // ROUND), most)
+    wanted = max(wanted, TOGETHER) if boosted else wanted  # the more hits, the fewer boosted items must be scored
     return _depth(release, matches, least, wanted, top_k + excluded + shown)
 
 
-def exact_depth(query: Query, user: UserQuery, max_overfetch: int) -> Depth:
-    """The depth for an exact search, which finds at once whatever the exclusions leave."""
+def exact_depth(query: Query, user: UserQuery, max_overfetch: int, whole: bool = False) -> Depth:
+    """The depth for an exact search, which finds at once whatever the exclusions leave; `whole`: as of `Depth`."""
     history = len(user.hist_item) if query.exclude_history else 0
-    left_out = max_overfetch if query.variety.at_most else min(max_overfetch, len(user.exclude) + history)
+    left_out = (
+        max_overfetch if query.variety.at_most else min(max_overfetch, len(user.exclude) + len(query.pins) + history)
+    )
     needed = query.ranked + len(user.shown) + left_out
-    return Depth(needed, needed, 0, 0)
+    return Depth(needed, needed, 0, 0, whole=whole)
 
 
 def full_depth(release: Release, matches: Matches | None, depth: Depth) -> Depth:
     """The depth for a user whom `depth` gave too little."""
     if depth.widens:
-        return _widening(release, matches, min(depth.needed, WIDER * depth.limit), depth.needed, depth.needed)
-    return _depth(release, matches, depth.needed, depth.needed, depth.needed)
+        most = depth.needed
+        deeper = _widening(release, matches, min(most, WIDER * depth.limit), most, most)
+    else:
+        deeper = _depth(release, matches, depth.needed, depth.needed, depth.needed)
+    return replace(deeper, whole=True) if depth.lowers or depth.whole else deeper
 
 
 def hits_to_ask(fetched: int, wanted: int, breadth: int | None) -> int:

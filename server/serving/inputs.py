@@ -1,5 +1,6 @@
 """The users of a batch as arrays: histories looked up in the model's vocabulary, and the items to leave out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -13,6 +14,7 @@ from server.serving.question import UserQuery
 
 NOTHING = np.zeros(0, np.int64)
 NO_EXCLUSIONS = Exclusions(NOTHING, NOTHING, NOTHING)
+USUAL = Fate.HISTORY, Fate.EXCLUDED
 
 
 @dataclass(frozen=True)
@@ -62,27 +64,33 @@ def status_of(user: UserQuery, known: bool) -> Status:
     return Status.ALL_UNKNOWN if len(user.hist_item) else Status.EMPTY_HISTORY
 
 
-def exclusions(inputs: Inputs, exclude_history: list[bool], sizes: list[int]) -> Exclusions:
-    """The items that active users must not get.
+def exclusions(inputs: Inputs, exclude_history: list[bool], sizes: list[int], pins: Sequence[Int64] = ()) -> Exclusions:
+    """The items that active users must not get by their rank.
 
-    An item that is in several of history, excluded ids and shown ones counts as being in the first of these.
+    An item that is in several of history, excluded ids, shown ones and pins counts as being in the first of these.
 
     Args:
         inputs: the users of all requests of a batch, request by request.
         exclude_history: for each request, whether its users do not get items of their histories.
         sizes: for each request, its number of users.
+        pins: for each request, the items that come first; none if no request has any.
     """
     without_history = np.repeat(exclude_history, sizes)[inputs.active].tolist()
     asked = [inputs.users[position] for position in inputs.active.tolist()]
-    fates = [Fate.HISTORY, Fate.EXCLUDED]
+    fates = [*USUAL]
     if any(len(user.shown) for user in asked):
         fates.append(Fate.SHOWN)
-    elif not any(without_history) and not any(len(user.exclude) for user in asked):
+    if any(map(len, pins)):
+        fates.append(Fate.PINNED)
+    if len(fates) == len(USUAL) and not any(without_history) and not any(len(user.exclude) for user in asked):
         return NO_EXCLUSIONS
     histories = [user.hist_item if without else NOTHING for user, without in zip(asked, without_history, strict=True)]
     lists = histories + [user.exclude for user in asked]
     if Fate.SHOWN in fates:
         lists += [user.shown for user in asked]
+    if Fate.PINNED in fates:
+        request = np.repeat(np.arange(len(sizes)), sizes)[inputs.active].tolist()
+        lists += [pins[number] for number in request]
     number = np.arange(len(lists))
     lengths = np.array([len(ids) for ids in lists], np.int64)
     user = np.repeat(number % max(len(asked), 1), lengths)

@@ -9,6 +9,7 @@ from server.release import Release
 from server.serving.depth import Depth
 from server.serving.matching import Matches
 from server.serving.question import Query
+from server.serving.rules.lift import Lift
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,12 @@ class Job:
     """How deep to search for each user, all on one step."""
     matches: Matches | None = None
     """The items that match the filter; None without a filter."""
+    lift: Lift | None = None
+    """What boosts add to items; None without boosts."""
+    missing: str = ""
+    """Which boosts are not applied, and why; often empty."""
     failure: StoreUnavailableError | None = None
-    """Why it is not known which items match."""
+    """Why it is not known which items match, or which are boosted."""
     away: bool = False
     """Whether Milvus does not answer, so that the items which were seen last are searched in memory."""
     matching_ms: float = 0.0
@@ -43,6 +48,7 @@ class Job:
         """Jobs of one group are answered together: those of one search of Milvus, or those searched in memory."""
         if self.explain or self.failure or self.depths[0].deep:
             return id(self)
+        lifted = self.lift is not None
         if self.away:
-            return id(self.release)
-        return id(self.release), self.matches is None, self.depths[0].step
+            return id(self.release), lifted, self.depths[0].whole
+        return id(self.release), self.matches is None, lifted, *self.depths[0].kind

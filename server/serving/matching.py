@@ -130,6 +130,11 @@ class MatchingItems:
         except TimeoutError as error:
             raise StoreUnavailableError("Milvus does not answer: it was asked which items match the filter") from error
 
+    def last(self, release: Release, filter_: str) -> Matches | None:
+        """The matches as they were read last, without asking Milvus; None if they are not kept."""
+        known = self._known.get((release.collection, filter_))
+        return known.matches if known else None
+
     async def _of(self, release: Release, filter_: str) -> Matches:
         key = release.collection, filter_
         changes = self._follow(release.collection)

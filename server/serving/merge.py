@@ -31,6 +31,7 @@ class Fate(IntEnum):
     DIVERSITY = 11
     PER_INTEREST_MIN = 12
     SHOWN = 15
+    PINNED = 23
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Source(IntEnum):
     SEARCH = 1
     NEIGHBOURS = 2
     BOTH = 3
+    EXPLORE = 4
+    PIN = 5
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,9 @@ class Merged:
     source: Int64
     """[M] int64, the `Source` of each."""
     bonus: Float32
-    """[M] float32, what is added to each score for its place."""
+    """[M] float32, what neighbours add to each score for its place."""
+    added: Float32
+    """[M] float32, what boosts add besides."""
     hit: Int64
     """[M] int64, the number of the hit of each, those of the search first."""
     offsets: Int64
@@ -97,6 +102,11 @@ class Merged:
     fate: Int64 | None
     """[H + P] int64: the `Fate` of every hit, those of the search in its order, then the `NearHits`; None unless it was
     asked for."""
+
+    @property
+    def values(self) -> Float32:
+        """[M] float32, by which the items are ordered, unless interests take turns."""
+        return self.scores + self.bonus + self.added
 
 
 def merge(
@@ -108,11 +118,13 @@ def merge(
     excluded: Exclusions,
     explain: bool = False,
     near: NearHits = NOTHING_NEAR,
+    added: Float32 | None = None,
 ) -> Merged:
     """Merge the hits of every user's interests.
 
-    An item that several interests found keeps its best place. Places go by score plus bonus. Equal ones are ordered by
-    item id, and equal ones of one item by interest, so that the result depends on the arguments alone.
+    An item that several interests found keeps its best place. Places go by score plus bonus plus boosts. Equal
+    ones are ordered by item id, and equal ones of one item by interest, so that the result depends on the arguments
+    alone.
 
     Args:
         hits: the hits of Q queries of a search.
@@ -124,6 +136,7 @@ def merge(
         excluded: what users must not get.
         explain: whether the fate of every hit is wanted.
         near: the hits of the second source.
+        added: [H + P] float32, what boosts add to the score of every hit; None without boosts.
     """
     every = concatenated([hits, near.hits]) if len(near.bonus) else hits
     every_user, every_interest = np.concatenate([user, near.user]), np.concatenate([interest, near.interest])
@@ -133,7 +146,7 @@ def merge(
     distinct, item = np.unique(np.concatenate([every.item_ids, excluded.item_ids]), return_inverse=True)
     own = hit_user * len(distinct) + item
     bonus = _bonuses(own[:rows], item[:rows], near.bonus)
-    place, places = _places(every, bonus, round_robin[every_user])
+    place, places = _places(every, bonus, added, round_robin[every_user])
     if users * len(distinct) * places * MAX_INTERESTS >= 2**63:  # too many for one integer: use ranks
         place = np.unique(place, return_inverse=True)[1] + 1
         places = rows + 1
@@ -166,7 +179,8 @@ def merge(
         fate[kept] = Fate.KEPT
         fate = fate[:rows]
     source = _sources(order, first, searched)[group] if len(near.bonus) else np.full(len(kept), Source.SEARCH)
-    columns = every.item_ids[kept], every.scores[kept], hit_interest[kept], source, bonus[kept], kept
+    gets = np.zeros(len(kept), np.float32) if added is None else added[kept]
+    columns = every.item_ids[kept], every.scores[kept], hit_interest[kept], source, bonus[kept], gets, kept
     return Merged(*columns, offsets, left, fate)
 
 
@@ -217,15 +231,17 @@ def _banned(order: Int64, first: Mask, rows: int) -> tuple[Int64, Int64]:
     return order[hit], leader[hit] - rows
 
 
-def _places(hits: Hits, bonus: Float32, round_robin: Mask) -> tuple[Int64, int]:
+def _places(hits: Hits, bonus: Float32, added: Float32 | None, round_robin: Mask) -> tuple[Int64, int]:
     """A number from 1 for every hit, smaller for better hits and equal for equal ones; and a number larger than all.
 
     Args:
         hits: of Q queries.
-        bonus: [H] float32, what is added to their scores.
+        bonus: [H] float32, what neighbours add to their scores.
+        added: [H] float32, what boosts add; None if nothing.
         round_robin: [Q] bool, whether the hits of a query are ordered by their rank before their score.
     """
-    place = falling(hits.scores + bonus) + 2**31
+    values = hits.scores + bonus
+    place = falling(values if added is None else values + added) + 2**31
     if not round_robin.any():
         return place, 2**32
     turn = np.arange(len(place)) - np.repeat(np.cumsum(hits.lengths) - hits.lengths, hits.lengths)

@@ -54,7 +54,7 @@ def near_hits(
     near = _there(rows, inputs, users, known, matches)
     if not len(near.user):
         return NOTHING_NEAR
-    interest, score = _best(_scores(rows.embeddings(near.row), near, vectors))
+    interest, score = best_of(_scores(rows.embeddings(near.row), near, vectors))
     rank = score + near.bonus
     kept = np.flatnonzero(rank >= least[near.user])
     query = near.user[kept] * MAX_INTERESTS + interest[kept]
@@ -86,7 +86,7 @@ def least_scores(found: Found, top_k: Int64, round_robin: Mask, excluded: Exclus
     return least
 
 
-def _best(scores: Float32) -> tuple[Int64, Float32]:
+def best_of(scores: Float32) -> tuple[Int64, Float32]:
     """The first best interest of each of [P, K] scores, and its score: faster than `argmax` for the few interests."""
     interest, best = np.zeros(len(scores), np.int64), scores[:, 0].copy()
     for number in range(1, scores.shape[1]):

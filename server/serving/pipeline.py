@@ -18,6 +18,7 @@ import numpy as np
 from mind.artifact import Float32
 from mind.hits import Hits
 from mind.milvus.collection import MAX_HITS
+from mind.sequences import Int64
 from mind.vocabulary import Mask
 from server.errors import DeadlineExceededError, OverloadedError, StoreUnavailableError
 from server.popular import Popular
@@ -38,7 +39,20 @@ from server.serving.neighbours import least_scores, near_hits
 from server.serving.offload import computed
 from server.serving.popular import PopularItems, popular_among
 from server.serving.question import Query, Strategy, UserQuery
-from server.serving.results import cut_short, found_in_memory, results, results_without_milvus, trace, with_popular
+from server.serving.results import (
+    cut_short,
+    found_in_memory,
+    results,
+    results_without_milvus,
+    trace,
+    with_note,
+    with_popular,
+    without_places,
+)
+from server.serving.rules.boosts import Boosts, with_parts
+from server.serving.rules.lift import Lift
+from server.serving.rules.lifted import added_to, interests_of, with_lifted
+from server.serving.rules.places import Places
 from server.serving.rules.stage import RulesStage
 from server.serving.rules.variety import rules_of
 from server.serving.search import NOTHING, Found, search
@@ -103,7 +117,10 @@ class CandidatePipeline:
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
         self._local = local or LocalItems(store)
-        self._rules = RulesStage(attributes or Attributes(store), self._local)
+        attributes = attributes or Attributes(store)
+        self._rules = RulesStage(attributes, self._local)
+        self._boosts = Boosts(self._matching_items, attributes, self._local)
+        self._places = Places(self._matching_items, self._local)
         self._degraded = degraded
         self._search_memory = search == "local"
         self._telemetry = telemetry
@@ -135,6 +152,18 @@ class CandidatePipeline:
             DeadlineExceededError: the caller's time ran out on the way.
             StoreError: Milvus failed.
         """
+        began = time.perf_counter()
+        outcome = await self._answered(release, query, remaining_s, explain)
+        if outcome.missing:
+            outcome = replace(outcome, results=[with_note(result, outcome.missing) for result in outcome.results])
+        if query.placed:
+            time_left_s = self._search_timeout_s if remaining_s is None else began + remaining_s - time.perf_counter()
+            filled = await self._places.fill(release, query, outcome.results, max(time_left_s / 2, 0.001))
+            steps = outcome.trace and without_places(outcome.trace, filled[0])
+            outcome = replace(outcome, results=filled, trace=steps)
+        return outcome
+
+    async def _answered(self, release: Release, query: Query, remaining_s: float | None, explain: bool) -> Outcome:
         if not self._degraded or explain:
             return await self._run(release, query, remaining_s, explain)
         deadline = math.inf if remaining_s is None else time.perf_counter() + remaining_s
@@ -150,10 +179,14 @@ class CandidatePipeline:
         began = time.perf_counter()
         if not query.filter and self._local.knows(release):
             job = Job(release, query, explain=False, span=CALL_SPAN.get(), away=True)
-            depths = [exact_depth(query, user, self._max_overfetch) for user in query.users]
             with suppress(TimeoutError, OverloadedError, DeadlineExceededError):
                 async with _until(deadline, ANSWER_S):
-                    return await self._submit(job, list(range(len(depths))), depths, deadline)
+                    if query.boosts:
+                        job = await self._with_lift(job, RULE_S)
+                    lowers = bool(job.lift and job.lift.lowers)
+                    depths = [exact_depth(query, user, self._max_overfetch, lowers) for user in query.users]
+                    outcome = await self._submit(job, list(range(len(depths))), depths, deadline)
+                    return replace(outcome, missing=job.missing)
         popular = self._popular_items.last(release)
         inputs = await computed(_clicks(query.users), look_up, release, query.users)
         timings = Timings((time.perf_counter() - began) * 1000, 0.0, 0.0, 0.0)
@@ -169,13 +202,17 @@ class CandidatePipeline:
         job = Job(release, query, explain, CALL_SPAN.get())
         if query.filter:
             job = await self._with_matches(job, deadline)
+        if query.boosts and not job.failure:
+            job = await self._with_lift(job, self._search_time_left_s(deadline))
         where = release, job.matches
-        depths = dict(enumerate(first_depths(*where, query, self._max_overfetch)))
+        among = len(release.vocabulary) if job.matches is None else len(job.matches)
+        lowered = min(job.lift.lowered / max(among, 1), 1.0) if job.lift else None
+        depths = dict(enumerate(first_depths(*where, query, self._max_overfetch, lowered)))
         results: dict[int, UserResult] = {}
         timings, steps = Timings(0, 0, job.matching_ms, 0), None
         while depths:  # nearly always once
-            step = next(iter(depths.values())).step
-            together = [number for number, depth in depths.items() if depth.step == step]
+            kind = next(iter(depths.values())).kind
+            together = [number for number, depth in depths.items() if depth.kind == kind]
             together = together[: depths[together[0]].together(release.hyper_parameters.num_interests)]
             own = [depths.pop(number) for number in together]
             outcome = await self._submit(job, together, own, deadline)
@@ -185,7 +222,10 @@ class CandidatePipeline:
                 else:
                     results[number] = result
             timings, steps = timings + outcome.timings, outcome.trace
-        return Outcome([results[number] for number in range(len(results))], timings, steps)
+        outcome = Outcome([results[number] for number in range(len(results))], timings, steps, job.missing)
+        if explain and job.lift and not outcome.results[0].fallback:
+            outcome = replace(outcome, applied=partial(with_parts, job.lift, release))
+        return outcome
 
     async def _submit(self, job: Job, users: list[int], depths: list[Depth], deadline: float) -> Outcome:
         """Wait for the batch that answers some of the users of a job."""
@@ -220,6 +260,16 @@ class CandidatePipeline:
             job = replace(job, failure=error)
         return replace(job, matching_ms=(time.perf_counter() - started) * 1000)
 
+    async def _with_lift(self, job: Job, timeout_s: float) -> Job:
+        """The job with what its boosts add, or with the reason why Milvus did not tell."""
+        started = time.perf_counter()
+        try:
+            lift, missing = await self._boosts.of(job.release, job.query, job.matches, timeout_s, job.away)
+            job = replace(job, lift=lift, missing=missing)
+        except StoreUnavailableError as error:
+            job = replace(job, failure=error)
+        return replace(job, matching_ms=job.matching_ms + (time.perf_counter() - started) * 1000)
+
     async def _answer(self, batch: list[Waiting[Job, Outcome]]) -> list[Outcome | Exception]:
         """Answer the jobs of a batch, which differ in nothing but their users and filters."""
         spans, arrived = [each.ask.span for each in batch], [each.arrived for each in batch]
@@ -250,18 +300,26 @@ class CandidatePipeline:
                 raise job.failure
             own_depths = [depths[user] for user in active.tolist()]
             own_matches = [matches[user] for user in active.tolist()]
-            found = await self._search(job, vectors, own_depths, own_matches, deadline)
+            own_lifts = _lifts_of(batch, active)
+            plain = await self._search(job, vectors, own_depths, own_matches, deadline)
+            found = await self._lifted(job, plain, vectors, own_depths, own_lifts, own_matches, deadline)
             searched = watched.enter("merge")
             without_history = [each.ask.query.exclude_history for each in batch]
-            excluded = await computed(clicks, exclusions, inputs, without_history, sizes)
+            pins = [each.ask.query.pins for each in batch]
+            excluded = await computed(clicks, exclusions, inputs, without_history, sizes, pins)
             with_near = np.repeat([each.ask.query.neighbours for each in batch], sizes)[active]
             query = np.repeat(np.arange(len(batch)), sizes)[active]
             rules = rules_of([each.ask.query for each in batch], query, top_k[active], round_robin[active])
             how = rules.merged if rules else top_k[active], round_robin[active], excluded, job.explain
-            least = partial(least_scores, found, *how)
+            least = partial(np.full, len(active), -np.inf) if own_lifts else partial(least_scores, found, *how)
             near = await self._near(job, inputs, vectors, with_near, own_matches, least, deadline)
             size = len(found.hits.item_ids) + len(near.bonus) + len(excluded.user)
-            merged = await computed(size, merge, found.hits, found.user, found.interest, *how, near)
+            added = (
+                None
+                if found.added is None
+                else await computed(len(near.bonus), added_to, release, found, near, own_lifts)
+            )
+            merged = await computed(size, merge, found.hits, found.user, found.interest, *how, near, added)
             short = cut_short(own_depths, top_k[active], found, merged)
             said: Sequence[str] = ()
             capped_by: Mapping[str, Mask] = {}
@@ -274,21 +332,23 @@ class CandidatePipeline:
             watched.fail()
             stages = (encoded - watched.started) * 1000, (time.perf_counter() - encoded) * 1000, 0.0
             return await self._answer_unsearched(batch, inputs, error, watched, stages)
-        answered = results(top_k.tolist(), inputs, merged, short, matches, with_near, said)
+        interests = vectors if any(each.ask.query.placed for each in batch) else None
+        answered = results(top_k.tolist(), inputs, merged, short, matches, with_near, said, bool(own_lifts), interests)
         answered = found_in_memory(answered) if job.away else answered
 
         searched_by = "local" if self._search_memory and job.matches is None else job.search
         steps = None
         if merged.fate is not None:
             shown = SHOWN_HITS if rules else MAX_HITS
-            steps = trace(release, inputs, vectors, found, near, merged.fate, capped_by, searched_by, shown)
+            steps = trace(release, inputs, vectors, found, near, merged.fate, capped_by, added, searched_by, shown)
         watched.searched(searched_by, len(active))
         self._tell(users, answered)
         if self._telemetry.sampling:
             known = release.vocabulary, release.item_embedding
             among = [own.rows for own in own_matches if own is not None]
-            searched_with = vectors[found.user, found.interest]
-            self._telemetry.sampling.offer(searched_with, found.user, found.hits, top_k[active], *known, among)
+            searched_with = vectors[plain.user, plain.interest]
+            if not own_depths or not own_depths[0].whole:
+                self._telemetry.sampling.offer(searched_with, plain.user, plain.hits, top_k[active], *known, among)
         ended = time.perf_counter()
         stages = (encoded - watched.started) * 1000, (searched - encoded) * 1000, (ended - searched) * 1000
         outcomes: list[Outcome | Exception] = []
@@ -340,6 +400,8 @@ class CandidatePipeline:
             return NOTHING
         release = job.release
         limits = np.array([depth.limit for depth in depths], np.int64)
+        if depths[0].whole:
+            return interests_of(vectors)
         if job.away:
             return await self._local.search_users(release, vectors, limits)
         own = [of_user for of_user in matches if of_user is not None]
@@ -356,6 +418,36 @@ class CandidatePipeline:
             return await self._store.search(release.collection, queries, limit, params, timeout_s)
 
         return await search(find, release, vectors, limits, depths[0].fetched, breadth)
+
+    async def _lifted(
+        self,
+        job: Job,
+        found: Found,
+        vectors: Float32,
+        depths: list[Depth],
+        lifts: list[Lift],
+        matches: list[Matches | None],
+        deadline: float,
+    ) -> Found:
+        """What was found, with what boosts add; `lifts`: of each active user, empty without boosts."""
+        if not lifts:
+            return found
+        if depths[0].whole:
+            lifts = await self._whole(job, lifts, matches, deadline)
+        limits = np.array([depth.limit for depth in depths], np.int64)
+        wanted = np.minimum(limits, [depth.needed for depth in depths])
+        return await with_lifted(job.release, found, vectors, lifts, limits, wanted)
+
+    async def _whole(self, job: Job, lifts: list[Lift], matches: list[Matches | None], deadline: float) -> list[Lift]:
+        """The lifts over all items that candidates of each user can come from."""
+        if None in matches and not job.away:
+            await self._local.catch_up(job.release, self._search_time_left_s(deadline))
+        known: dict[int, Lift] = {}
+        for lift, own in zip(lifts, matches, strict=True):  # users of one query share both
+            if id(lift) not in known:
+                items = self._local.known(job.release).items if own is None else own
+                known[id(lift)] = await computed(len(items), lift.over, items)
+        return [known[id(lift)] for lift in lifts]
 
     async def _near(
         self,
@@ -394,6 +486,12 @@ def _until(deadline: float, spare_s: float) -> asyncio.Timeout:
     """A timeout that much before a deadline, or after half of the time until it if that is later."""
     left_s = deadline - time.perf_counter()
     return asyncio.timeout(None if deadline == math.inf else left_s - min(spare_s, left_s / 2))
+
+
+def _lifts_of(batch: list[Waiting[Job, Outcome]], active: Int64) -> list[Lift]:
+    """What boosts add for each active user of a batch, whose jobs all have boosts; empty if they have none."""
+    lifts = [each.ask.lift for each in batch for _ in each.ask.query.users if each.ask.lift]
+    return [lifts[user] for user in active.tolist()] if lifts else []
 
 
 def _clicks(users: list[UserQuery]) -> int:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
-from math import ceil
+from math import ceil, floor
 
 import numpy as np
 
@@ -38,6 +38,8 @@ class UserQuery:
     """The remembered user who must not get what was shown before; empty where that does not matter."""
     shown: Int64 = field(default_factory=lambda: _NOTHING)
     """[s] int64 external ids that count as shown to this user. They must not be among the candidates."""
+    draw: int = 0
+    """Where the drawing of explored items begins for this user, 64 bits; without a meaning if none are explored."""
 
 
 POOL = 1.5
@@ -61,13 +63,49 @@ ANY = Variety()
 
 
 @dataclass(frozen=True)
+class Boost:
+    """What is added to the scores of some items: those that match a filter, or newer ones more than older ones."""
+
+    filter: str = ""
+    """In canonical spelling; empty for a boost by an attribute."""
+    add: float = 0.0
+    """Added to the scores of items that match the filter."""
+    attribute: str = ""
+    """A time in seconds since 1970."""
+    half_life_days: float = 0.0
+    """Days after which half of `weight` is left."""
+    weight: float = 0.0
+    """Added to the score of an item of age 0."""
+    of_release: bool = False
+    """Whether it is a rule of the release."""
+
+
+@dataclass(frozen=True)
+class Explore:
+    """The places for items that are drawn."""
+
+    share: float
+    """Of `top_k`, more than 0 and up to 1."""
+    filter: str
+    """What they match besides the filter of the query, in canonical spelling; empty for any item."""
+
+    def places(self, top_k: int) -> int:
+        """How many of `top_k` places: rounded down, and 1 at least."""
+        return max(1, floor(self.share * top_k + ROUNDING))
+
+
+ROUNDING = 1e-6
+"""So that 0.1 in single precision times 50 is 5."""
+
+
+@dataclass(frozen=True)
 class Query:
     """A valid request."""
 
     users: list[UserQuery]
     top_k: int
     filter: str
-    """In canonical spelling (`server.serving.filter`); empty for no filter."""
+    """In canonical spelling (`mind.milvus.filter`); empty for no filter."""
     exclude_history: bool
     strategy: Strategy
     neighbours: bool = False
@@ -75,6 +113,18 @@ class Query:
     attributes: tuple[str, ...] = ()
     """Attributes that are wanted with the candidates."""
     variety: Variety = ANY
+    boosts: tuple[Boost, ...] = ()
+    """What is added to scores, in the order in which it is added."""
+    now_s: int = 0
+    """The time for boosts by age, in seconds since 1970."""
+    pins: Int64 = field(default_factory=lambda: _NOTHING)
+    """[p] int64 external ids that come first in the lists of all users, without repeats."""
+    explore: Explore | None = None
+
+    @property
+    def placed(self) -> bool:
+        """Whether some places do not go by rank."""
+        return len(self.pins) > 0 or self.explore is not None
 
     @property
     def ranked(self) -> int:

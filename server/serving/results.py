@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from server.serving.answer import Status, Trace, UserResult
 from server.serving.depth import Depth
 from server.serving.inputs import Inputs
 from server.serving.matching import Matches
-from server.serving.merge import Merged, NearHits
+from server.serving.merge import Fate, Merged, NearHits
 from server.serving.question import Query, UserQuery
 from server.serving.rules.popular import PopularRule
 from server.serving.search import Found
@@ -34,6 +34,8 @@ def results(
     matches: Sequence[Matches | None],
     with_near: Mask,
     said: Sequence[str] = (),
+    boosted: bool = False,
+    interests: Float32 | None = None,
 ) -> list[UserResult]:
     """One result for each user of a batch, in their order; those without a usable history get nothing yet.
 
@@ -45,11 +47,13 @@ def results(
         matches: for each user, the items that match the filter; None without a filter.
         with_near: [B] bool, who asked for neighbours.
         said: for each of the B users, what rules did to the list, if it must be told; empty without rules.
+        boosted: whether there are boosts.
+        interests: [B, K, D] float32, if places of their lists are filled later.
     """
     own_hits = (slice(start, end) for start, end in pairwise(merged.offsets.tolist()))  # of the active users, in turn
     own_short, own_near, own_said = iter(short.tolist()), iter(with_near.tolist()), iter(said)
     nothing = merged.item_ids[:0], merged.scores[:0], merged.interest[:0]
-    answered = []
+    answered, numbers = [], count()
     columns = inputs.users, inputs.status, inputs.unknown, top_k, matches
     for user, status, unknown, wanted, matching in zip(*columns, strict=True):
         detail = user.invalid or user.unread
@@ -61,8 +65,10 @@ def results(
         detail = next(own_said, "")
         if not detail and len(item_ids) < wanted:
             detail = _fewer(len(item_ids), wanted, "the search found", matching)
-        source = merged.source[own] if labelled else None
-        answered.append(UserResult(item_ids, scores, interest, status, unknown, detail, again, source))
+        source, added = merged.source[own] if labelled else None, merged.added[own] if boosted else None
+        vectors = None if interests is None else interests[next(numbers)]
+        columns_of = item_ids, scores, interest, status, unknown, detail, again, source, added, vectors
+        answered.append(UserResult(*columns_of))
     return answered
 
 
@@ -85,7 +91,7 @@ def with_popular(
     filled = []
     for user, result in zip(query.users, answered, strict=True):
         if result.fallback:
-            rows = _listed(popular, _excluded(user), query.top_k, rule)
+            rows = _listed(popular, _excluded(user, query.pins), query.top_k, rule)
             detail = result.detail or (rule.detail if rule else "")
             if not detail and len(rows) < query.top_k:
                 detail = _fewer(len(rows), query.top_k, LISTED, matches, rule is not None)
@@ -100,11 +106,11 @@ def cut_short(depths: Sequence[Depth], top_k: Int64, found: Found, merged: Merge
 
     So it is where fewer than `top_k` hits of an interest are left, and the index may have more.
     """
-    limit = np.array([depth.limit for depth in depths], np.int64)
-    deeper = np.array([depth.needed for depth in depths], np.int64) > limit
+    deeper = np.array([depth.goes_on for depth in depths], bool)
     if not deeper.any():
         return deeper
-    few = (merged.left < top_k[found.user]) & (found.hits.lengths >= limit[found.user])
+    limit = np.array([depth.limit for depth in depths], np.int64)
+    few = (merged.left < top_k[found.user]) & found.goes_on(limit)
     lacking = np.zeros(len(depths), bool)
     lacking[found.user[few]] = True
     return deeper & lacking
@@ -130,7 +136,7 @@ def _degraded(
     query: Query, popular: Popular, rule: PopularRule | None, user: UserQuery, status: Status, unknown: Int64
 ) -> UserResult:
     """One user's share of the popular list; nothing where there is a filter, which only Milvus can check."""
-    excluded = _excluded(user)
+    excluded = _excluded(user, query.pins)
     if query.exclude_history:
         excluded = np.concatenate([excluded, user.hist_item])
     rows = _listed(popular, excluded, query.top_k, rule)
@@ -149,9 +155,23 @@ def _degraded(
     return UserResult(popular.item_ids[rows], popular.scores[rows], np.full(len(rows), -1), status, unknown, detail)
 
 
-def _excluded(user: UserQuery) -> Int64:
-    """The ids that a user must not get, whatever the history is."""
-    return np.concatenate([user.exclude, user.shown]) if len(user.shown) else user.exclude
+def _excluded(user: UserQuery, pins: Int64) -> Int64:
+    """The ids that a user must not get by rank, whatever the history is."""
+    return np.concatenate([user.exclude, user.shown, pins]) if len(user.shown) + len(pins) else user.exclude
+
+
+def with_note(result: UserResult, note: str) -> UserResult:
+    """The result with something more to tell, if its candidates come from interests."""
+    if result.fallback or result.status is Status.INVALID:
+        return result
+    return replace(result, detail=f"{result.detail}; {note}" if result.detail else note)
+
+
+def without_places(steps: Trace, result: UserResult) -> Trace:
+    """The steps of a user, after the last candidates lost their places to others."""
+    item_ids = np.concatenate([steps.hits.item_ids, steps.near.hits.item_ids])
+    lost = (steps.fate == Fate.KEPT) & ~np.isin(item_ids, result.item_ids)
+    return replace(steps, fate=np.where(lost, Fate.BELOW_TOP_K, steps.fate))
 
 
 def found_in_memory(answered: list[UserResult]) -> list[UserResult]:
@@ -181,21 +201,23 @@ def trace(
     near: NearHits,
     fate: Int64,
     capped_by: Mapping[str, Mask],
+    added: Float32 | None,
     search: str,
     most: int = MAX_HITS,
 ) -> Trace:
     """The steps behind a batch of one user.
 
-    `vectors`: [B, K, D] float32; `fate`: [H + P] int64, of every hit; `capped_by`: for each attribute of at_most,
+    `vectors`: [B, K, D] float32; `fate`, `added`: [H + P], of every hit; `capped_by`: for each attribute of at_most,
     [H + P] bool, the hits that it dropped; `most`: hits of an interest that are shown.
     """
     used = release.vocabulary.item_id[inputs.hist_index[inputs.hist_index > 0] - 1]
     lengths, hits = found.hits.lengths, found.hits.first(np.full(len(found.hits.lengths), most))
     place = np.arange(len(found.hits.item_ids)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    shown = np.concatenate([place < most, np.ones(len(near.bonus), bool)])
+    shown = np.concatenate([place < most, np.ones(len(fate) - len(place), bool)])
+    fate, added = fate[shown], None if added is None else added[shown]
     capped_by = {name: dropped[shown] for name, dropped in capped_by.items()}
     which = found.user, found.interest
     weights = np.zeros((0, 0), np.float32)
     if len(found.user):
         weights = release.click_weights(inputs.hist_index, inputs.seq_len)[which][:, : len(used)]
-    return Trace(used, vectors[which], weights, found.interest, hits, near, fate[shown], capped_by, search)
+    return Trace(used, vectors[which], weights, found.interest, hits, near, fate, capped_by, added, search)

@@ -9,6 +9,7 @@ from mind.artifact import Float32
 from mind.hits import Hits
 from mind.interests import OVERSEARCH, as_if_each_searched, leading
 from mind.sequences import Int64
+from mind.vocabulary import Mask
 from server.release import Release
 from server.serving.depth import hits_to_ask
 from server.serving.offload import computed
@@ -23,6 +24,17 @@ class Found:
     interest: Int64
     """[Q] int64, which interest of that user it is."""
     hits: Hits
+    added: Float32 | None = None
+    """[H] float32, what boosts add to the score of each hit; None without boosts. Hits are ordered by the sum."""
+    bound: Float32 | None = None
+    """[Q] float32, the highest sum that other items can have; -inf if there are none. None without boosts: other items
+    then come after the last hit."""
+
+    def goes_on(self, limits: Int64) -> Mask:
+        """[Q] bool, for which interests there may be more items; `limits`: [B] int64, hits that each user gets."""
+        if self.bound is None:
+            return self.hits.lengths >= limits[self.user]
+        return self.bound > -np.inf
 
 
 NO_HITS = Hits(np.zeros(0, np.int64), np.zeros(0, np.float32), np.zeros(0, np.int64))

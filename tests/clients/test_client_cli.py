@@ -139,6 +139,41 @@ def test_rules_about_candidates_are_passed_on(run, servicer):
         assert (request.per_interest_min, request.diversity) == (4, 0.25)
 
 
+def test_boosts_pins_and_exploring_are_passed_on(run, servicer):
+    boosts = ["--boost", "margin > 0.3=0.2", "--boost", "year == 1990=-2", "--boost-newer", "published_at=0.5/14"]
+    places = ["--pin", "44,43", "--explore", "0.125", "--explore-filter", "year > 1990", "--seed", "7"]
+    for command, options in (("recall", ["--top-k", "20"]), ("explain", [])):
+        assert run(command, "--hist-item", "43", *options, *boosts, *places).exit_code == 0
+        request = servicer.calls[command.capitalize()][0][0]
+        assert [(boost.filter, round(boost.add, 6)) for boost in request.boosts[:2]] == [
+            ("margin > 0.3", 0.2),
+            ("year == 1990", -2),
+        ]
+        newer = request.boosts[2]
+        assert (newer.attribute, newer.weight, newer.half_life_days) == ("published_at", 0.5, 14)
+        assert list(request.pin_item_ids) == [44, 43]
+        assert request.explore == recall_pb2.Explore(share=0.125, filter="year > 1990", seed=7)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--boost", "year > 1990"], "is not a filter and a number"),
+        (["--boost", "=1"], "is not a filter and a number"),
+        (["--boost", "year > 1990=nan"], "is not a filter and a number"),
+        (["--boost-newer", "published_at=0.5"], "is not an attribute, a weight and days"),
+        (["--boost-newer", "=0.5/14"], "is not an attribute, a weight and days"),
+        (["--pin", "KIT-1"], "is not a list of 64-bit integers"),
+        (["--seed", "7"], "go with --explore"),
+        (["--explore", "1.5"], "1.5"),
+    ],
+)
+def test_boosts_that_make_no_sense_are_refused(run, servicer, options, says):
+    result = run("recall", "--hist-item", "43", *options)
+    assert result.exit_code == 2 and not servicer.calls["Recall"]
+    assert says in " ".join(result.output.replace("│", "").split())
+
+
 @pytest.mark.parametrize("rule", ["category", "=5", "category=", "category=-1", "category=5.5", "category=2147483648"])
 def test_a_rule_that_is_no_attribute_and_count_is_refused(run, servicer, rule):
     result = run("recall", "--hist-item", "43", "--at-most", rule)

@@ -283,9 +283,26 @@ def test_rules_about_candidates_are_passed_on(client: httpx.Client, servicer: Ca
         assert (request.per_interest_min, request.diversity) == (4, 0.25)
 
 
+def test_boosts_pins_and_exploring_are_passed_on(client: httpx.Client, servicer: CannedRecall) -> None:
+    boosts = [{"filter": "year > 1990", "add": 0.5}, {"attribute": "year", "half_life_days": 2, "weight": -1}]
+    explore = {"share": 0.25, "filter": "year > 1990", "seed": 7}
+    rules = {"boosts": boosts, "pin_item_ids": [43, str(HUGE)], "explore": explore, "now_unix_s": 5}
+    for path, users in (("recall", {"users": [{"hist_item": [43]}]}), ("explain", {"user": {"hist_item": [43]}})):
+        assert client.post(f"/v1/{path}", json=users | rules | {"top_k": 20}).status_code == 200
+        request = servicer.calls[path.capitalize()][0][0]
+        assert list(request.boosts) == [recall_pb2.Boost(**boost) for boost in boosts]
+        assert list(request.pin_item_ids) == [43, HUGE] and request.now_unix_s == 5
+        assert request.explore == recall_pb2.Explore(**explore)
+
+
 @pytest.mark.parametrize(
     ("rules", "field"),
     [
+        ({"boosts": [{"filter": "year > 1990", "add": "1"}]}, "boosts[0].add"),
+        ({"boosts": [{"filters": ""}]}, "boosts[0].filters"),
+        ({"pin_item_ids": ["KIT-1"]}, "pin_item_ids[0]"),
+        ({"explore": {"share": 0}}, "explore.share"),
+        ({"explore": {"share": 0.1, "seed": -1}}, "explore.seed"),
         ({"at_most": [{"attribute": "a", "count": 0}]}, "at_most[0].count"),
         ({"at_most": [{"attribute": "a"}]}, "at_most[0].count"),
         ({"at_most": {"a": 1}}, "at_most"),

@@ -211,8 +211,11 @@ def _good_messages() -> Iterator[tuple[str, bytes]]:
     user = recall_pb2.User(hist_item=[1000, 1007, 1014], exclude_item_ids=[1021])
     rest: dict[str, Any] = {"top_k": 10, "exclude_history": True, "merge_strategy": 2}
     rest |= {"at_most": [{"attribute": "vector_source", "count": 8}], "per_interest_min": 2, "diversity": 0.5}
+    rest |= {"boosts": [{"filter": "item_id > 1100", "add": 0.5}, {"filter": "item_id < 1050", "add": -1}]}
+    rest |= {"explore": {"share": 0.2, "filter": "item_id > 1007", "seed": 7}, "now_unix_s": 1_800_000_000}
+    pinned = {"pin_item_ids": [1014, 5]}
     for users in (1, 3, 64):
-        message = recall_pb2.RecallRequest(users=[user] * users, **rest)
+        message = recall_pb2.RecallRequest(users=[user] * users, **rest, **pinned)
         yield f"{RECALL}/Recall", message.SerializeToString()
     yield (
         f"{RECALL}/Recall",

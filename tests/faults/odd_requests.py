@@ -124,6 +124,18 @@ _items_of_numbers = st.builds(recall_pb2.GetItemsRequest, item_ids=_lists(_ids),
 _items_of_keys = st.builds(recall_pb2.GetItemsRequest, item_keys=_lists(_keys), return_attributes=_names)
 _ruled = st.one_of(st.sampled_from(["year", "genres", "vector_source", "item_id", "Year", ""]), st.text(max_size=10))
 _at_most = st.lists(st.builds(recall_pb2.AtMost, attribute=_ruled, count=_int32), max_size=10)
+_added = st.one_of(st.sampled_from([0.0, 0.5, -2.0, 1e4]), st.floats(width=32))
+_boost = st.one_of(
+    st.builds(recall_pb2.Boost, filter=_filters, add=_added),
+    st.builds(recall_pb2.Boost, attribute=_ruled, half_life_days=_added, weight=_added),
+    st.builds(recall_pb2.Boost, filter=_filters, add=_added, attribute=_ruled, weight=_added),
+)
+_explore = st.builds(
+    recall_pb2.Explore,
+    share=st.one_of(st.floats(0, 1, width=32), _added),
+    filter=_filters,
+    seed=st.integers(0, 2**64 - 1),
+)
 _diversity = st.one_of(st.just(0.0), st.floats(0, 1, width=32), st.floats(width=32))
 
 _metadata = st.lists(
@@ -145,6 +157,10 @@ def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
     pages = {"paged": st.booleans(), "page_token": tokens}
     who = st.lists(_user_ids, max_size=4)
     rest |= {"at_most": _at_most, "per_interest_min": st.one_of(st.just(0), _int32), "diversity": _diversity}
+    rest |= {"boosts": st.lists(_boost, max_size=10), "explore": st.one_of(st.none(), _explore)}
+    rest |= {"release_rules": _int32}
+    rest |= {"now_unix_s": st.one_of(st.just(0), st.integers(-(2**63), 2**63 - 1))}
+    rest |= {"pin_item_keys": st.lists(_keys, max_size=4)} if text else {"pin_item_ids": st.lists(_ids, max_size=60)}
     collections = st.one_of(st.text(max_size=40), st.just("items_0123456789ab_01234567"))
     messages: list[tuple[str, st.SearchStrategy[Any]]] = [
         (f"{RECALL}/Recall", st.builds(recall_pb2.RecallRequest, users=_user_lists(text), **pages, **rest)),

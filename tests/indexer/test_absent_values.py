@@ -15,7 +15,7 @@ from mind.milvus.collection import is_presence
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.transfer import Models
-from server.serving.filter.canonical import canonical
+from server.edge.filters import canonical
 from tests.artifacts import make_artifact
 from tests.commands import run_here
 from tests.indexer.test_changes import Released, quiet

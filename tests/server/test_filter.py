@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mind.milvus.collection import VECTOR_SOURCE, presence_of
+from mind.milvus.filter.grammar import MAX_CONDITIONS, MAX_VALUES
+from mind.milvus.filter.logic import IN_A_ROW
+from server.edge.filters import canonical
 from server.errors import InvalidRequestError
-from server.serving.filter.canonical import canonical
-from server.serving.filter.grammar import MAX_CONDITIONS, MAX_VALUES
-from server.serving.filter.logic import IN_A_ROW
 
 TYPES = {
     "year": "INT64",

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from mind.artifact import load_artifact
 from mind.milvus.collection import VECTOR_SOURCE
+from mind.milvus.filter.grammar import MAX_CONDITIONS
+from server.edge.filters import canonical
 from server.errors import InvalidRequestError
-from server.serving.filter.canonical import canonical
-from server.serving.filter.grammar import MAX_CONDITIONS
 from tests.artifacts import make_artifact
 from tests.releases import item_store
 from tests.server.test_filter import OPTIONAL

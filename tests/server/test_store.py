@@ -26,8 +26,8 @@ from mind.milvus.records import RECORDS
 from mind.milvus.schemas import Column
 from mind.milvus.store import Store
 from mind.milvus.translation import is_missing, translated
+from server.edge.filters import canonical
 from server.ports import ItemStore
-from server.serving.filter.canonical import canonical
 from tests.artifacts import make_artifact, write_keyed
 from tests.commands import run_here
 from tests.conftest import release_lite, remove_item_collections_of

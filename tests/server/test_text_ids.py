@@ -126,6 +126,39 @@ async def test_the_answers_are_those_of_the_same_model_with_integers(start: Star
     assert not keyed.store.key_reads
 
 
+async def test_pins_drawn_items_and_what_is_added_are_those_of_integers(start: Start) -> None:
+    keyed, plain = await start(), await start(keyed=False)
+    times = {row: 1_000_000 * row for row in range(0, 200, 2)}
+    for running in (keyed, plain):
+        ids = running.artifact.weights.item_id
+        by_id = {int(ids[row]): time for row, time in times.items()} if running is plain else {}
+        if running is keyed:
+            by_id = {int(key_ids([running.name(row)])[0]): time for row, time in times.items()}
+        running.store.give(str(running.store.alias), "sold_at", "INT64", by_id)
+    boosts = [recall_pb2.Boost(attribute="sold_at", half_life_days=500, weight=9)]
+    how: dict[str, Any] = {"boosts": boosts, "now_unix_s": 200_000_000, "top_k": 20}
+    how["explore"] = recall_pb2.Explore(share=0.1, seed=7)
+    of_text = how | {"pin_item_keys": [*keyed.names(150, 9), "unheard of"]}
+    of_numbers = how | {"pin_item_ids": [number(150), number(9), 5]}
+    while (await keyed.recall(User(hist_item_keys=keyed.names(3)), **of_text))[0].detail.startswith("boosts"):
+        await asyncio.sleep(0.01)
+    while (await plain.recall(User(hist_item=[number(3)]), **of_numbers))[0].detail.startswith("boosts"):
+        await asyncio.sleep(0.01)
+    [text] = await keyed.recall(User(hist_item_keys=keyed.names(3)), **of_text)
+    [integer] = await plain.recall(User(hist_item=[number(3)]), **of_numbers)
+    drawn = recall_pb2.SOURCE_EXPLORE
+    assert list(text.source) == list(integer.source) and list(text.source).count(drawn) == 2
+
+    def ranked(result: recall_pb2.UserCandidates, names: list[Any]) -> list[tuple[Any, ...]]:
+        columns = zip(names, result.scores, result.added, result.interest, result.source, strict=True)
+        return [row for row in columns if row[4] != drawn]  # in another order of ids, others are drawn
+
+    own = [keyed.name((item - 1000) // 7) for item in integer.item_ids]
+    assert ranked(text, list(text.item_keys)) == ranked(integer, own)
+    assert text.detail == integer.detail and "pins 2 (from 0) are left out" in text.detail
+    assert len(set(text.item_keys)) == 20
+
+
 async def test_explain_names_every_item_by_its_key(start: Start) -> None:
     running = await start()
     user = User(hist_item_keys=[*running.names(3, 9), "unheard of"])

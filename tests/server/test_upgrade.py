@@ -16,9 +16,9 @@ from mind.encoder import NumpyEncoder
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.transfer import Models
+from server.edge.filters import canonical
 from server.errors import InvalidRequestError
 from server.release import Releases
-from server.serving.filter.canonical import canonical
 from tests import ROOT
 from tests.conftest import release_lite
 from tests.releases import item_store, publish, rollback

@@ -19,6 +19,12 @@ class Neighbours(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     NEIGHBOURS_ON: _ClassVar[Neighbours]
     NEIGHBOURS_OFF: _ClassVar[Neighbours]
 
+class ReleaseRules(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    RELEASE_RULES_UNSPECIFIED: _ClassVar[ReleaseRules]
+    RELEASE_RULES_ON: _ClassVar[ReleaseRules]
+    RELEASE_RULES_OFF: _ClassVar[ReleaseRules]
+
 class UserStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     USER_STATUS_UNSPECIFIED: _ClassVar[UserStatus]
@@ -35,6 +41,8 @@ class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SOURCE_SEARCH: _ClassVar[Source]
     SOURCE_NEIGHBOURS: _ClassVar[Source]
     SOURCE_BOTH: _ClassVar[Source]
+    SOURCE_EXPLORE: _ClassVar[Source]
+    SOURCE_PIN: _ClassVar[Source]
 
 class IdType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -53,6 +61,7 @@ class DropReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DROP_REASON_DIVERSITY: _ClassVar[DropReason]
     DROP_REASON_PER_INTEREST_MIN: _ClassVar[DropReason]
     DROP_REASON_SHOWN: _ClassVar[DropReason]
+    DROP_REASON_PINNED: _ClassVar[DropReason]
 
 class ItemStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -67,6 +76,9 @@ MERGE_STRATEGY_ROUND_ROBIN: MergeStrategy
 NEIGHBOURS_UNSPECIFIED: Neighbours
 NEIGHBOURS_ON: Neighbours
 NEIGHBOURS_OFF: Neighbours
+RELEASE_RULES_UNSPECIFIED: ReleaseRules
+RELEASE_RULES_ON: ReleaseRules
+RELEASE_RULES_OFF: ReleaseRules
 USER_STATUS_UNSPECIFIED: UserStatus
 USER_STATUS_OK: UserStatus
 USER_STATUS_EMPTY_HISTORY: UserStatus
@@ -78,6 +90,8 @@ SOURCE_UNSPECIFIED: Source
 SOURCE_SEARCH: Source
 SOURCE_NEIGHBOURS: Source
 SOURCE_BOTH: Source
+SOURCE_EXPLORE: Source
+SOURCE_PIN: Source
 ID_TYPE_UNSPECIFIED: IdType
 ID_TYPE_INTEGER: IdType
 ID_TYPE_TEXT: IdType
@@ -90,6 +104,7 @@ DROP_REASON_AT_MOST: DropReason
 DROP_REASON_DIVERSITY: DropReason
 DROP_REASON_PER_INTEREST_MIN: DropReason
 DROP_REASON_SHOWN: DropReason
+DROP_REASON_PINNED: DropReason
 ITEM_STATUS_UNSPECIFIED: ItemStatus
 ITEM_STATUS_OK: ItemStatus
 ITEM_STATUS_UNKNOWN: ItemStatus
@@ -118,8 +133,32 @@ class AtMost(_message.Message):
     count: int
     def __init__(self, attribute: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
+class Boost(_message.Message):
+    __slots__ = ("filter", "add", "attribute", "half_life_days", "weight")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTE_FIELD_NUMBER: _ClassVar[int]
+    HALF_LIFE_DAYS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    filter: str
+    add: float
+    attribute: str
+    half_life_days: float
+    weight: float
+    def __init__(self, filter: _Optional[str] = ..., add: _Optional[float] = ..., attribute: _Optional[str] = ..., half_life_days: _Optional[float] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class Explore(_message.Message):
+    __slots__ = ("share", "filter", "seed")
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    share: float
+    filter: str
+    seed: int
+    def __init__(self, share: _Optional[float] = ..., filter: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
+
 class RecallRequest(_message.Message):
-    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "exclude_shown", "paged", "page_token")
+    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "boosts", "pin_item_ids", "pin_item_keys", "explore", "now_unix_s", "release_rules", "exclude_shown", "paged", "page_token")
     USERS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +169,12 @@ class RecallRequest(_message.Message):
     AT_MOST_FIELD_NUMBER: _ClassVar[int]
     PER_INTEREST_MIN_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    BOOSTS_FIELD_NUMBER: _ClassVar[int]
+    PIN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    PIN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    EXPLORE_FIELD_NUMBER: _ClassVar[int]
+    NOW_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_RULES_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_SHOWN_FIELD_NUMBER: _ClassVar[int]
     PAGED_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -143,10 +188,16 @@ class RecallRequest(_message.Message):
     at_most: _containers.RepeatedCompositeFieldContainer[AtMost]
     per_interest_min: int
     diversity: float
+    boosts: _containers.RepeatedCompositeFieldContainer[Boost]
+    pin_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    pin_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    explore: Explore
+    now_unix_s: int
+    release_rules: ReleaseRules
     exclude_shown: bool
     paged: bool
     page_token: bytes
-    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., exclude_shown: bool = ..., paged: bool = ..., page_token: _Optional[bytes] = ...) -> None: ...
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., pin_item_ids: _Optional[_Iterable[int]] = ..., pin_item_keys: _Optional[_Iterable[str]] = ..., explore: _Optional[_Union[Explore, _Mapping]] = ..., now_unix_s: _Optional[int] = ..., release_rules: _Optional[_Union[ReleaseRules, str]] = ..., exclude_shown: bool = ..., paged: bool = ..., page_token: _Optional[bytes] = ...) -> None: ...
 
 class AttributeList(_message.Message):
     __slots__ = ("integers", "texts")
@@ -175,7 +226,7 @@ class AttributeValues(_message.Message):
     def __init__(self, name: _Optional[str] = ..., integers: _Optional[_Iterable[int]] = ..., numbers: _Optional[_Iterable[float]] = ..., texts: _Optional[_Iterable[str]] = ..., booleans: _Optional[_Iterable[bool]] = ..., lists: _Optional[_Iterable[_Union[AttributeList, _Mapping]]] = ..., absent: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class UserCandidates(_message.Message):
-    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail", "item_keys", "unknown_item_keys", "source", "attributes", "recall_id")
+    __slots__ = ("item_ids", "scores", "interest", "status", "fallback", "unknown_item_ids", "unknown_count", "detail", "item_keys", "unknown_item_keys", "source", "attributes", "added", "recall_id")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +239,7 @@ class UserCandidates(_message.Message):
     UNKNOWN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
     RECALL_ID_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
@@ -201,8 +253,9 @@ class UserCandidates(_message.Message):
     unknown_item_keys: _containers.RepeatedScalarFieldContainer[str]
     source: _containers.RepeatedScalarFieldContainer[Source]
     attributes: _containers.RepeatedCompositeFieldContainer[AttributeValues]
+    added: _containers.RepeatedScalarFieldContainer[float]
     recall_id: str
-    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., unknown_item_keys: _Optional[_Iterable[str]] = ..., source: _Optional[_Iterable[_Union[Source, str]]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ..., recall_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., interest: _Optional[_Iterable[int]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., fallback: bool = ..., unknown_item_ids: _Optional[_Iterable[int]] = ..., unknown_count: _Optional[int] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., unknown_item_keys: _Optional[_Iterable[str]] = ..., source: _Optional[_Iterable[_Union[Source, str]]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ..., added: _Optional[_Iterable[float]] = ..., recall_id: _Optional[str] = ...) -> None: ...
 
 class StageTimings(_message.Message):
     __slots__ = ("queue_ms", "encode_ms", "search_ms", "merge_ms", "total_ms", "history_ms")
@@ -257,7 +310,7 @@ class GetServerInfoRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes", "max_query_items", "max_at_most", "max_diverse_top_k", "max_shown", "max_paged")
+    __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes", "max_query_items", "max_at_most", "max_diverse_top_k", "max_boosts", "max_pins", "max_shown", "max_paged")
     MAX_USERS_FIELD_NUMBER: _ClassVar[int]
     MAX_TOP_K_FIELD_NUMBER: _ClassVar[int]
     MAX_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -273,6 +326,8 @@ class Limits(_message.Message):
     MAX_QUERY_ITEMS_FIELD_NUMBER: _ClassVar[int]
     MAX_AT_MOST_FIELD_NUMBER: _ClassVar[int]
     MAX_DIVERSE_TOP_K_FIELD_NUMBER: _ClassVar[int]
+    MAX_BOOSTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_PINS_FIELD_NUMBER: _ClassVar[int]
     MAX_SHOWN_FIELD_NUMBER: _ClassVar[int]
     MAX_PAGED_FIELD_NUMBER: _ClassVar[int]
     max_users: int
@@ -290,9 +345,11 @@ class Limits(_message.Message):
     max_query_items: int
     max_at_most: int
     max_diverse_top_k: int
+    max_boosts: int
+    max_pins: int
     max_shown: int
     max_paged: int
-    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ..., max_return_attributes: _Optional[int] = ..., max_query_items: _Optional[int] = ..., max_at_most: _Optional[int] = ..., max_diverse_top_k: _Optional[int] = ..., max_shown: _Optional[int] = ..., max_paged: _Optional[int] = ...) -> None: ...
+    def __init__(self, max_users: _Optional[int] = ..., max_top_k: _Optional[int] = ..., max_candidates: _Optional[int] = ..., max_history: _Optional[int] = ..., max_exclude: _Optional[int] = ..., max_filter_chars: _Optional[int] = ..., max_request_bytes: _Optional[int] = ..., max_concurrent_requests: _Optional[int] = ..., max_filter_depth: _Optional[int] = ..., max_stored_history: _Optional[int] = ..., max_similar: _Optional[int] = ..., max_return_attributes: _Optional[int] = ..., max_query_items: _Optional[int] = ..., max_at_most: _Optional[int] = ..., max_diverse_top_k: _Optional[int] = ..., max_boosts: _Optional[int] = ..., max_pins: _Optional[int] = ..., max_shown: _Optional[int] = ..., max_paged: _Optional[int] = ...) -> None: ...
 
 class Attribute(_message.Message):
     __slots__ = ("name", "type")
@@ -303,7 +360,7 @@ class Attribute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours", "feedback_enabled")
+    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours", "release_rules", "feedback_enabled")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -325,6 +382,7 @@ class GetServerInfoResponse(_message.Message):
     ID_TYPE_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_RULES_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_ENABLED_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     model_version: str
@@ -347,11 +405,12 @@ class GetServerInfoResponse(_message.Message):
     id_type: IdType
     search: str
     neighbours: Neighbours
+    release_rules: str
     feedback_enabled: bool
-    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., feedback_enabled: bool = ...) -> None: ...
+    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., release_rules: _Optional[str] = ..., feedback_enabled: bool = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "exclude_shown")
+    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "boosts", "pin_item_ids", "pin_item_keys", "explore", "now_unix_s", "release_rules", "exclude_shown")
     USER_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -362,6 +421,12 @@ class ExplainRequest(_message.Message):
     AT_MOST_FIELD_NUMBER: _ClassVar[int]
     PER_INTEREST_MIN_FIELD_NUMBER: _ClassVar[int]
     DIVERSITY_FIELD_NUMBER: _ClassVar[int]
+    BOOSTS_FIELD_NUMBER: _ClassVar[int]
+    PIN_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    PIN_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
+    EXPLORE_FIELD_NUMBER: _ClassVar[int]
+    NOW_UNIX_S_FIELD_NUMBER: _ClassVar[int]
+    RELEASE_RULES_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_SHOWN_FIELD_NUMBER: _ClassVar[int]
     user: User
     top_k: int
@@ -373,11 +438,17 @@ class ExplainRequest(_message.Message):
     at_most: _containers.RepeatedCompositeFieldContainer[AtMost]
     per_interest_min: int
     diversity: float
+    boosts: _containers.RepeatedCompositeFieldContainer[Boost]
+    pin_item_ids: _containers.RepeatedScalarFieldContainer[int]
+    pin_item_keys: _containers.RepeatedScalarFieldContainer[str]
+    explore: Explore
+    now_unix_s: int
+    release_rules: ReleaseRules
     exclude_shown: bool
-    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., exclude_shown: bool = ...) -> None: ...
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., pin_item_ids: _Optional[_Iterable[int]] = ..., pin_item_keys: _Optional[_Iterable[str]] = ..., explore: _Optional[_Union[Explore, _Mapping]] = ..., now_unix_s: _Optional[int] = ..., release_rules: _Optional[_Union[ReleaseRules, str]] = ..., exclude_shown: bool = ...) -> None: ...
 
 class Interest(_message.Message):
-    __slots__ = ("vector", "item_ids", "scores", "item_keys", "neighbour_item_ids", "neighbour_item_keys", "neighbour_scores", "neighbour_bonuses", "neighbour_fresh", "weights")
+    __slots__ = ("vector", "item_ids", "scores", "item_keys", "neighbour_item_ids", "neighbour_item_keys", "neighbour_scores", "neighbour_bonuses", "neighbour_fresh", "weights", "added", "neighbour_added")
     VECTOR_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
@@ -388,6 +459,8 @@ class Interest(_message.Message):
     NEIGHBOUR_BONUSES_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOUR_FRESH_FIELD_NUMBER: _ClassVar[int]
     WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    NEIGHBOUR_ADDED_FIELD_NUMBER: _ClassVar[int]
     vector: _containers.RepeatedScalarFieldContainer[float]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     scores: _containers.RepeatedScalarFieldContainer[float]
@@ -398,10 +471,12 @@ class Interest(_message.Message):
     neighbour_bonuses: _containers.RepeatedScalarFieldContainer[float]
     neighbour_fresh: _containers.RepeatedScalarFieldContainer[bool]
     weights: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., item_keys: _Optional[_Iterable[str]] = ..., neighbour_item_ids: _Optional[_Iterable[int]] = ..., neighbour_item_keys: _Optional[_Iterable[str]] = ..., neighbour_scores: _Optional[_Iterable[float]] = ..., neighbour_bonuses: _Optional[_Iterable[float]] = ..., neighbour_fresh: _Optional[_Iterable[bool]] = ..., weights: _Optional[_Iterable[float]] = ...) -> None: ...
+    added: _containers.RepeatedScalarFieldContainer[float]
+    neighbour_added: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, vector: _Optional[_Iterable[float]] = ..., item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., item_keys: _Optional[_Iterable[str]] = ..., neighbour_item_ids: _Optional[_Iterable[int]] = ..., neighbour_item_keys: _Optional[_Iterable[str]] = ..., neighbour_scores: _Optional[_Iterable[float]] = ..., neighbour_bonuses: _Optional[_Iterable[float]] = ..., neighbour_fresh: _Optional[_Iterable[bool]] = ..., weights: _Optional[_Iterable[float]] = ..., added: _Optional[_Iterable[float]] = ..., neighbour_added: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class DroppedHit(_message.Message):
-    __slots__ = ("item_id", "interest", "score", "reason", "item_key", "source", "at_most")
+    __slots__ = ("item_id", "interest", "score", "reason", "item_key", "source", "at_most", "added")
     ITEM_ID_FIELD_NUMBER: _ClassVar[int]
     INTEREST_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
@@ -409,6 +484,7 @@ class DroppedHit(_message.Message):
     ITEM_KEY_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
     AT_MOST_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
     item_id: int
     interest: int
     score: float
@@ -416,10 +492,21 @@ class DroppedHit(_message.Message):
     item_key: str
     source: Source
     at_most: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, item_id: _Optional[int] = ..., interest: _Optional[int] = ..., score: _Optional[float] = ..., reason: _Optional[_Union[DropReason, str]] = ..., item_key: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., at_most: _Optional[_Iterable[str]] = ...) -> None: ...
+    added: float
+    def __init__(self, item_id: _Optional[int] = ..., interest: _Optional[int] = ..., score: _Optional[float] = ..., reason: _Optional[_Union[DropReason, str]] = ..., item_key: _Optional[str] = ..., source: _Optional[_Union[Source, str]] = ..., at_most: _Optional[_Iterable[str]] = ..., added: _Optional[float] = ...) -> None: ...
+
+class AppliedBoost(_message.Message):
+    __slots__ = ("boost", "of_release", "added")
+    BOOST_FIELD_NUMBER: _ClassVar[int]
+    OF_RELEASE_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    boost: Boost
+    of_release: bool
+    added: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, boost: _Optional[_Union[Boost, _Mapping]] = ..., of_release: bool = ..., added: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings", "used_hist_item_keys", "search", "attributes_detail")
+    __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings", "used_hist_item_keys", "search", "attributes_detail", "boosts")
     USED_HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
     INTERESTS_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -430,6 +517,7 @@ class ExplainResponse(_message.Message):
     USED_HIST_ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    BOOSTS_FIELD_NUMBER: _ClassVar[int]
     used_hist_item: _containers.RepeatedScalarFieldContainer[int]
     interests: _containers.RepeatedCompositeFieldContainer[Interest]
     candidates: UserCandidates
@@ -440,7 +528,8 @@ class ExplainResponse(_message.Message):
     used_hist_item_keys: _containers.RepeatedScalarFieldContainer[str]
     search: str
     attributes_detail: str
-    def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., used_hist_item_keys: _Optional[_Iterable[str]] = ..., search: _Optional[str] = ..., attributes_detail: _Optional[str] = ...) -> None: ...
+    boosts: _containers.RepeatedCompositeFieldContainer[AppliedBoost]
+    def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., used_hist_item_keys: _Optional[_Iterable[str]] = ..., search: _Optional[str] = ..., attributes_detail: _Optional[str] = ..., boosts: _Optional[_Iterable[_Union[AppliedBoost, _Mapping]]] = ...) -> None: ...
 
 class ItemQuery(_message.Message):
     __slots__ = ("item_ids", "exclude_item_ids", "item_keys", "exclude_item_keys")

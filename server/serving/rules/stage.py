@@ -71,7 +71,7 @@ class RulesStage:
                 fresh = self._local.known(release).items
 
         def vectors(item_ids: Int64) -> Float32:
-            return _embeddings(release, fresh, item_ids)
+            return embeddings_of(release, fresh, item_ids)
 
         varied = await computed(size, vary, rules, merged, items, groups, vectors)
         if not why or not varied:
@@ -110,7 +110,7 @@ def _missing(names: Sequence[str], known: Sequence[str], why: str) -> str:
     return f"at_most is not applied to {', '.join(name for name in names if name not in known)}: {why}"
 
 
-def _embeddings(release: Release, fresh: Matches | None, item_ids: Int64) -> Float32:
+def embeddings_of(release: Release, fresh: Matches | None, item_ids: Int64) -> Float32:
     """The embeddings of items, [n, D] float32; zero for those that nothing is known of.
 
     `fresh`: has the items that were added since the build; None if they are not known.

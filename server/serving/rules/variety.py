@@ -132,18 +132,24 @@ def ranked(
         depths: how deep each user was searched for.
         times: so many times the items that a user needs are looked at, unless each interest must have candidates.
     """
-    limit, most = (np.array([getattr(depth, name) for depth in depths], np.int64) for name in ("limit", "needed"))
-    open_ = (found.hits.lengths >= limit[found.user]) & (found.hits.lengths > 0)
+    limit = np.array([depth.limit for depth in depths], np.int64)
+    open_ = found.goes_on(limit)
+    if found.bound is None:
+        open_ &= found.hits.lengths > 0
     goes_on = np.zeros(len(limit), bool)
     goes_on[found.user[open_]] = True
-    deeper = goes_on & (most > limit)
+    deeper = goes_on & np.array([depth.goes_on for depth in depths], bool)
     user = np.arange(len(limit)).repeat(np.diff(merged.offsets))
     row = np.flatnonzero(rules.ruled[user])
     user = user[row]
-    last = np.cumsum(found.hits.lengths) - 1
     least = np.full(len(limit), -np.inf, np.float32)
-    np.maximum.at(least, found.user[open_], found.hits.scores[last[open_]])
-    sure = merged.scores[row] + merged.bonus[row] >= least[user]
+    if found.bound is None:
+        last = np.cumsum(found.hits.lengths) - 1
+        np.maximum.at(least, found.user[open_], found.hits.scores[last[open_]])
+    else:
+        np.maximum.at(least, found.user, found.bound)
+    values = merged.values
+    sure = values[row] >= least[user]
     if rules.round_robin.any():
         turns = np.full(len(limit), EVERYTHING)
         np.minimum.at(turns, found.user[open_], found.hits.lengths[open_])
@@ -237,7 +243,7 @@ def _diversified(
     first = starts[users]
     place = np.arange(sizes.sum()) - (np.cumsum(sizes) - sizes).repeat(sizes)  # in the pool of its user
     rows = items.row[listed[first.repeat(sizes) + place]]
-    values = np.where(rules.round_robin[users].repeat(sizes), -place, merged.scores[rows] + merged.bonus[rows])
+    values = np.where(rules.round_robin[users].repeat(sizes), -place, merged.values[rows])
     relevance = relevance_of(values.astype(np.float32), sizes)
     how = sizes, rules.diversity[users], rules.top_k[users]
     order = listed.copy()
@@ -280,7 +286,8 @@ def _capped_by(
 def _some(merged: Merged, rows: Int64, given: Int64, fate: Int64 | None) -> Merged:
     """Some of the merged items; `given`: [B] int64, how many of each user."""
     columns = {
-        name: getattr(merged, name)[rows] for name in ("item_ids", "scores", "interest", "source", "bonus", "hit")
+        name: getattr(merged, name)[rows]
+        for name in ("item_ids", "scores", "interest", "source", "bonus", "added", "hit")
     }
     return replace(merged, **columns, offsets=np.concatenate([[0], np.cumsum(given)]), fate=fate)
 

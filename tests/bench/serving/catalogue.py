@@ -1,6 +1,7 @@
 """The attributes of the benchmark's items: numbers to filter by, texts to show and to cap."""
 
 import csv
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ NEIGHBOURS = 200
 """Items in a row that have the same shelf: the benchmark's items are ordered by cluster."""
 SHOWN = ("title", "price", "category")
 """Attributes to return with candidates: a title of its own for each item, a price and a category."""
+YEAR_S = 365 * 86_400
+"""Items were published at any time of the last year, in seconds."""
 RACK_ITEMS = 50
 """Items of a rack, which lie beside one another, as near items of a shop may; a cluster of the model has four racks."""
 
@@ -36,6 +39,7 @@ def write_items(directory: Path, artifact: Artifact) -> dict[str, Int64]:
         "brand": [f"brand {value}" for value in (row % 41).tolist()],
         "rack": [f"rack {value}" for value in (row // RACK_ITEMS).tolist()],
     }
+    numbers["published_at"] = int(time.time()) - row * 104_729 % YEAR_S
     columns = {name: column.tolist() for name, column in numbers.items()} | texts
     with (directory / "items.csv").open("w", newline="") as file:
         writer = csv.writer(file)

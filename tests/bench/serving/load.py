@@ -19,7 +19,7 @@ import numpy as np
 import uvloop
 
 from clients.bench.loops import closed_loop, open_loop
-from clients.requests import rules_of
+from clients.requests import Boost, rules_of
 from tests.bench.serving.http2 import CallError
 from tests.bench.serving.ways import Call, Grpc, Http, Similar
 from tests.bench.serving.world import TOP_K, answer_lines, read_histories, read_keys, user_id_of, watching
@@ -53,6 +53,13 @@ class Shape:
     """Whether what the users were shown is left out, who are called as `world.user_id_of` says."""
     paged: bool = False
     """Whether a token for the next page is wanted."""
+    boosts: tuple[tuple[str, float], ...] = ()
+    """Filters, and what is added to the scores of items that match."""
+    newer: tuple[tuple[str, float, float], ...] = ()
+    """Attributes with the time of items, and weight and half-life in days of a boost by age."""
+    pin: tuple[int, ...] = ()
+    explore: float = 0
+    """Share of the places for drawn items."""
     text: bool = False
     """Whether items are sent by their text ids (`world.read_keys`)."""
 
@@ -189,7 +196,13 @@ class LoadGenerator:
             starts = range(0, len(histories) - asked.users + 1, asked.users)[:BODIES]
             names = [user_id_of(user) for user in range(len(histories))] if asked.exclude_shown else []
             columns = zip(starts, cycle(asked.top_k), cycle(asked.filters), strict=False)
-            rules = rules_of(dict(asked.at_most), asked.per_interest_min, asked.diversity)
+            boosts: list[Boost] = [{"filter": filter_, "add": add} for filter_, add in asked.boosts]
+            boosts += [
+                {"attribute": name, "weight": weight, "half_life_days": days} for name, weight, days in asked.newer
+            ]
+            explore = {"share": asked.explore} if asked.explore else None
+            choose = dict(asked.at_most), asked.per_interest_min, asked.diversity
+            rules = rules_of(*choose, boosts, asked.pin, explore)
             rules |= {"exclude_shown": asked.exclude_shown, "paged": asked.paged}
             how = asked.exclude_history, asked.neighbours, asked.attributes, rules
             self._bodies[key] = [

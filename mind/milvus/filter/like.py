@@ -7,9 +7,9 @@ reads a backslash in some filters and not in others. So a pattern is written in 
 
 import re
 
-from server.serving.filter.error import FilterError
-from server.serving.filter.logic import Binds, Certain, both, either
-from server.serving.filter.parts import Part, condition, quoted
+from mind.milvus.filter.error import FilterError
+from mind.milvus.filter.logic import Binds, Certain, both, either
+from mind.milvus.filter.parts import Part, condition, quoted
 
 _PIECE = re.compile(r"\\(.?)|([%_])|([^\\%_]+)", re.DOTALL)
 _WILD = re.compile(r"[%_\\]")

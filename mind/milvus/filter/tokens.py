@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from server.serving.filter.error import FilterError
+from mind.milvus.filter.error import FilterError
 
 INT64_MAX = 2**63 - 1
 """The largest integer, and without its sign the smallest: Milvus 2.3.5 does not read -2^63."""

@@ -6,13 +6,13 @@ See Pratt 1973, "Top down operator precedence".
 from typing import NoReturn
 
 from mind.milvus.collection import ITEM_ID, VECTOR_SOURCE, is_presence, presence_of
-from server.serving.filter.arithmetic import combined, signed
-from server.serving.filter.comparison import MIRRORED, among, check_range, check_value, compared, is_true
-from server.serving.filter.error import FilterError
-from server.serving.filter.like import fits
-from server.serving.filter.logic import Binds, Certain, both, either
-from server.serving.filter.parts import ELEMENT, KIND_OF_TYPE, Kind, Part, condition, constant
-from server.serving.filter.tokens import Token, literal, token_at
+from mind.milvus.filter.arithmetic import combined, signed
+from mind.milvus.filter.comparison import MIRRORED, among, check_range, check_value, compared, is_true
+from mind.milvus.filter.error import FilterError
+from mind.milvus.filter.like import fits
+from mind.milvus.filter.logic import Binds, Certain, both, either
+from mind.milvus.filter.parts import ELEMENT, KIND_OF_TYPE, Kind, Part, condition, constant
+from mind.milvus.filter.tokens import Token, literal, token_at
 
 MAX_VALUES = 10_000
 """Most values in one list."""

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from enum import Enum
 
-from server.serving.filter.error import FilterError
-from server.serving.filter.logic import Binds, Certain
-from server.serving.filter.tokens import INT64_MAX
+from mind.milvus.filter.error import FilterError
+from mind.milvus.filter.logic import Binds, Certain
+from mind.milvus.filter.tokens import INT64_MAX
 
 Constant = bool | int | float | str
 

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from mind.milvus.collection import ITEM_ID, ITEM_KEY
-from server.errors import InvalidRequestError
-from server.serving.filter.error import FilterError
-from server.serving.filter.grammar import TEXT_ID, Parser
+from mind.milvus.filter.error import FilterError
+from mind.milvus.filter.grammar import TEXT_ID, Parser
 
 
 def canonical(filter_: str, attributes: Mapping[str, str], max_depth: int) -> str:
@@ -24,20 +23,20 @@ def canonical(filter_: str, attributes: Mapping[str, str], max_depth: int) -> st
         max_depth: how deep parentheses, `not` and signs may be nested.
 
     Raises:
-        InvalidRequestError: it is no expression, or one that could harm; the message names the column, from 1.
+        FilterError: it is no expression, or one that could harm; `describe` names the column, from 1.
     """
     return _canonical(filter_, tuple(attributes.items()), max_depth)
+
+
+def describe(filter_: str, error: FilterError) -> str:
+    """What is wrong with a filter, and where."""
+    return f"{filter_[:100]!r}, column {error.at + 1}: {str(error).replace(TEXT_ID, ITEM_ID)}"
 
 
 @lru_cache(256)
 def _canonical(filter_: str, attributes: tuple[tuple[str, str], ...], max_depth: int) -> str:
     if not filter_.strip():
         return ""
-    try:
-        names = dict(attributes)
-        names = {ITEM_ID: names.pop(ITEM_KEY, "INT64")} | names
-        return Parser(filter_, names, max_depth).parse().replace(TEXT_ID, ITEM_KEY)
-    except FilterError as error:
-        says = str(error).replace(TEXT_ID, ITEM_ID)
-        message = f"{filter_[:100]!r}, column {error.at + 1}: {says}"
-        raise InvalidRequestError("filter", message, error.reason) from None
+    names = dict(attributes)
+    names = {ITEM_ID: names.pop(ITEM_KEY, "INT64")} | names
+    return Parser(filter_, names, max_depth).parse().replace(TEXT_ID, ITEM_KEY)

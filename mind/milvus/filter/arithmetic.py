@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from server.serving.filter.error import FilterError
-from server.serving.filter.parts import NUMERIC, Constant, Kind, Part, constant
-from server.serving.filter.tokens import Token
+from mind.milvus.filter.error import FilterError
+from mind.milvus.filter.parts import NUMERIC, Constant, Kind, Part, constant
+from mind.milvus.filter.tokens import Token
 
 _MAX_EXPONENT = 1_023
 

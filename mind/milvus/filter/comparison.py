@@ -1,9 +1,9 @@
 """Comparisons in filters: which types can be compared with which, and how a comparison is written."""
 
-from server.serving.filter.error import FilterError
-from server.serving.filter.logic import Binds, Certain, both
-from server.serving.filter.parts import ELEMENT, NUMERIC, Kind, Part, condition
-from server.serving.filter.tokens import Token
+from mind.milvus.filter.error import FilterError
+from mind.milvus.filter.logic import Binds, Certain, both
+from mind.milvus.filter.parts import ELEMENT, NUMERIC, Kind, Part, condition
+from mind.milvus.filter.tokens import Token
 
 MIRRORED = {"==": "==", "!=": "!=", "<": ">", "<=": ">=", ">": "<", ">=": "<="}
 """The operators, and what each becomes when its two sides change places."""
