@@ -45,11 +45,11 @@ def _java() -> str:
 
 @pytest.fixture(scope="module")
 def pyspark(request: pytest.FixtureRequest) -> str:
-    """The directory of PySpark to add to the path; empty if it is installed."""
+    """The directory that holds PySpark."""
     if reason := _java():
         pytest.skip(reason)
-    if importlib.util.find_spec("pyspark"):
-        return ""
+    if (spec := importlib.util.find_spec("pyspark")) and spec.origin:
+        return str(Path(spec.origin).parents[1])
     directory = request.config.cache.mkdir(f"pyspark-{VERSION}")  # type: ignore[union-attr]
     if not (directory / "done").exists():
         wanted = ["--target", str(directory), "--upgrade", f"pyspark=={VERSION}"]
@@ -75,7 +75,7 @@ def test_spark_writes_what_one_machine_does_and_two_processes_train_from_it(pysp
         runs.append(([*words, "--engine", "spark", "--master", "local[2]"], str(output / "printed")))
         expected[case] = without_steps(one.stdout)
     (tmp_path / "runs.json").write_text(json.dumps(runs))
-    path = os.pathsep.join(filter(None, [str(ROOT), pyspark]))
+    path = os.pathsep.join([str(ROOT), pyspark])
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, tmp_path / "runs.json"],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=1_200,
