@@ -1,7 +1,7 @@
 """The tasks that sort and split all clicks of a range of users with the code of `mind.data`. Knows nothing of Spark.
 
 Users ascend from range to range. `sort_clicks` sorts a range and counts what the driver needs to know about all ranges:
-who has a large share of all clicks, and how many users can be shuffled. `write_parts` then splits the range and writes
+the users with a large share of all clicks, and the number of users to shuffle. `write_parts` then splits the range and writes
 its files.
 """
 
@@ -87,7 +87,7 @@ class Sorted:
     able: int
     """Number of users who can be shuffled."""
     heavy: list[list[int]]
-    """User and number of interactions of those who may have a large share of all of them."""
+    """User and number of interactions of the users that may have a large share of all interactions."""
     days: dict[str, int]
     duplicates: int
     duplicate_places: list[list[int]]
@@ -173,9 +173,9 @@ class Written:
     users: dict[str, int]
     """Number of users by the name of a part or a cause."""
     rows: dict[str, int]
-    """Number of interactions, likewise."""
+    """Number of interactions by the name of a part or a cause."""
     untrained: int
-    """Number of users in a part or a cause who are not in train."""
+    """Number of users in a part or a cause that are not in train."""
     dropped_users: int
     fresh: int
     """Number of test users without a history."""
