@@ -1,8 +1,8 @@
 """The tasks that sort and split all clicks of a range of users with the code of `mind.data`. Knows nothing of Spark.
 
 Users ascend from range to range. `sort_clicks` sorts a range and counts what the driver needs to know about all ranges:
-the users with a large share of all clicks, and the number of users to shuffle. `write_parts` then splits the range and writes
-its files.
+the users with a large share of all clicks, and the number of users to shuffle. `write_parts` then splits the range and
+writes its files.
 """
 
 import json
