@@ -194,8 +194,9 @@ class _Job:
                 join_key_parts(directory, file)
 
     def _choice(self, report: Report, read: Read) -> Choice:
+        """Return what is left out and how the rest is split. Raise DataError or ConfigError if it makes no sense."""
         task = self.task
-        return Choice(
+        choice = Choice(
             task.how,
             report.time_unit,
             task.min_interactions,
@@ -205,6 +206,8 @@ class _Job:
             span_of(task.once_per, report.time_unit) if task.once_per else 0,
             read.edges[1],
         )
+        choice.check()
+        return choice
 
     def _kept(
         self,
@@ -233,9 +236,7 @@ class _Job:
         """Choose the part of each user who can be shuffled, and the users who are left out."""
         share, total = self.task.max_user_share, sum(one.rows for one in told)
         counts = [(user, count) for one in told for user, count in one.heavy if count > min(share, 0.5) * total]
-        heavy = [
-            HeavyUser(user, count, count / total) for user, count in sorted(counts, key=lambda one: (-one[1], one[0]))
-        ]
+        heavy = [HeavyUser(user, count, count / total) for user, count in sorted(counts, key=_most_first)]
         tell_heavy_users(self.console, heavy, self._user_name(read), share)
         dropped = {user.user_id: user.interactions for user in heavy if user.share > share}
         able = np.zeros(ranges, np.int64)
@@ -267,7 +268,7 @@ class _Job:
         return name
 
     def _check(self, choice: Choice, writing: Writing, told: Sequence[Sorted], written: Sequence[Written]) -> None:
-        """Check that no part is empty, and print who was dropped."""
+        """Check that no part is empty, and print how many users were dropped."""
         dropped = sum(one.dropped_users for one in written)
         users = sum(one.users for one in told) - len(writing.heavy) - dropped
         if choice.how.kind is not SplitKind.USERS:

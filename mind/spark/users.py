@@ -33,6 +33,8 @@ from mind.sequences import Int64, distinct
 from mind.spark import rows
 from mind.spark.keys import keys_of
 
+_NO_IDS = np.zeros(0, np.int64)
+_NOTHING = Interactions(_NO_IDS, _NO_IDS, _NO_IDS)
 TEST_USERS = "test_users"
 """The directory of the lines of `test_users.jsonl` until the driver joins them."""
 
@@ -65,10 +67,14 @@ class Choice:
             kept = without_old(kept, self.since, self.newest, self.unit, left_out)
         return kept, left_out
 
+    def check(self) -> None:
+        """Raise DataError or ConfigError for dates and numbers that make no sense, before hours of work."""
+        kept, _ = self.keep(_NOTHING)
+        self.how.split(kept, self.unit, self.min_interactions, np.zeros(0, np.uint8))
+
     def causes(self, has_heavy: bool) -> tuple[str, ...]:
         """Return the names of all parts and of the causes for which interactions may be left out, in their order."""
-        nothing = np.zeros(0, np.int64)
-        kept, left_out = self.keep(Interactions(nothing, nothing, nothing))
+        kept, left_out = self.keep(_NOTHING)
         without_users(kept, [0] if has_heavy else [], self.max_user_share, left_out)
         add_few(kept, self.least, left_out)
         return ("train", "valid", "test", *left_out)

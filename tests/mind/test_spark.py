@@ -82,6 +82,21 @@ def test_without_spark_the_command_names_the_extra(
 
 
 @pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--since", "soon"], "'soon' is not a date such as 2014-06-01"),
+        (["--split", "time", "--valid-from", "2024-02-01", "--test-from", "2024-01-01"], "test_from must be after"),
+        (["--split", "time", "--valid-from", "then", "--test-from", "2024-01-01"], "'then' is not a date"),
+    ],
+)
+def test_dates_that_make_no_sense_are_refused_before_the_sorting(
+    inputs: Path, tmp_path: Path, options: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mind.spark.users.sort_clicks", None)
+    assert says in prepare(inputs / "text", tmp_path / "data", *options)
+
+
+@pytest.mark.parametrize(
     ("name", "content", "options", "says"),
     [
         ("b.csv", b"user_id,item_id,timestamp\n1,2,\xff\n", [], "b.csv: line 2: byte 0xff is not UTF-8; convert it"),
