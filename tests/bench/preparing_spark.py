@@ -24,13 +24,13 @@ ENGINES = {"local": [], "spark, local[2]": ["--engine", "spark", "--master", "lo
 
 
 def main(
-    rows: Annotated[list[int] | None, typer.Option(help="Number of rows. Repeatable; 100000 and 2000000.")] = None,
+    rows: Annotated[list[int] | None, typer.Option(help="Number of rows. Repeatable; 2000000 and 5000000.")] = None,
     shape: Annotated[Shape, typer.Option(help="What the files are.")] = Shape.TEXT,
     directory: Annotated[Path | None, typer.Option(help="Where the files go; about 200 bytes a row.")] = None,
 ) -> None:
     """Prepare the same rows with both engines; the slope says what more of them would cost."""
     console.print(describe())
-    sizes = sorted(set(rows or (100_000, 2_000_000)))
+    sizes = sorted(set(rows or (2_000_000, 5_000_000)))
     table = Table(title=f"python -m mind.prepare, {FILES} files, {shape}")
     for heading in ("engine", "rows", "seconds", "processor s", "peak MB"):
         table.add_column(heading, justify="left" if heading == "engine" else "right")
