@@ -1,9 +1,10 @@
 """The command that prepares data: `python -m mind.prepare movielens-100k --output data/movielens-100k`."""
 
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,11 +13,9 @@ from mind.extras import missing
 if line := missing("train", "pyarrow", "safetensors", "typer"):
     sys.exit(line)
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.table import Table
 
 from mind.command import Version, run
 from mind.data.ages import ages_of, forget_ages, write_ages
@@ -25,14 +24,18 @@ from mind.data.datasets import DATASETS, check_no_name
 from mind.data.days import count_days, write_days
 from mind.data.download import fetch
 from mind.data.heavy_users import heavy_users
+from mind.data.held import Held
 from mind.data.ids import IdKind, KeyTable
-from mind.data.interactions import EXAMPLES, Interactions, Report
-from mind.data.losses import Part, parts_of
+from mind.data.interactions import Interactions, Report
+from mind.data.left_out import FEW, add_few, without_old, without_users
+from mind.data.losses import parts_of
 from mind.data.prepared import write_split
 from mind.data.quotes import Quote
-from mind.data.split import Split, SplitKind, split, split_by_time, split_last_out
+from mind.data.split import Split, SplitKind
+from mind.data.tables import CsvOptions
 from mind.data.targets import Assigned
-from mind.data.time_units import TimeUnit, moment_of, start_of
+from mind.data.time_units import TimeUnit
+from mind.events import Events
 from mind.prepare_kinds import (
     KINDS,
     EventOption,
@@ -45,12 +48,22 @@ from mind.prepare_kinds import (
     events_of,
     record_of,
 )
+from mind.prepare_report import summary, tell_dropped_users, tell_fresh_users, tell_heavy_users
+from mind.spark.task import Task
 
-FEW = "fewer than"
 app = typer.Typer(add_completion=False, rich_markup_mode="markdown")
 console = Console(highlight=False)
 
 FILES, NAMES, SPLIT = "For a file", "For data by name", "For all but amazon-book, which comes split"
+CLUSTER = "On a cluster"
+
+
+class Engine(StrEnum):
+    """What prepares the data."""
+
+    LOCAL = "local"
+    SPARK = "spark"
+
 
 EPILOG = """Examples:
 
@@ -232,6 +245,23 @@ def main(
     exclude: ExcludeOption = None,
     once_per: OncePerOption = None,
     config: EventsFile = None,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="local: this process. spark: a Spark cluster, or Spark on this machine, for more clicks than one "
+            "machine can hold. It needs Java and the extra spark.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = Engine.LOCAL,
+    master: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="With --engine spark: the cluster, such as spark://host:7077, or local[2]. By default, that of "
+            "spark-submit, or else all cores of this machine.",
+            rich_help_panel=CLUSTER,
+        ),
+    ] = None,
     version: Version = False,
 ) -> None:
     """Turn interactions into training and evaluation data.
@@ -244,9 +274,17 @@ def main(
     Interactions are sorted by time. Duplicates are dropped. Malformed rows are skipped and reported with their lines.
     The printed numbers add up to the lines of the file, and a table counts what the model never learns from, and why.
     """
-    how = _Held(split_by, valid_from, test_from, last, seed)
-    how.check(context)
+    how = Held(split_by, valid_from, test_from, last, seed)
+    _check_split(context, how)
     events = events_of(config, event, history, target, exclude, once_per)
+    options = CsvOptions("\t" if delimiter == "tab" else delimiter, header.split(",") if header else None, quote)
+    if engine is Engine.SPARK:
+        _refuse_on_spark(context, source, output, events)
+        held = (how, min_interactions, max_user_share, since, events.once_per)
+        _on_spark(Task(source, (user, item, time), options, time_unit, ids, max_malformed, *held), output, master)
+        return
+    if master is not None:
+        raise typer.BadParameter("belongs to --engine spark", param_hint="--master")
     items = None
     keys: tuple[KeyTable | None, KeyTable | None] = None, None
     left_out: dict[str, Interactions] = {}
@@ -269,8 +307,8 @@ def main(
                 user,
                 item,
                 time,
-                delimiter="\t" if delimiter == "tab" else delimiter,
-                header=header.split(",") if header else None,
+                delimiter=options.delimiter,
+                header=options.header,
                 quote=quote,
                 time_unit=time_unit,
                 max_malformed=max_malformed,
@@ -289,7 +327,7 @@ def main(
     few = next((lost for cause, lost in left_out.items() if cause.startswith(FEW)), None)
     write_split(output, parts, items, keys, few.sequences() if few else None, recorded)
     write_days(output, days)
-    console.print(_summary(parts_of(parts, left_out)))
+    console.print(summary(parts_of(parts, left_out)))
     console.print(f"written to {output}", markup=False, soft_wrap=True)
 
 
@@ -297,7 +335,7 @@ def _write_ages(
     output: Path,
     interactions: Interactions,
     report: Report,
-    how: "_Held",
+    how: Held,
     min_interactions: int,
     left_out: Mapping[str, Interactions],
     wanted: bool,
@@ -307,9 +345,42 @@ def _write_ages(
         forget_ages(output)
         return
     newest = interactions.timestamp.max()
-    ages = how.split(ages_of(interactions, newest, report.time_unit), report, min_interactions)
+    ages = how.split(ages_of(interactions, newest, report.time_unit), report.time_unit, min_interactions)
     few = [ages_of(lost, newest, report.time_unit) for cause, lost in left_out.items() if cause.startswith(FEW)]
     write_ages(output, ages, few[0].sequences() if few else None)
+
+
+def _on_spark(task: Task, output: Path, master: str | None) -> None:
+    if line := missing("spark", "pyspark"):
+        sys.exit(line)
+    from mind.spark.job import prepare  # Spark is an extra of its own
+
+    parts = prepare(task, output, master, console)
+    console.print(summary(parts))
+    console.print(f"written to {output}", markup=False, soft_wrap=True)
+
+
+def _refuse_on_spark(context: typer.Context, source: str, output: Path, events: Events) -> None:
+    """Refuse what only one machine prepares."""
+    where = "--engine spark"
+    _refuse(context, where, [NAMES])
+    if source in DATASETS:
+        raise typer.BadParameter(f"{source} is small; prepare it without this option", param_hint=where)
+    if events.column:
+        raise typer.BadParameter("does not read kinds of interactions; prepare them on one machine", param_hint=where)
+    if context.params["keep_ages"]:
+        raise typer.BadParameter("does not write ages; prepare them on one machine", param_hint="--keep-ages")
+    since = context.params["since"]
+    if events.once_per and since and not since[:4].isdigit():
+        raise typer.BadParameter(
+            f"takes a date beside --once-per, not {since}, because the newest interaction may be a repeat",
+            param_hint=f"--since with {where}",
+        )
+    if re.match("[a-z0-9+]+:/", str(output)):
+        raise typer.BadParameter(
+            f"is {output}, must be a directory that all machines of the cluster share", param_hint="--output"
+        )
+    check_no_name(source)
 
 
 @contextmanager
@@ -324,48 +395,30 @@ def _progress() -> Iterator[OnProgress]:
 def _refuse(context: typer.Context, source: str, panels: Sequence[str]) -> None:
     """Refuse options on the command line that would be ignored."""
     for option in context.command.params:
-        origin = context.get_parameter_source(option.name or "")
-        given = origin is not None and origin.name == "COMMANDLINE"
-        if given and getattr(option, "rich_help_panel", None) in panels:
+        if _is_given(context, option.name or "") and getattr(option, "rich_help_panel", None) in panels:
             raise typer.BadParameter(f"does not apply to {source}", param_hint=option.opts[0])
 
 
-@dataclass(frozen=True)
-class _Held:
-    """What is held out, as the command line says it."""
+def _check_split(context: typer.Context, how: Held) -> None:
+    """Refuse options of other kinds of splits, and dates that are missing."""
+    own = {"valid_from": SplitKind.TIME, "test_from": SplitKind.TIME, "last": SplitKind.LAST_OUT}
+    for name, kind in (own | {"seed": SplitKind.USERS}).items():
+        if _is_given(context, name) and kind is not how.kind:
+            option = "--" + name.replace("_", "-")
+            raise typer.BadParameter(f"belongs to --split {kind}, not to --split {how.kind}", param_hint=option)
+    if how.kind is SplitKind.TIME and not (how.valid_from and how.test_from):
+        raise typer.BadParameter("needs --valid-from and --test-from", param_hint="--split time")
 
-    kind: SplitKind
-    valid_from: str | None
-    test_from: str | None
-    last: int
-    seed: int
 
-    def check(self, context: typer.Context) -> None:
-        """Refuse options of other kinds of splits, and dates that are missing."""
-        own = {"valid_from": SplitKind.TIME, "test_from": SplitKind.TIME, "last": SplitKind.LAST_OUT}
-        for name, kind in (own | {"seed": SplitKind.USERS}).items():
-            origin = context.get_parameter_source(name)
-            if origin is not None and origin.name == "COMMANDLINE" and kind is not self.kind:
-                option = "--" + name.replace("_", "-")
-                raise typer.BadParameter(f"belongs to --split {kind}, not to --split {self.kind}", param_hint=option)
-        if self.kind is SplitKind.TIME and not (self.valid_from and self.test_from):
-            raise typer.BadParameter("needs --valid-from and --test-from", param_hint="--split time")
-
-    def split(self, interactions: Interactions, report: Report, least: int) -> Split:
-        """Split the data. `least`: interactions that a user must have."""
-        if self.kind is SplitKind.LAST_OUT:
-            return split_last_out(interactions, self.last, min_interactions=least)
-        if self.kind is SplitKind.USERS or self.valid_from is None or self.test_from is None:
-            return split(interactions, seed=self.seed, min_interactions=least)
-        moments = (moment_of(text, report.time_unit) for text in (self.valid_from, self.test_from))
-        parts = split_by_time(interactions, *moments, min_interactions=least)
-        return replace(parts, how=parts.how | {"valid_from": self.valid_from, "test_from": self.test_from})
+def _is_given(context: typer.Context, name: str) -> bool:
+    origin = context.get_parameter_source(name)
+    return origin is not None and origin.name == "COMMANDLINE"
 
 
 def _split(
     given: Assigned,
     report: Report,
-    how: _Held,
+    how: Held,
     since: str | None,
     min_interactions: int,
     max_user_share: float,
@@ -373,52 +426,21 @@ def _split(
     """The split, the interactions that are left out of it by cause, and those that were split."""
     interactions, left_out = given.interactions, dict(given.left_out)
     if since is not None:
-        old = interactions.timestamp < start_of(since, interactions.timestamp.max(), report.time_unit)
-        left_out[f"before {since}" if since[:4].isdigit() else f"older than {since}"] = interactions.take(old)
-        interactions = interactions.take(~old)
-    heavy = heavy_users(interactions, min(max_user_share, 0.5))
-    for user in heavy[:EXAMPLES]:
-        name = interactions.user_keys.name(user.user_id) if interactions.user_keys else user.user_id
-        told = f"user {name} has {user.share:.1%} of the interactions ({user.interactions:,})"
-        is_out = user.share > max_user_share
-        told = f"{told}: left out" if is_out else f"warning: {told}; --max-user-share 0.5 would leave this user out"
-        console.print(told, markup=False, soft_wrap=True)
-    if len(heavy) > EXAMPLES:
-        console.print(f"and {len(heavy) - EXAMPLES:,} more users: left out")
-    if dropped := [user for user in heavy if user.share > max_user_share]:
-        among = np.isin(interactions.user_id, [user.user_id for user in dropped])
-        left_out[f"more than {max_user_share:.0%} of all"] = interactions.take(among)
-        interactions = interactions.take(~among)
-    parts = how.split(interactions, report, min_interactions)
+        interactions = without_old(interactions, since, interactions.timestamp.max(), report.time_unit, left_out)
+    heavy, keys = heavy_users(interactions, min(max_user_share, 0.5)), interactions.user_keys
+    tell_heavy_users(console, heavy, keys.name if keys else lambda user: user, max_user_share)
+    dropped = [user.user_id for user in heavy if user.share > max_user_share]
+    interactions = without_users(interactions, dropped, max_user_share, left_out)
+    parts = how.split(interactions, report.time_unit, min_interactions)
     if parts.dropped_users:
-        least = max(min_interactions, 2 * how.last + 1) if how.kind is SplitKind.LAST_OUT else min_interactions
-        console.print(f"users dropped, fewer than {least} interactions: {parts.dropped_users:,}")
-        lengths = interactions.sequences().lengths
-        few = np.repeat(lengths < least, lengths)
-        left_out[f"{FEW} {least}"] = interactions.take(few)
+        least = how.least(min_interactions)
+        tell_dropped_users(console, parts.dropped_users, least)
+        add_few(interactions, least, left_out)
     if parts.aside is not None and len(parts.aside):
         left_out["held out, no target"] = parts.aside
-    if parts.histories_are_trained and (fresh := int((parts.test.history.lengths == 0).sum())):
-        console.print(f"test users without a past: {fresh:,} of {len(parts.test):,}; an evaluation counts them apart")
+    if parts.histories_are_trained:
+        tell_fresh_users(console, int((parts.test.history.lengths == 0).sum()), len(parts.test))
     return parts, left_out, interactions
-
-
-def _summary(parts: Sequence[Part]) -> Table:
-    table = Table(
-        caption="A model learns from train and does not know the items that no user in train has. The one to release "
-        "learns from all of them: mind.train --final."
-    )
-    table.add_column("split")
-    for heading in ("users", "items", "unknown items", "interactions"):
-        table.add_column(heading, justify="right")
-    total = sum(part.interactions for part in (parts[0], parts[-1]))
-    for part in parts:
-        share = f" ({part.interactions / total:.0%})" if part is parts[-1] else ""
-        numbers = (f"{part.users:,}", f"{part.items:,}", f"{part.unlearnt:,}", f"{part.interactions:,}{share}")
-        if part is parts[-1]:
-            table.add_section()
-        table.add_row(part.name, *numbers)
-    return table
 
 
 if __name__ == "__main__":

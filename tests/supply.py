@@ -30,7 +30,7 @@ LOCK, THIRD_PARTY, SBOM = ROOT / "requirements.lock", ROOT / "THIRD_PARTY.md", R
 ADVISORIES = ("api.osv.dev", 443)
 """Where `audit` asks for known vulnerabilities."""
 CONNECT_S = 5
-NOT_SHIPPED = ("cupy", "dev", "gpu")
+NOT_SHIPPED = ("cupy", "dev", "gpu", "spark")
 """Extras that are no part of the product, or that the lock leaves out."""
 HEADING = """# Third-party packages
 

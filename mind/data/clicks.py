@@ -6,28 +6,20 @@ is read once more.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from heapq import nsmallest
 from pathlib import Path
 
-import numpy as np
-
-from mind.data.columns import Float64, Mask
 from mind.data.events import KindColumn
-from mind.data.gathered import Clicks, Places, UInt32, give_back, in_parts
+from mind.data.found import Found
 from mind.data.ids import IdColumn, IdKind
-from mind.data.interactions import EXAMPLES, Finding, Interactions, Report
-from mind.data.line_count import LineCount
+from mind.data.interactions import Interactions, Report
 from mind.data.quotes import Quote
 from mind.data.roles import find_columns
-from mind.data.sources import Files, find_files
-from mind.data.tables import Columns, CsvOptions, read_pieces
-from mind.data.text_blocks import shorten
+from mind.data.sources import find_files
+from mind.data.tables import CsvOptions, read_pieces
 from mind.data.time_column import TimeColumn
-from mind.data.time_units import TimeUnit, show_range
+from mind.data.time_units import TimeUnit
 from mind.errors import DataError
-from mind.events import EventRules, Events, Role
-from mind.sequences import Int64
+from mind.events import EventRules, Events
 
 NO_EVENTS = Events()
 
@@ -81,17 +73,11 @@ def read_interactions(
     """
     files = find_files(path)
     options = CsvOptions(delimiter, header, quote)
-
-    def choose(names: list[str]) -> list[str]:
-        found = find_columns(Path(files.name), names, user, item, time)
-        if events.column in found:
-            raise DataError(f"{files.name}: --event names {events.column}, which has the users, the items or the times")
-        return [*found, events.column] if events.column else found
-
+    choose = chooser(files.name, user, item, time, events.column)
     kinds = KindColumn(events, rules) if events.column else None
     columns: tuple[IdColumn, IdColumn, TimeColumn] | None = None
     while True:
-        found = _Found(files, kinds)
+        found = Found(files, kinds)
         on_bytes = _told(on_progress, files.size)
         for piece in read_pieces(files, choose, options, on_bytes, may_be_lists=False):
             if columns is None:
@@ -109,6 +95,26 @@ def read_interactions(
             kinds.begin_again()
 
 
+def chooser(
+    where: str, user: str | None, item: str | None, time: str | None, event: str | None = None
+) -> Callable[[list[str]], list[str]]:
+    """Return a function that chooses the columns of users, items, times and kinds among the columns of a file.
+
+    Args:
+        where: the input, for messages.
+        user, item, time: columns that the caller names; None for a column to find.
+        event: the column of kinds; None for none.
+    """
+
+    def choose(names: list[str]) -> list[str]:
+        found = find_columns(Path(where), names, user, item, time)
+        if event in found:
+            raise DataError(f"{where}: --event names {event}, which has the users, the items or the times")
+        return [*found, event] if event else found
+
+    return choose
+
+
 def _told(on_progress: OnProgress, total: int) -> Callable[[int], None]:
     done = 0
 
@@ -118,179 +124,3 @@ def _told(on_progress: OnProgress, total: int) -> Callable[[int], None]:
         on_progress(done, total)
 
     return on_bytes
-
-
-@dataclass
-class _Found:
-    """The result of one reading of all files."""
-
-    files: Files
-    kinds: KindColumn | None
-    """The column of kinds; None if there is none."""
-    pieces: list[Clicks] = field(default_factory=list)
-    places: Places = field(default_factory=Places)
-    count: LineCount | None = None
-    unit: str = "line"
-    malformed: list[tuple[str, int, str]] = field(default_factory=list)
-    """File, line and fault of the first malformed rows."""
-    missing: list[tuple[str, int]] = field(default_factory=list)
-    """File and line of the first rows that lack a value."""
-    malformed_rows: int = 0
-    missing_rows: int = 0
-
-    def add(self, piece: Columns, users: IdColumn, items: IdColumn, times: TimeColumn) -> None:
-        """Add the rows of a piece."""
-        self.count = piece.count if self.count is None else self.count + piece.count
-        self.unit = piece.unit
-        user_id, user_valid = users.read(piece)
-        item_id, item_valid = items.read(piece)
-        timestamp, time_valid = times.read(piece)
-        usable = user_valid & item_valid & time_valid
-        faults = [(users.expected, user_valid), (items.expected, item_valid), ("a time", time_valid)]
-        code = None
-        if self.kinds:
-            code, kind_valid = self.kinds.read(piece)
-            usable &= kind_valid
-            faults.append((self.kinds.expected, kind_valid))
-        present = np.all([column.is_valid().to_numpy() for column in piece.table.columns], axis=0)
-        self._add_malformed(piece, faults, np.flatnonzero(present & ~usable))
-        lacking = np.flatnonzero(~present)
-        self.missing_rows += len(lacking)
-        wanted = lacking[: EXAMPLES - len(self.missing)]
-        self.missing += [(piece.file, int(line)) for line in piece.lines[wanted]]
-        times.note(timestamp[usable], piece.lines[usable], piece.unit)
-        row = self.places.add(piece.file, piece.lines)
-        if usable.any():
-            self.pieces.append(Clicks(user_id, item_id, timestamp, row, code).take(usable).kept())
-
-    def _add_malformed(self, piece: Columns, faults: list[tuple[str, Mask]], rows: Int64) -> None:
-        self.malformed_rows += len(piece.misfits) + len(rows)
-        wanted = EXAMPLES - len(self.malformed)
-        found = [(piece.file, line, fault) for line, fault in piece.misfits[:wanted]]
-        for row in rows[:wanted].tolist():
-            column = next(index for index, (_, valid) in enumerate(faults) if not valid[row])
-            name, value = piece.table.column_names[column], piece.table.column(column)[row].as_py()
-            text = f"{name} is {shorten(str(value)) if isinstance(value, list) else shorten(value)}"
-            found.append((piece.file, int(piece.lines[row]), f"{text}, not {faults[column][0]}"))
-        self.malformed += sorted(found, key=lambda one: one[1])[: max(wanted, 0)]
-
-    def result(
-        self, where: str, users: IdColumn, items: IdColumn, times: TimeColumn, max_malformed: float
-    ) -> tuple[Interactions, Report]:
-        """Return all interactions in order, and the report. The pieces are used up."""
-        unit = times.unit(where)
-        settled = self.kinds.settled(where) if self.kinds else None
-        give_back()
-        (user_id, item_id, timestamp, code), duplicates, unsorted = _in_order(self.pieces)
-        interactions = Interactions(user_id, item_id, timestamp, users.keys(where), items.keys(where), code)
-        give_back()
-        report = Report(
-            count=self.count or LineCount(0),
-            malformed=self._finding(
-                self.malformed_rows,
-                [(file, line) for file, line, _ in self.malformed],
-                tuple(text for *_, text in self.malformed),
-            ),
-            missing=self._finding(self.missing_rows, self.missing),
-            duplicates=self._finding(duplicates[0], map(self.places.of, duplicates[1])),
-            unsorted=self._finding(unsorted[0], map(self.places.of, unsorted[1])),
-            times=show_range(interactions.timestamp, unit),
-            time_unit=unit,
-            padded=users.padded + items.padded,
-            columns=(users.name, items.name, times.name),
-            texts=tuple(
-                f"{column.name}: text ids, such as {column.example!r}" for column in (users, items) if column.is_text
-            ),
-            kinds=settled.kinds if settled else (),
-            rules=settled.rules if settled else None,
-        )
-        _check_share(where, report, max_malformed)
-        return interactions, report
-
-    def _finding(self, count: int, places: object, texts: tuple[str, ...] = ()) -> Finding:
-        found = list(places)  # type: ignore[call-overload]
-        files = tuple(file for file, _ in found) if self.files.are_several else ()
-        return Finding(count, tuple(line for _, line in found), texts, files)
-
-
-def _check_share(where: str, report: Report, limit: float) -> None:
-    unusable = report.malformed.count + report.missing.count
-    if not report.rows:
-        raise DataError(f"{where}: no interactions")
-    if unusable == report.rows or unusable > limit * report.rows:
-        worst = max(report.malformed, report.missing, key=lambda finding: finding.count)
-        text = f": {worst.texts[0]}" if worst.texts else ": a value is missing"
-        file = f"{worst.files[0]} " if worst.files else ""
-        raise DataError(
-            f"{where}: {unusable:,} of {report.rows:,} rows are unusable ({unusable / report.rows:.1%}), the limit is "
-            f"{limit:.1%}; {file}{report.unit} {worst.lines[0]}{text}"
-        )
-
-
-_Rows = tuple[int, list[int]]
-"""A number of rows, and the row numbers of the first few."""
-
-
-def _in_order(pieces: list[Clicks]) -> tuple[tuple[Int64, Int64, Int64 | Float64, Role | None], _Rows, _Rows]:
-    """Sort user, item, time and kind by user and time, without repeats.
-
-    Also return the rows that repeat and that moved.
-    """
-    total = sum(map(len, pieces))
-    # Writing takes new pages from the system one by one, while those of the pieces are given back.
-    user_id, item_id = np.empty(total, np.int64), np.empty(total, np.int64)
-    timestamp: Int64 | Float64 = np.empty(total, pieces[0].timestamp.dtype if pieces else np.int64)
-    code = np.empty(total, np.uint8) if pieces and pieces[0].code is not None else None
-    end = 0
-    duplicates, unsorted = (0, list[int]()), (0, list[int]())
-    for part in in_parts(pieces):
-        order = np.lexsort((part.timestamp, part.user_id))
-        repeats = _duplicates(part, order)
-        duplicates = _more(duplicates, part.row[repeats])
-        if repeats.any():
-            order = order[~repeats[order]]
-        unsorted = _more(unsorted, part.row[_earlier_than_before(part, repeats)])
-        start, end = end, end + len(order)
-        user_id[start:end] = part.user_id[order]
-        item_id[start:end] = part.item_id[order]
-        timestamp[start:end] = part.timestamp[order]
-        if code is not None and part.code is not None:
-            code[start:end] = part.code[order]
-    return (user_id[:end], item_id[:end], timestamp[:end], None if code is None else code[:end]), duplicates, unsorted
-
-
-def _more(known: _Rows, rows: UInt32) -> _Rows:
-    return known[0] + len(rows), nsmallest(EXAMPLES, [*known[1], *np.sort(rows)[:EXAMPLES].tolist()])
-
-
-def _duplicates(clicks: Clicks, order: Int64) -> Mask:
-    """Return a mask of the rows that equal an earlier row in user, item, time and kind: [N] bool.
-
-    `order`: [N] int64, the rows by user and time, in their order where both are equal.
-    """
-    duplicate = np.zeros(len(clicks), np.bool_)
-    user_id, timestamp = clicks.user_id[order], clicks.timestamp[order]
-    same = (user_id[1:] == user_id[:-1]) & (timestamp[1:] == timestamp[:-1])
-    if not same.any():
-        return duplicate
-    order = order[np.append(same, False) | np.append(False, same)]  # others have nothing to be compared with
-    columns: tuple[Int64 | Float64 | Role, ...] = (clicks.item_id, clicks.timestamp, clicks.user_id)
-    if clicks.code is not None:
-        columns = (clicks.code, *columns)
-    order = order[np.lexsort([column[order] for column in columns])]
-    repeats = np.ones(len(order) - 1, np.bool_)
-    for column in columns:
-        ordered = column[order]
-        repeats &= ordered[1:] == ordered[:-1]
-    duplicate[order[1:][repeats]] = True
-    return duplicate
-
-
-def _earlier_than_before(clicks: Clicks, repeats: Mask) -> Int64:
-    """Return the rows whose time is before that of the previous row of the same user; `repeats` do not count."""
-    by_user = np.argsort(clicks.user_id, kind="stable")
-    if repeats.any():
-        by_user = by_user[~repeats[by_user]]
-    user_id, timestamp = clicks.user_id[by_user], clicks.timestamp[by_user]
-    earlier: Mask = (user_id[1:] == user_id[:-1]) & (timestamp[1:] < timestamp[:-1])
-    return by_user[1:][earlier]

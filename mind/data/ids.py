@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mind.data.columns import Mask, parse_ids
+from mind.data.id_counts import IdCounts, count_ids
 from mind.data.spellings import Spellings
 from mind.data.tables import Columns
 from mind.data.text_blocks import shorten
@@ -21,8 +22,6 @@ from mind.keys import MAX_KEY_BYTES, Keys, key_ids
 from mind.sequences import Int64
 
 _HASHED_AT_ONCE = 1 << 20
-_ZEROS = "^-?0[0-9]"
-_DECIMAL = r"^-?[0-9]+\.[0-9]*$"
 
 
 class IdKind(StrEnum):
@@ -59,7 +58,7 @@ class KeyTable:
     def join(self, other: "KeyTable") -> "KeyTable":
         """Return the keys of two tables together. Raises DataError if an id has two keys."""
         ids = np.concatenate([self.ids, other.ids])
-        return _distinct("the data and the features of items", ids, pa.concat_arrays([self.keys, other.keys]))
+        return distinct_keys("the data and the features of items", ids, pa.concat_arrays([self.keys, other.keys]))
 
 
 _NO_KEYS = KeyTable(np.zeros(0, np.int64), pa.array([], pa.large_string()))
@@ -103,10 +102,9 @@ class IdColumn:
         self.is_text = kind is IdKind.TEXT
         self.example = ""
         """The first value."""
+        self.counts = IdCounts()
+        """The counts of the values while the type of the column is open."""
         self._is_open, self._stray, self._guessed = kind is IdKind.AUTO, stray, False
-        self._rows = self._others = 0
-        self._has_zeros, self._decimal = False, ""
-        self._only_decimals = True
         self._spellings, self._pieces, self._knows_suspects = Spellings(), 0, False
         self._tables = [_NO_KEYS]
 
@@ -133,15 +131,15 @@ class IdColumn:
         if pa.types.is_list(column.type):
             return parse_ids(column)
         if self._is_open:
-            self._look_at(found, column)
-            if not self._guessed and self._rows:
-                self.is_text, self._guessed = self._should_be_text(), True
+            self.counts += count_ids(found, self.name)
+            if not self._guessed and self.counts.rows:
+                self.is_text, self._guessed = self.counts.are_text(self._stray), True
         if self.is_text:
             values, valid, table = _read_keys(column)
             self._add(found.file, table)
             return values, valid
         values, valid = parse_ids(column)
-        if not self._has_zeros:  # otherwise all will be read again, as text
+        if not self.counts.has_zeros:  # otherwise all will be read again, as text
             self._spellings.read(found.file, self.name, column, values, found.lines, found.unit)
         return values, valid
 
@@ -151,13 +149,18 @@ class IdColumn:
         Raises:
             DataError: ids are decimal numbers.
         """
-        should = self._should_be_text(is_all=True) if self._is_open else self.is_text
+        should = self.counts.are_text(self._stray, is_all=True) if self._is_open else self.is_text
         self._is_open = False
         compared = should or not self.padded or self._pieces == 1 or self._knows_suspects
         is_right = should == self.is_text and compared
         self._knows_suspects = not should and should == self.is_text
         self.is_text = should
         return is_right
+
+    def guess(self, is_text: bool) -> None:
+        """Read an open column as text or as integers, without a guess from its first piece."""
+        if self._is_open:
+            self.is_text, self._guessed = is_text, True
 
     def begin_again(self) -> None:
         """Forget the values that were read."""
@@ -170,35 +173,6 @@ class IdColumn:
             return None
         self._tables = [self._merged(where)]  # the parts are not needed any more
         return self._tables[0]
-
-    def _look_at(self, found: Columns, column: pa.ChunkedArray) -> None:
-        self._rows += len(column)
-        if pa.types.is_integer(column.type):
-            return
-        self._has_zeros = self._has_zeros or bool(pc.any(pc.match_substring_regex(column, _ZEROS)).as_py())
-        others = ~parse_ids(column)[1] & column.is_valid().to_numpy()
-        if not others.any():
-            return
-        self._others += int(others.sum())
-        if self._only_decimals:
-            texts = column.filter(pa.array(others))
-            self._only_decimals = bool(pc.all(pc.match_substring_regex(texts, _DECIMAL)).as_py())
-            row = int(others.argmax())
-            self._decimal = (
-                self._decimal or f"{found.file}: {found.unit} {found.lines[row]}: {self.name} is {column[row]}"
-            )
-
-    def _should_be_text(self, is_all: bool = False) -> bool:
-        if self._has_zeros:
-            return True
-        if self._others <= self._stray * self._rows:
-            return False
-        if self._only_decimals and is_all:
-            raise DataError(
-                f"{self._decimal}, a decimal number; ids are integers or text. Write integers (pandas makes decimal "
-                "numbers of them where a value is missing), or give --ids text to take them as they are"
-            )
-        return True
 
     def _add(self, file: str, table: KeyTable) -> None:
         """Store the keys that are new.
@@ -214,7 +188,7 @@ class IdColumn:
     def _merged(self, where: str) -> KeyTable:
         ids = np.concatenate([table.ids for table in self._tables])
         keys = pa.concat_arrays([table.keys for table in self._tables])
-        return _distinct(f"{where}: {self.name}", ids, keys)
+        return distinct_keys(f"{where}: {self.name}", ids, keys)
 
 
 def read_ids(path: Path, found: Columns, name: str, kind: IdKind, stray: float = 0) -> Ids:
@@ -304,7 +278,7 @@ def _without(where: str, table: KeyTable, known: KeyTable) -> KeyTable:
     there = known.ids[position] == table.ids
     keys, others = table.keys.filter(pa.array(there)), known.keys.take(pa.array(position[there]))
     if not pc.all(pc.equal(keys, others)).as_py():
-        _distinct(where, np.repeat(table.ids[there], 2), _alternating(keys, others))
+        distinct_keys(where, np.repeat(table.ids[there], 2), _alternating(keys, others))
     return KeyTable(table.ids[~there], table.keys.filter(pa.array(~there)))
 
 
@@ -313,7 +287,7 @@ def _alternating(one: pa.LargeStringArray, other: pa.LargeStringArray) -> pa.Lar
     return pa.concat_arrays([one, other]).take(pa.array(order))
 
 
-def _distinct(where: str, ids: Int64, keys: pa.LargeStringArray) -> KeyTable:
+def distinct_keys(where: str, ids: Int64, keys: pa.LargeStringArray) -> KeyTable:
     """Sort keys by their ids. Raises DataError if two keys have the same id."""
     order = np.argsort(ids, kind="stable")
     ids, keys = ids[order], keys.take(pa.array(order))

@@ -9,6 +9,8 @@ from mind.data.interactions import Interactions
 from mind.data.split import Split
 from mind.sequences import EvalCases, Int64, distinct
 
+UNTRAINED = "not in train"
+
 
 @dataclass(frozen=True)
 class Part:
@@ -31,18 +33,28 @@ def parts_of(split: Split, left_out: Mapping[str, Interactions]) -> list[Part]:
         left_out: interactions that are in none of them, by cause.
     """
     trained = distinct(split.train.item_id)
-    ids_of = _targets if split.histories_are_trained else _item_ids
-    unlearnt = {
-        "valid": (split.valid.history.user_id, ids_of(split.valid)),
-        "test": (split.test.history.user_id, ids_of(split.test)),
-    } | {cause: (distinct(lost.user_id), lost.item_id) for cause, lost in left_out.items()}
+    unlearnt = columns_of(split, left_out)
+    del unlearnt["train"]
     users, items = (np.concatenate(columns) for columns in zip(*unlearnt.values(), strict=True))
     untrained = users[~np.isin(users, split.train.user_id)]
     return [
         Part("train", len(split.train), len(trained), 0, len(split.train.item_id)),
         *(_part(name, len(users), items, trained) for name, (users, items) in unlearnt.items()),
-        _part("not in train", len(distinct(untrained)), items, trained),
+        _part(UNTRAINED, len(distinct(untrained)), items, trained),
     ]
+
+
+def columns_of(split: Split, left_out: Mapping[str, Interactions]) -> dict[str, tuple[Int64, Int64]]:
+    """Return the users and the items of the interactions of each part, and of those that are in no part, by cause.
+
+    A user occurs once in a part.
+    """
+    ids_of = _targets if split.histories_are_trained else _item_ids
+    return {
+        "train": (split.train.user_id, split.train.item_id),
+        "valid": (split.valid.history.user_id, ids_of(split.valid)),
+        "test": (split.test.history.user_id, ids_of(split.test)),
+    } | {cause: (distinct(lost.user_id), lost.item_id) for cause, lost in left_out.items()}
 
 
 def _part(name: str, users: int, item_id: Int64, trained: Int64) -> Part:

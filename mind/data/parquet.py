@@ -29,11 +29,26 @@ def parquet_schema(files: Files) -> pa.Schema:
 
 
 def parquet_batches(
-    files: Files, names: Sequence[str] | None, on_bytes: OnBytes, batch_rows: int = BATCH_ROWS
+    files: Files,
+    names: Sequence[str] | None,
+    on_bytes: OnBytes,
+    batch_rows: int = BATCH_ROWS,
+    schema: pa.Schema | None = None,
 ) -> Iterator[tuple[File, pa.RecordBatch]]:
-    """Read some columns, or all columns if None, file by file. Raises DataError."""
+    """Read some columns, or all columns if None, file by file.
+
+    Args:
+        files: the files.
+        names: the names of the columns.
+        on_bytes: called with the number of bytes that were read.
+        batch_rows: maximum number of rows of a batch.
+        schema: the columns of an input that these are only some of the files of; None for the columns of these files.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
     with _reading(files):
-        dataset = _dataset(files)
+        dataset = _dataset(files, schema)
     columns = list(dataset.schema.names if names is None else names)
     for file, fragment in zip(files.files, dataset.get_fragments(), strict=True):  # both in the order of `files`
         one = Files(files.name, (file,))
@@ -59,7 +74,7 @@ def parquet_batches(
                     yield file, batch.select(columns)
 
 
-def _dataset(files: Files) -> ds.Dataset:
+def _dataset(files: Files, schema: pa.Schema | None = None) -> ds.Dataset:
     """Return a data set of all files. Folders such as `day=2024-01-31` become a column `day`."""
     for file in files.files:
         if reason := _wrong_ends(file):
@@ -68,18 +83,18 @@ def _dataset(files: Files) -> ds.Dataset:
     system = pa.fs.PyFileSystem(pa.fs.FSSpecHandler(remote)) if remote else pa.fs.LocalFileSystem()
     options = ds.FileSystemFactoryOptions()
     if files.root is not None:
-        options = ds.FileSystemFactoryOptions(partition_base_dir=files.root, partitioning=_partitioning(files))
+        options = ds.FileSystemFactoryOptions(partition_base_dir=files.root, partitioning=_partitioning(files, schema))
     paths = [file.path for file in files.files]
     factory = ds.FileSystemDatasetFactory(system, paths, ds.ParquetFileFormat(), options)
     try:
-        return factory.finish(factory.inspect(promote_options="permissive"))
+        return factory.finish(schema or factory.inspect(promote_options="permissive"))
     except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
         if "Unable to merge" not in str(error):
             raise
         raise DataError(f"{files.name}: its files have a column of the same name and different types") from error
 
 
-def _partitioning(files: Files) -> ds.Partitioning:
+def _partitioning(files: Files, schema: pa.Schema | None) -> ds.Partitioning:
     """Return the columns of the folders' names: integers, or text if a value has leading zeros or is not an integer."""
     values: dict[str, set[str]] = {}
     for file in files.files:
@@ -91,6 +106,8 @@ def _partitioning(files: Files) -> ds.Partitioning:
         name: pa.int64() if all(_INTEGER.fullmatch(value) for value in found - {_NULL}) else pa.string()
         for name, found in values.items()
     }
+    if schema is not None:
+        kinds = {name: schema.field(name).type for name in kinds}
     return ds.partitioning(pa.schema(list(kinds.items())), flavor="hive")
 
 

@@ -8,7 +8,8 @@ these clicks.
 """
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
@@ -33,7 +34,10 @@ HELD_OUT = "held_out"
 """The directory of all clicks of the users of whom train/ has only a part. It exists if clicks have kinds."""
 REST = "rest"
 """The directory of users with too few interactions to be in train, valid or test."""
+PARTS = ("train", "valid", "test", REST, HELD_OUT)
+"""The directories of lines in prepared data."""
 _USERS_AT_ONCE = 10_000
+_PART_FILE = re.compile(r"part-[0-9]{5,}\.txt")
 
 
 def item_keys(part: Path) -> KeyTable | None:
@@ -96,8 +100,9 @@ def write_split(
         for name, more in ((REST, rest), (HELD_OUT, parts.held_out)):
             if more is not None:
                 write_train(files.enter_context(replacing(output / name / f"{name}.txt")), more)
-            else:
-                (output / name / f"{name}.txt").unlink(missing_ok=True)
+        for name in PARTS:
+            is_left = (rest if name == REST else parts.held_out if name == HELD_OUT else parts) is not None
+            remove_others(output / name, {f"{name}.txt"} if is_left else ())
         for name, content in ((SPLIT, parts.how), (EVENTS, events)):
             if content or name == SPLIT:
                 files.enter_context(replacing(output / name)).write_text(json.dumps(content), encoding="utf-8")
@@ -111,12 +116,27 @@ def write_split(
             else:
                 (output / name).unlink(missing_ok=True)  # a file of data that were prepared here before
         if any(keys):
-            _write_users(files.enter_context(replacing(output / TEST_USERS)), parts.test, *keys)
+            write_users(files.enter_context(replacing(output / TEST_USERS)), parts.test, *keys)
         else:
             (output / TEST_USERS).unlink(missing_ok=True)
 
 
-def _write_users(file: Path, cases: EvalCases, users: KeyTable | None, items: KeyTable | None) -> None:
+def part_file(number: int) -> str:
+    """Return the name of one of several files of a directory of lines, in the order of their users."""
+    return f"part-{number:05}.txt"
+
+
+def remove_others(directory: Path, kept: Collection[str]) -> None:
+    """Delete the files of lines that an earlier preparation wrote to a directory. All of its files would be read.
+
+    `kept`: the names of the new files.
+    """
+    for file in directory.glob("*.txt"):
+        if file.name not in kept and (file.name == f"{directory.name}.txt" or _PART_FILE.fullmatch(file.name)):
+            file.unlink()
+
+
+def write_users(file: Path, cases: EvalCases, users: KeyTable | None, items: KeyTable | None) -> None:
     """Write a line for every user, with the history and the later clicks, in the ids of the data."""
     with file.open("w", encoding="utf-8") as lines:
         for start in range(0, len(cases), _USERS_AT_ONCE):

@@ -14,6 +14,7 @@ import numpy as np
 
 from mind.data.interactions import Interactions
 from mind.errors import ConfigError, DataError
+from mind.events import Role
 from mind.sequences import EvalCases, Int64, Mask, Sequences
 
 
@@ -78,19 +79,58 @@ def split(interactions: Interactions, *, seed: int = 2024, min_interactions: int
         DataError: fewer than three users are left, so that a part has no user.
     """
     sequences, users = _with_enough(interactions, min_interactions)
+    able = _that_have_cases(sequences, users, _last_fifth(sequences), sequences.offsets[1:])
+    also = " and a target after a history" if sequences.role is not None else ""
+    check_able(len(able), len(sequences), sequences.lengths.max(initial=0), min_interactions, also)
+    return split_users(interactions, shuffled_parts(len(able), seed), seed=seed, min_interactions=min_interactions)
+
+
+def able_users(interactions: Interactions, min_interactions: int) -> int:
+    """Return the number of users whom `split` shuffles."""
+    sequences, users = _with_enough(interactions, min_interactions)
+    return len(_that_have_cases(sequences, users, _last_fifth(sequences), sequences.offsets[1:]))
+
+
+def check_able(able: int, users: int, most: int, min_interactions: int, also: str = "") -> None:
+    """Raise DataError if fewer than three users can be shuffled.
+
+    Args:
+        able: the number of users who can be shuffled.
+        users: the number of all users.
+        most: the most interactions of a user.
+        min_interactions: the interactions that a user needs.
+        also: what a user also needs, in words.
+    """
+    if able < 3:
+        least = f"{min_interactions} interactions or more (the most is {most})"
+        raise DataError(f"{able} of {users} users have {least}{also}; train, valid and test need at least 3 users")
+
+
+def shuffled_parts(users: int, seed: int) -> Role:
+    """Return the part of each user in ascending order, [users] uint8: 0 for train, 1 for valid and 2 for test."""
+    test_start = users * 9 // 10
+    valid_start = min(users * 8 // 10, test_start - 1)
+    shuffled = np.random.default_rng(seed).permutation(users)
+    part = np.zeros(users, np.uint8)
+    part[shuffled[valid_start:]] = 1
+    part[shuffled[test_start:]] = 2
+    return part
+
+
+def split_users(interactions: Interactions, part: Role, *, seed: int, min_interactions: int) -> Split:
+    """Split users whose parts are known.
+
+    Args:
+        interactions: the interactions, sorted by user and time.
+        part: [able_users] uint8, the part of each user as `shuffled_parts` gives it.
+        seed: the seed of the shuffle, to record it.
+        min_interactions: users with fewer interactions are dropped.
+    """
+    sequences, users = _with_enough(interactions, min_interactions)
     middle, end = _last_fifth(sequences), sequences.offsets[1:]
     able = _that_have_cases(sequences, users, middle, end)
     others, users = np.setdiff1d(users, able), able
-    if len(users) < 3:
-        least = f"{min_interactions} interactions or more (the most is {sequences.lengths.max(initial=0)})"
-        also = " and a target after a history" if sequences.role is not None else ""
-        raise DataError(
-            f"{len(users)} of {len(sequences)} users have {least}{also}; train, valid and test need at least 3 users"
-        )
-    test_start = len(users) * 9 // 10
-    valid_start = min(len(users) * 8 // 10, test_start - 1)
-    shuffled = np.random.default_rng(seed).permutation(users)
-    train, valid, test = (np.sort(part) for part in np.split(shuffled, [valid_start, test_start]))
+    train, valid, test = (users[part == number] for number in range(3))
     parts = Split(
         train=sequences.take(np.union1d(train, others)),
         valid=_cases(sequences, valid, middle, end),
@@ -102,7 +142,12 @@ def split(interactions: Interactions, *, seed: int = 2024, min_interactions: int
 
 
 def split_by_time(
-    interactions: Interactions, valid_from: float, test_from: float, *, min_interactions: int = 5
+    interactions: Interactions,
+    valid_from: float,
+    test_from: float,
+    *,
+    min_interactions: int = 5,
+    may_be_empty: bool = False,
 ) -> Split:
     """Train on interactions before `valid_from`, validate on those from then until `test_from`, and test on the rest.
 
@@ -113,6 +158,7 @@ def split_by_time(
         valid_from: the first time that is not trained on, in the unit of the timestamps.
         test_from: the first time that is not validated on, in the same unit.
         min_interactions: users with fewer interactions in all are dropped.
+        may_be_empty: whether a period may have no interactions, as in some of the users.
 
     Raises:
         ConfigError: `test_from` is not after `valid_from`, or `min_interactions` is below 2.
@@ -127,10 +173,12 @@ def split_by_time(
         for moment in (valid_from, test_from)
     )
     how = {"split": SplitKind.TIME, "min_interactions": min_interactions}
-    return _cut(interactions, sequences, users, first, second, how, "; choose other moments")
+    return _cut(interactions, sequences, users, first, second, how, may_be_empty)
 
 
-def split_last_out(interactions: Interactions, clicks: int = 1, *, min_interactions: int = 5) -> Split:
+def split_last_out(
+    interactions: Interactions, clicks: int = 1, *, min_interactions: int = 5, may_be_empty: bool = False
+) -> Split:
     """Test on the last clicks of every user, validate on the clicks before them, and train on all earlier clicks.
 
     Args:
@@ -138,6 +186,7 @@ def split_last_out(interactions: Interactions, clicks: int = 1, *, min_interacti
         clicks: the number of clicks of each user in the test, and in validation. Where clicks have kinds, only targets
             count. Users with fewer targets are only trained on.
         min_interactions: users with fewer interactions, or with too few to train on one, are dropped.
+        may_be_empty: whether nobody may have enough interactions, as among some of the users.
 
     Raises:
         ConfigError: `clicks` is below 1, or `min_interactions` below 2.
@@ -148,7 +197,7 @@ def split_last_out(interactions: Interactions, clicks: int = 1, *, min_interacti
     sequences, users = _with_enough(interactions, max(min_interactions, 2 * clicks + 1))
     how = {"split": SplitKind.LAST_OUT, "clicks": clicks, "min_interactions": min_interactions}
     first, second = (_last_targets(sequences, count, 2 * clicks) for count in (2 * clicks, clicks))
-    return _cut(interactions, sequences, users, first, second, how, "; hold out fewer clicks")
+    return _cut(interactions, sequences, users, first, second, how, may_be_empty)
 
 
 def _with_enough(interactions: Interactions, least: int) -> tuple[Sequences, Int64]:
@@ -230,15 +279,16 @@ def _cut(
     first: Int64,
     second: Int64,
     how: dict[str, Any],
-    advice: str,
+    may_be_empty: bool,
 ) -> Split:
     """Cut each user's items into three parts. `first`, `second`: [U] int64, where validation and test begin."""
     start, end = sequences.offsets[:-1], sequences.offsets[1:]
     trained = users[(start < first)[users]]
     valid, test = _cases(sequences, users, first, second), _cases(sequences, users, second, end)
-    for name, found in (("train", trained), ("valid", valid), ("test", test)):
-        if not len(found):
-            raise DataError(f"{name} would have no user: of {len(users):,} users nobody has interactions then{advice}")
+    if not may_be_empty:
+        check_no_part_is_empty(
+            how["split"], len(users), {"train": len(trained), "valid": len(valid), "test": len(test)}
+        )
     parts = Split(
         train=sequences.take(trained, end=first[trained]),
         valid=valid,
@@ -247,6 +297,20 @@ def _cut(
         how=how,
     )
     return _with_held_out(parts, interactions, sequences, [(users, first, end)], first)
+
+
+def check_no_part_is_empty(kind: SplitKind, users: int, parts: Mapping[str, int]) -> None:
+    """Raise DataError if a part has no user.
+
+    Args:
+        kind: how the data were split.
+        users: the number of users with enough interactions.
+        parts: the number of users of each part, by its name.
+    """
+    advice = "choose other moments" if kind is SplitKind.TIME else "hold out fewer clicks"
+    for name, count in parts.items():
+        if not count:
+            raise DataError(f"{name} would have no user: of {users:,} users nobody has interactions then; {advice}")
 
 
 def _with_held_out(

@@ -140,6 +140,7 @@ def read_pieces(
     options: CsvOptions = CsvOptions(),
     on_bytes: OnBytes = _nothing,
     may_be_lists: bool = True,
+    schema: pa.Schema | None = None,
 ) -> Iterator[Columns]:
     """Read some columns of an input piece by piece, at least one piece of every file. Blank lines are left out.
 
@@ -150,13 +151,14 @@ def read_pieces(
         options: options for CSV files.
         on_bytes: called with the number of bytes that were read.
         may_be_lists: whether a list is a valid value in JSON lines. Otherwise it makes a line malformed.
+        schema: for some of the files of an input in Parquet: the columns of the whole input; None for a whole input.
 
     Raises:
         DataError: a file or a column is missing, the format is another, or a quote swallows lines.
     """
     check_delimiter(files.name, options.delimiter)
     if files.format is Format.PARQUET:
-        yield from _parquet_pieces(files, wanted, on_bytes)
+        yield from _parquet_pieces(files, wanted, on_bytes, schema or parquet_schema(files))
         return
     for file in files.files:
         with _reading(file.name, f" as {file.format}"):
@@ -188,13 +190,12 @@ def _text_pieces(
         yield names, rows
 
 
-def _parquet_pieces(files: Files, wanted: Wanted, on_bytes: OnBytes) -> Iterator[Columns]:
-    schema = parquet_schema(files)
+def _parquet_pieces(files: Files, wanted: Wanted, on_bytes: OnBytes, schema: pa.Schema) -> Iterator[Columns]:
     found = list(schema.names)
     names = wanted(found) if callable(wanted) else wanted
     spelt = [found[position] for position in _positions(files.name, names, found)]
     last, row = None, 0
-    for file, batch in parquet_batches(files, spelt, on_bytes):
+    for file, batch in parquet_batches(files, spelt, on_bytes, schema=schema):
         row = row if file is last else 0
         last = file
         columns = [_tidy(file.name, name, pa.chunked_array([batch.column(name)])) for name in spelt]

@@ -51,15 +51,15 @@ class UnitsSeen:
 
     def __init__(self) -> None:
         """Begin without units."""
-        self._first: dict[TimeUnit, tuple[str, float]] = {}
+        self.first: dict[TimeUnit, tuple[str, float]] = {}
 
     def read(self, times: Int64 | npt.NDArray[np.float64], lines: Int64, unit: str = "line") -> None:
         """Read a piece. `times`: [N]; `lines`: [N], the line or row of each time; `unit`: the unit of `lines`."""
-        for one in set(TimeUnit) - set(self._first):
+        for one in set(TimeUnit) - set(self.first):
             among = (times >= _EARLIEST * one.per_second) & (times < _LATEST * one.per_second)
             if among.any():
                 row = int(among.argmax())
-                self._first[one] = (f"{unit} {lines[row]}", times[row])
+                self.first[one] = (f"{unit} {lines[row]}", times[row])
 
     def only(self, path: Path | str, name: str) -> TimeUnit | None:
         """Return the unit that fits the times; None if no time fits a unit.
@@ -67,7 +67,7 @@ class UnitsSeen:
         Raises:
             DataError: the times have two units. `path` and `name` are the file and the column, for the message.
         """
-        found = [(unit, *self._first[unit]) for unit in TimeUnit if unit in self._first]
+        found = [(unit, *self.first[unit]) for unit in TimeUnit if unit in self.first]
         if len(found) > 1:
             (one, line, time), (other, other_line, other_time) = found[:2]
             raise DataError(

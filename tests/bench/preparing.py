@@ -68,7 +68,7 @@ def _measure(shape: Shape, rows: int, items: int, directory: Path | None) -> tup
     """Seconds and peak bytes of one preparation."""
     with tempfile.TemporaryDirectory(dir=directory) as folder:
         file = Path(folder) / f"clicks.{'csv' if shape is Shape.TEXT else shape}"
-        _write(file, rows, items, shape)
+        write(file, rows, shape, items=items)
         command = [sys.executable, "-m", "mind.prepare", str(file), "--output", str(Path(folder) / "data")]
         script = (
             "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL); "
@@ -81,10 +81,13 @@ def _measure(shape: Shape, rows: int, items: int, directory: Path | None) -> tup
         return time.perf_counter() - started, int(done.stdout) * 1024
 
 
-def _write(path: Path, rows: int, items: int, shape: Shape) -> None:
-    """Rows of users in any order, popular items more often, with times; a piece at a time."""
-    rng = np.random.default_rng(1)
-    users = rows // PER_USER
+def write(path: Path, rows: int, shape: Shape, seed: int = 1, total: int | None = None, items: int = ITEMS) -> None:
+    """Rows of users in any order, popular items more often, with times; a piece at a time.
+
+    `total`: the rows of all files, if this is one of several. `items`: each has a row if there are enough rows.
+    """
+    rng = np.random.default_rng(seed)
+    users = (total or rows) // PER_USER
     kind = pa.string() if shape is Shape.TEXT else pa.int64()
     schema = pa.schema(zip(COLUMNS, (kind, kind, pa.int64()), strict=True))
     if shape is Shape.PARQUET:

@@ -156,9 +156,10 @@ def test_a_command_without_its_extra_says_so_in_one_line(plain: Installed, comma
         (
             "train",
             "mind",
-            # What needs one of the two builds of PaddlePaddle, Milvus, CuPy or FAISS: extras of their own.
+            # What needs one of the two builds of PaddlePaddle, Milvus, CuPy, FAISS or Spark: extras of their own.
             ["mind.ablation", "mind.cupy_encoder", "mind.import_paddlerec", "mind.item_index",
-             "mind.item_table", "mind.milvus", "mind.network", "mind.paddle", "mind.train", "mind.tune"],
+             "mind.item_table", "mind.milvus", "mind.network", "mind.paddle", "mind.spark.job", "mind.train",
+             "mind.tune"],
             ["python -m mind.prepare --help", "python -m mind.infer --help", "python -m mind.models --help"],
         ),
     ],

@@ -171,6 +171,12 @@ def test_paddle_is_imported_in_one_place() -> None:
         assert ("paddle" in imports(file)) == (path == "mind/paddle_runtime.py"), path
 
 
+def test_spark_is_imported_in_one_place() -> None:
+    for file in (ROOT / "mind").rglob("*.py"):
+        path = str(file.relative_to(ROOT))
+        assert bool({"pyspark", "py4j"} & imports(file)) == (path == "mind/spark/job.py"), path
+
+
 @pytest.mark.parametrize(
     ("module", "absent"),
     [

@@ -23,6 +23,7 @@ GENERATED = ("contract.md",)
 FOLDERS_OF_CODE = (
     *("indexer", "indexer/commands", "indexer/doctor", "indexer/items", "indexer/nightly", "indexer/tuning"),
     *("indexer/users", "mind", "mind/choice", "mind/data", "mind/evaluation", "mind/milvus", "mind/paddlerec"),
+    *("mind/spark",),
     *("server", "server/edge", "server/watching"),
 )
 """Folders whose docstrings are checked, without the folders in them."""
