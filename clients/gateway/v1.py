@@ -96,7 +96,7 @@ class Explore(Body):
     """Share of top_k."""
     filter: Annotated[str, AfterValidator(text)] = ""
     """Milvus expression that the items match."""
-    seed: Annotated[int, Field(ge=0, le=2**64 - 1), BeforeValidator(whole)] = 0
+    seed: Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(whole)] = 0
     """The same seed draws the same items. 0 is a random seed."""
 
 
@@ -128,7 +128,7 @@ class _Question(Body):
     """Items that come first for every user, in this order."""
     explore: Explore | None = None
     """Places for items that are drawn."""
-    now_unix_s: Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(whole)] = 0
+    now_unix_s: Annotated[int, Field(ge=0, le=2**40), BeforeValidator(whole)] = 0
     """The time for boosts by age, in seconds since 1970. 0 is the clock of the server."""
     release_rules: StrictBool = True
     """Whether the rules of the release apply too, which /v1/info tells."""

@@ -165,7 +165,7 @@ def test_boosts_pins_and_exploring_are_passed_on(run, servicer):
         (["--boost-newer", "=0.5/14"], "is not an attribute, a weight and days"),
         (["--pin", "KIT-1"], "is not a list of 64-bit integers"),
         (["--seed", "7"], "go with --explore"),
-        (["--explore", "1.5"], "1.5"),
+        (["--explore", "1.5"], "or equal to 1"),
     ],
 )
 def test_boosts_that_make_no_sense_are_refused(run, servicer, options, says):
