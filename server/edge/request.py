@@ -26,7 +26,7 @@ def read_recall(request: recall_pb2.RecallRequest, limits: Settings, release: Re
     check_top_k(request.top_k, limits)
     check_total(len(request.users), request.top_k, "candidates", most_candidates(limits, release))
     users = read_users(request.users, limits, release.has_text_ids, without_shown=request.exclude_shown)
-    return _query(request, limits, release, users)
+    return read_options(request, limits, release, users)
 
 
 def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, release: Release) -> Query:
@@ -34,7 +34,7 @@ def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, release: 
     check_top_k(request.top_k, limits)
     check_total(1, request.top_k, "candidates", most_candidates(limits, release))
     users = read_users([request.user], limits, release.has_text_ids, "user", request.exclude_shown)
-    return _query(request, limits, release, users)
+    return read_options(request, limits, release, users)
 
 
 def read_items(
@@ -62,12 +62,16 @@ def read_filter(filter_: str, limits: Settings, release: Release) -> str:
     return canonical(filter_, release.fingerprint.attributes, limits.max_filter_depth)
 
 
-def _query(
+def read_options(
     request: recall_pb2.RecallRequest | recall_pb2.ExplainRequest,
     limits: Settings,
     release: Release,
     users: list[UserQuery],
 ) -> Query:
+    """The query with the options of a request to a release. `users`: those of the request, as they were read.
+
+    Raises InvalidRequestError.
+    """
     if request.merge_strategy not in _STRATEGIES:
         raise InvalidRequestError(
             "merge_strategy", f"is {request.merge_strategy}, must be 0 to {max(_STRATEGIES)}", "UNKNOWN_MERGE_STRATEGY"

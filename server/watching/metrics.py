@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from mind.errors import ConfigError
 from server.watching import endpoint
+from server.watching.shadow_metrics import ShadowMetrics
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 """Upper bounds of the buckets of durations, in seconds."""
@@ -47,6 +48,7 @@ class Metrics:
         self._make_state_metrics()
         errors = self._counter("recall_milvus_errors", "Calls to Milvus that failed, by kind.", ["kind"])
         self._milvus_errors = {kind: errors.labels(kind) for kind in milvus_errors}
+        self.shadow = ShadowMetrics(self.registry)
 
     def _make_request_metrics(self) -> None:
         duration = self._histogram(

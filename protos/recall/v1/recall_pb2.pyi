@@ -303,7 +303,7 @@ class Attribute(_message.Message):
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours", "feedback_enabled")
+    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours", "feedback_enabled", "shadows")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -326,6 +326,7 @@ class GetServerInfoResponse(_message.Message):
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    SHADOWS_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     model_version: str
     collection: str
@@ -348,7 +349,98 @@ class GetServerInfoResponse(_message.Message):
     search: str
     neighbours: Neighbours
     feedback_enabled: bool
-    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., feedback_enabled: bool = ...) -> None: ...
+    shadows: _containers.RepeatedCompositeFieldContainer[ShadowSummary]
+    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., feedback_enabled: bool = ..., shadows: _Optional[_Iterable[_Union[ShadowSummary, _Mapping]]] = ...) -> None: ...
+
+class ShadowValues(_message.Message):
+    __slots__ = ("count", "mean", "p05", "p50", "p95")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    P05_FIELD_NUMBER: _ClassVar[int]
+    P50_FIELD_NUMBER: _ClassVar[int]
+    P95_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    mean: float
+    p05: float
+    p50: float
+    p95: float
+    def __init__(self, count: _Optional[int] = ..., mean: _Optional[float] = ..., p05: _Optional[float] = ..., p50: _Optional[float] = ..., p95: _Optional[float] = ...) -> None: ...
+
+class ShadowOutcome(_message.Message):
+    __slots__ = ("outcome", "requests")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    outcome: str
+    requests: int
+    def __init__(self, outcome: _Optional[str] = ..., requests: _Optional[int] = ...) -> None: ...
+
+class ShadowItem(_message.Message):
+    __slots__ = ("item_id", "item_key", "lists")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEY_FIELD_NUMBER: _ClassVar[int]
+    LISTS_FIELD_NUMBER: _ClassVar[int]
+    item_id: int
+    item_key: str
+    lists: int
+    def __init__(self, item_id: _Optional[int] = ..., item_key: _Optional[str] = ..., lists: _Optional[int] = ...) -> None: ...
+
+class ShadowSummary(_message.Message):
+    __slots__ = ("channel", "share", "outcomes", "since_ms", "live_model_version", "live_collection", "model_version", "collection", "users_both", "users_live", "users_shadow", "users_neither", "overlap", "rbo", "live_ms", "shadow_ms", "latency_ratio", "score_ratio", "score_difference", "candidates", "new_candidates", "live_short", "live_empty", "shadow_short", "shadow_empty", "gained", "lost")
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    LIVE_MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LIVE_COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    USERS_BOTH_FIELD_NUMBER: _ClassVar[int]
+    USERS_LIVE_FIELD_NUMBER: _ClassVar[int]
+    USERS_SHADOW_FIELD_NUMBER: _ClassVar[int]
+    USERS_NEITHER_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    RBO_FIELD_NUMBER: _ClassVar[int]
+    LIVE_MS_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_MS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_RATIO_FIELD_NUMBER: _ClassVar[int]
+    SCORE_RATIO_FIELD_NUMBER: _ClassVar[int]
+    SCORE_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    NEW_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    LIVE_SHORT_FIELD_NUMBER: _ClassVar[int]
+    LIVE_EMPTY_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_SHORT_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_EMPTY_FIELD_NUMBER: _ClassVar[int]
+    GAINED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    channel: str
+    share: float
+    outcomes: _containers.RepeatedCompositeFieldContainer[ShadowOutcome]
+    since_ms: int
+    live_model_version: str
+    live_collection: str
+    model_version: str
+    collection: str
+    users_both: int
+    users_live: int
+    users_shadow: int
+    users_neither: int
+    overlap: ShadowValues
+    rbo: ShadowValues
+    live_ms: ShadowValues
+    shadow_ms: ShadowValues
+    latency_ratio: ShadowValues
+    score_ratio: ShadowValues
+    score_difference: float
+    candidates: int
+    new_candidates: int
+    live_short: int
+    live_empty: int
+    shadow_short: int
+    shadow_empty: int
+    gained: _containers.RepeatedCompositeFieldContainer[ShadowItem]
+    lost: _containers.RepeatedCompositeFieldContainer[ShadowItem]
+    def __init__(self, channel: _Optional[str] = ..., share: _Optional[float] = ..., outcomes: _Optional[_Iterable[_Union[ShadowOutcome, _Mapping]]] = ..., since_ms: _Optional[int] = ..., live_model_version: _Optional[str] = ..., live_collection: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., users_both: _Optional[int] = ..., users_live: _Optional[int] = ..., users_shadow: _Optional[int] = ..., users_neither: _Optional[int] = ..., overlap: _Optional[_Union[ShadowValues, _Mapping]] = ..., rbo: _Optional[_Union[ShadowValues, _Mapping]] = ..., live_ms: _Optional[_Union[ShadowValues, _Mapping]] = ..., shadow_ms: _Optional[_Union[ShadowValues, _Mapping]] = ..., latency_ratio: _Optional[_Union[ShadowValues, _Mapping]] = ..., score_ratio: _Optional[_Union[ShadowValues, _Mapping]] = ..., score_difference: _Optional[float] = ..., candidates: _Optional[int] = ..., new_candidates: _Optional[int] = ..., live_short: _Optional[int] = ..., live_empty: _Optional[int] = ..., shadow_short: _Optional[int] = ..., shadow_empty: _Optional[int] = ..., gained: _Optional[_Iterable[_Union[ShadowItem, _Mapping]]] = ..., lost: _Optional[_Iterable[_Union[ShadowItem, _Mapping]]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "exclude_shown")
