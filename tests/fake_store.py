@@ -120,10 +120,11 @@ class FakeStore:
         found.values[name] |= values
         found.log = found.log.with_batch(list(values))
 
-    def hold(self) -> None:
-        """Let searches of the live collection wait until `let_go`."""
-        assert self.alias
-        self._held[self.alias] = asyncio.Event()
+    def hold(self, collection: str | None = None) -> None:
+        """Let searches of a collection, by default the live one, wait until `let_go`."""
+        name = collection or self.alias
+        assert name
+        self._held[name] = asyncio.Event()
 
     def let_go(self) -> None:
         """Let searches go on after `hold`, those that wait and later ones."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from server.watching.shadow_answers import Compared
+from server.watching.shadow_answers import CHANNELS_OF_USERS, Compared
 
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 """Upper bounds of the buckets of overlaps."""
@@ -54,6 +54,10 @@ class ShadowMetrics:
         """Make the series of a channel, because a rate needs an initial zero."""
         for outcome in outcomes:
             self._requests.labels(channel, outcome)
+        for where in CHANNELS_OF_USERS:
+            self._users.labels(channel, where)
+        for metric in (self._overlap, self._rbo, self._latency, self._scores, self._new):
+            metric.labels(channel)
 
     def count(self, channel: str, outcome: str) -> None:
         """Count a live request that was drawn for a shadow channel."""
