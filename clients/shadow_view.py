@@ -1,4 +1,4 @@
-"""How a shadow channel differs from live, laid out for a terminal. Judges nothing, and prints nothing itself."""
+"""How a shadow channel differs from the default channel, laid out for a terminal. Judges and prints nothing itself."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,10 +25,11 @@ OUTCOMES = {
 
 
 def shadow_view(summary: recall_pb2.ShadowSummary, info: recall_pb2.GetServerInfoResponse) -> RenderableType:
-    """How the answers of a shadow channel differ from those of live."""
+    """How the answers of a shadow channel differ from those of the default channel."""
     requests = {each.outcome: each.requests for each in summary.outcomes}
     drawn = sum(requests.values())
-    head = [Text.assemble((f"channel {summary.channel}", "bold"), f", {summary.share:.3g} of the requests to live")]
+    asked = f", asked {summary.share:.1%} of the requests to {summary.live_channel}"
+    head = [Text.assemble((f"channel {summary.channel}", "bold"), asked)]
     if info.processes > 1:
         head.append(Text(f"of process {info.instance}, one of {info.processes}", style="yellow"))
     parts: list[RenderableType] = [*head, _requests(requests, drawn)]
@@ -37,8 +38,11 @@ def shadow_view(summary: recall_pb2.ShadowSummary, info: recall_pb2.GetServerInf
     since = datetime.fromtimestamp(summary.since_ms / 1000, UTC)
     releases = Table.grid(padding=(0, 2))
     releases.add_row(Text("compared", style="bold"), f"since {since:%Y-%m-%d %H:%M:%S} UTC")
-    releases.add_row(Text("live", style="bold"), f"model {summary.live_model_version}, {summary.live_collection}")
-    releases.add_row(Text(summary.channel, style="bold"), f"model {summary.model_version}, {summary.collection}")
+    for name, model, collection in (
+        (summary.live_channel, summary.live_model_version, summary.live_collection),
+        (summary.channel, summary.model_version, summary.collection),
+    ):
+        releases.add_row(Text(name, style="bold"), f"model {model}, {collection}")
     return Group(*parts, releases, Text(), _users(summary), _values(summary), *_items(summary))
 
 
@@ -53,23 +57,21 @@ def _requests(requests: dict[str, int], drawn: int) -> RenderableType:
 
 
 def _users(summary: recall_pb2.ShadowSummary) -> RenderableType:
-    name = summary.channel
+    name, live = summary.channel, summary.live_channel
     users = {
         "in both": summary.users_both,
-        "in live alone": summary.users_live,
+        f"in {live} alone": summary.users_live,
         f"in {name} alone": summary.users_shadow,
         "in neither": summary.users_neither,
     }
     total = sum(users.values())
     said = ", ".join(f"{count:,} {where} ({_share(count, total)})" for where, count in users.items())
     short = (
-        f"live {summary.live_short:,}, of which {summary.live_empty:,} are empty; "
+        f"{live} {summary.live_short:,}, of which {summary.live_empty:,} are empty; "
         f"{name} {summary.shadow_short:,}, of which {summary.shadow_empty:,} are empty"
     )
-    new = (
-        f"{_share(summary.new_candidates, summary.candidates)} of the candidates of {name}: "
-        "the model of live does not know them"
-    )
+    share = _share(summary.new_candidates, summary.candidates)
+    new = f"{share} of the candidates of {name} are unknown to the model of {live}"
     grid = Table.grid(padding=(0, 2))
     for heading, value in (
         ("users whose interests found candidates", said),
@@ -81,7 +83,7 @@ def _users(summary: recall_pb2.ShadowSummary) -> RenderableType:
 
 
 def _values(summary: recall_pb2.ShadowSummary) -> RenderableType:
-    name = summary.channel
+    name, live = summary.channel, summary.live_channel
     table = _table()
     table.add_column("")
     for heading in ("mean", "5 %", "median", "95 %", "of"):
@@ -89,10 +91,10 @@ def _values(summary: recall_pb2.ShadowSummary) -> RenderableType:
     rows = (
         ("overlap", summary.overlap, "users"),
         ("rank-biased overlap", summary.rbo, "users"),
-        ("ms in live", summary.live_ms, "requests"),
+        (f"ms in {live}", summary.live_ms, "requests"),
         (f"ms in {name}", summary.shadow_ms, "requests"),
-        (f"ms in {name} / live", summary.latency_ratio, "requests"),
-        (f"score in {name} / live", summary.score_ratio, "users"),
+        (f"ms in {name} / {live}", summary.latency_ratio, "requests"),
+        (f"score in {name} / {live}", summary.score_ratio, "users"),
     )
     for heading, values, of in rows:
         figures = (f"{value:.3g}" for value in (values.mean, values.p05, values.p50, values.p95))

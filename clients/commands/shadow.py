@@ -1,4 +1,4 @@
-"""The command `recall-client shadow`: shows how a shadow channel differs from live."""
+"""The command `recall-client shadow`: shows how a shadow channel differs from the default channel."""
 
 import json
 from typing import Annotated
@@ -21,7 +21,7 @@ def shadow(
     channel: Annotated[str, typer.Option(help="The shadow channel to show; all of them without it.")] = "",
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
-    """Show how the answers of a shadow channel differ from those of live, before you promote it."""
+    """Show how the answers of a shadow channel differ from the default channel's, before you promote it."""
     info = client.get_server_info()
     found = [each for each in info.shadows if channel in ("", each.channel)]
     if not found:

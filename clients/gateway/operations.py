@@ -106,7 +106,25 @@ def figures(samples: Samples) -> dict[str, Any]:
         "sampled_recall": _histogram(samples, _RECALL, {}),
         "users": {labels.get("status", ""): int(value) for labels, value in samples.get("recall_users_total", ())},
         "milvus_errors": int(sum(value for _, value in samples.get("recall_milvus_errors_total", ()))),
+        "shadows": _shadows(samples),
     }
+
+
+def _shadows(samples: Samples) -> list[dict[str, Any]]:
+    """The figures of each shadow channel."""
+    outcomes: dict[str, dict[str, int]] = defaultdict(dict)
+    for labels, value in samples.get("recall_shadow_requests_total", ()):
+        outcomes[labels.get("channel", "")][labels.get("outcome", "")] = int(value)
+    return [
+        {
+            "channel": channel,
+            "outcomes": outcomes[channel],
+            "overlap": _histogram(samples, "recall_shadow_overlap_ratio", {"channel": channel}),
+            "rbo": _histogram(samples, "recall_shadow_rbo_ratio", {"channel": channel}),
+            "latency_ratio": _histogram(samples, "recall_shadow_latency_ratio", {"channel": channel}),
+        }
+        for channel in sorted(outcomes)
+    ]
 
 
 def _one(samples: Samples, name: str) -> float:

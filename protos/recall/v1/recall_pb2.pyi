@@ -385,7 +385,7 @@ class ShadowItem(_message.Message):
     def __init__(self, item_id: _Optional[int] = ..., item_key: _Optional[str] = ..., lists: _Optional[int] = ...) -> None: ...
 
 class ShadowSummary(_message.Message):
-    __slots__ = ("channel", "share", "outcomes", "since_ms", "live_model_version", "live_collection", "model_version", "collection", "users_both", "users_live", "users_shadow", "users_neither", "overlap", "rbo", "live_ms", "shadow_ms", "latency_ratio", "score_ratio", "score_difference", "candidates", "new_candidates", "live_short", "live_empty", "shadow_short", "shadow_empty", "gained", "lost")
+    __slots__ = ("channel", "share", "outcomes", "since_ms", "live_model_version", "live_collection", "model_version", "collection", "live_channel", "users_both", "users_live", "users_shadow", "users_neither", "overlap", "rbo", "live_ms", "shadow_ms", "latency_ratio", "score_ratio", "score_difference", "candidates", "new_candidates", "live_short", "live_empty", "shadow_short", "shadow_empty", "gained", "lost")
     CHANNEL_FIELD_NUMBER: _ClassVar[int]
     SHARE_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
@@ -394,6 +394,7 @@ class ShadowSummary(_message.Message):
     LIVE_COLLECTION_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    LIVE_CHANNEL_FIELD_NUMBER: _ClassVar[int]
     USERS_BOTH_FIELD_NUMBER: _ClassVar[int]
     USERS_LIVE_FIELD_NUMBER: _ClassVar[int]
     USERS_SHADOW_FIELD_NUMBER: _ClassVar[int]
@@ -421,6 +422,7 @@ class ShadowSummary(_message.Message):
     live_collection: str
     model_version: str
     collection: str
+    live_channel: str
     users_both: int
     users_live: int
     users_shadow: int
@@ -440,7 +442,7 @@ class ShadowSummary(_message.Message):
     shadow_empty: int
     gained: _containers.RepeatedCompositeFieldContainer[ShadowItem]
     lost: _containers.RepeatedCompositeFieldContainer[ShadowItem]
-    def __init__(self, channel: _Optional[str] = ..., share: _Optional[float] = ..., outcomes: _Optional[_Iterable[_Union[ShadowOutcome, _Mapping]]] = ..., since_ms: _Optional[int] = ..., live_model_version: _Optional[str] = ..., live_collection: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., users_both: _Optional[int] = ..., users_live: _Optional[int] = ..., users_shadow: _Optional[int] = ..., users_neither: _Optional[int] = ..., overlap: _Optional[_Union[ShadowValues, _Mapping]] = ..., rbo: _Optional[_Union[ShadowValues, _Mapping]] = ..., live_ms: _Optional[_Union[ShadowValues, _Mapping]] = ..., shadow_ms: _Optional[_Union[ShadowValues, _Mapping]] = ..., latency_ratio: _Optional[_Union[ShadowValues, _Mapping]] = ..., score_ratio: _Optional[_Union[ShadowValues, _Mapping]] = ..., score_difference: _Optional[float] = ..., candidates: _Optional[int] = ..., new_candidates: _Optional[int] = ..., live_short: _Optional[int] = ..., live_empty: _Optional[int] = ..., shadow_short: _Optional[int] = ..., shadow_empty: _Optional[int] = ..., gained: _Optional[_Iterable[_Union[ShadowItem, _Mapping]]] = ..., lost: _Optional[_Iterable[_Union[ShadowItem, _Mapping]]] = ...) -> None: ...
+    def __init__(self, channel: _Optional[str] = ..., share: _Optional[float] = ..., outcomes: _Optional[_Iterable[_Union[ShadowOutcome, _Mapping]]] = ..., since_ms: _Optional[int] = ..., live_model_version: _Optional[str] = ..., live_collection: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., live_channel: _Optional[str] = ..., users_both: _Optional[int] = ..., users_live: _Optional[int] = ..., users_shadow: _Optional[int] = ..., users_neither: _Optional[int] = ..., overlap: _Optional[_Union[ShadowValues, _Mapping]] = ..., rbo: _Optional[_Union[ShadowValues, _Mapping]] = ..., live_ms: _Optional[_Union[ShadowValues, _Mapping]] = ..., shadow_ms: _Optional[_Union[ShadowValues, _Mapping]] = ..., latency_ratio: _Optional[_Union[ShadowValues, _Mapping]] = ..., score_ratio: _Optional[_Union[ShadowValues, _Mapping]] = ..., score_difference: _Optional[float] = ..., candidates: _Optional[int] = ..., new_candidates: _Optional[int] = ..., live_short: _Optional[int] = ..., live_empty: _Optional[int] = ..., shadow_short: _Optional[int] = ..., shadow_empty: _Optional[int] = ..., gained: _Optional[_Iterable[_Union[ShadowItem, _Mapping]]] = ..., lost: _Optional[_Iterable[_Union[ShadowItem, _Mapping]]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "exclude_shown")
