@@ -70,7 +70,7 @@ class _Ask:
     release: Release
     """The release that answered."""
     outcome: Outcome
-    """The answer."""
+    """The answer of this release."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class Shadow:
                 context.add_done_callback(partial(self._begin, ask))  # type: ignore[arg-type]
 
     async def close(self) -> None:
-        """Stop asking."""
+        """Stop asking, and end the request in progress."""
         if self._asking:
             self._asking.cancel()
             await asyncio.wait([self._asking])

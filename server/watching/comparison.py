@@ -22,7 +22,7 @@ class Lists:
     item_ids: Int64
     """[n] int64, without repeats within a list."""
     scores: Float32
-    """[n] float32."""
+    """[n] float32, the scores of the candidates."""
     lengths: Int64
     """[B] int64, candidates of each user."""
 
@@ -88,9 +88,9 @@ def rank_biased_overlap(
     """Extrapolated rank-biased overlap of two lists of each user, 0 to 1, of any lengths.
 
     It is RBO_EXT for lists of uneven lengths, equation 32 of Webber, Moffat and Zobel, "A similarity measure for
-    indefinite rankings", ACM TOIS 28(4), 2010. With X_d items in common at depth d, s and l the shorter and the longer
-    length, it is the sum of X_d / d * p^d for d to l and of X_s (d - s) / (s d) * p^d for d from s + 1 to l, times
-    (1 - p) / p, and then ((X_l - X_s) / l + X_s / s) * p^l.
+    indefinite rankings", ACM TOIS 28(4), 2010. X_d is the number of items in common at depth d; s and l are the shorter
+    and the longer length. The first sum is X_d / d * p^d for d to l. The second one is X_s (d - s) / (s d) * p^d for d
+    from s + 1 to l. Both are multiplied by (1 - p) / p. To them comes ((X_l - X_s) / l + X_s / s) * p^l.
 
     Args:
         first: [B] int64, lengths of the first lists.

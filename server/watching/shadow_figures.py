@@ -57,7 +57,7 @@ class ShadowReport:
 
 
 class ShadowFigures:
-    """The sums. Threads may use them at the same time."""
+    """Holds the sums. Threads may use them at the same time."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
