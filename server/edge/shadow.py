@@ -17,6 +17,7 @@ import numpy as np
 
 from mind.milvus.errors import FilterError
 from protos.recall.v1 import recall_pb2
+from server.channels import Channels
 from server.edge.request import read_options
 from server.errors import (
     FAILURES,
@@ -91,7 +92,7 @@ class Shadow:
         self,
         shares: Mapping[str, float],
         settings: Settings,
-        release_of: Callable[[str], Release],
+        channels: Channels,
         pipeline: CandidatePipeline,
         busy: Callable[[], bool],
         metrics: ShadowMetrics | None,
@@ -101,7 +102,7 @@ class Shadow:
         Args:
             shares: the share of live requests to ask, by shadow channel.
             settings: the limits of requests.
-            release_of: gives the release of a channel; raises NotReadyError.
+            channels: the channels that are served.
             pipeline: answers requests of shadow channels and nothing else.
             busy: tells whether the server has so much to do that no shadow channel should be asked.
             metrics: count; None if metrics are turned off.
@@ -109,7 +110,7 @@ class Shadow:
         self.shares = shares
         self._settings = settings
         self._timeout_s = settings.search_timeout_ms / 1000
-        self._release_of = release_of
+        self._channels = channels
         self._pipeline = pipeline
         self._busy = busy
         self._metrics = metrics
@@ -131,11 +132,13 @@ class Shadow:
 
         Args:
             context: of the call.
-            request: a request of the channel live.
-            release: the release that answers it.
+            request: a request to the default channel.
+            release: the release of this channel that answers it.
             query: the request as it was read, with the histories of remembered users.
             outcome: its answer.
         """
+        if release is not self._channels.default.current:
+            return  # another one was released meanwhile
         for channel, share in self.shares.items():
             if self._random.random() >= share:
                 continue
@@ -174,12 +177,12 @@ class Shadow:
 
     async def _compare(self, ask: _Ask) -> str:
         """Ask the shadow channel, and compare its answer. Returns what became of it, if it did not fail."""
-        release = self._release_of(ask.channel)
+        release = self._channels.of(ask.channel).current
         if release.collection == ask.release.collection:
             return "same"
         if release.has_text_ids != ask.release.has_text_ids:
             return "id_type"
-        query = read_options(ask.options, self._settings, release, ask.users)
+        query = read_options(ask.options, self._settings, release, ask.channel, ask.users)
         async with asyncio.timeout(self._timeout_s):
             outcome = await self._pipeline.run(release, query, self._timeout_s)
         await asyncio.to_thread(self._add, ask, release, outcome, query.top_k)

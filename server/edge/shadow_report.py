@@ -1,7 +1,6 @@
 """Writes what shadow channels were seen to answer as `ShadowSummary` of GetServerInfo."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from protos.recall.v1 import recall_pb2
+from server.channels import Channels
 from server.edge.shadow import Shadow
 from server.errors import NotReadyError
 from server.release import Release
@@ -18,24 +18,16 @@ KEYS_S = 0.2
 """Time in which Milvus may tell the keys of items that the model does not know."""
 
 
-async def summaries(
-    shadow: Shadow, live: Release, release_of: Callable[[str], Release], keys: ItemKeys
-) -> list[recall_pb2.ShadowSummary]:
-    """A summary for each shadow channel.
-
-    Args:
-        shadow: asks the channels.
-        live: the release of the channel live.
-        release_of: gives the release of a channel; raises NotReadyError.
-        keys: tells the keys of items.
-    """
+async def summaries(shadow: Shadow, channels: Channels, keys: ItemKeys) -> list[recall_pb2.ShadowSummary]:
+    """A summary for each shadow channel. `keys`: tells the keys of items."""
+    live = channels.default
     found = []
     for channel, share in shadow.shares.items():
-        summary = recall_pb2.ShadowSummary(channel=channel, share=share)
+        summary = recall_pb2.ShadowSummary(channel=channel, share=share, live_channel=live.channel)
         for outcome, requests in shadow.outcomes[channel].items():
             summary.outcomes.add(outcome=outcome, requests=requests)
         with suppress(NotReadyError):  # then nothing was compared
-            await _add_figures(summary, shadow, live, release_of(channel), keys)
+            await _add_figures(summary, shadow, live.current, channels.of(channel).current, keys)
         found.append(summary)
     return found
 

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,15 @@ from mind.artifact import load_artifact
 from mind.encoder import NumpyEncoder
 from mind.transfer import Models
 from protos.recall.v1 import recall_pb2
+from server.channels import Channels
 from server.edge.request import read_recall
 from server.edge.shadow import OUTCOMES, Shadow
 from server.edge.shadow_report import summaries
-from server.errors import NotReadyError, StoreError, StoreTimeoutError
+from server.errors import StoreError, StoreTimeoutError
 from server.instrumentation import make_metrics
-from server.release import Release, Releases
+from server.loader import Loader
+from server.release import Release
+from server.releases import Releases
 from server.serving.item_keys import ItemKeys
 from server.serving.pipeline import CandidatePipeline
 from server.settings import Settings
@@ -45,38 +47,40 @@ class Call:
 
 
 class World:
-    """Live and the shadow channel b, on one store."""
+    """The channels live and b, on one store."""
 
-    def __init__(self, folder: Path, store: FakeStore, encode_on: ThreadPoolExecutor) -> None:
-        self.folder, self.store = folder, store
-        self.settings = Settings(search_timeout_ms=2000)
-        self.releases: dict[str, Release] = {}
-        self.encode_on = encode_on
+    def __init__(self, folder: Path, encode_on: ThreadPoolExecutor) -> None:
+        self.folder, self.store, self.encode_on = folder, FakeStore(), encode_on
+        self.settings = Settings(search_timeout_ms=2000, channel=("live", "b"))
+        loader = Loader(self.store, Models(folder), lambda each: NumpyEncoder(each.weights, each.hyper_parameters))
+        self.channels = Channels([Releases(self.store, loader, channel) for channel in ("live", "b")])
         self.busy = False
         self.metrics = make_metrics()
         self.shadow = self.make({"b": 1.0})
 
     def make(self, shares: dict[str, float]) -> Shadow:
         pipeline = CandidatePipeline(self.store, self.encode_on, search_timeout_ms=self.settings.search_timeout_ms)
-        how = self.settings, self._release_of, pipeline, lambda: self.busy, self.metrics.shadow
+        how = self.settings, self.channels, pipeline, lambda: self.busy, self.metrics.shadow
         return Shadow(shares, *how)
 
-    def _release_of(self, channel: str) -> Release:
-        if channel not in self.releases:
-            raise NotReadyError(f"channel {channel} has no release")
-        return self.releases[channel]
+    def release_of(self, channel: str) -> Release:
+        return self.channels.of(channel).current
 
     async def release(self, channel: str, **shape: Any) -> Release:
         """Release a model in a channel."""
-        artifact = load_artifact(make_artifact(self.folder, **shape))
-        collection = self.store.publish(artifact)
-        releases = Releases(
-            self.store, Models(self.folder), lambda each: NumpyEncoder(each.weights, each.hyper_parameters)
+        return await self.point(
+            channel, self.store.publish(load_artifact(make_artifact(self.folder, **shape)), channel)
         )
-        await releases.check()
-        assert releases.current.collection == collection
-        self.releases[channel] = releases.current
-        return releases.current
+
+    async def point(self, channel: str, collection: str) -> Release:
+        """Release a collection in a channel."""
+        self.store.point(channel, collection)
+        _, release = await self.channels.of(channel).check()
+        return release
+
+    async def summary(self) -> recall_pb2.ShadowSummary:
+        [summary] = await summaries(self.shadow, self.channels, ItemKeys(self.store))
+        return summary
 
     async def answer(
         self, request: recall_pb2.RecallRequest, shadow: Shadow | None = None, plain: bool = False
@@ -85,7 +89,7 @@ class World:
 
         `plain`: live answers without the options of the request.
         """
-        live, call = self.releases["live"], Call()
+        live, call = self.release_of("live"), Call()
         answered = recall_pb2.RecallRequest(users=request.users, top_k=request.top_k) if plain else request
         query = read_recall(answered, self.settings, live)
         pipeline = CandidatePipeline(self.store, self.encode_on)
@@ -104,7 +108,7 @@ class World:
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     with ThreadPoolExecutor(1) as encode_on:
-        world = World(tmp_path, FakeStore(), encode_on)
+        world = World(tmp_path, encode_on)
         await world.release("live", seed=0)
         await world.release("b", seed=1)
         yield world
@@ -129,7 +133,7 @@ async def test_b_is_asked_after_the_answer_was_sent(world: World) -> None:
 async def test_the_lists_are_compared(world: World) -> None:
     assert await world.asked(request()) == {"compared": 1}
     seen = world.shadow.seen["b"]
-    assert (seen.live, seen.shadow) == (world.releases["live"].collection, world.releases["b"].collection)
+    assert (seen.live, seen.shadow) == (world.release_of("live").collection, world.release_of("b").collection)
     report = seen.figures.report()
     assert (report.counts["users_both"], report.counts["users_neither"]) == (2, 1)
     assert report.values["overlap"].count == 2
@@ -140,10 +144,9 @@ async def test_the_lists_are_compared(world: World) -> None:
 
 
 async def test_the_same_model_in_another_collection_gives_the_same_lists(world: World) -> None:
-    live = world.releases["live"]
     name = "items_copy"
-    world.store.collections[name] = world.store.collections[live.collection]
-    world.releases["b"] = replace(live, collection=name)
+    world.store.collections[name] = world.store.collections[world.release_of("live").collection]
+    await world.point("b", name)
     assert await world.asked(request()) == {"compared": 1}
     report = world.shadow.seen["b"].figures.report()
     assert report.values["overlap"].mean == report.values["rbo"].mean == 1
@@ -167,7 +170,7 @@ async def test_options_reach_the_shadow_channel(world: World) -> None:
 
 
 async def test_one_request_at_a_time(world: World) -> None:
-    world.store.hold(world.releases["b"].collection)
+    world.store.hold(world.release_of("b").collection)
     (await world.answer(request())).end()
     await until(lambda: world.store.held == 1)
     for _ in range(3):
@@ -202,7 +205,7 @@ async def test_a_busy_server_does_not_ask(world: World, when: str) -> None:
 async def test_a_shadow_that_hangs_is_given_up(world: World) -> None:
     world.settings = Settings(search_timeout_ms=50)
     world.shadow = world.make({"b": 1.0})
-    world.store.hold(world.releases["b"].collection)
+    world.store.hold(world.release_of("b").collection)
     assert await world.asked(request()) == {"timeout": 1}
     assert await world.asked(request()) == {"timeout": 2}  # and the next one may try
 
@@ -256,16 +259,29 @@ async def test_why_a_request_is_not_compared(
 ) -> None:
     await world.release("b", **({"seed": 1} | shape))
     if outcome == "same":
-        world.releases["b"] = world.releases["live"]
+        await world.point("b", world.release_of("live").collection)
     assert await world.asked(request(**options), plain=True) == {outcome: 1}
 
 
-async def test_a_channel_without_a_release(world: World) -> None:
-    del world.releases["b"]
-    assert await world.asked(request()) == {"not_ready": 1}
-    [summary] = await summaries(world.shadow, world.releases["live"], world._release_of, ItemKeys(world.store))
+async def test_a_channel_without_a_release(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as encode_on:
+        world = World(tmp_path, encode_on)
+        await world.release("live")
+        assert await world.asked(request()) == {"not_ready": 1}
+        summary = await world.summary()
     assert {each.outcome: each.requests for each in summary.outcomes} == dict.fromkeys(OUTCOMES, 0) | {"not_ready": 1}
     assert not summary.since_ms
+
+
+async def test_an_answer_of_a_release_before_is_not_drawn(world: World) -> None:
+    before = world.release_of("live")
+    query = read_recall(request(), world.settings, before)
+    outcome = await CandidatePipeline(world.store, world.encode_on).run(before, query, None)
+    await world.release("live", seed=3)
+    call = Call()
+    world.shadow.offer(call, request(), before, query, outcome)  # type: ignore[arg-type]
+    call.end()
+    assert not any(world.shadow.outcomes["b"].values())
 
 
 async def test_a_share_of_the_requests_is_drawn(world: World) -> None:
@@ -279,23 +295,21 @@ async def test_a_share_of_the_requests_is_drawn(world: World) -> None:
 async def test_figures_begin_again_with_another_release(world: World) -> None:
     await world.asked(request())
     await world.release("b", seed=2)
-    keys = ItemKeys(world.store)
-    [summary] = await summaries(world.shadow, world.releases["live"], world._release_of, keys)
+    summary = await world.summary()
     assert not summary.since_ms  # what was seen is of a release that the channel does not have any more
     await world.asked(request())
     await world.asked(request())
-    [summary] = await summaries(world.shadow, world.releases["live"], world._release_of, keys)
+    summary = await world.summary()
     assert (summary.overlap.count, summary.shadow_ms.count) == (4, 2)
-    assert summary.collection == world.releases["b"].collection
+    assert summary.collection == world.release_of("b").collection
 
 
 async def test_the_summary(world: World) -> None:
     await world.asked(request())
-    keys = ItemKeys(world.store)
-    [summary] = await summaries(world.shadow, world.releases["live"], world._release_of, keys)
-    assert (summary.channel, summary.share) == ("b", 1)
-    assert summary.live_collection == world.releases["live"].collection
-    assert summary.live_model_version == world.releases["live"].model_version
+    summary = await world.summary()
+    assert (summary.channel, summary.live_channel, summary.share) == ("b", "live", 1)
+    assert summary.live_collection == world.release_of("live").collection
+    assert summary.live_model_version == world.release_of("live").model_version
     assert (summary.users_both, summary.users_neither, summary.candidates) == (2, 1, 30)
     assert 0 <= summary.overlap.p05 <= summary.overlap.p50 <= summary.overlap.p95 <= 1
     assert summary.latency_ratio.mean > 0
@@ -306,12 +320,12 @@ async def test_the_summary(world: World) -> None:
 
 async def test_items_of_text_ids_have_their_keys(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as encode_on:
-        world = World(tmp_path, FakeStore(), encode_on)
+        world = World(tmp_path, encode_on)
         await world.release("live", seed=0, keyed=True)
         await world.release("b", seed=1, keyed=True)
         users = [recall_pb2.User(hist_item_keys=["KIT-1", "KIT-2"])]
         assert await world.asked(request(users=users)) == {"compared": 1}
-        [summary] = await summaries(world.shadow, world.releases["live"], world._release_of, ItemKeys(world.store))
+        summary = await world.summary()
         assert {item.item_key[:4] for item in (*summary.gained, *summary.lost)} == {"KIT-"}
 
 
@@ -338,7 +352,7 @@ async def test_metrics(world: World) -> None:
 
 
 async def test_closing_ends_what_is_asked(world: World) -> None:
-    world.store.hold(world.releases["b"].collection)
+    world.store.hold(world.release_of("b").collection)
     (await world.answer(request())).end()
     await until(lambda: world.store.held == 1)
     await asyncio.wait_for(world.shadow.close(), 5)
