@@ -142,7 +142,7 @@ def remove_item_collections_of(client: Any) -> None:
     if RECORDS in names and ours:  # making that collection anew would take seconds
         client.delete(RECORDS, filter=f"{NAME} in {json.dumps(ours)}", timeout=30)
     for name in ours:
-        for alias in client.list_aliases(name, timeout=30)["aliases"]:  # of channels
+        for alias in client.describe_collection(name, timeout=30)["aliases"]:  # of channels
             client.drop_alias(alias, timeout=30)
         client.drop_collection(name, timeout=30)
 
