@@ -255,7 +255,8 @@ def table(collections: list[ItemCollection]) -> Table:
 def channel_table(collections: list[ItemCollection]) -> Table:
     """Make a table of channels: the live collection of each, and since when. It fits into 80 columns."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("channel", "collection", "items", "since (UTC)"):
+    table.add_column("channel", overflow="fold")
+    for heading in ("collection", "items", "since (UTC)"):
         table.add_column(heading, no_wrap=True, justify="right" if heading == "items" else "left")
     for channel in channels_in(collections):
         live = live_one(in_channel(collections, channel))

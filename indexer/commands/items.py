@@ -92,9 +92,10 @@ def upsert_command(
     `delete` at a time. The command fails if another collection is released
     meanwhile; then run it again.
 
-    Changes belong to a collection. --channel changes the live collection of another
-    channel; if it is live in several channels, all of them get the change. To change
-    what all channels show, give the command once for each collection.
+    Changes belong to a collection. --channel changes the live collection of
+    another channel; if it is live in several channels, all of them get the
+    change. To change an item in all channels, give the command once for each
+    collection that is live.
 
     [bold]Examples[/bold]
 
@@ -153,9 +154,9 @@ def delete_command(
 
     Servers see the change at once. A deleted item stays deleted until an `upsert`
     names it in --attributes or --vectors. `publish --carry-over` keeps it deleted
-    in later releases too. Run one `upsert` or `delete` at a time. The command fails
-    if another collection is released meanwhile; then run it again. --channel works
-    as in `upsert`.
+    in later releases too. Run one `upsert` or `delete` at a time. The command
+    fails if another collection is released meanwhile; then run it again.
+    --channel works as in `upsert`.
 
     [bold]Examples[/bold]
 

@@ -57,13 +57,13 @@ def publish_command(
     """Make a finished collection the live one, or with --channel the live one of another channel.
 
     A channel is a name for a release, such as b or uk-home. Servers serve the
-    channels that they are told to, and each request names one. The first publish in
-    a channel opens it, `promote` publishes its release in the channel live, and
-    `close` ends it. A collection may be live in several channels.
+    channels that they are told to, and a request may name one of them. The first
+    publish in a channel opens it, `promote` publishes its release in the channel
+    live, and `close` ends it. A collection may be live in several channels.
 
     Before the alias moves, the command counts the collection again and encodes
-    remembered users with its model. If the collection is already live, the command
-    encodes the users that are not encoded yet.
+    remembered users with its model. If the collection is already live, the
+    command encodes the users that are not encoded yet.
 
     Without --carry-over the new release lacks the changes that `upsert` and
     `delete` made to the live collection. The command then prints how many changes
@@ -103,12 +103,12 @@ def promote_command(
     """Publish the live collection of another channel in the channel live.
 
     This is `publish` of that collection: one alias moves, and every server
-    switches model and collection in one step. The other channel does not change, so
-    both have the same release until the next publish. `rollback` returns to what was
-    live before.
+    switches model and collection in one step. The other channel does not change,
+    so both have the same release until the next publish. `rollback` returns to
+    what was live before.
 
-    --carry-over carries over what `upsert` and `delete` changed in the collection
-    that is live now, as for `publish`.
+    --carry-over carries over what `upsert` and `delete` changed in the
+    collection that is live now, as for `publish`.
 
     [bold]Examples[/bold]
 
@@ -134,9 +134,9 @@ def promote_command(
 def close_command(connection: Connection, channel: OtherChannel) -> None:
     """Close a channel: drop its alias and withdraw its releases.
 
-    The collections stay; `prune` may drop them then. Servers must not be told to
-    serve the channel any more. The channel live cannot be closed. If the command is
-    interrupted, run it again.
+    The collections stay; `prune` may drop them then. Servers should not be told
+    to serve the channel any more. The channel live cannot be closed. If the
+    command is interrupted, run it again.
     """
     with Store(connection) as store:
         live = close_channel(store, channel)
@@ -185,11 +185,11 @@ def prune_command(
 ) -> None:
     """Drop old collections.
 
-    The command keeps the live collection of each channel and --keep others: first
-    those that `rollback` would return to in each channel (all of them, unless --keep
-    is 0), then the most recently published or built. It also keeps every collection
-    that a --server still uses. If one of these servers does not answer, the command
-    drops nothing.
+    The command keeps the live collection of each channel and --keep others:
+    first those that `rollback` would return to in each channel (all of them,
+    unless --keep is 0), then the most recently published or built. It also keeps
+    every collection that a --server still uses. If one of these servers does not
+    answer, the command drops nothing.
     """
     in_use: set[str] = set()
     if servers:

@@ -35,13 +35,13 @@ def status_command(
 
     A collection is live, published (released before), built, or incomplete (its
     build did not finish). A collection that is live in other channels has their
-    names as its state, and a second table lists all channels: what is live in each,
-    and since when. In JSON, `state` and `published_at` are about the channel live,
-    and `channels` has all channels.
+    names as its state, and a second table lists all channels: what is live in
+    each, and since when. In JSON, `state` and `published_at` are about the
+    channel live, and `channels` has all channels.
 
     The rows of live collections are counted, and a line says so if the build and
-    the changes do not explain their number. Another line says so if there are fewer
-    vectors of remembered users than after the last release.
+    the changes do not explain their number. Another line says so if there are
+    fewer vectors of remembered users than after the last release.
     """
     with Store(connection) as store:
         collections = with_changes(store, item_collections(store))

@@ -1,19 +1,24 @@
 """Several releases at once: publishing, rolling back, promoting and closing in channels, on both engines."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from indexer.build import build, choose_index
 from indexer.catalogue import channels_in, item_collections, live_one
 from indexer.errors import NothingToDoError, RefusedError
+from indexer.items.attributes import Attributes
 from indexer.rollout.retire import drop, prune
 from indexer.rollout.rollout import Rollout
 from indexer.rollout.switch import close_channel
+from mind.artifact import load_artifact
 from mind.milvus.channels import LIVE, MAX_CHANNELS, alias_of
 from mind.milvus.connection import Connection
-from mind.milvus.records import RECORDS
+from mind.milvus.records import RECORDS, OtherReleases, Published, channels_of
 from mind.milvus.store import Store
+from tests.artifacts import make_artifact
 from tests.indexer.test_release import make_collection
 from tests.releases import promote, publish, rollback
 
@@ -309,6 +314,37 @@ def test_a_record_of_an_earlier_version_is_in_no_other_channel(milvus_uri: str) 
         assert (record.published_in(LIVE).number, record.published_in(B).number) == (7, 8)
         rows = store.session.client.query(RECORDS, filter=f'collection_name == "{one}"', output_fields=["record"])
         assert "channels" not in rows[0]["record"]  # servers of earlier versions refuse fields that they do not know
+
+
+def test_a_build_takes_what_a_channel_has_for_live(milvus_uri: str, tmp_path: Path) -> None:
+    model = load_artifact(make_artifact(tmp_path / "models", items=120))
+    with Store(Connection(milvus_uri)) as store:
+        index = choose_index(store.connection.is_lite, "FLAT", {}, {})
+        built = build(store, model, Attributes(), index).collection
+        publish(store, make_collection(store, 1), B)
+        store.records.delete(built)
+        store.point_alias(built, alias_of(B))
+        with pytest.raises(RefusedError, match=f"{built}: a collection of this name exists, is live and has no rel"):
+            build(store, model, Attributes(), index)
+        assert store.alias(alias_of(B)) == built
+
+
+def test_a_build_does_not_inherit_the_releases_of_a_drop_that_was_cut_short(
+    milvus_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record was deleted, and the row of its releases in other channels was not."""
+    model = load_artifact(make_artifact(tmp_path / "models", items=120))
+    with Store(Connection(milvus_uri)) as store:
+        index = choose_index(store.connection.is_lite, "FLAT", {}, {})
+        built = build(store, model, Attributes(), index).collection
+        publish(store, built, B)
+        publish(store, make_collection(store, 1), B)
+        row = OtherReleases.read(store.records._of(built)[channels_of(built)])
+        drop(store, built, allow_live=False)
+        store.records._write(channels_of(built), row.with_release(HOME, Published(number=9, at="2024-01-01")))
+        assert build(store, model, Attributes(), index).collection == built
+        assert channels_in(item_collections(store)) == [LIVE, B]
+        assert states(store, B)[built] == "built"
 
 
 def test_there_is_a_maximum_of_channels(lite: str) -> None:
