@@ -12,7 +12,7 @@ from mind.keys import MAX_KEY_BYTES
 from mind.milvus.collection import MAX_HITS
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
-from server.edge import answers, door, feedback, health, page_token, receiving, streams, user_request, wire
+from server.edge import answers, door, feedback, health, page_token, receiving, split, streams, user_request, wire
 from server.edge.limits import INTEGER_CANDIDATE_BYTES
 from server.serving.filter import grammar
 from server.settings import Settings
@@ -35,6 +35,11 @@ class Bound:
 SERVER, GATEWAY = Settings(), GatewaySettings()
 INVALID, EXHAUSTED = "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"
 OF_USER, OF_QUERY = "that user is INVALID, the others are answered", "that query is INVALID, the others are answered"
+OF_A_CHANNEL = (
+    *("CountItemsRequest", "FindSimilarUsersRequest", "GetItemsRequest", "GetServerInfoRequest"),
+    *("LogFeedbackRequest", "ReloadRequest", "UpsertUsersRequest"),
+)
+"""The other messages that name a channel."""
 OF_BODY = f"{GATEWAY.max_body_bytes:,} bytes of body"
 
 
@@ -155,6 +160,14 @@ def _fields() -> list[Bound]:
         Bound("`AtMost.count`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k"),
         Bound("`top_k` with diversity", f"1 to {SERVER.max_diverse_top_k:,}", INVALID, "--max-diverse-top-k"),
         Bound("hits of a search that goes deeper for rules", f"{MAX_HITS:,} of an interest", "`detail` says so"),
+        *(
+            Bound(f"`{name}.channel`", "a channel of the server", INVALID, "--channel")
+            for name in (*asking, *OF_A_CHANNEL)
+        ),
+        *(
+            Bound(f"`{name}.split_key`", f"{split.MAX_KEY_BYTES} bytes", INVALID)
+            for name in ("RecallRequest", "ExplainRequest")
+        ),
         Bound("an answer with attributes", f"{answers.MAX_ANSWER_BYTES:,} bytes", INVALID),
         *(
             Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")

@@ -20,21 +20,25 @@ _STRATEGIES = {
 }
 
 
-def read_recall(request: recall_pb2.RecallRequest, limits: Settings, release: Release) -> Query:
-    """The query of a Recall to a release. Raises InvalidRequestError with the field, the value and the limit."""
+def read_recall(request: recall_pb2.RecallRequest, limits: Settings, release: Release, channel: str = "") -> Query:
+    """The query of a Recall to a release of a channel.
+
+    Raises:
+        InvalidRequestError: the request breaks a limit; with the field, the value and the limit.
+    """
     check_batch("users", request.users, limits)
     check_top_k(request.top_k, limits)
     check_total(len(request.users), request.top_k, "candidates", most_candidates(limits, release))
     users = read_users(request.users, limits, release.has_text_ids, without_shown=request.exclude_shown)
-    return _query(request, limits, release, users)
+    return _query(request, limits, release, channel, users)
 
 
-def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, release: Release) -> Query:
+def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, release: Release, channel: str = "") -> Query:
     """The query of an Explain, checked as `read_recall` checks a Recall."""
     check_top_k(request.top_k, limits)
     check_total(1, request.top_k, "candidates", most_candidates(limits, release))
     users = read_users([request.user], limits, release.has_text_ids, "user", request.exclude_shown)
-    return _query(request, limits, release, users)
+    return _query(request, limits, release, channel, users)
 
 
 def read_items(
@@ -66,6 +70,7 @@ def _query(
     request: recall_pb2.RecallRequest | recall_pb2.ExplainRequest,
     limits: Settings,
     release: Release,
+    channel: str,
     users: list[UserQuery],
 ) -> Query:
     if request.merge_strategy not in _STRATEGIES:
@@ -81,6 +86,7 @@ def _query(
         neighbours=_neighbours(request.neighbours, release),
         attributes=read_attributes(request.return_attributes, limits, release),
         variety=read_variety(request, limits, release),
+        channel=channel,
     )
 
 

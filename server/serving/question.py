@@ -75,6 +75,8 @@ class Query:
     attributes: tuple[str, ...] = ()
     """Attributes that are wanted with the candidates."""
     variety: Variety = ANY
+    channel: str = ""
+    """The channel whose release answers, for what watches; empty where that does not matter."""
 
     @property
     def ranked(self) -> int:

@@ -17,7 +17,8 @@ from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.transfer import Models
 from server.errors import InvalidRequestError
-from server.release import Releases
+from server.loader import Loader
+from server.releases import Releases
 from server.serving.filter.canonical import canonical
 from tests import ROOT
 from tests.conftest import release_lite
@@ -55,7 +56,9 @@ def test_releases_of_the_version_before_are_read_rolled_back_published_and_prune
 async def test_a_release_of_the_version_before_is_served(stored: str) -> None:
     store = item_store(stored, timeout_s=20)
     models = Models(ROOT / "tests" / "stored" / "0.1.0" / "artifacts")
-    releases = Releases(store, models, lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters))
+    releases = Releases(
+        store, Loader(store, models, lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters))
+    )
     _, release = await releases.check()
     assert (release.collection, release.fingerprint.count) == (SECOND, 30)
     hits = await store.search(SECOND, np.ones((1, 4), np.float32), 30, {}, 10)
