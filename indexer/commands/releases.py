@@ -76,9 +76,10 @@ def publish_command(
     come from the channel live.
 
     With --wait the command succeeds when every process of every --server serves
-    the collection. It fails when one of them refuses it.
+    the collection in the channel. It fails when one of them refuses it, or was
+    not told to serve the channel.
     """
-    _check_wait(wait, servers, channel)
+    _check_wait(wait, servers)
     models = Models(artifact, artifact_cache)
     with Store(connection) as store:
         with display.progress() as on_progress:
@@ -165,7 +166,7 @@ def rollback_command(
     collection, and prints how many changes that are. To carry them over, use
     `publish NAME --carry-over` instead of `rollback`.
     """
-    _check_wait(wait, servers, channel)
+    _check_wait(wait, servers)
     with Store(connection) as store:
         with display.progress() as on_progress:
             done = rollout.rollback(store, Models(artifact, artifact_cache), to, on_progress, channel)
@@ -259,11 +260,9 @@ def show_rollout(done: rollout.Rollout, connection: Connection, models: Models |
     display.line("warning", f"[yellow]{left} in {done.left_behind.source} were not carried over; {remedy}[/]")
 
 
-def _check_wait(wait: bool, servers: "Servers | None", channel: str = LIVE) -> None:
+def _check_wait(wait: bool, servers: "Servers | None") -> None:
     if wait and not servers:
         raise typer.BadParameter("--wait needs at least one --server")
-    if wait and channel != LIVE:
-        raise typer.BadParameter(f"--wait works for the channel {LIVE} only; leave it out with --channel {channel}")
 
 
 def _wait_until_serving(servers: "Servers", done: rollout.Rollout, timeout_s: float) -> None:
@@ -272,6 +271,6 @@ def _wait_until_serving(servers: "Servers", done: rollout.Rollout, timeout_s: fl
     started = time.monotonic()
     with display.progress() as on_progress:
         processes = wait_until_serving(
-            servers, done.live, timeout_s, lambda count, total: on_progress("servers", count, total)
+            servers, done.live, timeout_s, lambda count, total: on_progress("servers", count, total), done.channel
         )
     display.line("serving", f"on {processes} server processes after {time.monotonic() - started:.1f} s")
