@@ -49,6 +49,8 @@ class Question:
     exclude_history: bool = False
     merge_strategy: MergeStrategyName = "best_score"
     neighbours: NeighboursName = "default"
+    channel: str = ""
+    """The channel whose release answers all users. A split does not apply to users together."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,8 @@ class _Asking:
 
     async def all(self) -> None:
         """Keeps `concurrency` requests in flight; takes the answers in the order of the users."""
-        info = await self._patiently(self._client.get_server_info)
+        channel = self._question.channel
+        info = await self._patiently(lambda: self._client.get_server_info(channel=channel))
         limits, text = info.limits, has_text_ids(info)
         self._histories.check_ids(text)
         self._schema = output_schema(self._histories.user_column, self._histories.user_type, text)

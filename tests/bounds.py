@@ -40,6 +40,10 @@ OF_A_CHANNEL = (
     *("LogFeedbackRequest", "ReloadRequest", "UpsertUsersRequest"),
 )
 """The other messages that name a channel."""
+OF_A_CHANNEL_BY_HTTP = (
+    *("RecallBody", "ExplainBody", "SimilarBody", "ItemsBody", "FeedbackBody", "UpsertBody", "SimilarUsersBody"),
+)
+"""The bodies of the gateway that name a channel."""
 OF_BODY = f"{GATEWAY.max_body_bytes:,} bytes of body"
 
 
@@ -240,6 +244,11 @@ def of_gateway() -> list[Bound]:
         *(
             Bound(f"`{name}.return_attributes`", f"{v1.MAX_ATTRIBUTES} names", "400")
             for name in ("RecallBody", "ExplainBody", "SimilarBody", "ItemsBody")
+        ),
+        *(Bound(f"`{name}.channel`", "a name of 32 characters", "400") for name in OF_A_CHANNEL_BY_HTTP),
+        *(
+            Bound(f"`{name}.split_key`", f"{v1.MAX_SPLIT_KEY} characters", "400")
+            for name in ("RecallBody", "ExplainBody")
         ),
         Bound("`FeedbackBody.kind`", "1 to 64 characters", "400"),
         Bound("`FeedbackBody.item_ids`", OF_BODY, "413", "--max-body-bytes"),

@@ -14,6 +14,7 @@ from pydantic import Field
 from clients.bulk_view import print_outcome, user_bar
 from clients.command import with_connection
 from clients.commands.question import (
+    Channel,
     ExcludeHistory,
     Filter,
     Merge,
@@ -69,6 +70,7 @@ def bulk(
     exclude_history: ExcludeHistory = False,
     merge: MergeOption = Merge.BEST_SCORE,
     neighbours: NeighboursOption = Neighbours.DEFAULT,
+    channel: Channel = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Delete the parts of an interrupted run.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.", rich_help_panel="Pace")] = 8,
@@ -94,9 +96,10 @@ def bulk(
         raise typer.Exit(1) from error
     arguments = connection.arguments()
     histories = open_histories(input, user_column, history_column, exclude_column)
-    question = Question(top_k, filter, exclude_history, merge_strategy_of(merge), neighbours.value)
+    question = Question(top_k, filter, exclude_history, merge_strategy_of(merge), neighbours.value, channel)
     pace = Pace(concurrency, users_per_request, users_per_part, give_up_after_s)
-    identity = histories.fingerprint() | vars(question)
+    asked = {name: value for name, value in vars(question).items() if name != "channel" or value}  # as before channels
+    identity = histories.fingerprint() | asked
     with open_parts(output, identity, restart=restart, overwrite=overwrite) as parts:
         try:
             with user_bar(parts.rows, histories.rows) as report:

@@ -99,6 +99,18 @@ Diversity = Annotated[
         min=0, max=1, help="How much candidates shall differ from one another (MMR). 0 is no such rule, 0.3 a start."
     ),
 ]
+Channel = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="Channel whose release answers, of those that `info` lists. The default is the server's."
+    ),
+]
+SplitKey = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT", help="What a server with --split assigns to a channel, such as the id of a user or session."
+    ),
+]
 Titles = Annotated[
     Path | None,
     file_option("--titles", help="CSV or Parquet file with the columns item_id and title. Tables then show titles."),

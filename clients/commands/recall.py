@@ -20,6 +20,7 @@ from clients.commands.answer import Format, FormatOption, show
 from clients.commands.question import (
     HIST_ITEM,
     AtMost,
+    Channel,
     Diversity,
     Exclude,
     ExcludeHistory,
@@ -33,6 +34,7 @@ from clients.commands.question import (
     PageToken,
     PerInterestMin,
     ReturnAttributes,
+    SplitKey,
     Titles,
     TitlesIdColumn,
     TopK,
@@ -93,6 +95,8 @@ def recall(
     at_most: AtMost = None,
     per_interest_min: PerInterestMin = 0,
     diversity: Diversity = 0,
+    channel: Channel = "",
+    split_key: SplitKey = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -103,7 +107,7 @@ def recall(
         raise typer.BadParameter("give one of --hist-item, --user-id and --input (the first two with --exclude-shown)")
     if input is not None and (paged or page_token):
         raise typer.BadParameter("--paged and --page-token go with --hist-item or --user-id, not with --input")
-    info = client.get_server_info()
+    info = client.get_server_info(channel=channel)
     text = has_text_ids(info)
     excluded = parse_ids(exclude, "--exclude", text)
     ask = functools.partial(
@@ -118,6 +122,8 @@ def recall(
         at_most=at_most_of_option(at_most),
         per_interest_min=per_interest_min,
         diversity=diversity,
+        channel=channel,
+        split_key=split_key,
     )
     if input is not None:
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
@@ -128,6 +134,7 @@ def recall(
         results=result.results,
         model_version=result.model_versions[0],
         collection=result.collections[0],
+        channel=result.channels[0],
         timings=result.timings[0],
         attributes_detail=result.attributes_detail,
         next_page_token=result.next_page_token,
@@ -153,6 +160,8 @@ def explain(
     at_most: AtMost = None,
     per_interest_min: PerInterestMin = 0,
     diversity: Diversity = 0,
+    channel: Channel = "",
+    split_key: SplitKey = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -160,7 +169,7 @@ def explain(
     """Show the recall of one user step by step: what each interest found, and why hits were dropped."""
     if hist_item is None and user_id is None:
         raise typer.BadParameter("give --hist-item or --user-id")
-    info = client.get_server_info()
+    info = client.get_server_info(channel=channel)
     text = has_text_ids(info)
     response = client.explain(
         _user(user_id, hist_item, parse_ids(exclude, "--exclude", text), text),
@@ -174,6 +183,8 @@ def explain(
         at_most=at_most_of_option(at_most),
         per_interest_min=per_interest_min,
         diversity=diversity,
+        channel=channel,
+        split_key=split_key,
     )
     view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))

@@ -88,12 +88,18 @@ def _finite(value: str) -> float:
 
 def figures(samples: Samples) -> dict[str, Any]:
     """The figures of one server."""
-    release = next((labels for labels, value in samples.get("recall_release_info", ()) if value), {})
+    default = next((labels.get("channel", "") for labels, _ in samples.get("recall_serving", ())), "")
+    releases = {labels.get("channel", ""): labels for labels, value in samples.get("recall_release_info", ()) if value}
+    release = releases.get(default, {})
     failures = [labels | {"count": int(value)} for labels, value in samples.get("recall_request_failures_total", ())]
     return {
         "serving": _one(samples, "recall_serving") == 1,
         "model_version": release.get("model_version", ""),
         "collection": release.get("collection", ""),
+        "channels": [
+            {"name": name, "collection": releases.get(name, {}).get("collection", ""), "serving": value == 1}
+            for name, value in ((labels.get("channel", ""), value) for labels, value in samples["recall_serving"])
+        ],
         "taken_over_at": _one(samples, "recall_release_taken_over_timestamp_seconds"),
         "refused": _one(samples, "recall_release_refused") == 1,
         "miscounted": _one(samples, "recall_release_miscounted") == 1,

@@ -65,7 +65,10 @@ class MilvusStore:
 
     async def aliases(self, collection: str) -> list[str]:
         """See the docstring of `ItemStore.aliases`."""
-        return sorted(await self._call(lambda milvus: milvus.list_aliases(collection, **ONCE)))
+        if self.session.connection.is_lite:  # whose DescribeCollection tells none
+            return sorted(await self._call(lambda milvus: milvus.list_aliases(collection, **ONCE)))
+        # ListAliases of 2.3.5 looks in the default database only.
+        return sorted((await self._call(lambda milvus: milvus.describe_collection(collection, **ONCE)))["aliases"])
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         """See the docstring of `ItemStore.fingerprint`."""
