@@ -11,7 +11,7 @@ from rich.text import Text
 from protos.recall.v1 import recall_pb2
 
 OUTCOMES = {
-    "busy": "not asked, as the server had too much to do",
+    "busy": "not asked, to leave the time to live requests",
     "attributes": "name attributes that the channel's release does not have",
     "refused": "break a limit of the channel's release",
     "page": "continue a list, which is not compared",

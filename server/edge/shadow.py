@@ -1,12 +1,14 @@
 """Asks another channel what live requests were asked, after they were answered, and compares the answers.
 
-The answer of the shadow channel is given to nobody. Only one request at a time is asked there, and none while the
-server has much to do, so live requests come first. Failures are counted and never reach callers.
+The answer of the shadow channel is given to nobody. Only one request at a time is asked there, for a tenth of the time
+at most, and none while the server has much to do, so live requests come first. Failures are counted and never reach
+callers.
 """
 
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +55,9 @@ OUTCOMES = (
     "failed",
 )
 """What may become of a request; `ShadowOutcome` of the contract says what each means."""
+REST = 9
+"""Time in which nothing is asked after a request, as a multiple of the time that this one took. A shadow request costs
+as much as a whole batch of live ones, as it shares its batch with no other."""
 _OF_ATTRIBUTES = ("FILTER_INVALID", "UNKNOWN_ATTRIBUTE")
 """Reasons of an invalid request that live accepted, if the release of the shadow channel has other attributes."""
 
@@ -116,6 +121,8 @@ class Shadow:
         self._metrics = metrics
         self._random = random.Random()
         self._asking: asyncio.Task[None] | None = None
+        self._rests_until = 0.0
+        """When the next request may be asked, on the clock of `time.perf_counter`."""
         self.outcomes = {channel: dict.fromkeys(OUTCOMES, 0) for channel in shares}
         """The number of drawn requests, by channel and by what became of them."""
         self.seen: dict[str, Seen] = {}
@@ -158,7 +165,8 @@ class Shadow:
             await asyncio.wait([self._asking])
 
     def _has_no_time(self) -> bool:
-        return self._busy() or (self._asking is not None and not self._asking.done())
+        asking = self._asking is not None and not self._asking.done()
+        return asking or time.perf_counter() < self._rests_until or self._busy()
 
     def _begin(self, ask: _Ask, _: Context) -> None:
         if self._has_no_time():  # others may have come while the answer was sent
@@ -168,11 +176,14 @@ class Shadow:
 
     async def _ask(self, ask: _Ask) -> None:
         CALL_SPAN.set(None)  # the span of the call has ended
+        began = time.perf_counter()
         try:
             outcome = await self._compare(ask)
         except Exception as error:
             outcome = _outcome(error)
             self._say(ask.channel, error, outcome)
+        now = time.perf_counter()
+        self._rests_until = now + REST * (now - began)
         self._count(ask.channel, outcome)
 
     async def _compare(self, ask: _Ask) -> str:

@@ -76,7 +76,7 @@ def test_the_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         "channel b, asked 5.0% of the requests to live",
         "drawn 6 requests",
         "3 compared",
-        "1 not asked, as the server had too much to do",
+        "1 not asked, to leave the time to live requests",
         "1 name attributes that the channel's release does not have",
         "1 invented",
         "compared since 2026-01-01 00:00:00 UTC",

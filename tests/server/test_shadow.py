@@ -14,6 +14,7 @@ from mind.encoder import NumpyEncoder
 from mind.transfer import Models
 from protos.recall.v1 import recall_pb2
 from server.channels import Channels
+from server.edge import shadow
 from server.edge.request import read_recall
 from server.edge.shadow import OUTCOMES, Shadow
 from server.edge.shadow_report import summaries
@@ -105,6 +106,12 @@ class World:
         return {outcome: count for outcome, count in self.shadow.outcomes["b"].items() if count}
 
 
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one request follow the other, except where a test says otherwise."""
+    monkeypatch.setattr(shadow, "REST", 0)
+
+
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     with ThreadPoolExecutor(1) as encode_on:
@@ -180,6 +187,29 @@ async def test_one_request_at_a_time(world: World) -> None:
     world.store.let_go()
     await until(lambda: world.shadow.outcomes["b"]["compared"] == 1)
     assert await world.asked(request()) == {"compared": 2, "busy": 3}
+
+
+async def test_it_rests_nine_times_as_long_as_it_works(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        now = 100.0
+
+        def perf_counter(self) -> float:
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(shadow, "time", clock)
+    monkeypatch.setattr(shadow, "REST", 9)
+    world.store.hold(world.release_of("b").collection)
+    (await world.answer(request())).end()
+    await until(lambda: world.store.held == 1)
+    clock.now += 2
+    world.store.let_go()
+    await until(lambda: world.shadow.outcomes["b"]["compared"] == 1)
+    clock.now = 119.9
+    (await world.answer(request())).end()
+    assert world.shadow.outcomes["b"] == world.shadow.outcomes["b"] | {"compared": 1, "busy": 1}
+    clock.now = 120.1
+    assert await world.asked(request()) == {"compared": 2, "busy": 1}
 
 
 async def test_two_answers_that_are_sent_at_once(world: World) -> None:

@@ -13,6 +13,7 @@ from mind.artifact import load_artifact
 from mind.milvus.aio_user_store import MilvusUserStore
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 from server.app import RecallServer
+from server.edge import shadow
 from server.errors import StoreError
 from server.settings import Settings
 from tests.artifacts import make_artifact
@@ -33,6 +34,12 @@ REQUESTS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let one shadow request follow the other."""
+    monkeypatch.setattr(shadow, "REST", 0)
+
+
 async def shadow_of(running: Running) -> recall_pb2.ShadowSummary:
     [summary] = (await running.info()).shadows
     return summary
@@ -44,9 +51,9 @@ async def outcomes(running: Running) -> dict[str, int]:
 
 async def until_counted(server: RecallServer, outcome: str, requests: int = 1) -> None:
     """Wait until so many requests came to this in the channel b."""
-    shadow = server.shadow
-    assert shadow
-    await until(lambda: shadow.outcomes["b"][outcome] == requests)
+    asked = server.shadow
+    assert asked
+    await until(lambda: asked.outcomes["b"][outcome] == requests)
 
 
 async def test_answers_are_the_same_bit_by_bit(start: Start) -> None:

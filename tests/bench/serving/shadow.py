@@ -61,7 +61,8 @@ def main(
         uri, milvus_pid = stack.enter_context(world.milvus(directory, milvus_uri))
         world.build_and_publish(artifact, uri)
         second = write_second(artifact)
-        world.indexer(uri, "build", "--artifact", str(second), "--publish", "--channel", "b", *world.INDEX)
+        world.indexer(uri, "build", "--artifact", str(second), *world.INDEX)
+        world.indexer(uri, "publish", "--channel", "b")
         load = stack.enter_context(world.worker("tests.bench.serving.load", str(directory)))
         subjects, shadowed = [], ""
         for name, options in (("none", ()), (f"{share:.0%}", ("--shadow", f"b={share:g}"))):
