@@ -163,6 +163,8 @@ class Releases:
                 raise
             self.refused, self._refusal = "", None
             if release is not before:
+                if self.previous and self.previous is not release:
+                    self._left.append(self.previous)  # which stayed, because another channel has the new one
                 self._current, self.previous = release, before if self._keep_previous else None
                 if before and not self._keep_previous:
                     self._left.append(before)  # freed by the next check, when requests in progress have ended

@@ -28,7 +28,7 @@ from mind.milvus.collection import (
 from mind.milvus.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
 from mind.milvus.internals import QUERY, SEARCH, UPSERT, ByteCalls
 from mind.milvus.journal import COUNTED, DELETED, DIFFERENT, Changes, journal_of
-from mind.milvus.records import KEY, NAME, RECORD, RECORDS, Row, item_record, newest, next_row
+from mind.milvus.records import KEY, NAME, RECORD, RECORDS, Row, channels_of, item_record, newest, next_row
 from mind.milvus.translation import translated
 from mind.milvus.wire import read_query, read_search, read_status, read_values, write_query, write_search
 from mind.sequences import Int64
@@ -235,6 +235,7 @@ class MilvusStore:
         await self._call(lambda milvus: milvus.drop_collection(collection, **ONCE))
         if is_item_collection(collection):
             journal = journal_of(collection)
+            await self.delete_record(channels_of(collection))
             await self.delete_record(journal)
             await self._call(lambda milvus: milvus.drop_collection(journal, **ONCE))
 

@@ -13,6 +13,7 @@ from clients.bench.histories import Clicks
 from clients.bench.mix import Shape
 from clients.bench.traffic import Traffic
 from clients.cli import app
+from clients.gateway.operations import figures, parse
 from protos.recall.v1 import recall_pb2
 from tests.canned_recall import INFO, CannedRecall, running
 from tests.gateway import serving
@@ -143,6 +144,20 @@ def test_a_load_test_asks_a_channel() -> None:
     assert shape.title() == "top 5, channel b"
     _, request = Traffic([shape], [Clicks([1])], 10, seed=0).next()
     assert request.channel == "b"
+
+
+def test_the_operations_view_is_that_of_the_default_channel() -> None:
+    samples = parse(
+        'recall_release_info{channel="b",collection="items_cd34",model_version="cd34"} 1.0\n'
+        'recall_release_info{channel="live",collection="items_ab12",model_version="ab12"} 1.0\n'
+        'recall_serving{channel="live"} 1.0\nrecall_serving{channel="b"} 0.0\n'
+    )
+    found = figures(samples)
+    assert (found["serving"], found["collection"]) == (True, "items_ab12")
+    assert found["channels"] == [
+        {"name": "live", "collection": "items_ab12", "serving": True},
+        {"name": "b", "collection": "items_cd34", "serving": False},
+    ]
 
 
 def test_the_gateway_passes_it_on(recall: CannedRecall, target: str) -> None:
