@@ -7,6 +7,7 @@ callers.
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -160,6 +161,7 @@ class Shadow:
 
     async def close(self) -> None:
         """Stop asking, and end the request in progress."""
+        self._rests_until = math.inf  # answers that are being sent may end later
         if self._asking:
             self._asking.cancel()
             await asyncio.wait([self._asking])

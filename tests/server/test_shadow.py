@@ -387,3 +387,7 @@ async def test_closing_ends_what_is_asked(world: World) -> None:
     await until(lambda: world.store.held == 1)
     await asyncio.wait_for(world.shadow.close(), 5)
     assert not any(world.shadow.outcomes["b"].values())
+    world.store.let_go()
+    (await world.answer(request())).end()  # an answer that was being sent
+    await asyncio.sleep(0.02)
+    assert not world.shadow.outcomes["b"]["compared"]
