@@ -255,6 +255,7 @@ def of_gateway() -> list[Bound]:
         Bound("`RecallBody.page_token`", f"{v1.MAX_TOKEN:,} characters", "400"),
         *(Bound(f"`{name}.at_most`", f"{v1.MAX_ATTRIBUTES} rules", "400") for name in ("RecallBody", "ExplainBody")),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
+        *(Bound(f"`channel` of {path}", "a name of 32 characters", "400") for path in ("/v1/count", "/v1/info")),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),
         Bound("metrics that are read of a server", f"{operations.MAX_BYTES:,} bytes", "cut off"),
         Bound("`search` of /explorer/items", f"{pages.MAX_SEARCH} characters", "400"),

@@ -94,6 +94,8 @@ async def running(milvus_uri: str, tmp_path: Path) -> AsyncIterator[Running]:
         for number, name in enumerate(settings.channel):
             await running.until_served(name, number)
         yield running
+        gone = recall_pb2.DeleteUsersRequest(user_ids=["ann", "bob", "eve"])
+        await running.recall.DeleteUsers(gone)  # the tests of a server share its users
 
 
 async def test_channels_are_served_promoted_and_rolled_back(running: Running) -> None:
