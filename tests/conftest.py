@@ -147,8 +147,6 @@ def remove_item_collections_of(client: Any) -> None:
         rows = ours + [channels_of(name) for name in ours if is_item_collection(name)]
         client.delete(RECORDS, filter=f"{NAME} in {json.dumps(rows)}", timeout=30)
     for name in ours:
-        for alias in client.list_aliases(name, timeout=30)["aliases"]:  # of channels
-            client.drop_alias(alias, timeout=30)
         client.drop_collection(name, timeout=30)
 
 
