@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from indexer import display
+from indexer import display, listing
 from indexer.catalogue import ItemCollection, channels_in, find, item_collections, with_changes
 from indexer.errors import NothingToDoError, VerificationError
 from indexer.options import Channel
@@ -49,13 +49,13 @@ def status_command(
         users = {one.name: _fewer_users(store, one) for one in collections if one.live_in}
     if form is Format.JSON:
         told = [{"problem": problems.get(one.name, ""), "users": users.get(one.name, "")} for one in collections]
-        rows = [display.plain(one) | more for one, more in zip(collections, told, strict=True)]
+        rows = [listing.plain(one) | more for one, more in zip(collections, told, strict=True)]
         print(json.dumps(rows, indent=2))
     elif collections:
-        display.out.print(display.table(collections))
+        display.out.print(listing.table(collections))
         if len(channels_in(collections)) > 1:
             display.out.print()
-            display.out.print(display.channel_table(collections))
+            display.out.print(listing.channel_table(collections))
         for texts, style in ((problems.values(), "bold red"), (users.values(), "yellow")):
             for text in filter(None, texts):
                 display.out.print(text, style=style, soft_wrap=True)

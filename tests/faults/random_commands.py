@@ -59,16 +59,16 @@ class RandomCommands:
             (6, self.publish),
             (3, self.publish_newest),
             (8, self.carry_over),
-            (4, self.prune),
+            (6, self.prune),
             (16, self.upsert),
             (10, self.delete),
-            (5, lambda state: self.publish(state, channel=BESIDE)),
+            (7, lambda state: self.publish(state, channel=BESIDE)),
             (4, lambda state: self.publish(state, carry_over=True, channel=BESIDE)),
         ]
         if len(state.channels[LIVE]) > 1:
             choices += [(8, self.roll_back), (2, self.roll_back_to)]
         if BESIDE in state.channels:
-            choices += [(5, self.promote), (3, self.close)]
+            choices += [(5, self.promote), (2, self.close)]
             choices += [(4, lambda state: self.upsert(state, channel=BESIDE))]
             choices += [(3, lambda state: self.delete(state, channel=BESIDE))]
             if len(state.channels[BESIDE]) > 1:

@@ -18,9 +18,9 @@ B, HOME = "b", "uk-home"
 
 
 @pytest.fixture
-def invoke(lite: str, tmp_path: Path) -> Callable[..., list[str]]:
+def invoke(milvus_uri: str) -> Callable[..., list[str]]:
     """Runs a command of the indexer; gives the lines that it prints, or those of its error."""
-    runner = CliRunner(env={"RECALL_MILVUS_URI": lite})
+    runner = CliRunner(env={"RECALL_MILVUS_URI": milvus_uri})
 
     def invoke(*arguments: object, exit_code: int = 0) -> list[str]:
         result = runner.invoke(app, [str(argument) for argument in arguments])
@@ -30,12 +30,12 @@ def invoke(lite: str, tmp_path: Path) -> Callable[..., list[str]]:
     return invoke
 
 
-def test_the_commands_of_channels(invoke: Callable[..., list[str]], lite: str, tmp_path: Path) -> None:
+def test_the_commands_of_channels(invoke: Callable[..., list[str]], milvus_uri: str, tmp_path: Path) -> None:
     models = ["--artifact", tmp_path / "models"]
     for seed in (0, 1):
         make_artifact(tmp_path / "models", items=120, seed=seed)
-        invoke("build", *models, *([] if seed else ["--publish"]))
-    with Store(Connection(lite)) as store:
+        invoke("build", "--index-type", "FLAT", *models, *([] if seed else ["--publish"]))
+    with Store(Connection(milvus_uri)) as store:
         one, two = (collection.name for collection in item_collections(store))
 
     assert invoke("publish", "--channel", HOME, two, *models) == [f"channel uk-home: {two}"]
@@ -72,13 +72,13 @@ def test_the_commands_of_channels(invoke: Callable[..., list[str]], lite: str, t
 
 
 def test_changes_of_live_are_carried_into_a_new_channel(
-    invoke: Callable[..., list[str]], lite: str, tmp_path: Path
+    invoke: Callable[..., list[str]], milvus_uri: str, tmp_path: Path
 ) -> None:
     models = ["--artifact", tmp_path / "models"]
     for seed in (0, 1, 2):
         make_artifact(tmp_path / "models", items=120, seed=seed)
-        invoke("build", *models, *([] if seed else ["--publish"]))
-    with Store(Connection(lite)) as store:
+        invoke("build", "--index-type", "FLAT", *models, *([] if seed else ["--publish"]))
+    with Store(Connection(milvus_uri)) as store:
         first, *others = (collection.name for collection in item_collections(store))
     three, two = others
     invoke("delete", "--ids", "1000")

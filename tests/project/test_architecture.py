@@ -55,6 +55,7 @@ FLOORS = {
         "tuning/",
         "nightly/",
         "display",
+        "listing",
         "options",
         "commands/",
         "__main__",

@@ -22,7 +22,7 @@ from server.releases import Releases
 from server.serving.filter.canonical import canonical
 from tests import ROOT
 from tests.conftest import release_lite
-from tests.releases import item_store, publish, rollback
+from tests.releases import item_store, promote, publish, rollback
 
 FIRST, SECOND = "items_66cbe1c773d6_90fdcc62", "items_83772e33437e_691838da"
 
@@ -51,6 +51,19 @@ def test_releases_of_the_version_before_are_read_rolled_back_published_and_prune
         dropped: list[str] = []
         prune(store, 0, False, set(), dropped.append)
         assert dropped == [FIRST] and states(store) == {SECOND: "live"}
+
+
+def test_releases_of_the_version_before_get_channels(stored: str) -> None:
+    with Store(Connection(stored)) as store:
+        publish(store, FIRST, "b")
+        publish(store, SECOND, "b")
+        assert states(store) == {SECOND: "live", FIRST: "published"}
+        assert rollback(store, channel="b").live == FIRST
+        assert promote(store, "b").live == FIRST
+        assert rollback(store).live == SECOND
+        dropped: list[str] = []
+        prune(store, 0, False, set(), dropped.append)
+        assert dropped == []
 
 
 async def test_a_release_of_the_version_before_is_served(stored: str) -> None:
