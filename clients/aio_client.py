@@ -64,23 +64,33 @@ class AsyncRecallClient(ClientCore):
         explore: Explore | None = None,
         now_unix_s: int = 0,
         release_rules: bool = True,
+        channel: str = "",
+        split_key: str = "",
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user; see `RecallClient.recall`."""
         deadline = self._deadline(timeout_s)
         rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
-        requests = self._recall_requests(histories, top_k, *how, exclude_shown, paged, page_token)
+        requests = self._recall_requests(histories, top_k, *how, exclude_shown, paged, page_token, channel, split_key)
         return join_responses(await self._call_all(self._stubs().recall.Recall, requests, deadline))
 
-    async def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
+    async def count_items(
+        self,
+        filter: str = "",  # noqa: A002
+        *,
+        channel: str = "",
+        timeout_s: float | None = None,
+    ) -> recall_pb2.CountItemsResponse:
         """Count the released items, all of them or those that match a filter."""
-        request = recall_pb2.CountItemsRequest(filter=filter)
+        request = recall_pb2.CountItemsRequest(filter=filter, channel=channel)
         return await self._call(self._stubs().recall.CountItems, request, self._deadline(timeout_s))
 
-    async def get_server_info(self, *, timeout_s: float | None = None) -> recall_pb2.GetServerInfoResponse:
-        """Ask which model is served, and which limits and options the server has."""
-        request = recall_pb2.GetServerInfoRequest()
+    async def get_server_info(
+        self, *, channel: str = "", timeout_s: float | None = None
+    ) -> recall_pb2.GetServerInfoResponse:
+        """Ask which model is served in a channel, and which channels, limits and options the server has."""
+        request = recall_pb2.GetServerInfoRequest(channel=channel)
         return await self._call(self._stubs().recall.GetServerInfo, request, self._deadline(timeout_s))
 
     async def explain(
@@ -103,12 +113,14 @@ class AsyncRecallClient(ClientCore):
         explore: Explore | None = None,
         now_unix_s: int = 0,
         release_rules: bool = True,
+        channel: str = "",
+        split_key: str = "",
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
         rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
-        request = self._explain_request(history, top_k, *how, exclude_shown)
+        request = self._explain_request(history, top_k, *how, exclude_shown, channel, split_key)
         return await self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
     async def similar_items(
@@ -120,19 +132,20 @@ class AsyncRecallClient(ClientCore):
         exclude_item_ids: Sequence[ItemIds] | None = None,
         by: SimilarBy = "embedding",
         return_attributes: Sequence[str] = (),
+        channel: str = "",
         timeout_s: float | None = None,
     ) -> SimilarItemsResult:
         """Find the items most similar to those of each query; see `RecallClient.similar_items`."""
         deadline = self._deadline(timeout_s)
-        how = {"filter": filter, "by": by}
+        how = {"filter": filter, "by": by, "channel": channel}
         requests = self._similar_items_requests(queries, exclude_item_ids, top_k, return_attributes, **how)
         return join_similar(await self._call_all(self._stubs().recall.SimilarItems, requests, deadline))
 
     async def get_items(
-        self, item_ids: ItemIds, *, return_attributes: Sequence[str], timeout_s: float | None = None
+        self, item_ids: ItemIds, *, return_attributes: Sequence[str], channel: str = "", timeout_s: float | None = None
     ) -> recall_pb2.GetItemsResponse:
         """Ask for the attributes of items, with one request; see `RecallClient.get_items`."""
-        request = self._items_request(item_ids, return_attributes)
+        request = self._items_request(item_ids, return_attributes, channel)
         return await self._call(self._stubs().recall.GetItems, request, self._deadline(timeout_s))
 
     async def upsert_users(
@@ -142,17 +155,18 @@ class AsyncRecallClient(ClientCore):
         append_item_ids: Mapping[str, ItemIds] | None = None,
         events: Mapping[str, Sequence[str]] | None = None,
         shown_item_ids: Mapping[str, ItemIds] | None = None,
+        channel: str = "",
         timeout_s: float | None = None,
     ) -> recall_pb2.UpsertUsersResponse:
         """Store the histories of users; see `RecallClient.upsert_users`."""
-        request = self._upsert_request(hist_item, append_item_ids, events, shown_item_ids)
+        request = self._upsert_request(hist_item, append_item_ids, events, shown_item_ids, channel)
         return await self._call(self._stubs().recall.UpsertUsers, request, self._deadline(timeout_s))
 
     async def find_similar_users(
-        self, users: Sequence[History], *, top_k: int, timeout_s: float | None = None
+        self, users: Sequence[History], *, top_k: int, channel: str = "", timeout_s: float | None = None
     ) -> recall_pb2.FindSimilarUsersResponse:
         """Find the `top_k` remembered users who are most similar to each of the users, with one request."""
-        request = self._similar_request(users, top_k)
+        request = self._similar_request(users, top_k, channel)
         return await self._call(self._stubs().recall.FindSimilarUsers, request, self._deadline(timeout_s))
 
     async def delete_users(
@@ -170,10 +184,11 @@ class AsyncRecallClient(ClientCore):
         user_id: str = "",
         recall_id: str = "",
         time_ms: int | None = None,
+        channel: str = "",
         timeout_s: float | None = None,
     ) -> recall_pb2.LogFeedbackResponse:
         """Write what a user did with items to the server's log; see `RecallClient.log_feedback`."""
-        request = self._feedback_request(kind, item_ids, user_id, recall_id, time_ms)
+        request = self._feedback_request(kind, item_ids, user_id, recall_id, time_ms, channel)
         return await self._call(self._stubs().recall.LogFeedback, request, self._deadline(timeout_s))
 
     async def drop_items(
@@ -183,9 +198,10 @@ class AsyncRecallClient(ClientCore):
         request = admin_pb2.DropItemsRequest(collection=collection, allow_live=allow_live)
         return await self._call(self._stubs().admin.DropItems, request, self._deadline(timeout_s))
 
-    async def reload(self, *, timeout_s: float | None = None) -> admin_pb2.ReloadResponse:
-        """Make the server look for a new release at once. Needs the admin token."""
-        return await self._call(self._stubs().admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
+    async def reload(self, *, channel: str = "", timeout_s: float | None = None) -> admin_pb2.ReloadResponse:
+        """Make the server look for a new release of a channel at once. Needs the admin token."""
+        request = admin_pb2.ReloadRequest(channel=channel)
+        return await self._call(self._stubs().admin.Reload, request, self._deadline(timeout_s))
 
     async def is_serving(
         self, *, service: str = "", timeout_s: float | None = None, wait_for_ready: bool = False
@@ -194,6 +210,7 @@ class AsyncRecallClient(ClientCore):
 
         Args:
             service: "liveness" asks only whether the process works, also while Milvus is away or there is no release.
+                "recall.v1.RecallService/b" asks about the channel b.
             timeout_s: the deadline of the call.
             wait_for_ready: keeps trying to connect until the deadline.
         """

@@ -55,6 +55,8 @@ class Question:
     at_most: dict[str, int] = field(default_factory=dict)
     per_interest_min: int = 0
     diversity: float = 0
+    channel: str = ""
+    """The channel whose release answers all users. A split does not apply to users together."""
 
     @property
     def values(self) -> int:
@@ -161,7 +163,8 @@ class _Asking:
 
     async def all(self) -> None:
         """Keeps `concurrency` requests in flight; takes the answers in the order of the users."""
-        info = await self._patiently(self._client.get_server_info)
+        channel = self._question.channel
+        info = await self._patiently(lambda: self._client.get_server_info(channel=channel))
         limits, text = info.limits, has_text_ids(info)
         self._histories.check_ids(text)
         types = {attribute.name: attribute.type for attribute in info.attributes}

@@ -3,7 +3,7 @@
 import typer
 
 from clients.command import Version
-from clients.commands import admin, bench, bulk, feedback, look, recall, similar, size, users
+from clients.commands import admin, bench, bulk, feedback, look, recall, shadow, similar, size, users
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Ask a recall server for candidates.")
 
@@ -18,6 +18,7 @@ app.add_typer(similar.app)
 app.add_typer(bulk.app)
 app.add_typer(bench.app)
 app.add_typer(look.app)
+app.add_typer(shadow.app)
 app.add_typer(size.app)
 app.add_typer(feedback.app)
 app.add_typer(users.app, name="users")

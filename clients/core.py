@@ -101,6 +101,8 @@ class RecallResult:
     """Why attributes are left out of the answer to some of the requests. Empty if all are there."""
     next_page_token: bytes = b""
     """For `page_token` of the same call, which continues the lists. Empty if no pages were asked for or if they end."""
+    channels: tuple[str, ...] = ()
+    """The channels whose releases answered, in order of appearance."""
 
     @property
     def recall_ids(self) -> list[str]:
@@ -130,6 +132,7 @@ def join_responses(responses: Sequence[recall_pb2.RecallResponse]) -> RecallResu
         model_versions=tuple(dict.fromkeys(response.model_version for response in responses)),
         collections=tuple(dict.fromkeys(response.collection for response in responses)),
         timings=tuple(response.timings for response in responses),
+        channels=tuple(dict.fromkeys(response.channel for response in responses)),
         next_page_token=responses[-1].next_page_token,
         attributes_detail=next((one.attributes_detail for one in responses if one.attributes_detail), ""),
     )
@@ -294,6 +297,8 @@ class ClientCore:
         exclude_shown: bool = False,
         paged: bool = False,
         page_token: bytes = b"",
+        channel: str = "",
+        split_key: str = "",
     ) -> list[recall_pb2.RecallRequest]:
         """The batch in as few requests as the limits allow; at least one, so that the server judges an empty batch.
 
@@ -314,6 +319,8 @@ class ClientCore:
                 exclude_shown=exclude_shown,
                 paged=paged,
                 page_token=page_token,
+                channel=channel,
+                split_key=split_key,
                 **rules,
             )
             for part in ([users] if whole else split(users, most, self._max_request_bytes, filter))
@@ -331,6 +338,8 @@ class ClientCore:
         return_attributes: Sequence[str] = (),
         rules: Mapping[str, Any] = NO_RULES,
         exclude_shown: bool = False,
+        channel: str = "",
+        split_key: str = "",
     ) -> recall_pb2.ExplainRequest:
         return recall_pb2.ExplainRequest(
             user=user_of(history, exclude_item_ids, self._max_history),
@@ -341,11 +350,15 @@ class ClientCore:
             neighbours=neighbours_of(neighbours),
             return_attributes=return_attributes,
             exclude_shown=exclude_shown,
+            channel=channel,
+            split_key=split_key,
             **rules,
         )
 
-    def _items_request(self, item_ids: ItemIds, return_attributes: Sequence[str]) -> recall_pb2.GetItemsRequest:
-        request = recall_pb2.GetItemsRequest(return_attributes=return_attributes)
+    def _items_request(
+        self, item_ids: ItemIds, return_attributes: Sequence[str], channel: str
+    ) -> recall_pb2.GetItemsRequest:
+        request = recall_pb2.GetItemsRequest(return_attributes=return_attributes, channel=channel)
         fill(request, "item_ids", item_ids, "item_ids")
         return request
 
@@ -355,14 +368,22 @@ class ClientCore:
         append_item_ids: Mapping[str, ItemIds] | None,
         events: Mapping[str, Sequence[str]] | None = None,
         shown_item_ids: Mapping[str, ItemIds] | None = None,
+        channel: str = "",
     ) -> recall_pb2.UpsertUsersRequest:
-        return updates_of(hist_item, append_item_ids, self._max_history, events, shown_item_ids)
+        request = updates_of(hist_item, append_item_ids, self._max_history, events, shown_item_ids)
+        if channel and request.channel != channel:
+            if request is hist_item:
+                raise ValueError("channel goes with plain histories; a ready request carries its own")
+            request.channel = channel
+        return request
 
     def _feedback_request(
-        self, kind: str, item_ids: ItemIds, user_id: str, recall_id: str, time_ms: int | None
+        self, kind: str, item_ids: ItemIds, user_id: str, recall_id: str, time_ms: int | None, channel: str
     ) -> recall_pb2.LogFeedbackRequest:
         at_ms = int(time.time() * 1000) if time_ms is None else time_ms
-        request = recall_pb2.LogFeedbackRequest(kind=kind, user_id=user_id, recall_id=recall_id, time_ms=at_ms)
+        request = recall_pb2.LogFeedbackRequest(
+            kind=kind, user_id=user_id, recall_id=recall_id, time_ms=at_ms, channel=channel
+        )
         fill(request, "item_ids", item_ids, "item_ids")
         return request
 
@@ -384,8 +405,11 @@ class ClientCore:
         values = max(1, top_k) * (1 + len(return_attributes))
         return max(1, min(self._max_users, self._max_candidates // values))
 
-    def _similar_request(self, users: Sequence[History], top_k: int) -> recall_pb2.FindSimilarUsersRequest:
-        return recall_pb2.FindSimilarUsersRequest(users=users_of(users, None, self._max_history, "users"), top_k=top_k)
+    def _similar_request(
+        self, users: Sequence[History], top_k: int, channel: str = ""
+    ) -> recall_pb2.FindSimilarUsersRequest:
+        messages = users_of(users, None, self._max_history, "users")
+        return recall_pb2.FindSimilarUsersRequest(users=messages, top_k=top_k, channel=channel)
 
 
 def _credentials(tls: bool | str | Path, client_cert: tuple[str | Path, str | Path] | None) -> Any:

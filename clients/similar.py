@@ -35,6 +35,8 @@ class SimilarItemsResult:
     """How long each stage took in the server, for each request."""
     attributes_detail: str = ""
     """Why attributes are left out of the answer to some of the requests. Empty if all are there."""
+    channels: tuple[str, ...] = ()
+    """The channels whose releases answered."""
 
     @property
     def item_ids(self) -> list[list[int]] | list[list[str]]:
@@ -60,6 +62,7 @@ def join_similar(responses: Sequence[recall_pb2.SimilarItemsResponse]) -> Simila
         collections=tuple(dict.fromkeys(response.collection for response in responses)),
         timings=tuple(response.timings for response in responses),
         attributes_detail=next((one.attributes_detail for one in responses if one.attributes_detail), ""),
+        channels=tuple(dict.fromkeys(response.channel for response in responses)),
     )
 
 
@@ -73,6 +76,7 @@ def similar_requests(
     filter: str,  # noqa: A002
     by: str,
     return_attributes: Sequence[str],
+    channel: str = "",
 ) -> list[recall_pb2.SimilarItemsRequest]:
     """The batch in as few requests as the limits allow: `most` queries and `max_bytes` bytes in each.
 
@@ -91,6 +95,7 @@ def similar_requests(
     pairs = enumerate(zip(queries, exclude_item_ids, strict=True))
     messages = [_query_of(number, query, exclude) for number, (query, exclude) in pairs]
     how: dict[str, Any] = {"top_k": top_k, "filter": filter, "by": _BY[by], "return_attributes": return_attributes}
+    how["channel"] = channel
     return [recall_pb2.SimilarItemsRequest(queries=part, **how) for part in split(messages, most, max_bytes, filter)]
 
 

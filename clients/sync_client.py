@@ -62,6 +62,8 @@ class RecallClient(ClientCore):
         explore: Explore | None = None,
         now_unix_s: int = 0,
         release_rules: bool = True,
+        channel: str = "",
+        split_key: str = "",
         timeout_s: float | None = None,
     ) -> RecallResult:
         """Find up to `top_k` candidates for every user. A large batch is split into several requests.
@@ -92,6 +94,9 @@ class RecallClient(ClientCore):
             explore: places for items that are drawn: `{"share": 0.05, "filter": "...", "seed": 7}`.
             now_unix_s: the time for boosts by age, in seconds since 1970. 0 is the server's clock.
             release_rules: whether the rules of the release apply too (`indexer publish --rules`).
+            channel: the channel whose release answers, such as "b". Empty: the server's split by `split_key` decides,
+                or else it is the server's default channel. `channels` of the result tells it.
+            split_key: what a server with `--split` assigns to a channel, for example the id of the user or session.
             timeout_s: the deadline of the whole batch.
 
         Returns:
@@ -105,17 +110,23 @@ class RecallClient(ClientCore):
         deadline = self._deadline(timeout_s)
         rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
-        requests = self._recall_requests(histories, top_k, *how, exclude_shown, paged, page_token)
+        requests = self._recall_requests(histories, top_k, *how, exclude_shown, paged, page_token, channel, split_key)
         return join_responses([self._call(self._stubs().recall.Recall, request, deadline) for request in requests])
 
-    def count_items(self, filter: str = "", *, timeout_s: float | None = None) -> recall_pb2.CountItemsResponse:  # noqa: A002
+    def count_items(
+        self,
+        filter: str = "",  # noqa: A002
+        *,
+        channel: str = "",
+        timeout_s: float | None = None,
+    ) -> recall_pb2.CountItemsResponse:
         """Count the released items, all of them or those that match a filter."""
-        request = recall_pb2.CountItemsRequest(filter=filter)
+        request = recall_pb2.CountItemsRequest(filter=filter, channel=channel)
         return self._call(self._stubs().recall.CountItems, request, self._deadline(timeout_s))
 
-    def get_server_info(self, *, timeout_s: float | None = None) -> recall_pb2.GetServerInfoResponse:
-        """Ask which model is served, and which limits and options the server has."""
-        request = recall_pb2.GetServerInfoRequest()
+    def get_server_info(self, *, channel: str = "", timeout_s: float | None = None) -> recall_pb2.GetServerInfoResponse:
+        """Ask which model is served in a channel, and which channels, limits and options the server has."""
+        request = recall_pb2.GetServerInfoRequest(channel=channel)
         return self._call(self._stubs().recall.GetServerInfo, request, self._deadline(timeout_s))
 
     def explain(
@@ -138,12 +149,14 @@ class RecallClient(ClientCore):
         explore: Explore | None = None,
         now_unix_s: int = 0,
         release_rules: bool = True,
+        channel: str = "",
+        split_key: str = "",
         timeout_s: float | None = None,
     ) -> recall_pb2.ExplainResponse:
         """Run `recall` for one user and show every step. The arguments are those of `recall`."""
         rules = rules_of(at_most, per_interest_min, diversity, boosts, pin, explore, now_unix_s, release_rules)
         how = filter, exclude_history, exclude_item_ids, merge_strategy, neighbours, return_attributes, rules
-        request = self._explain_request(history, top_k, *how, exclude_shown)
+        request = self._explain_request(history, top_k, *how, exclude_shown, channel, split_key)
         return self._call(self._stubs().recall.Explain, request, self._deadline(timeout_s))
 
     def similar_items(
@@ -155,6 +168,7 @@ class RecallClient(ClientCore):
         exclude_item_ids: Sequence[ItemIds] | None = None,
         by: SimilarBy = "embedding",
         return_attributes: Sequence[str] = (),
+        channel: str = "",
         timeout_s: float | None = None,
     ) -> SimilarItemsResult:
         """Find the `top_k` items most similar to those of each query. A large batch is split into several requests.
@@ -166,18 +180,19 @@ class RecallClient(ClientCore):
             exclude_item_ids: for each query, ids of items to leave out. Those of the query are never in its answer.
             by: embedding: the cosine of embeddings. neighbours: what users clicked soon after. both: they take turns.
             return_attributes: names of attributes to return with the items (`attributes` of the result).
+            channel: the channel whose release answers. Empty is the server's default channel.
             timeout_s: the deadline of the whole batch.
         """
         deadline = self._deadline(timeout_s)
-        how = {"filter": filter, "by": by}
+        how = {"filter": filter, "by": by, "channel": channel}
         requests = self._similar_items_requests(queries, exclude_item_ids, top_k, return_attributes, **how)
         return join_similar([self._call(self._stubs().recall.SimilarItems, request, deadline) for request in requests])
 
     def get_items(
-        self, item_ids: ItemIds, *, return_attributes: Sequence[str], timeout_s: float | None = None
+        self, item_ids: ItemIds, *, return_attributes: Sequence[str], channel: str = "", timeout_s: float | None = None
     ) -> recall_pb2.GetItemsResponse:
         """Ask for the attributes of items, with one request; `clients.attributes_of` reads them from the answer."""
-        request = self._items_request(item_ids, return_attributes)
+        request = self._items_request(item_ids, return_attributes, channel)
         return self._call(self._stubs().recall.GetItems, request, self._deadline(timeout_s))
 
     def upsert_users(
@@ -187,6 +202,7 @@ class RecallClient(ClientCore):
         append_item_ids: Mapping[str, ItemIds] | None = None,
         events: Mapping[str, Sequence[str]] | None = None,
         shown_item_ids: Mapping[str, ItemIds] | None = None,
+        channel: str = "",
         timeout_s: float | None = None,
     ) -> recall_pb2.UpsertUsersResponse:
         """Store the histories of users, so that `recall` can find them by `user_id`, and what users were shown.
@@ -207,16 +223,17 @@ class RecallClient(ClientCore):
                 stored, and `dropped` of the user's result counts them.
             shown_item_ids: for each `user_id`, items that the user was shown, which `exclude_shown` leaves out. A user
                 need not have a history for that.
+            channel: the channel whose type of item ids and kinds of clicks these are. Users are the same in all.
             timeout_s: the deadline of the call.
         """
-        request = self._upsert_request(hist_item, append_item_ids, events, shown_item_ids)
+        request = self._upsert_request(hist_item, append_item_ids, events, shown_item_ids, channel)
         return self._call(self._stubs().recall.UpsertUsers, request, self._deadline(timeout_s))
 
     def find_similar_users(
-        self, users: Sequence[History], *, top_k: int, timeout_s: float | None = None
+        self, users: Sequence[History], *, top_k: int, channel: str = "", timeout_s: float | None = None
     ) -> recall_pb2.FindSimilarUsersResponse:
         """Find the `top_k` remembered users who are most similar to each of the users, with one request."""
-        request = self._similar_request(users, top_k)
+        request = self._similar_request(users, top_k, channel)
         return self._call(self._stubs().recall.FindSimilarUsers, request, self._deadline(timeout_s))
 
     def delete_users(
@@ -234,6 +251,7 @@ class RecallClient(ClientCore):
         user_id: str = "",
         recall_id: str = "",
         time_ms: int | None = None,
+        channel: str = "",
         timeout_s: float | None = None,
     ) -> recall_pb2.LogFeedbackResponse:
         """Write what a user did with items to the server's log, which is data for the next training.
@@ -246,9 +264,10 @@ class RecallClient(ClientCore):
             user_id: your own id of the user. Without it, `recall_id` stands for the user.
             recall_id: of the list that showed the items (`recall_ids` of the result of `recall`).
             time_ms: when, in milliseconds since 1970; None is now.
+            channel: the channel that showed the items. Empty is the server's default channel.
             timeout_s: the deadline of the call.
         """
-        request = self._feedback_request(kind, item_ids, user_id, recall_id, time_ms)
+        request = self._feedback_request(kind, item_ids, user_id, recall_id, time_ms, channel)
         return self._call(self._stubs().recall.LogFeedback, request, self._deadline(timeout_s))
 
     def drop_items(
@@ -258,15 +277,17 @@ class RecallClient(ClientCore):
         request = admin_pb2.DropItemsRequest(collection=collection, allow_live=allow_live)
         return self._call(self._stubs().admin.DropItems, request, self._deadline(timeout_s))
 
-    def reload(self, *, timeout_s: float | None = None) -> admin_pb2.ReloadResponse:
-        """Make the server look for a new release at once. Needs the admin token."""
-        return self._call(self._stubs().admin.Reload, admin_pb2.ReloadRequest(), self._deadline(timeout_s))
+    def reload(self, *, channel: str = "", timeout_s: float | None = None) -> admin_pb2.ReloadResponse:
+        """Make the server look for a new release of a channel at once. Needs the admin token."""
+        request = admin_pb2.ReloadRequest(channel=channel)
+        return self._call(self._stubs().admin.Reload, request, self._deadline(timeout_s))
 
     def is_serving(self, *, service: str = "", timeout_s: float | None = None, wait_for_ready: bool = False) -> bool:
         """Ask whether the server is ready (grpc.health.v1). `wait_for_ready` keeps trying to connect.
 
         Args:
             service: "liveness" asks only whether the process works, also while Milvus is away or there is no release.
+                "recall.v1.RecallService/b" asks about the channel b.
             timeout_s: the deadline of the call.
             wait_for_ready: keeps trying to connect until the deadline.
         """

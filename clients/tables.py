@@ -91,7 +91,8 @@ def origin_line(
         (f"next page: --page-token {token}\n" if token else "", ""),
         (f"attributes are left out: {detail}\n" if detail else "", "yellow"),
         (
-            f"model {response.model_version} · {response.collection} · {timings.total_ms:.1f} ms in the server "
+            _channel_of(response.channel)
+            + f"model {response.model_version} · {response.collection} · {timings.total_ms:.1f} ms in the server "
             f"(queue {timings.queue_ms:.1f}, encode {timings.encode_ms:.1f}, search {timings.search_ms:.1f}, "
             f"merge {timings.merge_ms:.1f})",
             "dim",
@@ -170,6 +171,22 @@ def similar_view(similar: recall_pb2.SimilarUsers) -> RenderableType:
     return table
 
 
+def _channel_of(channel: str) -> str:
+    """What is told of the channel that answered: nothing of `live`, and of servers that know no channels."""
+    return f"channel {channel} · " if channel not in ("", "live") else ""
+
+
+def _channels(info: recall_pb2.GetServerInfoResponse) -> str:
+    """The channels of a server, each with its release, or why it has none."""
+    told = []
+    for each in info.channels:
+        release = each.collection or f"no release: {each.refused_release}"
+        refused = f", refuses {each.refused_collection}" if each.collection and each.refused_collection else ""
+        share = f", {each.split:.4g} of the split" if len(info.channels) > 1 and 0 < each.split < 1 else ""
+        told.append(f"{each.name}: {release}{share}{refused}")
+    return "\n".join(told)
+
+
 def info_view(info: recall_pb2.GetServerInfoResponse, counted: int | str) -> RenderableType:
     """What is being served, and the limits.
 
@@ -201,6 +218,8 @@ def info_view(info: recall_pb2.GetServerInfoResponse, counted: int | str) -> Ren
         if info.users_enabled
         else "not remembered",
     }
+    if len(info.channels) > 1:
+        rows = {"channel": info.channel} | rows | {"channels": _channels(info)}
     grid = Table.grid(padding=(0, 2))
     for heading, value in rows.items():
         grid.add_row(Text(heading, style="bold"), Text(value))

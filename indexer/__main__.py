@@ -17,7 +17,9 @@ from indexer.commands.doctor import doctor_command
 from indexer.commands.items import delete_command, upsert_command
 from indexer.commands.nightly import nightly_command
 from indexer.commands.releases import (
+    close_command,
     drop_command,
+    promote_command,
     prune_command,
     publish_command,
     purge_users_command,
@@ -67,6 +69,12 @@ Return to the previous release, and drop old collections:
     python -m indexer rollback
     python -m indexer prune --keep 2
 
+Try a release in another channel first, then make it the live one:
+
+    python -m indexer publish --channel b
+    python -m indexer promote b
+    python -m indexer close b
+
 Do all of it every night, from new clicks to a release that is watched:
 
     python -m indexer nightly --config indexer/nightly.yaml
@@ -89,12 +97,14 @@ app.command("build")(connected(build_command))
 app.command("choose-index")(connected(choose_index_command))
 app.command("tune", hidden=True)(connected(choose_index_command))  # its name in version 0.1
 app.command("publish")(connected(publish_command))
+app.command("promote")(connected(promote_command))
 app.command("upsert")(connected(upsert_command))
 app.command("delete")(connected(delete_command))
 app.command("status")(connected(status_command))
 app.command("count")(connected(count_command))
 app.command("doctor")(connected(doctor_command))
 app.command("rollback")(connected(rollback_command))
+app.command("close")(connected(close_command))
 app.command("prune")(connected(prune_command))
 app.command("drop")(connected(drop_command))
 app.command("purge-users")(connected(purge_users_command))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from indexer.catalogue import ItemCollection, item_collections, next_number, now
+from indexer.catalogue import item_collections, next_number, now
 from indexer.errors import RefusedError, VerificationError
 from indexer.items.attributes import Attribute, Attributes
 from indexer.progress import Progress
@@ -300,21 +300,21 @@ def _is_built(store: Store, fingerprint: Fingerprint, weights: Weights) -> bool:
     about to write it: its contents decide. If they are not whole, an earlier version of the indexer was interrupted.
     """
     name = fingerprint.collection
-    record = store.records.items([name]).get(name)
-    there = store.collections()
-    if name not in there:  # a drop that was interrupted may have left its record and its journal
-        if record:
+    recorded = store.records.exists(name)
+    found = next((one for one in item_collections(store) if one.name == name), None)
+    if found is None:  # a drop that was interrupted may have left its record and its journal
+        if recorded:
             store.records.delete(name)
-        if journal_of(name) in there:
+        if journal_of(name) in store.collections():
             store.drop(journal_of(name))
         return False
-    found = ItemCollection(name, record or store.records.items([name]).get(name), store.alias() == name)
     if found.fingerprint == fingerprint:
         return True
-    if found.live or found.fingerprint is not None:
+    if found.live_in or found.fingerprint is not None:
         why = "has another fingerprint than this build" if found.fingerprint else "has no release record"
+        state = "live" if found.live_in else found.state
         raise RefusedError(
-            f"{name}: a collection of this name exists, is {found.state} and {why}; "
+            f"{name}: a collection of this name exists, is {state} and {why}; "
             f"drop it first (`python -m indexer drop {name}`)"
         )
     try:

@@ -1,14 +1,18 @@
-"""Lists the item collections in Milvus, together with their release records."""
+"""Lists the item collections in Milvus, together with their release records, as one channel sees them.
 
-from collections.abc import Sequence
+A channel is known if a release record names it. Aliases are looked up by name, because not every Milvus lists them.
+"""
+
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal
 
 from indexer.errors import NothingToDoError, RefusedError
+from mind.milvus.channels import LIVE, alias_of
 from mind.milvus.collection import Fingerprint, build_age_s, is_item_collection
 from mind.milvus.journal import Changes
-from mind.milvus.records import ItemRecord
+from mind.milvus.records import ItemRecord, Published
 from mind.milvus.store import Store
 
 State = Literal["live", "published", "built", "incomplete"]
@@ -16,15 +20,27 @@ State = Literal["live", "published", "built", "incomplete"]
 
 @dataclass(frozen=True)
 class ItemCollection:
-    """One item collection in Milvus."""
+    """One item collection in Milvus, as one channel sees it."""
 
     name: str
     record: ItemRecord | None
     """The release record; None if the build did not finish."""
-    live: bool
-    """Whether the release alias points to this collection."""
+    live_in: frozenset[str] = frozenset()
+    """All channels whose aliases point to this collection."""
     changes: Changes = field(default_factory=Changes)
     """How many items were added, changed and deleted since the build. Only `with_changes` fills this in."""
+    channel: str = LIVE
+    """The channel that the properties are about."""
+
+    @property
+    def live(self) -> bool:
+        """Whether the alias of the channel points to this collection."""
+        return self.channel in self.live_in
+
+    @property
+    def published(self) -> Published:
+        """The last release in the channel."""
+        return self.record.published_in(self.channel) if self.record else Published()
 
     @property
     def fingerprint(self) -> Fingerprint | None:
@@ -39,17 +55,12 @@ class ItemCollection:
     @property
     def published_at(self) -> str:
         """The time of the last release; empty if there was none, or if a rollback withdrew it."""
-        return self.record.published_at if self.record else ""
-
-    @property
-    def changed_at(self) -> str:
-        """The time of the last release; without a release, the time when the build was verified."""
-        return self.published_at or self.built_at
+        return self.published.at
 
     @property
     def order(self) -> tuple[int, str]:
-        """The sort key of published collections, from the oldest release to the newest (`ItemRecord.order`)."""
-        return self.record.order if self.record else (0, "")
+        """The sort key of published collections, from the oldest release to the newest (`Published.order`)."""
+        return self.published.order
 
     @property
     def state(self) -> State:
@@ -58,18 +69,46 @@ class ItemCollection:
             return "live"
         if self.record is None:
             return "incomplete"
-        return "published" if self.record.published else "built"
+        return "published" if self.published_at else "built"
 
 
-def item_collections(store: Store) -> list[ItemCollection]:
-    """List all item collections: the live one first, then the others, the most recently released or built first.
+def item_collections(store: Store, channel: str = LIVE) -> list[ItemCollection]:
+    """List all item collections as a channel sees them.
 
-    Those that a build has not finished have a name of that build (`building_name`) and no record.
+    The live one comes first, then the others, the most recently released (in any channel) or built first. Those that a
+    build has not finished have a name of that build (`building_name`) and no record.
     """
     names = [name for name in store.collections() if is_item_collection(name) or build_age_s(name) is not None]
-    records, live = store.records.items(names), store.alias()
-    found = [ItemCollection(name, records.get(name), name == live) for name in names]
+    records = store.records.items(names)
+    pointers = _pointers(store, records.values(), channel)
+    live_in = {name: frozenset(one for one, to in pointers.items() if to == name) for name in names}
+    return in_channel([ItemCollection(name, records.get(name), live_in[name]) for name in names], channel)
+
+
+def in_channel(collections: Iterable[ItemCollection], channel: str) -> list[ItemCollection]:
+    """Return the same collections as another channel sees them, in the order of `item_collections`."""
+    found = [replace(collection, channel=channel) for collection in collections]
     return sorted(found, key=lambda one: (one.live, one.record.last_event if one.record else (0, "")), reverse=True)
+
+
+def channels_in(collections: Iterable[ItemCollection]) -> list[str]:
+    """List the known channels: `live`, then the others by name."""
+    found = list(collections)
+    named = {channel for one in found if one.record for channel in one.record.channels}
+    others = named.union(*(one.live_in for one in found)) - {LIVE}
+    return [LIVE, *sorted(others)]
+
+
+def live_anywhere(store: Store, name: str, formerly: str) -> bool:
+    """Return whether the alias of any channel points to a collection that had another name until a moment ago."""
+    names = {formerly, *filter(is_item_collection, store.collections())}
+    return name in _pointers(store, store.records.items(names).values()).values()
+
+
+def _pointers(store: Store, records: Iterable[ItemRecord], channel: str = LIVE) -> dict[str, str | None]:
+    """Return the collection that the alias of each known channel points to, and that of `channel`; None without it."""
+    channels = {LIVE, channel, *(name for record in records for name in record.channels)}
+    return {name: store.alias(alias_of(name)) for name in sorted(channels)}
 
 
 def find(collections: Sequence[ItemCollection], name: str) -> ItemCollection:
@@ -122,7 +161,7 @@ def fingerprint_of(collection: ItemCollection) -> Fingerprint:
 
 def next_number(collections: Sequence[ItemCollection]) -> int:
     """Return the number of the next build or release."""
-    return 1 + max((max(one.record.release, one.record.build) for one in collections if one.record), default=0)
+    return 1 + max((one.record.last_number for one in collections if one.record), default=0)
 
 
 def with_changes(store: Store, collections: list[ItemCollection]) -> list[ItemCollection]:

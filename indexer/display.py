@@ -1,6 +1,5 @@
-"""The output of the commands: lines and tables for people, plain data for programs."""
+"""The output of the commands: progress, lines and tables for people."""
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from indexer.build import Built, Index
-from indexer.catalogue import ItemCollection
 from indexer.items.attributes import Attributes
 from indexer.progress import Progress
 from indexer.rollout.rollout import Rollout
@@ -25,7 +23,7 @@ from mind.artifact import Artifact
 from mind.cells import EXACT_ROWS
 from mind.data.line_count import LineCount
 from mind.data.sources import Source
-from mind.milvus.journal import Changes
+from mind.milvus.channels import LIVE
 from mind.milvus.store import Params
 
 TELL_S = 60.0
@@ -153,10 +151,11 @@ def _filtered(recall: float | None) -> str:
 
 
 def show_release(now: Rollout) -> None:
+    label, start = ("live", "") if now.channel == LIVE else ("channel", f"{now.channel}: ")
     if not now.changed:
-        line("live", f"[cyan]{now.live}[/] was live already")
+        line(label, f"{start}[cyan]{now.live}[/] was live already")
     else:
-        line("live", f"[cyan]{now.live}[/]" + (f", previously {now.before}" if now.before else ""))
+        line(label, f"{start}[cyan]{now.live}[/]" + (f", previously {now.before}" if now.before else ""))
 
 
 def _index(index: Index) -> str:
@@ -224,54 +223,3 @@ def _add(table: Table, measured: Measured, ratio: float, mark: str, style: str) 
     kind = " ".join([index.type, *(f"{name}={value}" for name, value in list(index.build_params.items())[:1])])
     numbers = f"{measured.searches:.2f}", f"{measured.recall:.4f}", f"{measured.users_per_s:,.0f}", f"{ratio:.2f}"
     table.add_row(mark, kind, _params(index.search_params), f"{index.interest_cosine:g}", *numbers, style=style)
-
-
-def table(collections: list[ItemCollection]) -> Table:
-    """Make a table of collections. It fits into 80 columns, so it leaves the model version to the name."""
-    colours = {"live": "bold green", "incomplete": "yellow"}
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("collection", no_wrap=True)
-    table.add_column("items", justify="right")
-    table.add_column("index")
-    table.add_column("state")
-    table.add_column("since (UTC)", no_wrap=True)
-    for collection in collections:
-        fingerprint, changes = collection.fingerprint, collection.changes
-        table.add_row(
-            collection.name,
-            f"{fingerprint.count + changes.added - changes.deleted:,}" if fingerprint else "",
-            fingerprint.index_type if fingerprint else "",
-            collection.state,
-            collection.changed_at[:16].replace("T", " "),
-            style=colours.get(collection.state, ""),
-        )
-        if any(vars(changes).values()):
-            table.add_row(f"  {_changes(changes)}", style="dim")
-        if collection.record and collection.record.rules:
-            table.add_row(f"  rules: {_rules(collection.record.rules)}", style="dim")
-    return table
-
-
-def _rules(text: str) -> str:
-    """The names of the rules of a release, and how many there are of each."""
-    found = json.loads(text)
-    return ", ".join(f"{len(rule)} {name}" if isinstance(rule, list) else name for name, rule in found.items())
-
-
-def _changes(changes: Changes) -> str:
-    pending = changes.pending_new + changes.pending_known
-    counts = ("added", changes.added), ("changed", changes.changed), ("deleted", changes.deleted), ("pending", pending)
-    return ", ".join(f"{count:,} {what}" for what, count in counts if count)
-
-
-def plain(collection: ItemCollection) -> dict[str, Any]:
-    fingerprint = collection.fingerprint
-    return {
-        "collection": collection.name,
-        "state": collection.state,
-        "built_at": collection.built_at or None,
-        "published_at": collection.published_at or None,
-        "fingerprint": fingerprint.model_dump() if fingerprint else None,
-        "changes": vars(collection.changes),
-        "rules": json.loads(collection.record.rules) if collection.record and collection.record.rules else None,
-    }

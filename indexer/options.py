@@ -16,6 +16,7 @@ from indexer.errors import IndexerError, RefusedError
 from mind.command import with_options
 from mind.data.quotes import Quote
 from mind.errors import MindError
+from mind.milvus.channels import LIVE, alias_of
 from mind.milvus.connection import Connection
 from mind.milvus.options import MilvusOptions
 from mind.options import Options, flag, variable
@@ -54,6 +55,32 @@ QuoteOption = Annotated[
 ]
 ArtifactCache = Annotated[
     Path, typer.Option(help="Directory that stores models downloaded from a URL, the 4 used last.", show_default=False)
+]
+
+
+def channel_name(value: str) -> str:
+    """Return the name of a channel as it is given. Raises BadParameter if it is not one."""
+    try:
+        alias_of(value)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return value
+
+
+Channel = Annotated[
+    str,
+    typer.Option(
+        "--channel",
+        callback=channel_name,
+        metavar="NAME",
+        help=f"Channel whose release the command is about. Callers that name no channel get {LIVE}.",
+    ),
+]
+OtherChannel = Annotated[
+    str,
+    typer.Argument(
+        callback=channel_name, metavar="CHANNEL", help=f"Name of a channel other than {LIVE}.", show_default=False
+    ),
 ]
 Wait = Annotated[
     bool,

@@ -9,10 +9,10 @@ import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2
 
 from mind.encoders import EncoderName, encoder_maker
 from mind.errors import ConfigError
@@ -21,14 +21,17 @@ from mind.milvus.aio_store import MilvusStore
 from mind.milvus.aio_user_store import MilvusUserStore
 from mind.transfer import Models
 from protos.recall.v1 import admin_pb2, recall_pb2
+from server.channels import Channels
 from server.edge.admin import AdminService
 from server.edge.calls import Calls
+from server.edge.channel_health import ChannelHealth
 from server.edge.door import Door
 from server.edge.feedback import FeedbackLog
-from server.edge.health import HEALTH, LIVENESS, HealthServicer
+from server.edge.health import HEALTH, HealthServicer
 from server.edge.receiving import MAX_ARRIVING_OF_STRANGERS, MAX_REQUEST_BYTES_OF_STRANGERS, Receiver
 from server.edge.reflection import REFLECTION, ReflectionServicer
 from server.edge.service import RecallService
+from server.edge.shadow import Shadow
 from server.edge.streams import Streams
 from server.edge.tls import server_credentials
 from server.edge.tokens import Tokens
@@ -36,13 +39,16 @@ from server.edge.user_service import UserService
 from server.edge.wire import keep_quiet_about_callers, register
 from server.errors import Failure, StoreUnavailableError
 from server.instrumentation import make_telemetry
+from server.loader import Loader
 from server.ports import ItemStore
-from server.release import Release, Releases, watch
+from server.release import Release
+from server.releases import Releases
 from server.serving.attributes import Attributes
 from server.serving.breaker import Breaker
 from server.serving.local import LocalItems, index_maker
 from server.serving.matching import MatchingItems
 from server.serving.pipeline import CandidatePipeline
+from server.serving.popular import PopularItems
 from server.serving.similar_batches import SimilarItems
 from server.settings import Settings
 from server.signals import leave_when_told
@@ -99,59 +105,84 @@ class RecallServer:
             ConfigError: the address is taken, or certificates, tokens or the feedback log cannot be used.
         """
         self._settings = settings
-        self._breaker = Breaker(self._probe(store), self._tell_health)
+        self._breaker = Breaker(self._probe(store), self._on_breaker)
         # Loading is not guarded: a collection that is not loaded keeps the breaker open, and loading it closes it.
         self._store = store = self._breaker.guard(store, unguarded=("loaded", "load", "close"))
         self._telemetry = telemetry
-        self._usable = False
-        """Whether a release is loaded and Milvus, when asked last, had its collection in memory."""
-        self._serving = False
-        """Whether health checks say SERVING."""
-        self._encoder_lost = False
         self._encode_on = ThreadPoolExecutor(1, "encode")
         self._streams = Streams()
         self._receiver = Receiver(MAX_ARRIVING_OF_STRANGERS, MAX_REQUEST_BYTES_OF_STRANGERS)
         self._health = HealthServicer(self._streams, self._receiver)
-        models = Models(settings.artifacts, settings.artifact_cache)
-        made = (
-            encoder_maker(EncoderName(settings.encoder), settings.device),
-            settings.keep_previous,
-            index_maker(settings.search),
-        )
-        self.releases = Releases(store, models, *made, self._on_check)
-        self.local, matching = LocalItems(store), MatchingItems(store)
-        attributes = Attributes(store, settings.attribute_cache_mb * 2**20)
-        pipeline = CandidatePipeline(
+        self.channels = self._make_channels(store)
+        self.releases = self.channels.default
+        """The releases of the default channel."""
+        told = self._health, RECALL.full_name, self.channels, settings.degraded, telemetry.metrics
+        self._channel_health = ChannelHealth(*told)
+        channels = len(self.channels)
+        self.local, matching = LocalItems(store, channels), MatchingItems(store, channels=channels)
+        attributes = Attributes(store, settings.attribute_cache_mb * 2**20, lambda: self.channels.served)
+        make_pipeline = partial(
+            CandidatePipeline,
             store,
             self._encode_on,
             search_timeout_ms=settings.search_timeout_ms,
             max_overfetch=settings.max_overfetch,
             max_batch_users=settings.max_batch_users,
             max_queued_users=settings.max_queued_users,
-            workers=settings.search_workers,
             local=self.local,
             matching=matching,
             attributes=attributes,
-            degraded=settings.degraded,
+            popular=PopularItems(store, channels),
             search=settings.search,
-            telemetry=telemetry,
-            on_encoder_lost=self._lose_encoder,
         )
+        pipeline = make_pipeline(
+            workers=settings.search_workers,
+            degraded=settings.degraded,
+            telemetry=telemetry,
+            on_encoder_lost=self._channel_health.lose_encoder,
+        )
+        self.shadow = self._make_shadow(make_pipeline(workers=1), pipeline) if settings.shadow else None
+        """Asks the shadow channels; None if there are none."""
         self.similar_items = SimilarItems(settings, self.local, matching, telemetry)
         self._door = Door(settings, Calls(telemetry, settings.access_log))
         if telemetry.metrics:
+            telemetry.metrics.follow_channels(settings.channels)
             telemetry.metrics.follow(
                 lambda: self._door.in_progress, lambda: pipeline.queued_users + self.similar_items.queued
             )
         self._server = grpc.aio.server(options=_channel_options(settings))
         self._users = UserService(settings, user_store and self._breaker.guard(user_store), self._encode_on)
         self._feedback = FeedbackLog(self._sink(), settings.feedback_sample)
-        service = RecallService(
-            settings, self.releases, pipeline, self.similar_items, store, self._users, attributes, self._feedback
-        )
+        answers = pipeline, self.similar_items, store, self._users, attributes, self._feedback, self.shadow
+        service = RecallService(settings, self.channels, *answers)
         self._add_services(service)
         self.port = self._listen()
         self._watching: list[asyncio.Task[None]] = []
+
+    def _make_channels(self, store: ItemStore) -> Channels:
+        settings = self._settings
+        models = Models(settings.artifacts, settings.artifact_cache)
+        make_encoder = encoder_maker(EncoderName(settings.encoder), settings.device)
+        loader = Loader(store, models, make_encoder, index_maker(settings.search))
+
+        def follow(channel: str) -> Releases:
+            releases: Releases
+
+            def on_check(release: Release | None, error: Failure | None) -> None:
+                self._on_check(releases, release, error)
+
+            return (releases := Releases(store, loader, channel, settings.keep_previous, on_check))
+
+        return Channels([follow(channel) for channel in settings.channels])
+
+    def _make_shadow(self, asked: CandidatePipeline, live: CandidatePipeline) -> Shadow:
+        """The shadow of the live pipeline. `asked`: a pipeline of its own, which counts nothing."""
+        settings, metrics = self._settings, self._telemetry.metrics
+
+        def busy() -> bool:  # the batches of live are as full as they need be
+            return self._breaker.open or live.queued_users >= settings.max_batch_users / 2
+
+        return Shadow(settings.shadows, settings, self.channels, asked, busy, metrics.shadow if metrics else None)
 
     def _add_services(self, recall: RecallService) -> None:
         settings = self._settings
@@ -159,7 +190,7 @@ class RecallServer:
         register(self._door.guard(recall, RECALL, counted=True, tokens=tokens), RECALL, self._server)
         if settings.admin_token_file:
             admin_tokens = self._tokens(settings.admin_token_file, "--admin-token-file", "ADMIN_TOKEN")
-            admin = AdminService(self.releases, self._store)
+            admin = AdminService(self.channels, self._store)
             register(self._door.guard(admin, ADMIN, counted=False, tokens=admin_tokens), ADMIN, self._server)
         register(self._health, HEALTH, self._server)
         if settings.reflection:
@@ -196,16 +227,15 @@ class RecallServer:
         Otherwise a caller that knows several servers would send its calls to the one that has nothing to answer with.
         """
         keep_quiet_about_callers()
-        looked = asyncio.Event()
+        looked, not_looked_at = asyncio.Event(), set(self._settings.channels)
 
-        async def on_health(usable: bool) -> None:
-            self._usable = usable
-            await self._tell_health()
-            looked.set()
+        async def on_health(channel: str, usable: bool) -> None:
+            await self._channel_health.set_usable(channel, usable)
+            not_looked_at.discard(channel)
+            if not not_looked_at:
+                looked.set()
 
-        self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
-        await self._tell_health()
-        watching = watch(self.releases, self._settings.watch_interval_s, on_health)
+        watching = self.channels.watch(self._settings.watch_interval_s, on_health)
         self._watching = [asyncio.create_task(watching)]
         self._watching.append(asyncio.create_task(self.local.follow(self._followed)))
         if self._telemetry.metrics:
@@ -213,19 +243,16 @@ class RecallServer:
             self._watching.append(asyncio.create_task(lag))
         with suppress(TimeoutError):
             await asyncio.wait_for(looked.wait(), FIRST_LOOK_S)
-        preparing = asyncio.create_task(self._users.prepare(self.releases))
+        preparing = asyncio.create_task(self._users.prepare(self.channels))
         self._watching.append(preparing)
         await asyncio.wait([preparing], timeout=FIRST_LOOK_S)
-        self._watching.append(asyncio.create_task(self._users.follow(self.releases)))
+        self._watching.append(asyncio.create_task(self._users.follow(self.channels)))
         await self._server.start()
 
-    def _followed(self) -> Release | None:
-        """The release whose changes of items must be known without asking Milvus; None if none must."""
-        if not self.releases.loaded:
-            return None
-        release = self.releases.current
-        needed = self._settings.degraded or self._settings.search == "local" or release.adds_neighbours
-        return release if needed else None
+    def _followed(self) -> list[Release]:
+        """The releases whose changes of items must be known without asking Milvus."""
+        always = self._settings.degraded or self._settings.search == "local"
+        return [release for release in self.channels.served if always or release.adds_neighbours]
 
     async def stop(self, drain_s: float) -> None:
         """Say NOT_SERVING, let calls in progress finish for at most `drain_s` seconds, and stop."""
@@ -235,50 +262,40 @@ class RecallServer:
         await self._door.close()
         self._health.end_streams()
         await self._server.stop(drain_s)  # hangs up, so that callers go to other servers; a second stop crashes it
+        if self.shadow:
+            await self.shadow.close()
         self._breaker.close()
         await self._store.close()
         self._encode_on.shutdown()
         self._feedback.close()
         self._telemetry.close()
 
-    def _on_check(self, release: Release | None, error: Failure | None) -> None:
+    async def _on_breaker(self) -> None:
+        await self._channel_health.set_away(self._breaker.open)
+
+    def _on_check(self, releases: Releases, release: Release | None, error: Failure | None) -> None:
         metrics = self._telemetry.metrics
         if metrics and release and not error:
-            metrics.set_release(release.model_version, release.collection, miscounted=bool(self.releases.miscounted))
+            served = releases.channel, release.model_version, release.collection
+            metrics.set_release(*served, miscounted=bool(releases.miscounted))
         elif metrics and not isinstance(error, StoreUnavailableError):  # which says nothing about the release
-            metrics.set_refused(new_reason=str(error) != self.releases.refused)
+            metrics.set_refused(releases.channel, new_reason=str(error) != releases.refused)
 
     def _probe(self, store: ItemStore) -> Callable[[], Awaitable[None]]:
-        async def probe() -> None:
-            release = self.releases.current
+        timeout_s = self._settings.search_timeout_ms / 1000
+
+        async def search(release: Release) -> None:
             params = dict(release.fingerprint.search_params)
-            timeout_s = self._settings.search_timeout_ms / 1000
             await store.search(release.collection, release.item_embedding[1:2], 1, params, timeout_s)
 
+        async def probe() -> None:
+            served = self.channels.served or [self.releases.current]
+            said = await asyncio.gather(*map(search, served), return_exceptions=True)
+            away = [error for error in said if isinstance(error, StoreUnavailableError)]
+            if len(away) == len(said):  # one collection that can be searched is enough: Milvus is there
+                raise away[0]
+
         return probe
-
-    async def _lose_encoder(self) -> None:
-        """Say NOT_SERVING for good, `liveness` included: only a new process gets a failed GPU back."""
-        self._encoder_lost = True
-        self._health.set(LIVENESS, health_pb2.HealthCheckResponse.NOT_SERVING)
-        await self._tell_health()
-
-    async def _tell_health(self) -> None:
-        away = self._breaker.open or bool(self.releases.unloaded)
-        serving = self._usable and not self._encoder_lost and (self._settings.degraded or not away)
-        if serving and not self._serving:
-            logger.info("health is SERVING")
-        elif self._serving and not serving:
-            silent = "Milvus does not answer" if self._breaker.open else "Milvus lost the collection"
-            reason = self.releases.refused or self.releases.unloaded or silent
-            lost = "the encoder fails at what it could encode before; start this process again"
-            logger.warning("health is NOT_SERVING: %s", lost if self._encoder_lost else reason)
-        self._serving = serving
-        if self._telemetry.metrics:
-            self._telemetry.metrics.set_serving(serving)
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", RECALL.full_name):
-            self._health.set(name, status)
 
 
 def _channel_options(settings: Settings) -> list[tuple[str, int]]:

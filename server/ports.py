@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from mind.artifact import Float32
 from mind.hits import Hits
 from mind.milvus.change_log import ChangeLog
+from mind.milvus.channels import LIVE
 from mind.milvus.collection import Fingerprint
 from mind.milvus.journal import Changes
 from mind.sequences import Int64
@@ -13,8 +14,11 @@ from mind.sequences import Int64
 class ItemStore(Protocol):
     """The calls of the server to a vector database. Every method may raise `StoreError`."""
 
-    async def live_collection(self) -> str | None:
-        """Return the collection that the release alias points to, or None without a release."""
+    async def released_collection(self, channel: str = LIVE) -> str | None:
+        """Return the collection that the alias of a channel points to, or None without a release."""
+
+    async def aliases(self, collection: str) -> list[str]:
+        """Return the aliases that point to a collection, those of channels and any others."""
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         """Return what the collection was built from, or None if its build did not finish."""
@@ -77,7 +81,7 @@ class ItemStore(Protocol):
         """Return the `limit` items nearest to each of the [Q, D] vectors."""
 
     async def drop(self, collection: str) -> None:
-        """Drop a collection, and the release alias if it points to that collection."""
+        """Drop a collection, and the aliases of channels that point to that collection."""
 
     async def close(self) -> None:
         """Close the connection."""

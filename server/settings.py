@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from mind.milvus.channels import LIVE, MAX_CHANNELS, MAX_NAME, is_channel
 from mind.milvus.options import MilvusOptions
 from mind.milvus.shown import MAX_SHOWN, TTL_DAYS
 from mind.milvus.users import MAX_CAPACITY
@@ -24,6 +25,17 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 def _level(value: object) -> object:
     """Write the name of a log level in capitals. Other texts stay as they are, so that an error can show them."""
     return value.upper() if isinstance(value, str) and value.upper() in get_args(LogLevel) else value
+
+
+def _names(value: object) -> object:
+    """Split an environment variable into names. A list of flags stays as it is."""
+    return re.split(r"[,\s]+", value.strip()) if isinstance(value, str) else value
+
+
+def _shares(given: tuple[str, ...]) -> dict[str, float]:
+    """The shares of channels that an option gives, in its order."""
+    pairs = (text.partition("=") for text in given)
+    return {channel: float(share) for channel, _, share in pairs}
 
 
 class Settings(MilvusOptions):
@@ -58,6 +70,12 @@ class Settings(MilvusOptions):
     """Device of the encoder paddle. auto takes a GPU if there is one and Paddle's build can use it."""
     watch_interval_s: float = Field(default=5.0, gt=0)
     """Seconds between checks of the release alias."""
+    channel: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Channel to serve, such as live or b; without one, live. Repeatable. The first one is the default channel."""
+    split: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Share of the requests without a channel that get this one, such as b=0.1, by a hash of their key. Repeatable."""
+    shadow: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    """Share of the requests to the default channel that are also asked of this one, such as b=0.05, and compared."""
     search_timeout_ms: int = Field(default=5_000, gt=0, le=INT32_MAX)
     """Maximum time to wait for Milvus, in milliseconds. A shorter deadline of the caller applies first."""
     search: Literal["milvus", "local"] = "milvus"
@@ -152,6 +170,49 @@ class Settings(MilvusOptions):
     """Share of batches in which one user's candidates are compared with an exact search, for the metrics. 0 is off."""
     otlp_endpoint: str = ""
     """OpenTelemetry collector (OTLP, gRPC) for traces, such as http://localhost:4317. OTEL_* variables apply too."""
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """The channels to serve, the default one first."""
+        return self.channel or (LIVE,)
+
+    @property
+    def splits(self) -> dict[str, float]:
+        """The share of each channel that requests are split to, in the order of the options."""
+        return _shares(self.split)
+
+    @property
+    def shadows(self) -> dict[str, float]:
+        """The share of requests that each shadow channel is asked."""
+        return _shares(self.shadow)
+
+    @model_validator(mode="after")
+    def _usable_channels(self) -> Self:
+        for number, name in enumerate(self.channel):
+            if not is_channel(name):
+                raise ValueError(f"channel is {name!r}: expected 1 to {MAX_NAME} of a-z, 0-9 and -, from a letter on")
+            if name in self.channel[:number]:
+                raise ValueError(f"channel is {name} twice")
+        if len(self.channel) > MAX_CHANNELS:
+            raise ValueError(f"channel is given {len(self.channel)} times, the limit is {MAX_CHANNELS}")
+        self._check_shares("split", self.split, "gets what is left")
+        self._check_shares("shadow", self.shadow, "is what it is compared with")
+        if (total := sum(self.splits.values())) > 1 + 1e-9:
+            raise ValueError(f"split is {total:g} for all channels together, the limit is 1")
+        return self
+
+    def _check_shares(self, option: str, given: tuple[str, ...], of_default: str) -> None:
+        """Raise ValueError for a share that cannot be used. `of_default`: why the default channel has none."""
+        default, *others = self.channels
+        for number, text in enumerate(given):
+            name, _, share = text.partition("=")
+            if not re.fullmatch(r"(0|1|0?\.\d+|1\.0+)", share) or not 0 < float(share) <= 1:
+                raise ValueError(f"{option} is {text!r}: expected a channel and a share of at most 1, such as b=0.1")
+            if name not in others:
+                rest = f"; {default} {of_default}" if name == default else ""
+                raise ValueError(f"{option} is {text}: expected one of the other channels of the server{rest}")
+            if name in (each.partition("=")[0] for each in given[:number]):
+                raise ValueError(f"{option} is given twice for {name}")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -13,7 +13,7 @@ from mind.milvus.collection import MAX_HITS
 from mind.milvus.filter import grammar
 from mind.milvus.users import MAX_USER_ID_BYTES
 from server import app
-from server.edge import answers, door, feedback, health, page_token, receiving, streams, user_request, wire
+from server.edge import answers, door, feedback, health, page_token, receiving, split, streams, user_request, wire
 from server.edge.limits import INTEGER_CANDIDATE_BYTES
 from server.settings import Settings
 from server.watching import endpoint, line_sink
@@ -35,6 +35,15 @@ class Bound:
 SERVER, GATEWAY = Settings(), GatewaySettings()
 INVALID, EXHAUSTED = "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"
 OF_USER, OF_QUERY = "that user is INVALID, the others are answered", "that query is INVALID, the others are answered"
+OF_A_CHANNEL = (
+    *("CountItemsRequest", "FindSimilarUsersRequest", "GetItemsRequest", "GetServerInfoRequest"),
+    *("LogFeedbackRequest", "ReloadRequest", "UpsertUsersRequest"),
+)
+"""The other messages that name a channel."""
+OF_A_CHANNEL_BY_HTTP = (
+    *("RecallBody", "ExplainBody", "SimilarBody", "ItemsBody", "FeedbackBody", "UpsertBody", "SimilarUsersBody"),
+)
+"""The bodies of the gateway that name a channel."""
 OF_BODY = f"{GATEWAY.max_body_bytes:,} bytes of body"
 
 
@@ -170,6 +179,14 @@ def _fields() -> list[Bound]:
         Bound("`AtMost.count`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k"),
         Bound("`top_k` with diversity", f"1 to {SERVER.max_diverse_top_k:,}", INVALID, "--max-diverse-top-k"),
         Bound("hits of a search that goes deeper for rules", f"{MAX_HITS:,} of an interest", "`detail` says so"),
+        *(
+            Bound(f"`{name}.channel`", "a channel of the server", INVALID, "--channel")
+            for name in (*asking, *OF_A_CHANNEL)
+        ),
+        *(
+            Bound(f"`{name}.split_key`", f"{split.MAX_KEY_BYTES} bytes", INVALID)
+            for name in ("RecallRequest", "ExplainRequest")
+        ),
         Bound("an answer with attributes", f"{answers.MAX_ANSWER_BYTES:,} bytes", INVALID),
         *(
             Bound(f"`{name}`", f"1 to {SERVER.max_top_k:,}", INVALID, "--max-top-k")
@@ -247,6 +264,11 @@ def of_gateway() -> list[Bound]:
             Bound(f"`{name}.return_attributes`", f"{v1.MAX_ATTRIBUTES} names", "400")
             for name in ("RecallBody", "ExplainBody", "SimilarBody", "ItemsBody")
         ),
+        *(Bound(f"`{name}.channel`", "a name of 32 characters", "400") for name in OF_A_CHANNEL_BY_HTTP),
+        *(
+            Bound(f"`{name}.split_key`", f"{v1.MAX_SPLIT_KEY} characters", "400")
+            for name in ("RecallBody", "ExplainBody")
+        ),
         Bound("`FeedbackBody.kind`", "1 to 64 characters", "400"),
         Bound("`FeedbackBody.item_ids`", OF_BODY, "413", "--max-body-bytes"),
         Bound("`RecallBody.page_token`", f"{v1.MAX_TOKEN:,} characters", "400"),
@@ -254,6 +276,7 @@ def of_gateway() -> list[Bound]:
         *(Bound(f"`{name}.boosts`", f"{v1.MAX_ATTRIBUTES} boosts", "400") for name in ("RecallBody", "ExplainBody")),
         *(Bound(f"`{name}.pin_item_ids`", f"{v1.MAX_PINS:,} ids", "400") for name in ("RecallBody", "ExplainBody")),
         Bound("a text id of an item", f"{MAX_KEY_BYTES} bytes", "400"),
+        *(Bound(f"`channel` of {path}", "a name of 32 characters", "400") for path in ("/v1/count", "/v1/info")),
         Bound("`filter` of /v1/count", f"{connections.MAX_HEADER_BYTES:,} bytes of headers", by_server),
         Bound("metrics that are read of a server", f"{operations.MAX_BYTES:,} bytes", "cut off"),
         Bound("`search` of /explorer/items", f"{pages.MAX_SEARCH} characters", "400"),

@@ -173,6 +173,7 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
             model_version=version,
             collection=f"items_{version}",
             timings=TIMINGS,
+            channel=request.channel,
             next_page_token=(request.page_token or b"p") + b"." if request.paged or request.page_token else b"",
         )
 
@@ -180,7 +181,9 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         """3706 items, 12 with a filter."""
         self._enter("CountItems", request, context)
         count = 12 if request.filter else 3706
-        return recall_pb2.CountItemsResponse(count=count, model_version="ab12", collection="items_ab12")
+        return recall_pb2.CountItemsResponse(
+            count=count, model_version="ab12", collection="items_ab12", channel=request.channel
+        )
 
     def GetServerInfo(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.GetServerInfoResponse:  # noqa: N802
         """INFO, or KEYED_INFO; whether users are remembered, `users` says."""
@@ -194,7 +197,7 @@ class CannedRecall(recall_pb2_grpc.RecallServiceServicer, admin_pb2_grpc.AdminSe
         self._enter("SimilarItems", request, context)
         time.sleep(self.delay_s)
         results = [similar(query, request) for query in request.queries]
-        origin = {"model_version": "ab12", "collection": "items_ab12", "timings": TIMINGS}
+        origin = {"model_version": "ab12", "collection": "items_ab12", "timings": TIMINGS, "channel": request.channel}
         return recall_pb2.SimilarItemsResponse(results=results, **origin)
 
     def Explain(self, request: Any, context: grpc.ServicerContext) -> recall_pb2.ExplainResponse:  # noqa: N802

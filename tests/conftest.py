@@ -20,6 +20,8 @@ hypothesis.settings.register_profile("tests", deadline=None)  # how fast an exam
 hypothesis.settings.load_profile("tests")
 
 _URI_TIMEOUT_S = 200
+CHANNELS = ("live", "b", "uk-home")
+"""The channels that tests open on a server that they share."""
 _shared = pytest.StashKey[Milvus]()
 
 
@@ -129,18 +131,21 @@ def remove_item_collections_of(client: Any) -> None:
     """Remove everything of ours but histories from the database that a client uses."""
     from pymilvus import MilvusException
 
-    from mind.milvus.collection import ALIAS, build_age_s, is_item_collection
+    from mind.milvus.channels import alias_of
+    from mind.milvus.collection import build_age_s, is_item_collection
     from mind.milvus.journal import collection_of
-    from mind.milvus.records import NAME, RECORDS
+    from mind.milvus.records import NAME, RECORDS, channels_of
     from mind.milvus.users import is_user_vectors
 
-    with suppress(MilvusException):  # a newer Milvus may refuse to drop an alias that is not there
-        client.drop_alias(ALIAS, timeout=30)
+    for channel in CHANNELS:
+        with suppress(MilvusException):  # a newer Milvus may refuse to drop an alias that is not there
+            client.drop_alias(alias_of(channel), timeout=30)
     names = client.list_collections(timeout=30)
     ours = [name for name in names if is_item_collection(name) or collection_of(name) or is_user_vectors(name)]
     ours += [name for name in names if build_age_s(name) is not None]
     if RECORDS in names and ours:  # making that collection anew would take seconds
-        client.delete(RECORDS, filter=f"{NAME} in {json.dumps(ours)}", timeout=30)
+        rows = ours + [channels_of(name) for name in ours if is_item_collection(name)]
+        client.delete(RECORDS, filter=f"{NAME} in {json.dumps(rows)}", timeout=30)
     for name in ours:
         client.drop_collection(name, timeout=30)
 

@@ -12,6 +12,7 @@ import numpy as np
 from mind.artifact import Artifact, Float32
 from mind.hits import Hits
 from mind.milvus.change_log import ChangeLog
+from mind.milvus.channels import LIVE, alias_of
 from mind.milvus.collection import ITEM_ID, ITEM_KEY, PRESENCE, VECTOR_SOURCE, Fingerprint, is_presence, presence_of
 from mind.milvus.errors import FilterError
 from mind.milvus.journal import Changes, Clicked
@@ -53,6 +54,8 @@ class FakeStore:
 
     collections: dict[str, FakeCollection] = field(default_factory=dict)
     alias: str | None = None
+    aliases_of: dict[str, str] = field(default_factory=dict)
+    """The collection of each channel but `live`."""
     fault: ServerError | StoreError | None = None
     delay_s: float = 0
     unloadable: str = ""
@@ -77,8 +80,8 @@ class FakeStore:
     """Searches that wait for `let_go`."""
     _held: dict[str, asyncio.Event] = field(default_factory=dict)
 
-    def publish(self, artifact: Artifact) -> str:
-        """Add the collection of a model and point the alias at it; returns its name."""
+    def publish(self, artifact: Artifact, channel: str = LIVE) -> str:
+        """Add the collection of a model and point a channel at it; returns its name."""
         fingerprint = fingerprint_of(artifact)
         weights = artifact.weights
         keys = weights.keys.at(np.arange(len(weights.item_id))) if weights.keys else []
@@ -88,8 +91,17 @@ class FakeStore:
             weights.item_embedding[1:].copy(),
             keys=dict(zip(weights.item_id.tolist(), keys, strict=False)),
         )
-        self.alias = fingerprint.collection
-        return self.alias
+        self.point(channel, fingerprint.collection)
+        return fingerprint.collection
+
+    def point(self, channel: str, collection: str | None) -> None:
+        """Point a channel at a collection, or at none."""
+        if channel == LIVE:
+            self.alias = collection
+        elif collection:
+            self.aliases_of[channel] = collection
+        else:
+            del self.aliases_of[channel]
 
     def delete(self, collection: str, item_ids: list[int]) -> None:
         """Delete items that the model knows, as the indexer does."""
@@ -133,10 +145,11 @@ class FakeStore:
         found.values[name] |= values
         found.log = found.log.with_batch(list(values))
 
-    def hold(self) -> None:
-        """Let searches of the live collection wait until `let_go`."""
-        assert self.alias
-        self._held[self.alias] = asyncio.Event()
+    def hold(self, collection: str | None = None) -> None:
+        """Let searches of a collection, by default the live one, wait until `let_go`."""
+        name = collection or self.alias
+        assert name
+        self._held[name] = asyncio.Event()
 
     def let_go(self) -> None:
         """Let searches go on after `hold`, those that wait and later ones."""
@@ -152,11 +165,16 @@ class FakeStore:
             raise CollectionGoneError(f"Milvus: no collection {name}")
         return self.collections[name]
 
-    async def live_collection(self) -> str | None:
+    async def released_collection(self, channel: str = LIVE) -> str | None:
         self.looks += 1
         if self.fault:
             raise self.fault
-        return self.alias
+        return self.alias if channel == LIVE else self.aliases_of.get(channel)
+
+    async def aliases(self, collection: str) -> list[str]:
+        await self._find(collection)
+        named = {LIVE: self.alias} | self.aliases_of
+        return [alias_of(channel) for channel, name in named.items() if name == collection]
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         return (await self._find(collection)).fingerprint
@@ -265,6 +283,7 @@ class FakeStore:
         await self._find(collection)
         del self.collections[collection]
         self.alias = None if self.alias == collection else self.alias
+        self.aliases_of = {channel: name for channel, name in self.aliases_of.items() if name != collection}
 
     async def close(self) -> None:
         pass

@@ -72,7 +72,9 @@ def metrics() -> str:
     made = make_metrics()
     made.count_request("Recall", "UNAVAILABLE", "NOT_READY", 0.1)  # series with labels appear with their first value
     made.set_file("--token-file", usable=True)
-    made.set_release("0123456789ab", "items_0123456789ab_01234567", miscounted=False)
+    made.shadow.start("b", ["compared"])
+    made.follow_channels(["live"])
+    made.set_release("live", "0123456789ab", "items_0123456789ab_01234567", miscounted=False)
     rows = []
     for family in made.registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name

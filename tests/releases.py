@@ -7,6 +7,7 @@ from typing import Any
 from indexer.rollout import rollout
 from mind.milvus.aio_session import AioSession
 from mind.milvus.aio_store import MilvusStore
+from mind.milvus.channels import LIVE
 from mind.milvus.connection import Connection
 from mind.milvus.errors import StoreError
 from mind.milvus.store import Store
@@ -15,14 +16,19 @@ from mind.transfer import Models
 NO_MODELS = Models(Path("there-are-no-models"))
 
 
-def publish(store: Store, name: str | None = None) -> rollout.Rollout:
-    """Make a collection the live one, where no users are remembered."""
-    return rollout.publish(store, NO_MODELS, name)
+def publish(store: Store, name: str | None = None, channel: str = LIVE) -> rollout.Rollout:
+    """Make a collection the live one of a channel, where no users are remembered."""
+    return rollout.publish(store, NO_MODELS, name, channel=channel)
 
 
-def rollback(store: Store, to: str | None = None) -> rollout.Rollout:
-    """Return to an earlier release, where no users are remembered."""
-    return rollout.rollback(store, NO_MODELS, to)
+def rollback(store: Store, to: str | None = None, channel: str = LIVE) -> rollout.Rollout:
+    """Return to an earlier release of a channel, where no users are remembered."""
+    return rollout.rollback(store, NO_MODELS, to, channel=channel)
+
+
+def promote(store: Store, channel: str) -> rollout.Rollout:
+    """Make what is live in a channel live in `live`, where no users are remembered."""
+    return rollout.promote(store, NO_MODELS, channel)
 
 
 def item_store(uri: str, on_error: Callable[[StoreError], None] = lambda _: None, **connection: Any) -> MilvusStore:

@@ -41,6 +41,8 @@ class Shape(BaseModel):
     history: Annotated[tuple[int, int], BeforeValidator(_lengths)] | None = None
     """Least and most of the newest items of a history that are sent, each number as likely; None sends all of it."""
     merge: Literal["best-score", "round-robin"] = "best-score"
+    channel: str = ""
+    """The channel whose release answers; empty is the default channel of the server."""
 
     def title(self) -> str:
         """Its name, or what tells it from others."""
@@ -51,6 +53,7 @@ class Shape(BaseModel):
             low, high = self.history
             words.append(f"history {low}" if low == high else f"history {low}-{high}")
         words += ["exclude_history"] * self.exclude_history + ["round-robin"] * (self.merge == "round-robin")
+        words += [f"channel {self.channel}"] * bool(self.channel)
         return ", ".join([*words, self.filter] if self.filter else words)
 
 

@@ -53,6 +53,7 @@ class Traffic:
                 filter=shape.filter,
                 exclude_history=shape.exclude_history,
                 merge_strategy=_STRATEGIES[shape.merge],
+                channel=shape.channel,
             )
             for _ in range(count)
         ]

@@ -6,6 +6,7 @@ import typer
 
 from clients.command import with_client
 from clients.commands.answer import Format, FormatOption, show
+from clients.commands.question import Channel
 from clients.sync_client import RecallClient
 
 app = typer.Typer(no_args_is_help=True, help="Administer a server. This needs --server-token-file.")
@@ -31,9 +32,13 @@ def drop_items(
 
 @app.command(epilog="Example: recall-client admin reload --server-token-file token.txt")
 @with_client
-def reload(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # noqa: A002
-    """Make the server look for a new release now."""
-    response = client.reload()
+def reload(
+    client: RecallClient,
+    channel: Channel = "",
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """Make the server look for a new release of a channel now."""
+    response = client.reload(channel=channel)
     moved = response.collection != response.previous_collection
     before = f"before: {response.previous_collection or 'none'}" if moved else "as before"
     show(format, response, f"serving {response.model_version} from {response.collection} ({before})")

@@ -16,7 +16,7 @@ from clients.bench.summary import missed, summarize
 from clients.bench.view import load_bar, summary_view
 from clients.command import with_connection
 from clients.commands.answer import Format, FormatOption
-from clients.commands.question import ExcludeHistory, Filter, Merge, MergeOption, TopK, file_option
+from clients.commands.question import Channel, ExcludeHistory, Filter, Merge, MergeOption, TopK, file_option
 from clients.options import Connection
 
 MISSED = 4
@@ -76,6 +76,7 @@ def bench(
     filter: Filter = "",  # noqa: A002
     exclude_history: ExcludeHistory = False,
     merge: MergeOption = Merge.BEST_SCORE,
+    channel: Channel = "",
     users_per_request: Annotated[int, typer.Option(min=1, help="Users per request.")] = 1,
     history: Annotated[
         str | None,
@@ -105,6 +106,7 @@ def bench(
             "exclude_history": exclude_history,
             "history": history,
             "merge": merge.value,
+            "channel": channel,
         }
     )
     plan = Plan(rate, callers or _CALLERS, warm_up_s, duration_s, connections, seed)

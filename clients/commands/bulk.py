@@ -15,6 +15,7 @@ from clients.bulk_view import print_outcome, user_bar
 from clients.command import with_connection
 from clients.commands.question import (
     AtMost,
+    Channel,
     Diversity,
     ExcludeHistory,
     Filter,
@@ -90,6 +91,7 @@ def bulk(
     at_most: AtMost = None,
     per_interest_min: PerInterestMin = 0,
     diversity: Diversity = 0,
+    channel: Channel = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = False,
     restart: Annotated[bool, typer.Option("--restart", help="Delete the parts of an interrupted run.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.", rich_help_panel="Pace")] = 8,
@@ -126,9 +128,11 @@ def bulk(
         at_most=at_most_of_option(at_most),
         per_interest_min=per_interest_min,
         diversity=diversity,
+        channel=channel,
     )
     pace = Pace(concurrency, users_per_request, users_per_part, give_up_after_s)
-    identity = histories.fingerprint() | vars(question)
+    asked = {name: value for name, value in vars(question).items() if name != "channel" or value}  # as before channels
+    identity = histories.fingerprint() | asked
     with open_parts(output, identity, restart=restart, overwrite=overwrite) as parts:
         try:
             with user_bar(parts.rows, histories.rows) as report:

@@ -8,7 +8,7 @@ import typer
 
 from clients.command import with_client
 from clients.commands.answer import Format, FormatOption, show
-from clients.commands.question import Filter, attributes_of_option, parse_ids
+from clients.commands.question import Channel, Filter, attributes_of_option, parse_ids
 from clients.errors import RecallError
 from clients.ids import has_text_ids
 from clients.plain import to_plain
@@ -23,10 +23,11 @@ app = typer.Typer()
 def count(
     client: RecallClient,
     filter: Filter = "",  # noqa: A002
+    channel: Channel = "",
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Count the released items, all of them or those that match a filter."""
-    response = client.count_items(filter)
+    response = client.count_items(filter, channel=channel)
     show(format, response, f"{response.count:,} items in {response.collection} (model {response.model_version})")
 
 
@@ -38,23 +39,29 @@ def items(
     attributes: Annotated[
         str, typer.Option(metavar="NAME,NAME,..", help="Attributes to show; without it, all that the release has.")
     ] = "",
+    channel: Channel = "",
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Show the attributes of items."""
-    info = client.get_server_info()
+    info = client.get_server_info(channel=channel)
     every = [each.name for each in info.attributes][: info.limits.max_return_attributes]
     names = attributes_of_option(attributes, info, titles=False) or every
-    response = client.get_items(parse_ids(item_ids, "ID,ID,...", has_text_ids(info)), return_attributes=names)
+    ids = parse_ids(item_ids, "ID,ID,...", has_text_ids(info))
+    response = client.get_items(ids, return_attributes=names, channel=channel)
     show(format, response, items_view(response))
 
 
 @app.command(epilog="Example: recall-client info --server recall:50051 --format json")
 @with_client
-def info(client: RecallClient, format: FormatOption = Format.TABLE) -> None:  # noqa: A002
-    """Show the release that is served, the current number of items, and the limits of the server."""
-    response = client.get_server_info()
+def info(
+    client: RecallClient,
+    channel: Channel = "",
+    format: FormatOption = Format.TABLE,  # noqa: A002
+) -> None:
+    """Show the release that is served, the current number of items, the channels, and the limits of the server."""
+    response = client.get_server_info(channel=channel)
     try:
-        counted: int | str = client.count_items().count
+        counted: int | str = client.count_items(channel=channel).count
     except RecallError as error:  # such as Milvus being away, while the server still tells what it serves
         counted = error.message
     if format is Format.JSON:

@@ -134,6 +134,18 @@ Seed = Annotated[int, typer.Option(min=0, help="The same seed draws the same ite
 NoReleaseRules = Annotated[
     bool, typer.Option("--no-release-rules", help="Leave out the rules of the release, which `info` shows.")
 ]
+Channel = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="Channel whose release answers, of those that `info` lists. The default is the server's."
+    ),
+]
+SplitKey = Annotated[
+    str,
+    typer.Option(
+        metavar="TEXT", help="What a server with --split assigns to a channel, such as the id of a user or session."
+    ),
+]
 Titles = Annotated[
     Path | None,
     file_option("--titles", help="CSV or Parquet file with the columns item_id and title. Tables then show titles."),

@@ -22,6 +22,7 @@ from clients.commands.question import (
     AtMost,
     BoostNewer,
     BoostOption,
+    Channel,
     Diversity,
     Exclude,
     ExcludeHistory,
@@ -40,6 +41,7 @@ from clients.commands.question import (
     Pin,
     ReturnAttributes,
     Seed,
+    SplitKey,
     Titles,
     TitlesIdColumn,
     TopK,
@@ -109,6 +111,8 @@ def recall(
     explore_filter: ExploreFilter = "",
     seed: Seed = 0,
     no_release_rules: NoReleaseRules = False,
+    channel: Channel = "",
+    split_key: SplitKey = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -119,7 +123,7 @@ def recall(
         raise typer.BadParameter("give one of --hist-item, --user-id and --input (the first two with --exclude-shown)")
     if input is not None and (paged or page_token):
         raise typer.BadParameter("--paged and --page-token go with --hist-item or --user-id, not with --input")
-    info = client.get_server_info()
+    info = client.get_server_info(channel=channel)
     text = has_text_ids(info)
     excluded = parse_ids(exclude, "--exclude", text)
     ask = functools.partial(
@@ -138,6 +142,8 @@ def recall(
         pin=parse_ids(pin, "--pin", text),
         explore=explore_of_options(explore, explore_filter, seed),
         release_rules=not no_release_rules,
+        channel=channel,
+        split_key=split_key,
     )
     if input is not None:
         with output.open("w", encoding="utf-8") if output else nullcontext(sys.stdout) as lines:
@@ -148,6 +154,7 @@ def recall(
         results=result.results,
         model_version=result.model_versions[0],
         collection=result.collections[0],
+        channel=result.channels[0],
         timings=result.timings[0],
         attributes_detail=result.attributes_detail,
         next_page_token=result.next_page_token,
@@ -180,6 +187,8 @@ def explain(
     explore_filter: ExploreFilter = "",
     seed: Seed = 0,
     no_release_rules: NoReleaseRules = False,
+    channel: Channel = "",
+    split_key: SplitKey = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
@@ -187,7 +196,7 @@ def explain(
     """Show the recall of one user step by step: what each interest found, and why hits were dropped."""
     if hist_item is None and user_id is None:
         raise typer.BadParameter("give --hist-item or --user-id")
-    info = client.get_server_info()
+    info = client.get_server_info(channel=channel)
     text = has_text_ids(info)
     response = client.explain(
         _user(user_id, hist_item, parse_ids(exclude, "--exclude", text), text),
@@ -205,6 +214,8 @@ def explain(
         pin=parse_ids(pin, "--pin", text),
         explore=explore_of_options(explore, explore_filter, seed),
         release_rules=not no_release_rules,
+        channel=channel,
+        split_key=split_key,
     )
     view = explain_view(response, read_titles(titles, text, titles_id_column) if titles else {})
     show(format, response, view, origin_line(response))

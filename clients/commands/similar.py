@@ -8,6 +8,7 @@ import typer
 from clients.command import with_client
 from clients.commands.answer import Format, FormatOption, show
 from clients.commands.question import (
+    Channel,
     Exclude,
     Filter,
     ReturnAttributes,
@@ -54,12 +55,13 @@ def similar(
         ),
     ] = By.EMBEDDING,
     attributes: ReturnAttributes = "",
+    channel: Channel = "",
     titles: Titles = None,
     titles_id_column: TitlesIdColumn = None,
     format: FormatOption = Format.TABLE,  # noqa: A002
 ) -> None:
     """Find the items most similar to given ones."""
-    info = client.get_server_info()
+    info = client.get_server_info(channel=channel)
     text = has_text_ids(info)
     found = client.similar_items(
         [parse_ids(item_ids, "--item-ids", text)],
@@ -68,11 +70,13 @@ def similar(
         exclude_item_ids=[parse_ids(exclude, "--exclude", text)],
         by=by.value,
         return_attributes=attributes_of_option(attributes, info, titles=not (titles or format is Format.JSON)),
+        channel=channel,
     )
     response = recall_pb2.SimilarItemsResponse(
         results=found.results,
         model_version=found.model_versions[0],
         collection=found.collections[0],
+        channel=found.channels[0],
         timings=found.timings[0],
         attributes_detail=found.attributes_detail,
     )

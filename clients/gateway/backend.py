@@ -35,7 +35,8 @@ class Backend:
         self.main = AsyncRecallClient(**connection)
         self._compared = AsyncRecallClient(**compared) if settings.compare_with else None
         self._stack = AsyncExitStack()
-        self._text_ids: dict[ServerName, bool] = {}
+        self._text_ids: dict[tuple[ServerName, str], bool] = {}
+        """Whether the release of a server's channel has text ids."""
 
     @property
     def compares(self) -> bool:
@@ -51,13 +52,16 @@ class Backend:
             raise ProblemError(404, "Not found", detail, "NOT_COMPARED")
         return self._compared
 
-    async def has_text_ids(self, name: ServerName) -> bool:
-        """Ask a server whether its release has text ids. Raises RecallError."""
-        self._text_ids[name] = has_text_ids(await self.client(name).get_server_info())
-        return self._text_ids[name]
+    async def has_text_ids(self, name: ServerName, channel: str = "") -> bool:
+        """Ask a server whether the release of a channel has text ids. Raises RecallError."""
+        found = has_text_ids(await self.client(name).get_server_info(channel=channel))
+        self._text_ids[name, channel] = found  # only channels that the server serves come here
+        return found
 
-    async def ask(self, name: ServerName, call: Callable[[AsyncRecallClient, bool], Awaitable[Answer]]) -> Answer:
-        """Make a call with item ids. It is told whether the release has text ids.
+    async def ask(
+        self, name: ServerName, call: Callable[[AsyncRecallClient, bool], Awaitable[Answer]], channel: str = ""
+    ) -> Answer:
+        """Make a call with item ids. It is told whether the release of the channel has text ids.
 
         That is asked once, and again when a request was refused: then the next release may have come, with other ids.
 
@@ -65,12 +69,12 @@ class Backend:
             RecallError: the call failed.
             RequestValidationError: an id is of the other kind.
         """
-        client, known = self.client(name), self._text_ids.get(name)
-        is_text = await self.has_text_ids(name) if known is None else known
+        client, known = self.client(name), self._text_ids.get((name, channel))
+        is_text = await self.has_text_ids(name, channel) if known is None else known
         try:
             return await call(client, is_text)
         except (InvalidRequestError, RequestValidationError):
-            if await self.has_text_ids(name) == is_text:
+            if await self.has_text_ids(name, channel) == is_text:
                 raise
         return await call(client, not is_text)
 

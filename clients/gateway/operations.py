@@ -88,12 +88,18 @@ def _finite(value: str) -> float:
 
 def figures(samples: Samples) -> dict[str, Any]:
     """The figures of one server."""
-    release = next((labels for labels, value in samples.get("recall_release_info", ()) if value), {})
+    default = next((labels.get("channel", "") for labels, _ in samples.get("recall_serving", ())), "")
+    releases = {labels.get("channel", ""): labels for labels, value in samples.get("recall_release_info", ()) if value}
+    release = releases.get(default, {})
     failures = [labels | {"count": int(value)} for labels, value in samples.get("recall_request_failures_total", ())]
     return {
         "serving": _one(samples, "recall_serving") == 1,
         "model_version": release.get("model_version", ""),
         "collection": release.get("collection", ""),
+        "channels": [
+            {"name": name, "collection": releases.get(name, {}).get("collection", ""), "serving": value == 1}
+            for name, value in ((labels.get("channel", ""), value) for labels, value in samples["recall_serving"])
+        ],
         "taken_over_at": _one(samples, "recall_release_taken_over_timestamp_seconds"),
         "refused": _one(samples, "recall_release_refused") == 1,
         "miscounted": _one(samples, "recall_release_miscounted") == 1,
@@ -106,7 +112,25 @@ def figures(samples: Samples) -> dict[str, Any]:
         "sampled_recall": _histogram(samples, _RECALL, {}),
         "users": {labels.get("status", ""): int(value) for labels, value in samples.get("recall_users_total", ())},
         "milvus_errors": int(sum(value for _, value in samples.get("recall_milvus_errors_total", ()))),
+        "shadows": _shadows(samples),
     }
+
+
+def _shadows(samples: Samples) -> list[dict[str, Any]]:
+    """The figures of each shadow channel."""
+    outcomes: dict[str, dict[str, int]] = defaultdict(dict)
+    for labels, value in samples.get("recall_shadow_requests_total", ()):
+        outcomes[labels.get("channel", "")][labels.get("outcome", "")] = int(value)
+    return [
+        {
+            "channel": channel,
+            "outcomes": outcomes[channel],
+            "overlap": _histogram(samples, "recall_shadow_overlap_ratio", {"channel": channel}),
+            "rbo": _histogram(samples, "recall_shadow_rbo_ratio", {"channel": channel}),
+            "latency_ratio": _histogram(samples, "recall_shadow_latency_ratio", {"channel": channel}),
+        }
+        for channel in sorted(outcomes)
+    ]
 
 
 def _one(samples: Samples, name: str) -> float:

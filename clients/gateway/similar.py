@@ -11,7 +11,7 @@ from clients.gateway.backend import BackendOf, to_json
 from clients.gateway.body import Body, FewQueries, GivenItemIds
 from clients.gateway.ids import ItemId, of_release, text
 from clients.gateway.problems import OF_EVERY_CALL, responses
-from clients.gateway.v1 import Origin, ReturnAttributes, Server, Timings, TopK
+from clients.gateway.v1 import Channel, Origin, ReturnAttributes, Server, Timings, TopK
 from clients.ids import fill
 from clients.similar import SimilarItemsResult
 from protos.recall.v1 import recall_pb2
@@ -56,6 +56,8 @@ class SimilarBody(Body):
     """embedding: the cosine of embeddings. neighbours: what users clicked soon after. both: they take turns."""
     return_attributes: ReturnAttributes
     """Attributes to return with the items, of those that /v1/info lists."""
+    channel: Channel = ""
+    """The channel whose release answers. Empty is the server's default channel."""
 
 
 class Similar(BaseModel):
@@ -87,14 +89,15 @@ async def similar(body: SimilarBody, backend: BackendOf, server: Server = "main"
 
     async def ask(client: AsyncRecallClient, is_text: bool) -> SimilarItemsResult:
         queries = [query.to_message(is_text, number) for number, query in enumerate(body.queries)]
-        how = {name: getattr(body, name) for name in ("top_k", "filter", "by", "return_attributes")}
+        how = {name: getattr(body, name) for name in ("top_k", "filter", "by", "return_attributes", "channel")}
         return await client.similar_items(queries, **how)
 
-    answer = await backend.ask(server, ask)
+    answer = await backend.ask(server, ask, body.channel)
     response = recall_pb2.SimilarItemsResponse(
         results=answer.results,
         model_version=answer.model_versions[0],
         collection=answer.collections[0],
+        channel=answer.channels[0],
         timings=answer.timings[0],
         attributes_detail=answer.attributes_detail,
     )

@@ -14,7 +14,7 @@ from clients.gateway.backend import BackendOf, to_json
 from clients.gateway.body import Body, FewUsers, GivenItemIds
 from clients.gateway.ids import of_release, text
 from clients.gateway.problems import OF_EVERY_CALL, ProblemError
-from clients.gateway.v1 import TopK, User
+from clients.gateway.v1 import Channel, TopK, User
 from clients.ids import fill
 from protos.recall.v1 import recall_pb2
 
@@ -49,6 +49,8 @@ class UpsertBody(Body):
 
     users: Annotated[list[Update], Field(fail_fast=True), Field(min_length=1), FewUsers]
     """The updates, applied in this order."""
+    channel: Channel = ""
+    """The channel whose type of item ids these are. Users are the same in all channels."""
 
 
 class SimilarUsersBody(Body):
@@ -58,6 +60,8 @@ class SimilarUsersBody(Body):
     """Remembered users by user_id, or histories."""
     top_k: TopK = 10
     """Number of similar users for each."""
+    channel: Channel = ""
+    """The channel whose model compares users. Empty is the server's default channel."""
 
 
 class DeleteBody(Body):
@@ -100,6 +104,7 @@ class SimilarUsersAnswer(_Model):
 
     results: list[SimilarUsers]
     collection: str
+    channel: str
 
 
 class Deleted(BaseModel):
@@ -120,14 +125,14 @@ async def upsert(body: UpsertBody, backend: BackendOf) -> Any:
     """Remember what users clicked. The answer comes when every server sees it."""
 
     async def ask(client: AsyncRecallClient, is_text: bool) -> recall_pb2.UpsertUsersResponse:
-        request = recall_pb2.UpsertUsersRequest()
+        request = recall_pb2.UpsertUsersRequest(channel=body.channel)
         for number, update in enumerate(body.users):
             message = request.users.add(user_id=update.user_id, events=update.events)
             for field in ("hist_item", "append_item_ids"):
                 fill(message, field, of_release(getattr(update, field), is_text, "users", number, field), field)
         return await client.upsert_users(request)
 
-    return JSONResponse(to_json(await backend.ask("main", ask)))
+    return JSONResponse(to_json(await backend.ask("main", ask, body.channel)))
 
 
 @router.post("/similar", response_model=SimilarUsersAnswer)
@@ -136,9 +141,9 @@ async def similar(body: SimilarUsersBody, backend: BackendOf) -> Any:
 
     async def ask(client: AsyncRecallClient, is_text: bool) -> recall_pb2.FindSimilarUsersResponse:
         users = [user.to_message(is_text, "users", number) for number, user in enumerate(body.users)]
-        return await client.find_similar_users(users, top_k=body.top_k)
+        return await client.find_similar_users(users, top_k=body.top_k, channel=body.channel)
 
-    return JSONResponse(to_json(await backend.ask("main", ask)))
+    return JSONResponse(to_json(await backend.ask("main", ask, body.channel)))
 
 
 @router.post("/delete", response_model=DeleteAnswer)

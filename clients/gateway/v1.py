@@ -36,6 +36,14 @@ Server = Annotated[
     ServerName, Query(description="The server to ask: main, or compared for the second server of --compare-with.")
 ]
 
+Channel = Annotated[str, Field(pattern=r"^([a-z][a-z0-9-]{0,31})?$")]
+"""The type of `channel`."""
+MAX_SPLIT_KEY = 128
+"""Maximum number of characters of a split key. The server has the same limit in bytes."""
+OfChannel = Annotated[
+    Channel, Query(description="The channel to tell of, of those that /v1/info lists. Empty is the default channel.")
+]
+
 router = APIRouter(prefix="/v1", tags=["recall"], responses=OF_EVERY_CALL | responses(404))
 
 
@@ -133,6 +141,11 @@ class _Question(Body):
     release_rules: StrictBool = True
     """Whether the rules of the release apply too, which /v1/info tells."""
 
+    channel: Channel = ""
+    """The channel whose release answers. Empty: the server's split by split_key, or else its default channel."""
+    split_key: Annotated[str, Field(max_length=MAX_SPLIT_KEY), AfterValidator(text)] = ""
+    """What a server with a split assigns to a channel, such as the id of a user or session."""
+
     def options(self, is_text: bool) -> dict[str, Any]:
         """Return the arguments for the client.
 
@@ -177,6 +190,8 @@ class ItemsBody(Body):
     """The items. `max_users` of /v1/info limits their number."""
     return_attributes: ReturnAttributes
     """Attributes to return, of those that /v1/info lists."""
+    channel: Channel = ""
+    """The channel whose release has the items. Empty is the server's default channel."""
 
 
 class FeedbackBody(Body):
@@ -192,6 +207,8 @@ class FeedbackBody(Body):
     """The recall_id of the list that showed the items."""
     time_ms: Annotated[int, Field(ge=0, le=2**53 - 1), BeforeValidator(whole)] = 0
     """When, in milliseconds since 1970. 0 is now."""
+    channel: Channel = ""
+    """The channel that showed the items. Empty is the server's default channel."""
 
 
 class Logged(BaseModel):
@@ -234,6 +251,7 @@ class Origin(BaseModel):
 
     model_version: str
     collection: str
+    channel: str
 
 
 class RecallAnswer(Origin):
@@ -334,11 +352,12 @@ async def recall(body: RecallBody, backend: BackendOf, server: Server = "main") 
         token = base64.b64decode(body.page_token)
         return await client.recall(users, **body.options(is_text), paged=body.paged, page_token=token)
 
-    answer = await backend.ask(server, ask)
+    answer = await backend.ask(server, ask, body.channel)
     response = recall_pb2.RecallResponse(
         results=answer.results,
         model_version=answer.model_versions[0],
         collection=answer.collections[0],
+        channel=answer.channels[0],
         timings=answer.timings[0],
         attributes_detail=answer.attributes_detail,
         next_page_token=answer.next_page_token,
@@ -353,7 +372,7 @@ async def explain(body: ExplainBody, backend: BackendOf, catalogue: CatalogueOf,
     async def ask(client: AsyncRecallClient, is_text: bool) -> recall_pb2.ExplainResponse:
         return await client.explain(body.user.to_message(is_text, "user"), **body.options(is_text))
 
-    answer = to_json(await backend.ask(server, ask))
+    answer = to_json(await backend.ask(server, ask, body.channel))
     given = map(str, [*body.user.hist_item, *body.user.exclude_item_ids])
     found = [item_id for interest in answer["interests"] for item_id in interest["item_ids"]]
     return JSONResponse(answer | {"titles": catalogue.titles_of({*given, *found, *answer["candidates"]["item_ids"]})})
@@ -365,9 +384,9 @@ async def items(body: ItemsBody, backend: BackendOf, server: Server = "main") ->
 
     async def ask(client: AsyncRecallClient, is_text: bool) -> recall_pb2.GetItemsResponse:
         item_ids = of_release(body.item_ids, is_text, "item_ids")
-        return await client.get_items(item_ids, return_attributes=body.return_attributes)
+        return await client.get_items(item_ids, return_attributes=body.return_attributes, channel=body.channel)
 
-    return JSONResponse(to_json(await backend.ask(server, ask)))
+    return JSONResponse(to_json(await backend.ask(server, ask, body.channel)))
 
 
 @router.post("/feedback")
@@ -376,27 +395,28 @@ async def feedback(body: FeedbackBody, backend: BackendOf, server: Server = "mai
 
     async def ask(client: AsyncRecallClient, is_text: bool) -> None:
         ids = of_release(body.item_ids, is_text, "item_ids")
-        at_ms = body.time_ms or None
-        await client.log_feedback(body.kind, ids, user_id=body.user_id, recall_id=body.recall_id, time_ms=at_ms)
+        who: dict[str, Any] = {"user_id": body.user_id, "recall_id": body.recall_id, "channel": body.channel}
+        await client.log_feedback(body.kind, ids, time_ms=body.time_ms or None, **who)
 
-    await backend.ask(server, ask)
+    await backend.ask(server, ask, body.channel)
     return Logged()
 
 
 @router.get("/info", response_model=Info)
-async def info(backend: BackendOf, server: Server = "main") -> Any:
-    """Return the served release and the limits of the server."""
-    return JSONResponse(to_json(await backend.client(server).get_server_info()))
+async def info(backend: BackendOf, channel: OfChannel = "", server: Server = "main") -> Any:
+    """Return the release that a channel serves, all channels, and the limits of the server."""
+    return JSONResponse(to_json(await backend.client(server).get_server_info(channel=channel)))
 
 
 @router.get("/count", response_model=Count)
 async def count(
     backend: BackendOf,
     filter: Annotated[str, Query(description="Milvus expression. Empty counts all items.")] = "",  # noqa: A002
+    channel: OfChannel = "",
     server: Server = "main",
 ) -> Any:
     """Count the released items, all of them or those that match a filter."""
-    return JSONResponse(to_json(await backend.client(server).count_items(filter)))
+    return JSONResponse(to_json(await backend.client(server).count_items(filter, channel=channel)))
 
 
 health = APIRouter(tags=["health"])

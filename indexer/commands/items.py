@@ -16,9 +16,11 @@ from indexer.items.clicks import read_clicks
 from indexer.items.item_files import ItemFile, parse_ids, read_ids
 from indexer.items.journal import OWN, Journal
 from indexer.model import load_model
-from indexer.options import ArtifactCache, QuoteOption, ReleasedArtifact
+from indexer.options import ArtifactCache, Channel, QuoteOption, ReleasedArtifact
+from indexer.rollout.choice import in_words
 from mind.data.quotes import Quote
 from mind.data.sources import source_of
+from mind.milvus.channels import LIVE, alias_of
 from mind.milvus.connection import Connection
 from mind.milvus.schemas import Column
 from mind.milvus.store import Store
@@ -73,6 +75,7 @@ def upsert_command(
     artifact: ReleasedArtifact = "artifacts",
     artifact_cache: ArtifactCache = CACHE,
     collection: Collection = None,
+    channel: Channel = LIVE,
 ) -> None:
     """Add new items and change attributes without training or building again.
 
@@ -89,6 +92,11 @@ def upsert_command(
     completes the work. A repeated command changes nothing. Run one `upsert` or
     `delete` at a time. The command fails if another collection is released
     meanwhile; then run it again.
+
+    Changes belong to a collection. --channel changes the live collection of
+    another channel; if it is live in several channels, all of them get the
+    change. To change an item in all channels, give the command once for each
+    collection that is live.
 
     [bold]Examples[/bold]
 
@@ -109,7 +117,7 @@ def upsert_command(
     if clear_empty and attributes is None:
         raise typer.BadParameter("--clear-empty needs --attributes, whose empty cells it is about")
     with Store(connection) as store:
-        found = _chosen(store, collection)
+        found = _chosen(store, collection, channel)
         model = load_model(Models(artifact, artifact_cache), fingerprint_of(found).model_version)
         journal = Journal(store, found.name)
         kinds = {name: column for name, column in journal.columns.items() if name not in OWN}
@@ -129,7 +137,7 @@ def upsert_command(
             if file:
                 display.show_count(file.path, file.count, file.id_column)
         show_summary(summary)
-        _check_still_live(store, found.name, collection)
+        _check_still_live(store, found.name, collection, channel)
 
 
 def delete_command(
@@ -141,13 +149,15 @@ def delete_command(
         str | None, typer.Option(metavar="FILE", help="Text file, or its URL, with one item id per line.")
     ] = None,
     collection: Collection = None,
+    channel: Channel = LIVE,
 ) -> None:
     """Delete items from the collection, whether the model knows them or not.
 
     Servers see the change at once. A deleted item stays deleted until an `upsert`
     names it in --attributes or --vectors. `publish --carry-over` keeps it deleted
-    in later releases too. Run one `upsert` or `delete` at a time. The command fails
-    if another collection is released meanwhile; then run it again.
+    in later releases too. Run one `upsert` or `delete` at a time. The command
+    fails if another collection is released meanwhile; then run it again.
+    --channel works as in `upsert`.
 
     [bold]Examples[/bold]
 
@@ -159,13 +169,13 @@ def delete_command(
         raise typer.BadParameter("give either --ids or --ids-file")
     texts = [(text, "--ids") for text in ids.split(",")] if ids else read_ids(source_of(str(ids_file)))
     with Store(connection) as store:
-        journal = Journal(store, _chosen(store, collection).name)
+        journal = Journal(store, _chosen(store, collection, channel).name)
         items = parse_ids(texts, journal.has_keys)
         with display.progress() as on_progress:
             summary = delete(journal, np.array(list(items), np.int64), on_progress, items)
         display.line("collection", f"[cyan]{journal.collection}[/]")
         show_summary(summary)
-        _check_still_live(store, journal.collection, collection)
+        _check_still_live(store, journal.collection, collection, channel)
 
 
 def show_summary(summary: ChangeSummary) -> None:
@@ -215,18 +225,22 @@ def _listed(items: set[int], summary: ChangeSummary) -> str:
     return f"{len(items):,} items ({shown}{', ...' if len(items) > _LISTED else ''})"
 
 
-def _chosen(store: Store, name: str | None) -> ItemCollection:
-    """Return the collection with this name, or the live one if there is no name."""
-    name = name or store.alias()
+def _chosen(store: Store, name: str | None, channel: str) -> ItemCollection:
+    """Return the collection with this name, or the live one of the channel if there is no name."""
+    if name and channel != LIVE:
+        raise typer.BadParameter("give either --collection or --channel")
+    name = name or store.alias(alias_of(channel))
     if name is None:
-        raise NothingToDoError("no collection is live; name the collection to change with --collection")
+        where = in_words(channel)
+        raise NothingToDoError(f"no collection is live{where}; name the collection to change with --collection")
     return find(item_collections(store), name)
 
 
-def _check_still_live(store: Store, changed: str, name: str | None) -> None:
+def _check_still_live(store: Store, changed: str, name: str | None, channel: str) -> None:
     """Fail if the command changed the live collection (no name was given) and another collection became live."""
-    live = store.alias()
+    live = store.alias(alias_of(channel))
     if name is None and live not in (None, changed):
         raise RefusedError(
-            f"{live} was released while this command changed {changed}; run the same command again to change {live}"
+            f"{live} was released{in_words(channel)} while this command changed {changed}; run the same command again "
+            f"to change {live}"
         )

@@ -79,6 +79,8 @@ def nightly_command(
     The gate refuses data that are too few, lack a day or name other items, and a candidate that is worse than the live
     model. Nothing is released then.
 
+    The night releases in the channel live; it moves no other channel, and its prune keeps what others have.
+
     Each step prints one line of JSON. What was done is kept in the night's directory: after a kill, the same command
     goes on with the step it was in. A night that ended stays ended; --from-step does a part of it again. The directory
     has report.html, which shows what changed since the last release.

@@ -6,10 +6,13 @@ from typing import Annotated
 
 import typer
 
-from indexer import display
-from indexer.catalogue import ItemCollection, find, item_collections, live_one, with_changes
+from indexer import display, listing
+from indexer.catalogue import ItemCollection, channels_in, find, item_collections, with_changes
 from indexer.errors import NothingToDoError, VerificationError
+from indexer.options import Channel
+from indexer.rollout.choice import in_words
 from indexer.verify import check_count
+from mind.milvus.channels import LIVE, alias_of
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.milvus.user_store import UserStore
@@ -31,29 +34,38 @@ def status_command(
     """List the item collections with their states, and the number of items changed since each build.
 
     A collection is live, published (released before), built, or incomplete (its
-    build did not finish). The rows of the live one are counted, and a line says so
-    if its build and its changes do not explain their number. Another line says so
-    if there are fewer vectors of remembered users than after the last release.
+    build did not finish). A collection that is live in other channels has their
+    names as its state, and a second table lists all channels: what is live in
+    each, and since when. In JSON, `state` and `published_at` are about the
+    channel live, and `channels` has all channels.
+
+    The rows of live collections are counted, and a line says so if the build and
+    the changes do not explain their number. Another line says so if there are
+    fewer vectors of remembered users than after the last release.
     """
     with Store(connection) as store:
         collections = with_changes(store, item_collections(store))
-        live = live_one(collections)
-        problem, users = _problem(store, live), _fewer_users(store, live)
+        problems = {one.name: _problem(store, one) for one in collections if one.live_in}
+        users = {one.name: _fewer_users(store, one) for one in collections if one.live_in}
     if form is Format.JSON:
-        told = {True: {"problem": problem, "users": users}, False: {"problem": "", "users": ""}}
-        print(json.dumps([display.plain(one) | told[one.live] for one in collections], indent=2))
+        told = [{"problem": problems.get(one.name, ""), "users": users.get(one.name, "")} for one in collections]
+        rows = [listing.plain(one) | more for one, more in zip(collections, told, strict=True)]
+        print(json.dumps(rows, indent=2))
     elif collections:
-        display.out.print(display.table(collections))
-        for text, style in ((problem, "bold red"), (users, "yellow")):
-            if text:
+        display.out.print(listing.table(collections))
+        if len(channels_in(collections)) > 1:
+            display.out.print()
+            display.out.print(listing.channel_table(collections))
+        for texts, style in ((problems.values(), "bold red"), (users.values(), "yellow")):
+            for text in filter(None, texts):
                 display.out.print(text, style=style, soft_wrap=True)
     else:
         display.out.print(f"{connection.shown} has no item collection; `python -m indexer build` creates one")
 
 
-def _problem(store: Store, live: ItemCollection | None) -> str:
-    """Return what is wrong with the number of rows of the live collection; empty if nothing is."""
-    if live is None or live.fingerprint is None:
+def _problem(store: Store, live: ItemCollection) -> str:
+    """Return what is wrong with the number of rows of a live collection; empty if nothing is."""
+    if live.fingerprint is None:
         return ""
     store.load(live.name)
     try:
@@ -63,9 +75,10 @@ def _problem(store: Store, live: ItemCollection | None) -> str:
     return ""
 
 
-def _fewer_users(store: Store, live: ItemCollection | None) -> str:
-    """Return that the model of the live collection lacks vectors of remembered users; empty if it does not."""
-    version = live.fingerprint.model_version if live and live.fingerprint else ""
+def _fewer_users(store: Store, live: ItemCollection) -> str:
+    """Return that the model of a live collection lacks vectors of remembered users; empty if it does not."""
+    version = live.fingerprint.model_version if live.fingerprint else ""
+    where = "" if live.live else f" --channel {min(live.live_in)}"
     users = UserStore(store)
     for vectors in users.vectors():
         if vectors.model_version != version:
@@ -75,7 +88,7 @@ def _fewer_users(store: Store, live: ItemCollection | None) -> str:
             return (
                 f"{vectors.collection}: holds {found:,} vectors of remembered users, {vectors.rows:,} after the last "
                 "release; unless so many users were deleted since, Milvus lost some: "
-                f"`python -m indexer publish {live.name if live else ''}` encodes users again whose vectors are missing"
+                f"`python -m indexer publish {live.name}{where}` encodes users again whose vectors are missing"
             )
     return ""
 
@@ -85,13 +98,16 @@ def count_command(
     collection: Annotated[
         str | None, typer.Argument(help="Collection to count. The default is the live one.", show_default=False)
     ] = None,
+    channel: Channel = LIVE,
 ) -> None:
     """Count the items in a collection exactly. The command loads the collection if necessary."""
+    if collection and channel != LIVE:
+        raise typer.BadParameter("give either a collection or --channel")
     with Store(connection) as store:
         if collection is None:
-            collection = store.alias()
+            collection = store.alias(alias_of(channel))
         if collection is None:
-            raise NothingToDoError("no collection is live; name the collection to count")
+            raise NothingToDoError(f"no collection is live{in_words(channel)}; name the collection to count")
         find(item_collections(store), collection)
         store.load(collection)
         print(store.count(collection))

@@ -1,4 +1,4 @@
-"""Carries changes of the live collection over to the collection that is released next.
+"""Carries changes of the live collection over to the collection that is released next in a channel.
 
 Changes are carried over before the alias moves, and once more afterwards for those made in the meantime. A change keeps
 its time and never replaces a later change, so carrying over may be repeated. A deletion is carried over even if the new
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.catalogue import ItemCollection, before_live, find, fingerprint_of, item_collections, live_one
+from indexer.catalogue import before_live, find, fingerprint_of, in_channel, item_collections, live_one
 from indexer.items.changes import (
     ChangeSummary,
     Proposal,
@@ -25,6 +25,7 @@ from indexer.items.journal import Journal
 from indexer.model import load_model
 from indexer.progress import Progress
 from mind.artifact import Artifact
+from mind.milvus.channels import LIVE
 from mind.milvus.collection import EMBEDDING, ITEM_ID, ITEM_KEY, VECTOR_SOURCE, VectorSource
 from mind.milvus.journal import CHANGED_AT, DELETE, NAMES, NEIGHBOURS, OP, Clicked, journal_of
 from mind.milvus.store import Row, Store
@@ -59,28 +60,24 @@ class CarryOver:
         self._upsert = Upsert(self._target, model, self.carried.summary)
 
     @classmethod
-    def to(cls, store: Store, target: str, models: Models) -> "CarryOver | None":
-        """Prepare to carry changes over from the live collection to `target`.
-
-        If `target` is live itself, because its release was interrupted after the switch, the changes come from the
-        collection that was released before it.
+    def to(cls, store: Store, target: str, models: Models, source: str | None) -> "CarryOver | None":
+        """Prepare to carry changes over from a collection (`source_of_changes`) to `target`.
 
         Returns:
-            None if no collection is live, if the live one has no changes, or if its ids are of another kind (text or
-            integers) than those of `target`, so that they name other items.
+            None if there is no source, if it has no changes, or if its ids are of another kind (text or integers) than
+            those of `target`, so that they name other items.
 
         Raises:
             RefusedError: the model of `target` cannot be used.
         """
+        if source is None or journal_of(source) not in store.collections():
+            return None
         collections = item_collections(store)
-        source = _before(collections, target)
-        if source is None or journal_of(source.name) not in store.collections():
+        fingerprint, built_from = fingerprint_of(find(collections, target)), find(collections, source).fingerprint
+        if len({ITEM_KEY in store.columns(name) for name in (source, target)}) > 1:
             return None
-        fingerprint = fingerprint_of(find(collections, target))
-        if len({ITEM_KEY in store.columns(name) for name in (source.name, target)}) > 1:
-            return None
-        same_space = source.fingerprint is not None and source.fingerprint.model_version == fingerprint.model_version
-        return cls(store, source.name, target, load_model(models, fingerprint.model_version), same_space)
+        same_space = built_from is not None and built_from.model_version == fingerprint.model_version
+        return cls(store, source, target, load_model(models, fingerprint.model_version), same_space)
 
     def carry(self, on_progress: Progress) -> None:
         """Carry over all changes since the build of the live collection."""
@@ -140,8 +137,19 @@ class CarryOver:
         return bool(self._model.vocabulary.item_index(np.array([item_id]))[0])
 
 
-def _before(collections: list[ItemCollection], name: str) -> ItemCollection | None:
+def source_of_changes(store: Store, target: str, channel: str = LIVE) -> str | None:
+    """Return the collection whose changes a release of `target` in a channel carries over.
+
+    It is the live collection of the channel. If `target` is live itself, because its release was interrupted after the
+    switch, it is the one that was released before it. A new channel has neither: it takes over from `live`.
+
+    Returns:
+        None if there is no such collection.
+    """
+    collections = item_collections(store, channel)
     live = live_one(collections)
-    if live is None or live.name != name:
-        return live
-    return next(iter(before_live(collections)), None)
+    if live is not None and live.name == target:
+        live = next(iter(before_live(collections)), None)
+    if live is None and channel != LIVE:
+        live = live_one(in_channel(collections, LIVE))
+    return live.name if live and live.name != target else None

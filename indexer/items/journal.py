@@ -64,7 +64,7 @@ class Journal:
                 "build the collection again"
             )
         record = store.records.items([collection]).get(collection)
-        self.dim = fingerprint_of(ItemCollection(collection, record, live=False)).dim
+        self.dim = fingerprint_of(ItemCollection(collection, record)).dim
         """The length of a vector (D)."""
         store.load(collection)
         self.name = store.create_journal(collection)

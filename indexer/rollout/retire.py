@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Set
 
-from indexer.catalogue import before_live, find, item_collections
+from indexer.catalogue import before_live, channels_in, find, in_channel, item_collections, live_anywhere
 from indexer.errors import RefusedError
+from mind.milvus.channels import LIVE, alias_of
 from mind.milvus.collection import building_name, is_item_collection
 from mind.milvus.errors import CollectionGoneError
 from mind.milvus.journal import collection_of, journal_of
@@ -11,24 +12,25 @@ from mind.milvus.store import Store
 
 
 def prune(store: Store, keep: int, incomplete: bool, in_use: Set[str], on_drop: Callable[[str], None]) -> None:
-    """Drop all collections except the live one, `keep` others and those in use.
+    """Drop all collections except those that are live in a channel, `keep` others and those in use.
 
-    The first of the `keep` others is the one that `rollback` would return to. The next ones are the most recently
-    published, or built if they were never published.
+    The first of the `keep` others are those that `rollback` would return to in each channel; unless `keep` is 0, all of
+    them are kept. The next ones are the most recently published, or built if they were never published.
 
     Args:
         store: the connection to Milvus.
-        keep: number of finished collections to keep besides the live one.
+        keep: number of finished collections to keep besides the live ones.
         incomplete: whether to drop unfinished builds too, including running ones.
         in_use: names of collections that servers use; they are kept in any case.
         on_drop: called with the name of every dropped collection.
     """
     collections = item_collections(store)
-    back = before_live(collections)[:1]
-    others = [collection for collection in collections if not collection.live]
-    finished = sorted((one for one in others if one.record), key=lambda one: one not in back)
+    back = {one.name for name in channels_in(collections) for one in before_live(in_channel(collections, name))[:1]}
+    others = [collection for collection in collections if not collection.live_in]
+    finished = sorted((one for one in others if one.record), key=lambda one: one.name not in back)
     unfinished = [collection for collection in others if not collection.record]
-    for collection in finished[keep:] + (unfinished if incomplete else []):
+    kept = max(keep, sum(one.name in back for one in finished)) if keep else 0
+    for collection in finished[kept:] + (unfinished if incomplete else []):
         if collection.name not in in_use and _drop_unless_live(store, collection.name):
             on_drop(collection.name)
     left = store.collections()
@@ -39,19 +41,24 @@ def prune(store: Store, keep: int, incomplete: bool, in_use: Set[str], on_drop: 
 
 
 def drop(store: Store, name: str, allow_live: bool) -> None:
-    """Drop one collection. If it is the live one, drop the alias too.
+    """Drop one collection. If it is live in channels, drop their aliases too.
 
     Raises:
         NothingToDoError: no item collection has this name.
-        RefusedError: the collection is live, and `allow_live` is false.
+        RefusedError: the collection is live in a channel, and `allow_live` is false.
     """
     collection = find(item_collections(store), name)
-    if collection.live:
-        if not allow_live:
-            raise RefusedError(
-                f"{name}: the collection is live; publish another one first, or add --allow-live to drop it anyway"
-            )
-        store.drop_alias()
+    if collection.live_in and not allow_live:
+        others = ", ".join(sorted(collection.live_in - {LIVE}))
+        where, remedy = ("", "") if not others else (f" in {others}", " there, `close` the channel")
+        if collection.live and others:
+            where = f" and{where}"
+        raise RefusedError(
+            f"{name}: the collection is live{where}; publish another one{remedy or ' first'}, or add --allow-live to "
+            "drop it anyway"
+        )
+    for channel in collection.live_in:
+        store.drop_alias(alias_of(channel))
     if not _drop_unless_live(store, name):
         raise RefusedError(f"{name}: was published or dropped meanwhile; it is not dropped now")
 
@@ -59,8 +66,8 @@ def drop(store: Store, name: str, allow_live: bool) -> None:
 def _drop_unless_live(store: Store, name: str) -> bool:
     """Drop a collection. Return False, and drop nothing, if it is live or gone: it was published or dropped meanwhile.
 
-    The collection loses its name first, so that nobody can publish it any more. Then the alias tells whether somebody
-    did before. An interrupted drop leaves an unfinished build.
+    The collection loses its name first, so that nobody can publish it any more. Then the aliases of all channels tell
+    whether somebody did before. An interrupted drop leaves an unfinished build.
     """
     doomed = building_name(name) if is_item_collection(name) else name
     try:
@@ -68,7 +75,7 @@ def _drop_unless_live(store: Store, name: str) -> bool:
             store.rename(name, doomed)
     except CollectionGoneError:
         return False
-    if store.alias() == doomed:
+    if live_anywhere(store, doomed, formerly=name):
         store.rename(doomed, name)
         store.load(name)
         return False

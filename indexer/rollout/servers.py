@@ -1,4 +1,4 @@
-"""Asks the recall servers over gRPC which collections they serve.
+"""Asks the recall servers over gRPC which collections they serve in which channels.
 
 `publish --wait` uses this to wait until a release is served; `prune` uses it to keep collections that are in use. Every
 address of a host name is asked. Where several processes share a port, each of them is asked.
@@ -14,6 +14,7 @@ from pathlib import Path
 import grpc
 
 from indexer.errors import RefusedError, ServersError
+from mind.milvus.channels import LIVE
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
 
 CALL_TIMEOUT_S = 5
@@ -54,7 +55,7 @@ class Servers:
 
 @dataclass(frozen=True)
 class Serving:
-    """The answer of one server process: what it serves."""
+    """The answer of one server process about one channel: what it serves there."""
 
     address: str
     instance: str
@@ -67,6 +68,8 @@ class Serving:
     """Why the server refused the newest release; empty if it did not."""
     refused_collection: str | None
     """The collection that it refused; empty if it refused none, None if the server is too old to report it."""
+    channel: str = LIVE
+    """The channel."""
 
     def refuses(self, collection: str) -> bool:
         """Return whether the server checked this collection and refused it."""
@@ -77,35 +80,47 @@ class Serving:
     def __str__(self) -> str:
         """Say in one sentence what the server serves and what it refused."""
         refused = f", refused: {self.refused}" if self.refused else ""
-        return f"{self.address} serves {self.collection or 'nothing'}{refused}"
+        where = "" if self.channel == LIVE else f" in channel {self.channel}"
+        return f"{self.address} serves {self.collection or 'nothing'}{where}{refused}"
 
 
 def collections_in_use(servers: Servers) -> set[str]:
-    """Return the names of the collections that a server serves or would roll back to.
+    """Return the names of the collections that a server serves in a channel or would roll back to.
 
     Raises:
         ServersError: a server did not answer, so the collections that it uses are unknown.
     """
-    found = [serving for address, name in _addresses(servers) for serving in _processes(servers, address, name)]
-    return {name for serving in found for name in (serving.collection, serving.previous_collection) if name}
+    found: set[str] = set()
+    for address, name in _addresses(servers):
+        for info in _processes(servers, address, name):
+            found |= {info.collection, info.previous_collection}
+            for channel in info.channels:
+                found |= {channel.collection, channel.previous_collection}
+    return found - {""}
 
 
 def wait_until_serving(
-    servers: Servers, collection: str, timeout_s: float, on_progress: Callable[[int, int], None]
+    servers: Servers,
+    collection: str,
+    timeout_s: float,
+    on_progress: Callable[[int, int], None],
+    channel: str = LIVE,
 ) -> int:
-    """Wait until every process of every server serves a collection.
+    """Wait until every process of every server serves a collection in a channel.
 
     Args:
         servers: the servers to ask.
         collection: the collection that was released.
         timeout_s: maximum time to wait.
         on_progress: called with the number of addresses that serve the collection, and of all addresses.
+        channel: the channel that it was released in.
 
     Returns:
         The number of server processes.
 
     Raises:
-        ServersError: a server refused the release, or did not take it over in time.
+        ServersError: a server refused the release, does not serve the channel, or did not take the release over in
+            time.
     """
     deadline = time.monotonic() + timeout_s
     addresses = _addresses(servers)
@@ -115,13 +130,15 @@ def wait_until_serving(
         on_progress(len(addresses) - len(waiting), len(addresses))
         for address, name in list(waiting):
             try:
-                found = _processes(servers, address, name)
+                infos = _processes(servers, address, name)
             except ServersError as error:
                 waiting[address, name] = str(error)
                 continue
+            found = [serving_in(channel, info, address) for info in infos]
             behind = [serving for serving in found if serving.collection != collection]
             if refused := [serving for serving in behind if serving.refuses(collection)]:
-                raise ServersError(f"{refused[0]}; `python -m indexer rollback` takes the release back")
+                option = "" if channel == LIVE else f" --channel {channel}"
+                raise ServersError(f"{refused[0]}; `python -m indexer rollback{option}` takes the release back")
             if not behind:
                 processes += len(found)
                 del waiting[address, name]
@@ -153,9 +170,39 @@ def _addresses(servers: Servers) -> list[tuple[str, str]]:
     return list(found)
 
 
-def _processes(servers: Servers, address: str, name: str) -> list[Serving]:
+def serving_in(channel: str, info: recall_pb2.GetServerInfoResponse, address: str) -> Serving:
+    """Return what a server process serves in a channel.
+
+    Raises:
+        ServersError: the server does not serve the channel.
+    """
+    told: recall_pb2.ChannelInfo | recall_pb2.GetServerInfoResponse | None
+    if info.channels:
+        told = next((one for one in info.channels if one.name == channel), None)
+        refused_collection = told.refused_collection if told else None
+    else:  # a server of an earlier version, which knows no channels
+        told = info if channel == LIVE else None
+        refused_collection = info.refused_collection if info.HasField("refused_collection") else None
+    if told is None:
+        served = ", ".join(one.name for one in info.channels) or LIVE
+        raise ServersError(
+            f"{address} does not serve channel {channel}, but {served}; start it with `--channel {channel}` too, or "
+            "leave it out of --server"
+        )
+    return Serving(
+        address=address,
+        instance=info.instance,
+        collection=told.collection,
+        previous_collection=told.previous_collection,
+        refused=told.refused_release,
+        refused_collection=refused_collection,
+        channel=channel,
+    )
+
+
+def _processes(servers: Servers, address: str, name: str) -> list[recall_pb2.GetServerInfoResponse]:
     """Ask every process behind an address. Each connection reaches one of them by chance."""
-    met: dict[str, Serving] = {}
+    met: dict[str, recall_pb2.GetServerInfoResponse] = {}
     expected, asked = 1, 0
     while len(met) < expected:
         if asked >= MOST_CONNECTIONS * expected:
@@ -165,22 +212,15 @@ def _processes(servers: Servers, address: str, name: str) -> list[Serving]:
         info = _ask(servers, address, name)
         asked += 1
         expected = info.processes
-        met[info.instance] = Serving(
-            address=address,
-            instance=info.instance,
-            collection=info.collection,
-            previous_collection=info.previous_collection,
-            refused=info.refused_release,
-            refused_collection=info.refused_collection if info.HasField("refused_collection") else None,
-        )
+        met[info.instance] = info
     return list(met.values())
 
 
 def _ask(servers: Servers, address: str, name: str) -> recall_pb2.GetServerInfoResponse:
     metadata = [("authorization", f"Bearer {servers.token}")] if servers.token else None
-    with _channel(servers, address, name) as channel:
+    with _connection(servers, address, name) as connection:
         try:
-            info: recall_pb2.GetServerInfoResponse = recall_pb2_grpc.RecallServiceStub(channel).GetServerInfo(
+            info: recall_pb2.GetServerInfoResponse = recall_pb2_grpc.RecallServiceStub(connection).GetServerInfo(
                 recall_pb2.GetServerInfoRequest(), timeout=CALL_TIMEOUT_S, metadata=metadata
             )
         except grpc.RpcError as error:
@@ -196,11 +236,11 @@ def _silence(address: str, details: str) -> str:
 
 
 @contextmanager
-def _channel(servers: Servers, address: str, name: str) -> Iterator[grpc.Channel]:
+def _connection(servers: Servers, address: str, name: str) -> Iterator[grpc.Channel]:
     options: list[tuple[str, str | int]] = [("grpc.use_local_subchannel_pool", 1)]  # always a new connection
     if not servers.ca_cert:
-        with grpc.insecure_channel(address, options) as channel:
-            yield channel
+        with grpc.insecure_channel(address, options) as connection:
+            yield connection
         return
     try:
         authority = servers.ca_cert.read_bytes()
@@ -210,5 +250,5 @@ def _channel(servers: Servers, address: str, name: str) -> Iterator[grpc.Channel
         raise RefusedError(f"{error.filename}: cannot be read: {error.strerror}") from error
     credentials = grpc.ssl_channel_credentials(authority, key, certificate)
     options.append(("grpc.ssl_target_name_override", name))
-    with grpc.secure_channel(address, credentials, options) as channel:
-        yield channel
+    with grpc.secure_channel(address, credentials, options) as connection:
+        yield connection

@@ -15,8 +15,8 @@ from mind.artifact import Float32
 from mind.hits import Hits, concatenated
 from mind.milvus.aio_session import ONCE, AioSession
 from mind.milvus.change_log import ChangeLog
+from mind.milvus.channels import LIVE, alias_of
 from mind.milvus.collection import (
-    ALIAS,
     BY_KEY,
     EMBEDDING,
     ITEM_ID,
@@ -28,7 +28,7 @@ from mind.milvus.collection import (
 from mind.milvus.errors import CollectionGoneError, StoreError, StoreTimeoutError, StoreUnavailableError
 from mind.milvus.internals import QUERY, SEARCH, UPSERT, ByteCalls
 from mind.milvus.journal import COUNTED, DELETED, DIFFERENT, NEIGHBOURS, Changes, journal_of
-from mind.milvus.records import KEY, NAME, RECORD, RECORDS, Row, item_record, newest, next_row
+from mind.milvus.records import KEY, NAME, RECORD, RECORDS, Row, channels_of, item_record, newest, next_row
 from mind.milvus.translation import translated
 from mind.milvus.wire import read_query, read_search, read_status, read_values, write_query, write_search
 from mind.sequences import Int64
@@ -54,13 +54,21 @@ class MilvusStore:
         self._call = session.call
         self._calls = ByteCalls()
 
-    async def live_collection(self) -> str | None:
-        """See the docstring of `ItemStore.live_collection`."""
+    async def released_collection(self, channel: str = LIVE) -> str | None:
+        """See the docstring of `ItemStore.released_collection`."""
+        alias = alias_of(channel)
         try:
-            found = await self._call(lambda milvus: milvus.describe_collection(ALIAS, **ONCE))
+            found = await self._call(lambda milvus: milvus.describe_collection(alias, **ONCE))
         except CollectionGoneError:
             return None
         return str(found["collection_name"])  # DescribeAlias of 2.3.5 looks in the default database only
+
+    async def aliases(self, collection: str) -> list[str]:
+        """See the docstring of `ItemStore.aliases`."""
+        if self.session.connection.is_lite:  # whose DescribeCollection tells none
+            return sorted(await self._call(lambda milvus: milvus.list_aliases(collection, **ONCE)))
+        # ListAliases of 2.3.5 looks in the default database only.
+        return sorted((await self._call(lambda milvus: milvus.describe_collection(collection, **ONCE)))["aliases"])
 
     async def fingerprint(self, collection: str) -> Fingerprint | None:
         """See the docstring of `ItemStore.fingerprint`."""
@@ -234,12 +242,13 @@ class MilvusStore:
 
     async def drop(self, collection: str) -> None:
         """See the docstring of `ItemStore.drop`."""
-        if await self.live_collection() == collection:
-            await self._call(lambda milvus: milvus.drop_alias(ALIAS, **ONCE))
+        for alias in await self.aliases(collection):
+            await self._call(partial(_drop_alias, alias))
         await self.delete_record(collection)
         await self._call(lambda milvus: milvus.drop_collection(collection, **ONCE))
         if is_item_collection(collection):
             journal = journal_of(collection)
+            await self.delete_record(channels_of(collection))
             await self.delete_record(journal)
             await self._call(lambda milvus: milvus.drop_collection(journal, **ONCE))
 
@@ -297,6 +306,10 @@ class MilvusStore:
             return found
 
         return await self._call(ask, filter_, timeout_s)
+
+
+async def _drop_alias(alias: str, milvus: AsyncMilvusClient) -> None:
+    await milvus.drop_alias(alias, **ONCE)
 
 
 def _hits(answer: bytes) -> Hits:

@@ -1,11 +1,13 @@
 """Reads and writes the release records in Milvus for the indexer (`mind.milvus.records`)."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from mind.milvus import schemas
 from mind.milvus.change_log import ChangeLog
+from mind.milvus.channels import LIVE
+from mind.milvus.collection import is_item_collection
 from mind.milvus.journal import journal_of
 from mind.milvus.records import (
     KEY,
@@ -15,7 +17,10 @@ from mind.milvus.records import (
     RECORDS,
     UNUSED,
     ItemRecord,
+    OtherReleases,
+    Published,
     Row,
+    channels_of,
     item_record,
     newest,
     next_row,
@@ -38,9 +43,13 @@ class RecordStore:
     def items(self, names: Iterable[str]) -> dict[str, ItemRecord]:
         """Read the records of item collections, by name. Unfinished builds and missing collections are left out."""
         wanted = list(names)
-        rows = newest(self._rows(wanted))
+        rows = newest(self._rows([*wanted, *map(channels_of, filter(is_item_collection, wanted))]))
         found = {name: item_record(rows.get(name), self._properties(name, rows)) for name in wanted}
-        return {name: record for name, record in found.items() if record is not None}
+        return {
+            name: record.model_copy(update={"channels": OtherReleases.read(rows.get(channels_of(name), "")).channels})
+            for name, record in found.items()
+            if record is not None
+        }
 
     def users(self, names: Iterable[str]) -> list[UserVectors]:
         """Read the records of collections of user vectors. Collections without a record are left out."""
@@ -50,8 +59,18 @@ class RecordStore:
         return [record for record in found if record is not None]
 
     def write(self, name: str, record: ItemRecord | UserVectors) -> None:
-        """Write the record of a collection. It replaces the previous one."""
+        """Write the record of a collection. It replaces the previous one. Releases in other channels stay."""
         self._write(name, record.to_json())
+
+    def write_release(self, name: str, record: ItemRecord, channel: str, published: Published) -> None:
+        """Write the release of an item collection in a channel. `Published()` withdraws the release.
+
+        The releases in other channels stay, also those that another command has written since `record` was read.
+        """
+        if channel == LIVE:
+            self.write(name, record.with_release(published))
+        else:
+            self._change(channels_of(name), lambda text: OtherReleases.read(text).with_release(channel, published))
 
     def change_log(self, collection: str) -> ChangeLog:
         """Read the change log of an item collection. It may lack what was written in the last half second."""
@@ -72,15 +91,27 @@ class RecordStore:
         if self._open():
             self._store.secure(RECORDS)
 
+    def exists(self, name: str) -> bool:
+        """Return whether there is a record of a collection or of its releases."""
+        return bool(self._of(name))
+
     def delete(self, name: str) -> None:
-        """Delete the record of a collection. It is no error if there is none."""
-        if newest(self._rows([name])):
-            self._write(name, "")
+        """Delete the record of a collection, with its releases. It is no error if there is none."""
+        for row in self._of(name):
+            self._write(row, "")
+
+    def _of(self, name: str) -> dict[str, str]:
+        """Read the record of a collection and the row of its releases, those that there are."""
+        return newest(self._rows([name, channels_of(name)] if is_item_collection(name) else [name]))
 
     def _write(self, name: str, text: str) -> None:
-        """Write the next row of a collection, then delete the earlier ones."""
+        self._change(name, lambda _: text)
+
+    def _change(self, name: str, change: Callable[[str], str]) -> None:
+        """Write the next row of a collection, made from the text of the present one, then delete the earlier ones."""
         self._open(create=True)
         before = self._rows([name])
+        text = change(newest(before).get(name, ""))
         self._store.upsert(RECORDS, [next_row(name, text, before)])
         if before:
             with self._store.session.calling(f"delete earlier records of {name}"):

@@ -11,14 +11,18 @@ A record must also not go back to what it was. Milvus replaces a row by deleting
 revision counts, and the earlier ones are deleted. A record that is deleted leaves an empty one.
 
 Each build and each publish gives its collection the next number. Builds and releases are ordered by these numbers,
-because clocks may differ.
+because clocks may differ. The numbers count across channels (`mind.milvus.channels`).
+
+The releases of a collection in other channels than `live` are a row of their own (`channels_of`). So a release in such
+a channel does not write the record that servers of earlier versions read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mind.milvus.channels import LIVE
 from mind.milvus.collection import Fingerprint
 from mind.milvus.users import UserVectors
 
@@ -45,6 +49,42 @@ _USER_VECTORS = "recall.user_vectors"
 """The properties that earlier versions wrote."""
 
 
+class Published(BaseModel):
+    """The last release of a collection in one channel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = 0
+    """The number of the release, from 1; 0 if there was none, or if an earlier version of this project released it."""
+    at: str = ""
+    """The time of the release, ISO 8601, UTC; empty if there was none, or if a rollback withdrew it."""
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """The sort key of releases, from old to new. Releases without a number are older than those with one."""
+        return self.number, self.at
+
+
+class OtherReleases(BaseModel):
+    """The releases of a collection in other channels than `live`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    channels: dict[str, Published] = {}
+    """The release in each channel that the collection was released in, unless it was withdrawn."""
+
+    @classmethod
+    def read(cls, text: str) -> "OtherReleases":
+        """Read the releases from the text of their row; none from an empty text."""
+        return _parsed(cls, text) or cls()
+
+    def with_release(self, channel: str, published: Published) -> str:
+        """Return the text of the row with another release in a channel. `Published()` withdraws the release."""
+        others = {name: each for name, each in self.channels.items() if name != channel}
+        changed = OtherReleases(channels=others | ({channel: published} if published.at else {}))
+        return changed.model_dump_json() if changed.channels else ""
+
+
 class ItemRecord(BaseModel):
     """The record of an item collection whose build is finished."""
 
@@ -54,32 +94,51 @@ class ItemRecord(BaseModel):
     built_at: str
     """The time when the build was verified, ISO 8601, UTC."""
     published_at: str = ""
-    """The time of the last release; empty if there was none, or if a rollback withdrew it."""
+    """The time of the last release in `live`; empty if there was none, or if a rollback withdrew it."""
     release: int = 0
     """The number of that release, from 1; 0 if there was none, or if an earlier version of this project released it."""
     build: int = 0
     """The number of the build; 0 if an earlier version of this project built it. Builds and releases count together."""
     rules: str = ""
     """The rules of the release as JSON (`mind.milvus.rules`); empty if it has none."""
+    channels: dict[str, Published] = Field(default={}, exclude=True)
+    """The releases in other channels. They are not in the JSON, but in a row of their own (`channels_of`)."""
+
+    def published_in(self, channel: str) -> Published:
+        """Return the last release in a channel."""
+        return self._live if channel == LIVE else self.channels.get(channel, Published())
+
+    def with_release(self, published: Published) -> "ItemRecord":
+        """Return the record with another release in `live`. `Published()` withdraws the release."""
+        return self.model_copy(update={"release": published.number, "published_at": published.at})
 
     @property
-    def published(self) -> bool:
-        """Whether the collection was released and no rollback withdrew the release."""
-        return bool(self.published_at)
+    def newest_release(self) -> Published:
+        """The newest release in any channel."""
+        return max(self._live, *self.channels.values(), Published(), key=lambda one: one.order)
 
     @property
-    def order(self) -> tuple[int, str]:
-        """The sort key of releases, from old to new. Releases without a number are older than those with one."""
-        return self.release, self.published_at
+    def last_number(self) -> int:
+        """The highest number of the build and the releases in all channels."""
+        return max(self.build, self.newest_release.number)
 
     @property
     def last_event(self) -> tuple[int, str]:
-        """The sort key of builds and releases together, from old to new."""
-        return max(self.release, self.build), self.published_at or self.built_at
+        """The sort key of builds and releases together, from old to new, whatever the channel."""
+        return self.last_number, self.newest_release.at or self.built_at
 
     def to_json(self) -> str:
-        """Write the record as JSON, which `item_record` reads."""
+        """Write the record without other channels as JSON, which `item_record` reads."""
         return self.model_dump_json(exclude=None if self.rules else {"rules"})  # which earlier versions do not know
+
+    @property
+    def _live(self) -> Published:
+        return Published(number=self.release, at=self.published_at)
+
+
+def channels_of(collection: str) -> str:
+    """Return the name of the row that has the releases of an item collection in other channels than `live`."""
+    return "channels_" + collection.removeprefix("items_")
 
 
 def newest(rows: Iterable[Row]) -> dict[str, str]:

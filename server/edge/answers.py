@@ -87,10 +87,11 @@ def _list_of(kind: str, value: tuple[Any, ...]) -> recall_pb2.AttributeList:
     return recall_pb2.AttributeList(**{"integers" if kind == "ARRAY<INT64>" else "texts": value})
 
 
-def provenance(release: Release, timings: Timings, history_ms: float = 0) -> dict[str, Any]:
+def provenance(release: Release, channel: str, timings: Timings, history_ms: float = 0) -> dict[str, Any]:
     """The fields that say what answered, and how long it took."""
     told = recall_pb2.StageTimings(**vars(timings), history_ms=history_ms, total_ms=timings.total_ms + history_ms)
-    return {"model_version": release.model_version, "collection": release.collection, "timings": told}
+    named = {"model_version": release.model_version, "collection": release.collection, "channel": channel}
+    return named | {"timings": told}
 
 
 def candidates(

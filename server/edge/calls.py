@@ -13,7 +13,7 @@ import grpc
 
 from server.errors import DeadlineExceededError, Failure, InvalidRequestError, StoreError
 from server.watching.logs import FIELDS
-from server.watching.telemetry import CALL_SPAN, Telemetry
+from server.watching.telemetry import CALL_CHANNEL, CALL_SPAN, Telemetry
 
 logger = logging.getLogger(__name__)
 
@@ -124,10 +124,12 @@ class Call:
             self._log("CANCELLED", "", f"{self._name} CANCELLED", {})
 
     def _end(self, status: str, reason: str) -> None:
+        channel = CALL_CHANNEL.get()
         if self._calls.metrics:
-            self._calls.metrics.count_request(self._name, status, reason, time.perf_counter() - self._started)
+            took_s = time.perf_counter() - self._started
+            self._calls.metrics.count_request(self._name, status, reason, took_s, channel)
         if self._span and self._calls.tracing:
-            self._calls.tracing.end_call(self._span, status, self._sizes)
+            self._calls.tracing.end_call(self._span, status, self._sizes, channel)
 
     def _log(
         self, status: str, reason: str, says: str, fields: dict[str, Any], cause: Exception | None = None
@@ -139,7 +141,12 @@ class Call:
             request_id = secrets.token_hex(8)
         total_ms = round((time.perf_counter() - self._started) * 1000, 3)
         fields |= {"method": self._name, "status": status, "reason": reason, **self._sizes, "total_ms": total_ms}
-        fields |= {"peer": self._context.peer(), "request_id": request_id, "trace_id": self._trace_id(sent)}
+        fields |= {
+            "channel": CALL_CHANNEL.get(),
+            "peer": self._context.peer(),
+            "request_id": request_id,
+            "trace_id": self._trace_id(sent),
+        }
         named = {name: fields[name] for name in FIELDS if fields.get(name) not in (None, "")}
         logger.log(_LEVELS.get(status, logging.WARNING), "%s", says, extra=named, exc_info=cause)
         return ((REQUEST_ID, request_id),)

@@ -65,6 +65,7 @@ class FeedbackLog:
             raise DisabledError("the server logs no feedback; --feedback-log enables it", "FEEDBACK_DISABLED")
         _check(request, release.has_text_ids)
         shared = {"timestamp": request.time_ms or _now_ms(), "event": request.kind, "recall_id": request.recall_id}
+        shared |= {"channel": request.channel} if request.channel else {}
         who = request.user_id or request.recall_id
         items = list(request.item_keys or request.item_ids)
         if not self._sink.offer(len(items), lambda: ({"user_id": who, "item_id": item} | shared for item in items)):
@@ -92,6 +93,7 @@ def _candidates(user_ids: list[str], answer: recall_pb2.RecallResponse, at_ms: i
                 "interest": interest,
                 "model_version": answer.model_version,
                 "collection": answer.collection,
+                "channel": answer.channel,
             }
 
 

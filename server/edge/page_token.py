@@ -11,11 +11,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mind.milvus.channels import LIVE
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2
+from server.channels import Channels
 from server.edge.limits import check_batch
 from server.errors import InvalidRequestError
-from server.release import Release, Releases
+from server.release import Release
+from server.releases import Releases
 from server.serving.answer import UserResult
 from server.serving.question import Query, UserQuery
 from server.settings import Settings
@@ -26,7 +29,9 @@ MAX_TOKEN_BYTES = 140_000
 """Most bytes of a token that is read."""
 
 _HEAD = struct.Struct("<BB8s")
-"""Format of the token, length of the collection's name, digest of the request."""
+"""Format of the token, length of the release's name, digest of the request."""
+_CHANNEL_OF = b"/"
+"""Between the name of a channel and that of a collection. The channel `live` is left out, as by earlier versions."""
 _FORMAT = 1
 _MAY_DIFFER = ("users", "top_k", "paged", "page_token", "return_attributes")
 """The fields of a request that may differ from page to page; of the users, the user ids may not."""
@@ -37,6 +42,8 @@ _COUNT, _ID = np.dtype("<u4"), np.dtype("<i8")
 class Page:
     """Which part of longer lists a request wants."""
 
+    channel: str
+    """The channel of the first page."""
     release: Release
     """The release of the first page."""
     digest: bytes
@@ -70,13 +77,20 @@ class Page:
 
     def _token(self, given: list[Int64]) -> bytes:
         name = self.release.collection.encode()
+        name = name if self.channel == LIVE else self.channel.encode() + _CHANNEL_OF + name
         counts = np.array([len(own) for own in given], _COUNT)
         ids = np.concatenate(given).astype(_ID)
         return _HEAD.pack(_FORMAT, len(name), self.digest) + name + counts.tobytes() + ids.tobytes()
 
 
-def read_page(request: recall_pb2.RecallRequest, releases: Releases, limits: Settings) -> Page:
+def read_page(request: recall_pb2.RecallRequest, channels: Channels, first: Releases, limits: Settings) -> Page:
     """The page that a request wants, which has `paged` or a token.
+
+    Args:
+        request: the request.
+        channels: those that are served.
+        first: the channel of a first page. Later pages stay in the channel of their first one, whatever the split says.
+        limits: the limits.
 
     Raises:
         InvalidRequestError: the token is not that of this request, or its release is not there.
@@ -84,25 +98,25 @@ def read_page(request: recall_pb2.RecallRequest, releases: Releases, limits: Set
     check_batch("users", request.users, limits)
     digest, most = _digest(request), limits.max_paged
     if not request.page_token:
-        return Page(releases.current, digest, [np.zeros(0, np.int64)] * len(request.users), most)
-    collection, of_request, given = _parse(request.page_token, len(request.users))
-    if of_request != digest:
+        return Page(first.channel, first.current, digest, [np.zeros(0, np.int64)] * len(request.users), most)
+    channel, collection, of_request, given = _parse(request.page_token, len(request.users))
+    if of_request != digest or (request.channel and request.channel != channel):
         raise _wrong("belongs to a request with other users or options; send those of the first page")
     if max(map(len, given)) + request.top_k > most:
         raise _wrong(f"has {max(map(len, given)):,} candidates of a user, and top_k more would exceed {most:,}")
-    for release in (releases.current, releases.previous):
-        if release and release.collection == collection:
-            return Page(release, digest, given, most)
+    releases = channels.get(channel)
+    if releases and (release := releases.of_collection(collection)):
+        return Page(channel, release, digest, given, most)
+    serves = releases.current.collection if releases else f"the channels {', '.join(each.channel for each in channels)}"
     raise InvalidRequestError(
         "page_token",
-        f"is of a release that this server does not have; it serves {releases.current.collection}; begin with the "
-        "first page",
+        f"is of a release that this server does not have; it serves {serves}; begin with the first page",
         "PAGE_RELEASE_GONE",
     )
 
 
-def _parse(token: bytes, users: int) -> tuple[str, bytes, list[Int64]]:
-    """The collection, the digest and the candidates of each user in a token of so many users."""
+def _parse(token: bytes, users: int) -> tuple[str, str, bytes, list[Int64]]:
+    """The channel, the collection, the digest and the candidates of each user in a token of so many users."""
     if len(token) > MAX_TOKEN_BYTES:
         raise _wrong(f"has {len(token):,} bytes, the limit is {MAX_TOKEN_BYTES:,}")
     if len(token) < _HEAD.size or token[0] != _FORMAT:
@@ -115,7 +129,9 @@ def _parse(token: bytes, users: int) -> tuple[str, bytes, list[Int64]]:
         raise _wrong(f"is no token of a request with {users} users; send next_page_token as it came")
     ids = np.frombuffer(token[ids_at:], _ID).astype(np.int64)
     given = np.split(ids, np.cumsum(counts.astype(np.int64))[:-1])
-    return token[_HEAD.size : counts_at].decode(errors="replace"), digest, given
+    channel, slash, collection = token[_HEAD.size : counts_at].rpartition(_CHANNEL_OF)
+    channel = channel if slash else LIVE.encode()
+    return channel.decode(errors="replace"), collection.decode(errors="replace"), digest, given
 
 
 def _digest(request: recall_pb2.RecallRequest) -> bytes:

@@ -24,21 +24,25 @@ _STRATEGIES = {
 }
 
 
-def read_recall(request: recall_pb2.RecallRequest, limits: Settings, release: Release) -> Query:
-    """The query of a Recall to a release. Raises InvalidRequestError with the field, the value and the limit."""
+def read_recall(request: recall_pb2.RecallRequest, limits: Settings, release: Release, channel: str = "") -> Query:
+    """The query of a Recall to a release of a channel.
+
+    Raises:
+        InvalidRequestError: the request breaks a limit; with the field, the value and the limit.
+    """
     check_batch("users", request.users, limits)
     check_top_k(request.top_k, limits)
     check_total(len(request.users), request.top_k, "candidates", most_candidates(limits, release))
     users = read_users(request.users, limits, release.has_text_ids, without_shown=request.exclude_shown)
-    return _query(request, limits, release, users)
+    return read_options(request, limits, release, channel, users)
 
 
-def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, release: Release) -> Query:
+def read_explain(request: recall_pb2.ExplainRequest, limits: Settings, release: Release, channel: str = "") -> Query:
     """The query of an Explain, checked as `read_recall` checks a Recall."""
     check_top_k(request.top_k, limits)
     check_total(1, request.top_k, "candidates", most_candidates(limits, release))
     users = read_users([request.user], limits, release.has_text_ids, "user", request.exclude_shown)
-    return _query(request, limits, release, users)
+    return read_options(request, limits, release, channel, users)
 
 
 def read_items(
@@ -55,12 +59,17 @@ def read_items(
     return item_ids, read_attributes(request.return_attributes, limits, release)
 
 
-def _query(
+def read_options(
     request: recall_pb2.RecallRequest | recall_pb2.ExplainRequest,
     limits: Settings,
     release: Release,
+    channel: str,
     users: list[UserQuery],
 ) -> Query:
+    """The query with the options of a request to a release. `users`: those of the request, as they were read.
+
+    Raises InvalidRequestError.
+    """
     if request.merge_strategy not in _STRATEGIES:
         raise InvalidRequestError(
             "merge_strategy", f"is {request.merge_strategy}, must be 0 to {max(_STRATEGIES)}", "UNKNOWN_MERGE_STRATEGY"
@@ -78,6 +87,7 @@ def _query(
         now_s=now_of(request),
         pins=read_pins(request, limits, release),
         explore=read_explore(request, limits, release),
+        channel=channel,
     )
     query = with_release_rules(query, request, limits, release)
     return replace(query, users=read_draws(request, users)) if query.explore else query

@@ -1,15 +1,13 @@
 """`recall.v1.RecallService`: decode, call, encode. Everything else happens in the modules it calls."""
 
-import secrets
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Any
 
 import grpc
 
-from mind.milvus.rules import NO_RULES
 from mind.sequences import Int64
 from protos.recall.v1 import recall_pb2, recall_pb2_grpc
+from server.channels import Channels
 from server.edge.answers import (
     HIT_ITEMS,
     add_attributes,
@@ -23,16 +21,20 @@ from server.edge.answers import (
 )
 from server.edge.feedback import FeedbackLog
 from server.edge.filters import read_filter
+from server.edge.info import server_info
 from server.edge.item_ids import ids_of, ids_of_queries
-from server.edge.limits import most_candidates
 from server.edge.page_token import read_page
 from server.edge.request import read_attributes, read_explain, read_items, read_recall
+from server.edge.shadow import Shadow
+from server.edge.shadow_report import summaries
 from server.edge.similar import read_queries, similar
+from server.edge.split import Split
 from server.edge.timeouts import within
 from server.edge.user_service import UserService
 from server.errors import DisabledError
 from server.ports import ItemStore
-from server.release import Release, Releases
+from server.release import Release
+from server.releases import Releases
 from server.serving.answer import UserResult
 from server.serving.attributes import VALUE_ITEMS, Attributes
 from server.serving.item_keys import ItemKeys, Named
@@ -41,10 +43,9 @@ from server.serving.pipeline import CandidatePipeline
 from server.serving.similar import SimilarResult
 from server.serving.similar_batches import SimilarItems
 from server.settings import Settings
+from server.watching.telemetry import CALL_CHANNEL
 
 Context = grpc.aio.ServicerContext[Any, Any]
-_VERSION = version("mind-recall")  # reads a file: too slow for every call
-_INSTANCE = secrets.token_hex(8)
 
 
 class RecallService(recall_pb2_grpc.RecallServiceServicer):
@@ -53,45 +54,49 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
     def __init__(
         self,
         settings: Settings,
-        releases: Releases,
+        channels: Channels,
         pipeline: CandidatePipeline,
         similar_items: SimilarItems,
         store: ItemStore,
         users: UserService,
         attributes: Attributes,
         feedback: FeedbackLog,
+        shadow: Shadow | None = None,
     ) -> None:
         """Make the service.
 
         Args:
             settings: the limits.
-            releases: the releases that are served.
+            channels: the releases that are served.
             pipeline: answers Recall and Explain.
             similar_items: answers SimilarItems.
             store: counts items and knows their text ids.
             users: answers calls about users.
             attributes: the attributes of items.
             feedback: gets candidates and feedback.
+            shadow: asks shadow channels; None if there are none.
         """
         self._settings = settings
-        self._releases = releases
+        self._channels = channels
+        self._split = Split(settings.splits)
         self._pipeline = pipeline
         self._similar_items = similar_items
         self._store = store
         self._users = users
         self._feedback = feedback
+        self._shadow = shadow
         self._item_keys = ItemKeys(store)
         self._attributes = attributes
 
     async def Recall(self, request: recall_pb2.RecallRequest, context: Context) -> recall_pb2.RecallResponse:  # noqa: N802
         """Find candidates for a batch of users."""
-        remaining_s = context.time_remaining()
-        self._pipeline.admit(len(request.users), remaining_s)
-        page = None
+        releases, page = self._of(self._split.channel_of(request)), None
+        self._pipeline.admit(len(request.users), context.time_remaining())
         if request.paged or request.page_token:
-            page = read_page(request, self._releases, self._settings)
-        release = page.release if page else self._releases.current
-        query = await computed(ids_of(request.users), read_recall, request, self._settings, release)
+            page = read_page(request, self._channels, releases, self._settings)
+            releases = self._of(page.channel)
+        release, channel = page.release if page else releases.current, releases.channel
+        query = await computed(ids_of(request.users), read_recall, request, self._settings, release, channel)
         query, history_ms = await self._users.with_histories(query, context)
         query = page.without_given(query) if page else query
         outcome = await self._pipeline.run(release, query, context.time_remaining())
@@ -100,19 +105,22 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         size += ids_of(request.users) if named else 0  # to find the unknown keys again
         results = await computed(size, candidates, outcome.results, named, query.users, request.users)
         detail = await self._add_attributes(release, query.attributes, outcome.results, named, results, context)
-        told = provenance(release, outcome.timings, history_ms)
+        told = provenance(release, channel, outcome.timings, history_ms)
         answer = recall_pb2.RecallResponse(results=results, attributes_detail=detail, **told)
         if page:
             page.add_next(answer, outcome.results, query.top_k)
         if self._feedback.enabled:
             self._feedback.add_ids(request, answer)
+        if self._shadow and releases is self._channels.default:
+            self._shadow.offer(context, request, release, query, outcome)
         return answer
 
     async def CountItems(  # noqa: N802
         self, request: recall_pb2.CountItemsRequest, context: Context
     ) -> recall_pb2.CountItemsResponse:
         """Count the items of the released collection."""
-        release = self._releases.current
+        releases = self._of(request.channel)
+        release = releases.current
         filter_ = read_filter(request.filter, self._settings, release)
         limit_s = self._settings.search_timeout_ms / 1000
         count = await within(
@@ -121,51 +129,28 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             lambda timeout_s: self._store.count(release.collection, filter_, timeout_s),
         )
         return recall_pb2.CountItemsResponse(
-            count=count, model_version=release.model_version, collection=release.collection
+            count=count,
+            model_version=release.model_version,
+            collection=release.collection,
+            channel=releases.channel,
         )
 
     async def GetServerInfo(  # noqa: N802
         self, request: recall_pb2.GetServerInfoRequest, context: Context
     ) -> recall_pb2.GetServerInfoResponse:
         """Tell what is being served, and the limits."""
-        release, settings = self._releases.current, self._settings
-        attributes = [recall_pb2.Attribute(name=name, type=kind) for name, kind in release.attributes.items()]
-        names = [field.name for field in recall_pb2.Limits.DESCRIPTOR.fields]
-        limits = recall_pb2.Limits(**{name: getattr(settings, name) for name in names})
-        limits.max_candidates = most_candidates(settings, release)
-        limits.max_top_k = min(settings.max_top_k, limits.max_candidates)
-        return recall_pb2.GetServerInfoResponse(
-            server_version=_VERSION,
-            model_version=release.model_version,
-            collection=release.collection,
-            item_count=release.fingerprint.count,
-            embedding_dim=release.fingerprint.dim,
-            num_interests=release.hyper_parameters.num_interests,
-            maxlen=release.hyper_parameters.maxlen,
-            metric=release.fingerprint.metric,
-            encoder=release.encoder.name,
-            attributes=attributes,
-            limits=limits,
-            admin_enabled=settings.admin_token_file is not None,
-            refused_release=self._releases.refused,
-            refused_collection=self._releases.refused_collection,
-            instance=_INSTANCE,
-            processes=settings.processes,
-            previous_collection=self._releases.previous.collection if self._releases.previous else "",
-            users_enabled=settings.users,
-            id_type=recall_pb2.ID_TYPE_TEXT if release.has_text_ids else recall_pb2.ID_TYPE_INTEGER,
-            search=settings.search,
-            neighbours=_default(release),
-            feedback_enabled=self._feedback.enabled,
-            release_rules="" if release.rules == NO_RULES else release.rules.to_json(),
-        )
+        info = server_info(self._settings, self._channels, self._of(request.channel), self._split)
+        if self._shadow:
+            info.shadows.extend(await summaries(self._shadow, self._channels, self._item_keys))
+        return info
 
     async def Explain(self, request: recall_pb2.ExplainRequest, context: Context) -> recall_pb2.ExplainResponse:  # noqa: N802
         """Find candidates for one user and show every step. Raises DisabledError if --no-explain turned it off."""
         if not self._settings.explain:
             raise DisabledError("Explain is turned off on this server", "EXPLAIN_OFF")
-        release = self._releases.current
-        query = read_explain(request, self._settings, release)
+        releases = self._of(self._split.channel_of(request))
+        release, channel = releases.current, releases.channel
+        query = read_explain(request, self._settings, release, channel)
         query, history_ms = await self._users.with_histories(query, context)
         outcome = await self._pipeline.run(release, query, context.time_remaining(), explain=True)
         trace = outcome.trace
@@ -179,15 +164,16 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             candidates=found,
             boosts=applied(outcome.applied(items_of(outcome.results)), named),
             **await computed(HIT_ITEMS * len(hits_of(trace)), steps, trace, release, hits),
-            **provenance(release, outcome.timings, history_ms),
+            **provenance(release, channel, outcome.timings, history_ms),
         )
 
     async def SimilarItems(  # noqa: N802
         self, request: recall_pb2.SimilarItemsRequest, context: Context
     ) -> recall_pb2.SimilarItemsResponse:
         """Find the items most similar to given ones."""
+        releases = self._of(request.channel)
         self._similar_items.admit(len(request.queries), context.time_remaining())
-        release = self._releases.current
+        release = releases.current
         queries = await computed(ids_of_queries(request.queries), read_queries, request, self._settings, release)
         filter_ = read_filter(request.filter, self._settings, release)
         attributes = read_attributes(request.return_attributes, self._settings, release)
@@ -195,15 +181,15 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         named = await self._named(release, items_of(found), context)
         results = await computed(len(items_of(found)), similar, found, named)
         detail = await self._add_attributes(release, attributes, found, named, results, context)
-        return recall_pb2.SimilarItemsResponse(
-            results=results, attributes_detail=detail, **provenance(release, timings)
-        )
+        told = provenance(release, releases.channel, timings)
+        return recall_pb2.SimilarItemsResponse(results=results, attributes_detail=detail, **told)
 
     async def GetItems(  # noqa: N802
         self, request: recall_pb2.GetItemsRequest, context: Context
     ) -> recall_pb2.GetItemsResponse:
         """Tell the attributes of items."""
-        release = self._releases.current
+        releases = self._of(request.channel)
+        release = releases.current
         item_ids, names = read_items(request, self._settings, release)
         values, why = await self._attributes.of(release, names, item_ids, context.time_remaining())
         response = recall_pb2.GetItemsResponse(
@@ -212,6 +198,7 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
             attributes_detail=why,
             model_version=release.model_version,
             collection=release.collection,
+            channel=releases.channel,
         )
         await computed(VALUE_ITEMS * len(item_ids) * len(values), add_attributes, [response], values)
         return response
@@ -220,25 +207,32 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         self, request: recall_pb2.UpsertUsersRequest, context: Context
     ) -> recall_pb2.UpsertUsersResponse:
         """Store what users clicked."""
-        return await self._users.upsert(self._releases, request, context)
+        self._of(request.channel)
+        return await self._users.upsert(self._channels, request, context)
 
     async def FindSimilarUsers(  # noqa: N802
         self, request: recall_pb2.FindSimilarUsersRequest, context: Context
     ) -> recall_pb2.FindSimilarUsersResponse:
         """Find the remembered users nearest to each user of the request."""
-        return await self._users.find_similar(self._releases, request, context)
+        return await self._users.find_similar(self._of(request.channel), request, context)
 
     async def DeleteUsers(  # noqa: N802
         self, request: recall_pb2.DeleteUsersRequest, context: Context
     ) -> recall_pb2.DeleteUsersResponse:
         """Delete users."""
-        return await self._users.delete(self._releases, request, context)
+        return await self._users.delete(self._channels, request, context)
 
     async def LogFeedback(  # noqa: N802
         self, request: recall_pb2.LogFeedbackRequest, context: Context
     ) -> recall_pb2.LogFeedbackResponse:
         """Log what a user did with items."""
-        return self._feedback.log(request, self._releases.current)
+        return self._feedback.log(request, self._of(request.channel).current)
+
+    def _of(self, channel: str) -> Releases:
+        """The releases of the channel of a call, which metrics and logs are told. Raises InvalidRequestError."""
+        releases = self._channels.of(channel)
+        CALL_CHANNEL.set(releases.channel)
+        return releases
 
     async def _add_attributes(
         self,
@@ -262,10 +256,3 @@ class RecallService(recall_pb2_grpc.RecallServiceServicer):
         if not release.has_text_ids:
             return None
         return await self._item_keys.of(release, item_ids, context.time_remaining())
-
-
-def _default(release: Release) -> recall_pb2.Neighbours:
-    """What a request gets that says nothing of neighbours."""
-    if release.neighbours is None:
-        return recall_pb2.NEIGHBOURS_UNSPECIFIED
-    return recall_pb2.NEIGHBOURS_ON if release.adds_neighbours else recall_pb2.NEIGHBOURS_OFF

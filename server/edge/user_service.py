@@ -9,13 +9,14 @@ import grpc
 
 from mind.artifact import Float32
 from protos.recall.v1 import recall_pb2
+from server.channels import Channels
 from server.edge.item_ids import ids_of, ids_of_updates
 from server.edge.limits import check_batch, check_top_k, check_total, check_user_id
 from server.edge.request import read_users
 from server.edge.timeouts import within
 from server.edge.user_request import read_updates
 from server.errors import DisabledError, StoreUnavailableError
-from server.release import Releases
+from server.releases import Releases
 from server.serving.answer import Status
 from server.serving.inputs import status_of
 from server.serving.offload import computed
@@ -43,15 +44,15 @@ class UserService:
             users = RememberedUsers(store, vectors, shown, settings.max_stored_history, settings.max_queued_users)
             self._remembered = users, vectors
 
-    async def prepare(self, releases: Releases) -> None:
+    async def prepare(self, channels: Channels) -> None:
         """Make and load the collections that calls about users need."""
         if self._remembered:
-            await self._remembered[1].prepare(releases)
+            await self._remembered[1].prepare(channels)
 
-    async def follow(self, releases: Releases) -> None:
-        """Keep the users' vectors in step with the release that is served, for ever."""
+    async def follow(self, channels: Channels) -> None:
+        """Keep the users' vectors in step with the releases that are served, for ever."""
         if self._remembered:
-            await self._remembered[1].follow(releases, self._settings.watch_interval_s)
+            await self._remembered[1].follow(channels, self._settings.watch_interval_s)
 
     async def with_histories(self, query: Query, context: Context) -> tuple[Query, float]:
         """A query with what is stored of its users and wanted: histories, and items that must not be shown again.
@@ -74,14 +75,14 @@ class UserService:
         return replace(query, users=users), (time.perf_counter() - started) * 1000
 
     async def upsert(
-        self, releases: Releases, request: recall_pb2.UpsertUsersRequest, context: Context
+        self, channels: Channels, request: recall_pb2.UpsertUsersRequest, context: Context
     ) -> recall_pb2.UpsertUsersResponse:
         """Store what users clicked."""
         remembered, _ = self._enabled()
-        release = releases.current
+        release = channels.of(request.channel).current
         ids = ids_of_updates(request.users)
         updates = await computed(ids, read_updates, request, self._settings, release.has_text_ids, release.events)
-        written = await remembered.upsert(release, updates, context.time_remaining())
+        written = await remembered.upsert(channels.served, updates, context.time_remaining())
         results = [
             recall_pb2.UserWritten(
                 status=_status(one.status), history_length=one.length, detail=one.detail, dropped=one.dropped
@@ -109,25 +110,25 @@ class UserService:
         results = await computed(PAIR_ITEMS * sum(map(len, found)), _similar, users, interests, found)
         collection = (await vectors.open(release)).collection
         return recall_pb2.FindSimilarUsersResponse(
-            results=results, model_version=release.model_version, collection=collection
+            results=results, model_version=release.model_version, collection=collection, channel=releases.channel
         )
 
     async def delete(
-        self, releases: Releases, request: recall_pb2.DeleteUsersRequest, context: Context
+        self, channels: Channels, request: recall_pb2.DeleteUsersRequest, context: Context
     ) -> recall_pb2.DeleteUsersResponse:
         """Delete users."""
         remembered, _ = self._enabled()
         check_batch("user_ids", request.user_ids, self._settings)
-        release = releases.current
+        served = channels.served or [channels.default.current]
         invalid = {user_id: check_user_id(user_id) for user_id in request.user_ids}
         valid = [user_id for user_id in request.user_ids if not invalid[user_id]]
-        deleted = iter(await remembered.delete(release, valid, context.time_remaining()) if valid else [])
+        deleted = iter(await remembered.delete(served, valid, context.time_remaining()) if valid else [])
         all_of_them = [
             Written(Status.INVALID, detail=invalid[user_id]) if invalid[user_id] else next(deleted)
             for user_id in request.user_ids
         ]
         results = [recall_pb2.UserDeleted(status=_status(one.status), detail=one.detail) for one in all_of_them]
-        return recall_pb2.DeleteUsersResponse(results=results, model_version=release.model_version)
+        return recall_pb2.DeleteUsersResponse(results=results, model_version=served[0].model_version)
 
     def _enabled(self) -> tuple[RememberedUsers, UserVectorIndex]:
         if not self._remembered:

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -45,7 +45,7 @@ ROW_BYTES = 400
 MAX_BYTES = 256 * 2**20
 """Memory for columns."""
 COLLECTIONS = 2
-"""Collections whose columns are kept: that of the release being served, and of the one before."""
+"""Collections whose columns are kept, for each channel: that of its release, and of the one before."""
 
 Row = dict[str, Value | None]
 """Values of one item by attribute; None where it has none."""
@@ -119,9 +119,12 @@ class _Table:
 class Attributes:
     """Gives the attributes of items."""
 
-    def __init__(self, store: ItemStore, max_bytes: int = MAX_BYTES) -> None:
-        """`store`: holds the collections; `max_bytes`: memory for columns."""
+    def __init__(
+        self, store: ItemStore, max_bytes: int = MAX_BYTES, served: Callable[[], Sequence[Release]] = lambda: ()
+    ) -> None:
+        """`store`: holds the collections; `max_bytes`: memory for columns; `served`: the releases that serve now."""
         self._store = store
+        self._served = served
         self._max_bytes = max_bytes
         self._tables: OrderedDict[str, _Table] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -198,7 +201,7 @@ class Attributes:
     def _table(self, collection: str) -> _Table:
         table = self._tables.pop(collection, None) or _Table(Changes(self._store, collection))
         self._tables[collection] = table
-        while len(self._tables) > COLLECTIONS:
+        while len(self._tables) > COLLECTIONS * max(1, len(self._served())):
             self._tables.popitem(last=False)
         return table
 
@@ -275,13 +278,14 @@ class Attributes:
         return await asyncio.to_thread(lambda: {name: builder.done() for name, builder in builders.items()}), added
 
     def _make_room(self, collection: str, table: _Table, builders: dict[str, ColumnBuilder], added: int) -> None:
-        """Give up the columns of the previous collection, then those that are being read, the largest first.
+        """Give up the columns of collections that no channel serves now, then those being read, the largest first.
 
         `added`: bytes of the values of items that the model does not know.
         """
         growing = {name: builder.nbytes for name, builder in builders.items()}
+        kept = {collection, *(release.collection for release in self._served())}
         for name, other in self._tables.items():
-            if name != collection and self._size() + sum(growing.values()) + added > self._max_bytes:
+            if name not in kept and self._size() + sum(growing.values()) + added > self._max_bytes:
                 other.columns, other.changed = {}, {}
         replaced = sum(table.columns[name].nbytes for name in growing if name in table.columns)
         while growing and self._size() - replaced + sum(growing.values()) + added > self._max_bytes:

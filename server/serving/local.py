@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -48,7 +48,7 @@ FOLLOW_S = 0.2
 READ_ITEMS = 10_000
 """Most items that Milvus is asked about at once."""
 COLLECTIONS = 2
-"""Collections of which the items are known: that of the release being served, and of the one before."""
+"""Collections of which the items are known, for each channel: that of its release, and of the one before."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,20 @@ class Known:
 class LocalItems:
     """The items of the collections that are served."""
 
-    def __init__(self, store: ItemStore) -> None:
-        """`store`: holds the collections."""
+    def __init__(self, store: ItemStore, channels: int = 1) -> None:
+        """`store`: holds the collections; `channels`: number of channels that are served."""
         self._store = store
+        self._most = COLLECTIONS * channels
         self._changes: dict[str, Changes] = {}
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._looked_at: dict[str, float] = {}
         """When Milvus was asked last for changes of a collection, on the clock of `time.monotonic`."""
         self._looking: dict[str, asyncio.Task[None]] = {}
 
-    async def follow(self, current: Callable[[], Release | None]) -> None:
-        """Keep up with the collection of the current release for ever. `current`: gives it; None without one."""
+    async def follow(self, served: Callable[[], Sequence[Release]]) -> None:
+        """Keep up with the collections of releases for ever. `served`: gives the releases."""
         while True:
-            if release := current():
+            for release in served():
                 try:
                     with suppress(StoreError):  # the next look may be answered
                         await self.look(release)
@@ -113,6 +114,7 @@ class LocalItems:
         again = changes.to_read_again(known.read_at) if known else None
         if known and again == set():
             self._looked_at[collection] = looked_at
+            self._known.move_to_end(collection)  # it is served: others are forgotten first
             return
         read_at = time.monotonic()
         if known and again is not None:
@@ -125,7 +127,7 @@ class LocalItems:
         self._known[collection] = replace(known, read_at=read_at)
         self._known.move_to_end(collection)
         self._looked_at[collection] = looked_at
-        if len(self._known) > COLLECTIONS:
+        if len(self._known) > self._most:
             oldest, _ = self._known.popitem(last=False)
             del self._changes[oldest], self._looked_at[oldest]
 

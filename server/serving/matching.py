@@ -26,7 +26,7 @@ from server.serving.offload import computed
 MAX_BYTES = 64 * 2**20
 """Memory for what is kept: 24 filters that match 331,000 items each, or 210 that match 36,000."""
 COLLECTIONS = 2
-"""Collections that are followed: that of the release being served, and of the one before."""
+"""Collections that are followed for each channel: that of its release, and of the one before."""
 REFRESH_S = REMEMBERED_S / 2
 """Age from which an answer is read again beside the requests that use it.
 
@@ -106,9 +106,10 @@ class _Read:
 class MatchingItems:
     """Gives the matches of filters."""
 
-    def __init__(self, store: ItemStore, max_bytes: int = MAX_BYTES) -> None:
-        """`store`: holds the collections; `max_bytes`: memory for what is kept."""
+    def __init__(self, store: ItemStore, max_bytes: int = MAX_BYTES, channels: int = 1) -> None:
+        """`store`: holds the collections; `max_bytes`: memory for what is kept; `channels`: number of them served."""
         self._store = store
+        self._most = COLLECTIONS * channels
         self._max_bytes = max_bytes
         self._changes: OrderedDict[str, Changes] = OrderedDict()
         self._known: OrderedDict[Key, _Read] = OrderedDict()
@@ -153,7 +154,7 @@ class MatchingItems:
     def _follow(self, collection: str) -> Changes:
         changes = self._changes.pop(collection, None) or Changes(self._store, collection)
         self._changes[collection] = changes
-        if len(self._changes) > COLLECTIONS:
+        if len(self._changes) > self._most:
             self._changes.popitem(last=False)
         return changes
 

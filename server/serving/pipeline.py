@@ -94,6 +94,7 @@ class CandidatePipeline:
         local: LocalItems | None = None,
         matching: MatchingItems | None = None,
         attributes: Attributes | None = None,
+        popular: PopularItems | None = None,
         degraded: bool = False,
         search: str = "milvus",
         telemetry: Telemetry = SILENT,
@@ -107,12 +108,13 @@ class CandidatePipeline:
             local: what is known of collections without asking Milvus; one of its own if None.
             matching: what is known of the items that match filters; one of its own if None.
             attributes: those of items, which rules need; one of its own if None.
+            popular: the popular items that are left; one of its own if None.
             telemetry: is told what happens.
             on_encoder_lost: called when an encoder encodes nothing any more, as after a GPU fault.
         """
         self._store = store
         self._encode = EncodeStage(encode_on, on_encoder_lost).encode
-        self._popular_items = PopularItems(store)
+        self._popular_items = popular or PopularItems(store)
         self._matching_items = matching or MatchingItems(store)
         self._search_timeout_s = search_timeout_ms / 1000
         self._max_overfetch = max_overfetch
@@ -348,7 +350,8 @@ class CandidatePipeline:
             among = [own.rows for own in own_matches if own is not None]
             searched_with = vectors[plain.user, plain.interest]
             if not own_depths or not own_depths[0].whole:
-                self._telemetry.sampling.offer(searched_with, plain.user, plain.hits, top_k[active], *known, among)
+                told = top_k[active], *known, among, job.query.channel
+                self._telemetry.sampling.offer(searched_with, plain.user, plain.hits, *told)
         ended = time.perf_counter()
         stages = (encoded - watched.started) * 1000, (searched - encoded) * 1000, (ended - searched) * 1000
         outcomes: list[Outcome | Exception] = []

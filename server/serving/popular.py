@@ -8,6 +8,7 @@ request that needs the list waits for it, but not longer than `WAIT_S`, and not 
 import asyncio
 import math
 import time
+from collections import OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +29,14 @@ WAIT_S = 0.25
 
 
 class PopularItems:
-    """Gives the popular items that are left, and remembers them for one release at a time."""
+    """Gives the popular items that are left, and remembers them for the releases that were asked about last."""
 
-    def __init__(self, store: ItemStore) -> None:
-        """`store`: holds the collections."""
+    def __init__(self, store: ItemStore, channels: int = 1) -> None:
+        """`store`: holds the collections; `channels`: number of channels, each with a release to remember."""
         self._store = store
-        self._collection = ""
-        self._left = _Left(Popular(np.zeros(0, np.int64), np.zeros(0, np.float32)))
+        self._most = channels
+        self._left: OrderedDict[str, _Left] = OrderedDict()
+        """What is left of each collection."""
 
     def refresh(self, release: Release) -> None:
         """Begin to ask Milvus, unless it was asked a moment ago."""
@@ -56,9 +58,14 @@ class PopularItems:
         return self._left_of(release).popular
 
     def _left_of(self, release: Release) -> "_Left":
-        if release.collection != self._collection:
-            self._collection, self._left = release.collection, _Left(release.popular)
-        return self._left
+        left = self._left.get(release.collection)
+        if left is None:
+            self._left[release.collection] = left = _Left(release.popular)
+            if len(self._left) > self._most:
+                self._left.popitem(last=False)
+        else:
+            self._left.move_to_end(release.collection)
+        return left
 
     async def _ask(self, release: Release, left: "_Left") -> None:
         asking = self._store.existing(release.collection, release.popular.item_ids.tolist())

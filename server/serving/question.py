@@ -120,6 +120,8 @@ class Query:
     pins: Int64 = field(default_factory=lambda: _NOTHING)
     """[p] int64 external ids that come first in the lists of all users, without repeats."""
     explore: Explore | None = None
+    channel: str = ""
+    """The channel whose release answers, for what watches; empty where that does not matter."""
 
     @property
     def placed(self) -> bool:

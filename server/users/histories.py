@@ -9,7 +9,7 @@ is lost and none comes back. Knows nothing of protobuf, gRPC or pymilvus.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -71,7 +71,7 @@ class Written:
 class _Updates:
     """The updates of one caller."""
 
-    release: Release
+    releases: Sequence[Release]
     updates: Sequence[UserUpdate]
 
 
@@ -79,7 +79,7 @@ class _Updates:
 class _Deletion:
     """The users whom one caller deletes."""
 
-    release: Release
+    releases: Sequence[Release]
     user_ids: Sequence[str]
 
 
@@ -135,32 +135,43 @@ class RememberedUsers:
             users = [replace(user, shown=shown.get(user.shown_to, NOTHING)) for user in users]
         return users
 
-    async def upsert(self, release: Release, updates: list[UserUpdate], remaining_s: float | None) -> list[Written]:
+    async def upsert(
+        self, releases: Sequence[Release], updates: list[UserUpdate], remaining_s: float | None
+    ) -> list[Written]:
         """Write updates in order, and wait until every server sees them.
+
+        `releases`: those that are served; users are encoded with the model of each.
 
         Raises:
             OverloadedError: more is waiting than can be written in time. Nothing was written.
             DeadlineExceededError: the caller's time ran out in the queue. Nothing was written.
             StoreError: Milvus failed. Some updates may have been written.
         """
-        return await self._writes.submit(_Updates(release, updates), len(updates), id(release), remaining_s)
+        models = _one_for_each_model(releases)
+        return await self._writes.submit(_Updates(models, updates), len(updates), _group(models), remaining_s)
 
-    async def delete(self, release: Release, user_ids: list[str], remaining_s: float | None) -> list[Written]:
-        """Delete users in every release, and wait until no read finds what they did before. Raises as `upsert` does."""
-        return await self._deletes.submit(_Deletion(release, user_ids), len(user_ids), id(release), remaining_s)
+    async def delete(
+        self, releases: Sequence[Release], user_ids: list[str], remaining_s: float | None
+    ) -> list[Written]:
+        """Delete users in every release, and wait until no read finds what they did before. Raises as `upsert` does.
+
+        `releases`: those that are served.
+        """
+        models = _one_for_each_model(releases)
+        return await self._deletes.submit(_Deletion(models, user_ids), len(user_ids), _group(models), remaining_s)
 
     async def _read(self, waiting: list[Waiting[list[str], dict[str, Int64]]]) -> list[dict[str, Int64] | Exception]:
         stored = await self._store.histories({user_id for each in waiting for user_id in each.ask})
         return [stored for _ in waiting]
 
     async def _write(self, waiting: list[Waiting[_Updates, list[Written]]]) -> list[list[Written] | Exception]:
-        release = waiting[0].ask.release
+        releases = waiting[0].ask.releases
         valid = [update for each in waiting for update in each.ask.updates if not update.invalid]
         if not valid:
             return [[_invalid(update) for update in each.ask.updates] for each in waiting]
         async with self._vectors.writing:
             try:
-                lengths, detail = await self._store_all(release, valid)
+                lengths, detail = await self._store_all(releases, valid)
             except CollectionGoneError:
                 self._vectors.forget()  # somebody dropped it; the next write makes it again
                 raise
@@ -175,50 +186,53 @@ class RememberedUsers:
             for each in waiting
         ]
 
-    async def _store_all(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], str]:
+    async def _store_all(self, releases: Sequence[Release], updates: list[UserUpdate]) -> tuple[list[int], str]:
         """The length of the user's history after each update, and what to tell these users."""
-        await self._vectors.open(release)
-        lengths, users = await self._joined(release, updates)
+        for release in releases:
+            await self._vectors.open(release)
+        lengths, users = await self._joined(releases, updates)
         shown = _shown(updates)
         if not users and not shown:  # appends of clicks whose kinds are no history
             return lengths, ""
         strong, self._unseen = self._unseen, True
-        detail, _ = await asyncio.gather(self._store_histories(release, users), self._shown.add(shown, strong))
+        detail, _ = await asyncio.gather(self._store_histories(releases, users), self._shown.add(shown, strong))
         self._unseen = False
         return lengths, detail
 
-    async def _store_histories(self, release: Release, users: dict[str, StoredUser]) -> str:
+    async def _store_histories(self, releases: Sequence[Release], users: dict[str, StoredUser]) -> str:
         """Store histories and their vectors, wait until every server sees them, and give what to tell these users."""
         if not users:
             return ""
         await self._store.write(users)
         detail = ""
         try:
-            await self._vectors.write(release, users)
+            await self._vectors.write(releases, users)
         except StoreError as error:
             logger.warning("histories of %d users were stored, their vectors were not: %s", len(users), error)
             detail = "stored; FindSimilarUsers sees this user as before until the next update"
-        await self._settle(release, {user_id: user.version for user_id, user in users.items()})
+        await self._settle(releases, {user_id: user.version for user_id, user in users.items()})
         return detail
 
-    async def _joined(self, release: Release, updates: list[UserUpdate]) -> tuple[list[int], dict[str, StoredUser]]:
+    async def _joined(
+        self, releases: Sequence[Release], updates: list[UserUpdate]
+    ) -> tuple[list[int], dict[str, StoredUser]]:
         """The length of the user's history after each update, and what to store after all updates."""
-        keep = max(self._max_stored_history, release.hyper_parameters.maxlen)
+        keep = max(self._max_stored_history, *(release.hyper_parameters.maxlen for release in releases))
         stored = await self._store.read({update.user_id for update in updates}, strong=self._unseen)
         return await computed(len(updates) * JOIN_ITEMS, _joined, updates, stored, keep)
 
-    async def _settle(self, release: Release, expected: Mapping[str, int | None]) -> None:
+    async def _settle(self, releases: Sequence[Release], expected: Mapping[str, int | None]) -> None:
         """Wait until every server sees what was written, and remove clicks that no longer count.
 
         Another server may have deleted or replaced a user after this one read it. Then a row of this server has clicks
         from before. They do not count, and they do not stay.
 
         Args:
-            release: the release whose vectors were written.
+            releases: the releases whose vectors were written.
             expected: as in `UserVectorIndex.settle`.
         """
         for _ in range(MAX_ROUNDS):
-            found = await self._vectors.settle(release, expected)
+            found = await self._vectors.settle(releases, expected)
             stale = [user_id for user_id, head in found.items() if head.stale]
             if not stale:
                 break
@@ -227,28 +241,38 @@ class RememberedUsers:
             expected = {user_id: user.version for user_id, user in stored.items()}
 
     async def _delete(self, waiting: list[Waiting[_Deletion, list[Written]]]) -> list[list[Written] | Exception]:
-        release = waiting[0].ask.release
+        releases = waiting[0].ask.releases
         user_ids = list(dict.fromkeys(user_id for each in waiting for user_id in each.ask.user_ids))
         async with self._vectors.writing:
             await self._store.open()
             self._unseen = True
             there, were_shown = await asyncio.gather(
-                self._delete_histories(release, user_ids), self._shown.delete(user_ids)
+                self._delete_histories(releases, user_ids), self._shown.delete(user_ids)
             )
             self._unseen = False
         there |= were_shown
         found = {user_id: Written(Status.OK if user_id in there else Status.UNKNOWN_USER) for user_id in user_ids}
         return [[found[user_id] for user_id in each.ask.user_ids] for each in waiting]
 
-    async def _delete_histories(self, release: Release, user_ids: Sequence[str]) -> set[str]:
+    async def _delete_histories(self, releases: Sequence[Release], user_ids: Sequence[str]) -> set[str]:
         """Delete histories and vectors, wait until no read finds them, and give the users who had a history."""
         stored = await self._store.read(user_ids, strong=True)
         there = {user_id: deleted(user) for user_id, user in stored.items() if len(user.hist_item)}
         if there:
             await self._store.write(there)
         await self._store.forget(user_ids)
-        await self._settle(release, dict.fromkeys(user_ids))
+        await self._settle(releases, dict.fromkeys(user_ids))
         return set(there)
+
+
+def _one_for_each_model(releases: Sequence[Release]) -> list[Release]:
+    """Releases of all models: collections of one model share the vectors of users."""
+    return list({release.model_version: release for release in releases}.values())
+
+
+def _group(releases: Sequence[Release]) -> Hashable:
+    """What updates have in common that are written together."""
+    return tuple(map(id, releases))
 
 
 def _joined(

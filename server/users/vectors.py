@@ -25,8 +25,9 @@ from mind.milvus.users import (
     user_id_of,
 )
 from mind.sequences import Int64
-from server.errors import FAILURES, NotReadyError, UserVectorsIncompleteError
-from server.release import Release, Releases
+from server.channels import Channels
+from server.errors import FAILURES, UserVectorsIncompleteError
+from server.release import Release
 from server.serving.offload import ITEMS_PER_USER, computed
 from server.users.ports import UserStore
 
@@ -46,23 +47,26 @@ _Ranked = list[tuple[str, float]]
 
 
 class UserVectorIndex:
-    """Writes and searches the users' vectors of the release that is served."""
+    """Writes and searches the users' vectors of the releases that are served."""
 
     def __init__(self, store: UserStore, encode_on: Executor) -> None:
         """`encode_on`: as in `server.serving.pipeline`."""
         self._store = store
         self._encode_on = encode_on
         self._opening = asyncio.Lock()
-        self._opened: tuple[Release, UserVectors] | None = None
-        self._caught_up: Release | None = None
+        self._opened: dict[str, UserVectors] = {}
+        """What was opened for the releases that are served, by their collections of items."""
+        self._caught_up: set[str] = set()
+        """The collections of items of releases whose vectors are in step with all histories."""
         self.writing = asyncio.Lock()
         """Held while histories or vectors are written, so that one server writes both in the same order."""
 
     async def open(self, release: Release) -> UserVectors:
         """The collection of a release's vectors, made if it does not exist, and brought into memory."""
         async with self._opening:
-            if self._opened and self._opened[0] is release and self._opened[1].complete:
-                return self._opened[1]
+            opened = self._opened.get(release.collection)
+            if opened and opened.complete:
+                return opened
             await self._store.open()
             sizes = release.hyper_parameters.num_interests, release.hyper_parameters.embedding_dim
             wanted = UserVectors(model_version=release.model_version, num_interests=sizes[0], dim=sizes[1])
@@ -72,38 +76,41 @@ class UserVectorIndex:
                 if await self._store.count() == 0:  # there is no user to encode
                     vectors = vectors.model_copy(update={"synced_from": now})
                     await self._store.mark(vectors)
-            self._opened = release, vectors
+            self._opened[release.collection] = vectors
             return vectors
 
-    async def prepare(self, releases: Releases) -> None:
-        """Make and load the collections that calls need. Milvus takes seconds for a new one: no caller shall wait."""
+    async def prepare(self, channels: Channels) -> None:
+        """Make and load the collections that calls need. Milvus takes seconds for a new one: no caller shall wait.
+
+        The collection of a release's vectors is made later if the release is not loaded yet.
+        """
         try:
             async with self._opening:
                 await self._store.open()
-            await self.open(releases.current)
-        except NotReadyError:
-            pass  # the collection of vectors is made once a release is loaded
+            for release in channels.served:
+                await self.open(release)
         except FAILURES as error:
             logger.warning("the collections of remembered users cannot be opened yet: %s", error)
 
     def forget(self) -> None:
         """Look at the next use whether the collections exist, because somebody dropped one."""
-        self._opened = None
+        self._opened.clear()
 
-    async def write(self, release: Release, users: dict[str, StoredUser]) -> None:
-        """Encode histories and store the vectors; `writing` must be held."""
-        vectors = await self.open(release)
-        interests = await self.encode(release, [user.hist_item for user in users.values()])
+    async def write(self, releases: Sequence[Release], users: dict[str, StoredUser]) -> None:
+        """Encode histories with the model of each release and store the vectors; `writing` must be held."""
         versions = [user.version for user in users.values()]
-        await self._store.write_vectors(vectors, list(users), versions, interests)
+        for release in releases:
+            vectors = await self.open(release)
+            interests = await self.encode(release, [user.hist_item for user in users.values()])
+            await self._store.write_vectors(vectors, list(users), versions, interests)
 
-    async def settle(self, release: Release, expected: Mapping[str, int | None]) -> dict[str, Head]:
+    async def settle(self, releases: Sequence[Release], expected: Mapping[str, int | None]) -> dict[str, Head]:
         """Wait until every server sees the written histories, and bring the vectors in step with what others did.
 
         `writing` must be held.
 
         Args:
-            release: its vectors were written.
+            releases: their vectors were written.
             expected: for each user, the version of the history that the vectors were made from; None if there are none.
 
         Returns:
@@ -118,20 +125,20 @@ class UserVectorIndex:
             if not changed:
                 break
             gone = [user_id for user_id in changed if user_id not in now]
-            if gone:
+            for release in releases if gone else ():
                 await self._store.delete_vectors(await self.open(release), gone)
-            again = await self._encode_again(release, [user_id for user_id in changed if user_id in now])
+            again = await self._encode_again(releases, [user_id for user_id in changed if user_id in now])
             expected = dict.fromkeys(gone) | again  # looked up again: another server may have written meanwhile
         return seen
 
-    async def _encode_again(self, release: Release, user_ids: Sequence[str]) -> dict[str, int]:
+    async def _encode_again(self, releases: Sequence[Release], user_ids: Sequence[str]) -> dict[str, int]:
         """Write vectors for the histories as they are now. Returns the versions of these histories."""
         if not user_ids:
             return {}
         stored = await self._store.read(user_ids, strong=True)
         users = {user_id: user for user_id, user in stored.items() if len(user.hist_item)}
         if users:
-            await self.write(release, users)
+            await self.write(releases, users)
         return dict.fromkeys(user_ids, _NO_VERSION) | {user_id: user.version for user_id, user in users.items()}
 
     async def encode(self, release: Release, histories: Sequence[Int64]) -> Float32:
@@ -176,7 +183,7 @@ class UserVectorIndex:
 
     async def catch_up(self, release: Release) -> None:
         """Encode the users that servers of another release wrote since this release was published."""
-        if self._caught_up is release:
+        if release.collection in self._caught_up:
             return
         vectors = await self.open(release)
         if not vectors.complete:
@@ -195,8 +202,8 @@ class UserVectorIndex:
         vectors = vectors.model_copy(update={"synced_from": started})
         await self._store.mark(vectors)
         async with self._opening:
-            self._opened = release, vectors
-        self._caught_up = release
+            self._opened[release.collection] = vectors
+        self._caught_up.add(release.collection)
         logger.info("users are in step with model %s: %d encoded", release.model_version, encoded)
 
     async def _catch_up_page(self, release: Release, vectors: UserVectors, page: list[str]) -> int:
@@ -206,25 +213,34 @@ class UserVectorIndex:
         if not behind:
             return 0
         async with self.writing:
-            await self.settle(release, await self._encode_again(release, behind))
+            await self.settle([release], await self._encode_again([release], behind))
         return len(behind)
 
-    async def follow(self, releases: Releases, interval_s: float) -> None:
+    async def follow(self, channels: Channels, interval_s: float) -> None:
         """Catch up with each release that is taken over, for ever."""
-        said = ""
+        said: dict[str, str] = {}
         while True:
-            try:
-                await self.catch_up(releases.current)
-                said = ""
-            except NotReadyError:
-                pass
-            except FAILURES as error:
-                if said != str(error):
-                    logger.warning("remembered users are not in step with the release yet: %s", error)
-                said = str(error)
-            except Exception:
-                logger.exception("catching up with remembered users failed")
+            served = channels.served
+            collections = {release.collection for release in served}
+            self._caught_up &= collections
+            self._opened = {name: opened for name, opened in self._opened.items() if name in collections}
+            for release in served:
+                said[release.collection] = await self._try_to_catch_up(release, said.get(release.collection, ""))
+            said = {name: reason for name, reason in said.items() if name in collections}
             await asyncio.sleep(interval_s)
+
+    async def _try_to_catch_up(self, release: Release, said: str) -> str:
+        """Catch up with a release. Return why that failed; `said`: why it failed before, which is not logged again."""
+        try:
+            await self.catch_up(release)
+        except FAILURES as error:
+            if said != str(error):
+                told = release.model_version, error
+                logger.warning("remembered users are not in step with model %s yet: %s", *told)
+            return str(error)
+        except Exception:
+            logger.exception("catching up with remembered users failed")
+        return ""
 
 
 def _remembered(ranked: list[_Ranked], heads: Mapping[str, Head]) -> list[_Ranked]:

@@ -5,7 +5,7 @@ import os
 from typing import Literal
 
 FIELDS = (
-    "method", "status", "reason", "field", "users", "queries", "top_k", "total_ms", "queue_ms", "encode_ms",
+    "method", "status", "reason", "field", "users", "queries", "top_k", "channel", "total_ms", "queue_ms", "encode_ms",
     "search_ms", "merge_ms", "model_version", "peer", "request_id", "trace_id", "left_out",
 )  # fmt: skip
 """The fields of a line about a call, in order. Fields that do not apply are left out. Times are in milliseconds."""

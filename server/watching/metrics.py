@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from mind.errors import ConfigError
 from server.watching import endpoint
+from server.watching.shadow_metrics import ShadowMetrics
 
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 """Upper bounds of the buckets of durations, in seconds."""
@@ -22,6 +23,8 @@ USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 RECALL = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 1)
 """Upper bounds of the buckets of recall."""
 
+OF_CHANNEL = ("channel",)
+"""The labels of a metric that each channel has."""
 SEARCHES = ("milvus", "matches", "local")
 """What can search for users: Milvus, the server among the items that match a filter, or the server among all items."""
 
@@ -39,27 +42,29 @@ class Metrics:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call] # not useful here
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        self._release = _ReleaseInfo()
-        self.registry.register(self._release)
+        self._releases = _ReleaseInfo()
+        self.registry.register(self._releases)
         self._make_request_metrics()
         self._make_batch_metrics(user_statuses)
         self._make_similar_metrics(item_statuses)
         self._make_state_metrics()
         errors = self._counter("recall_milvus_errors", "Calls to Milvus that failed, by kind.", ["kind"])
         self._milvus_errors = {kind: errors.labels(kind) for kind in milvus_errors}
+        self.shadow = ShadowMetrics(self.registry)
 
     def _make_request_metrics(self) -> None:
         duration = self._histogram(
             "recall_request_duration_seconds",
-            "Time from a request's arrival to its answer, by method and gRPC status.",
+            "Time from a request's arrival to its answer, by method, gRPC status and channel. The channel is empty for "
+            "methods without one, and for requests that were refused before it was known.",
             SECONDS,
-            ["method", "status"],
+            ["method", "status", "channel"],
         )
-        self._duration: Callable[[str, str], Histogram] = cache(lambda method, status: duration.labels(method, status))
+        self._duration: Callable[[str, str, str], Histogram] = cache(duration.labels)
         self._failures = self._counter(
             "recall_request_failures",
-            "Requests that were not answered with OK, by method, gRPC status and ErrorInfo.reason.",
-            ["method", "status", "reason"],
+            "Requests that were not answered with OK, by method, gRPC status, ErrorInfo.reason and channel.",
+            ["method", "status", "reason", "channel"],
         )
         self._in_progress = self._gauge("recall_requests_in_progress", "Requests being answered or waiting.")
         self._queued = self._gauge(
@@ -85,11 +90,13 @@ class Metrics:
         self._searched = {search: searched.labels(search) for search in SEARCHES}
         self._items = self._counter("recall_history_items", "Ids in the histories of answered users.")
         self._unknown = self._counter("recall_history_items_unknown", "Those of them that the model does not know.")
-        self._recall = self._histogram(
+        recall = self._histogram(
             "recall_sampled_recall_ratio",
             "Share of the exact best top_k items, with a filter of those that match, that sampled users got.",
             RECALL,
+            ["channel"],
         )
+        self._recall: Callable[[str], Histogram] = cache(recall.labels)
 
     def _make_similar_metrics(self, item_statuses: Iterable[str]) -> None:
         says = "Time to find the similar items of a batch of queries."
@@ -102,15 +109,21 @@ class Metrics:
         self._loop_lag = self._histogram(
             "recall_loop_lag_seconds", "How late the event loop calls back, 20 times a second.", SECONDS
         )
-        self._serving = self._gauge("recall_serving", "1 while health checks say SERVING.")
+        self._serving = self._gauge("recall_serving", "1 while health checks of the channel say SERVING.", OF_CHANNEL)
         self._taken_over = self._gauge(
-            "recall_release_taken_over_timestamp_seconds", "When the release being served was taken over, Unix time."
+            "recall_release_taken_over_timestamp_seconds",
+            "When the release that the channel serves was taken over, Unix time.",
+            OF_CHANNEL,
         )
         self._refused = self._gauge(
-            "recall_release_refused", "1 while the newest release is refused; the one before it keeps serving."
+            "recall_release_refused",
+            "1 while the newest release of the channel is refused; the one before it keeps serving.",
+            OF_CHANNEL,
         )
         self._miscounted = self._gauge(
-            "recall_release_miscounted", "1 while the collection being served has rows too many or too few."
+            "recall_release_miscounted",
+            "1 while the collection that the channel serves has rows too many or too few.",
+            OF_CHANNEL,
         )
         self._unusable = Gauge(
             "recall_file_unusable",
@@ -120,7 +133,8 @@ class Metrics:
         )
         lines = self._counter("recall_feedback_lines", "Lines for --feedback-log, by what became of them.", ["outcome"])
         self._lines = {outcome: lines.labels(outcome) for outcome in ("written", "dropped")}
-        self._refusals = self._counter("recall_release_refusals", "Releases refused, and reasons that changed.")
+        says = "Releases of the channel refused, and reasons that changed."
+        self._refusals = self._counter("recall_release_refusals", says, OF_CHANNEL)
 
     def count_loop_lag(self, seconds: float) -> None:
         """Count one measurement of the delay of the event loop."""
@@ -131,14 +145,21 @@ class Metrics:
         self._in_progress.set_function(in_progress)
         self._queued.set_function(queued_users)
 
-    def count_request(self, method: str, status: str, reason: str, seconds: float) -> None:
+    def follow_channels(self, channels: Iterable[str]) -> None:
+        """Make the series of the channels that are served, because a rate needs an initial zero."""
+        for channel in channels:
+            self._recall(channel)
+            for of_channel in (self._serving, self._taken_over, self._refused, self._miscounted, self._refusals):
+                of_channel.labels(channel)
+
+    def count_request(self, method: str, status: str, reason: str, seconds: float, channel: str = "") -> None:
         """Count a request that ended.
 
-        `status`: gRPC's name; `reason`: the reason of the error, empty without an error.
+        `status`: gRPC's name; `reason`: of the error, empty without one; `channel`: empty where there is none.
         """
-        self._duration(method, status).observe(seconds)
+        self._duration(method, status, channel).observe(seconds)
         if status != "OK":
-            self._failures.labels(method, status, reason).inc()
+            self._failures.labels(method, status, reason, channel).inc()
 
     def count_wait(self, seconds: float) -> None:
         """Count a request that waited in the queue for some seconds."""
@@ -169,9 +190,9 @@ class Metrics:
         for status in statuses:
             self._similar_queries[status].inc()
 
-    def count_recall(self, recall: float) -> None:
+    def count_recall(self, recall: float, channel: str = "") -> None:
         """Count the recall of a sampled user, whose candidates were compared with an exact search."""
-        self._recall.observe(recall)
+        self._recall(channel).observe(recall)
 
     def count_milvus_error(self, kind: str) -> None:
         """Count a call to Milvus that failed."""
@@ -182,29 +203,29 @@ class Metrics:
         self._lines["written"].inc(written)
         self._lines["dropped"].inc(dropped)
 
-    def set_serving(self, serving: bool) -> None:
-        """Set whether health checks say SERVING."""
-        self._serving.set(serving)
+    def set_serving(self, channel: str, serving: bool) -> None:
+        """Set whether health checks of a channel say SERVING."""
+        self._serving.labels(channel).set(serving)
 
-    def set_release(self, model_version: str, collection: str, miscounted: bool) -> None:
-        """Record that the newest release is in use, and whether its collection has too many or too few rows."""
-        if self._release.served != (model_version, collection):
-            self._release.served = model_version, collection
-            self._taken_over.set_to_current_time()
-        self._refused.set(0)
-        self._miscounted.set(miscounted)
+    def set_release(self, channel: str, model_version: str, collection: str, miscounted: bool) -> None:
+        """Record that a channel serves its newest release, and whether the collection has too many or too few rows."""
+        if self._releases.served.get(channel) != (model_version, collection):
+            self._releases.served[channel] = model_version, collection
+            self._taken_over.labels(channel).set_to_current_time()
+        self._refused.labels(channel).set(0)
+        self._miscounted.labels(channel).set(miscounted)
 
     def set_file(self, option: str, usable: bool) -> None:
         """Set whether the file of an option could be used at its last reading."""
         self._unusable.labels(option).set(not usable)
 
-    def set_refused(self, new_reason: bool) -> None:
-        """Record that the newest release is refused.
+    def set_refused(self, channel: str, new_reason: bool) -> None:
+        """Record that the newest release of a channel is refused.
 
         `new_reason`: whether the previous check gave another reason or none.
         """
-        self._refused.set(1)
-        self._refusals.inc(new_reason)
+        self._refused.labels(channel).set(1)
+        self._refusals.labels(channel).inc(new_reason)
 
     def serve(self, listen: str) -> tuple[endpoint.Endpoint, int]:
         """Answer Prometheus at `host:port`, path /metrics, from a thread. Return the server and its port.
@@ -225,22 +246,23 @@ class Metrics:
     def _counter(self, name: str, says: str, labels: Iterable[str] = ()) -> Counter:
         return Counter(name, says, labels, registry=self.registry)
 
-    def _gauge(self, name: str, says: str) -> Gauge:
-        return Gauge(name, says, registry=self.registry)
+    def _gauge(self, name: str, says: str, labels: Iterable[str] = ()) -> Gauge:
+        return Gauge(name, says, labels, registry=self.registry)
 
 
 class _ReleaseInfo(Collector):
-    """One series with the release in use. A gauge would have a moment without a series when its labels change."""
+    """A series for each channel. A gauge would have a moment without a series when its labels change."""
 
     def __init__(self) -> None:
-        self.served: tuple[str, str] | None = None
+        self.served: dict[str, tuple[str, str]] = {}
+        """The model version and the collection of each channel."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         info = GaugeMetricFamily(
             "recall_release_info",
-            "1, for the model and collection being served.",
-            labels=("model_version", "collection"),
+            "1, for the model and collection that each channel serves.",
+            labels=("channel", "model_version", "collection"),
         )
-        if self.served:
-            info.add_metric(self.served, 1)
+        for channel, release in list(self.served.items()):  # read by another thread
+            info.add_metric((channel, *release), 1)
         yield info

@@ -27,10 +27,11 @@ CHUNK_ROWS = 16_384
 class RecallSampling:
     """Compares the candidates of sampled users with the exact candidates."""
 
-    def __init__(self, rate: float, count: Callable[[float], None]) -> None:
+    def __init__(self, rate: float, count: Callable[[float, str], None]) -> None:
         """Prepare the samples of users.
 
-        `rate`: the share of batches with a sampled user; `count`: called with the recall, on another thread.
+        `rate`: the share of batches with a sampled user; `count`: called with the recall and
+        the channel, on another thread.
         """
         self._rate = rate
         self._count = count
@@ -47,6 +48,7 @@ class RecallSampling:
         vocabulary: Vocabulary,
         item_embedding: Float32,
         among: Sequence[Rows] = (),
+        channel: str = "",
     ) -> None:
         """Sample a random user of a batch, unless a sample is in progress.
 
@@ -58,6 +60,7 @@ class RecallSampling:
             vocabulary: the vocabulary of the model.
             item_embedding: [N + 1, D] float32; row 0 is padding.
             among: for each user, the rows of the items that match the filter; empty without filters.
+            channel: the channel of the batch; of its first request if another channel has the same release.
         """
         if self._random.random() >= self._rate or not len(user) or not self._busy.acquire(blocking=False):
             return
@@ -67,7 +70,7 @@ class RecallSampling:
         found = slice(int(ends[own[0]] - hits.lengths[own[0]]), int(ends[own[-1]]))
         known = vocabulary, item_embedding, among[chosen] if among else None
         sample = vectors[own], hits.item_ids[found], hits.scores[found], int(top_k[chosen]), *known
-        self._thread.submit(self._compare, *sample)
+        self._thread.submit(self._compare, channel, *sample)
 
     def wait(self) -> None:
         """Wait until no sample is in progress."""
@@ -79,9 +82,9 @@ class RecallSampling:
         self._busy.acquire()
         self._thread.shutdown()
 
-    def _compare(self, *sample: object) -> None:
+    def _compare(self, channel: str, *sample: object) -> None:
         try:
-            self._count(recall(*sample))  # type: ignore[arg-type]
+            self._count(recall(*sample), channel)  # type: ignore[arg-type]
         except Exception:
             logger.exception("a sample of recall failed")
         finally:

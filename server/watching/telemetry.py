@@ -24,6 +24,8 @@ if TYPE_CHECKING:  # OpenTelemetry may not be installed
 
 CALL_SPAN: ContextVar["Span | None"] = ContextVar("CALL_SPAN", default=None)
 """The span of the call that a task is answering."""
+CALL_CHANNEL: ContextVar[str] = ContextVar("CALL_CHANNEL", default="")
+"""The channel of the call that a task is answering; empty until it is known. It is one of those that are served."""
 
 
 @dataclass(frozen=True)

@@ -66,9 +66,14 @@ class Tracing:
         span = self._tracer.start_span(f"{service}/{name}", parent, SpanKind.SERVER, rpc)
         return span if span.is_recording() else None
 
-    def end_call(self, span: Span, status: str, sizes: Mapping[str, int]) -> None:
-        """End the span of a call. `status`: gRPC's name; `sizes`: users and top_k, if the request has them."""
+    def end_call(self, span: Span, status: str, sizes: Mapping[str, int], channel: str) -> None:
+        """End the span of a call.
+
+        `status`: gRPC's name; `sizes`: users and top_k, if the request has them; `channel`: empty where there is none.
+        """
         span.set_attributes({f"recall.{name}": value for name, value in sizes.items()})
+        if channel:
+            span.set_attribute("recall.channel", channel)
         span.set_attribute("rpc.grpc.status_code", grpc.StatusCode[status].value[0])
         if status in SERVERS_FAULT:
             span.set_status(Status(StatusCode.ERROR, status))

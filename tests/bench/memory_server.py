@@ -22,8 +22,8 @@ from mind.artifact import Float32, load_artifact
 from mind.hits import Hits
 from mind.sequences import Int64
 from server.app import SWITCH_S, RecallServer
+from server.loader import COMPARED_VECTORS
 from server.processes import keep_little_memory
-from server.release import COMPARED_VECTORS
 from server.settings import Settings
 from tests.bench.serving.world import START_S, answer_lines
 from tests.fake_store import FakeCollection, FakeStore, fingerprint_of

@@ -27,6 +27,7 @@ BENCHMARKS = {
     "serving.interests": ("One search for similar interests", ""),
     "serving.attributes": ("Attributes", ""),
     "serving.variety": ("Variety", ""),
+    "serving.shadow": ("Shadow channels", ""),
     "serving.text_ids": ("Text ids", "--items 100000 --rounds 15 --seconds 2"),
     "serving.tuned": ("The chosen index", "--seconds 3"),
     "one_call": ("The parts of a call", ""),

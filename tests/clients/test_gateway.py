@@ -682,6 +682,14 @@ recall_sampled_recall_ratio_sum 1.96
 recall_sampled_recall_ratio_count 2.0
 recall_users_total{status="OK"} 4.0
 recall_milvus_errors_total{kind="away"} NaN
+recall_shadow_requests_total{channel="b",outcome="compared"} 3.0
+recall_shadow_requests_total{channel="b",outcome="busy"} 2.0
+recall_shadow_requests_total{channel="c",outcome="busy"} 0.0
+recall_shadow_overlap_ratio_sum{channel="b"} 1.5
+recall_shadow_overlap_ratio_count{channel="b"} 6.0
+recall_shadow_latency_ratio_bucket{channel="b",le="1.0"} 1.0
+recall_shadow_latency_ratio_bucket{channel="b",le="2.0"} 3.0
+recall_shadow_latency_ratio_bucket{channel="b",le="+Inf"} 3.0
 process_open_fds 12.0
 """
 
@@ -693,6 +701,11 @@ def test_the_figures_of_the_operations_view() -> None:
     assert found["latency"] == {"count": 4, "sum": 0.02, "buckets": [["0.005", 3], ["+Inf", 4]]}
     assert [each["reason"] for each in found["failures"]] == ['A \\"b\\"', "OVERLOADED"]
     assert (found["sampled_recall"]["sum"], found["users"]) == (1.96, {"OK": 4})
+    b, c = found["shadows"]
+    assert (b["channel"], b["outcomes"]) == ("b", {"compared": 3, "busy": 2})
+    assert (b["overlap"]["sum"], b["overlap"]["count"], b["rbo"]["count"]) == (1.5, 6, 0)
+    assert b["latency_ratio"]["buckets"][1] == ["2.0", 3]
+    assert (c["channel"], c["outcomes"], c["latency_ratio"]["buckets"]) == ("c", {"busy": 0}, [])
 
 
 def test_metrics_that_cannot_be_read_are_told(client: httpx.Client, target: str) -> None:

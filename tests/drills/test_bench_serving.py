@@ -249,3 +249,16 @@ def test_rules_are_measured_beside_requests_without(milvus_server_uri: str, tmp_
     rows = json.loads((tmp_path / "2000" / "variety.json").read_text())["rows"]
     assert [row["subject"] for row in rows[1::2]] == list(variety.RULES) * 3
     assert all(set(row["outcomes"]) == {"OK"} for row in rows), rows
+
+
+@pytest.mark.timeout(600)
+def test_a_server_with_a_shadow_is_measured_beside_one_without(milvus_server_uri: str, tmp_path: Path) -> None:
+    remove_item_collections(milvus_server_uri)
+    command = [sys.executable, "-m", "tests.bench.serving.shadow", "--milvus-uri", milvus_server_uri]
+    command += ["--items", "2000", "--rounds", "1", "--seconds", "0.3", "--share", "1", "--workdir", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=500)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "2000" / "shadow.json").read_text())
+    assert [row["subject"] for row in found["rows"]] == ["none", "100%"] * 4
+    assert all(set(row["outcomes"]) == {"OK"} for row in found["rows"]), found["rows"]
+    assert found["outcomes"]["compared"] > 0

@@ -69,11 +69,11 @@ async def test_searches_outlive_their_connection(milvus: Milvus, tmp_path: Path)
         for _ in range(3):
             found = await store.search(collection, vectors, 5, {}, 10)
             assert found.lengths.tolist() == [5]
-            for call in (lambda: store.search(collection, vectors, 5, {}, 10), store.live_collection):
+            for call in (lambda: store.search(collection, vectors, 5, {}, 10), store.released_collection):
                 proxy.reset()
                 with suppress(StoreUnavailableError):  # gRPC may have noticed before
                     await call()
-                assert await store.live_collection() == collection
+                assert await store.released_collection() == collection
         await store.close()
 
 

@@ -144,7 +144,7 @@ def test_compose_builds_a_release_and_serves_it(
 
     with started(made["server"], "server") as server:
         scrape = f"import urllib.request as r; print(r.urlopen('http://127.0.0.1:{PORTS['metrics']}/metrics').read())"
-        assert "recall_serving 1.0" in made["server"].run("python", "-c", scrape).stdout
+        assert 'recall_serving{channel="live"} 1.0' in made["server"].run("python", "-c", scrape).stdout
         with started(made["gateway"], "gateway") as gateway:
             ready = stages()["gateway"].health_check[-1].replace("/healthz", "/readyz")
             assert made["gateway"].run("python", "-c", ready).returncode == 0

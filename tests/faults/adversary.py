@@ -5,9 +5,10 @@
 
 The operators' clocks are an hour behind, right, or an hour ahead, anew for each command. Commands run alone or two at
 once, and are cut off from Milvus half way; Milvus, its connections and the servers end and come back; models in their
-place are damaged, caches run out of room, tokens are replaced. After each step a plain model (`tests.faults.expected`)
-says what must be there: no answer mixes two releases, nothing that was acknowledged is lost, a rollback has somewhere
-to go, and all counts are right. The first fault ends the drill.
+place are damaged, caches run out of room, tokens are replaced. Releases are in two channels; the servers serve `live`.
+After each step a plain model (`tests.faults.expected`) says what must be there in each channel: no answer mixes two
+releases, nothing that was acknowledged is lost, a rollback has somewhere to go, and all counts are right. The first
+fault ends the drill.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from typing import Annotated, Any
 
 import typer
 
-from indexer.catalogue import after_live, item_collections
+from indexer.catalogue import after_live, channels_in, in_channel, item_collections
 from indexer.errors import IndexerError
 from indexer.rollout.choice import check_publish, check_rollback
 from mind.errors import MindError
@@ -133,8 +134,8 @@ class Adversary:
             command.expect(self.expected, result)
 
     def _rolled_back(self, command: Command) -> bool:
-        """Whether it is a rollback that did all before it failed: given again, it would go back further."""
-        if not command.text.startswith("rollback"):
+        """Whether it is a rollback that did all before it failed: given again, it would go back further. Or a close."""
+        if not command.text.startswith(("rollback", "close")):
             return False
         trial = self.expected.copy()
         command.expect(trial, None)
@@ -184,22 +185,25 @@ class Adversary:
                     continue
                 yield trial
                 for command in failed:
-                    if command.change and command not in subset and self.expected.live in trial.there:
-                        behind = trial.copy()
-                        command.change(behind, self.expected.live)
-                        yield behind
-        if len(well) == 2 and all(command.releases for command in well):
+                    if command.change and command not in subset:
+                        before, behind = self.expected.live_in(command.channel), trial.copy()
+                        if before in behind.there:
+                            command.change(behind, before)
+                            yield behind
+        if len(well) == 2 and all(command.releases for command in well) and well[0].channel == well[1].channel:
             yield from self._overtaken(well, ended)
 
     def _overtaken(self, releases: Sequence[Command], ended: dict[Command, Any]) -> Iterator[Expected]:
         """What two releases leave of which one was live for a moment: it is no release to return to any more."""
+        channel = releases[0].channel
         for last, other in (releases, releases[::-1]):
             trial, overtaken = self.expected.copy(), self.expected.copy()
             last.expect(trial, ended[last])
             other.expect(overtaken, ended[other])
             yield trial.copy()
-            if overtaken.live != trial.live and overtaken.live in trial.released:
-                trial.released.remove(overtaken.live)
+            now, then = (state.channels.get(channel, [""]) for state in (trial, overtaken))
+            if then[-1] != now[-1] and then[-1] in now:
+                now.remove(then[-1])
                 yield trial
 
     async def _restart(self) -> None:
@@ -256,23 +260,27 @@ class Adversary:
             later = await asyncio.to_thread(self._found_later)
             raise Fault(f"there are {found}, expected {self.expected.states()}, {later}; records: {rows}")
         all_ = self.rng.random() < EVERYTHING
-        for name in list(self.expected.there) if all_ else [self.expected.live]:
+        for name in list(self.expected.there) if all_ else sorted(self.expected.lives):
             await asyncio.to_thread(self._check_contents, name)
         if all_:
             await asyncio.to_thread(self._check_way_back)
         if self.fleet:
             self.commands.in_use = await self.fleet.check(self.expected)
 
-    def _found(self) -> dict[str, str]:
-        """The states of all finished collections. Raises Fault if one has no record."""
+    def _found(self) -> dict[str, dict[str, str]]:
+        """The states of all finished collections in each channel. Raises Fault if one has no record."""
         with Store(Connection(self.uri)) as store:
             found = [one for one in item_collections(store) if is_item_collection(one.name)]
         if lost := [one.name for one in found if one.record is None]:
             raise Fault(f"{lost} have no release record")
-        if unmarked := [one.name for one in found if one.live and not one.published_at]:
-            raise Fault(f"{unmarked} is live, and its record says that it is not published")
-        overtaken = after_live(found)  # the next release takes their marks back
-        return {one.name: "built" if one in overtaken else str(one.state) for one in found}
+        states = {}
+        for channel in channels_in(found):
+            seen = in_channel(found, channel)
+            if unmarked := [one.name for one in seen if one.live and not one.published_at]:
+                raise Fault(f"{unmarked} is live in {channel}, and its record says that it is not published")
+            overtaken = after_live(seen)  # the next release takes their marks back
+            states[channel] = {one.name: "built" if one in overtaken else str(one.state) for one in seen}
+        return states
 
     def _found_later(self) -> str:
         """Whether what is expected is there after a while: Milvus may have shown an earlier row."""
@@ -300,7 +308,7 @@ class Adversary:
         """Whether releases are as in `trial`, and the items of what is live and of what was."""
         if self._found() != trial.states():
             return False
-        names = {trial.live, self.expected.live} & trial.there.keys()
+        names = (trial.lives | self.expected.lives) & trial.there.keys()
         return all(self._years(name) == trial.there[name].items for name in names)
 
     def _years(self, name: str, uri: str = "") -> dict[int, int]:
@@ -320,12 +328,13 @@ class Adversary:
             raise Fault(f"the journal of {name} counts {counted}, expected {built.counted()}")
 
     def _check_way_back(self) -> None:
-        if len(self.expected.released) < 2:
-            return
-        with Store(Connection(self.uri)) as store:
-            back = check_rollback(store).next.name
-        if back != self.expected.released[-2]:
-            raise Fault(f"a rollback would return to {back}, the release before was {self.expected.released[-2]}")
+        for channel, released in self.expected.channels.items():
+            if len(released) < 2:
+                continue
+            with Store(Connection(self.uri)) as store:
+                back = check_rollback(store, channel=channel).next.name
+            if back != released[-2]:
+                raise Fault(f"a rollback in {channel} would return to {back}, the release before was {released[-2]}")
 
 
 def _named(name: str) -> str:

@@ -1,13 +1,14 @@
 """What must be in Milvus after commands of the indexer: a plain model of releases and changes, without clocks.
 
 It is what `tests.faults.adversary` compares with. It knows when each change really happened (a number that grows),
-which releases there were and in which order, and nothing of Milvus.
+which releases there were in each channel and in which order, and nothing of Milvus.
 """
 
 from collections.abc import Collection, Iterable
 from copy import deepcopy
 from dataclasses import dataclass, field
 
+from mind.milvus.channels import LIVE
 from mind.milvus.journal import Changes
 
 
@@ -53,8 +54,8 @@ class Expected:
     """All collections and releases."""
 
     there: dict[str, Built] = field(default_factory=dict)
-    released: list[str] = field(default_factory=list)
-    """The releases that count, the oldest first; the last one is live."""
+    channels: dict[str, list[str]] = field(default_factory=lambda: {LIVE: []})
+    """The releases that count in each open channel, the oldest first; the last one is live there."""
     now: int = 0
 
     def copy(self) -> "Expected":
@@ -68,13 +69,25 @@ class Expected:
 
     @property
     def live(self) -> str:
-        """The live collection."""
-        return self.released[-1]
+        """The collection that is live in `live`."""
+        return self.live_in(LIVE)
 
-    def states(self) -> dict[str, str]:
-        """The state of each collection, as `status` calls it."""
-        published = dict.fromkeys(self.released, "published") | {self.live: "live"}
-        return {name: published.get(name, "built") for name in self.there}
+    def live_in(self, channel: str) -> str:
+        """The collection that is live in an open channel."""
+        return self.channels[channel][-1]
+
+    @property
+    def lives(self) -> set[str]:
+        """The collections that are live in any channel."""
+        return {released[-1] for released in self.channels.values()}
+
+    def states(self) -> dict[str, dict[str, str]]:
+        """The state of each collection in each open channel, as the catalogue calls it."""
+        found = {}
+        for channel, released in self.channels.items():
+            published = dict.fromkeys(released, "published") | {released[-1]: "live"}
+            found[channel] = {name: published.get(name, "built") for name in self.there}
+        return found
 
     def build(self, name: str, model: int, items: dict[int, int]) -> None:
         """A build that ends well; one that is there stays as it is."""
@@ -84,32 +97,39 @@ class Expected:
         """The collection whose build finished last."""
         return max(self.there, key=lambda name: self.there[name].finished)
 
-    def publish(self, name: str, carry_over: bool = False) -> None:
-        """A publish that ends well; of the live collection, it changes no release."""
-        before = [one for one in self.released if one != name]
-        if carry_over and before:
-            self._carry(self.there[before[-1]], self.there[name])
-        self.released = [*before, name]
+    def publish(self, name: str, carry_over: bool = False, channel: str = LIVE) -> None:
+        """A publish that ends well; of what is live in the channel, it changes no release."""
+        before = [one for one in self.channels.get(channel, []) if one != name]
+        sources = before or [one for one in self.channels[LIVE][-1:] if one != name and channel != LIVE]
+        if carry_over and sources:
+            self._carry(self.there[sources[-1]], self.there[name])
+        self.channels[channel] = [*before, name]
 
-    def roll_back(self, to: str | None = None) -> None:
+    def roll_back(self, to: str | None = None, channel: str = LIVE) -> None:
         """A rollback that ends well."""
-        del self.released[self.released.index(to or self.released[-2]) + 1 :]
+        released = self.channels[channel]
+        del released[released.index(to or released[-2]) + 1 :]
+
+    def close(self, channel: str) -> None:
+        """A close that ends well."""
+        del self.channels[channel]
 
     def drop(self, names: Iterable[str]) -> None:
         """Collections that were dropped."""
         for name in names:
             del self.there[name]
-        self.released = [name for name in self.released if name in self.there]
+        for released in self.channels.values():
+            released[:] = [name for name in released if name in self.there]
 
     def upsert(self, years: dict[int, int], name: str | None = None, at: int | None = None) -> None:
-        """Give items of a collection, the live one by default, these years."""
+        """Give items of a collection, the one that is live in `live` by default, these years."""
         built, at = self.there[name or self.live], at or self.tick()
         for item, year in years.items():
             known = built.changes[item].known if item in built.changes else item in built.items
             built.items[item], built.changes[item] = year, Change(at, deleted=False, known=known)
 
     def delete(self, items: Collection[int], name: str | None = None, at: int | None = None) -> None:
-        """Delete items of a collection, the live one by default."""
+        """Delete items of a collection, the one that is live in `live` by default."""
         built, at = self.there[name or self.live], at or self.tick()
         for item in items:
             if item in built.changes or item in built.items:

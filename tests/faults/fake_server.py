@@ -40,17 +40,20 @@ async def main(directory: Path, text: bool) -> None:
         users=True,
         feedback_log=str(directory / "feedback.jsonl"),
         feedback_sample=0.1,
+        channel=("live", "b"),
+        split=("b=0.3",),
     )
     store = FakeStore()
     model = load_artifact(make_artifact(artifacts, keyed=text))
     collection = store.publish(model)
+    store.publish(load_artifact(make_artifact(artifacts, keyed=text, seed=1)), "b")
     if text:  # items that were added since, one of them under the key of another item
         added, vector = ["NEW-1", "NEW-2", "ключ"], model.weights.item_embedding[1] * 2
         for item_id, key in zip([*key_ids(added).tolist(), 4711], [*added, "NEW-1"], strict=True):
             store.add(collection, item_id, vector, key)
     server = RecallServer(settings, store, FakeUserStore())
     await server.start()
-    while not server.releases.loaded:
+    while not all(releases.loaded for releases in server.channels):
         await asyncio.sleep(0.01)
     print(f"127.0.0.1:{server.port}", flush=True)
     await asyncio.to_thread(sys.stdin.read)

@@ -210,6 +210,7 @@ def broken_message(rng: random.Random) -> tuple[str, Asked]:
 def _good_messages() -> Iterator[tuple[str, bytes]]:
     user = recall_pb2.User(hist_item=[1000, 1007, 1014], exclude_item_ids=[1021])
     rest: dict[str, Any] = {"top_k": 10, "exclude_history": True, "merge_strategy": 2}
+    rest |= {"channel": "b", "split_key": "ann"}
     rest |= {"at_most": [{"attribute": "vector_source", "count": 8}], "per_interest_min": 2, "diversity": 0.5}
     rest |= {"boosts": [{"filter": "item_id > 1100", "add": 0.5}, {"filter": "item_id < 1050", "add": -1}]}
     rest |= {"explore": {"share": 0.2, "filter": "item_id > 1007", "seed": 7}, "now_unix_s": 1_800_000_000}
@@ -235,6 +236,9 @@ def _good_messages() -> Iterator[tuple[str, bytes]]:
     rest |= {"exclude_shown": True}
     yield f"{RECALL}/Recall", recall_pb2.RecallRequest(users=[{"user_id": "ann"}], **rest).SerializeToString()
     token = b"\x01\x05digest..items\x01\x00\x00\x00" + (1000).to_bytes(8, "little")
+    paged = recall_pb2.RecallRequest(users=[user], page_token=token, **rest)
+    yield f"{RECALL}/Recall", paged.SerializeToString()
+    token = b"\x01\x07digest..b/items\x01\x00\x00\x00" + (1000).to_bytes(8, "little")
     paged = recall_pb2.RecallRequest(users=[user], page_token=token, **rest)
     yield f"{RECALL}/Recall", paged.SerializeToString()
     feedback = recall_pb2.LogFeedbackRequest(kind="click", item_ids=[1000], user_id="ann")

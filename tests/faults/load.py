@@ -3,8 +3,9 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from rich.table import Table
@@ -130,12 +131,20 @@ class Load:
     """Callers in a closed loop, single users; start it, name phases, stop it."""
 
     def __init__(
-        self, addresses: Sequence[str], answers: Answers, callers: int, timeout_s: float, pause_s: float = 0
+        self,
+        addresses: Sequence[str],
+        answers: Answers,
+        callers: int,
+        timeout_s: float,
+        pause_s: float = 0,
+        channels: Mapping[str, set[str]] = MappingProxyType({"": set()}),
     ) -> None:
         """`callers` share one shipped client a server; `timeout_s` is the deadline of a call, its retries included.
 
-        `pause_s`: between an answer and the same caller's next call.
+        `pause_s`: between an answer and the same caller's next call. `channels`: those that are asked in turn, and the
+        collections that each may answer from now; an empty set is any. The drill changes the sets.
         """
+        self._channels = channels
         self._clients = [AsyncRecallClient(address, timeout_s=timeout_s) for address in addresses]
         self._answers = answers
         self._callers = callers
@@ -187,8 +196,11 @@ class Load:
     async def one(self, client: AsyncRecallClient, user: int) -> None:
         """One call, counted in the phase in which it begins."""
         phase, started = self.phases[-1], time.monotonic()
+        channel = list(self._channels)[sum(each.calls for each in self.phases) % len(self._channels)]
+        before = set(self._channels[channel])
         try:
-            answer = await client.recall([self._answers.histories[user]], top_k=TOP_K, neighbours="off")
+            history = self._answers.histories[user]
+            answer = await client.recall([history], top_k=TOP_K, neighbours="off", channel=channel)
         except RecallError as error:
             outcome, fault = error.reason or error.code.name, ""
             phase.failed += 1
@@ -200,6 +212,11 @@ class Load:
             if result.status == recall_pb2.USER_STATUS_DEGRADED and result.fallback:
                 outcome = POPULAR
             fault = self._answers.fault(user, result, answer.model_versions[0], answer.collections[0])
+            may = before | self._channels[channel]
+            if channel and answer.channels != (channel,):
+                fault = f"channel {answer.channels}, not {channel}"
+            elif may and answer.collections[0] not in may:
+                fault = f"collection {answer.collections[0]} in channel {channel}, not one of {sorted(may)}"
         took = time.monotonic() - started
         phase.outcomes[outcome] += 1
         if phase is self.phases[-1]:

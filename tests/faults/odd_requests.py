@@ -60,7 +60,7 @@ def _feedback(text: bool) -> st.SearchStrategy[Any]:
     lists = {"item_keys": _lists(_keys)} if text else {"item_ids": _lists(_ids)}
     words = st.one_of(st.sampled_from(["click", "candidate", "", "x" * 65]), st.text(max_size=20))
     times = st.one_of(st.just(0), st.integers(-(2**63), 2**63 - 1))
-    who = {"user_id": _user_ids, "recall_id": words}
+    who = {"user_id": _user_ids, "recall_id": words, "channel": _channels}
     return st.builds(recall_pb2.LogFeedbackRequest, kind=words, time_ms=times, **who, **lists)
 
 
@@ -120,8 +120,6 @@ _filters = st.one_of(
 """Of the length limit and what lies around it: nonsense, near misses, deep nesting."""
 
 _names = st.lists(st.one_of(st.sampled_from(["year", "title", "genres", "item_id"]), st.text(max_size=8)), max_size=18)
-_items_of_numbers = st.builds(recall_pb2.GetItemsRequest, item_ids=_lists(_ids), return_attributes=_names)
-_items_of_keys = st.builds(recall_pb2.GetItemsRequest, item_keys=_lists(_keys), return_attributes=_names)
 _ruled = st.one_of(st.sampled_from(["year", "genres", "vector_source", "item_id", "Year", ""]), st.text(max_size=10))
 _at_most = st.lists(st.builds(recall_pb2.AtMost, attribute=_ruled, count=_int32), max_size=10)
 _added = st.one_of(st.sampled_from([0.0, 0.5, -2.0, 1e4]), st.floats(width=32))
@@ -138,6 +136,11 @@ _explore = st.builds(
 )
 _diversity = st.one_of(st.just(0.0), st.floats(0, 1, width=32), st.floats(width=32))
 
+_channels = st.one_of(st.sampled_from(["", "", "live", "b", "c", "B", "live/b"]), st.text(max_size=40))
+_split_keys = st.one_of(
+    st.just(""), st.text(max_size=140), st.sampled_from(["x" * 128, "x" * 129, "ü" * 65, "x" * 9_999])
+)
+
 _metadata = st.lists(
     st.one_of(
         st.sampled_from([("authorization", f"Bearer {TOKEN}"), ("authorization", "Bearer"), ("authorization", "")]),
@@ -152,10 +155,12 @@ _timeouts = st.one_of(st.just(PATIENT_S), st.sampled_from([None, 1e-9, 1e-6, 1e-
 def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
     """Calls of any of our methods. `text`: whether the items of the server have text ids."""
     rest = {"top_k": _int32, "filter": _filters, "exclude_history": st.booleans(), "merge_strategy": _int32}
-    rest["exclude_shown"] = st.booleans()
+    rest |= {"exclude_shown": st.booleans(), "channel": _channels, "split_key": _split_keys}
+    of_channel = {"channel": _channels}
     tokens = st.one_of(st.just(b""), st.binary(max_size=200).map(lambda end: b"\x01" + end), st.just(b"\x01" * 140_001))
     pages = {"paged": st.booleans(), "page_token": tokens}
     who = st.lists(_user_ids, max_size=4)
+    items = [{"item_ids": _lists(_ids)}, {"item_keys": _lists(_keys)}]
     rest |= {"at_most": _at_most, "per_interest_min": st.one_of(st.just(0), _int32), "diversity": _diversity}
     rest |= {"boosts": st.lists(_boost, max_size=10), "explore": st.one_of(st.none(), _explore)}
     rest |= {"release_rules": _int32}
@@ -168,16 +173,24 @@ def odd_requests(text: bool = False) -> st.SearchStrategy[Asked]:
         (
             f"{RECALL}/SimilarItems",
             st.builds(
-                recall_pb2.SimilarItemsRequest, queries=_query_lists(text), top_k=_int32, filter=_filters, by=_int32
+                recall_pb2.SimilarItemsRequest,
+                queries=_query_lists(text),
+                top_k=_int32,
+                filter=_filters,
+                by=_int32,
+                channel=_channels,
             ),
         ),
-        (f"{RECALL}/CountItems", st.builds(recall_pb2.CountItemsRequest, filter=_filters)),
-        (f"{RECALL}/GetItems", st.one_of(_items_of_numbers, _items_of_keys)),
-        (f"{RECALL}/UpsertUsers", st.builds(recall_pb2.UpsertUsersRequest, users=_updates(text))),
+        (f"{RECALL}/CountItems", st.builds(recall_pb2.CountItemsRequest, filter=_filters, **of_channel)),
+        *(
+            (f"{RECALL}/GetItems", st.builds(recall_pb2.GetItemsRequest, return_attributes=_names, **ids, **of_channel))
+            for ids in items
+        ),
+        (f"{RECALL}/UpsertUsers", st.builds(recall_pb2.UpsertUsersRequest, users=_updates(text), **of_channel)),
         (f"{RECALL}/DeleteUsers", st.builds(recall_pb2.DeleteUsersRequest, user_ids=who)),
         (f"{RECALL}/LogFeedback", _feedback(text)),
-        (f"{RECALL}/GetServerInfo", st.just(recall_pb2.GetServerInfoRequest())),
-        (f"{ADMIN}/Reload", st.just(admin_pb2.ReloadRequest())),
+        (f"{RECALL}/GetServerInfo", st.builds(recall_pb2.GetServerInfoRequest, **of_channel)),
+        (f"{ADMIN}/Reload", st.builds(admin_pb2.ReloadRequest, **of_channel)),
         (f"{ADMIN}/DropItems", st.builds(admin_pb2.DropItemsRequest, collection=collections, allow_live=st.booleans())),
     ]
     return st.one_of(

@@ -24,8 +24,10 @@ from indexer.items.journal import Journal
 from indexer.model import load_model
 from indexer.rollout import rollout
 from indexer.rollout.retire import prune
+from indexer.rollout.switch import close_channel
 from mind.artifact import Artifact, Float32, load_artifact
 from mind.milvus import collection
+from mind.milvus.channels import LIVE, alias_of
 from mind.milvus.collection import EMBEDDING, ITEM_ID, VECTOR_SOURCE
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
@@ -82,13 +84,21 @@ class Operator:
         index = choose_index(is_lite=False, index_type="FLAT", build_params={}, search_params={})
         return self.run(lambda store: build(store, model, attributes, index).collection)
 
-    def publish(self, name: str | None, carry_over: bool = False) -> str:
+    def publish(self, name: str | None, carry_over: bool = False, channel: str = LIVE) -> str:
         """Publish a collection, or the one that was built last; gives the live one."""
-        return self.run(lambda store: rollout.publish(store, self.models, name, carry_over).live)
+        return self.run(lambda store: rollout.publish(store, self.models, name, carry_over, channel=channel).live)
 
-    def roll_back(self, to: str | None = None) -> str:
+    def roll_back(self, to: str | None = None, channel: str = LIVE) -> str:
         """Roll back; gives the live collection."""
-        return self.run(lambda store: rollout.rollback(store, self.models, to).live)
+        return self.run(lambda store: rollout.rollback(store, self.models, to, channel=channel).live)
+
+    def promote(self, channel: str, carry_over: bool = False) -> str:
+        """Make what is live in a channel live in `live`; gives it."""
+        return self.run(lambda store: rollout.promote(store, self.models, channel, carry_over).live)
+
+    def close(self, channel: str) -> str:
+        """Close a channel; gives what was live in it."""
+        return self.run(lambda store: close_channel(store, channel) or "")
 
     def prune(self, keep: int, in_use: Collection[str] = ()) -> list[str]:
         """Prune; gives what was dropped."""
@@ -96,12 +106,12 @@ class Operator:
         self.run(lambda store: prune(store, keep, False, set(in_use), dropped.append))
         return [name for name in dropped if collection.is_item_collection(name)]
 
-    def upsert(self, years: Mapping[int, int], vectors: Mapping[int, Float32]) -> None:
-        """Give items of the live collection years, and new ones vectors."""
+    def upsert(self, years: Mapping[int, int], vectors: Mapping[int, Float32], channel: str = LIVE) -> None:
+        """Give items of the live collection of a channel years, and new ones vectors."""
         attributes = self._parquet("attributes", {ITEM_ID: list(years), YEAR: list(years.values())})
 
         def command(store: Store) -> None:
-            name, model, journal = self._live(store)
+            name, model, journal = self._live(store, channel)
             kinds = {column: kind for column, kind in journal.columns.items() if column != VECTOR_SOURCE}
             given = None
             if vectors:
@@ -109,22 +119,22 @@ class Operator:
                 file = self._parquet("vectors", {ITEM_ID: list(vectors), EMBEDDING: lists})
                 given = ItemFile(file, ITEM_ID, {}, journal.dim)
             upsert(journal, model, given, ItemFile(attributes, ITEM_ID, kinds), None, lambda *_: None)
-            _check_live(store, name)
+            _check_live(store, name, channel)
 
         self.run(command)
 
-    def delete(self, items: Sequence[int]) -> None:
-        """Delete items of the live collection."""
+    def delete(self, items: Sequence[int], channel: str = LIVE) -> None:
+        """Delete items of the live collection of a channel."""
 
         def command(store: Store) -> None:
-            name, _, journal = self._live(store)
+            name, _, journal = self._live(store, channel)
             delete(journal, np.array(items), lambda *_: None)
-            _check_live(store, name)
+            _check_live(store, name, channel)
 
         self.run(command)
 
-    def _live(self, store: Store) -> tuple[str, Artifact, Journal]:
-        name = store.alias()
+    def _live(self, store: Store, channel: str) -> tuple[str, Artifact, Journal]:
+        name = store.alias(alias_of(channel))
         assert name
         version = fingerprint_of(find(item_collections(store), name)).model_version
         return name, load_model(self.models, version), Journal(store, name)
@@ -135,7 +145,7 @@ class Operator:
         return file
 
 
-def _check_live(store: Store, name: str) -> None:
+def _check_live(store: Store, name: str, channel: str) -> None:
     """What the commands `upsert` and `delete` check at their end. Raises RefusedError."""
-    if store.alias() != name:
+    if store.alias(alias_of(channel)) not in (None, name):
         raise RefusedError(f"another collection was released while this command changed {name}")

@@ -38,7 +38,9 @@ from mind.milvus.store import Store
 from mind.milvus.user_store import UserStore
 from mind.milvus.users import HIST_ITEM, UserVectors, user_id_of
 from mind.transfer import Models
-from server.release import Release, Releases
+from server.loader import Loader
+from server.release import Release
+from server.releases import Releases
 from server.users import ports
 from server.users.histories import RememberedUsers, UserUpdate
 from server.users.shown import ShownItems
@@ -201,13 +203,13 @@ class Races:
         call.began = time.monotonic()
         users, release = self._servers[server], self._release
         if kind == "delete":
-            await users.delete(release, [race.user_id], None)
+            await users.delete([release], [race.user_id], None)
         else:
             first = sum(len(one.clicks) for one in race.calls)
             call.clicks = [FIRST_ITEM + ITEM_STEP * (first + one) for one in range(clicks)]
             ids = np.array(call.clicks, np.int64)
             update = UserUpdate(race.user_id, ids, append=kind == "append", shown=ids)
-            await users.upsert(release, [update], None)
+            await users.upsert([release], [update], None)
         call.ended = time.monotonic()
 
     async def _read(self, races: list[Race], rng: random.Random) -> None:
@@ -314,7 +316,9 @@ async def served(model: Artifact, artifacts: Path) -> Release:
     """The release of a model, as a server loads it."""
     store = FakeStore()
     store.publish(model)
-    releases = Releases(store, Models(artifacts), lambda one: NumpyEncoder(one.weights, one.hyper_parameters))
+    releases = Releases(
+        store, Loader(store, Models(artifacts), lambda one: NumpyEncoder(one.weights, one.hyper_parameters))
+    )
     await releases.check()
     return releases.current
 

@@ -415,7 +415,7 @@ def test_a_release_does_not_count_what_it_leaves_behind_where_milvus_lost_change
     publish(lite.store, other)
     journal = Journal(lite.store, other)
     delete(journal, np.array([1000, 1007]), quiet)
-    assert rollback(lite.store).left_behind == LeftBehind(upserted=0, deleted=2)
+    assert rollback(lite.store).left_behind == LeftBehind(other, upserted=0, deleted=2)
     publish(lite.store, other)
     lite.store.delete(journal.name, [1007])
     monkeypatch.setattr(verify, "SETTLE_S", 0)

@@ -170,7 +170,7 @@ def test_a_rollback_that_was_cut_short_is_completed_by_the_same_command(
         for name in (one, two, three):
             publish(store, name)
         with monkeypatch.context() as patch:
-            patch.setattr(store, "point_alias", lambda name: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(store, "point_alias", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
             with pytest.raises(KeyboardInterrupt):
                 rollback(store)
         assert states(store) == {three: "live", two: "published", one: "published"}
@@ -187,9 +187,9 @@ def test_a_publish_that_overtakes_a_rollback_can_be_returned_to(
         publish(store, two)
         move = store.point_alias
 
-        def late(name: str) -> None:
+        def late(name: str, alias: str) -> None:
             rollback(other)  # withdraws the release that is about to become live
-            move(name)
+            move(name, alias)
 
         monkeypatch.setattr(store, "point_alias", late)
         publish(store, three)
@@ -208,9 +208,9 @@ def test_a_rollback_whose_target_is_dropped_meanwhile_changes_nothing(
             publish(store, name)
         before, move = store.records.items([two]), store.point_alias
 
-        def late(name: str) -> None:
+        def late(name: str, alias: str) -> None:
             drop(other, one, allow_live=False)
-            move(name)
+            move(name, alias)
 
         monkeypatch.setattr(store, "point_alias", late)
         with pytest.raises(StoreError):

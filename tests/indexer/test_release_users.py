@@ -13,8 +13,12 @@ import numpy as np
 import pytest
 
 from indexer.build import build, choose_index
+from indexer.catalogue import item_collections
 from indexer.errors import RefusedError
 from indexer.items.attributes import Attributes
+from indexer.rollout import rollout
+from indexer.rollout.retire import prune
+from indexer.rollout.switch import close_channel
 from indexer.users.encode import Encoded, encode_users, forget_models, purge
 from mind.artifact import Artifact, load_artifact
 from mind.encoder import NumpyEncoder
@@ -275,6 +279,31 @@ def test_vectors_go_with_the_last_items_of_their_model_and_histories_stay(world:
         forget_models(store, dropped.append)
         assert dropped == [f"users_{world.second.model_version}"]
         assert UserStore(store).count() == 1
+
+
+def test_users_are_encoded_for_the_model_of_each_channel(world: World) -> None:
+    world.on_server(ann=[1000])
+    encode(world, world.first)
+    models = Models(world.artifacts)
+    gone: list[str] = []
+    with Store(Connection(world.uri)) as store:
+        second = next(one.name for one in item_collections(store) if not one.live)
+        done = rollout.publish(store, models, second, channel="b")
+        assert (done.channel, done.encoded) == ("b", Encoded(users=1, encoded=1))
+        assert sorted(vectors_of(world, world.second)) == sorted(interest_keys(["ann"], 4))
+        prune(store, 0, False, set(), gone.append)
+        forget_models(store, gone.append)
+        assert gone == []
+        UserStore(store).delete_vectors(state_of(world, world.second), ["ann"])
+    listed = json.loads(run_here("indexer", "status", "--format", "json", "--milvus-uri", world.uri).stdout)
+    told = {row["collection"]: row["users"] for row in listed}
+    assert f"`python -m indexer publish {second} --channel b` encodes users again" in told[second]
+    with Store(Connection(world.uri)) as store:
+        assert rollout.promote(store, models, "b").encoded == Encoded(users=1, encoded=1)
+        close_channel(store, "b")
+        prune(store, 0, False, set(), gone.append)
+        forget_models(store, gone.append)
+    assert len(gone) == 2 and all(world.first.model_version in name for name in gone)
 
 
 def test_purging_removes_vectors_without_a_user(world: World) -> None:

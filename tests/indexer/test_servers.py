@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from indexer.__main__ import app
 from indexer.errors import RefusedError, ServersError
-from indexer.rollout.servers import Servers, Serving, collections_in_use, wait_until_serving
+from indexer.rollout.servers import Servers, Serving, collections_in_use, serving_in, wait_until_serving
 from mind.artifact import load_artifact
 from mind.milvus.connection import Connection
 from mind.milvus.store import Store
+from protos.recall.v1 import recall_pb2
 from server.app import RecallServer
 from server.settings import Settings
 from tests.artifacts import make_artifact
@@ -101,6 +102,50 @@ async def test_what_has_not_happened_in_time_is_told(fleet: Fleet) -> None:
         await fleet.wait("items_x", timeout_s=0.3)
 
 
+@pytest.mark.parametrize("server_knows_channels", [True, False])
+def test_what_a_server_serves_in_each_channel(server_knows_channels: bool) -> None:
+    info = recall_pb2.GetServerInfoResponse(collection="items_a", instance="a1", refused_collection="items_c")
+    if server_knows_channels:
+        info.channels.add(name="b", collection="items_b", refused_collection="items_x", refused_release="why")
+        info.channels.add(name="live", collection="items_a", previous_collection="items_c")
+    live = serving_in("live", info, "host:1")
+    assert (live.collection, live.refuses("items_c")) == ("items_a", not server_knows_channels)
+    if server_knows_channels:
+        in_b = serving_in("b", info, "host:1")
+        assert (in_b.collection, in_b.refuses("items_x"), in_b.refuses("items_c")) == ("items_b", True, False)
+        assert str(in_b) == "host:1 serves items_b in channel b, refused: why"
+    served = "b, live" if server_knows_channels else "live"
+    with pytest.raises(ServersError, match=f"host:1 does not serve channel uk-home, but {served}; start it with `--ch"):
+        serving_in("uk-home", info, "host:1")
+
+
+async def test_channels_are_waited_for_and_in_use(tmp_path: Path) -> None:
+    artifacts, store = tmp_path / "artifacts", FakeStore()
+    models = [load_artifact(make_artifact(artifacts, seed=seed)) for seed in range(3)]
+    live, second = store.publish(models[0]), store.publish(models[1], "b")
+    settings = Settings(listen="127.0.0.1:0", artifacts=str(artifacts), watch_interval_s=0.05, channel=("live", "b"))
+    server = RecallServer(settings, store)
+    servers = Servers((f"127.0.0.1:{server.port}",))
+
+    async def wait(collection: str, channel: str) -> int:
+        return await asyncio.to_thread(wait_until_serving, servers, collection, 20, lambda done, total: None, channel)
+
+    await server.start()
+    try:
+        assert (await wait(live, "live"), await wait(second, "b")) == (1, 1)
+        third = store.publish(models[2], "b")
+        assert await wait(third, "b") == 1
+        assert await asyncio.to_thread(collections_in_use, servers) == {live, second, third}
+        fourth = store.publish(load_artifact(make_artifact(artifacts, seed=3)), "b")
+        store.collections[fourth].vectors[0] += 1
+        with pytest.raises(ServersError, match=r"in channel b, refused: .*`.* rollback --channel b` takes the release"):
+            await wait(fourth, "b")
+        with pytest.raises(ServersError, match="does not serve channel uk-home, but live, b; start it with"):
+            await wait(third, "uk-home")
+    finally:
+        await server.stop(0)
+
+
 async def test_nothing_is_known_of_a_server_that_is_away(fleet: Fleet) -> None:
     await fleet.wait(fleet.first)
     servers = Servers((*fleet.servers.targets, "127.0.0.1:1"))
@@ -147,3 +192,15 @@ async def test_publish_and_prune_from_the_command_line(fleet: Fleet, lite: str) 
     assert unknown.exit_code == 2 and "--wait needs at least one --server" in unknown.stderr
     away = await invoke("prune", "--keep", "0", "--server", "127.0.0.1:1")
     assert away.exit_code == 1 and "127.0.0.1:1 did not answer" in away.stderr
+
+
+async def test_publish_in_a_channel_waits_for_it(fleet: Fleet, lite: str) -> None:
+    """The servers serve the channel live alone."""
+    await fleet.wait(fleet.first)
+    runner = CliRunner(env={"RECALL_MILVUS_URI": lite})
+    built = await asyncio.to_thread(runner.invoke, app, ["build", "--artifact", str(fleet.artifacts)])
+    assert built.exit_code == 0, built.output
+    options = ["--server", fleet.servers.targets[0]]
+    done = await asyncio.to_thread(runner.invoke, app, ["publish", "--channel", "b", "--wait", *options])
+    assert done.exit_code == 1 and "does not serve channel b, but live; start it with `--channel b` too" in done.stderr
+    assert done.stdout.startswith("channel    b: items_")  # the release is done

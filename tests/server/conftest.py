@@ -7,7 +7,9 @@ import pytest
 from mind.artifact import load_artifact
 from mind.encoder import NumpyEncoder
 from mind.transfer import Models
-from server.release import Release, Releases
+from server.loader import Loader
+from server.release import Release
+from server.releases import Releases
 from server.serving import attributes, changes, local, matching
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
@@ -43,7 +45,8 @@ def store(tmp_path: Path) -> FakeStore:
 async def release(store: FakeStore, tmp_path: Path) -> Release:
     """That model and its collection."""
     releases = Releases(
-        store, Models(tmp_path), lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
+        store,
+        Loader(store, Models(tmp_path), lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)),
     )
     await releases.check()
     return releases.current

@@ -9,7 +9,9 @@ import pytest
 from mind.milvus.collection import is_presence
 from mind.milvus.errors import StoreUnavailableError
 from mind.transfer import Models
-from server.release import Release, Releases
+from server.loader import Loader
+from server.release import Release
+from server.releases import Releases
 from server.serving import attributes, changes
 from server.serving.attributes import Attributes, Values
 from tests.fake_store import FakeStore
@@ -208,7 +210,7 @@ async def test_both_engines_tell_what_the_file_says(released: Released) -> None:
     }
     try:
         items = Attributes(milvus, ROOM)
-        _, of = await Releases(milvus, Models(released.directory / "models"), numpy_encoder).check()
+        _, of = await Releases(milvus, Loader(milvus, Models(released.directory / "models"), numpy_encoder)).check()
         for _ in range(2):
             assert told(await items.of(of, list(expected), IDS, 30)) == expected
             await read(items)

@@ -47,7 +47,7 @@ class Probed:
     async def fail(self) -> None:
         self.store.fault = REFUSED
         with pytest.raises(StoreUnavailableError):
-            await self.guarded.live_collection()
+            await self.guarded.released_collection()
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_one_failure_with_an_answered_probe_changes_nothing(probed: Probed
     await probed.fail()
     await asyncio.sleep(0)  # the probe's turn
     probed.store.fault = None
-    assert await probed.guarded.live_collection() is None
+    assert await probed.guarded.released_collection() is None
     assert (probed.probes, probed.changes) == (1, [])
 
 
@@ -72,10 +72,10 @@ async def test_it_opens_after_misses_and_closes_with_an_answer(probed: Probed) -
     assert probed.probes == breaker.MISSES
     probed.store.fault = None
     with pytest.raises(StoreUnavailableError, match="connection refused"):
-        await probed.guarded.live_collection()  # the store itself would answer
+        await probed.guarded.released_collection()  # the store itself would answer
     probed.fault = CollectionGoneError("Milvus: no such collection")  # an answer, if no good one
     assert await probed.change() is False
-    assert await probed.guarded.live_collection() is None
+    assert await probed.guarded.released_collection() is None
 
 
 async def test_a_probe_that_waited_in_vain_is_enough(probed: Probed) -> None:

@@ -256,7 +256,7 @@ def compared(uri: str, directory: Path) -> Iterator[Callable[[Case], None]]:
     build(uri, directory / "artifacts", "--attributes", str(directory / "items.parquet"))
     store = item_store(uri, timeout_s=20)
     with asyncio.Runner() as runner:
-        name = runner.run(store.live_collection())
+        name = runner.run(store.released_collection())
         assert name is not None
         fingerprint = runner.run(store.fingerprint(name))
         assert fingerprint is not None and fingerprint.attributes == OPTIONAL | {VECTOR_SOURCE: "VARCHAR"}

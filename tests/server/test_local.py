@@ -15,8 +15,10 @@ from mind.milvus.connection import Connection
 from mind.milvus.store import Store
 from mind.transfer import Models
 from server.errors import StoreUnavailableError
+from server.loader import Loader
 from server.ports import ItemStore
-from server.release import Release, Releases
+from server.release import Release
+from server.releases import Releases
 from server.serving import changes, local
 from server.serving.local import LocalItems
 from tests.artifacts import make_artifact
@@ -115,12 +117,12 @@ async def test_it_follows_by_itself(store: FakeStore, release: Release, monkeypa
     items = LocalItems(store)
     looked = asyncio.Event()
 
-    def current() -> Release:
+    def served() -> list[Release]:
         if items.knows(release) and len(items.known(release).gone):
             looked.set()
-        return release
+        return [release]
 
-    following = asyncio.create_task(items.follow(current))
+    following = asyncio.create_task(items.follow(served))
     store.fault = StoreUnavailableError("Milvus does not answer")
     await asyncio.sleep(0)
     store.fault = None
@@ -137,7 +139,8 @@ async def test_two_collections_are_known(store: FakeStore, release: Release, tmp
     for seed in (1, 2):
         store.publish(load_artifact(make_artifact(tmp_path, seed=seed)))
         releases = Releases(
-            store, Models(tmp_path), lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
+            store,
+            Loader(store, Models(tmp_path), lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)),
         )
         await releases.check()
         others.append(releases.current)
@@ -160,7 +163,9 @@ async def test_a_real_collection_is_known_and_followed(milvus_uri: str, tmp_path
             journal.apply(lambda *_: None)
             delete(journal, np.array([1007, 1014]), lambda *_: None)
 
-    releases = Releases(store, Models(tmp_path), lambda each: NumpyEncoder(each.weights, each.hyper_parameters))
+    releases = Releases(
+        store, Loader(store, Models(tmp_path), lambda each: NumpyEncoder(each.weights, each.hyper_parameters))
+    )
     try:
         await releases.check()
         release, items = releases.current, LocalItems(store)

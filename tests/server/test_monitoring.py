@@ -36,7 +36,9 @@ def exported() -> dict[str, set[str]]:
     metrics = make_metrics()
     metrics.count_request("Recall", "UNAVAILABLE", "NOT_READY", 0.1)
     metrics.set_file("--token-file", usable=True)
-    metrics.set_release("0123456789ab", "items_0123456789ab_01234567", miscounted=False)
+    metrics.shadow.start("b", ["compared"])
+    metrics.follow_channels(["live"])
+    metrics.set_release("live", "0123456789ab", "items_0123456789ab_01234567", miscounted=False)
     found: dict[str, set[str]] = {}
     for family in metrics.registry.collect():
         for sample in family.samples:

@@ -15,7 +15,9 @@ from mind.hits import Hits
 from mind.sequences import Float32, Sequences
 from mind.transfer import Models
 from server.errors import StoreUnavailableError
-from server.release import Release, Releases
+from server.loader import Loader
+from server.release import Release
+from server.releases import Releases
 from server.serving.answer import Outcome
 from server.serving.inputs import NO_EXCLUSIONS
 from server.serving.merge import Exclusions, Fate, Source
@@ -45,7 +47,9 @@ def store(artifact: Artifact) -> FakeStore:
 
 @pytest.fixture
 async def release(store: FakeStore, tmp_path: Path) -> Release:
-    releases = Releases(store, Models(tmp_path), lambda model: NumpyEncoder(model.weights, model.hyper_parameters))
+    releases = Releases(
+        store, Loader(store, Models(tmp_path), lambda model: NumpyEncoder(model.weights, model.hyper_parameters))
+    )
     await releases.check()
     return releases.current
 

@@ -18,7 +18,9 @@ from mind.interests import leading
 from mind.sequences import Int64
 from mind.transfer import Models
 from server.errors import DeadlineExceededError, StoreUnavailableError
-from server.release import Release, Releases
+from server.loader import Loader
+from server.release import Release
+from server.releases import Releases
 from server.serving import filtered, popular
 from server.serving.answer import Outcome, Status, UserResult
 from server.serving.merge import Fate
@@ -47,7 +49,8 @@ def store(artifact: Artifact) -> FakeStore:
 @pytest.fixture
 async def release(store: FakeStore, tmp_path: Path) -> Release:
     releases = Releases(
-        store, Models(tmp_path), lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)
+        store,
+        Loader(store, Models(tmp_path), lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters)),
     )
     await releases.check()
     store.searches.clear()

@@ -15,7 +15,9 @@ from mind.cells import EXACT_ROWS, cells_of
 from mind.encoder import Encoder, NumpyEncoder
 from mind.transfer import Models
 from server.errors import ReleaseRefusedError
-from server.release import Release, Releases
+from server.loader import Loader
+from server.release import Release
+from server.releases import Releases
 from tests.artifacts import hyper_parameters_of, make_artifact, make_weights
 from tests.fake_store import FakeStore
 
@@ -27,7 +29,7 @@ def numpy_encoder(artifact: Artifact) -> Encoder:
 async def released(path: Path) -> Release:
     store = FakeStore()
     store.publish(load_artifact(path))
-    _, release = await Releases(store, Models(path), numpy_encoder).check()
+    _, release = await Releases(store, Loader(store, Models(path), numpy_encoder)).check()
     return release
 
 
@@ -46,7 +48,7 @@ async def test_the_most_popular_items_are_listed(tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize("keep_previous", [True, False])
 async def test_a_release_is_freed_in_a_thread(tmp_path: Path, keep_previous: bool) -> None:
     store, freed = FakeStore(), []
-    releases = Releases(store, Models(tmp_path), numpy_encoder, keep_previous)
+    releases = Releases(store, Loader(store, Models(tmp_path), numpy_encoder), keep_previous=keep_previous)
     for seed in range(3):
         store.publish(load_artifact(make_artifact(tmp_path, items=100, seed=seed)))
         weakref.finalize((await releases.check())[1], lambda: freed.append(threading.current_thread()))
@@ -56,7 +58,7 @@ async def test_a_release_is_freed_in_a_thread(tmp_path: Path, keep_previous: boo
 
 
 async def test_cells_are_those_of_the_model(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "server.release")
+    caplog.set_level(logging.WARNING, "server.loader")
     release = await released(make_artifact(tmp_path, items=EXACT_ROWS + 1))
     assert release.cells and not release.cells.cell.flags.writeable  # mapped
     assert not caplog.messages
@@ -65,7 +67,7 @@ async def test_cells_are_those_of_the_model(tmp_path: Path, caplog: pytest.LogCa
 async def test_an_older_model_has_its_cells_computed_which_the_log_says(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    caplog.set_level(logging.WARNING, "server.release")
+    caplog.set_level(logging.WARNING, "server.loader")
     with monkeypatch.context() as before:
         before.setattr("mind.artifact.cells_of", lambda table, queries: None)
         path = make_artifact(tmp_path, items=EXACT_ROWS + 1)
@@ -81,7 +83,7 @@ async def test_a_server_whose_directory_lacks_the_model_keeps_its_release_until_
     store, here, there = FakeStore(), tmp_path / "here", tmp_path / "there"
     first, second = (make_artifact(here, seed=seed) for seed in (0, 1))
     shutil.copytree(first, there / first.name)
-    one, other = (Releases(store, Models(place), numpy_encoder) for place in (here, there))
+    one, other = (Releases(store, Loader(store, Models(place), numpy_encoder)) for place in (here, there))
     before = store.publish(load_artifact(first))
     assert [(await each.check())[1].collection for each in (one, other)] == [before, before]
     live = store.publish(load_artifact(second))
@@ -111,7 +113,7 @@ async def test_releases_that_come_faster_than_they_are_loaded_end_with_the_last_
             store.alias = names[rapid.pop()]
         return numpy_encoder(artifact)
 
-    releases = Releases(store, Models(tmp_path), encoder_and_next_release)
+    releases = Releases(store, Loader(store, Models(tmp_path), encoder_and_next_release))
     rapid = [(7 * number) % 3 for number in range(30)]
     served = []
     while rapid:

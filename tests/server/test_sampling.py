@@ -75,7 +75,7 @@ def offer(sampler: RecallSampling, table: Float32 = TABLE) -> None:
 
 def test_a_user_of_a_batch_is_compared() -> None:
     counted: list[float] = []
-    sampler = RecallSampling(1, counted.append)
+    sampler = RecallSampling(1, lambda found, _: counted.append(found))
     for _ in range(20):
         offer(sampler)
     sampler.close()
@@ -91,7 +91,7 @@ def test_items_added_since_the_training_do_not_count_against_the_index() -> None
 def test_what_comes_while_one_is_computed_is_dropped() -> None:
     started, go_on, counted = threading.Event(), threading.Event(), []
 
-    def count(found: float) -> None:
+    def count(found: float, channel: str) -> None:
         started.set()
         assert go_on.wait(10)
         counted.append(found)
@@ -110,7 +110,7 @@ def test_what_comes_while_one_is_computed_is_dropped() -> None:
 def test_a_sample_that_fails_is_logged_and_the_next_one_counts(caplog: pytest.LogCaptureFixture) -> None:
     done, counted = threading.Semaphore(0), []
 
-    def count(found: float) -> None:
+    def count(found: float, channel: str) -> None:
         counted.append(found)
         done.release()
         if len(counted) == 1:
@@ -128,7 +128,7 @@ def test_a_sample_that_fails_is_logged_and_the_next_one_counts(caplog: pytest.Lo
 
 def test_rate_zero_samples_nothing() -> None:
     counted: list[float] = []
-    sampler = RecallSampling(0, counted.append)
+    sampler = RecallSampling(0, lambda found, _: counted.append(found))
     offer(sampler)
     sampler.close()
     assert not counted
@@ -143,8 +143,8 @@ async def test_the_server_counts_what_its_index_misses(tmp_path: Path) -> None:
             """Samples and their sum, after one more request."""
             await server.recall.Recall(recall_pb2.RecallRequest(users=[USER], top_k=200, **ask))
             await asyncio.to_thread(sampler.wait)
-            samples = (metrics.registry.get_sample_value(f"recall_sampled_recall_ratio_{n}") for n in ("count", "sum"))
-            return tuple(samples)
+            names = (f"recall_sampled_recall_ratio_{kind}" for kind in ("count", "sum"))
+            return tuple(metrics.registry.get_sample_value(name, {"channel": "live"}) for name in names)
 
         assert await sampled() == (1, 1)
         assert await sampled(filter="item_id < 1070") == (2, 2)

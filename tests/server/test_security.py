@@ -509,7 +509,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
     files.write(files.authority.issue_cert("milvus.internal"))
     async with tls_in_front(milvus_server_uri, files) as uri:
         store = item_store(uri, timeout_s=10, ca_cert=files.ca, server_name="milvus.internal", **pair(files.mine))
-        name = await store.live_collection()
+        name = await store.released_collection()
         assert name is not None
         await store.load(name)
         vectors = load_artifact(artifact).weights.item_embedding[1:3]
@@ -521,7 +521,7 @@ async def test_mutual_tls_towards_milvus(milvus_server_uri: str, files: Files, o
             client_cert, server_name = wrong
             refused = item_store(uri, timeout_s=1, ca_cert=files.ca, server_name=server_name, **pair(client_cert))
             with pytest.raises(StoreUnavailableError, match=f"Milvus answers at {uri}"):
-                await refused.live_collection()
+                await refused.released_collection()
 
 
 @pytest.fixture

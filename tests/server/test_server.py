@@ -24,7 +24,8 @@ from server.app import RecallServer
 from server.edge.door import CLOSING_S
 from server.edge.health import LIVENESS
 from server.errors import CollectionGoneError, ReleaseRefusedError, StoreError, StoreTimeoutError, StoreUnavailableError
-from server.release import Releases
+from server.loader import Loader
+from server.releases import Releases
 from server.settings import Settings
 from tests.artifacts import make_artifact
 from tests.fake_store import FakeStore
@@ -556,7 +557,9 @@ async def test_an_encoder_that_is_off_never_serves(tmp_path: Path) -> None:
 
     store = FakeStore()
     store.publish(load_artifact(make_artifact(tmp_path)))
-    releases = Releases(store, Models(tmp_path), lambda artifact: Off(artifact.weights, artifact.hyper_parameters))
+    releases = Releases(
+        store, Loader(store, Models(tmp_path), lambda artifact: Off(artifact.weights, artifact.hyper_parameters))
+    )
     with pytest.raises(ReleaseRefusedError, match="encoder is off by a relative"):
         await releases.check()
     assert not releases.loaded
@@ -571,7 +574,7 @@ async def test_a_model_that_cannot_be_loaded_is_a_refused_release(tmp_path: Path
 
     store = FakeStore()
     store.publish(load_artifact(make_artifact(tmp_path)))
-    releases = Releases(store, Models(tmp_path), make_encoder)
+    releases = Releases(store, Loader(store, Models(tmp_path), make_encoder))
     for _ in range(3):
         with pytest.raises(ReleaseRefusedError, match=r"cannot be loaded: MemoryError.*out of memory on GPU 0"):
             await releases.check()
@@ -614,7 +617,7 @@ async def test_a_refused_release_is_checked_again_ever_more_seldom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("server.release.time.monotonic", lambda: now)
+    monkeypatch.setattr("server.releases.time.monotonic", lambda: now)
     store = FakeStore()
     artifact = load_artifact(make_artifact(tmp_path))
     name = store.publish(artifact)
@@ -622,8 +625,11 @@ async def test_a_refused_release_is_checked_again_ever_more_seldom(
     loaded = []
     releases = Releases(
         store,
-        Models(tmp_path),
-        lambda artifact: loaded.append(now) or NumpyEncoder(artifact.weights, artifact.hyper_parameters),
+        Loader(
+            store,
+            Models(tmp_path),
+            lambda artifact: loaded.append(now) or NumpyEncoder(artifact.weights, artifact.hyper_parameters),
+        ),
     )
     for _ in range(1200):
         with pytest.raises(ReleaseRefusedError, match="the vector of item 1000"):

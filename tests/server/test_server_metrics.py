@@ -44,7 +44,14 @@ async def server(metrics: Metrics, tmp_path: Path) -> AsyncIterator[Running]:
         yield server
 
 
+OF_CHANNEL = ("recall_re", "recall_serving", "recall_sampled")
+"""How the names of metrics begin that have the label channel: of requests, releases, health and samples."""
+
+
 def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """The value of a series, of the channel live if it has one."""
+    if name.startswith(OF_CHANNEL) and not name.startswith("recall_requests"):
+        labels = {"channel": "live"} | labels
     return metrics.registry.get_sample_value(name, labels)
 
 
@@ -132,8 +139,10 @@ async def test_the_queue_as_it_is(metrics: Metrics, tmp_path: Path) -> None:
 async def test_one_release_at_a_time_and_refusals(
     server: Running, metrics: Metrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("server.release.REFUSED_AGAIN_S", (0, 0))
-    assert releases(metrics) == [{"model_version": server.collection.split("_")[1], "collection": server.collection}]
+    monkeypatch.setattr("server.releases.REFUSED_AGAIN_S", (0, 0))
+    assert releases(metrics) == [
+        {"channel": "live", "model_version": server.collection.split("_")[1], "collection": server.collection}
+    ]
     first = value(metrics, "recall_release_taken_over_timestamp_seconds")
     assert value(metrics, "recall_release_refused") == 0
 
@@ -156,7 +165,7 @@ async def test_one_release_at_a_time_and_refusals(
 async def test_rows_that_somebody_adds_to_what_is_served(
     server: Running, metrics: Metrics, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("server.release.COUNT_EVERY_S", 0)
+    monkeypatch.setattr("server.releases.COUNT_EVERY_S", 0)
     assert value(metrics, "recall_release_miscounted") == 0
     served = server.store.collections[server.collection]
     ids, vectors = served.item_ids, served.vectors
@@ -182,7 +191,7 @@ async def test_health_and_a_milvus_that_is_away_is_no_refusal(server: Running, m
 async def test_errors_of_milvus_by_kind(metrics: Metrics) -> None:
     store = item_store("http://127.0.0.1:9", timeout_s=1, on_error=Telemetry(metrics).count_store_error)
     with pytest.raises(StoreUnavailableError):
-        await store.live_collection()
+        await store.released_collection()
     assert value(metrics, "recall_milvus_errors_total", kind="STORE_UNAVAILABLE") == 1
     assert value(metrics, "recall_milvus_errors_total", kind="COLLECTION_GONE") == 0
 
@@ -196,7 +205,7 @@ async def test_errors_of_a_milvus_that_answers(milvus_uri: str, metrics: Metrics
 
 
 def test_the_endpoint_and_an_address_that_is_taken(metrics: Metrics) -> None:
-    metrics.count_request("Recall", "OK", "", 0.003)
+    metrics.count_request("Recall", "OK", "", 0.003, "live")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConfigError, match=f"--metrics-listen {address}: the address cannot be used, or is taken"):
@@ -206,7 +215,7 @@ def test_the_endpoint_and_an_address_that_is_taken(metrics: Metrics) -> None:
         text = answer.read().decode()
     server.shutdown()
     server.server_close()
-    assert 'recall_request_duration_seconds_bucket{le="0.005",method="Recall",status="OK"} 1.0' in text
+    assert 'recall_request_duration_seconds_bucket{channel="live",le="0.005",method="Recall",status="OK"} 1.0' in text
     assert "process_resident_memory_bytes" in text
     assert "_created" not in text
 
@@ -256,7 +265,7 @@ def test_every_process_has_an_endpoint_of_its_own() -> None:
         assert sorted(found) == [f"http://127.0.0.1:{port}/metrics" for port in (base, base + 1)]
         for url in found:
             with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310
-                assert "recall_serving 0.0" in answer.read().decode()
+                assert 'recall_serving{channel="live"} 0.0' in answer.read().decode()
 
 
 @pytest.mark.parametrize("address", ["9464", "localhost:", "localhost:65535"])

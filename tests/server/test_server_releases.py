@@ -22,7 +22,8 @@ from mind.milvus.records import NAME, RECORDS
 from mind.milvus.store import Store
 from mind.transfer import Models
 from server.errors import ReleaseRefusedError, StoreUnavailableError
-from server.release import Releases
+from server.loader import Loader
+from server.releases import Releases
 from tests.artifacts import make_artifact
 from tests.releases import item_store
 from tests.server.test_store import build, publish_here
@@ -58,8 +59,8 @@ async def released(milvus_uri: str, tmp_path: Path) -> AsyncIterator[Released]:
     build(milvus_uri, artifacts)
     store = item_store(milvus_uri, timeout_s=20)
     admin = AsyncMilvusClient(milvus_uri, timeout=20)
-    releases = Releases(store, Models(artifacts), numpy_encoder)
-    collection = await store.live_collection()
+    releases = Releases(store, Loader(store, Models(artifacts), numpy_encoder))
+    collection = await store.released_collection()
     assert collection
     yield Released(store, releases, admin, collection, artifacts, milvus_uri)
     await admin.close()
@@ -87,10 +88,10 @@ async def test_a_collection_is_loaded_again_while_the_breaker_lets_nothing_else_
     await released.admin.release_collection(released.collection)
     assert await released.releases.can_serve()
 
-    async def refused() -> str:
+    async def refused(channel: str) -> str:
         raise StoreUnavailableError("Milvus: collection not loaded")
 
-    monkeypatch.setattr(released.store, "live_collection", refused)
+    monkeypatch.setattr(released.store, "released_collection", refused)
     with pytest.raises(StoreUnavailableError):
         await released.releases.check()
     assert await released.store.loaded(released.collection)
@@ -137,7 +138,7 @@ async def test_what_the_journal_explains_is_served_and_nothing_else(released: Re
     assert await store.deleted(released.collection, [1000, 1007, 1014]) == {1000, 1007}
     assert (await released.releases.check())[1].collection == released.collection  # 1000 is one of the sampled
 
-    restarted = Releases(store, Models(released.artifacts), numpy_encoder)
+    restarted = Releases(store, Loader(store, Models(released.artifacts), numpy_encoder))
     await released.admin.delete(released.collection, filter="item_id < 1070 and item_id > 0")
     with pytest.raises(ReleaseRefusedError, match="holds 190 items, its build had 200, with its journal 199 to 199"):
         await restarted.check()

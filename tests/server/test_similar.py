@@ -12,7 +12,9 @@ from mind.encoder import NumpyEncoder
 from mind.nearest import inverse_norms
 from mind.sequences import Float32
 from mind.transfer import Models
-from server.release import Release, Releases
+from server.loader import Loader
+from server.release import Release
+from server.releases import Releases
 from server.serving.matching import Matches
 from server.serving.merge import Source
 from server.serving.similar import NO_DIRECTION, UNKNOWN, ItemQuery, ItemStatus, SimilarResult, similar_items
@@ -35,7 +37,9 @@ def artifact(tmp_path: Path) -> Artifact:
 async def release(artifact: Artifact, tmp_path: Path) -> Release:
     store = FakeStore()
     store.publish(artifact)
-    releases = Releases(store, Models(tmp_path), lambda model: NumpyEncoder(model.weights, model.hyper_parameters))
+    releases = Releases(
+        store, Loader(store, Models(tmp_path), lambda model: NumpyEncoder(model.weights, model.hyper_parameters))
+    )
     await releases.check()
     lengths = np.append(0, np.linspace(0.1, 5, ITEMS)).astype(np.float32)  # as if the last items were the popular ones
     return replace(releases.current, item_embedding=releases.current.item_embedding * lengths[:, None])

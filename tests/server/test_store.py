@@ -71,7 +71,7 @@ Delete = Callable[[list[int]], Awaitable[None]]
 
 async def contract(store: ItemStore, artifact: Artifact, delete: Delete) -> None:
     """What serving relies on. `delete` deletes items as the indexer does."""
-    name = await store.live_collection()
+    name = await store.released_collection()
     assert name is not None
     fingerprint = await store.fingerprint(name)
     assert fingerprint is not None and fingerprint.model_version == artifact.model_version
@@ -83,7 +83,7 @@ async def contract(store: ItemStore, artifact: Artifact, delete: Delete) -> None
     await other_collections_are_gone(store, artifact)
     await deleted_items_stay_known(store, name, artifact, delete)
     await store.drop(name)
-    assert await store.live_collection() is None
+    assert await store.released_collection() is None
     with pytest.raises(CollectionGoneError):
         await store.count(name)
 
@@ -182,7 +182,7 @@ async def test_milvus_answers_as_the_store_in_memory_does(milvus_uri: str, artif
     store = item_store(milvus_uri, timeout_s=10)
 
     async def delete(item_ids: list[int]) -> None:
-        name = await store.live_collection()
+        name = await store.released_collection()
         assert name
         await asyncio.to_thread(delete_here, milvus_uri, name, item_ids)
         async with asyncio.timeout(PATIENCE_S):  # a search sees a deletion a little later
@@ -213,7 +213,7 @@ async def test_fewer_hits_are_the_first_of_more(
     build(milvus_uri, tmp_path / "larger", "--index-type", index_type, *lists, *given, "--min-recall", "0.01")
     store = item_store(milvus_uri, timeout_s=20)
     try:
-        name = await store.live_collection()
+        name = await store.released_collection()
         assert name
         await store.load(name)
         queries = model.weights.golden_interest_vectors.reshape(-1, 16)
@@ -243,7 +243,7 @@ async def test_a_large_search_of_milvus_lite_is_asked_in_parts(tmp_path: Path, m
 
     monkeypatch.setattr(store, "send", noted)
     try:
-        name = await store.live_collection()
+        name = await store.released_collection()
         assert name
         await store.load(name)
         queries = model.weights.golden_interest_vectors.reshape(-1, 16)
@@ -308,7 +308,7 @@ async def test_a_database_of_its_own(milvus_uri: str, artifact: Artifact, tmp_pa
         await asyncio.to_thread(publish_here, milvus_uri, tmp_path / "other", "tenant")
         for db_name, model in (("", artifact), ("tenant", other)):
             store = item_store(milvus_uri, timeout_s=20, db_name=db_name)
-            name = await store.live_collection()
+            name = await store.released_collection()
             assert name is not None and model.model_version in name
             await store.load(name)
             found = await store.search(name, model.weights.item_embedding[1:2], 1, {"ef": 200}, 10)
@@ -326,12 +326,12 @@ async def test_a_database_of_its_own(milvus_uri: str, artifact: Artifact, tmp_pa
 
 async def test_nobody_answers() -> None:
     with pytest.raises(StoreUnavailableError, match=r"no Milvus answers at http://127\.0\.0\.1:9 "):
-        await item_store("http://127.0.0.1:9", timeout_s=1).live_collection()
+        await item_store("http://127.0.0.1:9", timeout_s=1).released_collection()
 
 
 async def test_the_directory_of_a_lite_file_must_exist(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError, match="not exists"):
-        await item_store(str(tmp_path / "nowhere" / "milvus.db"), timeout_s=1).live_collection()
+        await item_store(str(tmp_path / "nowhere" / "milvus.db"), timeout_s=1).released_collection()
     assert not (tmp_path / "nowhere").exists()
 
 

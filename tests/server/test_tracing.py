@@ -106,7 +106,7 @@ async def test_a_call_and_its_stages_in_the_trace_of_the_caller(
     }
     rpc = {"rpc.system": "grpc", "rpc.service": "recall.v1.RecallService", "rpc.method": "Recall"}
     sizes = {"rpc.grpc.status_code": 0, "recall.users": 2, "recall.top_k": 5}
-    assert call.attributes == rpc | sizes | of_batch
+    assert call.attributes == rpc | sizes | of_batch | {"recall.channel": "live"}
     assert list(stages) == STAGES
     assert all(stages[name].attributes == of_batch for name in STAGES[1:])
     times = [time for name in STAGES for time in (stages[name].start_time, stages[name].end_time)]

@@ -18,10 +18,11 @@ from mind.milvus.store import Store
 from mind.transfer import Models
 from server.edge.filters import canonical
 from server.errors import InvalidRequestError
-from server.release import Releases
+from server.loader import Loader
+from server.releases import Releases
 from tests import ROOT
 from tests.conftest import release_lite
-from tests.releases import item_store, publish, rollback
+from tests.releases import item_store, promote, publish, rollback
 
 FIRST, SECOND = "items_66cbe1c773d6_90fdcc62", "items_83772e33437e_691838da"
 
@@ -52,10 +53,25 @@ def test_releases_of_the_version_before_are_read_rolled_back_published_and_prune
         assert dropped == [FIRST] and states(store) == {SECOND: "live"}
 
 
+def test_releases_of_the_version_before_get_channels(stored: str) -> None:
+    with Store(Connection(stored)) as store:
+        publish(store, FIRST, "b")
+        publish(store, SECOND, "b")
+        assert states(store) == {SECOND: "live", FIRST: "published"}
+        assert rollback(store, channel="b").live == FIRST
+        assert promote(store, "b").live == FIRST
+        assert rollback(store).live == SECOND
+        dropped: list[str] = []
+        prune(store, 0, False, set(), dropped.append)
+        assert dropped == []
+
+
 async def test_a_release_of_the_version_before_is_served(stored: str) -> None:
     store = item_store(stored, timeout_s=20)
     models = Models(ROOT / "tests" / "stored" / "0.1.0" / "artifacts")
-    releases = Releases(store, models, lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters))
+    releases = Releases(
+        store, Loader(store, models, lambda artifact: NumpyEncoder(artifact.weights, artifact.hyper_parameters))
+    )
     _, release = await releases.check()
     assert (release.collection, release.fingerprint.count) == (SECOND, 30)
     hits = await store.search(SECOND, np.ones((1, 4), np.float32), 30, {}, 10)

@@ -88,7 +88,17 @@ function renderServer(now, place) {
     table("Calls that failed, since the start", ["call", "status", "reason", "calls"], now.failures.filter(({ count }) => count).slice(0, 8)
       .map(({ method, status, reason, count }) => [method, status, reason, whole(count)])),
     table("Users answered, since the start", ["status", "users"], Object.entries(now.users).filter(([, count]) => count)
-      .sort((one, two) => two[1] - one[1]).map(([status, count]) => [status.toLowerCase().replaceAll("_", " "), whole(count)])));
+      .sort((one, two) => two[1] - one[1]).map(([status, count]) => [status.toLowerCase().replaceAll("_", " "), whole(count)])),
+    table("Shadow channels against the default channel, since the start",
+      ["channel", "compared", "overlap", "by rank", "time"], now.shadows.map(renderShadow)));
+}
+
+/** A shadow channel as a row: requests, the means of overlap and rank-biased overlap, the median time as a multiple. */
+function renderShadow({ channel, outcomes, overlap, rbo, latency_ratio: ratio }) {
+  const drawn = Object.values(outcomes).reduce((sum, count) => sum + count, 0);
+  const mean = ({ count, sum }) => (count ? (sum / count).toFixed(2) : "–");
+  const median = quantile(ratio.buckets, 0.5);
+  return [channel, `${whole(outcomes.compared ?? 0)} of ${whole(drawn)}`, mean(overlap), mean(rbo), median === null ? "–" : `×${median.toFixed(2)}`];
 }
 
 function tile(name, value, ...notes) {

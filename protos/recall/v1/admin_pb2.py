@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/recall/v1/admin.proto\x12\trecall.v1\":\n\x10\x44ropItemsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x12\n\nallow_live\x18\x02 \x01(\x08\">\n\x11\x44ropItemsResponse\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x15\n\rdropped_count\x18\x02 \x01(\x03\"\x0f\n\rReloadRequest\"x\n\x0eReloadResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x1e\n\x16previous_model_version\x18\x03 \x01(\t\x12\x1b\n\x13previous_collection\x18\x04 \x01(\t2\x95\x01\n\x0c\x41\x64minService\x12\x46\n\tDropItems\x12\x1b.recall.v1.DropItemsRequest\x1a\x1c.recall.v1.DropItemsResponse\x12=\n\x06Reload\x12\x18.recall.v1.ReloadRequest\x1a\x19.recall.v1.ReloadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cprotos/recall/v1/admin.proto\x12\trecall.v1\":\n\x10\x44ropItemsRequest\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x12\n\nallow_live\x18\x02 \x01(\x08\">\n\x11\x44ropItemsResponse\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x15\n\rdropped_count\x18\x02 \x01(\x03\" \n\rReloadRequest\x12\x0f\n\x07\x63hannel\x18\x32 \x01(\t\"\x89\x01\n\x0eReloadResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x12\n\ncollection\x18\x02 \x01(\t\x12\x1e\n\x16previous_model_version\x18\x03 \x01(\t\x12\x1b\n\x13previous_collection\x18\x04 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x32 \x01(\t2\x95\x01\n\x0c\x41\x64minService\x12\x46\n\tDropItems\x12\x1b.recall.v1.DropItemsRequest\x1a\x1c.recall.v1.DropItemsResponse\x12=\n\x06Reload\x12\x18.recall.v1.ReloadRequest\x1a\x19.recall.v1.ReloadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,9 +36,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DROPITEMSRESPONSE']._serialized_start=103
   _globals['_DROPITEMSRESPONSE']._serialized_end=165
   _globals['_RELOADREQUEST']._serialized_start=167
-  _globals['_RELOADREQUEST']._serialized_end=182
-  _globals['_RELOADRESPONSE']._serialized_start=184
-  _globals['_RELOADRESPONSE']._serialized_end=304
-  _globals['_ADMINSERVICE']._serialized_start=307
-  _globals['_ADMINSERVICE']._serialized_end=456
+  _globals['_RELOADREQUEST']._serialized_end=199
+  _globals['_RELOADRESPONSE']._serialized_start=202
+  _globals['_RELOADRESPONSE']._serialized_end=339
+  _globals['_ADMINSERVICE']._serialized_start=342
+  _globals['_ADMINSERVICE']._serialized_end=491
 # @@protoc_insertion_point(module_scope)

@@ -21,17 +21,21 @@ class DropItemsResponse(_message.Message):
     def __init__(self, collection: _Optional[str] = ..., dropped_count: _Optional[int] = ...) -> None: ...
 
 class ReloadRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("channel",)
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    channel: str
+    def __init__(self, channel: _Optional[str] = ...) -> None: ...
 
 class ReloadResponse(_message.Message):
-    __slots__ = ("model_version", "collection", "previous_model_version", "previous_collection")
+    __slots__ = ("model_version", "collection", "previous_model_version", "previous_collection", "channel")
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     PREVIOUS_COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     model_version: str
     collection: str
     previous_model_version: str
     previous_collection: str
-    def __init__(self, model_version: _Optional[str] = ..., collection: _Optional[str] = ..., previous_model_version: _Optional[str] = ..., previous_collection: _Optional[str] = ...) -> None: ...
+    channel: str
+    def __init__(self, model_version: _Optional[str] = ..., collection: _Optional[str] = ..., previous_model_version: _Optional[str] = ..., previous_collection: _Optional[str] = ..., channel: _Optional[str] = ...) -> None: ...

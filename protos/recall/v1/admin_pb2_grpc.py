@@ -54,14 +54,14 @@ class AdminServiceServicer(object):
     """
 
     def DropItems(self, request, context):
-        """Drops an item collection from Milvus, rows and index.
+        """Drops an item collection from Milvus, rows and index, with the aliases of channels that point to it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Reload(self, request, context):
-        """Looks at the release alias now instead of at the next watch interval, and takes the release over if it moved.
+        """Looks at the alias of a channel now instead of at the next watch interval, and takes the release over if it moved.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

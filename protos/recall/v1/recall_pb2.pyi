@@ -158,7 +158,7 @@ class Explore(_message.Message):
     def __init__(self, share: _Optional[float] = ..., filter: _Optional[str] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class RecallRequest(_message.Message):
-    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "boosts", "pin_item_ids", "pin_item_keys", "explore", "now_unix_s", "release_rules", "exclude_shown", "paged", "page_token")
+    __slots__ = ("users", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "boosts", "pin_item_ids", "pin_item_keys", "explore", "now_unix_s", "release_rules", "exclude_shown", "paged", "page_token", "channel", "split_key")
     USERS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +178,8 @@ class RecallRequest(_message.Message):
     EXCLUDE_SHOWN_FIELD_NUMBER: _ClassVar[int]
     PAGED_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_KEY_FIELD_NUMBER: _ClassVar[int]
     users: _containers.RepeatedCompositeFieldContainer[User]
     top_k: int
     filter: str
@@ -197,7 +199,9 @@ class RecallRequest(_message.Message):
     exclude_shown: bool
     paged: bool
     page_token: bytes
-    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., pin_item_ids: _Optional[_Iterable[int]] = ..., pin_item_keys: _Optional[_Iterable[str]] = ..., explore: _Optional[_Union[Explore, _Mapping]] = ..., now_unix_s: _Optional[int] = ..., release_rules: _Optional[_Union[ReleaseRules, str]] = ..., exclude_shown: bool = ..., paged: bool = ..., page_token: _Optional[bytes] = ...) -> None: ...
+    channel: str
+    split_key: str
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., pin_item_ids: _Optional[_Iterable[int]] = ..., pin_item_keys: _Optional[_Iterable[str]] = ..., explore: _Optional[_Union[Explore, _Mapping]] = ..., now_unix_s: _Optional[int] = ..., release_rules: _Optional[_Union[ReleaseRules, str]] = ..., exclude_shown: bool = ..., paged: bool = ..., page_token: _Optional[bytes] = ..., channel: _Optional[str] = ..., split_key: _Optional[str] = ...) -> None: ...
 
 class AttributeList(_message.Message):
     __slots__ = ("integers", "texts")
@@ -274,40 +278,48 @@ class StageTimings(_message.Message):
     def __init__(self, queue_ms: _Optional[float] = ..., encode_ms: _Optional[float] = ..., search_ms: _Optional[float] = ..., merge_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., history_ms: _Optional[float] = ...) -> None: ...
 
 class RecallResponse(_message.Message):
-    __slots__ = ("results", "model_version", "collection", "timings", "attributes_detail", "next_page_token")
+    __slots__ = ("results", "model_version", "collection", "timings", "attributes_detail", "next_page_token", "channel")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_DETAIL_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[UserCandidates]
     model_version: str
     collection: str
     timings: StageTimings
     attributes_detail: str
     next_page_token: bytes
-    def __init__(self, results: _Optional[_Iterable[_Union[UserCandidates, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., attributes_detail: _Optional[str] = ..., next_page_token: _Optional[bytes] = ...) -> None: ...
+    channel: str
+    def __init__(self, results: _Optional[_Iterable[_Union[UserCandidates, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., attributes_detail: _Optional[str] = ..., next_page_token: _Optional[bytes] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class CountItemsRequest(_message.Message):
-    __slots__ = ("filter",)
+    __slots__ = ("filter", "channel")
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     filter: str
-    def __init__(self, filter: _Optional[str] = ...) -> None: ...
+    channel: str
+    def __init__(self, filter: _Optional[str] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class CountItemsResponse(_message.Message):
-    __slots__ = ("count", "model_version", "collection")
+    __slots__ = ("count", "model_version", "collection", "channel")
     COUNT_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     count: int
     model_version: str
     collection: str
-    def __init__(self, count: _Optional[int] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ...) -> None: ...
+    channel: str
+    def __init__(self, count: _Optional[int] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class GetServerInfoRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("channel",)
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    channel: str
+    def __init__(self, channel: _Optional[str] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_users", "max_top_k", "max_candidates", "max_history", "max_exclude", "max_filter_chars", "max_request_bytes", "max_concurrent_requests", "max_filter_depth", "max_stored_history", "max_similar", "max_return_attributes", "max_query_items", "max_at_most", "max_diverse_top_k", "max_boosts", "max_pins", "max_shown", "max_paged")
@@ -359,8 +371,30 @@ class Attribute(_message.Message):
     type: str
     def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
+class ChannelInfo(_message.Message):
+    __slots__ = ("name", "model_version", "collection", "refused_release", "refused_collection", "previous_collection", "item_count", "id_type", "split")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_RELEASE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    ITEM_COUNT_FIELD_NUMBER: _ClassVar[int]
+    ID_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    model_version: str
+    collection: str
+    refused_release: str
+    refused_collection: str
+    previous_collection: str
+    item_count: int
+    id_type: IdType
+    split: float
+    def __init__(self, name: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., refused_release: _Optional[str] = ..., refused_collection: _Optional[str] = ..., previous_collection: _Optional[str] = ..., item_count: _Optional[int] = ..., id_type: _Optional[_Union[IdType, str]] = ..., split: _Optional[float] = ...) -> None: ...
+
 class GetServerInfoResponse(_message.Message):
-    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours", "release_rules", "feedback_enabled")
+    __slots__ = ("server_version", "model_version", "collection", "item_count", "embedding_dim", "num_interests", "maxlen", "metric", "encoder", "attributes", "limits", "admin_enabled", "refused_release", "instance", "processes", "previous_collection", "users_enabled", "refused_collection", "id_type", "search", "neighbours", "release_rules", "feedback_enabled", "channels", "channel", "shadows")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
@@ -384,6 +418,9 @@ class GetServerInfoResponse(_message.Message):
     NEIGHBOURS_FIELD_NUMBER: _ClassVar[int]
     RELEASE_RULES_FIELD_NUMBER: _ClassVar[int]
     FEEDBACK_ENABLED_FIELD_NUMBER: _ClassVar[int]
+    CHANNELS_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    SHADOWS_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     model_version: str
     collection: str
@@ -407,10 +444,13 @@ class GetServerInfoResponse(_message.Message):
     neighbours: Neighbours
     release_rules: str
     feedback_enabled: bool
-    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., release_rules: _Optional[str] = ..., feedback_enabled: bool = ...) -> None: ...
+    channels: _containers.RepeatedCompositeFieldContainer[ChannelInfo]
+    channel: str
+    shadows: _containers.RepeatedCompositeFieldContainer[ShadowSummary]
+    def __init__(self, server_version: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., item_count: _Optional[int] = ..., embedding_dim: _Optional[int] = ..., num_interests: _Optional[int] = ..., maxlen: _Optional[int] = ..., metric: _Optional[str] = ..., encoder: _Optional[str] = ..., attributes: _Optional[_Iterable[_Union[Attribute, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., admin_enabled: bool = ..., refused_release: _Optional[str] = ..., instance: _Optional[str] = ..., processes: _Optional[int] = ..., previous_collection: _Optional[str] = ..., users_enabled: bool = ..., refused_collection: _Optional[str] = ..., id_type: _Optional[_Union[IdType, str]] = ..., search: _Optional[str] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., release_rules: _Optional[str] = ..., feedback_enabled: bool = ..., channels: _Optional[_Iterable[_Union[ChannelInfo, _Mapping]]] = ..., channel: _Optional[str] = ..., shadows: _Optional[_Iterable[_Union[ShadowSummary, _Mapping]]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "boosts", "pin_item_ids", "pin_item_keys", "explore", "now_unix_s", "release_rules", "exclude_shown")
+    __slots__ = ("user", "top_k", "filter", "exclude_history", "merge_strategy", "neighbours", "return_attributes", "at_most", "per_interest_min", "diversity", "boosts", "pin_item_ids", "pin_item_keys", "explore", "now_unix_s", "release_rules", "exclude_shown", "channel", "split_key")
     USER_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
@@ -428,6 +468,8 @@ class ExplainRequest(_message.Message):
     NOW_UNIX_S_FIELD_NUMBER: _ClassVar[int]
     RELEASE_RULES_FIELD_NUMBER: _ClassVar[int]
     EXCLUDE_SHOWN_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_KEY_FIELD_NUMBER: _ClassVar[int]
     user: User
     top_k: int
     filter: str
@@ -445,7 +487,9 @@ class ExplainRequest(_message.Message):
     now_unix_s: int
     release_rules: ReleaseRules
     exclude_shown: bool
-    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., pin_item_ids: _Optional[_Iterable[int]] = ..., pin_item_keys: _Optional[_Iterable[str]] = ..., explore: _Optional[_Union[Explore, _Mapping]] = ..., now_unix_s: _Optional[int] = ..., release_rules: _Optional[_Union[ReleaseRules, str]] = ..., exclude_shown: bool = ...) -> None: ...
+    channel: str
+    split_key: str
+    def __init__(self, user: _Optional[_Union[User, _Mapping]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., exclude_history: bool = ..., merge_strategy: _Optional[_Union[MergeStrategy, str]] = ..., neighbours: _Optional[_Union[Neighbours, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., at_most: _Optional[_Iterable[_Union[AtMost, _Mapping]]] = ..., per_interest_min: _Optional[int] = ..., diversity: _Optional[float] = ..., boosts: _Optional[_Iterable[_Union[Boost, _Mapping]]] = ..., pin_item_ids: _Optional[_Iterable[int]] = ..., pin_item_keys: _Optional[_Iterable[str]] = ..., explore: _Optional[_Union[Explore, _Mapping]] = ..., now_unix_s: _Optional[int] = ..., release_rules: _Optional[_Union[ReleaseRules, str]] = ..., exclude_shown: bool = ..., channel: _Optional[str] = ..., split_key: _Optional[str] = ...) -> None: ...
 
 class Interest(_message.Message):
     __slots__ = ("vector", "item_ids", "scores", "item_keys", "neighbour_item_ids", "neighbour_item_keys", "neighbour_scores", "neighbour_bonuses", "neighbour_fresh", "weights", "added", "neighbour_added")
@@ -506,7 +550,7 @@ class AppliedBoost(_message.Message):
     def __init__(self, boost: _Optional[_Union[Boost, _Mapping]] = ..., of_release: bool = ..., added: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings", "used_hist_item_keys", "search", "attributes_detail", "boosts")
+    __slots__ = ("used_hist_item", "interests", "candidates", "dropped", "model_version", "collection", "timings", "used_hist_item_keys", "search", "attributes_detail", "boosts", "channel")
     USED_HIST_ITEM_FIELD_NUMBER: _ClassVar[int]
     INTERESTS_FIELD_NUMBER: _ClassVar[int]
     CANDIDATES_FIELD_NUMBER: _ClassVar[int]
@@ -518,6 +562,7 @@ class ExplainResponse(_message.Message):
     SEARCH_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_DETAIL_FIELD_NUMBER: _ClassVar[int]
     BOOSTS_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     used_hist_item: _containers.RepeatedScalarFieldContainer[int]
     interests: _containers.RepeatedCompositeFieldContainer[Interest]
     candidates: UserCandidates
@@ -529,7 +574,8 @@ class ExplainResponse(_message.Message):
     search: str
     attributes_detail: str
     boosts: _containers.RepeatedCompositeFieldContainer[AppliedBoost]
-    def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., used_hist_item_keys: _Optional[_Iterable[str]] = ..., search: _Optional[str] = ..., attributes_detail: _Optional[str] = ..., boosts: _Optional[_Iterable[_Union[AppliedBoost, _Mapping]]] = ...) -> None: ...
+    channel: str
+    def __init__(self, used_hist_item: _Optional[_Iterable[int]] = ..., interests: _Optional[_Iterable[_Union[Interest, _Mapping]]] = ..., candidates: _Optional[_Union[UserCandidates, _Mapping]] = ..., dropped: _Optional[_Iterable[_Union[DroppedHit, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., used_hist_item_keys: _Optional[_Iterable[str]] = ..., search: _Optional[str] = ..., attributes_detail: _Optional[str] = ..., boosts: _Optional[_Iterable[_Union[AppliedBoost, _Mapping]]] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class ItemQuery(_message.Message):
     __slots__ = ("item_ids", "exclude_item_ids", "item_keys", "exclude_item_keys")
@@ -544,18 +590,20 @@ class ItemQuery(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., exclude_item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., exclude_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SimilarItemsRequest(_message.Message):
-    __slots__ = ("queries", "top_k", "filter", "by", "return_attributes")
+    __slots__ = ("queries", "top_k", "filter", "by", "return_attributes", "channel")
     QUERIES_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
     BY_FIELD_NUMBER: _ClassVar[int]
     RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     queries: _containers.RepeatedCompositeFieldContainer[ItemQuery]
     top_k: int
     filter: str
     by: Source
     return_attributes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, queries: _Optional[_Iterable[_Union[ItemQuery, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., by: _Optional[_Union[Source, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
+    channel: str
+    def __init__(self, queries: _Optional[_Iterable[_Union[ItemQuery, _Mapping]]] = ..., top_k: _Optional[int] = ..., filter: _Optional[str] = ..., by: _Optional[_Union[Source, str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class SimilarItems(_message.Message):
     __slots__ = ("item_ids", "scores", "source", "weights", "status", "unknown", "detail", "item_keys", "attributes")
@@ -580,44 +628,50 @@ class SimilarItems(_message.Message):
     def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., scores: _Optional[_Iterable[float]] = ..., source: _Optional[_Iterable[_Union[Source, str]]] = ..., weights: _Optional[_Iterable[float]] = ..., status: _Optional[_Union[ItemStatus, str]] = ..., unknown: _Optional[_Iterable[int]] = ..., detail: _Optional[str] = ..., item_keys: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ...) -> None: ...
 
 class SimilarItemsResponse(_message.Message):
-    __slots__ = ("results", "model_version", "collection", "timings", "attributes_detail")
+    __slots__ = ("results", "model_version", "collection", "timings", "attributes_detail", "channel")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_DETAIL_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[SimilarItems]
     model_version: str
     collection: str
     timings: StageTimings
     attributes_detail: str
-    def __init__(self, results: _Optional[_Iterable[_Union[SimilarItems, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., attributes_detail: _Optional[str] = ...) -> None: ...
+    channel: str
+    def __init__(self, results: _Optional[_Iterable[_Union[SimilarItems, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., timings: _Optional[_Union[StageTimings, _Mapping]] = ..., attributes_detail: _Optional[str] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class GetItemsRequest(_message.Message):
-    __slots__ = ("item_ids", "item_keys", "return_attributes")
+    __slots__ = ("item_ids", "item_keys", "return_attributes", "channel")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     RETURN_ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     item_keys: _containers.RepeatedScalarFieldContainer[str]
     return_attributes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., return_attributes: _Optional[_Iterable[str]] = ...) -> None: ...
+    channel: str
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., return_attributes: _Optional[_Iterable[str]] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class GetItemsResponse(_message.Message):
-    __slots__ = ("item_ids", "item_keys", "attributes", "attributes_detail", "model_version", "collection")
+    __slots__ = ("item_ids", "item_keys", "attributes", "attributes_detail", "model_version", "collection", "channel")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_DETAIL_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     item_keys: _containers.RepeatedScalarFieldContainer[str]
     attributes: _containers.RepeatedCompositeFieldContainer[AttributeValues]
     attributes_detail: str
     model_version: str
     collection: str
-    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ..., attributes_detail: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ...) -> None: ...
+    channel: str
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Iterable[_Union[AttributeValues, _Mapping]]] = ..., attributes_detail: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class UserUpdate(_message.Message):
     __slots__ = ("user_id", "hist_item", "append_item_ids", "hist_item_keys", "append_item_keys", "events", "shown_item_ids", "shown_item_keys")
@@ -640,10 +694,12 @@ class UserUpdate(_message.Message):
     def __init__(self, user_id: _Optional[str] = ..., hist_item: _Optional[_Iterable[int]] = ..., append_item_ids: _Optional[_Iterable[int]] = ..., hist_item_keys: _Optional[_Iterable[str]] = ..., append_item_keys: _Optional[_Iterable[str]] = ..., events: _Optional[_Iterable[str]] = ..., shown_item_ids: _Optional[_Iterable[int]] = ..., shown_item_keys: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class UpsertUsersRequest(_message.Message):
-    __slots__ = ("users",)
+    __slots__ = ("users", "channel")
     USERS_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     users: _containers.RepeatedCompositeFieldContainer[UserUpdate]
-    def __init__(self, users: _Optional[_Iterable[_Union[UserUpdate, _Mapping]]] = ...) -> None: ...
+    channel: str
+    def __init__(self, users: _Optional[_Iterable[_Union[UserUpdate, _Mapping]]] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class UserWritten(_message.Message):
     __slots__ = ("status", "history_length", "detail", "dropped")
@@ -666,12 +722,14 @@ class UpsertUsersResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[UserWritten, _Mapping]]] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class FindSimilarUsersRequest(_message.Message):
-    __slots__ = ("users", "top_k")
+    __slots__ = ("users", "top_k", "channel")
     USERS_FIELD_NUMBER: _ClassVar[int]
     TOP_K_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     users: _containers.RepeatedCompositeFieldContainer[User]
     top_k: int
-    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ...) -> None: ...
+    channel: str
+    def __init__(self, users: _Optional[_Iterable[_Union[User, _Mapping]]] = ..., top_k: _Optional[int] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class SimilarUsers(_message.Message):
     __slots__ = ("user_ids", "scores", "status", "detail")
@@ -686,14 +744,16 @@ class SimilarUsers(_message.Message):
     def __init__(self, user_ids: _Optional[_Iterable[str]] = ..., scores: _Optional[_Iterable[float]] = ..., status: _Optional[_Union[UserStatus, str]] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class FindSimilarUsersResponse(_message.Message):
-    __slots__ = ("results", "model_version", "collection")
+    __slots__ = ("results", "model_version", "collection", "channel")
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[SimilarUsers]
     model_version: str
     collection: str
-    def __init__(self, results: _Optional[_Iterable[_Union[SimilarUsers, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ...) -> None: ...
+    channel: str
+    def __init__(self, results: _Optional[_Iterable[_Union[SimilarUsers, _Mapping]]] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class DeleteUsersRequest(_message.Message):
     __slots__ = ("user_ids",)
@@ -718,21 +778,115 @@ class DeleteUsersResponse(_message.Message):
     def __init__(self, results: _Optional[_Iterable[_Union[UserDeleted, _Mapping]]] = ..., model_version: _Optional[str] = ...) -> None: ...
 
 class LogFeedbackRequest(_message.Message):
-    __slots__ = ("recall_id", "user_id", "item_ids", "item_keys", "kind", "time_ms")
+    __slots__ = ("recall_id", "user_id", "item_ids", "item_keys", "kind", "time_ms", "channel")
     RECALL_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     ITEM_KEYS_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
     recall_id: str
     user_id: str
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     item_keys: _containers.RepeatedScalarFieldContainer[str]
     kind: str
     time_ms: int
-    def __init__(self, recall_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., kind: _Optional[str] = ..., time_ms: _Optional[int] = ...) -> None: ...
+    channel: str
+    def __init__(self, recall_id: _Optional[str] = ..., user_id: _Optional[str] = ..., item_ids: _Optional[_Iterable[int]] = ..., item_keys: _Optional[_Iterable[str]] = ..., kind: _Optional[str] = ..., time_ms: _Optional[int] = ..., channel: _Optional[str] = ...) -> None: ...
 
 class LogFeedbackResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ShadowValues(_message.Message):
+    __slots__ = ("count", "mean", "p05", "p50", "p95")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    MEAN_FIELD_NUMBER: _ClassVar[int]
+    P05_FIELD_NUMBER: _ClassVar[int]
+    P50_FIELD_NUMBER: _ClassVar[int]
+    P95_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    mean: float
+    p05: float
+    p50: float
+    p95: float
+    def __init__(self, count: _Optional[int] = ..., mean: _Optional[float] = ..., p05: _Optional[float] = ..., p50: _Optional[float] = ..., p95: _Optional[float] = ...) -> None: ...
+
+class ShadowOutcome(_message.Message):
+    __slots__ = ("outcome", "requests")
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    outcome: str
+    requests: int
+    def __init__(self, outcome: _Optional[str] = ..., requests: _Optional[int] = ...) -> None: ...
+
+class ShadowItem(_message.Message):
+    __slots__ = ("item_id", "item_key", "lists")
+    ITEM_ID_FIELD_NUMBER: _ClassVar[int]
+    ITEM_KEY_FIELD_NUMBER: _ClassVar[int]
+    LISTS_FIELD_NUMBER: _ClassVar[int]
+    item_id: int
+    item_key: str
+    lists: int
+    def __init__(self, item_id: _Optional[int] = ..., item_key: _Optional[str] = ..., lists: _Optional[int] = ...) -> None: ...
+
+class ShadowSummary(_message.Message):
+    __slots__ = ("channel", "share", "outcomes", "since_ms", "live_model_version", "live_collection", "model_version", "collection", "live_channel", "users_both", "users_live", "users_shadow", "users_neither", "overlap", "rbo", "live_ms", "shadow_ms", "latency_ratio", "score_ratio", "score_difference", "candidates", "new_candidates", "live_short", "live_empty", "shadow_short", "shadow_empty", "gained", "lost")
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    LIVE_MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    LIVE_COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    COLLECTION_FIELD_NUMBER: _ClassVar[int]
+    LIVE_CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    USERS_BOTH_FIELD_NUMBER: _ClassVar[int]
+    USERS_LIVE_FIELD_NUMBER: _ClassVar[int]
+    USERS_SHADOW_FIELD_NUMBER: _ClassVar[int]
+    USERS_NEITHER_FIELD_NUMBER: _ClassVar[int]
+    OVERLAP_FIELD_NUMBER: _ClassVar[int]
+    RBO_FIELD_NUMBER: _ClassVar[int]
+    LIVE_MS_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_MS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_RATIO_FIELD_NUMBER: _ClassVar[int]
+    SCORE_RATIO_FIELD_NUMBER: _ClassVar[int]
+    SCORE_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    NEW_CANDIDATES_FIELD_NUMBER: _ClassVar[int]
+    LIVE_SHORT_FIELD_NUMBER: _ClassVar[int]
+    LIVE_EMPTY_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_SHORT_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_EMPTY_FIELD_NUMBER: _ClassVar[int]
+    GAINED_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    channel: str
+    share: float
+    outcomes: _containers.RepeatedCompositeFieldContainer[ShadowOutcome]
+    since_ms: int
+    live_model_version: str
+    live_collection: str
+    model_version: str
+    collection: str
+    live_channel: str
+    users_both: int
+    users_live: int
+    users_shadow: int
+    users_neither: int
+    overlap: ShadowValues
+    rbo: ShadowValues
+    live_ms: ShadowValues
+    shadow_ms: ShadowValues
+    latency_ratio: ShadowValues
+    score_ratio: ShadowValues
+    score_difference: float
+    candidates: int
+    new_candidates: int
+    live_short: int
+    live_empty: int
+    shadow_short: int
+    shadow_empty: int
+    gained: _containers.RepeatedCompositeFieldContainer[ShadowItem]
+    lost: _containers.RepeatedCompositeFieldContainer[ShadowItem]
+    def __init__(self, channel: _Optional[str] = ..., share: _Optional[float] = ..., outcomes: _Optional[_Iterable[_Union[ShadowOutcome, _Mapping]]] = ..., since_ms: _Optional[int] = ..., live_model_version: _Optional[str] = ..., live_collection: _Optional[str] = ..., model_version: _Optional[str] = ..., collection: _Optional[str] = ..., live_channel: _Optional[str] = ..., users_both: _Optional[int] = ..., users_live: _Optional[int] = ..., users_shadow: _Optional[int] = ..., users_neither: _Optional[int] = ..., overlap: _Optional[_Union[ShadowValues, _Mapping]] = ..., rbo: _Optional[_Union[ShadowValues, _Mapping]] = ..., live_ms: _Optional[_Union[ShadowValues, _Mapping]] = ..., shadow_ms: _Optional[_Union[ShadowValues, _Mapping]] = ..., latency_ratio: _Optional[_Union[ShadowValues, _Mapping]] = ..., score_ratio: _Optional[_Union[ShadowValues, _Mapping]] = ..., score_difference: _Optional[float] = ..., candidates: _Optional[int] = ..., new_candidates: _Optional[int] = ..., live_short: _Optional[int] = ..., live_empty: _Optional[int] = ..., shadow_short: _Optional[int] = ..., shadow_empty: _Optional[int] = ..., gained: _Optional[_Iterable[_Union[ShadowItem, _Mapping]]] = ..., lost: _Optional[_Iterable[_Union[ShadowItem, _Mapping]]] = ...) -> None: ...
