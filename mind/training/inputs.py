@@ -127,7 +127,7 @@ def read_everything(settings: Config, chosen: Artifact, users: UserRange = ALL) 
     """
     train, test = settings.runner.train_data_dir, settings.runner.test_data_dir
     if doubt := other_data(chosen, train, test):
-        raise DataError(f"--final {chosen.model_version}: {doubt} Name its data with --data DIR")
+        raise DataError(f"--final {chosen.model_version}: {doubt} Pass the data of the model to --data")
     inputs = read_inputs(settings, users)
     if inputs.fingerprint.get("events") != chosen.data.get("events"):
         raise DataError(
