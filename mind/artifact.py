@@ -5,7 +5,8 @@
         model.safetensors   item ids and their text (keys), embeddings, popularity, routing weights, golden histories,
                             cells of the table, neighbours of the items
 
-Nothing in it can execute: no pickle, no code. Knows nothing of Paddle; loading needs NumPy alone.
+An artifact contains no pickle and no code, so loading it executes nothing. This module knows nothing of Paddle, and
+loading needs only NumPy.
 """
 
 import hashlib
@@ -37,10 +38,10 @@ from mind.sequences import Int64
 from mind.vocabulary import Vocabulary
 
 FORMAT_VERSION = 4
-"""The format that is written. Models of format 2 have no cells; whoever needs these computes them."""
+"""The format that is written. Models of format 2 have no cells; code that needs cells computes them."""
 READ_VERSIONS = (2, 3, 4)
 FROM_HISTORY = 4
-"""The first format whose models may begin routing at items of the history; those of earlier ones never do."""
+"""The first format whose models may begin routing at items of the history. Models of earlier formats never do."""
 MANIFEST = "manifest.json"
 TENSORS = "model.safetensors"
 VERSION_LENGTH = 12
@@ -50,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Weights:
-    """Everything a model has learnt, and a few worked examples to hold an encoder to. All arrays are read-only."""
+    """Everything that a model has learnt, and golden histories to check an encoder with. All arrays are read-only."""
 
     item_id: Int64
     """[N] int64, strictly ascending: external ids; `item_id[i]` has row `i + 1` of the table."""
@@ -61,7 +62,7 @@ class Weights:
     bilinear: Float32
     """[D, D] float32: the shared map from behaviour to interest capsules."""
     routing_logits: Float32
-    """[K, L] float32: where routing starts from; fixed, not learnt."""
+    """[K, L] float32: the logits that routing starts from; fixed, not learnt."""
     recency_logits: Float32
     """[L] float32: softmax logits of a history item's weight in the residual, by age, 0 being the newest."""
     focus: Float32
@@ -69,7 +70,7 @@ class Weights:
     golden_hist_index: Int64
     """[G, L] int64, 0-padded on the right: item rows of the golden histories, by which encoders are checked."""
     golden_seq_len: Int64
-    """[G] int64: the items of each golden history."""
+    """[G] int64: the number of items in each golden history."""
     golden_interest_vectors: Float32
     """[G, K, D] float32: the interest vectors that the trained Paddle network gave for the golden histories."""
     projection: Float32 | None = None
@@ -93,9 +94,9 @@ class Weights:
     neighbour_row: npt.NDArray[np.int32] | None = None
     """[E] int32: the rows of the neighbours."""
     neighbour_weight: npt.NDArray[np.float16] | None = None
-    """[E] float16: how much they follow the item."""
+    """[E] float16: how strongly each of them follows the item."""
     neighbour_bonus: Float32 | None = None
-    """[1] float32: what a weight of 1 adds to an inner product; 0 where neighbours are no candidates by default."""
+    """[1] float32: what a weight of 1 adds to an inner product; 0 if neighbours are no candidates by default."""
 
     @property
     def keys(self) -> Keys | None:
@@ -106,7 +107,7 @@ class Weights:
 
     @property
     def neighbours(self) -> ItemNeighbours | None:
-        """The items that follow each item; None in models that were written without."""
+        """The items that follow each item; None in models that were written without them."""
         arrays = self.neighbour_offsets, self.neighbour_row, self.neighbour_weight, self.neighbour_bonus
         offsets, row, weight, bonus = arrays
         if offsets is None or row is None or weight is None or bonus is None:
@@ -114,17 +115,17 @@ class Weights:
         return ItemNeighbours(offsets, row, weight, float(bonus[0]))
 
     def tensors(self) -> dict[str, npt.NDArray[np.generic]]:
-        """The arrays by name; those that this model does not have are left out."""
+        """The arrays by name, without those that this model does not have."""
         return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
 
     @property
     def joins_from(self) -> float:
-        """Cosine from which interests of a user become one; 1 joins none."""
+        """The cosine from which interests of a user become one; 1 joins none."""
         return 1.0 if self.join_cosine is None else float(self.join_cosine[0])
 
     @property
     def stored_cells(self) -> Cells | None:
-        """The cells of the item table that the model came with; None for a small table, or a model of format 2."""
+        """The stored cells of the item table; None for a small table or a model of format 2."""
         if self.cell_centre is None or self.cell_spread is None or self.item_cell is None or self.cell_reach is None:
             return None
         return Cells(self.cell_centre, self.cell_spread, self.item_cell, self.cell_reach)
@@ -136,20 +137,21 @@ class Weights:
         return vectors[np.any(vectors, axis=1)]
 
     def cells(self) -> Cells | None:
-        """The cells of the item table, computed if none are stored: 3 s for 368,000 items. None for a small table."""
+        """Return the cells of the item table, or None for a small one. To compute them takes 3 s for 368,000 items."""
         return self.stored_cells or cells_of(self.item_embedding, self.golden_queries)
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model, loaded and checked."""
+    """A model that was loaded and checked."""
 
     model_version: str
     hyper_parameters: HyperParameters
     weights: Weights
     data: dict[str, Any] = field(default_factory=dict)
-    """Fingerprint of the data: sha256 of the training, validation, test and feature files, users, interactions; how
-    they were split; which kinds of clicks are history and targets (`events`)."""
+    """Fingerprint of the data: sha256 of the training, validation, test and feature files; the numbers of users and
+    interactions; how they were split; which kinds of clicks are history and targets (`events`).
+    """
     metrics: dict[str, Any] = field(default_factory=dict)
     """The epoch that was kept, its loss and validation metrics as fractions, all epochs, and the `runner` keys."""
     created_at: str = ""
@@ -157,12 +159,12 @@ class Artifact:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The items the model knows."""
+        """The items that the model knows."""
         return Vocabulary(self.weights.item_id)
 
     @property
     def events(self) -> EventRules | None:
-        """Which kinds of clicks are history and targets; None if it was trained without. Raises ArtifactError."""
+        """Return which kinds of clicks are history and targets; None without kinds. Raises ArtifactError."""
         try:
             return rules_of(self.data.get("events"))
         except DataError as error:
@@ -170,7 +172,7 @@ class Artifact:
 
 
 def check_writable(directory: Path) -> None:
-    """Make sure, before hours of training, that models can be written under `directory`. Raises ArtifactError."""
+    """Check, before hours of training, that models can be written under `directory`. Raises ArtifactError."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryDirectory(prefix=".incomplete-", dir=directory).cleanup()
@@ -187,7 +189,7 @@ def write_artifact(
 ) -> Path:
     """Write a model under `directory` and return its own directory, `<directory>/<model_version>`.
 
-    It appears there whole or not at all, and models already there are never touched.
+    The directory appears when it is complete. Models that are already there are never touched.
 
     Raises:
         ArtifactError: the weights do not fit the hyper-parameters, or the disk refused them.
@@ -234,7 +236,7 @@ def write_artifact(
 
 
 def load_artifact(path: Path) -> Artifact:
-    """Load a model and check all of it: format, version, hashes, shapes.
+    """Load a model, and check format, version, hashes and shapes.
 
     Raises:
         ArtifactError: what is wrong, with the file, what was found and what was expected.
@@ -266,7 +268,7 @@ def load_artifact(path: Path) -> Artifact:
 
 
 def stated_hyper_parameters(manifest: dict[str, Any]) -> Any:
-    """The hyper-parameters in a manifest, with what models of its format had before it became a choice.
+    """Return the hyper-parameters in a manifest. Those that its format did not have yet get the values of that time.
 
     Raises:
         KeyError: there are none.
@@ -276,7 +278,7 @@ def stated_hyper_parameters(manifest: dict[str, Any]) -> Any:
 
 
 def check_format(manifest: dict[str, Any], path: Path) -> None:
-    """Raise ArtifactError if the model in directory `path` is of a format that this release does not read."""
+    """Raise ArtifactError if this release cannot read the format of the model in directory `path`."""
     found = manifest.get("format_version")
     if found not in READ_VERSIONS:
         raise ArtifactError(
@@ -286,9 +288,9 @@ def check_format(manifest: dict[str, Any], path: Path) -> None:
 
 
 def newest_artifact(directory: Path) -> Path:
-    """The model in `directory` that was written last; `directory` itself if it is a model.
+    """Return the model in `directory` that was written last; `directory` itself if it is a model.
 
-    A manifest that cannot be read is left out, with a warning, so that one damaged model does not hide the others.
+    A manifest that cannot be read is skipped with a warning, so that one damaged model does not hide the others.
 
     Raises:
         ArtifactError: there is none that can be read.
@@ -297,7 +299,7 @@ def newest_artifact(directory: Path) -> Path:
         return directory
     found: list[tuple[str, Path]] = []
     damaged: ArtifactError | None = None
-    for path in directory.glob(f"[!.]*/{MANIFEST}"):  # what starts with a dot is still being written
+    for path in directory.glob(f"[!.]*/{MANIFEST}"):  # names that start with a dot are still being written
         try:
             found.append((created_at(read_manifest(path.parent)), path.parent))
         except ArtifactError as error:
@@ -309,13 +311,13 @@ def newest_artifact(directory: Path) -> Path:
 
 
 def created_at(manifest: dict[str, Any]) -> str:
-    """When the model of a manifest was written: ISO 8601, UTC; empty, so the oldest, without such a text."""
+    """Return when a model was written: ISO 8601, UTC. Empty, which sorts first, if the manifest does not tell."""
     found = manifest.get("created_at")
     return found if isinstance(found, str) else ""
 
 
 def tensors_hash(manifest: dict[str, Any], path: Path) -> str:
-    """The sha256 that a manifest gives for the tensors, in hex. Raises ArtifactError if it gives none.
+    """Return the sha256 of the tensors that a manifest names, in hex. Raises ArtifactError if it names none.
 
     Args:
         manifest: the content of the manifest.
@@ -329,7 +331,7 @@ def tensors_hash(manifest: dict[str, Any], path: Path) -> str:
 
 
 def content_version(manifest: dict[str, Any]) -> str:
-    """The model_version that a manifest should have."""
+    """Return the model_version that a manifest should have."""
     content = {key: value for key, value in manifest.items() if key not in ("model_version", "created_at")}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:VERSION_LENGTH]
 
@@ -342,7 +344,7 @@ def _write_synced(path: Path, content: bytes) -> None:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of the model in directory `path`, unchecked. Raises ArtifactError if it is no JSON object."""
+    """Return the unchecked manifest of the model in directory `path`. Raises ArtifactError if it is no JSON object."""
     file = path / MANIFEST
     try:
         manifest = json.loads(_content(file).decode())
@@ -356,7 +358,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _content(file: Path) -> bytes:
-    """The bytes of a file, or of one that a link leads to. Raises ArtifactError for what could be read without end."""
+    """Return the bytes of a file, or of the file that a link leads to. Raises ArtifactError for anything else."""
     if not stat.S_ISREG(file.stat().st_mode):
         raise ArtifactError(f"{file}: is not a regular file, nor a link to one")
     return file.read_bytes()
@@ -371,7 +373,7 @@ def _load_weights(file: Path, sha256: str) -> Weights:
 
 
 def _check(hyper_parameters: HyperParameters, weights: Weights, path: Path) -> None:
-    """Hold weights to the hyper-parameters and to what they mean. Raises ArtifactError, which names `path`."""
+    """Check that weights fit the hyper-parameters and are valid. Raises ArtifactError, which names `path`."""
     tensors, expected = weights.tensors(), _expected(hyper_parameters, weights)
     if set(tensors) != set(expected):
         raise ArtifactError(f"{path}: tensors are {sorted(tensors)}, the hyper-parameters say {sorted(expected)}")
@@ -408,7 +410,7 @@ def _check(hyper_parameters: HyperParameters, weights: Weights, path: Path) -> N
 def _expected(
     hyper_parameters: HyperParameters, weights: Weights
 ) -> dict[str, tuple[tuple[int, ...], type[np.generic]]]:
-    """The shape and type that each tensor must have."""
+    """Return the shape and type that each tensor must have."""
     items, golden = weights.item_id.size, weights.golden_seq_len.size
     dim, interests, maxlen = (
         hyper_parameters.embedding_dim,

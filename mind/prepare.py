@@ -302,7 +302,7 @@ def _write_ages(
     left_out: Mapping[str, Interactions],
     wanted: bool,
 ) -> None:
-    """Write the ages of the clicks that were split and of those of users with too few, or delete old ones."""
+    """Write the ages of the clicks that were split and of users with too few clicks, or delete old files of ages."""
     if not wanted:
         forget_ages(output)
         return
@@ -314,7 +314,7 @@ def _write_ages(
 
 @contextmanager
 def _progress() -> Iterator[OnProgress]:
-    """A bar of the bytes that were read, on a terminal."""
+    """Return a progress bar of the bytes that were read; it shows on a terminal."""
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("")
@@ -322,7 +322,7 @@ def _progress() -> Iterator[OnProgress]:
 
 
 def _refuse(context: typer.Context, source: str, panels: Sequence[str]) -> None:
-    """Refuse options on the command line that would be ignored."""
+    """Refuse options of the command line that would be ignored."""
     for option in context.command.params:
         origin = context.get_parameter_source(option.name or "")
         given = origin is not None and origin.name == "COMMANDLINE"
@@ -332,7 +332,7 @@ def _refuse(context: typer.Context, source: str, panels: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class _Held:
-    """What is held out, as the command line says it."""
+    """What is held out, as the options of the command line say."""
 
     kind: SplitKind
     valid_from: str | None
@@ -341,7 +341,7 @@ class _Held:
     seed: int
 
     def check(self, context: typer.Context) -> None:
-        """Refuse options of other kinds of splits, and dates that are missing."""
+        """Refuse options of other kinds of splits, and missing dates."""
         own = {"valid_from": SplitKind.TIME, "test_from": SplitKind.TIME, "last": SplitKind.LAST_OUT}
         for name, kind in (own | {"seed": SplitKind.USERS}).items():
             origin = context.get_parameter_source(name)
@@ -352,7 +352,7 @@ class _Held:
             raise typer.BadParameter("needs --valid-from and --test-from", param_hint="--split time")
 
     def split(self, interactions: Interactions, report: Report, least: int) -> Split:
-        """Split the data. `least`: interactions that a user must have."""
+        """Split the data. `least` is the least number of interactions of a user."""
         if self.kind is SplitKind.LAST_OUT:
             return split_last_out(interactions, self.last, min_interactions=least)
         if self.kind is SplitKind.USERS or self.valid_from is None or self.test_from is None:
@@ -370,7 +370,7 @@ def _split(
     min_interactions: int,
     max_user_share: float,
 ) -> tuple[Split, dict[str, Interactions], Interactions]:
-    """The split, the interactions that are left out of it by cause, and those that were split."""
+    """Return the split, the interactions that are left out of it by cause, and those that were split."""
     interactions, left_out = given.interactions, dict(given.left_out)
     if since is not None:
         old = interactions.timestamp < start_of(since, interactions.timestamp.max(), report.time_unit)
