@@ -164,7 +164,7 @@ class Artifact:
 
     @property
     def events(self) -> EventRules | None:
-        """Return which kinds of clicks are history and targets; None without kinds. Raises ArtifactError."""
+        """Which kinds of clicks are history and targets; None without kinds. Raises ArtifactError."""
         try:
             return rules_of(self.data.get("events"))
         except DataError as error:

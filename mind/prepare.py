@@ -314,7 +314,7 @@ def _write_ages(
 
 @contextmanager
 def _progress() -> Iterator[OnProgress]:
-    """Return a progress bar of the bytes that were read; it shows on a terminal."""
+    """Show a progress bar of the bytes that were read, on a terminal."""
     columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("")

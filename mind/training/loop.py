@@ -204,7 +204,7 @@ class _Run:
 
     @property
     def best_epoch(self) -> Epoch:
-        """Return the first epoch that no other epoch beats; the last one without validation."""
+        """The first epoch that no other epoch beats; the last one without validation."""
         if not self.epochs[-1].metrics:
             return self.epochs[-1]
         return max(self.epochs, key=lambda epoch: epoch.metrics[SELECTED_BY])

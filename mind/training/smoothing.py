@@ -50,7 +50,7 @@ def largest_of_rows(near: sparse.csr_array, most: int) -> sparse.csr_array:
 
 
 def _blocks(indptr: Int64) -> list[tuple[int, int]]:
-    """Yield where blocks of rows start and end. A block has `_BLOCK` entries together, or is one row with more."""
+    """Return where blocks of rows start and end. A block has `_BLOCK` entries together, or is one row with more."""
     blocks, start, rows = [], 0, len(indptr) - 1
     while start < rows:
         end = max(int(np.searchsorted(indptr, indptr[start] + _BLOCK, side="right")) - 1, start + 1)

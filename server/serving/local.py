@@ -1,7 +1,7 @@
 """Searches the items of a collection in memory, without Milvus, as far as the collection is known.
 
-The vectors of the model are in memory anyway. What was added to the collection and deleted from it since its build is
-read from Milvus beside the requests, again and again, so that it is known when Milvus does not answer any more.
+The vectors of the model are in memory already. Items that were added to the collection or deleted from it since its
+build are read from Milvus in the background, again and again. So they are known when Milvus stops answering.
 """
 
 import asyncio
@@ -37,15 +37,16 @@ if TYPE_CHECKING:  # FAISS may not be installed
 logger = logging.getLogger(__name__)
 
 EXACT_ITEMS = 50_000
-"""Items of a table that are all scored; more are searched with an index (`mind.item_index`)."""
+"""Tables with at most so many items are scored completely; larger ones are searched with an index (`mind.item_index`).
+"""
 SEEN_S = 1.0
-"""How long ago Milvus must have been asked for changes, at most, while it is there."""
+"""While Milvus answers, it must have been asked for changes within so many seconds."""
 FOLLOW_S = 0.2
-"""Time between two looks at what changed."""
+"""Time between two reads of the changes."""
 READ_ITEMS = 10_000
 """Most items that Milvus is asked about at once."""
 COLLECTIONS = 2
-"""Collections of which the items are known: that of the release being served, and of the one before."""
+"""Collections whose items are known: those of the served release and of the previous one."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Known:
     read_at: float
     """When Milvus was asked about them, on the clock of `time.monotonic`."""
     index: "ItemIndex | None"
-    """Of those that the model knows; None if all are scored."""
+    """The index of the items that the model knows; None if all are scored."""
 
 
 class LocalItems:
@@ -71,22 +72,22 @@ class LocalItems:
         self._changes: dict[str, Changes] = {}
         self._known: OrderedDict[str, Known] = OrderedDict()
         self._looked_at: dict[str, float] = {}
-        """When Milvus was asked last for changes of a collection, on the clock of `time.monotonic`."""
+        """When Milvus was last asked for changes of a collection, on the clock of `time.monotonic`."""
         self._looking: dict[str, asyncio.Task[None]] = {}
 
     async def follow(self, current: Callable[[], Release | None]) -> None:
-        """Keep up with the collection of the current release for ever. `current`: gives it; None without one."""
+        """Follow the collection of the current release, which `current` returns, until the task is cancelled."""
         while True:
             if release := current():
                 try:
-                    with suppress(StoreError):  # the next look may be answered
+                    with suppress(StoreError):  # the next read may succeed
                         await self.look(release)
                 except Exception:
                     logger.exception("looking for changes of collection %s failed", release.collection)
             await asyncio.sleep(FOLLOW_S)
 
     async def look(self, release: Release) -> None:
-        """Bring what is known of a release's collection up to date. Callers at the same time share one look.
+        """Read the changes of a release's collection. Callers at the same time share one read.
 
         Raises:
             StoreError: Milvus cannot be asked.
@@ -94,7 +95,9 @@ class LocalItems:
         looking = self._looking.get(release.collection)
         if not looking:
             self._looking[release.collection] = looking = asyncio.create_task(self._look(release))
-            looking.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody may wait for it
+            looking.add_done_callback(
+                lambda done: done.cancelled() or done.exception()
+            )  # perhaps no caller waits for it
             looking.add_done_callback(lambda _: self._looking.pop(release.collection))
         await asyncio.shield(looking)
 
@@ -127,7 +130,7 @@ class LocalItems:
         return release.collection in self._known
 
     def known(self, release: Release) -> Known:
-        """The items of a release's collection, as they were seen last."""
+        """Return the items of a release's collection, as they were seen last."""
         return self._known[release.collection]
 
     async def search_users(self, release: Release, vectors: Float32, limits: Int64) -> Found:
@@ -143,7 +146,7 @@ class LocalItems:
         return Found(user, interest, await computed(len(hits.item_ids), hits.first, limits[user]))
 
     async def search_now(self, release: Release, vectors: Float32, limit: int, timeout_s: float) -> Hits:
-        """The same as `search`, but what happened up to `SEEN_S` ago has been seen.
+        """Search as `search` does, after all changes up to `SEEN_S` ago have been seen.
 
         Raises:
             StoreUnavailableError: Milvus cannot be asked for changes, or does not answer in time.
@@ -152,7 +155,7 @@ class LocalItems:
         return await self.search(release, vectors, limit)
 
     async def seen(self, release: Release, timeout_s: float) -> bool:
-        """Whether what happened up to `SEEN_S` ago is known; Milvus is asked if need be, for `timeout_s` at most."""
+        """Whether all changes up to `SEEN_S` ago are known. If necessary, this asks Milvus, for `timeout_s` at most."""
         try:
             await self.catch_up(release, timeout_s)
         except StoreError:
@@ -160,7 +163,7 @@ class LocalItems:
         return True
 
     async def catch_up(self, release: Release, timeout_s: float) -> None:
-        """Ask Milvus for changes unless that was done `SEEN_S` ago at most; then the release's collection is known.
+        """Ask Milvus for changes, unless that was done `SEEN_S` ago at most. Then the release's collection is known.
 
         Raises:
             StoreError: Milvus cannot be asked, or does not answer in time.
@@ -173,10 +176,10 @@ class LocalItems:
                 raise StoreUnavailableError("Milvus does not answer: it was asked which items changed") from error
 
     async def search(self, release: Release, vectors: Float32, limit: int) -> Hits:
-        """The `limit` items nearest to each of the [Q, D] vectors among those that were seen last.
+        """Return the `limit` items nearest to each of the [Q, D] vectors among those that were seen last.
 
-        It always runs in a thread, so that what comes meanwhile waits for the next batch: to search for many users
-        together costs less than half of what searches one by one cost.
+        It always runs in a thread, so that requests that come meanwhile share the next batch. Searching for many users
+        together costs less than half of searching for one after the other.
         """
         known = self.known(release)
         find = _nearest_by_index if known.index and limit <= MOST_HITS else _nearest
@@ -184,7 +187,7 @@ class LocalItems:
         return Hits(item_ids.ravel(), scores.ravel(), np.full(len(vectors), item_ids.shape[1]))
 
     async def _read(self, release: Release, known: Known, item_ids: Int64) -> Known:
-        """What is known after Milvus was asked about some items."""
+        """Return what is known after Milvus was asked about some items."""
         row = release.vocabulary.item_index(item_ids)
         built, new = item_ids[row > 0], item_ids[row == 0]
         there = await self._store.existing(release.collection, built.tolist()) if len(built) else set()
@@ -195,25 +198,25 @@ class LocalItems:
 
 
 def _as_built(release: Release) -> Known:
-    """The items of a collection to which nothing happened since its build."""
+    """Return the items of a collection that has not changed since its build."""
     rows = np.arange(1, len(release.vocabulary) + 1, dtype=np.int32)
     items = Matches(rows, np.zeros(0, np.int64), np.zeros((0, release.item_embedding.shape[1]), np.float32))
     return Known(items, rows[:0], -float("inf"), release.index)
 
 
 def _replaced(gone: Rows, read: Int64, gone_of_read: Int64) -> Rows:
-    """The rows that are gone after some were read, ascending."""
+    """Return the rows that are gone after some were read, ascending."""
     return np.union1d(np.setdiff1d(gone, read), gone_of_read).astype(np.int32)
 
 
 def _with(known: Known, gone: Rows, new: Int64, vectors: dict[int, Float32]) -> Known:
-    """What is known after some items were read.
+    """Return what is known after some items were read.
 
     Args:
         known: what was known before.
         gone: all rows that are gone.
         new: [F] int64, the items that were read and that the model does not know.
-        vectors: of those of them that the collection has, [D] float32 each.
+        vectors: the vectors of those of them that the collection has, [D] float32 each.
     """
     rows, ids = known.items.rows, known.items.fresh_ids
     if not np.array_equal(gone, known.gone):
@@ -242,7 +245,7 @@ def _nearest_by_index(release: Release, known: Known, vectors: Float32, limit: i
 
 
 def index_maker(search: str) -> Callable[[Artifact, Cells | None], "ItemIndex | None"]:
-    """What makes the index of a model's items for the option `--search`.
+    """Return a function that makes the index of a model's items for the option `--search`.
 
     Raises:
         ConfigError: FAISS is not installed.
@@ -250,7 +253,7 @@ def index_maker(search: str) -> Callable[[Artifact, Cells | None], "ItemIndex | 
     if search == "milvus":
         return lambda *_: None
     try:
-        from mind.item_index import index_of  # not above: it needs FAISS
+        from mind.item_index import index_of  # not above, because it needs FAISS
     except ModuleNotFoundError as error:
         raise ConfigError("--search local: FAISS is not installed; it is the extra local") from error
 

@@ -1,6 +1,7 @@
 """The second source of candidates: neighbours of the newest clicks, scored with the user's own interests.
 
-They come from the model. What the collection has not any more, or what does not match a user's filter, is left out.
+The neighbours come from the model. Items that the collection has not any more, or that do not match a user's filter,
+are left out.
 """
 
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from server.serving.merge import MAX_INTERESTS, NOTHING_NEAR, Exclusions, NearHi
 from server.serving.search import Found
 
 ROUNDING = 1e-4
-"""More than the share by which the score of an item may differ between the search and here."""
+"""The share by which the score of an item may differ between the search and here, rounded up."""
 
 
 def near_hits(
@@ -32,13 +33,13 @@ def near_hits(
     matches: Sequence[Matches | None],
     least: Float32,
 ) -> NearHits:
-    """The neighbours that users may get, each with the interest that scores it best.
+    """Return the neighbours that users may get, each with the interest that scores it best.
 
     Args:
         release: whose neighbours.
         inputs: the users.
         vectors: [B, K, D] float32, the interests of the B active users.
-        wanted: [B] bool, who gets neighbours.
+        wanted: [B] bool, which users get neighbours.
         gone: [G] int32, ascending, the rows that the collection has not any more.
         matches: for each active user, the items that match the filter; None without a filter.
         least: [B] float32, the score plus bonus from which a neighbour can be a candidate (`least_scores`).
@@ -53,7 +54,7 @@ def near_hits(
     rank = score + near.bonus
     kept = np.flatnonzero(rank >= least[near.user])
     query = near.user[kept] * MAX_INTERESTS + interest[kept]
-    order = (query * 2**33 + falling(rank[kept])).argsort(kind="stable")  # equal ones by row, so by item
+    order = (query * 2**33 + falling(rank[kept])).argsort(kind="stable")  # ties by row, which is the order of the items
     kept = kept[order]
     queries, lengths = np.unique(query, return_counts=True)
     hits = Hits(release.vocabulary.item_id[near.row[kept] - 1], score[kept], lengths)
@@ -61,7 +62,7 @@ def near_hits(
 
 
 def least_scores(found: Found, top_k: Int64, round_robin: Mask, excluded: Exclusions, explain: bool) -> Float32:
-    """The rank from which neighbours can be candidates, [B] float32: what `top_k` hits have, whatever is excluded.
+    """Return the rank from which neighbours can be candidates, [B] float32: `top_k` hits have it, whatever is excluded.
 
     It is -inf for users whose neighbours all count: with too few hits, with interests in turn, or for Explain.
 
@@ -82,7 +83,7 @@ def least_scores(found: Found, top_k: Int64, round_robin: Mask, excluded: Exclus
 
 
 def _best(scores: Float32) -> tuple[Int64, Float32]:
-    """The first best interest of each of [P, K] scores, and its score: faster than `argmax` for the few interests."""
+    """Return the first best interest of each of [P, K] scores, and its score. This is faster than `argmax`."""
     interest, best = np.zeros(len(scores), np.int64), scores[:, 0].copy()
     for number in range(1, scores.shape[1]):
         interest[scores[:, number] > best] = number
@@ -93,7 +94,7 @@ def _best(scores: Float32) -> tuple[Int64, Float32]:
 def _there(
     neighbours: ItemNeighbours, inputs: Inputs, users: Int64, gone: Rows, matches: Sequence[Matches | None]
 ) -> Near:
-    """The neighbours of users that the collection has and that match their filters."""
+    """Return the neighbours of users that the collection has and that match their filters."""
     near = neighbours.near(inputs.hist_index[users], inputs.seq_len[users])
     kept = ~is_among(near.row, gone)
     starts = np.searchsorted(near.user, np.arange(len(users) + 1))
@@ -113,11 +114,13 @@ def is_among(row: Int64, rows: Rows | Int64) -> Mask:
 
 
 def _scores(item_embedding: Float32, near: Near, vectors: Float32) -> Float32:
-    """The inner product of each neighbour with each interest of its user, [P, K]; -inf for interests that are zero."""
+    """Return the inner product of each neighbour with each interest of its user, [P, K]; -inf for zero interests."""
     embedding = item_embedding[near.row]
     scores = np.empty((len(near.row), vectors.shape[1]), np.float32)
     starts = np.flatnonzero(np.append(True, near.user[1:] != near.user[:-1])).tolist()
     for user, start, end in zip(near.user[starts].tolist(), starts, [*starts[1:], len(near.user)], strict=True):
-        scores[start:end] = embedding[start:end] @ vectors[user].T  # one by one: the same bits in any batch
+        scores[start:end] = (
+            embedding[start:end] @ vectors[user].T
+        )  # one by one, so that the bits are the same in any batch
     scores[~np.any(vectors, axis=2)[near.user]] = -np.inf
     return scores

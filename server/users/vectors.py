@@ -1,9 +1,9 @@
-"""The interest vectors of remembered users: kept in step with their histories, release after release.
+"""The interest vectors of remembered users. They follow the histories, release after release.
 
-Vectors are made from histories and can always be made again. Whoever writes vectors reads the histories again
-afterwards, under strong consistency: the vectors of a user who was deleted meanwhile are deleted, and those of a user
-who was written meanwhile are made again. So servers and the indexer may write at the same time, and a deleted user
-does not come back.
+Vectors are made from histories and can always be made again. A server that wrote vectors reads the histories again
+afterwards, under strong consistency. It deletes the vectors of users that were deleted meanwhile, and makes those of
+users that were written meanwhile again. So servers and the indexer may write at the same time, and a deleted user does
+not return.
 """
 
 import asyncio
@@ -33,11 +33,11 @@ from server.users.ports import UserStore
 logger = logging.getLogger(__name__)
 
 PAGE_USERS = 500
-"""Most users that a catch-up reads, and encodes if need be, at once."""
+"""Most users that a catch-up reads at once, and encodes if necessary."""
 MAX_ROUNDS = 10
-"""How often a user is encoded again because its history changed meanwhile. The next write does it again."""
+"""How often a user is encoded again because its history changed meanwhile. After that, the next write does it."""
 PAIR_ITEMS = 10
-"""To handle a user and a score takes as long as to work through so many items (`server.serving.offload`)."""
+"""Processing a user and a score takes as long as processing this many items (`server.serving.offload`)."""
 _NO_VERSION = -1
 """A version that no history has."""
 
@@ -49,17 +49,18 @@ class UserVectorIndex:
     """Writes and searches the users' vectors of the release that is served."""
 
     def __init__(self, store: UserStore, encode_on: Executor) -> None:
-        """`encode_on`: as in `server.serving.pipeline`."""
+        """Prepare to write and search. `encode_on` is the executor of `server.serving.pipeline`."""
         self._store = store
         self._encode_on = encode_on
         self._opening = asyncio.Lock()
         self._opened: tuple[Release, UserVectors] | None = None
         self._caught_up: Release | None = None
         self.writing = asyncio.Lock()
-        """Held while histories or vectors are written, so that one server writes both in the same order."""
+        """A lock that is held while histories or vectors are written, so that one server writes both in the same order.
+        """
 
     async def open(self, release: Release) -> UserVectors:
-        """The collection of a release's vectors, made if it does not exist, and brought into memory."""
+        """Return the collection of a release's vectors. Make it if it does not exist, and load it into memory."""
         async with self._opening:
             if self._opened and self._opened[0] is release and self._opened[1].complete:
                 return self._opened[1]
@@ -76,7 +77,7 @@ class UserVectorIndex:
             return vectors
 
     async def prepare(self, releases: Releases) -> None:
-        """Make and load the collections that calls need. Milvus takes seconds for a new one: no caller shall wait."""
+        """Make and load the collections that calls need, because Milvus needs seconds for a new one."""
         try:
             async with self._opening:
                 await self._store.open()
@@ -87,7 +88,7 @@ class UserVectorIndex:
             logger.warning("the collections of remembered users cannot be opened yet: %s", error)
 
     def forget(self) -> None:
-        """Look at the next use whether the collections exist, because somebody dropped one."""
+        """Check at the next use whether the collections exist, because another process dropped one."""
         self._opened = None
 
     async def write(self, release: Release, users: dict[str, StoredUser]) -> None:
@@ -98,7 +99,7 @@ class UserVectorIndex:
         await self._store.write_vectors(vectors, list(users), versions, interests)
 
     async def settle(self, release: Release, expected: Mapping[str, int | None]) -> dict[str, Head]:
-        """Wait until every server sees the written histories, and bring the vectors in step with what others did.
+        """Wait until every server sees the written histories, and correct the vectors where others wrote meanwhile.
 
         `writing` must be held.
 
@@ -107,7 +108,7 @@ class UserVectorIndex:
             expected: for each user, the version of the history that the vectors were made from; None if there are none.
 
         Returns:
-            What every server sees of these users now; users of whom nothing is stored are absent.
+            What every server now sees of these users; users of whom nothing is stored are absent.
         """
         seen: dict[str, Head] = {}
         for _ in range(MAX_ROUNDS):
@@ -125,7 +126,7 @@ class UserVectorIndex:
         return seen
 
     async def _encode_again(self, release: Release, user_ids: Sequence[str]) -> dict[str, int]:
-        """Write vectors for the histories as they are now. Returns the versions of these histories."""
+        """Write vectors for the current histories. Return the versions of these histories."""
         if not user_ids:
             return {}
         stored = await self._store.read(user_ids, strong=True)
@@ -135,7 +136,7 @@ class UserVectorIndex:
         return dict.fromkeys(user_ids, _NO_VERSION) | {user_id: user.version for user_id, user in users.items()}
 
     async def encode(self, release: Release, histories: Sequence[Int64]) -> Float32:
-        """[U, K, D] float32 unit vectors of U histories."""
+        """Return the [U, K, D] float32 unit vectors of U histories."""
         arguments = (histories, release.vocabulary, release.encoder, release.hyper_parameters)
         if release.encoder.inline:
             items = sum(map(len, histories)) + ITEMS_PER_USER * len(histories)
@@ -145,11 +146,11 @@ class UserVectorIndex:
     async def similar(
         self, release: Release, interests: Float32, own: Sequence[str], top_k: int, timeout_s: float
     ) -> list[_Ranked]:
-        """The remembered users nearest to each of U users, with the best cosine over all pairs of interests.
+        """Return the remembered users nearest to each of U users, with the best cosine over all pairs of interests.
 
         Args:
             release: of the vectors.
-            interests: [U, K, D] float32 unit vectors, as `encode` gives them.
+            interests: [U, K, D] float32 unit vectors, as `encode` returns them.
             own: the ids of the U users, each left out of its own list; empty for a user without an id.
             top_k: most users in a list.
             timeout_s: longest wait for the search.
@@ -184,7 +185,7 @@ class UserVectorIndex:
                 "encoding all remembered users with model %s: it was published without", release.model_version
             )
         started = now_ms()
-        await self._store.count()  # strong consistency: what was written before is seen from now on
+        await self._store.count()  # strong consistency: from now on, everything that was written before is visible
         encoded, after = 0, ""
         since = max(0, vectors.synced_from - CLOCK_MARGIN_MS)
         while True:
@@ -210,7 +211,7 @@ class UserVectorIndex:
         return len(behind)
 
     async def follow(self, releases: Releases, interval_s: float) -> None:
-        """Catch up with each release that is taken over, for ever."""
+        """Catch up with each release that is served, until the task is cancelled."""
         said = ""
         while True:
             try:
@@ -233,9 +234,9 @@ def _remembered(ranked: list[_Ranked], heads: Mapping[str, Head]) -> list[_Ranke
 
 
 def _ranked(found: Neighbours, user: Int64, own: Sequence[str], top_k: int) -> tuple[list[_Ranked], set[str]]:
-    """The users and scores of each list, best first, and all these users.
+    """Return the users and scores of each list, best first, and all these users.
 
-    `user`: [Q] int64, the user of each search. Uses `found` up.
+    `user`: [Q] int64, the user of each search. `found` is emptied.
     """
     best: list[dict[str, float]] = [{} for _ in own]
     owner = np.repeat(user, found.lengths).tolist()
@@ -243,6 +244,6 @@ def _ranked(found: Neighbours, user: Int64, own: Sequence[str], top_k: int) -> t
         user_id = user_id_of(key)
         if user_id != own[number]:
             best[number][user_id] = max(score, best[number].get(user_id, -1.0))
-    found.keys.clear()  # here, in a thread: to free some 100,000 texts takes as long as to read them
+    found.keys.clear()  # here, in a thread: freeing some 100,000 texts takes as long as reading them
     ranked = [sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:top_k] for scores in best]
     return ranked, {user_id for pairs in ranked for user_id, _ in pairs}
