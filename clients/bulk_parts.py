@@ -1,6 +1,6 @@
-"""The output of a bulk run, and the parts of it that a stopped run leaves behind.
+"""The output of a bulk run, and the parts that a stopped run leaves.
 
-Knows nothing of the service. Has one part in memory, however large the output is.
+This module knows nothing of the service. It has one part in memory, however large the output is.
 """
 
 import json
@@ -22,15 +22,15 @@ except ImportError:  # Windows
 
 
 def output_schema(user_column: str, user_type: Any, text: bool) -> Any:
-    """Arrow schema of parts and output.
+    """Return the Arrow schema of parts and output.
 
     Args:
         user_column: name of the column of users.
-        user_type: Arrow type of that.
+        user_type: Arrow type of that column.
         text: whether item ids are text.
 
     Raises:
-        FileError: the column of the users is named as another one.
+        FileError: the column of the users has the name of another column.
     """
     answers = {
         "item_ids": pa.list_(pa.string() if text else pa.int64()),
@@ -47,22 +47,22 @@ def output_schema(user_column: str, user_type: Any, text: bool) -> Any:
 class Parts:
     """The directory `<output>.parts`: 00000.parquet, 00001.parquet, ... and run.json, which says what was asked.
 
-    A part gets its name when all of it is on the disk, and one is written after the other: what a killed run leaves is
-    the beginning of the output. Made by `open_parts`.
+    A part gets its name when it is completely on the disk, and parts are written one after the other. So a killed run
+    leaves the beginning of the output. `open_parts` makes it.
     """
 
     def __init__(self, output: Path) -> None:
-        """Looks at what is there."""
+        """Read which parts are there."""
         self.output = output
         self.directory = output.with_name(f"{output.name}.parts")
         self.run_file = self.directory / "run.json"
         found = [path for path in self.directory.glob("*.parquet") if path.stem.isdecimal()]
-        # Without run.json they are the rest of a run that ended while it removed them.
+        # Parts without run.json are left from a run that ended while it removed them.
         self.paths = sorted(found, key=lambda path: int(path.stem)) if self.run_file.exists() else []
         self.rows = 0
 
     def begin(self, run: Mapping[str, Any]) -> None:
-        """Goes on behind the parts that are there, if they answer the same question.
+        """Continue after the parts that are there, if they answer the same question.
 
         Raises:
             FileError: they do not, or one is missing.
@@ -88,7 +88,7 @@ class Parts:
         self.rows = sum(pq.read_metadata(path).num_rows for path in self.paths)
 
     def check(self, schema: Any) -> None:
-        """Compare what follows with the parts that are there. Raises FileError if item ids are of another kind."""
+        """Compare the next users with the parts that are there. Raises FileError if item ids are of another kind."""
         if not self.paths:
             return
         before, now = (one.field("item_ids").type.value_type for one in (pq.read_schema(self.paths[0]), schema))
@@ -98,7 +98,7 @@ class Parts:
             )
 
     def write(self, table: Any) -> None:
-        """Adds a part, a table of `output_schema`."""
+        """Add a part, which is a table of `output_schema`."""
         path = self.directory / f"{len(self.paths):05}.parquet"
         with _whole_file(path, self.directory / "part.tmp") as file:
             one_chunk = table.unify_dictionaries().combine_chunks()
@@ -107,7 +107,7 @@ class Parts:
         self.rows += len(table)
 
     def join(self) -> Generator[Any]:
-        """Makes the output of the parts, one row group each, and gives their tables on the way."""
+        """Make the output from the parts, one row group each, and yield their tables on the way."""
         schema = pq.read_schema(self.paths[0])
         with (
             _whole_file(self.output, self.directory / "output.tmp") as file,
@@ -121,27 +121,27 @@ class Parts:
         self.paths = []
 
     def clear(self) -> None:
-        """Removes the parts; run.json first, so that some of them never look like the beginning of a run."""
+        """Remove the parts. run.json goes first, so that the rest never looks like the beginning of a run."""
         self.run_file.unlink(missing_ok=True)
         for path in (*self.directory.glob("[0-9]*.parquet"), *self.directory.glob("*.tmp")):
             path.unlink()
         self.paths = []
 
     def remove(self) -> None:
-        """Removes parts and directory."""
+        """Remove parts and directory."""
         self.clear()
         (self.directory / "lock").unlink(missing_ok=True)
-        with suppress(OSError):  # somebody put a file of theirs there
+        with suppress(OSError):  # the user put a file there
             self.directory.rmdir()
 
 
 @contextmanager
 def open_parts(output: Path, run: Mapping[str, Any], *, restart: bool, overwrite: bool) -> Iterator[Parts]:
-    """The parts of one run, for this process alone; without parts the directory is removed at the end.
+    """Open the parts of one run for this process alone. If there are no parts at the end, the directory is removed.
 
     Args:
         output: the file that they become.
-        run: what decides the content, as plain data; parts that are there must have been written under the same.
+        run: everything that decides the content, as plain data; it must equal that of the parts that are there.
         restart: remove the parts that are there.
         overwrite: the output may exist.
 
@@ -153,7 +153,7 @@ def open_parts(output: Path, run: Mapping[str, Any], *, restart: bool, overwrite
         raise FileError(f"{output} exists; --overwrite replaces it")
     parts.directory.mkdir(exist_ok=True)
     with _locked(parts.directory / "lock"):
-        parts = Parts(output)  # as it is now that nobody else writes
+        parts = Parts(output)  # read again, because now no other process writes
         if restart:
             parts.clear()
         parts.begin(run)
@@ -166,7 +166,7 @@ def open_parts(output: Path, run: Mapping[str, Any], *, restart: bool, overwrite
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Ends with the process, however that ends. Windows has no such lock."""
+    """Lock a directory until the process ends, however it ends. Windows has no such lock."""
     if fcntl is None:
         yield
         return
@@ -180,7 +180,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _whole_file(path: Path, temporary: Path) -> Iterator[BinaryIO]:
-    """A file that gets its name when all of it is on the disk. An OSError names the file."""
+    """Open a file that gets its name when it is completely on the disk. An OSError names the file."""
     try:
         with temporary.open("wb") as file:
             yield file

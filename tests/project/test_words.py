@@ -21,6 +21,7 @@ PAGES = [
 GENERATED = ("contract.md",)
 """Pages whose sentences are comments of the code."""
 FOLDERS_OF_CODE = (
+    *("clients", "clients/bench", "clients/commands", "clients/gateway"),
     *("indexer", "indexer/commands", "indexer/doctor", "indexer/items", "indexer/nightly", "indexer/tuning"),
     *("indexer/users", "mind", "mind/choice", "mind/data", "mind/evaluation", "mind/milvus", "mind/paddlerec"),
     "mind/training",
