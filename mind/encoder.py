@@ -9,12 +9,13 @@ from typing import Protocol
 
 import numpy as np
 
-from mind.artifact import Artifact, Float32, Weights
+from mind.artifact import Artifact, Float32
 from mind.config import HyperParameters
 from mind.errors import ArtifactError
 from mind.joining import joined, joined_by
 from mind.routing import Routing
 from mind.sequences import Int64
+from mind.weights import Weights
 
 GOLDEN_TOLERANCE = 1e-4
 """Largest error of an interest vector against the golden one, relative to the longest of the same history."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import sparse
 
-from mind.artifact import Artifact, Float32, Weights
+from mind.artifact import Artifact, Float32
 from mind.config import HyperParameters
 from mind.encoder import NumpyEncoder
 from mind.evaluation import metrics
@@ -20,6 +20,7 @@ from mind.neighbours import ItemNeighbours
 from mind.sequences import EvalCases
 from mind.training.smoothing import smoothed
 from mind.vocabulary import Mask
+from mind.weights import Weights
 
 SMOOTHINGS = (0.0, 0.2, 0.4, 0.8)
 """Shares of the neighbours' mean that are tried. More than 1 was worse on all data that we measured."""

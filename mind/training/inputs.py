@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mind.artifact import Artifact, Weights
+from mind.artifact import Artifact
 from mind.config import Config, Effect, runner_keys
 from mind.data.ages import read_ages
 from mind.data.features import FeatureTable, read_features
@@ -22,6 +22,7 @@ from mind.evaluation.provenance import other_data
 from mind.evaluation.returns import Returns, measure_returns
 from mind.sequences import EvalCases, Float32, Sequences, first_of, joined
 from mind.training.checkpoint import Checkpoint
+from mind.weights import Weights
 
 LISTS = ("returns", "exclude_history")
 """The key of a fingerprint that tells how the lists of held-out users were made."""

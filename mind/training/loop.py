@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mind.artifact import Artifact, Weights
+from mind.artifact import Artifact
 from mind.config import Config, HyperParameters
 from mind.data.features import FeatureTable
 from mind.errors import ArtifactError, ConfigError, DataError
@@ -34,6 +34,7 @@ from mind.training.sampler import Batch, TrainingSampler, item_rows, log_frequen
 from mind.training.smoothing import neighbour_shares
 from mind.training.warm import start_from
 from mind.vocabulary import Vocabulary
+from mind.weights import Weights
 
 GOLDEN_HISTORIES = 128
 

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mind.artifact import Artifact, Float32, Weights
+from mind.artifact import Artifact, Float32
 from mind.config import HyperParameters, flatten
 from mind.fresh_items import count_neighbours, from_neighbours
 from mind.sequences import Int64, Sequences
 from mind.vocabulary import Vocabulary
+from mind.weights import Weights
 
 _FREE = (
     "optimizer.",
